@@ -1,0 +1,140 @@
+//! How long planning takes, and how much memory, by the number of sessions: `cargo bench --bench planning`.
+//!
+//! From the text of a manifest to a plan with its digest, against a host where every answer is kind; nothing is
+//! read but the text. Each size is measured in a process of its own, so that the peak is its own; times are medians.
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and starts itself again")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use seedbed::observe::{Directory, Observation, Question, Repository, TreeEntry};
+use seedbed::provider::Registry;
+use seedbed::{manifest, plan};
+
+/// How often each size is planned.
+const ROUNDS: usize = 5;
+
+fn main() {
+    // `cargo bench` passes `--bench` to whatever it runs.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [shape, sessions] = &arguments[..] {
+        measure(shape, sessions.parse().expect("a number"));
+        return;
+    }
+    println!("| manifest | sessions | text | parse and check | plan | both | peak memory |");
+    println!("|---|---|---|---|---|---|---|");
+    let own = std::env::current_exe().expect("this program has a path");
+    for shape in ["tables", "replicas"] {
+        for sessions in ["1000", "10000", "100000"] {
+            let output = Command::new(&own).args([shape, sessions]).output().expect("this program runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            print!("{}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+}
+
+fn measure(shape: &str, sessions: usize) {
+    let text = text(shape, sessions);
+    let registry = Registry::built_in();
+    let kinds = registry.kinds();
+    let mut parsing = Vec::new();
+    let mut planning = Vec::new();
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let manifest = manifest::parse(&text, &kinds).expect("the manifest is valid");
+        parsing.push(begun.elapsed());
+        let begun = Instant::now();
+        let observation = kind_host(&plan::questions(&manifest, &registry));
+        let plan = plan::plan(&manifest, &registry, &observation, None).expect("the manifest can be planned");
+        planning.push(begun.elapsed());
+        assert_eq!(plan.sessions.len(), sessions);
+    }
+    let (parse, plan) = (median(parsing), median(planning));
+    println!(
+        "| {shape} | {sessions} | {} KB | {} ms | {} ms | {} ms | {} MB |",
+        text.len() / 1024,
+        parse.as_millis(),
+        plan.as_millis(),
+        (parse + plan).as_millis(),
+        peak_megabytes().map_or_else(|| "?".to_owned(), |peak| peak.to_string()),
+    );
+}
+
+/// One lead in ten, the rest its children: as a table each, or as replicas of one. Ports run out past 16,000 sessions,
+/// so that only the smaller ones have any.
+fn text(shape: &str, sessions: usize) -> String {
+    let ports = sessions <= 10_000;
+    let resources = if ports { r#"["git-worktree", "port-range"]"# } else { r#"["git-worktree"]"# };
+    let mut text = String::from(
+        "version = 1\nswarm = \"bench\"\n\n[defaults.port-range]\nblock-size = 10\nblock-count = 1600\n\n",
+    );
+    let session = |text: &mut String, header: &str, more: &str| {
+        let _ = writeln!(
+            text,
+            "[{header}]\n{more}env = {{ ROLE = \"{{{{ session.name }}}}\", AT = \"{{{{ worktree.path }}}}\" }}\n\
+             prompt = [\"You are {{{{ session.id }}}}.\"]\n"
+        );
+    };
+    let leads = sessions / 10;
+    if shape == "tables" {
+        for lead in 0..leads {
+            session(&mut text, &format!("session.lead-{lead}"), &format!("resources = {resources}\n"));
+            for coder in 0..9 {
+                session(&mut text, &format!("session.lead-{lead}.child.coder-{coder}"), "");
+            }
+        }
+    } else {
+        session(&mut text, "session.lead", &format!("count = {leads}\nresources = {resources}\n"));
+        session(&mut text, "session.lead.child.coder", "count = 9\n");
+    }
+    text
+}
+
+/// A host where every ref exists, every path is free and nothing is taken.
+fn kind_host(questions: &BTreeSet<Question>) -> Observation {
+    let mut observation = Observation {
+        workspace: PathBuf::from("/workspace"),
+        repository: Some(Ok(Repository {
+            root: PathBuf::from("/workspace"),
+            common_dir: PathBuf::from("/workspace/.git"),
+            bare: false,
+            object_format: "sha1".to_owned(),
+            registration: Ok(()),
+            worktree_config: false,
+            branches: BTreeSet::new(),
+            worktrees: BTreeSet::new(),
+        })),
+        ..Observation::default()
+    };
+    for question in questions {
+        match question {
+            Question::Commit { base_ref } => {
+                observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
+            }
+            Question::Tree { base_ref, path } => {
+                let missing = TreeEntry::Missing { near: Vec::new() };
+                observation.trees.insert((base_ref.clone(), path.clone()), missing);
+            }
+            Question::Directory { path } => {
+                observation.directories.insert(path.clone(), Directory::Missing);
+            }
+            Question::Locks { .. } | Question::Ports => {}
+        }
+    }
+    observation
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// The largest that this process has been, where the system says so.
+fn peak_megabytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
+}

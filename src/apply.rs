@@ -1,0 +1,442 @@
+//! Plan to leases: all of it, or none of it.
+//!
+//! A run has two halves, each with its own intent on disk before its first effect. What goes is *released*, which
+//! recovery finishes; then what comes is *provisioned*, which a failure, Ctrl-C or recovery undoes. Undoing is not
+//! replaying a log: the plan names everything that can exist, and each provider's `release` takes away what of it
+//! does.
+
+mod commands;
+mod recover;
+mod release;
+mod survey;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub use recover::{Recovered, recover};
+pub use release::{Destroy, Loss, destroy};
+pub use survey::{Error as SurveyError, Survey, standing, survey};
+
+use crate::discovery;
+use crate::host::Host;
+use crate::name::SessionPath;
+use crate::observe::{Observation, Question};
+use crate::plan::{Action, Change, DISCOVERY, Damage, Plan, Session, Standing};
+use crate::provider::{self, Allocation, Condition, Provider, Registry, Task};
+use crate::state::{self, Locked, Record};
+
+/// What a run works with.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The swarm, locked.
+    pub swarm: &'a Locked<'a>,
+    /// The providers.
+    pub registry: &'a Registry,
+    /// Hears of every step as it ends, from any thread.
+    pub events: &'a (dyn Fn(&Event) + Sync),
+}
+
+/// A step that has ended well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "event")]
+pub enum Event {
+    /// An allocation was made real.
+    #[serde(rename_all = "camelCase")]
+    Provisioned {
+        /// The session's path.
+        session: SessionPath,
+        /// The kind.
+        kind: String,
+    },
+    /// The commands of `setup` have run.
+    #[serde(rename_all = "camelCase")]
+    SetUp {
+        /// The session's path.
+        session: SessionPath,
+    },
+    /// The commands of `teardown` have run.
+    #[serde(rename_all = "camelCase")]
+    TornDown {
+        /// The session's path.
+        session: SessionPath,
+    },
+    /// The discovery file is in place: the session is ready.
+    #[serde(rename_all = "camelCase")]
+    Ready {
+        /// The session's path.
+        session: SessionPath,
+    },
+    /// An allocation was taken away.
+    #[serde(rename_all = "camelCase")]
+    Released {
+        /// The session's path.
+        session: SessionPath,
+        /// The kind.
+        kind: String,
+    },
+    /// Something failed or was interrupted, and what this run made is being taken away.
+    RollingBack,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The session's path.
+    pub session: SessionPath,
+    /// What was being done: `provision git-worktree`, `setup`, …
+    pub step: String,
+    /// Why it failed.
+    pub cause: String,
+}
+
+/// Why a run did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The plan does not hold any more; nothing was touched.
+    #[error("the plan is stale")]
+    Stale(Vec<String>),
+    /// Work would be lost; nothing was touched.
+    #[error("work would be lost")]
+    Refused(Vec<Loss>),
+    /// Steps failed; what this run made was taken away again, but for `leftovers`.
+    #[error("{} step(s) failed", failures.len())]
+    Failed {
+        /// What failed.
+        failures: Vec<Failure>,
+        /// What could not be taken away.
+        leftovers: Vec<Failure>,
+        /// Whether it was an interruption, not a failure.
+        interrupted: bool,
+    },
+    /// The state directory could not be used.
+    #[error(transparent)]
+    State(#[from] state::Error),
+}
+
+/// How to apply.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Gives up unsaved work in what the plan releases.
+    pub discard: bool,
+}
+
+/// Makes a plan real. `standing` is what stands, as the plan was made against it.
+pub fn apply(
+    context: &Context<'_>,
+    plan: &Plan,
+    standing: Option<&Record>,
+    options: Options,
+) -> Result<(), Error> {
+    let stands = standing.is_some_and(|standing| standing.plan.digest == plan.digest);
+    if stands && !plan.has_changes() {
+        return Ok(());
+    }
+    let standing = release::release_changed(context, plan, standing, options.discard)?;
+    let owner = match &standing {
+        Some(record) => record.owner.clone(),
+        None => state::new_owner()?,
+    };
+    let record = Record {
+        schema_version: state::SCHEMA_VERSION,
+        owner,
+        workspace: context.swarm.workspace().to_owned(),
+        ancestors: Vec::new(),
+        plan: plan.clone(),
+    };
+    provision(context, &record, standing.as_ref()).map_err(|error| with_what_is_gone(plan, error))
+}
+
+/// What a plan replaces is gone by the time that something of the rest fails: that is said, not passed over.
+fn with_what_is_gone(plan: &Plan, mut error: Error) -> Error {
+    if let Error::Failed { leftovers, .. } = &mut error {
+        let gone = plan.changes.iter().filter(|change| !change.release.is_empty());
+        leftovers.extend(gone.map(|change| Failure {
+            session: change.session.clone(),
+            step: format!("put back {}", change.release.join(", ")),
+            cause: "was released before, to be made anew; the next apply does".to_owned(),
+        }));
+    }
+    error
+}
+
+/// The second half of a run: what the changes of the record's plan provision, all of it or none. `standing` is what is
+/// left of what stood.
+pub(crate) fn provision(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+) -> Result<(), Error> {
+    let plan = &record.plan;
+    for (session, change) in plan.sessions.iter().zip(&plan.changes) {
+        if !change.provision.is_empty() && !session.setup.is_empty() {
+            commands::forget(context.swarm, session, "setup")?;
+        }
+    }
+    context.swarm.begin(record)?;
+    let run = Run { context, record, host: context.swarm.host() };
+    let failures = run.provision();
+    if failures.is_empty() && !run.host.cancel.is_requested() {
+        context.swarm.commit()?;
+        return Ok(());
+    }
+    (context.events)(&Event::RollingBack);
+    let leftovers = recover::undo(context, record, standing)?;
+    let interrupted = run.host.cancel.is_requested();
+    Err(Error::Failed { failures, leftovers, interrupted })
+}
+
+/// What is done for each session with its change.
+type Step<'a> = dyn Fn(&Session, &Change) -> Result<(), Failure> + Sync + 'a;
+
+/// One run over the sessions of one record.
+struct Run<'a> {
+    context: &'a Context<'a>,
+    record: &'a Record,
+    /// The host that steps are run on: the caller's, or one that no Ctrl-C reaches any more, for undoing.
+    host: &'a Host,
+}
+
+impl Run<'_> {
+    /// Provisions what the plan's changes say, then sets up, then writes discovery files: each once all of the step
+    /// before is done, so that what fails fast fails before anything slow.
+    fn provision(&self) -> Vec<Failure> {
+        let steps: [&Step<'_>; 3] = [
+            &|session, change| {
+                change.provision.iter().try_for_each(|kind| self.provision_one(session, kind))?;
+                change.mend.iter().try_for_each(|kind| self.mend_one(session, kind))
+            },
+            &|session, change| if change.provision.is_empty() { Ok(()) } else { self.set_up(session) },
+            &|session, change| if change.action == Action::Keep { Ok(()) } else { self.tell(session) },
+        ];
+        for step in steps {
+            let failures = self.each(step);
+            if !failures.is_empty() || self.host.cancel.is_requested() {
+                return failures;
+            }
+        }
+        Vec::new()
+    }
+
+    fn provision_one(&self, session: &Session, kind: &str) -> Result<(), Failure> {
+        self.make(session, kind, "provision", |provider, task| provider.provision(task))?;
+        (self.context.events)(&Event::Provisioned { session: session.path.clone(), kind: kind.to_owned() });
+        Ok(())
+    }
+
+    fn mend_one(&self, session: &Session, kind: &str) -> Result<(), Failure> {
+        self.make(session, kind, "mend", |provider, task| provider.mend(task))
+    }
+
+    fn make(
+        &self,
+        session: &Session,
+        kind: &str,
+        step: &str,
+        act: impl FnOnce(&dyn Provider, &Task<'_>) -> Result<(), provider::Error>,
+    ) -> Result<(), Failure> {
+        let failed = |cause: String| failure(session, &format!("{step} {kind}"), cause);
+        let allocation = session.allocation(kind);
+        let provider = self.context.registry.get(kind);
+        let (Some(allocation), Some(provider)) = (allocation, provider) else {
+            return Err(failed(format!("no provider of kind `{kind}` plans for it")));
+        };
+        self.with_task(session, allocation, |task| act(provider, task))
+            .map_err(|error| failed(error.to_string()))
+    }
+
+    fn set_up(&self, session: &Session) -> Result<(), Failure> {
+        if session.setup.is_empty() {
+            return Ok(());
+        }
+        commands::run(self.context.swarm, self.host, session, "setup", &session.setup)
+            .map_err(|cause| failure(session, "setup", cause))?;
+        (self.context.events)(&Event::SetUp { session: session.path.clone() });
+        Ok(())
+    }
+
+    fn tell(&self, session: &Session) -> Result<(), Failure> {
+        let swarm = self.context.swarm;
+        let snapshot =
+            discovery::snapshot(&self.record.plan, session, self.context.registry, swarm.workspace());
+        discovery::write(swarm, session, &snapshot)
+            .map_err(|error| failure(session, "discovery file", error.to_string()))?;
+        (self.context.events)(&Event::Ready { session: session.path.clone() });
+        Ok(())
+    }
+
+    /// Runs `step` for every planned session with its change, parents before children, until one fails or the run is
+    /// interrupted; every failure of those under way by then is kept.
+    fn each(&self, step: &Step<'_>) -> Vec<Failure> {
+        let plan = &self.record.plan;
+        let halted = AtomicBool::new(false);
+        let failures = Mutex::new(Vec::new());
+        tree::parents_first(&plan.sessions, self.host.jobs, |at| {
+            if halted.load(Ordering::Relaxed) || self.host.cancel.is_requested() {
+                return;
+            }
+            if let Err(failure) = step(&plan.sessions[at], &plan.changes[at]) {
+                halted.store(true, Ordering::Relaxed);
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
+        });
+        failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_task<T>(
+        &self,
+        session: &Session,
+        allocation: &Allocation,
+        act: impl FnOnce(&Task<'_>) -> T,
+    ) -> T {
+        with_task(self.host, self.record, session, allocation, Some(self.context.swarm.file()), act)
+    }
+}
+
+/// Calls `act` with the task of one allocation of a record.
+fn with_task<T>(
+    host: &Host,
+    record: &Record,
+    session: &Session,
+    allocation: &Allocation,
+    lock: Option<&File>,
+    act: impl FnOnce(&Task<'_>) -> T,
+) -> T {
+    let ancestors = ancestors(record, &session.path);
+    let ancestors: Vec<&str> = ancestors.iter().map(String::as_str).collect();
+    act(&Task {
+        host,
+        workspace: &record.workspace,
+        owner: &record.owner,
+        session: &session.id,
+        ancestors: &ancestors,
+        allocation,
+        lock,
+    })
+}
+
+/// The ids of the sessions above `path`, nearest first.
+pub(crate) fn ancestors(record: &Record, path: &SessionPath) -> Vec<String> {
+    let swarm = &record.plan.swarm;
+    if swarm.is_empty() {
+        return record.ancestors.clone();
+    }
+    let path = path.as_str();
+    path.rmatch_indices('/').map(|(at, _)| format!("{swarm}/{}", &path[..at])).collect()
+}
+
+fn failure(session: &Session, step: &str, cause: String) -> Failure {
+    Failure { session: session.path.clone(), step: step.to_owned(), cause }
+}
+
+/// What has to be observed to tell whether a saved plan still holds.
+pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
+    provisioned(plan)
+        .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
+        .flat_map(|(provider, allocation)| provider.questions(&allocation.options))
+        .collect()
+}
+
+/// Why a saved plan cannot be applied any more, one line each; empty where it can.
+pub fn stale(
+    plan: &Plan,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> Vec<String> {
+    let stands = standing.map(|standing| standing.plan.digest.as_str());
+    if stands != plan.standing.as_deref() {
+        let what = match (stands, &plan.standing) {
+            (None, _) => "the swarm that it changes does not stand any more",
+            (_, None) => "the swarm stands already",
+            _ => "the swarm has been changed since",
+        };
+        return vec![what.to_owned()];
+    }
+    let changes = plan.changes_from(standing);
+    let planned: HashMap<_, _> = plan.changes.iter().map(|change| (&change.session, change)).collect();
+    let differs: Vec<_> = changes
+        .iter()
+        .filter(|change| planned.get(&change.session) != Some(change))
+        .map(|change| match &change.reasons[..] {
+            [] => format!("{}: something else has to be done by now", change.session),
+            reasons => format!("{}: {}", change.session, reasons.join("; ")),
+        })
+        .collect();
+    if !differs.is_empty() {
+        return differs;
+    }
+    if changes != plan.changes {
+        return vec!["less has to be done by now".to_owned()];
+    }
+    provisioned(plan)
+        .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
+        .flat_map(|(session, provider, allocation)| {
+            let reasons = provider.stale(allocation, observation);
+            reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
+        })
+        .collect()
+}
+
+/// The allocations that applying `plan` would make from nothing; what is repaired stands in its own way.
+fn provisioned(plan: &Plan) -> impl Iterator<Item = (&Session, &Allocation)> {
+    plan.sessions.iter().zip(&plan.changes).flat_map(|(session, change)| {
+        let kinds = change.provision.iter().filter(|kind| !change.release.contains(kind));
+        kinds.filter_map(move |kind| Some((session, session.allocation(kind)?)))
+    })
+}
+
+/// What of a standing swarm's work no ref and no commit holds.
+pub fn unsaved(swarm: &state::Swarm<'_>, registry: &Registry, record: &Record) -> Vec<Loss> {
+    let everything = record
+        .plan
+        .sessions
+        .iter()
+        .map(|session| {
+            let kinds = session.allocations.iter().map(|allocation| allocation.kind.clone());
+            (session.path.clone(), kinds.collect())
+        })
+        .collect();
+    release::losses(swarm.host(), registry, record, &everything)
+}
+
+/// Finds what of a standing swarm is gone or broken, for planning to repair.
+pub fn inspect(
+    swarm: &state::Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+) -> BTreeMap<(SessionPath, String), Damage> {
+    record
+        .plan
+        .sessions
+        .par_iter()
+        .flat_map_iter(|session| {
+            let mut broken = Vec::new();
+            for allocation in &session.allocations {
+                let Some(provider) = registry.get(&allocation.kind) else { continue };
+                let found =
+                    with_task(swarm.host(), record, session, allocation, None, |task| provider.inspect(task));
+                let damage = match found {
+                    Ok(Condition::Sound) => continue,
+                    Ok(Condition::Mendable(why)) => Damage { why, mendable: true },
+                    Ok(Condition::Broken(why)) => Damage { why, mendable: false },
+                    Err(error) => Damage { why: error.to_string(), mendable: false },
+                };
+                broken.push(((session.path.clone(), allocation.kind.clone()), damage));
+            }
+            let expected = discovery::snapshot(&record.plan, session, registry, &record.workspace);
+            if let Some(why) = discovery::inspect(swarm, session, &expected) {
+                let damage = Damage { why, mendable: true };
+                broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
+            }
+            broken
+        })
+        .collect()
+}

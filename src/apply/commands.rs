@@ -1,0 +1,66 @@
+//! Runs the commands of `setup` and `teardown`, in the session's directory, with its environment.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::discovery;
+use crate::host::process::Process;
+use crate::host::text;
+use crate::host::{self, Host};
+use crate::manifest::CommandLine;
+use crate::plan::Session;
+use crate::state::{self, Locked};
+
+/// Runs the commands one after another until one fails; the error says which, why, what it printed last, and where
+/// the whole of it is.
+pub(super) fn run(
+    swarm: &Locked<'_>,
+    host: &Host,
+    session: &Session,
+    step: &str,
+    commands: &[CommandLine],
+) -> Result<(), String> {
+    let name = log_name(session, step);
+    let log = swarm.create_log(&name).map_err(|error| error.to_string())?;
+    let directory = host::absolute(swarm.workspace(), &session.working_directory);
+    let variables = environment(swarm, host, session);
+    for command in commands {
+        let words = discovery::command(command, swarm.workspace());
+        let Some((program, arguments)) = words.split_first() else { continue };
+        let log = log.try_clone().map_err(|error| error.to_string())?;
+        Process::new(program)
+            .args(arguments)
+            .current_dir(&directory)
+            .envs(variables.clone())
+            .cancel(&host.cancel)
+            .log(log)
+            .run()
+            .map_err(|error| format!("{error}\nwhole log: {}", whole(&swarm.log_directory(), &name)))?;
+    }
+    Ok(())
+}
+
+/// Tells whether this run has begun the commands of `step`.
+pub(super) fn was_run(swarm: &Locked<'_>, session: &Session, step: &str) -> bool {
+    swarm.has_log(&log_name(session, step))
+}
+
+/// Forgets that the commands of `step` were run before.
+pub(super) fn forget(swarm: &Locked<'_>, session: &Session, step: &str) -> Result<(), state::Error> {
+    swarm.remove_log(&log_name(session, step))
+}
+
+fn log_name(session: &Session, step: &str) -> String {
+    format!("{}.{step}.log", session.scoped_name)
+}
+
+fn whole(directory: &Path, name: &str) -> String {
+    text::printable(&directory.join(name).to_string_lossy())
+}
+
+/// The caller's environment without what ties git to another repository, and the session's over it.
+fn environment(swarm: &Locked<'_>, host: &Host, session: &Session) -> Vec<(OsString, OsString)> {
+    let own = discovery::environment(swarm, session);
+    let own = own.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    host.environment_for_sessions().chain(own).collect()
+}

@@ -1,0 +1,92 @@
+//! Puts right what an interrupted run left: a release is finished, a provisioning is undone.
+
+use std::collections::HashMap;
+
+use super::{Context, Error, Failure, Run, commands, release};
+use crate::host::Host;
+use crate::host::process::Cancel;
+use crate::plan::Action;
+use crate::state::Record;
+
+/// What there was to recover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// Nothing.
+    Nothing,
+    /// A run that was provisioning was undone.
+    Undone,
+    /// A run that was releasing was finished.
+    Finished,
+}
+
+/// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
+/// `discard` gives up work that was done since in what an interrupted release has still to take away.
+pub fn recover(context: &Context<'_>, discard: bool) -> Result<Recovered, Error> {
+    let mut recovered = Recovered::Nothing;
+    if let Some(intent) = context.swarm.intent()? {
+        let standing = context.swarm.standing()?;
+        let leftovers = undo(context, &intent, standing.as_ref())?;
+        if !leftovers.is_empty() {
+            return Err(Error::Failed { failures: Vec::new(), leftovers, interrupted: false });
+        }
+        recovered = Recovered::Undone;
+    }
+    if let Some(releasing) = context.swarm.releasing()? {
+        if !releasing.discard && !discard {
+            // Work done since the interruption, in what had not been released yet.
+            let released = release::released_by(&releasing);
+            let losses =
+                release::losses(context.swarm.host(), context.registry, &releasing.before, &released);
+            if !losses.is_empty() {
+                return Err(Error::Refused(losses));
+            }
+        }
+        release::finish(context, &releasing, Vec::new())?;
+        recovered = Recovered::Finished;
+    }
+    Ok(recovered)
+}
+
+/// Takes away everything that `intent` was to provision, and tells the sessions of `standing` again what they own.
+/// What could not be taken away is returned, and the intent kept for the next attempt.
+pub(super) fn undo(
+    context: &Context<'_>,
+    intent: &Record,
+    standing: Option<&Record>,
+) -> Result<Vec<Failure>, Error> {
+    // Undoing is not interrupted by the Ctrl-C that caused it.
+    let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    let run = Run { context, record: intent, host: &host };
+    let pairs = || intent.plan.sessions.iter().zip(&intent.plan.changes);
+    for (session, change) in pairs().rev() {
+        let was_set_up = !session.setup.is_empty() && commands::was_run(context.swarm, session, "setup");
+        if !change.provision.is_empty() && !session.teardown.is_empty() && was_set_up {
+            // The run has failed already; what its teardown says is in the log.
+            let _ = commands::run(context.swarm, &host, session, "teardown", &session.teardown);
+        }
+    }
+    let released = pairs()
+        .filter(|(_, change)| !change.provision.is_empty())
+        .map(|(session, change)| (session.path.clone(), change.provision.iter().rev().cloned().collect()))
+        .collect();
+    let leftovers = run.release(&released);
+    if !leftovers.is_empty() {
+        return Ok(leftovers);
+    }
+    let stood: HashMap<_, _> = standing
+        .iter()
+        .flat_map(|standing| &standing.plan.sessions)
+        .map(|session| (&session.path, session))
+        .collect();
+    let mut failures = Vec::new();
+    for (session, _) in pairs().filter(|(_, change)| change.action != Action::Keep) {
+        match (standing, stood.get(&session.path)) {
+            (Some(standing), Some(stood)) => {
+                failures.extend(Run { context, record: standing, host: &host }.tell(stood).err());
+            }
+            _ => context.swarm.remove_discovery(&session.scoped_name)?,
+        }
+    }
+    context.swarm.abandon()?;
+    Ok(failures)
+}

@@ -1,0 +1,298 @@
+//! Takes leases away: what a plan releases or replaces, or a whole swarm. Never work that would be lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::{Context, Error, Event, Failure, Run, commands, failure, tree, with_task};
+use crate::discovery;
+use crate::host::Host;
+use crate::host::process::Cancel;
+use crate::name::SessionPath;
+use crate::plan::{Action, Change, Plan, Session};
+use crate::provider::{Allocation, Registry};
+use crate::state::{self, Record, Releasing};
+
+/// Work that a release would lose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// The session's path.
+    pub session: SessionPath,
+    /// What, one line.
+    pub what: String,
+}
+
+/// What to destroy, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Destroy {
+    /// The sessions, each with everything below it; empty for the whole swarm.
+    pub sessions: BTreeSet<SessionPath>,
+    /// Gives up unsaved work.
+    pub discard: bool,
+}
+
+/// Releases sessions of a standing swarm, children first. What stands of it afterwards is returned.
+pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
+    let goes = |path: &SessionPath| {
+        let below = |top: &SessionPath| {
+            path == top || path.as_str().strip_prefix(top.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        destroy.sessions.is_empty() || destroy.sessions.iter().any(below)
+    };
+    let released = standing
+        .plan
+        .sessions
+        .iter()
+        .filter(|session| goes(&session.path))
+        .map(|session| {
+            let kinds = session.allocations.iter().rev().map(|allocation| allocation.kind.clone());
+            (session.path.clone(), kinds.collect())
+        })
+        .collect();
+    release(context, standing, &released, destroy.discard)
+}
+
+/// Releases what `plan`'s changes say; what stands afterwards is returned.
+pub(super) fn release_changed(
+    context: &Context<'_>,
+    plan: &Plan,
+    standing: Option<&Record>,
+    discard: bool,
+) -> Result<Option<Record>, Error> {
+    let Some(standing) = standing else { return Ok(None) };
+    let released: Released = plan
+        .changes
+        .iter()
+        .filter(|change| change.action == Action::Destroy || !change.release.is_empty())
+        .map(|change| (change.session.clone(), change.release.clone()))
+        .collect();
+    if released.is_empty() {
+        return Ok(Some(standing.clone()));
+    }
+    release(context, standing, &released, discard)
+}
+
+/// What would be lost if these kinds of these sessions were released.
+pub(super) fn losses(host: &Host, registry: &Registry, record: &Record, released: &Released) -> Vec<Loss> {
+    let losses = Mutex::new(Vec::new());
+    tree::parents_first(&record.plan.sessions, host.jobs, |at| {
+        let session = &record.plan.sessions[at];
+        for kind in released.get(&session.path).into_iter().flatten() {
+            let (Some(allocation), Some(provider)) = (session.allocation(kind), registry.get(kind)) else {
+                continue;
+            };
+            let found = with_task(host, record, session, allocation, None, |task| provider.losses(task));
+            // What cannot be looked at cannot be called saved.
+            let found = found.unwrap_or_else(|error| vec![error.to_string()]);
+            let found = found.into_iter().map(|what| Loss { session: session.path.clone(), what });
+            losses.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        }
+    });
+    let mut losses = losses.into_inner().unwrap_or_else(PoisonError::into_inner);
+    losses.sort_by(|one, other| one.session.cmp(&other.session));
+    losses
+}
+
+/// Sessions on their own that have a share of what is released, or a worktree inside it: they would lose it.
+fn children_on_their_own(
+    host: &Host,
+    record: &Record,
+    released: &Released,
+) -> Result<Vec<Loss>, state::Error> {
+    let alone = state::alone(host, &record.owner)?;
+    let above = |session: &&Session| released.contains_key(&session.path);
+    let found = record.plan.sessions.iter().filter(above).flat_map(|session| {
+        let below = alone.iter().filter(|child| child.ancestors.contains(&session.id));
+        let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
+        ids.map(|id| Loss {
+            session: session.path.clone(),
+            what: format!("its child `{id}` stands: release that first"),
+        })
+    });
+    Ok(found.collect())
+}
+
+/// Which kinds of which sessions are released, in order.
+pub(super) type Released = BTreeMap<SessionPath, Vec<String>>;
+
+/// What a release under way releases.
+pub(super) fn released_by(releasing: &Releasing) -> Released {
+    let changes = &releasing.before.plan.changes;
+    changes.iter().map(|change| (change.session.clone(), change.release.clone())).collect()
+}
+
+fn release(
+    context: &Context<'_>,
+    standing: &Record,
+    released: &Released,
+    discard: bool,
+) -> Result<Option<Record>, Error> {
+    let host = context.swarm.host();
+    let mut refused = children_on_their_own(host, standing, released)?;
+    if !discard {
+        refused.extend(losses(host, context.registry, standing, released));
+        if host.cancel.is_requested() {
+            return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
+        }
+    }
+    if !refused.is_empty() {
+        return Err(Error::Refused(refused));
+    }
+    let after = without(context.registry, standing, released);
+    let mut before = standing.clone();
+    before.plan.changes = released
+        .iter()
+        .map(|(session, kinds)| Change {
+            session: session.clone(),
+            action: Action::Destroy,
+            reasons: Vec::new(),
+            release: kinds.clone(),
+            provision: Vec::new(),
+            mend: Vec::new(),
+        })
+        .collect();
+    let releasing =
+        Releasing { schema_version: state::SCHEMA_VERSION, before, after: after.clone(), discard };
+    context.swarm.begin_release(&releasing)?;
+    let torn_down = tear_down(context, standing, released);
+    finish(context, &releasing, torn_down)?;
+    Ok(after)
+}
+
+/// Releases everything that `releasing` says, then makes what is left what stands.
+pub(super) fn finish(
+    context: &Context<'_>,
+    releasing: &Releasing,
+    mut failures: Vec<Failure>,
+) -> Result<(), Error> {
+    let released = released_by(releasing);
+    // A release that has begun is finished: half a session is of no use to anybody.
+    let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    let run = Run { context, record: &releasing.before, host: &host };
+    let mut leftovers = run.release(&released);
+    if leftovers.is_empty() {
+        leftovers = tell_parents(context, releasing, &host);
+    }
+    if !leftovers.is_empty() {
+        failures.extend(leftovers.iter().cloned());
+        return Err(Error::Failed { failures, leftovers, interrupted: false });
+    }
+    let stays: BTreeSet<_> =
+        releasing.after.iter().flat_map(|after| &after.plan.sessions).map(|session| &session.path).collect();
+    for session in releasing.before.plan.sessions.iter().filter(|session| !stays.contains(&session.path)) {
+        context.swarm.remove_discovery(&session.scoped_name)?;
+    }
+    context.swarm.end_release(releasing.after.as_ref())?;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Failed { failures, leftovers: Vec::new(), interrupted: false })
+}
+
+/// Tells sessions that have lost children so. A discovery file that is not what was written is left for the next
+/// apply to find: its session's directory may be gone.
+fn tell_parents(context: &Context<'_>, releasing: &Releasing, host: &Host) -> Vec<Failure> {
+    let Some(after) = &releasing.after else { return Vec::new() };
+    let is_true = |session: &Session| {
+        let plan = &releasing.before.plan;
+        let expected = discovery::snapshot(plan, session, context.registry, context.swarm.workspace());
+        discovery::inspect(context.swarm, session, &expected).is_none()
+    };
+    let run = Run { context, record: after, host };
+    let before = &releasing.before.plan.sessions;
+    let before: HashMap<_, _> = before.iter().map(|session| (&session.path, session)).collect();
+    after
+        .plan
+        .sessions
+        .iter()
+        .filter(|session| {
+            let before = before.get(&session.path);
+            before.is_some_and(|before| before.children != session.children && is_true(before))
+        })
+        .filter_map(|session| run.tell(session).err())
+        .collect()
+}
+
+/// Runs the `teardown` of sessions that go as a whole; a failure stops nothing.
+fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> Vec<Failure> {
+    let sessions = &standing.plan.sessions;
+    let failures = Mutex::new(Vec::new());
+    // Once a release has begun it is finished, and what it was told to run is run.
+    let host = &Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    tree::children_first(sessions, host.jobs, |at| {
+        let session = &sessions[at];
+        let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
+        if !whole || session.teardown.is_empty() {
+            return;
+        }
+        match commands::run(context.swarm, host, session, "teardown", &session.teardown) {
+            Ok(()) => (context.events)(&Event::TornDown { session: session.path.clone() }),
+            Err(cause) => {
+                let failure = failure(session, "teardown", cause);
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
+        }
+    });
+    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Run<'_> {
+    /// Releases kinds of sessions, children first, in the order given; goes on past what fails, and returns it.
+    pub(super) fn release(&self, released: &Released) -> Vec<Failure> {
+        let sessions = &self.record.plan.sessions;
+        let failures = Mutex::new(Vec::new());
+        tree::children_first(sessions, self.host.jobs, |at| {
+            let session = &sessions[at];
+            for kind in released.get(&session.path).into_iter().flatten() {
+                let (Some(allocation), Some(provider)) =
+                    (session.allocation(kind), self.context.registry.get(kind))
+                else {
+                    continue;
+                };
+                match self.with_task(session, allocation, |task| provider.release(task)) {
+                    Ok(()) => (self.context.events)(&Event::Released {
+                        session: session.path.clone(),
+                        kind: kind.clone(),
+                    }),
+                    Err(error) => {
+                        let failure = failure(session, &format!("release {kind}"), error.to_string());
+                        failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                    }
+                }
+            }
+        });
+        failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The record without what is released; `None` where no session is left.
+fn without(registry: &Registry, standing: &Record, released: &Released) -> Option<Record> {
+    let mut after = standing.clone();
+    after.plan.changes.clear();
+    after.plan.sessions.retain(|session| {
+        released.get(&session.path).is_none_or(|kinds| kinds.len() < session.allocations.len())
+    });
+    for session in &mut after.plan.sessions {
+        if let Some(kinds) = released.get(&session.path) {
+            let gives_directory = |held: &&Allocation| {
+                kinds.contains(&held.kind)
+                    && registry.get(&held.kind).is_some_and(|of| of.context(held).working_directory.is_some())
+            };
+            if session.allocations.iter().find(gives_directory).is_some() {
+                // Nothing must be written, let alone run, where its directory was.
+                session.working_directory = PathBuf::from(".");
+                session.discovery_file = None;
+            }
+            session.allocations.retain(|allocation| !kinds.contains(&allocation.kind));
+        }
+    }
+    let stays: BTreeSet<_> = after.plan.sessions.iter().map(|session| session.path.clone()).collect();
+    for session in &mut after.plan.sessions {
+        session.children.retain(|child| stays.contains(child));
+    }
+    after.plan.digest = after.plan.computed_digest();
+    (!after.plan.sessions.is_empty()).then_some(after)
+}

@@ -1,0 +1,46 @@
+//! Looks at everything that planning a manifest needs: the host, and the swarm as it stands.
+
+use std::path::Path;
+
+use crate::manifest::Manifest;
+use crate::observe::{self, Observation};
+use crate::plan::{self, Standing};
+use crate::provider::Registry;
+use crate::state::{self, Record, Swarm};
+
+/// What a manifest is planned against.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// The host.
+    pub observation: Observation,
+    /// The record of the swarm, where it stands.
+    pub record: Option<Record>,
+    /// The same for planning, with what of it is broken.
+    pub standing: Option<Standing>,
+}
+
+/// Why the host or the swarm could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host.
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] state::Error),
+}
+
+/// Looks at the host and at the swarm, for planning `manifest`.
+pub fn survey(swarm: &Swarm<'_>, registry: &Registry, manifest: &Manifest) -> Result<Survey, Error> {
+    let record = swarm.standing()?;
+    let workspace: &Path = swarm.workspace();
+    let mut observation = observe::observe(swarm.host(), workspace, &plan::questions(manifest, registry))?;
+    observation.owner = record.as_ref().map(|record| record.owner.clone());
+    let standing = record.as_ref().map(|record| standing(swarm, registry, record));
+    Ok(Survey { observation, record, standing })
+}
+
+/// Looks at a swarm that stands, for what of it is broken.
+pub fn standing(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Standing {
+    Standing { plan: record.plan.clone(), broken: super::inspect(swarm, registry, record) }
+}

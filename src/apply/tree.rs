@@ -1,0 +1,88 @@
+//! Walks the tree of sessions in parallel, in either direction.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::plan::Session;
+
+/// Runs `act` for each session by its position: a session's parent is done before it starts, and nothing else waits.
+pub(super) fn parents_first(sessions: &[Session], jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
+    let tree = &Tree::new(sessions);
+    let act = &act;
+    with_jobs(jobs, |scope| {
+        for &root in &tree.roots {
+            scope.spawn_fifo(move |scope| tree.down(scope, root, act));
+        }
+    });
+}
+
+/// Runs `act` for each session by its position: a session's children are done before it starts.
+pub(super) fn children_first(sessions: &[Session], jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
+    let tree = &Tree::new(sessions);
+    let act = &act;
+    let waiting: &Vec<_> = &tree.children.iter().map(|children| AtomicUsize::new(children.len())).collect();
+    with_jobs(jobs, |scope| {
+        let leaves = (0..sessions.len()).rev().filter(|at| tree.children[*at].is_empty());
+        for leaf in leaves {
+            scope.spawn_fifo(move |scope| tree.up(scope, leaf, waiting, act));
+        }
+    });
+}
+
+struct Tree {
+    roots: Vec<usize>,
+    parents: Vec<Option<usize>>,
+    children: Vec<Vec<usize>>,
+}
+
+impl Tree {
+    /// A session whose parent is not among `sessions` is a root.
+    fn new(sessions: &[Session]) -> Self {
+        let position: HashMap<_, _> =
+            sessions.iter().enumerate().map(|(at, session)| (&session.path, at)).collect();
+        let parents: Vec<Option<usize>> = sessions
+            .iter()
+            .map(|session| session.parent.as_ref().and_then(|parent| position.get(parent).copied()))
+            .collect();
+        let mut children = vec![Vec::new(); sessions.len()];
+        let mut roots = Vec::new();
+        for (at, parent) in parents.iter().enumerate() {
+            match parent {
+                Some(parent) => children[*parent].push(at),
+                None => roots.push(at),
+            }
+        }
+        Self { roots, parents, children }
+    }
+
+    fn down<'s>(&'s self, scope: &rayon::ScopeFifo<'s>, at: usize, act: &'s (impl Fn(usize) + Sync)) {
+        act(at);
+        for &child in &self.children[at] {
+            scope.spawn_fifo(move |scope| self.down(scope, child, act));
+        }
+    }
+
+    fn up<'s>(
+        &'s self,
+        scope: &rayon::ScopeFifo<'s>,
+        at: usize,
+        waiting: &'s [AtomicUsize],
+        act: &'s (impl Fn(usize) + Sync),
+    ) {
+        act(at);
+        if let Some(parent) = self.parents[at]
+            && waiting[parent].fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            scope.spawn_fifo(move |scope| self.up(scope, parent, waiting, act));
+        }
+    }
+}
+
+/// Runs `work` on `jobs` threads; where they cannot be had, on this one's pool.
+fn with_jobs<'s>(jobs: NonZeroUsize, work: impl FnOnce(&rayon::ScopeFifo<'s>) + Send) {
+    match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
+        Ok(pool) => pool.scope_fifo(work),
+        Err(_) => rayon::scope_fifo(work),
+    }
+}

@@ -1,0 +1,160 @@
+//! clap types and dispatch; one file a command beside it.
+//!
+//! Only this module reads the environment, prints and exits. stdout is data, stderr is talk.
+
+mod apply;
+mod destroy;
+mod env;
+mod exec;
+mod exit;
+mod init;
+mod locked;
+mod plan;
+mod print;
+mod setting;
+mod standing;
+mod status;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::exit::{Failure, Status};
+
+/// Reproducible workspaces for swarms of agents and CI fixtures.
+///
+/// One manifest declares a tree of sessions and what each needs: git worktrees, blocks of ports. seedbed computes every
+/// path and port up front, shows that plan, and makes it real in parallel: all of it, or none of it.
+#[derive(Debug, Parser)]
+#[command(name = "seedbed", version, propagate_version = true, after_help = exit::HELP)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
+struct Global {
+    /// The manifest; found by walking up from the current directory to `seedbed.toml`
+    #[arg(short = 'f', long, value_name = "FILE", global = true)]
+    manifest: Option<PathBuf>,
+    /// Runs as if started in this directory
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+    /// How much is done at once; default: the cores
+    #[arg(long, value_name = "N", global = true)]
+    jobs: Option<NonZeroUsize>,
+    /// Prints one JSON document (one event a line for what changes something)
+    #[arg(long, global = true)]
+    json: bool,
+    /// Says nothing but faults
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Says every step
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Answers every question with yes
+    #[arg(short, long, global = true)]
+    yes: bool,
+    /// Waits this many seconds for another run on the same swarm to end
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds, global = true)]
+    lock_timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Writes a commented manifest for this repository
+    Init,
+    /// Checks the manifest, and reports every fault
+    Validate,
+    /// Shows what apply would do, and changes nothing
+    Plan(plan::Arguments),
+    /// Makes the manifest real, or exactly a saved plan
+    Apply(apply::Arguments),
+    /// For CI: applies, runs a command in a session, destroys; exits with the command's code
+    Run(exec::RunArguments),
+    /// Shows every session: what it holds, what of it is unsaved, what listens on its ports
+    Status,
+    /// Runs a command in sessions, with their environment; exits with the command's code, else 125, 126 or 127
+    Exec(exec::Arguments),
+    /// Prints the environment of a session
+    Env(env::Arguments),
+    /// Prints a prompt with what the session has to know before it
+    Prompt(env::PromptArguments),
+    /// Prints the discovery file of the session around the current directory
+    Whoami,
+    /// Releases sessions, children first; never work that is not saved
+    Destroy(destroy::Arguments),
+    /// Finishes or undoes an interrupted run
+    Recover,
+    /// Prints a JSON schema
+    Schema {
+        /// Of what
+        #[arg(default_value = "manifest")]
+        what: Schema,
+    },
+}
+
+/// What there is a JSON schema of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Schema {
+    /// `seedbed.toml`
+    Manifest,
+    /// What `plan --json` prints and `plan -o` saves
+    Plan,
+    /// The discovery file
+    Discovery,
+}
+
+/// Runs the command line.
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Printing can fail only where nobody reads.
+            let _ = error.print();
+            return if error.use_stderr() { Status::Usage.into() } else { Status::Done.into() };
+        }
+    };
+    let json = arguments.global.json;
+    // Rust has said where by then.
+    match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
+        Ok(Ok(status)) => status,
+        Ok(Err(failure)) => failure.report(json),
+        Err(_) => {
+            eprintln!(
+                "seedbed: this is a bug in seedbed; an interrupted run is put right by `seedbed recover`"
+            );
+            Status::Bug.into()
+        }
+    }
+}
+
+fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Init => init::run(global),
+        Command::Validate => plan::validate(global),
+        Command::Plan(arguments) => plan::run(global, arguments),
+        Command::Apply(arguments) => apply::run(global, arguments),
+        Command::Run(arguments) => exec::run_and_destroy(global, arguments),
+        Command::Status => status::run(global),
+        Command::Exec(arguments) => Ok(exec::run(global, arguments)),
+        Command::Env(arguments) => env::run(global, arguments),
+        Command::Prompt(arguments) => env::prompt(global, arguments),
+        Command::Whoami => env::whoami(global),
+        Command::Destroy(arguments) => destroy::run(global, arguments),
+        Command::Recover => destroy::recover(global),
+        Command::Schema { what } => Ok(plan::schema(*what)),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is not a time to wait"))
+}

@@ -1,0 +1,143 @@
+//! `env`, `prompt`, `whoami`: what a session is told.
+#![expect(clippy::disallowed_methods, reason = "reads the discovery file around the current directory")]
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use seedbed::discovery::{self, Snapshot};
+use seedbed::host::text::{printable, printable_lines};
+use seedbed::plan::DISCOVERY_FILE;
+use seedbed::provider::DISCOVERY_DIRECTORY;
+
+use super::exit::{Failure, Status};
+use super::setting::{self, Setting};
+use super::{Global, print, standing};
+
+/// What `env` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The session: its path, or its name where only one has it
+    session: String,
+    /// How it is written
+    #[arg(long, default_value = "shell")]
+    format: Format,
+}
+
+/// How an environment is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// `export NAME='value'`, for `eval`; survives any value
+    Shell,
+    /// `NAME='value'`; refuses values that no dotenv reader gives back as they were
+    Dotenv,
+    /// One JSON object
+    Json,
+    /// For `.envrc`
+    Direnv,
+}
+
+/// What `prompt` takes.
+#[derive(Debug, Args)]
+pub(super) struct PromptArguments {
+    /// The session: its path, or its name where only one has it
+    session: String,
+    /// The prompt itself; default: what is piped in, else none
+    text: Option<String>,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let setting = Setting::find(global)?;
+    let swarm = setting.swarm()?;
+    let record = standing::record(&swarm, setting.name())?;
+    let session = standing::session(&record, &arguments.session)?;
+    let environment = discovery::environment(&swarm, session);
+    if global.json || arguments.format == Format::Json {
+        print::json_pretty(&environment);
+        return Ok(Status::Done.into());
+    }
+    let mut text = String::new();
+    for (name, value) in environment {
+        let line = match arguments.format {
+            Format::Dotenv => format!("{name}='{}'\n", dotenv(&name, &value)?),
+            Format::Shell | Format::Direnv | Format::Json => {
+                format!("export {name}='{}'\n", value.replace('\'', r"'\''"))
+            }
+        };
+        text.push_str(&line);
+    }
+    print::out(&text);
+    Ok(Status::Done.into())
+}
+
+/// No quoting round-trips every value through the dotenv readers there are (`reliability.md`, R26).
+fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
+    if value.contains(|c: char| c == '\'' || c.is_control()) {
+        return Err(Failure::Other(format!(
+            "{name} has a quote or a control character, which dotenv readers disagree on; use --format shell or json"
+        )));
+    }
+    Ok(value)
+}
+
+pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<ExitCode, Failure> {
+    let setting = Setting::find(global)?;
+    let swarm = setting.swarm()?;
+    let record = standing::record(&swarm, setting.name())?;
+    let session = standing::session(&record, &arguments.session)?;
+    let snapshot = discovery::snapshot(&record.plan, session, &setting.registry, swarm.workspace());
+    let text = match &arguments.text {
+        Some(text) => text.clone(),
+        None if std::io::stdin().is_terminal() => String::new(),
+        None => {
+            let mut text = String::new();
+            let read = std::io::stdin().read_to_string(&mut text);
+            read.map_err(|error| Failure::Other(format!("cannot read the prompt: {error}")))?;
+            text
+        }
+    };
+    let sections = snapshot.soft_constraints.prompt_sections.iter().map(String::as_str);
+    let prompt = discovery::compose_prompt(sections, &text);
+    if global.json {
+        print::json(&serde_json::json!({ "schemaVersion": 1, "prompt": prompt }));
+    } else {
+        print::out(&prompt);
+        if !prompt.ends_with('\n') {
+            print::out("\n");
+        }
+    }
+    Ok(Status::Done.into())
+}
+
+pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
+    let directory = setting::directory(global)?;
+    let relative = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
+    let file = directory.ancestors().map(|above| above.join(&relative)).find(|file| file.is_file());
+    let Some(file) = file else {
+        return Err(Failure::Usage(format!(
+            "{} lies in no session: there is no {} in it or above",
+            directory.display(),
+            relative.display()
+        )));
+    };
+    let unreadable = |why: String| Failure::Other(format!("{} cannot be read: {why}", file.display()));
+    let bytes = std::fs::read(&file).map_err(|error| unreadable(error.to_string()))?;
+    let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    if global.json {
+        print::json_pretty(&snapshot);
+        return Ok(Status::Done.into());
+    }
+    let mut lines = vec![
+        format!("session {}", printable(&snapshot.session_id)),
+        format!("works in {}", printable(&snapshot.working_directory.to_string_lossy())),
+    ];
+    if let Some(place) = &snapshot.swarm {
+        lines.extend(place.parent.iter().map(|parent| format!("parent {}", printable(parent.as_str()))));
+        lines.extend(place.children.iter().map(|child| format!("child {}", printable(child.as_str()))));
+    }
+    let sections = snapshot.soft_constraints.prompt_sections.iter();
+    lines.extend(sections.map(|section| format!("- {}", printable_lines(section))));
+    print::out(&(lines.join("\n") + "\n"));
+    Ok(Status::Done.into())
+}

@@ -1,0 +1,191 @@
+//! `exec` and `run`: commands inside sessions.
+#![expect(clippy::disallowed_methods, reason = "runs the command that the user gives")]
+
+use std::io::ErrorKind;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use clap::Args;
+use rayon::prelude::*;
+use rustix::process::{Pid, Signal};
+use seedbed::apply::{self, Destroy};
+use seedbed::discovery;
+use seedbed::host;
+use seedbed::host::text::printable_lines;
+use seedbed::plan::Session;
+use seedbed::state::{Record, Swarm};
+
+use super::exit::{Failure, Status};
+use super::locked::{locked, recover};
+use super::setting::Setting;
+use super::{Global, plan, standing};
+
+/// seedbed itself failed, the command cannot be executed, the command is not there: what `env` and `docker exec` say.
+const FAILED: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// How often a command of `run` is asked whether it has ended, for a signal to be passed on in time.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What `exec` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The sessions
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    sessions: Vec<String>,
+    /// In every session
+    #[arg(long)]
+    all: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The session to run the command in; default: the only one at the top of the tree
+    #[arg(long)]
+    session: Option<String>,
+    /// Leaves the swarm standing afterwards, to look at it
+    #[arg(long)]
+    keep: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
+    exec(global, arguments).unwrap_or_else(|failure| {
+        failure.report(global.json);
+        ExitCode::from(FAILED)
+    })
+}
+
+fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let setting = Setting::find(global)?;
+    let swarm = setting.swarm()?;
+    let record = standing::record(&swarm, setting.name())?;
+    let sessions: Vec<&Session> = if arguments.all {
+        record.plan.sessions.iter().collect()
+    } else {
+        let named = arguments.sessions.iter().map(|name| standing::session(&record, name));
+        named.collect::<Result<_, _>>()?
+    };
+    if let [session] = sessions[..] {
+        // Takes this process's place: signals and the terminal are the command's own.
+        let error = command(&swarm, session, &arguments.command).exec();
+        eprintln!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
+        return Ok(ExitCode::from(code_of_error(&error)));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(swarm.host().jobs.get()).build();
+    let pool = pool.map_err(|error| Failure::Other(error.to_string()))?;
+    let codes: Vec<u8> = pool.install(|| {
+        sessions.par_iter().map(|session| captured(&swarm, session, &arguments.command)).collect()
+    });
+    Ok(ExitCode::from(codes.into_iter().max().unwrap_or(0)))
+}
+
+pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
+    let setting = Setting::find(global)?;
+    setting.catch_signals()?;
+    let manifest = setting.manifest()?;
+    let swarm = setting.swarm()?;
+    let code = locked(global, &setting, "run", |context| {
+        recover(global, context, false)?;
+        if context.swarm.standing()?.is_some() {
+            let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
+            return Err(Failure::Refused(message.to_owned()));
+        }
+        let (plan, _) = plan::make(&setting, context.swarm, &manifest)?;
+        let tops: Vec<_> = plan.sessions.iter().filter(|session| session.parent.is_none()).collect();
+        if arguments.session.is_none() && tops.len() != 1 {
+            let tops: Vec<_> = tops.iter().map(|session| session.path.as_str()).collect();
+            let message = format!("say which session to run it in, with --session: {}", tops.join(", "));
+            return Err(Failure::Usage(message));
+        }
+        apply::apply(context, &plan, None, apply::Options::default())?;
+        let code = context.swarm.standing()?.map(|record| run_in(&swarm, &record, arguments)).transpose();
+        if !arguments.keep
+            && let Some(record) = context.swarm.standing()?
+        {
+            // What a fixture leaves in its worktrees is nobody's work.
+            let everything = Destroy { discard: true, ..Destroy::default() };
+            apply::destroy(context, &record, &everything)?;
+        }
+        code
+    })?;
+    let code = code.unwrap_or(FAILED);
+    let interrupted = swarm.host().cancel.is_requested();
+    Ok(if interrupted { Status::Interrupted.into() } else { ExitCode::from(code) })
+}
+
+fn run_in(swarm: &Swarm<'_>, record: &Record, arguments: &RunArguments) -> Result<u8, Failure> {
+    let session = match &arguments.session {
+        Some(name) => standing::session(record, name)?,
+        None => &record.plan.sessions[0],
+    };
+    let mut child = match command(swarm, session, &arguments.command).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
+            return Ok(code_of_error(&error));
+        }
+    };
+    let mut told = false;
+    loop {
+        let ended = child.try_wait().map_err(|error| Failure::Other(format!("lost the command: {error}")))?;
+        if let Some(status) = ended {
+            return Ok(code_of(status));
+        }
+        if swarm.host().cancel.is_requested() && !told {
+            // A signal to this process alone; Ctrl-C has reached the command already, which may end as it likes.
+            told = true;
+            let _ = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Runs the command with what it prints held back, and prints it whole, each line after the session's path.
+fn captured(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
+    match command(swarm, session, words).stdin(Stdio::null()).output() {
+        Ok(output) => {
+            super::print::out(&prefixed(session, &output.stdout));
+            eprint!("{}", prefixed(session, &output.stderr));
+            code_of(output.status)
+        }
+        Err(error) => {
+            eprintln!("{}: cannot run `{}`: {error}", session.path, printable_lines(&words[0]));
+            code_of_error(&error)
+        }
+    }
+}
+
+fn prefixed(session: &Session, output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    text.lines().fold(String::new(), |text, line| text + session.path.as_str() + ": " + line + "\n")
+}
+
+fn command(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Command {
+    let mut command = Command::new(&words[0]);
+    command
+        .args(&words[1..])
+        .current_dir(host::absolute(swarm.workspace(), &session.working_directory))
+        .env_clear()
+        .envs(swarm.host().environment_for_sessions())
+        .envs(discovery::environment(swarm, session));
+    command
+}
+
+/// The shell's convention: 128 and the number of the signal that ended it.
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)
+}
+
+fn code_of_error(error: &std::io::Error) -> u8 {
+    if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
+}

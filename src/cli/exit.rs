@@ -1,0 +1,219 @@
+//! What ends a command early, what is said of it, and the exit code.
+
+use std::process::ExitCode;
+
+use seedbed::apply;
+use seedbed::host::text::{printable, printable_lines};
+use seedbed::manifest::Report;
+use seedbed::{host, observe, state};
+
+use super::print;
+
+/// The exit codes, as they stand in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Done.
+    Done = 0,
+    /// Failed, and everything was put back.
+    Failed = 1,
+    /// `plan --detailed-exitcode` found changes.
+    Changes = 2,
+    /// The command line is wrong.
+    Usage = 64,
+    /// The manifest or plan file is invalid.
+    Invalid = 65,
+    /// Refused: work would be lost, or the plan is stale.
+    Refused = 69,
+    /// A bug in seedbed.
+    Bug = 70,
+    /// Failed, and something could not be put back.
+    NotPutBack = 73,
+    /// Locked by another run.
+    Locked = 75,
+    /// Interrupted, and put back.
+    Interrupted = 130,
+}
+
+/// The exit codes, for `--help`.
+pub(super) const HELP: &str = "Exit codes:
+  0    done
+  1    failed, and everything was put back
+  2    plan --detailed-exitcode found changes
+  64   usage
+  65   manifest or plan file invalid
+  69   refused: work would be lost, or the plan is stale
+  70   a bug in seedbed
+  73   failed, and something could not be put back
+  75   locked by another run
+  130  interrupted, and put back";
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// What ends a command early.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The command line asks for what cannot be.
+    Usage(String),
+    /// The manifest has faults.
+    Manifest(Report),
+    /// A plan file cannot be used as one.
+    PlanFile(String),
+    /// Something that must not happen would.
+    Refused(String),
+    /// A run is in the middle of what would be looked at.
+    Unsettled(String),
+    /// A run did not do what it was asked to.
+    Apply(apply::Error),
+    /// The host could not be looked at.
+    Observe(observe::Error),
+    /// The state directory could not be used.
+    State(state::Error),
+    /// Anything else that the system said no to.
+    Other(String),
+}
+
+impl Failure {
+    /// The exit code that stands for it.
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self::Usage(_) => Status::Usage,
+            Self::Manifest(_) | Self::PlanFile(_) => Status::Invalid,
+            Self::Refused(_) | Self::Apply(apply::Error::Refused(_) | apply::Error::Stale(_)) => {
+                Status::Refused
+            }
+            Self::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {
+                Status::NotPutBack
+            }
+            Self::Apply(apply::Error::Failed { interrupted: true, .. })
+            | Self::Observe(observe::Error::Git(host::process::Error::Cancelled { .. })) => {
+                Status::Interrupted
+            }
+            Self::Unsettled(_)
+            | Self::State(state::Error::Locked { .. })
+            | Self::Apply(apply::Error::State(state::Error::Locked { .. })) => Status::Locked,
+            Self::Apply(apply::Error::Failed { .. } | apply::Error::State(_))
+            | Self::Observe(_)
+            | Self::State(_)
+            | Self::Other(_) => Status::Failed,
+        }
+    }
+
+    /// Says it on stderr, or with `json` on stdout, and gives the exit code.
+    pub(super) fn report(self, json: bool) -> ExitCode {
+        let status = self.status();
+        if json {
+            print::json(&self.as_json());
+        } else {
+            eprint!("{}", self.text());
+        }
+        status.into()
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Manifest(report) => format!("{:?}\n", miette::Report::new(report)),
+            Self::Usage(message) => format!("seedbed: {}\n", printable_lines(&message)),
+            other => other.lines().iter().fold(String::new(), |text, line| text + "seedbed: " + line + "\n"),
+        }
+    }
+
+    /// What happened, what to do: one line each, safe to print.
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Manifest(report) => vec![report.to_string()],
+            Self::Usage(message)
+            | Self::PlanFile(message)
+            | Self::Refused(message)
+            | Self::Unsettled(message)
+            | Self::Other(message) => {
+                vec![printable_lines(message)]
+            }
+            Self::Observe(error) => vec![printable_lines(&error.to_string())],
+            Self::State(error) | Self::Apply(apply::Error::State(error)) => {
+                vec![printable_lines(&error.to_string())]
+            }
+            Self::Apply(apply::Error::Stale(reasons)) => {
+                let mut lines = vec!["the plan is stale; nothing was touched".to_owned()];
+                lines.extend(reasons.iter().map(|reason| format!("  {}", printable(reason))));
+                lines.push("make a new plan: seedbed plan -o FILE".to_owned());
+                lines
+            }
+            Self::Apply(apply::Error::Refused(losses)) => {
+                let mut lines = vec!["refused, because work would be lost; nothing was touched".to_owned()];
+                lines.extend(
+                    losses.iter().map(|loss| format!("  {}: {}", loss.session, printable(&loss.what))),
+                );
+                lines.push("commit it to a branch, or give it up with --discard".to_owned());
+                lines
+            }
+            Self::Apply(apply::Error::Failed { failures, leftovers, interrupted }) => {
+                let mut lines: Vec<_> = failures
+                    .iter()
+                    .map(|failure| {
+                        format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
+                    })
+                    .collect();
+                if *interrupted {
+                    lines.push("interrupted".to_owned());
+                }
+                if leftovers.is_empty() {
+                    lines.push("what this run had made was taken away again".to_owned());
+                } else {
+                    lines.push("could not be put back:".to_owned());
+                    lines.extend(leftovers.iter().map(|left| {
+                        format!("  {}: {}: {}", left.session, left.step, printable_lines(&left.cause))
+                    }));
+                    lines.push("mend the cause, then: seedbed recover, seedbed apply".to_owned());
+                }
+                lines
+            }
+        }
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let mut document = serde_json::json!({
+            "schemaVersion": 1,
+            "event": "failed",
+            "exitCode": self.status() as u8,
+            "message": self.lines().join("\n"),
+        });
+        match self {
+            Self::Manifest(report) => {
+                document["faults"] = report.faults().map(|fault| serde_json::json!(fault)).collect();
+            }
+            Self::Apply(apply::Error::Failed { failures, leftovers, .. }) => {
+                document["failures"] = serde_json::json!(failures);
+                document["leftovers"] = serde_json::json!(leftovers);
+            }
+            Self::Apply(apply::Error::Refused(losses)) => document["losses"] = serde_json::json!(losses),
+            Self::Apply(apply::Error::Stale(reasons)) => document["reasons"] = serde_json::json!(reasons),
+            _ => {}
+        }
+        document
+    }
+}
+
+impl From<apply::Error> for Failure {
+    fn from(error: apply::Error) -> Self {
+        Self::Apply(error)
+    }
+}
+
+impl From<state::Error> for Failure {
+    fn from(error: state::Error) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<apply::SurveyError> for Failure {
+    fn from(error: apply::SurveyError) -> Self {
+        match error {
+            apply::SurveyError::Observe(error) => Self::Observe(error),
+            apply::SurveyError::State(error) => Self::State(error),
+        }
+    }
+}

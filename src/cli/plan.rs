@@ -1,0 +1,126 @@
+//! `plan`, `validate`, `schema`: what would be done, and whether it can be.
+#![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use schemars::schema_for;
+use seedbed::apply::{self, Survey};
+use seedbed::discovery::Snapshot;
+use seedbed::host::text::printable;
+use seedbed::manifest::{self, Manifest};
+use seedbed::plan::{self, Plan};
+use seedbed::provider::Registry;
+use seedbed::state::Swarm;
+use serde_json::json;
+
+use super::exit::{Failure, Status};
+use super::setting::Setting;
+use super::{Global, Schema, print};
+
+/// What `plan` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Saves the plan, for `seedbed apply FILE`
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Exits with 2 where applying would change something
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let setting = Setting::find(global)?;
+    let manifest = setting.manifest()?;
+    let swarm = setting.swarm()?;
+    settled(&swarm, &manifest)?;
+    let (plan, survey) = make(&setting, &swarm, &manifest)?;
+    if let Some(path) = &arguments.output {
+        let path = super::setting::directory(global)?.join(path);
+        let bytes = serde_json::to_vec_pretty(&plan).map_err(|error| Failure::Other(error.to_string()))?;
+        std::fs::write(&path, [&bytes[..], b"\n"].concat())
+            .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
+    }
+    if global.json {
+        print::json_pretty(&plan);
+    } else {
+        print::out(&print::plan(&plan, &notices(&setting.registry, &plan, &survey)));
+        if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet) {
+            eprintln!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
+        }
+    }
+    let changes = arguments.detailed_exitcode && plan.has_changes();
+    Ok(if changes { Status::Changes } else { Status::Done }.into())
+}
+
+/// Looks at the host and plans; every fault, of whatever stage, is the manifest's.
+pub(super) fn make(
+    setting: &Setting,
+    swarm: &Swarm<'_>,
+    manifest: &Manifest,
+) -> Result<(Plan, Survey), Failure> {
+    let survey = apply::survey(swarm, &setting.registry, manifest)?;
+    let plan = plan::plan(manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
+        .map_err(|faults| setting.faults(faults))?;
+    Ok((plan, survey))
+}
+
+/// Half of a swarm cannot be planned against: it would be in its own way.
+fn settled(swarm: &Swarm<'_>, manifest: &Manifest) -> Result<(), Failure> {
+    if swarm.intent()?.is_none() && swarm.releasing()?.is_none() {
+        return Ok(());
+    }
+    Err(Failure::Unsettled(format!(
+        "a run of swarm `{}` is under way or was interrupted: wait for it to end, or `seedbed recover` puts it right",
+        manifest.swarm
+    )))
+}
+
+/// What is true of this host and repository alone, each once.
+pub(super) fn notices(registry: &Registry, plan: &Plan, survey: &Survey) -> Vec<String> {
+    let mut notices = Vec::new();
+    for (session, change) in plan.sessions.iter().zip(&plan.changes) {
+        let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
+        for allocation in provisioned {
+            let Some(provider) = registry.get(&allocation.kind) else { continue };
+            for notice in provider.notices(allocation, &survey.observation) {
+                if !notices.contains(&notice) {
+                    notices.push(notice);
+                }
+            }
+        }
+    }
+    notices
+}
+
+pub(super) fn validate(global: &Global) -> Result<ExitCode, Failure> {
+    let setting = Setting::find(global)?;
+    let manifest = setting.manifest()?;
+    let swarm = setting.swarm()?;
+    settled(&swarm, &manifest)?;
+    let survey = apply::survey(&swarm, &setting.registry, &manifest)?;
+    // What stands is no part of whether the manifest is valid, but it must not be in its own way.
+    plan::plan(&manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
+        .map_err(|faults| setting.faults(faults))?;
+    if global.json {
+        print::json(&json!({ "schemaVersion": 1, "valid": true, "sessions": manifest.sessions.len() }));
+    } else if !global.quiet {
+        print::out(&format!(
+            "{} is valid: {} session(s)\n",
+            printable(setting.name()),
+            manifest.sessions.len()
+        ));
+    }
+    Ok(Status::Done.into())
+}
+
+pub(super) fn schema(what: Schema) -> ExitCode {
+    let schema = match what {
+        Schema::Manifest => manifest::schema(&Registry::built_in().kinds()),
+        Schema::Plan => schema_for!(Plan).to_value(),
+        Schema::Discovery => schema_for!(Snapshot).to_value(),
+    };
+    print::json_pretty(&schema);
+    Status::Done.into()
+}

@@ -1,0 +1,43 @@
+//! A swarm that stands, for the commands that look at one.
+
+use seedbed::name::SessionPath;
+use seedbed::plan::Session;
+use seedbed::state::{Record, Swarm};
+
+use super::exit::Failure;
+
+/// The record of the swarm; an error where it does not stand.
+pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
+    swarm.standing()?.ok_or_else(|| {
+        Failure::Usage(format!("the swarm of {name} does not stand here; `seedbed apply` makes it stand"))
+    })
+}
+
+/// The session that the user calls `name`: its path, its id, or its name where only one has it.
+pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session, Failure> {
+    let sessions = &record.plan.sessions;
+    if let Some(session) = sessions.iter().find(|session| session.path.as_str() == name || session.id == name)
+    {
+        return Ok(session);
+    }
+    let mut called = sessions.iter().filter(|session| session.path.name() == name);
+    match (called.next(), called.next()) {
+        (Some(session), None) => Ok(session),
+        (Some(one), Some(other)) => Err(Failure::Usage(format!(
+            "more than one session is called `{name}`: {}, {}, …; say the path",
+            one.path, other.path
+        ))),
+        (None, _) => Err(Failure::Usage(unknown(sessions.iter().map(|session| &session.path), name))),
+    }
+}
+
+fn unknown<'p>(paths: impl Iterator<Item = &'p SessionPath>, name: &str) -> String {
+    let nearest = paths
+        .map(|path| (strsim::damerau_levenshtein(path.as_str(), name), path))
+        .filter(|(distance, path)| *distance <= 1 + path.as_str().len() / 3)
+        .min();
+    match nearest {
+        Some((_, path)) => format!("no session `{name}` stands; did you mean `{path}`?"),
+        None => format!("no session `{name}` stands; `seedbed status` lists them"),
+    }
+}

@@ -1,0 +1,102 @@
+//! `status`: every session, what it holds, what of it is unsaved, what listens on its ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use seedbed::apply::{self, Loss};
+use seedbed::name::PortBlock;
+use seedbed::observe::{self, Holder, Question};
+use seedbed::plan::Session;
+use seedbed::provider::port_range::Block;
+use serde_json::json;
+
+use super::exit::{Failure, Status};
+use super::setting::Setting;
+use super::{Global, print, standing};
+
+pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
+    let setting = Setting::find(global)?;
+    let swarm = setting.swarm()?;
+    let record = standing::record(&swarm, setting.name())?;
+    let broken = apply::inspect(&swarm, &setting.registry, &record);
+    let unsaved = apply::unsaved(&swarm, &setting.registry, &record);
+    let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
+        .map_err(Failure::Observe)?;
+    let sockets: BTreeSet<u16> = observation
+        .taken
+        .iter()
+        .filter(|taken| matches!(taken.by, Holder::Socket { .. }))
+        .map(|taken| taken.block.start())
+        .collect();
+
+    let mut losses: BTreeMap<_, Vec<&Loss>> = BTreeMap::new();
+    for loss in &unsaved {
+        losses.entry(&loss.session).or_default().push(loss);
+    }
+    let mut drifts: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for ((path, kind), damage) in &broken {
+        drifts.entry(path).or_default().push(format!("{kind}: {}", damage.why));
+    }
+    let found = record.plan.sessions.iter().map(|session| {
+        let drift = drifts.remove(&session.path).unwrap_or_default();
+        let unsaved = losses.get(&session.path).into_iter().flatten().map(|loss| loss.what.clone()).collect();
+        Found { session, drift, unsaved, listening: listening(session, &sockets) }
+    });
+    let found: Vec<_> = found.collect();
+    if global.json {
+        print::json_pretty(&json!({
+            "schemaVersion": 1,
+            "swarm": record.plan.swarm,
+            "workspace": record.workspace,
+            "plan": record.plan.digest,
+            "interrupted": swarm.intent()?.is_some() || swarm.releasing()?.is_some(),
+            "sessions": found.iter().map(Found::json).collect::<Vec<_>>(),
+        }));
+        return Ok(Status::Done.into());
+    }
+    if swarm.intent()?.is_some() || swarm.releasing()?.is_some() {
+        eprintln!("a run is under way or was interrupted: `seedbed recover` puts it right");
+    }
+    print::out(&print::table(&found.iter().map(Found::row).collect::<Vec<_>>()));
+    Ok(Status::Done.into())
+}
+
+struct Found<'r> {
+    session: &'r Session,
+    drift: Vec<String>,
+    unsaved: Vec<String>,
+    listening: Vec<u16>,
+}
+
+impl Found<'_> {
+    fn row(&self) -> [String; 5] {
+        let state = if self.drift.is_empty() { "sound".to_owned() } else { self.drift.join("; ") };
+        let work = if self.unsaved.is_empty() { "clean".to_owned() } else { self.unsaved.join("; ") };
+        let listening: Vec<_> = self.listening.iter().map(u16::to_string).collect();
+        let ports = print::ports(self.session);
+        let ports = if listening.is_empty() {
+            ports
+        } else {
+            format!("{ports} (listening: {})", listening.join(", "))
+        };
+        let directory = self.session.working_directory.to_string_lossy().into_owned();
+        [self.session.path.to_string(), state, work, ports, directory]
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "session": self.session.path,
+            "id": self.session.id,
+            "index": self.session.index,
+            "workingDirectory": self.session.working_directory,
+            "drift": self.drift,
+            "unsaved": self.unsaved,
+            "listening": self.listening,
+        })
+    }
+}
+
+fn listening(session: &Session, sockets: &BTreeSet<u16>) -> Vec<u16> {
+    let blocks = session.allocations.iter().filter_map(Block::of).filter_map(|block| block.ports());
+    blocks.flat_map(|block: PortBlock| sockets.range(block.start()..=block.end()).copied()).collect()
+}

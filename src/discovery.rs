@@ -1,0 +1,239 @@
+//! What a session is told: the snapshot in its discovery file, its environment, its prompt.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::host::absolute;
+use crate::host::files::{self, Root};
+use crate::manifest::CommandLine;
+use crate::name::SessionPath;
+use crate::plan::{DISCOVERY_FILE, Plan, Session};
+use crate::provider::{Provider, Registry, WORKSPACE_ROOT};
+use crate::state::{Locked, Swarm};
+
+/// Hides the directory that a discovery file lies in from git.
+const GITIGNORE: &[u8] = b"*\n";
+
+/// What one session owns: the seed's `DiscoverySnapshot`, key for key, and its place in the swarm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// `SWARM/PATH`, or what the caller of the library named it.
+    pub session_id: String,
+    /// The workspace root, absolute.
+    pub workspace_root: PathBuf,
+    /// Where the session works, absolute.
+    pub working_directory: PathBuf,
+    /// What it holds, in the order it was provisioned.
+    pub hard_constraints: Vec<HardConstraint>,
+    /// What it is told.
+    pub soft_constraints: SoftConstraints,
+    /// Its place in its swarm; absent for a session that was provisioned on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swarm: Option<Place>,
+}
+
+/// One allocation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HardConstraint {
+    /// The kind of the resource.
+    pub kind: String,
+    /// What was allocated; paths are absolute.
+    pub allocation: Map<String, Value>,
+}
+
+/// What the allocations and the manifest contribute to a session's context.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SoftConstraints {
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Sections of the prompt.
+    pub prompt_sections: Vec<String>,
+    /// Anything else.
+    pub metadata: Map<String, Value>,
+}
+
+/// A session's place in its swarm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// The swarm's name.
+    pub name: String,
+    /// The digest of the plan that last changed this session.
+    pub plan_digest: String,
+    /// The session's path in the tree.
+    pub path: SessionPath,
+    /// The session above it.
+    pub parent: Option<SessionPath>,
+    /// The sessions right below it.
+    pub children: Vec<SessionPath>,
+    /// Its number in the swarm.
+    pub index: u32,
+}
+
+/// The snapshot of a planned session in the workspace at `workspace`.
+pub fn snapshot(plan: &Plan, session: &Session, registry: &Registry, workspace: &Path) -> Snapshot {
+    let hard_constraints = session.allocations.iter().map(|allocation| {
+        let paths = registry.get(&allocation.kind).map(Provider::path_fields).unwrap_or_default();
+        let fields = allocation.allocation.iter().map(|(key, value)| {
+            let path = value.as_str().filter(|_| paths.contains(&key.as_str()));
+            let value = match path {
+                Some(path) => Value::from(absolute(workspace, Path::new(path)).to_string_lossy()),
+                None => filled_value(value, workspace),
+            };
+            (key.clone(), value)
+        });
+        HardConstraint { kind: allocation.kind.clone(), allocation: fields.collect() }
+    });
+    Snapshot {
+        session_id: session.id.clone(),
+        workspace_root: workspace.to_owned(),
+        working_directory: absolute(workspace, &session.working_directory),
+        hard_constraints: hard_constraints.collect(),
+        soft_constraints: SoftConstraints {
+            env: session.env.iter().map(|(name, value)| (name.clone(), filled(value, workspace))).collect(),
+            prompt_sections: session.prompt_sections.iter().map(|text| filled(text, workspace)).collect(),
+            metadata: session
+                .metadata
+                .iter()
+                .map(|(key, value)| (key.clone(), filled_value(value, workspace)))
+                .collect(),
+        },
+        swarm: (!plan.swarm.is_empty()).then(|| Place {
+            name: plan.swarm.clone(),
+            plan_digest: plan.digest.clone(),
+            path: session.path.clone(),
+            parent: session.parent.clone(),
+            children: session.children.clone(),
+            index: session.index,
+        }),
+    }
+}
+
+impl Snapshot {
+    /// The bytes of the discovery file: indented JSON and a line feed, as the seed writes it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// The allocation of this kind.
+    pub fn allocation(&self, kind: &str) -> Option<&Map<String, Value>> {
+        self.hard_constraints.iter().find(|held| held.kind == kind).map(|held| &held.allocation)
+    }
+}
+
+/// The prompt with the sections before it: the seed's `composePrompt`, word for word.
+pub fn compose_prompt<'s>(sections: impl IntoIterator<Item = &'s str>, prompt: &str) -> String {
+    let mut lines = vec!["Runtime resource constraints are already enforced by the orchestrator:".to_owned()];
+    lines.extend(sections.into_iter().map(|section| format!("- {section}")));
+    if lines.len() == 1 {
+        return prompt.to_owned();
+    }
+    lines.extend([String::new(), prompt.to_owned()]);
+    lines.join("\n")
+}
+
+/// Where a session's discovery file lies, absolute.
+pub fn file(swarm: &Swarm<'_>, session: &Session) -> PathBuf {
+    match &session.discovery_file {
+        Some(path) => absolute(swarm.workspace(), path),
+        None => swarm.discovery_file(&session.scoped_name),
+    }
+}
+
+/// The whole environment that a session adds to its caller's.
+pub fn environment(swarm: &Swarm<'_>, session: &Session) -> BTreeMap<String, String> {
+    let mut env: BTreeMap<_, _> =
+        session.env.iter().map(|(name, value)| (name.clone(), filled(value, swarm.workspace()))).collect();
+    env.insert("AGENT_DISCOVERY_FILE".to_owned(), file(swarm, session).to_string_lossy().into_owned());
+    env
+}
+
+/// A command of a session with the workspace root filled in, as a program and its arguments.
+pub fn command(command: &CommandLine, workspace: &Path) -> Vec<String> {
+    match command {
+        CommandLine::Arguments(arguments) => {
+            arguments.iter().map(|argument| filled(argument, workspace)).collect()
+        }
+        CommandLine::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), filled(line, workspace)],
+    }
+}
+
+/// Writes a session's discovery file: the canonical copy, then the one that the session finds, each in one step.
+pub fn write(swarm: &Locked<'_>, session: &Session, snapshot: &Snapshot) -> Result<(), crate::state::Error> {
+    let bytes = snapshot.to_bytes();
+    swarm.write_discovery(&session.scoped_name, &bytes)?;
+    if let Some(path) = &session.discovery_file {
+        write_in(swarm.workspace(), path, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes a discovery file at `path`, in the workspace or relative to it, and hides its directory from git. No component
+/// below the workspace may be a link.
+pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<(), files::Error> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(files::Error::Outside { path: path.to_owned() });
+    };
+    let (root, directory) = Root::toward(workspace, directory)?;
+    let directory = root.create_directories(&directory)?;
+    let ignore = Path::new(".gitignore");
+    if directory.read(ignore, GITIGNORE.len()).ok().flatten().as_deref() != Some(GITIGNORE) {
+        directory.replace(ignore, GITIGNORE)?;
+    }
+    directory.replace(Path::new(name), bytes)
+}
+
+/// Tells whether a directory is empty, or one that [`write_in`] hid.
+pub(crate) fn is_own_directory(directory: &Root) -> Result<bool, files::Error> {
+    let hidden = directory.read(Path::new(".gitignore"), GITIGNORE.len()).ok().flatten();
+    Ok(hidden.as_deref() == Some(GITIGNORE) || directory.names()?.is_empty())
+}
+
+/// What is wrong with a session's discovery file; `None` where nothing is.
+pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Option<String> {
+    let path = session.discovery_file.clone().unwrap_or_else(|| swarm.discovery_file(&session.scoped_name));
+    let bytes = expected.to_bytes();
+    let read =
+        Root::toward(swarm.workspace(), &path).and_then(|(root, path)| root.read(&path, bytes.len() + 1));
+    match read {
+        Ok(Some(found)) if found == bytes || is_of_an_earlier_plan(&found, expected) => None,
+        Ok(Some(_)) | Err(files::Error::TooLarge { .. }) => {
+            Some(format!("{DISCOVERY_FILE} is not what was written"))
+        }
+        Ok(None) => Some(format!("{DISCOVERY_FILE} is gone")),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// A session that a plan keeps keeps its file, which names the plan that last changed it.
+fn is_of_an_earlier_plan(found: &[u8], expected: &Snapshot) -> bool {
+    let earlier = serde_json::from_slice::<Snapshot>(found).ok().and_then(|snapshot| snapshot.swarm);
+    let mut expected = expected.clone();
+    if let (Some(place), Some(earlier)) = (&mut expected.swarm, earlier) {
+        place.plan_digest = earlier.plan_digest;
+    }
+    expected.to_bytes() == found
+}
+
+fn filled(text: &str, workspace: &Path) -> String {
+    text.replace(WORKSPACE_ROOT, &workspace.to_string_lossy())
+}
+
+fn filled_value(value: &Value, workspace: &Path) -> Value {
+    match value {
+        Value::String(text) => Value::from(filled(text, workspace)),
+        Value::Array(values) => values.iter().map(|value| filled_value(value, workspace)).collect(),
+        Value::Object(fields) => Value::Object(
+            fields.iter().map(|(key, value)| (key.clone(), filled_value(value, workspace))).collect(),
+        ),
+        other => other.clone(),
+    }
+}

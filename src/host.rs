@@ -1,0 +1,70 @@
+//! The hardened edge to the outside: running processes, git above all, and touching files without following links.
+//!
+//! But for the registry of leases, which says whose they are, nothing here knows what a session is. What several
+//! modules need of the outside stands here, so that a defence stands at one place. What the process was given (environment, state directory, cores) arrives as one [`Host`] value: the
+//! library never reads the environment.
+
+pub mod clock;
+pub mod files;
+pub mod git;
+pub mod leases;
+pub mod process;
+pub(crate) mod sockets;
+pub mod text;
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Component, Path, PathBuf};
+
+/// What the caller lends to the library.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The environment that child processes start from; git's own variables are always taken out of it.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Where intents, standing plans, leases and logs are kept, e.g. `~/.local/state/seedbed`.
+    pub state: PathBuf,
+    /// How much is done at once.
+    pub jobs: NonZeroUsize,
+    /// Set by the first Ctrl-C: every step asks it before it starts.
+    pub cancel: process::Cancel,
+}
+
+/// The variables that tie git to one repository (`git rev-parse --local-env-vars`): inherited from a hook they would
+/// make a session's git work on another repository's index.
+const GIT_LOCAL: [&str; 15] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_COUNT",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_PREFIX",
+    "GIT_SHALLOW_FILE",
+    "GIT_COMMON_DIR",
+];
+
+impl Host {
+    /// The environment that commands of a session start from.
+    pub fn environment_for_sessions(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        let local = |name: &OsString| GIT_LOCAL.iter().any(|git| name == git);
+        self.environment.iter().filter(move |(name, _)| !local(name)).cloned()
+    }
+}
+
+/// `path` as seen from `directory`, absolute and without `.` and `..`, by its names alone.
+pub fn absolute(directory: &Path, path: &Path) -> PathBuf {
+    directory.join(path).components().fold(PathBuf::new(), |mut absolute, component| {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(absolute.pop()),
+            component => absolute.push(component),
+        }
+        absolute
+    })
+}

@@ -1,0 +1,440 @@
+//! Files below a root, without ever following a link out of it.
+//!
+//! Every component of a relative path is opened on its own with `O_NOFOLLOW`, relative to the one before: what a
+//! repository commits as a link, or an agent swaps for one in the middle of a run, is an error, not a way out. This
+//! is what `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)` does, in calls that every Unix has.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::text::printable;
+
+mod hidden;
+mod removal;
+
+/// How a directory is opened: for reading, and as nothing but a directory.
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The longest name, in bytes, that a temporary repeats; names end at 255 on most file systems, and the rest of a
+/// temporary's takes at most 50.
+const REPEATED_NAME_MAX: usize = 200;
+
+/// How many temporaries of a killed process with the same id may lie in the way.
+const TEMPORARY_TRIES: u32 = 1000;
+
+/// An open directory, below which everything is reached without following links.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// Why a file could not be touched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A component of the path is a symbolic link.
+    #[error("{} is a symbolic link, which is not followed", shown(path))]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The path leads out of its root, or is not of plain names.
+    #[error("{} is not a plain relative path", shown(path))]
+    Outside {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else than a regular file stands there, or it belongs to somebody else.
+    #[error("{} is not a regular file of this user's", shown(path))]
+    Irregular {
+        /// What stands there.
+        path: PathBuf,
+    },
+    /// The file is larger than anything that belongs there.
+    #[error("{} is larger than {limit} bytes", shown(path))]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The cap, in bytes.
+        limit: usize,
+    },
+    /// The system says no.
+    #[error("cannot {action} {}: {source}", shown(path))]
+    Io {
+        /// What was tried: `open`, `create`, `remove`, …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl Root {
+    /// Opens a directory by its absolute path; links above and at it are followed, those below it never.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(io("open", path))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// The root that a path of a manifest is reached from, and the way below it.
+    ///
+    /// For what lies in the workspace that is the workspace. For `../worktrees` it is the deepest directory that both
+    /// lie in, so that what is made on the way can be taken back; for what shares nothing with the workspace but `/`,
+    /// the deepest directory above it that exists.
+    pub fn toward(workspace: &Path, path: &Path) -> Result<(Self, PathBuf), Error> {
+        let path = super::absolute(workspace, path);
+        let shared: PathBuf = workspace
+            .components()
+            .zip(path.components())
+            .take_while(|(one, other)| one == other)
+            .map(|(one, _)| one)
+            .collect();
+        let above = if shared.parent().is_some() {
+            shared
+        } else {
+            let existing = path.ancestors().skip(1).find(|above| Self::open(above).is_ok());
+            existing.unwrap_or(Path::new("/")).to_owned()
+        };
+        let below = path.strip_prefix(&above).map_err(|_| Error::Outside { path: path.clone() })?.to_owned();
+        Ok((Self::open(&above)?, below))
+    }
+
+    /// Creates the directory with all above it, private to the user (0700) where it is new, and opens it.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            Ok(()) => Self::open(path),
+            Err(source) => Err(Error::Io { action: "create", path: path.to_owned(), source }),
+        }
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a directory below; `None` where there is none.
+    pub fn directory(&self, relative: &Path) -> Result<Option<Self>, Error> {
+        let mut directory = self.again()?;
+        for name in self.names_of(relative)? {
+            match directory.child(name)? {
+                Some(child) => directory = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(directory))
+    }
+
+    /// Creates a directory below with all between (0777 less the umask), and opens it.
+    pub fn create_directories(&self, relative: &Path) -> Result<Self, Error> {
+        let mut directory = self.again()?;
+        for name in self.names_of(relative)? {
+            directory = match directory.child(name)? {
+                Some(child) => child,
+                None => directory.create_child(name)?,
+            };
+        }
+        Ok(directory)
+    }
+
+    /// The names in this directory.
+    pub fn names(&self) -> Result<BTreeSet<OsString>, Error> {
+        Ok(self.entries()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Reads a regular file of at most `limit` bytes; `None` where there is nothing. Never hangs on a FIFO.
+    ///
+    /// The file has to belong to this user or to root; root reads everybody's.
+    pub fn read(&self, relative: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+        let Some((parent, name)) = self.parent(relative)? else { return Ok(None) };
+        let path = parent.path.join(name);
+        let Some(file) = parent.regular_file(name, OFlags::RDONLY)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        match file.take(most).read_to_end(&mut bytes) {
+            Ok(length) if length > limit => Err(Error::TooLarge { path, limit }),
+            Ok(_) => Ok(Some(bytes)),
+            Err(source) => Err(Error::Io { action: "read", path, source }),
+        }
+    }
+
+    /// Opens a regular file to append to it or to lock it, creating it empty and private (0600) where it is new.
+    ///
+    /// The file has to belong to this user or to root; root opens everybody's.
+    pub fn open_or_create(&self, relative: &Path) -> Result<File, Error> {
+        let (parent, name) = self.existing_parent(relative)?;
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
+        parent.regular_file(name, flags)?.ok_or_else(|| io("create", &parent.path.join(name))(Errno::NOENT))
+    }
+
+    /// Puts `bytes` there in one step, whatever stood there: a temporary beside it, fsync, rename, fsync of the
+    /// directory. A reader sees the old file or the new one, whole.
+    pub fn replace(&self, relative: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let (parent, name) = self.existing_parent(relative)?;
+        let temporary = parent.write_temporary(name, bytes)?;
+        let renamed = rustix::fs::renameat(&parent.fd, &temporary, &parent.fd, name);
+        if renamed.is_err() {
+            parent.forget(&temporary);
+        }
+        renamed.map_err(io("replace", &parent.path.join(name)))?;
+        parent.sync()
+    }
+
+    /// Puts `bytes` there, complete from the first moment, unless something stands there: then `false`.
+    pub fn create_new(&self, relative: &Path, bytes: &[u8]) -> Result<bool, Error> {
+        let (parent, name) = self.existing_parent(relative)?;
+        let temporary = parent.write_temporary(name, bytes)?;
+        let linked = rustix::fs::linkat(&parent.fd, &temporary, &parent.fd, name, AtFlags::empty());
+        parent.forget(&temporary);
+        match linked {
+            Ok(()) => parent.sync().map(|()| true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(io("create", &parent.path.join(name))(error)),
+        }
+    }
+
+    /// Removes a file or link; `false` where there was nothing.
+    pub fn remove_file(&self, relative: &Path) -> Result<bool, Error> {
+        let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
+        match rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(io("remove", &parent.path.join(name))(error)),
+        }
+    }
+
+    /// Removes a directory if it is empty; `false` where it is not, or where there is none.
+    pub fn remove_directory(&self, relative: &Path) -> Result<bool, Error> {
+        let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
+        match rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(error) => Err(parent.not_a_directory(name, "remove", error)),
+        }
+    }
+
+    /// Removes whatever is there with everything below it, links unfollowed; nothing there is no error.
+    ///
+    /// Directories that do not permit it are made to (0700). What somebody adds meanwhile is removed too, unless it
+    /// does not end.
+    pub fn remove_all(&self, relative: &Path) -> Result<(), Error> {
+        match self.parent(relative)? {
+            Some((parent, name)) => removal::remove(&parent, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Renames below this root; `false` where `from` does not exist.
+    ///
+    /// As rename(2) has it: a file at `to` is replaced, and so is an empty directory by a directory.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<bool, Error> {
+        let Some((source, from)) = self.parent(from)? else { return Ok(false) };
+        let (target, to) = self.existing_parent(to)?;
+        match rustix::fs::renameat(&source.fd, from, &target.fd, to) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) if source.file_type(from).is_none() => Ok(false),
+            Err(error) => Err(io("rename", &source.path.join(from))(error)),
+        }
+    }
+
+    /// Makes sure that a directory for things of seedbed's exists, and that git does not see it.
+    ///
+    /// The topmost directory that had to be made gets a `.gitignore` of `*` with seedbed's mark, unless one above it in
+    /// the same repository has one; where nothing had to be made and the directory has no `.gitignore`, it gets one that says so.
+    pub fn create_hidden(&self, relative: &Path) -> Result<Self, Error> {
+        hidden::create(self, relative)
+    }
+
+    /// Takes back what [`Root::create_hidden`] made, as far as it is empty again.
+    ///
+    /// What has no mark in it or above it was there before, and stays.
+    pub fn remove_hidden(&self, relative: &Path) -> Result<(), Error> {
+        hidden::remove(self, relative)
+    }
+
+    /// The same directory, opened once more.
+    fn again(&self) -> Result<Self, Error> {
+        match self.fd.try_clone() {
+            Ok(fd) => Ok(Self { fd, path: self.path.clone() }),
+            Err(source) => Err(Error::Io { action: "open", path: self.path.clone(), source }),
+        }
+    }
+
+    /// The plain names that a relative path is made of; none for `.`.
+    fn names_of<'p>(&self, relative: &'p Path) -> Result<Vec<&'p OsStr>, Error> {
+        if relative == Path::new(".") {
+            return Ok(Vec::new());
+        }
+        let plain = relative.components().map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        });
+        plain.collect::<Option<_>>().ok_or_else(|| Error::Outside { path: self.path.join(relative) })
+    }
+
+    /// The directory that `relative` lies in, and its name there; `None` where that directory does not exist.
+    fn parent<'p>(&self, relative: &'p Path) -> Result<Option<(Self, &'p OsStr)>, Error> {
+        let names = self.names_of(relative)?;
+        let Some((name, above)) = names.split_last() else {
+            return Err(Error::Outside { path: self.path.join(relative) });
+        };
+        Ok(self.directory(&above.iter().collect::<PathBuf>())?.map(|parent| (parent, *name)))
+    }
+
+    fn existing_parent<'p>(&self, relative: &'p Path) -> Result<(Self, &'p OsStr), Error> {
+        self.parent(relative)?.ok_or_else(|| io("create", &self.path.join(relative))(Errno::NOENT))
+    }
+
+    fn child(&self, name: &OsStr) -> Result<Option<Self>, Error> {
+        match rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.not_a_directory(name, "open", error)),
+        }
+    }
+
+    fn create_child(&self, name: &OsStr) -> Result<Self, Error> {
+        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(io("create", &self.path.join(name))(error)),
+        }
+        self.child(name)?.ok_or_else(|| io("open", &self.path.join(name))(Errno::NOENT))
+    }
+
+    /// Opens a file, which may not be anything but a regular one; `None` where there is nothing.
+    fn regular_file(&self, name: &OsStr, flags: OFlags) -> Result<Option<File>, Error> {
+        let path = self.path.join(name);
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            // A socket, and for writing a directory or a FIFO.
+            Err(Errno::NXIO | Errno::ISDIR | Errno::OPNOTSUPP) => return Err(Error::Irregular { path }),
+            Err(error) => return Err(self.not_a_directory(name, "open", error)),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(io("open", &path))?;
+        let user = rustix::process::geteuid().as_raw();
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || !(user == 0 || stat.st_uid == 0 || stat.st_uid == user)
+        {
+            return Err(Error::Irregular { path });
+        }
+        Ok(Some(fd.into()))
+    }
+
+    /// The error for something that could not be used as what it was expected to be; systems disagree on the number
+    /// where it is because of a link.
+    fn not_a_directory(&self, name: &OsStr, action: &'static str, error: Errno) -> Error {
+        let path = self.path.join(name);
+        if self.file_type(name) == Some(FileType::Symlink) {
+            Error::Link { path }
+        } else {
+            io(action, &path)(error)
+        }
+    }
+
+    fn file_type(&self, name: &OsStr) -> Option<FileType> {
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// What is in this directory, each with its type as far as the directory tells.
+    fn entries(&self) -> Result<Vec<(OsString, FileType)>, Error> {
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(io("list", &self.path))? {
+            let entry = entry.map_err(io("list", &self.path))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                entries.push((name.to_owned(), entry.file_type()));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Writes a file that nobody looks for, whole and synced, and returns its name.
+    fn write_temporary(&self, name: &OsStr, bytes: &[u8]) -> Result<OsString, Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o666);
+        let (temporary, fd) =
+            self.with_temporary(name, |temporary| rustix::fs::openat(&self.fd, temporary, flags, mode))?;
+        let mut file = File::from(fd);
+        match file.write_all(bytes).and_then(|()| file.sync_all()) {
+            Ok(()) => Ok(temporary),
+            Err(source) => {
+                self.forget(&temporary);
+                Err(Error::Io { action: "write", path: self.path.join(name), source })
+            }
+        }
+    }
+
+    /// Calls `create` with names for a temporary beside `name` until one is free.
+    fn with_temporary<T>(
+        &self,
+        name: &OsStr,
+        create: impl Fn(&OsStr) -> rustix::io::Result<T>,
+    ) -> Result<(OsString, T), Error> {
+        let mut tries = 0;
+        loop {
+            let temporary = temporary_name(name);
+            match create(&temporary) {
+                Ok(created) => return Ok((temporary, created)),
+                Err(Errno::EXIST) if tries < TEMPORARY_TRIES => tries += 1,
+                Err(error) => return Err(io("create", &self.path.join(name))(error)),
+            }
+        }
+    }
+
+    /// Removes a temporary whose use has ended; what went wrong before is what is reported.
+    fn forget(&self, temporary: &OsStr) {
+        let _ = rustix::fs::unlinkat(&self.fd, temporary, AtFlags::empty());
+    }
+
+    /// Makes what happened to names in this directory outlast a power failure, where the file system can.
+    fn sync(&self) -> Result<(), Error> {
+        match rustix::fs::fsync(&self.fd) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+            Err(error) => Err(io("sync", &self.path)(error)),
+        }
+    }
+}
+
+fn temporary_name(name: &OsStr) -> OsString {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut temporary = OsString::from(".");
+    if name.len() <= REPEATED_NAME_MAX {
+        temporary.push(name);
+    }
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    temporary.push(format!(".seedbed-{}-{count}", std::process::id()));
+    temporary
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error {
+    move |error| Error::Io { action, path: path.to_owned(), source: error.into() }
+}
+
+impl Error {
+    /// Tells whether something was missing that had to be there.
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests;

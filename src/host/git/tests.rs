@@ -1,0 +1,260 @@
+#![expect(clippy::disallowed_methods, reason = "tests look at the real thing")]
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+/// A repository with one commit of `a/f`, `b/f` and `top`, and a host that knows it.
+struct Sandbox {
+    directory: tempfile::TempDir,
+    host: Host,
+}
+
+impl Sandbox {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = std::env::var_os("PATH").unwrap();
+        let environment = vec![("PATH".into(), path), ("HOME".into(), directory.path().into())];
+        let state = directory.path().join("state");
+        let host = Host {
+            environment,
+            state,
+            jobs: NonZeroUsize::MIN,
+            cancel: crate::host::process::Cancel::default(),
+        };
+        let sandbox = Self { directory, host };
+        sandbox.make_repository("repo");
+        sandbox
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn make_repository(&self, name: &str) {
+        let path = self.path(name);
+        for directory in ["a", "b"] {
+            fs::create_dir_all(path.join(directory)).unwrap();
+            fs::write(path.join(directory).join("f"), directory).unwrap();
+        }
+        fs::write(path.join("top"), name).unwrap();
+        let git = Git::around(&self.host, &path);
+        git.run(["init", "--quiet", "--initial-branch=main"]).unwrap();
+        git.run(["config", "user.name", "seedbed"]).unwrap();
+        git.run(["config", "user.email", "seedbed@example.invalid"]).unwrap();
+        git.run(["add", "."]).unwrap();
+        git.run(["commit", "--quiet", "--message=first"]).unwrap();
+    }
+
+    fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// Has `text` stand in for git.
+    fn shim(&mut self, text: &str) {
+        self.script("shim/git", text);
+        let mut path = self.path("shim").into_os_string();
+        path.push(":/usr/local/bin:/usr/bin:/bin");
+        self.host.environment[0].1 = path;
+    }
+}
+
+#[test]
+fn an_inherited_repository_changes_nothing() {
+    let mut sandbox = Sandbox::new();
+    sandbox.make_repository("other");
+    let other = sandbox.path("other");
+    let hostile = [
+        ("GIT_DIR", other.join(".git")),
+        ("GIT_WORK_TREE", other.clone()),
+        ("GIT_INDEX_FILE", other.join(".git/index")),
+        ("GIT_OBJECT_DIRECTORY", other.join(".git/objects")),
+        ("GIT_CEILING_DIRECTORIES", sandbox.directory.path().to_owned()),
+        ("LANG", "de_DE.UTF-8".into()),
+        ("LC_MESSAGES", "de_DE.UTF-8".into()),
+        ("LANGUAGE", "de".into()),
+    ];
+    sandbox.host.environment.extend(hostile.map(|(name, value)| (name.into(), value.into())));
+    sandbox.host.environment.extend([
+        ("GIT_CONFIG_COUNT".into(), "1".into()),
+        ("GIT_CONFIG_KEY_0".into(), "core.bare".into()),
+        ("GIT_CONFIG_VALUE_0".into(), "true".into()),
+    ]);
+    let repo = sandbox.path("repo");
+    let git = Git::around(&sandbox.host, &repo);
+    assert_eq!(git.line(["rev-parse", "--is-bare-repository"]).unwrap(), "false");
+    let top = git.path(["rev-parse", "--show-toplevel"]).unwrap();
+    assert_eq!(top, fs::canonicalize(&repo).unwrap());
+    assert_eq!(git.line(["status", "--porcelain"]).unwrap(), "");
+    let chosen = git.with_variable("GIT_INDEX_FILE", repo.join("no-index"));
+    assert!(
+        chosen.line(["status", "--porcelain"]).unwrap().contains("D  top"),
+        "what the caller sets stands"
+    );
+}
+
+#[test]
+fn a_worktree_is_reached_through_its_entry() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.path("repo");
+    let bare = sandbox.path("bare.git");
+    Git::around(&sandbox.host, &repo)
+        .run(["-c", "protocol.allow=always", "clone", "--quiet", "--bare", ".", bare.to_str().unwrap()])
+        .unwrap();
+    // A core.worktree of the repository must not draw a linked worktree's calls to itself.
+    let common = repo.join(".git");
+    Git::of(&sandbox.host, &common, None).run(["config", "core.worktree", repo.to_str().unwrap()]).unwrap();
+
+    for (name, common) in [("of-repo", common), ("of-bare", bare)] {
+        let (entry, worktree) = (common.join("worktrees/e"), sandbox.path(name));
+        fs::create_dir_all(&entry).unwrap();
+        fs::create_dir_all(&worktree).unwrap();
+        let commit = Git::of(&sandbox.host, &common, None).line(["rev-parse", "--verify", "HEAD"]).unwrap();
+        fs::write(entry.join("commondir"), "../..\n").unwrap();
+        fs::write(entry.join("gitdir"), format!("{}\n", worktree.join(".git").display())).unwrap();
+        fs::write(entry.join("HEAD"), format!("{commit}\n")).unwrap();
+        // As an agent would leave it: the worktree's own pointer leads elsewhere.
+        fs::write(worktree.join(".git"), "gitdir: /no/such\n").unwrap();
+
+        let git = Git::of(&sandbox.host, &entry, Some(&worktree));
+        git.run(["read-tree", "-mu", &commit]).unwrap();
+        assert_eq!(git.line(["status", "--porcelain"]).unwrap(), "");
+        git.run(["sparse-checkout", "set", "--cone", "--", "a"]).unwrap();
+        assert!(worktree.join("a/f").is_file() && worktree.join("top").is_file());
+        assert!(!worktree.join("b").exists());
+        assert_eq!(git.line(["status", "--porcelain"]).unwrap(), "");
+        fs::write(worktree.join("new"), "").unwrap();
+        assert_eq!(git.line(["status", "--porcelain"]).unwrap(), "?? new");
+    }
+}
+
+#[test]
+fn what_a_repository_plants_does_not_run() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.path("repo");
+    let trap =
+        |name: &str| sandbox.script(name, &format!("echo {name} >>{}", sandbox.path("trapped").display()));
+    for hook in ["post-checkout", "post-index-change", "reference-transaction", "pre-commit"] {
+        let script = trap(hook);
+        fs::rename(script, repo.join(".git/hooks").join(hook)).unwrap();
+    }
+    let git = Git::around(&sandbox.host, &repo);
+    for key in ["core.fsmonitor", "core.sshCommand", "core.askpass", "core.pager"] {
+        let script = trap(key);
+        git.run(["config", key, script.to_str().unwrap()]).unwrap();
+    }
+    let work = |git: &Git<'_>| {
+        git.run(["status"]).unwrap();
+        git.run(["checkout", "--quiet", "-B", "side"]).unwrap();
+        git.run(["commit", "--quiet", "--allow-empty", "--message=second"]).unwrap();
+        git.run(["fetch", "ssh://example.invalid/r"]).unwrap_err();
+    };
+    work(&git);
+    assert!(!sandbox.path("trapped").exists());
+
+    work(&git.clone().with_hooks(true));
+    let trapped = fs::read_to_string(sandbox.path("trapped")).unwrap();
+    assert!(trapped.contains("post-checkout") && trapped.contains("pre-commit"), "{trapped}");
+    assert!(!trapped.contains("core."), "hooks are all that is let through: {trapped}");
+}
+
+#[test]
+fn failure_says_what_git_complains_of() {
+    let sandbox = Sandbox::new();
+    let nowhere = sandbox.path("");
+    let error = Git::around(&sandbox.host, &nowhere).run(["rev-parse", "HEAD"]).unwrap_err().to_string();
+    assert!(error.starts_with("`git -C "), "{error}");
+    assert!(
+        error.contains(" rev-parse HEAD` failed (exit status: 128): fatal: not a git repository"),
+        "{error}"
+    );
+
+    let output = Git::around(&sandbox.host, &nowhere).output(["rev-parse", "HEAD"]).unwrap();
+    assert_eq!(output.status.code(), Some(128));
+}
+
+#[test]
+fn a_missing_git_is_said_clearly() {
+    let mut sandbox = Sandbox::new();
+    sandbox.host.environment[0].1 = sandbox.path("empty").into();
+    let error = Git::around(&sandbox.host, Path::new("/")).run(["version"]).unwrap_err();
+    assert_eq!(error.to_string(), "cannot start `git`: there is no such program in PATH");
+}
+
+#[test]
+fn git_reads_its_input_or_holds_the_lock() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.path("repo");
+    let git = Git::around(&sandbox.host, &repo);
+    let id = git.run_with_input(["hash-object", "--stdin"], b"text".to_vec()).unwrap();
+    assert_eq!(String::from_utf8(id).unwrap(), "f3a34851d44d6b97c90fbb99dd3d18c261b9a237\n");
+
+    let lock = File::create(sandbox.path("lock")).unwrap();
+    let alias = format!("alias.same=!test /dev/stdin -ef {} && echo same", sandbox.path("lock").display());
+    let same = |git: &Git<'_>| git.line(["-c", &alias, "same"]).ok();
+    assert_eq!(same(&git), None);
+    assert_eq!(same(&git.clone().holding(Some(&lock))).as_deref(), Some("same"));
+}
+
+#[test]
+fn another_git_is_told_from_an_own_fault() {
+    let check =
+        |stderr: &str, expected| assert_eq!(is_of_another_git(stderr.as_bytes()), expected, "{stderr}");
+    check("Preparing worktree\nfatal: failed to read .git/worktrees/x/commondir: Success\n", true);
+    check("fatal: failed to read .git/worktrees/x/commondir: No such file or directory\n", true);
+    check("fatal: could not open '.git/worktrees/x/locked' for writing: No such file or directory\n", true);
+    check("fatal: could not find created worktree 'x'\n", true);
+    check(
+        "error: could not lock config file .git/config: File exists\nerror: unable to write\nhint: try\n",
+        true,
+    );
+    check(
+        "fatal: Unable to create '/r/.git/packed-refs.lock': File exists.\n\nAnother git process seems\n",
+        true,
+    );
+
+    check("", false);
+    check("fatal: not a git repository\n", false);
+    check("fatal: failed to read .git/worktrees/x/commondir: Permission denied\n", false);
+    check("fatal: could not open 'x' for writing: No such file or directory\n", false);
+    check("fatal: could not open '.git/worktrees/x/locked' for writing: No space left on device\n", false);
+    check("error: could not lock config file .git/config: Permission denied\n", false);
+    check("fatal: Unable to create '/r/.git/worktrees/x/index.lock': File exists.\n", false);
+    check("warning: could not find created worktree 'x'\nfatal: bad object\n", false);
+    let old = "fatal: could not find created worktree 'x'\n".to_owned() + &"error: other\n".repeat(3);
+    check(&old, false);
+}
+
+#[test]
+fn a_call_is_repeated_only_while_another_git_is_in_the_way() {
+    let check = |failures: u32, message: &str, calls: usize, succeeds: bool| {
+        let mut sandbox = Sandbox::new();
+        let count = sandbox.path("count");
+        let count_text = count.display();
+        sandbox.shim(&format!(
+            "echo >>{count_text}\nif test $(wc -l <{count_text}) -le {failures}; then echo \"{message}\" >&2; exit 128; fi\necho fine"
+        ));
+        let result = Git::around(&sandbox.host, Path::new("/")).run_beside_others(&["worktree", "add"]);
+        assert_eq!(result.is_ok(), succeeds, "{result:?}");
+        assert_eq!(fs::read(count).unwrap().len(), calls);
+    };
+    let passing = "fatal: failed to read .git/worktrees/x/commondir: Success";
+    check(0, passing, 1, true);
+    check(3, passing, 4, true);
+    check(99, passing, 10, false);
+    check(99, "fatal: '/w' already exists", 1, false);
+}
+
+#[test]
+fn a_pause_is_cut_by_up_to_a_half() {
+    for _ in 0..1000 {
+        let pause = shortened(PAUSE_MAX);
+        assert!(pause <= PAUSE_MAX && pause >= PAUSE_MAX / 2, "{pause:?}");
+    }
+}

@@ -1,0 +1,258 @@
+//! The host-wide registry of port leases: two clones of one repository must not meet.
+//!
+//! One file a lease in `STATE/ports`, mutations under the flock of `STATE/ports/.guard`. A lease ends when it is
+//! revoked, never because a process is gone: the command line exits while its leases live on.
+//!
+//! A file's name, `START-END.MARK.json`, says which ports it holds and, by a hash, whose they are. What is in the file
+//! only tells people. So a file whose content is torn still holds its ports, and its session can still revoke it.
+
+mod probe;
+
+use std::fs::File;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+pub use probe::probe;
+
+use crate::host::{Host, files};
+use crate::name::{PortBlock, sha256_hex};
+
+/// The version of a lease file's format.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The directory of the registry, in the state directory.
+const DIRECTORY: &str = "ports";
+/// The file whose flock orders mutations.
+const GUARD: &str = ".guard";
+/// A lease is some 300 bytes; two paths of the longest kind still fit.
+const FILE_LIMIT: usize = 64 * 1024;
+/// 64 bits of hash: the owner in it is random, so that nobody can aim at another's file name.
+const MARK_DIGITS: usize = 16;
+
+/// One lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lease {
+    /// The version of this file's format, [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The session's id.
+    pub session: String,
+    /// The ownership mark of its swarm.
+    pub owner: String,
+    /// The workspace root, absolute: for messages.
+    pub workspace: std::path::PathBuf,
+    /// First port.
+    pub start_port: u16,
+    /// Last port.
+    pub end_port: u16,
+}
+
+/// Why a lease was not granted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another lease holds one of the ports.
+    #[error("ports {wanted} are not free: {held} are leased to {session} of {}", workspace.display())]
+    Leased {
+        /// What was asked for.
+        wanted: PortBlock,
+        /// The lease in the way.
+        held: PortBlock,
+        /// Whose it is.
+        session: String,
+        /// Of which workspace.
+        workspace: std::path::PathBuf,
+    },
+    /// Something is bound to one of the ports.
+    #[error("ports {wanted} are not free: {protocol} port {port} is in use by a process")]
+    Bound {
+        /// What was asked for.
+        wanted: PortBlock,
+        /// The port in use.
+        port: u16,
+        /// `tcp` or `udp`.
+        protocol: &'static str,
+    },
+    /// The lease holds no port, or port 0.
+    #[error("{start}-{end} is no block of ports")]
+    NoBlock {
+        /// Its first port.
+        start: u16,
+        /// Its last port.
+        end: u16,
+    },
+    /// The registry could not be read or written.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// The registry could not be locked.
+    #[error("cannot lock the port registry: {0}")]
+    Lock(std::io::Error),
+}
+
+/// Every lease of this host, in order of the first port. Files that are no leases are passed over.
+///
+/// A file with a lease's name whose content is not that lease stands here as `unknown (FILE)`, without an owner:
+/// somebody may be using its ports.
+pub fn all(host: &Host) -> Result<Vec<Lease>, files::Error> {
+    let Some(registry) = open(host)? else { return Ok(Vec::new()) };
+    let mut leases: Vec<Lease> =
+        entries(&registry)?.into_iter().filter_map(|(block, name)| read(&registry, block, &name)).collect();
+    leases.sort_by(|a, b| {
+        (a.start_port, a.end_port, &a.session, &a.owner).cmp(&(
+            b.start_port,
+            b.end_port,
+            &b.session,
+            &b.owner,
+        ))
+    });
+    Ok(leases)
+}
+
+/// Tells whether this very lease is granted, by the one file that would say so.
+pub fn is_granted(host: &Host, lease: &Lease) -> Result<bool, Error> {
+    let (block, own) = file_of(lease)?;
+    let Some(registry) = open(host)? else { return Ok(false) };
+    Ok(read(&registry, block, &own).is_some_and(|held| held == *lease))
+}
+
+/// Grants a lease, under the guard: no lease of another session may share a port with it, those of the same owner's
+/// `ancestors` and descendants excepted, and no process may be bound to one of its ports. Granting what this session has is no error.
+///
+/// Ports that lie in an ancestor's lease are not probed: the ancestor may be using them already.
+pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error> {
+    let (wanted, own) = file_of(lease)?;
+    let registry = create(host)?;
+    let _guard = lock(&registry)?;
+
+    let mut shared = false;
+    for (held, name) in entries(&registry)? {
+        if !held.overlaps(wanted) {
+            continue;
+        }
+        let Some(other) = read(&registry, held, &name) else { continue };
+        if name == own {
+            if other != *lease {
+                registry.replace(Path::new(&own), &bytes_of(&registry, lease)?)?;
+            }
+            return Ok(());
+        }
+        let ancestor = ancestors.contains(&other.session.as_str());
+        // A lost lease is granted again while the shares of it still stand.
+        let below = other.session.strip_prefix(&lease.session).is_some_and(|rest| rest.starts_with('/'));
+        if other.owner != lease.owner || !(ancestor || below || other.session == lease.session) {
+            return Err(Error::Leased { wanted, held, session: other.session, workspace: other.workspace });
+        }
+        shared |= ancestor && held.contains(wanted);
+    }
+    if !shared {
+        probe(wanted).map_err(|(port, protocol)| Error::Bound { wanted, port, protocol })?;
+    }
+    if registry.create_new(Path::new(&own), &bytes_of(&registry, lease)?)? {
+        Ok(())
+    } else {
+        Err(files::Error::Irregular { path: registry.path().join(own) }.into())
+    }
+}
+
+/// Revokes the lease of this owner, session and block, if it exists.
+pub fn revoke(host: &Host, lease: &Lease) -> Result<(), Error> {
+    let (_, own) = file_of(lease)?;
+    let Some(registry) = open(host)? else { return Ok(()) };
+    let _guard = lock(&registry)?;
+    registry.remove_file(Path::new(&own))?;
+    Ok(())
+}
+
+/// The registry, unless nothing was ever leased on this host. A link in its place is an error.
+fn open(host: &Host) -> Result<Option<files::Root>, files::Error> {
+    match files::Root::open(&host.state) {
+        Ok(state) => state.directory(Path::new(DIRECTORY)),
+        Err(files::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn create(host: &Host) -> Result<files::Root, files::Error> {
+    let path = host.state.join(DIRECTORY);
+    files::Root::create(&path)?;
+    open(host)?.ok_or_else(|| files::Error::Io {
+        action: "open",
+        path,
+        source: std::io::ErrorKind::NotFound.into(),
+    })
+}
+
+/// Holds every other mutation off until the file is dropped. Its holder does a bounded amount of work, so that
+/// waiting is bounded too.
+fn lock(registry: &files::Root) -> Result<File, Error> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let guard = rustix::fs::open(registry.path().join(GUARD), flags, mode)
+        .map_err(|errno| Error::Lock(errno.into()))?;
+    let guard = File::from(guard);
+    guard.lock().map_err(Error::Lock)?;
+    Ok(guard)
+}
+
+/// The blocks and names of all files that are called as leases are.
+fn entries(registry: &files::Root) -> Result<Vec<(PortBlock, String)>, files::Error> {
+    let names = registry.names()?.into_iter().filter_map(|name| name.into_string().ok());
+    Ok(names.filter_map(|name| Some((block_of(&name)?, name))).collect())
+}
+
+/// The lease in a file; `None` where the file is gone, or is none that seedbed could have written: a FIFO, a link, a
+/// directory, a file of another user.
+fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
+    let content = match registry.read(Path::new(name), FILE_LIMIT) {
+        Ok(Some(bytes)) => serde_json::from_slice::<Lease>(&bytes).ok(),
+        Ok(None)
+        | Err(files::Error::Link { .. } | files::Error::Irregular { .. } | files::Error::Outside { .. }) => {
+            return None;
+        }
+        Err(files::Error::TooLarge { .. } | files::Error::Io { .. }) => None,
+    };
+    let lease = content.filter(|lease| {
+        lease.schema_version == SCHEMA_VERSION && file_of(lease).is_ok_and(|(_, expected)| expected == name)
+    });
+    Some(lease.unwrap_or_else(|| Lease {
+        schema_version: SCHEMA_VERSION,
+        session: format!("unknown ({name})"),
+        owner: String::new(),
+        workspace: registry.path().to_owned(),
+        start_port: block.start(),
+        end_port: block.end(),
+    }))
+}
+
+/// The block of a lease and the name of its file.
+fn file_of(lease: &Lease) -> Result<(PortBlock, String), Error> {
+    let (start, end) = (lease.start_port, lease.end_port);
+    let block = PortBlock::new(start.into(), end.into()).ok_or(Error::NoBlock { start, end })?;
+    let hash = sha256_hex(format!("{}\0{}", lease.owner, lease.session).as_bytes());
+    Ok((block, format!("{block}.{}.json", &hash[..MARK_DIGITS])))
+}
+
+/// The block that a lease file's name says it holds; `None` for any other name.
+fn block_of(name: &str) -> Option<PortBlock> {
+    let (ports, mark) = name.strip_suffix(".json")?.split_once('.')?;
+    let (start, end) = ports.split_once('-')?;
+    let block = PortBlock::new(start.parse().ok()?, end.parse().ok()?)?;
+    let canonical = block.to_string() == ports;
+    let marked =
+        mark.len() == MARK_DIGITS && mark.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (canonical && marked).then_some(block)
+}
+
+fn bytes_of(registry: &files::Root, lease: &Lease) -> Result<Vec<u8>, files::Error> {
+    let mut bytes = serde_json::to_vec_pretty(lease).map_err(|error| files::Error::Io {
+        action: "write a lease in",
+        path: registry.path().to_owned(),
+        source: error.into(),
+    })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,328 @@
+#![expect(clippy::disallowed_methods, reason = "tests set the host up")]
+
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::host::process::Cancel;
+
+const OURS: &str = "00000000000000000000000000000000";
+const THEIRS: &str = "ffffffffffffffffffffffffffffffff";
+
+/// The first of `size` ports that nobody is bound to, below the ephemeral range; no two calls get the same.
+///
+/// Tests run beside one another, and a probe itself binds what another test would probe.
+pub(crate) fn free_ports(size: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    // Other test programs start elsewhere.
+    let offset = u16::try_from(std::process::id() % 20).unwrap() * 1000;
+    loop {
+        let start = FIRST + (offset + NEXT.fetch_add(size, Ordering::Relaxed)) % 20_000;
+        if probe(PortBlock::new(start.into(), (start + size - 1).into()).unwrap()).is_ok() {
+            return start;
+        }
+    }
+}
+
+struct Registry {
+    _directory: TempDir,
+    host: Host,
+}
+
+impl Registry {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let state = directory.path().join("state");
+        let host =
+            Host { environment: vec![], state, jobs: 1.try_into().unwrap(), cancel: Cancel::default() };
+        Self { _directory: directory, host }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.host.state.join(DIRECTORY).join(name)
+    }
+
+    fn grant(&self, lease: &Lease) -> Result<(), Error> {
+        grant(&self.host, lease, &[])
+    }
+
+    /// A registry in which something has been granted and revoked.
+    fn used() -> Self {
+        let registry = Self::new();
+        let port = free_ports(1);
+        let lease = lease("s/first", OURS, port, port);
+        registry.grant(&lease).unwrap();
+        revoke(&registry.host, &lease).unwrap();
+        registry
+    }
+}
+
+fn lease(session: &str, owner: &str, start: u16, end: u16) -> Lease {
+    Lease {
+        schema_version: SCHEMA_VERSION,
+        session: session.to_owned(),
+        owner: owner.to_owned(),
+        workspace: "/workspace".into(),
+        start_port: start,
+        end_port: end,
+    }
+}
+
+fn name(lease: &Lease) -> String {
+    file_of(lease).unwrap().1
+}
+
+#[test]
+fn a_lease_is_granted_listed_and_revoked() {
+    let p = free_ports(64);
+    let registry = Registry::new();
+    assert_eq!(all(&registry.host).unwrap(), []);
+    let (second, first) = (lease("s/b", OURS, p + 16, p + 31), lease("s/a", OURS, p, p + 15));
+    registry.grant(&second).unwrap();
+    registry.grant(&first).unwrap();
+    assert_eq!(all(&registry.host).unwrap(), [first.clone(), second.clone()]);
+
+    revoke(&registry.host, &second).unwrap();
+    revoke(&registry.host, &second).unwrap();
+    assert_eq!(all(&registry.host).unwrap(), [first]);
+    let mode = std::fs::metadata(registry.path("")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn nothing_to_revoke_creates_nothing() {
+    let p = free_ports(64);
+    let registry = Registry::new();
+    revoke(&registry.host, &lease("s/a", OURS, p, p + 15)).unwrap();
+    assert!(!registry.host.state.exists());
+}
+
+#[test]
+fn no_port_is_granted_twice_whatever_the_geometry() {
+    let p = free_ports(64);
+    let registry = Registry::new();
+    registry.grant(&lease("s/a", OURS, p + 16, p + 31)).unwrap();
+    for (start, end) in [(p, p + 16), (p + 31, p + 40), (p + 20, p + 21), (p, p + 60), (p + 16, p + 31)] {
+        for owner in [OURS, THEIRS] {
+            let result = registry.grant(&lease("s/b", owner, start, end));
+            let Err(Error::Leased { held, session, .. }) = result else {
+                panic!("{start}-{end}: {result:?}")
+            };
+            assert_eq!((held.start(), held.end(), session.as_str()), (p + 16, p + 31, "s/a"));
+        }
+    }
+    // The same session of another swarm is another session.
+    assert!(registry.grant(&lease("s/a", THEIRS, p + 16, p + 31)).is_err());
+    registry.grant(&lease("s/b", THEIRS, p, p + 15)).unwrap();
+    registry.grant(&lease("s/b", THEIRS, p + 32, p + 40)).unwrap();
+}
+
+#[test]
+fn a_child_shares_its_ancestors_ports_only() {
+    let p = free_ports(64);
+    let registry = Registry::new();
+    registry.grant(&lease("s/a", OURS, p, p + 31)).unwrap();
+    let child = lease("s/a/b", OURS, p + 8, p + 15);
+    assert!(matches!(grant(&registry.host, &child, &[]), Err(Error::Leased { .. })));
+    assert!(matches!(grant(&registry.host, &child, &["s"]), Err(Error::Leased { .. })));
+    grant(&registry.host, &child, &["s/a"]).unwrap();
+    let sibling = lease("s/a/c", OURS, p + 15, p + 16);
+    assert!(matches!(grant(&registry.host, &sibling, &["s/a"]), Err(Error::Leased { .. })));
+    let foreign = lease("s/a/d", THEIRS, p + 20, p + 21);
+    assert!(matches!(grant(&registry.host, &foreign, &["s/a"]), Err(Error::Leased { .. })));
+}
+
+#[test]
+fn ports_in_use_are_not_granted_unless_an_ancestor_has_them() {
+    let registry = Registry::new();
+    let (listener, port) = listener();
+    let parent = lease("s/a", OURS, port, port + 1);
+    let result = registry.grant(&parent);
+    assert!(
+        matches!(result, Err(Error::Bound { port: found, protocol: "tcp", .. }) if found == port),
+        "{result:?}"
+    );
+    assert_eq!(all(&registry.host).unwrap(), []);
+
+    drop(listener);
+    registry.grant(&parent).unwrap();
+    let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    // The parent serves by now; its child is told so by it, and granting again what one has asks nobody.
+    registry.grant(&parent).unwrap();
+    grant(&registry.host, &lease("s/a/b", OURS, port, port), &["s/a"]).unwrap();
+    // An ancestor's lease that holds only a part vouches for nothing.
+    let wider = lease("s/a/c", OURS, port - 1, port);
+    revoke(&registry.host, &lease("s/a/b", OURS, port, port)).unwrap();
+    assert!(matches!(grant(&registry.host, &wider, &["s/a"]), Err(Error::Bound { .. })));
+}
+
+/// A listener with free ports beside its own.
+fn listener() -> (TcpListener, u16) {
+    let port = free_ports(3) + 1;
+    (TcpListener::bind(("127.0.0.1", port)).unwrap(), port)
+}
+
+#[test]
+fn a_torn_lease_still_holds_its_ports_and_is_healed_or_revoked_by_its_session() {
+    let p = free_ports(64);
+    let own = lease("s/a", OURS, p, p + 15);
+    let moved = serde_json::to_string(&lease("s/a", OURS, p, p + 1)).unwrap();
+    let future = serde_json::to_string(&Lease { schema_version: 2, ..own.clone() }).unwrap();
+    let huge = " ".repeat(FILE_LIMIT + 1);
+    for content in ["", "{", "null", &moved, &future, &huge] {
+        let registry = Registry::used();
+        let file = name(&own);
+        std::fs::write(registry.path(&file), content).unwrap();
+        let listed = all(&registry.host).unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(
+            (listed[0].session.as_str(), listed[0].owner.as_str()),
+            (format!("unknown ({file})").as_str(), "")
+        );
+        assert_eq!((listed[0].start_port, listed[0].end_port), (p, p + 15));
+
+        let other = lease("s/b", OURS, p + 15, p + 20);
+        assert!(matches!(registry.grant(&other), Err(Error::Leased { .. })));
+        revoke(&registry.host, &other).unwrap();
+        registry.grant(&own).unwrap();
+        assert_eq!(all(&registry.host).unwrap(), std::slice::from_ref(&own));
+
+        std::fs::write(registry.path(&file), content).unwrap();
+        revoke(&registry.host, &own).unwrap();
+        assert_eq!(all(&registry.host).unwrap(), []);
+    }
+}
+
+#[test]
+fn revoking_leaves_what_is_not_this_sessions() {
+    let p = free_ports(64);
+    let registry = Registry::new();
+    let own = lease("s/a", OURS, p, p + 15);
+    registry.grant(&own).unwrap();
+    for other in [
+        lease("s/a", THEIRS, p, p + 15),
+        lease("s/b", OURS, p, p + 15),
+        lease("s/a", OURS, p, p + 14),
+        lease("s/a", OURS, p + 1, p + 15),
+    ] {
+        revoke(&registry.host, &other).unwrap();
+        assert_eq!(all(&registry.host).unwrap(), std::slice::from_ref(&own));
+    }
+}
+
+#[test]
+fn what_is_no_lease_is_passed_over_without_a_hang() {
+    let p = free_ports(64);
+    let registry = Registry::used();
+    let names = [1, 2, 3].map(|n| name(&lease("s/x", THEIRS, p, p + n)));
+    let status = std::process::Command::new("mkfifo").arg(registry.path(&names[0])).status().unwrap();
+    assert!(status.success());
+    let target = registry.host.state.join("secret");
+    std::fs::write(&target, serde_json::to_vec(&lease("s/x", THEIRS, p, p + 2)).unwrap()).unwrap();
+    symlink(&target, registry.path(&names[1])).unwrap();
+    std::fs::create_dir(registry.path(&names[2])).unwrap();
+    for foreign in ["README", "20000-20015.lock", "20000-20015.json", "20000-20015.0123456789ABCDEF.json"] {
+        std::fs::write(registry.path(foreign), "{}").unwrap();
+    }
+    assert_eq!(all(&registry.host).unwrap(), []);
+    registry.grant(&lease("s/a", OURS, p, p + 15)).unwrap();
+    // Under the very name of a lease, they stand in its way.
+    let blocked = lease("s/x", THEIRS, p, p + 1);
+    revoke(&registry.host, &lease("s/a", OURS, p, p + 15)).unwrap();
+    assert!(matches!(registry.grant(&blocked), Err(Error::File(files::Error::Irregular { .. }))));
+}
+
+#[test]
+fn names_of_leases() {
+    let mark = "0123456789abcdef";
+    assert_eq!(block_of(&format!("1-2.{mark}.json")), PortBlock::new(1, 2));
+    for name in [
+        "1-2.json".to_owned(),
+        format!("1-2.{mark}"),
+        format!("01-2.{mark}.json"),
+        format!("+1-2.{mark}.json"),
+        format!("2-1.{mark}.json"),
+        format!("0-1.{mark}.json"),
+        format!("1-65536.{mark}.json"),
+        format!("1-2.{mark}0.json"),
+        format!("1-2.{}.json", mark.to_uppercase()),
+        format!(".1-2.{mark}.json"),
+        format!("1-2.{mark}.json.tmp"),
+    ] {
+        assert_eq!(block_of(&name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_registry_that_is_a_link_is_refused() {
+    let p = free_ports(64);
+    let registry = Registry::new();
+    let elsewhere = TempDir::new().unwrap();
+    std::fs::create_dir(&registry.host.state).unwrap();
+    symlink(elsewhere.path(), registry.path("").parent().unwrap().join(DIRECTORY)).unwrap();
+    let own = lease("s/a", OURS, p, p + 15);
+    assert!(registry.grant(&own).is_err());
+    assert!(all(&registry.host).is_err());
+    assert!(revoke(&registry.host, &own).is_err());
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_guard_that_is_a_link_is_refused() {
+    let p = free_ports(64);
+    let registry = Registry::used();
+    let elsewhere = registry.host.state.join("elsewhere");
+    std::fs::remove_file(registry.path(GUARD)).unwrap();
+    symlink(&elsewhere, registry.path(GUARD)).unwrap();
+    assert!(matches!(registry.grant(&lease("s/a", OURS, p, p + 15)), Err(Error::Lock(_))));
+    assert!(!elsewhere.exists());
+}
+
+#[test]
+fn a_block_without_ports_is_refused() {
+    let registry = Registry::new();
+    for (start, end) in [(0, 5), (5, 4)] {
+        let empty = lease("s/a", OURS, start, end);
+        assert!(matches!(registry.grant(&empty), Err(Error::NoBlock { .. })));
+    }
+    assert!(!registry.host.state.exists());
+}
+
+/// The threads stand for processes: the guard's flock belongs to the open file, and each grant opens its own.
+#[test]
+fn racing_grants_never_give_one_port_twice() {
+    let p = free_ports(64);
+    for round in 0..40 {
+        let registry = Registry::new();
+        let go = AtomicBool::new(false);
+        let granted: Vec<Lease> = std::thread::scope(|scope| {
+            let (registry, go) = (&registry, &go);
+            let threads: Vec<_> = (0..16_u16)
+                .map(|n| {
+                    // Each overlaps its neighbours, and none has another's file name.
+                    let start = p + n % 4 * 3;
+                    let lease = lease(&format!("s/{n}"), OURS, start, start + 3 + n / 4);
+                    scope.spawn(move || {
+                        while !go.load(Ordering::Acquire) {
+                            std::hint::spin_loop();
+                        }
+                        registry.grant(&lease).is_ok().then_some(lease)
+                    })
+                })
+                .collect();
+            go.store(true, Ordering::Release);
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        let blocks: Vec<PortBlock> = granted.iter().map(|lease| file_of(lease).unwrap().0).collect();
+        assert!(!blocks.is_empty());
+        for (n, block) in blocks.iter().enumerate() {
+            assert!(blocks[n + 1..].iter().all(|other| !other.overlaps(*block)), "round {round}: {blocks:?}");
+        }
+        assert_eq!(all(&registry.host).unwrap().len(), granted.len());
+    }
+}

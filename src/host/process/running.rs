@@ -1,0 +1,288 @@
+//! A child that runs: feeds it, takes what it prints, and ends it with its whole group when it has to.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use super::{Cancel, Output};
+
+/// How often a quiet child is looked at: soon enough for a Ctrl-C to feel immediate, seldom enough to cost nothing.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The first pause while waiting for a child that has closed its pipes; it usually is gone within microseconds.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+
+/// How long a child may tidy up after SIGTERM before SIGKILL: git removes its lock files within milliseconds.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How much of standard error is kept: what went wrong stands at its end.
+const STDERR_KEPT: usize = 64 << 10;
+
+/// How much is read at once; what a pipe holds on Linux.
+const CHUNK: usize = 64 << 10;
+
+/// The most that is read from a pipe once the child is gone. All that it wrote is in the pipe then, and pipes hold at
+/// most 1 MiB; what comes beyond is of somebody who still writes.
+const DRAIN_MAX: usize = 1 << 20;
+
+/// Why a child has to be ended early.
+#[derive(Debug)]
+pub(super) enum Halt {
+    Deadline(Duration),
+    Cancelled,
+    TooMuch,
+    Lost(io::Error),
+}
+
+impl From<io::Error> for Halt {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// A started child with our ends of its pipes, none of which ever blocks.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    /// Its group, which has its own id.
+    group: Pid,
+    input: Option<Input>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    log: Option<File>,
+    stdout_max: usize,
+    stdout_taken: usize,
+    printed: Vec<u8>,
+    complained: Vec<u8>,
+    chunk: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Input {
+    pipe: ChildStdin,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Running {
+    pub(super) fn new(
+        mut child: Child,
+        bytes: Option<Vec<u8>>,
+        log: Option<File>,
+        stdout_max: usize,
+    ) -> io::Result<Self> {
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let input = child.stdin.take().zip(bytes).map(|(pipe, bytes)| Input { pipe, bytes, written: 0 });
+        let running = Self {
+            group: Pid::from_child(&child),
+            child,
+            input,
+            stdout,
+            stderr,
+            log,
+            stdout_max,
+            stdout_taken: 0,
+            printed: Vec::new(),
+            complained: Vec::new(),
+            chunk: vec![0; CHUNK],
+        };
+        match running.unblock() {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                running.end();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn stdout_max(&self) -> usize {
+        self.stdout_max
+    }
+
+    /// Attends to the child until it has exited by itself, or has to be ended.
+    pub(super) fn attend(&mut self, deadline: Option<Duration>, cancel: &Cancel) -> Result<ExitStatus, Halt> {
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if cancel.is_requested() {
+                return Err(Halt::Cancelled);
+            }
+            if let Some(after) = deadline.filter(|after| started.elapsed() >= *after) {
+                return Err(Halt::Deadline(after));
+            }
+            if self.is_cut_off() {
+                thread::sleep(pause);
+                pause = (pause * 2).min(TICK);
+            } else {
+                self.exchange()?;
+            }
+            if let Some(status) = self.child.try_wait()? {
+                self.drain()?;
+                return Ok(status);
+            }
+        }
+    }
+
+    pub(super) fn into_output(mut self, status: ExitStatus) -> Output {
+        self.forget_old_complaints(STDERR_KEPT);
+        Output { status, stdout: self.printed, stderr: self.complained }
+    }
+
+    /// Ends the child and its group: SIGTERM, then SIGKILL to whatever is left after a while, then waits.
+    ///
+    /// The child is reaped last: until then its id, which is the group's, cannot become somebody else's.
+    pub(super) fn end(mut self) {
+        // A group that is gone already is what is wanted, and nothing else can go wrong with a child of ours.
+        let _ = kill_process_group(self.group, Signal::TERM);
+        self.input = None;
+        let started = Instant::now();
+        while started.elapsed() < GRACE && !(self.is_cut_off() && self.has_exited()) {
+            (self.printed, self.complained) = (Vec::new(), Vec::new());
+            if self.is_cut_off() {
+                thread::sleep(TICK / 10);
+            } else if self.exchange().is_err() {
+                (self.stdout, self.stderr) = (None, None);
+            }
+        }
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let _ = self.child.wait();
+    }
+
+    fn unblock(&self) -> io::Result<()> {
+        if let Some(input) = &self.input {
+            set_nonblocking(&input.pipe)?;
+        }
+        if let Some(stdout) = &self.stdout {
+            set_nonblocking(stdout)?;
+        }
+        if let Some(stderr) = &self.stderr {
+            set_nonblocking(stderr)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether all pipes are closed, so that nothing is left but to wait.
+    fn is_cut_off(&self) -> bool {
+        self.input.is_none() && self.stdout.is_none() && self.stderr.is_none()
+    }
+
+    /// Waits a tick at most for a pipe to be ready, then moves one chunk through each that is.
+    fn exchange(&mut self) -> Result<(), Halt> {
+        let mut ready = Vec::with_capacity(3);
+        ready.extend(self.input.iter().map(|input| PollFd::new(&input.pipe, PollFlags::OUT)));
+        ready.extend(self.stdout.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        ready.extend(self.stderr.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+        match poll(&mut ready, Some(&tick)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(Halt::Lost(error.into())),
+        }
+        self.feed()?;
+        self.take_stdout()?;
+        self.take_stderr()?;
+        Ok(())
+    }
+
+    fn feed(&mut self) -> Result<(), Halt> {
+        let Some(input) = &mut self.input else { return Ok(()) };
+        match input.pipe.write(&input.bytes[input.written..]) {
+            Ok(count) => input.written += count,
+            // The next round tries again.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            // A child need not read its input to the end.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => input.written = input.bytes.len(),
+            Err(error) => return Err(error.into()),
+        }
+        if input.written == input.bytes.len() {
+            self.input = None;
+        }
+        Ok(())
+    }
+
+    /// Takes one chunk; `0` where there is none at the moment, or never will be again.
+    fn take_stdout(&mut self) -> Result<usize, Halt> {
+        let count = take(&mut self.stdout, &mut self.chunk, self.log.as_mut())?;
+        self.stdout_taken += count;
+        if self.stdout_taken > self.stdout_max {
+            return Err(Halt::TooMuch);
+        }
+        if self.log.is_some() {
+            self.complain(count);
+        } else {
+            self.printed.extend_from_slice(&self.chunk[..count]);
+        }
+        Ok(count)
+    }
+
+    fn take_stderr(&mut self) -> Result<usize, Halt> {
+        let count = take(&mut self.stderr, &mut self.chunk, self.log.as_mut())?;
+        self.complain(count);
+        Ok(count)
+    }
+
+    /// Keeps the `count` bytes that were just taken as long as they are among the last.
+    fn complain(&mut self, count: usize) {
+        self.complained.extend_from_slice(&self.chunk[..count]);
+        if self.complained.len() > 4 * STDERR_KEPT {
+            self.forget_old_complaints(STDERR_KEPT);
+        }
+    }
+
+    /// Takes what a child left in its pipes when it exited.
+    fn drain(&mut self) -> Result<(), Halt> {
+        let mut left = DRAIN_MAX;
+        while left > 0 {
+            match self.take_stdout()? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        let mut left = DRAIN_MAX;
+        while left > 0 {
+            match self.take_stderr()? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_old_complaints(&mut self, keep: usize) {
+        self.complained.drain(..self.complained.len().saturating_sub(keep));
+    }
+
+    fn has_exited(&self) -> bool {
+        let unreaped = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !matches!(waitid(WaitId::Pid(self.group), unreaped), Ok(None))
+    }
+}
+
+/// Reads one chunk and copies it to the log; drops the pipe at its end.
+fn take<R: Read>(pipe: &mut Option<R>, chunk: &mut [u8], log: Option<&mut File>) -> io::Result<usize> {
+    let Some(reader) = pipe else { return Ok(0) };
+    let count = loop {
+        match reader.read(chunk) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            result => break result?,
+        }
+    };
+    if count == 0 {
+        *pipe = None;
+    } else if let Some(log) = log {
+        log.write_all(&chunk[..count])?;
+    }
+    Ok(count)
+}
+
+fn set_nonblocking(pipe: &impl AsFd) -> io::Result<()> {
+    Ok(fcntl_setfl(pipe, fcntl_getfl(pipe)? | OFlags::NONBLOCK)?)
+}

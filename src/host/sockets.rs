@@ -1,0 +1,77 @@
+//! The sockets that the kernel tells of in `/proc/net`; where there is no such thing, none.
+#![expect(clippy::disallowed_methods, reason = "reads /proc")]
+
+/// The state of a TCP socket that waits for connections.
+const LISTEN: u8 = 0x0A;
+/// The state of a UDP socket that is bound and not connected.
+const UNCONNECTED: u8 = 0x07;
+/// The state of what is left of a TCP connection for a minute after its end.
+const TIME_WAIT: u8 = 0x06;
+
+/// One line of the kernel's tables. A TCP socket that is bound but neither listens nor is connected is in none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Socket {
+    /// `tcp` or `udp`.
+    pub(crate) protocol: &'static str,
+    /// The local port.
+    pub(crate) port: u16,
+    state: u8,
+}
+
+impl Socket {
+    /// Tells whether a process waits on the port for whoever comes.
+    pub(crate) fn is_served(self) -> bool {
+        self.state == if self.protocol == "tcp" { LISTEN } else { UNCONNECTED }
+    }
+}
+
+/// Every socket of the network namespace, IPv4 and IPv6.
+pub(crate) fn all() -> Vec<Socket> {
+    let tables = [("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6")];
+    tables
+        .into_iter()
+        .flat_map(|(protocol, file)| {
+            let table = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
+            table.lines().filter_map(|line| parse(protocol, line)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Tells whether a TCP port is held by nothing but connections that are over. No process has it, and every server
+/// that sets `SO_REUSEADDR`, as nearly all do, may listen on it.
+pub(crate) fn only_lingers(port: u16) -> bool {
+    let states: Vec<u8> = all()
+        .iter()
+        .filter(|socket| socket.protocol == "tcp" && socket.port == port)
+        .map(|socket| socket.state)
+        .collect();
+    !states.is_empty() && states.iter().all(|&state| state == TIME_WAIT)
+}
+
+fn parse(protocol: &'static str, line: &str) -> Option<Socket> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    Some(Socket {
+        protocol,
+        port: u16::from_str_radix(port, 16).ok()?,
+        state: u8::from_str_radix(fields.nth(1)?, 16).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_tables() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0";
+        assert_eq!(parse("tcp", line), Some(Socket { protocol: "tcp", port: 8080, state: LISTEN }));
+        let line = " 12: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 07 0:0";
+        assert_eq!(parse("udp", line), Some(Socket { protocol: "udp", port: 53, state: UNCONNECTED }));
+        for line in
+            ["  sl  local_address rem_address   st tx_queue", "", "0: 1:2", "0: 00000000:10000 0:0 0A"]
+        {
+            assert_eq!(parse("tcp", line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Makes text of others safe to print: what a child said, what a path is called, what a manifest holds.
+
+/// Escapes what a terminal would act upon, so that the text stays on one line and shows what it holds.
+///
+/// Control characters and those that turn the direction of writing become `\n`, `\u{1b}` and the like; everything
+/// else stays, backslashes too, so that escaping twice changes nothing.
+pub fn printable(text: &str) -> String {
+    escape(text, "")
+}
+
+/// The same for text of several lines: line feeds and tabs stay.
+pub fn printable_lines(text: &str) -> String {
+    escape(text, "\n\t")
+}
+
+fn escape(text: &str, keep: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts_on_a_terminal(c) && !keep.contains(c) {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Tells whether a terminal acts upon `c`, or shows what follows it in another order ("Trojan Source").
+fn acts_on_a_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_acts_upon_is_escaped() {
+        let check = |text, line: &str, lines: &str| {
+            assert_eq!(printable(text), line);
+            assert_eq!(printable_lines(text), lines);
+            assert_eq!(printable(&printable(text)), line, "escaping twice changes nothing");
+        };
+        check("plain, ünicode 🙂 \\n", "plain, ünicode 🙂 \\n", "plain, ünicode 🙂 \\n");
+        check("a\n\tb", "a\\n\\tb", "a\n\tb");
+        check("\u{1b}[2J\r\0\u{7f}", "\\u{1b}[2J\\r\\u{0}\\u{7f}", "\\u{1b}[2J\\r\\u{0}\\u{7f}");
+        check("\u{9b}1m\u{202e}", "\\u{9b}1m\\u{202e}", "\\u{9b}1m\\u{202e}");
+    }
+}

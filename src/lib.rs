@@ -1,0 +1,89 @@
+//! Reproducible workspaces for swarms of agents and CI fixtures: git worktrees and blocks of ports, declared in one
+//! manifest, planned, reviewed, and applied all or nothing.
+//!
+//! # The one idea
+//!
+//! Everything is decided before anything is done. Planning is a pure function of a manifest and of an [`Observation`]
+//! of the host; the [`Plan`] that comes out leaves the executor no choice. So it can be reviewed, saved, compared,
+//! applied exactly or refused as stale; any session may name any other's paths and ports; and the plan, on disk before
+//! the first effect, is all that recovery needs: it walks the plan and takes away what of it exists.
+//!
+//! # The flow
+//!
+//! ```text
+//!  text ──manifest──► Manifest ─┐
+//!                               ├─plan──► Plan ──apply──► leases ──► discovery files
+//!  host ──observe───► Observation ┘
+//! ```
+//!
+//! The modules, in the order of the flow; none uses one that stands below it, tests aside:
+//!
+//! | module | does | touches |
+//! |---|---|---|
+//! | [`name`] | ids, scoped names, port blocks: the words | nothing |
+//! | [`host`] | processes, git and files, hardened; the registry of port leases | the outside, for everybody else |
+//! | [`manifest`] | text to [`Manifest`], every fault at its place | nothing |
+//! | [`observe`] | questions to [`Observation`] | reads |
+//! | [`template`] | strict templates | nothing |
+//! | [`provider`] | what a kind of resource is; one folder a kind | its `plan` halves nothing, the rest the outside |
+//! | [`plan`] | (Manifest, Observation, what stands) to [`Plan`] | nothing |
+//! | [`state`] | intents, standing plans, locks | the state directory |
+//! | [`discovery`] | what a session is told | writes discovery files |
+//! | [`apply`] | order, parallelism, rollback, release, recovery | through `provider`, `state`, `discovery` |
+//! | [`orchestrator`] | one session at a time, without a manifest | through `apply` |
+//!
+//! The command line is a module of the binary, out of the library's reach: the library never prints, never reads the
+//! environment, never exits. A clippy list of disallowed methods holds this, and the purity of manifest and plan;
+//! modules that may have effects lift it by name.
+//!
+//! # All or nothing
+//!
+//! A run has two halves. What goes is *released*: the intent says what, and once it is on disk the release is always
+//! finished. What comes is *provisioned*: the intent is the plan, and until it is renamed to what stands, any failure,
+//! Ctrl-C or crash undoes it. Both are reconciliation, not replay: [`provider::Provider::release`] is idempotent, works
+//! on whatever half-made thing it finds, and touches only what carries the swarm's ownership mark. Liveness is a flock
+//! that git children inherit, never a pid.
+//!
+//! # Using it
+//!
+//! For one session at a time, see [`orchestrator`] and `examples/library.rs`. For a swarm:
+//!
+//! ```no_run
+//! use std::{num::NonZeroUsize, path::Path, time::Duration};
+//! use seedbed::{apply, host::{Host, process::Cancel}, manifest, plan, provider::Registry, state::Swarm};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Host {
+//!     environment: std::env::vars_os().collect(),
+//!     state: "/var/lib/seedbed".into(),
+//!     jobs: NonZeroUsize::MIN,
+//!     cancel: Cancel::default(),
+//! };
+//! let registry = Registry::built_in();
+//! let text = std::fs::read_to_string("seedbed.toml")?;
+//! let manifest = manifest::parse(&text, &registry.kinds()).map_err(|faults| format!("{faults:?}"))?;
+//! let swarm = Swarm::new(&host, Path::new("/srv/repository"), &manifest.swarm).lock(Duration::ZERO, "example")?;
+//! let survey = apply::survey(&swarm, &registry, &manifest)?;
+//! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())
+//!     .map_err(|faults| format!("{faults:?}"))?;
+//! let context = apply::Context { swarm: &swarm, registry: &registry, events: &|event| drop(event) };
+//! apply::apply(&context, &plan, survey.record.as_ref(), apply::Options::default())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Manifest`]: manifest::Manifest
+//! [`Observation`]: observe::Observation
+//! [`Plan`]: plan::Plan
+
+pub mod name;
+pub mod host;
+pub mod manifest;
+pub mod observe;
+pub mod template;
+pub mod provider;
+pub mod plan;
+pub mod state;
+pub mod discovery;
+pub mod apply;
+pub mod orchestrator;

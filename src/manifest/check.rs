@@ -1,0 +1,437 @@
+//! A manifest against its schema: every error of the validator said in the words of someone who writes manifests.
+
+use std::collections::BTreeSet;
+
+use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
+use jsonschema::{JsonType, Keyword, ValidationError};
+use serde_json::Value;
+
+use super::document::ENV_PATTERN;
+use super::fault::{Fault, Place, Step};
+use super::words::{listed, nearest, quoted, toml_of, type_of};
+use crate::name::NAME_PATTERN;
+
+/// Checks `manifest` against `schema` and takes out of it what is wrong, so that what is left can be read.
+///
+/// The error is a schema that is none, which is a fault of the kind that made it.
+pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault>) -> Result<(), String> {
+    let mut strict = schema.clone();
+    tell_integers_from_floats(&mut strict);
+    let validator = jsonschema::options()
+        .with_keyword(NO_FLOAT, |_, _, _| Ok(Box::new(NoFloat)))
+        .build(&strict)
+        .map_err(|error| error.to_string())?;
+    let mut wrong = Vec::new();
+    {
+        let errors: Vec<ValidationError<'_>> = validator.iter_errors(manifest).collect();
+        let mut specific = Vec::new();
+        for error in &errors {
+            unpack(error, &mut specific);
+        }
+        let mistyped: BTreeSet<&str> = specific
+            .iter()
+            .filter(|error| is_of_type(error.kind()))
+            .map(|error| error.instance_path().as_str())
+            .collect();
+        for error in specific {
+            let at = Spot::new(manifest, schema, error);
+            // `null` stands for what has been reported already; of a value of the wrong type, nothing else is of use.
+            if !at.value.is_null()
+                && (is_of_type(error.kind()) || !mistyped.contains(error.instance_path().as_str()))
+            {
+                at.explain(error.kind(), faults);
+            }
+            wrong.push(Wrong::new(&at, error.kind()));
+        }
+    }
+    for wrong in &wrong {
+        wrong.take_out(manifest);
+    }
+    Ok(())
+}
+
+fn is_of_type(kind: &Kind) -> bool {
+    matches!(kind, Kind::Type { .. } | Kind::Custom { .. })
+}
+
+/// The one keyword that is seedbed's own, never in the published schema: `4.0` is an integer to JSON schema, and a
+/// float to TOML.
+const NO_FLOAT: &str = "seedbed-no-float";
+
+struct NoFloat;
+
+impl<'i> Keyword<'i> for NoFloat {
+    fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
+        if self.is_valid(instance) { Ok(()) } else { Err(ValidationError::custom("a float")) }
+    }
+
+    fn is_valid(&self, instance: &'i Value) -> bool {
+        !instance.is_f64()
+    }
+}
+
+fn tell_integers_from_floats(schema: &mut Value) {
+    match schema {
+        Value::Object(entries) => {
+            entries.values_mut().for_each(tell_integers_from_floats);
+            if entries.get("type").is_some_and(|expected| expected == "integer") {
+                entries.insert(NO_FLOAT.to_owned(), Value::Bool(true));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(tell_integers_from_floats),
+        _ => {}
+    }
+}
+
+/// Replaces the error of a choice by the errors of the alternative that was meant, where one can be told.
+fn unpack<'e>(error: &'e ValidationError<'e>, into: &mut Vec<&'e ValidationError<'e>>) {
+    let (Kind::AnyOf { context } | Kind::OneOfNotValid { context }) = error.kind() else {
+        into.push(error);
+        return;
+    };
+    let at = error.instance_path().as_str();
+    let rules_out = |inner: &ValidationError<'_>| {
+        let path = inner.instance_path().as_str();
+        match inner.kind() {
+            Kind::Type { .. } | Kind::Custom { .. } | Kind::Enum { .. } => path == at,
+            // A `kind = ..` of another alternative.
+            Kind::Constant { .. } | Kind::Not { .. } => {
+                path == at || path.rsplit_once('/').is_some_and(|(parent, _)| parent == at)
+            }
+            _ => false,
+        }
+    };
+    // Of several, the later one: the more lenient are written last.
+    let meant =
+        context.iter().rev().filter(|branch| !branch.iter().any(rules_out)).min_by_key(|branch| branch.len());
+    match meant {
+        Some(branch) => branch.iter().for_each(|inner| unpack(inner, into)),
+        None => into.push(error),
+    }
+}
+
+/// Where one error of the validator is.
+struct Spot<'a> {
+    place: Place,
+    /// The value there.
+    value: &'a Value,
+    /// The part of the schema that it does not meet.
+    schema: &'a Value,
+}
+
+impl<'a> Spot<'a> {
+    fn new(manifest: &'a Value, schema: &'a Value, error: &ValidationError<'_>) -> Self {
+        let mut value = manifest;
+        let mut place = Place::default();
+        for segment in error.instance_path().as_str().split('/').skip(1) {
+            let segment = segment.replace("~1", "/").replace("~0", "~");
+            (place, value) = match value {
+                Value::Array(items) => {
+                    let index = segment.parse().unwrap_or_default();
+                    (place.index(index), &items[index])
+                }
+                value => (place.key(&segment), &value[segment.as_str()]),
+            };
+        }
+        let keyword = error.schema_path().as_str();
+        let parent = keyword.rsplit_once('/').map_or("", |(parent, _)| parent);
+        Self { place, value, schema: schema.pointer(parent).unwrap_or(&Value::Null) }
+    }
+
+    fn explain(&self, kind: &Kind, faults: &mut Vec<Fault>) {
+        if let Kind::AdditionalProperties { unexpected } = kind {
+            faults.extend(unexpected.iter().map(|key| self.unexpected(key)));
+            return;
+        }
+        faults.push(match kind {
+            Kind::Required { property } => self.missing(property.as_str().unwrap_or_default()),
+            Kind::Type { kind } => self.mistyped(&types(kind)),
+            Kind::Custom { .. } => self.mistyped(&[JsonType::Integer]),
+            Kind::Enum { options } => {
+                self.not_among(&options.as_array().into_iter().flatten().collect::<Vec<_>>())
+            }
+            Kind::Constant { expected_value } => self.not_among(&[&**expected_value]),
+            Kind::AnyOf { context } | Kind::OneOfNotValid { context } => self.no_alternative(context),
+            Kind::Pattern { pattern } => self.unlike(pattern),
+            Kind::Minimum { limit } => self.bounded(&format!("at least {limit}")),
+            Kind::Maximum { limit } => self.bounded(&format!("at most {limit}")),
+            Kind::ExclusiveMinimum { limit } => self.bounded(&format!("more than {limit}")),
+            Kind::ExclusiveMaximum { limit } => self.bounded(&format!("less than {limit}")),
+            Kind::MultipleOf { multiple_of } => self.bounded(&format!("a multiple of {multiple_of}")),
+            Kind::MinItems { limit: 1 } | Kind::MinLength { limit: 1 } => {
+                self.fault(format!("{} is empty", self.name()), "must not be empty")
+            }
+            Kind::MinItems { limit } => self.sized(&format!("at least {limit} entries")),
+            Kind::MaxItems { limit } => self.sized(&format!("at most {limit} entries")),
+            Kind::MinLength { limit } => self.sized(&format!("at least {limit} characters")),
+            Kind::MaxLength { limit } => self.sized(&format!("at most {limit} characters")),
+            Kind::UniqueItems => {
+                self.fault(format!("{} lists a value twice", self.name()), "has a value twice")
+            }
+            other => {
+                let message = format!("{} does not meet `{}` of the schema", self.name(), other.keyword());
+                self.fault(message, "not allowed")
+            }
+        });
+    }
+
+    /// A fault of the value here, with an example of a right one where the schema has one.
+    fn fault(&self, message: String, label: &str) -> Fault {
+        let fault = Fault::new(self.place.clone(), message, label);
+        match self.example() {
+            Some(example) => fault.with_help(format!("for example: `{example}`")),
+            None => fault,
+        }
+    }
+
+    fn unexpected(&self, key: &str) -> Fault {
+        let place = self.place.key(key).the_key();
+        let patterns = self.schema["patternProperties"].as_object();
+        if let Some(pattern) = patterns.and_then(|patterns| patterns.keys().next()) {
+            let (what, rule) = pattern_in_words(pattern);
+            return Fault::new(place, format!("{} is not {what}", quoted(key)), format!("not {what}"))
+                .with_help(rule);
+        }
+        let owner = self.schema["title"].as_str().unwrap_or("this table");
+        let allowed: Vec<&str> = self.schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.as_str())
+            .collect();
+        let label = match nearest(key, allowed.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("not a key of {owner}"),
+        };
+        Fault::new(place, format!("unknown key {} in {owner}", quoted(key)), label)
+            .with_help(format!("allowed here: {}", listed(allowed, "and")))
+    }
+
+    fn missing(&self, property: &str) -> Fault {
+        let owner = self.schema["title"].as_str().unwrap_or("this table");
+        let message = format!("{owner} needs `{property}`");
+        let fault = Fault::new(self.place.clone(), message, format!("`{property}` is missing"));
+        match example_in(&self.schema["properties"][property]) {
+            Some(example) if self.place.steps.is_empty() => {
+                // Anywhere else, the line would belong to a table.
+                fault.with_help(format!("add a line at the top of the file: `{property} = {example}`"))
+            }
+            Some(example) => fault.with_help(format!("for example: `{property} = {example}`")),
+            None => fault,
+        }
+    }
+
+    fn mistyped(&self, expected: &[JsonType]) -> Fault {
+        let words: Vec<&str> = expected.iter().map(|expected| type_in_words(*expected)).collect();
+        let expected_words = words.join(" or ");
+        let message = format!("{} must be {expected_words}, not {}", self.name(), type_of(self.value));
+        let help = match self.value {
+            Value::Bool(_) | Value::Number(_) if expected == [JsonType::String] => {
+                Some(format!("write it in quotes: `\"{}\"`", self.value))
+            }
+            Value::String(text) if expected.contains(&JsonType::Integer) && text.parse::<i64>().is_ok() => {
+                Some(format!("write it without quotes: `{text}`"))
+            }
+            Value::String(text) if expected.contains(&JsonType::Boolean) && text.parse::<bool>().is_ok() => {
+                Some(format!("write it without quotes: `{text}`"))
+            }
+            Value::String(_) if expected.contains(&JsonType::Array) => {
+                let inner = toml_of(self.value);
+                Some(format!("write it in brackets: `[{inner}]`"))
+            }
+            _ if expected == [JsonType::Object] => {
+                self.header().map(|header| format!("write a table: `{header}`"))
+            }
+            _ => self.example().map(|example| format!("for example: `{example}`")),
+        };
+        Fault { help, ..Fault::new(self.place.clone(), message, format!("expected {expected_words}")) }
+    }
+
+    fn not_among(&self, allowed: &[&Value]) -> Fault {
+        let message = format!("{} cannot be {}", self.name(), quoted_value(self.value));
+        let names: Vec<String> = allowed.iter().map(|value| plain(value)).collect();
+        let near = self.value.as_str().and_then(|text| nearest(text, names.iter().map(String::as_str)));
+        let label =
+            near.map_or_else(|| "not one of the values".to_owned(), |near| format!("did you mean `{near}`?"));
+        let list = listed(names.iter().map(String::as_str), "or");
+        Fault::new(self.place.clone(), message, label).with_help(format!("allowed: {list}"))
+    }
+
+    /// Of a choice, none fits: the alternatives are told by their types or by their values.
+    fn no_alternative(&self, context: &[Vec<ValidationError<'_>>]) -> Fault {
+        let mut expected = Vec::new();
+        let mut values = Vec::new();
+        for error in context.iter().flatten() {
+            match error.kind() {
+                Kind::Type { kind } => expected.extend(types(kind)),
+                Kind::Enum { options } => values.extend(options.as_array().into_iter().flatten()),
+                Kind::Constant { expected_value } => values.push(expected_value),
+                _ => {}
+            }
+        }
+        let same_type = |value: &&Value| type_of(value) == type_of(self.value);
+        if values.iter().any(same_type) {
+            return self.not_among(&values);
+        }
+        expected.sort_by_key(|expected| type_in_words(*expected));
+        expected.dedup();
+        if expected.is_empty() && values.iter().any(|value| value.is_string()) {
+            expected.push(JsonType::String);
+        }
+        self.mistyped(&expected)
+    }
+
+    fn unlike(&self, pattern: &str) -> Fault {
+        let (what, rule) = pattern_in_words(pattern);
+        Fault::new(
+            self.place.clone(),
+            format!("{} is {}, which is not {what}", self.name(), quoted_value(self.value)),
+            format!("not {what}"),
+        )
+        .with_help(rule)
+    }
+
+    fn bounded(&self, bound: &str) -> Fault {
+        self.fault(
+            format!("{} is {}, and must be {bound}", self.name(), self.value),
+            &format!("must be {bound}"),
+        )
+    }
+
+    fn sized(&self, bound: &str) -> Fault {
+        self.fault(format!("{} must have {bound}", self.name()), &format!("must have {bound}"))
+    }
+
+    fn example(&self) -> Option<String> {
+        let example = example_in(self.schema)?;
+        Some(match self.place.steps.last() {
+            Some(Step::Key(key)) => format!("{key} = {example}"),
+            _ => example,
+        })
+    }
+
+    /// The header of the table that should be here; `None` inside arrays.
+    fn header(&self) -> Option<String> {
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let keys = self.place.steps.iter().map(|step| match step {
+            Step::Key(key) if !key.is_empty() && key.chars().all(is_bare) => Some(key.clone()),
+            Step::Key(key) => Some(toml_of(&Value::from(key.as_str()))),
+            Step::Index(_) => None,
+        });
+        Some(format!("[{}]", keys.collect::<Option<Vec<String>>>()?.join(".")))
+    }
+
+    /// What the value here is called: its key, or an entry of its array.
+    fn name(&self) -> String {
+        let key = self.place.steps.iter().rev().find_map(|step| match step {
+            Step::Key(key) => Some(key.as_str()),
+            Step::Index(_) => None,
+        });
+        match (self.place.steps.last(), key) {
+            (Some(Step::Index(_)), Some(key)) => format!("an entry of {}", quoted(key)),
+            (_, Some(key)) => quoted(key),
+            (_, None) => "the manifest".to_owned(),
+        }
+    }
+}
+
+fn types(kind: &TypeKind) -> Vec<JsonType> {
+    match kind {
+        TypeKind::Single(one) => vec![*one],
+        TypeKind::Multiple(several) => several.iter().collect(),
+    }
+}
+
+fn type_in_words(expected: JsonType) -> &'static str {
+    match expected {
+        JsonType::Null => "nothing",
+        JsonType::Boolean => "a boolean",
+        JsonType::Integer => "an integer",
+        JsonType::Number => "a number",
+        JsonType::String => "a string",
+        JsonType::Array => "an array",
+        JsonType::Object => "a table",
+    }
+}
+
+/// What a pattern stands for, and its rule as help.
+fn pattern_in_words(pattern: &str) -> (&'static str, String) {
+    match pattern {
+        NAME_PATTERN => (
+            "a name",
+            "a name has letters, digits, `.`, `_` and `-`, begins with a letter or digit, and is at most 63 long".into(),
+        ),
+        ENV_PATTERN => (
+            "the name of a variable",
+            "it has capital letters, digits and `_`, and does not begin with a digit: `DATABASE_URL`".into(),
+        ),
+        other => ("allowed", format!("it has to match the regular expression `{other}`")),
+    }
+}
+
+fn example_in(schema: &Value) -> Option<String> {
+    schema["examples"].get(0).map(toml_of)
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn quoted_value(value: &Value) -> String {
+    quoted(&plain(value))
+}
+
+/// What has to leave the manifest before it can be read.
+enum Wrong {
+    /// These keys of the table there.
+    Keys(Vec<Step>, Vec<String>),
+    /// The entry of the array there. It becomes `null`: without it, those after it would not be at their places.
+    Entry(Vec<Step>),
+}
+
+impl Wrong {
+    fn new(at: &Spot<'_>, kind: &Kind) -> Self {
+        let mut steps = at.place.steps.clone();
+        if let Kind::AdditionalProperties { unexpected } = kind {
+            return Self::Keys(steps, unexpected.clone());
+        }
+        // What cannot do without the wrong value goes with it: a provider without command, a resource without kind.
+        if steps.first() == Some(&Step::Key("provider".to_owned())) {
+            steps.truncate(2);
+        }
+        if let [.., Step::Index(_), Step::Key(key)] = steps.as_slice()
+            && key == "kind"
+        {
+            steps.pop();
+        }
+        // An entry within an entry, such as an argument of a command: the outer one goes.
+        while let [.., Step::Index(_), Step::Index(_)] = steps.as_slice() {
+            steps.pop();
+        }
+        match steps.pop() {
+            Some(Step::Key(key)) => Self::Keys(steps, vec![key]),
+            Some(index) => {
+                steps.push(index);
+                Self::Entry(steps)
+            }
+            None => Self::Keys(steps, Vec::new()),
+        }
+    }
+
+    fn take_out(&self, manifest: &mut Value) {
+        let (Self::Keys(steps, _) | Self::Entry(steps)) = self;
+        let found = steps.iter().try_fold(manifest, |value, step| match step {
+            Step::Key(key) => value.get_mut(key),
+            Step::Index(index) => value.get_mut(index),
+        });
+        match (self, found) {
+            (Self::Keys(_, keys), Some(Value::Object(table))) => {
+                for key in keys {
+                    table.remove(key);
+                }
+            }
+            (Self::Entry(_), Some(entry)) => *entry = Value::Null,
+            _ => {}
+        }
+    }
+}

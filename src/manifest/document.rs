@@ -1,0 +1,249 @@
+//! The manifest as it is written: the types that its JSON schema is derived from.
+//!
+//! The doc comments on the fields are what an editor shows.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use serde_json::{Map, Value};
+
+use super::{CommandLine, From};
+use crate::name::NAME_PATTERN;
+
+/// The pattern of a variable's name in `env`.
+pub(super) const ENV_PATTERN: &str = "^[A-Z_][A-Z0-9_]*$";
+
+/// How many replicas one table may ask for: a thousand times the swarms seen, and still a second's planning.
+pub(super) const COUNT_MAX: u32 = 10_000;
+
+/// A swarm of sessions, each with the git worktree and the ports it works with.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(title = "a seedbed manifest")]
+pub(super) struct Document {
+    /// The version of the manifest format: `1`.
+    #[schemars(extend("const" = 1, "examples" = [1]))]
+    #[expect(dead_code, reason = "checked before anything else is read, and by the schema")]
+    pub(super) version: u32,
+    /// The name of the swarm. It begins the id of every session (`SWARM/PATH`) and has to be the swarm's alone on
+    /// this host. Letters, digits, `.`, `_` and `-`, at most 63.
+    #[schemars(with = "Name", extend("examples" = ["checkout"]))]
+    pub(super) swarm: String,
+    /// The repository that the swarm works on.
+    #[serde(default)]
+    pub(super) workspace: Workspace,
+    /// Options of a kind for every session that asks for it, e.g. `[defaults.git-worktree]`. What an entry of
+    /// `resources` says itself comes first.
+    #[serde(default)]
+    pub(super) defaults: BTreeMap<String, Map<String, Value>>,
+    /// External kinds: `[provider.NAME]` names the program that plans and makes resources of kind NAME.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Name, Provider>")]
+    pub(super) provider: BTreeMap<String, Provider>,
+    /// The sessions at the top of the tree: `[session.NAME]`. Their children are `[session.NAME.child.NAME]`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Name, SessionTable>")]
+    pub(super) session: BTreeMap<String, SessionTable>,
+}
+
+/// The repository that the swarm works on.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(title = "`workspace`")]
+pub(super) struct Workspace {
+    /// The repository's directory, relative to the manifest's. Default: `"."`, where the manifest is.
+    #[schemars(extend("examples" = [".", ".."]))]
+    pub(super) root: Option<String>,
+}
+
+/// An external kind of resource.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(title = "a provider")]
+pub(super) struct Provider {
+    /// The program and its arguments, run without a shell. It reads one JSON object from stdin and writes one to
+    /// stdout.
+    #[schemars(length(min = 1), extend("examples" = [["./tools/database-provider"]]))]
+    pub(super) command: Vec<String>,
+}
+
+/// One session, or with `count` as many alike.
+///
+/// Of its arrays, an entry is `None` where a wrong one was taken out, so that the others can still be looked at.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(
+    title = "a session",
+    rename = "session",
+    description = "One session, or with `count` as many alike."
+)]
+pub(super) struct SessionTable {
+    /// How many sessions to make of this table, 1 to 10000; they are named NAME-0, NAME-1 and so on. Each gets the
+    /// table's children. Default: one session, named NAME.
+    #[schemars(range(min = 1, max = COUNT_MAX), extend("examples" = [4]))]
+    pub(super) count: Option<u32>,
+    /// What the session needs: the name of a kind, or a table with `kind` and its options. Default: nothing at the
+    /// top; in a child, a share of everything its parent has. `[]` asks for nothing.
+    #[schemars(extend("examples" = [["git-worktree", "port-range"]]))]
+    #[schemars(with = "Option<Vec<Resource>>")]
+    pub(super) resources: Option<Vec<Option<Resource>>>,
+    /// Environment variables. Values are templates: `"http://localhost:{{ port.http }}"`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<EnvName, EnvValue>")]
+    pub(super) env: BTreeMap<String, String>,
+    /// Paragraphs for the agent's prompt, each a template.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["You review what the coders write."]]))]
+    #[schemars(with = "Vec<String>")]
+    pub(super) prompt: Vec<Option<String>>,
+    /// Anything else that the discovery file should say. Strings are templates.
+    #[serde(default)]
+    pub(super) metadata: Map<String, Value>,
+    /// Commands run in the session once its resources are there. Default: none.
+    #[serde(default)]
+    #[schemars(extend("examples" = [[["npm", "ci"]]]))]
+    #[schemars(with = "Vec<Command>")]
+    pub(super) setup: Vec<Option<Command>>,
+    /// Commands run in the session before its resources are released. Default: none.
+    #[serde(default)]
+    #[schemars(extend("examples" = [[["docker", "compose", "down"]]]))]
+    #[schemars(with = "Vec<Command>")]
+    pub(super) teardown: Vec<Option<Command>>,
+    /// Sessions below this one: `[session.NAME.child.NAME]`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Name, SessionTable>")]
+    pub(super) child: BTreeMap<String, SessionTable>,
+}
+
+/// One entry of `resources`: a kind's name, or a table `{ kind, from, ..options }`.
+#[derive(Debug)]
+pub(super) struct Resource {
+    pub(super) kind: String,
+    /// `None` where the entry does not say: the default depends on where the session stands.
+    pub(super) from: Option<From>,
+    pub(super) options: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for Resource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut options = match Value::deserialize(deserializer)? {
+            Value::String(kind) => return Ok(Self { kind, from: None, options: Map::new() }),
+            Value::Object(options) => options,
+            _ => return Err(D::Error::custom("a resource is a string or a table")),
+        };
+        let Some(Value::String(kind)) = options.remove("kind") else {
+            return Err(D::Error::custom("a resource needs a `kind`"));
+        };
+        let from = match options.remove("from") {
+            None => None,
+            Some(Value::String(from)) if from == "parent" => Some(From::Parent),
+            Some(Value::String(from)) if from == "pool" => Some(From::Pool),
+            Some(_) => return Err(D::Error::custom("`from` is \"parent\" or \"pool\"")),
+        };
+        Ok(Self { kind, from, options })
+    }
+}
+
+impl JsonSchema for Resource {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "resource".into()
+    }
+
+    /// A stand-in: what an entry may be depends on the kinds, see `schema::resource`.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
+
+/// One entry of `setup` or `teardown`.
+#[derive(Debug)]
+pub(super) struct Command(pub(super) CommandLine);
+
+impl<'de> Deserialize<'de> for Command {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(line) => Ok(Self(CommandLine::Shell(line))),
+            Value::Array(arguments) => {
+                let argument = |value| match value {
+                    Value::String(text) => Ok(text),
+                    _ => Err(D::Error::custom("an argument is a string")),
+                };
+                let arguments = arguments.into_iter().map(argument).collect::<Result<_, _>>()?;
+                Ok(Self(CommandLine::Arguments(arguments)))
+            }
+            _ => Err(D::Error::custom("a command is a string or an array of strings")),
+        }
+    }
+}
+
+impl JsonSchema for Command {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "command".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "a command",
+            "description": "An array of arguments is run without a shell; a string is run by `sh -c`. Strings are \
+                            templates.",
+            "examples": [["npm", "ci"]],
+            "anyOf": [
+                { "type": "array", "minItems": 1, "items": { "type": "string", "examples": ["ci"] } },
+                { "type": "string", "minLength": 1 },
+            ],
+        })
+    }
+}
+
+/// The schema of a name; the manifest's names are plain strings.
+struct Name;
+
+impl JsonSchema for Name {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "name".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": NAME_PATTERN })
+    }
+}
+
+/// The schema of a variable's name.
+struct EnvName;
+
+impl JsonSchema for EnvName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "env-name".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": ENV_PATTERN })
+    }
+}
+
+/// The schema of a variable's value.
+struct EnvValue;
+
+impl JsonSchema for EnvValue {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "env-value".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "examples": ["http://localhost:{{ port.http }}"] })
+    }
+}

@@ -1,0 +1,325 @@
+//! What a schema cannot say of a manifest: names that meet, kinds that nobody has, strings that nothing can hold.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+use super::document::{Document, Resource, SessionTable};
+use super::fault::{Fault, Place};
+use super::way::Way;
+use super::words::{escaped, listed, nearest, quoted};
+use super::{CommandLine, From};
+use crate::name::NAME_MAX;
+
+/// How many sessions one manifest may hold: what still plans in seconds and fits in memory.
+const SESSIONS_MAX: u64 = 1_000_000;
+
+/// Variables that a session's environment cannot set, and why.
+const DENIED: [(&str, &str); 8] = [
+    ("PATH", "it decides which programs run"),
+    ("LD_*", "it makes the linker load code into every program"),
+    ("DYLD_*", "it makes the linker load code into every program"),
+    ("BASH_ENV", "it makes every shell run a file first"),
+    ("ENV", "it makes every shell run a file first"),
+    ("IFS", "it changes how shells read every command"),
+    ("GIT_*", "it points git to other repositories"),
+    ("AGENT_*", "seedbed sets it itself"),
+];
+
+/// Checks everything about `document` that can be known without looking at the host.
+///
+/// `known` are the kinds there are. Where `whole` is false, parts of the document were taken out as wrong, and nothing
+/// is concluded from what a session does not say.
+pub(super) fn check(document: &Document, known: &BTreeSet<&str>, whole: bool, faults: &mut Vec<Fault>) {
+    let mut meaning = Meaning { known, whole, faults };
+    if let Some(root) = &document.workspace.root {
+        meaning.workspace(root, &Way::ROOT.key("workspace").key("root"));
+    }
+    let defaults = Way::ROOT.key("defaults");
+    for (kind, options) in &document.defaults {
+        let at = defaults.key(kind);
+        meaning.kind(kind, || at.place().the_key());
+        meaning.options(options, &at);
+    }
+    let providers = Way::ROOT.key("provider");
+    for (kind, provider) in &document.provider {
+        meaning.arguments(&provider.command, &providers.key(kind).key("command"));
+    }
+    let sessions = Way::ROOT.key("session");
+    meaning.siblings(&document.session, &sessions);
+    for (name, table) in &document.session {
+        meaning.session(table, &sessions.key(name), None);
+    }
+    meaning.total(&document.session, &sessions);
+}
+
+struct Meaning<'a> {
+    known: &'a BTreeSet<&'a str>,
+    whole: bool,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Meaning<'_> {
+    fn fault(&mut self, place: Place, message: String, label: impl Into<String>, help: impl Into<String>) {
+        self.faults.push(Fault::new(place, message, label).with_help(help));
+    }
+
+    fn workspace(&mut self, root: &str, at: &Way<'_>) {
+        let wrong = if root.is_empty() {
+            "is empty"
+        } else if root.starts_with('/') {
+            "is absolute"
+        } else if root.starts_with('~') {
+            "begins with `~`"
+        } else {
+            return self.plain(root, at, || quoted("root"));
+        };
+        let message = format!("the workspace root {wrong}");
+        let help = "write the way from this file's directory to the repository: `root = \".\"`";
+        self.fault(at.place(), message, "not a relative path", help);
+    }
+
+    /// One table of sessions: no two of its names may meet, replicas counted out.
+    fn siblings(&mut self, tables: &BTreeMap<String, SessionTable>, at: &Way<'_>) {
+        let mut folded: HashMap<String, (&str, Option<u32>)> = HashMap::with_capacity(tables.len());
+        for (name, table) in tables {
+            let longest = table.count.map_or(0, |count| 1 + (count.max(1) - 1).to_string().len());
+            if name.len() + longest > NAME_MAX {
+                let message = format!("the names of {}'s replicas are longer than {NAME_MAX}", quoted(name));
+                let help = format!("a name may be {NAME_MAX} long, `-` and the replica's number included");
+                self.fault(at.key(name).place().the_key(), message, "too long with a number behind it", help);
+            }
+            if let Some((other, _)) = folded.insert(name.to_ascii_lowercase(), (name, table.count)) {
+                let message = format!("{} and {} differ only in case", quoted(other), quoted(name));
+                let help = "names become files, and not every filesystem tells case apart";
+                self.fault(at.key(name).place().the_key(), message, "taken already, but for its case", help);
+            }
+        }
+        for (name, table) in tables {
+            let Some((base, number)) = name.rsplit_once('-') else { continue };
+            let Some(number) = number.parse::<u32>().ok().filter(|parsed| parsed.to_string() == number)
+            else {
+                continue;
+            };
+            let counted = folded.get(&base.to_ascii_lowercase()).copied();
+            if let (None, Some((counted, Some(count)))) = (table.count, counted)
+                && number < count
+            {
+                let message =
+                    format!("{} is also the name of a replica of {}", quoted(name), quoted(counted));
+                let help = format!("`count = {count}` names `{counted}-0` to `{counted}-{}`", count - 1);
+                self.fault(at.key(name).place().the_key(), message, "taken by a replica", help);
+            }
+        }
+    }
+
+    /// A session and all below it. `parent` holds the kinds that the parent has; `None` at the top.
+    fn session(&mut self, table: &SessionTable, at: &Way<'_>, parent: Option<&BTreeSet<&str>>) {
+        let mut own = BTreeSet::new();
+        let requests = table.resources.as_deref().unwrap_or_default();
+        let entries = at.key("resources");
+        for (index, request) in present(requests) {
+            let at = entries.index(index);
+            self.request(request, &at, parent);
+            if !own.insert(request.kind.as_str()) {
+                let message = format!("{} is asked for twice", quoted(&request.kind));
+                let help = "a session has one resource of a kind; put its options into one entry";
+                self.fault(at.place(), message, "the second one", help);
+            }
+        }
+        self.env(&table.env, &at.key("env"));
+        for (index, section) in present(&table.prompt) {
+            self.without_nul(section, &at.key("prompt").index(index), || "a section of `prompt`".to_owned());
+        }
+        self.metadata(&table.metadata, &at.key("metadata"));
+        let commands = [("setup", &table.setup), ("teardown", &table.teardown)];
+        for (key, commands) in commands {
+            let commands_at = at.key(key);
+            for (index, command) in present(commands) {
+                let at = commands_at.index(index);
+                match &command.0 {
+                    CommandLine::Shell(line) => self.without_nul(line, &at, || "a command".to_owned()),
+                    CommandLine::Arguments(arguments) => self.arguments(arguments, &at),
+                }
+            }
+        }
+        let has = match (&table.resources, parent) {
+            (None, Some(inherited)) => inherited,
+            _ => &own,
+        };
+        let children = at.key("child");
+        self.siblings(&table.child, &children);
+        for (name, child) in &table.child {
+            self.session(child, &children.key(name), Some(has));
+        }
+    }
+
+    fn request(&mut self, request: &Resource, at: &Way<'_>, parent: Option<&BTreeSet<&str>>) {
+        let kind = request.kind.as_str();
+        // Of an entry that is a string, the `kind` is the entry: the way to it ends there.
+        let known = self.kind(kind, || at.key("kind").place());
+        self.options(&request.options, at);
+        match (parent, request.from) {
+            (None, Some(From::Parent)) => self.fault(
+                at.key("from").place(),
+                "a session at the top has no parent to take a share from".to_owned(),
+                "no parent here",
+                "leave `from` out: at the top everything is taken from the pool",
+            ),
+            (Some(parent), None | Some(From::Parent)) if known && self.whole && !parent.contains(kind) => {
+                self.fault(
+                    at.key(if request.from.is_some() { "from" } else { "kind" }).place(),
+                    format!("this session's parent has no {} to share", quoted(kind)),
+                    "a share of what the parent does not have",
+                    format!(
+                        "give the parent one, or take a fresh one: `{{ kind = \"{kind}\", from = \"pool\" }}`"
+                    ),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells whether there is such a kind.
+    fn kind(&mut self, kind: &str, place: impl FnOnce() -> Place) -> bool {
+        if self.known.contains(kind) {
+            return true;
+        }
+        let label = match nearest(kind, self.known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "not a kind of resource".to_owned(),
+        };
+        let help = format!(
+            "there are {}; `[provider.NAME]` declares an external kind",
+            listed(self.known.iter().copied(), "and")
+        );
+        self.fault(place(), format!("unknown kind {}", quoted(kind)), label, help);
+        false
+    }
+
+    fn options(&mut self, options: &Map<String, Value>, at: &Way<'_>) {
+        for (key, value) in options {
+            self.option(value, &at.key(key), key);
+        }
+    }
+
+    fn option(&mut self, value: &Value, at: &Way<'_>, key: &str) {
+        match value {
+            Value::String(text) => self.plain(text, at, || quoted(key)),
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.option(item, &at.index(index), key);
+                }
+            }
+            Value::Object(entries) => self.options(entries, at),
+            _ => {}
+        }
+    }
+
+    fn env(&mut self, env: &BTreeMap<String, String>, at: &Way<'_>) {
+        for (name, value) in env {
+            self.without_nul(value, &at.key(name), || quoted(name));
+            let denied = DENIED.iter().find(|(denied, _)| match denied.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == denied,
+            });
+            if let Some((denied, reason)) = denied {
+                let message = format!("{} cannot be set for a session", quoted(name));
+                let help = format!("`{denied}` is not a session's to set: {reason}");
+                self.fault(at.key(name).place().the_key(), message, "choose another name", help);
+            }
+        }
+    }
+
+    fn metadata(&mut self, entries: &Map<String, Value>, at: &Way<'_>) {
+        for (key, value) in entries {
+            self.metadatum(value, &at.key(key));
+        }
+    }
+
+    fn metadatum(&mut self, value: &Value, at: &Way<'_>) {
+        match value {
+            Value::String(text) => self.without_nul(text, at, || "a string of `metadata`".to_owned()),
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.metadatum(item, &at.index(index));
+                }
+            }
+            Value::Object(entries) => self.metadata(entries, at),
+            _ => {}
+        }
+    }
+
+    fn arguments(&mut self, arguments: &[String], at: &Way<'_>) {
+        if arguments.first().is_some_and(String::is_empty) {
+            let message = "a command's program is empty".to_owned();
+            self.fault(at.index(0).place(), message, "no program", "for example: `[\"npm\", \"ci\"]`");
+        }
+        for (index, argument) in arguments.iter().enumerate() {
+            self.without_nul(argument, &at.index(index), || "an argument".to_owned());
+        }
+    }
+
+    /// Text that is handed to other programs line by line: refs, paths, names.
+    fn plain(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
+        if let Some((control, c)) = control(text) {
+            let message = format!("{} holds the control character {}", what(), quoted(&c.to_string()));
+            self.fault(at.place().within(control), message, "a control character", "take it out");
+        } else if text.trim() != text {
+            let kept = text.trim_start();
+            let lead = text.len() - kept.len();
+            let blank = if lead > 0 { 0..lead } else { kept.trim_end().len()..text.len() };
+            let message = format!("{} begins or ends with a blank", what());
+            let help = format!("write `\"{}\"`", escaped(text.trim()));
+            self.fault(at.place().within(blank), message, "a blank", help);
+        }
+    }
+
+    /// Text of any form; only NUL has no place in an environment, an argument or a prompt.
+    fn without_nul(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
+        if let Some(position) = text.find('\0') {
+            let place = at.place().within(position..position + 1);
+            let help = "no environment and no command line can hold it; take it out";
+            self.fault(place, format!("{} holds a NUL character", what()), "has a NUL in it", help);
+        }
+    }
+
+    fn total(&mut self, tables: &BTreeMap<String, SessionTable>, at: &Way<'_>) {
+        let mut total = 0;
+        if let Some(place) = passes_cap(tables, at, 1, &mut total) {
+            let message = format!("the manifest declares more than {SESSIONS_MAX} sessions");
+            let help = "a `count` multiplies with every `count` above it";
+            self.fault(place, message, "the limit is passed here", help);
+        }
+    }
+}
+
+/// The entries that are there, with their positions.
+fn present<T>(entries: &[Option<T>]) -> impl Iterator<Item = (usize, &T)> {
+    entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
+}
+
+/// The place of the first table, in canonical order, whose sessions make the total pass the cap. `times` is how often
+/// each table stands.
+fn passes_cap(
+    tables: &BTreeMap<String, SessionTable>,
+    at: &Way<'_>,
+    times: u64,
+    total: &mut u64,
+) -> Option<Place> {
+    tables.iter().find_map(|(name, table)| {
+        let times = times.saturating_mul(table.count.unwrap_or(1).into());
+        *total = total.saturating_add(times);
+        let at = at.key(name);
+        if *total > SESSIONS_MAX {
+            return Some(if table.count.is_some() { at.key("count").place() } else { at.place() });
+        }
+        passes_cap(&table.child, &at.key("child"), times, total)
+    })
+}
+
+fn control(text: &str) -> Option<(Range<usize>, char)> {
+    let (at, c) = text.char_indices().find(|(_, c)| c.is_control())?;
+    Some((at..at + c.len_utf8(), c))
+}

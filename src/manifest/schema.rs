@@ -1,0 +1,147 @@
+//! The JSON schema of manifests: the document types' own, with the options of every kind put in.
+
+use std::collections::BTreeMap;
+
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::document::Document;
+
+/// The kinds of resources there are, each with the JSON schema of its options: an object whose keys are kebab-case.
+pub type Kinds = BTreeMap<String, Schema>;
+
+/// The JSON schema (draft 2020-12) of manifests that may use `kinds`; what editors complete and check with.
+///
+/// A kind that is not in `kinds` is let through with whatever options it has: it may be external, which only the
+/// manifest itself says. [`parse`](super::parse) looks at that afterwards.
+pub fn schema(kinds: &Kinds) -> Value {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    let mut schema = settings.into_generator().into_root_schema_for::<Document>().to_value();
+    let mut definitions: Map<String, Value> = Map::new();
+    for (kind, options) in kinds {
+        let mut options = options.clone().to_value();
+        add_kind(&mut definitions, kind, &mut options);
+    }
+    definitions.insert("resource".to_owned(), resource(kinds));
+    if let Some(own) = schema["$defs"].as_object_mut() {
+        own.extend(definitions);
+    }
+    let reference = |kind: &String| (kind.clone(), json!({ "$ref": format!("#/$defs/{kind}") }));
+    schema["properties"]["defaults"]["properties"] = Value::Object(kinds.keys().map(reference).collect());
+    schema["properties"]["defaults"]["additionalProperties"] = json!({ "type": "object" });
+    tidy(&mut schema);
+    schema
+}
+
+/// Defines the options of `kind` (`KIND`), and the table of `resources` that asks for it (`KIND.request`).
+fn add_kind(definitions: &mut Map<String, Value>, kind: &str, options: &mut Value) {
+    if let Some(Value::Object(inner)) = options.as_object_mut().and_then(|options| options.remove("$defs")) {
+        for (name, mut definition) in inner {
+            prefix_references(&mut definition, kind);
+            definitions.insert(format!("{kind}.{name}"), definition);
+        }
+    }
+    prefix_references(options, kind);
+    if let Some(options) = options.as_object_mut() {
+        options.remove("$schema");
+        // Defaults and requests complete one another, so neither has to be whole.
+        options.remove("required");
+        options.insert("title".to_owned(), Value::String(format!("`{kind}`")));
+    }
+    definitions.insert(kind.to_owned(), options.clone());
+
+    let mut properties = request_properties(&json!({ "const": kind }));
+    if let Some(own) = options.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.extend(std::mem::take(own));
+    }
+    options["properties"] = Value::Object(properties);
+    options["required"] = json!(["kind"]);
+    definitions.insert(format!("{kind}.request"), options.clone());
+}
+
+fn request_properties(kind: &Value) -> Map<String, Value> {
+    let mut described = kind.clone();
+    described["description"] = json!("The kind of resource.");
+    let from = json!({
+        "description": "Where a child takes it from: `\"parent\"`, a share of what its parent has (the default in a \
+                        child), or `\"pool\"`, a fresh one (always, at the top).",
+        "enum": ["parent", "pool"],
+    });
+    [("kind".to_owned(), described), ("from".to_owned(), from)].into_iter().collect()
+}
+
+/// An entry of `resources`. The alternatives for known kinds come first: editors complete from them. The last one,
+/// for external kinds, is the most lenient, and what an entry without `kind` is held against.
+fn resource(kinds: &Kinds) -> Value {
+    let names: Vec<&String> = kinds.keys().collect();
+    let example = names.first().map_or("port-range", |name| name.as_str());
+    let mut alternatives = vec![json!({ "enum": names }), json!({ "type": "string" })];
+    alternatives.extend(kinds.keys().map(|kind| json!({ "$ref": format!("#/$defs/{kind}.request") })));
+    alternatives.push(json!({
+        "title": "a resource",
+        "type": "object",
+        "properties": request_properties(&json!({
+            "type": "string",
+            "not": { "enum": names },
+            "examples": [example],
+        })),
+        "required": ["kind"],
+    }));
+    json!({
+        "title": "a resource",
+        "description": "The name of a kind, or a table with `kind` and its options.",
+        "examples": [example, { "kind": example }],
+        "anyOf": alternatives,
+    })
+}
+
+/// Makes the references of a kind's own schema point to where its definitions are put.
+fn prefix_references(schema: &mut Value, kind: &str) {
+    match schema {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match value {
+                    Value::String(target) if key == "$ref" => {
+                        if let Some(name) = target.strip_prefix("#/$defs/") {
+                            *target = format!("#/$defs/{kind}.{name}");
+                        }
+                    }
+                    value => prefix_references(value, kind),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| prefix_references(item, kind)),
+        _ => {}
+    }
+}
+
+/// Takes out what schemars writes for Rust alone: `null` for every `Option`, which TOML has not, and formats of numbers
+/// such as `uint32`, which editors do not know.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(entries) => {
+            if entries.get("default").is_some_and(Value::is_null) {
+                entries.remove("default");
+            }
+            if entries.get("format").and_then(Value::as_str).is_some_and(|format| format.contains("int")) {
+                entries.remove("format");
+            }
+            for list in ["type", "enum", "anyOf"] {
+                let Some(Value::Array(items)) = entries.get_mut(list) else { continue };
+                items.retain(|item| !item.is_null() && item != "null" && item["type"] != "null");
+                if let (1, "type" | "anyOf") = (items.len(), list) {
+                    let only = items.remove(0);
+                    entries.remove(list);
+                    match only {
+                        Value::Object(only) => entries.extend(only),
+                        only => drop(entries.insert(list.to_owned(), only)),
+                    }
+                }
+            }
+            entries.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}

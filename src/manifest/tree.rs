@@ -1,0 +1,86 @@
+//! The tables of a document without faults, counted out into sessions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::document::{Resource, SessionTable};
+use super::fault::Place;
+use super::{Declaration, From, Request, Session};
+use crate::name::SessionPath;
+
+/// Every session, in canonical order: parents before their children, names bytewise, replicas by number.
+pub(super) fn sessions(tables: BTreeMap<String, SessionTable>) -> Vec<Session> {
+    let mut sessions = Vec::new();
+    for node in nodes(tables, &Place::default().key("session"), false) {
+        node.count_out(None, &mut sessions);
+    }
+    sessions
+}
+
+/// One table, made once however many replicas it has.
+struct Node {
+    name: String,
+    count: Option<u32>,
+    declaration: Arc<Declaration>,
+    children: Vec<Node>,
+}
+
+fn nodes(tables: BTreeMap<String, SessionTable>, at: &Place, in_child: bool) -> Vec<Node> {
+    let node = |(name, mut table): (String, SessionTable)| {
+        let place = at.key(&name);
+        let children = nodes(std::mem::take(&mut table.child), &place.key("child"), true);
+        Node {
+            name,
+            count: table.count,
+            children,
+            declaration: Arc::new(declaration(table, place, in_child)),
+        }
+    };
+    tables.into_iter().map(node).collect()
+}
+
+impl Node {
+    fn count_out(&self, parent: Option<usize>, sessions: &mut Vec<Session>) {
+        match self.count {
+            None => self.add(&self.name, None, parent, sessions),
+            Some(count) => {
+                for replica in 0..count {
+                    self.add(&format!("{}-{replica}", self.name), Some(replica), parent, sessions);
+                }
+            }
+        }
+    }
+
+    fn add(&self, name: &str, replica: Option<u32>, parent: Option<usize>, sessions: &mut Vec<Session>) {
+        let path = match parent {
+            None => SessionPath::top(name),
+            Some(parent) => sessions[parent].path.child(name),
+        };
+        let position = sessions.len();
+        sessions.push(Session { path, parent, replica, declaration: Arc::clone(&self.declaration) });
+        self.children.iter().for_each(|child| child.count_out(Some(position), sessions));
+    }
+}
+
+fn declaration(table: SessionTable, place: Place, in_child: bool) -> Declaration {
+    let entries = place.key("resources");
+    let from = if in_child { From::Parent } else { From::Pool };
+    let request = |(index, Resource { kind, from: said, options })| Request {
+        kind,
+        from: said.unwrap_or(from),
+        options,
+        place: entries.index(index),
+    };
+    let resources =
+        table.resources.map(|resources| resources.into_iter().flatten().enumerate().map(request).collect());
+    Declaration {
+        // At the top there is no one to take a share from.
+        resources: resources.or_else(|| (!in_child).then(Vec::new)),
+        env: table.env,
+        prompt: table.prompt.into_iter().flatten().collect(),
+        metadata: table.metadata,
+        setup: table.setup.into_iter().flatten().map(|command| command.0).collect(),
+        teardown: table.teardown.into_iter().flatten().map(|command| command.0).collect(),
+        place,
+    }
+}

@@ -1,0 +1,65 @@
+//! TOML to JSON, the form that schemas and document types read.
+
+use serde_json::{Map, Number, Value};
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::fault::{Fault, Place};
+use super::words::quoted;
+
+/// Turns a parsed document into JSON. What JSON has no form for becomes `null`, which TOML cannot say otherwise, and
+/// is a fault each.
+pub(super) fn from_toml(table: DeTable<'_>, faults: &mut Vec<Fault>) -> Value {
+    let mut converter = Converter { faults };
+    Value::Object(converter.table(table))
+}
+
+struct Converter<'f> {
+    faults: &'f mut Vec<Fault>,
+}
+
+impl Converter<'_> {
+    fn table(&mut self, table: DeTable<'_>) -> Map<String, Value> {
+        let entries = table.into_iter();
+        entries.map(|(key, value)| (key.into_inner().into_owned(), self.value(value))).collect()
+    }
+
+    fn value(&mut self, value: Spanned<DeValue<'_>>) -> Value {
+        let span = value.span();
+        let mut fault = |message: String, label: &str, help: &str| {
+            self.faults.push(Fault::new(Place::bytes(span.clone()), message, label).with_help(help));
+            Value::Null
+        };
+        match value.into_inner() {
+            DeValue::String(text) => Value::String(text.into_owned()),
+            DeValue::Boolean(boolean) => Value::Bool(boolean),
+            DeValue::Integer(integer) => match to_i64(&integer) {
+                Some(integer) => Value::Number(integer.into()),
+                None => fault(
+                    format!("{} is too large a number", quoted(integer.as_str())),
+                    "does not fit 64 bits",
+                    "where digits alone are meant, write it in quotes",
+                ),
+            },
+            DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {
+                Some(float) => Value::Number(float),
+                None => fault(
+                    format!("{} is not a finite number", quoted(float.as_str())),
+                    "no number here",
+                    "where the word is meant, write it in quotes",
+                ),
+            },
+            DeValue::Datetime(datetime) => fault(
+                "nothing in a manifest is a date or a time".to_owned(),
+                "a date or time",
+                &format!("write it in quotes: `\"{datetime}\"`"),
+            ),
+            DeValue::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
+            DeValue::Table(table) => Value::Object(self.table(table)),
+        }
+    }
+}
+
+fn to_i64(integer: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}

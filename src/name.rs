@@ -1,0 +1,200 @@
+//! The words that everything else is said in: session paths and ids, scoped names, port blocks, hashes. Pure.
+//!
+//! A [`PortBlock`] that is none cannot be built. A [`SessionPath`] is as good as what it is made from: the manifest has
+//! checked each name in it.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The longest name a session or swarm may have, in bytes (one DNS label, so that it can be part of host names).
+pub const NAME_MAX: usize = 63;
+
+/// The pattern of a session's or swarm's name, as it stands in the manifest's JSON schema.
+pub const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
+
+/// Tells whether `name` matches [`NAME_PATTERN`].
+pub fn is_name(name: &str) -> bool {
+    name.len() <= NAME_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Where a session stands in its swarm's tree: names joined by `/`, e.g. `lead/coder-0`.
+///
+/// Its order is that of the text; the canonical order, replicas by number, is that of `Manifest::sessions`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SessionPath(String);
+
+impl SessionPath {
+    /// The path of a session at the top of the tree. `name` has been checked to be a name.
+    pub fn top(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The path of a session on its own, which is its id: any text, so that [`SessionPath::id`] knows no swarm for it.
+    pub fn alone(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+
+    /// The path of this session's child `name`.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self(format!("{}/{name}", self.0))
+    }
+
+    /// The path as the user writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last part of the path.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
+    /// The id of this session in `swarm`: `SWARM/PATH`; for a session on its own, whose swarm is empty, the path.
+    pub fn id(&self, swarm: &str) -> String {
+        if swarm.is_empty() { self.0.clone() } else { format!("{swarm}/{}", self.0) }
+    }
+}
+
+impl fmt::Display for SessionPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How many hexadecimal digits of the id's hash end a scoped name; 16 where two ids share the first 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashDigits {
+    /// The seed's length, 32 bits.
+    Eight,
+    /// 64 bits, for ids of one plan whose first 32 bits meet.
+    Sixteen,
+}
+
+/// The file name of a session: its id made safe and cut at 32, then `-` and the head of its hash.
+///
+/// The seed's `buildScopedName`: every character outside `[A-Za-z0-9_-]` becomes `-`, runs of `-` are folded.
+pub fn scoped_name(id: &str, digits: HashDigits) -> String {
+    let mut base = String::with_capacity(32);
+    for c in id.chars() {
+        let c = if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+        if !(c == '-' && base.ends_with('-')) {
+            base.push(c);
+        }
+        if base.len() == 32 {
+            break;
+        }
+    }
+    if base.is_empty() {
+        base.push_str("session");
+    }
+    let digits = match digits {
+        HashDigits::Eight => 8,
+        HashDigits::Sixteen => 16,
+    };
+    format!("{base}-{}", &sha256_hex(id.as_bytes())[..digits])
+}
+
+/// The first 32 bits of the id's SHA-256, big-endian: the seed's `hashToUnsignedInt`, from which a port block is
+/// chosen.
+pub fn hash_u32(id: &str) -> u32 {
+    let hash: [u8; 32] = Sha256::digest(id.as_bytes()).into();
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
+}
+
+/// SHA-256 in lower-case hexadecimal, 64 digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(Sha256::digest(bytes).into())
+}
+
+/// Takes the SHA-256 of what is written into it, so that it need not be in memory at once.
+#[derive(Debug, Default)]
+pub(crate) struct Sha256Writer(Sha256);
+
+impl Sha256Writer {
+    /// The hash in lower-case hexadecimal, 64 digits.
+    pub(crate) fn finish(self) -> String {
+        hex(self.0.finalize().into())
+    }
+}
+
+impl std::io::Write for Sha256Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn hex(hash: [u8; 32]) -> String {
+    hash.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        use fmt::Write as _;
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// A run of ports, both ends included; never empty, never port 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortBlock {
+    start: u16,
+    end: u16,
+}
+
+impl PortBlock {
+    /// The block `start..=end`, or `None` where that is empty, holds port 0 or passes 65535.
+    pub fn new(start: u32, end: u32) -> Option<Self> {
+        let (start, end) = (u16::try_from(start).ok()?, u16::try_from(end).ok()?);
+        (start > 0 && start <= end).then_some(Self { start, end })
+    }
+
+    /// The block that holds `port` alone; `None` for port 0.
+    pub fn single(port: u16) -> Option<Self> {
+        Self::new(port.into(), port.into())
+    }
+
+    /// The first port.
+    pub fn start(self) -> u16 {
+        self.start
+    }
+
+    /// The last port, which belongs to the block.
+    pub fn end(self) -> u16 {
+        self.end
+    }
+
+    /// How many ports the block holds, 1 to 65535.
+    pub fn size(self) -> u32 {
+        u32::from(self.end - self.start) + 1
+    }
+
+    /// Tells whether the two blocks share a port.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+
+    /// Tells whether every port of `other` is in this block.
+    pub fn contains(self, other: Self) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+
+    /// Every port of the block, ascending.
+    pub fn ports(self) -> impl Iterator<Item = u16> {
+        self.start..=self.end
+    }
+}
+
+impl fmt::Display for PortBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.start, self.end)
+    }
+}

@@ -1,0 +1,247 @@
+//! What the host looks like, as one value: the only thing beside the manifest that planning sees.
+//!
+//! Looking changes nothing, and costs a handful of git processes however much is asked: three for the repository and a
+//! fourth where a ref is unknown, one a distinct ref, one or two a distinct commit. The same host gives the same value.
+
+mod commits;
+mod directories;
+mod near;
+mod ports;
+mod repository;
+#[cfg(test)]
+mod sandbox;
+mod trees;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::host::{Host, files, git, process};
+use crate::name::PortBlock;
+
+/// Answers `questions` about the host and the workspace, an absolute path.
+///
+/// What is wrong with the workspace's repository, its refs and its paths is a fact like any other and part of the
+/// [`Observation`], so that planning can report all of it at once. An error means that the host could not be looked
+/// at: then nothing is known.
+pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) -> Result<Observation, Error> {
+    files::Root::open(workspace).map_err(Error::Workspace)?;
+
+    let mut observation = Observation { workspace: workspace.to_owned(), ..Observation::default() };
+    let mut refs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for question in questions {
+        match question {
+            Question::Commit { base_ref } => {
+                refs.entry(base_ref).or_default();
+            }
+            Question::Tree { base_ref, path } => {
+                refs.entry(base_ref).or_default().insert(path);
+            }
+            Question::Directory { path } => {
+                observation.directories.insert(path.clone(), directories::look(workspace, path));
+            }
+            Question::Locks { directory } => {
+                let listed = directories::look(workspace, directory);
+                observation.taken.extend(ports::locks(workspace, directory, &listed));
+                observation.directories.insert(directory.clone(), listed);
+            }
+            Question::Ports => {
+                observation.taken.extend(ports::leases(host).map_err(Error::Registry)?);
+                observation.taken.extend(ports::served());
+                observation.ephemeral = ports::ephemeral();
+            }
+        }
+    }
+    observation.taken.sort();
+    observation.taken.dedup();
+    if !refs.is_empty() {
+        look_at_repository(host, workspace, &refs, &mut observation)?;
+    }
+    Ok(observation)
+}
+
+/// `refs` holds, for each ref, the paths of its tree that are asked about.
+fn look_at_repository(
+    host: &Host,
+    workspace: &Path,
+    refs: &BTreeMap<&str, BTreeSet<&str>>,
+    observation: &mut Observation,
+) -> Result<(), Error> {
+    let git = git::Git::around(host, workspace);
+    let repository = repository::find(&git, workspace)?;
+    if repository.is_ok() {
+        observation.commits = commits::resolve(&git, refs.keys().copied())?;
+        observation.trees = trees::look(&git, &observation.commits, refs)?;
+    }
+    observation.repository = Some(repository);
+    Ok(())
+}
+
+/// Why the host could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The workspace is not a directory that can be opened.
+    #[error("cannot use the workspace: {0}")]
+    Workspace(files::Error),
+    /// The host's port leases cannot be read.
+    #[error("cannot read the port registry: {0}")]
+    Registry(files::Error),
+    /// git gave no answer: it was interrupted, hangs, or fails in a repository that it said was sound.
+    #[error(transparent)]
+    Git(#[from] process::Error),
+    /// The repository's own files cannot be read.
+    #[error("cannot read the repository: {0}")]
+    Repository(files::Error),
+}
+
+/// One thing that planning needs to know of the host; providers derive them from the manifest's options alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// Which commit a ref names.
+    Commit {
+        /// The ref as the manifest writes it.
+        base_ref: String,
+    },
+    /// What a path is in the commit that a ref names; implies [`Question::Commit`].
+    Tree {
+        /// The ref as the manifest writes it.
+        base_ref: String,
+        /// Slash-separated, relative to the root of the tree, normalised, never empty.
+        path: String,
+    },
+    /// What lies at a path of the workspace and, where it is a directory, which names are in it.
+    Directory {
+        /// Relative to the workspace root, or absolute.
+        path: PathBuf,
+    },
+    /// Which ports the lock files in a directory of the workspace hold (the seed's `START-END.lock`).
+    Locks {
+        /// Relative to the workspace root, or absolute.
+        directory: PathBuf,
+    },
+    /// Which ports of this host are leased or listened on.
+    Ports,
+}
+
+/// Every outside fact that a plan depends on.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// The workspace root, absolute, without links.
+    pub workspace: PathBuf,
+    /// The ownership mark of the swarm that is planned, where it stands already: what it holds is not in its way.
+    pub owner: Option<String>,
+    /// The repository around the workspace; `None` where no question was about one.
+    pub repository: Option<Result<Repository, String>>,
+    /// For each ref asked about, its commit; empty where there is no repository.
+    pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
+    /// For each ref and path asked about, what is there; a ref that names no commit has none.
+    pub trees: BTreeMap<(String, String), TreeEntry>,
+    /// For each path asked about, lock directories too, what is there.
+    pub directories: BTreeMap<PathBuf, Directory>,
+    /// Ports that somebody has, in the order of their first port; the same block may stand here more than once, each
+    /// time by another holder.
+    pub taken: Vec<Taken>,
+    /// The ports that this host gives to outgoing connections; `None` where it does not say.
+    pub ephemeral: Option<PortBlock>,
+}
+
+/// The repository that the workspace lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// The top of the work tree, absolute; for a bare repository the workspace itself.
+    pub root: PathBuf,
+    /// The common git directory, absolute.
+    pub common_dir: PathBuf,
+    /// Whether it has no work tree of its own.
+    pub bare: bool,
+    /// `sha1` or `sha256`.
+    pub object_format: String,
+    /// Whether a worktree can be registered by one rename; else `git worktree add` has to do it, and the text says
+    /// why (reftable, an extension that is not known, an existing `config.worktree`).
+    pub registration: Result<(), String>,
+    /// Whether `extensions.worktreeConfig` is on.
+    pub worktree_config: bool,
+    /// Full names of the branches, without `refs/heads/`.
+    pub branches: BTreeSet<String>,
+    /// Names of the entries under `worktrees` in the common git directory.
+    pub worktrees: BTreeSet<String>,
+}
+
+/// A commit's object id, 40 or 64 hexadecimal digits.
+pub type Commit = String;
+
+/// A ref that names no commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownRef {
+    /// What git says of it, one line.
+    pub reason: String,
+    /// Branches, tags and remote branches of the repository with a similar name, nearest first, at most three.
+    pub near: Vec<String>,
+}
+
+/// What a path is in a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TreeEntry {
+    /// Nothing; with directories of the same commit that have a similar path, nearest first, at most three.
+    Missing {
+        /// The near misses.
+        near: Vec<String>,
+    },
+    /// A directory.
+    Directory,
+    /// A file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A submodule.
+    Submodule,
+}
+
+/// What lies at a path of the workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Directory {
+    /// Nothing: it, or a directory above it, does not exist.
+    Missing,
+    /// A directory, with the names in it.
+    Listed(BTreeSet<String>),
+    /// This component of the path, relative to the workspace or absolute as asked, is a symbolic link.
+    Link(PathBuf),
+    /// This component of the path is something else that is not a directory.
+    NotADirectory(PathBuf),
+    /// It could not be read.
+    Unreadable(String),
+}
+
+/// Ports that somebody has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taken {
+    /// Which.
+    pub block: PortBlock,
+    /// By whom.
+    pub by: Holder,
+}
+
+/// Who has a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// A session of some swarm of this host, by the host-wide registry.
+    Lease {
+        /// The session's id.
+        session: String,
+        /// The ownership mark of its swarm.
+        owner: String,
+    },
+    /// A lock file in the lock directory of the workspace.
+    LockFile {
+        /// Its name.
+        name: String,
+        /// The session that it says it is for, where it can be read.
+        session: Option<String>,
+        /// The ownership mark, where seedbed wrote it.
+        owner: Option<String>,
+    },
+    /// A process that listens, or for UDP is bound.
+    Socket {
+        /// `tcp` or `udp`.
+        protocol: &'static str,
+    },
+}

@@ -1,0 +1,122 @@
+use super::super::sandbox::{Sandbox, commit};
+use super::*;
+
+fn check(sandbox: &Sandbox, name: &str) -> Result<Commit, UnknownRef> {
+    sandbox.observe([commit(name)]).commits[name].clone()
+}
+
+#[test]
+fn refs_of_every_sort() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    let first = sandbox.git(&["rev-parse", "HEAD"]);
+    sandbox.git(&["tag", "-a", "-m", "t", "v1"]);
+    let second = sandbox.commit();
+    sandbox.git(&["branch", "feature/x"]);
+    for (name, expected) in [
+        ("v1", &first),
+        ("refs/tags/v1", &first),
+        ("HEAD~1", &first),
+        (&first[..12], &first),
+        (first.as_str(), &first),
+        ("HEAD", &second),
+        ("main", &second),
+        ("@", &second),
+        ("feature/x", &second),
+        ("refs/heads/main", &second),
+    ] {
+        assert_eq!(check(&sandbox, name).as_ref(), Ok(expected), "{name}");
+    }
+}
+
+#[test]
+fn hostile_names_name_nothing() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    let id = sandbox.git(&["rev-parse", "HEAD"]);
+    let range = format!("{id}..{id}");
+    let names = [
+        "",
+        "-",
+        "-f",
+        "-b",
+        "-x",
+        "--",
+        "--all",
+        "--lock",
+        "--orphan",
+        "--stdin",
+        "--git-dir",
+        "--end-of-options",
+        "--verify",
+        "HEAD\n",
+        "\nHEAD",
+        "HEAD\0",
+        "HEAD\u{1b}[2J",
+        "HEAD\u{9b}",
+        "main..main",
+        "main...main",
+        "^main",
+        "main --",
+        "main HEAD",
+        "HEAD:",
+        "HEAD:a",
+        "HEAD^{tree}",
+        "HEAD^@",
+        "HEAD^!",
+        ".",
+        "..",
+        "/",
+        "a",
+        "*",
+        "m*",
+        ":/",
+        ":a",
+        "@{-1}",
+        &range,
+        "0000000000000000000000000000000000000000",
+    ];
+    let observed = sandbox.observe(names.map(commit));
+    assert_eq!(observed.commits.len(), names.len());
+    for (name, result) in observed.commits {
+        assert!(result.is_err(), "{name:?}: {result:?}");
+    }
+}
+
+#[test]
+fn a_branch_that_looks_like_an_option_is_still_none() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    sandbox.git(&["update-ref", "refs/heads/-f", "HEAD"]);
+    assert!(check(&sandbox, "-f").is_err());
+    assert!(check(&sandbox, "refs/heads/-f").is_ok());
+}
+
+#[test]
+fn near_misses_come_from_branches_tags_and_remotes() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    sandbox.git(&["tag", "v1.0"]);
+    sandbox.git(&["update-ref", "refs/remotes/origin/feature", "HEAD"]);
+    let near = |name| check(&sandbox, name).unwrap_err().near;
+    assert_eq!(near("mian"), ["main"]);
+    assert_eq!(near("v1.1"), ["v1.0"]);
+    assert_eq!(near("feature"), ["origin/feature"]);
+    assert_eq!(near("something-else"), [""; 0]);
+    assert_eq!(check(&sandbox, "mian").unwrap_err().reason, "it names no commit");
+}
+
+#[test]
+fn a_repository_without_commits_says_so() {
+    let sandbox = Sandbox::repository(&[]);
+    for name in ["HEAD", "main", "-f"] {
+        let unknown = check(&sandbox, name).unwrap_err();
+        assert!(unknown.reason.contains("no commits yet"), "{}", unknown.reason);
+        assert_eq!(unknown.near, [""; 0]);
+    }
+    assert!(sandbox.observe([commit("HEAD")]).repository.unwrap().is_ok());
+}
+
+#[test]
+fn many_refs_are_each_answered() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    let observed = sandbox.observe(["main", "HEAD", "none", "nothing"].map(commit));
+    let known: Vec<bool> = observed.commits.values().map(Result::is_ok).collect();
+    assert_eq!(known, [true, true, false, false]);
+}

@@ -1,0 +1,232 @@
+//! Which ports somebody has: by the host's registry, by lock files of a workspace, by sockets.
+#![expect(clippy::disallowed_methods, reason = "reads /proc")]
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::directories;
+use super::{Directory, Holder, Taken};
+use crate::host::{Host, files};
+use crate::host::{leases, sockets};
+use crate::name::PortBlock;
+
+/// A lock file is some 200 bytes.
+const LOCK_LIMIT: usize = 64 * 1024;
+
+/// What the registry of this host has leased.
+pub(super) fn leases(host: &Host) -> Result<Vec<Taken>, files::Error> {
+    let leases = leases::all(host)?.into_iter();
+    Ok(leases
+        .filter_map(|lease| {
+            let block = PortBlock::new(lease.start_port.into(), lease.end_port.into())?;
+            Some(Taken { block, by: Holder::Lease { session: lease.session, owner: lease.owner } })
+        })
+        .collect())
+}
+
+/// What the lock files in a directory hold.
+///
+/// The name alone takes the ports, whatever stands under it: the seed could not create its lock there.
+pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> Vec<Taken> {
+    let Directory::Listed(names) = listed else { return Vec::new() };
+    let root = directories::open(workspace, directory).ok().flatten();
+    let text = |content: &Option<Value>, key| content.as_ref()?.get(key)?.as_str().map(str::to_owned);
+    names
+        .iter()
+        .filter_map(|name| {
+            let block = locked_block(name)?;
+            let bytes = root.as_ref().and_then(|root| root.read(Path::new(name), LOCK_LIMIT).ok().flatten());
+            let content = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+            let (session, owner) = (text(&content, "sessionId"), text(&content, "owner"));
+            Some(Taken { block, by: Holder::LockFile { name: name.clone(), session, owner } })
+        })
+        .collect()
+}
+
+/// What processes listen on (TCP) or are bound to (UDP).
+///
+/// Only what the kernel tells; where it tells nothing, binding the ports before they are granted has to do.
+pub(super) fn served() -> Vec<Taken> {
+    let served = sockets::all().into_iter().filter(|socket| socket.is_served());
+    served
+        .filter_map(|socket| {
+            let block = PortBlock::single(socket.port)?;
+            Some(Taken { block, by: Holder::Socket { protocol: socket.protocol } })
+        })
+        .collect()
+}
+
+/// The ports that the kernel gives to outgoing connections, where it says so.
+pub(super) fn ephemeral() -> Option<PortBlock> {
+    range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?)
+}
+
+fn range(text: &str) -> Option<PortBlock> {
+    let mut ends = text.split_whitespace().map(str::parse);
+    PortBlock::new(ends.next()?.ok()?, ends.next()?.ok()?)
+}
+
+/// The block that a lock file is called after, as the seed calls them: `START-END.lock`.
+fn locked_block(name: &str) -> Option<PortBlock> {
+    let (start, end) = name.strip_suffix(".lock")?.split_once('-')?;
+    let number = |digits: &str| {
+        // `parse` alone would take a sign.
+        if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+    };
+    PortBlock::new(number(start)?, number(end)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Question;
+    use crate::observe::sandbox::Sandbox;
+    use std::collections::BTreeSet;
+    use std::net::{TcpListener, UdpSocket};
+
+    fn lock(session: Option<&str>, owner: Option<&str>, name: &str) -> Taken {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let by = Holder::LockFile { name: name.to_owned(), session: own(session), owner: own(owner) };
+        Taken { block: locked_block(name).unwrap(), by }
+    }
+
+    #[test]
+    fn names_of_lock_files() {
+        for name in [
+            "1-2.lock.tmp",
+            "a-2.lock",
+            "+1-2.lock",
+            "1-+2.lock",
+            "2-1.lock",
+            "0-4.lock",
+            "1-70000.lock",
+            "-.lock",
+            "1.lock",
+            "1-2-3.lock",
+            "1-2.json",
+            " 1-2.lock",
+            "1-99999999999999999999.lock",
+        ] {
+            assert_eq!(locked_block(name), None, "{name}");
+        }
+        assert_eq!(locked_block("36000-36031.lock"), PortBlock::new(36000, 36031));
+        assert_eq!(locked_block("7-7.lock"), PortBlock::single(7));
+    }
+
+    #[test]
+    fn locks_of_every_sort_take_their_ports_by_name() {
+        let sandbox = Sandbox::new();
+        let directory = Path::new("locks");
+        let at = sandbox.workspace.join(directory);
+        std::fs::create_dir(&at).unwrap();
+        let seed =
+            r#"{"sessionId":"a/b","allocatedAt":"2026-01-01T00:00:00.000Z","startPort":10,"endPort":19}"#;
+        std::fs::write(at.join("10-19.lock"), seed).unwrap();
+        std::fs::write(at.join("20-29.lock"), r#"{"sessionId":"c","owner":"00ff","extra":[1]}"#).unwrap();
+        std::fs::write(at.join("30-39.lock"), "{").unwrap();
+        std::fs::write(at.join("40-49.lock"), "").unwrap();
+        std::fs::write(at.join("50-59.lock"), vec![b' '; 2 * LOCK_LIMIT]).unwrap();
+        std::fs::create_dir(at.join("60-69.lock")).unwrap();
+        std::fs::write(sandbox.workspace.join("secret"), r#"{"sessionId":"secret"}"#).unwrap();
+        std::os::unix::fs::symlink("../secret", at.join("70-79.lock")).unwrap();
+        sandbox.fifo("locks/80-89.lock");
+        std::fs::write(at.join("README"), "").unwrap();
+
+        let observed = sandbox.observe([Question::Locks { directory: directory.to_owned() }]);
+        let expected = [
+            lock(Some("a/b"), None, "10-19.lock"),
+            lock(Some("c"), Some("00ff"), "20-29.lock"),
+            lock(None, None, "30-39.lock"),
+            lock(None, None, "40-49.lock"),
+            lock(None, None, "50-59.lock"),
+            lock(None, None, "60-69.lock"),
+            lock(None, None, "70-79.lock"),
+            lock(None, None, "80-89.lock"),
+        ];
+        assert_eq!(observed.taken, expected);
+        assert!(observed.repository.is_none());
+    }
+
+    #[test]
+    fn a_lock_directory_that_is_a_link_is_not_looked_into() {
+        let sandbox = Sandbox::new();
+        let outside = sandbox.directory.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("10-19.lock"), "{}").unwrap();
+        std::os::unix::fs::symlink(&outside, sandbox.workspace.join("locks")).unwrap();
+        let observed = sandbox.observe([Question::Locks { directory: "locks".into() }]);
+        assert_eq!(observed.taken, []);
+        assert_eq!(observed.directories[Path::new("locks")], Directory::Link("locks".into()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn listening_sockets_are_seen_on_every_address() {
+        let sandbox = Sandbox::new();
+        for address in ["0.0.0.0:0", "127.0.0.1:0", "127.9.8.7:0", "[::]:0", "[::1]:0"] {
+            let (Ok(tcp), Ok(udp)) = (TcpListener::bind(address), UdpSocket::bind(address)) else {
+                assert!(address.starts_with('['), "{address}");
+                continue;
+            };
+            let taken = sandbox.observe([Question::Ports]).taken;
+            for (protocol, port) in
+                [("tcp", tcp.local_addr().unwrap().port()), ("udp", udp.local_addr().unwrap().port())]
+            {
+                let expected =
+                    Taken { block: PortBlock::single(port).unwrap(), by: Holder::Socket { protocol } };
+                assert_eq!(taken.iter().filter(|one| **one == expected).count(), 1, "{address} {protocol}");
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_port_that_is_served_twice_is_taken_once() {
+        let sandbox = Sandbox::new();
+        let port = leases::tests::free_ports(1);
+        let Ok(_v6) = TcpListener::bind(("::1", port)) else { return };
+        let _v4 = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let expected =
+            Taken { block: PortBlock::single(port).unwrap(), by: Holder::Socket { protocol: "tcp" } };
+        let taken = sandbox.observe([Question::Ports]).taken;
+        assert_eq!(taken.iter().filter(|one| **one == expected).count(), 1);
+    }
+
+    #[test]
+    fn leases_are_seen_and_everything_is_in_order() {
+        let sandbox = Sandbox::new();
+        let port = leases::tests::free_ports(4);
+        let lease = leases::Lease {
+            schema_version: leases::SCHEMA_VERSION,
+            session: "s/a".to_owned(),
+            owner: "00ff".to_owned(),
+            workspace: "/workspace".into(),
+            start_port: port,
+            end_port: port + 3,
+        };
+        leases::grant(&sandbox.host, &lease, &[]).unwrap();
+        let taken = sandbox.observe([Question::Ports]).taken;
+        let block = PortBlock::new(lease.start_port.into(), lease.end_port.into()).unwrap();
+        assert!(
+            taken
+                .contains(&Taken { block, by: Holder::Lease { session: lease.session, owner: lease.owner } })
+        );
+        let sorted: BTreeSet<&Taken> = taken.iter().collect();
+        assert!(taken.iter().eq(sorted));
+    }
+
+    #[test]
+    fn looking_at_ports_creates_nothing() {
+        let sandbox = Sandbox::new();
+        sandbox.observe([Question::Ports, Question::Locks { directory: "locks".into() }]);
+        assert!(!sandbox.host.state.exists());
+    }
+
+    #[test]
+    fn the_ephemeral_range() {
+        assert_eq!(range("32768\t60999\n"), PortBlock::new(32768, 60999));
+        assert_eq!(range(""), None);
+        assert_eq!(range("a b"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! The repository around a workspace.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Repository};
+use crate::host::files::Root;
+use crate::host::git::Git;
+use crate::host::git::config::{self, Settings};
+use crate::host::process;
+use crate::host::text::printable;
+
+/// Extensions of the repository format that change nothing in what a worktree is registered by. Any other may;
+/// `relativeWorktrees`, for one, means that the paths in `gitdir` and `.git` are to be relative.
+const HARMLESS: [&str; 6] =
+    ["objectformat", "worktreeconfig", "noop", "noop-v1", "preciousobjects", "partialclone"];
+
+/// The repository that `workspace` lies in, or in one line why there is none to work with.
+pub(super) fn find(git: &Git<'_>, workspace: &Path) -> Result<Result<Repository, String>, Error> {
+    let place = match locate(git, workspace)? {
+        Ok(place) => place,
+        Err(reason) => return Ok(Err(printable(&reason))),
+    };
+    let settings = settings(git)?;
+    let common = Root::open(&place.common_dir).map_err(Error::Repository)?;
+    let names = common.names().map_err(Error::Repository)?;
+    let worktrees = match common.directory(Path::new("worktrees")).map_err(Error::Repository)? {
+        Some(worktrees) => worktrees.names().map_err(Error::Repository)?,
+        None => BTreeSet::new(),
+    };
+    Ok(Ok(Repository {
+        registration: registration(&settings, names.contains(OsStr::new("config.worktree"))),
+        bare: place.bare || config::is_on(&settings, "core.bare"),
+        worktree_config: config::is_on(&settings, "extensions.worktreeconfig"),
+        branches: branches(git)?,
+        worktrees: worktrees.iter().map(|name| name.to_string_lossy().into_owned()).collect(),
+        root: place.root,
+        common_dir: place.common_dir,
+        object_format: place.object_format,
+    }))
+}
+
+/// Where git finds the repository.
+struct Place {
+    root: PathBuf,
+    common_dir: PathBuf,
+    bare: bool,
+    object_format: String,
+}
+
+fn locate(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error> {
+    // The top level comes last: where there is none, git prints the rest and then fails.
+    let output = git.output([
+        "rev-parse",
+        "--is-bare-repository",
+        "--show-object-format",
+        "--path-format=absolute",
+        "--git-common-dir",
+        "--show-toplevel",
+    ]);
+    let output = match output {
+        Err(process::Error::Start { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(Err("git is not installed, or not in PATH: install git 2.36 or later".to_owned()));
+        }
+        other => other?,
+    };
+    let text = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);
+    let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+    let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
+    Ok(match lines[..] {
+        [bare, format, common_dir, root] if output.status.success() => Ok(Place {
+            root: path(root),
+            common_dir: path(common_dir),
+            bare: bare == b"true",
+            object_format: String::from_utf8_lossy(format).into_owned(),
+        }),
+        [b"true", format, common_dir] => Ok(Place {
+            root: workspace.to_owned(),
+            common_dir: path(common_dir),
+            bare: true,
+            object_format: String::from_utf8_lossy(format).into_owned(),
+        }),
+        [b"false", _, _] => {
+            Err(format!("{} lies inside a git directory, not in a work tree", workspace.display()))
+        }
+        _ if output.status.success() => {
+            Err(format!("the path of the repository around {} holds a line break", workspace.display()))
+        }
+        _ => Err(refusal(workspace, &String::from_utf8_lossy(&output.stderr))),
+    })
+}
+
+/// What git says when it finds no repository, in seedbed's words where they are known.
+fn refusal(workspace: &Path, stderr: &str) -> String {
+    let workspace = workspace.display();
+    if stderr.contains("dubious ownership") {
+        let remedy = stderr.lines().map(str::trim).find(|line| line.starts_with("git config"));
+        let remedy = remedy.unwrap_or("git config --global --add safe.directory DIRECTORY");
+        format!("the repository around {workspace} belongs to another user; if you trust it, run `{remedy}`")
+    } else if stderr.contains("not a git repository") {
+        format!(
+            "{workspace} is not in a git repository: run `git init` there, or name one as the workspace's root"
+        )
+    } else {
+        let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let said = lines.join(" ");
+        format!(
+            "git cannot use the repository around {workspace}: {}",
+            said.strip_prefix("fatal: ").unwrap_or(&said)
+        )
+    }
+}
+
+/// The repository's own settings that matter here.
+fn settings(git: &Git<'_>) -> Result<Settings, Error> {
+    let output =
+        git.output(["config", "--local", "--null", "--get-regexp", r"^(extensions\.|core\.bare$)"])?;
+    Ok(config::parse(&output.stdout))
+}
+
+fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), String> {
+    for (name, value) in settings {
+        let Some(extension) = name.strip_prefix("extensions.") else { continue };
+        let value = value.as_deref().unwrap_or("true");
+        if extension == "refstorage" && value != "files" {
+            return Err(format!("its refs are kept in the format `{value}`"));
+        }
+        if extension != "refstorage" && !HARMLESS.contains(&extension) {
+            return Err(format!("it uses the extension `{extension}`, which seedbed does not know"));
+        }
+    }
+    if has_worktree_config {
+        return Err("it has a `config.worktree`, which `git worktree add` carries over".to_owned());
+    }
+    Ok(())
+}
+
+fn branches(git: &Git<'_>) -> Result<BTreeSet<String>, Error> {
+    let listed = git.run(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"])?;
+    Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests;

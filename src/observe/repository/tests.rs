@@ -1,0 +1,214 @@
+#![expect(clippy::disallowed_methods, reason = "tests set the host up")]
+
+use super::super::sandbox::{Sandbox, commit, inventory};
+use super::*;
+
+fn repository(sandbox: &Sandbox, workspace: &Path) -> Result<Repository, String> {
+    sandbox.observe_in(workspace, [commit("HEAD")]).repository.unwrap()
+}
+
+fn refused(sandbox: &Sandbox, workspace: &Path, expected: &str) {
+    let reason = repository(sandbox, workspace).unwrap_err();
+    assert!(reason.contains(expected), "{reason}");
+    assert_eq!(reason.lines().count(), 1, "{reason}");
+}
+
+#[test]
+fn an_ordinary_repository() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    sandbox.git(&["branch", "feature/x"]);
+    sandbox.git(&["tag", "v1"]);
+    let expected = Repository {
+        root: sandbox.workspace.clone(),
+        common_dir: sandbox.workspace.join(".git"),
+        bare: false,
+        object_format: "sha1".to_owned(),
+        registration: Ok(()),
+        worktree_config: false,
+        branches: ["feature/x", "main"].map(str::to_owned).into(),
+        worktrees: BTreeSet::new(),
+    };
+    assert_eq!(repository(&sandbox, &sandbox.workspace), Ok(expected));
+}
+
+#[test]
+fn a_subdirectory_and_a_linked_worktree_of_it() {
+    let sandbox = Sandbox::with_files(&["a/b/c"]);
+    let found = repository(&sandbox, &sandbox.workspace.join("a/b")).unwrap();
+    assert_eq!(found.root, sandbox.workspace);
+
+    let linked = sandbox.workspace.with_file_name("linked");
+    sandbox.git(&["worktree", "add", "--quiet", "-b", "side", "../linked"]);
+    sandbox.git_in(&linked, &["commit", "--quiet", "--allow-empty", "--message=y"]);
+    let observed = sandbox.observe_in(&linked.join("a"), [commit("HEAD"), commit("main")]);
+    let found = observed.repository.unwrap().unwrap();
+    assert_eq!(found.root, linked);
+    assert_eq!(found.common_dir, sandbox.workspace.join(".git"));
+    assert_eq!(found.worktrees, ["linked".to_owned()].into());
+    // The HEAD is that of the worktree, not of the repository.
+    assert_ne!(observed.commits["HEAD"], observed.commits["main"]);
+}
+
+#[test]
+fn a_bare_repository_and_a_worktree_of_it() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    let bare = sandbox.workspace.with_file_name("bare.git");
+    sandbox.git(&["clone", "--quiet", "--bare", ".", "../bare.git"]);
+    let observed = sandbox.observe_in(&bare, [commit("main")]);
+    assert!(observed.commits["main"].is_ok());
+    let found = observed.repository.unwrap().unwrap();
+    assert_eq!((&found.root, &found.common_dir, found.bare), (&bare, &bare, true));
+
+    sandbox.git_in(&bare, &["worktree", "add", "--quiet", "--detach", "../linked"]);
+    let linked = sandbox.workspace.with_file_name("linked");
+    let found = repository(&sandbox, &linked).unwrap();
+    assert_eq!((&found.root, &found.common_dir, found.bare), (&linked, &bare, true));
+}
+
+#[test]
+fn a_sha256_repository() {
+    let sandbox = Sandbox::repository(&["--object-format=sha256"]);
+    let id = sandbox.commit();
+    let observed = sandbox.observe([commit("main")]);
+    assert_eq!(observed.commits["main"].as_ref(), Ok(&id));
+    assert_eq!(id.len(), 64);
+    let found = observed.repository.unwrap().unwrap();
+    assert_eq!((found.object_format.as_str(), found.registration), ("sha256", Ok(())));
+}
+
+#[test]
+fn formats_in_which_git_itself_has_to_register_worktrees() {
+    let check = |settings: &[&str], expected: &str| {
+        let sandbox = Sandbox::repository(&[]);
+        sandbox.git(&["config", "core.repositoryFormatVersion", "1"]);
+        for setting in settings {
+            sandbox.git(&["config", "--add", setting, "true"]);
+        }
+        let found = repository(&sandbox, &sandbox.workspace);
+        let found = found.and_then(|found| found.registration).err().unwrap_or_default();
+        assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{settings:?}: {found}");
+    };
+    check(&["extensions.worktreeConfig", "extensions.preciousObjects", "extensions.noop"], "");
+    // Some versions of git know these, others refuse the repository because of them.
+    check(&["extensions.relativeWorktrees"], "relativeworktrees");
+    check(&["extensions.fromTheFuture"], "fromthefuture");
+}
+
+#[test]
+fn refs_that_are_not_files() {
+    let sandbox = Sandbox::new();
+    let workspace = &sandbox.workspace;
+    if !sandbox.try_git(workspace, &["init", "--quiet", "--ref-format=reftable"]).0 {
+        return;
+    }
+    let id = sandbox.commit();
+    let observed = sandbox.observe([commit("main")]);
+    assert_eq!(observed.commits["main"].as_ref(), Ok(&id));
+    let found = observed.repository.unwrap().unwrap();
+    assert_eq!(found.registration, Err("its refs are kept in the format `reftable`".to_owned()));
+    assert_eq!(found.branches, ["main".to_owned()].into());
+}
+
+#[test]
+fn settings_of_worktrees() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    sandbox.git(&["config", "extensions.worktreeConfig", "true"]);
+    let found = repository(&sandbox, &sandbox.workspace).unwrap();
+    assert!(found.worktree_config);
+    assert_eq!(found.registration, Ok(()));
+
+    sandbox.git(&["config", "--worktree", "a.b", "c"]);
+    let found = repository(&sandbox, &sandbox.workspace).unwrap();
+    assert!(found.registration.unwrap_err().contains("config.worktree"));
+
+    // What is set for the user is not set for the repository.
+    let other = Sandbox::with_files(&["a"]);
+    other.git(&["config", "--global", "extensions.worktreeConfig", "true"]);
+    assert!(!repository(&other, &other.workspace).unwrap().worktree_config);
+}
+
+#[test]
+fn no_repository() {
+    let sandbox = Sandbox::new();
+    refused(&sandbox, &sandbox.workspace, "is not in a git repository: run `git init`");
+    let observed = sandbox.observe([commit("HEAD")]);
+    assert!(observed.commits.is_empty());
+}
+
+#[test]
+fn inside_the_git_directory() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    refused(&sandbox, &sandbox.workspace.join(".git"), "inside a git directory");
+}
+
+#[test]
+fn no_git() {
+    let mut sandbox = Sandbox::with_files(&["a"]);
+    sandbox.host.environment = vec![("PATH".into(), sandbox.workspace.clone().into())];
+    refused(&sandbox, &sandbox.workspace, "git is not installed, or not in PATH");
+}
+
+#[test]
+fn no_workspace() {
+    let sandbox = Sandbox::new();
+    let result =
+        crate::observe::observe(&sandbox.host, &sandbox.workspace.join("none"), &[commit("HEAD")].into());
+    assert!(matches!(result, Err(Error::Workspace(_))), "{result:?}");
+}
+
+#[test]
+fn a_repository_of_somebody_else() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    let nobody = Some(rustix::fs::Uid::from_raw(65534));
+    for path in [sandbox.workspace.clone(), sandbox.workspace.join(".git")] {
+        if rustix::fs::chown(&path, nobody, None).is_err() {
+            // Only root can give files away.
+            return;
+        }
+    }
+    let workspace = sandbox.workspace.display();
+    let remedy = format!("if you trust it, run `git config --global --add safe.directory {workspace}`");
+    refused(&sandbox, &sandbox.workspace, &remedy);
+}
+
+#[test]
+fn a_broken_repository_is_told_in_one_line() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    sandbox.write(".git/config", "[core\n");
+    refused(&sandbox, &sandbox.workspace, "git cannot use the repository");
+}
+
+#[test]
+fn a_reason_does_not_reach_the_terminal() {
+    let sandbox = Sandbox::new();
+    let workspace = sandbox.workspace.join("a\n\u{1b}[2J");
+    std::fs::create_dir_all(&workspace).unwrap();
+    refused(&sandbox, &workspace, "a\\n\\u{1b}[2J is not in a git repository");
+}
+
+#[test]
+fn a_root_with_a_line_break() {
+    let sandbox = Sandbox::new();
+    let workspace = sandbox.workspace.join("a\nb");
+    std::fs::create_dir_all(&workspace).unwrap();
+    sandbox.git_in(&workspace, &["init", "--quiet"]);
+    refused(&sandbox, &workspace, "line break");
+}
+
+#[test]
+fn the_repository_around_is_not_what_the_environment_says() {
+    let mut sandbox = Sandbox::with_files(&["a"]);
+    let other = Sandbox::with_files(&["b"]);
+    sandbox.host.environment.push(("GIT_DIR".into(), other.workspace.join(".git").into()));
+    let found = repository(&sandbox, &sandbox.workspace).unwrap();
+    assert_eq!(found.common_dir, sandbox.workspace.join(".git"));
+}
+
+#[test]
+fn looking_changes_nothing() {
+    let sandbox = Sandbox::with_files(&["a/b"]);
+    let before = inventory(sandbox.directory.path());
+    let tree = super::super::sandbox::tree("main", "a");
+    sandbox.observe([commit("none"), commit("HEAD"), tree]);
+    assert_eq!(inventory(sandbox.directory.path()), before);
+}

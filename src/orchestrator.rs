@@ -1,0 +1,305 @@
+//! One session at a time, without a manifest: what the seed exports, in Rust's own forms.
+//!
+//! A session on its own is planned by the same planners, made by the same providers under the same intent, and
+//! recorded in the same state as those of a swarm: a plan of one session, whose swarm has no name. So everything
+//! that holds for a swarm holds for it: all or nothing, no work lost unasked, and a program that was killed leaves
+//! what the next [`Orchestrator::provision`] or [`Orchestrator::standing`] of that id puts right.
+
+mod child;
+mod error;
+mod provisioned;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+pub use child::{ChildError, child_requests};
+pub use error::Error;
+pub use provisioned::{Provisioned, RuntimeInjection};
+
+use crate::apply::{self, Context};
+use crate::discovery::{self, Snapshot};
+use crate::host::Host;
+use crate::manifest::{self, Manifest, Options};
+use crate::observe::{Holder, Observation};
+use crate::plan;
+use crate::provider::Registry;
+use crate::state::{self, Locked, Record, Swarm};
+
+/// Runs of one session never wait for one another: the second has nothing to do that the first does not.
+const LOCK_TIMEOUT: Duration = Duration::ZERO;
+
+/// How often a session is planned anew because another took its ports first: each time another one was served, and
+/// the seed's default range has 512 blocks.
+const OVERTAKEN_MAX: u32 = 512;
+
+/// Provisions sessions one by one.
+#[derive(Clone)]
+pub struct Orchestrator {
+    shared: Arc<Shared>,
+    defaults: BTreeMap<String, Options>,
+}
+
+/// What an orchestrator shares with the sessions it has provisioned.
+struct Shared {
+    host: Host,
+    registry: Registry,
+}
+
+/// One resource that a session asks for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceRequest {
+    /// Which provider it is for, e.g. `git-worktree`.
+    pub kind: String,
+    /// Its options, as a manifest has them, e.g. `base-ref`. The seed's way of writing the same names, `baseRef`, is
+    /// read too.
+    #[serde(default)]
+    pub options: Map<String, Value>,
+}
+
+impl ResourceRequest {
+    /// Asks for a resource of this kind, with the defaults of all its options.
+    pub fn new(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), options: Map::new() }
+    }
+
+    /// The same with one more option.
+    #[must_use]
+    pub fn with(mut self, option: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(option.to_owned(), value.into());
+        self
+    }
+}
+
+/// What a child has in common with its parent: the mark, under which the parent's ports let it in.
+struct Family {
+    owner: String,
+    /// Nearest first.
+    ancestors: Vec<String>,
+}
+
+impl Orchestrator {
+    /// An orchestrator with the kinds that seedbed brings.
+    pub fn new(host: Host) -> Self {
+        Self::with_registry(host, Registry::built_in())
+    }
+
+    /// An orchestrator with these kinds.
+    pub fn with_registry(host: Host, registry: Registry) -> Self {
+        Self { shared: Arc::new(Shared { host, registry }), defaults: BTreeMap::new() }
+    }
+
+    /// The same orchestrator, which lays what each request says over these options of its kind.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: &ResourceRequest) -> Self {
+        let (kind, options) = in_kebab_case(defaults);
+        self.defaults.insert(kind, options);
+        self
+    }
+
+    /// Provisions a session: all that it asks for, or nothing.
+    ///
+    /// `session_id` is any text without control characters. It names the session in this workspace until it is
+    /// released, from whatever process; one that stands already is [`Error::Stands`]. Of one kind a session has one
+    /// resource. The discovery file is in its place when this returns.
+    pub fn provision(
+        &self,
+        session_id: &str,
+        resources: &[ResourceRequest],
+        workspace_root: &Path,
+    ) -> Result<Provisioned, Error> {
+        self.provision_in(session_id, resources, &canonical(workspace_root)?, None)
+    }
+
+    /// Provisions the child at `child_index` (from 0) of `child_count` from its parent's snapshot, with what
+    /// [`child_requests`] tells.
+    ///
+    /// Its ports lie inside its parent's, which are open to it while the parent stands as the snapshot says. A
+    /// parent is not released before its children.
+    pub fn provision_child(
+        &self,
+        parent: &Snapshot,
+        child_id: &str,
+        child_index: u32,
+        child_count: u32,
+    ) -> Result<Provisioned, Error> {
+        let resources = child_requests(parent, child_index, child_count)?;
+        let workspace = canonical(&parent.workspace_root)?;
+        let family = self.shared.family(parent, &workspace)?;
+        self.provision_in(child_id, &resources, &workspace, family.as_ref())
+    }
+
+    /// The session of this id, where it stands: provisioned by this process or another, which may be gone. What an
+    /// interrupted run of it left is put right first.
+    pub fn standing(&self, session_id: &str, workspace_root: &Path) -> Result<Option<Provisioned>, Error> {
+        let workspace = canonical(workspace_root)?;
+        self.shared.locked(&workspace, session_id, "find", |context| {
+            apply::recover(context, false).map_err(Error::of_release)?;
+            Ok(context.swarm.standing()?.and_then(|record| self.provisioned(context.swarm, &record)))
+        })
+    }
+
+    fn provision_in(
+        &self,
+        id: &str,
+        resources: &[ResourceRequest],
+        workspace: &Path,
+        family: Option<&Family>,
+    ) -> Result<Provisioned, Error> {
+        let registry = &self.shared.registry;
+        if id.is_empty() || id.contains(char::is_control) {
+            return Err(Error::SessionId(id.to_owned()));
+        }
+        if let Some(unknown) = resources.iter().find(|resource| registry.get(&resource.kind).is_none()) {
+            return Err(Error::UnknownKind(unknown.kind.clone()));
+        }
+        let resources: Vec<_> = resources.iter().map(in_kebab_case).collect();
+        let manifest =
+            manifest::of_session(id, &resources, &self.defaults, &registry.kinds()).map_err(Error::Faults)?;
+        self.shared.locked(workspace, id, "provision", |context| {
+            apply::recover(context, false).map_err(Error::of_provisioning)?;
+            if context.swarm.standing()?.is_some() {
+                return Err(Error::Stands(id.to_owned()));
+            }
+            let record = self.provision_one(context, &manifest, family)?;
+            self.provisioned(context.swarm, &record).ok_or_else(|| Error::Released(id.to_owned()))
+        })
+    }
+
+    /// Plans and provisions; where another session took what was planned before this one got to it, plans anew.
+    fn provision_one(
+        &self,
+        context: &Context<'_>,
+        manifest: &Manifest,
+        family: Option<&Family>,
+    ) -> Result<Record, Error> {
+        let registry = &self.shared.registry;
+        let observe = || {
+            let mut observation = apply::survey(context.swarm, registry, manifest)?.observation;
+            if let Some(family) = family {
+                family.let_in(&mut observation);
+            }
+            Ok::<_, Error>(observation)
+        };
+        let (owner, ancestors) = match family {
+            Some(family) => (family.owner.clone(), family.ancestors.clone()),
+            None => (state::new_owner()?, Vec::new()),
+        };
+        let mut observation = observe()?;
+        let mut overtaken = 0;
+        loop {
+            let record = Record {
+                schema_version: state::SCHEMA_VERSION,
+                owner: owner.clone(),
+                workspace: context.swarm.workspace().to_owned(),
+                ancestors: ancestors.clone(),
+                plan: plan::plan(manifest, registry, &observation, None).map_err(Error::Faults)?,
+            };
+            let error = match apply::provision(context, &record, None) {
+                Ok(()) => return Ok(record),
+                Err(error) => error,
+            };
+            let undone = matches!(&error, apply::Error::Failed { leftovers, interrupted: false, .. } if leftovers.is_empty());
+            observation = if undone { observe()? } else { return Err(Error::of_provisioning(error)) };
+            if overtaken == OVERTAKEN_MAX
+                || apply::stale(&record.plan, registry, &observation, None).is_empty()
+            {
+                return Err(Error::of_provisioning(error));
+            }
+            overtaken += 1;
+        }
+    }
+
+    fn provisioned(&self, swarm: &Swarm<'_>, record: &Record) -> Option<Provisioned> {
+        let session = record.plan.sessions.first()?;
+        Some(Provisioned::new(Arc::clone(&self.shared), swarm, record, session))
+    }
+}
+
+impl Shared {
+    /// Runs `act` under the session's lock.
+    fn locked<T>(
+        &self,
+        workspace: &Path,
+        id: &str,
+        what: &str,
+        act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let locked: Locked<'_> =
+            Swarm::of_session(&self.host, workspace, id).lock(LOCK_TIMEOUT, &format!("{what} {id}"))?;
+        let done = act(&Context { swarm: &locked, registry: &self.registry, events: &|_| {} });
+        // What was done counts; at worst an empty file stays behind.
+        let _ = locked.unlock();
+        done
+    }
+
+    /// Finds the record of a parent. `None` where it does not stand as its snapshot says: then the child has no more
+    /// right to those ports than anybody.
+    fn family(&self, parent: &Snapshot, workspace: &Path) -> Result<Option<Family>, Error> {
+        let swarm = match &parent.swarm {
+            Some(place) => Swarm::new(&self.host, workspace, &place.name),
+            None => Swarm::of_session(&self.host, workspace, &parent.session_id),
+        };
+        let Some(record) = swarm.standing()? else { return Ok(None) };
+        let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
+        let Some(session) = session else { return Ok(None) };
+        let stands = discovery::snapshot(&record.plan, session, &self.registry, workspace);
+        if stands.hard_constraints != parent.hard_constraints {
+            return Ok(None);
+        }
+        let mut ancestors = vec![session.id.clone()];
+        ancestors.extend(apply::ancestors(&record, &session.path));
+        Ok(Some(Family { owner: record.owner, ancestors }))
+    }
+}
+
+impl Family {
+    /// Takes out of an observation what the ancestors themselves hold or serve: a share lies inside of it.
+    fn let_in(&self, observation: &mut Observation) {
+        let of_family = |session: &str, owner: &str| {
+            owner == self.owner && self.ancestors.iter().any(|ancestor| ancestor == session)
+        };
+        let held: Vec<_> = observation
+            .taken
+            .iter()
+            .filter(|taken| match &taken.by {
+                Holder::Lease { session, owner } => of_family(session, owner),
+                Holder::LockFile { session: Some(session), owner: Some(owner), .. } => {
+                    of_family(session, owner)
+                }
+                Holder::LockFile { .. } | Holder::Socket { .. } => false,
+            })
+            .cloned()
+            .collect();
+        observation.taken.retain(|taken| match &taken.by {
+            // The ancestor may use its ports; whether it is the one that does, nobody can tell.
+            Holder::Socket { .. } => !held.iter().any(|held| held.block.contains(taken.block)),
+            Holder::Lease { .. } | Holder::LockFile { .. } => !held.contains(taken),
+        });
+    }
+}
+
+/// `baseRef` as `base-ref`; what is kebab-case stays as it is.
+fn in_kebab_case(request: &ResourceRequest) -> (String, Options) {
+    let kebab = |key: &String| {
+        let mut kebab = String::with_capacity(key.len() + 4);
+        for c in key.chars() {
+            if c.is_ascii_uppercase() {
+                kebab.push('-');
+            }
+            kebab.push(c.to_ascii_lowercase());
+        }
+        kebab
+    };
+    let options = request.options.iter().map(|(key, value)| (kebab(key), value.clone()));
+    (request.kind.clone(), options.collect())
+}
+
+#[expect(clippy::disallowed_methods, reason = "state and plans know a workspace by its path without links")]
+fn canonical(workspace: &Path) -> Result<PathBuf, Error> {
+    std::fs::canonicalize(workspace).map_err(|source| Error::Workspace { path: workspace.to_owned(), source })
+}

@@ -1,0 +1,199 @@
+//! (Manifest, [`Observation`], what stands) to [`Plan`]. Pure: no I/O, no clock, no choice left to the executor.
+//!
+//! Two passes. The first decides every allocation, in canonical order, what stands first, so that nothing kept ever
+//! moves. The second renders templates, in parallel: any session may name any other's paths and ports, because all
+//! are known by then.
+
+mod allocate;
+mod demand;
+mod difference;
+mod identity;
+mod names;
+mod render;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use difference::{Action, Change, DISCOVERY};
+
+use crate::manifest::{CommandLine, Fault, Manifest};
+use crate::name::{HashDigits, SessionPath, Sha256Writer, scoped_name};
+use crate::observe::{Observation, Question};
+use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
+
+/// The version of the plan document's format.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The name of the file that tells a session what it owns.
+pub const DISCOVERY_FILE: &str = "resources.json";
+
+/// All allocations of all sessions, in canonical order, and what has to be done to get there.
+///
+/// The same manifest, commits and occupied ports give the same bytes in every clone on every machine: paths are
+/// relative to the workspace root, and `{{ workspace.root }}` stands for it in strings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// The version of this document's format, 1.
+    pub schema_version: u32,
+    /// The swarm's name; empty where this is the plan of one session on its own, whose path is its id.
+    pub swarm: String,
+    /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing` and `changes`.
+    pub digest: String,
+    /// The digest of the standing plan that `changes` start from; `null` where nothing stands.
+    pub standing: Option<String>,
+    /// The sessions, parents before children.
+    pub sessions: Vec<Session>,
+    /// One entry for each session, and for each that stands and will not any more.
+    pub changes: Vec<Change>,
+}
+
+/// Everything that one session gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Session {
+    /// `SWARM/PATH`.
+    pub id: String,
+    /// Its place in the tree.
+    pub path: SessionPath,
+    /// Its id as a file name, unique in the plan.
+    pub scoped_name: String,
+    /// Its number in the swarm, from 0, dense when the swarm was first applied; a standing session keeps its number.
+    pub index: u32,
+    /// The session above it.
+    pub parent: Option<SessionPath>,
+    /// The sessions right below it.
+    pub children: Vec<SessionPath>,
+    /// Where it works, relative to the workspace root.
+    pub working_directory: PathBuf,
+    /// Its discovery file, relative to the workspace root; `null` for a session without a directory of its own, which
+    /// finds it in the state directory.
+    pub discovery_file: Option<PathBuf>,
+    /// What it holds.
+    pub allocations: Vec<Allocation>,
+    /// Its environment, but for `AGENT_DISCOVERY_FILE`.
+    pub env: BTreeMap<String, String>,
+    /// The sections of its prompt.
+    pub prompt_sections: Vec<String>,
+    /// Anything else.
+    pub metadata: Map<String, Value>,
+    /// Commands run in its working directory once it is provisioned.
+    pub setup: Vec<CommandLine>,
+    /// Commands run there before it is released.
+    pub teardown: Vec<CommandLine>,
+}
+
+/// A swarm that stands already.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The plan that made it what it is.
+    pub plan: Plan,
+    /// What of it is gone or broken, by session and kind.
+    pub broken: BTreeMap<(SessionPath, String), Damage>,
+}
+
+/// What is wrong with an allocation that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// What, one line.
+    pub why: String,
+    /// Whether it can be mended where it stands, without releasing it first.
+    pub mendable: bool,
+}
+
+/// What has to be observed before this manifest can be planned.
+pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question> {
+    let mut seen = HashSet::new();
+    let demands = demand::demands(manifest, registry);
+    demands
+        .iter()
+        .filter(|demand| seen.insert(std::ptr::from_ref(demand.as_ref())))
+        .flat_map(|demand| &demand.wishes)
+        .filter_map(|wish| registry.get(&wish.kind).map(|provider| provider.questions(&wish.options.all)))
+        .flatten()
+        .collect()
+}
+
+/// Decides everything. Every fault that can be known is returned, not only the first.
+pub fn plan(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> Result<Plan, Vec<Fault>> {
+    let allocated = allocate::allocate(manifest, registry, observation, standing)?;
+    let sessions = render::render(manifest, registry, allocated)?;
+    let mut plan = Plan {
+        schema_version: SCHEMA_VERSION,
+        swarm: manifest.swarm.clone(),
+        digest: String::new(),
+        standing: standing.map(|standing| standing.plan.digest.clone()),
+        sessions,
+        changes: Vec::new(),
+    };
+    plan.digest = plan.computed_digest();
+    plan.changes = plan.changes_from(standing);
+    Ok(plan)
+}
+
+impl Plan {
+    /// The digest that this plan's content has; another than `digest` means that the document was edited.
+    pub fn computed_digest(&self) -> String {
+        #[derive(Serialize)]
+        struct Content<'a>(u32, &'a str, &'a [Session]);
+        let content = Content(self.schema_version, &self.swarm, &self.sessions);
+        let mut hash = Sha256Writer::default();
+        // Writing into a hash cannot fail, and a plan has no map with other keys than strings.
+        let _ = serde_json::to_writer(&mut hash, &content);
+        format!("sha256:{}", hash.finish())
+    }
+
+    /// What has to be done to get here from what stands.
+    pub fn changes_from(&self, standing: Option<&Standing>) -> Vec<Change> {
+        difference::changes(self, standing)
+    }
+
+    /// A session whose names and places are not those that planning gives: a plan file is nobody's word for where
+    /// things may be written.
+    pub fn misplaced(&self, registry: &Registry) -> Option<&Session> {
+        self.sessions.iter().find(|session| {
+            let held =
+                || session.allocations.iter().filter_map(|held| Some((registry.get(&held.kind)?, held)));
+            let directory =
+                held().rev().find_map(|(provider, held)| provider.context(held).working_directory);
+            let named = [HashDigits::Eight, HashDigits::Sixteen]
+                .map(|digits| scoped_name(&session.id, digits))
+                .contains(&session.scoped_name);
+            let placed = session.discovery_file == directory.as_deref().map(discovery_file)
+                && session.working_directory == directory.unwrap_or_else(|| PathBuf::from("."));
+            let held_well = held().all(|(provider, held)| provider.is_in_place(held, &session.scoped_name));
+            session.id != session.path.id(&self.swarm) || !named || !placed || !held_well
+        })
+    }
+
+    /// The session at `path`.
+    pub fn session(&self, path: &SessionPath) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.path == *path)
+    }
+
+    /// Tells whether applying this changes anything.
+    pub fn has_changes(&self) -> bool {
+        self.changes.iter().any(|change| change.action != Action::Keep)
+    }
+}
+
+/// Where a session that works in `directory` finds its discovery file.
+fn discovery_file(directory: &Path) -> PathBuf {
+    directory.join(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE)
+}
+
+impl Session {
+    /// Its allocation of this kind.
+    pub fn allocation(&self, kind: &str) -> Option<&Allocation> {
+        self.allocations.iter().find(|allocation| allocation.kind == kind)
+    }
+}

@@ -1,0 +1,217 @@
+//! What each session table asks for, once defaults and what its parent hands down are laid together.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::manifest::{CommandLine, Declaration, Fault, From, Manifest, Options, Place};
+use crate::provider::Registry;
+use crate::template::Problem;
+
+/// What one session asks for; shared by the replicas of a table.
+pub(super) struct Demand {
+    pub(super) wishes: Vec<Wish>,
+}
+
+/// One resource that is asked for.
+pub(super) struct Wish {
+    pub(super) kind: String,
+    /// Whether it is a share of the parent's.
+    pub(super) shared: bool,
+    pub(super) options: Arc<InForce>,
+    /// What the request itself says.
+    pub(super) own: Options,
+    pub(super) place: Place,
+}
+
+/// The options in force for a request; shared by all requests that come to the same.
+pub(super) struct InForce {
+    /// All of them.
+    pub(super) all: Options,
+    /// Those that are not the kind's own defaults.
+    pub(super) said: Options,
+}
+
+/// The demand of each session, in the manifest's order.
+pub(super) fn demands(manifest: &Manifest, registry: &Registry) -> Vec<Arc<Demand>> {
+    let mut demander = Demander { manifest, registry, in_force: HashMap::new() };
+    let mut known: HashMap<*const Declaration, Arc<Demand>> = HashMap::new();
+    let mut demands: Vec<Arc<Demand>> = Vec::with_capacity(manifest.sessions.len());
+    for session in &manifest.sessions {
+        let key = std::ptr::from_ref(session.declaration.as_ref());
+        let parent = session.parent.map(|parent| Arc::clone(&demands[parent]));
+        let demand = known
+            .entry(key)
+            .or_insert_with(|| Arc::new(demander.demand(&session.declaration, parent.as_deref())));
+        demands.push(Arc::clone(demand));
+    }
+    demands
+}
+
+struct Demander<'m> {
+    manifest: &'m Manifest,
+    registry: &'m Registry,
+    /// By kind, by what the request says, and by what it takes along from its parent, which is shared itself.
+    in_force: HashMap<(String, String, Option<*const InForce>), Arc<InForce>>,
+}
+
+impl Demander<'_> {
+    fn demand(&mut self, declaration: &Declaration, parent: Option<&Demand>) -> Demand {
+        let of_parent =
+            |kind: &str| parent.and_then(|parent| parent.wishes.iter().find(|wish| wish.kind == kind));
+        let wishes = match (&declaration.resources, parent) {
+            (Some(requests), _) => requests
+                .iter()
+                .map(|request| {
+                    let above = of_parent(&request.kind).filter(|_| request.from == From::Parent);
+                    self.wish(&request.kind, above, &request.options, &request.place)
+                })
+                .collect(),
+            (None, Some(parent)) => parent
+                .wishes
+                .iter()
+                .map(|above| self.wish(&above.kind, Some(above), &Options::new(), &declaration.place))
+                .collect(),
+            (None, None) => Vec::new(),
+        };
+        Demand { wishes }
+    }
+
+    fn wish(&mut self, kind: &str, above: Option<&Wish>, own: &Options, place: &Place) -> Wish {
+        let key = serde_json::to_string(own).unwrap_or_default();
+        let key = (kind.to_owned(), key, above.map(|above| Arc::as_ptr(&above.options)));
+        let (manifest, registry) = (self.manifest, self.registry);
+        let options = self
+            .in_force
+            .entry(key)
+            .or_insert_with(|| Arc::new(in_force(manifest, registry, kind, above, own)));
+        Wish {
+            kind: kind.to_owned(),
+            shared: above.is_some(),
+            options: Arc::clone(options),
+            own: own.clone(),
+            place: place.clone(),
+        }
+    }
+}
+
+fn in_force(
+    manifest: &Manifest,
+    registry: &Registry,
+    kind: &str,
+    above: Option<&Wish>,
+    own: &Options,
+) -> InForce {
+    let Some(provider) = registry.get(kind) else {
+        return InForce { all: own.clone(), said: own.clone() };
+    };
+    let none = Options::new();
+    let defaults = manifest.defaults.get(kind).unwrap_or(&none);
+    let all = provider.options(own, above.map(|wish| &wish.options.all), defaults);
+    let of_the_kind = provider.options(&none, None, &none);
+    let said = all.iter().filter(|(key, value)| of_the_kind.get(*key) != Some(*value));
+    let said = said.map(|(key, value)| (key.clone(), value.clone())).collect();
+    InForce { all, said }
+}
+
+/// Shows `see` every template of a session table, always in the same order; a place is only worked out when asked for.
+pub(super) fn visit<'d>(declaration: &'d Declaration, see: &mut dyn FnMut(&'d str, &dyn Fn() -> Place)) {
+    let place = |key: &str| declaration.place.key(key);
+    for (name, value) in &declaration.env {
+        see(value, &|| place("env").key(name));
+    }
+    for (index, section) in declaration.prompt.iter().enumerate() {
+        see(section, &|| place("prompt").index(index));
+    }
+    for (key, value) in &declaration.metadata {
+        strings(value, &|| place("metadata").key(key), see);
+    }
+    for (key, commands) in [("setup", &declaration.setup), ("teardown", &declaration.teardown)] {
+        for (index, command) in commands.iter().enumerate() {
+            let place = || place(key).index(index);
+            match command {
+                CommandLine::Shell(line) => see(line, &place),
+                CommandLine::Arguments(arguments) => {
+                    for (at, argument) in arguments.iter().enumerate() {
+                        see(argument, &|| place().index(at));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn strings<'v>(
+    value: &'v Value,
+    place: &dyn Fn() -> Place,
+    see: &mut dyn FnMut(&'v str, &dyn Fn() -> Place),
+) {
+    match value {
+        Value::String(text) => see(text, place),
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                strings(value, &|| place().index(index), see);
+            }
+        }
+        Value::Object(values) => {
+            for (key, value) in values {
+                strings(value, &|| place().key(key), see);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// What a session table says, rendered for one session.
+pub(super) struct Rendered {
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) prompt: Vec<String>,
+    pub(super) metadata: Map<String, Value>,
+    pub(super) setup: Vec<CommandLine>,
+    pub(super) teardown: Vec<CommandLine>,
+}
+
+/// Renders every template of a session table; every fault, not only the first.
+pub(super) fn render(
+    declaration: &Declaration,
+    render: impl Fn(&str) -> Result<String, Problem>,
+) -> Result<Rendered, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut done = Vec::new();
+    visit(declaration, &mut |source, place| match render(source) {
+        Ok(text) => done.push(text),
+        Err(problem) => faults.push(problem.at(&place())),
+    });
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    // `visit` showed them in this very order.
+    let mut done = done.into_iter();
+    let mut next = || done.next().unwrap_or_default();
+    let env = declaration.env.keys().map(|name| (name.clone(), next())).collect();
+    let prompt = declaration.prompt.iter().map(|_| next()).collect();
+    let mut metadata = declaration.metadata.clone();
+    metadata.values_mut().for_each(|value| replace(value, &mut next));
+    let mut commands = |commands: &[CommandLine]| {
+        let command = |command: &CommandLine| match command {
+            CommandLine::Shell(_) => CommandLine::Shell(next()),
+            CommandLine::Arguments(arguments) => {
+                CommandLine::Arguments(arguments.iter().map(|_| next()).collect())
+            }
+        };
+        commands.iter().map(command).collect::<Vec<_>>()
+    };
+    let setup = commands(&declaration.setup);
+    let teardown = commands(&declaration.teardown);
+    Ok(Rendered { env, prompt, metadata, setup, teardown })
+}
+
+fn replace(value: &mut Value, next: &mut impl FnMut() -> String) {
+    match value {
+        Value::String(text) => *text = next(),
+        Value::Array(values) => values.iter_mut().for_each(|value| replace(value, next)),
+        Value::Object(values) => values.values_mut().for_each(|value| replace(value, next)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}

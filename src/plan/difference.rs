@@ -1,0 +1,199 @@
+//! What has to be done to get from what stands to what is planned, and why.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Damage, Plan, Session, Standing};
+use crate::name::SessionPath;
+
+/// What happens to one session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Change {
+    /// Which.
+    pub session: SessionPath,
+    /// What.
+    pub action: Action,
+    /// Why, one line each; empty where the action says it all.
+    pub reasons: Vec<String>,
+    /// The kinds whose standing allocation is released first.
+    pub release: Vec<String>,
+    /// The kinds whose planned allocation is then provisioned.
+    pub provision: Vec<String>,
+    /// The kinds that are mended where they stand.
+    pub mend: Vec<String>,
+}
+
+/// What happens to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// It does not stand and will.
+    Create,
+    /// It stands and stays as it is.
+    Keep,
+    /// It stands; only what it is told changes (environment, prompt, metadata, discovery file).
+    Update,
+    /// It stands, but something of it is gone or broken and is made anew at the same place.
+    Repair,
+    /// It stands; an allocation is released and another one provisioned.
+    Replace,
+    /// It stands and will not.
+    Destroy,
+}
+
+/// One change for each session of the plan in its order, then one for each that goes, children first.
+pub(super) fn changes(plan: &Plan, standing: Option<&Standing>) -> Vec<Change> {
+    let Some(standing) = standing else {
+        return plan.sessions.iter().map(create).collect();
+    };
+    let stood: HashMap<&SessionPath, &Session> =
+        standing.plan.sessions.iter().map(|session| (&session.path, session)).collect();
+    let planned: HashSet<&SessionPath> = plan.sessions.iter().map(|session| &session.path).collect();
+    // By session, the kinds that are released: what lies inside of them goes along.
+    let mut released: HashMap<&SessionPath, Vec<String>> = HashMap::new();
+    let mut changes = Vec::with_capacity(plan.sessions.len());
+    for session in &plan.sessions {
+        let above = session.parent.as_ref().and_then(|parent| released.get(parent));
+        let change = match stood.get(&session.path) {
+            None => create(session),
+            Some(stood) => difference(stood, session, &standing.broken, above.map_or(&[], Vec::as_slice)),
+        };
+        released.insert(&session.path, change.release.clone());
+        changes.push(change);
+    }
+    let gone = standing.plan.sessions.iter().rev().filter(|session| !planned.contains(&session.path));
+    changes.extend(gone.map(destroy));
+    changes
+}
+
+fn create(session: &Session) -> Change {
+    Change {
+        session: session.path.clone(),
+        action: Action::Create,
+        reasons: Vec::new(),
+        release: Vec::new(),
+        provision: session.allocations.iter().map(|allocation| allocation.kind.clone()).collect(),
+        mend: Vec::new(),
+    }
+}
+
+fn destroy(session: &Session) -> Change {
+    Change {
+        session: session.path.clone(),
+        action: Action::Destroy,
+        reasons: vec!["is no longer in the manifest".to_owned()],
+        release: session.allocations.iter().rev().map(|allocation| allocation.kind.clone()).collect(),
+        provision: Vec::new(),
+        mend: Vec::new(),
+    }
+}
+
+fn difference(
+    stood: &Session,
+    session: &Session,
+    broken: &BTreeMap<(SessionPath, String), Damage>,
+    released_above: &[String],
+) -> Change {
+    let mut change = Change {
+        session: session.path.clone(),
+        action: Action::Keep,
+        reasons: Vec::new(),
+        release: Vec::new(),
+        provision: Vec::new(),
+        mend: Vec::new(),
+    };
+    for old in stood.allocations.iter().rev() {
+        match session.allocation(&old.kind) {
+            Some(new) if new == old => {
+                let damage = broken.get(&(session.path.clone(), old.kind.clone()));
+                let goes_along = old.within_parent && released_above.contains(&old.kind);
+                let why = match damage {
+                    _ if goes_along => format!("{} lies inside its parent's, which is made anew", old.kind),
+                    Some(damage) => damage.why.clone(),
+                    None => continue,
+                };
+                change.action = change.action.max(Action::Repair);
+                change.reasons.push(why);
+                if !goes_along && damage.is_some_and(|damage| damage.mendable) {
+                    change.mend.push(old.kind.clone());
+                } else {
+                    change.release.push(old.kind.clone());
+                }
+            }
+            new => {
+                change.action = Action::Replace;
+                change.release.push(old.kind.clone());
+                change.reasons.extend(match new {
+                    None => vec![format!("{} is no longer asked for", old.kind)],
+                    Some(new) => option_changes(&old.kind, &old.options, &new.options),
+                });
+            }
+        }
+    }
+    for new in &session.allocations {
+        let stands = stood.allocation(&new.kind);
+        if stands.is_none() {
+            change.action = Action::Replace;
+            change.reasons.push(format!("{} is asked for in addition", new.kind));
+        }
+        if stands != Some(new) || change.release.contains(&new.kind) {
+            change.provision.push(new.kind.clone());
+        }
+    }
+    if change.action == Action::Keep {
+        change.reasons = told(stood, session);
+        if let Some(damage) = broken.get(&(session.path.clone(), DISCOVERY.to_owned())) {
+            change.reasons.push(damage.why.clone());
+        }
+        if !change.reasons.is_empty() {
+            change.action = Action::Update;
+        }
+    }
+    change
+}
+
+/// Stands for the discovery file among the kinds that can be broken.
+pub const DISCOVERY: &str = "discovery";
+
+fn option_changes(
+    kind: &str,
+    old: &serde_json::Map<String, Value>,
+    new: &serde_json::Map<String, Value>,
+) -> Vec<String> {
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let said = |options: &serde_json::Map<String, Value>, key: &str| {
+        options.get(key).map_or_else(|| "default".to_owned(), Value::to_string)
+    };
+    let changed: Vec<_> = keys
+        .into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| format!("{kind}: {key} {} -> {}", said(old, key), said(new, key)))
+        .collect();
+    if changed.is_empty() { vec![format!("{kind}: what it is a share of is replaced")] } else { changed }
+}
+
+/// What a session is told that differs.
+fn told(stood: &Session, session: &Session) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let names: BTreeSet<_> = stood.env.keys().chain(session.env.keys()).collect();
+    for name in names {
+        match (stood.env.get(name), session.env.get(name)) {
+            (Some(old), Some(new)) if old == new => {}
+            (_, Some(new)) => reasons.push(format!("env {name} = {new:?}")),
+            (_, None) => reasons.push(format!("env {name} is gone")),
+        }
+    }
+    let parts = [
+        ("prompt", stood.prompt_sections != session.prompt_sections),
+        ("metadata", stood.metadata != session.metadata),
+        ("children", stood.children != session.children),
+        ("setup", stood.setup != session.setup),
+        ("teardown", stood.teardown != session.teardown),
+    ];
+    reasons.extend(parts.iter().filter(|(_, differs)| *differs).map(|(part, _)| format!("{part} changes")));
+    reasons
+}

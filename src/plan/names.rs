@@ -1,0 +1,117 @@
+//! What templates can name: every session's id, paths and ports.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use minijinja::Value;
+use minijinja::value::{Enumerator, Object};
+
+use super::identity::Identity;
+use crate::manifest::{Manifest, Session};
+use crate::provider::{Context, WORKSPACE_ROOT};
+
+/// The names of all sessions of a plan.
+#[derive(Debug)]
+pub(super) struct Names {
+    all: Arc<All>,
+}
+
+#[derive(Debug)]
+struct All {
+    swarm: String,
+    sessions: Vec<Named>,
+    by_path: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Named {
+    path: String,
+    parent: Option<usize>,
+    session: Value,
+    /// `port`, `worktree` and what else providers offer.
+    resources: Vec<(&'static str, Value)>,
+}
+
+impl Names {
+    pub(super) fn new(manifest: &Manifest, identities: &[Identity], contexts: &[Vec<Context>]) -> Self {
+        let named = |at: usize, session: &Session| Named {
+            path: session.path.to_string(),
+            parent: session.parent,
+            session: session_value(session, &identities[at]),
+            resources: contexts[at].iter().flat_map(|context| context.names.clone()).collect(),
+        };
+        let sessions: Vec<_> =
+            manifest.sessions.iter().enumerate().map(|(at, session)| named(at, session)).collect();
+        let by_path = sessions.iter().enumerate().map(|(at, named)| (named.path.clone(), at)).collect();
+        Self { all: Arc::new(All { swarm: manifest.swarm.clone(), sessions, by_path }) }
+    }
+
+    /// What the templates of the session at this position see.
+    pub(super) fn scope(&self, at: usize) -> Value {
+        Value::from_object(Scope { all: Arc::clone(&self.all), at, whole: true })
+    }
+}
+
+/// What templates see before anything is allocated: the swarm and the session itself.
+pub(super) fn of_session(swarm: &str, session: &Session, identity: &Identity) -> Value {
+    Value::from_pairs([("swarm", Value::from(swarm)), ("session", session_value(session, identity))])
+}
+
+fn session_value(session: &Session, identity: &Identity) -> Value {
+    Value::from_pairs([
+        ("id", Value::from(identity.id.as_str())),
+        ("path", Value::from(session.path.as_str())),
+        ("name", Value::from(session.path.name())),
+        ("index", Value::from(identity.index)),
+    ])
+}
+
+/// One session's names; `whole` adds those of the swarm, which only stand at the top.
+#[derive(Debug)]
+struct Scope {
+    all: Arc<All>,
+    at: usize,
+    whole: bool,
+}
+
+impl Object for Scope {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let named = &self.all.sessions[self.at];
+        match key.as_str()? {
+            "session" => Some(named.session.clone()),
+            "parent" => named
+                .parent
+                .map(|at| Value::from_object(Self { all: Arc::clone(&self.all), at, whole: false })),
+            "swarm" if self.whole => Some(Value::from(self.all.swarm.as_str())),
+            "workspace" if self.whole => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
+            "sessions" if self.whole => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
+            key => named.resources.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone()),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let named = &self.all.sessions[self.at];
+        let mut keys = vec![Value::from("session")];
+        keys.extend(named.parent.map(|_| Value::from("parent")));
+        keys.extend(named.resources.iter().map(|(name, _)| Value::from(*name)));
+        if self.whole {
+            keys.extend(["swarm", "workspace", "sessions"].map(Value::from));
+        }
+        Enumerator::Values(keys)
+    }
+}
+
+/// All sessions by path.
+#[derive(Debug)]
+struct Sessions(Arc<All>);
+
+impl Object for Sessions {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let at = *self.0.by_path.get(key.as_str()?)?;
+        Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, whole: false }))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.sessions.iter().map(|named| Value::from(named.path.as_str())).collect())
+    }
+}

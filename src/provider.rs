@@ -1,0 +1,315 @@
+//! What a kind of resource is: the [`Provider`] trait and the [`Registry`]; each kind has a module of its own below.
+//!
+//! A provider has a pure half, which planning drives ([`Provider::questions`], [`Planner`]), and an effectful half,
+//! which applying and releasing drive with one [`Task`] at a time.
+
+pub mod git_worktree;
+pub mod port_range;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::host::{Host, files, process};
+use crate::manifest::{Fault, Options, Place};
+use crate::observe::{Observation, Question};
+
+/// The code that plans, provisions, inspects and releases one kind of resource.
+pub trait Provider: Send + Sync {
+    /// The name that manifests call it by.
+    fn kind(&self) -> &str;
+
+    /// The JSON schema of its options, an object; keys are kebab-case.
+    fn options_schema(&self) -> Schema;
+
+    /// The options that are in force: what the request says, over what a child takes along from `parent` (the options
+    /// in force there, where it takes a share), over the manifest's defaults. Pure.
+    fn options(&self, own: &Options, parent: Option<&Options>, defaults: &Options) -> Options;
+
+    /// What has to be known of the host before it can be planned. Pure.
+    fn questions(&self, options: &Options) -> Vec<Question>;
+
+    /// Starts planning against one observation. Pure, as is everything that the planner does.
+    fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o>;
+
+    /// What an allocation contributes to its session's context. Follows from the allocation alone. Pure.
+    fn context(&self, allocation: &Allocation) -> Context;
+
+    /// Tells whether an allocation lies where planning would put it for a session of this scoped name; one read from a
+    /// file may say anything. Pure.
+    fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool;
+
+    /// What a reviewer should hear of an allocation on this very host, one line each; not part of the plan, whose
+    /// bytes are the same on every machine. Pure.
+    fn notices(&self, allocation: &Allocation, observation: &Observation) -> Vec<String>;
+
+    /// Why an allocation that is not provisioned yet cannot be any more, one line each: the ref moved, a port was
+    /// taken, a path appeared. Empty where it can. Pure.
+    fn stale(&self, allocation: &Allocation, observation: &Observation) -> Vec<String>;
+
+    /// The fields of its allocations that hold paths: relative to the workspace root in a plan, absolute in a
+    /// discovery file.
+    fn path_fields(&self) -> &'static [&'static str];
+
+    /// Makes one allocation real. What it leaves half-made on an error, [`Provider::release`] takes away.
+    fn provision(&self, task: &Task<'_>) -> Result<(), Error>;
+
+    /// Puts back what [`Condition::Mendable`] says is gone, without touching what stands.
+    fn mend(&self, task: &Task<'_>) -> Result<(), Error> {
+        self.provision(task)
+    }
+
+    /// Looks whether a lease still is what was provisioned.
+    fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error>;
+
+    /// What would be lost if the lease were released; empty where nothing.
+    fn losses(&self, task: &Task<'_>) -> Result<Vec<String>, Error>;
+
+    /// Takes away whatever of the allocation exists and is this swarm's. Idempotent: what is gone already is no error.
+    fn release(&self, task: &Task<'_>) -> Result<(), Error>;
+}
+
+/// Plans the allocations of one kind for all sessions of one plan, in canonical order.
+pub trait Planner {
+    /// Counts an allocation that stands and stays as taken, before anything new is allocated. `parent` is the id of
+    /// the session above.
+    fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation);
+
+    /// Counts an allocation that stands as released before anything new is made.
+    fn free(&mut self, allocation: &Allocation);
+
+    /// Allocates afresh.
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>>;
+
+    /// Allocates a share of the parent's allocation.
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>>;
+}
+
+/// What one session asks of one provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The session's id.
+    pub session: &'a str,
+    /// The session's scoped name, unique in the plan.
+    pub scoped_name: &'a str,
+    /// What templates in options may name: `swarm`, and of `session` its `id`, `path`, `name` and `index`.
+    pub names: &'a minijinja::Value,
+    /// The options in force.
+    pub options: &'a Options,
+    /// Those of them that the request itself says.
+    pub own: &'a Options,
+    /// Where the request stands in the manifest; an option's place is `place.key(NAME)` where it is said there.
+    pub place: &'a Place,
+    /// How many children take a share of this.
+    pub shares: u32,
+}
+
+/// The parent that a share is taken of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'a> {
+    /// Its session id.
+    pub session: &'a str,
+    /// Its scoped name.
+    pub scoped_name: &'a str,
+    /// Its allocation of the same kind.
+    pub allocation: &'a Allocation,
+    /// The position of this child among those that take a share, 0-based.
+    pub index: u32,
+    /// How many children take one, at least 1.
+    pub count: u32,
+}
+
+/// What a planner decided.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Planned {
+    /// As in [`Allocation::allocation`].
+    pub allocation: Map<String, Value>,
+    /// As in [`Allocation::within_parent`].
+    pub within_parent: bool,
+    /// As in [`Allocation::notes`].
+    pub notes: Vec<String>,
+}
+
+/// What planning decided for one resource of one session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Allocation {
+    /// Which provider it is for.
+    pub kind: String,
+    /// The options in force when it was planned, as far as they are not the kind's own defaults; another apply keeps
+    /// the lease while they stay the same.
+    pub options: Map<String, Value>,
+    /// The seed's hard constraint, and what provisioning needs beside it. Paths are relative to the workspace root.
+    pub allocation: Map<String, Value>,
+    /// Whether it was planned as a share of the parent's.
+    #[serde(default)]
+    pub shared: bool,
+    /// Whether it lies inside the parent's allocation, and cannot outlive it.
+    #[serde(default)]
+    pub within_parent: bool,
+    /// What a reviewer should know, one line each: a block passed over and why, a setting that will be changed.
+    pub notes: Vec<String>,
+}
+
+/// What an allocation contributes to its session. Strings may hold [`WORKSPACE_ROOT`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Context {
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Sections of the prompt.
+    pub prompt_sections: Vec<String>,
+    /// Anything else.
+    pub metadata: Map<String, Value>,
+    /// Where the session works, relative to the workspace root; the last allocation that says so wins.
+    pub working_directory: Option<PathBuf>,
+    /// What templates see of it: `worktree.*`, `port.*`.
+    pub names: Vec<(&'static str, minijinja::Value)>,
+}
+
+/// Stands in a plan's strings where the workspace root will be. A manifest cannot produce it otherwise.
+pub const WORKSPACE_ROOT: &str = "{{ workspace.root }}";
+
+/// Where a session finds its discovery file, relative to the directory that it works in. A provider of directories
+/// keeps the place free.
+pub const DISCOVERY_DIRECTORY: &str = ".agent-context";
+
+/// One allocation to act on.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// What may be used.
+    pub host: &'a Host,
+    /// The workspace root, absolute.
+    pub workspace: &'a Path,
+    /// The ownership mark of the swarm: 32 hexadecimal digits, made once a swarm.
+    pub owner: &'a str,
+    /// The session's id.
+    pub session: &'a str,
+    /// Ids of the sessions above it, nearest first: those whose ports it has a share of.
+    pub ancestors: &'a [&'a str],
+    /// What to make real, look at, or take away.
+    pub allocation: &'a Allocation,
+    /// Handed to git children as their standard input, so that the swarm's lock outlives a killed seedbed for as
+    /// long as they run; `None` where nothing is changed, and in tests.
+    pub lock: Option<&'a std::fs::File>,
+}
+
+/// How a lease was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// As it was provisioned.
+    Sound,
+    /// Still there, but something of ours about it is gone, which [`Provider::mend`] puts back; with what, one line.
+    Mendable(String),
+    /// Gone or broken, with what is wrong, one line.
+    Broken(String),
+}
+
+/// Why a step of a provider failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An outside program failed.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// A file could not be touched.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// Something that is not this swarm's stands in the way, or the allocation cannot be read.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The providers that a manifest may ask for, one a kind.
+#[derive(Default)]
+pub struct Registry {
+    providers: BTreeMap<String, Box<dyn Provider>>,
+}
+
+/// A kind that has a provider already.
+#[derive(Debug, thiserror::Error)]
+#[error("resource provider \"{0}\" is already registered")]
+pub struct AlreadyRegistered(pub String);
+
+impl Registry {
+    /// A registry with the kinds that seedbed brings: `git-worktree` and `port-range`.
+    pub fn built_in() -> Self {
+        let providers: [Box<dyn Provider>; 2] =
+            [Box::new(git_worktree::GitWorktree), Box::new(port_range::PortRange)];
+        Self {
+            providers: providers.into_iter().map(|provider| (provider.kind().to_owned(), provider)).collect(),
+        }
+    }
+
+    /// Adds a provider; a second one of the same kind is refused.
+    pub fn register(&mut self, provider: Box<dyn Provider>) -> Result<(), AlreadyRegistered> {
+        let kind = provider.kind().to_owned();
+        if self.providers.contains_key(&kind) {
+            return Err(AlreadyRegistered(kind));
+        }
+        self.providers.insert(kind, provider);
+        Ok(())
+    }
+
+    /// The provider of this kind.
+    pub fn get(&self, kind: &str) -> Option<&dyn Provider> {
+        self.providers.get(kind).map(AsRef::as_ref)
+    }
+
+    /// All providers, by kind.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Provider> {
+        self.providers.values().map(AsRef::as_ref)
+    }
+
+    /// The schemas of the kinds' options, which the manifest's schema is put together from.
+    pub fn kinds(&self) -> BTreeMap<String, Schema> {
+        self.iter().map(|provider| (provider.kind().to_owned(), provider.options_schema())).collect()
+    }
+}
+
+/// Lays `own` over what is taken along from `parent` over `defaults`, and spells out what none of them says, so that
+/// two ways of saying the same are equal. `own_only` are the keys that a child does not take along.
+///
+/// Options that do not fit `T` stay as they are: planning reports them.
+pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
+    own: &Options,
+    parent: Option<&Options>,
+    defaults: &Options,
+    own_only: &[&str],
+) -> Options {
+    let mut options = defaults.clone();
+    let taken_along = parent.into_iter().flatten().filter(|(key, _)| !own_only.contains(&key.as_str()));
+    options.extend(taken_along.chain(own).map(|(key, value)| (key.clone(), value.clone())));
+    match T::deserialize(&options).map(serde_json::to_value) {
+        Ok(Ok(Value::Object(spelled_out))) => spelled_out,
+        _ => options,
+    }
+}
+
+/// Tells whether `path` of a plan is the workspace itself or a directory above it.
+pub(crate) fn holds_the_workspace(workspace: &Path, path: &Path) -> bool {
+    workspace.starts_with(crate::host::absolute(workspace, path))
+}
+
+/// Tells whether a path of a plan leads into a git directory.
+pub(crate) fn in_git(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git"))
+}
+
+/// How often a step is tried again that loses against somebody removing an empty directory under it: a foreign prune
+/// the empty `worktrees`, another session's release the directory of worktrees or of locks. Each try is microseconds.
+const TRIES: usize = 100;
+
+/// Tries a step again for as long as it fails because something is not there.
+pub(crate) fn again_while_missing<T>(mut step: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 1..TRIES {
+        match step() {
+            Err(Error::File(files::Error::Io { source, .. })) if source.kind() == ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    step()
+}

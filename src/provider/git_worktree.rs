@@ -1,0 +1,237 @@
+//! The `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
+
+mod branch;
+mod files;
+mod inspect;
+mod losses;
+mod ownership;
+mod plan;
+mod populate;
+mod register;
+mod release;
+mod repository;
+mod site;
+mod sparse;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Component, PathBuf};
+
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::{Deserialize, Serialize};
+
+use super::{Allocation, Condition, Context, Error, Planner, Provider, Task, in_git, options_in_force};
+use crate::manifest;
+use crate::observe::{Observation, Question};
+
+pub(crate) use plan::nested_root;
+pub use plan::normalize_target_path;
+
+/// The name of the kind.
+pub const KIND: &str = "git-worktree";
+
+/// The options of a `git-worktree`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Options {
+    /// Where worktrees are made, relative to the workspace root.
+    #[schemars(length(min = 1))]
+    pub root_directory: PathBuf,
+    /// The commit to check out: a branch, a tag, a commit id. Resolved once, when planning.
+    #[schemars(length(min = 1))]
+    pub base_ref: String,
+    /// The one directory of the repository to check out (sparse checkout, cone mode), which is also where the session
+    /// works. Default: the whole tree.
+    pub target_path: Option<String>,
+    /// The branch to create there, a template such as `agents/{{ session.name }}`. Default: a detached HEAD.
+    #[schemars(length(min = 1))]
+    pub branch: Option<String>,
+    /// How the files get there.
+    pub checkout: Checkout,
+    /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`.
+    pub copy: Vec<String>,
+    /// Untracked files of the workspace to link from the worktree, as globs: what is large and only read.
+    pub link: Vec<String>,
+    /// Whether the repository's own git hooks run while the worktree is made.
+    pub git_hooks: bool,
+    /// Where the worktrees of children lie.
+    pub layout: Layout,
+}
+
+/// How the files of a worktree get there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checkout {
+    /// The fastest way that is certain to be right.
+    #[default]
+    Auto,
+    /// git checks every file out.
+    Git,
+}
+
+/// Where the worktrees of children lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// Beside their parents': nothing that is done to a parent's worktree reaches into a child's.
+    #[default]
+    Flat,
+    /// Inside the parent's worktree, at `.ai_ops/child-worktrees/SCOPED_PARENT/SCOPED_CHILD`, as in the seed.
+    Nested,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            root_directory: PathBuf::from(".ai_ops/worktrees"),
+            base_ref: "HEAD".to_owned(),
+            target_path: None,
+            branch: None,
+            checkout: Checkout::default(),
+            copy: Vec::new(),
+            link: Vec::new(),
+            git_hooks: false,
+            layout: Layout::default(),
+        }
+    }
+}
+
+/// What planning decides for a worktree; paths are relative to the workspace root. The first five fields are the
+/// seed's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Worktree {
+    /// The top of the repository's work tree; `.` where that is the workspace.
+    pub repo_root: PathBuf,
+    /// The directory that it lies in.
+    pub worktree_root: PathBuf,
+    /// The worktree itself.
+    pub worktree_path: PathBuf,
+    /// The ref as the manifest names it.
+    pub base_ref: String,
+    /// The one directory that is checked out (sparse, cone mode); `None` for the whole tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_path: Option<String>,
+    /// The commit that `base_ref` named when this was planned.
+    pub commit: String,
+    /// The branch to create at `commit`, without `refs/heads/`; `None` for a detached HEAD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The name of its entry under `worktrees` in the common git directory.
+    pub entry: String,
+    /// How the files get there.
+    pub checkout: Checkout,
+    /// How it is registered.
+    pub registration: Registration,
+    /// Globs of untracked files that are copied from the workspace.
+    pub copy: Vec<String>,
+    /// Globs of untracked files that are linked to those of the workspace.
+    pub link: Vec<String>,
+    /// Whether the repository's hooks run.
+    pub git_hooks: bool,
+}
+
+/// How a worktree is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Registration {
+    /// Its entry is built aside and renamed into place: atomic, without a lock.
+    Rename,
+    /// `git worktree add` under the repository's lock, with bounded retries, where an entry is more than files.
+    Git,
+}
+
+impl Worktree {
+    /// Reads an allocation of this kind; `None` where it is not one that planning made.
+    pub fn of(allocation: &Allocation) -> Option<Self> {
+        Self::deserialize(&allocation.allocation).ok()
+    }
+}
+
+/// The provider of `git-worktree`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GitWorktree;
+
+impl Provider for GitWorktree {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn options_schema(&self) -> Schema {
+        schema_for!(Options)
+    }
+
+    fn options(
+        &self,
+        own: &manifest::Options,
+        parent: Option<&manifest::Options>,
+        defaults: &manifest::Options,
+    ) -> manifest::Options {
+        options_in_force::<Options>(own, parent, defaults, &[])
+    }
+
+    fn questions(&self, options: &manifest::Options) -> Vec<Question> {
+        plan::questions(options)
+    }
+
+    fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o> {
+        Box::new(plan::Worktrees::new(observation))
+    }
+
+    fn context(&self, allocation: &Allocation) -> Context {
+        Worktree::of(allocation).as_ref().map(plan::context).unwrap_or_default()
+    }
+
+    fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
+        Worktree::of(allocation).is_some_and(|worktree| {
+            worktree.entry == scoped_name
+                && worktree.worktree_path == worktree.worktree_root.join(scoped_name)
+                && !in_git(&worktree.worktree_path)
+                && worktree
+                    .repo_root
+                    .components()
+                    .all(|part| matches!(part, Component::CurDir | Component::ParentDir))
+        })
+    }
+
+    fn notices(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
+        plan::notices(allocation, observation)
+    }
+
+    fn stale(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
+        plan::stale(allocation, observation)
+    }
+
+    fn path_fields(&self) -> &'static [&'static str] {
+        &["repoRoot", "worktreeRoot", "worktreePath"]
+    }
+
+    fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
+        let worktree = worktree(task)?;
+        register::register(task, &worktree)?;
+        populate::populate(task, &worktree)?;
+        files::bring(task, &worktree)?;
+        populate::run_hook(task, &worktree)
+    }
+
+    fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
+        inspect::inspect(task, &worktree(task)?)
+    }
+
+    fn mend(&self, task: &Task<'_>) -> Result<(), Error> {
+        inspect::mend(task, &worktree(task)?)
+    }
+
+    fn losses(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+        losses::losses(task, &worktree(task)?)
+    }
+
+    fn release(&self, task: &Task<'_>) -> Result<(), Error> {
+        release::release(task, &worktree(task)?)
+    }
+}
+
+fn worktree(task: &Task<'_>) -> Result<Worktree, Error> {
+    Worktree::of(task.allocation)
+        .ok_or_else(|| Error::Refused(format!("the worktree allocation of {} cannot be read", task.session)))
+}

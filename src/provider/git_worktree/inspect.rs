@@ -1,0 +1,86 @@
+//! Whether a worktree still is what was provisioned, by reading files alone: no git, whatever state they are in.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::ownership::{self, Owner};
+use super::site::{Content, Site, read};
+use super::{Registration, Worktree};
+use crate::provider::{Condition, Error, Task};
+
+/// Looks at the directory, its pointer and the entry. What is in the worktree is its session's business.
+pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition, Error> {
+    let site = Site::of(task, worktree)?;
+    if let Some(fault) = registration_fault(task, worktree, &site)? {
+        return Ok(Condition::Broken(fault));
+    }
+    let index = site.common.directory(&site.entry)?.map(|entry| entry.names()).transpose()?;
+    if !index.is_some_and(|names| names.contains(OsStr::new("index"))) {
+        return Ok(Condition::Broken(format!("{} was never populated", site.worktree.display())));
+    }
+    if !is_locked(task, &site)? {
+        return Ok(Condition::Mendable(format!("{} is not locked any more", site.worktree.display())));
+    }
+    Ok(Condition::Sound)
+}
+
+/// Locks the worktree again, with our mark as the reason; everything else about it is sound.
+pub(super) fn mend(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let site = Site::of(task, worktree)?;
+    let Some(entry) = site.common.directory(&site.entry)? else { return Ok(()) };
+    Ok(entry.replace(Path::new("locked"), format!("{}\n", ownership::mark(task)).as_bytes())?)
+}
+
+fn is_locked(task: &Task<'_>, site: &Site) -> Result<bool, Error> {
+    let mark = ownership::mark(task);
+    let locked = site.read_entry("locked")?;
+    Ok(matches!(locked, Content::Bytes(locked) if locked.trim_ascii_end() == mark.as_bytes()))
+}
+
+/// What is wrong with the registration, one line; `None` where nothing is.
+pub(super) fn registration_fault(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+) -> Result<Option<String>, Error> {
+    let entry = site.entry_path();
+    match ownership::of_entry(task, site)? {
+        Owner::Nobody => return Ok(Some(format!("{} is gone", entry.display()))),
+        Owner::Other(why) => return Ok(Some(why)),
+        Owner::Us => {}
+    }
+    match ownership::of_directory(site, &Owner::Us)? {
+        Owner::Nobody => return Ok(Some(format!("{} is gone", site.worktree.display()))),
+        Owner::Other(why) => return Ok(Some(why)),
+        Owner::Us => {}
+    }
+    let fault = |name: &str, what: &str| Ok(Some(format!("{} {what}", entry.join(name).display())));
+    let Some(directory) = site.directory()? else {
+        return Ok(Some(format!("{} is gone", site.worktree.display())));
+    };
+    if read(&directory, Path::new(".git"))? != Content::Bytes(site.dot_git_line()) {
+        return Ok(Some(format!("{} does not name its entry", site.worktree.join(".git").display())));
+    }
+    if site.read_entry("gitdir")? != Content::Bytes(site.gitdir_line()) {
+        return fault("gitdir", "does not name the worktree");
+    }
+    if site.read_entry("commondir")? != Content::Bytes(b"../..\n".to_vec()) {
+        return fault("commondir", "does not name the repository");
+    }
+    let is_head = |head: &[u8]| {
+        let head = head.trim_ascii_end();
+        head.starts_with(b"ref: refs/")
+            || (head.len() == worktree.commit.len() && head.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !matches!(site.read_entry("HEAD")?, Content::Bytes(head) if is_head(&head)) {
+        return fault("HEAD", "names no commit");
+    }
+    if worktree.target_path.is_some() && worktree.registration == Registration::Rename {
+        for name in ["config.worktree", "info/sparse-checkout"] {
+            if !matches!(site.read_entry(name)?, Content::Bytes(_)) {
+                return fault(name, "is gone, and with it the sparse checkout");
+            }
+        }
+    }
+    Ok(None)
+}

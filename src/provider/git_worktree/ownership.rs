@@ -1,0 +1,124 @@
+//! Whose an entry and a directory are. Nothing is removed, and nothing is written over, but what is ours by this.
+
+use std::path::Path;
+
+use super::site::{Content, Site, read};
+use crate::provider::{Error, Task};
+
+/// A file of ours in the entry that repeats what `locked` says, for the day on which somebody unlocks the worktree or
+/// a crash tears the file. git passes over names that it does not know, and removes them with the entry.
+pub(super) const MARK: &str = "seedbed";
+
+/// Whose something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Nothing is there.
+    Nobody,
+    /// This swarm.
+    Us,
+    /// Somebody else, with why that is thought.
+    Other(String),
+}
+
+/// The line that marks an entry as a session's: the reason of its lock. Three words, whatever the id: git folds white
+/// space, and only the last one is what a thing is recognised by.
+pub(super) fn mark(task: &Task<'_>) -> String {
+    let session: String = task.session.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+    format!("seedbed {session} {}", task.owner)
+}
+
+/// Whose the entry is.
+///
+/// Ours is what carries our mark and records no other worktree. An entry that records no worktree at all and carries
+/// nobody's mark is ours too: it was torn while it was made, and no plan takes a name that is somebody's.
+pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
+    if site.common.directory(&site.entry)?.is_none() {
+        return Ok(Owner::Nobody);
+    }
+    let path = site.entry_path();
+    let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", path.display())));
+    let locked = signature(task, &site.read_entry("locked")?);
+    let second = signature(task, &site.read_entry(MARK)?);
+    if locked == Signature::Theirs || second == Signature::Theirs {
+        return other("it carries the mark of another swarm");
+    }
+    let claimed = locked == Signature::Ours || matches!(second, Signature::Ours | Signature::Torn);
+    match site.read_entry("gitdir")? {
+        Content::Missing | Content::Empty => Ok(Owner::Us),
+        Content::Bytes(bytes) if bytes == site.gitdir_line() => {
+            if claimed {
+                Ok(Owner::Us)
+            } else {
+                other("it does not carry its mark")
+            }
+        }
+        Content::Bytes(bytes) if bytes.starts_with(b"/") && bytes.trim_ascii_end().ends_with(b"/.git") => {
+            other(&format!(
+                "it records the worktree {}",
+                String::from_utf8_lossy(&bytes).trim_end().escape_debug()
+            ))
+        }
+        Content::Bytes(_) | Content::Irregular => {
+            if claimed {
+                Ok(Owner::Us)
+            } else {
+                other("it does not carry its mark")
+            }
+        }
+    }
+}
+
+/// Whose the directory at the worktree's path is, given whose the entry is.
+///
+/// Ours is what points to our entry; what has lost its pointer is ours as long as the entry stands, or when it is
+/// empty: files that nothing says anything of may be somebody's.
+pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
+    let Some(directory) = site.directory()? else { return Ok(Owner::Nobody) };
+    let other =
+        |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", site.worktree.display())));
+    match read(&directory, Path::new(".git"))? {
+        Content::Bytes(bytes) if bytes == site.dot_git_line() => Ok(Owner::Us),
+        Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
+            other(&format!("its .git says {}", String::from_utf8_lossy(&bytes).trim_end().escape_debug()))
+        }
+        Content::Irregular => other("its .git is not a file"),
+        Content::Missing | Content::Empty | Content::Bytes(_) => {
+            let bare = directory.names()?.iter().all(|name| name == ".git");
+            if *entry == Owner::Us || bare { Ok(Owner::Us) } else { other("no entry of ours belongs to it") }
+        }
+    }
+}
+
+/// Whose the entry is, where neither it nor the directory is somebody else's; else [`Error::Refused`].
+pub(super) fn of_entry_if_not_others(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
+    let entry = of_entry(task, site)?;
+    let directory = of_directory(site, &entry)?;
+    match (entry, directory) {
+        (Owner::Other(why), _) | (_, Owner::Other(why)) => Err(Error::Refused(why)),
+        (entry, _) => Ok(entry),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signature {
+    Missing,
+    Torn,
+    Ours,
+    Theirs,
+}
+
+fn signature(task: &Task<'_>, content: &Content) -> Signature {
+    match content {
+        Content::Missing => Signature::Missing,
+        Content::Bytes(bytes) => {
+            let text = String::from_utf8_lossy(bytes);
+            let words: Vec<&str> = text.split_whitespace().collect();
+            match words[..] {
+                ["seedbed", _, owner] if owner == task.owner => Signature::Ours,
+                ["seedbed", _, _] => Signature::Theirs,
+                _ => Signature::Torn,
+            }
+        }
+        Content::Empty | Content::Irregular => Signature::Torn,
+    }
+}

@@ -1,0 +1,488 @@
+//! Decides where each worktree lies, at which commit, and what of it is checked out. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
+
+use super::{KIND, Layout, Options, Registration, Worktree, branch};
+use crate::manifest::{self, Fault, Place};
+use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, UnknownRef};
+use crate::provider::{
+    Allocation, Context, DISCOVERY_DIRECTORY, Parent, Planned, Planner, Request, WORKSPACE_ROOT,
+    holds_the_workspace,
+};
+use crate::template;
+
+/// The longest path of a worktree, in bytes: git was measured to die near 4070, and files lie below it.
+const PATH_MAX: usize = 4000;
+
+pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
+    let Ok(options) = Options::deserialize(options) else {
+        return Vec::new();
+    };
+    let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default()).ok().flatten();
+    let discovery = match &target {
+        Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
+        None => DISCOVERY_DIRECTORY.to_owned(),
+    };
+    let tree = |path: String| Question::Tree { base_ref: options.base_ref.clone(), path };
+    let mut questions = vec![Question::Directory { path: options.root_directory.clone() }, tree(discovery)];
+    questions.extend(target.map(tree));
+    if options.layout == Layout::Nested {
+        questions.push(tree(top_of(&nested_root(Path::new(""), ""))));
+    }
+    questions.push(Question::Commit { base_ref: options.base_ref });
+    questions
+}
+
+/// Decides the worktrees of one plan.
+pub(super) struct Worktrees<'o> {
+    observation: &'o Observation,
+    /// What existed before and will not exist any more when this plan's worktrees are made.
+    freed: BTreeSet<PathBuf>,
+    freed_entries: BTreeSet<String>,
+    freed_branches: BTreeSet<String>,
+    /// Branches of this plan.
+    branches: BTreeSet<String>,
+}
+
+impl<'o> Worktrees<'o> {
+    pub(super) fn new(observation: &'o Observation) -> Self {
+        Self {
+            observation,
+            freed: BTreeSet::new(),
+            freed_entries: BTreeSet::new(),
+            freed_branches: BTreeSet::new(),
+            branches: BTreeSet::new(),
+        }
+    }
+
+    /// Plans a worktree in `root`; every fault of the request, not just the first.
+    fn worktree(
+        &mut self,
+        request: &Request<'_>,
+        options: &Options,
+        root: PathBuf,
+    ) -> Result<Planned, Vec<Fault>> {
+        let place = request.place;
+        let repository = match &self.observation.repository {
+            Some(Ok(repository)) => repository,
+            Some(Err(why)) => return Err(vec![fault(place, why, "needs a git repository", None)]),
+            None => return Err(vec![fault(place, "the repository was not looked at", "here", None)]),
+        };
+        let mut faults = Vec::new();
+        let mut check = |result: Result<(), Fault>| faults.extend(result.err());
+
+        let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
+        let target = target.unwrap_or_else(|why| {
+            check(Err(fault(&place.key("target-path"), &why, "here", None)));
+            None
+        });
+        let commit = match self.observation.commits.get(&options.base_ref) {
+            Some(Ok(commit)) => {
+                check(self.check_target(options, target.as_deref(), place));
+                check(self.check_discovery(options, target.as_deref(), place));
+                commit.clone()
+            }
+            unknown => {
+                let unknown = unknown.and_then(|unknown| unknown.as_ref().err());
+                check(Err(unknown_ref(&options.base_ref, unknown, place)));
+                String::new()
+            }
+        };
+        let path = root.join(request.scoped_name);
+        check(self.check_path(repository, &root, &path, request));
+        for (key, globs) in [("copy", &options.copy), ("link", &options.link)] {
+            for (index, glob) in globs.iter().enumerate() {
+                check(check_glob(glob, &place.key(key).index(index)));
+            }
+        }
+        let branch = self.branch(repository, options, request).unwrap_or_else(|fault| {
+            check(Err(fault));
+            None
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+
+        let worktree = Worktree {
+            repo_root: way_up(&self.observation.workspace, &repository.root),
+            worktree_root: root,
+            worktree_path: path,
+            base_ref: options.base_ref.clone(),
+            target_path: target,
+            commit,
+            branch,
+            entry: request.scoped_name.to_owned(),
+            checkout: options.checkout,
+            registration: match repository.registration {
+                Ok(()) => Registration::Rename,
+                Err(_) => Registration::Git,
+            },
+            copy: options.copy.clone(),
+            link: options.link.clone(),
+            git_hooks: options.git_hooks,
+        };
+        let Ok(Value::Object(fields)) = serde_json::to_value(&worktree) else {
+            unreachable!("a worktree of plain fields with UTF-8 paths is a JSON object")
+        };
+        Ok(Planned { allocation: fields, ..Planned::default() })
+    }
+
+    fn check_target(&self, options: &Options, target: Option<&str>, place: &Place) -> Result<(), Fault> {
+        let Some(target) = target else { return Ok(()) };
+        let place = place.key("target-path");
+        let what = match self.observation.trees.get(&(options.base_ref.clone(), target.to_owned())) {
+            Some(TreeEntry::Directory) => return Ok(()),
+            Some(TreeEntry::Missing { near }) => {
+                let help = near.first().map(|near| format!("did you mean `{near}`?"));
+                let message = format!("`{target}` does not exist in `{}`", options.base_ref);
+                return Err(fault(&place, &message, "no such directory in that commit", help));
+            }
+            Some(TreeEntry::File) => "a file",
+            Some(TreeEntry::Link) => "a symbolic link",
+            Some(TreeEntry::Submodule) => "a submodule",
+            None => "unknown",
+        };
+        let message = format!("`{target}` is {what} in `{}`, not a directory", options.base_ref);
+        Err(fault(&place, &message, "has to be a directory", None))
+    }
+
+    /// A tracked discovery path would be overwritten, or as a link be written through.
+    fn check_discovery(&self, options: &Options, target: Option<&str>, place: &Place) -> Result<(), Fault> {
+        let path = match target {
+            Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
+            None => DISCOVERY_DIRECTORY.to_owned(),
+        };
+        self.check_untracked(options, &path, "where every session finds its discovery file", place)
+    }
+
+    fn check_untracked(&self, options: &Options, path: &str, role: &str, place: &Place) -> Result<(), Fault> {
+        let what = match self.observation.trees.get(&(options.base_ref.clone(), path.to_owned())) {
+            None | Some(TreeEntry::Missing { .. }) => return Ok(()),
+            Some(TreeEntry::Directory) => "as a directory",
+            Some(TreeEntry::File) => "as a file",
+            Some(TreeEntry::Link) => "as a symbolic link",
+            Some(TreeEntry::Submodule) => "as a submodule",
+        };
+        Err(fault(
+            place,
+            &format!("`{}` tracks `{path}` {what}, {role}", options.base_ref),
+            "checks out that commit",
+            Some(format!(
+                "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"
+            )),
+        ))
+    }
+
+    fn check_path(
+        &self,
+        repository: &Repository,
+        root: &Path,
+        path: &Path,
+        request: &Request<'_>,
+    ) -> Result<(), Fault> {
+        let place = request.place.key("root-directory");
+        if holds_the_workspace(&self.observation.workspace, root) {
+            let message = "worktrees need a directory of their own, which git can be kept from seeing";
+            let help = "name one below the workspace, such as `.ai_ops/worktrees`, or beside it".to_owned();
+            return Err(fault(&place, message, "is the workspace or above it", Some(help)));
+        }
+        let way_back = root.components().skip_while(|part| *part == Component::ParentDir);
+        if way_back.clone().any(|part| part == Component::ParentDir) {
+            let message = format!("`{}` goes back on its way", root.display());
+            return Err(fault(
+                &place,
+                &message,
+                "has `..` in the middle",
+                Some("write where it leads".to_owned()),
+            ));
+        }
+        let leads = |component: &Path, what: &str| {
+            let message =
+                format!("`{}` is {what}: worktrees would be made somewhere else", component.display());
+            let help = "remove it, or name another `root-directory`".to_owned();
+            Err(fault(&place, &message, "leads there", Some(help)))
+        };
+        match self.observation.directories.get(root) {
+            Some(Directory::Link(component)) => return leads(component, "a symbolic link"),
+            Some(Directory::NotADirectory(component)) => return leads(component, "not a directory"),
+            Some(Directory::Unreadable(why)) => {
+                return Err(fault(
+                    &place,
+                    &format!("`{}` cannot be read: {why}", root.display()),
+                    "here",
+                    None,
+                ));
+            }
+            Some(Directory::Listed(names))
+                if names.contains(request.scoped_name) && !self.freed.contains(path) =>
+            {
+                let message = format!("`{}` exists already and is not this swarm's", path.display());
+                let help = "move it away, or remove it if nothing in it is needed".to_owned();
+                return Err(fault(&place, &message, "where the worktree would be made", Some(help)));
+            }
+            _ => {}
+        }
+        let entry = request.scoped_name;
+        if repository.worktrees.contains(entry) && !self.freed_entries.contains(entry) {
+            let message =
+                format!("the repository has a worktree called `{entry}` already that is not this swarm's");
+            let help =
+                "`git worktree list` shows where it is; `git worktree remove` takes it away".to_owned();
+            return Err(fault(request.place, &message, "would have that name", Some(help)));
+        }
+        let length = self.observation.workspace.join(path).as_os_str().len();
+        if length > PATH_MAX {
+            let message = format!("the worktree's path would have {length} bytes, more than {PATH_MAX}");
+            return Err(fault(&place, &message, "too deep", None));
+        }
+        Ok(())
+    }
+
+    fn branch(
+        &mut self,
+        repository: &Repository,
+        options: &Options,
+        request: &Request<'_>,
+    ) -> Result<Option<String>, Fault> {
+        let Some(source) = &options.branch else { return Ok(None) };
+        let place = request.place.key("branch");
+        let branch = template::render(source, request.names).map_err(|problem| problem.at(&place))?;
+        if !branch::is_name(&branch) {
+            let message = format!("`{}` is no name for a branch", branch.escape_debug());
+            return Err(fault(&place, &message, "git would refuse it", None));
+        }
+        if let Some(other) = branch::in_the_way(&self.branches, &branch) {
+            let message =
+                format!("branch `{branch}` of `{}` meets `{other}` of another session", request.session);
+            let help = "tell them apart by `{{ session.name }}` or `{{ session.index }}`".to_owned();
+            return Err(fault(&place, &message, "not one branch a session", Some(help)));
+        }
+        if let Some(other) = branch::in_the_way(&repository.branches, &branch)
+            && !self.freed_branches.contains(other)
+        {
+            let message =
+                format!("branch `{branch}` of `{}` cannot be created: `{other}` exists", request.session);
+            let help = format!("choose another name, or `git branch -d {other}` if it is no longer needed");
+            return Err(fault(&place, &message, "exists already", Some(help)));
+        }
+        self.branches.insert(branch.clone());
+        Ok(Some(branch))
+    }
+
+    fn options(request: &Request<'_>) -> Result<Options, Vec<Fault>> {
+        Options::deserialize(request.options).map_err(|error| {
+            let message = format!("the options of `{KIND}` cannot be read: {error}");
+            vec![fault(request.place, &message, "here", None)]
+        })
+    }
+}
+
+impl Planner for Worktrees<'_> {
+    fn keep(&mut self, _session: &str, _parent: Option<&str>, allocation: &Allocation) {
+        self.branches.extend(Worktree::of(allocation).and_then(|worktree| worktree.branch));
+    }
+
+    fn free(&mut self, allocation: &Allocation) {
+        if let Some(worktree) = Worktree::of(allocation) {
+            self.freed.insert(worktree.worktree_path);
+            self.freed_entries.insert(worktree.entry);
+            self.freed_branches.extend(worktree.branch);
+        }
+    }
+
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
+        let options = Self::options(request)?;
+        let root = options.root_directory.clone();
+        self.worktree(request, &options, root)
+    }
+
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+        let options = Self::options(request)?;
+        if options.layout == Layout::Flat {
+            return self.allocate(request);
+        }
+        let of_parent = Worktree::of(parent.allocation).ok_or_else(|| {
+            vec![fault(
+                request.place,
+                "the parent's worktree cannot be read from its allocation",
+                "here",
+                None,
+            )]
+        })?;
+        let root = nested_root(&of_parent.worktree_path, parent.scoped_name);
+        let top = top_of(&nested_root(Path::new(""), ""));
+        self.check_untracked(&options, &top, "which the worktrees of children lie in", request.place)
+            .map_err(|fault| vec![fault])?;
+        let planned = self.worktree(request, &options, root)?;
+        Ok(Planned { within_parent: true, ..planned })
+    }
+}
+
+/// What a reviewer should hear of a worktree in this very repository.
+pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let (Some(worktree), Some(Ok(repository))) = (Worktree::of(allocation), &observation.repository) {
+        if worktree.target_path.is_some() && !repository.worktree_config {
+            notices.push(
+                "`extensions.worktreeConfig` will be set in the repository's shared config, which sparse worktrees \
+                 need; it is taken back with the last of them"
+                    .to_owned(),
+            );
+        }
+        if let Err(why) = &repository.registration {
+            notices.push(format!("`git worktree add` registers the worktrees, one after another: {why}"));
+        }
+    }
+    notices
+}
+
+/// What has come in the way of a planned worktree since.
+pub(super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+    let Some(worktree) = Worktree::of(allocation) else {
+        return vec!["the allocation cannot be read".to_owned()];
+    };
+    let mut stale = Vec::new();
+    match observation.commits.get(&worktree.base_ref) {
+        Some(Ok(commit)) if *commit == worktree.commit => {}
+        Some(Ok(commit)) => stale
+            .push(format!("`{}` has moved from {:.10} to {commit:.10}", worktree.base_ref, worktree.commit)),
+        _ => stale.push(format!("`{}` names no commit any more", worktree.base_ref)),
+    }
+    let name = worktree.worktree_path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match observation.directories.get(&worktree.worktree_root) {
+        Some(Directory::Listed(names)) if name.is_some_and(|name| names.contains(&name)) => {
+            stale.push(format!("`{}` exists", worktree.worktree_path.display()));
+        }
+        Some(Directory::Link(component) | Directory::NotADirectory(component)) => {
+            stale.push(format!("`{}` is not a directory", component.display()));
+        }
+        _ => {}
+    }
+    match &observation.repository {
+        Some(Ok(repository)) => {
+            if repository.worktrees.contains(&worktree.entry) {
+                stale.push(format!("the repository has a worktree called `{}`", worktree.entry));
+            }
+            let in_the_way =
+                worktree.branch.as_ref().and_then(|branch| branch::in_the_way(&repository.branches, branch));
+            stale.extend(in_the_way.map(|branch| format!("branch `{branch}` exists")));
+        }
+        Some(Err(why)) => stale.push(why.clone()),
+        None => {}
+    }
+    stale
+}
+
+/// The seed's `normalizeWorktreeTargetPath`: slashes forward, parts trimmed, empty parts and `.` dropped; `None` where
+/// nothing is left. Absolute paths, drive letters and `..` are errors, in words for the user.
+pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
+    let value = value.trim().replace('\\', "/");
+    let mut head = value.bytes();
+    let drive = head.next().is_some_and(|b| b.is_ascii_alphabetic())
+        && head.next() == Some(b':')
+        && head.next() == Some(b'/');
+    if value.starts_with('/') || drive {
+        return Err("`target-path` must be a relative path within the repository".to_owned());
+    }
+    let parts: Vec<_> =
+        value.split('/').map(str::trim).filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err("`target-path` must not contain `..`".to_owned());
+    }
+    Ok((!parts.is_empty()).then(|| parts.join("/")))
+}
+
+/// The seed's soft context.
+pub(super) fn context(worktree: &Worktree) -> Context {
+    let path = absolute(&worktree.worktree_path);
+    let names = [
+        ("path", Some(path.clone())),
+        ("commit", Some(worktree.commit.clone())),
+        ("branch", worktree.branch.clone()),
+    ];
+    let base_ref = worktree.base_ref.clone();
+    let mut prompt_sections = vec![format!("Git worktree: {path}"), format!("Worktree base ref: {base_ref}")];
+    let mut metadata = Map::from_iter([
+        ("git_worktree_path".to_owned(), Value::from(path.clone())),
+        ("git_worktree_base_ref".to_owned(), Value::from(base_ref.clone())),
+    ]);
+    let mut working_directory = worktree.worktree_path.clone();
+    if let Some(target) = &worktree.target_path {
+        prompt_sections.push(format!("Worktree target path: {target} (sparse-checkout enabled)"));
+        metadata.insert("git_worktree_target_path".to_owned(), Value::from(target.clone()));
+        working_directory.push(target);
+    }
+    Context {
+        env: BTreeMap::from([
+            ("AGENT_REPO_ROOT".to_owned(), absolute(&worktree.repo_root)),
+            ("AGENT_WORKTREE_PATH".to_owned(), path),
+            ("AGENT_WORKTREE_BASE_REF".to_owned(), base_ref),
+        ]),
+        prompt_sections,
+        metadata,
+        working_directory: Some(working_directory),
+        names: vec![("worktree", minijinja::Value::from_pairs(names))],
+    }
+}
+
+/// A path of the plan as text that [`WORKSPACE_ROOT`] will make absolute.
+fn absolute(path: &Path) -> String {
+    if path.is_absolute() {
+        return path.to_string_lossy().into_owned();
+    }
+    if path == Path::new(".") {
+        return WORKSPACE_ROOT.to_owned();
+    }
+    format!("{WORKSPACE_ROOT}/{}", path.display())
+}
+
+/// A glob names files of the workspace, below it.
+fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
+    let refused = |why: &str| {
+        let message = format!("`{}` is no glob of files in the workspace: {why}", glob.escape_debug());
+        Err(fault(
+            place,
+            &message,
+            "here",
+            Some("write it relative to the workspace: `.env`, `config/*`".to_owned()),
+        ))
+    };
+    if Path::new(glob).is_absolute() || Path::new(glob).components().any(|part| part == Component::ParentDir)
+    {
+        return refused("it leads out of it");
+    }
+    globset::Glob::new(glob).map(drop).or_else(|error| refused(&error.kind().to_string()))
+}
+
+/// Where the seed keeps the worktrees of a session's children.
+pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
+    parent.join(".ai_ops/child-worktrees").join(scoped_parent)
+}
+
+fn top_of(path: &Path) -> String {
+    path.components().next().map(|top| top.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The way from `below` up to `above`, which it lies in: `.`, `..`, `../..`.
+fn way_up(below: &Path, above: &Path) -> PathBuf {
+    match below.strip_prefix(above) {
+        Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from("."),
+        Ok(rest) => rest.components().map(|_| Component::ParentDir.as_os_str()).collect(),
+        Err(_) => above.to_owned(),
+    }
+}
+
+fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, place: &Place) -> Fault {
+    let message = format!("`{}` names no commit of this repository", base_ref.escape_debug());
+    let reason = unknown.map_or("was not looked up", |unknown| unknown.reason.as_str());
+    let help = unknown.and_then(|unknown| unknown.near.first()).map(|near| format!("did you mean `{near}`?"));
+    fault(&place.key("base-ref"), &message, reason, help)
+}
+
+fn fault(place: &Place, message: &str, label: &str, help: Option<String>) -> Fault {
+    Fault { place: place.clone(), message: message.to_owned(), label: label.to_owned(), help }
+}

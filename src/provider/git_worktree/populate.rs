@@ -1,0 +1,51 @@
+//! Fills a registered worktree with the files of its commit, and runs the repository's hook if that was asked for.
+
+use std::path::Path;
+
+use super::Worktree;
+use super::site::Site;
+use crate::host::git::Git;
+use crate::provider::{Error, Task};
+
+/// Checks the commit out. Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed refs.
+pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let site = Site::of(task, worktree)?;
+    Git::of(task.host, &site.entry_path(), Some(&site.worktree)).holding(task.lock).run([
+        "read-tree",
+        "-m",
+        "-u",
+        &worktree.commit,
+    ])?;
+    if let Some(target) = &worktree.target_path {
+        let there = site.directory()?.map(|directory| directory.directory(Path::new(target))).transpose()?;
+        if there.flatten().is_none() {
+            return Err(Error::Refused(format!(
+                "target-path {target:?} is not a directory of {} after its checkout",
+                site.worktree.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Runs the repository's post-checkout hook in the worktree, as `git worktree add` does; a hook that fails is an error.
+///
+/// It runs under the same deadline as any other call of git.
+pub(super) fn run_hook(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    if !worktree.git_hooks {
+        return Ok(());
+    }
+    let site = Site::of(task, worktree)?;
+    let zero = "0".repeat(worktree.commit.len());
+    Git::around(task.host, &site.worktree).holding(task.lock).with_hooks(true).run([
+        "hook",
+        "run",
+        "--ignore-missing",
+        "post-checkout",
+        "--",
+        &zero,
+        &worktree.commit,
+        "1",
+    ])?;
+    Ok(())
+}

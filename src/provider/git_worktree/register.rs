@@ -1,0 +1,177 @@
+//! Makes git know the worktree: the directory, its `.git` file, the entry in the repository, the branch.
+//!
+//! An entry is built aside and renamed into place, complete and locked, so that no other git ever sees half of one
+//! (`reliability.md`, fact 4). Where an entry is more than files, `git worktree add` makes it under a lock.
+
+#![expect(clippy::disallowed_methods, reason = "builds an entry in a directory of its own")]
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::ownership::{self, Owner};
+use super::repository::Lock;
+use super::site::{Content, Site, io, move_directory, read};
+use super::{Registration, Worktree, inspect, sparse};
+use crate::host::clock;
+use crate::host::files::Root;
+use crate::host::git::Git;
+use crate::provider::{Error, Task, again_while_missing};
+
+/// Registers the worktree, empty but for its `.git` file. To do so again is no error.
+pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let site = Site::of(task, worktree)?;
+    if ownership::of_entry_if_not_others(task, &site)? == Owner::Us {
+        return match inspect::registration_fault(task, worktree, &site)? {
+            None => Ok(()),
+            Some(fault) => {
+                Err(Error::Refused(format!("{fault}; release the session before making it again")))
+            }
+        };
+    }
+    match worktree.registration {
+        Registration::Rename => by_rename(task, worktree, &site),
+        Registration::Git => by_git(task, worktree, &site),
+    }
+}
+
+/// Where our things lie while git must not see them, relative to the common git directory: on the same file system, so
+/// that a rename is enough.
+pub(super) fn aside(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    Path::new(ownership::MARK).join(format!("{}-{}", task.owner, worktree.entry))
+}
+
+/// The message that a branch's reflog begins with where we made it, and without which it is never removed.
+pub(super) fn branch_message(task: &Task<'_>) -> String {
+    ownership::mark(task)
+}
+
+fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    let aside = aside(task, worktree);
+    site.common.remove_all(&aside)?;
+    let building = again_while_missing(|| Ok(site.common.create_directories(&aside)?))?;
+    build(task, worktree, site, building.path())?;
+    if let Some(branch) = &worktree.branch {
+        create_branch(task, worktree, site, branch)?;
+    }
+    create_directory(site)?;
+    // The shared setting is only on while an entry shows that it is needed: both change under one lock.
+    let _lock = match &worktree.target_path {
+        Some(_) => {
+            let lock = Lock::take(task.host, site)?;
+            sparse::enable(task, site, &lock)?;
+            Some(lock)
+        }
+        None => None,
+    };
+    if !move_directory(&site.common, &aside, &site.entry)? {
+        return Err(Error::Refused(format!("{} was removed while it was made", building.path().display())));
+    }
+    site.common.remove_directory(Path::new(ownership::MARK))?;
+    Ok(())
+}
+
+fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    again_while_missing(|| Ok(site.base.create_hidden(&site.parent)?))?;
+    let lock = Lock::take(task.host, site)?;
+    let mut args: Vec<OsString> =
+        ["worktree", "add", "--no-checkout", "--lock", "--reason"].map(Into::into).into();
+    args.push(ownership::mark(task).into());
+    match &worktree.branch {
+        // A tracking branch would write to the shared config, whose lock is a common reason to fail.
+        Some(branch) => {
+            create_branch(task, worktree, site, branch)?;
+            args.extend([site.worktree.clone().into(), branch.into()]);
+        }
+        None => args.extend(["--detach".into(), site.worktree.clone().into(), (&worktree.commit).into()]),
+    }
+    Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    let dot_git = site.directory()?.map(|directory| read(&directory, Path::new(".git"))).transpose()?;
+    if dot_git != Some(Content::Bytes(site.dot_git_line())) {
+        return Err(Error::Refused(format!(
+            "git did not register {} as {}",
+            site.worktree.display(),
+            worktree.entry
+        )));
+    }
+    let mark = format!("{}\n", ownership::mark(task));
+    site.common.replace(&site.entry.join(ownership::MARK), mark.as_bytes())?;
+    if let Some(target) = &worktree.target_path {
+        sparse::enable(task, site, &lock)?;
+        let set = ["sparse-checkout", "set", "--cone", "--skip-checks", "--", target];
+        Git::of(task.host, &site.entry_path(), Some(&site.worktree))
+            .holding(task.lock)
+            .run_beside_others(&set)?;
+    }
+    Ok(())
+}
+
+/// Writes what git writes, and [`ownership::MARK`] beside it. The first line of the log has no committer's name.
+fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result<(), Error> {
+    let mark = format!("{}\n", ownership::mark(task));
+    let head = match &worktree.branch {
+        Some(branch) => format!("ref: refs/heads/{branch}\n"),
+        None => format!("{}\n", worktree.commit),
+    };
+    write(at, "locked", mark.as_bytes())?;
+    write(at, ownership::MARK, mark.as_bytes())?;
+    write(at, "commondir", b"../..\n")?;
+    write(at, "gitdir", &site.gitdir_line())?;
+    write(at, "HEAD", head.as_bytes())?;
+    create(&at.join("refs"))?;
+    // git logs HEAD where the repository wants logs, which is where it has one of its own HEAD.
+    if is_file(&site.common, Path::new("logs/HEAD"))? {
+        create(&at.join("logs"))?;
+        let zero = "0".repeat(worktree.commit.len());
+        let line = format!("{zero} {} seedbed <seedbed> {} +0000\n", worktree.commit, clock::seconds());
+        write(at, "logs/HEAD", line.as_bytes())?;
+    }
+    if let Some(target) = &worktree.target_path {
+        create(&at.join("info"))?;
+        write(at, "info/sparse-checkout", sparse::patterns(target)?.as_bytes())?;
+        write(at, "config.worktree", sparse::CONFIG.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn create_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
+    let args = [
+        "update-ref".to_owned(),
+        "--create-reflog".to_owned(),
+        "-m".to_owned(),
+        branch_message(task),
+        format!("refs/heads/{branch}"),
+        worktree.commit.clone(),
+        "0".repeat(worktree.commit.len()),
+    ];
+    Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    Ok(())
+}
+
+fn create_directory(site: &Site) -> Result<(), Error> {
+    let directory = again_while_missing(|| {
+        Ok(site.base.create_hidden(&site.parent)?.create_directories(Path::new(&site.name))?)
+    })?;
+    directory.remove_file(Path::new(".git"))?;
+    // Not synced, as nothing of an entry is: the intent tells what to take away after a crash.
+    write(directory.path(), ".git", &site.dot_git_line())
+}
+
+fn is_file(root: &Root, relative: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(root.path().join(relative)) {
+        Ok(found) => Ok(found.is_file()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io("look at", &root.path().join(relative))(error)),
+    }
+}
+
+fn write(at: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let path = at.join(name);
+    let created = fs::OpenOptions::new().write(true).create_new(true).open(&path);
+    created.and_then(|mut file| file.write_all(bytes)).map_err(io("write", &path))
+}
+
+fn create(path: &Path) -> Result<(), Error> {
+    fs::create_dir(path).map_err(io("create", path))
+}

@@ -1,0 +1,83 @@
+//! Makes sure that a worktree and everything that came with it is gone.
+//!
+//! Works on files, not through git, which dies of a torn entry. What git could trip over is renamed out of its sight
+//! before it is deleted, so that no reader ever sees half of it, and a killed release is simply done again.
+
+use std::path::{Path, PathBuf};
+
+use super::ownership;
+use super::repository::Lock;
+use super::site::{Content, Site, move_directory, read};
+use super::{Worktree, register, sparse};
+use crate::host::files::Root;
+use crate::host::git::Git;
+use crate::provider::{Error, Task};
+
+/// Removes whatever exists of the worktree. What is gone already is no error; what is somebody else's is
+/// [`Error::Refused`], and then nothing is touched.
+pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let site = Site::of(task, worktree)?;
+    ownership::of_entry_if_not_others(task, &site)?;
+    remove_directory(task, worktree, &site)?;
+    remove_entry(task, worktree, &site)?;
+    if let Some(branch) = &worktree.branch {
+        remove_branch(task, worktree, &site, branch)?;
+    }
+    if sparse::is_wanted(worktree) {
+        sparse::disable(task, &site, &Lock::take(task.host, &site)?)?;
+    }
+    site.base.remove_hidden(&site.parent)?;
+    site.common.remove_directory(Path::new(ownership::MARK))?;
+    // git removes it with the last worktree too.
+    site.common.remove_directory(Path::new("worktrees"))?;
+    Ok(())
+}
+
+fn remove_directory(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    let Some(parent) = site.base.directory(&site.parent)? else { return Ok(()) };
+    let trash = PathBuf::from(format!(".trash-{}-{}", task.owner, worktree.entry));
+    remove_aside(&parent, Path::new(&site.name), &trash)
+}
+
+fn remove_entry(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    remove_aside(&site.common, &site.entry, &register::aside(task, worktree))
+}
+
+/// Renames `from` to `trash`, where an earlier release may have left something, and removes it there.
+fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
+    root.remove_all(trash)?;
+    move_directory(root, from, trash)?;
+    Ok(root.remove_all(trash)?)
+}
+
+/// Removes the branch if we made it, it still is where we made it, and nobody has it checked out. Kept otherwise.
+fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
+    let name = format!("refs/heads/{branch}");
+    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+    let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?;
+    if !at.status.success() || at.stdout.trim_ascii_end() != worktree.commit.as_bytes() {
+        return Ok(());
+    }
+    let log = git.run(["reflog", "show", "--format=%gs", &name, "--"])?;
+    let made_by = String::from_utf8_lossy(&log).lines().last().map(str::to_owned);
+    if made_by != Some(register::branch_message(task)) || is_checked_out(site, &name)? {
+        return Ok(());
+    }
+    git.run_beside_others(&["update-ref", "-d", &name, &worktree.commit])?;
+    Ok(())
+}
+
+fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
+    let wanted = Content::Bytes(format!("ref: {name}\n").into_bytes());
+    if read(&site.common, Path::new("HEAD"))? == wanted {
+        return Ok(true);
+    }
+    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
+    for entry in entries.names()? {
+        // What cannot be read may have it.
+        if read(&entries, &Path::new(&entry).join("HEAD")).map_or(true, |head| head == wanted) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,206 @@
+//! One directory instead of the whole tree: the patterns, and the setting that the repository shares.
+//!
+//! git reads an entry's own `config.worktree` only where the shared config says `extensions.worktreeConfig`. It is set
+//! once, and taken back with the last worktree that needs it: byte for byte, where nobody changed the file since.
+
+#![expect(clippy::disallowed_methods, reason = "edits the repository's config by git's own protocol")]
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Worktree;
+use super::repository::Lock;
+use super::site::{Site, io};
+use crate::host::git::Git;
+use crate::host::git::config::{self, Settings, is_on};
+use crate::name::sha256_hex;
+use crate::provider::{Error, Task};
+
+/// The entry's `config.worktree`, as `git sparse-checkout set --cone` writes it.
+pub(super) const CONFIG: &str = "[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = true\n";
+
+const SETTING: &str = "extensions.worktreeconfig";
+const CONFIG_MAX: usize = 4 * 1024 * 1024;
+/// How often a change of the shared config is tried while somebody else holds its lock or changes it: with the pauses
+/// between, two seconds, git's own patience with a lock that matters.
+const TRIES: u64 = 20;
+
+/// The entry's `info/sparse-checkout` for one directory, in cone mode, as `git sparse-checkout set --cone` writes it.
+///
+/// The files beside every directory on the way are part of a cone. A name with a line break cannot be said.
+pub(super) fn patterns(target: &str) -> Result<String, Error> {
+    if target.contains(['\n', '\0']) {
+        return Err(Error::Refused(format!(
+            "{target:?} has a line break, which a sparse checkout cannot have"
+        )));
+    }
+    let mut text = String::from("/*\n!/*/\n");
+    let mut path = String::new();
+    let mut names = target.split('/').peekable();
+    while let Some(name) = names.next() {
+        path.push('/');
+        for c in name.chars() {
+            if matches!(c, '*' | '?' | '[' | '\\') {
+                path.push('\\');
+            }
+            path.push(c);
+        }
+        text.push_str(&path);
+        text.push_str("/\n");
+        if names.peek().is_some() {
+            text.push('!');
+            text.push_str(&path);
+            text.push_str("/*/\n");
+        }
+    }
+    Ok(text)
+}
+
+/// What is remembered of a repository while its shared config carries our setting.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Record {
+    schema_version: u32,
+    /// The config as it was.
+    before: String,
+    /// SHA-256 of the config as we left it.
+    after: String,
+}
+
+/// Makes git read the entries' own config, unless it does already.
+pub(super) fn enable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Error> {
+    let before = config(site)?;
+    if record(lock)?.is_some_and(|record| record.after == sha256_hex(before.as_bytes())) {
+        return Ok(());
+    }
+    let settings = settings(task, site)?;
+    if is_on(&settings, SETTING) {
+        return Ok(());
+    }
+    for (name, refused) in [
+        ("core.bare", is_on(&settings, "core.bare")),
+        ("core.worktree", settings.contains_key("core.worktree")),
+    ] {
+        if refused {
+            return Err(Error::Refused(format!(
+                "{} sets {name}, which git would apply to every worktree once extensions.worktreeConfig is on, as a \
+                 target-path needs; leave out the target-path",
+                site.common.path().join("config").display()
+            )));
+        }
+    }
+    let line_break = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+    let after = format!("{before}{line_break}[extensions]\n\tworktreeConfig = true\n");
+    let record = Record { schema_version: 1, before: before.clone(), after: sha256_hex(after.as_bytes()) };
+    let json = serde_json::to_vec(&record).map_err(|error| Error::Refused(error.to_string()))?;
+    lock.records.replace(&lock.record, &json)?;
+    if change(site, &before, &after, &record)? { Ok(()) } else { Err(busy(site)) }
+}
+
+/// Takes the setting back if we made it and no worktree needs it any more.
+pub(super) fn disable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Error> {
+    let Some(record) = record(lock)? else { return Ok(()) };
+    if is_needed(site)? {
+        return Ok(());
+    }
+    let now = config(site)?;
+    if sha256_hex(now.as_bytes()) == record.after {
+        if !change(site, &now, &record.before, &record)? {
+            return Err(busy(site));
+        }
+    } else if is_on(&settings(task, site)?, SETTING) {
+        let unset = ["config", "--local", "--unset-all", SETTING];
+        Git::of(task.host, site.common.path(), None).run_beside_others(&unset)?;
+    }
+    remove_stale_lock(site, &record)?;
+    lock.records.remove_file(&lock.record)?;
+    Ok(())
+}
+
+/// Whether this worktree may have made the setting necessary.
+pub(super) fn is_wanted(worktree: &Worktree) -> bool {
+    worktree.target_path.is_some()
+}
+
+fn is_needed(site: &Site) -> Result<bool, Error> {
+    let own = Path::new("config.worktree");
+    if site.common.names()?.contains(own.as_os_str()) {
+        return Ok(true);
+    }
+    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
+    for name in entries.names()? {
+        if entries.directory(Path::new(&name))?.is_some_and(|entry| {
+            // What cannot be read may need it.
+            entry.names().map_or(true, |names| names.contains(own.as_os_str()))
+        }) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Replaces the shared config under git's own lock for it, if it still is `from`; `false` where it is not, or where
+/// somebody holds the lock for longer than is waited.
+fn change(site: &Site, from: &str, to: &str, record: &Record) -> Result<bool, Error> {
+    let (path, lock) = (Path::new("config"), Path::new("config.lock"));
+    let (full_path, full_lock) = (site.common.path().join(path), site.common.path().join(lock));
+    remove_stale_lock(site, record)?;
+    for attempt in 0..TRIES {
+        if site.common.create_new(lock, to.as_bytes())? {
+            let mode = fs::metadata(&full_path).map_err(io("look at", &full_path))?.permissions();
+            fs::set_permissions(&full_lock, mode).map_err(io("set the mode of", &full_lock))?;
+            if config(site)? == from {
+                site.common.rename(lock, path)?;
+                return Ok(true);
+            }
+            site.common.remove_file(lock)?;
+            return Ok(false);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10 * attempt));
+    }
+    Ok(false)
+}
+
+/// A `config.lock` that we left when we were killed holds exactly what we wanted to write: it is complete from its
+/// first moment. Anything else is another git's.
+fn remove_stale_lock(site: &Site, record: &Record) -> Result<(), Error> {
+    let lock = Path::new("config.lock");
+    let Some(bytes) = site.common.read(lock, CONFIG_MAX)? else { return Ok(()) };
+    if bytes == record.before.as_bytes() || sha256_hex(&bytes) == record.after {
+        site.common.remove_file(lock)?;
+    }
+    Ok(())
+}
+
+fn config(site: &Site) -> Result<String, Error> {
+    let path = Path::new("config");
+    let bytes = site.common.read(path, CONFIG_MAX)?.unwrap_or_default();
+    String::from_utf8(bytes).map_err(|_| {
+        Error::Refused(format!(
+            "{} is not UTF-8; leave out the target-path",
+            site.common.path().join(path).display()
+        ))
+    })
+}
+
+/// The settings of the shared config file alone; that is all git asks about extensions.
+fn settings(task: &Task<'_>, site: &Site) -> Result<Settings, Error> {
+    let file = site.common.path().join("config");
+    let args = ["config".as_ref(), "--file".as_ref(), file.as_os_str(), "-z".as_ref(), "--list".as_ref()];
+    let listed = Git::of(task.host, site.common.path(), None).run(args)?;
+    Ok(config::parse(&listed))
+}
+
+fn record(lock: &Lock) -> Result<Option<Record>, Error> {
+    // A record that cannot be read tells nothing; the setting is then treated as one that was there before.
+    Ok(lock.records.read(&lock.record, 2 * CONFIG_MAX)?.and_then(|json| serde_json::from_slice(&json).ok()))
+}
+
+fn busy(site: &Site) -> Error {
+    Error::Refused(format!(
+        "{} is being changed by somebody else",
+        site.common.path().join("config").display()
+    ))
+}

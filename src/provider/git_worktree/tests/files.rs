@@ -1,0 +1,102 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+
+use super::super::files::bring;
+use super::super::losses::losses;
+use super::Lab;
+use crate::provider::git_worktree::Worktree;
+
+/// A worktree into which `copy` and `link` were brought, of a workspace with untracked files.
+fn brought(copy: &[&str], link: &[&str]) -> (Lab, Worktree, PathBuf) {
+    let lab = Lab::new();
+    lab.write(".gitignore", ".env*\n");
+    for (name, text) in [
+        (".env", "SECRET=1\n"),
+        (".env.local", "SECRET=2\n"),
+        ("packages/app/.env", "SECRET=3\n"),
+        ("node_modules/a/index.js", "a"),
+        ("node_modules/b/index.js", "b"),
+        ("a.txt", "changed in the workspace\n"),
+        ("run.sh", "#!/bin/sh\n"),
+        (".ai_ops/worktrees/foreign/.env", "no"),
+    ] {
+        lab.write(name, text);
+    }
+    fs::set_permissions(lab.repo.join(".env"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(lab.repo.join("run.sh"), fs::Permissions::from_mode(0o775)).unwrap();
+    let own = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
+    let worktree = Worktree { copy: own(copy), link: own(link), ..lab.worktree("w") };
+    lab.make(&worktree);
+    let path = lab.path(&worktree);
+    (lab, worktree, path)
+}
+
+#[test]
+fn copies_keep_their_modes() {
+    let (lab, worktree, path) = brought(&["**/.env*", "run.sh"], &[]);
+    bring(&lab.task(), &worktree).unwrap();
+    assert_eq!(fs::read_to_string(path.join(".env")).unwrap(), "SECRET=1\n");
+    assert_eq!(fs::read_to_string(path.join("packages/app/.env")).unwrap(), "SECRET=3\n");
+    assert_eq!(fs::metadata(path.join(".env")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(path.join("run.sh")).unwrap().permissions().mode() & 0o777, 0o775);
+    assert!(!path.join(".ai_ops").exists());
+    // What was brought is no loss until somebody changes it.
+    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Vec::<String>::new());
+    fs::write(path.join("run.sh"), "mine").unwrap();
+    assert_eq!(losses(&lab.task(), &worktree).unwrap().len(), 1);
+    bring(&lab.task(), &worktree).unwrap();
+    assert_eq!(fs::read_to_string(path.join("run.sh")).unwrap(), "mine");
+}
+
+#[test]
+fn links_lead_to_the_workspace() {
+    let (lab, worktree, path) = brought(&[], &["node_modules", ".env"]);
+    bring(&lab.task(), &worktree).unwrap();
+    assert_eq!(fs::read_link(path.join("node_modules")).unwrap(), lab.repo.join("node_modules"));
+    assert_eq!(fs::read_link(path.join(".env")).unwrap(), lab.repo.join(".env"));
+    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Vec::<String>::new());
+    lab.release(&worktree);
+    assert_eq!(fs::read_to_string(lab.repo.join("node_modules/a/index.js")).unwrap(), "a");
+}
+
+#[test]
+fn a_directory_that_the_commit_has_is_linked_file_by_file() {
+    let (lab, worktree, path) = brought(&[], &["packages/"]);
+    bring(&lab.task(), &worktree).unwrap();
+    assert_eq!(fs::read_link(path.join("packages/app/.env")).unwrap(), lab.repo.join("packages/app/.env"));
+    assert!(!path.join("packages").is_symlink());
+}
+
+#[test]
+fn what_matches_nothing() {
+    let (lab, worktree, _) = brought(&["*.nothing", "no/where/**"], &[]);
+    bring(&lab.task(), &worktree).unwrap();
+    for literal in ["missing", "a.txt", "../outside", ""] {
+        let worktree = Worktree { copy: vec![literal.into()], ..worktree.clone() };
+        let error = bring(&lab.task(), &worktree).unwrap_err().to_string();
+        assert!(error.contains(&format!("{literal:?}")) || literal == "../outside", "{error}");
+    }
+}
+
+#[test]
+fn a_link_that_the_commit_has_leads_nowhere() {
+    let lab = Lab::new();
+    let outside = lab.repo.join("../outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, lab.repo.join("out")).unwrap();
+    lab.git(&["add", "-A"]);
+    lab.git(&["commit", "-q", "-m", "link"]);
+    let commit = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    lab.git(&["rm", "-q", "out"]);
+    lab.write("out/secret", "1");
+    for (copy, link) in [("out/secret", ""), ("", "out/secret")] {
+        let some = |glob: &str| if glob.is_empty() { Vec::new() } else { vec![glob.to_owned()] };
+        let worktree =
+            Worktree { commit: commit.clone(), copy: some(copy), link: some(link), ..lab.worktree("w") };
+        lab.make(&worktree);
+        bring(&lab.task(), &worktree).unwrap_err();
+        lab.release(&worktree);
+    }
+    assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
+}

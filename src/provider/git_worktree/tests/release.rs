@@ -1,0 +1,154 @@
+use std::fs;
+use std::path::Path;
+
+use super::super::inspect::inspect;
+use super::super::register;
+use super::Lab;
+use crate::provider::Condition;
+use crate::provider::git_worktree::{Registration, Worktree};
+
+#[test]
+fn everything_is_as_before_and_again() {
+    let lab = Lab::new();
+    let before = lab.inventory();
+    for registration in [Registration::Rename, Registration::Git] {
+        let worktree = Worktree { registration, branch: Some("agents/one".into()), ..lab.worktree("w") };
+        lab.release(&worktree);
+        lab.make(&worktree);
+        lab.release(&worktree);
+        assert_eq!(lab.inventory(), before);
+        lab.release(&worktree);
+        assert_eq!(lab.inventory(), before);
+        lab.make(&worktree);
+        lab.release(&worktree);
+        assert_eq!(lab.inventory(), before);
+    }
+}
+
+#[test]
+fn whatever_is_torn() {
+    let lab = Lab::new();
+    let before = lab.inventory();
+    for registration in [Registration::Rename, Registration::Git] {
+        let worktree = Worktree { registration, ..lab.worktree("w") };
+        for name in ["commondir", "gitdir", "HEAD", "index", "locked", "seedbed", ".git"] {
+            for garbage in [None, Some(""), Some("\u{1}garbage \u{2}"), Some("/")] {
+                lab.make(&worktree);
+                let home = if name == ".git" { lab.path(&worktree) } else { lab.entry(&worktree) };
+                tear(&home.join(name), garbage);
+                if name != "seedbed" && name != "index" {
+                    let condition = inspect(&lab.task(), &worktree).unwrap();
+                    assert!(!matches!(condition, Condition::Sound), "{name} {garbage:?}");
+                }
+                lab.release(&worktree);
+                assert_eq!(lab.inventory(), before, "{name} {garbage:?}");
+            }
+        }
+        // As power loss leaves them: files without a byte, all of them.
+        lab.make(&worktree);
+        for name in ["commondir", "gitdir", "HEAD", "index", "locked", "seedbed"] {
+            tear(&lab.entry(&worktree).join(name), Some(""));
+        }
+        tear(&lab.path(&worktree).join(".git"), Some(""));
+        lab.release(&worktree);
+        assert_eq!(lab.inventory(), before);
+    }
+}
+
+fn tear(path: &Path, garbage: Option<&str>) {
+    match garbage {
+        Some(text) => fs::write(path, text).unwrap(),
+        None => fs::remove_file(path).unwrap(),
+    }
+}
+
+#[test]
+fn whatever_was_left_half_done() {
+    let lab = Lab::new();
+    let before = lab.inventory();
+    let worktree = lab.worktree("w");
+    let aside = lab.repo.join(".git").join(register::aside(&lab.task(), &worktree));
+    let trash = lab.repo.join(format!(".ai_ops/worktrees/.trash-{}-w", super::OWNER));
+
+    // Killed while the entry was built.
+    fs::create_dir_all(&aside).unwrap();
+    fs::write(aside.join("locked"), "").unwrap();
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+
+    // Killed between the directory and the rename of the entry.
+    lab.make(&worktree);
+    fs::create_dir_all(aside.parent().unwrap()).unwrap();
+    fs::rename(lab.entry(&worktree), &aside).unwrap();
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+
+    // Killed while a release deleted, and made again since.
+    lab.make(&worktree);
+    fs::rename(lab.path(&worktree), &trash).unwrap();
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+    lab.make(&worktree);
+    fs::create_dir_all(trash.join("packages")).unwrap();
+    fs::create_dir_all(&aside).unwrap();
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+
+    // `rm -rf` by hand of the one half, and of the other.
+    lab.make(&worktree);
+    fs::remove_dir_all(lab.path(&worktree)).unwrap();
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+    lab.make(&worktree);
+    fs::remove_dir_all(lab.entry(&worktree)).unwrap();
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+}
+
+#[test]
+fn a_torn_entry_of_somebody_else_is_no_obstacle() {
+    let lab = Lab::new();
+    let worktree = Worktree { branch: Some("one".into()), ..lab.worktree("w") };
+    lab.git(&["worktree", "add", "-q", "--detach", "../foreign"]);
+    fs::write(lab.repo.join(".git/worktrees/foreign/commondir"), "").unwrap();
+    let before = lab.inventory();
+    lab.make(&worktree);
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+}
+
+#[test]
+fn a_branch_that_gained_a_commit_is_kept() {
+    let lab = Lab::new();
+    let worktree = Worktree { branch: Some("one".into()), ..lab.worktree("w") };
+    lab.make(&worktree);
+    lab.git_in(&lab.path(&worktree), &["commit", "-q", "--allow-empty", "-m", "two"]);
+    let tip = lab.git(&["rev-parse", "one"]);
+    lab.release(&worktree);
+    assert_eq!(lab.git(&["rev-parse", "one"]), tip);
+    assert!(!lab.repo.join(".git/worktrees").exists());
+}
+
+#[test]
+fn a_branch_that_somebody_has_checked_out_is_kept() {
+    let lab = Lab::new();
+    let worktree = Worktree { branch: Some("one".into()), ..lab.worktree("w") };
+    lab.make(&worktree);
+    lab.git_in(&lab.path(&worktree), &["checkout", "-q", "--detach"]);
+    lab.git(&["checkout", "-q", "one"]);
+    lab.release(&worktree);
+    assert_eq!(lab.git(&["rev-parse", "one"]).trim(), lab.commit);
+}
+
+#[test]
+fn a_repository_planted_in_its_place_is_not_removed() {
+    let lab = Lab::new();
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    let path = lab.path(&worktree);
+    fs::remove_file(path.join(".git")).unwrap();
+    lab.git_in(&path, &["init", "-q"]);
+    let before = lab.inventory();
+    super::super::release::release(&lab.task(), &worktree).unwrap_err();
+    assert_eq!(lab.inventory(), before);
+}

@@ -1,0 +1,224 @@
+//! The `port-range` kind: a block of ports, chosen by the hash of the session's id and leased host-wide.
+
+mod check;
+mod lease;
+mod plan;
+
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Allocation, Condition, Context, Error, Planner, Provider, Task, in_git, options_in_force};
+use crate::manifest;
+use crate::name::PortBlock;
+use crate::observe::{Observation, Question};
+
+pub(crate) use plan::share_of;
+
+/// The name of the kind.
+pub const KIND: &str = "port-range";
+
+/// The options of a `port-range`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Options {
+    /// The first port of the range that blocks are cut from. The default, 16000, lies below Linux's ephemeral range
+    /// (32768-60999), where any outgoing connection may already sit on a port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub base_port: u32,
+    /// How many ports a block has.
+    #[schemars(range(min = 1, max = 65535))]
+    pub block_size: u32,
+    /// How many blocks the range has. Default: 512, or fewer where they would reach into Linux's ephemeral range.
+    #[schemars(range(min = 1, max = 65535))]
+    pub block_count: Option<u32>,
+    /// Which port of the block is the primary one, counted from 0.
+    #[schemars(range(min = 0, max = 65534))]
+    pub primary_port_offset: u32,
+    /// Where the lock files of the blocks stand, relative to the workspace root.
+    #[schemars(length(min = 1))]
+    pub lock_directory: PathBuf,
+    /// Names for single ports, given from the primary port upward, wrapping at the block's end. `http` becomes
+    /// `AGENT_PORT_HTTP` in the environment and `{{ port.http }}` in templates.
+    pub names: Vec<String>,
+    /// How many ports at the start of the block the session keeps for itself when its children divide the rest.
+    /// Default: as many as it has `names`. With 0 it is a pool and owns none.
+    #[schemars(range(min = 0, max = 65535))]
+    pub reserve: Option<u32>,
+    /// Into how many shares children divide the block. Default: as many as there are children that take one. A fixed
+    /// number lets children be added without moving the others.
+    #[schemars(range(min = 1, max = 65535))]
+    pub slots: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            base_port: 16000,
+            block_size: 32,
+            block_count: None,
+            primary_port_offset: 0,
+            lock_directory: PathBuf::from(".ai_ops/locks/ports"),
+            names: Vec::new(),
+            reserve: None,
+            slots: None,
+        }
+    }
+}
+
+impl Options {
+    /// How many blocks the range has, at least 1: what is said, else 512 as in the seed, cut down to what lies below the
+    /// ephemeral range, or for a base in or above it below 65536.
+    pub fn blocks(&self) -> u32 {
+        const EPHEMERAL: u32 = 32768;
+        let end = if self.base_port < EPHEMERAL { EPHEMERAL } else { 65536 };
+        let fit = end.saturating_sub(self.base_port) / self.block_size.max(1);
+        self.block_count.unwrap_or(fit.clamp(1, 512))
+    }
+}
+
+/// What planning decides for a block of ports. The first eight fields are the seed's; paths are relative to the
+/// workspace root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Block {
+    /// The first port of the range that the block was cut from; for a share, its own first port.
+    pub base_port: u32,
+    /// How many ports it has.
+    pub block_size: u32,
+    /// Of how many blocks it is one; 1 for a share.
+    pub block_count: u32,
+    /// Which of them, from 0.
+    pub block_index: u32,
+    /// Its first port.
+    pub start_port: u32,
+    /// Its last port.
+    pub end_port: u32,
+    /// The port to use where only one is wanted.
+    pub primary_port: u32,
+    /// The lock file that keeps the seed's own tools off it.
+    pub lock_path: PathBuf,
+    /// How many ports at its start are the session's own, and not its children's to divide.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserve: u32,
+    /// The named ports.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub names: Map<String, Value>,
+    /// Which share of the parent's block this is; absent for a block of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+}
+
+/// Which part of the parent's block a child has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Share {
+    /// Its position, from 0.
+    pub index: u32,
+    /// Into how many shares the block is divided.
+    pub of: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(reserve: &u32) -> bool {
+    *reserve == 0
+}
+
+impl Block {
+    /// Reads an allocation of this kind; `None` where it is not one that planning made.
+    pub fn of(allocation: &Allocation) -> Option<Self> {
+        Self::deserialize(&allocation.allocation).ok()
+    }
+
+    /// The named ports, lowest first.
+    pub fn named_ports(&self) -> Vec<(&str, u64)> {
+        let mut named: Vec<_> =
+            self.names.iter().filter_map(|(name, port)| Some((name.as_str(), port.as_u64()?))).collect();
+        named.sort_by_key(|(_, port)| *port);
+        named
+    }
+
+    /// Its ports; `None` where they make no sense.
+    pub fn ports(&self) -> Option<PortBlock> {
+        PortBlock::new(self.start_port, self.end_port)
+    }
+}
+
+/// The provider of `port-range`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PortRange;
+
+impl Provider for PortRange {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn options_schema(&self) -> Schema {
+        schema_for!(Options)
+    }
+
+    fn options(
+        &self,
+        own: &manifest::Options,
+        parent: Option<&manifest::Options>,
+        defaults: &manifest::Options,
+    ) -> manifest::Options {
+        // How a block is cut and divided is said of that block; a share has its own.
+        const OF_THE_BLOCK: [&str; 6] =
+            ["base-port", "block-size", "block-count", "primary-port-offset", "reserve", "slots"];
+        options_in_force::<Options>(own, parent, defaults, &OF_THE_BLOCK)
+    }
+
+    fn questions(&self, options: &manifest::Options) -> Vec<Question> {
+        let directory = options
+            .get("lock-directory")
+            .and_then(Value::as_str)
+            .map_or_else(|| Options::default().lock_directory, PathBuf::from);
+        vec![Question::Ports, Question::Directory { path: directory.clone() }, Question::Locks { directory }]
+    }
+
+    fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o> {
+        Box::new(plan::Ports::new(observation))
+    }
+
+    fn context(&self, allocation: &Allocation) -> Context {
+        Block::of(allocation).as_ref().map(plan::context).unwrap_or_default()
+    }
+
+    fn is_in_place(&self, allocation: &Allocation, _scoped_name: &str) -> bool {
+        Block::of(allocation).is_some_and(|block| {
+            block.ports().is_some_and(|ports| block.lock_path.ends_with(format!("{ports}.lock")))
+                && !in_git(&block.lock_path)
+        })
+    }
+
+    fn notices(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
+        plan::notices(allocation, observation)
+    }
+
+    fn stale(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
+        plan::stale(allocation, observation)
+    }
+
+    fn path_fields(&self) -> &'static [&'static str] {
+        &["lockPath"]
+    }
+
+    fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
+        lease::provision(task)
+    }
+
+    fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
+        lease::inspect(task)
+    }
+
+    fn losses(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn release(&self, task: &Task<'_>) -> Result<(), Error> {
+        lease::release(task)
+    }
+}

@@ -1,0 +1,132 @@
+//! Leases and releases blocks: in the host-wide registry, then as the seed's lock file in the workspace.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Block;
+use crate::host::leases::{self, Lease};
+use crate::host::{clock, files};
+use crate::name::PortBlock;
+use crate::provider::{Condition, Error, Task, again_while_missing};
+
+/// The most that is read of a lock file, in bytes.
+const LOCK_MAX: usize = 64 * 1024;
+
+/// What a lock file holds: the seed's four fields, and whose it is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lock {
+    session_id: String,
+    allocated_at: String,
+    start_port: u32,
+    end_port: u32,
+    owner: Option<String>,
+}
+
+pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
+    let (block, ports) = block(task)?;
+    leases::grant(task.host, &lease(task, ports), task.ancestors).map_err(refused)?;
+    let lock = Lock {
+        session_id: task.session.to_owned(),
+        allocated_at: clock::now(),
+        start_port: block.start_port,
+        end_port: block.end_port,
+        owner: Some(task.owner.to_owned()),
+    };
+    let (root, directory, name) = place(task, &block)?;
+    let mut bytes = serde_json::to_vec(&lock).map_err(|error| Error::Refused(error.to_string()))?;
+    bytes.push(b'\n');
+    // The directory goes with the last lock in it, which may be released between the two.
+    let created =
+        again_while_missing(|| Ok(root.create_hidden(&directory)?.create_new(Path::new(&name), &bytes)?))?;
+    if created || holds(task, &root, &directory.join(&name))? {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "{} belongs to somebody else; ports {ports} are not free",
+        root.path().join(directory).join(name).display()
+    )))
+}
+
+pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
+    let (block, ports) = block(task)?;
+    if !leases::is_granted(task.host, &lease(task, ports)).map_err(refused)? {
+        return Ok(Condition::Mendable(format!("the lease of ports {ports} is gone")));
+    }
+    let (root, directory, name) = place(task, &block)?;
+    if !holds(task, &root, &directory.join(name))? {
+        return Ok(Condition::Mendable(format!("the lock file of ports {ports} is gone")));
+    }
+    Ok(Condition::Sound)
+}
+
+pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
+    let (block, ports) = block(task)?;
+    let (root, directory, name) = place(task, &block)?;
+    let path = directory.join(name);
+    if read(&root, &path)?.is_some_and(|lock| is_own(task, &lock)) {
+        root.remove_file(&path)?;
+    }
+    root.remove_hidden(&directory)?;
+    leases::revoke(task.host, &lease(task, ports)).map_err(refused)
+}
+
+fn refused(error: leases::Error) -> Error {
+    match error {
+        leases::Error::File(error) => Error::File(error),
+        error => Error::Refused(error.to_string()),
+    }
+}
+
+fn block(task: &Task<'_>) -> Result<(Block, PortBlock), Error> {
+    let block = Block::of(task.allocation);
+    let ports = block.as_ref().and_then(Block::ports);
+    block
+        .zip(ports)
+        .ok_or_else(|| Error::Refused(format!("the port allocation of {} cannot be read", task.session)))
+}
+
+fn lease(task: &Task<'_>, ports: PortBlock) -> Lease {
+    Lease {
+        schema_version: leases::SCHEMA_VERSION,
+        session: task.session.to_owned(),
+        owner: task.owner.to_owned(),
+        workspace: task.workspace.to_owned(),
+        start_port: ports.start(),
+        end_port: ports.end(),
+    }
+}
+
+/// The root that the lock directory is reached from, the directory below it, and the lock file's name.
+fn place(task: &Task<'_>, block: &Block) -> Result<(files::Root, std::path::PathBuf, String), Error> {
+    let name = block.lock_path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let directory = block.lock_path.parent();
+    let (Some(directory), Some(name)) = (directory, name) else {
+        return Err(Error::Refused(format!("{} names no lock file", block.lock_path.display())));
+    };
+    let (root, directory) = files::Root::toward(task.workspace, directory)?;
+    Ok((root, directory, name))
+}
+
+/// Tells whether the lock file there keeps others off: it is this session's, or one of its ancestors', whose share of
+/// everything this is.
+fn holds(task: &Task<'_>, root: &files::Root, path: &Path) -> Result<bool, Error> {
+    Ok(read(root, path)?.is_some_and(|lock| {
+        is_own(task, &lock)
+            || lock.owner.as_deref() == Some(task.owner) && task.ancestors.contains(&lock.session_id.as_str())
+    }))
+}
+
+fn is_own(task: &Task<'_>, lock: &Lock) -> bool {
+    lock.owner.as_deref() == Some(task.owner) && lock.session_id == task.session
+}
+
+/// The lock file, where there is one that can be read; anything else there is not ours.
+fn read(root: &files::Root, path: &Path) -> Result<Option<Lock>, Error> {
+    match root.read(path, LOCK_MAX) {
+        Ok(bytes) => Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())),
+        Err(files::Error::Irregular { .. } | files::Error::TooLarge { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

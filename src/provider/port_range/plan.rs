@@ -1,0 +1,461 @@
+//! Chooses blocks. Pure.
+//!
+//! A block is `u32_be(sha256(session id)[0..4]) mod block-count`, then the next one that is free, as in the seed; but
+//! "free" is asked of every port, not of a file's name, so that blocks of different geometry never overlap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
+
+use super::{Block, KIND, Options, Share, check};
+use crate::manifest::{Fault, Place};
+use crate::name::{PortBlock, hash_u32};
+use crate::observe::{Directory, Holder, Observation};
+use crate::provider::{Allocation, Context, Parent, Planned, Planner, Request, holds_the_workspace};
+
+/// How many passed-over blocks an allocation's notes name one by one; a crowded host would fill pages.
+const NOTED: usize = 4;
+
+/// What is said of a block of its own, and means nothing for a share.
+const GEOMETRY: [&str; 5] =
+    ["base-port", "block-size", "block-count", "primary-port-offset", "lock-directory"];
+
+/// Chooses the blocks of one plan.
+pub(super) struct Ports<'o> {
+    observation: &'o Observation,
+    /// By first port; blocks in here never overlap one another but for shares, which lie inside their parents'.
+    planned: BTreeMap<u16, (PortBlock, String)>,
+    /// By first port: what the observation says is taken by anybody else.
+    taken: Vec<(PortBlock, String)>,
+    /// The last ports of `taken` so far, by position: lets a search stop where nothing before can reach.
+    reach: Vec<u16>,
+    /// The sessions that stand and stay.
+    kept: BTreeSet<String>,
+    /// For each parent whose shares are kept: into how many it was divided, and which of them are held.
+    shares: BTreeMap<String, (u32, BTreeSet<u32>)>,
+}
+
+impl<'o> Ports<'o> {
+    pub(super) fn new(observation: &'o Observation) -> Self {
+        let mut taken: Vec<_> = observation
+            .taken
+            .iter()
+            .filter(|taken| observation.owner.is_none() || owner(&taken.by) != observation.owner.as_deref())
+            .map(|taken| (taken.block, holder(taken.block, &taken.by)))
+            .collect();
+        taken.sort();
+        let reach = taken
+            .iter()
+            .scan(0, |reach, (block, _)| {
+                *reach = block.end().max(*reach);
+                Some(*reach)
+            })
+            .collect();
+        Self {
+            observation,
+            taken,
+            reach,
+            planned: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            shares: BTreeMap::new(),
+        }
+    }
+
+    /// Who has a port of `block`, if anybody does.
+    fn taken(&self, block: PortBlock) -> Option<&str> {
+        if let Some((_, (other, session))) = self.planned.range(..=block.end()).next_back()
+            && other.overlaps(block)
+        {
+            return Some(session);
+        }
+        let behind = self.taken.partition_point(|(other, _)| other.start() <= block.end());
+        (0..behind)
+            .rev()
+            .take_while(|&at| self.reach[at] >= block.start())
+            .find(|&at| self.taken[at].0.overlaps(block))
+            .map(|at| self.taken[at].1.as_str())
+    }
+
+    fn options(request: &Request<'_>) -> Result<Options, Vec<Fault>> {
+        let options: Options = Options::deserialize(request.options).map_err(|error| {
+            vec![fault(
+                request.place,
+                &format!("the options of `{KIND}` cannot be read: {error}"),
+                "here",
+                "",
+            )]
+        })?;
+        let faults = check::faults(&options, request.place);
+        if faults.is_empty() { Ok(options) } else { Err(faults) }
+    }
+
+    fn check_lock_directory(&self, options: &Options, place: &Place) -> Result<(), Vec<Fault>> {
+        let place = place.key("lock-directory");
+        if holds_the_workspace(&self.observation.workspace, &options.lock_directory) {
+            return Err(vec![fault(
+                &place,
+                "lock files need a directory of their own, which git can be kept from seeing",
+                "is the workspace or above it",
+                "name one below the workspace, such as `.ai_ops/locks/ports`",
+            )]);
+        }
+        let (component, what) = match self.observation.directories.get(&options.lock_directory) {
+            Some(Directory::Link(component)) => (component, "a symbolic link"),
+            Some(Directory::NotADirectory(component)) => (component, "not a directory"),
+            _ => return Ok(()),
+        };
+        Err(vec![fault(
+            &place,
+            &format!("`{}` is {what}: lock files would be written somewhere else", component.display()),
+            "leads there",
+            "remove it, or name another `lock-directory`",
+        )])
+    }
+}
+
+impl Planner for Ports<'_> {
+    fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
+        let Some(block) = Block::of(allocation) else { return };
+        let Some(ports) = block.ports() else { return };
+        self.kept.insert(session.to_owned());
+        match (block.share, parent) {
+            (Some(share), Some(parent)) => {
+                let entry = self.shares.entry(parent.to_owned()).or_insert((share.of, BTreeSet::new()));
+                entry.1.insert(share.index);
+            }
+            _ => {
+                self.planned.insert(ports.start(), (ports, session.to_owned()));
+            }
+        }
+    }
+
+    fn free(&mut self, _allocation: &Allocation) {
+        // What the swarm itself holds is not in `taken`.
+    }
+
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
+        let options = Self::options(request)?;
+        self.check_lock_directory(&options, request.place)?;
+        let count = options.blocks();
+        let preferred = hash_u32(request.session) % count;
+        let mut notes = Vec::new();
+        let mut passed = 0_usize;
+        for offset in 0..count {
+            let index = (preferred + offset) % count;
+            let start = options.base_port + index * options.block_size;
+            let Some(ports) = PortBlock::new(start, start + options.block_size - 1) else { continue };
+            if let Some(by) = self.taken(ports) {
+                passed += 1;
+                if passed <= NOTED {
+                    notes.push(format!("block {index} ({ports}) passed over: {by}"));
+                }
+                continue;
+            }
+            if passed > NOTED {
+                notes.push(format!("{} more blocks passed over", passed - NOTED));
+            }
+            self.planned.insert(ports.start(), (ports, format!("planned for {}", request.session)));
+            let block = Cut { ports, base: options.base_port, count, index, share: None };
+            return allocation(request, &options, &block, start + options.primary_port_offset, notes);
+        }
+        let passed_over = notes.join("; ");
+        Err(vec![fault(
+            &request.place.key("block-count"),
+            &format!(
+                "no block of {} ports is free for session `{}`: {passed_over}",
+                options.block_size, request.session
+            ),
+            &format!("all {count} blocks from {} on are taken", options.base_port),
+            "raise `block-count`, lower `block-size`, move `base-port`, or destroy swarms that are no longer needed",
+        )])
+    }
+
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+        let meaningless: Vec<_> = GEOMETRY
+            .iter()
+            .filter(|key| request.own.contains_key(**key))
+            .map(|key| {
+                fault(
+                    &request.place.key(key).the_key(),
+                    &format!("`{key}` means nothing for a share of the parent's ports"),
+                    "is decided by the parent's block",
+                    "remove it, or ask for a block of its own with `from = \"pool\"`",
+                )
+            })
+            .collect();
+        if !meaningless.is_empty() {
+            return Err(meaningless);
+        }
+        let unreadable = || {
+            vec![fault(request.place, "the parent's ports cannot be read from its allocation", "here", "")]
+        };
+        let block = Block::of(parent.allocation).ok_or_else(unreadable)?;
+        let of_parent: Options =
+            Options::deserialize(&parent.allocation.options).map_err(|_| unreadable())?;
+        let of = of_parent.slots.unwrap_or(parent.count);
+        let Some(share) = self.free_share(parent, of) else {
+            return self.instead_of_a_share(request, parent);
+        };
+        let reserve = block.reserve;
+        let rest = PortBlock::new(block.start_port + reserve, block.end_port);
+        let Some(ports) = rest.and_then(|rest| share_of(rest, share)) else {
+            return Err(vec![fault(
+                request.place,
+                &format!(
+                    "the {} ports of `{}` cannot be divided: {} kept by itself, {} shares of the rest",
+                    block.block_size, parent.session, reserve, share.of
+                ),
+                "takes a share of its parent's ports",
+                "raise the parent's `block-size`, lower its `reserve` or `slots`, or ask with `from = \"pool\"`",
+            )]);
+        };
+        let standing_names =
+            || block.names.values().filter_map(Value::as_u64).filter_map(|port| u16::try_from(port).ok());
+        if standing_names().any(|port| (ports.start()..=ports.end()).contains(&port)) {
+            return self.instead_of_a_share(request, parent);
+        }
+        let mut options = Self::options(request)?;
+        options.lock_directory = block.lock_path.parent().map(Into::into).unwrap_or_default();
+        let entry = self.shares.entry(parent.session.to_owned()).or_insert((share.of, BTreeSet::new()));
+        entry.1.insert(share.index);
+        let start = u32::from(ports.start());
+        let primary = block.primary_port.clamp(start, u32::from(ports.end()));
+        let cut = Cut { ports, base: start, count: 1, index: 0, share: Some(share) };
+        allocation(request, &options, &cut, primary, Vec::new())
+    }
+}
+
+impl Ports<'_> {
+    /// The share that a new child takes: its own position, or where shares are kept the first free one of the same
+    /// division. `None` where the division has none left.
+    fn free_share(&self, parent: &Parent<'_>, of: u32) -> Option<Share> {
+        match self.shares.get(parent.session) {
+            None => Some(Share { index: parent.index, of }).filter(|share| share.index < share.of),
+            Some((of, held)) => {
+                let free = |index: &u32| !held.contains(index);
+                let index = Some(parent.index).filter(|index| index < of).filter(free);
+                index.or_else(|| (0..*of).find(free)).map(|index| Share { index, of: *of })
+            }
+        }
+    }
+
+    /// A block of its own for a child whose parent's block is divided up already: what stands is never moved.
+    fn instead_of_a_share(
+        &mut self,
+        request: &Request<'_>,
+        parent: &Parent<'_>,
+    ) -> Result<Planned, Vec<Fault>> {
+        let standing = self.kept.contains(parent.session);
+        if !standing {
+            return Err(vec![fault(
+                request.place,
+                &format!("`{}` has fewer `slots` than children that take a share", parent.session),
+                "finds no share left",
+                "raise the parent's `slots`, or ask with `from = \"pool\"`",
+            )]);
+        }
+        // The parent's geometry goes along: its share would have been cut from such a block.
+        let mut options = request.options.clone();
+        for key in ["base-port", "block-size", "block-count"] {
+            if let Some(value) = parent.allocation.options.get(key) {
+                options.insert(key.to_owned(), value.clone());
+            }
+        }
+        let mut planned = self.allocate(&Request { options: &options, ..*request })?;
+        planned.notes.insert(
+            0,
+            format!(
+                "every share of the ports of {} is held by a standing session: a block of its own",
+                parent.session
+            ),
+        );
+        Ok(planned)
+    }
+}
+
+/// A block as it was cut.
+struct Cut {
+    ports: PortBlock,
+    base: u32,
+    count: u32,
+    index: u32,
+    share: Option<Share>,
+}
+
+/// The share's ports: `floor(size / of)` each, the last takes the rest, as in the seed's
+/// `buildChildResourceRequests`. `None` where that leaves no port.
+pub(crate) fn share_of(rest: PortBlock, share: Share) -> Option<PortBlock> {
+    let each = rest.size() / share.of;
+    let start = u32::from(rest.start()) + each * share.index;
+    let end =
+        if share.index + 1 == share.of { u32::from(rest.end()) } else { (start + each).checked_sub(1)? };
+    if each == 0 { None } else { PortBlock::new(start, end) }
+}
+
+/// How many ports at the start of its block a session with children keeps for itself.
+fn reserve(options: &Options) -> u32 {
+    options.reserve.unwrap_or_else(|| u32::try_from(options.names.len()).unwrap_or(u32::MAX))
+}
+
+fn allocation(
+    request: &Request<'_>,
+    options: &Options,
+    cut: &Cut,
+    primary: u32,
+    notes: Vec<String>,
+) -> Result<Planned, Vec<Fault>> {
+    let names = named_ports(request, options, cut.ports, primary)?;
+    let (start, end) = (u32::from(cut.ports.start()), u32::from(cut.ports.end()));
+    let block = Block {
+        base_port: cut.base,
+        block_size: cut.ports.size(),
+        block_count: cut.count,
+        block_index: cut.index,
+        start_port: start,
+        end_port: end,
+        primary_port: primary,
+        lock_path: options.lock_directory.join(format!("{}.lock", cut.ports)),
+        reserve: reserve(options),
+        names,
+        share: cut.share,
+    };
+    let Ok(Value::Object(fields)) = serde_json::to_value(&block) else {
+        unreachable!("a block of plain fields is a JSON object")
+    };
+    Ok(Planned { allocation: fields, within_parent: block.share.is_some(), notes })
+}
+
+/// Ports for the names, from the primary upward, wrapping at the end of what is the session's own.
+fn named_ports(
+    request: &Request<'_>,
+    options: &Options,
+    ports: PortBlock,
+    primary: u32,
+) -> Result<Map<String, Value>, Vec<Fault>> {
+    let count = u32::try_from(options.names.len()).unwrap_or(u32::MAX);
+    let start = u32::from(ports.start());
+    let own = if request.shares == 0 { ports.size() } else { reserve(options).min(ports.size()) };
+    if count > own {
+        return Err(vec![fault(
+            &request.place.key("names"),
+            &format!("{count} names do not fit into the {own} ports of session `{}`", request.session),
+            &format!("{count} names"),
+            if request.shares == 0 {
+                "take fewer names or more ports: raise `block-size`, or for a share that of its parent"
+            } else {
+                "raise `reserve`, which is what the session keeps when its children divide the rest"
+            },
+        )]);
+    }
+    let offset = primary - start;
+    if count > 0 && offset >= own {
+        return Err(vec![fault(
+            &request.place.key("primary-port-offset"),
+            &format!(
+                "the primary port of session `{}` lies beyond the {own} ports that it keeps",
+                request.session
+            ),
+            "beyond `reserve`",
+            "lower `primary-port-offset` or raise `reserve`",
+        )]);
+    }
+    Ok(options
+        .names
+        .iter()
+        .zip(0..count)
+        .map(|(name, at)| (name.clone(), json!(start + (offset + at) % own)))
+        .collect())
+}
+
+/// The seed's soft context, and the names.
+pub(super) fn context(block: &Block) -> Context {
+    let mut env = BTreeMap::from([
+        ("AGENT_PORT_RANGE_START".to_owned(), block.start_port.to_string()),
+        ("AGENT_PORT_RANGE_END".to_owned(), block.end_port.to_string()),
+        ("AGENT_PORT_PRIMARY".to_owned(), block.primary_port.to_string()),
+    ]);
+    for (name, port) in &block.names {
+        env.insert(variable(name), port.to_string());
+    }
+    let mut prompt_sections = vec![
+        format!("Assigned deterministic port range: {}-{}", block.start_port, block.end_port),
+        format!("Primary port: {}", block.primary_port),
+    ];
+    if !block.names.is_empty() {
+        let names: Vec<_> = block.named_ports().iter().map(|(name, port)| format!("{name}={port}")).collect();
+        prompt_sections.push(format!("Named ports: {}", names.join(", ")));
+    }
+    let metadata = [
+        ("port_range_start", block.start_port),
+        ("port_range_end", block.end_port),
+        ("port_primary", block.primary_port),
+        ("port_block_index", block.block_index),
+    ];
+    Context {
+        env,
+        prompt_sections,
+        metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
+        working_directory: None,
+        names: vec![("port", names(block))],
+    }
+}
+
+/// `port.*` of templates.
+fn names(block: &Block) -> minijinja::Value {
+    let fixed = [("start", block.start_port), ("end", block.end_port), ("primary", block.primary_port)];
+    let fixed = fixed.into_iter().map(|(name, port)| (name, u64::from(port)));
+    minijinja::Value::from_pairs(fixed.chain(block.named_ports()))
+}
+
+/// The variable that carries a named port: `http-admin` is `AGENT_PORT_HTTP_ADMIN`.
+pub(super) fn variable(name: &str) -> String {
+    format!("AGENT_PORT_{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// What a reviewer should hear of a block on this host.
+pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+    let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
+    match (ports, observation.ephemeral) {
+        (Some(ports), Some(ephemeral)) if ports.overlaps(ephemeral) => vec![format!(
+            "ports {ports} lie in this host's ephemeral range ({ephemeral}): an outgoing connection may already sit \
+             on one of them; a `base-port` such as 16000 lies outside"
+        )],
+        _ => Vec::new(),
+    }
+}
+
+/// Who has taken a port of a planned block since.
+pub(super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+    // A share lies in its parent's block, which is asked about itself.
+    let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
+    let Some(ports) = ports else { return Vec::new() };
+    let others = Ports::new(observation);
+    others.taken(ports).map(|by| format!("ports {ports} are not free any more: {by}")).into_iter().collect()
+}
+
+fn owner(by: &Holder) -> Option<&str> {
+    match by {
+        Holder::Lease { owner, .. } => Some(owner),
+        Holder::LockFile { owner, .. } => owner.as_deref(),
+        Holder::Socket { .. } => None,
+    }
+}
+
+fn holder(block: PortBlock, by: &Holder) -> String {
+    match by {
+        Holder::Lease { session, .. } => format!("{block} leased to {session}"),
+        Holder::LockFile { name, session: Some(session), .. } => format!("lock file {name} of {session}"),
+        Holder::LockFile { name, session: None, .. } => format!("lock file {name}"),
+        Holder::Socket { protocol } => format!("{protocol} port {} is in use", block.start()),
+    }
+}
+
+pub(super) fn fault(place: &Place, message: &str, label: &str, help: &str) -> Fault {
+    Fault {
+        place: place.clone(),
+        message: message.to_owned(),
+        label: label.to_owned(),
+        help: (!help.is_empty()).then(|| help.to_owned()),
+    }
+}

@@ -1,0 +1,403 @@
+//! What stands on this host: intents and standing plans of swarms and their locks.
+//!
+//! ```text
+//! STATE/swarms/NAME-HASH.lock             flock: one run a swarm at a time
+//! STATE/swarms/NAME-HASH.holder           who holds it and since when, for messages
+//! STATE/swarms/NAME-HASH/standing.json    the plan that stands
+//! STATE/swarms/NAME-HASH/intent.json      a run that is provisioning; recovery undoes it
+//! STATE/swarms/NAME-HASH/releasing.json   a run that is releasing; recovery finishes it
+//! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
+//! STATE/logs/NAME-HASH/                   what setup and teardown printed; kept when a run is undone
+//! STATE/ports/                            port leases of every swarm
+//! STATE/repositories/                     what was changed in a repository's shared config
+//! ```
+//!
+//! A session on its own, without a swarm, has the same files in `STATE/sessions`, under its scoped name.
+//!
+//! All of it lies outside the checkouts, where neither `git clean` nor a commit reaches it. Liveness is the flock,
+//! never a pid: pids stand here for messages alone.
+#![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
+
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::host::files::{self, Root};
+use crate::host::{Host, clock};
+use crate::name::{HashDigits, scoped_name, sha256_hex};
+use crate::plan::Plan;
+
+/// The version of the record files' format.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The most that is read of a record, in bytes; a plan of 100,000 sessions takes some 300 MB.
+const RECORD_MAX: usize = 2 << 30;
+
+/// How often a held lock is tried again while waiting for it.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// A swarm's place in the state directory.
+#[derive(Clone, Debug)]
+pub struct Swarm<'h> {
+    host: &'h Host,
+    name: String,
+    workspace: PathBuf,
+    /// Below the state directory: [`SWARMS`] or [`SESSIONS`].
+    collection: &'static str,
+    key: String,
+}
+
+/// Where the files of swarms are.
+const SWARMS: &str = "swarms";
+
+/// Where those of sessions on their own are.
+const SESSIONS: &str = "sessions";
+
+/// A swarm whose lock is held; only through it can anything be changed.
+#[derive(Debug)]
+pub struct Locked<'h> {
+    swarm: Swarm<'h>,
+    lock: File,
+}
+
+/// A plan that stands, or is about to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// The version of this file's format.
+    pub schema_version: u32,
+    /// The ownership mark: 32 random hexadecimal digits, made when the swarm is first applied.
+    pub owner: String,
+    /// The workspace root, absolute.
+    pub workspace: PathBuf,
+    /// For a session on its own, the ids of the sessions above it, nearest first, whose ownership mark this is too; in
+    /// a swarm the plan says which they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<String>,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// A release under way: what goes, and what stands once it is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Releasing {
+    /// The version of this file's format.
+    pub schema_version: u32,
+    /// What stood before; its `changes` say which allocations go.
+    pub before: Record,
+    /// What stands afterwards; `null` where nothing does.
+    pub after: Option<Record>,
+    /// Whether unsaved work is given up.
+    pub discard: bool,
+}
+
+/// Why the state could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the state directory could not be touched.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// Another run holds the swarm's lock.
+    #[error("`{swarm}` is locked{holder}")]
+    Locked {
+        /// The swarm's name, or the id of a session on its own.
+        swarm: String,
+        /// By whom since when, where it is known, with a space before it.
+        holder: String,
+    },
+    /// The lock file could not be used.
+    #[error("cannot lock {}: {source}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A record is not what this version writes.
+    #[error("{} cannot be read: {why}", path.display())]
+    Unreadable {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+impl<'h> Swarm<'h> {
+    /// The swarm called `name` of the workspace at `workspace`, an absolute path without links.
+    pub fn new(host: &'h Host, workspace: &Path, name: &str) -> Self {
+        let identity = [workspace.as_os_str().as_encoded_bytes(), b"\0", name.as_bytes()].concat();
+        let key = format!("{name}-{}", &sha256_hex(&identity)[..16]);
+        Self { host, name: name.to_owned(), workspace: workspace.to_owned(), collection: SWARMS, key }
+    }
+
+    /// The place of one session on its own. Its id is any text, so that the scoped name stands for it in the names of
+    /// files.
+    pub fn of_session(host: &'h Host, workspace: &Path, id: &str) -> Self {
+        let identity = [workspace.as_os_str().as_encoded_bytes(), b"\0", id.as_bytes()].concat();
+        let key = format!("{}-{}", scoped_name(id, HashDigits::Eight), &sha256_hex(&identity)[..16]);
+        Self { host, name: id.to_owned(), workspace: workspace.to_owned(), collection: SESSIONS, key }
+    }
+
+    /// The host it stands on.
+    pub fn host(&self) -> &'h Host {
+        self.host
+    }
+
+    /// The workspace root, absolute.
+    pub fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
+    /// Where the canonical copy of a session's discovery file lies; for a session without a directory of its own it
+    /// is the file.
+    pub fn discovery_file(&self, scoped_name: &str) -> PathBuf {
+        self.directory().join("sessions").join(scoped_name).join(crate::plan::DISCOVERY_FILE)
+    }
+
+    /// Where what a session's commands print is kept.
+    pub fn log_directory(&self) -> PathBuf {
+        self.host.state.join("logs").join(&self.key)
+    }
+
+    /// The plan that stands; `None` where nothing does.
+    pub fn standing(&self) -> Result<Option<Record>, Error> {
+        read(&self.directory(), "standing.json")
+    }
+
+    /// The run that was provisioning when it was interrupted.
+    pub fn intent(&self) -> Result<Option<Record>, Error> {
+        read(&self.directory(), "intent.json")
+    }
+
+    /// The run that was releasing when it was interrupted.
+    pub fn releasing(&self) -> Result<Option<Releasing>, Error> {
+        read(&self.directory(), "releasing.json")
+    }
+
+    /// Takes the swarm's lock, waiting at most `timeout` for another run to end.
+    pub fn lock(&self, timeout: Duration, what: &str) -> Result<Locked<'h>, Error> {
+        let swarms = Root::create(&self.host.state.join(self.collection))?;
+        let path = swarms.path().join(format!("{}.lock", self.key));
+        let holder = PathBuf::from(format!("{}.holder", self.key));
+        let failed = |source| Error::Lock { path: path.clone(), source };
+        let begun = Instant::now();
+        loop {
+            let lock = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+                .map_err(failed)?;
+            match lock.try_lock() {
+                Ok(()) => {
+                    // Whoever held it last may have removed it between our opening and locking it.
+                    let same =
+                        |there: std::fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
+                    if std::fs::symlink_metadata(&path).is_ok_and(same) {
+                        let text = format!("by pid {} (`{what}`) since {}", std::process::id(), clock::now());
+                        swarms.replace(&holder, text.as_bytes())?;
+                        return Ok(Locked { swarm: self.clone(), lock });
+                    }
+                }
+                Err(TryLockError::WouldBlock) if begun.elapsed() < timeout => std::thread::sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => {
+                    let holder = swarms.read(&holder, 4096).ok().flatten().unwrap_or_default();
+                    let mut holder = String::from_utf8_lossy(&holder).escape_debug().to_string();
+                    if !holder.is_empty() {
+                        holder.insert(0, ' ');
+                    }
+                    return Err(Error::Locked { swarm: self.name.clone(), holder });
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
+        }
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.host.state.join(self.collection).join(&self.key)
+    }
+}
+
+impl<'h> std::ops::Deref for Locked<'h> {
+    type Target = Swarm<'h>;
+
+    fn deref(&self) -> &Swarm<'h> {
+        &self.swarm
+    }
+}
+
+impl Drop for Locked<'_> {
+    /// Closing the file is not enough: a process that another thread has just forked holds it too, until it runs its
+    /// program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
+}
+
+impl Locked<'_> {
+    /// The lock, for git children to hold on to.
+    pub fn file(&self) -> &File {
+        &self.lock
+    }
+
+    /// Writes down what is about to be provisioned, before the first effect.
+    pub fn begin(&self, intent: &Record) -> Result<(), Error> {
+        self.write("intent.json", intent)
+    }
+
+    /// Makes the intent what stands, in one step.
+    pub fn commit(&self) -> Result<(), Error> {
+        self.records()?.rename(Path::new("intent.json"), Path::new("standing.json"))?;
+        Ok(())
+    }
+
+    /// Forgets an intent that was undone.
+    pub fn abandon(&self) -> Result<(), Error> {
+        self.records()?.remove_file(Path::new("intent.json"))?;
+        Ok(())
+    }
+
+    /// Writes down what is about to be released, before the first effect.
+    pub fn begin_release(&self, releasing: &Releasing) -> Result<(), Error> {
+        self.write("releasing.json", releasing)
+    }
+
+    /// Makes what is left after a release what stands.
+    pub fn end_release(&self, after: Option<&Record>) -> Result<(), Error> {
+        match after {
+            Some(record) => self.write("standing.json", record)?,
+            None => drop(self.records()?.remove_file(Path::new("standing.json"))?),
+        }
+        self.records()?.remove_file(Path::new("releasing.json"))?;
+        Ok(())
+    }
+
+    /// Writes the canonical copy of a session's discovery file.
+    pub fn write_discovery(&self, scoped_name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let session = self.records()?.create_directories(&Path::new("sessions").join(scoped_name))?;
+        Ok(session.replace(Path::new(crate::plan::DISCOVERY_FILE), bytes)?)
+    }
+
+    /// Removes the canonical copy of a session's discovery file.
+    pub fn remove_discovery(&self, scoped_name: &str) -> Result<(), Error> {
+        let records = self.records()?;
+        records.remove_all(&Path::new("sessions").join(scoped_name))?;
+        records.remove_directory(Path::new("sessions"))?;
+        Ok(())
+    }
+
+    /// Creates the log of one session's commands, empty.
+    pub fn create_log(&self, name: &str) -> Result<File, Error> {
+        let directory = Root::create(&self.log_directory())?;
+        directory.remove_file(Path::new(name))?;
+        let path = directory.path().join(name);
+        File::options()
+            .create_new(true)
+            .append(true)
+            .open(&path)
+            .map_err(|source| files::Error::Io { action: "create", path, source }.into())
+    }
+
+    /// Tells whether the log of one session's commands exists.
+    pub fn has_log(&self, name: &str) -> bool {
+        self.log_directory().join(name).is_file()
+    }
+
+    /// Removes the log of one session's commands.
+    pub fn remove_log(&self, name: &str) -> Result<(), Error> {
+        Root::create(&self.log_directory())?.remove_file(Path::new(name))?;
+        Ok(())
+    }
+
+    /// Ends the run: what is empty is taken away, and the lock is let go.
+    pub fn unlock(self) -> Result<(), Error> {
+        let swarms = Root::create(&self.host.state.join(self.collection))?;
+        swarms.remove_file(Path::new(&format!("{}.holder", self.key)))?;
+        if swarms.remove_directory(Path::new(&self.key))? || !self.directory().exists() {
+            // Whoever waits for the lock sees that its file is gone, and makes a new one.
+            swarms.remove_file(Path::new(&format!("{}.lock", self.key)))?;
+        }
+        Ok(())
+    }
+
+    fn records(&self) -> Result<Root, Error> {
+        Ok(Root::create(&self.directory())?)
+    }
+
+    fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(record).map_err(|error| Error::Unreadable {
+            path: self.directory().join(name),
+            why: error.to_string(),
+        })?;
+        Ok(self.records()?.replace(Path::new(name), &bytes)?)
+    }
+}
+
+/// The records of the sessions on their own that stand with this ownership mark, or are being provisioned, in order
+/// of their ids.
+///
+/// Reads those of every session on its own of this host, some 3 KB each.
+pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
+    let path = host.state.join(SESSIONS);
+    let mut records = Vec::new();
+    if !path.is_dir() {
+        return Ok(records);
+    }
+    for key in Root::open(&path)?.names()? {
+        for name in ["standing.json", "intent.json"] {
+            let record = read::<Record>(&path.join(&key), name)?;
+            records.extend(record.filter(|record| record.owner == owner));
+        }
+    }
+    let id = |record: &Record| record.plan.sessions.first().map(|session| session.id.clone());
+    records.sort_by_key(id);
+    records.dedup_by_key(|record| id(record));
+    Ok(records)
+}
+
+/// Reads a record; `None` where there is none.
+fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<Option<T>, Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: Option<u32>,
+    }
+    let directory = match Root::open(directory) {
+        Ok(directory) => directory,
+        // A lock's file has no records below it.
+        Err(files::Error::Io { source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(bytes) = directory.read(Path::new(name), RECORD_MAX)? else { return Ok(None) };
+    let path = directory.path().join(name);
+    let version = serde_json::from_slice::<Version>(&bytes).ok().and_then(|version| version.schema_version);
+    if version.is_some_and(|version| version != SCHEMA_VERSION) {
+        let why = "another version of seedbed wrote it; use that version to destroy the swarm".to_owned();
+        return Err(Error::Unreadable { path, why });
+    }
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Error::Unreadable { path, why: error.to_string() })
+}
+
+/// A new ownership mark.
+pub fn new_owner() -> Result<String, Error> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    File::open(path)
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|source| files::Error::Io { action: "read", path: path.to_owned(), source })?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}

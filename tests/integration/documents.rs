@@ -1,0 +1,134 @@
+//! What is committed beside the code says the same as the code: schemas, examples, the README.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::schema_for;
+use seedbed::discovery::Snapshot;
+use seedbed::manifest;
+use seedbed::plan::{self, Plan};
+use seedbed::provider::Registry;
+use serde_json::Value;
+
+use crate::support::friendly;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The committed schema is what `seedbed schema WHAT` prints; on a difference the test says how to renew it.
+fn check_schema(what: &str, derived: &Value) {
+    let path = root().join(format!("schemas/{what}.schema.json"));
+    let committed: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(&committed, derived, "renew it: cargo run -- schema {what} > schemas/{what}.schema.json");
+}
+
+#[test]
+fn committed_schemas_are_those_of_the_types() {
+    check_schema("manifest", &manifest::schema(&Registry::built_in().kinds()));
+    check_schema("plan", &schema_for!(Plan).to_value());
+    check_schema("discovery", &schema_for!(Snapshot).to_value());
+}
+
+fn examples() -> Vec<(String, String)> {
+    let mut examples: Vec<_> = std::fs::read_dir(root().join("examples"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| {
+            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    examples.sort();
+    assert!(examples.len() >= 3, "{examples:?}");
+    examples
+}
+
+#[test]
+fn every_example_is_valid_and_plans_without_a_word_of_warning() {
+    let registry = Registry::built_in();
+    for (name, text) in examples() {
+        let manifest =
+            manifest::parse(&text, &registry.kinds()).unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
+        let observation = friendly(&plan::questions(&manifest, &registry));
+        let plan = plan::plan(&manifest, &registry, &observation, None)
+            .unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
+        assert!(!plan.sessions.is_empty(), "{name}");
+        for allocation in plan.sessions.iter().flat_map(|session| &session.allocations) {
+            assert_eq!(allocation.notes, Vec::<String>::new(), "{name}");
+            let provider = registry.get(&allocation.kind).unwrap();
+            let notices = provider.notices(allocation, &observation);
+            assert!(!notices.iter().any(|notice| notice.contains("ephemeral")), "{name}: {notices:?}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_document_fits_its_own_schema() {
+    let registry = Registry::built_in();
+    let validator = jsonschema::validator_for(&schema_for!(Plan).to_value()).unwrap();
+    for (name, text) in examples() {
+        let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
+        let observation = friendly(&plan::questions(&manifest, &registry));
+        let plan = plan::plan(&manifest, &registry, &observation, None).unwrap();
+        let document = serde_json::to_value(&plan).unwrap();
+        let faults: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
+        assert!(faults.is_empty(), "{name}: {faults:?}");
+        assert_eq!(serde_json::from_value::<Plan>(document).unwrap(), plan, "{name}");
+    }
+}
+
+/// The fenced blocks of a language in a Markdown section.
+fn fenced<'t>(text: &'t str, heading: &str, language: &str) -> Vec<&'t str> {
+    let section = text.split(heading).nth(1).unwrap_or_else(|| panic!("no {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let open = format!("```{language}\n");
+    section.split(open.as_str()).skip(1).map(|block| block.split("\n```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_quick_start_has_two_commands_each_alone_in_its_block() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let commands = fenced(&readme, "\n## Quick start", "sh");
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for command in &commands {
+        assert_eq!(command.lines().count(), 1, "{command}");
+    }
+    let example =
+        commands[0].split_whitespace().find(|word| word.starts_with("examples/")).expect("an example");
+    assert!(root().join(example).is_file(), "{example}");
+    assert!(std::fs::read_to_string(root().join(".ci/run")).unwrap().contains(commands[1]));
+}
+
+#[test]
+fn the_manifest_in_the_readme_is_valid() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let manifests = fenced(&readme, "\n## The manifest", "toml");
+    assert!(!manifests.is_empty());
+    for text in manifests {
+        let manifest = manifest::parse(text, &Registry::built_in().kinds());
+        assert!(manifest.is_ok(), "{:#?}", manifest.err());
+    }
+}
+
+#[test]
+fn exit_codes_in_the_readme_are_those_of_the_help() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let section = readme.split("\n## Exit codes").nth(1).unwrap().split("\n## ").next().unwrap();
+    let in_readme: BTreeMap<u8, String> = section
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            Some((cells.next()?.parse().ok()?, cells.next()?.to_owned()))
+        })
+        .collect();
+    let help = std::fs::read_to_string(root().join("src/cli/exit.rs")).unwrap();
+    let in_help: BTreeMap<u8, String> = help
+        .lines()
+        .filter_map(|line| {
+            let (code, what) = line.trim().split_once(char::is_whitespace)?;
+            Some((code.parse().ok()?, what.trim().trim_end_matches("\";").to_owned()))
+        })
+        .collect();
+    assert_eq!(in_readme, in_help);
+}

@@ -1,0 +1,184 @@
+//! A repository, a state directory and ports of a test's own.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+use std::{env, fs};
+
+use seedbed::apply::{self, Context, Destroy, Event};
+use seedbed::host::{Host, leases};
+use seedbed::manifest;
+use seedbed::name::PortBlock;
+use seedbed::plan::{self, Plan};
+use seedbed::provider::Registry;
+use seedbed::state::{Locked, Record, Swarm};
+use tempfile::TempDir;
+
+pub(crate) struct Sandbox {
+    pub(crate) host: Host,
+    pub(crate) repo: PathBuf,
+    root: TempDir,
+}
+
+/// What a run leaves no trace in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    worktrees: String,
+    branches: String,
+    status: String,
+    config: String,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Sandbox {
+    /// A repository of one commit on `main`, with `src` and `services/api` in it.
+    pub(crate) fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        let repo = root.path().canonicalize().unwrap().join("repo");
+        let path = env::var_os("PATH").expect("tests need git, and git a PATH");
+        let environment = [
+            ("PATH".into(), path),
+            ("HOME".into(), root.path().into()),
+            ("GIT_CONFIG_NOSYSTEM".into(), "1".into()),
+        ];
+        let host = Host {
+            environment: environment.into(),
+            state: root.path().join("state"),
+            jobs: NonZeroUsize::new(4).unwrap(),
+            cancel: seedbed::host::process::Cancel::default(),
+        };
+        let sandbox = Self { host, repo, root };
+        fs::create_dir(&sandbox.repo).unwrap();
+        sandbox.git(&["init", "-q", "-b", "main"]);
+        for (file, text) in [("README", "a\n"), ("src/main", "b\n"), ("services/api/server", "c\n")] {
+            sandbox.write(file, text);
+        }
+        sandbox.commit("first");
+        sandbox
+    }
+
+    /// Where nothing of the repository is.
+    pub(crate) fn outside(&self, name: &str) -> PathBuf {
+        self.root.path().canonicalize().unwrap().join(name)
+    }
+
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let path = self.repo.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn commit(&self, message: &str) {
+        self.git(&["add", "-A"]);
+        self.git(&["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", message]);
+    }
+
+    pub(crate) fn git(&self, args: &[&str]) -> String {
+        self.git_in(&self.repo, args)
+    }
+
+    pub(crate) fn git_in(&self, directory: &Path, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(args)
+            .current_dir(directory)
+            .env_clear()
+            .envs(self.host.environment.iter().cloned())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "git {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// What the repository and its tree look like, and which lease files and records there are.
+    pub(crate) fn trace(&self) -> Trace {
+        let mut files = BTreeSet::new();
+        collect(&self.repo, &mut files);
+        collect(&self.host.state, &mut files);
+        files.retain(|path| {
+            !path.starts_with(self.repo.join(".git")) || path.starts_with(self.repo.join(".git/worktrees"))
+        });
+        // Guards of locks, which say nothing.
+        files.retain(|path| {
+            let directories = ["", "ports", "repositories", "swarms", "sessions", "logs"]
+                .map(|name| self.host.state.join(name));
+            let guard = path.file_name().is_some_and(|name| name == ".guard")
+                || path.extension().is_some_and(|extension| extension == "lock")
+                    && path.starts_with(self.host.state.join("repositories"));
+            !guard && !directories.contains(path)
+        });
+        Trace {
+            worktrees: self.git(&["worktree", "list", "--porcelain"]),
+            branches: self.git(&["for-each-ref"]),
+            status: self.git(&["status", "--porcelain", "--ignored"]),
+            config: fs::read_to_string(self.repo.join(".git/config")).unwrap(),
+            files,
+        }
+    }
+
+    /// Plans a manifest's text against what there is.
+    pub(crate) fn plan(&self, text: &str) -> Result<Plan, String> {
+        let registry = Registry::built_in();
+        let manifest = manifest::parse(text, &registry.kinds()).map_err(|faults| format!("{faults:#?}"))?;
+        let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm);
+        let survey = apply::survey(&swarm, &registry, &manifest).map_err(|error| error.to_string())?;
+        plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())
+            .map_err(|faults| format!("{faults:#?}"))
+    }
+
+    /// Plans and applies a manifest's text.
+    pub(crate) fn apply(&self, text: &str) -> Result<Record, String> {
+        let plan = self.plan(text)?;
+        self.locked(&plan.swarm, |context| {
+            let standing = context.swarm.standing().unwrap();
+            apply::apply(context, &plan, standing.as_ref(), apply::Options::default())
+                .map_err(|error| format!("{error:?}"))?;
+            Ok(context.swarm.standing().unwrap().unwrap())
+        })
+    }
+
+    pub(crate) fn destroy(&self, swarm: &str, discard: bool) -> Result<(), String> {
+        self.locked(swarm, |context| {
+            let standing = context.swarm.standing().unwrap().unwrap();
+            apply::destroy(context, &standing, &Destroy { sessions: BTreeSet::new(), discard })
+                .map(|after| assert_eq!(after, None))
+                .map_err(|error| format!("{error:?}"))
+        })
+    }
+
+    fn locked<T>(&self, swarm: &str, act: impl FnOnce(&Context<'_>) -> T) -> T {
+        let swarm = Swarm::new(&self.host, &self.repo, swarm);
+        let locked: Locked<'_> = swarm.lock(Duration::ZERO, "a test").unwrap();
+        let registry = Registry::built_in();
+        let result = act(&Context { swarm: &locked, registry: &registry, events: &|_: &Event| {} });
+        locked.unlock().unwrap();
+        result
+    }
+}
+
+fn collect(directory: &Path, found: &mut BTreeSet<PathBuf>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.map(Result::unwrap) {
+        found.insert(entry.path());
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), found);
+        }
+    }
+}
+
+/// The first of `count` ports that are free on this host, below the ephemeral range, and no other test's.
+pub(crate) fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two test processes at once begin at different ends of the range.
+    let offset = u16::try_from(std::process::id() % 64).unwrap() * 256;
+    loop {
+        let start = 12_000 + (offset + NEXT.fetch_add(count, Ordering::Relaxed)) % 16_000;
+        let block = PortBlock::new(start.into(), u32::from(start + count) - 1).unwrap();
+        if leases::probe(block).is_ok() {
+            return start;
+        }
+    }
+}

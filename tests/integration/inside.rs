@@ -1,0 +1,261 @@
+//! Inside sessions: commands run in them, and what they are told.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use crate::sandbox::{Outcome, Sandbox, sessions};
+
+/// Values that a shell would make something of.
+const HOSTILE: [&str; 13] = [
+    "it's",
+    "\"double\"",
+    "$HOME ${PATH}",
+    "$(touch executed)",
+    "`touch executed`",
+    "back\\slash\\",
+    "'; touch executed; '",
+    "a && b || c | d > e < f &",
+    "*?[a-z]~",
+    "!history #comment",
+    "  spaces  at both ends  ",
+    "",
+    "ünïcödé → 🌱 'quoted' \\'",
+];
+
+const TREE: &str = r#"
+[session.lead]
+resources = ["git-worktree", { kind = "port-range", names = ["http"], reserve = 1, block-size = 16 }]
+env = { ROLE = "lead" }
+prompt = ["You coordinate."]
+[session.lead.child.coder]
+count = 2
+resources = ["git-worktree", { kind = "port-range", names = [] }]
+"#;
+
+fn stands() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TREE);
+    sandbox.ok(&["apply"]);
+    sandbox
+}
+
+#[test]
+fn a_command_runs_in_its_session() {
+    let sandbox = stands();
+    let script = "pwd -P; echo $ROLE $AGENT_SESSION_ID $AGENT_PORT_HTTP $AGENT_PORT_PRIMARY; cat \"$AGENT_DISCOVERY_FILE\"";
+    let outcome = sandbox.ok(&["exec", "lead", "--", "sh", "-c", script]);
+    let mut lines = outcome.stdout.lines();
+    assert_eq!(lines.next().unwrap(), sandbox.directory("lead").to_str().unwrap());
+    let words: Vec<_> = lines.next().unwrap().split(' ').collect();
+    assert_eq!(words[..2], ["lead", "shop/lead"]);
+    assert_eq!(words[2], words[3]);
+    let found: serde_json::Value = serde_json::from_str(&lines.collect::<String>()).unwrap();
+    assert_eq!(found["sessionId"], "shop/lead");
+    // By name where only one has it, and from anywhere below.
+    let below = sandbox.repository.join("app");
+    let outcome = sandbox.seedbed_in(&below, &["exec", "coder-1", "--", "pwd"]).expect(0);
+    assert_eq!(outcome.stdout.trim_end(), sandbox.directory("lead/coder-1").to_str().unwrap());
+}
+
+#[test]
+fn the_exit_code_of_a_command_passes_through() {
+    let sandbox = stands();
+    let code = |script: &str| sandbox.seedbed(&["exec", "lead", "--", "sh", "-c", script]).code;
+    assert_eq!([code("exit 0"), code("exit 7"), code("exit 255")], [0, 7, 255]);
+    assert_eq!(code("kill -TERM $$"), 128 + 15);
+    sandbox.seedbed(&["exec", "lead", "--", "no-such-program"]).expect(127).says(&["no-such-program"]);
+    sandbox.seedbed(&["exec", "lead", "--", "./README.md"]).expect(126).says(&["README.md"]);
+    sandbox.seedbed(&["exec", "leda", "--", "true"]).expect(125).says(&["did you mean `lead`?"]);
+}
+
+#[test]
+fn a_command_in_all_sessions_says_whose_each_line_is() {
+    let sandbox = stands();
+    let script = "echo one; echo two >&2; test $AGENT_SESSION_INDEX != 1 || exit 9";
+    let outcome = sandbox.seedbed(&["exec", "--all", "--", "sh", "-c", script]).expect(9);
+    assert_eq!(sorted_lines(&outcome.stdout), ["lead/coder-0: one", "lead/coder-1: one", "lead: one"]);
+    assert_eq!(sorted_lines(&outcome.stderr), ["lead/coder-0: two", "lead/coder-1: two", "lead: two"]);
+    let two = sandbox.ok(&["exec", "lead", "coder-1", "--", "echo", "x"]);
+    assert_eq!(sorted_lines(&two.stdout), ["lead/coder-1: x", "lead: x"]);
+}
+
+/// Sessions end in whatever order.
+fn sorted_lines(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_command_reads_the_callers_input() {
+    let sandbox = stands();
+    let mut cat = sandbox.command(&["exec", "lead", "--", "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    cat.stdin.take().unwrap().write_all(b"hello").unwrap();
+    assert_eq!(cat.wait_with_output().unwrap().stdout, b"hello");
+}
+
+#[test]
+fn a_run_ends_with_the_commands_code_and_nothing_standing() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TREE);
+    let run =
+        |script: &str| sandbox.unchanged(|| sandbox.seedbed(&["run", "--quiet", "--", "sh", "-c", script]));
+    let outcome = run("pwd -P; echo dirty > README.md; echo new > new.txt; exit 3").expect(3);
+    assert!(outcome.stdout.contains("/.ai_ops/worktrees/shop-lead-"), "{}", outcome.stdout);
+    run("exit 0").expect(0);
+    run("kill -KILL $$").expect(137);
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["run", "--", "no-such-program"]));
+    outcome.expect(127);
+    let args = ["run", "--session", "lead/coder-1", "--", "sh", "-c", "echo $AGENT_SESSION_ID"];
+    let outcome = sandbox.unchanged(|| sandbox.ok(&args));
+    assert!(outcome.stdout.ends_with("shop/lead/coder-1\n"), "{}", outcome.stdout);
+    let unknown = ["run", "--session", "leda", "--", "true"];
+    sandbox.unchanged(|| sandbox.seedbed(&unknown).expect(64).says(&["did you mean `lead`?"]));
+}
+
+#[test]
+fn a_run_leaves_a_standing_swarm_alone() {
+    let sandbox = stands();
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["run", "--", "true"]).expect(69));
+    refused.says(&["stands already", "seedbed exec"]);
+}
+
+#[test]
+fn a_run_with_several_sessions_at_the_top_asks_which() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = []\n[session.b]\nresources = []\n");
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["run", "--", "true"]).expect(64));
+    refused.says(&["--session", "a, b"]);
+}
+
+#[test]
+fn the_environment_survives_a_shell() {
+    let sandbox = Sandbox::new();
+    let mut manifest = "[session.a]\nresources = [\"git-worktree\"]\n[session.a.env]\n".to_owned();
+    for (at, value) in HOSTILE.iter().enumerate() {
+        writeln!(manifest, "V{at} = {}", serde_json::to_string(value).unwrap()).unwrap();
+    }
+    sandbox.manifest(&manifest);
+    let hostile = sandbox.clone_to("it's $(touch executed) \"here\" `x`");
+    sandbox.seedbed_in(&hostile, &["apply"]).expect(0);
+    let env = sandbox.seedbed_in(&hostile, &["env", "a", "--format", "json"]).expect(0).json();
+    assert_eq!(env["AGENT_REPO_ROOT"], hostile.to_str().unwrap());
+    for shell in ["sh", "bash"] {
+        for format in ["shell", "direnv"] {
+            let mut command = sandbox.program(shell, &hostile);
+            let script =
+                format!("eval \"$('{}' env a --format {format})\"; env -0", env!("CARGO_BIN_EXE_seedbed"));
+            let outcome = Outcome::of(command.args(["-c", &script]).output().unwrap()).expect(0);
+            let read: std::collections::BTreeMap<_, _> =
+                outcome.stdout.split_terminator('\0').filter_map(|line| line.split_once('=')).collect();
+            for (at, value) in HOSTILE.iter().enumerate() {
+                assert_eq!(read[format!("V{at}").as_str()], *value, "{shell}");
+            }
+            for (name, value) in env.as_object().unwrap() {
+                assert_eq!(value, read[name.as_str()], "{shell}");
+            }
+        }
+    }
+    assert!(!hostile.join("executed").exists());
+    let refused = sandbox.seedbed_in(&hostile, &["env", "a", "--format", "dotenv"]).expect(1);
+    refused.says(&["--format shell"]);
+}
+
+#[test]
+fn a_prompt_comes_after_what_the_session_has_to_know() {
+    let sandbox = stands();
+    let file = sandbox.directory("lead").join(".agent-context/resources.json");
+    let found: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let sections = found["softConstraints"]["promptSections"].as_array().unwrap();
+    // The seed's `composePrompt`.
+    let mut lines = vec!["Runtime resource constraints are already enforced by the orchestrator:".to_owned()];
+    lines.extend(sections.iter().map(|section| format!("- {}", section.as_str().unwrap())));
+    lines.extend([String::new(), "Fix the bug.".to_owned()]);
+    let expected = lines.join("\n") + "\n";
+    assert!(expected.contains("- You coordinate.\n"));
+    assert_eq!(sandbox.ok(&["prompt", "lead", "Fix the bug."]).stdout, expected);
+    let mut piped = sandbox.command(&["prompt", "lead"]);
+    let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"Fix the bug.").unwrap();
+    assert_eq!(String::from_utf8(piped.wait_with_output().unwrap().stdout).unwrap(), expected);
+}
+
+#[test]
+fn a_session_knows_who_it_is_from_any_of_its_directories() {
+    let sandbox = stands();
+    let directory = sandbox.directory("lead/coder-1").join("app/lib");
+    let file = directory.join("../../.agent-context/resources.json");
+    let expected: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let outcome = sandbox.seedbed_in(&directory, &["whoami", "--json"]).expect(0);
+    assert_eq!(outcome.json(), expected);
+    let outcome = sandbox.seedbed_in(&directory, &["whoami"]).expect(0);
+    assert!(outcome.stdout.contains("shop/lead/coder-1"), "{}", outcome.stdout);
+    sandbox.seedbed(&["whoami"]).expect(64).says(&["lies in no session"]);
+}
+
+#[test]
+fn the_status_tells_what_every_session_holds_and_has_unsaved() {
+    let sandbox = stands();
+    let directory = sandbox.directory("lead/coder-0");
+    fs::write(directory.join("new.txt"), "new\n").unwrap();
+    let (start, _) = crate::sandbox::ports(sessions(&sandbox.plan()).nth(1).unwrap());
+    let _listener = std::net::TcpListener::bind(("127.0.0.1", u16::try_from(start).unwrap())).unwrap();
+    let status = sandbox.ok(&["status", "--json"]).json();
+    assert_eq!(status["schemaVersion"], 1);
+    assert_eq!(status["interrupted"], false);
+    let found: Vec<_> = sessions(&status).collect();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[1]["session"], "lead/coder-0");
+    assert_eq!(found[1]["listening"], serde_json::json!([start]));
+    assert!(found[1]["unsaved"][0].as_str().unwrap().contains("1 untracked"));
+    assert_eq!(found[2]["unsaved"], serde_json::json!([]));
+    let text = sandbox.ok(&["status"]).stdout;
+    assert!(text.contains("1 untracked") && text.contains(&format!("listening: {start}")), "{text}");
+}
+
+#[test]
+fn looking_at_a_swarm_that_does_not_stand_is_a_usage_error() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TREE);
+    for args in [&["status"][..], &["env", "lead"], &["prompt", "lead"]] {
+        sandbox.unchanged(|| sandbox.seedbed(args).expect(64).says(&["does not stand"]));
+    }
+    sandbox.seedbed(&["exec", "lead", "--", "true"]).expect(125).says(&["does not stand"]);
+}
+
+#[test]
+fn a_program_of_the_worktree_runs_by_its_relative_path() {
+    let sandbox = Sandbox::new();
+    sandbox.write("tools/run.sh", "#!/bin/sh\necho ran in $(basename \"$PWD\")\n");
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(sandbox.repository.join("tools/run.sh"), executable).unwrap();
+    sandbox.commit("a script");
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\"]\nsetup = [[\"./tools/run.sh\"]]\n");
+    sandbox.ok(&["apply"]);
+    // Not the workspace's own, which another session may have changed.
+    sandbox.write("tools/run.sh", "#!/bin/sh\necho the wrong one\n");
+    let outcome = sandbox.ok(&["exec", "a", "--", "./tools/run.sh"]);
+    assert!(outcome.stdout.starts_with("ran in shop-a-"), "{}", outcome.stdout);
+    let outcome = sandbox.ok(&["exec", "--all", "--", "./tools/run.sh"]);
+    assert!(outcome.stdout.contains("ran in shop-a-"), "{}", outcome.stdout);
+}
+
+#[test]
+fn inside_a_session_the_manifest_is_that_of_its_swarm() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.lead]\nresources = [\"git-worktree\"]\n");
+    sandbox.git(&["add", "--force", "seedbed.toml"]);
+    sandbox.commit("the manifest");
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("lead");
+    assert!(directory.join("seedbed.toml").is_file());
+    let status = sandbox.seedbed_in(&directory.join("app"), &["status", "--json"]).expect(0).json();
+    assert_eq!(status["sessions"][0]["session"], "lead");
+    let again = sandbox.seedbed_in(&directory, &["apply"]).expect(0);
+    assert!(again.stderr.contains("nothing to do"), "{}", again.stderr);
+    assert!(!directory.join(".ai_ops").exists());
+}

@@ -1,0 +1,33 @@
+//! One test binary. `sandbox` is for tests that run the program, `in_process` for those that call the library; then one
+//! file a stage or promise.
+#![expect(clippy::disallowed_methods, reason = "tests set the host up and look at it")]
+
+mod fake;
+mod in_process;
+mod sandbox;
+mod support;
+
+mod change;
+mod codes;
+mod crowd;
+mod determinism;
+mod documents;
+mod failure;
+mod faults_of_the_seed;
+mod inherited;
+mod inside;
+mod interrupt;
+mod library;
+mod lifecycle;
+mod loss;
+mod manifest;
+mod orchestrator;
+mod planning;
+mod ports;
+mod refused;
+mod repair;
+mod saved;
+mod seed_snapshots;
+mod seed_vectors;
+mod setup;
+mod standing;

@@ -1,0 +1,284 @@
+//! Sessions of the library: what they are told, their release, and what can go wrong.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use seedbed::discovery;
+use seedbed::orchestrator::{Error, Orchestrator, ResourceRequest};
+use seedbed::provider::{self, Registry};
+
+use crate::fake::{Fake, Step, crash_during};
+use crate::in_process::{Sandbox, free_ports};
+
+fn ports(base: u16, size: u16, count: u16) -> ResourceRequest {
+    ResourceRequest::new("port-range")
+        .with("base-port", base)
+        .with("block-size", size)
+        .with("block-count", count)
+}
+
+fn worktree() -> ResourceRequest {
+    ResourceRequest::new("git-worktree")
+}
+
+#[test]
+fn what_a_session_is_told() {
+    let sandbox = Sandbox::new();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let base = free_ports(4);
+    let session = orchestrator.provision("a", &[worktree(), ports(base, 4, 1)], &sandbox.repo).unwrap();
+    let path = session.working_directory().to_str().unwrap();
+    let head = format!(
+        "Runtime resource constraints are already enforced by the orchestrator:\n- Git worktree: {path}\n\
+         - Worktree base ref: HEAD\n- Assigned deterministic port range: {base}-{}\n- Primary port: {base}\n",
+        base + 3
+    );
+    assert_eq!(session.compose_prompt("Do it.", &[]), format!("{head}\nDo it."));
+    assert_eq!(session.compose_prompt("Do it.", &["More."]), format!("{head}- More.\n\nDo it."));
+
+    let base_env = [("A", "1"), ("AGENT_PORT_PRIMARY", "of the caller")].map(|(n, v)| (n.into(), v.into()));
+    let told = session.runtime_injection(None, base_env.clone()).unwrap();
+    let mut expected = session.injected_env(base_env);
+    assert_eq!(
+        (expected["A"].as_str(), expected["AGENT_PORT_PRIMARY"].as_str()),
+        ("1", base.to_string().as_str())
+    );
+    let file = session.working_directory().join(".agent-context/resources.json");
+    expected.insert("AGENT_DISCOVERY_FILE".into(), file.to_str().unwrap().into());
+    assert_eq!((told.env, &told.discovery_file), (expected, &file));
+    let read: discovery::Snapshot = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(read, *session.snapshot());
+
+    for path in ["resources.json", "src/resources.json", "../x/y", "/x/y"] {
+        let error = session.runtime_injection(Some(Path::new(path)), []).unwrap_err();
+        assert!(matches!(error, Error::Discovery { .. }), "{path}: {error}");
+    }
+    session.release().unwrap();
+    assert!(matches!(session.runtime_injection(None, []), Err(Error::Released(_))));
+
+    let nothing = orchestrator.provision("b", &[], &sandbox.repo).unwrap();
+    assert_eq!(nothing.compose_prompt("Do it.", &[]), "Do it.");
+    assert_eq!(nothing.working_directory(), sandbox.repo);
+    nothing.release().unwrap();
+}
+
+#[test]
+fn any_text_without_control_characters_is_an_id() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let long = "x/".repeat(3000);
+    let base = free_ports(4 * 16);
+    let request = worktree().with("branch", "agents/one");
+    for id in
+        ["two  spaces and ünicode 🙂", "../../up", "-", "--force", "{{ swarm }}", ".", " ", &long, "%s\\"]
+    {
+        let session = orchestrator.provision(id, &[request.clone(), ports(base, 4, 16)], &sandbox.repo);
+        let session = session.unwrap_or_else(|error| panic!("{id:?}: {error}"));
+        assert_eq!(session.snapshot().session_id, id);
+        let child = orchestrator.provision_child(session.snapshot(), &format!("{id}'s child"), 0, 1).unwrap();
+        assert_eq!(fs::read_dir(sandbox.host.state.join("sessions")).unwrap().count(), 4, "{id}: 2 each");
+        child.release().unwrap();
+        orchestrator.standing(id, &sandbox.repo).unwrap().expect("it stands").release().unwrap();
+        assert_eq!(sandbox.trace(), before, "{id:?}");
+    }
+    for id in ["", "a\nb", "\u{1b}[2J", "\0"] {
+        assert!(matches!(orchestrator.provision(id, &[], &sandbox.repo), Err(Error::SessionId(_))), "{id:?}");
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_met_touch_nothing() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let check = |requests: &[ResourceRequest], expected: &str| {
+        let error = orchestrator.provision("a", requests, &sandbox.repo).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(sandbox.trace(), before);
+    };
+    check(&[ResourceRequest::new("vm")], "No provider registered for resource kind \"vm\".");
+    check(&[worktree(), worktree()], "git-worktree");
+    check(&[worktree().with("baseRef", 1)], "base-ref");
+    check(&[worktree().with("base", "main")], "base");
+    check(&[ResourceRequest::new("port-range").with("blockSize", 0)], "block-size");
+    check(&[ResourceRequest::new("port-range").with("blockCount", 0)], "block-count");
+    check(&[ports(60_000, 32, 512)], "65535");
+    check(&[ports(16_000, 4, 1).with("primaryPortOffset", 4)], "primary port");
+    let error = orchestrator.provision("a", &[], &sandbox.outside("nowhere")).unwrap_err();
+    assert!(matches!(error, Error::Workspace { .. }), "{error}");
+
+    let again = Registry::built_in().register(Box::new(Fake::new("port-range", |_, _| Ok(())))).unwrap_err();
+    assert_eq!(again.to_string(), "resource provider \"port-range\" is already registered");
+}
+
+#[test]
+fn a_failure_puts_everything_back() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let registry = Fake::beside_the_built_in("fails", |step, _| match step {
+        Step::Provision => Err(provider::Error::Refused("not today".to_owned())),
+        Step::Release => Ok(()),
+    });
+    let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), registry);
+    let requests = [worktree(), ports(free_ports(4), 4, 1), ResourceRequest::new("fails")];
+    let error = orchestrator.provision("a", &requests, &sandbox.repo).unwrap_err();
+    assert_eq!(error.to_string(), "Resource provisioning failed: provision fails: not today");
+    assert_eq!(sandbox.trace(), before);
+}
+
+#[test]
+fn release_is_in_reverse_goes_on_past_failures_and_can_be_tried_again() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let stuck = Arc::new(AtomicBool::new(true));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut registry = Registry::built_in();
+    for kind in ["one", "two", "three"] {
+        let (stuck, order) = (Arc::clone(&stuck), Arc::clone(&order));
+        let fake = Fake::new(kind, move |step, _| {
+            if step == Step::Release {
+                order.lock().unwrap().push(kind);
+            }
+            if step == Step::Release && kind != "two" && stuck.load(Ordering::Relaxed) {
+                return Err(provider::Error::Refused(format!("{kind} is stuck")));
+            }
+            Ok(())
+        });
+        registry.register(Box::new(fake)).unwrap();
+    }
+    let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), registry);
+    let requests = ["one", "git-worktree", "two", "three"].map(ResourceRequest::new);
+    let session = orchestrator.provision("a", &requests, &sandbox.repo).unwrap();
+    let error = session.release().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Failed to release provisioned resources: release three: three is stuck | release one: one is stuck"
+    );
+    assert_eq!(*order.lock().unwrap(), ["three", "two", "one"]);
+    assert!(!fs::exists(session.working_directory()).unwrap(), "the worktree between them is gone");
+    session.release().unwrap_err();
+    stuck.store(false, Ordering::Relaxed);
+    session.release().unwrap();
+    assert_eq!(sandbox.trace(), before);
+    order.lock().unwrap().clear();
+    session.release().unwrap();
+    assert!(order.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_handle_does_not_release_what_came_after_it() {
+    let sandbox = Sandbox::new();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let old = orchestrator.provision("a", &[worktree()], &sandbox.repo).unwrap();
+    orchestrator.standing("a", &sandbox.repo).unwrap().unwrap().release().unwrap();
+    let new = orchestrator.provision("a", &[worktree()], &sandbox.repo).unwrap();
+    old.release().unwrap();
+    assert!(fs::exists(new.working_directory()).unwrap());
+    new.release().unwrap();
+}
+
+#[test]
+fn a_parent_is_not_released_under_its_children() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let parent =
+        orchestrator.provision("a", &[worktree(), ports(free_ports(8), 8, 1)], &sandbox.repo).unwrap();
+    let child = orchestrator.provision_child(parent.snapshot(), "b", 0, 2).unwrap();
+    let grandchild = orchestrator.provision_child(child.snapshot(), "c", 0, 2).unwrap();
+    for session in [&parent, &child] {
+        for release in [session.release(), session.release_discarding()] {
+            let error = release.unwrap_err();
+            assert!(matches!(error, Error::WouldLose(_)), "{error}");
+            assert!(error.to_string().contains("`c`"), "{error}");
+        }
+    }
+    assert!(fs::exists(grandchild.working_directory()).unwrap());
+    for session in [grandchild, child, parent] {
+        session.release().unwrap();
+    }
+    assert_eq!(sandbox.trace(), before);
+}
+
+#[test]
+fn a_child_of_a_manifests_session() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let base = free_ports(16);
+    let manifest = format!(
+        "version = 1\nswarm = \"swarm\"\n[session.lead]\nresources = [\"git-worktree\", {{ kind = \"port-range\", \
+         base-port = {base}, block-size = 16, block-count = 1, names = [\"http\", \"db\"], primary-port-offset = 0 }}]\n"
+    );
+    let record = sandbox.apply(&manifest).unwrap();
+    let file = sandbox.repo.join(record.plan.sessions[0].discovery_file.as_ref().unwrap());
+    let parent = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let child = orchestrator.provision_child(&parent, "helper", 0, 1).unwrap();
+    let block = child.snapshot().allocation("port-range").unwrap();
+    assert_eq!(block["startPort"], base + 2, "the parent keeps what it has named");
+    assert_eq!(block["endPort"], base + 15);
+
+    let refused = sandbox.destroy("swarm", false).unwrap_err();
+    assert!(refused.contains("`helper`"), "{refused}");
+    child.release().unwrap();
+    sandbox.destroy("swarm", false).unwrap();
+    assert_eq!(sandbox.trace(), before);
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_child_is_undone_by_the_next_attempt() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let parent =
+        orchestrator.provision("a", &[worktree(), ports(free_ports(8), 8, 1)], &sandbox.repo).unwrap();
+    let with_parent = sandbox.trace();
+    let requests = [worktree(), ResourceRequest::new("crash")];
+    crash_during(|registry| {
+        let _ = Orchestrator::with_registry(sandbox.host.clone(), registry).provision(
+            "b",
+            &requests,
+            &sandbox.repo,
+        );
+    });
+    assert_ne!(sandbox.trace(), with_parent);
+    let child = orchestrator.provision_child(parent.snapshot(), "b", 0, 1).unwrap();
+    child.release().unwrap();
+    assert_eq!(sandbox.trace(), with_parent);
+    parent.release().unwrap();
+    assert_eq!(sandbox.trace(), before);
+}
+
+#[test]
+fn many_at_once() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let base = free_ports(4 * 8);
+    let sessions: Vec<_> = thread::scope(|scope| {
+        let provision = |at: u32| {
+            let (orchestrator, repo) = (&orchestrator, &sandbox.repo);
+            let requests = [worktree(), ports(base, 4, 8)];
+            scope.spawn(move || orchestrator.provision(&format!("s{at}"), &requests, repo).unwrap())
+        };
+        let threads: Vec<_> = (0..8).map(provision).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let starts: BTreeSet<u64> = sessions
+        .iter()
+        .map(|session| session.snapshot().allocation("port-range").unwrap()["startPort"].as_u64().unwrap())
+        .collect();
+    assert_eq!(starts.len(), 8);
+    thread::scope(|scope| {
+        for session in &sessions {
+            scope.spawn(|| session.release().unwrap());
+        }
+    });
+    assert_eq!(sandbox.trace(), before);
+}

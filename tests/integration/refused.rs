@@ -1,0 +1,183 @@
+//! What can be known to fail is refused when planning, at its line of the manifest, and nothing is written anywhere.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::sandbox::Sandbox;
+
+/// Expects that the manifest is refused at `line` with `value` underlined, and that this changes nothing.
+#[track_caller]
+fn check_refused(sandbox: &Sandbox, rest: &str, value: &str, said: &[&str]) {
+    sandbox.manifest(rest);
+    let text = sandbox.manifest_text(rest);
+    let line = 1 + text.lines().position(|line| line.contains(value)).expect("the value is in the manifest");
+    for command in ["validate", "plan", "apply"] {
+        let outcome = sandbox.unchanged(|| sandbox.seedbed(&[command]).expect(65));
+        let outcome = outcome.says(said);
+        let at = format!("[seedbed.toml:{line}:");
+        assert!(outcome.stderr.contains(&at), "not at {at}\n{}", outcome.stderr);
+        assert!(outcome.stderr.contains('┬') || outcome.stderr.contains('^'), "{}", outcome.stderr);
+    }
+    let faults = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
+    let fault = &faults["faults"][0];
+    assert_eq!(fault["line"], line);
+    let column = usize::try_from(fault["column"].as_u64().unwrap()).unwrap() - 1;
+    let length = usize::try_from(fault["length"].as_u64().unwrap()).unwrap();
+    let underlined: String = text.lines().nth(line - 1).unwrap().chars().skip(column).take(length).collect();
+    assert_eq!(underlined, value);
+}
+
+fn worktree(option: &str) -> String {
+    format!("[session.a]\nresources = [{{ kind = \"git-worktree\", {option} }}]\n")
+}
+
+#[test]
+fn a_base_ref_is_never_an_option_of_git() {
+    let sandbox = Sandbox::new();
+    for option in ["--lock", "-b", "--orphan", "-f", "-", "--stdin", "-x", "--all"] {
+        let value = format!("\"{option}\"");
+        check_refused(&sandbox, &worktree(&format!("base-ref = {value}")), &value, &["names no commit"]);
+    }
+}
+
+#[test]
+fn an_unknown_branch_is_told_the_nearest() {
+    let sandbox = Sandbox::new();
+    sandbox.git(&["branch", "feature/checkout"]);
+    check_refused(
+        &sandbox,
+        &worktree("base-ref = \"feature/chekcout\""),
+        "\"feature/chekcout\"",
+        &["names no commit", "did you mean `feature/checkout`?"],
+    );
+}
+
+#[test]
+fn a_target_path_has_to_be_a_directory_of_the_commit() {
+    let sandbox = Sandbox::new();
+    symlink("app", sandbox.repository.join("alias")).unwrap();
+    sandbox.commit("a link to a directory");
+    let check = |target: &str, said: &[&str]| {
+        let value = format!("\"{target}\"");
+        check_refused(&sandbox, &worktree(&format!("target-path = {value}")), &value, said);
+    };
+    check("app/lbi", &["does not exist", "did you mean `app/lib`?"]);
+    check("README.md", &["is a file", "not a directory"]);
+    check("alias", &["is a symbolic link", "not a directory"]);
+    check("alias/lib", &[]);
+    check("../outside", &[]);
+    check("/etc", &[]);
+    check("--stdin", &["does not exist"]);
+}
+
+#[test]
+fn a_tracked_discovery_path_is_refused() {
+    for kind in ["file", "link", "directory"] {
+        let sandbox = Sandbox::new();
+        let outside = sandbox.top.join("outside");
+        fs::create_dir(&outside).unwrap();
+        let path = sandbox.repository.join("app/.agent-context");
+        match kind {
+            "file" => fs::write(&path, "mine\n").unwrap(),
+            "link" => symlink(&outside, &path).unwrap(),
+            _ => sandbox.write("app/.agent-context/resources.json", "{}\n"),
+        }
+        sandbox.commit("tracks the discovery path");
+        let rest = worktree("target-path = \"app\"");
+        sandbox.manifest(&rest);
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(65));
+        refused.says(&["tracks `app/.agent-context`"]);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        // Elsewhere it is in nobody's way.
+        sandbox.manifest(&worktree("base-ref = \"main\""));
+        sandbox.ok(&["apply"]);
+    }
+}
+
+#[test]
+fn a_linked_ai_ops_is_refused_and_nothing_is_written_through_it() {
+    for (link, committed) in
+        [(".ai_ops", false), (".ai_ops", true), (".ai_ops/worktrees", false), (".ai_ops/locks", true)]
+    {
+        let sandbox = Sandbox::new();
+        let outside = sandbox.top.join("outside");
+        fs::create_dir(&outside).unwrap();
+        let path = sandbox.repository.join(link);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(&outside, &path).unwrap();
+        if committed {
+            sandbox.commit("a link");
+        }
+        sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(65));
+        refused.says(&[&format!("`{link}` is a symbolic link")]);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_link_that_comes_after_planning_is_not_written_through() {
+    let sandbox = Sandbox::new();
+    let outside = sandbox.top.join("outside");
+    fs::create_dir(&outside).unwrap();
+    // The session's own setup replaces the directory that its discovery file is about to lie in.
+    sandbox.manifest(&format!(
+        "[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"ln -s '{}' .agent-context\"]\n",
+        outside.display()
+    ));
+    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["a: discovery file: "]));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn every_fault_is_reported_at_once() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+[session.a]
+resources = [{ kind = "git-worktree", base-ref = "nowhere" }]
+[session.b]
+resources = [{ kind = "git-worktree", target-path = "nothing" }]
+[session.c]
+resources = [{ kind = "port-range", block-size = 8, names = ["http", "HTTP"] }]
+"#,
+    );
+    let said = ["`nowhere` names no commit", "`nothing` does not exist", "`HTTP` cannot name a port"];
+    sandbox.seedbed(&["apply"]).expect(65).says(&said);
+}
+
+#[test]
+fn a_directory_that_is_no_repository_is_refused() {
+    let sandbox = Sandbox::new();
+    let plain = sandbox.top.join("plain");
+    fs::create_dir(&plain).unwrap();
+    let text = sandbox.manifest_text("[session.a]\nresources = [\"git-worktree\"]\n");
+    fs::write(plain.join("seedbed.toml"), text).unwrap();
+    sandbox.seedbed_in(&plain, &["apply"]).expect(65).says(&["repository"]);
+    // Ports alone need none.
+    let text = sandbox.manifest_text("[session.a]\nresources = [\"port-range\"]\n");
+    fs::write(plain.join("seedbed.toml"), text).unwrap();
+    sandbox.seedbed_in(&plain, &["apply"]).expect(0);
+    sandbox.seedbed_in(&plain, &["destroy"]).expect(0);
+    assert_eq!(fs::read_dir(&plain).unwrap().count(), 1);
+}
+
+#[test]
+fn worktrees_and_locks_need_a_directory_of_their_own() {
+    let sandbox = Sandbox::new();
+    for root in [".", "..", "app/.."] {
+        let value = format!("\"{root}\"");
+        let said = ["need a directory of their own"];
+        check_refused(&sandbox, &worktree(&format!("root-directory = {value}")), &value, &said);
+        let ports =
+            format!("[session.a]\nresources = [{{ kind = \"port-range\", lock-directory = {value} }}]\n");
+        check_refused(&sandbox, &ports, &value, &said);
+    }
+}
+
+#[test]
+fn an_external_kind_is_refused_where_it_is_asked_for() {
+    let sandbox = Sandbox::new();
+    let text = "[provider.vault]\ncommand = [\"serve\"]\n[session.a]\nresources = [\"vault\"]\n";
+    check_refused(&sandbox, text, "\"vault\"", &["external kinds are read", "runs none yet"]);
+}

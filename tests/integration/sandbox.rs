@@ -1,0 +1,344 @@
+//! A host of a test's own: a temporary directory with a home, a state directory and a repository, in which the real
+//! binary runs with nothing else in its environment.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Ports of tests lie from here on, in regions of [`REGION_SIZE`], below the ephemeral range.
+const FIRST_PORT: u64 = 10_000;
+const REGIONS: u64 = 42;
+const REGION_SIZE: u64 = 512;
+
+/// How long a test waits for what has to come; far longer than it takes.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Every path, mode and content; equal before and after, where nothing was changed.
+pub(crate) type Inventory = BTreeMap<String, String>;
+
+/// A host with one repository, on its branch `main`.
+pub(crate) struct Sandbox {
+    pub(crate) top: PathBuf,
+    pub(crate) repository: PathBuf,
+    /// The first of the ports that are this test's alone: binding is host-wide, and tests run in parallel.
+    pub(crate) base_port: u64,
+    _directory: TempDir,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Sandbox {
+    /// A repository of a few files, one of them executable, one a link.
+    pub(crate) fn new() -> Self {
+        let sandbox = Self::empty();
+        for path in ["README.md", "app/main.txt", "app/lib/deep.txt", "tools/run.sh"] {
+            sandbox.write(path, &format!("{path}\n"));
+        }
+        sandbox.write(".gitignore", "*.log\n.env\n");
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(sandbox.repository.join("tools/run.sh"), executable).unwrap();
+        std::os::unix::fs::symlink("README.md", sandbox.repository.join("link")).unwrap();
+        sandbox.commit("first");
+        sandbox
+    }
+
+    /// A repository without commits. Its manifest is no part of it.
+    fn empty() -> Self {
+        static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish() >> 1);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let region = (*RANDOM + NEXT.fetch_add(1, Ordering::Relaxed)) % REGIONS;
+        let directory = TempDir::new().unwrap();
+        let top = directory.path().canonicalize().unwrap();
+        let sandbox = Self {
+            repository: top.join("repository"),
+            base_port: FIRST_PORT + region * REGION_SIZE,
+            top,
+            _directory: directory,
+        };
+        fs::create_dir(&sandbox.repository).unwrap();
+        sandbox.git(&["init", "--quiet", "--initial-branch=main"]);
+        sandbox.identify(&sandbox.repository);
+        sandbox
+    }
+
+    /// Another clone of the repository, with the same manifest.
+    pub(crate) fn clone_to(&self, name: &str) -> PathBuf {
+        let clone = self.top.join(name);
+        self.git(&["clone", "--quiet", ".", clone.to_str().unwrap()]);
+        self.identify(&clone);
+        fs::copy(self.repository.join("seedbed.toml"), clone.join("seedbed.toml")).unwrap();
+        clone
+    }
+
+    fn identify(&self, repository: &Path) {
+        for (key, value) in [("user.name", "tester"), ("user.email", "tester@example.org")] {
+            self.git_in(repository, &["config", key, value]);
+        }
+        fs::create_dir_all(repository.join(".git/info")).unwrap();
+        fs::write(repository.join(".git/info/exclude"), "/seedbed.toml\n").unwrap();
+    }
+
+    /// Writes the manifest: `rest` after the head, with ports in this test's region.
+    pub(crate) fn manifest(&self, rest: &str) {
+        self.write("seedbed.toml", &self.manifest_text(rest));
+    }
+
+    pub(crate) fn manifest_text(&self, rest: &str) -> String {
+        format!(
+            "version = 1\nswarm = \"shop\"\n[defaults.port-range]\nbase-port = {}\nblock-size = 4\nblock-count = 128\n{rest}",
+            self.base_port
+        )
+    }
+
+    /// Writes a file of the repository.
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        let path = self.repository.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Commits everything in the repository, and returns the commit.
+    pub(crate) fn commit(&self, message: &str) -> String {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", message]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    pub(crate) fn git(&self, args: &[&str]) -> String {
+        self.git_in(&self.repository, args)
+    }
+
+    /// What git prints, without the line's end.
+    #[track_caller]
+    pub(crate) fn git_in(&self, directory: &Path, args: &[&str]) -> String {
+        let outcome = Outcome::of(self.program("git", directory).args(args).output().unwrap());
+        outcome.expect(0).stdout.trim_end().to_owned()
+    }
+
+    /// A program in this host's environment.
+    pub(crate) fn program(&self, program: &str, directory: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(directory)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", &self.top)
+            .env("SEEDBED_STATE_DIR", self.state())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The binary, about to be run in the repository.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.program(env!("CARGO_BIN_EXE_seedbed"), &self.repository);
+        command.args(args);
+        command
+    }
+
+    pub(crate) fn seedbed(&self, args: &[&str]) -> Outcome {
+        self.seedbed_in(&self.repository, args)
+    }
+
+    pub(crate) fn seedbed_in(&self, directory: &Path, args: &[&str]) -> Outcome {
+        Outcome::of(self.command(args).current_dir(directory).output().unwrap())
+    }
+
+    /// Runs the binary and expects that it is done.
+    #[track_caller]
+    pub(crate) fn ok(&self, args: &[&str]) -> Outcome {
+        self.seedbed(args).expect(0)
+    }
+
+    /// Starts the binary, what it prints held back.
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn plan(&self) -> Value {
+        self.plan_in(&self.repository)
+    }
+
+    #[track_caller]
+    pub(crate) fn plan_in(&self, directory: &Path) -> Value {
+        serde_json::from_str(&self.seedbed_in(directory, &["plan", "--json"]).expect(0).stdout).unwrap()
+    }
+
+    /// Where a session works, by the plan.
+    #[track_caller]
+    pub(crate) fn directory(&self, session: &str) -> PathBuf {
+        let plan = self.plan();
+        let found = sessions(&plan).find(|found| found["path"] == session).expect("the session is planned");
+        self.repository.join(found["workingDirectory"].as_str().unwrap())
+    }
+
+    /// Where every session works, by the plan.
+    #[track_caller]
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        let plan = self.plan();
+        sessions(&plan)
+            .map(|found| self.repository.join(found["workingDirectory"].as_str().unwrap()))
+            .collect()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.top.join("state")
+    }
+
+    /// The repository with everything in `.git`, what git says of it, and the state directory; without `.git/index`,
+    /// which `git status` refreshes, and without logs and empty directories of the state, which are kept.
+    pub(crate) fn inventory(&self) -> Inventory {
+        let mut found = Inventory::new();
+        walk(&self.repository, Path::new("repository"), &mut found);
+        found.remove("repository/.git/index");
+        let mut state = Inventory::new();
+        if self.state().exists() {
+            walk(&self.state(), Path::new("state"), &mut state);
+        }
+        let is_kept = |path: &str| {
+            path.starts_with("state/logs/")
+                || path == "state/ports/.guard"
+                || path.starts_with("state/repositories/")
+                    && Path::new(path).extension() == Some("lock".as_ref())
+        };
+        state.retain(|path, what| !what.ends_with("directory") && !is_kept(path));
+        found.extend(state);
+        found.insert("git worktree list".to_owned(), self.git(&["worktree", "list", "--porcelain"]));
+        found.insert("git for-each-ref".to_owned(), self.git(&["for-each-ref"]));
+        found
+    }
+
+    /// Runs `act`, and expects that nothing of the inventory differs afterwards.
+    #[track_caller]
+    pub(crate) fn unchanged<T>(&self, act: impl FnOnce() -> T) -> T {
+        let before = self.inventory();
+        let done = act();
+        assert_same(&before, &self.inventory());
+        done
+    }
+
+    /// Expects a clean `git status` in `directory`, with nothing hidden but what is ignored.
+    #[track_caller]
+    pub(crate) fn assert_clean(&self, directory: &Path) {
+        assert_eq!(self.git_in(directory, &["status", "--porcelain", "--untracked-files=all"]), "");
+    }
+}
+
+impl Outcome {
+    pub(crate) fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        // Without a code, a signal ended it; shells say 128 and its number.
+        let signal =
+            || std::os::unix::process::ExitStatusExt::signal(&output.status).map(|signal| 128 + signal);
+        let code = output.status.code().or_else(signal).unwrap();
+        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Expects that stderr says all of this.
+    #[track_caller]
+    pub(crate) fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.stderr.contains(part), "not said: {part}\nstderr:\n{}", self.stderr);
+        }
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+/// The sessions of a plan.
+pub(crate) fn sessions(plan: &Value) -> impl Iterator<Item = &Value> {
+    plan["sessions"].as_array().unwrap().iter()
+}
+
+/// The first and last port of a planned session.
+#[track_caller]
+pub(crate) fn ports(session: &Value) -> (u64, u64) {
+    let held = session["allocations"].as_array().unwrap();
+    let held = held.iter().find(|held| held["kind"] == "port-range").expect("the session has ports");
+    let port = |key: &str| held["allocation"][key].as_u64().unwrap();
+    (port("startPort"), port("endPort"))
+}
+
+/// Sends a signal to a child that has not been waited for.
+pub(crate) fn send(signal: Signal, child: &Child) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits for what has to come.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says what differs, and nothing of what does not.
+#[track_caller]
+pub(crate) fn assert_same(before: &Inventory, after: &Inventory) {
+    let mut differs = String::new();
+    let paths: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    for path in paths {
+        match (before.get(path), after.get(path)) {
+            (Some(before), Some(after)) if before == after => {}
+            (before, after) => {
+                let shown =
+                    |what: Option<&String>| what.map_or("nothing".to_owned(), |what| format!("{what:.500}"));
+                let _ = writeln!(differs, "{path}: {} -> {}", shown(before), shown(after));
+            }
+        }
+    }
+    assert!(differs.is_empty(), "changed:\n{differs}");
+}
+
+/// Everything below `directory`, called `name`, with its mode, and its content where it is no longer than a screen.
+pub(crate) fn walk(directory: &Path, name: &Path, found: &mut Inventory) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), name.join(entry.file_name()));
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let what = if metadata.is_symlink() {
+            format!("link to {}", fs::read_link(&path).unwrap().display())
+        } else if metadata.is_dir() {
+            walk(&path, &name, found);
+            "directory".to_owned()
+        } else if metadata.is_file() {
+            fs::read(&path).unwrap().escape_ascii().to_string()
+        } else {
+            "neither".to_owned()
+        };
+        found.insert(name.to_string_lossy().into_owned(), format!("{:o} {what}", metadata.mode()));
+    }
+}

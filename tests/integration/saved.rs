@@ -1,0 +1,168 @@
+//! Saved plans: exactly what was reviewed is applied, or nothing.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use crate::sandbox::{Sandbox, ports, sessions};
+
+const CODERS: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n";
+
+/// A sandbox with a saved plan of this manifest.
+fn saved(rest: &str) -> (Sandbox, PathBuf) {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(rest);
+    let file = sandbox.top.join("plan.json");
+    sandbox.ok(&["plan", "-o", "../plan.json"]).says(&["apply exactly this"]);
+    (sandbox, file)
+}
+
+#[test]
+fn exactly_the_saved_plan_is_applied() {
+    let (sandbox, file) = saved(CODERS);
+    let plan: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let commit = sandbox.git(&["rev-parse", "HEAD"]);
+    // A manifest that changes afterwards does not matter: the plan was reviewed, not the manifest.
+    sandbox.manifest(&CODERS.replace("count = 2", "count = 5"));
+    sandbox.ok(&["apply", "../plan.json"]);
+    let status = sandbox.ok(&["status", "--json"]).json();
+    assert_eq!(status["plan"], plan["digest"]);
+    assert_eq!(sessions(&status).count(), 2);
+    for session in sessions(&plan) {
+        let directory = sandbox.repository.join(session["workingDirectory"].as_str().unwrap());
+        assert_eq!(sandbox.git_in(&directory, &["rev-parse", "HEAD"]), commit);
+    }
+}
+
+/// Has something happen after the plan was saved, and expects that it is refused as stale for this reason.
+#[track_caller]
+fn check_stale<T>(happens: impl FnOnce(&Sandbox, &serde_json::Value) -> T, said: &str) {
+    let (sandbox, file) = saved(CODERS);
+    let plan = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let held = happens(&sandbox, &plan);
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(69));
+    refused.says(&["the plan is stale; nothing was touched", said, "seedbed plan -o"]);
+    drop(held);
+}
+
+#[test]
+fn a_plan_is_stale_when_its_ref_has_moved() {
+    check_stale(|sandbox, _| sandbox.commit("second"), "coder-0: ");
+}
+
+#[test]
+fn a_plan_is_stale_when_a_path_has_come_into_being() {
+    check_stale(
+        |sandbox, plan| {
+            let directory = plan["sessions"][1]["workingDirectory"].as_str().unwrap();
+            fs::create_dir_all(sandbox.repository.join(directory)).unwrap();
+        },
+        "coder-1: ",
+    );
+}
+
+#[test]
+fn a_plan_is_stale_when_a_port_is_taken() {
+    check_stale(
+        |_, plan| {
+            let (_, end) = ports(&plan["sessions"][1]);
+            TcpListener::bind(("127.0.0.1", u16::try_from(end).unwrap())).unwrap()
+        },
+        "are not free any more",
+    );
+}
+
+#[test]
+fn a_plan_is_stale_when_a_branch_has_come_into_being() {
+    let (sandbox, _) =
+        saved("[session.a]\nresources = [{ kind = \"git-worktree\", branch = \"agents/a\" }]\n");
+    sandbox.git(&["branch", "agents/a"]);
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(69));
+    refused.says(&["agents/a"]);
+}
+
+#[test]
+fn a_plan_is_stale_when_the_swarm_stands() {
+    check_stale(|sandbox, _| sandbox.ok(&["apply"]), "the swarm stands already");
+}
+
+#[test]
+fn a_plan_of_a_difference_is_stale_when_the_swarm_changed_or_went() {
+    let (sandbox, _) = saved(CODERS);
+    sandbox.ok(&["apply", "../plan.json"]);
+    sandbox.manifest(&CODERS.replace("count = 2", "count = 3"));
+    sandbox.ok(&["plan", "-o", "../next.json"]);
+    sandbox.ok(&["destroy", "coder-0"]);
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../next.json"]).expect(69));
+    refused.says(&["the swarm has been changed since"]);
+    sandbox.ok(&["destroy"]);
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../next.json"]).expect(69));
+    refused.says(&["does not stand any more"]);
+}
+
+#[test]
+fn a_plan_of_a_difference_is_stale_when_something_else_has_to_be_done() {
+    let (sandbox, _) = saved(CODERS);
+    sandbox.ok(&["apply", "../plan.json"]);
+    sandbox.manifest(&CODERS.replace("count = 2", "count = 3"));
+    sandbox.ok(&["plan", "-o", "../next.json"]);
+    fs::remove_dir_all(sandbox.directory("coder-1")).unwrap();
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../next.json"]).expect(69));
+    refused.says(&["coder-1: ", "is gone"]);
+}
+
+#[test]
+fn an_edited_plan_is_invalid() {
+    let (sandbox, file) = saved(CODERS);
+    let text = fs::read_to_string(&file).unwrap();
+    let check = |edited: String, said: &str| {
+        assert_ne!(edited, text);
+        fs::write(&file, edited).unwrap();
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(65));
+        refused.says(&[said]);
+    };
+    check(text.replace("shop-coder-0", "other-coder-0"), "was edited");
+    check(text.replace(".ai_ops/worktrees", "../elsewhere"), "was edited");
+    check(text.replacen("\"schemaVersion\": 1", "\"schemaVersion\": 2", 1), "has format 2");
+    check(text.replacen("\"swarm\"", "\"swarms\"", 1), "is not a plan");
+    check("{}".to_owned(), "is not a plan");
+    check("not json".to_owned(), "is not a plan");
+    check(text[..text.len() / 2].to_owned(), "is not a plan");
+    // What is done is part of what was reviewed.
+    check(text.replacen("\"action\": \"create\"", "\"action\": \"keep\"", 1), "was edited");
+    check(text.replacen("\"provision\": [\n        \"git-worktree\",", "\"provision\": [", 1), "was edited");
+}
+
+#[test]
+fn a_plan_of_another_swarm_is_invalid() {
+    let (sandbox, _) = saved(CODERS);
+    sandbox.write("seedbed.toml", &sandbox.manifest_text(CODERS).replace("\"shop\"", "\"other\""));
+    sandbox.seedbed(&["apply", "../plan.json"]).expect(65).says(&["swarm `shop`", "`other`"]);
+    sandbox.seedbed(&["apply", "../nowhere.json"]).expect(65).says(&["nowhere.json"]);
+}
+
+#[test]
+fn a_plan_file_cannot_say_where_things_are_written() {
+    let (sandbox, file) = saved(CODERS);
+    let good: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let session = "/sessions/0";
+    let places = [
+        ("/discoveryFile", ".git/config"),
+        ("/discoveryFile", "../victim/resources.json"),
+        ("/workingDirectory", "app"),
+        ("/scopedName", "app"),
+        ("/allocations/0/allocation/worktreePath", ".git"),
+        ("/allocations/0/allocation/worktreeRoot", "app"),
+        ("/allocations/1/allocation/lockPath", ".git/config"),
+    ];
+    for (field, place) in places {
+        let mut bad = good.clone();
+        *bad.pointer_mut(&format!("{session}{field}")).unwrap() = place.into();
+        // Whoever edits the file can compute its digest again.
+        let mut plan: seedbed::plan::Plan = serde_json::from_value(bad).unwrap();
+        plan.digest = plan.computed_digest();
+        fs::write(&file, serde_json::to_vec(&plan).unwrap()).unwrap();
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(65));
+        refused.says(&["was edited"]);
+    }
+}

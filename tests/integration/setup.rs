@@ -1,0 +1,188 @@
+//! What sessions are given beside their commit: untracked files of the workspace, and commands that run in them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::sandbox::Sandbox;
+
+/// A manifest whose commands append to `log`, beside the repository; `{log}` stands for that path.
+fn with_log(rest: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&rest.replace("{log}", sandbox.top.join("log").to_str().unwrap()));
+    sandbox
+}
+
+fn log(sandbox: &Sandbox) -> Vec<String> {
+    let text = fs::read_to_string(sandbox.top.join("log")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn untracked_files_are_copied_and_linked() {
+    let sandbox = Sandbox::new();
+    sandbox.write(".gitignore", ".env\n/cache\n*.local\n");
+    sandbox.commit("ignores");
+    sandbox.write(".env", "SECRET=1\n");
+    fs::set_permissions(sandbox.repository.join(".env"), fs::Permissions::from_mode(0o600)).unwrap();
+    sandbox.write("config/a.local", "a\n");
+    sandbox.write("config/b.local", "b\n");
+    sandbox.write("cache/large.bin", "large\n");
+    sandbox.manifest(
+        "[session.a]\ncount = 2\nresources = [{ kind = \"git-worktree\", copy = [\".env\", \"config/*.local\"], link = [\"cache\"] }]\n\
+         setup = [\"grep -q SECRET=1 .env && test -e cache/large.bin\"]\n",
+    );
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        for directory in sandbox.directories() {
+            assert_eq!(fs::read_to_string(directory.join(".env")).unwrap(), "SECRET=1\n");
+            assert_eq!(fs::metadata(directory.join(".env")).unwrap().permissions().mode() & 0o777, 0o600);
+            assert!(!fs::symlink_metadata(directory.join(".env")).unwrap().is_symlink());
+            assert_eq!(fs::read_to_string(directory.join("config/b.local")).unwrap(), "b\n");
+            assert!(directory.join("README.md").is_file());
+            assert_eq!(fs::read_to_string(directory.join("cache/large.bin")).unwrap(), "large\n");
+            let real = directory.join("cache/large.bin").canonicalize().unwrap();
+            assert_eq!(real, sandbox.repository.join("cache/large.bin"));
+        }
+        // A copy is the session's own.
+        fs::write(sandbox.directory("a-0").join(".env"), "SECRET=2\n").unwrap();
+        assert_eq!(fs::read_to_string(sandbox.directory("a-1").join(".env")).unwrap(), "SECRET=1\n");
+        sandbox.ok(&["destroy"]);
+    });
+}
+
+#[test]
+fn copies_that_git_sees_are_no_work_until_they_change() {
+    let sandbox = Sandbox::new();
+    sandbox.write("notes.txt", "from the workspace\n");
+    sandbox.manifest(
+        "[session.a]\nresources = [{ kind = \"git-worktree\", copy = [\"notes.txt\"] }]\n[session.b]\nresources = [{ kind = \"git-worktree\", link = [\"notes.txt\"] }]\n",
+    );
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        sandbox.ok(&["destroy"]);
+    });
+    sandbox.ok(&["apply"]);
+    fs::write(sandbox.directory("a").join("notes.txt"), "changed by the session\n").unwrap();
+    sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69).says(&["a: ", "1 untracked"]));
+}
+
+#[test]
+fn setup_runs_in_order_in_the_session_with_its_environment() {
+    let sandbox = with_log(
+        r#"
+[session.a]
+resources = ["git-worktree", { kind = "port-range", names = ["http"] }]
+env = { GREETING = "it's $HOME" }
+setup = [
+  ["sh", "-c", 'printf "%s\n" "$0" "$PWD" >> {log}', "*"],
+  'printf "%s\n" "$AGENT_SESSION_ID" "$AGENT_PORT_HTTP" "$GREETING" >> {log}',
+  ["touch", "a b.log", "$HOME.log"],
+  'printf "%s\n" "{{ port.http }}" "$HOME" >> {log}',
+]
+"#,
+    );
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("a");
+    let port = sandbox.ok(&["env", "a", "--format", "json"]).json()["AGENT_PORT_HTTP"].clone();
+    let port = port.as_str().unwrap();
+    let (top, there) = (sandbox.top.to_str().unwrap(), directory.to_str().unwrap());
+    assert_eq!(log(&sandbox), ["*", there, "shop/a", port, "it's $HOME", port, top]);
+    // An array is arguments, not words for a shell.
+    assert!(directory.join("a b.log").is_file() && directory.join("$HOME.log").is_file());
+    sandbox.ok(&["apply"]);
+    assert_eq!(log(&sandbox).len(), 7, "setup ran again");
+}
+
+#[test]
+fn setup_runs_before_a_sessions_children_and_teardown_after_them() {
+    let sandbox = with_log(
+        r#"
+[session.a]
+resources = ["git-worktree"]
+setup = ['echo "up $AGENT_SESSION_ID" >> {log}']
+teardown = ['echo "down $AGENT_SESSION_ID $PWD" >> {log}', 'test -e README.md && echo files >> {log}']
+[session.a.child.b]
+setup = ['echo "up $AGENT_SESSION_ID" >> {log}']
+teardown = ['echo "down $AGENT_SESSION_ID $PWD" >> {log}']
+"#,
+    );
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        let (a, b) = (sandbox.directory("a"), sandbox.directory("a/b"));
+        sandbox.ok(&["destroy"]);
+        let down = [format!("down shop/a/b {}", b.display()), format!("down shop/a {}", a.display())];
+        assert_eq!(log(&sandbox), ["up shop/a", "up shop/a/b", &down[0], &down[1], "files"]);
+    });
+}
+
+#[test]
+fn teardown_runs_where_setup_had_begun_when_a_run_is_undone() {
+    let sandbox = with_log(
+        r#"
+[session.a]
+resources = ["git-worktree"]
+setup = ['echo "up a" >> {log}']
+teardown = ['echo "down a" >> {log}']
+[session.a.child.b]
+setup = ['echo "up b" >> {log}; exit 1']
+teardown = ['echo "down b" >> {log}']
+[session.a.child.b.child.c]
+setup = ['echo "up c" >> {log}']
+teardown = ['echo "down c" >> {log}']
+"#,
+    );
+    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["a/b: setup: "]));
+    assert_eq!(log(&sandbox), ["up a", "up b", "down b", "down a"]);
+}
+
+#[test]
+fn a_teardown_that_fails_is_told_and_stops_nothing() {
+    let sandbox = with_log(
+        r#"
+[session.a]
+count = 2
+resources = ["git-worktree", "port-range"]
+teardown = ['echo cannot stop $((6 * 7)); exit 3', 'echo never >> {log}']
+"#,
+    );
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        sandbox.seedbed(&["destroy"]).expect(1).says(&[
+            "a-0: teardown: ",
+            "a-1: teardown: ",
+            "cannot stop 42",
+        ]);
+    });
+    assert_eq!(log(&sandbox), Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_program_is_named() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[session.a]\nresources = [\"git-worktree\"]\nsetup = [[\"no-such-program\", \"--fast\"]]\n",
+    );
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
+    outcome.says(&["a: setup: ", "`no-such-program`", "there is no such program in PATH"]);
+}
+
+#[test]
+fn a_setup_that_leaves_something_running_is_not_waited_for() {
+    let sandbox = Sandbox::new();
+    let (pid, stop) = (sandbox.top.join("pid"), sandbox.top.join("stop"));
+    sandbox.manifest(&format!(
+        "[session.a]\nresources = [\"git-worktree\"]\nsetup = ['(until test -e {}; do sleep 0.1; done) & echo $! > {}']\n",
+        stop.display(),
+        pid.display()
+    ));
+    sandbox.ok(&["apply"]);
+    let alive = || {
+        let pid = fs::read_to_string(&pid).unwrap();
+        fs::metadata(format!("/proc/{}", pid.trim())).is_ok()
+    };
+    assert!(alive());
+    // Nor does it hold the swarm's lock.
+    sandbox.ok(&["destroy"]);
+    fs::write(stop, "").unwrap();
+    crate::sandbox::wait_until("it has ended", || !alive());
+}

@@ -1,0 +1,117 @@
+//! What tests share.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use seedbed::manifest::Kinds;
+use seedbed::name::PortBlock;
+use seedbed::observe::{Directory, Observation, Question, Repository, TreeEntry};
+use serde::Deserialize;
+
+/// A folder or file beside this crate's `Cargo.toml`.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Two kinds that resemble the real ones, so that the manifest is tested without any provider.
+pub(crate) fn kinds() -> Kinds {
+    [
+        ("git-worktree".to_owned(), schemars::schema_for!(GitWorktree)),
+        ("port-range".to_owned(), schemars::schema_for!(PortRange)),
+    ]
+    .into()
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Default)]
+struct GitWorktree {
+    /// Where worktrees stand, relative to the repository.
+    root_directory: Option<String>,
+    /// The commit to start from.
+    #[schemars(extend("examples" = ["main"]))]
+    base_ref: Option<String>,
+    target_path: Option<String>,
+    branch: Option<String>,
+    checkout: Option<Checkout>,
+    copy: Vec<String>,
+    link: Vec<String>,
+    git_hooks: Option<bool>,
+    layout: Option<Layout>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Checkout {
+    /// Overlay where the host can, git elsewhere.
+    Auto,
+    /// Files of its own.
+    Git,
+    /// A shared base below, changes above.
+    Overlay,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Layout {
+    Flat,
+    Nested,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Default)]
+struct PortRange {
+    #[schemars(range(min = 1, max = 65535))]
+    base_port: Option<u32>,
+    #[schemars(range(min = 1, max = 65535), extend("examples" = [16]))]
+    block_size: Option<u32>,
+    #[schemars(range(min = 1))]
+    block_count: Option<u32>,
+    primary_port_offset: Option<u32>,
+    lock_directory: Option<String>,
+    #[schemars(inner(regex(pattern = "^[a-z][a-z0-9-]*$")))]
+    names: Vec<String>,
+    reserve: Option<u32>,
+    slots: Option<u32>,
+}
+
+/// A host where every ref exists, every target path is a directory and nothing is taken.
+pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
+    let mut observation = Observation {
+        workspace: PathBuf::from("/workspace"),
+        repository: Some(Ok(Repository {
+            root: PathBuf::from("/workspace"),
+            common_dir: PathBuf::from("/workspace/.git"),
+            bare: false,
+            object_format: "sha1".to_owned(),
+            registration: Ok(()),
+            worktree_config: false,
+            branches: BTreeSet::new(),
+            worktrees: BTreeSet::new(),
+        })),
+        ephemeral: PortBlock::new(32768, 60999),
+        ..Observation::default()
+    };
+    for question in questions {
+        match question {
+            Question::Commit { base_ref } => {
+                observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
+            }
+            Question::Tree { base_ref, path } => {
+                let entry = if path.ends_with(".agent-context") {
+                    TreeEntry::Missing { near: Vec::new() }
+                } else {
+                    TreeEntry::Directory
+                };
+                observation.trees.insert((base_ref.clone(), path.clone()), entry);
+            }
+            Question::Directory { path } => {
+                observation.directories.insert(path.clone(), Directory::Missing);
+            }
+            Question::Locks { .. } | Question::Ports => {}
+        }
+    }
+    observation
+}

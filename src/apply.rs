@@ -121,6 +121,17 @@ pub enum Error {
     State(#[from] state::Error),
 }
 
+/// How often a run is planned anew because others took what it had planned first: each time another one was served, and
+/// the seed's default range has 512 blocks.
+pub const OVERTAKEN_MAX: u32 = 512;
+
+impl Error {
+    /// Tells whether everything the run made was taken away again, and nobody asked it to stop: it may be tried again.
+    pub fn is_undone(&self) -> bool {
+        matches!(self, Self::Failed { leftovers, interrupted: false, .. } if leftovers.is_empty())
+    }
+}
+
 /// How to apply.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -205,12 +216,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Provisions what the plan's changes say, then sets up, then writes discovery files: each once all of the step
-    /// before is done, so that what fails fast fails before anything slow.
+    /// Provisions what the plan's changes say, claims first, then sets up, then writes discovery files: each once all of
+    /// the step before is done, so that what fails fast fails before anything slow.
     fn provision(&self) -> Vec<Failure> {
-        let steps: [&Step<'_>; 3] = [
+        let is_claim = |kind: &str| self.context.registry.get(kind).is_some_and(Provider::is_claim);
+        let provision = |session: &Session, change: &Change, claims: bool| {
+            let kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
+            kinds.into_iter().try_for_each(|kind| self.provision_one(session, kind))
+        };
+        let steps: [&Step<'_>; 4] = [
+            &|session, change| provision(session, change, true),
             &|session, change| {
-                change.provision.iter().try_for_each(|kind| self.provision_one(session, kind))?;
+                provision(session, change, false)?;
                 change.mend.iter().try_for_each(|kind| self.mend_one(session, kind))
             },
             &|session, change| if change.provision.is_empty() { Ok(()) } else { self.set_up(session) },

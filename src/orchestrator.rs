@@ -32,10 +32,6 @@ use crate::state::{self, Locked, Record, Swarm};
 /// Runs of one session never wait for one another: the second has nothing to do that the first does not.
 const LOCK_TIMEOUT: Duration = Duration::ZERO;
 
-/// How often a session is planned anew because another took its ports first: each time another one was served, and
-/// the seed's default range has 512 blocks.
-const OVERTAKEN_MAX: u32 = 512;
-
 /// Provisions sessions one by one.
 #[derive(Clone)]
 pub struct Orchestrator {
@@ -203,9 +199,9 @@ impl Orchestrator {
                 Ok(()) => return Ok(record),
                 Err(error) => error,
             };
-            let undone = matches!(&error, apply::Error::Failed { leftovers, interrupted: false, .. } if leftovers.is_empty());
-            observation = if undone { observe()? } else { return Err(Error::of_provisioning(error)) };
-            if overtaken == OVERTAKEN_MAX
+            observation =
+                if error.is_undone() { observe()? } else { return Err(Error::of_provisioning(error)) };
+            if overtaken == apply::OVERTAKEN_MAX
                 || apply::stale(&record.plan, registry, &observation, None).is_empty()
             {
                 return Err(Error::of_provisioning(error));

@@ -56,6 +56,13 @@ pub trait Provider: Send + Sync {
     /// discovery file.
     fn path_fields(&self) -> &'static [&'static str];
 
+    /// Tells whether provisioning takes nothing but something that other runs may take first, at once: a port, not a
+    /// directory. Claims of all sessions come before everything else, so that a run that is too late learns it before
+    /// it has cost anything.
+    fn is_claim(&self) -> bool {
+        false
+    }
+
     /// Makes one allocation real. What it leaves half-made on an error, [`Provider::release`] takes away.
     fn provision(&self, task: &Task<'_>) -> Result<(), Error>;
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::apply;
+use seedbed::apply::{self, Context};
+use seedbed::host::text::printable;
+use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan, SCHEMA_VERSION};
 use seedbed::state::{Locked, Record};
@@ -34,14 +36,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = setting.manifest()?;
     let plan = locked(global, &setting, "apply", |context| {
         recover(global, context, arguments.discard)?;
-        let (plan, record) = if let Some(path) = &arguments.plan {
-            saved(&setting, context.swarm, &super::setting::directory(global)?.join(path))?
-        } else {
-            let (plan, survey) = plan::make(&setting, context.swarm, &manifest)?;
-            (plan, survey.record)
+        let options = apply::Options { discard: arguments.discard };
+        let Some(path) = &arguments.plan else {
+            return apply_manifest(global, &setting, context, &manifest, options);
         };
+        let (plan, record) = saved(&setting, context.swarm, &super::setting::directory(global)?.join(path))?;
         consent(global, &plan)?;
-        apply::apply(context, &plan, record.as_ref(), apply::Options { discard: arguments.discard })?;
+        apply::apply(context, &plan, record.as_ref(), options)?;
         Ok(plan)
     })?;
     if global.json {
@@ -51,6 +52,35 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         eprintln!("{}", outcome(&plan));
     }
     Ok(Status::Done.into())
+}
+
+/// Plans and applies; where another run took what was planned before this one got to it, plans anew.
+pub(super) fn apply_manifest(
+    global: &Global,
+    setting: &Setting,
+    context: &Context<'_>,
+    manifest: &Manifest,
+    options: apply::Options,
+) -> Result<Plan, Failure> {
+    let (mut plan, mut survey) = plan::make(setting, context.swarm, manifest)?;
+    let mut overtaken = 0;
+    loop {
+        consent(global, &plan)?;
+        let Err(error) = apply::apply(context, &plan, survey.record.as_ref(), options) else {
+            return Ok(plan);
+        };
+        if overtaken == apply::OVERTAKEN_MAX || !error.is_undone() {
+            return Err(error.into());
+        }
+        let late = plan;
+        (plan, survey) = plan::make(setting, context.swarm, manifest)?;
+        let why = apply::stale(&late, &setting.registry, &survey.observation, survey.standing.as_ref());
+        let Some(first) = why.first() else { return Err(error.into()) };
+        if !global.quiet && !global.json {
+            eprintln!("another run was faster ({}); planning anew", printable(first));
+        }
+        overtaken += 1;
+    }
 }
 
 /// A saved plan, if it still holds.

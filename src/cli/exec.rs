@@ -16,10 +16,11 @@ use seedbed::host::text::printable_lines;
 use seedbed::plan::Session;
 use seedbed::state::{Record, Swarm};
 
+use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::setting::Setting;
-use super::{Global, plan, standing};
+use super::{Global, standing};
 
 /// seedbed itself failed, the command cannot be executed, the command is not there: what `env` and `docker exec` say.
 const FAILED: u8 = 125;
@@ -99,14 +100,13 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
             return Err(Failure::Refused(message.to_owned()));
         }
-        let (plan, _) = plan::make(&setting, context.swarm, &manifest)?;
-        let tops: Vec<_> = plan.sessions.iter().filter(|session| session.parent.is_none()).collect();
+        let tops: Vec<_> = manifest.sessions.iter().filter(|session| session.parent.is_none()).collect();
         if arguments.session.is_none() && tops.len() != 1 {
             let tops: Vec<_> = tops.iter().map(|session| session.path.as_str()).collect();
             let message = format!("say which session to run it in, with --session: {}", tops.join(", "));
             return Err(Failure::Usage(message));
         }
-        apply::apply(context, &plan, None, apply::Options::default())?;
+        apply_manifest(global, &setting, context, &manifest, apply::Options::default())?;
         let code = context.swarm.standing()?.map(|record| run_in(&swarm, &record, arguments)).transpose();
         if !arguments.keep
             && let Some(record) = context.swarm.standing()?

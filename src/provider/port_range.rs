@@ -206,6 +206,10 @@ impl Provider for PortRange {
         &["lockPath"]
     }
 
+    fn is_claim(&self) -> bool {
+        true
+    }
+
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
         lease::provision(task)
     }

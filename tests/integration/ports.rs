@@ -1,12 +1,14 @@
 //! Ports: no two sessions of a host share one, and none is given that something listens on.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, ports, sessions};
+use crate::sandbox::{Outcome, Sandbox, ports, sessions, wait_until};
 
 const CODERS: &str = "[session.coder]\ncount = 8\nresources = [\"port-range\"]\n";
 
@@ -44,23 +46,66 @@ fn two_clones_with_one_manifest_never_share_a_port() {
 }
 
 #[test]
-fn two_clones_that_apply_at_once_never_share_a_port() {
+fn clones_that_apply_at_once_all_stand_and_share_no_port() {
     let sandbox = Sandbox::new();
     sandbox.manifest(CODERS);
-    let clone = sandbox.clone_to("clone");
-    // Both plan the same blocks. One may be too late, and then it is refused whole; the next try passes them over.
-    let runs = [&sandbox.repository, &clone].map(|top| {
-        let mut apply = sandbox.command(&["apply", "--quiet"]);
-        (top, apply.current_dir(top).stderr(std::process::Stdio::null()).spawn().unwrap())
+    // All plan the same blocks: who comes too late plans anew.
+    let clones = ["a", "b", "c", "d"].map(|name| sandbox.clone_to(name));
+    let runs = clones.each_ref().map(|clone| {
+        let mut apply = sandbox.command(&["apply"]);
+        let apply = apply.current_dir(clone).stdout(Stdio::piped()).stderr(Stdio::piped());
+        apply.spawn().unwrap()
     });
-    for (top, mut run) in runs {
-        if !run.wait().unwrap().success() {
-            sandbox.seedbed_in(top, &["apply"]).expect(0);
-        }
+    for run in runs {
+        Outcome::of(run.wait_with_output().unwrap()).expect(0);
     }
-    let held: Vec<u64> =
-        [&sandbox.repository, &clone].iter().flat_map(|top| all_ports(&sandbox, top)).collect();
-    assert_eq!(held.iter().collect::<BTreeSet<_>>().len(), 2 * 8 * 4);
+    let held: BTreeSet<u64> = clones.iter().flat_map(|clone| all_ports(&sandbox, clone)).collect();
+    assert_eq!(held.len(), 4 * 8 * 4);
+}
+
+/// Starts `apply`, has something listen on a port that it has planned before it can claim it, and lets it go on.
+fn overtake(sandbox: &Sandbox, args: &[&str]) -> (Outcome, TcpListener, (u64, u64)) {
+    let plan = sandbox.plan();
+    let (start, end) = ports(sessions(&plan).next().unwrap());
+    let registry = sandbox.state().join("ports");
+    fs::create_dir_all(&registry).unwrap();
+    let guard = File::create(registry.join(".guard")).unwrap();
+    guard.lock().unwrap();
+    let run = sandbox.start(args);
+    wait_until("the plan is on disk", || {
+        let swarms = fs::read_dir(sandbox.state().join("swarms"));
+        let mut swarms = swarms.into_iter().flatten().map(|entry| entry.unwrap().path());
+        swarms.any(|swarm| swarm.join("intent.json").exists())
+    });
+    let listener = TcpListener::bind(("127.0.0.1", u16::try_from(end).unwrap())).unwrap();
+    guard.unlock().unwrap();
+    (Outcome::of(run.wait_with_output().unwrap()), listener, (start, end))
+}
+
+#[test]
+fn a_run_that_is_overtaken_plans_anew() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    let (outcome, _listener, (start, end)) = overtake(&sandbox, &["apply"]);
+    outcome.expect(0).says(&["another run was faster", "planning anew"]);
+    let (first, last) = ports(sessions(&sandbox.plan()).next().unwrap());
+    assert!(last < start || first > end, "{first}-{last} meets {start}-{end}");
+    sandbox.ok(&["plan", "--detailed-exitcode"]);
+}
+
+#[test]
+fn a_saved_plan_that_is_overtaken_is_not_planned_anew_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    let file = sandbox.top.join("plan.json");
+    sandbox.ok(&["plan", "-o", file.to_str().unwrap()]);
+    sandbox.unchanged(|| {
+        let (outcome, _listener, (_, end)) = overtake(&sandbox, &["apply", "-v", file.to_str().unwrap()]);
+        let outcome = outcome.expect(1).says(&[&format!("tcp port {end} is in use"), "taken away again"]);
+        assert!(!outcome.stderr.contains("planning anew"), "{}", outcome.stderr);
+        // Claims come first: the worktree, which the manifest names before the ports, was not begun.
+        assert!(!outcome.stderr.contains("a: git-worktree\n"), "{}", outcome.stderr);
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod destroy;
 mod env;
 mod exec;
 mod exit;
+mod format;
 mod init;
 mod locked;
 mod plan;

@@ -27,6 +27,7 @@
 //! | [`template`] | strict templates | nothing |
 //! | [`provider`] | what a kind of resource is; one folder a kind | its `plan` halves nothing, the rest the outside |
 //! | [`plan`] | (Manifest, Observation, what stands) to [`Plan`] | nothing |
+//! | [`review`] | a plan as people review it | nothing |
 //! | [`state`] | intents, standing plans, locks | the state directory |
 //! | [`discovery`] | what a session is told | writes discovery files |
 //! | [`apply`] | order, parallelism, rollback, release, recovery | through `provider`, `state`, `discovery` |
@@ -83,6 +84,7 @@ pub mod observe;
 pub mod template;
 pub mod provider;
 pub mod plan;
+pub mod review;
 pub mod state;
 pub mod discovery;
 pub mod apply;

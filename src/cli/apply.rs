@@ -11,6 +11,7 @@ use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan, SCHEMA_VERSION};
+use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record};
 use serde_json::json;
 
@@ -147,7 +148,7 @@ fn consent(global: &Global, plan: &Plan) -> Result<(), Failure> {
             goes.join(", ")
         )));
     }
-    eprint!("{}\nDestroy or replace {}? [y/N] ", print::plan(plan, &[]), goes.join(", "));
+    eprint!("{}\nDestroy or replace {}? [y/N] ", Review { plan, notices: &[] }.text(), goes.join(", "));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
@@ -158,7 +159,7 @@ fn consent(global: &Global, plan: &Plan) -> Result<(), Failure> {
 
 fn outcome(plan: &Plan) -> String {
     if plan.has_changes() {
-        format!("swarm {} stands: {}", plan.swarm, print::summary(plan).replace("to ", ""))
+        format!("swarm {} stands: {}", plan.swarm, review::summary(plan).replace("to ", ""))
     } else {
         format!("swarm {} stands; nothing to do", plan.swarm)
     }

@@ -12,10 +12,12 @@ use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest};
 use seedbed::plan::{self, Plan};
 use seedbed::provider::Registry;
+use seedbed::review::Review;
 use seedbed::state::Swarm;
 use serde_json::json;
 
 use super::exit::{Failure, Status};
+use super::format::Format;
 use super::setting::Setting;
 use super::{Global, Schema, print};
 
@@ -25,12 +27,16 @@ pub(super) struct Arguments {
     /// Saves the plan, for `seedbed apply FILE`
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// How the plan is shown
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
     /// Exits with 2 where applying would change something
     #[arg(long)]
     detailed_exitcode: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let format = Format::chosen(global, arguments.format)?;
     let setting = Setting::find(global)?;
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
@@ -42,13 +48,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         std::fs::write(&path, [&bytes[..], b"\n"].concat())
             .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
     }
-    if global.json {
-        print::json_pretty(&plan);
-    } else {
-        print::out(&print::plan(&plan, &notices(&setting.registry, &plan, &survey)));
-        if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet) {
-            eprintln!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
-        }
+    let notices = notices(&setting.registry, &plan, &survey);
+    format.show(&Review { plan: &plan, notices: &notices });
+    if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
+        eprintln!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
     }
     let changes = arguments.detailed_exitcode && plan.has_changes();
     Ok(if changes { Status::Changes } else { Status::Done }.into())

@@ -8,6 +8,7 @@ use seedbed::name::PortBlock;
 use seedbed::observe::{self, Holder, Question};
 use seedbed::plan::Session;
 use seedbed::provider::port_range::Block;
+use seedbed::review;
 use serde_json::json;
 
 use super::exit::{Failure, Status};
@@ -73,7 +74,7 @@ impl Found<'_> {
         let state = if self.drift.is_empty() { "sound".to_owned() } else { self.drift.join("; ") };
         let work = if self.unsaved.is_empty() { "clean".to_owned() } else { self.unsaved.join("; ") };
         let listening: Vec<_> = self.listening.iter().map(u16::to_string).collect();
-        let ports = print::ports(self.session);
+        let ports = review::ports(self.session);
         let ports = if listening.is_empty() {
             ports
         } else {

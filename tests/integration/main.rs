@@ -14,6 +14,7 @@ mod determinism;
 mod documents;
 mod failure;
 mod faults_of_the_seed;
+mod formats;
 mod inherited;
 mod inside;
 mod interrupt;

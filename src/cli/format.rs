@@ -1,0 +1,38 @@
+//! How a plan is shown: the formats of `plan` and of whatever else prints one.
+
+use clap::ValueEnum;
+use seedbed::review::Review;
+
+use super::exit::Failure;
+use super::{Global, print};
+
+/// The formats of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A tree
+    #[default]
+    Text,
+    /// The plan document, as `-o` saves it
+    Json,
+}
+
+impl Format {
+    /// The format that was asked for; `--json` is one of them.
+    pub(super) fn chosen(global: &Global, format: Option<Self>) -> Result<Self, Failure> {
+        match (format, global.json) {
+            (None, true) => Ok(Self::Json),
+            (Some(format), true) if format != Self::Json => {
+                Err(Failure::Usage("say either --json or --format".to_owned()))
+            }
+            (format, _) => Ok(format.unwrap_or_default()),
+        }
+    }
+
+    /// Prints the plan to stdout.
+    pub(super) fn show(self, review: &Review<'_>) {
+        match self {
+            Self::Text => print::out(&review.text()),
+            Self::Json => print::json_pretty(review.plan),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A plan as people review it. Pure: a [`Review`] in, text out.
+//!
+//! In the library, not in the command line: whoever has a [`Plan`], made just now or read from a file, shows it the
+//! same way, and what is shown can be tested without running anything. Nothing here knows of a terminal; its width and
+//! whether it has colours are told.
+
+pub mod text;
+
+use std::fmt::Write as _;
+
+use crate::plan::{Action, Plan, Session};
+use crate::provider::Allocation;
+use crate::provider::git_worktree::Worktree;
+use crate::provider::port_range::Block;
+
+/// What is reviewed.
+#[derive(Clone, Copy, Debug)]
+pub struct Review<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What is true of this host and repository alone, one line each.
+    pub notices: &'a [String],
+}
+
+impl Review<'_> {
+    /// The plan as a tree.
+    pub fn text(&self) -> String {
+        text::text(self)
+    }
+}
+
+/// How many sessions come, stay and go: `3 to create, 1 to keep`.
+pub fn summary(plan: &Plan) -> String {
+    let count = |action| plan.changes.iter().filter(|change| change.action == action).count();
+    let parts = [
+        (count(Action::Create), "to create"),
+        (count(Action::Replace), "to replace"),
+        (count(Action::Repair), "to repair"),
+        (count(Action::Update), "to update"),
+        (count(Action::Keep), "to keep"),
+        (count(Action::Destroy), "to destroy"),
+    ];
+    let parts: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if parts.is_empty() { "no sessions".to_owned() } else { parts.join(", ") }
+}
+
+/// The ports of a session, `-` where it has none.
+pub fn ports(session: &Session) -> String {
+    let blocks: Vec<_> = session
+        .allocations
+        .iter()
+        .filter_map(Block::of)
+        .map(|block| format!("{}-{}", block.start_port, block.end_port))
+        .collect();
+    if blocks.is_empty() { "-".to_owned() } else { blocks.join(" ") }
+}
+
+/// The sign that stands for an action, so that nothing is lost without colour.
+fn mark(action: Action) -> &'static str {
+    match action {
+        Action::Create => "+",
+        Action::Keep => "=",
+        Action::Update => "~",
+        Action::Repair => "!",
+        Action::Replace => "±",
+        Action::Destroy => "-",
+    }
+}
+
+/// What was decided for one resource, on one line.
+fn allocated(allocation: &Allocation) -> String {
+    if let Some(worktree) = Worktree::of(allocation) {
+        let mut text = format!(
+            "{}  {} @ {:.10}",
+            worktree.worktree_path.display(),
+            worktree.branch.as_ref().map_or_else(
+                || worktree.base_ref.clone(),
+                |branch| format!("{branch} (new) from {}", worktree.base_ref)
+            ),
+            worktree.commit
+        );
+        if let Some(target) = &worktree.target_path {
+            let _ = write!(text, "  only {target}");
+        }
+        return text;
+    }
+    if let Some(block) = Block::of(allocation) {
+        let mut text = format!("{}-{}", block.start_port, block.end_port);
+        if block.names.is_empty() {
+            let _ = write!(text, "  primary={}", block.primary_port);
+        }
+        for (name, port) in block.named_ports() {
+            let _ = write!(text, "  {name}={port}");
+        }
+        return text;
+    }
+    serde_json::to_string(&allocation.allocation).unwrap_or_default()
+}

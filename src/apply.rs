@@ -6,6 +6,7 @@
 //! does.
 
 mod commands;
+mod overtaken;
 mod recover;
 mod release;
 mod survey;
@@ -13,6 +14,7 @@ mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +22,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, Loss, destroy};
 pub use survey::{Error as SurveyError, Survey, standing, survey};
@@ -95,6 +98,9 @@ pub struct Failure {
     pub step: String,
     /// Why it failed.
     pub cause: String,
+    /// Whether that is because somebody else has taken what planning found free.
+    #[serde(skip)]
+    pub taken: bool,
 }
 
 /// Why a run did not do what it was asked to.
@@ -120,10 +126,6 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] state::Error),
 }
-
-/// How often a run is planned anew because others took what it had planned first: each time another one was served, and
-/// the seed's default range has 512 blocks.
-pub const OVERTAKEN_MAX: u32 = 512;
 
 impl Error {
     /// Tells whether everything the run made was taken away again, and nobody asked it to stop: it may be tried again.
@@ -173,6 +175,7 @@ fn with_what_is_gone(plan: &Plan, mut error: Error) -> Error {
             session: change.session.clone(),
             step: format!("put back {}", change.release.join(", ")),
             cause: "was released before, to be made anew; the next apply does".to_owned(),
+            taken: false,
         }));
     }
     error
@@ -221,20 +224,27 @@ impl Run<'_> {
     fn provision(&self) -> Vec<Failure> {
         let is_claim = |kind: &str| self.context.registry.get(kind).is_some_and(Provider::is_claim);
         let provision = |session: &Session, change: &Change, claims: bool| {
-            let kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
-            kinds.into_iter().try_for_each(|kind| self.provision_one(session, kind))
+            let mut kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
+            kinds.try_for_each(|kind| self.provision_one(session, kind))
         };
-        let steps: [&Step<'_>; 4] = [
-            &|session, change| provision(session, change, true),
-            &|session, change| {
+        // One after another, so that of runs that want the same the one that is first at the first session is at all.
+        let one = NonZeroUsize::MIN;
+        let jobs = self.host.jobs;
+        let steps: [(NonZeroUsize, &Step<'_>); 4] = [
+            (one, &|session, change| provision(session, change, true)),
+            (jobs, &|session, change| {
                 provision(session, change, false)?;
                 change.mend.iter().try_for_each(|kind| self.mend_one(session, kind))
-            },
-            &|session, change| if change.provision.is_empty() { Ok(()) } else { self.set_up(session) },
-            &|session, change| if change.action == Action::Keep { Ok(()) } else { self.tell(session) },
+            }),
+            (jobs, &|session, change| {
+                if change.provision.is_empty() { Ok(()) } else { self.set_up(session) }
+            }),
+            (jobs, &|session, change| {
+                if change.action == Action::Keep { Ok(()) } else { self.tell(session) }
+            }),
         ];
-        for step in steps {
-            let failures = self.each(step);
+        for (jobs, step) in steps {
+            let failures = self.each(jobs, step);
             if !failures.is_empty() || self.host.cancel.is_requested() {
                 return failures;
             }
@@ -265,8 +275,10 @@ impl Run<'_> {
         let (Some(allocation), Some(provider)) = (allocation, provider) else {
             return Err(failed(format!("no provider of kind `{kind}` plans for it")));
         };
-        self.with_task(session, allocation, |task| act(provider, task))
-            .map_err(|error| failed(error.to_string()))
+        self.with_task(session, allocation, |task| act(provider, task)).map_err(|error| Failure {
+            taken: matches!(error, provider::Error::Taken(_)),
+            ..failed(error.to_string())
+        })
     }
 
     fn set_up(&self, session: &Session) -> Result<(), Failure> {
@@ -291,11 +303,11 @@ impl Run<'_> {
 
     /// Runs `step` for every planned session with its change, parents before children, until one fails or the run is
     /// interrupted; every failure of those under way by then is kept.
-    fn each(&self, step: &Step<'_>) -> Vec<Failure> {
+    fn each(&self, jobs: NonZeroUsize, step: &Step<'_>) -> Vec<Failure> {
         let plan = &self.record.plan;
         let halted = AtomicBool::new(false);
         let failures = Mutex::new(Vec::new());
-        tree::parents_first(&plan.sessions, self.host.jobs, |at| {
+        tree::parents_first(&plan.sessions, jobs, |at| {
             if halted.load(Ordering::Relaxed) || self.host.cancel.is_requested() {
                 return;
             }
@@ -350,7 +362,7 @@ pub(crate) fn ancestors(record: &Record, path: &SessionPath) -> Vec<String> {
 }
 
 fn failure(session: &Session, step: &str, cause: String) -> Failure {
-    Failure { session: session.path.clone(), step: step.to_owned(), cause }
+    Failure { session: session.path.clone(), step: step.to_owned(), cause, taken: false }
 }
 
 /// What has to be observed to tell whether a saved plan still holds.

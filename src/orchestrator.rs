@@ -20,7 +20,7 @@ pub use child::{ChildError, child_requests};
 pub use error::Error;
 pub use provisioned::{Provisioned, RuntimeInjection};
 
-use crate::apply::{self, Context};
+use crate::apply::{self, Context, Overtaken};
 use crate::discovery::{self, Snapshot};
 use crate::host::Host;
 use crate::manifest::{self, Manifest, Options};
@@ -186,7 +186,7 @@ impl Orchestrator {
             None => (state::new_owner()?, Vec::new()),
         };
         let mut observation = observe()?;
-        let mut overtaken = 0;
+        let mut overtaken = Overtaken::default();
         loop {
             let record = Record {
                 schema_version: state::SCHEMA_VERSION,
@@ -197,16 +197,13 @@ impl Orchestrator {
             };
             let error = match apply::provision(context, &record, None) {
                 Ok(()) => return Ok(record),
-                Err(error) => error,
+                Err(error) if error.is_undone() => error,
+                Err(error) => return Err(Error::of_provisioning(error)),
             };
-            observation =
-                if error.is_undone() { observe()? } else { return Err(Error::of_provisioning(error)) };
-            if overtaken == apply::OVERTAKEN_MAX
-                || apply::stale(&record.plan, registry, &observation, None).is_empty()
-            {
+            observation = observe()?;
+            if overtaken.by(&error, &record.plan, registry, &observation, None).is_none() {
                 return Err(Error::of_provisioning(error));
             }
-            overtaken += 1;
         }
     }
 

@@ -225,6 +225,9 @@ pub enum Error {
     /// A file could not be touched.
     #[error(transparent)]
     File(#[from] files::Error),
+    /// Somebody else has taken what planning found free; another plan may find something else.
+    #[error("{0}")]
+    Taken(String),
     /// Something that is not this swarm's stands in the way, or the allocation cannot be read.
     #[error("{0}")]
     Refused(String),

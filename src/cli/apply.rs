@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::apply::{self, Context};
+use seedbed::apply::{self, Context, Overtaken};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
@@ -64,23 +64,24 @@ pub(super) fn apply_manifest(
     options: apply::Options,
 ) -> Result<Plan, Failure> {
     let (mut plan, mut survey) = plan::make(setting, context.swarm, manifest)?;
-    let mut overtaken = 0;
+    let mut overtaken = Overtaken::default();
     loop {
         consent(global, &plan)?;
-        let Err(error) = apply::apply(context, &plan, survey.record.as_ref(), options) else {
-            return Ok(plan);
+        let error = match apply::apply(context, &plan, survey.record.as_ref(), options) {
+            Ok(()) => return Ok(plan),
+            Err(error) if error.is_undone() => error,
+            Err(error) => return Err(error.into()),
         };
-        if overtaken == apply::OVERTAKEN_MAX || !error.is_undone() {
-            return Err(error.into());
-        }
-        let late = plan;
+        let planned = plan;
         (plan, survey) = plan::make(setting, context.swarm, manifest)?;
-        let why = apply::stale(&late, &setting.registry, &survey.observation, survey.standing.as_ref());
-        let Some(first) = why.first() else { return Err(error.into()) };
+        let standing = survey.standing.as_ref();
+        let Some(why) = overtaken.by(&error, &planned, &setting.registry, &survey.observation, standing)
+        else {
+            return Err(error.into());
+        };
         if !global.quiet && !global.json {
-            eprintln!("another run was faster ({}); planning anew", printable(first));
+            eprintln!("another run was faster ({}); planning anew", printable(&why));
         }
-        overtaken += 1;
     }
 }
 

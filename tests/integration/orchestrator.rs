@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use seedbed::discovery;
-use seedbed::orchestrator::{Error, Orchestrator, ResourceRequest};
+use seedbed::orchestrator::{Error, Orchestrator, Provisioned, ResourceRequest};
 use seedbed::provider::{self, Registry};
 
 use crate::fake::{Fake, Step, crash_during};
@@ -130,6 +130,33 @@ fn a_failure_puts_everything_back() {
     let error = orchestrator.provision("a", &requests, &sandbox.repo).unwrap_err();
     assert_eq!(error.to_string(), "Resource provisioning failed: provision fails: not today");
     assert_eq!(sandbox.trace(), before);
+}
+
+/// Provisions a resource that somebody else has the first `times` times, and is gone when one looks.
+fn overtaken(times: u32) -> (Result<Provisioned, Error>, u32) {
+    let sandbox = Sandbox::new();
+    let tries = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&tries);
+    let registry = Fake::beside_the_built_in("contended", move |step, _| match step {
+        Step::Provision if counted.fetch_add(1, Ordering::SeqCst) < times => {
+            Err(provider::Error::Taken("another has it".to_owned()))
+        }
+        Step::Provision | Step::Release => Ok(()),
+    });
+    let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), registry);
+    let provisioned = orchestrator.provision("a", &[ResourceRequest::new("contended")], &sandbox.repo);
+    (provisioned, tries.load(Ordering::SeqCst))
+}
+
+#[test]
+fn who_is_overtaken_by_somebody_who_gives_up_tries_again_and_not_for_ever() {
+    let (provisioned, tries) = overtaken(3);
+    assert!(provisioned.is_ok());
+    assert_eq!(tries, 4);
+    let (provisioned, tries) = overtaken(u32::MAX);
+    let error = provisioned.expect_err("it is never free").to_string();
+    assert_eq!(error, "Resource provisioning failed: provision contended: another has it");
+    assert_eq!(tries, 17);
 }
 
 #[test]

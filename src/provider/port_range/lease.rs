@@ -43,7 +43,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     if created || holds(task, &root, &directory.join(&name))? {
         return Ok(());
     }
-    Err(Error::Refused(format!(
+    Err(Error::Taken(format!(
         "{} belongs to somebody else; ports {ports} are not free",
         root.path().join(directory).join(name).display()
     )))
@@ -75,7 +75,8 @@ pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
 fn refused(error: leases::Error) -> Error {
     match error {
         leases::Error::File(error) => Error::File(error),
-        error => Error::Refused(error.to_string()),
+        leases::Error::Leased { .. } | leases::Error::Bound { .. } => Error::Taken(error.to_string()),
+        leases::Error::NoBlock { .. } | leases::Error::Lock(_) => Error::Refused(error.to_string()),
     }
 }
 

@@ -57,7 +57,7 @@ struct Global {
     /// Says nothing but faults
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Says every step
+    /// Says every step; shows every session of a plan, with all that it is told
     #[arg(short, long, global = true)]
     verbose: bool,
     /// Answers every question with yes

@@ -4,10 +4,14 @@
 //! same way, and what is shown can be tested without running anything. Nothing here knows of a terminal; its width and
 //! whether it has colours are told.
 
+mod folded;
+mod outline;
 pub mod text;
 
 use std::fmt::Write as _;
 
+use self::outline::thousands;
+use crate::manifest::CommandLine;
 use crate::plan::{Action, Plan, Session};
 use crate::provider::Allocation;
 use crate::provider::git_worktree::Worktree;
@@ -24,8 +28,8 @@ pub struct Review<'a> {
 
 impl Review<'_> {
     /// The plan as a tree.
-    pub fn text(&self) -> String {
-        text::text(self)
+    pub fn text(&self, style: text::Style) -> String {
+        text::text(self, style)
     }
 }
 
@@ -40,8 +44,11 @@ pub fn summary(plan: &Plan) -> String {
         (count(Action::Keep), "to keep"),
         (count(Action::Destroy), "to destroy"),
     ];
-    let parts: Vec<_> =
-        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let parts: Vec<_> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", thousands(*count)))
+        .collect();
     if parts.is_empty() { "no sessions".to_owned() } else { parts.join(", ") }
 }
 
@@ -65,6 +72,26 @@ fn mark(action: Action) -> &'static str {
         Action::Repair => "!",
         Action::Replace => "±",
         Action::Destroy => "-",
+    }
+}
+
+/// What happens, beside the name of whom it happens to; empty where that need not be said.
+fn said(action: Action) -> &'static str {
+    match action {
+        Action::Create => "",
+        Action::Keep => "stands",
+        Action::Update => "is told anew",
+        Action::Repair => "is repaired",
+        Action::Replace => "is replaced",
+        Action::Destroy => "is destroyed",
+    }
+}
+
+/// A command as the manifest writes it: a line for the shell, or an array.
+fn command(command: &CommandLine) -> String {
+    match command {
+        CommandLine::Shell(line) => line.clone(),
+        CommandLine::Arguments(words) => serde_json::to_string(words).unwrap_or_default(),
     }
 }
 

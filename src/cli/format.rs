@@ -29,9 +29,9 @@ impl Format {
     }
 
     /// Prints the plan to stdout.
-    pub(super) fn show(self, review: &Review<'_>) {
+    pub(super) fn show(self, global: &Global, review: &Review<'_>) {
         match self {
-            Self::Text => print::out(&review.text()),
+            Self::Text => print::out(&review.text(print::style(global, &std::io::stdout()))),
             Self::Json => print::json_pretty(review.plan),
         }
     }

@@ -1,16 +1,40 @@
 //! What commands print: tables for people, JSON for programs.
+#![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::os::fd::AsFd;
 
 use seedbed::host::text::printable;
 use seedbed::plan::Session;
 use seedbed::review::ports;
+use seedbed::review::text::Style;
 use serde::Serialize;
+
+use super::Global;
 
 /// Prints to stdout; where nobody reads any more there is nobody to tell.
 pub(super) fn out(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// How text is written to `stream`: as wide as the terminal, with colours where it has some and nobody forbids them.
+pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let terminal = stream.is_terminal();
+    let width = || {
+        let said = variable("COLUMNS").and_then(|columns| columns.parse().ok());
+        said.or_else(|| Some(rustix::termios::tcgetwinsize(stream).ok()?.ws_col.into()))
+            .filter(|width| *width > 0)
+    };
+    let forced = variable("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    let able = terminal && variable("TERM").is_some_and(|term| term != "dumb");
+    Style {
+        // What another program reads is not cut, whatever the shell exports.
+        width: if terminal { width() } else { None },
+        color: variable("NO_COLOR").is_none() && (forced || able),
+        full: global.verbose,
+    }
 }
 
 /// Prints one JSON document on one line.

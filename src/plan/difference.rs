@@ -85,7 +85,7 @@ fn destroy(session: &Session) -> Change {
     Change {
         session: session.path.clone(),
         action: Action::Destroy,
-        reasons: vec!["is no longer in the manifest".to_owned()],
+        reasons: vec!["it is no longer in the manifest".to_owned()],
         release: session.allocations.iter().rev().map(|allocation| allocation.kind.clone()).collect(),
         provision: Vec::new(),
         mend: Vec::new(),

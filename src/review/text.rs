@@ -1,77 +1,241 @@
 //! The plan as a tree for a terminal.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::{Review, allocated, mark, ports, summary};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::outline::{Entry, Member, outline, thousands};
+use super::{Review, allocated, command, folded, mark, said};
 use crate::host::text::printable;
-use crate::plan::{Action, Change, Plan, Session};
+use crate::plan::Action;
+
+/// How the tree is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// How many columns there are: longer lines go on in the next, under where they began. `None` wraps nothing, so that
+    /// other programs find each thing on one line.
+    pub width: Option<usize>,
+    /// Whether actions are coloured. Nothing is said by colour alone.
+    pub color: bool,
+    /// Whether every session stands on its own, however many are alike, with everything that it is told.
+    pub full: bool,
+}
+
+/// Where the second column of what a session holds begins.
+const KIND: usize = 14;
+/// How many notes of sessions that are folded are shown.
+const NOTES: usize = 3;
+/// The least that is wrapped to; what is narrower than that is nobody's terminal.
+const NARROW: usize = 24;
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
 
 /// Writes the tree.
-pub(super) fn text(review: &Review<'_>) -> String {
+pub(super) fn text(review: &Review<'_>, style: Style) -> String {
     let plan = review.plan;
-    let mut text = String::new();
-    let _ = writeln!(text, "swarm {}: {}", plan.swarm, summary(plan));
-    let _ = writeln!(text, "plan {}\n", plan.digest);
-    let last: Vec<bool> = last_of_siblings(plan);
-    let mut open: Vec<bool> = Vec::new();
-    for (at, (session, change)) in plan.sessions.iter().zip(&plan.changes).enumerate() {
-        let depth = session.path.as_str().matches('/').count();
-        open.truncate(depth);
-        let above: String = open.iter().skip(1).map(|open| if *open { "│  " } else { "   " }).collect();
-        let branch = match (depth, last[at]) {
-            (0, _) => "",
-            (_, false) => "├─ ",
-            (_, true) => "└─ ",
-        };
-        let _ = writeln!(text, "{above}{branch}{} {}", mark(change.action), heading(session, change));
-        open.push(!last[at]);
-        let below: String = open.iter().skip(1).map(|open| if *open { "│  " } else { "   " }).collect();
-        let inner = if session.children.is_empty() { "    " } else { "│   " };
-        for line in details(session, change) {
-            let _ = writeln!(text, "{below}{inner}{line}");
-        }
-    }
-    for change in plan.changes.iter().skip(plan.sessions.len()) {
-        let _ = writeln!(text, "{} {}  {}", mark(change.action), change.session, change.reasons.join("; "));
+    let mut page = Page { text: String::new(), style, folded: false };
+    page.line("", "", 0, BOLD, &format!("swarm {}: {}", printable(&plan.swarm), super::summary(plan)));
+    page.line("", "", 0, DIM, &format!("plan {}", printable(&plan.digest)));
+    page.text.push('\n');
+    for entry in &outline(review, style.full) {
+        page.entry(entry, "", "", "");
     }
     for notice in review.notices {
-        let _ = writeln!(text, "\nnote: {}", printable(notice));
+        page.text.push('\n');
+        page.line("", "", 6, "", &format!("note: {}", printable(notice)));
     }
-    text
+    if page.folded {
+        page.text.push('\n');
+        page.line("", "", 0, DIM, "Sessions that are alike but for numbers stand as one; -v shows each.");
+    }
+    page.text
 }
 
-fn heading(session: &Session, change: &Change) -> String {
-    let what = match change.action {
-        Action::Create => "",
-        Action::Keep => "  (stands)",
-        Action::Update => "  (is told anew)",
-        Action::Repair => "  (is repaired)",
-        Action::Replace => "  (is replaced)",
-        Action::Destroy => "  (is destroyed)",
-    };
-    format!("{}{what}", session.path.name())
+struct Page {
+    text: String,
+    style: Style,
+    folded: bool,
 }
 
-fn details(session: &Session, change: &Change) -> Vec<String> {
-    let mut lines: Vec<_> =
-        change.reasons.iter().map(|reason| format!("because {}", printable(reason))).collect();
-    if change.action == Action::Keep {
-        lines.push(format!("{}  {}", session.working_directory.display(), ports(session)));
+impl Page {
+    /// Writes one entry and what is below it. `above` are the guides of the line itself, `below` those of the lines after
+    /// it, `branch` what ties it to its parent.
+    fn entry(&mut self, entry: &Entry<'_>, above: &str, branch: &str, below: &str) {
+        let member = entry.first();
+        let mut heading = format!("{} {}", mark(member.change.action), printable(&entry.label()));
+        if let Some(count) = entry.count() {
+            let _ = write!(heading, "  ({count})");
+            self.folded = true;
+        }
+        let what = said(member.change.action);
+        if !what.is_empty() {
+            let _ = write!(heading, "  ({what})");
+        }
+        let inner = format!("{below}{}", if entry.children.is_empty() { "    " } else { "│   " });
+        self.line(&format!("{above}{branch}"), &inner, 2, color(member.change.action), &heading);
+        for (color, line) in details(entry, self.style.full) {
+            self.line(&inner, &inner, KIND, color, &line);
+        }
+        for (at, child) in entry.children.iter().enumerate() {
+            let is_last = at + 1 == entry.children.len();
+            let (branch, guide) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            self.entry(child, below, branch, &format!("{below}{guide}"));
+        }
+    }
+
+    /// Writes one line, wrapped where it is too long: the first after `lead`, the others after `rest` and `indent` more
+    /// columns.
+    fn line(&mut self, lead: &str, rest: &str, indent: usize, color: &str, line: &str) {
+        let width = self.style.width.map_or(usize::MAX, |width| width.max(NARROW));
+        let lead_width = lead.width();
+        // A hanging indent that leaves no room for anything is none.
+        let indent = if rest.width() + indent + NARROW / 2 > width { 0 } else { indent };
+        let rest_width = rest.width() + indent;
+        for (at, part) in wrapped(line, width.saturating_sub(lead_width), width.saturating_sub(rest_width))
+            .iter()
+            .enumerate()
+        {
+            let (lead, indent) = if at == 0 { (lead, 0) } else { (rest, indent) };
+            self.paint(DIM, lead.trim_end_matches(' '));
+            let spaces = lead.len() - lead.trim_end_matches(' ').len() + indent;
+            let _ = write!(self.text, "{:spaces$}", "");
+            self.paint(color, part);
+            self.text.truncate(self.text.trim_end().len());
+            self.text.push('\n');
+        }
+    }
+
+    fn paint(&mut self, color: &str, text: &str) {
+        if self.style.color && !color.is_empty() && !text.is_empty() {
+            let _ = write!(self.text, "\u{1b}[{color}m{text}\u{1b}[0m");
+        } else {
+            self.text.push_str(text);
+        }
+    }
+}
+
+/// What a session holds and why something happens to it, each line with its colour.
+fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, String)> {
+    let Member { session, change } = entry.first();
+    let mut lines: Vec<_> = change
+        .reasons
+        .iter()
+        .map(|reason| (color(change.action), format!("because {}", printable(reason))))
+        .collect();
+    let Some(session) = session else { return lines };
+    if change.action == Action::Keep && !entry.is_folded() && !full {
+        let directory = printable(&session.working_directory.to_string_lossy());
+        lines.push((DIM, format!("{directory}  {}", super::ports(session))));
         return lines;
     }
-    for allocation in &session.allocations {
-        lines.push(format!("{:<13} {}", allocation.kind, printable(&allocated(allocation))));
-        lines.extend(allocation.notes.iter().map(|note| format!("{:<13} {}", "", printable(note))));
+    let shade = if change.action == Action::Keep { DIM } else { "" };
+    for (at, allocation) in session.allocations.iter().enumerate() {
+        let what = if entry.is_folded() { folded::all(entry, at) } else { allocated(allocation) };
+        lines.push((shade, column(&allocation.kind, &what)));
+        lines.extend(notes(entry, at).into_iter().map(|note| (shade, column("", &note))));
     }
-    if !session.setup.is_empty() {
-        lines.push(format!("{:<13} {} command(s)", "setup", session.setup.len()));
+    let mut told: Vec<(&str, Vec<String>)> = vec![
+        ("setup", session.setup.iter().map(command).collect()),
+        ("teardown", session.teardown.iter().map(command).collect()),
+    ];
+    if full {
+        told.push(("env", session.env.iter().map(|(name, value)| format!("{name}={value}")).collect()));
+        told.push(("prompt", session.prompt_sections.clone()));
+        let metadata = session.metadata.iter().map(|(name, value)| format!("{name} = {value}"));
+        told.push(("metadata", metadata.collect()));
+    }
+    for (name, values) in told {
+        for (at, value) in values.iter().enumerate() {
+            lines.push((shade, column(if at == 0 { name } else { "" }, value)));
+        }
     }
     lines
 }
 
-/// For each session, whether no sibling comes after it.
-fn last_of_siblings(plan: &Plan) -> Vec<bool> {
-    let last: HashSet<_> = plan.sessions.iter().filter_map(|session| session.children.last()).collect();
-    plan.sessions.iter().map(|session| last.contains(&session.path)).collect()
+/// A line of two columns, safe to print.
+fn column(name: &str, value: &str) -> String {
+    format!("{name:<width$} {}", printable(value), width = KIND - 1)
+}
+
+/// The notes on the resource at this place; of sessions that are folded the first few, with whose they are.
+fn notes(entry: &Entry<'_>, at: usize) -> Vec<String> {
+    let held = entry.members.iter().filter_map(|member| Some((member.path(), member.allocations().get(at)?)));
+    let notes: Vec<_> =
+        held.flat_map(|(path, held)| held.notes.iter().map(move |note| (path, note))).collect();
+    if !entry.is_folded() {
+        return notes.iter().map(|(_, note)| (*note).clone()).collect();
+    }
+    let shown = notes.iter().take(NOTES).map(|(path, note)| format!("{path}: {note}"));
+    let more = notes.len().saturating_sub(NOTES);
+    shown.chain((more > 0).then(|| format!("… and {} more notes", thousands(more)))).collect()
+}
+
+/// The colour of an action, as the number that a terminal knows it by.
+fn color(action: Action) -> &'static str {
+    match action {
+        Action::Create => "32",
+        Action::Keep => DIM,
+        Action::Update => "36",
+        Action::Repair => "33",
+        Action::Replace => "35",
+        Action::Destroy => "31",
+    }
+}
+
+/// Cuts a line at spaces, so that the first part has at most `first` columns and the others `rest`; a word that is too
+/// long for any line is cut where the line ends.
+fn wrapped(line: &str, first: usize, rest: usize) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut left = line;
+    let mut room = first;
+    while left.width() > room {
+        let mut end = 0;
+        let mut columns = 0;
+        for (at, c) in left.char_indices() {
+            columns += c.width().unwrap_or_default();
+            // At least one character a line, however narrow.
+            if columns > room && at > 0 {
+                break;
+            }
+            end = at + c.len_utf8();
+        }
+        let fits = &left[..end];
+        let space = if left[end..].starts_with(' ') { Some(end) } else { fits.rfind(' ') };
+        // The spaces that a line begins with are no place to cut it, nor those before a word that fits nowhere.
+        let is_place = |space: &usize| {
+            let word = left[*space..].split_whitespace().next().unwrap_or_default();
+            !left[..*space].trim().is_empty() && word.width() <= rest
+        };
+        let end = space.filter(is_place).unwrap_or(end);
+        parts.push(left[..end].trim_end());
+        left = left[end..].trim_start();
+        room = rest.max(1);
+    }
+    if !left.is_empty() || parts.is_empty() {
+        parts.push(left);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_at_spaces() {
+        let check =
+            |line, first, rest, expected: &[&str]| assert_eq!(wrapped(line, first, rest), expected, "{line}");
+        check("", 10, 10, &[""]);
+        check("one two three", 20, 20, &["one two three"]);
+        check("one two three", 7, 5, &["one two", "three"]);
+        check("one two three", 8, 5, &["one two", "three"]);
+        check("one  two", 4, 4, &["one", "two"]);
+        check("abcdefgh", 3, 4, &["abc", "defg", "h"]);
+        check("   abcdefgh", 5, 4, &["   ab", "cdef", "gh"]);
+        check("kind   abcdefgh", 9, 4, &["kind   ab", "cdef", "gh"]);
+        check("日本語 です", 4, 6, &["日本", "語", "です"]);
+        check("日本", 1, 1, &["日", "本"]);
+        check("a\u{301}b", 1, 1, &["a\u{301}", "b"]);
+    }
 }

@@ -27,6 +27,7 @@ mod planning;
 mod ports;
 mod refused;
 mod repair;
+mod review;
 mod saved;
 mod seed_snapshots;
 mod seed_vectors;

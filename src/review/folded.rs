@@ -1,0 +1,94 @@
+//! What several sessions that are alike hold, on one line.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::outline::{Entry, range, thousands};
+use crate::name::PortBlock;
+use crate::provider::Allocation;
+use crate::provider::git_worktree::Worktree;
+use crate::provider::port_range::Block;
+
+/// How many runs of ports are said one by one.
+const RUNS: usize = 3;
+
+/// What all sessions of an entry hold of the resource at this place of theirs.
+pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
+    let held: Vec<&Allocation> =
+        entry.members.iter().filter_map(|member| member.allocations().get(at)).collect();
+    let count = thousands(held.len());
+    if let Some(worktrees) = held.iter().map(|held| Worktree::of(held)).collect::<Option<Vec<_>>>() {
+        return self::worktrees(&worktrees);
+    }
+    if let Some(blocks) = held.iter().map(|held| Block::of(held)).collect::<Option<Vec<_>>>() {
+        return self::blocks(&blocks);
+    }
+    format!("{count} allocations")
+}
+
+fn worktrees(worktrees: &[Worktree]) -> String {
+    let Some(first) = worktrees.first() else { return String::new() };
+    let paths: Vec<&Path> =
+        worktrees.iter().map(|worktree| worktree.worktree_path.parent().unwrap_or(Path::new("."))).collect();
+    let roots: BTreeSet<_> = paths.iter().collect();
+    let place = if roots.len() == 1 {
+        paths[0].display().to_string()
+    } else {
+        format!("{} directories", thousands(roots.len()))
+    };
+    let branches: Vec<&str> = worktrees.iter().filter_map(|worktree| worktree.branch.as_deref()).collect();
+    let from = if branches.is_empty() {
+        first.base_ref.clone()
+    } else {
+        format!("{} (new) from {}", range(branches.into_iter()), first.base_ref)
+    };
+    let only = first.target_path.as_ref().map_or(String::new(), |target| format!("  only {target}"));
+    format!("{} in {place}  {from} @ {:.10}{only}", thousands(worktrees.len()), first.commit)
+}
+
+fn blocks(blocks: &[Block]) -> String {
+    let Some(first) = blocks.first() else { return String::new() };
+    let ports: Vec<PortBlock> = blocks.iter().filter_map(Block::ports).collect();
+    let runs = runs(ports);
+    let shown: Vec<String> = runs.iter().take(RUNS).map(PortBlock::to_string).collect();
+    let sizes: BTreeSet<u32> = blocks.iter().map(|block| block.block_size).collect();
+    let size = match (sizes.first(), sizes.last()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        _ => first.block_size.to_string(),
+    };
+    let places = match (runs.len() > RUNS, runs.first(), runs.last()) {
+        (true, Some(lowest), Some(highest)) => format!("between {} and {}", lowest.start(), highest.end()),
+        _ => shown.join(", "),
+    };
+    let names: Vec<&str> = first.named_ports().into_iter().map(|(name, _)| name).collect();
+    let names = if names.is_empty() { String::new() } else { format!("  {} in each", names.join(", ")) };
+    format!("{} blocks of {size}, {places}{names}", thousands(blocks.len()))
+}
+
+/// Blocks that touch one another as one, lowest first.
+pub(super) fn runs(mut blocks: Vec<PortBlock>) -> Vec<PortBlock> {
+    blocks.sort_unstable();
+    let mut runs: Vec<PortBlock> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some(last) if u32::from(block.start()) <= u32::from(last.end()) + 1 => {
+                let end = last.end().max(block.end());
+                *last = PortBlock::new(last.start().into(), end.into()).unwrap_or(block);
+            }
+            _ => runs.push(block),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_touch_are_one() {
+        let block = |start, end| PortBlock::new(start, end).unwrap();
+        let given = vec![block(20, 29), block(1, 9), block(10, 19), block(40, 65535), block(41, 42)];
+        assert_eq!(runs(given), [block(1, 29), block(40, 65535)]);
+    }
+}

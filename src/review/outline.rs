@@ -1,0 +1,316 @@
+//! The tree of a plan as it is shown: replicas that are alike become one entry.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::Review;
+use crate::name::SessionPath;
+use crate::plan::{Change, Session};
+use crate::provider::Allocation;
+
+/// How many sessions that are alike and numbered, as replicas are, stand one by one before they are folded.
+const NUMBERED: usize = 8;
+/// The same for those that only their names tell apart: what is folded cannot be read any more, so it takes more.
+const NAMED: usize = 24;
+
+/// One session and what happens to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member<'p> {
+    /// What is planned for it; `None` for one that stands and will not.
+    pub(super) session: Option<&'p Session>,
+    pub(super) change: &'p Change,
+}
+
+impl<'p> Member<'p> {
+    pub(super) fn path(&self) -> &'p SessionPath {
+        &self.change.session
+    }
+
+    /// What it holds; nothing for one that goes.
+    pub(super) fn allocations(&self) -> &'p [Allocation] {
+        self.session.map_or(&[], |session| &session.allocations)
+    }
+
+    /// The path of the session above it.
+    fn parent(&self) -> Option<&'p str> {
+        match self.session {
+            Some(session) => session.parent.as_ref().map(SessionPath::as_str),
+            None => self.path().as_str().rsplit_once('/').map(|(parent, _)| parent),
+        }
+    }
+}
+
+/// What stands as one in the tree: a session, or several that are alike.
+#[derive(Debug)]
+pub(super) struct Entry<'p> {
+    /// The sessions, in the plan's order; never empty. Those of the first parent come first.
+    pub(super) members: Vec<Member<'p>>,
+    /// How many of them each parent has, where the parents are folded too.
+    pub(super) each: usize,
+    /// What is below each of them.
+    pub(super) children: Vec<Entry<'p>>,
+}
+
+impl<'p> Entry<'p> {
+    /// The first of them, which stands for all.
+    pub(super) fn first(&self) -> Member<'p> {
+        self.members[0]
+    }
+
+    /// Tells whether it stands for more than one session.
+    pub(super) fn is_folded(&self) -> bool {
+        self.members.len() > 1
+    }
+
+    /// What it is called: the session's name, or the range of names: `coder-0 … coder-9`.
+    pub(super) fn label(&self) -> String {
+        let names = self.members[..self.each].iter().map(|member| member.path().name());
+        range(names)
+    }
+
+    /// How many sessions that is, where it is more than one.
+    pub(super) fn count(&self) -> Option<String> {
+        if !self.is_folded() {
+            None
+        } else if self.each == self.members.len() {
+            Some(format!("{} sessions", thousands(self.members.len())))
+        } else {
+            Some(format!("{} in each, {} in all", thousands(self.each), thousands(self.members.len())))
+        }
+    }
+}
+
+/// The tree, from the top. With `full` nothing is folded.
+pub(super) fn outline<'p>(review: &Review<'p>, full: bool) -> Vec<Entry<'p>> {
+    let plan = review.plan;
+    let planned = plan.sessions.iter().zip(&plan.changes);
+    let planned = planned.map(|(session, change)| Member { session: Some(session), change });
+    // Children first in the plan, parents first here.
+    let gone = plan.changes.iter().skip(plan.sessions.len()).rev();
+    let members: Vec<_> = planned.chain(gone.map(|change| Member { session: None, change })).collect();
+    let position: HashMap<&str, usize> =
+        members.iter().enumerate().map(|(at, member)| (member.path().as_str(), at)).collect();
+    let parents: Vec<Option<usize>> =
+        members.iter().map(|member| position.get(member.parent()?).copied()).collect();
+    let mut roots = Vec::new();
+    let mut children = vec![Vec::new(); members.len()];
+    for (at, parent) in parents.iter().enumerate() {
+        match parent {
+            Some(parent) => children[*parent].push(at),
+            None => roots.push(at),
+        }
+    }
+    let shapes = if full { (0..members.len()).collect() } else { shapes(&members, &parents, &children) };
+    Tree { members: &members, children: &children, shapes: &shapes }.entries(&[&roots])
+}
+
+struct Tree<'t, 'p> {
+    members: &'t [Member<'p>],
+    children: &'t [Vec<usize>],
+    /// For each session, what it is like: equal numbers, equal shapes.
+    shapes: &'t [usize],
+}
+
+impl<'p> Tree<'_, 'p> {
+    /// The entries below parents that are alike, given the children of each.
+    fn entries(&self, below: &[&Vec<usize>]) -> Vec<Entry<'p>> {
+        let Some(first) = below.first() else { return Vec::new() };
+        let mut entries = Vec::new();
+        let mut begin = 0;
+        while begin < first.len() {
+            let run = self.run(&first[begin..]);
+            let each = if run > self.limit(first[begin]) { run } else { 1 };
+            let members: Vec<usize> =
+                below.iter().flat_map(|siblings| &siblings[begin..begin + each]).copied().collect();
+            let children: Vec<_> = members.iter().map(|at| &self.children[*at]).collect();
+            entries.push(Entry {
+                each,
+                children: self.entries(&children),
+                members: members.iter().map(|at| self.members[*at]).collect(),
+            });
+            begin += each;
+        }
+        entries
+    }
+
+    /// How many of these siblings, from the first on, are alike and called alike.
+    fn run(&self, siblings: &[usize]) -> usize {
+        let kin = |at: usize| (self.shapes[at], stem(self.members[at].path().name()));
+        siblings.iter().take_while(|at| kin(**at) == kin(siblings[0])).count()
+    }
+
+    fn limit(&self, at: usize) -> usize {
+        if stem(self.members[at].path().name()).is_some() { NUMBERED } else { NAMED }
+    }
+}
+
+/// Numbers the shapes of the sessions. Children stand after their parents, so that from the end on each session's
+/// children have theirs already.
+fn shapes(members: &[Member<'_>], parents: &[Option<usize>], children: &[Vec<usize>]) -> Vec<usize> {
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut shapes = vec![0; members.len()];
+    for at in (0..members.len()).rev() {
+        let mut shape = shape(members[at], parents[at].map(|parent| members[parent]));
+        for child in &children[at] {
+            let name = members[*child].path().name();
+            let _ = write!(shape, "\n{} {}", shapes[*child], stem(name).unwrap_or(name));
+        }
+        let next = known.len();
+        shapes[at] = *known.entry(shape).or_insert(next);
+    }
+    shapes
+}
+
+/// All that a reviewer would want to see apart. Numbers, hashes and the session's own names do not count: they differ
+/// from replica to replica. Notes do not either; a folded entry shows them.
+fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
+    let change = member.change;
+    let mut text =
+        format!("{:?} {:?} {:?} {:?}", change.action, change.release, change.provision, change.mend);
+    for held in member.allocations() {
+        let commit = held.allocation.get("commit").and_then(Value::as_str).unwrap_or_default();
+        let said = serde_json::to_string(&held.options).unwrap_or_default();
+        let _ = write!(text, "\n{} {commit} {} {said}", held.kind, held.shared);
+    }
+    let told = |session: &Session| {
+        serde_json::to_string(&(
+            &session.env,
+            &session.prompt_sections,
+            &session.metadata,
+            &session.setup,
+            &session.teardown,
+        ))
+    };
+    let mut varying = change.reasons.join("\n");
+    varying.push_str(&member.session.and_then(|session| told(session).ok()).unwrap_or_default());
+    for named in [Some(member), parent].into_iter().flatten().filter_map(|member| member.session) {
+        varying = varying.replace(&named.scoped_name, "@").replace(&named.id, "@");
+    }
+    without_numbers(&varying, &mut text);
+    text
+}
+
+/// Appends `varying` with every number, and every run of hexadecimal digits as long as a hash is cut to, turned to `#`.
+fn without_numbers(varying: &str, text: &mut String) {
+    const HASH: usize = 8;
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    let mut rest = varying;
+    while let Some(begin) = rest.find(is_hex) {
+        let (before, run) = rest.split_at(begin);
+        text.push_str(before);
+        let (run, after) = run.split_at(run.find(|c| !is_hex(c)).unwrap_or(run.len()));
+        if run.len() >= HASH {
+            text.push('#');
+        } else {
+            let mut in_number = false;
+            for c in run.chars() {
+                if !c.is_ascii_digit() {
+                    text.push(c);
+                } else if !in_number {
+                    text.push('#');
+                }
+                in_number = c.is_ascii_digit();
+            }
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+}
+
+/// A name without the number it ends with; `None` where it ends with none.
+fn stem(name: &str) -> Option<&str> {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (stem.len() < name.len() && !stem.is_empty()).then_some(stem)
+}
+
+/// Names of one stem as ranges of their numbers, whatever order they come in: `coder-0 … coder-9, coder-12`; other
+/// names by the first and the last.
+pub(super) fn range<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let numbered = |name: &&'n str| {
+        let stem = stem(name)?;
+        let digits = &name[stem.len()..];
+        let number: u64 = digits.parse().ok()?;
+        // `coder-007` is not the seventh after `coder-0`.
+        (number.to_string() == digits).then_some((stem, number))
+    };
+    let numbers: Option<Vec<(&str, u64)>> = names.iter().map(numbered).collect();
+    match numbers {
+        Some(mut numbers) if numbers.len() > 1 && numbers.iter().all(|(stem, _)| *stem == numbers[0].0) => {
+            numbers.sort_unstable();
+            let stem = numbers[0].0;
+            let runs = numbers.chunk_by(|(_, one), (_, next)| one + 1 == *next);
+            let mut runs: Vec<String> = runs
+                .map(|run| match run {
+                    [(_, one)] => format!("{stem}{one}"),
+                    [(_, first), .., (_, last)] => format!("{stem}{first} … {stem}{last}"),
+                    [] => String::new(),
+                })
+                .collect();
+            if runs.len() > 4 {
+                runs.splice(2..runs.len() - 1, ["…".to_owned()]);
+            }
+            runs.join(", ")
+        }
+        _ => match &names[..] {
+            [] => String::new(),
+            [one] => (*one).to_owned(),
+            [first, .., last] => format!("{first} … {last}"),
+        },
+    }
+}
+
+/// A number that people can read: `10,000`.
+pub(super) fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_names() {
+        let check = |names: &[&str], expected: &str| assert_eq!(range(names.iter().copied()), expected);
+        check(&["coder-0"], "coder-0");
+        check(&["coder-0", "coder-1", "coder-10", "coder-2"], "coder-0 … coder-2, coder-10");
+        check(&["a1", "a2", "b3"], "a1 … b3");
+        check(&["a-01", "a-02"], "a-01 … a-02");
+        check(&["alpha", "beta", "zeta"], "alpha … zeta");
+        check(&["7", "8"], "7 … 8");
+        check(&["a1", "a3", "a5", "a7", "a9"], "a1, a3, …, a9");
+        check(&["a99999999999999999999", "a2"], "a99999999999999999999 … a2");
+    }
+
+    #[test]
+    fn numbers_and_hashes_do_not_count() {
+        let check = |one: &str, other: &str, same: bool| {
+            let [mut a, mut b] = [String::new(), String::new()];
+            without_numbers(one, &mut a);
+            without_numbers(other, &mut b);
+            assert_eq!(a == b, same, "{a} {b}");
+        };
+        check("port 27136, dir coder-9-519510ef", "port 80, dir coder-10-0123abcd", true);
+        check("ROLE=admin", "ROLE=coder", false);
+        check("v1.2", "v13.4", true);
+        check("bed12", "bee12", false);
+        check("", "1", false);
+    }
+
+    #[test]
+    fn numbers_that_people_can_read() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A plan as people review it: each format of small plans is a snapshot in `tests/review`, and holds for values that
+//! mean to break it and for ten thousand sessions.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+
+use seedbed::manifest;
+use seedbed::plan::{self, Damage, Plan, Standing};
+use seedbed::provider::{Registry, git_worktree};
+use seedbed::review::Review;
+use seedbed::review::text::Style;
+use snapbox::{Data, assert_data_eq};
+
+use crate::support::{friendly, repository};
+
+/// A lead, coders that share its ports, and a reviewer.
+pub(crate) const SMALL: &str = r#"
+version = 1
+swarm = "shop"
+
+[session.lead]
+resources = ["git-worktree", { kind = "port-range", names = ["http", "db"], slots = 4 }]
+env = { DATABASE_URL = "postgres://localhost:{{ port.db }}/app" }
+prompt = ["You coordinate."]
+metadata = { team = "checkout" }
+teardown = ["docker compose down"]
+
+[session.lead.child.coder]
+count = 2
+resources = [
+    { kind = "git-worktree", branch = "agents/{{ session.name }}" },
+    { kind = "port-range", names = ["http"] },
+]
+setup = [["npm", "ci"], "echo {{ session.id }}"]
+
+[session.reviewer]
+resources = [{ kind = "git-worktree", target-path = "docs" }]
+"#;
+
+/// The same a week later: a coder less, another that is broken, a reviewer that sees another directory, a new one, and
+/// the lead is told something else.
+const LATER: &str = r#"
+version = 1
+swarm = "shop"
+
+[session.lead]
+resources = ["git-worktree", { kind = "port-range", names = ["http", "db"], slots = 4 }]
+env = { DATABASE_URL = "postgres://localhost:{{ port.db }}/shop" }
+prompt = ["You coordinate."]
+metadata = { team = "checkout" }
+teardown = ["docker compose down"]
+
+[session.lead.child.coder]
+resources = [
+    { kind = "git-worktree", branch = "agents/{{ session.name }}" },
+    { kind = "port-range", names = ["http"] },
+]
+
+[session.lead.child.coder-0]
+resources = [
+    { kind = "git-worktree", branch = "agents/{{ session.name }}" },
+    { kind = "port-range", names = ["http"] },
+]
+setup = [["npm", "ci"], "echo {{ session.id }}"]
+
+[session.reviewer]
+resources = [{ kind = "git-worktree", target-path = "src" }]
+"#;
+
+/// Values that mean something to a terminal, to HTML, to Markdown, to Mermaid. Escapes in TOML, so that the characters
+/// themselves reach the plan.
+pub(crate) const HOSTILE: &str = r#"
+version = 1
+swarm = "hostile"
+
+[session.a]
+resources = [
+    { kind = "git-worktree", branch = "`pipe|<b>&`", base-ref = "v1|`<i>" },
+    "port-range",
+]
+env = { A = "<script>alert(1)</script>", B = "\"'&`|\\|``", C = "one\ntwo\r\n| three |", D = "]]> --> </details></style>" }
+prompt = ["<img src=x onerror=alert(1)>\n\n# Heading\n```\n\u202Eevil", "@everyone #1 www.example.org [x](javascript:alert(1))"]
+metadata = { "<b>\"key'" = ["<i>", { x = "|`" }] }
+setup = ["echo '<script>' | tee `x`", ["printf", "%s\n", "--></script>"]]
+teardown = ["true; echo \"];classDef x fill:#f00;\""]
+"#;
+
+/// Leads with coders of their own: `leads` times ten sessions.
+pub(crate) fn large(leads: usize) -> String {
+    format!(
+        r#"
+version = 1
+swarm = "large"
+[defaults.port-range]
+block-size = 10
+block-count = 1600
+[session.lead]
+count = {leads}
+resources = ["git-worktree", "port-range"]
+env = {{ AT = "{{{{ worktree.path }}}}" }}
+prompt = ["You are {{{{ session.id }}}}."]
+[session.lead.child.coder]
+count = 9
+resources = [{{ kind = "git-worktree", branch = "agents/{{{{ session.id }}}}" }}, "port-range"]
+"#
+    )
+}
+
+/// The plan of a manifest on a host where every answer is kind.
+pub(crate) fn planned(text: &str, standing: Option<&Standing>) -> Plan {
+    let registry = Registry::built_in();
+    let manifest = manifest::parse(text, &registry.kinds()).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let observation = friendly(&plan::questions(&manifest, &registry));
+    plan::plan(&manifest, &registry, &observation, standing).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+/// The plan of [`LATER`] where [`SMALL`] stands, with one worktree of it gone.
+pub(crate) fn difference() -> Plan {
+    let stands = planned(SMALL, None);
+    let coder = stands.sessions[1].path.clone();
+    let gone = Damage { why: "the worktree is gone".to_owned(), mendable: false };
+    let broken = BTreeMap::from([((coder, git_worktree::KIND.to_owned()), gone)]);
+    planned(LATER, Some(&Standing { plan: stands, broken }))
+}
+
+fn review<'a>(plan: &'a Plan, notices: &'a [String]) -> Review<'a> {
+    Review { plan, notices }
+}
+
+/// `SNAPSHOTS=overwrite cargo test` writes the snapshots anew; read every one that changed.
+#[track_caller]
+fn check(rendered: String, name: &str) {
+    assert_data_eq!(rendered, Data::read_from(&repository("tests/review").join(name), None).raw());
+}
+
+#[test]
+fn text_of_small_plans() {
+    let notices = ["a block overlaps the ephemeral range".to_owned()];
+    let small = planned(SMALL, None);
+    check(review(&small, &notices).text(Style::default()), "small.txt");
+    check(review(&difference(), &[]).text(Style::default()), "difference.txt");
+    let full = Style { full: true, ..Style::default() };
+    check(review(&small, &[]).text(full), "small-full.txt");
+    check(review(&planned(HOSTILE, None), &[]).text(full), "hostile.txt");
+}
+
+#[test]
+fn text_is_as_wide_as_it_is_told_and_loses_nothing_by_it() {
+    let plan = planned(SMALL, None);
+    let review = review(&plan, &[]);
+    let words = |text: &str| -> String {
+        text.chars().filter(|c| !c.is_whitespace() && !"│├└─".contains(*c)).collect()
+    };
+    let unbounded = review.text(Style::default());
+    for width in [24, 40, 79, 120] {
+        let text = review.text(Style { width: Some(width), ..Style::default() });
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{width}: {line}");
+        }
+        assert_eq!(words(&text), words(&unbounded), "{width}");
+    }
+    check(review.text(Style { width: Some(60), ..Style::default() }), "small-60.txt");
+    // Narrower than anybody's terminal, and none at all.
+    assert!(review.text(Style { width: Some(1), ..Style::default() }).contains("coder-1"));
+}
+
+#[test]
+fn text_without_colour_says_the_same() {
+    let plan = difference();
+    let review = review(&plan, &[]);
+    let coloured = review.text(Style { color: true, ..Style::default() });
+    for color in ["31", "32", "33", "35", "36", "2"] {
+        assert!(coloured.contains(&format!("\u{1b}[{color}m")), "{color}: {coloured:?}");
+    }
+    let mut bare = String::new();
+    for part in coloured.split('\u{1b}') {
+        bare.push_str(part.split_once('m').filter(|_| part.starts_with('[')).map_or(part, |(_, rest)| rest));
+    }
+    assert_eq!(bare, review.text(Style::default()));
+}
+
+#[test]
+fn sessions_that_are_alike_are_one_entry() {
+    let plan = planned(&large(1000), None);
+    assert_eq!(plan.sessions.len(), 10_000);
+    let text = review(&plan, &[]).text(Style::default());
+    check(text, "large.txt");
+    let full = review(&plan, &[]).text(Style { full: true, ..Style::default() });
+    let words: HashSet<&str> = full.split_whitespace().collect();
+    for session in &plan.sessions {
+        assert!(words.contains(session.working_directory.to_str().unwrap()), "{}", session.path);
+    }
+}
+
+#[test]
+fn whoever_differs_is_seen() {
+    let one = |more: &str| {
+        let mut text = "version = 1\nswarm = \"s\"\n".to_owned();
+        for at in 0..12 {
+            let more = if at == 5 { more } else { "" };
+            let _ = writeln!(text, "[session.a-{at}]\nenv = {{ AT = \"{at}\" }}\n{more}");
+        }
+        review(&planned(&text, None), &[]).text(Style::default())
+    };
+    assert!(one("").contains("a-0 … a-11  (12 sessions)"), "{}", one(""));
+    for more in [
+        "metadata.x = 1",
+        "prompt = [\"p\"]",
+        "setup = [\"true\"]",
+        "resources = [\"port-range\"]",
+        "child.b = {}",
+    ] {
+        let text = one(more);
+        assert!(text.contains("+ a-5\n") && !text.contains("a-11  ("), "{more}: {text}");
+    }
+    let hidden = one("").replace("a-0 … a-11", "");
+    assert!(!hidden.contains("a-5"));
+}

@@ -6,6 +6,7 @@
 //! does.
 
 mod commands;
+mod fill;
 mod overtaken;
 mod recover;
 mod release;
@@ -207,6 +208,9 @@ pub(crate) fn provision(
     Err(Error::Failed { failures, leftovers, interrupted })
 }
 
+/// What a failure of any step of provisioning is called.
+const PROVISION: &str = "provision";
+
 /// What is done for each session with its change.
 type Step<'a> = dyn Fn(&Session, &Change) -> Result<(), Failure> + Sync + 'a;
 
@@ -219,32 +223,38 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Provisions what the plan's changes say, claims first, then sets up, then writes discovery files: each once all of
-    /// the step before is done, so that what fails fast fails before anything slow.
+    /// Provisions what the plan's changes say, claims first, fills what has something in common, and finishes it; then
+    /// sets up, then writes discovery files: each once all of the step before is done, so that what fails fast fails
+    /// before anything slow.
     fn provision(&self) -> Vec<Failure> {
         let is_claim = |kind: &str| self.context.registry.get(kind).is_some_and(Provider::is_claim);
         let provision = |session: &Session, change: &Change, claims: bool| {
             let mut kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
-            kinds.try_for_each(|kind| self.provision_one(session, kind))
+            kinds.try_for_each(|kind| {
+                self.make(session, kind, PROVISION, |provider, task| provider.provision(task))
+            })
         };
         // One after another, so that of runs that want the same the one that is first at the first session is at all.
         let one = NonZeroUsize::MIN;
         let jobs = self.host.jobs;
-        let steps: [(NonZeroUsize, &Step<'_>); 4] = [
-            (one, &|session, change| provision(session, change, true)),
-            (jobs, &|session, change| {
-                provision(session, change, false)?;
-                change.mend.iter().try_for_each(|kind| self.mend_one(session, kind))
-            }),
-            (jobs, &|session, change| {
-                if change.provision.is_empty() { Ok(()) } else { self.set_up(session) }
-            }),
-            (jobs, &|session, change| {
-                if change.action == Action::Keep { Ok(()) } else { self.tell(session) }
-            }),
+        let steps: [&dyn Fn() -> Vec<Failure>; 6] = [
+            &|| self.each(one, &|session, change| provision(session, change, true)),
+            &|| self.each(jobs, &|session, change| provision(session, change, false)),
+            &|| self.fill(),
+            &|| self.each(jobs, &|session, change| self.finish(session, change)),
+            &|| {
+                self.each(jobs, &|session, change| {
+                    if change.provision.is_empty() { Ok(()) } else { self.set_up(session) }
+                })
+            },
+            &|| {
+                self.each(jobs, &|session, change| {
+                    if change.action == Action::Keep { Ok(()) } else { self.tell(session) }
+                })
+            },
         ];
-        for (jobs, step) in steps {
-            let failures = self.each(jobs, step);
+        for step in steps {
+            let failures = step();
             if !failures.is_empty() || self.host.cancel.is_requested() {
                 return failures;
             }
@@ -252,14 +262,16 @@ impl Run<'_> {
         Vec::new()
     }
 
-    fn provision_one(&self, session: &Session, kind: &str) -> Result<(), Failure> {
-        self.make(session, kind, "provision", |provider, task| provider.provision(task))?;
-        (self.context.events)(&Event::Provisioned { session: session.path.clone(), kind: kind.to_owned() });
-        Ok(())
-    }
-
-    fn mend_one(&self, session: &Session, kind: &str) -> Result<(), Failure> {
-        self.make(session, kind, "mend", |provider, task| provider.mend(task))
+    fn finish(&self, session: &Session, change: &Change) -> Result<(), Failure> {
+        for kind in &change.provision {
+            self.make(session, kind, PROVISION, |provider, task| provider.finish(task))?;
+            let (session, kind) = (session.path.clone(), kind.clone());
+            (self.context.events)(&Event::Provisioned { session, kind });
+        }
+        change
+            .mend
+            .iter()
+            .try_for_each(|kind| self.make(session, kind, "mend", |provider, task| provider.mend(task)))
     }
 
     fn make(
@@ -269,16 +281,14 @@ impl Run<'_> {
         step: &str,
         act: impl FnOnce(&dyn Provider, &Task<'_>) -> Result<(), provider::Error>,
     ) -> Result<(), Failure> {
-        let failed = |cause: String| failure(session, &format!("{step} {kind}"), cause);
         let allocation = session.allocation(kind);
         let provider = self.context.registry.get(kind);
         let (Some(allocation), Some(provider)) = (allocation, provider) else {
-            return Err(failed(format!("no provider of kind `{kind}` plans for it")));
+            let cause = format!("no provider of kind `{kind}` plans for it");
+            return Err(failure(session, &format!("{step} {kind}"), cause));
         };
-        self.with_task(session, allocation, |task| act(provider, task)).map_err(|error| Failure {
-            taken: matches!(error, provider::Error::Taken(_)),
-            ..failed(error.to_string())
-        })
+        self.with_task(session, allocation, |task| act(provider, task))
+            .map_err(|error| failure_of(session, step, kind, &error))
     }
 
     fn set_up(&self, session: &Session) -> Result<(), Failure> {
@@ -301,19 +311,32 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs `step` for every planned session with its change, parents before children, until one fails or the run is
-    /// interrupted; every failure of those under way by then is kept.
+    /// Runs `step` for every planned session with its change, parents before children.
     fn each(&self, jobs: NonZeroUsize, step: &Step<'_>) -> Vec<Failure> {
         let plan = &self.record.plan;
+        self.until_one_fails(
+            |act| tree::parents_first(&plan.sessions, jobs, act),
+            |at| step(&plan.sessions[at], &plan.changes[at]).err().into_iter().collect(),
+        )
+    }
+
+    /// Runs `act` for the positions that `walk` comes to, until one fails or the run is interrupted; every failure of
+    /// those under way by then is kept.
+    fn until_one_fails(
+        &self,
+        walk: impl FnOnce(&(dyn Fn(usize) + Sync)),
+        act: impl Fn(usize) -> Vec<Failure> + Sync,
+    ) -> Vec<Failure> {
         let halted = AtomicBool::new(false);
         let failures = Mutex::new(Vec::new());
-        tree::parents_first(&plan.sessions, jobs, |at| {
+        walk(&|at| {
             if halted.load(Ordering::Relaxed) || self.host.cancel.is_requested() {
                 return;
             }
-            if let Err(failure) = step(&plan.sessions[at], &plan.changes[at]) {
+            let failed = act(at);
+            if !failed.is_empty() {
                 halted.store(true, Ordering::Relaxed);
-                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                failures.lock().unwrap_or_else(PoisonError::into_inner).extend(failed);
             }
         });
         failures.into_inner().unwrap_or_else(PoisonError::into_inner)
@@ -340,15 +363,26 @@ fn with_task<T>(
 ) -> T {
     let ancestors = ancestors(record, &session.path);
     let ancestors: Vec<&str> = ancestors.iter().map(String::as_str).collect();
-    act(&Task {
+    act(&task(host, record, session, &ancestors, allocation, lock))
+}
+
+fn task<'a>(
+    host: &'a Host,
+    record: &'a Record,
+    session: &'a Session,
+    ancestors: &'a [&'a str],
+    allocation: &'a Allocation,
+    lock: Option<&'a File>,
+) -> Task<'a> {
+    Task {
         host,
         workspace: &record.workspace,
         owner: &record.owner,
         session: &session.id,
-        ancestors: &ancestors,
+        ancestors,
         allocation,
         lock,
-    })
+    }
 }
 
 /// The ids of the sessions above `path`, nearest first.
@@ -363,6 +397,14 @@ pub(crate) fn ancestors(record: &Record, path: &SessionPath) -> Vec<String> {
 
 fn failure(session: &Session, step: &str, cause: String) -> Failure {
     Failure { session: session.path.clone(), step: step.to_owned(), cause, taken: false }
+}
+
+/// A failure of a provider.
+fn failure_of(session: &Session, step: &str, kind: &str, error: &provider::Error) -> Failure {
+    Failure {
+        taken: matches!(error, provider::Error::Taken(_)),
+        ..failure(session, &format!("{step} {kind}"), error.to_string())
+    }
 }
 
 /// What has to be observed to tell whether a saved plan still holds.
@@ -389,7 +431,7 @@ pub fn stale(
         };
         return vec![what.to_owned()];
     }
-    let changes = plan.changes_from(standing);
+    let changes = plan.changes_from(registry, standing);
     let planned: HashMap<_, _> = plan.changes.iter().map(|change| (&change.session, change)).collect();
     let differs: Vec<_> = changes
         .iter()

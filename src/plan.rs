@@ -136,7 +136,7 @@ pub fn plan(
         changes: Vec::new(),
     };
     plan.digest = plan.computed_digest();
-    plan.changes = plan.changes_from(standing);
+    plan.changes = plan.changes_from(registry, standing);
     Ok(plan)
 }
 
@@ -153,8 +153,8 @@ impl Plan {
     }
 
     /// What has to be done to get here from what stands.
-    pub fn changes_from(&self, standing: Option<&Standing>) -> Vec<Change> {
-        difference::changes(self, standing)
+    pub fn changes_from(&self, registry: &Registry, standing: Option<&Standing>) -> Vec<Change> {
+        difference::changes(self, registry, standing)
     }
 
     /// A session whose names and places are not those that planning gives: a plan file is nobody's word for where

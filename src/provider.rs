@@ -63,8 +63,29 @@ pub trait Provider: Send + Sync {
         false
     }
 
-    /// Makes one allocation real. What it leaves half-made on an error, [`Provider::release`] takes away.
+    /// What an allocation is made from that others of the same run may be made from too: those for which this is equal
+    /// are filled in one call. `None` where it is made on its own. Pure.
+    fn basis(&self, _allocation: &Allocation) -> Option<String> {
+        None
+    }
+
+    /// Makes one allocation real, all but what [`Provider::fill`] and [`Provider::finish`] do. What any of the three
+    /// leaves half-made on an error, [`Provider::release`] takes away.
     fn provision(&self, task: &Task<'_>) -> Result<(), Error>;
+
+    /// Does what allocations of the same basis have in common once for all of them, after all of the run were
+    /// provisioned and before any is finished. `tasks` are at least one, parents before children, and the first is the one that the
+    /// plan says the others are made from. Everything that failed is returned, with its position in `tasks`.
+    ///
+    /// Runs on the threads of the run: what it does in parallel, it does with rayon.
+    fn fill(&self, _tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+        Vec::new()
+    }
+
+    /// Completes one allocation once all of the run are filled; from here on it is its session's own.
+    fn finish(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Puts back what [`Condition::Mendable`] says is gone, without touching what stands.
     fn mend(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -151,6 +151,7 @@ fn release(
             reasons: Vec::new(),
             release: kinds.clone(),
             provision: Vec::new(),
+            from: BTreeMap::new(),
             mend: Vec::new(),
         })
         .collect();

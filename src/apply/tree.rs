@@ -30,6 +30,16 @@ pub(super) fn children_first(sessions: &[Session], jobs: NonZeroUsize, act: impl
     });
 }
 
+/// Runs `act` for each position below `count`, in any order.
+pub(super) fn side_by_side(count: usize, jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
+    let act = &act;
+    with_jobs(jobs, |scope| {
+        for at in 0..count {
+            scope.spawn_fifo(move |_| act(at));
+        }
+    });
+}
+
 struct Tree {
     roots: Vec<usize>,
     parents: Vec<Option<usize>>,

@@ -105,7 +105,7 @@ fn saved(setting: &Setting, swarm: &Locked<'_>, path: &Path) -> Result<(Plan, Op
     if plan.computed_digest() != plan.digest {
         return Err(unusable("was edited: its digest does not match its content".to_owned()));
     }
-    if plan.standing.is_none() && plan.changes != plan.changes_from(None) {
+    if plan.standing.is_none() && plan.changes != plan.changes_from(&setting.registry, None) {
         return Err(unusable("was edited: its changes do not create its sessions".to_owned()));
     }
     if let Some(session) = plan.misplaced(&setting.registry) {

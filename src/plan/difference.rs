@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Damage, Plan, Session, Standing};
 use crate::name::SessionPath;
+use crate::provider::Registry;
 
 /// What happens to one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +24,9 @@ pub struct Change {
     pub release: Vec<String>,
     /// The kinds whose planned allocation is then provisioned.
     pub provision: Vec<String>,
+    /// For those of them that are made from what another session's is made from: the session that comes first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub from: BTreeMap<String, SessionPath>,
     /// The kinds that are mended where they stand.
     pub mend: Vec<String>,
 }
@@ -46,10 +50,34 @@ pub enum Action {
 }
 
 /// One change for each session of the plan in its order, then one for each that goes, children first.
-pub(super) fn changes(plan: &Plan, standing: Option<&Standing>) -> Vec<Change> {
-    let Some(standing) = standing else {
-        return plan.sessions.iter().map(create).collect();
+pub(super) fn changes(plan: &Plan, registry: &Registry, standing: Option<&Standing>) -> Vec<Change> {
+    let mut changes = match standing {
+        Some(standing) => changes_of_standing(plan, standing),
+        None => plan.sessions.iter().map(create).collect(),
     };
+    say_what_comes_first(plan, registry, &mut changes);
+    changes
+}
+
+/// Of all that is provisioned from one basis, the first in canonical order comes first. What stands is no basis: its
+/// session has been at work in it.
+fn say_what_comes_first(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
+    let mut first: HashMap<(&str, String), &SessionPath> = HashMap::new();
+    for (session, change) in plan.sessions.iter().zip(changes) {
+        for kind in &change.provision {
+            let (Some(provider), Some(allocation)) = (registry.get(kind), session.allocation(kind)) else {
+                continue;
+            };
+            let Some(basis) = provider.basis(allocation) else { continue };
+            let first = *first.entry((&allocation.kind, basis)).or_insert(&session.path);
+            if *first != session.path {
+                change.from.insert(kind.clone(), first.clone());
+            }
+        }
+    }
+}
+
+fn changes_of_standing(plan: &Plan, standing: &Standing) -> Vec<Change> {
     let stood: HashMap<&SessionPath, &Session> =
         standing.plan.sessions.iter().map(|session| (&session.path, session)).collect();
     let planned: HashSet<&SessionPath> = plan.sessions.iter().map(|session| &session.path).collect();
@@ -77,6 +105,7 @@ fn create(session: &Session) -> Change {
         reasons: Vec::new(),
         release: Vec::new(),
         provision: session.allocations.iter().map(|allocation| allocation.kind.clone()).collect(),
+        from: BTreeMap::new(),
         mend: Vec::new(),
     }
 }
@@ -88,6 +117,7 @@ fn destroy(session: &Session) -> Change {
         reasons: vec!["it is no longer in the manifest".to_owned()],
         release: session.allocations.iter().rev().map(|allocation| allocation.kind.clone()).collect(),
         provision: Vec::new(),
+        from: BTreeMap::new(),
         mend: Vec::new(),
     }
 }
@@ -104,6 +134,7 @@ fn difference(
         reasons: Vec::new(),
         release: Vec::new(),
         provision: Vec::new(),
+        from: BTreeMap::new(),
         mend: Vec::new(),
     };
     for old in stood.allocations.iter().rev() {

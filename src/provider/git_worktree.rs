@@ -206,10 +206,20 @@ impl Provider for GitWorktree {
         &["repoRoot", "worktreeRoot", "worktreePath"]
     }
 
+    fn basis(&self, allocation: &Allocation) -> Option<String> {
+        plan::basis(allocation)
+    }
+
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
+        register::register(task, &worktree(task)?)
+    }
+
+    fn fill(&self, tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+        populate::fill(tasks)
+    }
+
+    fn finish(&self, task: &Task<'_>) -> Result<(), Error> {
         let worktree = worktree(task)?;
-        register::register(task, &worktree)?;
-        populate::populate(task, &worktree)?;
         files::bring(task, &worktree)?;
         populate::run_hook(task, &worktree)
     }

@@ -8,6 +8,7 @@ mod sandbox;
 mod support;
 
 mod change;
+mod checkout;
 mod codes;
 mod crowd;
 mod determinism;

@@ -322,6 +322,17 @@ impl Planner for Worktrees<'_> {
     }
 }
 
+/// The commit and what of it is checked out, where the files may be copied from another worktree of the same; `None`
+/// where git is to check them out. All else that a checkout depends on is the repository's. Runs once a session: the
+/// fields are read where they are.
+pub(super) fn basis(allocation: &Allocation) -> Option<String> {
+    let field = |name: &str| allocation.allocation.get(name).and_then(Value::as_str);
+    if field("checkout")? != "auto" {
+        return None;
+    }
+    Some(format!("{} {}", field("commit")?, field("targetPath").unwrap_or_default()))
+}
+
 /// What a reviewer should hear of a worktree in this very repository.
 pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
     let mut notices = Vec::new();

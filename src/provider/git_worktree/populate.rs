@@ -2,10 +2,24 @@
 
 use std::path::Path;
 
-use super::Worktree;
+use rayon::prelude::*;
+
 use super::site::Site;
+use super::{Worktree, worktree};
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
+
+/// Fills worktrees of one basis.
+pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+    tasks
+        .par_iter()
+        .enumerate()
+        .filter_map(|(at, task)| {
+            let populated = worktree(task).and_then(|worktree| populate(task, &worktree));
+            populated.err().map(|error| (at, error))
+        })
+        .collect()
+}
 
 /// Checks the commit out. Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed refs.
 pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {

@@ -1,0 +1,61 @@
+//! What allocations of one run have in common, done once for all that are made from the same.
+
+use std::collections::HashMap;
+
+use super::{Failure, PROVISION, Run, ancestors, failure_of, task, tree};
+use crate::name::SessionPath;
+use crate::plan::Session;
+use crate::provider::Allocation;
+
+/// Allocations of one kind that are filled in one call, the one that the others are made from first.
+struct Group<'a> {
+    kind: &'a str,
+    members: Vec<(&'a Session, &'a Allocation)>,
+}
+
+impl Run<'_> {
+    /// Fills what the plan's changes provision, group by group, as many groups at once as there are jobs.
+    pub(super) fn fill(&self) -> Vec<Failure> {
+        let groups = self.groups();
+        self.until_one_fails(
+            |act| tree::side_by_side(groups.len(), self.host.jobs, act),
+            |at| self.fill_group(&groups[at]),
+        )
+    }
+
+    fn groups(&self) -> Vec<Group<'_>> {
+        let plan = &self.record.plan;
+        let mut position: HashMap<(&str, &SessionPath), usize> = HashMap::new();
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for (session, change) in plan.sessions.iter().zip(&plan.changes) {
+            for kind in &change.provision {
+                let Some(allocation) = session.allocation(kind) else { continue };
+                let first = change.from.get(kind).unwrap_or(&session.path);
+                let at = *position.entry((kind, first)).or_insert_with(|| {
+                    groups.push(Group { kind, members: Vec::new() });
+                    groups.len() - 1
+                });
+                groups[at].members.push((session, allocation));
+            }
+        }
+        groups
+    }
+
+    fn fill_group(&self, group: &Group<'_>) -> Vec<Failure> {
+        let Some(provider) = self.context.registry.get(group.kind) else { return Vec::new() };
+        let above: Vec<_> =
+            group.members.iter().map(|(session, _)| ancestors(self.record, &session.path)).collect();
+        let above: Vec<Vec<&str>> =
+            above.iter().map(|above| above.iter().map(String::as_str).collect()).collect();
+        let tasks: Vec<_> = group
+            .members
+            .iter()
+            .zip(&above)
+            .map(|((session, allocation), ancestors)| {
+                task(self.host, self.record, session, ancestors, allocation, Some(self.context.swarm.file()))
+            })
+            .collect();
+        let failed = provider.fill(&tasks).into_iter();
+        failed.map(|(at, error)| failure_of(group.members[at].0, PROVISION, group.kind, &error)).collect()
+    }
+}

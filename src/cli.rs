@@ -15,6 +15,7 @@ mod print;
 mod setting;
 mod standing;
 mod status;
+mod validate;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -73,7 +74,7 @@ enum Command {
     /// Writes a commented manifest for this repository
     Init,
     /// Checks the manifest, and reports every fault
-    Validate,
+    Validate(validate::Arguments),
     /// Shows what apply would do, and changes nothing
     Plan(plan::Arguments),
     /// Makes the manifest real, or exactly a saved plan
@@ -109,6 +110,8 @@ enum Schema {
     Manifest,
     /// What `plan --json` prints and `plan -o` saves
     Plan,
+    /// What `validate --format json` prints
+    Faults,
     /// The discovery file
     Discovery,
 }
@@ -140,7 +143,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
     match command {
         Command::Init => init::run(global),
-        Command::Validate => plan::validate(global),
+        Command::Validate(arguments) => validate::run(global, arguments),
         Command::Plan(arguments) => plan::run(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
         Command::Run(arguments) => exec::run_and_destroy(global, arguments),

@@ -4,6 +4,7 @@
 //! meaning are checked in one run: what the schema finds wrong is taken out, and the rest is read all the same.
 
 pub mod fault;
+pub mod rule;
 mod words;
 mod way;
 mod syntax;
@@ -26,7 +27,8 @@ use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
 pub use fault::{Fault, Place};
-pub use report::{Entry, Report};
+pub use report::{Entry, Report, Validation};
+pub use rule::Rule;
 pub use schema::{Kinds, schema};
 
 use crate::name::{SessionPath, is_name};
@@ -197,7 +199,7 @@ fn read(mut manifest: Value, kinds: &Kinds, mut faults: Vec<Fault>) -> Result<Ma
     faults.extend(declared.iter().filter(|name| kinds.contains_key(*name)).map(|name| taken_kind(name)));
     if let Err(error) = check::check(&mut manifest, &schema(kinds), &mut faults) {
         let message = format!("the schema of a kind's options is broken: {}", words::escaped(&error));
-        faults.push(Fault::new(Place::default(), message, "not a fault of this file"));
+        faults.push(Fault::new(rule::BROKEN_KIND, Place::default(), message, "not a fault of this file"));
     }
     let whole = faults.is_empty();
     if let (false, Some(root)) = (whole, manifest.as_object_mut()) {
@@ -209,6 +211,7 @@ fn read(mut manifest: Value, kinds: &Kinds, mut faults: Vec<Fault>) -> Result<Ma
         Err(error) if whole => {
             let message = format!("the manifest cannot be read: {}", words::escaped(&error.to_string()));
             return Err(vec![Fault::new(
+                rule::BROKEN_KIND,
                 Place::default(),
                 message,
                 "a bug in seedbed: the schema let it through",
@@ -235,11 +238,13 @@ fn wrong_version(version: i64) -> Fault {
         format!("this seedbed reads version {VERSION} of the manifest, and this is version {version}");
     let help =
         if version > VERSION { "use a newer seedbed, or write `version = 1`" } else { "write `version = 1`" };
-    Fault::new(Place::default().key("version"), message, format!("expected {VERSION}")).with_help(help)
+    Fault::new(rule::VERSION, Place::default().key("version"), message, format!("expected {VERSION}"))
+        .with_help(help)
 }
 
 fn taken_kind(name: &str) -> Fault {
     let message = format!("{} is a kind that seedbed has itself", words::quoted(name));
     let place = Place::default().key("provider").key(name).the_key();
-    Fault::new(place, message, "taken").with_help("choose another name for the external kind")
+    Fault::new(rule::TAKEN_KIND, place, message, "taken")
+        .with_help("choose another name for the external kind")
 }

@@ -5,11 +5,14 @@ use std::ops::Range;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
+use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
 
 /// Why a template could not be rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// What it is an instance of.
+    pub rule: &'static Rule,
     /// What is wrong, one line.
     pub message: String,
     /// Which bytes of the template it is about.
@@ -23,13 +26,14 @@ impl Problem {
     pub fn at(self, place: &Place) -> Fault {
         let place = place.clone();
         Fault {
+            rule: self.rule,
             place: match self.range {
                 Some(range) => place.within(range),
                 None => place,
             },
             message: self.message,
             label: "in this template".to_owned(),
-            help: self.help,
+            help: self.help.map(String::into_boxed_str),
         }
     }
 }
@@ -82,7 +86,7 @@ impl<'s> Templates<'s> {
         if text.contains('\0') {
             let message =
                 "the template comes to a NUL, which no environment and no argument can hold".to_owned();
-            return Err(Problem { message, range: None, help: None });
+            return Err(Problem { rule: rule::TEMPLATE_VALUE, message, range: None, help: None });
         }
         Ok(text)
     }
@@ -105,7 +109,7 @@ fn problem(error: &minijinja::Error, source: &str, context: Option<(&Environment
         Some(detail) => format!("the template cannot be rendered: {detail}"),
         None => format!("the template cannot be rendered: {}", error.kind()),
     };
-    Problem { message, range, help: None }
+    Problem { rule: rule::TEMPLATE_SYNTAX, message, range, help: None }
 }
 
 /// Walks the expression as far as it names something, and says what there is beyond.
@@ -155,5 +159,10 @@ fn unknown_name(
         Some((_, name)) => format!("did you mean `{name}`? {has} {list}"),
         None => format!("{has} {list}"),
     };
-    Problem { message: format!("`{expression}` names nothing"), range, help: Some(help) }
+    Problem {
+        rule: rule::TEMPLATE_NAME,
+        message: format!("`{expression}` names nothing"),
+        range,
+        help: Some(help),
+    }
 }

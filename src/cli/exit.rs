@@ -47,6 +47,9 @@ pub(super) const HELP: &str = "Exit codes:
   75   locked by another run
   130  interrupted, and put back";
 
+/// How many faults are printed for people: more are read by nobody, and `--json` gives all of them.
+const FAULTS_PRINTED: usize = 100;
+
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
         Self::from(status as u8)
@@ -115,7 +118,7 @@ impl Failure {
 
     fn text(self) -> String {
         match self {
-            Self::Manifest(report) => format!("{:?}\n", miette::Report::new(report)),
+            Self::Manifest(report) => format!("{:?}\n", miette::Report::new(report.printing(FAULTS_PRINTED))),
             Self::Usage(message) => format!("seedbed: {}\n", printable_lines(&message)),
             other => other.lines().iter().fold(String::new(), |text, line| text + "seedbed: " + line + "\n"),
         }

@@ -1,4 +1,4 @@
-//! `plan`, `validate`, `schema`: what would be done, and whether it can be.
+//! `plan` and `schema`: what would be done.
 #![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
 
 use std::path::PathBuf;
@@ -9,12 +9,11 @@ use schemars::schema_for;
 use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::text::printable;
-use seedbed::manifest::{self, Manifest};
+use seedbed::manifest::{self, Manifest, Validation};
 use seedbed::plan::{self, Plan};
 use seedbed::provider::Registry;
 use seedbed::review::Review;
 use seedbed::state::Swarm;
-use serde_json::json;
 
 use super::exit::{Failure, Status};
 use super::format::Format;
@@ -70,7 +69,7 @@ pub(super) fn make(
 }
 
 /// Half of a swarm cannot be planned against: it would be in its own way.
-fn settled(swarm: &Swarm<'_>, manifest: &Manifest) -> Result<(), Failure> {
+pub(super) fn settled(swarm: &Swarm<'_>, manifest: &Manifest) -> Result<(), Failure> {
     if swarm.intent()?.is_none() && swarm.releasing()?.is_none() {
         return Ok(());
     }
@@ -97,31 +96,11 @@ pub(super) fn notices(registry: &Registry, plan: &Plan, survey: &Survey) -> Vec<
     notices
 }
 
-pub(super) fn validate(global: &Global) -> Result<ExitCode, Failure> {
-    let setting = Setting::find(global)?;
-    let manifest = setting.manifest()?;
-    let swarm = setting.swarm()?;
-    settled(&swarm, &manifest)?;
-    let survey = apply::survey(&swarm, &setting.registry, &manifest)?;
-    // What stands is no part of whether the manifest is valid, but it must not be in its own way.
-    plan::plan(&manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
-        .map_err(|faults| setting.faults(faults))?;
-    if global.json {
-        print::json(&json!({ "schemaVersion": 1, "valid": true, "sessions": manifest.sessions.len() }));
-    } else if !global.quiet {
-        print::out(&format!(
-            "{} is valid: {} session(s)\n",
-            printable(setting.name()),
-            manifest.sessions.len()
-        ));
-    }
-    Ok(Status::Done.into())
-}
-
 pub(super) fn schema(what: Schema) -> ExitCode {
     let schema = match what {
         Schema::Manifest => manifest::schema(&Registry::built_in().kinds()),
         Schema::Plan => schema_for!(Plan).to_value(),
+        Schema::Faults => schema_for!(Validation).to_value(),
         Schema::Discovery => schema_for!(Snapshot).to_value(),
     };
     print::json_pretty(&schema);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::document::ENV_PATTERN;
 use super::fault::{Fault, Place, Step};
+use super::rule::{self, Rule};
 use super::words::{listed, nearest, quoted, toml_of, type_of};
 use crate::name::NAME_PATTERN;
 
@@ -159,25 +160,27 @@ impl<'a> Spot<'a> {
             Kind::ExclusiveMaximum { limit } => self.bounded(&format!("less than {limit}")),
             Kind::MultipleOf { multiple_of } => self.bounded(&format!("a multiple of {multiple_of}")),
             Kind::MinItems { limit: 1 } | Kind::MinLength { limit: 1 } => {
-                self.fault(format!("{} is empty", self.name()), "must not be empty")
+                self.fault(rule::WRONG_SIZE, format!("{} is empty", self.name()), "must not be empty")
             }
             Kind::MinItems { limit } => self.sized(&format!("at least {limit} entries")),
             Kind::MaxItems { limit } => self.sized(&format!("at most {limit} entries")),
             Kind::MinLength { limit } => self.sized(&format!("at least {limit} characters")),
             Kind::MaxLength { limit } => self.sized(&format!("at most {limit} characters")),
-            Kind::UniqueItems => {
-                self.fault(format!("{} lists a value twice", self.name()), "has a value twice")
-            }
+            Kind::UniqueItems => self.fault(
+                rule::NOT_ALLOWED,
+                format!("{} lists a value twice", self.name()),
+                "has a value twice",
+            ),
             other => {
                 let message = format!("{} does not meet `{}` of the schema", self.name(), other.keyword());
-                self.fault(message, "not allowed")
+                self.fault(rule::NOT_ALLOWED, message, "not allowed")
             }
         });
     }
 
     /// A fault of the value here, with an example of a right one where the schema has one.
-    fn fault(&self, message: String, label: &str) -> Fault {
-        let fault = Fault::new(self.place.clone(), message, label);
+    fn fault(&self, rule: &'static Rule, message: String, label: &str) -> Fault {
+        let fault = Fault::new(rule, self.place.clone(), message, label);
         match self.example() {
             Some(example) => fault.with_help(format!("for example: `{example}`")),
             None => fault,
@@ -188,9 +191,14 @@ impl<'a> Spot<'a> {
         let place = self.place.key(key).the_key();
         let patterns = self.schema["patternProperties"].as_object();
         if let Some(pattern) = patterns.and_then(|patterns| patterns.keys().next()) {
-            let (what, rule) = pattern_in_words(pattern);
-            return Fault::new(place, format!("{} is not {what}", quoted(key)), format!("not {what}"))
-                .with_help(rule);
+            let (what, form) = pattern_in_words(pattern);
+            return Fault::new(
+                rule::NOT_A_NAME,
+                place,
+                format!("{} is not {what}", quoted(key)),
+                format!("not {what}"),
+            )
+            .with_help(form);
         }
         let owner = self.schema["title"].as_str().unwrap_or("this table");
         let allowed: Vec<&str> = self.schema["properties"]
@@ -203,14 +211,15 @@ impl<'a> Spot<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("not a key of {owner}"),
         };
-        Fault::new(place, format!("unknown key {} in {owner}", quoted(key)), label)
+        Fault::new(rule::UNKNOWN_KEY, place, format!("unknown key {} in {owner}", quoted(key)), label)
             .with_help(format!("allowed here: {}", listed(allowed, "and")))
     }
 
     fn missing(&self, property: &str) -> Fault {
         let owner = self.schema["title"].as_str().unwrap_or("this table");
         let message = format!("{owner} needs `{property}`");
-        let fault = Fault::new(self.place.clone(), message, format!("`{property}` is missing"));
+        let fault =
+            Fault::new(rule::MISSING_KEY, self.place.clone(), message, format!("`{property}` is missing"));
         match example_in(&self.schema["properties"][property]) {
             Some(example) if self.place.steps.is_empty() => {
                 // Anywhere else, the line would belong to a table.
@@ -244,7 +253,10 @@ impl<'a> Spot<'a> {
             }
             _ => self.example().map(|example| format!("for example: `{example}`")),
         };
-        Fault { help, ..Fault::new(self.place.clone(), message, format!("expected {expected_words}")) }
+        Fault {
+            help: help.map(String::into_boxed_str),
+            ..Fault::new(rule::WRONG_TYPE, self.place.clone(), message, format!("expected {expected_words}"))
+        }
     }
 
     fn not_among(&self, allowed: &[&Value]) -> Fault {
@@ -254,7 +266,8 @@ impl<'a> Spot<'a> {
         let label =
             near.map_or_else(|| "not one of the values".to_owned(), |near| format!("did you mean `{near}`?"));
         let list = listed(names.iter().map(String::as_str), "or");
-        Fault::new(self.place.clone(), message, label).with_help(format!("allowed: {list}"))
+        Fault::new(rule::NOT_ALLOWED, self.place.clone(), message, label)
+            .with_help(format!("allowed: {list}"))
     }
 
     /// Of a choice, none fits: the alternatives are told by their types or by their values.
@@ -282,24 +295,30 @@ impl<'a> Spot<'a> {
     }
 
     fn unlike(&self, pattern: &str) -> Fault {
-        let (what, rule) = pattern_in_words(pattern);
+        let (what, form) = pattern_in_words(pattern);
         Fault::new(
+            if what == "allowed" { rule::NOT_ALLOWED } else { rule::NOT_A_NAME },
             self.place.clone(),
             format!("{} is {}, which is not {what}", self.name(), quoted_value(self.value)),
             format!("not {what}"),
         )
-        .with_help(rule)
+        .with_help(form)
     }
 
     fn bounded(&self, bound: &str) -> Fault {
         self.fault(
+            rule::OUT_OF_RANGE,
             format!("{} is {}, and must be {bound}", self.name(), self.value),
             &format!("must be {bound}"),
         )
     }
 
     fn sized(&self, bound: &str) -> Fault {
-        self.fault(format!("{} must have {bound}", self.name()), &format!("must have {bound}"))
+        self.fault(
+            rule::WRONG_SIZE,
+            format!("{} must have {bound}", self.name()),
+            &format!("must have {bound}"),
+        )
     }
 
     fn example(&self) -> Option<String> {

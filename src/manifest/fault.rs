@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::rule::Rule;
+
 /// One step from a manifest's root toward a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -77,6 +79,8 @@ impl Place {
 /// One fault of a manifest, known before anything was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// What it is an instance of.
+    pub rule: &'static Rule,
     /// Where it is.
     pub place: Place,
     /// What is wrong, one line without a full stop.
@@ -84,19 +88,24 @@ pub struct Fault {
     /// What stands under the underlined span, a few words.
     pub label: String,
     /// What to do about it.
-    pub help: Option<String>,
+    pub help: Option<Box<str>>,
 }
 
 impl Fault {
     /// A fault at `place`, without help.
-    pub fn new(place: Place, message: impl Into<String>, label: impl Into<String>) -> Self {
-        Self { place, message: message.into(), label: label.into(), help: None }
+    pub fn new(
+        rule: &'static Rule,
+        place: Place,
+        message: impl Into<String>,
+        label: impl Into<String>,
+    ) -> Self {
+        Self { rule, place, message: message.into(), label: label.into(), help: None }
     }
 
     /// The same fault, with what to do about it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into_boxed_str());
         self
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::document::{Document, Resource, SessionTable};
 use super::fault::{Fault, Place};
+use super::rule::{self, Rule};
 use super::way::Way;
 use super::words::{escaped, listed, nearest, quoted};
 use super::{CommandLine, From};
@@ -61,8 +62,15 @@ struct Meaning<'a> {
 }
 
 impl Meaning<'_> {
-    fn fault(&mut self, place: Place, message: String, label: impl Into<String>, help: impl Into<String>) {
-        self.faults.push(Fault::new(place, message, label).with_help(help));
+    fn fault(
+        &mut self,
+        rule: &'static Rule,
+        place: Place,
+        message: String,
+        label: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.faults.push(Fault::new(rule, place, message, label).with_help(help));
     }
 
     fn workspace(&mut self, root: &str, at: &Way<'_>) {
@@ -77,7 +85,7 @@ impl Meaning<'_> {
         };
         let message = format!("the workspace root {wrong}");
         let help = "write the way from this file's directory to the repository: `root = \".\"`";
-        self.fault(at.place(), message, "not a relative path", help);
+        self.fault(rule::WORKSPACE_ROOT, at.place(), message, "not a relative path", help);
     }
 
     /// One table of sessions: no two of its names may meet, replicas counted out.
@@ -88,12 +96,24 @@ impl Meaning<'_> {
             if name.len() + longest > NAME_MAX {
                 let message = format!("the names of {}'s replicas are longer than {NAME_MAX}", quoted(name));
                 let help = format!("a name may be {NAME_MAX} long, `-` and the replica's number included");
-                self.fault(at.key(name).place().the_key(), message, "too long with a number behind it", help);
+                self.fault(
+                    rule::NAME_TOO_LONG,
+                    at.key(name).place().the_key(),
+                    message,
+                    "too long with a number behind it",
+                    help,
+                );
             }
             if let Some((other, _)) = folded.insert(name.to_ascii_lowercase(), (name, table.count)) {
                 let message = format!("{} and {} differ only in case", quoted(other), quoted(name));
                 let help = "names become files, and not every filesystem tells case apart";
-                self.fault(at.key(name).place().the_key(), message, "taken already, but for its case", help);
+                self.fault(
+                    rule::NAMES_MEET,
+                    at.key(name).place().the_key(),
+                    message,
+                    "taken already, but for its case",
+                    help,
+                );
             }
         }
         for (name, table) in tables {
@@ -109,7 +129,13 @@ impl Meaning<'_> {
                 let message =
                     format!("{} is also the name of a replica of {}", quoted(name), quoted(counted));
                 let help = format!("`count = {count}` names `{counted}-0` to `{counted}-{}`", count - 1);
-                self.fault(at.key(name).place().the_key(), message, "taken by a replica", help);
+                self.fault(
+                    rule::NAMES_MEET,
+                    at.key(name).place().the_key(),
+                    message,
+                    "taken by a replica",
+                    help,
+                );
             }
         }
     }
@@ -125,7 +151,7 @@ impl Meaning<'_> {
             if !own.insert(request.kind.as_str()) {
                 let message = format!("{} is asked for twice", quoted(&request.kind));
                 let help = "a session has one resource of a kind; put its options into one entry";
-                self.fault(at.place(), message, "the second one", help);
+                self.fault(rule::KIND_TWICE, at.place(), message, "the second one", help);
             }
         }
         self.env(&table.env, &at.key("env"));
@@ -162,6 +188,7 @@ impl Meaning<'_> {
         self.options(&request.options, at);
         match (parent, request.from) {
             (None, Some(From::Parent)) => self.fault(
+                rule::NO_PARENT,
                 at.key("from").place(),
                 "a session at the top has no parent to take a share from".to_owned(),
                 "no parent here",
@@ -169,6 +196,7 @@ impl Meaning<'_> {
             ),
             (Some(parent), None | Some(From::Parent)) if known && self.whole && !parent.contains(kind) => {
                 self.fault(
+                    rule::NOTHING_TO_SHARE,
                     at.key(if request.from.is_some() { "from" } else { "kind" }).place(),
                     format!("this session's parent has no {} to share", quoted(kind)),
                     "a share of what the parent does not have",
@@ -194,7 +222,7 @@ impl Meaning<'_> {
             "there are {}; `[provider.NAME]` declares an external kind",
             listed(self.known.iter().copied(), "and")
         );
-        self.fault(place(), format!("unknown kind {}", quoted(kind)), label, help);
+        self.fault(rule::UNKNOWN_KIND, place(), format!("unknown kind {}", quoted(kind)), label, help);
         false
     }
 
@@ -227,7 +255,13 @@ impl Meaning<'_> {
             if let Some((denied, reason)) = denied {
                 let message = format!("{} cannot be set for a session", quoted(name));
                 let help = format!("`{denied}` is not a session's to set: {reason}");
-                self.fault(at.key(name).place().the_key(), message, "choose another name", help);
+                self.fault(
+                    rule::RESERVED_VARIABLE,
+                    at.key(name).place().the_key(),
+                    message,
+                    "choose another name",
+                    help,
+                );
             }
         }
     }
@@ -254,7 +288,13 @@ impl Meaning<'_> {
     fn arguments(&mut self, arguments: &[String], at: &Way<'_>) {
         if arguments.first().is_some_and(String::is_empty) {
             let message = "a command's program is empty".to_owned();
-            self.fault(at.index(0).place(), message, "no program", "for example: `[\"npm\", \"ci\"]`");
+            self.fault(
+                rule::EMPTY_COMMAND,
+                at.index(0).place(),
+                message,
+                "no program",
+                "for example: `[\"npm\", \"ci\"]`",
+            );
         }
         for (index, argument) in arguments.iter().enumerate() {
             self.without_nul(argument, &at.index(index), || "an argument".to_owned());
@@ -265,14 +305,20 @@ impl Meaning<'_> {
     fn plain(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
         if let Some((control, c)) = control(text) {
             let message = format!("{} holds the control character {}", what(), quoted(&c.to_string()));
-            self.fault(at.place().within(control), message, "a control character", "take it out");
+            self.fault(
+                rule::UNPRINTABLE,
+                at.place().within(control),
+                message,
+                "a control character",
+                "take it out",
+            );
         } else if text.trim() != text {
             let kept = text.trim_start();
             let lead = text.len() - kept.len();
             let blank = if lead > 0 { 0..lead } else { kept.trim_end().len()..text.len() };
             let message = format!("{} begins or ends with a blank", what());
             let help = format!("write `\"{}\"`", escaped(text.trim()));
-            self.fault(at.place().within(blank), message, "a blank", help);
+            self.fault(rule::BLANK_AROUND, at.place().within(blank), message, "a blank", help);
         }
     }
 
@@ -281,7 +327,13 @@ impl Meaning<'_> {
         if let Some(position) = text.find('\0') {
             let place = at.place().within(position..position + 1);
             let help = "no environment and no command line can hold it; take it out";
-            self.fault(place, format!("{} holds a NUL character", what()), "has a NUL in it", help);
+            self.fault(
+                rule::UNPRINTABLE,
+                place,
+                format!("{} holds a NUL character", what()),
+                "has a NUL in it",
+                help,
+            );
         }
     }
 
@@ -290,7 +342,7 @@ impl Meaning<'_> {
         if let Some(place) = passes_cap(tables, at, 1, &mut total) {
             let message = format!("the manifest declares more than {SESSIONS_MAX} sessions");
             let help = "a `count` multiplies with every `count` above it";
-            self.fault(place, message, "the limit is passed here", help);
+            self.fault(rule::TOO_MANY_SESSIONS, place, message, "the limit is passed here", help);
         }
     }
 }

@@ -1,12 +1,17 @@
 //! The faults of a manifest as a user sees them.
 
+mod github;
+mod sarif;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, SourceCode};
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::fault::Fault;
 use super::source::{Source, Spans};
@@ -17,17 +22,27 @@ use super::words::escaped;
 pub struct Report {
     source: Arc<Source>,
     faults: Vec<Shown>,
+    /// How many of the faults are printed.
+    printed: usize,
 }
 
 /// One fault of a [`Report`] as data, for output that programs read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+///
+/// Lines and columns count from 1; columns count Unicode code points, neither bytes nor UTF-16 units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// The line it begins on, 1-based.
+    /// The rule that the manifest does not meet, e.g. `unknown-key`. An id once published keeps its meaning.
+    pub rule: String,
+    /// The line it begins on.
     pub line: usize,
-    /// The column it begins at, 1-based, in characters.
+    /// The column it begins at.
     pub column: usize,
-    /// How many characters are meant; 0 where something is missing there. Never goes past the line's end.
+    /// The line it ends on; the one it begins on.
+    pub end_line: usize,
+    /// The column behind its last character; `column` where something is missing there.
+    pub end_column: usize,
+    /// How many characters are meant; 0 where something is missing there.
     pub length: usize,
     /// What is wrong, one line.
     pub message: String,
@@ -35,6 +50,30 @@ pub struct Entry {
     pub label: String,
     /// What to do about it.
     pub help: Option<String>,
+}
+
+/// What `seedbed validate --format json` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Validation {
+    /// The version of this document's format, 1.
+    pub schema_version: u32,
+    /// Whether the manifest has no fault.
+    pub valid: bool,
+    /// What the user knows the manifest by.
+    pub file: String,
+    /// How many sessions it declares; `null` where it has faults.
+    pub sessions: Option<usize>,
+    /// Every fault, in the order of the text.
+    pub faults: Vec<Entry>,
+}
+
+impl Validation {
+    /// The outcome for a manifest of so many sessions, without a fault.
+    pub fn of_sessions(file: &str, sessions: usize) -> Self {
+        let file = file.to_owned();
+        Self { schema_version: 1, valid: true, file, sessions: Some(sessions), faults: Vec::new() }
+    }
 }
 
 impl Report {
@@ -53,20 +92,55 @@ impl Report {
         });
         let mut seen = HashSet::new();
         faults.retain(|shown| seen.insert((shown.span.clone(), shown.fault.message.clone())));
-        Self { source, faults }
+        let printed = faults.len();
+        Self { source, faults, printed }
+    }
+
+    /// The same report, of which only the first `most` faults are printed, with how many more there are. As data all of
+    /// them are given.
+    #[must_use]
+    pub fn printing(mut self, most: usize) -> Self {
+        self.printed = self.faults.len().min(most);
+        self
+    }
+
+    /// What the user knows the manifest by.
+    pub fn file_name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// The document that `validate --format json` prints.
+    pub fn validation(&self) -> Validation {
+        let file = self.file_name().to_owned();
+        Validation { schema_version: 1, valid: false, file, sessions: None, faults: self.faults().collect() }
+    }
+
+    /// A SARIF 2.1.0 log, of a tool of this version.
+    pub fn sarif(&self, version: &str) -> Value {
+        sarif::log(self, version)
+    }
+
+    /// One workflow command of GitHub Actions a fault, which shows it at its line.
+    pub fn github(&self) -> String {
+        github::annotations(self)
     }
 
     /// The faults as data, in the order of the text.
     pub fn faults(&self) -> impl Iterator<Item = Entry> {
         self.faults.iter().map(|Shown { source, span, fault }| {
             let (line, column) = source.position(span.start);
+            let length = source.characters(span.clone());
             Entry {
+                rule: fault.rule.id.to_owned(),
                 line,
                 column,
-                length: source.characters(span.clone()),
+                // A span never goes past its line's end.
+                end_line: line,
+                end_column: column + length,
+                length,
                 message: fault.message.clone(),
                 label: fault.label.clone(),
-                help: fault.help.clone(),
+                help: fault.help.as_deref().map(str::to_owned),
             }
         })
     }
@@ -77,6 +151,9 @@ impl fmt::Display for Report {
         let name = escaped(self.source.name());
         match self.faults.len() {
             1 => write!(f, "{name} has a fault"),
+            count if count > self.printed => {
+                write!(f, "{name} has {count} faults, of which these are the first {}", self.printed)
+            }
             count => write!(f, "{name} has {count} faults"),
         }
     }
@@ -86,7 +163,7 @@ impl std::error::Error for Report {}
 
 impl Diagnostic for Report {
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(self.faults.iter().map(|fault| fault as &dyn Diagnostic)))
+        Some(Box::new(self.faults.iter().take(self.printed).map(|fault| fault as &dyn Diagnostic)))
     }
 }
 
@@ -107,6 +184,10 @@ impl fmt::Display for Shown {
 impl std::error::Error for Shown {}
 
 impl Diagnostic for Shown {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.fault.rule))
+    }
+
     fn source_code(&self) -> Option<&dyn SourceCode> {
         Some(&*self.source)
     }

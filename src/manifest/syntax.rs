@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml::de::Error;
 
 use super::fault::{Fault, Place};
+use super::rule;
 use super::words::{escaped, quoted};
 
 /// The faults behind the parser's errors.
@@ -16,7 +17,12 @@ pub(super) fn faults(errors: &[Error], text: &str) -> Vec<Fault> {
     let others = errors.iter().filter(|error| !in_array(error));
     let mut faults: Vec<Fault> = others.map(|error| fault(error.message(), span(error), text)).collect();
     if let Some(first) = errors.iter().filter(in_array).map(span).min_by_key(|span| span.start) {
-        let fault = Fault::new(Place::bytes(first), "an array is not closed", "expected `]` before this");
+        let fault = Fault::new(
+            rule::SYNTAX,
+            Place::bytes(first),
+            "an array is not closed",
+            "expected `]` before this",
+        );
         faults.push(fault.with_help("nothing that follows can be checked until it is closed"));
     }
     faults
@@ -32,25 +38,30 @@ fn fault(message: &str, span: Range<usize>, text: &str) -> Fault {
     let place = Place::bytes(span);
     if let Some(control) = meant.chars().next().filter(|c| is_string && c.is_control()) {
         let message = format!("a string holds the control character {}", quoted(&control.to_string()));
-        return Fault::new(place, message, "a control character").with_help("take it out");
+        return Fault::new(rule::SYNTAX, place, message, "a control character").with_help("take it out");
     }
     match (what, expected) {
         ("string values must be quoted", _) if meant.is_empty() => {
-            Fault::new(place, "a value is missing", "expected a value")
+            Fault::new(rule::SYNTAX, place, "a value is missing", "expected a value")
         }
         ("string values must be quoted", _) => {
-            Fault::new(place, "a string stands without quotes", "needs quotes")
+            Fault::new(rule::SYNTAX, place, "a string stands without quotes", "needs quotes")
                 .with_help(format!("write `\"{}\"`", escaped(meant)))
         }
-        ("duplicate key", _) => {
-            Fault::new(place, format!("{} is given twice", quoted(meant)), "given before")
-                .with_help("keep one of them, or merge the two")
+        ("duplicate key", _) => Fault::new(
+            rule::DUPLICATE_KEY,
+            place,
+            format!("{} is given twice", quoted(meant)),
+            "given before",
+        )
+        .with_help("keep one of them, or merge the two"),
+        ("recursion limit", _) => {
+            Fault::new(rule::SYNTAX, place, "tables or arrays are nested too deep", "too deep")
         }
-        ("recursion limit", _) => Fault::new(place, "tables or arrays are nested too deep", "too deep"),
         (_, Some(expected)) if is_string && meant.is_empty() => {
-            Fault::new(place, "a string is not closed", format!("expected {expected}"))
+            Fault::new(rule::SYNTAX, place, "a string is not closed", format!("expected {expected}"))
         }
-        (what, Some(expected)) => Fault::new(place, what, format!("expected {expected}")),
-        (what, None) => Fault::new(place, what, "here"),
+        (what, Some(expected)) => Fault::new(rule::SYNTAX, place, what, format!("expected {expected}")),
+        (what, None) => Fault::new(rule::SYNTAX, place, what, "here"),
     }
 }

@@ -5,6 +5,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::fault::{Fault, Place};
+use super::rule;
 use super::words::quoted;
 
 /// Turns a parsed document into JSON. What JSON has no form for becomes `null`, which TOML cannot say otherwise, and
@@ -27,7 +28,9 @@ impl Converter<'_> {
     fn value(&mut self, value: Spanned<DeValue<'_>>) -> Value {
         let span = value.span();
         let mut fault = |message: String, label: &str, help: &str| {
-            self.faults.push(Fault::new(Place::bytes(span.clone()), message, label).with_help(help));
+            self.faults.push(
+                Fault::new(rule::NO_SUCH_VALUE, Place::bytes(span.clone()), message, label).with_help(help),
+            );
             Value::Null
         };
         match value.into_inner() {

@@ -88,7 +88,9 @@ impl Error {
             apply::Error::Stale(faults) => Self::Faults(
                 faults
                     .into_iter()
-                    .map(|why| Fault::new(crate::manifest::Place::default(), why, ""))
+                    .map(|why| {
+                        Fault::new(crate::manifest::rule::STALE, crate::manifest::Place::default(), why, "")
+                    })
                     .collect(),
             ),
             apply::Error::State(error) => Self::State(error),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::demand::{Demand, Wish, demands};
 use super::identity::{Identity, identities};
 use super::{Session, Standing, names};
-use crate::manifest::{Fault, Manifest};
+use crate::manifest::{Fault, Manifest, rule};
 use crate::observe::Observation;
 use crate::provider::{Allocation, Parent, Planner, Registry, Request};
 
@@ -200,9 +200,10 @@ impl<'a> Pass<'a> {
 
 fn unknown_kind(wish: &Wish) -> Fault {
     Fault {
+        rule: rule::KIND_NOT_RUN,
         place: wish.place.clone(),
         message: format!("no provider runs the kind `{}`", wish.kind.escape_debug()),
         label: "asked for here".to_owned(),
-        help: Some("external kinds are read, but this seedbed runs none yet".to_owned()),
+        help: Some("external kinds are read, but this seedbed runs none yet".into()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use schemars::schema_for;
 use seedbed::discovery::Snapshot;
-use seedbed::manifest;
+use seedbed::manifest::{self, Validation};
 use seedbed::plan::{self, Plan};
 use seedbed::provider::Registry;
 use serde_json::Value;
@@ -27,6 +27,7 @@ fn check_schema(what: &str, derived: &Value) {
 fn committed_schemas_are_those_of_the_types() {
     check_schema("manifest", &manifest::schema(&Registry::built_in().kinds()));
     check_schema("plan", &schema_for!(Plan).to_value());
+    check_schema("faults", &schema_for!(Validation).to_value());
     check_schema("discovery", &schema_for!(Snapshot).to_value());
 }
 

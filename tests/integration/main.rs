@@ -34,3 +34,4 @@ mod seed_snapshots;
 mod seed_vectors;
 mod setup;
 mod standing;
+mod validate;

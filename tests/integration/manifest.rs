@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use seedbed::manifest::{self, Fault, Manifest, Report};
+use seedbed::manifest::{self, Fault, Manifest, Report, rule};
+use seedbed::plan::{self, Plan};
+use seedbed::provider::Registry;
 use serde_json::{Value, json};
 use snapbox::{Data, assert_data_eq};
 
-use crate::support::{kinds, repository};
+use crate::support::{friendly, kinds, repository};
 
 fn parse(text: &str) -> Result<Manifest, Vec<Fault>> {
     manifest::parse(text, &kinds())
@@ -61,10 +63,17 @@ fn fixtures(folder: &str) -> Vec<(PathBuf, String)> {
     fixtures
 }
 
+/// Reads and plans with the real kinds, on a host where everything that is named exists.
+fn plan(text: &str) -> Result<Plan, Vec<Fault>> {
+    let registry = Registry::built_in();
+    let manifest = manifest::parse(text, &registry.kinds())?;
+    plan::plan(&manifest, &registry, &friendly(&plan::questions(&manifest, &registry)), None)
+}
+
 #[test]
 fn every_valid_manifest_is_read() {
     for (path, text) in fixtures("valid") {
-        if let Err(faults) = parse(&text) {
+        if let Err(faults) = manifest::parse(&text, &Registry::built_in().kinds()) {
             panic!("{}:\n{}", path.display(), render(&Report::new("seedbed.toml", &text, faults)));
         }
     }
@@ -74,9 +83,9 @@ fn every_valid_manifest_is_read() {
 #[test]
 fn every_invalid_manifest_is_explained() {
     let fixtures = fixtures("invalid");
-    assert!(fixtures.len() >= 25);
+    assert!(fixtures.len() >= 30);
     for (path, text) in fixtures {
-        let Err(faults) = parse(&text) else { panic!("{} was read without a fault", path.display()) };
+        let Err(faults) = plan(&text) else { panic!("{} was read without a fault", path.display()) };
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
         let rendered = render(&Report::new(name, &text, faults));
         assert_data_eq!(rendered, Data::read_from(&path.with_extension("stderr"), None).raw());
@@ -177,8 +186,10 @@ fn a_part_of_a_string_is_underlined_where_it_reads_as_it_is_written() {
     let fault = |text: &str, value: &str| {
         let at = value.find('b').expect("the value has a b");
         let place = manifest::Place::default().key("k").within(at..at + 1);
-        let entry =
-            Report::new("x", text, vec![Fault::new(place, "m", "l")]).faults().next().expect("one fault");
+        let entry = Report::new("x", text, vec![Fault::new(rule::UNKNOWN_KEY, place, "m", "l")])
+            .faults()
+            .next()
+            .expect("one fault");
         (entry.line, entry.column, entry.length)
     };
     assert_eq!(fault("k = \"a b c\"", "a b c"), (1, 8, 1));
@@ -190,11 +201,12 @@ fn a_part_of_a_string_is_underlined_where_it_reads_as_it_is_written() {
 #[test]
 fn a_fault_of_what_is_not_there_is_shown_at_what_surrounds_it() {
     let place = manifest::Place::default().key("a").key("b").key("c");
-    let report = Report::new("x", "[a]\nd = 1\n", vec![Fault::new(place.clone(), "m", "l"); 2]);
+    let report =
+        Report::new("x", "[a]\nd = 1\n", vec![Fault::new(rule::UNKNOWN_KEY, place.clone(), "m", "l"); 2]);
     let entries: Vec<_> = report.faults().collect();
     assert_eq!(entries.len(), 1, "repetitions are dropped");
     assert_eq!((entries[0].line, entries[0].length), (1, 3));
-    let nowhere = Report::new("x", "", vec![Fault::new(place, "m", "l")]);
+    let nowhere = Report::new("x", "", vec![Fault::new(rule::UNKNOWN_KEY, place, "m", "l")]);
     assert!(render(&nowhere).contains('m'));
 }
 

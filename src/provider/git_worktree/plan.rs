@@ -7,6 +7,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{KIND, Layout, Options, Registration, Worktree, branch};
+use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
 use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, UnknownRef};
 use crate::provider::{
@@ -69,15 +70,25 @@ impl<'o> Worktrees<'o> {
         let place = request.place;
         let repository = match &self.observation.repository {
             Some(Ok(repository)) => repository,
-            Some(Err(why)) => return Err(vec![fault(place, why, "needs a git repository", None)]),
-            None => return Err(vec![fault(place, "the repository was not looked at", "here", None)]),
+            Some(Err(why)) => {
+                return Err(vec![fault(rule::NO_REPOSITORY, place, why, "needs a git repository", None)]);
+            }
+            None => {
+                return Err(vec![fault(
+                    rule::NO_REPOSITORY,
+                    place,
+                    "the repository was not looked at",
+                    "here",
+                    None,
+                )]);
+            }
         };
         let mut faults = Vec::new();
         let mut check = |result: Result<(), Fault>| faults.extend(result.err());
 
         let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
         let target = target.unwrap_or_else(|why| {
-            check(Err(fault(&place.key("target-path"), &why, "here", None)));
+            check(Err(fault(rule::TARGET_PATH, &place.key("target-path"), &why, "here", None)));
             None
         });
         let commit = match self.observation.commits.get(&options.base_ref) {
@@ -139,7 +150,13 @@ impl<'o> Worktrees<'o> {
             Some(TreeEntry::Missing { near }) => {
                 let help = near.first().map(|near| format!("did you mean `{near}`?"));
                 let message = format!("`{target}` does not exist in `{}`", options.base_ref);
-                return Err(fault(&place, &message, "no such directory in that commit", help));
+                return Err(fault(
+                    rule::TARGET_PATH,
+                    &place,
+                    &message,
+                    "no such directory in that commit",
+                    help,
+                ));
             }
             Some(TreeEntry::File) => "a file",
             Some(TreeEntry::Link) => "a symbolic link",
@@ -147,7 +164,7 @@ impl<'o> Worktrees<'o> {
             None => "unknown",
         };
         let message = format!("`{target}` is {what} in `{}`, not a directory", options.base_ref);
-        Err(fault(&place, &message, "has to be a directory", None))
+        Err(fault(rule::TARGET_PATH, &place, &message, "has to be a directory", None))
     }
 
     /// A tracked discovery path would be overwritten, or as a link be written through.
@@ -168,6 +185,7 @@ impl<'o> Worktrees<'o> {
             Some(TreeEntry::Submodule) => "as a submodule",
         };
         Err(fault(
+            rule::TRACKED_PATH,
             place,
             &format!("`{}` tracks `{path}` {what}, {role}", options.base_ref),
             "checks out that commit",
@@ -188,12 +206,19 @@ impl<'o> Worktrees<'o> {
         if holds_the_workspace(&self.observation.workspace, root) {
             let message = "worktrees need a directory of their own, which git can be kept from seeing";
             let help = "name one below the workspace, such as `.ai_ops/worktrees`, or beside it".to_owned();
-            return Err(fault(&place, message, "is the workspace or above it", Some(help)));
+            return Err(fault(
+                rule::ROOT_DIRECTORY,
+                &place,
+                message,
+                "is the workspace or above it",
+                Some(help),
+            ));
         }
         let way_back = root.components().skip_while(|part| *part == Component::ParentDir);
         if way_back.clone().any(|part| part == Component::ParentDir) {
             let message = format!("`{}` goes back on its way", root.display());
             return Err(fault(
+                rule::ROOT_DIRECTORY,
                 &place,
                 &message,
                 "has `..` in the middle",
@@ -204,13 +229,14 @@ impl<'o> Worktrees<'o> {
             let message =
                 format!("`{}` is {what}: worktrees would be made somewhere else", component.display());
             let help = "remove it, or name another `root-directory`".to_owned();
-            Err(fault(&place, &message, "leads there", Some(help)))
+            Err(fault(rule::ROOT_DIRECTORY, &place, &message, "leads there", Some(help)))
         };
         match self.observation.directories.get(root) {
             Some(Directory::Link(component)) => return leads(component, "a symbolic link"),
             Some(Directory::NotADirectory(component)) => return leads(component, "not a directory"),
             Some(Directory::Unreadable(why)) => {
                 return Err(fault(
+                    rule::ROOT_DIRECTORY,
                     &place,
                     &format!("`{}` cannot be read: {why}", root.display()),
                     "here",
@@ -222,7 +248,13 @@ impl<'o> Worktrees<'o> {
             {
                 let message = format!("`{}` exists already and is not this swarm's", path.display());
                 let help = "move it away, or remove it if nothing in it is needed".to_owned();
-                return Err(fault(&place, &message, "where the worktree would be made", Some(help)));
+                return Err(fault(
+                    rule::PATH_TAKEN,
+                    &place,
+                    &message,
+                    "where the worktree would be made",
+                    Some(help),
+                ));
             }
             _ => {}
         }
@@ -232,12 +264,12 @@ impl<'o> Worktrees<'o> {
                 format!("the repository has a worktree called `{entry}` already that is not this swarm's");
             let help =
                 "`git worktree list` shows where it is; `git worktree remove` takes it away".to_owned();
-            return Err(fault(request.place, &message, "would have that name", Some(help)));
+            return Err(fault(rule::PATH_TAKEN, request.place, &message, "would have that name", Some(help)));
         }
         let length = self.observation.workspace.join(path).as_os_str().len();
         if length > PATH_MAX {
             let message = format!("the worktree's path would have {length} bytes, more than {PATH_MAX}");
-            return Err(fault(&place, &message, "too deep", None));
+            return Err(fault(rule::PATH_TOO_LONG, &place, &message, "too deep", None));
         }
         Ok(())
     }
@@ -253,13 +285,13 @@ impl<'o> Worktrees<'o> {
         let branch = template::render(source, request.names).map_err(|problem| problem.at(&place))?;
         if !branch::is_name(&branch) {
             let message = format!("`{}` is no name for a branch", branch.escape_debug());
-            return Err(fault(&place, &message, "git would refuse it", None));
+            return Err(fault(rule::BRANCH, &place, &message, "git would refuse it", None));
         }
         if let Some(other) = branch::in_the_way(&self.branches, &branch) {
             let message =
                 format!("branch `{branch}` of `{}` meets `{other}` of another session", request.session);
             let help = "tell them apart by `{{ session.name }}` or `{{ session.index }}`".to_owned();
-            return Err(fault(&place, &message, "not one branch a session", Some(help)));
+            return Err(fault(rule::BRANCH, &place, &message, "not one branch a session", Some(help)));
         }
         if let Some(other) = branch::in_the_way(&repository.branches, &branch)
             && !self.freed_branches.contains(other)
@@ -267,7 +299,7 @@ impl<'o> Worktrees<'o> {
             let message =
                 format!("branch `{branch}` of `{}` cannot be created: `{other}` exists", request.session);
             let help = format!("choose another name, or `git branch -d {other}` if it is no longer needed");
-            return Err(fault(&place, &message, "exists already", Some(help)));
+            return Err(fault(rule::BRANCH, &place, &message, "exists already", Some(help)));
         }
         self.branches.insert(branch.clone());
         Ok(Some(branch))
@@ -276,7 +308,7 @@ impl<'o> Worktrees<'o> {
     fn options(request: &Request<'_>) -> Result<Options, Vec<Fault>> {
         Options::deserialize(request.options).map_err(|error| {
             let message = format!("the options of `{KIND}` cannot be read: {error}");
-            vec![fault(request.place, &message, "here", None)]
+            vec![fault(rule::BROKEN_KIND, request.place, &message, "here", None)]
         })
     }
 }
@@ -307,6 +339,7 @@ impl Planner for Worktrees<'_> {
         }
         let of_parent = Worktree::of(parent.allocation).ok_or_else(|| {
             vec![fault(
+                rule::BROKEN_KIND,
                 request.place,
                 "the parent's worktree cannot be read from its allocation",
                 "here",
@@ -456,6 +489,7 @@ fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
     let refused = |why: &str| {
         let message = format!("`{}` is no glob of files in the workspace: {why}", glob.escape_debug());
         Err(fault(
+            rule::GLOB,
             place,
             &message,
             "here",
@@ -491,9 +525,15 @@ fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, place: &Place) -> F
     let message = format!("`{}` names no commit of this repository", base_ref.escape_debug());
     let reason = unknown.map_or("was not looked up", |unknown| unknown.reason.as_str());
     let help = unknown.and_then(|unknown| unknown.near.first()).map(|near| format!("did you mean `{near}`?"));
-    fault(&place.key("base-ref"), &message, reason, help)
+    fault(rule::UNKNOWN_REF, &place.key("base-ref"), &message, reason, help)
 }
 
-fn fault(place: &Place, message: &str, label: &str, help: Option<String>) -> Fault {
-    Fault { place: place.clone(), message: message.to_owned(), label: label.to_owned(), help }
+fn fault(rule: &'static Rule, place: &Place, message: &str, label: &str, help: Option<String>) -> Fault {
+    Fault {
+        rule,
+        place: place.clone(),
+        message: message.to_owned(),
+        label: label.to_owned(),
+        help: help.map(String::into_boxed_str),
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Options;
 use super::plan::{fault, variable};
-use crate::manifest::{Fault, Place};
+use crate::manifest::{Fault, Place, rule};
 
 /// Names that a port cannot have: they are fields of `port.*`, or would set one of the seed's own variables.
 const RESERVED: [&str; 5] = ["start", "end", "primary", "range-start", "range-end"];
@@ -16,6 +16,7 @@ pub(super) fn faults(options: &Options, place: &Place) -> Vec<Fault> {
     if last > 65535 {
         let fit = (65536 - options.base_port.min(65535)) / options.block_size;
         faults.push(fault(
+            rule::PORTS_PAST_END,
             &place.key("block-count"),
             &format!(
                 "{} blocks of {} ports from {} on end at {last}, past the last port, 65535",
@@ -29,6 +30,7 @@ pub(super) fn faults(options: &Options, place: &Place) -> Vec<Fault> {
     }
     if options.primary_port_offset >= options.block_size {
         faults.push(fault(
+            rule::PRIMARY_PORT,
             &place.key("primary-port-offset"),
             &format!("the primary port lies outside its block of {} ports", options.block_size),
             &format!("counts from 0, so at most {}", options.block_size - 1),
@@ -40,6 +42,7 @@ pub(super) fn faults(options: &Options, place: &Place) -> Vec<Fault> {
         let place = place.key("names").index(index);
         if !is_port_name(name) {
             faults.push(fault(
+                rule::PORT_NAME,
                 &place,
                 &format!("`{}` cannot name a port", name.escape_debug()),
                 "not a name",
@@ -47,6 +50,7 @@ pub(super) fn faults(options: &Options, place: &Place) -> Vec<Fault> {
             ));
         } else if RESERVED.contains(&name.replace('_', "-").as_str()) {
             faults.push(fault(
+                rule::PORT_NAME,
                 &place,
                 &format!("`{name}` is a name that every block has already"),
                 "taken",
@@ -54,6 +58,7 @@ pub(super) fn faults(options: &Options, place: &Place) -> Vec<Fault> {
             ));
         } else if let Some(first) = seen.insert(variable(name), name) {
             faults.push(fault(
+                rule::PORT_NAME,
                 &place,
                 &format!("`{first}` and `{name}` would both be `{}`", variable(name)),
                 "meets another name",

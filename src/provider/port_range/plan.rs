@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::{Block, KIND, Options, Share, check};
+use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
@@ -80,6 +81,7 @@ impl<'o> Ports<'o> {
     fn options(request: &Request<'_>) -> Result<Options, Vec<Fault>> {
         let options: Options = Options::deserialize(request.options).map_err(|error| {
             vec![fault(
+                rule::BROKEN_KIND,
                 request.place,
                 &format!("the options of `{KIND}` cannot be read: {error}"),
                 "here",
@@ -94,6 +96,7 @@ impl<'o> Ports<'o> {
         let place = place.key("lock-directory");
         if holds_the_workspace(&self.observation.workspace, &options.lock_directory) {
             return Err(vec![fault(
+                rule::LOCK_DIRECTORY,
                 &place,
                 "lock files need a directory of their own, which git can be kept from seeing",
                 "is the workspace or above it",
@@ -106,6 +109,7 @@ impl<'o> Ports<'o> {
             _ => return Ok(()),
         };
         Err(vec![fault(
+            rule::LOCK_DIRECTORY,
             &place,
             &format!("`{}` is {what}: lock files would be written somewhere else", component.display()),
             "leads there",
@@ -161,6 +165,7 @@ impl Planner for Ports<'_> {
         }
         let passed_over = notes.join("; ");
         Err(vec![fault(
+            rule::NO_FREE_BLOCK,
             &request.place.key("block-count"),
             &format!(
                 "no block of {} ports is free for session `{}`: {passed_over}",
@@ -177,6 +182,7 @@ impl Planner for Ports<'_> {
             .filter(|key| request.own.contains_key(**key))
             .map(|key| {
                 fault(
+                    rule::OPTION_OF_A_BLOCK,
                     &request.place.key(key).the_key(),
                     &format!("`{key}` means nothing for a share of the parent's ports"),
                     "is decided by the parent's block",
@@ -188,7 +194,13 @@ impl Planner for Ports<'_> {
             return Err(meaningless);
         }
         let unreadable = || {
-            vec![fault(request.place, "the parent's ports cannot be read from its allocation", "here", "")]
+            vec![fault(
+                rule::BROKEN_KIND,
+                request.place,
+                "the parent's ports cannot be read from its allocation",
+                "here",
+                "",
+            )]
         };
         let block = Block::of(parent.allocation).ok_or_else(unreadable)?;
         let of_parent: Options =
@@ -201,6 +213,7 @@ impl Planner for Ports<'_> {
         let rest = PortBlock::new(block.start_port + reserve, block.end_port);
         let Some(ports) = rest.and_then(|rest| share_of(rest, share)) else {
             return Err(vec![fault(
+                rule::NO_PORT_TO_SHARE,
                 request.place,
                 &format!(
                     "the {} ports of `{}` cannot be divided: {} kept by itself, {} shares of the rest",
@@ -249,6 +262,7 @@ impl Ports<'_> {
         let standing = self.kept.contains(parent.session);
         if !standing {
             return Err(vec![fault(
+                rule::SLOTS,
                 request.place,
                 &format!("`{}` has fewer `slots` than children that take a share", parent.session),
                 "finds no share left",
@@ -338,6 +352,7 @@ fn named_ports(
     let own = if request.shares == 0 { ports.size() } else { reserve(options).min(ports.size()) };
     if count > own {
         return Err(vec![fault(
+            rule::PORT_NAMES_DO_NOT_FIT,
             &request.place.key("names"),
             &format!("{count} names do not fit into the {own} ports of session `{}`", request.session),
             &format!("{count} names"),
@@ -351,6 +366,7 @@ fn named_ports(
     let offset = primary - start;
     if count > 0 && offset >= own {
         return Err(vec![fault(
+            rule::PRIMARY_PORT,
             &request.place.key("primary-port-offset"),
             &format!(
                 "the primary port of session `{}` lies beyond the {own} ports that it keeps",
@@ -451,11 +467,12 @@ fn holder(block: PortBlock, by: &Holder) -> String {
     }
 }
 
-pub(super) fn fault(place: &Place, message: &str, label: &str, help: &str) -> Fault {
+pub(super) fn fault(rule: &'static Rule, place: &Place, message: &str, label: &str, help: &str) -> Fault {
     Fault {
+        rule,
         place: place.clone(),
         message: message.to_owned(),
         label: label.to_owned(),
-        help: (!help.is_empty()).then(|| help.to_owned()),
+        help: (!help.is_empty()).then(|| help.into()),
     }
 }

@@ -1,0 +1,83 @@
+//! `validate`: whether a manifest can be made real, for people, programs and code review.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use seedbed::host::text::printable;
+use seedbed::manifest::{Report, Validation};
+
+use super::exit::{Failure, Status};
+use super::setting::Setting;
+use super::{Global, plan, print};
+
+/// What `validate` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// How faults are shown
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+/// The forms of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Each at its line, underlined
+    Text,
+    /// One JSON document, of the schema that `seedbed schema faults` prints
+    Json,
+    /// A SARIF 2.1.0 log, for code scanning
+    Sarif,
+    /// Workflow commands of GitHub Actions, which show each fault at its line
+    Github,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let format = match arguments.format {
+        Some(format) if global.json && format != Format::Json => {
+            return Err(Failure::Usage("--json is --format json: say only one of them".to_owned()));
+        }
+        Some(format) => format,
+        None if global.json => Format::Json,
+        None => Format::Text,
+    };
+    let setting = Setting::find(global)?;
+    let sessions = match check(&setting) {
+        Ok(sessions) => sessions,
+        Err(Failure::Manifest(report)) if format != Format::Text => {
+            show(format, &report, None);
+            return Ok(Status::Invalid.into());
+        }
+        Err(failure) => return Err(failure),
+    };
+    if format == Format::Text {
+        if !global.quiet {
+            print::out(&format!("{} is valid: {sessions} session(s)\n", printable(setting.name())));
+        }
+    } else {
+        show(format, &Report::new(setting.name(), "", Vec::new()), Some(sessions));
+    }
+    Ok(Status::Done.into())
+}
+
+/// How many sessions a manifest without faults declares.
+fn check(setting: &Setting) -> Result<usize, Failure> {
+    let manifest = setting.manifest()?;
+    let swarm = setting.swarm()?;
+    plan::settled(&swarm, &manifest)?;
+    // What stands is no part of whether the manifest is valid, but it must not be in its own way.
+    plan::make(setting, &swarm, &manifest)?;
+    Ok(manifest.sessions.len())
+}
+
+/// Prints what programs read; `sessions` are those of a manifest without faults.
+fn show(format: Format, report: &Report, sessions: Option<usize>) {
+    match (format, sessions) {
+        (Format::Text, _) => {}
+        (Format::Json, None) => print::json_pretty(&report.validation()),
+        (Format::Json, Some(sessions)) => {
+            print::json_pretty(&Validation::of_sessions(report.file_name(), sessions));
+        }
+        (Format::Sarif, _) => print::json_pretty(&report.sarif(env!("CARGO_PKG_VERSION"))),
+        (Format::Github, _) => print::out(&report.github()),
+    }
+}

@@ -9,6 +9,7 @@ mod exec;
 mod exit;
 mod format;
 mod init;
+mod list;
 mod locked;
 mod plan;
 mod print;
@@ -95,6 +96,8 @@ enum Command {
     Destroy(destroy::Arguments),
     /// Finishes or undoes an interrupted run
     Recover,
+    /// Shows every swarm on this host: its workspace, its sessions and ports, whether a run of it was interrupted
+    List,
     /// Prints a JSON schema
     Schema {
         /// Of what
@@ -154,6 +157,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Whoami => env::whoami(global),
         Command::Destroy(arguments) => destroy::run(global, arguments),
         Command::Recover => destroy::recover(global),
+        Command::List => list::run(global),
         Command::Schema { what } => Ok(plan::schema(*what)),
     }
 }

@@ -18,6 +18,8 @@
 //! never a pid: pids stand here for messages alone.
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
 
+mod found;
+
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -26,6 +28,8 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use found::{Found, swarms};
 
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
@@ -209,7 +213,7 @@ impl<'h> Swarm<'h> {
                 }
                 Err(TryLockError::WouldBlock) if begun.elapsed() < timeout => std::thread::sleep(LOCK_POLL),
                 Err(TryLockError::WouldBlock) => {
-                    let holder = swarms.read(&holder, 4096).ok().flatten().unwrap_or_default();
+                    let holder = swarms.read(&holder, found::HOLDER_MAX).ok().flatten().unwrap_or_default();
                     let mut holder = String::from_utf8_lossy(&holder).escape_debug().to_string();
                     if !holder.is_empty() {
                         holder.insert(0, ' ');

@@ -13,8 +13,8 @@ pub fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// `seconds` since 1970-01-01T00:00:00Z. The calendar is Howard Hinnant's `civil_from_days`.
-fn rfc3339(seconds: u64) -> String {
+/// `seconds` since 1970-01-01T00:00:00Z, as [`now`] writes it. The calendar is Howard Hinnant's `civil_from_days`.
+pub(crate) fn rfc3339(seconds: u64) -> String {
     let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

@@ -21,6 +21,7 @@ mod inside;
 mod interrupt;
 mod library;
 mod lifecycle;
+mod list;
 mod loss;
 mod manifest;
 mod orchestrator;

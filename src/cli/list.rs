@@ -1,0 +1,118 @@
+//! `list`: every swarm on this host.
+#![expect(clippy::disallowed_methods, reason = "looks whether workspaces are still there")]
+
+use std::process::ExitCode;
+
+use seedbed::host::text::printable;
+use seedbed::name::PortBlock;
+use seedbed::provider::port_range::Block;
+use seedbed::state::{self, Found, Record};
+use serde_json::{Value, json};
+
+use super::exit::{Failure, Status};
+use super::{Global, print, setting};
+
+/// How many blocks of ports a line names before it only counts them.
+const BLOCKS_SHOWN: usize = 3;
+
+pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
+    let swarms = state::swarms(&setting::host(global)?)?;
+    if global.json {
+        let swarms: Vec<_> = swarms.iter().map(as_json).collect();
+        print::json_pretty(&json!({ "schemaVersion": 1, "swarms": swarms }));
+        return Ok(Status::Done.into());
+    }
+    if swarms.is_empty() {
+        if !global.quiet {
+            eprintln!("no swarm stands on this host");
+        }
+        return Ok(Status::Done.into());
+    }
+    let head = ["SWARM", "WORKSPACE", "SESSIONS", "PORTS", "SINCE", "STATE"].map(str::to_owned);
+    let rows: Vec<_> = std::iter::once(head).chain(swarms.iter().map(row)).collect();
+    print::out(&print::table(&rows));
+    for found in &swarms {
+        for error in &found.unreadable {
+            eprintln!("seedbed: {}", printable(&error.to_string()));
+        }
+    }
+    Ok(Status::Done.into())
+}
+
+fn row(found: &Found) -> [String; 6] {
+    let sessions = found.record().map(|record| record.plan.sessions.len());
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        found.name().to_owned(),
+        or_dash(found.workspace().map(|workspace| workspace.to_string_lossy().into_owned())),
+        or_dash(sessions.map(|sessions| sessions.to_string())),
+        or_dash(found.record().and_then(shown_ports)),
+        or_dash(found.since.clone()),
+        states(found).join("; "),
+    ]
+}
+
+/// What there is to say of it, in the order of its life.
+fn states(found: &Found) -> Vec<String> {
+    let mut states = Vec::new();
+    if found.standing.is_some() {
+        states.push("stands".to_owned());
+    }
+    if found.intent.is_some() {
+        states.push("an apply is under way or was interrupted".to_owned());
+    }
+    if found.releasing.is_some() {
+        states.push("a release is under way or was interrupted".to_owned());
+    }
+    if let Some(holder) = found.holder.as_ref().filter(|_| found.is_unfinished()) {
+        states.push(format!("run {holder}"));
+    }
+    if !found.unreadable.is_empty() {
+        states.push("has a record that cannot be read".to_owned());
+    }
+    if workspace_exists(found) == Some(false) {
+        states.push("workspace gone".to_owned());
+    }
+    states
+}
+
+fn workspace_exists(found: &Found) -> Option<bool> {
+    found.workspace().map(std::path::Path::is_dir)
+}
+
+/// The blocks that are no shares of others.
+fn ports(record: &Record) -> Vec<PortBlock> {
+    let allocations = record.plan.sessions.iter().flat_map(|session| &session.allocations);
+    let blocks = allocations.filter_map(Block::of).filter(|block| block.share.is_none());
+    let mut blocks: Vec<_> = blocks.filter_map(|block| block.ports()).collect();
+    blocks.sort();
+    blocks
+}
+
+fn shown_ports(record: &Record) -> Option<String> {
+    let blocks = ports(record);
+    let mut shown: Vec<_> = blocks.iter().take(BLOCKS_SHOWN).map(PortBlock::to_string).collect();
+    if blocks.len() > BLOCKS_SHOWN {
+        shown.push(format!("and {} more", blocks.len() - BLOCKS_SHOWN));
+    }
+    (!shown.is_empty()).then(|| shown.join(" "))
+}
+
+fn as_json(found: &Found) -> Value {
+    let ports = found.record().map(ports).unwrap_or_default();
+    let sessions = found.record().map(|record| &record.plan.sessions);
+    json!({
+        "swarm": found.name(),
+        "key": found.key,
+        "workspace": found.workspace(),
+        "workspaceExists": workspace_exists(found),
+        "standing": found.standing.is_some(),
+        "since": found.since,
+        "plan": found.standing.as_ref().map(|record| &record.plan.digest),
+        "interrupted": found.is_unfinished(),
+        "holder": found.holder,
+        "unreadable": found.unreadable.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "sessions": sessions.into_iter().flatten().map(|session| &session.path).collect::<Vec<_>>(),
+        "ports": ports.iter().map(|block| json!({ "startPort": block.start(), "endPort": block.end() })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,102 @@
+//! Every swarm of a host, whatever workspace it is of.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::{Error, Record, Releasing, SWARMS, read};
+use crate::host::files::{self, Root};
+use crate::host::{Host, clock};
+
+/// The most that is read of the text that says who holds a lock, in bytes.
+pub(super) const HOLDER_MAX: usize = 4096;
+
+/// A swarm that has records on this host.
+#[derive(Debug)]
+pub struct Found {
+    /// What its files in the state directory are called: `NAME-HASH`.
+    pub key: String,
+    /// The plan that stands.
+    pub standing: Option<Record>,
+    /// A run that is provisioning, or was when it was interrupted.
+    pub intent: Option<Record>,
+    /// A run that is releasing, or was when it was interrupted.
+    pub releasing: Option<Releasing>,
+    /// The records that are there and cannot be read, each with why.
+    pub unreadable: Vec<Error>,
+    /// When the record that stands was written, in UTC as RFC 3339; `None` where none stands.
+    pub since: Option<String>,
+    /// Who holds its lock, or held it when it was killed: `by pid 12 (`apply`) since …`. For messages.
+    pub holder: Option<String>,
+}
+
+impl Found {
+    /// The swarm's name; where no record says it, as its files are called.
+    pub fn name(&self) -> &str {
+        let called = || self.key.rsplit_once('-').map_or(self.key.as_str(), |(name, _)| name);
+        self.record().map_or_else(called, |record| &record.plan.swarm)
+    }
+
+    /// The workspace root, absolute; `None` where no record can be read.
+    pub fn workspace(&self) -> Option<&Path> {
+        self.record().map(|record| record.workspace.as_path())
+    }
+
+    /// What stands, else what is about to, else what is going.
+    pub fn record(&self) -> Option<&Record> {
+        let going = self.releasing.as_ref().map(|releasing| &releasing.before);
+        self.standing.as_ref().or(self.intent.as_ref()).or(going)
+    }
+
+    /// Tells whether a run is under way, or was interrupted: which of the two, only its lock knows.
+    pub fn is_unfinished(&self) -> bool {
+        self.intent.is_some() || self.releasing.is_some()
+    }
+}
+
+/// Every swarm that has records on this host, in order of their keys; sessions on their own are none.
+///
+/// What a single record hides does not hide the others: a record that cannot be read is part of the answer.
+pub fn swarms(host: &Host) -> Result<Vec<Found>, Error> {
+    let root = match Root::open(&host.state.join(SWARMS)) {
+        Ok(root) => root,
+        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut keys: Vec<String> =
+        root.names()?.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    keys.retain(|key| root.path().join(key).is_dir());
+    keys.sort();
+    Ok(keys.into_iter().map(|key| look(&root, key)).filter(has_records).collect())
+}
+
+fn has_records(found: &Found) -> bool {
+    found.record().is_some() || !found.unreadable.is_empty()
+}
+
+fn look(root: &Root, key: String) -> Found {
+    let directory = root.path().join(&key);
+    let mut unreadable = Vec::new();
+    let standing = kept(read(&directory, "standing.json"), &mut unreadable);
+    let written = || directory.join("standing.json").metadata()?.modified();
+    let since = standing.as_ref().and_then(|_| written().ok()?.duration_since(UNIX_EPOCH).ok());
+    let holder = root.read(Path::new(&format!("{key}.holder")), HOLDER_MAX).ok().flatten();
+    Found {
+        intent: kept(read(&directory, "intent.json"), &mut unreadable),
+        releasing: kept(read(&directory, "releasing.json"), &mut unreadable),
+        since: since.map(|since| clock::rfc3339(since.as_secs())),
+        holder: holder
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .filter(|text| !text.is_empty()),
+        key,
+        standing,
+        unreadable,
+    }
+}
+
+fn kept<T>(read: Result<Option<T>, Error>, unreadable: &mut Vec<Error>) -> Option<T> {
+    read.unwrap_or_else(|error| {
+        unreadable.push(error);
+        None
+    })
+}

@@ -3,6 +3,7 @@
 //! Only this module reads the environment, prints and exits. stdout is data, stderr is talk.
 
 mod apply;
+mod completions;
 mod destroy;
 mod env;
 mod exec;
@@ -11,6 +12,7 @@ mod format;
 mod init;
 mod list;
 mod locked;
+mod man;
 mod plan;
 mod print;
 mod setting;
@@ -98,6 +100,16 @@ enum Command {
     Recover,
     /// Shows every swarm on this host: its workspace, its sessions and ports, whether a run of it was interrupted
     List,
+    /// Prints a script that completes commands, options and sessions in a shell
+    Completions {
+        /// Which
+        shell: completions::Shell,
+    },
+    /// Prints a manual page, or writes all of them into a directory
+    Man(man::Arguments),
+    /// What the scripts of `completions` ask
+    #[command(name = "__complete", hide = true)]
+    Complete(completions::Asked),
     /// Prints a JSON schema
     Schema {
         /// Of what
@@ -158,6 +170,9 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Destroy(arguments) => destroy::run(global, arguments),
         Command::Recover => destroy::recover(global),
         Command::List => list::run(global),
+        Command::Completions { shell } => Ok(completions::run(*shell)),
+        Command::Man(arguments) => man::run(global, arguments),
+        Command::Complete(asked) => completions::complete(global, asked),
         Command::Schema { what } => Ok(plan::schema(*what)),
     }
 }

@@ -10,12 +10,13 @@ use serde_json::json;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover as recover_first};
 use super::setting::Setting;
-use super::{Global, standing};
+use super::{Global, completions, standing};
 
 /// What `destroy` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The sessions to release, each with everything below it; default: all
+    #[arg(add = completions::standing())]
     sessions: Vec<String>,
     /// Gives up unsaved work
     #[arg(long)]

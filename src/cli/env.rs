@@ -13,12 +13,13 @@ use seedbed::provider::DISCOVERY_DIRECTORY;
 
 use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
-use super::{Global, print, standing};
+use super::{Global, completions, print, standing};
 
 /// What `env` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The session: its path, or its name where only one has it
+    #[arg(add = completions::standing())]
     session: String,
     /// How it is written
     #[arg(long, default_value = "shell")]
@@ -42,6 +43,7 @@ enum Format {
 #[derive(Debug, Args)]
 pub(super) struct PromptArguments {
     /// The session: its path, or its name where only one has it
+    #[arg(add = completions::standing())]
     session: String,
     /// The prompt itself; default: what is piped in, else none
     text: Option<String>,

@@ -20,7 +20,7 @@ use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::setting::Setting;
-use super::{Global, standing};
+use super::{Global, completions, standing};
 
 /// seedbed itself failed, the command cannot be executed, the command is not there: what `env` and `docker exec` say.
 const FAILED: u8 = 125;
@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The sessions
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present = "all", conflicts_with = "all", add = completions::standing())]
     sessions: Vec<String>,
     /// In every session
     #[arg(long)]
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
     /// The session to run the command in; default: the only one at the top of the tree
-    #[arg(long)]
+    #[arg(long, add = completions::planned())]
     session: Option<String>,
     /// Leaves the swarm standing afterwards, to look at it
     #[arg(long)]

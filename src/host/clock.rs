@@ -14,7 +14,7 @@ pub fn seconds() -> u64 {
 }
 
 /// `seconds` since 1970-01-01T00:00:00Z, as [`now`] writes it. The calendar is Howard Hinnant's `civil_from_days`.
-pub(crate) fn rfc3339(seconds: u64) -> String {
+pub fn rfc3339(seconds: u64) -> String {
     let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

@@ -34,5 +34,6 @@ mod saved;
 mod seed_snapshots;
 mod seed_vectors;
 mod setup;
+mod shells;
 mod standing;
 mod validate;

@@ -1,0 +1,136 @@
+//! `completions`: scripts for shells, and the command that they ask.
+//!
+//! The scripts only hand the words of the line to `seedbed __complete` and show what it prints. So they say the same in
+//! every shell, cannot fall behind the program, and complete sessions, which no generated script can know. clap's own
+//! dynamic scripts are not used: they switch the program by an environment variable, and the one for PowerShell evaluates
+//! the line that is being typed. Its engine is.
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser as _, ValueEnum};
+use clap_complete::engine::{self, ArgValueCompleter, CompletionCandidate};
+use seedbed::host::text::printable;
+use seedbed::review;
+
+use super::exit::{Failure, Status};
+use super::setting::Setting;
+use super::{Arguments as CommandLine, Global, print, setting};
+
+/// The shells that there is a script for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Shell {
+    /// `source <(seedbed completions bash)`
+    Bash,
+    /// `source <(seedbed completions zsh)`, after `compinit`; or as a file `_seedbed` in `$fpath`
+    Zsh,
+    /// `seedbed completions fish | source`
+    Fish,
+    /// `seedbed completions powershell | Out-String | Invoke-Expression`
+    #[value(name = "powershell", alias = "pwsh")]
+    Power,
+}
+
+/// What a script asks.
+#[derive(Debug, Args)]
+pub(super) struct Asked {
+    /// The word that is being typed, as far as it is
+    #[arg(long, require_equals = true)]
+    current: OsString,
+    /// The words before it, the program's name first
+    #[arg(last = true)]
+    before: Vec<OsString>,
+}
+
+/// Prints the script for a shell.
+pub(super) fn run(shell: Shell) -> ExitCode {
+    print::out(match shell {
+        Shell::Bash => include_str!("completions/seedbed.bash"),
+        Shell::Zsh => include_str!("completions/seedbed.zsh"),
+        Shell::Fish => include_str!("completions/seedbed.fish"),
+        Shell::Power => include_str!("completions/seedbed.ps1"),
+    });
+    Status::Done.into()
+}
+
+/// Prints what the current word may become, one candidate a line, with a tab and its help behind it where it has any.
+pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failure> {
+    if asked.before.iter().any(|word| word == "--") {
+        // The command to run is the shell's to complete.
+        return Ok(Status::Done.into());
+    }
+    let mut words = asked.before.clone();
+    let mut command = CommandLine::command();
+    words.push(asked.current.clone());
+    let index = words.len() - 1;
+    let directory = setting::directory(global).ok();
+    let candidates = engine::complete(&mut command, words, index, directory.as_deref())
+        .map_err(|error| Failure::Other(error.to_string()))?;
+    for candidate in candidates {
+        // A file's name with a line feed in it would be two candidates.
+        let Some(value) = candidate.get_value().to_str().filter(|value| printable(value) == **value) else {
+            continue;
+        };
+        let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
+        let help = help.lines().next().unwrap_or_default();
+        print::out(&if help.is_empty() { format!("{value}\n") } else { format!("{value}\t{help}\n") });
+    }
+    Ok(Status::Done.into())
+}
+
+/// Completes a session that stands.
+pub(super) fn standing() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| sessions(current, standing_sessions))
+}
+
+/// Completes a session of the manifest.
+pub(super) fn planned() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| sessions(current, planned_sessions))
+}
+
+fn sessions(current: &OsStr, all: fn(&Setting) -> Vec<CompletionCandidate>) -> Vec<CompletionCandidate> {
+    let setting = elsewhere().and_then(|global| Setting::find(&global).ok());
+    let mut sessions = setting.as_ref().map(all).unwrap_or_default();
+    sessions.retain(|session| begins_with(session.get_value(), current));
+    sessions
+}
+
+fn begins_with(value: &OsStr, current: &OsStr) -> bool {
+    value.as_encoded_bytes().starts_with(current.as_encoded_bytes())
+}
+
+/// What the line that is being typed says of where its command would run; the rest of it need not be whole yet.
+///
+/// clap's completers are told nothing but the current word: the line is the one that this process was asked with.
+fn elsewhere() -> Option<Global> {
+    let mut words = vec![OsString::from("seedbed")];
+    let mut typed =
+        std::env::args_os().skip_while(|word| word != "--").skip(2).take_while(|word| word != "--");
+    while let Some(word) = typed.next() {
+        if word == "-C" || word == "-f" || word == "--manifest" {
+            words.extend([word, typed.next()?]);
+        } else if begins_with(&word, "--manifest=".as_ref()) {
+            words.push(word);
+        }
+    }
+    words.push("list".into());
+    CommandLine::try_parse_from(words).ok().map(|arguments| arguments.global)
+}
+
+/// The sessions that stand, with the ports of each.
+fn standing_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
+    let record = setting.swarm().and_then(|swarm| Ok(swarm.standing()?));
+    let sessions = record.ok().flatten().map(|record| record.plan.sessions).unwrap_or_default();
+    let candidate = |session| {
+        let ports = Some(review::ports(session)).filter(|ports| ports != "-");
+        CompletionCandidate::new(session.path.as_str())
+            .help(ports.map(|ports| format!("ports {ports}").into()))
+    };
+    sessions.iter().map(candidate).collect()
+}
+
+/// The sessions that the manifest asks for.
+fn planned_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
+    let sessions = setting.manifest().map(|manifest| manifest.sessions).unwrap_or_default();
+    sessions.iter().map(|session| CompletionCandidate::new(session.path.as_str())).collect()
+}

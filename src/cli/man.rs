@@ -1,0 +1,131 @@
+//! `man`: manual pages.
+#![expect(clippy::disallowed_methods, reason = "writes the pages that the user asks for")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+use seedbed::host::clock;
+use seedbed::host::text::printable;
+
+use super::exit::{self, Failure, Status};
+use super::{Arguments as CommandLine, Global, print, setting};
+
+/// What `man` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The command whose page is printed; default: the page of seedbed itself
+    #[arg(conflicts_with = "output")]
+    command: Option<String>,
+    /// Writes every page into this directory instead, as seedbed.1, seedbed-plan.1 and so on
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let mut command = CommandLine::command().disable_help_subcommand(true);
+    command.build();
+    if let Some(directory) = &arguments.output {
+        let directory = setting::directory(global)?.join(directory);
+        let pages = write(&command, &directory).map_err(|error| {
+            let directory = printable(&directory.to_string_lossy());
+            Failure::Other(format!("cannot write manual pages into {directory}: {error}"))
+        })?;
+        if !global.quiet {
+            eprintln!("wrote {pages} pages");
+        }
+        return Ok(Status::Done.into());
+    }
+    let wanted = match &arguments.command {
+        None => &command,
+        Some(name) => {
+            command.find_subcommand(name).filter(|command| !command.is_hide_set()).ok_or_else(|| {
+                Failure::Usage(format!("there is no command `{name}`; `seedbed help` lists them"))
+            })?
+        }
+    };
+    let page = page(wanted).map_err(|error| Failure::Other(error.to_string()))?;
+    print::out(&page);
+    Ok(Status::Done.into())
+}
+
+fn write(command: &clap::Command, directory: &Path) -> std::io::Result<usize> {
+    std::fs::create_dir_all(directory)?;
+    let commands = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut pages = 0;
+    for command in std::iter::once(command).chain(commands) {
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+        std::fs::write(directory.join(format!("{name}.1")), page(command)?)?;
+        pages += 1;
+    }
+    Ok(pages)
+}
+
+fn page(command: &clap::Command) -> std::io::Result<String> {
+    let whole = command.get_name() == "seedbed";
+    let man = Man::new(command.clone());
+    let mut page = Vec::new();
+    heading(command).to_writer(&mut page)?;
+    man.render_name_section(&mut page)?;
+    synopsis(command).to_writer(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if whole {
+        man.render_subcommands_section(&mut page)?;
+        exit_status().to_writer(&mut page)?;
+    } else {
+        let mut also = Roff::new();
+        also.control("SH", ["SEE ALSO"]).text([bold("seedbed"), roman("(1), "), bold("seedbed help")]);
+        also.to_writer(&mut page)?;
+    }
+    let page = String::from_utf8_lossy(&page);
+    // Every section defines the apostrophe anew, and an empty line between two breaks is a warning.
+    let body = page.replace(APOSTROPHE, "").replace("\n.br\n\n.br\n", "\n.sp\n");
+    Ok(format!("{APOSTROPHE}{body}"))
+}
+
+/// What `roff` begins everything with that it writes.
+const APOSTROPHE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
+/// `clap_mangen`'s own leaves the date out, and what follows it in its place.
+fn heading(command: &clap::Command) -> Roff {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_uppercase();
+    let version = concat!("seedbed ", env!("CARGO_PKG_VERSION"));
+    let mut roff = Roff::new();
+    roff.control("TH", [name.as_str(), "1", &date(), version, "seedbed"]);
+    roff
+}
+
+/// The day that a page is made, or that a reproducible build says it is.
+fn date() -> String {
+    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    let mut date = clock::rfc3339(epoch.unwrap_or_else(clock::seconds));
+    date.truncate("2000-01-01".len());
+    date
+}
+
+/// `clap_mangen`'s own names every option and the value of none.
+fn synopsis(command: &clap::Command) -> Roff {
+    let usage = command.clone().render_usage().to_string();
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text([roman(usage.trim_start_matches("Usage: "))]);
+    roff
+}
+
+/// The exit codes, one paragraph each.
+fn exit_status() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    for line in exit::HELP.lines() {
+        let Some((code, meaning)) = line.trim().split_once(char::is_whitespace) else { continue };
+        if code.parse::<u8>().is_ok() {
+            roff.control("TP", []);
+            roff.text([roman(code)]);
+            roff.text([roman(meaning.trim())]);
+        }
+    }
+    roff
+}

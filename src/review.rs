@@ -5,6 +5,8 @@
 //! whether it has colours are told.
 
 mod folded;
+pub mod markdown;
+mod mermaid;
 mod outline;
 pub mod text;
 
@@ -30,6 +32,17 @@ impl Review<'_> {
     /// The plan as a tree.
     pub fn text(&self, style: text::Style) -> String {
         text::text(self, style)
+    }
+
+    /// The plan as Markdown for a comment on a pull request, at most [`markdown::LIMIT`] bytes: what does not fit is
+    /// counted.
+    pub fn markdown(&self) -> String {
+        markdown::markdown(self)
+    }
+
+    /// The plan as a Mermaid graph, small enough for what draws them; what does not fit is counted.
+    pub fn mermaid(&self) -> String {
+        mermaid::mermaid(self)
     }
 }
 
@@ -72,6 +85,18 @@ fn mark(action: Action) -> &'static str {
         Action::Repair => "!",
         Action::Replace => "±",
         Action::Destroy => "-",
+    }
+}
+
+/// What an action is called, as in the plan document.
+fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Create => "create",
+        Action::Keep => "keep",
+        Action::Update => "update",
+        Action::Repair => "repair",
+        Action::Replace => "replace",
+        Action::Destroy => "destroy",
     }
 }
 

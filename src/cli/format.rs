@@ -14,6 +14,10 @@ pub(super) enum Format {
     Text,
     /// The plan document, as `-o` saves it
     Json,
+    /// A comment for a pull request
+    Markdown,
+    /// A graph
+    Mermaid,
 }
 
 impl Format {
@@ -33,6 +37,8 @@ impl Format {
         match self {
             Self::Text => print::out(&review.text(print::style(global, &std::io::stdout()))),
             Self::Json => print::json_pretty(review.plan),
+            Self::Markdown => print::out(&review.markdown()),
+            Self::Mermaid => print::out(&review.mermaid()),
         }
     }
 }

@@ -116,7 +116,7 @@ impl Page {
 }
 
 /// What a session holds and why something happens to it, each line with its colour.
-fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, String)> {
+pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, String)> {
     let Member { session, change } = entry.first();
     let mut lines: Vec<_> = change
         .reasons

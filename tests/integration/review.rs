@@ -106,6 +106,14 @@ resources = [{{ kind = "git-worktree", branch = "agents/{{{{ session.id }}}}" }}
     )
 }
 
+/// A word of its own for each number, so that sessions called so are not alike.
+fn word(number: usize) -> String {
+    format!("s{number}")
+        .chars()
+        .map(|c| c.to_digit(10).map_or(c, |digit| "ghijklmnop".as_bytes()[digit as usize].into()))
+        .collect()
+}
+
 /// The plan of a manifest on a host where every answer is kind.
 pub(crate) fn planned(text: &str, standing: Option<&Standing>) -> Plan {
     let registry = Registry::built_in();
@@ -215,4 +223,64 @@ fn whoever_differs_is_seen() {
     }
     let hidden = one("").replace("a-0 … a-11", "");
     assert!(!hidden.contains("a-5"));
+}
+
+#[test]
+fn markdown_of_small_plans() {
+    let notices = ["a block overlaps the ephemeral range".to_owned()];
+    check(review(&planned(SMALL, None), &notices).markdown(), "small.md");
+    check(review(&difference(), &[]).markdown(), "difference.md");
+    check(review(&planned(HOSTILE, None), &[]).markdown(), "hostile.md");
+    check(review(&planned(&large(1000), None), &[]).markdown(), "large.md");
+}
+
+#[test]
+fn markdown_fits_into_a_comment_and_counts_what_does_not() {
+    let mut text = "version = 1\nswarm = \"many\"\n".to_owned();
+    for at in 0..3000 {
+        let word = word(at);
+        let _ = writeln!(text, "[session.{word}]\nresources = [\"git-worktree\"]\nmetadata.{word} = \"|\"");
+    }
+    let plan = planned(&text, None);
+    let page = review(&plan, &[]).markdown();
+    assert!(page.len() <= seedbed::review::markdown::LIMIT, "{}", page.len());
+    let rows = page.lines().filter(|line| line.starts_with("| `+`")).count();
+    assert!(rows > 100, "{rows}");
+    let told = page.matches("<summary>").count();
+    assert!(told > 10, "{told}");
+    let number = |words: &str| {
+        let before = page.split(words).next().unwrap();
+        let digits =
+            before.rsplit(|c: char| !c.is_ascii_digit() && c != ',').find(|digits| !digits.is_empty());
+        digits.unwrap().replace(',', "").parse::<usize>().unwrap()
+    };
+    assert_eq!(rows + number(" more sessions do not fit"), 3000);
+    assert_eq!(told + number(" sessions are told does not fit"), 3000);
+    // One value alone is larger than a comment.
+    let text =
+        format!("version = 1\nswarm = \"s\"\n[session.a]\nenv = {{ A = \"{}\" }}\n", "`".repeat(100_000));
+    let page = review(&planned(&text, None), &[]).markdown();
+    assert!(page.len() < 1000 && page.contains("What 1 sessions are told does not fit"), "{page}");
+}
+
+#[test]
+fn mermaid_of_small_plans() {
+    check(review(&planned(SMALL, None), &[]).mermaid(), "small.mmd");
+    check(review(&difference(), &[]).mermaid(), "difference.mmd");
+    check(review(&planned(HOSTILE, None), &[]).mermaid(), "hostile.mmd");
+    check(review(&planned(&large(1000), None), &[]).mermaid(), "large.mmd");
+}
+
+#[test]
+fn mermaid_draws_what_can_be_drawn_and_counts_the_rest() {
+    let mut text = "version = 1\nswarm = \"many\"\n".to_owned();
+    for at in 0..3000 {
+        let word = word(at);
+        let _ = writeln!(text, "[session.{word}]\nmetadata.{word} = 1");
+    }
+    let graph = review(&planned(&text, None), &[]).mermaid();
+    assert!(graph.len() < 50_000 && graph.matches("-->").count() <= 500, "{}", graph.len());
+    let drawn = graph.matches(":::create").count();
+    assert!(graph.contains(&format!("… and {} more sessions", "2,600")), "{drawn}");
+    assert_eq!(drawn, 400);
 }

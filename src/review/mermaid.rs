@@ -1,0 +1,109 @@
+//! The plan as a Mermaid graph: what is below what, with paths and ports, and the action as the class.
+
+use std::fmt::Write as _;
+
+use super::outline::{Entry, outline, thousands};
+use super::{Review, allocated, summary, verb};
+use crate::plan::Action;
+
+/// The most that is written. GitHub and Mermaid's own default draw up to 50,000 characters and 500 edges.
+const CHARACTERS: usize = 45_000;
+const EDGES: usize = 400;
+/// How many characters of one line of a label are shown.
+const LINE: usize = 100;
+
+/// Readable on light and on dark ground: each class brings its own.
+const CLASSES: [(Action, &str); 6] = [
+    (Action::Create, "fill:#dafbe1,stroke:#1a7f37,color:#0b3d1c"),
+    (Action::Keep, "fill:#f1f3f5,stroke:#6b7280,color:#374151"),
+    (Action::Update, "fill:#ddf4ff,stroke:#0969da,color:#0a3069"),
+    (Action::Repair, "fill:#fff8c5,stroke:#9a6700,color:#4d2d00"),
+    (Action::Replace, "fill:#fbefff,stroke:#8250df,color:#3e1f79"),
+    (Action::Destroy, "fill:#ffebe9,stroke:#cf222e,color:#6e011a"),
+];
+
+/// Writes the graph.
+pub(super) fn mermaid(review: &Review<'_>) -> String {
+    let plan = review.plan;
+    let mut graph = Graph { text: "flowchart LR\n".to_owned(), nodes: 0, left_out: 0 };
+    let title = [label(&plan.swarm), label(&summary(plan))].join("<br/>");
+    let _ = writeln!(graph.text, "  swarm([\"{title}\"])");
+    for entry in &outline(review, false) {
+        graph.entry(entry, "swarm");
+    }
+    if graph.left_out > 0 {
+        let more = label(&format!("… and {} more sessions", thousands(graph.left_out)));
+        let _ = writeln!(graph.text, "  more[\"{more}\"]\n  swarm --> more");
+    }
+    for (action, style) in CLASSES {
+        // Without a semicolon: Mermaid takes one after a colour for an entity.
+        let _ = writeln!(graph.text, "  classDef {} {style}", verb(action));
+    }
+    graph.text
+}
+
+struct Graph {
+    text: String,
+    nodes: usize,
+    left_out: usize,
+}
+
+impl Graph {
+    fn entry(&mut self, entry: &Entry<'_>, parent: &str) {
+        let id = format!("s{}", self.nodes);
+        let action = entry.first().change.action;
+        let mut lines = vec![label(&format!("{} {}", verb(action), entry.label()))];
+        lines.extend(entry.count().map(|count| label(&count)));
+        for (at, held) in entry.first().allocations().iter().enumerate() {
+            let what = if entry.is_folded() { super::folded::all(entry, at) } else { allocated(held) };
+            lines.push(label(&what));
+        }
+        let node = format!("  {id}[\"{}\"]:::{}\n  {parent} --> {id}\n", lines.join("<br/>"), verb(action));
+        if self.nodes >= EDGES || self.text.len() + node.len() > CHARACTERS {
+            self.leave_out(entry);
+            return;
+        }
+        self.text.push_str(&node);
+        self.nodes += 1;
+        for child in &entry.children {
+            self.entry(child, &id);
+        }
+    }
+
+    fn leave_out(&mut self, entry: &Entry<'_>) {
+        self.left_out += entry.members.len();
+        entry.children.iter().for_each(|child| self.leave_out(child));
+    }
+}
+
+/// One line of a label. Whatever Mermaid or HTML could mean something by is an entity, as Mermaid writes them.
+fn label(line: &str) -> String {
+    let line = crate::host::text::printable(line);
+    let mut text = String::new();
+    for (at, c) in line.chars().enumerate() {
+        if at == LINE {
+            text.push('…');
+            break;
+        }
+        if c.is_ascii_alphanumeric() || !c.is_ascii() || " .,-/_+=".contains(c) {
+            text.push(c);
+        } else {
+            let _ = write!(text, "#{};", u32::from(c));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_hold_nothing_that_mermaid_looks_at() {
+        assert_eq!(label("lead/coder-0 …"), "lead/coder-0 …");
+        assert_eq!(label("\"];x-->y"), "#34;#93;#59;x--#62;y");
+        assert_eq!(label("<b>&#1;"), "#60;b#62;#38;#35;1#59;");
+        assert_eq!(label("a\nb"), "a#92;nb");
+        assert_eq!(label(&"x".repeat(200)).chars().count(), LINE + 1);
+    }
+}

@@ -29,13 +29,15 @@ pub(super) struct Arguments {
 /// How an environment is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// `export NAME='value'`, for `eval`; survives any value
+    /// `export NAME='value'`, for `eval` in every shell with POSIX quoting; survives any value
     Shell,
-    /// `NAME='value'`; refuses values that no dotenv reader gives back as they were
+    /// `set --global --export NAME 'value'`, to be piped to `source`; survives any value
+    Fish,
+    /// `NAME='value'`; refuses values that the readers of such files disagree on
     Dotenv,
     /// One JSON object
     Json,
-    /// For `.envrc`
+    /// The same as `shell`, for `.envrc`
     Direnv,
 }
 
@@ -55,32 +57,64 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let record = standing::record(&swarm, setting.name())?;
     let session = standing::session(&record, &arguments.session)?;
     let environment = discovery::environment(&swarm, session);
-    if global.json || arguments.format == Format::Json {
+    let format = if global.json { Format::Json } else { arguments.format };
+    let lines = environment.iter().map(|(name, value)| match format {
+        Format::Shell | Format::Direnv => Ok(format!("export {name}={}\n", shell(value))),
+        Format::Fish => Ok(format!("set --global --export {name} {}\n", fish(value))),
+        Format::Dotenv => Ok(format!("{name}='{}'\n", dotenv(name, value)?)),
+        Format::Json => Ok(String::new()),
+    });
+    let text: String = lines.collect::<Result<_, Failure>>()?;
+    if format == Format::Json {
         print::json_pretty(&environment);
-        return Ok(Status::Done.into());
+    } else if std::io::stdout().is_terminal() {
+        // Nobody evaluates what is shown.
+        print::out(&printable_lines(&text));
+    } else {
+        print::out(&text);
     }
-    let mut text = String::new();
-    for (name, value) in environment {
-        let line = match arguments.format {
-            Format::Dotenv => format!("{name}='{}'\n", dotenv(&name, &value)?),
-            Format::Shell | Format::Direnv | Format::Json => {
-                format!("export {name}='{}'\n", value.replace('\'', r"'\''"))
-            }
-        };
-        text.push_str(&line);
-    }
-    print::out(&text);
     Ok(Status::Done.into())
 }
 
-/// No quoting round-trips every value through the dotenv readers there are (`reliability.md`, R26).
-fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
-    if value.contains(|c: char| c == '\'' || c.is_control()) {
-        return Err(Failure::Other(format!(
-            "{name} has a quote or a control character, which dotenv readers disagree on; use --format shell or json"
-        )));
+/// Single quotes, with every quote and backslash of the value outside of them: inside, a backslash is itself to POSIX
+/// shells, and an escape to fish, which would find the end of the string somewhere else.
+fn shell(value: &str) -> String {
+    let mut quoted = "'".to_owned();
+    for c in value.chars() {
+        match c {
+            '\'' => quoted.push_str(r"'\''"),
+            '\\' => quoted.push_str(r"'\\'"),
+            c => quoted.push(c),
+        }
     }
-    Ok(value)
+    quoted + "'"
+}
+
+/// fish's single quotes, in which a backslash escapes itself and the quote.
+fn fish(value: &str) -> String {
+    format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
+/// No quoting round-trips every value through the readers there are. Inside single quotes all of them take nearly all as
+/// it is, a hash and a dollar sign too; but some end the value at a line's end, some take a backslash before a backslash
+/// or a quote as an escape, and Python's fills in `${NAME}` even there.
+fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
+    let said = |what: &str| {
+        Err(Failure::Other(format!(
+            "{name} has {what}, which the readers of such files disagree on; use --format shell, fish or json"
+        )))
+    };
+    if value.contains('\'') {
+        said("a quote")
+    } else if value.contains(char::is_control) {
+        said("a line's end or another control character")
+    } else if value.contains(r"\\") || value.ends_with('\\') {
+        said("a backslash before another or at its end")
+    } else if value.contains("${") {
+        said("`${`")
+    } else {
+        Ok(value)
+    }
 }
 
 pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<ExitCode, Failure> {

@@ -13,6 +13,7 @@ mod codes;
 mod crowd;
 mod determinism;
 mod documents;
+mod environment;
 mod failure;
 mod faults_of_the_seed;
 mod formats;

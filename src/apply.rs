@@ -12,6 +12,7 @@ mod recover;
 mod release;
 mod survey;
 mod tree;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -25,8 +26,9 @@ use serde::Serialize;
 
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
-pub use release::{Destroy, Loss, destroy};
+pub use release::{Destroy, destroy};
 pub use survey::{Error as SurveyError, Survey, standing, survey};
+pub use work::{AtStake, Loss, at_stake};
 
 use crate::discovery;
 use crate::host::Host;
@@ -34,6 +36,7 @@ use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 use crate::plan::{Action, Change, DISCOVERY, Damage, Plan, Session, Standing};
 use crate::provider::{self, Allocation, Condition, Provider, Registry, Task};
+pub use crate::state::Unsaved;
 use crate::state::{self, Locked, Record};
 
 /// What a run works with.
@@ -85,6 +88,26 @@ pub enum Event {
         /// The kind.
         kind: String,
     },
+    /// Unsaved work was saved, before anything is released.
+    #[serde(rename_all = "camelCase")]
+    Rescued {
+        /// The session's path.
+        session: SessionPath,
+        /// The full name of the ref that has it.
+        reference: String,
+        /// The shell command that brings it back, in a new place.
+        command: String,
+        /// What the command does not bring back as it was, one line each.
+        missing: Vec<String>,
+    },
+    /// Something that nobody asked to keep goes with a session that is about to be released.
+    #[serde(rename_all = "camelCase")]
+    GoesAlong {
+        /// The session's path.
+        session: SessionPath,
+        /// What, one line.
+        what: String,
+    },
     /// Something failed or was interrupted, and what this run made is being taken away.
     RollingBack,
 }
@@ -113,6 +136,14 @@ pub enum Error {
     /// Work would be lost; nothing was touched.
     #[error("work would be lost")]
     Refused(Vec<Loss>),
+    /// Work could not be rescued, and nothing was released; what was rescued of other sessions stays.
+    #[error("{} rescue(s) failed", failures.len())]
+    NotRescued {
+        /// What failed.
+        failures: Vec<Failure>,
+        /// Whether it was an interruption, not a failure.
+        interrupted: bool,
+    },
     /// Steps failed; what this run made was taken away again, but for `leftovers`.
     #[error("{} step(s) failed", failures.len())]
     Failed {
@@ -138,8 +169,8 @@ impl Error {
 /// How to apply.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Gives up unsaved work in what the plan releases.
-    pub discard: bool,
+    /// What becomes of unsaved work in what the plan releases.
+    pub unsaved: Unsaved,
 }
 
 /// Makes a plan real. `standing` is what stands, as the plan was made against it.
@@ -153,7 +184,7 @@ pub fn apply(
     if stands && !plan.has_changes() {
         return Ok(());
     }
-    let standing = release::release_changed(context, plan, standing, options.discard)?;
+    let standing = release::release_changed(context, plan, standing, options.unsaved)?;
     let owner = match &standing {
         Some(record) => record.owner.clone(),
         None => state::new_owner()?,
@@ -462,20 +493,6 @@ fn provisioned(plan: &Plan) -> impl Iterator<Item = (&Session, &Allocation)> {
         let kinds = change.provision.iter().filter(|kind| !change.release.contains(kind));
         kinds.filter_map(move |kind| Some((session, session.allocation(kind)?)))
     })
-}
-
-/// What of a standing swarm's work no ref and no commit holds.
-pub fn unsaved(swarm: &state::Swarm<'_>, registry: &Registry, record: &Record) -> Vec<Loss> {
-    let everything = record
-        .plan
-        .sessions
-        .iter()
-        .map(|session| {
-            let kinds = session.allocations.iter().map(|allocation| allocation.kind.clone());
-            (session.path.clone(), kinds.collect())
-        })
-        .collect();
-    release::losses(swarm.host(), registry, record, &everything)
 }
 
 /// Finds what of a standing swarm is gone or broken, for planning to repair.

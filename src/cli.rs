@@ -18,6 +18,7 @@ mod print;
 mod setting;
 mod standing;
 mod status;
+mod unsaved;
 mod validate;
 
 use std::num::NonZeroUsize;

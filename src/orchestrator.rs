@@ -20,7 +20,7 @@ pub use child::{ChildError, child_requests};
 pub use error::Error;
 pub use provisioned::{Provisioned, RuntimeInjection};
 
-use crate::apply::{self, Context, Overtaken};
+use crate::apply::{self, Context, Overtaken, Unsaved};
 use crate::discovery::{self, Snapshot};
 use crate::host::Host;
 use crate::manifest::{self, Manifest, Options};
@@ -134,7 +134,7 @@ impl Orchestrator {
     pub fn standing(&self, session_id: &str, workspace_root: &Path) -> Result<Option<Provisioned>, Error> {
         let workspace = canonical(workspace_root)?;
         self.shared.locked(&workspace, session_id, "find", |context| {
-            apply::recover(context, false).map_err(Error::of_release)?;
+            apply::recover(context, Unsaved::Keep).map_err(Error::of_release)?;
             Ok(context.swarm.standing()?.and_then(|record| self.provisioned(context.swarm, &record)))
         })
     }
@@ -157,7 +157,7 @@ impl Orchestrator {
         let manifest =
             manifest::of_session(id, &resources, &self.defaults, &registry.kinds()).map_err(Error::Faults)?;
         self.shared.locked(workspace, id, "provision", |context| {
-            apply::recover(context, false).map_err(Error::of_provisioning)?;
+            apply::recover(context, Unsaved::Keep).map_err(Error::of_provisioning)?;
             if context.swarm.standing()?.is_some() {
                 return Err(Error::Stands(id.to_owned()));
             }

@@ -28,8 +28,7 @@ use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
 /// The version of the plan document's format.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The name of the file that tells a session what it owns.
-pub const DISCOVERY_FILE: &str = "resources.json";
+pub use crate::provider::DISCOVERY_FILE;
 
 /// All allocations of all sessions, in canonical order, and what has to be done to get there.
 ///

@@ -95,8 +95,18 @@ pub trait Provider: Send + Sync {
     /// Looks whether a lease still is what was provisioned.
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error>;
 
-    /// What would be lost if the lease were released; empty where nothing.
-    fn losses(&self, task: &Task<'_>) -> Result<Vec<String>, Error>;
+    /// What would be lost if the lease were released. Changes nothing.
+    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error>;
+
+    /// Saves what [`Losses::work`] names, where it outlasts the lease, and says how to bring it back. Leaves the lease
+    /// as it is. Idempotent: what has been saved already, and has not changed since, is not saved again.
+    fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
+        Err(Error::Refused(format!(
+            "what {} of {} holds cannot be saved elsewhere",
+            self.kind(),
+            task.session
+        )))
+    }
 
     /// Takes away whatever of the allocation exists and is this swarm's. Idempotent: what is gone already is no error.
     fn release(&self, task: &Task<'_>) -> Result<(), Error>;
@@ -206,6 +216,9 @@ pub const WORKSPACE_ROOT: &str = "{{ workspace.root }}";
 /// keeps the place free.
 pub const DISCOVERY_DIRECTORY: &str = ".agent-context";
 
+/// The name of the file there that tells a session what it owns.
+pub const DISCOVERY_FILE: &str = "resources.json";
+
 /// One allocation to act on.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
@@ -224,6 +237,28 @@ pub struct Task<'a> {
     /// Handed to git children as their standard input, so that the swarm's lock outlives a killed seedbed for as
     /// long as they run; `None` where nothing is changed, and in tests.
     pub lock: Option<&'a std::fs::File>,
+}
+
+/// What releasing a lease would lose, one line each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Work that is saved nowhere else, and that [`Provider::rescue`] can save.
+    pub work: Vec<String>,
+    /// Work that is saved nowhere else, and that no rescue saves.
+    pub beyond_rescue: Vec<String>,
+    /// What goes along and is no reason to keep the lease: files that git ignores, commits that were rewritten.
+    pub passing: Vec<String>,
+}
+
+/// Work that was saved before its lease was released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rescue {
+    /// Where: the full name of a ref.
+    pub reference: String,
+    /// The shell command that brings it back, in a new place; nothing that stands is touched by it.
+    pub command: String,
+    /// What the command does not bring back as it was, one line each.
+    pub missing: Vec<String>,
 }
 
 /// How a lease was found.

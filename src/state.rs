@@ -97,8 +97,21 @@ pub struct Releasing {
     pub before: Record,
     /// What stands afterwards; `null` where nothing does.
     pub after: Option<Record>,
-    /// Whether unsaved work is given up.
-    pub discard: bool,
+    /// What becomes of unsaved work.
+    pub unsaved: Unsaved,
+}
+
+/// What becomes of work that a release would lose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unsaved {
+    /// It stays where it is: the release is refused.
+    #[default]
+    Keep,
+    /// It is saved first, where it outlasts the release.
+    Rescue,
+    /// It is given up.
+    Discard,
 }
 
 /// Why the state could not be read or changed.
@@ -152,6 +165,11 @@ impl<'h> Swarm<'h> {
     /// The host it stands on.
     pub fn host(&self) -> &'h Host {
         self.host
+    }
+
+    /// The swarm's name, or the id of a session on its own.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The workspace root, absolute.

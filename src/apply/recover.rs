@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Context, Error, Failure, Run, commands, release};
+use super::{Context, Error, Failure, Run, commands, release, work};
 use crate::host::Host;
 use crate::host::process::Cancel;
 use crate::plan::Action;
-use crate::state::Record;
+use crate::state::{Record, Unsaved};
 
 /// What there was to recover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,9 @@ pub enum Recovered {
 }
 
 /// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
-/// `discard` gives up work that was done since in what an interrupted release has still to take away.
-pub fn recover(context: &Context<'_>, discard: bool) -> Result<Recovered, Error> {
+/// `unsaved` says what becomes of work in what an interrupted release has still to take away; where it says nothing
+/// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since.
+pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Error> {
     let mut recovered = Recovered::Nothing;
     if let Some(intent) = context.swarm.intent()? {
         let standing = context.swarm.standing()?;
@@ -31,16 +32,12 @@ pub fn recover(context: &Context<'_>, discard: bool) -> Result<Recovered, Error>
         }
         recovered = Recovered::Undone;
     }
-    if let Some(releasing) = context.swarm.releasing()? {
-        if !releasing.discard && !discard {
-            // Work done since the interruption, in what had not been released yet.
-            let released = release::released_by(&releasing);
-            let losses =
-                release::losses(context.swarm.host(), context.registry, &releasing.before, &released);
-            if !losses.is_empty() {
-                return Err(Error::Refused(losses));
-            }
+    if let Some(mut releasing) = context.swarm.releasing()? {
+        if unsaved != Unsaved::Keep && unsaved != releasing.unsaved {
+            releasing.unsaved = unsaved;
+            context.swarm.begin_release(&releasing)?;
         }
+        work::secure(context, &releasing.before, &release::released_by(&releasing), releasing.unsaved)?;
         release::finish(context, &releasing, Vec::new())?;
         recovered = Recovered::Finished;
     }

@@ -4,55 +4,51 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
-
-use super::{Context, Error, Event, Failure, Run, commands, failure, tree, with_task};
+use super::{Context, Error, Event, Failure, Run, commands, failure, tree, work};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
 use crate::plan::{Action, Change, Plan, Session};
 use crate::provider::{Allocation, Registry};
-use crate::state::{self, Record, Releasing};
-
-/// Work that a release would lose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Loss {
-    /// The session's path.
-    pub session: SessionPath,
-    /// What, one line.
-    pub what: String,
-}
+use crate::state::{self, Record, Releasing, Unsaved};
 
 /// What to destroy, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Destroy {
     /// The sessions, each with everything below it; empty for the whole swarm.
     pub sessions: BTreeSet<SessionPath>,
-    /// Gives up unsaved work.
-    pub discard: bool,
+    /// What becomes of unsaved work.
+    pub unsaved: Unsaved,
 }
 
 /// Releases sessions of a standing swarm, children first. What stands of it afterwards is returned.
 pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
-    let goes = |path: &SessionPath| {
-        let below = |top: &SessionPath| {
-            path == top || path.as_str().strip_prefix(top.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    release(context, standing, &destroy.released(standing), destroy.unsaved)
+}
+
+impl Destroy {
+    /// The sessions that go.
+    pub fn sessions_of<'r>(&self, standing: &'r Record) -> impl Iterator<Item = &'r Session> {
+        let goes = |path: &SessionPath| {
+            let below = |top: &SessionPath| {
+                path == top
+                    || path.as_str().strip_prefix(top.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            };
+            self.sessions.is_empty() || self.sessions.iter().any(below)
         };
-        destroy.sessions.is_empty() || destroy.sessions.iter().any(below)
-    };
-    let released = standing
-        .plan
-        .sessions
-        .iter()
-        .filter(|session| goes(&session.path))
-        .map(|session| {
-            let kinds = session.allocations.iter().rev().map(|allocation| allocation.kind.clone());
-            (session.path.clone(), kinds.collect())
-        })
-        .collect();
-    release(context, standing, &released, destroy.discard)
+        standing.plan.sessions.iter().filter(move |session| goes(&session.path))
+    }
+
+    /// The kinds of the sessions that go, in the order in which they are released.
+    pub(super) fn released(&self, standing: &Record) -> Released {
+        self.sessions_of(standing)
+            .map(|session| {
+                let kinds = session.allocations.iter().rev().map(|allocation| allocation.kind.clone());
+                (session.path.clone(), kinds.collect())
+            })
+            .collect()
+    }
 }
 
 /// Releases what `plan`'s changes say; what stands afterwards is returned.
@@ -60,7 +56,7 @@ pub(super) fn release_changed(
     context: &Context<'_>,
     plan: &Plan,
     standing: Option<&Record>,
-    discard: bool,
+    unsaved: Unsaved,
 ) -> Result<Option<Record>, Error> {
     let Some(standing) = standing else { return Ok(None) };
     let released: Released = plan
@@ -72,47 +68,7 @@ pub(super) fn release_changed(
     if released.is_empty() {
         return Ok(Some(standing.clone()));
     }
-    release(context, standing, &released, discard)
-}
-
-/// What would be lost if these kinds of these sessions were released.
-pub(super) fn losses(host: &Host, registry: &Registry, record: &Record, released: &Released) -> Vec<Loss> {
-    let losses = Mutex::new(Vec::new());
-    tree::parents_first(&record.plan.sessions, host.jobs, |at| {
-        let session = &record.plan.sessions[at];
-        for kind in released.get(&session.path).into_iter().flatten() {
-            let (Some(allocation), Some(provider)) = (session.allocation(kind), registry.get(kind)) else {
-                continue;
-            };
-            let found = with_task(host, record, session, allocation, None, |task| provider.losses(task));
-            // What cannot be looked at cannot be called saved.
-            let found = found.unwrap_or_else(|error| vec![error.to_string()]);
-            let found = found.into_iter().map(|what| Loss { session: session.path.clone(), what });
-            losses.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
-        }
-    });
-    let mut losses = losses.into_inner().unwrap_or_else(PoisonError::into_inner);
-    losses.sort_by(|one, other| one.session.cmp(&other.session));
-    losses
-}
-
-/// Sessions on their own that have a share of what is released, or a worktree inside it: they would lose it.
-fn children_on_their_own(
-    host: &Host,
-    record: &Record,
-    released: &Released,
-) -> Result<Vec<Loss>, state::Error> {
-    let alone = state::alone(host, &record.owner)?;
-    let above = |session: &&Session| released.contains_key(&session.path);
-    let found = record.plan.sessions.iter().filter(above).flat_map(|session| {
-        let below = alone.iter().filter(|child| child.ancestors.contains(&session.id));
-        let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
-        ids.map(|id| Loss {
-            session: session.path.clone(),
-            what: format!("its child `{id}` stands: release that first"),
-        })
-    });
-    Ok(found.collect())
+    release(context, standing, &released, unsaved)
 }
 
 /// Which kinds of which sessions are released, in order.
@@ -128,19 +84,9 @@ fn release(
     context: &Context<'_>,
     standing: &Record,
     released: &Released,
-    discard: bool,
+    unsaved: Unsaved,
 ) -> Result<Option<Record>, Error> {
-    let host = context.swarm.host();
-    let mut refused = children_on_their_own(host, standing, released)?;
-    if !discard {
-        refused.extend(losses(host, context.registry, standing, released));
-        if host.cancel.is_requested() {
-            return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
-        }
-    }
-    if !refused.is_empty() {
-        return Err(Error::Refused(refused));
-    }
+    work::secure(context, standing, released, unsaved)?;
     let after = without(context.registry, standing, released);
     let mut before = standing.clone();
     before.plan.changes = released
@@ -156,7 +102,7 @@ fn release(
         })
         .collect();
     let releasing =
-        Releasing { schema_version: state::SCHEMA_VERSION, before, after: after.clone(), discard };
+        Releasing { schema_version: state::SCHEMA_VERSION, before, after: after.clone(), unsaved };
     context.swarm.begin_release(&releasing)?;
     let torn_down = tear_down(context, standing, released);
     finish(context, &releasing, torn_down)?;

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::setting::Setting;
+use super::unsaved::UnsavedWork;
 use super::{Global, plan, print};
 
 /// What `apply` takes.
@@ -25,9 +26,8 @@ use super::{Global, plan, print};
 pub(super) struct Arguments {
     /// A plan that `seedbed plan -o` saved: exactly it is applied, or refused as stale
     plan: Option<PathBuf>,
-    /// Gives up unsaved work in what has to be destroyed or replaced
-    #[arg(long)]
-    discard: bool,
+    #[command(flatten)]
+    unsaved: UnsavedWork,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -36,8 +36,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     // A fault of the manifest is told before anything is waited for.
     let manifest = setting.manifest()?;
     let plan = locked(global, &setting, "apply", |context| {
-        recover(global, context, arguments.discard)?;
-        let options = apply::Options { discard: arguments.discard };
+        let options = apply::Options { unsaved: arguments.unsaved.into() };
+        recover(global, context, options.unsaved)?;
         let Some(path) = &arguments.plan else {
             return apply_manifest(global, &setting, context, &manifest, options);
         };

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::apply::{self, Destroy, Recovered};
+use seedbed::apply::{self, Destroy, Loss, Recovered, Unsaved};
+use seedbed::host::text::printable;
+use seedbed::state::Record;
 use serde_json::json;
 
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover as recover_first};
+use super::plan::settled;
 use super::setting::Setting;
+use super::unsaved::UnsavedWork;
 use super::{Global, completions, standing};
 
 /// What `destroy` takes.
@@ -18,24 +22,23 @@ pub(super) struct Arguments {
     /// The sessions to release, each with everything below it; default: all
     #[arg(add = completions::standing())]
     sessions: Vec<String>,
-    /// Gives up unsaved work
+    #[command(flatten)]
+    unsaved: UnsavedWork,
+    /// Says what would be released, lost and rescued, and changes nothing; exits with 69 where it would be refused
     #[arg(long)]
-    discard: bool,
+    dry_run: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
     setting.catch_signals()?;
+    if arguments.dry_run {
+        return dry_run(global, &setting, arguments);
+    }
     let done = locked(global, &setting, "destroy", |context| {
-        recover_first(global, context, arguments.discard)?;
+        recover_first(global, context, arguments.unsaved.into())?;
         let Some(record) = context.swarm.standing()? else { return Ok(None) };
-        let sessions: Result<BTreeSet<_>, Failure> = arguments
-            .sessions
-            .iter()
-            .map(|name| standing::session(&record, name).map(|session| session.path.clone()))
-            .collect();
-        let destroy = Destroy { sessions: sessions?, discard: arguments.discard };
-        let after = apply::destroy(context, &record, &destroy)?;
+        let after = apply::destroy(context, &record, &what(arguments, &record)?)?;
         let left = after.map_or(0, |record| record.plan.sessions.len());
         Ok(Some((record.plan.sessions.len() - left, left)))
     })?;
@@ -54,9 +57,69 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
+/// What the arguments ask to release.
+fn what(arguments: &Arguments, record: &Record) -> Result<Destroy, Failure> {
+    let sessions: Result<BTreeSet<_>, Failure> = arguments
+        .sessions
+        .iter()
+        .map(|name| standing::session(record, name).map(|session| session.path.clone()))
+        .collect();
+    Ok(Destroy { sessions: sessions?, unsaved: arguments.unsaved.into() })
+}
+
+/// Says what the real one would do. It decides with the same code, by the same look.
+fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let swarm = setting.swarm()?;
+    settled(&swarm)?;
+    let Some(record) = swarm.standing()? else {
+        if global.json {
+            let stands = json!({ "schemaVersion": 1, "event": "dryRun", "refused": false, "sessions": [] });
+            super::print::json(&stands);
+        } else if !global.quiet {
+            eprintln!("nothing stands");
+        }
+        return Ok(Status::Done.into());
+    };
+    let destroy = what(arguments, &record)?;
+    let stake = apply::at_stake(&swarm, &setting.registry, &record, &destroy)?;
+    let refused = stake.refused(destroy.unsaved);
+    let sessions: Vec<_> = destroy.sessions_of(&record).map(|session| session.path.as_str()).collect();
+    let work = [&stake.held, &stake.beyond_rescue, &stake.work].map(|losses| losses.iter());
+    let work: Vec<_> = work.into_iter().flatten().collect();
+    if global.json {
+        super::print::json(&json!({
+            "schemaVersion": 1,
+            "event": "dryRun",
+            "refused": !refused.is_empty(),
+            "sessions": sessions,
+            "losses": work,
+            "rescued": if destroy.unsaved == Unsaved::Rescue { &stake.work[..] } else { &[] },
+            "goesAlong": stake.passing,
+        }));
+    } else {
+        let lines = |word: &str, losses: &[&Loss]| -> String {
+            let line = |loss: &&Loss| format!("  {}: {word}{}\n", loss.session, printable(&loss.what));
+            losses.iter().map(line).collect()
+        };
+        let would = match destroy.unsaved {
+            Unsaved::Keep => "",
+            Unsaved::Rescue => "would be rescued: ",
+            Unsaved::Discard => "would be given up: ",
+        };
+        let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
+        let mut text = format!("would release {}\n", sessions.join(", "));
+        text += &lines("refused: ", &blocking);
+        text += &lines(would, &kept);
+        text += &lines("", &stake.passing.iter().collect::<Vec<_>>());
+        super::print::out(&text);
+    }
+    Ok(if refused.is_empty() { Status::Done } else { Status::Refused }.into())
+}
+
 pub(super) fn recover(global: &Global) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    let recovered = locked(global, &setting, "recover", |context| recover_first(global, context, false))?;
+    let recovered =
+        locked(global, &setting, "recover", |context| recover_first(global, context, Unsaved::Keep))?;
     if global.json {
         let what = match recovered {
             Recovered::Nothing => "nothing",

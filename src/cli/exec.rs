@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use rayon::prelude::*;
 use rustix::process::{Pid, Signal};
-use seedbed::apply::{self, Destroy};
+use seedbed::apply::{self, Destroy, Unsaved};
 use seedbed::discovery;
 use seedbed::host;
 use seedbed::host::text::printable_lines;
@@ -95,7 +95,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
     let code = locked(global, &setting, "run", |context| {
-        recover(global, context, false)?;
+        recover(global, context, Unsaved::Keep)?;
         if context.swarm.standing()?.is_some() {
             let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
             return Err(Failure::Refused(message.to_owned()));
@@ -112,7 +112,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             && let Some(record) = context.swarm.standing()?
         {
             // What a fixture leaves in its worktrees is nobody's work.
-            let everything = Destroy { discard: true, ..Destroy::default() };
+            let everything = Destroy { unsaved: Unsaved::Discard, ..Destroy::default() };
             apply::destroy(context, &record, &everything)?;
         }
         code

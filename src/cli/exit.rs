@@ -88,6 +88,13 @@ impl Failure {
             Self::Refused(_) | Self::Apply(apply::Error::Refused(_) | apply::Error::Stale(_)) => {
                 Status::Refused
             }
+            Self::Apply(apply::Error::NotRescued { interrupted, .. }) => {
+                if *interrupted {
+                    Status::Interrupted
+                } else {
+                    Status::Refused
+                }
+            }
             Self::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {
                 Status::NotPutBack
             }
@@ -150,16 +157,18 @@ impl Failure {
                 lines.extend(
                     losses.iter().map(|loss| format!("  {}: {}", loss.session, printable(&loss.what))),
                 );
-                lines.push("commit it to a branch, or give it up with --discard".to_owned());
+                lines.push(
+                    "commit it to a branch, save it with --rescue, or give it up with --discard".to_owned(),
+                );
+                lines
+            }
+            Self::Apply(apply::Error::NotRescued { failures, .. }) => {
+                let mut lines: Vec<_> = failures.iter().map(told).collect();
+                lines.push("what cannot be rescued is not given up: nothing was released".to_owned());
                 lines
             }
             Self::Apply(apply::Error::Failed { failures, leftovers, interrupted }) => {
-                let mut lines: Vec<_> = failures
-                    .iter()
-                    .map(|failure| {
-                        format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
-                    })
-                    .collect();
+                let mut lines: Vec<_> = failures.iter().map(told).collect();
                 if *interrupted {
                     lines.push("interrupted".to_owned());
                 }
@@ -167,9 +176,7 @@ impl Failure {
                     lines.push("what this run had made was taken away again".to_owned());
                 } else {
                     lines.push("could not be put back:".to_owned());
-                    lines.extend(leftovers.iter().map(|left| {
-                        format!("  {}: {}: {}", left.session, left.step, printable_lines(&left.cause))
-                    }));
+                    lines.extend(leftovers.iter().map(|left| format!("  {}", told(left))));
                     lines.push("mend the cause, then: seedbed recover, seedbed apply".to_owned());
                 }
                 lines
@@ -192,12 +199,19 @@ impl Failure {
                 document["failures"] = serde_json::json!(failures);
                 document["leftovers"] = serde_json::json!(leftovers);
             }
+            Self::Apply(apply::Error::NotRescued { failures, .. }) => {
+                document["failures"] = serde_json::json!(failures);
+            }
             Self::Apply(apply::Error::Refused(losses)) => document["losses"] = serde_json::json!(losses),
             Self::Apply(apply::Error::Stale(reasons)) => document["reasons"] = serde_json::json!(reasons),
             _ => {}
         }
         document
     }
+}
+
+fn told(failure: &apply::Failure) -> String {
+    format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
 }
 
 impl From<apply::Error> for Failure {

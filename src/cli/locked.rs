@@ -1,6 +1,7 @@
 //! What the commands that change a swarm have in common: its lock, and what an interrupted run left.
 
-use seedbed::apply::{self, Context, Event, Recovered};
+use seedbed::apply::{self, Context, Event, Recovered, Unsaved};
+use seedbed::host::text::printable;
 
 use super::exit::Failure;
 use super::setting::Setting;
@@ -25,8 +26,12 @@ pub(super) fn locked<T>(
 }
 
 /// Puts right what an earlier run left, and says so.
-pub(super) fn recover(global: &Global, context: &Context<'_>, discard: bool) -> Result<Recovered, Failure> {
-    let recovered = apply::recover(context, discard)?;
+pub(super) fn recover(
+    global: &Global,
+    context: &Context<'_>,
+    unsaved: Unsaved,
+) -> Result<Recovered, Failure> {
+    let recovered = apply::recover(context, unsaved)?;
     let said = match recovered {
         Recovered::Nothing => return Ok(recovered),
         Recovered::Undone => "undid an apply that had been interrupted",
@@ -45,6 +50,13 @@ fn say(global: &Global, event: &Event) {
         return;
     }
     let (line, always) = match event {
+        Event::Rescued { session, reference, command, missing } => {
+            // What was saved can only be found again by whoever is told: this is data, whatever is said beside it.
+            print::out(&format!("{}\n", printable(command)));
+            let missing = missing.iter().map(|line| format!("\n  {}", printable(line)));
+            (format!("{session}: rescued to {reference}{}", missing.collect::<String>()), true)
+        }
+        Event::GoesAlong { session, what } => (format!("{session}: {}", printable(what)), true),
         Event::Provisioned { session, kind } => (format!("{session}: {kind}"), false),
         Event::SetUp { session } => (format!("{session}: set up"), false),
         Event::TornDown { session } => (format!("{session}: torn down"), false),

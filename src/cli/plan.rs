@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
-    settled(&swarm, &manifest)?;
+    settled(&swarm)?;
     let (plan, survey) = make(&setting, &swarm, &manifest)?;
     if let Some(path) = &arguments.output {
         let path = super::setting::directory(global)?.join(path);
@@ -69,13 +69,13 @@ pub(super) fn make(
 }
 
 /// Half of a swarm cannot be planned against: it would be in its own way.
-pub(super) fn settled(swarm: &Swarm<'_>, manifest: &Manifest) -> Result<(), Failure> {
+pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
     if swarm.intent()?.is_none() && swarm.releasing()?.is_none() {
         return Ok(());
     }
     Err(Failure::Unsettled(format!(
         "a run of swarm `{}` is under way or was interrupted: wait for it to end, or `seedbed recover` puts it right",
-        manifest.swarm
+        swarm.name()
     )))
 }
 

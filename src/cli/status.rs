@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use seedbed::apply::{self, Loss};
-use seedbed::name::PortBlock;
+use seedbed::apply::{self, Destroy, Loss};
+use seedbed::name::{PortBlock, SessionPath};
 use seedbed::observe::{self, Holder, Question};
 use seedbed::plan::Session;
 use seedbed::provider::port_range::Block;
@@ -20,7 +20,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let swarm = setting.swarm()?;
     let record = standing::record(&swarm, setting.name())?;
     let broken = apply::inspect(&swarm, &setting.registry, &record);
-    let unsaved = apply::unsaved(&swarm, &setting.registry, &record);
+    let stake = apply::at_stake(&swarm, &setting.registry, &record, &Destroy::default())?;
     let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
         .map_err(Failure::Observe)?;
     let sockets: BTreeSet<u16> = observation
@@ -30,18 +30,24 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         .map(|taken| taken.block.start())
         .collect();
 
-    let mut losses: BTreeMap<_, Vec<&Loss>> = BTreeMap::new();
-    for loss in &unsaved {
-        losses.entry(&loss.session).or_default().push(loss);
-    }
+    let by_session = |losses: Vec<Loss>| {
+        let mut sessions: BTreeMap<SessionPath, Vec<String>> = BTreeMap::new();
+        for loss in losses {
+            sessions.entry(loss.session).or_default().push(loss.what);
+        }
+        sessions
+    };
+    let mut unsaved = by_session([stake.work, stake.beyond_rescue].concat());
+    let mut passing = by_session(stake.passing);
     let mut drifts: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for ((path, kind), damage) in &broken {
         drifts.entry(path).or_default().push(format!("{kind}: {}", damage.why));
     }
     let found = record.plan.sessions.iter().map(|session| {
         let drift = drifts.remove(&session.path).unwrap_or_default();
-        let unsaved = losses.get(&session.path).into_iter().flatten().map(|loss| loss.what.clone()).collect();
-        Found { session, drift, unsaved, listening: listening(session, &sockets) }
+        let unsaved = unsaved.remove(&session.path).unwrap_or_default();
+        let passing = passing.remove(&session.path).unwrap_or_default();
+        Found { session, drift, unsaved, passing, listening: listening(session, &sockets) }
     });
     let found: Vec<_> = found.collect();
     if global.json {
@@ -66,13 +72,18 @@ struct Found<'r> {
     session: &'r Session,
     drift: Vec<String>,
     unsaved: Vec<String>,
+    /// What would go with the session and is no reason to keep it.
+    passing: Vec<String>,
     listening: Vec<u16>,
 }
 
 impl Found<'_> {
     fn row(&self) -> [String; 5] {
         let state = if self.drift.is_empty() { "sound".to_owned() } else { self.drift.join("; ") };
-        let work = if self.unsaved.is_empty() { "clean".to_owned() } else { self.unsaved.join("; ") };
+        let mut work = if self.unsaved.is_empty() { "clean".to_owned() } else { self.unsaved.join("; ") };
+        if !self.passing.is_empty() {
+            work = format!("{work} (not kept: {})", self.passing.join("; "));
+        }
         let listening: Vec<_> = self.listening.iter().map(u16::to_string).collect();
         let ports = review::ports(self.session);
         let ports = if listening.is_empty() {
@@ -92,6 +103,7 @@ impl Found<'_> {
             "workingDirectory": self.session.working_directory,
             "drift": self.drift,
             "unsaved": self.unsaved,
+            "goesAlong": self.passing,
             "listening": self.listening,
         })
     }

@@ -63,7 +63,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 fn check(setting: &Setting) -> Result<usize, Failure> {
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
-    plan::settled(&swarm, &manifest)?;
+    plan::settled(&swarm)?;
     // What stands is no part of whether the manifest is valid, but it must not be in its own way.
     plan::make(setting, &swarm, &manifest)?;
     Ok(manifest.sessions.len())

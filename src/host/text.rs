@@ -13,6 +13,15 @@ pub fn printable_lines(text: &str) -> String {
     escape(text, "\n\t")
 }
 
+/// The text as one word of a POSIX shell, whatever it holds.
+pub fn shell_quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,:+=@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 fn escape(text: &str, keep: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Error, Shared};
-use crate::apply::{self, Context, Destroy};
+use crate::apply::{self, Context, Destroy, Unsaved};
 use crate::discovery::{self, Snapshot};
 use crate::host;
 use crate::host::files::Root;
 use crate::plan::Session;
-use crate::state::{Record, Releasing, Swarm};
+use crate::state::{Record, Swarm};
 
 /// A session that stands.
 ///
@@ -119,28 +119,23 @@ impl Provisioned {
     /// [`Error::WouldLose`], and nothing is touched: changes that are not committed, commits that no ref reaches,
     /// children that stand.
     pub fn release(&self) -> Result<(), Error> {
-        self.release_with(false)
+        self.release_with(Unsaved::Keep)
     }
 
     /// Releases everything, and gives up work that is not saved. Children that stand are refused all the same: their
     /// work is not this session's to give up.
     pub fn release_discarding(&self) -> Result<(), Error> {
-        self.release_with(true)
+        self.release_with(Unsaved::Discard)
     }
 
-    fn release_with(&self, discard: bool) -> Result<(), Error> {
+    fn release_with(&self, unsaved: Unsaved) -> Result<(), Error> {
         if self.released.load(Ordering::Acquire) {
             return Ok(());
         }
         self.locked("release", |context| {
-            if let Some(releasing) =
-                context.swarm.releasing()?.filter(|releasing| discard && !releasing.discard)
-            {
-                context.swarm.begin_release(&Releasing { discard, ..releasing })?;
-            }
-            apply::recover(context, false).map_err(Error::of_release)?;
+            apply::recover(context, unsaved).map_err(Error::of_release)?;
             if let Some(record) = self.record(context)? {
-                let all = Destroy { discard, ..Destroy::default() };
+                let all = Destroy { unsaved, ..Destroy::default() };
                 apply::destroy(context, &record, &all).map_err(Error::of_release)?;
             }
             Ok(())

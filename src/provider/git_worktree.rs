@@ -10,6 +10,7 @@ mod populate;
 mod register;
 mod release;
 mod repository;
+mod rescue;
 mod site;
 mod sparse;
 #[cfg(test)]
@@ -20,7 +21,9 @@ use std::path::{Component, PathBuf};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
-use super::{Allocation, Condition, Context, Error, Planner, Provider, Task, in_git, options_in_force};
+use super::{
+    Allocation, Condition, Context, Error, Losses, Planner, Provider, Rescue, Task, in_git, options_in_force,
+};
 use crate::manifest;
 use crate::observe::{Observation, Question};
 
@@ -232,8 +235,12 @@ impl Provider for GitWorktree {
         inspect::mend(task, &worktree(task)?)
     }
 
-    fn losses(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
         losses::losses(task, &worktree(task)?)
+    }
+
+    fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
+        rescue::rescue(task, &worktree(task)?)
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {

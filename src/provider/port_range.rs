@@ -10,7 +10,9 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Allocation, Condition, Context, Error, Planner, Provider, Task, in_git, options_in_force};
+use super::{
+    Allocation, Condition, Context, Error, Losses, Planner, Provider, Task, in_git, options_in_force,
+};
 use crate::manifest;
 use crate::name::PortBlock;
 use crate::observe::{Observation, Question};
@@ -218,8 +220,8 @@ impl Provider for PortRange {
         lease::inspect(task)
     }
 
-    fn losses(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
+    fn losses(&self, _task: &Task<'_>) -> Result<Losses, Error> {
+        Ok(Losses::default())
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -180,7 +180,7 @@ impl Provider for Shared {
         self.0.inspect(task)
     }
 
-    fn losses(&self, task: &Task<'_>) -> Result<Vec<String>, provider::Error> {
+    fn losses(&self, task: &Task<'_>) -> Result<provider::Losses, provider::Error> {
         self.0.losses(task)
     }
 

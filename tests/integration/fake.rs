@@ -103,8 +103,8 @@ impl Provider for Fake {
         Ok(Condition::Sound)
     }
 
-    fn losses(&self, _task: &Task<'_>) -> Result<Vec<String>, provider::Error> {
-        Ok(Vec::new())
+    fn losses(&self, _task: &Task<'_>) -> Result<provider::Losses, provider::Error> {
+        Ok(provider::Losses::default())
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), provider::Error> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use std::{env, fs};
 
-use seedbed::apply::{self, Context, Destroy, Event};
+use seedbed::apply::{self, Context, Destroy, Event, Unsaved};
 use seedbed::host::{Host, leases};
 use seedbed::manifest;
 use seedbed::name::PortBlock;
@@ -143,7 +143,8 @@ impl Sandbox {
     pub(crate) fn destroy(&self, swarm: &str, discard: bool) -> Result<(), String> {
         self.locked(swarm, |context| {
             let standing = context.swarm.standing().unwrap().unwrap();
-            apply::destroy(context, &standing, &Destroy { sessions: BTreeSet::new(), discard })
+            let unsaved = if discard { Unsaved::Discard } else { Unsaved::Keep };
+            apply::destroy(context, &standing, &Destroy { sessions: BTreeSet::new(), unsaved })
                 .map(|after| assert_eq!(after, None))
                 .map_err(|error| format!("{error:?}"))
         })

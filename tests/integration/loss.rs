@@ -106,8 +106,74 @@ fn a_commit_that_a_branch_reaches_is_no_loss() {
 }
 
 #[test]
-fn ignored_files_are_no_loss() {
+fn ignored_files_are_no_loss_and_are_named() {
     let sandbox = stands();
-    fs::write(sandbox.directory("coder-1").join("build.log"), "noise\n").unwrap();
+    for name in ["build.log", "other.log"] {
+        fs::write(sandbox.directory("coder-1").join(name), "noise\n").unwrap();
+    }
+    let said = "2 ignored files or directories: build.log, other.log";
+    let status = sandbox.ok(&["status", "--json"]).json();
+    let passing = status["sessions"][1]["goesAlong"][0].as_str().unwrap().to_owned();
+    assert!(passing.ends_with(said), "{passing}");
+    assert_eq!(status["sessions"][1]["unsaved"], serde_json::json!([]));
+    assert_eq!(status["sessions"][0]["goesAlong"], serde_json::json!([]));
+    assert!(sandbox.ok(&["status"]).stdout.contains(said));
+    assert!(sandbox.unchanged(|| sandbox.ok(&["destroy", "--dry-run"])).stdout.contains(said));
+    sandbox.ok(&["destroy"]).says(&["coder-1: ", said]);
+}
+
+#[test]
+fn a_stash_outlasts_the_session_that_made_it() {
+    let sandbox = stands();
+    let directory = sandbox.directory("coder-1");
+    fs::write(directory.join("README.md"), "stashed\n").unwrap();
+    sandbox.git_in(&directory, &["stash"]);
     sandbox.ok(&["destroy"]);
+    sandbox.git(&["gc", "--quiet", "--prune=now"]);
+    assert_eq!(sandbox.git(&["show", "stash@{0}:README.md"]), "stashed");
+}
+
+#[test]
+fn a_dry_run_and_the_real_one_decide_alike() {
+    let sandbox = stands();
+    let directory = sandbox.directory("coder-1");
+    let dry = |args: &[&str]| {
+        let args = [&["destroy", "--dry-run"][..], args].concat();
+        sandbox.unchanged(|| sandbox.seedbed(&args))
+    };
+    let outcome = dry(&[]).expect(0);
+    assert_eq!(outcome.stdout, "would release coder-0, coder-1, coder-2\n");
+    fs::write(directory.join("new.txt"), "work\n").unwrap();
+    fs::create_dir(directory.join("nested")).unwrap();
+    sandbox.git_in(&directory.join("nested"), &["init", "--quiet"]);
+
+    // What the real one refuses for, a dry run says, and exits alike.
+    for (args, said) in [
+        (&[][..], &["refused: ", "1 untracked", "repositories of their own (nested/)"][..]),
+        (&["coder-1"], &["refused: ", "1 untracked"]),
+        (&["--rescue"], &["would be rescued: ", "1 untracked", "refused: ", "(nested/)"]),
+    ] {
+        let outcome = dry(args).expect(69);
+        for said in said {
+            assert!(outcome.stdout.contains(said), "{args:?}: {}", outcome.stdout);
+        }
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&[&["destroy"][..], args].concat()).expect(69));
+        let json = sandbox.unchanged(|| {
+            let args = [&["destroy", "--dry-run", "--json"][..], args].concat();
+            sandbox.seedbed(&args).expect(69).json()
+        });
+        assert_eq!(json["refused"], true);
+        for loss in json["losses"].as_array().unwrap() {
+            let what = loss["what"].as_str().unwrap();
+            let is_rescued = json["rescued"].as_array().unwrap().contains(loss);
+            assert_eq!(refused.stderr.contains(what), !is_rescued, "{what}: {}", refused.stderr);
+        }
+    }
+    assert!(dry(&["--discard"]).expect(0).stdout.contains("would be given up: "));
+    assert_eq!(dry(&["coder-0"]).expect(0).stdout, "would release coder-0\n");
+    fs::remove_dir_all(directory.join("nested")).unwrap();
+    assert!(dry(&["--rescue"]).expect(0).stdout.contains("would be rescued: "));
+    sandbox.ok(&["destroy", "--rescue"]);
+    let nothing = sandbox.unchanged(|| sandbox.ok(&["destroy", "--dry-run"]));
+    nothing.says(&["nothing stands"]);
 }

@@ -30,6 +30,7 @@ mod planning;
 mod ports;
 mod refused;
 mod repair;
+mod rescue;
 mod review;
 mod saved;
 mod seed_snapshots;

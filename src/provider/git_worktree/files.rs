@@ -19,7 +19,7 @@ use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
 /// Where swarms keep their worktrees and locks, which are nobody's untracked files.
-const HIDDEN: &str = ".ai_ops";
+pub(super) const HIDDEN: &str = ".ai_ops";
 
 /// Copies and links what the globs match among the untracked files of the workspace, ignored ones included.
 ///

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::ownership;
 use super::repository::Lock;
 use super::site::{Content, Site, move_directory, read};
-use super::{Worktree, register, sparse};
+use super::{Worktree, register, rescue, sparse};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
@@ -35,6 +35,7 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
 
 fn remove_directory(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
     let Some(parent) = site.base.directory(&site.parent)? else { return Ok(()) };
+    parent.remove_all(&rescue::scratch(task, worktree))?;
     let trash = PathBuf::from(format!(".trash-{}-{}", task.owner, worktree.entry));
     remove_aside(&parent, Path::new(&site.name), &trash)
 }
@@ -53,18 +54,28 @@ fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
 /// Removes the branch if we made it, it still is where we made it, and nobody has it checked out. Kept otherwise.
 fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
     let name = format!("refs/heads/{branch}");
+    if !is_as_made(task, worktree, site, &name)? || is_checked_out(site, &name)? {
+        return Ok(());
+    }
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
-    let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?;
-    if !at.status.success() || at.stdout.trim_ascii_end() != worktree.commit.as_bytes() {
-        return Ok(());
-    }
-    let log = git.run(["reflog", "show", "--format=%gs", &name, "--"])?;
-    let made_by = String::from_utf8_lossy(&log).lines().last().map(str::to_owned);
-    if made_by != Some(register::branch_message(task)) || is_checked_out(site, &name)? {
-        return Ok(());
-    }
     git.run_beside_others(&["update-ref", "-d", &name, &worktree.commit])?;
     Ok(())
+}
+
+/// Tells whether we made the branch of this full name, and it still is where we made it.
+pub(super) fn is_as_made(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+    name: &str,
+) -> Result<bool, Error> {
+    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+    let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
+    if !at.status.success() || at.stdout.trim_ascii_end() != worktree.commit.as_bytes() {
+        return Ok(false);
+    }
+    let log = git.run(["reflog", "show", "--format=%gs", name, "--"])?;
+    Ok(String::from_utf8_lossy(&log).lines().last() == Some(register::branch_message(task).as_str()))
 }
 
 fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {

@@ -6,6 +6,7 @@ mod files;
 mod losses;
 mod register;
 mod release;
+mod rescue;
 mod sparse;
 
 use std::collections::BTreeMap;

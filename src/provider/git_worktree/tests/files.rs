@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::super::files::bring;
 use super::super::losses::losses;
 use super::Lab;
+use crate::provider::Losses;
 use crate::provider::git_worktree::Worktree;
 
 /// A worktree into which `copy` and `link` were brought, of a workspace with untracked files.
@@ -42,9 +43,9 @@ fn copies_keep_their_modes() {
     assert_eq!(fs::metadata(path.join("run.sh")).unwrap().permissions().mode() & 0o777, 0o775);
     assert!(!path.join(".ai_ops").exists());
     // What was brought is no loss until somebody changes it.
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Vec::<String>::new());
+    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
     fs::write(path.join("run.sh"), "mine").unwrap();
-    assert_eq!(losses(&lab.task(), &worktree).unwrap().len(), 1);
+    assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);
     bring(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_to_string(path.join("run.sh")).unwrap(), "mine");
 }
@@ -55,7 +56,7 @@ fn links_lead_to_the_workspace() {
     bring(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_link(path.join("node_modules")).unwrap(), lab.repo.join("node_modules"));
     assert_eq!(fs::read_link(path.join(".env")).unwrap(), lab.repo.join(".env"));
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Vec::<String>::new());
+    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
     lab.release(&worktree);
     assert_eq!(fs::read_to_string(lab.repo.join("node_modules/a/index.js")).unwrap(), "a");
 }

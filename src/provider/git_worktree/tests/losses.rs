@@ -3,19 +3,33 @@ use std::path::Path;
 
 use super::super::losses::losses;
 use super::Lab;
+use crate::provider::Losses;
 use crate::provider::git_worktree::Worktree;
 
 /// What is lost after `act` was done in a worktree, without its path.
+fn at_stake(lab: &Lab, worktree: &Worktree, act: impl FnOnce(&Lab, &Worktree, &Path)) -> Losses {
+    lab.make(worktree);
+    let path = lab.path(worktree);
+    act(lab, worktree, &path);
+    let before = lab.inventory();
+    let losses = losses(&lab.task(), worktree).unwrap();
+    assert_eq!(lab.inventory(), before, "looking changes nothing");
+    let shown = |lines: Vec<String>| {
+        lines.into_iter().map(|line| line.replace(path.to_str().unwrap(), "W")).collect()
+    };
+    Losses {
+        work: shown(losses.work),
+        beyond_rescue: shown(losses.beyond_rescue),
+        passing: shown(losses.passing),
+    }
+}
+
+/// The work that is lost then, where there is nothing else to say.
 fn after(act: impl FnOnce(&Lab, &Worktree, &Path)) -> Vec<String> {
     let lab = Lab::new();
-    let worktree = lab.worktree("w");
-    lab.make(&worktree);
-    let path = lab.path(&worktree);
-    act(&lab, &worktree, &path);
-    let before = lab.inventory();
-    let losses = losses(&lab.task(), &worktree).unwrap();
-    assert_eq!(lab.inventory(), before, "looking changes nothing");
-    losses.into_iter().map(|line| line.replace(path.to_str().unwrap(), "W")).collect()
+    let losses = at_stake(&lab, &lab.worktree("w"), act);
+    assert_eq!((losses.beyond_rescue, losses.passing), (Vec::new(), Vec::new()));
+    losses.work
 }
 
 fn commit(lab: &Lab, path: &Path) {
@@ -58,9 +72,9 @@ fn a_sparse_worktree_misses_nothing() {
     let lab = Lab::new();
     let worktree = Worktree { target_path: Some("other".into()), ..lab.worktree("w") };
     lab.make(&worktree);
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Vec::<String>::new());
+    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
     fs::write(lab.path(&worktree).join("other/x"), "changed").unwrap();
-    assert_eq!(losses(&lab.task(), &worktree).unwrap().len(), 1);
+    assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);
 }
 
 #[test]
@@ -93,7 +107,7 @@ fn an_operation_in_progress() {
         lab.git_in(path, &["commit", "-q", "-am", "second"]);
         assert!(!lab.try_git(path, &["merge", "side"]).status.success());
     });
-    assert_eq!(lost, ["W has uncommitted changes: 1 modified, 1 staged", "W is in the middle of a merge"]);
+    assert_eq!(lost, ["W has uncommitted changes: 1 unmerged", "W is in the middle of a merge"]);
     let lost = after(|lab, _, path| {
         lab.git_in(path, &["bisect", "start"]);
     });
@@ -112,4 +126,165 @@ fn what_cannot_be_read_counts_as_lost() {
         fs::remove_dir_all(path.join("../../../.git/worktrees").join(&worktree.entry)).unwrap();
     });
     assert_eq!(lost, ["W holds 3 files or directories, and its entry in the repository is gone"]);
+}
+
+#[test]
+fn a_stash_outlasts_its_worktree_but_is_no_place_for_commits() {
+    let lab = Lab::new();
+    let worktree = lab.worktree("w");
+    let losses = at_stake(&lab, &worktree, |lab, _, path| {
+        for text in ["first", "second"] {
+            fs::write(path.join("a.txt"), text).unwrap();
+            lab.git_in(path, &["stash"]);
+        }
+    });
+    assert_eq!(losses, Losses::default());
+    lab.release(&worktree);
+    lab.git(&["gc", "--quiet", "--prune=now"]);
+    assert_eq!(lab.git(&["stash", "list"]).lines().count(), 2);
+    assert_eq!(lab.git(&["show", "stash@{1}:a.txt"]), "first");
+
+    // A commit below a stash goes with the next pop.
+    let lost = after(|lab, _, path| {
+        commit(lab, path);
+        fs::write(path.join("a.txt"), "third").unwrap();
+        lab.git_in(path, &["stash"]);
+    });
+    assert_eq!(lost, ["HEAD of W has 1 commit that no ref reaches"]);
+}
+
+#[test]
+fn changes_that_the_index_hides() {
+    let lab = Lab::new();
+    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+        for (bit, name) in [
+            ("--assume-unchanged", "a.txt"),
+            ("--skip-worktree", "other/x"),
+            ("--assume-unchanged", "packages/side.txt"),
+            ("--skip-worktree", "packages/app/main.rs"),
+        ] {
+            lab.git_in(path, &["update-index", bit, name]);
+        }
+        // Two are changed, one keeps its content and one is deleted, which loses nothing.
+        fs::write(path.join("a.txt"), "hidden").unwrap();
+        fs::remove_file(path.join("other/x")).unwrap();
+        std::os::unix::fs::symlink("y", path.join("other/x")).unwrap();
+        fs::remove_file(path.join("packages/app/main.rs")).unwrap();
+        assert_eq!(lab.git_in(path, &["status", "--porcelain"]), "");
+    });
+    let hidden = "2 hidden from `git status` by assume-unchanged or skip-worktree";
+    assert_eq!(losses.work, [format!("W has uncommitted changes: {hidden}")]);
+}
+
+#[test]
+fn what_only_the_index_has() {
+    let lost = after(|lab, _, path| {
+        fs::write(path.join("a.txt"), "staged").unwrap();
+        lab.git_in(path, &["add", "a.txt"]);
+        fs::write(path.join("a.txt"), "one\n").unwrap();
+        fs::write(path.join("intended"), "").unwrap();
+        lab.git_in(path, &["add", "--intent-to-add", "intended"]);
+    });
+    assert_eq!(lost, ["W has uncommitted changes: 2 modified, 1 staged"]);
+}
+
+#[test]
+fn ignored_files_are_counted_and_named() {
+    let lab = Lab::with_files(&[(".gitignore", "*.log\n/target/\n"), ("a", "")]);
+    let losses = at_stake(&lab, &lab.worktree("w"), |_, _, path| {
+        // What seedbed puts there is nobody's, what a session puts beside it is its own.
+        for name in [".agent-context", "target", "target/debug"] {
+            fs::create_dir(path.join(name)).unwrap();
+        }
+        fs::write(path.join(".agent-context/.gitignore"), "*\n").unwrap();
+        for name in [
+            ".agent-context/resources.json",
+            ".agent-context/notes.md",
+            "target/debug/a",
+            "target/b",
+            "1.log",
+            "2.log",
+        ] {
+            fs::write(path.join(name), "").unwrap();
+        }
+    });
+    let named = "W has 4 ignored files or directories: .agent-context/notes.md, 1.log, 2.log and 1 more";
+    assert_eq!(losses, Losses { passing: vec![named.to_owned()], ..Losses::default() });
+}
+
+#[test]
+fn commits_that_only_the_entry_names() {
+    // Left behind by a checkout: git warns at that moment, and nobody since.
+    let lost = after(|lab, _, path| {
+        commit(lab, path);
+        commit(lab, path);
+        lab.git_in(path, &["checkout", "-q", "--detach", "main"]);
+    });
+    assert_eq!(lost, ["2 commits that no ref reaches were left in W by a checkout"]);
+    // Named by refs that only this worktree has.
+    let lost = after(|lab, _, path| {
+        commit(lab, path);
+        lab.git_in(path, &["update-ref", "refs/worktree/kept", "HEAD"]);
+        lab.git_in(path, &["reset", "-q", "--hard", "main"]);
+    });
+    assert_eq!(lost, ["refs/worktree/kept of W has 1 commit that no other ref reaches"]);
+    // Rewritten, or reset away on purpose: said, and no reason to refuse.
+    let lab = Lab::new();
+    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+        lab.git_in(path, &["checkout", "-q", "-b", "kept"]);
+        commit(lab, path);
+        lab.git_in(path, &["commit", "-q", "--allow-empty", "--amend", "-m", "better"]);
+        commit(lab, path);
+        lab.git_in(path, &["reset", "-q", "--hard", "HEAD~"]);
+    });
+    let passing = "the reflog of W alone has 2 commits, rewritten or reset away";
+    assert_eq!(losses, Losses { passing: vec![passing.to_owned()], ..Losses::default() });
+}
+
+#[test]
+fn a_base_that_only_the_sessions_own_branch_still_has() {
+    let lab = Lab::new();
+    lab.git(&["checkout", "-q", "-b", "base"]);
+    let base = {
+        lab.git(&["commit", "-q", "--allow-empty", "-m", "base"]);
+        lab.git(&["rev-parse", "HEAD"]).trim().to_owned()
+    };
+    lab.git(&["checkout", "-q", "main"]);
+    let worktree = Worktree { branch: Some("agents/one".into()), commit: base, ..lab.worktree("w") };
+    let losses = at_stake(&lab, &worktree, |lab, _, _| {
+        lab.git(&["branch", "-q", "-D", "base"]);
+    });
+    // The branch goes with the worktree, as it gained nothing.
+    assert_eq!(losses.work, ["HEAD of W has 1 commit that no ref reaches"]);
+}
+
+#[test]
+fn repositories_inside_are_beyond_a_rescue() {
+    let lab = Lab::new();
+    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+        fs::create_dir(path.join("nested")).unwrap();
+        lab.git_in(&path.join("nested"), &["init", "-q"]);
+        fs::write(path.join("nested/work"), "").unwrap();
+    });
+    assert_eq!(losses.work, Vec::<String>::new());
+    assert_eq!(losses.beyond_rescue.len(), 1);
+    assert!(losses.beyond_rescue[0].contains("(nested/)"), "{losses:?}");
+
+    let lab = Lab::new();
+    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+        let module = path.join("module");
+        fs::create_dir(&module).unwrap();
+        lab.git_in(&module, &["init", "-q", "-b", "main"]);
+        lab.git_in(
+            &module,
+            &["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "m"],
+        );
+        lab.git_in(path, &["-c", "advice.addEmbeddedRepo=false", "add", "module"]);
+        lab.git_in(path, &["commit", "-q", "-m", "a submodule"]);
+        lab.git_in(path, &["branch", "kept"]);
+        assert_eq!(lab.git_in(path, &["status", "--porcelain"]), "");
+    });
+    assert_eq!(losses.work, Vec::<String>::new());
+    assert_eq!(losses.beyond_rescue.len(), 1);
+    assert!(losses.beyond_rescue[0].contains("submodules checked out (module)"), "{losses:?}");
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::super::inspect::inspect;
 use super::super::register::register;
 use super::{Lab, SESSION};
+
 use crate::provider::git_worktree::{Registration, Worktree};
-use crate::provider::{Condition, Error};
+use crate::provider::{Condition, Error, Losses};
 
 #[test]
 fn an_entry_is_what_git_makes() {
@@ -299,7 +300,7 @@ fn repositories_of_other_formats() {
             lab.make(&worktree);
             assert_eq!(lab.status(&worktree), "");
             assert_eq!(inspect(&lab.task(), &worktree).unwrap(), Condition::Sound);
-            assert_eq!(super::super::losses::losses(&lab.task(), &worktree).unwrap(), Vec::<String>::new());
+            assert_eq!(super::super::losses::losses(&lab.task(), &worktree).unwrap(), Losses::default());
             lab.release(&worktree);
             assert_eq!((names(&lab), lab.git(&["for-each-ref"])), (before.clone(), refs.clone()), "{option}");
         }

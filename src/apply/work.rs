@@ -1,0 +1,184 @@
+//! Unsaved work: what a release would lose, and how it is kept from that. A dry run and the real one decide here.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::release::{Destroy, Released};
+use super::{Context, Error, Event, failure, tree, with_task};
+use crate::host::Host;
+use crate::name::SessionPath;
+use crate::plan::Session;
+use crate::provider::{Allocation, Losses, Provider, Registry, Rescue};
+use crate::state::{self, Record, Swarm, Unsaved};
+
+/// Work that a release would lose.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// The session's path.
+    pub session: SessionPath,
+    /// What, one line.
+    pub what: String,
+}
+
+/// What goes with sessions that are released, in order of the sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AtStake {
+    /// Sessions on their own that hold a share of what is released, or stand inside it: nobody else may give them up.
+    pub held: Vec<Loss>,
+    /// Work that is saved nowhere else, and that a rescue saves.
+    pub work: Vec<Loss>,
+    /// Work that is saved nowhere else, and that no rescue saves.
+    pub beyond_rescue: Vec<Loss>,
+    /// What goes along and is no reason to refuse: files that git ignores, commits that were rewritten.
+    pub passing: Vec<Loss>,
+}
+
+impl AtStake {
+    /// What a release is refused for; empty where it is not.
+    pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
+        let kinds: &[&Vec<Loss>] = match unsaved {
+            Unsaved::Keep => &[&self.held, &self.work, &self.beyond_rescue],
+            Unsaved::Rescue => &[&self.held, &self.beyond_rescue],
+            Unsaved::Discard => &[&self.held],
+        };
+        let mut refused: Vec<Loss> = kinds.iter().flat_map(|losses| losses.iter().cloned()).collect();
+        refused.sort_by(|one, other| one.session.cmp(&other.session));
+        refused
+    }
+}
+
+/// What [`super::destroy`] would find at stake. Changes nothing.
+pub fn at_stake(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+    destroy: &Destroy,
+) -> Result<AtStake, state::Error> {
+    let released = destroy.released(standing);
+    let mut stake = look(swarm.host(), registry, standing, &released).0;
+    stake.held = children_on_their_own(swarm.host(), standing, &released)?;
+    Ok(stake)
+}
+
+/// Lets a release go on only once nothing is lost by it: what nobody gave up is refused, or saved first.
+pub(super) fn secure(
+    context: &Context<'_>,
+    standing: &Record,
+    released: &Released,
+    unsaved: Unsaved,
+) -> Result<(), Error> {
+    let host = context.swarm.host();
+    let (mut stake, with_work) = match unsaved {
+        // What is given up need not be looked at, and often cannot be.
+        Unsaved::Discard => (AtStake::default(), Released::new()),
+        Unsaved::Keep | Unsaved::Rescue => look(host, context.registry, standing, released),
+    };
+    stake.held = children_on_their_own(host, standing, released)?;
+    if host.cancel.is_requested() && unsaved != Unsaved::Discard {
+        return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
+    }
+    let refused = stake.refused(unsaved);
+    if !refused.is_empty() {
+        return Err(Error::Refused(refused));
+    }
+    if unsaved == Unsaved::Rescue {
+        rescue(context, standing, &with_work)?;
+    }
+    for Loss { session, what } in stake.passing {
+        (context.events)(&Event::GoesAlong { session, what });
+    }
+    Ok(())
+}
+
+/// What would be lost if these kinds of these sessions were released, and which of them have work to rescue.
+fn look(host: &Host, registry: &Registry, record: &Record, released: &Released) -> (AtStake, Released) {
+    let found = Mutex::new((AtStake::default(), Released::new()));
+    each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
+        let losses = with_task(host, record, session, allocation, None, |task| provider.losses(task));
+        // What cannot be looked at cannot be called saved.
+        let losses = losses
+            .unwrap_or_else(|error| Losses { beyond_rescue: vec![error.to_string()], ..Losses::default() });
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stake, with_work) = &mut *found;
+        if !losses.work.is_empty() {
+            with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
+        }
+        let of_session =
+            |lines: Vec<String>| lines.into_iter().map(|what| Loss { session: session.path.clone(), what });
+        stake.work.extend(of_session(losses.work));
+        stake.beyond_rescue.extend(of_session(losses.beyond_rescue));
+        stake.passing.extend(of_session(losses.passing));
+    });
+    let (mut stake, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for losses in [&mut stake.work, &mut stake.beyond_rescue, &mut stake.passing] {
+        losses.sort_by(|one, other| one.session.cmp(&other.session));
+    }
+    (stake, with_work)
+}
+
+/// Saves the work of these kinds of these sessions. Where one fails, what was saved of the others stays.
+fn rescue(context: &Context<'_>, record: &Record, with_work: &Released) -> Result<(), Error> {
+    let host = context.swarm.host();
+    let failures = Mutex::new(Vec::new());
+    each(&record.plan.sessions, with_work, context.registry, host, |session, allocation, provider| {
+        let lock = Some(context.swarm.file());
+        match with_task(host, record, session, allocation, lock, |task| provider.rescue(task)) {
+            Ok(Rescue { reference, command, missing }) => {
+                (context.events)(&Event::Rescued {
+                    session: session.path.clone(),
+                    reference,
+                    command,
+                    missing,
+                });
+            }
+            Err(error) => {
+                let failure = failure(session, &format!("rescue {}", allocation.kind), error.to_string());
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
+        }
+    });
+    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotRescued { failures, interrupted: host.cancel.is_requested() })
+}
+
+/// Calls `act` for each of these kinds of these sessions, in parallel.
+fn each(
+    sessions: &[Session],
+    kinds: &Released,
+    registry: &Registry,
+    host: &Host,
+    act: impl Fn(&Session, &Allocation, &dyn Provider) + Sync,
+) {
+    tree::parents_first(sessions, host.jobs, |at| {
+        let session = &sessions[at];
+        for kind in kinds.get(&session.path).into_iter().flatten() {
+            if let (Some(allocation), Some(provider)) = (session.allocation(kind), registry.get(kind)) {
+                act(session, allocation, provider);
+            }
+        }
+    });
+}
+
+/// Sessions on their own that have a share of what is released, or a worktree inside it: they would lose it.
+fn children_on_their_own(
+    host: &Host,
+    record: &Record,
+    released: &Released,
+) -> Result<Vec<Loss>, state::Error> {
+    let alone = state::alone(host, &record.owner)?;
+    let above = |session: &&Session| released.contains_key(&session.path);
+    let found = record.plan.sessions.iter().filter(above).flat_map(|session| {
+        let below = alone.iter().filter(|child| child.ancestors.contains(&session.id));
+        let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
+        ids.map(|id| Loss {
+            session: session.path.clone(),
+            what: format!("its child `{id}` stands: release that first"),
+        })
+    });
+    Ok(found.collect())
+}

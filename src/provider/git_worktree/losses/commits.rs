@@ -1,0 +1,153 @@
+//! Commits that nothing but the worktree's own entry keeps from being collected.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use crate::host::git::Git;
+use crate::provider::git_worktree::site::{Content, Site};
+use crate::provider::git_worktree::{Worktree, release};
+use crate::provider::{Error, Losses, Task};
+
+/// Refs of the repository that keep nothing: the stash is emptied by the next `pop`, the others are the main worktree's
+/// own, of operations that end.
+const FLEETING: [&str; 4] = ["refs/stash", "refs/bisect/*", "refs/worktree/*", "refs/rewritten/*"];
+
+/// Where an entry has refs of its own.
+const OWN: [&str; 3] = ["refs/worktree", "refs/bisect", "refs/rewritten"];
+
+/// Files of an entry that name a commit that a rewriting command left.
+const REWRITTEN: [&str; 1] = ["ORIG_HEAD"];
+
+/// The commits that an entry names.
+#[derive(Debug, Default)]
+pub(in super::super) struct Tips {
+    /// Where HEAD is.
+    pub(in super::super) head: String,
+    /// The entry's own refs, each with its object.
+    pub(in super::super) own: Vec<(String, String)>,
+    /// What HEAD was moved away from by a checkout.
+    pub(in super::super) left: BTreeSet<String>,
+    /// Wherever HEAD has been.
+    pub(in super::super) logged: BTreeSet<String>,
+}
+
+impl Tips {
+    /// Reads them; an error where HEAD names no commit.
+    pub(in super::super) fn of(task: &Task<'_>, site: &Site) -> Result<Self, Error> {
+        let entry = site.entry_path();
+        let git = Git::of(task.host, &entry, None).holding(task.lock);
+        let mut tips = Self {
+            head: git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?,
+            ..Self::default()
+        };
+        let mut args = vec!["for-each-ref", "--format=%(objectname) %(refname)"];
+        args.extend(OWN);
+        let listed = git.line(args)?;
+        tips.own = listed
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(object, name)| (object.to_owned(), name.to_owned()))
+            .collect();
+        let log = git.run(["reflog", "show", "--format=%H %gs", "HEAD", "--"])?;
+        let log = String::from_utf8_lossy(&log);
+        let mut moved_away = false;
+        for line in log.lines() {
+            // The newest comes first, so that this is where the line before it came from.
+            let (object, message) = line.split_once(' ').unwrap_or((line, ""));
+            if moved_away {
+                tips.left.insert(object.to_owned());
+            }
+            tips.logged.insert(object.to_owned());
+            moved_away = message.starts_with("checkout: moving from ");
+        }
+        for name in REWRITTEN {
+            if let Content::Bytes(bytes) = site.read_entry(name)? {
+                let object = String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
+                tips.logged.extend(is_object(&object).then_some(object));
+            }
+        }
+        Ok(tips)
+    }
+}
+
+/// Adds what of the commits would be lost.
+pub(super) fn add(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+    losses: &mut Losses,
+) -> Result<(), Error> {
+    let path = site.worktree.display();
+    if site.common.directory(&site.entry)?.is_none() {
+        return Ok(());
+    }
+    let tips = Tips::of(task, site)?;
+    let all = tips.own.iter().map(|(object, _)| object).chain(&tips.left).chain(&tips.logged);
+    let all: BTreeSet<&str> = all.map(String::as_str).chain([tips.head.as_str()]).collect();
+    let all = lost(task, worktree, site, &all, None, &[])?;
+    if all.is_empty() {
+        return Ok(());
+    }
+    // Each commit is told of once, with the first that reaches it.
+    let mut told: BTreeSet<String> = BTreeSet::new();
+    let mut count = |tips: BTreeSet<&str>| -> Result<Option<String>, Error> {
+        let before = told.len();
+        told.extend(lost(task, worktree, site, &tips, None, &[])?);
+        Ok(counted(told.len() - before))
+    };
+    if let Some(commits) = count(BTreeSet::from([tips.head.as_str()]))? {
+        losses.work.push(format!("HEAD of {path} has {commits} that no ref reaches"));
+    }
+    for (object, name) in &tips.own {
+        if let Some(commits) = count(BTreeSet::from([object.as_str()]))? {
+            losses.work.push(format!("{name} of {path} has {commits} that no other ref reaches"));
+        }
+    }
+    if let Some(commits) = count(tips.left.iter().map(String::as_str).collect())? {
+        losses.work.push(format!("{commits} that no ref reaches were left in {path} by a checkout"));
+    }
+    if let Some(commits) = counted(all.len() - told.len()) {
+        losses.passing.push(format!("the reflog of {path} alone has {commits}, rewritten or reset away"));
+    }
+    Ok(())
+}
+
+/// So many commits, in words; `None` for none.
+fn counted(commits: usize) -> Option<String> {
+    match commits {
+        0 => None,
+        1 => Some("1 commit".to_owned()),
+        _ => Some(format!("{commits} commits")),
+    }
+}
+
+/// The commits that `tips` reach, and neither `but` nor any ref that outlasts the worktree and matches no pattern of
+/// `not_even`.
+pub(in super::super) fn lost(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+    tips: &BTreeSet<&str>,
+    but: Option<&str>,
+    not_even: &[&str],
+) -> Result<BTreeSet<String>, Error> {
+    let mut args: Vec<OsString> = ["rev-list", "--ignore-missing", "--stdin", "--not"].map(Into::into).into();
+    args.extend(but.map(Into::into));
+    args.extend(FLEETING.iter().chain(not_even).map(|name| format!("--exclude={name}").into()));
+    if let Some(branch) = &worktree.branch {
+        let name = format!("refs/heads/{branch}");
+        // It goes with the worktree.
+        if release::is_as_made(task, worktree, site, &name)? {
+            args.push(format!("--exclude={name}").into());
+        }
+    }
+    args.push("--glob=refs/*".into());
+    let input = tips.iter().fold(String::new(), |text, tip| text + tip + "\n");
+    let listed = Git::of(task.host, site.common.path(), None).run_with_input(args, input.into_bytes())?;
+    Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
+}
+
+/// Tells whether a text is the name of an object.
+pub(in super::super) fn is_object(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

@@ -1,0 +1,279 @@
+//! Saves what a worktree holds under `refs/seedbed/rescue/SWARM/PATH/@TIME`, before it is released.
+//!
+//! A rescue is one ref to a small family of commits, much as `git stash` makes it. The ref's own commit has the files as
+//! they were, untracked ones included and ignored ones not. Its parents are
+//!
+//! 1. HEAD, whether or not a ref reaches it;
+//! 2. the index, as a commit on top of HEAD; of what is unmerged, our side;
+//! 3. what git kept in the worktree's entry, as files: the index itself (with stages, intents to add, bits), and what
+//!    says that a merge, a rebase or a bisection is under way;
+//! 4. where there are any: the other commits that only the entry named, in its reflog, in refs of its own, in an
+//!    operation under way; its tree has the sides of what is unmerged.
+//!
+//! Nothing of the worktree or its entry is touched; everything is put together in an index aside. Each file that differs
+//! from HEAD is then checked out of the rescue, aside, and compared with the one that stands: where filters or line ends
+//! would make another file of it, the bytes themselves are saved. Objects and the ref are synced before this returns,
+//! as far as git can.
+
+mod capture;
+mod command;
+mod entry;
+mod name;
+mod verify;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::Worktree;
+use super::losses::{self, Tips};
+use super::site::Site;
+use crate::host::clock;
+use crate::host::git::Git;
+use crate::name::sha256_hex;
+use crate::provider::{Error, Rescue, Task};
+
+/// How often a name is tried again that another rescue of the same second took.
+const TRIES: u32 = 100;
+
+/// What no configuration of the repository may decide about a rescue: what is saved is what is on the disk, all of it
+/// is synced, and an index stays one file.
+const EXACT: [&str; 20] = [
+    "-c",
+    "core.fsync=all",
+    "-c",
+    "core.fsyncMethod=batch",
+    "-c",
+    "core.safecrlf=false",
+    "-c",
+    "core.fileMode=true",
+    "-c",
+    "core.symlinks=true",
+    "-c",
+    "core.trustctime=true",
+    "-c",
+    "core.checkStat=default",
+    "-c",
+    "core.ignoreStat=false",
+    "-c",
+    "core.splitIndex=false",
+    "-c",
+    "core.untrackedCache=false",
+];
+
+/// Saves everything, or fails; what was saved before, and has not changed since, is not saved again.
+pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Error> {
+    let site = Site::of(task, worktree)?;
+    let scratch = Scratch::create(task, worktree, &site)?;
+    let mut work = Work::find(task, worktree, &site, &scratch)?;
+    let index = capture::index(&mut work)?;
+    let (mut files, mut converted) = (index.clone(), BTreeSet::new());
+    if work.directory.is_some() {
+        capture::working_tree(&work)?;
+        converted = verify::verify(&work)?;
+        files = work.git(capture::FILES).line(work.exact(["write-tree"]))?;
+    }
+    if converted.len() > command::CONVERTED_MAX {
+        let (count, first) = (converted.len(), command::CONVERTED_MAX);
+        work.missing.push(format!(
+            "{count} files come back with their line ends or contents converted, all but the first {first}; their bytes \
+             are in the rescue (git cat-file blob REF:PATH)"
+        ));
+    }
+    let state = entry::save(&work)?;
+    let (sides, others) = (capture::sides(&work)?, work.others(&state)?);
+    let content =
+        [&[&files, &work.head, &index, &state.tree, &sides][..], &others.iter().collect::<Vec<_>>()];
+    let fingerprint =
+        sha256_hex(content.concat().iter().fold(String::new(), |text, id| text + id + "\n").as_bytes());
+    let prefix = name::prefix(task.session);
+    let sparse = state.is_sparse;
+    let told = |reference: String| Rescue {
+        command: command::bring_back(&site, task.session, &reference, sparse, &converted),
+        reference,
+        missing: work.missing.clone(),
+    };
+    if let Some(reference) = existing(&work, &prefix, &fingerprint)? {
+        return Ok(told(reference));
+    }
+
+    let subject = |what: &str| format!("{}: {what}\n", task.session);
+    let mut parents = vec![work.head.clone()];
+    parents.push(work.commit(&index, std::slice::from_ref(&work.head), &subject("index of its worktree"))?);
+    parents.push(work.commit(&state.tree, &[], &subject("entry of its worktree"))?);
+    if !others.is_empty() || !sides.is_empty() {
+        let sides = if sides.is_empty() { capture::empty_tree(&work)? } else { sides };
+        let others: Vec<String> = others.into_iter().collect();
+        parents.push(work.commit(&sides, &others, &subject("other commits of its worktree"))?);
+    }
+    let time: String = clock::now().chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    for attempt in 1..=TRIES {
+        let reference = name::reference(&prefix, &time, attempt);
+        let rescue = told(reference);
+        let message = format!(
+            "{}\nBring it back with\n\n    {}\n\n{}{fingerprint}\n",
+            subject("unsaved work of its worktree"),
+            rescue.command,
+            name::FINGERPRINT
+        );
+        let commit = work.commit(&files, &parents, &message)?;
+        if work.create_ref(&rescue.reference, &commit)? {
+            return Ok(rescue);
+        }
+    }
+    Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
+}
+
+/// A rescue of this session with this very content.
+fn existing(work: &Work<'_>, prefix: &str, fingerprint: &str) -> Result<Option<String>, Error> {
+    let git = Git::of(work.task.host, work.site.common.path(), None).holding(work.task.lock);
+    let listed =
+        git.line(["for-each-ref", "--format=%(refname) %(contents:lines=1)%(contents:body)%00", prefix])?;
+    let line = format!("{}{fingerprint}", name::FINGERPRINT);
+    let found =
+        listed.split('\0').map(str::trim_start).find(|found| found.lines().any(|found| found == line));
+    let reference = found.and_then(|found| found.split_whitespace().next());
+    // Its name is in front of the subject; a name of another session's begins the same way, but goes on with a path.
+    Ok(reference.filter(|name| name[prefix.len()..].starts_with(name::TIME)).map(str::to_owned))
+}
+
+/// A directory of temporary indexes and copies beside the worktree, on its file system; gone with this value, and after
+/// a crash with the worktree.
+struct Scratch<'s> {
+    site: &'s Site,
+    name: PathBuf,
+    path: PathBuf,
+}
+
+/// Where the rescue of a worktree does its work, relative to the directory that the worktree lies in.
+pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    PathBuf::from(format!(".rescue-{}-{}", task.owner, worktree.entry))
+}
+
+impl<'s> Scratch<'s> {
+    fn create(task: &Task<'_>, worktree: &Worktree, site: &'s Site) -> Result<Self, Error> {
+        let name = scratch(task, worktree);
+        let parent = site.base.create_hidden(&site.parent)?;
+        parent.remove_all(&name)?;
+        let path = parent.create_directories(&name)?.path().to_owned();
+        Ok(Self { site, name, path })
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed here is removed with the worktree.
+        let _ = self.site.base.remove_all(&self.site.parent.join(&self.name));
+        let _ = self.site.base.remove_hidden(&self.site.parent);
+    }
+}
+
+/// What a rescue is made of.
+struct Work<'a> {
+    task: &'a Task<'a>,
+    worktree: &'a Worktree,
+    site: &'a Site,
+    /// The directory for everything temporary.
+    scratch: PathBuf,
+    /// The worktree's entry; where git cannot use that, the repository itself.
+    git_dir: PathBuf,
+    /// The worktree; `None` where its directory is gone.
+    directory: Option<PathBuf>,
+    /// The commit that HEAD names; where it names none, the one that the worktree was made of.
+    head: String,
+    tips: Option<Tips>,
+    /// What will not come back as it was, one line each.
+    missing: Vec<String>,
+}
+
+impl<'a> Work<'a> {
+    fn find(
+        task: &'a Task<'a>,
+        worktree: &'a Worktree,
+        site: &'a Site,
+        scratch: &Scratch<'_>,
+    ) -> Result<Self, Error> {
+        let entry = site.entry_path();
+        let usable = site.common.directory(&site.entry)?.is_some()
+            && Git::of(task.host, &entry, None).output(["rev-parse", "--git-dir"])?.status.success();
+        let mut work = Self {
+            task,
+            worktree,
+            site,
+            scratch: scratch.path.clone(),
+            directory: site.directory()?.map(|directory| directory.path().to_owned()),
+            head: worktree.commit.clone(),
+            tips: None,
+            git_dir: if usable { entry } else { site.common.path().to_owned() },
+            missing: Vec::new(),
+        };
+        if !usable {
+            work.missing.push(
+                "its entry in the repository is torn or gone: commits that it made, and operations under way, are \
+                 not known"
+                    .to_owned(),
+            );
+            return Ok(work);
+        }
+        match Tips::of(task, site) {
+            Ok(tips) => {
+                work.head.clone_from(&tips.head);
+                work.tips = Some(tips);
+            }
+            Err(error) => {
+                let commit = &worktree.commit;
+                work.missing.push(format!("HEAD names no commit ({error}); the rescue stands on {commit}"));
+            }
+        }
+        Ok(work)
+    }
+
+    /// git with an index of this name in the scratch directory, in the worktree where there is one.
+    fn git(&self, index: &str) -> Git<'_> {
+        Git::of(self.task.host, &self.git_dir, self.directory.as_deref())
+            .holding(self.task.lock)
+            .with_variable("GIT_INDEX_FILE", self.scratch.join(index))
+    }
+
+    /// A command of git with [`EXACT`] before it.
+    #[expect(clippy::unused_self, reason = "reads as a part of the call that it is in")]
+    fn exact<'s>(&self, command: impl IntoIterator<Item = &'s str>) -> Vec<&'s str> {
+        EXACT.into_iter().chain(command).collect()
+    }
+
+    /// Commits that only the entry names, and those that an operation under way goes on with.
+    fn others(&self, state: &entry::State) -> Result<BTreeSet<String>, Error> {
+        let Some(tips) = &self.tips else { return Ok(BTreeSet::new()) };
+        let own = tips.own.iter().map(|(object, _)| object);
+        let all = own.chain(&tips.left).chain(&tips.logged).chain(&state.named);
+        let all: BTreeSet<&str> = all.map(String::as_str).collect();
+        // An earlier rescue may be deleted; this one has to do without it.
+        let lost = losses::lost(self.task, self.worktree, self.site, &all, Some(&self.head), &[name::ALL])?;
+        let others = all.into_iter().filter(|tip| lost.contains(*tip) || state.needed.contains(*tip));
+        Ok(others.map(str::to_owned).collect())
+    }
+
+    fn commit(&self, tree: &str, parents: &[String], message: &str) -> Result<String, Error> {
+        let mut args: Vec<&str> = self.exact(["commit-tree", tree]);
+        args.extend(parents.iter().flat_map(|parent| ["-p", parent.as_str()]));
+        let mut git = Git::of(self.task.host, self.site.common.path(), None);
+        for role in ["AUTHOR", "COMMITTER"] {
+            git = git.with_variable(&format!("GIT_{role}_NAME"), "seedbed");
+            git = git.with_variable(&format!("GIT_{role}_EMAIL"), "seedbed@localhost");
+        }
+        let commit = git.run_with_input(args, message.as_bytes().to_vec())?;
+        Ok(String::from_utf8_lossy(&commit).trim_end().to_owned())
+    }
+
+    /// Creates a ref; `false` where its name is taken.
+    fn create_ref(&self, name: &str, commit: &str) -> Result<bool, Error> {
+        let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
+        let zero = "0".repeat(commit.len());
+        match git.run_beside_others(&self.exact(["update-ref", name, commit, &zero])) {
+            Ok(_) => Ok(true),
+            Err(error) => {
+                let taken = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
+                if taken.status.success() { Ok(false) } else { Err(error.into()) }
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The index and the files, as trees.
+
+#![expect(clippy::disallowed_methods, reason = "works in a scratch directory of its own")]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use super::Work;
+use crate::provider::Error;
+use crate::provider::git_worktree::losses::File;
+use crate::provider::git_worktree::site::{Content, io, read};
+
+/// The copy of the session's index.
+pub(super) const INDEX: &str = "index";
+
+/// The index that the files are added to.
+pub(super) const FILES: &str = "files";
+
+/// The index whose tree stands for the session's index.
+const STAGED: &str = "staged";
+
+/// The index of the sides of what is unmerged.
+const SIDES: &str = "sides";
+
+/// The largest index that is read; that of a million files has some 100 MB.
+const INDEX_MAX: usize = 1 << 30;
+
+/// Copies the session's index to [`INDEX`], and writes its tree; what is unmerged stands there as our side has it. An
+/// index that git cannot read is replaced by HEAD's.
+pub(super) fn index(work: &mut Work<'_>) -> Result<String, Error> {
+    let path = work.scratch.join(INDEX);
+    let found = work.site.common.read(&work.site.entry.join("index"), INDEX_MAX);
+    let readable = match found {
+        Ok(Some(bytes)) => {
+            fs::write(&path, bytes).map_err(io("write", &path))?;
+            // As one file that needs no other. What git cannot do with it, it cannot do with it at all.
+            let whole = work.exact(["update-index", "--no-split-index", "--no-untracked-cache"]);
+            work.git(INDEX).run(whole).is_ok() && work.git(INDEX).run(["ls-files", "--stage", "-z"]).is_ok()
+        }
+        Ok(None) | Err(_) => false,
+    };
+    if !readable {
+        work.missing.push(
+            "its index is gone or cannot be read: what was staged is not told from what was not".to_owned(),
+        );
+        let lock = work.scratch.join(format!("{INDEX}.lock"));
+        for path in [&path, &lock] {
+            if path.exists() {
+                fs::remove_file(path).map_err(io("remove", path))?;
+            }
+        }
+        work.git(INDEX).run(work.exact(["read-tree", &work.head]))?;
+    }
+    copy(work, INDEX, STAGED)?;
+    let mut ours = Vec::new();
+    let zero = "0".repeat(work.head.len());
+    for (path, sides) in unmerged(work)? {
+        ours.extend([b"0 ", zero.as_bytes(), b"\t", path.as_slice(), b"\0"].concat());
+        if let Some((mode, object)) = sides.get("2") {
+            ours.extend([mode.as_bytes(), b" ", object.as_bytes(), b"\t", path.as_slice(), b"\0"].concat());
+        }
+    }
+    if !ours.is_empty() {
+        work.git(STAGED).run_with_input(work.exact(["update-index", "-z", "--index-info"]), ours)?;
+    }
+    Ok(work.git(STAGED).line(work.exact(["write-tree"]))?)
+}
+
+/// Adds everything that is on the disk, and that git does not ignore, to [`FILES`].
+pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
+    copy(work, INDEX, FILES)?;
+    let git = work.git(FILES);
+    let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
+    let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
+    for file in listed.split(|byte| *byte == 0).filter_map(File::parse).filter(|file| file.hidden) {
+        let line = [file.path.as_os_str().as_bytes(), b"\0"].concat();
+        assumed.extend_from_slice(&line);
+        // What a sparse checkout leaves out is not deleted.
+        if fs::symlink_metadata(work.site.worktree.join(file.path)).is_ok() {
+            skipped.extend_from_slice(&line);
+        }
+    }
+    for (option, paths) in [("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)] {
+        if !paths.is_empty() {
+            git.run_with_input(work.exact(["update-index", option, "-z", "--stdin"]), paths)?;
+        }
+    }
+    let sparse = read(&work.site.common, &work.site.entry.join("info/sparse-checkout"))?;
+    // Without it git adds nothing that lies outside of a sparse checkout; git before 2.34 does not know it.
+    let outside = if sparse == Content::Missing { None } else { Some("--sparse") };
+    git.run(work.exact(["add", "--all"].into_iter().chain(outside)))?;
+    let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
+    let repositories = listed.split(|byte| *byte == 0).filter_map(File::parse).filter(|file| {
+        file.mode == "160000" && fs::symlink_metadata(work.site.worktree.join(file.path).join(".git")).is_ok()
+    });
+    let repositories: Vec<_> = repositories.map(|file| file.path.to_string_lossy().into_owned()).collect();
+    if !repositories.is_empty() {
+        return Err(Error::Refused(format!(
+            "{} holds repositories of their own ({}), which git cannot take into a commit; move them away",
+            work.site.worktree.display(),
+            repositories.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// A tree of the sides of what is unmerged, as `1/PATH` (the common ancestor), `2/PATH` (ours) and `3/PATH` (theirs);
+/// empty text where everything is merged.
+pub(super) fn sides(work: &Work<'_>) -> Result<String, Error> {
+    let mut lines = Vec::new();
+    for (path, sides) in unmerged(work)? {
+        for (stage, (mode, object)) in sides {
+            let line = format!("{mode} {object}\t{stage}/");
+            lines.extend([line.as_bytes(), path.as_slice(), b"\0"].concat());
+        }
+    }
+    if lines.is_empty() {
+        return Ok(String::new());
+    }
+    tree_of(work, SIDES, lines)
+}
+
+/// The tree without anything in it.
+pub(super) fn empty_tree(work: &Work<'_>) -> Result<String, Error> {
+    let tree = work.git(SIDES).run_with_input(work.exact(["mktree"]), Vec::new())?;
+    Ok(String::from_utf8_lossy(&tree).trim_end().to_owned())
+}
+
+/// Writes a tree of lines `MODE OBJECT`, a tab, the path, each ended by NUL, by way of an index of this name.
+pub(super) fn tree_of(work: &Work<'_>, index: &str, lines: Vec<u8>) -> Result<String, Error> {
+    let git = work.git(index);
+    git.run_with_input(work.exact(["update-index", "-z", "--index-info"]), lines)?;
+    Ok(git.line(work.exact(["write-tree"]))?)
+}
+
+/// By path and stage, the mode and object of what is unmerged.
+type Unmerged = BTreeMap<Vec<u8>, BTreeMap<String, (String, String)>>;
+
+fn unmerged(work: &Work<'_>) -> Result<Unmerged, Error> {
+    let listed = work.git(INDEX).run(["ls-files", "--unmerged", "-z"])?;
+    let mut unmerged = Unmerged::new();
+    for line in listed.split(|byte| *byte == 0) {
+        let Some(tab) = line.iter().position(|byte| *byte == b'\t') else { continue };
+        let words = String::from_utf8_lossy(&line[..tab]).into_owned();
+        if let [mode, object, stage] = words.split(' ').collect::<Vec<_>>()[..] {
+            let sides = unmerged.entry(line[tab + 1..].to_vec()).or_default();
+            sides.insert(stage.to_owned(), (mode.to_owned(), object.to_owned()));
+        }
+    }
+    Ok(unmerged)
+}
+
+fn copy(work: &Work<'_>, from: &str, to: &str) -> Result<(), Error> {
+    let (from, to) = (work.scratch.join(from), work.scratch.join(to));
+    fs::copy(&from, &to).map(drop).map_err(io("copy", &from))
+}
+
+/// A path as git prints it between NULs.
+pub(super) fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}

@@ -1,0 +1,69 @@
+//! The command that brings a rescue back. Plain git, and `tar`: a rescue has to be of use without seedbed. Pure.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::host::text::shell_quoted;
+use crate::provider::git_worktree::site::Site;
+
+/// How many files are written one by one: each is some 200 characters, and a terminal takes no line of any length.
+pub(super) const CONVERTED_MAX: usize = 20;
+
+/// A command for a POSIX shell, to be run anywhere: it makes a new worktree beside the repository.
+///
+/// Files come first, by git's own checkout; then what the entry held, the index in it.
+///
+/// `converted` are files of which git would make others; their bytes are written as they are.
+pub(super) fn bring_back(
+    site: &Site,
+    session: &str,
+    reference: &str,
+    sparse: bool,
+    converted: &BTreeSet<PathBuf>,
+) -> String {
+    let quoted = |path: &Path| shell_quoted(&path.to_string_lossy());
+    let directory = place(&site.repo_root, session, reference);
+    let (root, place) = (quoted(&site.repo_root), quoted(&directory));
+    let commit = |which: &str| shell_quoted(&format!("{reference}{which}"));
+    let mut steps =
+        vec![format!("git -C {root} worktree add --no-checkout --detach {place} {}", commit("^"))];
+    let patterns = commit("^3:info/sparse-checkout");
+    if sparse {
+        steps.push(format!(
+            "git -C {root} cat-file blob {patterns} | git -C {place} sparse-checkout set --no-cone --stdin"
+        ));
+    }
+    steps.push(format!("git -C {place} read-tree -m -u {}", commit("")));
+    if sparse {
+        // Changes outside of the sparse checkout were there too.
+        steps.push(format!(
+            "git -C {place} diff-tree -r -z --no-renames --diff-filter=d --name-only {} {} | git -C {place} \
+             checkout-index -f -z --stdin --ignore-skip-worktree-bits",
+            commit("^"),
+            commit(""),
+        ));
+    }
+    for path in converted.iter().take(CONVERTED_MAX) {
+        let bytes = commit(&format!(":{}", path.to_string_lossy()));
+        let to = quoted(&directory.join(path));
+        steps.push(format!("git -C {root} cat-file blob {bytes} > {to}"));
+    }
+    steps.push(format!(
+        "git -C {place} -c core.autocrlf=false archive {} | tar -x -C \"$(git -C {place} rev-parse \
+         --absolute-git-dir)\"",
+        commit("^3")
+    ));
+    steps.join(" && ")
+}
+
+/// A place beside the repository that says what it is.
+fn place(root: &Path, session: &str, reference: &str) -> PathBuf {
+    let time = reference.rsplit('@').next().unwrap_or_default();
+    let session: String =
+        session.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
+    let mut name = root.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
+    name.extend(format!("-rescued-{session}-{time}").bytes());
+    root.with_file_name(OsString::from_vec(name))
+}

@@ -1,0 +1,122 @@
+//! What git kept in the worktree's entry, as a tree of files.
+
+#![expect(clippy::disallowed_methods, reason = "reads a scratch file of its own")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Work, capture};
+use crate::host::files::Root;
+use crate::host::git::config;
+use crate::provider::Error;
+use crate::provider::git_worktree::losses::is_object;
+use crate::provider::git_worktree::ownership;
+use crate::provider::git_worktree::site::io;
+
+/// What belongs to the place and not to the work, and is another in a new worktree. Configuration does too: whoever brings
+/// the work back has not asked for settings that somebody put there.
+const OF_THE_PLACE: [&str; 11] = [
+    "HEAD",
+    "commondir",
+    "config.worktree",
+    "gitdir",
+    "index",
+    "index.lock",
+    "info",
+    "locked",
+    "logs",
+    "modules",
+    ownership::MARK,
+];
+
+/// Files that name the other side of an operation under way.
+const NEEDED: [&str; 3] = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
+
+/// The largest file of an entry that is saved, in bytes; patches of a rebase are smaller.
+const FILE_MAX: usize = 16 << 20;
+
+/// The index of the entry's files.
+const STATE: &str = "state";
+
+/// What was saved of an entry.
+pub(super) struct State {
+    /// A tree of its files.
+    pub(super) tree: String,
+    /// The objects that its files name.
+    pub(super) named: BTreeSet<String>,
+    /// Those of them that an operation under way cannot go on without.
+    pub(super) needed: BTreeSet<String>,
+    /// Whether the worktree is a sparse checkout; then its patterns are in the tree too.
+    pub(super) is_sparse: bool,
+}
+
+/// Saves the files of the entry that an operation under way needs, and the session's index.
+pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
+    let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    let is_sparse = is_sparse(work)?;
+    if work.tips.is_some()
+        && let Some(entry) = work.site.common.directory(&work.site.entry)?
+    {
+        for name in entry.names()? {
+            let of_the_place = OF_THE_PLACE.iter().any(|known| name == *known)
+                || name.to_string_lossy().starts_with("sharedindex.");
+            if !of_the_place {
+                collect(&entry, Path::new(&name), &mut files)?;
+            }
+        }
+        if is_sparse {
+            collect(&entry, Path::new("info/sparse-checkout"), &mut files)?;
+        }
+    }
+    let (mut named, mut needed) = (BTreeSet::new(), BTreeSet::new());
+    for (path, bytes) in &files {
+        let text = String::from_utf8_lossy(bytes);
+        let objects = text.split_whitespace().filter(|word| is_object(word)).map(str::to_owned);
+        if NEEDED.iter().any(|name| path == Path::new(name)) {
+            needed.extend(objects.clone());
+        }
+        named.extend(objects);
+    }
+    let index = work.scratch.join(capture::INDEX);
+    files.push((capture::INDEX.into(), fs::read(&index).map_err(io("read", &index))?));
+
+    let mut lines = Vec::new();
+    for (path, bytes) in files {
+        let object = work
+            .git(STATE)
+            .run_with_input(work.exact(["hash-object", "-w", "--no-filters", "--stdin"]), bytes)?;
+        let object = String::from_utf8_lossy(&object).trim_end().to_owned();
+        lines.extend(format!("100644 {object}\t{}\0", path.display()).bytes());
+    }
+    Ok(State { tree: capture::tree_of(work, STATE, lines)?, named, needed, is_sparse })
+}
+
+/// Adds the file, or the files below the directory. What git never puts there (a link, something huge) is left out.
+fn collect(entry: &Root, path: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), Error> {
+    if path.to_str().is_none_or(|path| path.contains('\n')) {
+        return Ok(());
+    }
+    match entry.directory(path) {
+        Ok(Some(directory)) => {
+            for name in directory.names()? {
+                collect(entry, &path.join::<&OsStr>(name.as_ref()), files)?;
+            }
+        }
+        Ok(None) => {}
+        // It is no directory.
+        Err(_) => {
+            if let Ok(Some(bytes)) = entry.read(path, FILE_MAX) {
+                files.push((path.to_owned(), bytes));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_sparse(work: &Work<'_>) -> Result<bool, Error> {
+    let listed =
+        work.git(capture::INDEX).output(["config", "--null", "--get-regexp", "^core\\.sparsecheckout$"])?;
+    Ok(config::is_on(&config::parse(&listed.stdout), "core.sparsecheckout"))
+}

@@ -1,0 +1,82 @@
+//! The names of rescue refs. Pure.
+
+use std::fmt::Write as _;
+
+use crate::name::sha256_hex;
+
+/// Every rescue, as a pattern.
+pub(super) const ALL: &str = "refs/seedbed/rescue/*";
+
+/// Begins the last part of a rescue's name: no session's name begins so, and no rescue of one session can stand where
+/// the rescues of another lie.
+pub(super) const TIME: char = '@';
+
+/// Begins the line of a rescue's message that tells its content.
+pub(super) const FINGERPRINT: &str = "Seedbed-Content: ";
+
+/// How long one part may get, in bytes; file systems end at 255.
+const PART_MAX: usize = 120;
+
+/// What the rescues of a session begin with, a slash at its end.
+pub(super) fn prefix(session: &str) -> String {
+    let parts: Vec<String> = session.split('/').map(part).collect();
+    format!("refs/seedbed/rescue/{}/", parts.join("/"))
+}
+
+/// The name of one rescue. `time` is in plain letters and digits; `attempt` counts from 1.
+pub(super) fn reference(prefix: &str, time: &str, attempt: u32) -> String {
+    if attempt == 1 { format!("{prefix}{TIME}{time}") } else { format!("{prefix}{TIME}{time}-{attempt}") }
+}
+
+/// One part of an id as git takes it (`git check-ref-format`): what it does not take is spelled `%XX`, which stands for
+/// nothing else, so that two ids never share a name.
+fn part(text: &str) -> String {
+    let mut part = String::new();
+    for (at, byte) in text.bytes().enumerate() {
+        let dot_is_fine = || {
+            let rest = &text.as_bytes()[at + 1..];
+            at > 0 && !rest.is_empty() && !rest.starts_with(b".") && !rest.eq_ignore_ascii_case(b"lock")
+        };
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || byte == b'.' && dot_is_fine() {
+            part.push(byte.into());
+        } else {
+            let _ = write!(part, "%{byte:02X}");
+        }
+    }
+    if part.is_empty() {
+        // No byte is spelled so.
+        part.push('%');
+    }
+    if part.len() > PART_MAX {
+        part.truncate(PART_MAX);
+        let _ = write!(part, "%{}", &sha256_hex(text.as_bytes())[..16]);
+    }
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_git_would_not_take() {
+        let check = |session, expected: &str| {
+            assert_eq!(prefix(session), format!("refs/seedbed/rescue/{expected}/"), "{session:?}");
+        };
+        check("shop/lead/coder-0", "shop/lead/coder-0");
+        check("a.b/v1.2_x", "a.b/v1.2_x");
+        check("a..b/x.lock/x.LOCK/end.", "a%2E.b/x%2Elock/x%2ELOCK/end%2E");
+        check("a b/~^:?*[\\/@{", "a%20b/%7E%5E%3A%3F%2A%5B%5C/%40%7B");
+        check("/-x//ü", "%/-x/%/%C3%BC");
+        check(".hidden/.", "%2Ehidden/%2E");
+        let long = prefix(&format!("s/{}", "x".repeat(300)));
+        assert!(long.split('/').all(|part| part.len() <= 255), "{long}");
+        assert_ne!(long, prefix(&format!("s/{}", "x".repeat(301))));
+    }
+
+    #[test]
+    fn rescues_of_one_second() {
+        assert_eq!(reference("p/", "20261125T120000Z", 1), "p/@20261125T120000Z");
+        assert_eq!(reference("p/", "20261125T120000Z", 2), "p/@20261125T120000Z-2");
+    }
+}

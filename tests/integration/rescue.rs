@@ -1,0 +1,194 @@
+//! `--rescue`: what would be lost is saved before anything is released, and the command that is printed brings it back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+
+use crate::sandbox::{Inventory, Outcome, Sandbox, send, wait_until, walk};
+
+const TWO: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n";
+
+/// Runs the commands that were printed, and gives the new worktrees by the session that their names tell.
+fn bring_back(sandbox: &Sandbox, printed: &str) -> BTreeMap<String, PathBuf> {
+    sandbox.git(&["gc", "--quiet", "--prune=now"]);
+    for command in printed.lines() {
+        let outcome = sandbox.program("sh", &sandbox.top).args(["-c", command]).output().unwrap();
+        assert!(outcome.status.success(), "{command}\n{}", String::from_utf8_lossy(&outcome.stderr));
+    }
+    let listed = sandbox.git(&["worktree", "list", "--porcelain"]);
+    let places = listed.lines().filter_map(|line| line.strip_prefix("worktree "));
+    places
+        .filter_map(|place| {
+            let (session, _time) = place.split_once("-rescued-")?.1.split_once("-20")?;
+            Some((session.to_owned(), PathBuf::from(place)))
+        })
+        .collect()
+}
+
+/// A worktree without what ties it to its place.
+fn files(sandbox: &Sandbox, directory: &Path) -> Inventory {
+    let mut found = Inventory::new();
+    walk(directory, Path::new(""), &mut found);
+    found.retain(|path, _| path != ".git" && !path.starts_with(".agent-context"));
+    found.insert("git status".to_owned(), sandbox.git_in(directory, &["status", "--porcelain=v2"]));
+    found.insert("git HEAD".to_owned(), sandbox.git_in(directory, &["rev-parse", "HEAD"]));
+    found
+}
+
+/// Has a session leave a commit, staged and unstaged changes, and untracked files.
+fn work(sandbox: &Sandbox, directory: &Path) {
+    fs::write(directory.join("README.md"), "committed\n").unwrap();
+    sandbox.git_in(directory, &["commit", "--quiet", "--all", "--message", "work"]);
+    fs::write(directory.join("app/main.txt"), "staged\n").unwrap();
+    sandbox.git_in(directory, &["add", "app/main.txt"]);
+    fs::write(directory.join("app/main.txt"), "changed\n").unwrap();
+    fs::write(directory.join("it's new"), "new\n").unwrap();
+}
+
+fn rescues(sandbox: &Sandbox) -> Vec<String> {
+    let listed = sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
+    listed.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn destroying_rescues_what_it_would_lose_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("coder-1");
+    work(&sandbox, &directory);
+    let before = files(&sandbox, &directory);
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69));
+    refused.says(&["--rescue", "--discard"]);
+
+    // Even a run that is told to be quiet tells how the work is brought back.
+    let outcome = sandbox.ok(&["destroy", "--rescue", "--quiet"]);
+    let refs = rescues(&sandbox);
+    assert_eq!(refs.len(), 1);
+    assert!(refs[0].starts_with("refs/seedbed/rescue/shop/coder-1/@"), "{refs:?}");
+    assert!(!directory.exists() && !sandbox.repository.join(".ai_ops").exists());
+    let places = bring_back(&sandbox, &outcome.stdout);
+    assert_eq!(places.len(), 1);
+    assert_eq!(files(&sandbox, &places["shop-coder-1"]), before);
+}
+
+#[test]
+fn events_tell_the_ref_and_the_command() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    sandbox.ok(&["apply"]);
+    work(&sandbox, &sandbox.directory("coder-0"));
+    let outcome = sandbox.ok(&["destroy", "--rescue", "--json"]);
+    let events: Vec<serde_json::Value> =
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[0]["event"], "rescued");
+    assert_eq!(events[0]["session"], "coder-0");
+    assert_eq!(events[0]["missing"], serde_json::json!([]));
+    assert_eq!(events[0]["reference"], rescues(&sandbox)[0].as_str());
+    let places = bring_back(&sandbox, events[0]["command"].as_str().unwrap());
+    assert!(places["shop-coder-0"].join("it's new").is_file());
+}
+
+#[test]
+fn applying_rescues_what_it_replaces_and_destroys() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    sandbox.ok(&["apply"]);
+    let (one, other) = (sandbox.directory("coder-0"), sandbox.directory("coder-1"));
+    work(&sandbox, &one);
+    work(&sandbox, &other);
+    let before = files(&sandbox, &one);
+    sandbox.manifest(
+        "[session.coder]\ncount = 1\nresources = [{ kind = \"git-worktree\", target-path = \"app\" }, \"port-range\"]\n",
+    );
+    sandbox.unchanged(|| sandbox.seedbed(&["apply", "--yes"]).expect(69));
+    let outcome = sandbox.ok(&["apply", "--yes", "--rescue"]);
+    let commands: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("git ")).collect();
+    let places = bring_back(&sandbox, &commands.join("\n"));
+    assert_eq!(places.keys().collect::<Vec<_>>(), ["shop-coder-0", "shop-coder-1"]);
+    assert_eq!(files(&sandbox, &places["shop-coder-0"]), before);
+}
+
+#[test]
+fn what_cannot_be_rescued_is_not_released() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("coder-1");
+    work(&sandbox, &directory);
+    // A filter that fails, as one does whose program is gone.
+    fs::write(directory.join(".gitattributes"), "*.big filter=broken\n").unwrap();
+    fs::write(directory.join("some.big"), "big\n").unwrap();
+    sandbox.git(&["config", "filter.broken.clean", "false"]);
+    sandbox.git(&["config", "filter.broken.required", "true"]);
+    let inventory = |sandbox: &Sandbox| {
+        let mut inventory = sandbox.inventory();
+        inventory.retain(|path, _| !path.starts_with("repository/.git/objects"));
+        inventory
+    };
+    let before = inventory(&sandbox);
+    let refused = sandbox.seedbed(&["destroy", "--rescue"]).expect(69);
+    refused.says(&["coder-1: rescue git-worktree: ", "nothing was released"]);
+    crate::sandbox::assert_same(&before, &inventory(&sandbox));
+}
+
+/// A destroy that is killed once the work is rescued and before anything is released.
+fn killed_destroy(how: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    let top = sandbox.top.display();
+    sandbox.manifest(&format!(
+        "{TWO}teardown = ['test -e {top}/begun && exit 0; touch {top}/begun; while test -d {top}; do sleep 0.1; done']\n"
+    ));
+    sandbox.ok(&["apply"]);
+    work(&sandbox, &sandbox.directory("coder-1"));
+    let run = sandbox.start(&["destroy", how]);
+    wait_until("the slow teardown runs", || sandbox.top.join("begun").exists());
+    send(Signal::KILL, &run);
+    Outcome::of(run.wait_with_output().unwrap()).expect(137);
+    sandbox
+}
+
+#[test]
+fn a_killed_rescue_is_recovered_without_a_loss() {
+    let sandbox = killed_destroy("--rescue");
+    let before = rescues(&sandbox);
+    assert_eq!(before.len(), 1);
+    // Nothing has changed since: the rescue that was made is the one that is told again.
+    let directory = sandbox.repository.join(".ai_ops/worktrees");
+    let outcome = sandbox.ok(&["recover"]).says(&["finished a destroy", &before[0]]);
+    assert_eq!(rescues(&sandbox), before);
+    assert!(!directory.exists());
+    let places = bring_back(&sandbox, &outcome.stdout);
+    assert!(places["shop-coder-1"].join("it's new").is_file());
+}
+
+#[test]
+fn work_that_is_done_after_a_killed_rescue_is_rescued_too() {
+    let sandbox = killed_destroy("--rescue");
+    let directories = sandbox.repository.join(".ai_ops/worktrees");
+    for entry in fs::read_dir(&directories).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::write(path.join("later"), "later\n").unwrap();
+        }
+    }
+    let outcome = sandbox.ok(&["recover"]);
+    assert_eq!(rescues(&sandbox).len(), 3);
+    let places = bring_back(&sandbox, &outcome.stdout);
+    for session in ["shop-coder-0", "shop-coder-1"] {
+        assert_eq!(fs::read_to_string(places[session].join("later")).unwrap(), "later\n");
+    }
+    assert!(places["shop-coder-1"].join("it's new").is_file());
+}
+
+#[test]
+fn a_killed_discard_is_recovered_as_one_and_can_still_be_rescued() {
+    let sandbox = killed_destroy("--discard");
+    sandbox.ok(&["recover"]);
+    assert_eq!(rescues(&sandbox), Vec::<String>::new());
+    let sandbox = killed_destroy("--discard");
+    sandbox.ok(&["destroy", "--rescue"]);
+    assert_eq!(rescues(&sandbox).len(), 1);
+}

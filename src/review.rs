@@ -5,6 +5,7 @@
 //! whether it has colours are told.
 
 mod folded;
+mod html;
 pub mod markdown;
 mod mermaid;
 mod outline;
@@ -14,6 +15,7 @@ use std::fmt::Write as _;
 
 use self::outline::thousands;
 use crate::manifest::CommandLine;
+use crate::observe::Observation;
 use crate::plan::{Action, Plan, Session};
 use crate::provider::Allocation;
 use crate::provider::git_worktree::Worktree;
@@ -26,6 +28,8 @@ pub struct Review<'a> {
     pub plan: &'a Plan,
     /// What is true of this host and repository alone, one line each.
     pub notices: &'a [String],
+    /// The host, for the page that shows whose its ports are; `None` for a plan that was read from a file.
+    pub observation: Option<&'a Observation>,
 }
 
 impl Review<'_> {
@@ -44,23 +48,24 @@ impl Review<'_> {
     pub fn mermaid(&self) -> String {
         mermaid::mermaid(self)
     }
+
+    /// The plan as one HTML page that needs nothing else.
+    pub fn html(&self) -> String {
+        html::html(self)
+    }
 }
+
+/// Every action, in the order that summaries name them.
+const ACTIONS: [Action; 6] =
+    [Action::Create, Action::Replace, Action::Repair, Action::Update, Action::Keep, Action::Destroy];
 
 /// How many sessions come, stay and go: `3 to create, 1 to keep`.
 pub fn summary(plan: &Plan) -> String {
     let count = |action| plan.changes.iter().filter(|change| change.action == action).count();
-    let parts = [
-        (count(Action::Create), "to create"),
-        (count(Action::Replace), "to replace"),
-        (count(Action::Repair), "to repair"),
-        (count(Action::Update), "to update"),
-        (count(Action::Keep), "to keep"),
-        (count(Action::Destroy), "to destroy"),
-    ];
-    let parts: Vec<_> = parts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{} {what}", thousands(*count)))
+    let parts: Vec<_> = ACTIONS
+        .into_iter()
+        .filter(|action| count(*action) > 0)
+        .map(|action| format!("{} to {}", thousands(count(action)), verb(action)))
         .collect();
     if parts.is_empty() { "no sessions".to_owned() } else { parts.join(", ") }
 }

@@ -150,7 +150,11 @@ fn consent(global: &Global, plan: &Plan) -> Result<(), Failure> {
         )));
     }
     let style = print::style(global, &std::io::stderr());
-    eprint!("{}\nDestroy or replace {}? [y/N] ", Review { plan, notices: &[] }.text(style), goes.join(", "));
+    eprint!(
+        "{}\nDestroy or replace {}? [y/N] ",
+        Review { plan, notices: &[], observation: None }.text(style),
+        goes.join(", ")
+    );
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {

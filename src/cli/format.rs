@@ -18,6 +18,8 @@ pub(super) enum Format {
     Markdown,
     /// A graph
     Mermaid,
+    /// A page that needs nothing else
+    Html,
 }
 
 impl Format {
@@ -39,6 +41,7 @@ impl Format {
             Self::Json => print::json_pretty(review.plan),
             Self::Markdown => print::out(&review.markdown()),
             Self::Mermaid => print::out(&review.mermaid()),
+            Self::Html => print::out(&review.html()),
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
     }
     let notices = notices(&setting.registry, &plan, &survey);
-    format.show(global, &Review { plan: &plan, notices: &notices });
+    format.show(global, &Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) });
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         eprintln!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
     }

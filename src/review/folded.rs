@@ -9,6 +9,8 @@ use crate::provider::Allocation;
 use crate::provider::git_worktree::Worktree;
 use crate::provider::port_range::Block;
 
+/// How many notes of sessions that are folded are shown.
+const NOTES: usize = 3;
 /// How many runs of ports are said one by one.
 const RUNS: usize = 3;
 
@@ -24,6 +26,19 @@ pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
         return self::blocks(&blocks);
     }
     format!("{count} allocations")
+}
+
+/// The notes on the resource at this place; of sessions that are folded the first few, with whose they are.
+pub(super) fn notes(entry: &Entry<'_>, at: usize) -> Vec<String> {
+    let held = entry.members.iter().filter_map(|member| Some((member.path(), member.allocations().get(at)?)));
+    let notes: Vec<_> =
+        held.flat_map(|(path, held)| held.notes.iter().map(move |note| (path, note))).collect();
+    if !entry.is_folded() {
+        return notes.iter().map(|(_, note)| (*note).clone()).collect();
+    }
+    let shown = notes.iter().take(NOTES).map(|(path, note)| format!("{path}: {note}"));
+    let more = notes.len().saturating_sub(NOTES);
+    shown.chain((more > 0).then(|| format!("… and {} more notes", thousands(more)))).collect()
 }
 
 fn worktrees(worktrees: &[Worktree]) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::outline::{Entry, Member, outline, thousands};
+use super::outline::{Entry, Member, outline};
 use super::{Review, allocated, command, folded, mark, said};
 use crate::host::text::printable;
 use crate::plan::Action;
@@ -23,8 +23,6 @@ pub struct Style {
 
 /// Where the second column of what a session holds begins.
 const KIND: usize = 14;
-/// How many notes of sessions that are folded are shown.
-const NOTES: usize = 3;
 /// The least that is wrapped to; what is narrower than that is nobody's terminal.
 const NARROW: usize = 24;
 
@@ -133,7 +131,7 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
     for (at, allocation) in session.allocations.iter().enumerate() {
         let what = if entry.is_folded() { folded::all(entry, at) } else { allocated(allocation) };
         lines.push((shade, column(&allocation.kind, &what)));
-        lines.extend(notes(entry, at).into_iter().map(|note| (shade, column("", &note))));
+        lines.extend(folded::notes(entry, at).into_iter().map(|note| (shade, column("", &note))));
     }
     let mut told: Vec<(&str, Vec<String>)> = vec![
         ("setup", session.setup.iter().map(command).collect()),
@@ -156,19 +154,6 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
 /// A line of two columns, safe to print.
 fn column(name: &str, value: &str) -> String {
     format!("{name:<width$} {}", printable(value), width = KIND - 1)
-}
-
-/// The notes on the resource at this place; of sessions that are folded the first few, with whose they are.
-fn notes(entry: &Entry<'_>, at: usize) -> Vec<String> {
-    let held = entry.members.iter().filter_map(|member| Some((member.path(), member.allocations().get(at)?)));
-    let notes: Vec<_> =
-        held.flat_map(|(path, held)| held.notes.iter().map(move |note| (path, note))).collect();
-    if !entry.is_folded() {
-        return notes.iter().map(|(_, note)| (*note).clone()).collect();
-    }
-    let shown = notes.iter().take(NOTES).map(|(path, note)| format!("{path}: {note}"));
-    let more = notes.len().saturating_sub(NOTES);
-    shown.chain((more > 0).then(|| format!("… and {} more notes", thousands(more)))).collect()
 }
 
 /// The colour of an action, as the number that a terminal knows it by.

@@ -7,6 +7,7 @@ mod in_process;
 mod sandbox;
 mod support;
 
+mod browser;
 mod change;
 mod checkout;
 mod codes;

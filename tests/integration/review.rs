@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use seedbed::manifest;
+use seedbed::name::PortBlock;
+use seedbed::observe::{Holder, Observation, Taken};
 use seedbed::plan::{self, Damage, Plan, Standing};
 use seedbed::provider::{Registry, git_worktree};
 use seedbed::review::Review;
@@ -85,26 +88,27 @@ setup = ["echo '<script>' | tee `x`", ["printf", "%s\n", "--></script>"]]
 teardown = ["true; echo \"];classDef x fill:#f00;\""]
 "#;
 
-/// Leads with coders of their own: `leads` times ten sessions.
-pub(crate) fn large(leads: usize) -> String {
-    format!(
-        r#"
+/// Leads with coders of their own, ten thousand sessions; planned once for all tests.
+pub(crate) static LARGE: LazyLock<Plan> = LazyLock::new(|| {
+    let text = r#"
 version = 1
 swarm = "large"
 [defaults.port-range]
 block-size = 10
 block-count = 1600
 [session.lead]
-count = {leads}
+count = 1000
 resources = ["git-worktree", "port-range"]
-env = {{ AT = "{{{{ worktree.path }}}}" }}
-prompt = ["You are {{{{ session.id }}}}."]
+env = { AT = "{{ worktree.path }}" }
+prompt = ["You are {{ session.id }}."]
 [session.lead.child.coder]
 count = 9
-resources = [{{ kind = "git-worktree", branch = "agents/{{{{ session.id }}}}" }}, "port-range"]
-"#
-    )
-}
+resources = [{ kind = "git-worktree", branch = "agents/{{ session.id }}" }, "port-range"]
+"#;
+    let plan = planned(text, None);
+    assert_eq!(plan.sessions.len(), 10_000);
+    plan
+});
 
 /// A word of its own for each number, so that sessions called so are not alike.
 fn word(number: usize) -> String {
@@ -131,8 +135,28 @@ pub(crate) fn difference() -> Plan {
     planned(LATER, Some(&Standing { plan: stands, broken }))
 }
 
+/// A host on which others have ports around those of a plan: a lease and a lock file beside its first block, sockets
+/// in it and after it.
+pub(crate) fn crowded(plan: &Plan) -> Observation {
+    let port = |name: &str| plan.sessions[0].env[name].parse::<u32>().unwrap();
+    let (start, end) = (port("AGENT_PORT_RANGE_START"), port("AGENT_PORT_RANGE_END"));
+    let taken = |start, end, by| Taken { block: PortBlock::new(start, end).unwrap(), by };
+    let lease = |session: &str| Holder::Lease { session: session.to_owned(), owner: "0".repeat(32) };
+    let lock = Holder::LockFile { name: "a.lock".to_owned(), session: None, owner: None };
+    Observation {
+        taken: vec![
+            taken(start - 32, start - 1, lease("other/<b>one")),
+            taken(start, start, Holder::Socket { protocol: "tcp" }),
+            taken(end + 1, end + 8, lock),
+            taken(end + 20, end + 20, Holder::Socket { protocol: "udp" }),
+        ],
+        ephemeral: PortBlock::new(32768, 60999),
+        ..Observation::default()
+    }
+}
+
 fn review<'a>(plan: &'a Plan, notices: &'a [String]) -> Review<'a> {
-    Review { plan, notices }
+    Review { plan, notices, observation: None }
 }
 
 /// `SNAPSHOTS=overwrite cargo test` writes the snapshots anew; read every one that changed.
@@ -189,11 +213,10 @@ fn text_without_colour_says_the_same() {
 
 #[test]
 fn sessions_that_are_alike_are_one_entry() {
-    let plan = planned(&large(1000), None);
-    assert_eq!(plan.sessions.len(), 10_000);
-    let text = review(&plan, &[]).text(Style::default());
+    let plan = &*LARGE;
+    let text = review(plan, &[]).text(Style::default());
     check(text, "large.txt");
-    let full = review(&plan, &[]).text(Style { full: true, ..Style::default() });
+    let full = review(plan, &[]).text(Style { full: true, ..Style::default() });
     let words: HashSet<&str> = full.split_whitespace().collect();
     for session in &plan.sessions {
         assert!(words.contains(session.working_directory.to_str().unwrap()), "{}", session.path);
@@ -231,7 +254,7 @@ fn markdown_of_small_plans() {
     check(review(&planned(SMALL, None), &notices).markdown(), "small.md");
     check(review(&difference(), &[]).markdown(), "difference.md");
     check(review(&planned(HOSTILE, None), &[]).markdown(), "hostile.md");
-    check(review(&planned(&large(1000), None), &[]).markdown(), "large.md");
+    check(review(&LARGE, &[]).markdown(), "large.md");
 }
 
 #[test]
@@ -268,7 +291,7 @@ fn mermaid_of_small_plans() {
     check(review(&planned(SMALL, None), &[]).mermaid(), "small.mmd");
     check(review(&difference(), &[]).mermaid(), "difference.mmd");
     check(review(&planned(HOSTILE, None), &[]).mermaid(), "hostile.mmd");
-    check(review(&planned(&large(1000), None), &[]).mermaid(), "large.mmd");
+    check(review(&LARGE, &[]).mermaid(), "large.mmd");
 }
 
 #[test]
@@ -283,4 +306,44 @@ fn mermaid_draws_what_can_be_drawn_and_counts_the_rest() {
     let drawn = graph.matches(":::create").count();
     assert!(graph.contains(&format!("… and {} more sessions", "2,600")), "{drawn}");
     assert_eq!(drawn, 400);
+}
+
+/// The page but for its style, its script and their hashes, which are files of their own.
+fn bare(page: &str) -> String {
+    let mut page = page.to_owned();
+    for (open, close) in
+        [("<style>", "</style>"), ("<script>", "</script>"), ("'sha256-", "'"), ("'sha256-", "'")]
+    {
+        let begin = page.find(open).unwrap();
+        let end = begin + open.len() + page[begin + open.len()..].find(close).unwrap() + close.len();
+        page.replace_range(begin..end, "…");
+    }
+    page
+}
+
+#[test]
+fn html_of_small_plans() {
+    let notices = ["a block <overlaps> the ephemeral range".to_owned()];
+    let plan = planned(SMALL, None);
+    let observation = crowded(&plan);
+    let page = Review { plan: &plan, notices: &notices, observation: Some(&observation) }.html();
+    check(bare(&page), "small.html");
+    check(bare(&review(&difference(), &[]).html()), "difference.html");
+    check(bare(&review(&planned(HOSTILE, None), &[]).html()), "hostile.html");
+}
+
+#[test]
+fn html_of_a_large_plan_holds_every_session_and_stays_small() {
+    let page = review(&LARGE, &[]).html();
+    assert_eq!(page.matches("<tr data-ports=").count(), 10_000);
+    assert!(page.len() < 4_000_000, "{}", page.len());
+    // What nobody can fold is told of up to a limit, and the rest is said to be missing.
+    let mut text = "version = 1\nswarm = \"many\"\n".to_owned();
+    for at in 0..60 {
+        let (word, value) = (word(at), "v".repeat(100_000));
+        let _ = writeln!(text, "[session.{word}]\nmetadata.{word} = \"{value}\"");
+    }
+    let page = review(&planned(&text, None), &[]).html();
+    assert_eq!(page.matches("<li class=\"create\" id=").count(), 60);
+    assert!(page.len() < 5_000_000 && page.contains("would make this page too large"), "{}", page.len());
 }

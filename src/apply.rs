@@ -10,6 +10,7 @@ mod fill;
 mod overtaken;
 mod recover;
 mod release;
+mod repair;
 mod survey;
 mod tree;
 mod work;
@@ -27,6 +28,7 @@ use serde::Serialize;
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
+pub use repair::{Repair, repair};
 pub use survey::{Error as SurveyError, Survey, standing, survey};
 pub use work::{AtStake, Loss, at_stake};
 
@@ -299,10 +301,11 @@ impl Run<'_> {
             let (session, kind) = (session.path.clone(), kind.clone());
             (self.context.events)(&Event::Provisioned { session, kind });
         }
-        change
-            .mend
-            .iter()
-            .try_for_each(|kind| self.make(session, kind, "mend", |provider, task| provider.mend(task)))
+        change.mend.iter().try_for_each(|kind| self.mend(session, kind))
+    }
+
+    fn mend(&self, session: &Session, kind: &str) -> Result<(), Failure> {
+        self.make(session, kind, "mend", |provider, task| provider.mend(task))
     }
 
     fn make(

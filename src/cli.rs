@@ -86,7 +86,7 @@ enum Command {
     /// For CI: applies, runs a command in a session, destroys; exits with the command's code
     Run(exec::RunArguments),
     /// Shows every session: what it holds, what of it is unsaved, what listens on its ports
-    Status,
+    Status(status::Arguments),
     /// Runs a command in sessions, with their environment; exits with the command's code, else 125, 126 or 127
     Exec(exec::Arguments),
     /// Prints the environment of a session
@@ -163,7 +163,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Plan(arguments) => plan::run(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
         Command::Run(arguments) => exec::run_and_destroy(global, arguments),
-        Command::Status => status::run(global),
+        Command::Status(arguments) => status::run(global, arguments),
         Command::Exec(arguments) => Ok(exec::run(global, arguments)),
         Command::Env(arguments) => env::run(global, arguments),
         Command::Prompt(arguments) => env::prompt(global, arguments),

@@ -17,6 +17,7 @@ use crate::state::{Locked, Swarm};
 
 /// Hides the directory that a discovery file lies in from git.
 const GITIGNORE: &[u8] = b"*\n";
+const IGNORE: &str = ".gitignore";
 
 /// What one session owns: the seed's `DiscoverySnapshot`, key for key, and its place in the swarm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -184,7 +185,7 @@ pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<()
     };
     let (root, directory) = Root::toward(workspace, directory)?;
     let directory = root.create_directories(&directory)?;
-    let ignore = Path::new(".gitignore");
+    let ignore = Path::new(IGNORE);
     if directory.read(ignore, GITIGNORE.len()).ok().flatten().as_deref() != Some(GITIGNORE) {
         directory.replace(ignore, GITIGNORE)?;
     }
@@ -193,24 +194,54 @@ pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<()
 
 /// Tells whether a directory is empty, or one that [`write_in`] hid.
 pub(crate) fn is_own_directory(directory: &Root) -> Result<bool, files::Error> {
-    let hidden = directory.read(Path::new(".gitignore"), GITIGNORE.len()).ok().flatten();
+    let hidden = directory.read(Path::new(IGNORE), GITIGNORE.len()).ok().flatten();
     Ok(hidden.as_deref() == Some(GITIGNORE) || directory.names()?.is_empty())
 }
 
-/// What is wrong with a session's discovery file; `None` where nothing is.
+/// Puts a session's discovery file back, and what hides it from git, from the canonical copy; where that is gone too, or
+/// tells something else, from `expected`.
+pub fn restore(
+    swarm: &Locked<'_>,
+    session: &Session,
+    expected: &Snapshot,
+) -> Result<(), crate::state::Error> {
+    let canonical = swarm.discovery(&session.scoped_name).ok().flatten();
+    match (canonical, &session.discovery_file) {
+        (Some(bytes), Some(path)) if is_told_by(&bytes, expected) => {
+            Ok(write_in(swarm.workspace(), path, &bytes)?)
+        }
+        _ => write(swarm, session, expected),
+    }
+}
+
+/// What is wrong with a session's discovery file, or with what hides it from git; `None` where nothing is.
 pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Option<String> {
     let path = session.discovery_file.clone().unwrap_or_else(|| swarm.discovery_file(&session.scoped_name));
-    let bytes = expected.to_bytes();
-    let read =
-        Root::toward(swarm.workspace(), &path).and_then(|(root, path)| root.read(&path, bytes.len() + 1));
-    match read {
-        Ok(Some(found)) if found == bytes || is_of_an_earlier_plan(&found, expected) => None,
-        Ok(Some(_)) | Err(files::Error::TooLarge { .. }) => {
-            Some(format!("{DISCOVERY_FILE} is not what was written"))
-        }
-        Ok(None) => Some(format!("{DISCOVERY_FILE} is gone")),
+    let read = |path: &Path, limit| {
+        Root::toward(swarm.workspace(), path).and_then(|(root, path)| root.read(&path, limit))
+    };
+    let fault = |name: &str,
+                 read: Result<Option<Vec<u8>>, files::Error>,
+                 is_right: &dyn Fn(&[u8]) -> bool| match read {
+        Ok(Some(found)) if is_right(&found) => None,
+        Ok(Some(_)) | Err(files::Error::TooLarge { .. }) => Some(format!("{name} is not what was written")),
+        Ok(None) => Some(format!("{name} is gone")),
         Err(error) => Some(error.to_string()),
-    }
+    };
+    let limit = expected.to_bytes().len() + 1;
+    let of_file = fault(DISCOVERY_FILE, read(&path, limit), &|found| is_told_by(found, expected));
+    let of_gitignore = || {
+        let ignore = session.discovery_file.as_ref()?.with_file_name(IGNORE);
+        fault(&format!("{IGNORE} beside {DISCOVERY_FILE}"), read(&ignore, GITIGNORE.len()), &|found| {
+            found == GITIGNORE
+        })
+    };
+    of_file.or_else(of_gitignore)
+}
+
+/// Tells whether bytes are a discovery file that says what `expected` does.
+fn is_told_by(found: &[u8], expected: &Snapshot) -> bool {
+    found == expected.to_bytes() || is_of_an_earlier_plan(found, expected)
 }
 
 /// A session that a plan keeps keeps its file, which names the plan that last changed it.

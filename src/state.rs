@@ -183,6 +183,17 @@ impl<'h> Swarm<'h> {
         self.directory().join("sessions").join(scoped_name).join(crate::plan::DISCOVERY_FILE)
     }
 
+    /// The canonical copy of a session's discovery file; `None` where there is none.
+    pub fn discovery(&self, scoped_name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.discovery_file(scoped_name);
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        match Root::open(directory) {
+            Ok(directory) => Ok(directory.read(Path::new(name), RECORD_MAX)?),
+            Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Where what a session's commands print is kept.
     pub fn log_directory(&self) -> PathBuf {
         self.host.state.join("logs").join(&self.key)

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use seedbed::apply::{self, Destroy, Loss};
+use clap::Args;
+use seedbed::apply::{self, Destroy, Loss, Repair};
+use seedbed::host::text::printable;
 use seedbed::name::{PortBlock, SessionPath};
 use seedbed::observe::{self, Holder, Question};
 use seedbed::plan::Session;
@@ -12,13 +14,26 @@ use seedbed::review;
 use serde_json::json;
 
 use super::exit::{Failure, Status};
+use super::locked::locked;
 use super::setting::Setting;
 use super::{Global, print, standing};
 
-pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
+/// What `status` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Puts back what can be where it stands: discovery files, locks of worktrees, leases of ports; exits with 1 where
+    /// something is left, which `seedbed apply` makes anew
+    #[arg(long)]
+    repair: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
     let swarm = setting.swarm()?;
     let record = standing::record(&swarm, setting.name())?;
+    let repair = if arguments.repair { Some(repair(global, &setting)?) } else { None };
+    let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
+    let status = if repair.as_ref().is_none_or(whole) { Status::Done } else { Status::Failed };
     let broken = apply::inspect(&swarm, &setting.registry, &record);
     let stake = apply::at_stake(&swarm, &setting.registry, &record, &Destroy::default())?;
     let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
@@ -51,21 +66,46 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     });
     let found: Vec<_> = found.collect();
     if global.json {
-        print::json_pretty(&json!({
+        let mut document = json!({
             "schemaVersion": 1,
             "swarm": record.plan.swarm,
             "workspace": record.workspace,
             "plan": record.plan.digest,
             "interrupted": swarm.intent()?.is_some() || swarm.releasing()?.is_some(),
             "sessions": found.iter().map(Found::json).collect::<Vec<_>>(),
-        }));
-        return Ok(Status::Done.into());
+        });
+        if let Some(Repair { repaired, left, failures }) = repair {
+            document["repair"] = json!({ "repaired": repaired, "left": left, "failures": failures });
+        }
+        print::json_pretty(&document);
+        return Ok(status.into());
     }
     if swarm.intent()?.is_some() || swarm.releasing()?.is_some() {
         eprintln!("a run is under way or was interrupted: `seedbed recover` puts it right");
     }
     print::out(&print::table(&found.iter().map(Found::row).collect::<Vec<_>>()));
-    Ok(Status::Done.into())
+    Ok(status.into())
+}
+
+/// Repairs under the swarm's lock, and says what it did.
+fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
+    let repair = locked(global, setting, "status --repair", |context| {
+        super::plan::settled(context.swarm)?;
+        let record = standing::record(context.swarm, setting.name())?;
+        Ok(apply::repair(context, &record))
+    })?;
+    if global.json || global.quiet {
+        return Ok(repair);
+    }
+    let say = |word: &str, Loss { session, what }: &Loss| {
+        eprintln!("{session}: {word}: {}", printable(what));
+    };
+    repair.repaired.iter().for_each(|line| say("repaired", line));
+    repair.left.iter().for_each(|line| say("only `seedbed apply` repairs", line));
+    for apply::Failure { session, step, cause, .. } in &repair.failures {
+        eprintln!("{session}: could not repair: {step}: {}", printable(cause));
+    }
+    Ok(repair)
 }
 
 struct Found<'r> {

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::sandbox::Sandbox;
+use std::path::{Path, PathBuf};
+
+use crate::sandbox::{Sandbox, assert_same};
 
 const PAIR: &str = "[session.lead]\nresources = [{ kind = \"git-worktree\", layout = \"nested\" }, \"port-range\"]\n\
                     [session.lead.child.coder]\n";
@@ -90,4 +92,167 @@ fn a_base_that_only_the_session_still_has_is_not_lost() {
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69));
     assert!(refused.stderr.contains("no ref"), "{}", refused.stderr);
     sandbox.ok(&["destroy", "--discard"]);
+}
+
+/// One session, and what of it a repair has to bring back, byte for byte.
+fn stands() -> (Sandbox, PathBuf) {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("a");
+    (sandbox, directory)
+}
+
+/// Has `harm` done to a session, and expects that the status tells `said` of it, that the repair puts all of it back, and
+/// that it touches nothing else.
+#[track_caller]
+fn check_repaired(harm: impl FnOnce(&Sandbox, &Path), said: &str) {
+    let (sandbox, directory) = stands();
+    let hidden = directory.join(".agent-context");
+    let files = || ["resources.json", ".gitignore"].map(|name| fs::read(hidden.join(name)).ok());
+    let before = files();
+    harm(&sandbox, &directory);
+    assert_ne!(files(), before, "harm was done");
+    let told = sandbox.unchanged(|| sandbox.ok(&["status"]).stdout);
+    assert!(told.contains(said), "{told}");
+
+    let untouched = || {
+        let mut inventory = sandbox.inventory();
+        inventory.retain(|path, _| !path.contains("/.agent-context") && !path.ends_with("/index"));
+        inventory
+    };
+    let elsewhere = untouched();
+    let outcome = sandbox.ok(&["status", "--repair"]).says(&["a: repaired: discovery: ", said]);
+    assert!(outcome.stdout.contains("sound"), "{}", outcome.stdout);
+    assert_eq!(files(), before);
+    assert_same(&elsewhere, &untouched());
+    let again = sandbox.unchanged(|| sandbox.ok(&["status", "--repair", "--json"])).json();
+    assert_eq!(again["repair"]["repaired"], serde_json::json!([]));
+    assert_eq!(again["sessions"][0]["unsaved"], serde_json::json!([]), "what is put back is nobody's work");
+}
+
+#[test]
+fn a_cleaned_worktree_is_told_again_what_it_owns() {
+    check_repaired(
+        |sandbox, directory| drop(sandbox.git_in(directory, &["clean", "-fdxq"])),
+        "resources.json is gone",
+    );
+}
+
+#[test]
+fn a_sparse_checkout_that_removes_the_discovery_file_is_repaired() {
+    check_repaired(
+        |sandbox, directory| {
+            // git removes a directory outside of the cone with the ignored files in it, where it tracks anything there.
+            fs::write(directory.join(".agent-context/notes"), "").unwrap();
+            sandbox.git_in(directory, &["add", "--force", ".agent-context/notes"]);
+            sandbox.git_in(directory, &["commit", "--quiet", "--message", "notes"]);
+            sandbox.git_in(directory, &["branch", "kept"]);
+            sandbox.git_in(directory, &["sparse-checkout", "set", "app"]);
+            sandbox.git_in(directory, &["sparse-checkout", "reapply"]);
+        },
+        "resources.json is gone",
+    );
+}
+
+#[test]
+fn a_branch_that_tracks_the_discovery_file_does_not_speak_for_the_session() {
+    check_repaired(
+        |sandbox, directory| {
+            sandbox.git(&["checkout", "--quiet", "-b", "tracks"]);
+            sandbox.write(".agent-context/resources.json", "{}\n");
+            sandbox.git(&["add", "--force", ".agent-context/resources.json"]);
+            sandbox.git(&["commit", "--quiet", "--message", "tracks it"]);
+            sandbox.git(&["checkout", "--quiet", "main"]);
+            // What is ignored is what git writes over.
+            sandbox.git_in(directory, &["checkout", "--quiet", "--detach", "tracks"]);
+        },
+        "resources.json is not what was written",
+    );
+}
+
+#[test]
+fn what_hides_the_discovery_file_is_put_back() {
+    check_repaired(
+        |_, directory| fs::remove_file(directory.join(".agent-context/.gitignore")).unwrap(),
+        ".gitignore beside resources.json is gone",
+    );
+    check_repaired(
+        |_, directory| fs::write(directory.join(".agent-context/.gitignore"), "!*\n").unwrap(),
+        ".gitignore beside resources.json is not what was written",
+    );
+}
+
+#[test]
+fn a_lost_canonical_copy_is_made_again_from_the_plan_that_stands() {
+    let (sandbox, directory) = stands();
+    let file = directory.join(".agent-context/resources.json");
+    let before = fs::read(&file).unwrap();
+    let state = sandbox.state().join("swarms");
+    let swarm =
+        fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    fs::remove_dir_all(swarm.join("sessions")).unwrap();
+    fs::remove_file(&file).unwrap();
+    sandbox.ok(&["status", "--repair"]);
+    assert_eq!(fs::read(&file).unwrap(), before);
+    let copies: Vec<_> =
+        fs::read_dir(swarm.join("sessions")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(fs::read(copies[0].join("resources.json")).unwrap(), before);
+}
+
+#[test]
+fn locks_and_leases_are_put_back_without_planning() {
+    let (sandbox, directory) = stands();
+    fs::write(directory.join("work"), "unsaved").unwrap();
+    let before = sandbox.inventory();
+    sandbox.git(&["worktree", "unlock", directory.to_str().unwrap()]);
+    fs::remove_dir_all(sandbox.repository.join(".ai_ops/locks")).unwrap();
+    // A manifest that asks for something else now, and one that cannot be planned, are nothing to a repair.
+    sandbox.manifest("[session.other]\nresources = [{ kind = \"git-worktree\", base-ref = \"nowhere\" }]\n");
+    sandbox.ok(&["status", "--repair"]).says(&[
+        "a: repaired: git-worktree: ",
+        "is not locked any more",
+        "a: repaired: port-range: ",
+    ]);
+    let kept = |mut inventory: crate::sandbox::Inventory| {
+        inventory.retain(|path, _| !path.contains("/locks/") && !path.ends_with("seedbed.toml"));
+        inventory
+    };
+    assert_same(&kept(before), &kept(sandbox.inventory()));
+}
+
+#[test]
+fn what_has_to_be_made_anew_is_left_to_apply() {
+    let (sandbox, directory) = stands();
+    fs::remove_dir_all(&directory).unwrap();
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["status", "--repair"]).expect(1));
+    outcome.says(&[
+        "a: only `seedbed apply` repairs: git-worktree: ",
+        "a: only `seedbed apply` repairs: discovery: ",
+    ]);
+    assert!(!directory.exists(), "no directory that looks like a worktree");
+    sandbox.ok(&["apply", "--yes"]);
+    sandbox.ok(&["status", "--repair"]);
+}
+
+#[test]
+fn a_link_in_the_place_of_the_discovery_directory_is_not_written_through() {
+    let (sandbox, directory) = stands();
+    let (hidden, outside) = (directory.join(".agent-context"), sandbox.top.join("outside"));
+    fs::remove_dir_all(&hidden).unwrap();
+    fs::create_dir(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, &hidden).unwrap();
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["status", "--repair"]).expect(1));
+    outcome.says(&["a: could not repair: discovery file: ", "is a symbolic link"]);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn half_a_swarm_is_not_repaired() {
+    let (sandbox, _) = stands();
+    let state = sandbox.state().join("swarms");
+    let swarm =
+        fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    fs::copy(swarm.join("standing.json"), swarm.join("intent.json")).unwrap();
+    sandbox.unchanged(|| sandbox.seedbed(&["status", "--repair"]).expect(75).says(&["seedbed recover"]));
 }

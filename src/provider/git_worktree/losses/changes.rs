@@ -38,17 +38,22 @@ pub(super) fn add(
             }
             [b'?', b'?', b' ', ref path @ ..] => {
                 let path = Path::new(OsStr::from_bytes(path));
-                untracked += usize::from(!files::is_the_workspaces(worktree, site, path));
+                untracked += usize::from(
+                    !is_discovery(worktree, path) && !files::is_the_workspaces(worktree, site, path),
+                );
             }
             [b'!', b'!', b' ', ref path @ ..] => {
                 let path = Path::new(OsStr::from_bytes(path));
-                if !is_of_seedbed(worktree, path) && !files::is_the_workspaces(worktree, site, path) {
+                let of_seedbed = is_discovery(worktree, path) || path.starts_with(files::HIDDEN);
+                if !of_seedbed && !files::is_the_workspaces(worktree, site, path) {
                     ignored.insert(path.as_os_str().to_owned());
                 }
             }
             [b'U', _, b' ', ..] | [_, b'U', b' ', ..] | [b'A', b'A', b' ', ..] | [b'D', b'D', b' ', ..] => {
                 unmerged += 1;
             }
+            // A branch may track them; what seedbed puts back there is nobody's work.
+            [b' ', _, b' ', ref path @ ..] if is_discovery(worktree, Path::new(OsStr::from_bytes(path))) => {}
             [index, tree, b' ', ..] => {
                 staged += usize::from(index != b' ');
                 modified += usize::from(tree != b' ');
@@ -126,11 +131,8 @@ fn submodules(site: &Site, files: &[File<'_>]) -> Result<BTreeSet<OsString>, Err
         .collect())
 }
 
-/// Tells whether an ignored path is one of the discovery files, or lies where the worktrees of children do.
-fn is_of_seedbed(worktree: &Worktree, path: &Path) -> bool {
-    if path.starts_with(files::HIDDEN) {
-        return true;
-    }
+/// Tells whether a path is one of the files that tell the session what it owns.
+fn is_discovery(worktree: &Worktree, path: &Path) -> bool {
     let top = worktree.target_path.as_deref().map_or(Path::new(""), Path::new);
     let Ok(path) = path.strip_prefix(top.join(DISCOVERY_DIRECTORY)) else { return false };
     [".gitignore", DISCOVERY_FILE].iter().any(|name| path == Path::new(name))

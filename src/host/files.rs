@@ -1,8 +1,9 @@
 //! Files below a root, without ever following a link out of it.
 //!
 //! Every component of a relative path is opened on its own with `O_NOFOLLOW`, relative to the one before: what a
-//! repository commits as a link, or an agent swaps for one in the middle of a run, is an error, not a way out. This
-//! is what `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)` does, in calls that every Unix has.
+//! repository commits as a link, or an agent swaps for one in the middle of a run, is an error, not a way out. Linux
+//! does all of that in one call, `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)`; whatever it says no to is gone
+//! through step by step, which finds out why.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -14,6 +15,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(target_os = "linux")]
+use rustix::fs::ResolveFlags;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -25,6 +28,13 @@ mod removal;
 /// How a directory is opened: for reading, and as nothing but a directory.
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How a file is opened: itself, without waiting for anybody.
+const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// How many bytes more than a file has there is room for when it is read: the standard library probes for the end of
+/// what leaves less room than 32.
+const READ_SLACK: usize = 64;
 
 /// The longest name, in bytes, that a temporary repeats; names end at 255 on most file systems, and the rest of a
 /// temporary's takes at most 50.
@@ -127,8 +137,15 @@ impl Root {
 
     /// Opens a directory below; `None` where there is none.
     pub fn directory(&self, relative: &Path) -> Result<Option<Self>, Error> {
+        let names = self.names_of(relative)?;
+        if names.is_empty() {
+            return self.again().map(Some);
+        }
+        if let Ok(found) = self.open_at_once(relative, DIRECTORY) {
+            return Ok(found.map(|fd| Self { fd, path: self.path.join(relative) }));
+        }
         let mut directory = self.again()?;
-        for name in self.names_of(relative)? {
+        for name in names {
             match directory.child(name)? {
                 Some(child) => directory = child,
                 None => return Ok(None),
@@ -158,11 +175,21 @@ impl Root {
     ///
     /// The file has to belong to this user or to root; root reads everybody's.
     pub fn read(&self, relative: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let Some((parent, name)) = self.parent(relative)? else { return Ok(None) };
-        let path = parent.path.join(name);
-        let Some(file) = parent.regular_file(name, OFlags::RDONLY)? else { return Ok(None) };
-        let mut bytes = Vec::new();
+        if self.names_of(relative)?.is_empty() {
+            return Err(Error::Outside { path: self.path.join(relative) });
+        }
+        let path = self.path.join(relative);
+        let file = match self.open_at_once(relative, FILE) {
+            Ok(found) => found.map(|fd| regular(fd, &path)).transpose()?,
+            Err(_) => match self.parent(relative)? {
+                Some((parent, name)) => parent.regular_file(name, OFlags::RDONLY)?,
+                None => None,
+            },
+        };
+        let Some((file, size)) = file else { return Ok(None) };
         let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        // With room for all of it and some more, its end is found by the second call.
+        let mut bytes = Vec::with_capacity(usize::try_from(size.min(most)).unwrap_or(limit) + READ_SLACK);
         match file.take(most).read_to_end(&mut bytes) {
             Ok(length) if length > limit => Err(Error::TooLarge { path, limit }),
             Ok(_) => Ok(Some(bytes)),
@@ -176,7 +203,10 @@ impl Root {
     pub fn open_or_create(&self, relative: &Path) -> Result<File, Error> {
         let (parent, name) = self.existing_parent(relative)?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-        parent.regular_file(name, flags)?.ok_or_else(|| io("create", &parent.path.join(name))(Errno::NOENT))
+        match parent.regular_file(name, flags)? {
+            Some((file, _)) => Ok(file),
+            None => Err(io("create", &parent.path.join(name))(Errno::NOENT)),
+        }
     }
 
     /// Puts `bytes` there in one step, whatever stood there: a temporary beside it, fsync, rename, fsync of the
@@ -313,10 +343,28 @@ impl Root {
         self.child(name)?.ok_or_else(|| io("open", &self.path.join(name))(Errno::NOENT))
     }
 
-    /// Opens a file, which may not be anything but a regular one; `None` where there is nothing.
-    fn regular_file(&self, name: &OsStr, flags: OFlags) -> Result<Option<File>, Error> {
+    /// Opens what lies below in one call; `None` where there is nothing. Where the system has no such call, or says no
+    /// for whatever other reason, so does this.
+    #[cfg(target_os = "linux")]
+    fn open_at_once(&self, relative: &Path, flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_at_once(&self, _relative: &Path, _flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
+        Err(Errno::NOSYS)
+    }
+
+    /// Opens a file, which may not be anything but a regular one, and tells its size in bytes; `None` where there is
+    /// nothing.
+    fn regular_file(&self, name: &OsStr, flags: OFlags) -> Result<Option<(File, u64)>, Error> {
         let path = self.path.join(name);
-        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = flags | FILE;
         let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(None),
@@ -324,14 +372,7 @@ impl Root {
             Err(Errno::NXIO | Errno::ISDIR | Errno::OPNOTSUPP) => return Err(Error::Irregular { path }),
             Err(error) => return Err(self.not_a_directory(name, "open", error)),
         };
-        let stat = rustix::fs::fstat(&fd).map_err(io("open", &path))?;
-        let user = rustix::process::geteuid().as_raw();
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
-            || !(user == 0 || stat.st_uid == 0 || stat.st_uid == user)
-        {
-            return Err(Error::Irregular { path });
-        }
-        Ok(Some(fd.into()))
+        regular(fd, &path).map(Some)
     }
 
     /// The error for something that could not be used as what it was expected to be; systems disagree on the number
@@ -408,6 +449,18 @@ impl Root {
             Err(error) => Err(io("sync", &self.path)(error)),
         }
     }
+}
+
+/// The file with its size in bytes, if it is a regular one of this user's or of root's; root reads everybody's.
+fn regular(fd: OwnedFd, path: &Path) -> Result<(File, u64), Error> {
+    let stat = rustix::fs::fstat(&fd).map_err(io("open", path))?;
+    let user = rustix::process::geteuid().as_raw();
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        || !(user == 0 || stat.st_uid == 0 || stat.st_uid == user)
+    {
+        return Err(Error::Irregular { path: path.to_owned() });
+    }
+    Ok((fd.into(), u64::try_from(stat.st_size).unwrap_or_default()))
 }
 
 fn temporary_name(name: &OsStr) -> OsString {

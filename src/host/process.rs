@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::Access;
+
 use super::text::{printable, printable_lines};
 
 mod running;
@@ -279,8 +281,15 @@ impl Process {
             Stdin::File(file) => (Stdio::from(file), None),
             Stdin::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
         };
-        let mut command = Command::new(&self.program);
-        command.args(&self.unsaid).args(&self.args).env_clear().envs(self.variables).process_group(0);
+        let mut command =
+            Command::new(found(&self.program, &self.variables).as_ref().unwrap_or(&self.program));
+        command
+            .arg0(&self.program)
+            .args(&self.unsaid)
+            .args(&self.args)
+            .env_clear()
+            .envs(self.variables)
+            .process_group(0);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
@@ -315,6 +324,30 @@ impl Output {
             _ => tail,
         }
     }
+}
+
+/// Where a program lies that is called by a name without a slash; `None` where it has a slash, and where that is for
+/// the system to find out.
+///
+/// The standard library starts what it is given the path of in a copy of this process that shares its memory, and
+/// anything else in one that has to have all of its page tables copied first. It also saves trying to start the program
+/// in every directory before its own.
+fn found(program: &OsStr, variables: &[(OsString, OsString)]) -> Option<OsString> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return None;
+    }
+    let (_, path) = variables.iter().rev().find(|(name, _)| name == "PATH")?;
+    for directory in std::env::split_paths(path) {
+        // It starts where the child does.
+        if !directory.is_absolute() {
+            return None;
+        }
+        let file = directory.join(program);
+        if rustix::fs::access(&file, Access::EXEC_OK).is_ok() && file.is_file() {
+            return Some(file.into());
+        }
+    }
+    None
 }
 
 fn spawn(command: &mut Command) -> io::Result<Child> {

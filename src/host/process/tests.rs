@@ -90,6 +90,30 @@ fn what_cannot_start_says_why() {
 }
 
 #[test]
+fn a_program_is_found_in_the_path_that_it_is_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for name in ["directory/tool", "plain", "first", "second"] {
+        std::fs::create_dir_all(at(name)).unwrap();
+    }
+    for (name, mode) in [("plain/tool", 0o644), ("first/tool", 0o755), ("second/tool", 0o755)] {
+        std::fs::write(at(name), format!("#!/bin/sh\necho {name}\n")).unwrap();
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let run = |path: &str| {
+        let path =
+            path.split(':').map(|name| at(name).into_os_string()).collect::<Vec<_>>().join(":".as_ref());
+        printed(Process::new("tool").envs([("PATH".into(), path)]))
+    };
+    assert_eq!(run("none:directory:plain:first:second"), "first/tool\n");
+    assert_eq!(run("second:first"), "second/tool\n");
+
+    let relative = Process::new("tool").envs([("PATH".into(), "first".into())]).current_dir(directory.path());
+    assert_eq!(printed(relative), "first/tool\n");
+    assert_eq!(printed(sh("ps -o args= -p $$")).split(' ').next(), Some("sh"));
+}
+
+#[test]
 fn input_and_output_larger_than_any_pipe_do_not_deadlock() {
     let bytes: Vec<u8> = (0..5_000_000_u32).map(|i| i.to_le_bytes()[0]).collect();
     let process = sh("cat; echo done >&2").stdin(Stdin::Bytes(bytes.clone()));

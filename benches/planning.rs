@@ -114,14 +114,14 @@ fn kind_host(questions: &BTreeSet<Question>) -> Observation {
             Question::Commit { base_ref } => {
                 observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Question::Tree { base_ref, path } => {
+            Question::Tree { base_ref, path, .. } => {
                 let missing = TreeEntry::Missing { near: Vec::new() };
                 observation.trees.insert((base_ref.clone(), path.clone()), missing);
             }
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Locks { .. } | Question::Ports => {}
+            Question::Branches | Question::Locks { .. } | Question::Ports => {}
         }
     }
     observation

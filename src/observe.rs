@@ -1,7 +1,8 @@
 //! What the host looks like, as one value: the only thing beside the manifest that planning sees.
 //!
-//! Looking changes nothing, and costs a handful of git processes however much is asked: three for the repository and a
-//! fourth where a ref is unknown, one a distinct ref, one or two a distinct commit. The same host gives the same value.
+//! Looking changes nothing, and costs a handful of git processes however much is asked: four for the repository and all
+//! of its refs, side by side, a fifth where a ref is unknown, then one or two a distinct commit. The same host gives the
+//! same value.
 
 mod commits;
 mod directories;
@@ -14,6 +15,7 @@ mod trees;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use crate::host::{Host, files, git, process};
 use crate::name::PortBlock;
@@ -27,15 +29,16 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
     files::Root::open(workspace).map_err(Error::Workspace)?;
 
     let mut observation = Observation { workspace: workspace.to_owned(), ..Observation::default() };
-    let mut refs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut asked = Asked::default();
     for question in questions {
         match question {
             Question::Commit { base_ref } => {
-                refs.entry(base_ref).or_default();
+                asked.refs.entry(base_ref).or_default();
             }
-            Question::Tree { base_ref, path } => {
-                refs.entry(base_ref).or_default().insert(path);
+            Question::Tree { base_ref, path, wanted } => {
+                *asked.refs.entry(base_ref).or_default().entry(path).or_default() |= wanted;
             }
+            Question::Branches => asked.branches = true,
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), directories::look(workspace, path));
             }
@@ -53,27 +56,52 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
     }
     observation.taken.sort();
     observation.taken.dedup();
-    if !refs.is_empty() {
-        look_at_repository(host, workspace, &refs, &mut observation)?;
+    if asked.branches || !asked.refs.is_empty() {
+        look_at_repository(host, workspace, &asked, &mut observation)?;
     }
     Ok(observation)
 }
 
-/// `refs` holds, for each ref, the paths of its tree that are asked about.
+/// What is asked about the repository.
+#[derive(Debug, Default)]
+struct Asked<'q> {
+    branches: bool,
+    /// For each ref, the paths of its tree, and whether they are wanted there.
+    refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
+}
+
+/// None of the first answers needs another, and git takes longer to start than to give one: they are asked for side by
+/// side, in vain where there is no repository.
 fn look_at_repository(
     host: &Host,
     workspace: &Path,
-    refs: &BTreeMap<&str, BTreeSet<&str>>,
+    asked: &Asked<'_>,
     observation: &mut Observation,
 ) -> Result<(), Error> {
-    let git = git::Git::around(host, workspace);
-    let repository = repository::find(&git, workspace)?;
-    if repository.is_ok() {
-        observation.commits = commits::resolve(&git, refs.keys().copied())?;
-        observation.trees = trees::look(&git, &observation.commits, refs)?;
-    }
-    observation.repository = Some(repository);
+    let git = &git::Git::around(host, workspace);
+    let (place, settings, branches, commits) = thread::scope(|scope| {
+        let settings = scope.spawn(|| repository::settings(git));
+        let branches = scope.spawn(|| asked.branches.then(|| repository::branches(git)).transpose());
+        let commits = scope.spawn(|| commits::resolve(git, asked.refs.keys().copied()));
+        (repository::locate(git, workspace), settings.join(), branches.join(), commits.join())
+    });
+    let place = match place? {
+        Ok(place) => place,
+        Err(why) => {
+            observation.repository = Some(Err(why));
+            return Ok(());
+        }
+    };
+    let repository = place.repository(&joined(settings)?, joined(branches)?.unwrap_or_default())?;
+    observation.repository = Some(Ok(repository));
+    observation.commits = joined(commits)?;
+    observation.trees = trees::look(git, &observation.commits, &asked.refs)?;
     Ok(())
+}
+
+/// What a thread returned; its panic goes on in this one.
+fn joined<T>(ended: thread::Result<T>) -> T {
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Why the host could not be looked at.
@@ -107,7 +135,12 @@ pub enum Question {
         base_ref: String,
         /// Slash-separated, relative to the root of the tree, normalised, never empty.
         path: String,
+        /// Whether it should be there: then near misses are looked for where it is not, which takes a walk through
+        /// every directory of the tree.
+        wanted: bool,
     },
+    /// Which branches the repository has.
+    Branches,
     /// What lies at a path of the workspace and, where it is a directory, which names are in it.
     Directory {
         /// Relative to the workspace root, or absolute.
@@ -160,7 +193,7 @@ pub struct Repository {
     pub registration: Result<(), String>,
     /// Whether `extensions.worktreeConfig` is on.
     pub worktree_config: bool,
-    /// Full names of the branches, without `refs/heads/`.
+    /// Full names of the branches, without `refs/heads/`; none where nobody asked.
     pub branches: BTreeSet<String>,
     /// Names of the entries under `worktrees` in the common git directory.
     pub worktrees: BTreeSet<String>,
@@ -183,7 +216,7 @@ pub struct UnknownRef {
 pub enum TreeEntry {
     /// Nothing; with directories of the same commit that have a similar path, nearest first, at most three.
     Missing {
-        /// The near misses.
+        /// The near misses; none for a path that nobody wants there.
         near: Vec<String>,
     },
     /// A directory.

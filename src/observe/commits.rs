@@ -6,48 +6,52 @@ use super::near::near;
 use super::{Commit, Error, UnknownRef};
 use crate::host::git::Git;
 
-/// Looks every ref up, one git process each.
+/// Looks every ref up in one git process, and in a second one for near misses where one is unknown.
 pub(super) fn resolve<'a>(
     git: &Git<'_>,
     refs: impl Iterator<Item = &'a str>,
 ) -> Result<BTreeMap<String, Result<Commit, UnknownRef>>, Error> {
-    let mut names = None;
+    let (plain, odd): (Vec<(&str, _)>, Vec<_>) =
+        refs.map(|name| (name, oddity(name))).partition(|(_, oddity)| oddity.is_none());
     let mut commits = BTreeMap::new();
-    for name in refs {
-        let commit = match lookup(git, name)? {
-            Ok(commit) => Ok(commit),
-            Err(reason) => {
-                let names = match &mut names {
-                    Some(names) => names,
-                    empty => empty.insert(short_names(git)?),
-                };
-                Err(unknown(name, reason, names))
-            }
-        };
-        commits.insert(name.to_owned(), commit);
+    if !plain.is_empty() {
+        let asked: Vec<String> = plain.iter().map(|(name, _)| format!("{name}^{{commit}}\n")).collect();
+        let check = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
+        let answers = git.run_with_input(check, asked.concat().into_bytes())?;
+        let answers = String::from_utf8_lossy(&answers);
+        let mut answers = answers.lines();
+        for (name, _) in plain {
+            commits.insert(name, commit_of(answers.next().unwrap_or_default()).ok_or("it names no commit"));
+        }
     }
-    Ok(commits)
+    commits.extend(odd.into_iter().filter_map(|(name, oddity)| Some((name, Err(oddity?)))));
+    let names = if commits.values().any(Result::is_err) { short_names(git)? } else { Vec::new() };
+    let commit = |(name, commit): (&str, Result<Commit, _>)| {
+        (name.to_owned(), commit.map_err(|reason| unknown(name, reason, &names)))
+    };
+    Ok(commits.into_iter().map(commit).collect())
 }
 
-/// The commit, or why there is none.
-fn lookup(git: &Git<'_>, name: &str) -> Result<Result<Commit, &'static str>, Error> {
-    // Neither can begin or stand in the name of a ref, and git would read the one as an option.
+/// Why git is not asked about a name: it would be told something else.
+fn oddity(name: &str) -> Option<&'static str> {
+    // Neither can begin or stand in the name of a ref, and git may read the one as an option.
     if name.is_empty() {
-        return Ok(Err("an empty name names no commit"));
+        return Some("an empty name names no commit");
     }
     if name.starts_with('-') {
-        return Ok(Err("a name that begins with `-` names no commit"));
+        return Some("a name that begins with `-` names no commit");
     }
     if name.chars().any(char::is_control) {
-        return Ok(Err("a name with control characters names no commit"));
+        return Some("a name with control characters names no commit");
     }
-    let revision = format!("{name}^{{commit}}");
-    let output = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &revision])?;
-    let id = String::from_utf8_lossy(&output.stdout);
-    let id = id.strip_suffix('\n').unwrap_or(&id);
-    // `^main` comes back as `^` and an id.
+    None
+}
+
+/// The commit that git answers with: `ID commit`, where it knows one; else the name again, and what is wrong with it.
+fn commit_of(answer: &str) -> Option<Commit> {
+    let id = answer.strip_suffix(" commit")?;
     let is_id = matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_hexdigit());
-    Ok(if output.status.success() && is_id { Ok(id.to_owned()) } else { Err("it names no commit") })
+    is_id.then(|| id.to_owned())
 }
 
 fn unknown(name: &str, reason: &str, names: &[String]) -> UnknownRef {

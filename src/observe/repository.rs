@@ -18,40 +18,46 @@ use crate::host::text::printable;
 const HARMLESS: [&str; 6] =
     ["objectformat", "worktreeconfig", "noop", "noop-v1", "preciousobjects", "partialclone"];
 
-/// The repository that `workspace` lies in, or in one line why there is none to work with.
-pub(super) fn find(git: &Git<'_>, workspace: &Path) -> Result<Result<Repository, String>, Error> {
-    let place = match locate(git, workspace)? {
-        Ok(place) => place,
-        Err(reason) => return Ok(Err(printable(&reason))),
-    };
-    let settings = settings(git)?;
-    let common = Root::open(&place.common_dir).map_err(Error::Repository)?;
-    let names = common.names().map_err(Error::Repository)?;
-    let worktrees = match common.directory(Path::new("worktrees")).map_err(Error::Repository)? {
-        Some(worktrees) => worktrees.names().map_err(Error::Repository)?,
-        None => BTreeSet::new(),
-    };
-    Ok(Ok(Repository {
-        registration: registration(&settings, names.contains(OsStr::new("config.worktree"))),
-        bare: place.bare || config::is_on(&settings, "core.bare"),
-        worktree_config: config::is_on(&settings, "extensions.worktreeconfig"),
-        branches: branches(git)?,
-        worktrees: worktrees.iter().map(|name| name.to_string_lossy().into_owned()).collect(),
-        root: place.root,
-        common_dir: place.common_dir,
-        object_format: place.object_format,
-    }))
-}
-
 /// Where git finds the repository.
-struct Place {
+pub(super) struct Place {
     root: PathBuf,
     common_dir: PathBuf,
     bare: bool,
     object_format: String,
 }
 
-fn locate(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error> {
+impl Place {
+    /// The repository there, with its own settings and branches.
+    pub(super) fn repository(
+        self,
+        settings: &Settings,
+        branches: BTreeSet<String>,
+    ) -> Result<Repository, Error> {
+        let common = Root::open(&self.common_dir).map_err(Error::Repository)?;
+        let names = common.names().map_err(Error::Repository)?;
+        let worktrees = match common.directory(Path::new("worktrees")).map_err(Error::Repository)? {
+            Some(worktrees) => worktrees.names().map_err(Error::Repository)?,
+            None => BTreeSet::new(),
+        };
+        Ok(Repository {
+            registration: registration(settings, names.contains(OsStr::new("config.worktree"))),
+            bare: self.bare || config::is_on(settings, "core.bare"),
+            worktree_config: config::is_on(settings, "extensions.worktreeconfig"),
+            branches,
+            worktrees: worktrees.iter().map(|name| name.to_string_lossy().into_owned()).collect(),
+            root: self.root,
+            common_dir: self.common_dir,
+            object_format: self.object_format,
+        })
+    }
+}
+
+/// Finds the repository that `workspace` lies in, or says in one line, safe to print, why there is none to work with.
+pub(super) fn locate(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error> {
+    Ok(find(git, workspace)?.map_err(|reason| printable(&reason)))
+}
+
+fn find(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error> {
     // The top level comes last: where there is none, git prints the rest and then fails.
     let output = git.output([
         "rev-parse",
@@ -115,7 +121,7 @@ fn refusal(workspace: &Path, stderr: &str) -> String {
 }
 
 /// The repository's own settings that matter here.
-fn settings(git: &Git<'_>) -> Result<Settings, Error> {
+pub(super) fn settings(git: &Git<'_>) -> Result<Settings, Error> {
     let output =
         git.output(["config", "--local", "--null", "--get-regexp", r"^(extensions\.|core\.bare$)"])?;
     Ok(config::parse(&output.stdout))
@@ -138,7 +144,8 @@ fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), St
     Ok(())
 }
 
-fn branches(git: &Git<'_>) -> Result<BTreeSet<String>, Error> {
+/// The repository's branches, by their full names without `refs/heads/`.
+pub(super) fn branches(git: &Git<'_>) -> Result<BTreeSet<String>, Error> {
     let listed = git.run(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"])?;
     Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
 }

@@ -107,7 +107,7 @@ impl Sandbox {
 
 /// For questions about one ref.
 pub(crate) fn tree(base_ref: &str, path: &str) -> Question {
-    Question::Tree { base_ref: base_ref.to_owned(), path: path.to_owned() }
+    Question::Tree { base_ref: base_ref.to_owned(), path: path.to_owned(), wanted: true }
 }
 
 /// For questions about one ref.

@@ -1,6 +1,6 @@
 //! What paths are in commits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::near::near;
 use super::{Commit, Error, TreeEntry, UnknownRef};
@@ -12,17 +12,20 @@ const ARGUMENTS_MAX: usize = 64 * 1024;
 const PATH_MAX: usize = 4096;
 
 /// Looks every path up in the commit that its ref names: one git process a distinct commit, and a second one where
-/// something is missing.
+/// something is missing that is wanted.
 pub(super) fn look(
     git: &Git<'_>,
     commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
-    refs: &BTreeMap<&str, BTreeSet<&str>>,
+    refs: &BTreeMap<&str, BTreeMap<&str, bool>>,
 ) -> Result<BTreeMap<(String, String), TreeEntry>, Error> {
-    let mut asked: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut asked: BTreeMap<&str, BTreeMap<&str, bool>> = BTreeMap::new();
     let resolved = |name: &str| commits.get(name)?.as_ref().ok().map(String::as_str);
     for (name, paths) in refs {
         if let Some(commit) = resolved(name) {
-            asked.entry(commit).or_default().extend(paths);
+            let asked = asked.entry(commit).or_default();
+            for (path, wanted) in paths {
+                *asked.entry(path).or_default() |= wanted;
+            }
         }
     }
     let mut found = BTreeMap::new();
@@ -32,42 +35,48 @@ pub(super) fn look(
     let mut trees = BTreeMap::new();
     for (name, paths) in refs {
         let Some(entries) = resolved(name).and_then(|commit| found.get(commit)) else { continue };
-        for path in paths {
+        for path in paths.keys() {
             trees.insert(((*name).to_owned(), (*path).to_owned()), entries[path].clone());
         }
     }
     Ok(trees)
 }
 
-/// An entry for each path.
+/// An entry for each path, which is told with whether it is wanted.
 fn entries<'a>(
     git: &Git<'_>,
     commit: &str,
-    paths: &BTreeSet<&'a str>,
+    paths: &BTreeMap<&'a str, bool>,
 ) -> Result<BTreeMap<&'a str, TreeEntry>, Error> {
     let mut entries: BTreeMap<&str, TreeEntry> = BTreeMap::new();
-    for chunk in chunks(paths.iter().copied().filter(|path| is_plain(path))) {
+    for chunk in chunks(paths.keys().copied().filter(|path| is_plain(path))) {
         // Without `-t`, `a` is left out where `a/b` is asked for too. Without literal paths, `:x` is magic.
         let mut arguments = vec!["--literal-pathspecs", "ls-tree", "-z", "-t", "--full-tree", commit, "--"];
         arguments.extend(&chunk);
         let listed = git.run(arguments)?;
         for (kind, path) in listed.split(|&byte| byte == 0).filter_map(parse) {
             // It also lists what lies between and below.
-            if let Some(path) = std::str::from_utf8(path).ok().and_then(|path| paths.get(path)) {
+            if let Some((path, _)) = std::str::from_utf8(path).ok().and_then(|path| paths.get_key_value(path))
+            {
                 entries.insert(path, kind);
             }
         }
     }
-    let missing: Vec<&str> = paths.iter().copied().filter(|path| !entries.contains_key(path)).collect();
-    if !missing.is_empty() {
+    let missing: Vec<(&str, bool)> = paths
+        .iter()
+        .map(|(path, wanted)| (*path, *wanted))
+        .filter(|(path, _)| !entries.contains_key(path))
+        .collect();
+    let mut directories = String::new();
+    if missing.iter().any(|(_, wanted)| *wanted) {
         // A tree too large to be listed has no near misses.
         let listed =
             git.run(["ls-tree", "-z", "-r", "-d", "--name-only", "--full-tree", commit]).unwrap_or_default();
-        let directories = String::from_utf8_lossy(&listed);
-        for path in missing {
-            let near = near(path, directories.split_terminator('\0'));
-            entries.insert(path, TreeEntry::Missing { near });
-        }
+        directories = String::from_utf8_lossy(&listed).into_owned();
+    }
+    for (path, wanted) in missing {
+        let near = if wanted { near(path, directories.split_terminator('\0')) } else { Vec::new() };
+        entries.insert(path, TreeEntry::Missing { near });
     }
     Ok(entries)
 }

@@ -99,7 +99,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
             Question::Commit { base_ref } => {
                 observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Question::Tree { base_ref, path } => {
+            Question::Tree { base_ref, path, .. } => {
                 let entry = if path.ends_with(".agent-context") {
                     TreeEntry::Missing { near: Vec::new() }
                 } else {
@@ -110,7 +110,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Locks { .. } | Question::Ports => {}
+            Question::Branches | Question::Locks { .. } | Question::Ports => {}
         }
     }
     observation

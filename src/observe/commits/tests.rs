@@ -1,3 +1,7 @@
+#![expect(clippy::disallowed_methods, reason = "tests set the host up")]
+
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::super::sandbox::{Sandbox, commit};
 use super::*;
 
@@ -119,4 +123,37 @@ fn many_refs_are_each_answered() {
     let observed = sandbox.observe(["main", "HEAD", "none", "nothing"].map(commit));
     let known: Vec<bool> = observed.commits.values().map(Result::is_ok).collect();
     assert_eq!(known, [true, true, false, false]);
+}
+
+/// Replaces git by one that leaves a line in a file for every time that it is started; gives the file.
+fn counted(sandbox: &mut Sandbox) -> std::path::PathBuf {
+    let bin = sandbox.directory.path().join("bin");
+    let count = sandbox.directory.path().join("count");
+    std::fs::create_dir(&bin).unwrap();
+    let (_, path) = sandbox.host.environment.iter_mut().find(|(name, _)| name == "PATH").unwrap();
+    let real = std::env::split_paths(path).map(|directory| directory.join("git")).find(|git| git.is_file());
+    let script =
+        format!("#!/bin/sh\necho x >> {}\nexec {} \"$@\"\n", count.display(), real.unwrap().display());
+    std::fs::write(bin.join("git"), script).unwrap();
+    std::fs::set_permissions(bin.join("git"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut with = bin.into_os_string();
+    with.push(":");
+    with.push(&*path);
+    *path = with;
+    count
+}
+
+#[test]
+fn any_number_of_refs_takes_the_same_number_of_processes() {
+    let mut sandbox = Sandbox::with_files(&["a"]);
+    let id = sandbox.git(&["rev-parse", "HEAD"]);
+    for at in 0..20 {
+        sandbox.git(&["branch", &format!("b{at}")]);
+    }
+    let count = counted(&mut sandbox);
+    let names: Vec<String> = (0..20).map(|at| format!("b{at}")).collect();
+    let observed = sandbox.observe(names.iter().map(|name| commit(name)));
+    assert!(names.iter().all(|name| observed.commits[name] == Ok(id.clone())));
+    let started = std::fs::read_to_string(&count).unwrap().lines().count();
+    assert_eq!(started, 3, "one for where the repository is, one for its settings, one for the refs");
 }

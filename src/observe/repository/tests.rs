@@ -2,9 +2,10 @@
 
 use super::super::sandbox::{Sandbox, commit, inventory};
 use super::*;
+use crate::observe::Question;
 
 fn repository(sandbox: &Sandbox, workspace: &Path) -> Result<Repository, String> {
-    sandbox.observe_in(workspace, [commit("HEAD")]).repository.unwrap()
+    sandbox.observe_in(workspace, [commit("HEAD"), Question::Branches]).repository.unwrap()
 }
 
 fn refused(sandbox: &Sandbox, workspace: &Path, expected: &str) {
@@ -29,6 +30,8 @@ fn an_ordinary_repository() {
         worktrees: BTreeSet::new(),
     };
     assert_eq!(repository(&sandbox, &sandbox.workspace), Ok(expected));
+    let unasked = sandbox.observe([commit("HEAD")]).repository.unwrap().unwrap();
+    assert_eq!(unasked.branches, BTreeSet::new(), "nobody asked");
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn refs_that_are_not_files() {
         return;
     }
     let id = sandbox.commit();
-    let observed = sandbox.observe([commit("main")]);
+    let observed = sandbox.observe([commit("main"), Question::Branches]);
     assert_eq!(observed.commits["main"].as_ref(), Ok(&id));
     let found = observed.repository.unwrap().unwrap();
     assert_eq!(found.registration, Err("its refs are kept in the format `reftable`".to_owned()));

@@ -1,5 +1,6 @@
 use super::super::sandbox::{Sandbox, commit, tree};
 use super::*;
+use crate::observe::Question;
 
 fn missing(near: &[&str]) -> TreeEntry {
     TreeEntry::Missing { near: near.iter().map(|&name| name.to_owned()).collect() }
@@ -153,4 +154,16 @@ fn many_paths_are_asked_for_in_runs_that_fit() {
     let observed = sandbox.observe(paths.iter().map(|path| tree("HEAD", path)));
     let found: Vec<bool> = observed.trees.values().map(|entry| *entry == TreeEntry::Directory).collect();
     assert_eq!((found[0], found[2999], found.iter().filter(|found| **found).count()), (true, true, 2));
+}
+
+#[test]
+fn what_nobody_wants_there_has_no_near_misses() {
+    let sandbox = Sandbox::with_files(&["web/f"]);
+    let ask = |wanted| Question::Tree { base_ref: "HEAD".to_owned(), path: "wab".to_owned(), wanted };
+    let found = |questions: &[Question]| {
+        sandbox.observe(questions.iter().cloned()).trees[&("HEAD".to_owned(), "wab".to_owned())].clone()
+    };
+    assert_eq!(found(&[ask(false)]), missing(&[]));
+    assert_eq!(found(&[ask(true)]), missing(&["web"]));
+    assert_eq!(found(&[ask(false), ask(true)]), missing(&["web"]));
 }

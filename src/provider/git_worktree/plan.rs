@@ -28,11 +28,15 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
         Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
         None => DISCOVERY_DIRECTORY.to_owned(),
     };
-    let tree = |path: String| Question::Tree { base_ref: options.base_ref.clone(), path };
-    let mut questions = vec![Question::Directory { path: options.root_directory.clone() }, tree(discovery)];
-    questions.extend(target.map(tree));
+    let tree = |path, wanted| Question::Tree { base_ref: options.base_ref.clone(), path, wanted };
+    let mut questions =
+        vec![Question::Directory { path: options.root_directory.clone() }, tree(discovery, false)];
+    questions.extend(target.map(|target| tree(target, true)));
     if options.layout == Layout::Nested {
-        questions.push(tree(top_of(&nested_root(Path::new(""), ""))));
+        questions.push(tree(top_of(&nested_root(Path::new(""), "")), false));
+    }
+    if options.branch.is_some() {
+        questions.push(Question::Branches);
     }
     questions.push(Question::Commit { base_ref: options.base_ref });
     questions

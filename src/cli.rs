@@ -8,6 +8,7 @@ mod destroy;
 mod env;
 mod exec;
 mod exit;
+mod explain;
 mod format;
 mod init;
 mod list;
@@ -95,6 +96,8 @@ enum Command {
     Prompt(env::PromptArguments),
     /// Prints the discovery file of the session around the current directory
     Whoami,
+    /// Tells whose a port, a path or a session is, by which rule and line of the manifest, and what listens there
+    Explain(explain::Arguments),
     /// Releases sessions, children first; never work that is not saved
     Destroy(destroy::Arguments),
     /// Finishes or undoes an interrupted run
@@ -168,6 +171,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Env(arguments) => env::run(global, arguments),
         Command::Prompt(arguments) => env::prompt(global, arguments),
         Command::Whoami => env::whoami(global),
+        Command::Explain(arguments) => explain::run(global, arguments),
         Command::Destroy(arguments) => destroy::run(global, arguments),
         Command::Recover => destroy::recover(global),
         Command::List => list::run(global),

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod files;
 pub mod git;
 pub mod leases;
+pub mod listeners;
 pub mod process;
 pub(crate) mod sockets;
 pub mod text;

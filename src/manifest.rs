@@ -10,6 +10,7 @@ mod way;
 mod syntax;
 mod source;
 mod report;
+mod excerpt;
 mod value;
 mod document;
 mod schema;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
+pub use excerpt::Excerpt;
 pub use fault::{Fault, Place};
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;

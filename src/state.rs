@@ -172,6 +172,11 @@ impl<'h> Swarm<'h> {
         &self.name
     }
 
+    /// What its files in the state directory are called: `NAME-HASH`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The workspace root, absolute.
     pub fn workspace(&self) -> &Path {
         &self.workspace

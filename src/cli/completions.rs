@@ -9,7 +9,9 @@ use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser as _, ValueEnum};
-use clap_complete::engine::{self, ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::{
+    self, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
+};
 use seedbed::host::text::printable;
 use seedbed::review;
 
@@ -86,6 +88,20 @@ pub(super) fn standing() -> ArgValueCompleter {
 /// Completes a session of the manifest.
 pub(super) fn planned() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| sessions(current, planned_sessions))
+}
+
+/// Completes a session that stands or is planned, or a path.
+pub(super) fn session_or_path() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let mut found = sessions(current, standing_sessions);
+        for planned in sessions(current, planned_sessions) {
+            if !found.iter().any(|standing| standing.get_value() == planned.get_value()) {
+                found.push(planned);
+            }
+        }
+        found.extend(PathCompleter::any().complete(current));
+        found
+    })
 }
 
 fn sessions(current: &OsStr, all: fn(&Setting) -> Vec<CompletionCandidate>) -> Vec<CompletionCandidate> {

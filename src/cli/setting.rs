@@ -57,6 +57,11 @@ impl Setting {
         Failure::Manifest(Report::new(self.name.clone(), &self.text, faults))
     }
 
+    /// The manifest as it is written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What the user knows the manifest by.
     pub(super) fn name(&self) -> &str {
         &self.name

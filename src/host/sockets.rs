@@ -1,6 +1,8 @@
 //! The sockets that the kernel tells of in `/proc/net`; where there is no such thing, none.
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 /// The state of a TCP socket that waits for connections.
 const LISTEN: u8 = 0x0A;
 /// The state of a UDP socket that is bound and not connected.
@@ -13,8 +15,14 @@ const TIME_WAIT: u8 = 0x06;
 pub(crate) struct Socket {
     /// `tcp` or `udp`.
     pub(crate) protocol: &'static str,
+    /// The local address.
+    pub(crate) address: IpAddr,
     /// The local port.
     pub(crate) port: u16,
+    /// The number of the user that made it.
+    pub(crate) user: u32,
+    /// What the open files of the processes that hold it are called after.
+    pub(crate) inode: u64,
     state: u8,
 }
 
@@ -50,12 +58,28 @@ pub(crate) fn only_lingers(port: u16) -> bool {
 
 fn parse(protocol: &'static str, line: &str) -> Option<Socket> {
     let mut fields = line.split_whitespace().skip(1);
-    let (_, port) = fields.next()?.rsplit_once(':')?;
+    let (address, port) = fields.next()?.rsplit_once(':')?;
     Some(Socket {
         protocol,
+        address: parse_address(address)?,
         port: u16::from_str_radix(port, 16).ok()?,
         state: u8::from_str_radix(fields.nth(1)?, 16).ok()?,
+        user: fields.nth(3)?.parse().ok()?,
+        inode: fields.nth(1)?.parse().ok()?,
     })
+}
+
+/// An address as the kernel writes it: words of 32 bits, each in the host's order of bytes.
+fn parse_address(digits: &str) -> Option<IpAddr> {
+    let word = |at: usize| Some(u32::from_str_radix(digits.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    match digits.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?].concat();
+            Some(Ipv6Addr::from(<[u8; 16]>::try_from(words).ok()?).into())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -64,13 +88,33 @@ mod tests {
 
     #[test]
     fn lines_of_the_tables() {
-        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0";
-        assert_eq!(parse("tcp", line), Some(Socket { protocol: "tcp", port: 8080, state: LISTEN }));
-        let line = " 12: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 07 0:0";
-        assert_eq!(parse("udp", line), Some(Socket { protocol: "udp", port: 53, state: UNCONNECTED }));
-        for line in
-            ["  sl  local_address rem_address   st tx_queue", "", "0: 1:2", "0: 00000000:10000 0:0 0A"]
-        {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0";
+        let expected = Socket {
+            protocol: "tcp",
+            address: Ipv4Addr::from(0x0100_007Fu32.to_ne_bytes()).into(),
+            port: 8080,
+            user: 1000,
+            inode: 4711,
+            state: LISTEN,
+        };
+        assert_eq!(parse("tcp", line), Some(expected));
+        let line = " 12: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 07 0:0 0:0 0 33 0 9 1";
+        let expected = Socket {
+            protocol: "udp",
+            address: Ipv6Addr::UNSPECIFIED.into(),
+            port: 53,
+            user: 33,
+            inode: 9,
+            state: UNCONNECTED,
+        };
+        assert_eq!(parse("udp", line), Some(expected));
+        for line in [
+            "  sl  local_address rem_address   st tx_queue",
+            "",
+            "0: 1:2",
+            "0: 00000000:10000 0:0 0A 0:0 0:0 0 0 0 1",
+            "0: 000000:1000 0:0 0A 0:0 0:0 0 0 0 1",
+        ] {
             assert_eq!(parse("tcp", line), None, "{line}");
         }
     }

@@ -15,6 +15,7 @@ mod crowd;
 mod determinism;
 mod documents;
 mod environment;
+mod explain;
 mod failure;
 mod faults_of_the_seed;
 mod formats;

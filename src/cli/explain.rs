@@ -1,0 +1,78 @@
+//! `explain`: whose a port, a path or a session is, by which rule and which line of the manifest, and what listens there.
+
+mod known;
+mod path;
+mod port;
+mod rule;
+mod session;
+mod shown;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use seedbed::host::text::printable;
+
+use self::known::Known;
+use super::exit::{Failure, Status};
+use super::setting::{self, Setting};
+use super::{Global, completions};
+
+/// What `explain` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A port (digits alone), a session (its path, its id, or its name where only one has it), or a path (`./8080` where
+    /// it looks like one of the others)
+    #[arg(value_name = "PORT|PATH|SESSION", add = completions::session_or_path())]
+    subject: String,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let subject = &arguments.subject;
+    // Ports and paths are explained where there is no manifest too, unless one was named.
+    let setting = match Setting::find(global) {
+        Ok(setting) => Some(setting),
+        Err(failure) if global.manifest.is_some() => return Err(failure),
+        Err(_) => None,
+    };
+    let host = setting::host(global)?;
+    let directory = setting::directory(global)?;
+    let mut known = Known::look(&host, &directory, setting.as_ref())?;
+    let explanation = if subject.bytes().all(|byte| byte.is_ascii_digit()) && !subject.is_empty() {
+        let port = subject.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+            Failure::Usage(format!(
+                "{subject} is no port: they go from 1 to 65535; a path of this name is ./{subject}"
+            ))
+        })?;
+        port::explain(&mut known, port)?
+    } else if let Some(explanation) = session::explain(&mut known, subject)? {
+        explanation
+    } else if let Some(explanation) = path::explain(&mut known, subject) {
+        explanation
+    } else {
+        return Err(unknown(&known, subject));
+    };
+    if !global.quiet && !global.json {
+        for note in known.notes() {
+            eprintln!("note: {}", printable(note));
+        }
+    }
+    explanation.show(global);
+    Ok(Status::Done.into())
+}
+
+/// Neither a session nor a path that anybody has, or that is there.
+fn unknown(known: &Known<'_>, subject: &str) -> Failure {
+    if let Some(failure) = known.faults() {
+        return failure;
+    }
+    let sessions = known.sides().iter().flat_map(|side| &side.plan.sessions);
+    let nearest = sessions
+        .map(|session| (strsim::damerau_levenshtein(session.path.as_str(), subject), &session.path))
+        .filter(|(distance, path)| *distance <= 1 + path.as_str().len() / 3)
+        .min();
+    let message = format!("`{subject}` is no port, no session of this swarm and no path that is there");
+    Failure::Usage(match nearest {
+        Some((_, path)) => format!("{message}; did you mean `{path}`?"),
+        None => format!("{message}; `seedbed list` shows the swarms, `seedbed status` the sessions"),
+    })
+}

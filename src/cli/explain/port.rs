@@ -1,0 +1,160 @@
+//! Whose a port is.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use seedbed::host::{leases, listeners};
+use seedbed::name::PortBlock;
+use seedbed::observe::{self, Holder, Observation, Question};
+use seedbed::plan::Session;
+use seedbed::provider::port_range::{self, Block, Options};
+
+use super::super::exit::Failure;
+use super::known::{Known, Side};
+use super::rule;
+use super::shown::{Explanation, Owner};
+
+pub(super) fn explain(known: &mut Known<'_>, port: u16) -> Result<Explanation, Failure> {
+    let observation = observe(known)?;
+    let mut explanation = match known.find(|side| owner(side, port)) {
+        Some((at, session)) => {
+            let side = &known.sides()[at];
+            owned(known, side, &side.plan.sessions[session], port)
+        }
+        None => nobodys(known, port, &observation)?,
+    };
+    let single = PortBlock::single(port);
+    explanation.port = Some(port);
+    explanation.ephemeral = observation.ephemeral.zip(single).map(|(range, port)| range.contains(port));
+    explanation.listeners = single.map(listeners::on).unwrap_or_default();
+    explanation.has_ports = true;
+    Ok(explanation)
+}
+
+/// The session whose own block, not one that it has given shares of, holds the port: the smallest.
+fn owner(side: &Side, port: u16) -> Option<usize> {
+    let port = PortBlock::single(port)?;
+    let blocks = side.plan.sessions.iter().enumerate().filter_map(|(at, session)| {
+        let ports = block(session)?.ports()?;
+        ports.contains(port).then_some((ports.size(), at))
+    });
+    blocks.min_by_key(|(size, at)| (*size, std::cmp::Reverse(*at))).map(|(_, at)| at)
+}
+
+fn block(session: &Session) -> Option<Block> {
+    Block::of(session.allocation(port_range::KIND)?)
+}
+
+fn owned(known: &Known<'_>, side: &Side, session: &Session, port: u16) -> Explanation {
+    let (Some(allocation), Some(block)) = (session.allocation(port_range::KIND), block(session)) else {
+        return Explanation::new(format!("port {port} is of {}", session.id));
+    };
+    let what = rule::of_port(session, &block, port);
+    let mut explanation =
+        Explanation::new(format!("port {port} is of {} {}: {what}", session.id, side.state.said()));
+    explanation.owner = Some(Owner::of(side, session));
+    explanation.rules = rule::of_block(side, session, allocation, &block);
+    let named = block.named_ports();
+    let name = named.iter().find(|(_, named)| *named == u64::from(port)).map(|(name, _)| *name);
+    explanation.shows(known.asked(side, session, port_range::KIND, name));
+    explanation
+}
+
+fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Explanation, Failure> {
+    let mut explanation = Explanation::new(format!("port {port} is no session's of any swarm on this host"));
+    explanation.rules = geometries(known).iter().map(|geometry| geometry.place_of(port)).collect();
+    let single = PortBlock::single(port);
+    let holds = |block: PortBlock| single.is_some_and(|port| block.contains(port));
+    for lease in leases::all(known.host).map_err(|error| Failure::Other(error.to_string()))? {
+        if PortBlock::new(lease.start_port.into(), lease.end_port.into()).is_some_and(holds) {
+            let (start, end) = (lease.start_port, lease.end_port);
+            let workspace = lease.workspace.display();
+            explanation.held.push(format!("the lease of {start}-{end} to {} of {workspace}", lease.session));
+        }
+    }
+    for taken in observation.taken.iter().filter(|taken| holds(taken.block)) {
+        if let Holder::LockFile { name, session, .. } = &taken.by {
+            let of = session.as_ref().map_or_else(String::new, |session| format!(", of session {session}"));
+            explanation.held.push(format!("the lock file {name}{of}"));
+        }
+    }
+    Ok(explanation)
+}
+
+/// The leases, lock files and sockets of this host, and its ephemeral range.
+fn observe(known: &Known<'_>) -> Result<Observation, Failure> {
+    let mut questions = BTreeSet::from([Question::Ports]);
+    let workspace = known.workspace();
+    if workspace.is_some() {
+        questions.extend(lock_directories(known).into_iter().map(|directory| Question::Locks { directory }));
+    }
+    let workspace = workspace.unwrap_or_else(|| known.directory.to_owned());
+    observe::observe(known.host, &workspace, &questions).map_err(Failure::Observe)
+}
+
+/// What the blocks of this manifest are cut from.
+#[derive(PartialEq)]
+struct Geometry {
+    base: u32,
+    size: u32,
+    count: u32,
+    whose: String,
+}
+
+impl Geometry {
+    fn place_of(&self, port: u16) -> String {
+        let last = self.base + self.size * self.count - 1;
+        let range = format!(
+            "{}-{last}, from which {} cuts {} blocks of {} ports",
+            self.base, self.whose, self.count, self.size
+        );
+        match u32::from(port).checked_sub(self.base).map(|offset| offset / self.size) {
+            Some(index) if index < self.count => {
+                let start = self.base + index * self.size;
+                format!("it lies in block {index}, {start}-{}, of {range}", start + self.size - 1)
+            }
+            _ => format!("it lies outside {range}"),
+        }
+    }
+}
+
+/// The distinct ones: of the defaults, then of each block of the plans of this swarm that is cut otherwise.
+fn geometries(known: &Known<'_>) -> Vec<Geometry> {
+    let defaults = options(known);
+    let geometry = |base, size, count, whose: String| Geometry { base, size, count, whose };
+    let own = defaults.iter().map(|options| {
+        geometry(
+            options.base_port,
+            options.block_size,
+            options.blocks(),
+            "the manifest by default".to_owned(),
+        )
+    });
+    let plans = known.sides().iter().filter(|side| side.own).flat_map(|side| &side.plan.sessions);
+    let blocks =
+        plans.filter_map(|session| Some((session, block(session).filter(|block| block.share.is_none())?)));
+    let cut = blocks.map(|(session, block)| {
+        geometry(block.base_port, block.block_size, block.block_count, session.id.clone())
+    });
+    let mut distinct: Vec<Geometry> = Vec::new();
+    for one in own.chain(cut).filter(|one| one.size > 0 && one.count > 0) {
+        let same =
+            |other: &Geometry| (other.base, other.size, other.count) == (one.base, one.size, one.count);
+        if !distinct.iter().any(same) {
+            distinct.push(one);
+        }
+    }
+    distinct
+}
+
+/// The options of `port-range` that hold where nobody says others; `None` where there is no manifest.
+fn options(known: &Known<'_>) -> Option<Options> {
+    let said = known.manifest()?.defaults.get(port_range::KIND).cloned().unwrap_or_default();
+    serde_json::from_value(said.into()).ok()
+}
+
+fn lock_directories(known: &Known<'_>) -> BTreeSet<PathBuf> {
+    let own = known.sides().iter().filter(|side| side.own).flat_map(|side| &side.plan.sessions);
+    let used = own.filter_map(|session| Some(block(session)?.lock_path.parent()?.to_owned()));
+    used.chain(options(known).map(|options| options.lock_directory)).collect()
+}

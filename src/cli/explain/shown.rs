@@ -1,0 +1,206 @@
+//! An explanation, as text and as data.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use seedbed::host::listeners::Listener;
+use seedbed::host::text::printable;
+use seedbed::manifest::Excerpt;
+use seedbed::plan::Session;
+use serde::Serialize;
+
+use super::super::{Global, print};
+use super::known::{Side, State};
+
+/// How long the command of a process may get in text, in characters.
+const COMMAND_SHOWN_MAX: usize = 120;
+
+/// What there is to say of a port, a path or a session.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Explanation {
+    schema_version: u32,
+    /// One sentence that answers the question.
+    pub(super) summary: String,
+    /// The port asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<u16>,
+    /// The path asked about, absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<PathBuf>,
+    /// Whose it is; `null` for nobody's.
+    pub(super) owner: Option<Owner>,
+    /// By which rules it is so, one line each.
+    pub(super) rules: Vec<String>,
+    /// What else has it, one line each: leases, lock files.
+    pub(super) held: Vec<String>,
+    /// Which lines of the manifest say so.
+    pub(super) manifest: Vec<Position>,
+    /// Whether the port lies in what the kernel gives to outgoing connections; `null` for what is no port, and where the
+    /// kernel does not say.
+    pub(super) ephemeral: Option<bool>,
+    /// What listens there now.
+    pub(super) listeners: Vec<Listener>,
+    #[serde(skip)]
+    excerpts: Vec<Excerpt>,
+    /// Whether it is about ports, so that it is worth a line where nothing listens.
+    #[serde(skip)]
+    pub(super) has_ports: bool,
+}
+
+/// A session that owns what was asked about.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Owner {
+    swarm: String,
+    workspace: PathBuf,
+    session: String,
+    id: String,
+    index: u32,
+    state: State,
+    /// Whether it is of the swarm of the manifest around the current directory.
+    own: bool,
+}
+
+/// A place of the manifest.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Position {
+    file: String,
+    line: usize,
+    column: usize,
+    length: usize,
+    message: String,
+}
+
+impl Owner {
+    pub(super) fn of(side: &Side, session: &Session) -> Self {
+        Self {
+            swarm: side.plan.swarm.clone(),
+            workspace: side.workspace.clone(),
+            session: session.path.to_string(),
+            id: session.id.clone(),
+            index: session.index,
+            state: side.state,
+            own: side.own,
+        }
+    }
+}
+
+impl Explanation {
+    pub(super) fn new(summary: String) -> Self {
+        Self {
+            schema_version: 1,
+            summary,
+            port: None,
+            path: None,
+            owner: None,
+            rules: Vec::new(),
+            held: Vec::new(),
+            manifest: Vec::new(),
+            ephemeral: None,
+            listeners: Vec::new(),
+            excerpts: Vec::new(),
+            has_ports: false,
+        }
+    }
+
+    /// Adds a line of the manifest.
+    pub(super) fn shows(&mut self, excerpt: Option<Excerpt>) {
+        let Some(excerpt) = excerpt else { return };
+        let (line, column) = excerpt.position();
+        let (file, length) = (excerpt.file_name().to_owned(), excerpt.length());
+        self.manifest.push(Position { file, line, column, length, message: excerpt.to_string() });
+        self.excerpts.push(excerpt);
+    }
+
+    pub(super) fn show(&self, global: &Global) {
+        if global.json {
+            print::json_pretty(self);
+        } else {
+            print::out(&self.text(print::style(global, &std::io::stdout()).color));
+        }
+    }
+
+    fn text(&self, color: bool) -> String {
+        let mut text = format!("{}\n", printable(&self.summary));
+        let mut line = |label: &str, said: &str| {
+            let _ = writeln!(text, "  {label:<10} {}", printable(said));
+        };
+        if let Some(owner) = &self.owner {
+            line("session", &format!("{}, number {} of swarm {}", owner.id, owner.index, owner.swarm));
+            line("workspace", &owner.workspace.to_string_lossy());
+        }
+        for (at, rule) in self.rules.iter().enumerate() {
+            line(if at == 0 { "because" } else { "" }, rule);
+        }
+        for (at, holder) in self.held.iter().enumerate() {
+            line(if at == 0 { "held by" } else { "" }, holder);
+        }
+        if self.ephemeral == Some(true) {
+            line(
+                "ephemeral",
+                "the kernel gives it to outgoing connections too, which may have it at any time",
+            );
+        }
+        let listeners: Vec<_> = self.listeners.iter().map(listener).collect();
+        for (at, listener) in listeners.iter().enumerate() {
+            line(if at == 0 { "listening" } else { "" }, listener);
+        }
+        if listeners.is_empty() && self.has_ports {
+            line("listening", "nothing");
+        }
+        let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
+        for excerpt in &self.excerpts {
+            let mut shown = String::new();
+            if handler.render_report(&mut shown, excerpt).is_ok() {
+                let _ = write!(text, "\n{}\n", shown.trim_end());
+            }
+        }
+        text
+    }
+}
+
+fn listener(listener: &Listener) -> String {
+    let socket =
+        format!("{} {}", listener.protocol, std::net::SocketAddr::new(listener.address, listener.port));
+    if listener.processes.is_empty() {
+        return format!("{socket}: which process cannot be told; it is of user {}", listener.user);
+    }
+    let process = |process: &seedbed::host::listeners::Running| {
+        let command = printable(&process.command);
+        match command.char_indices().nth(COMMAND_SHOWN_MAX) {
+            Some((cut, _)) => format!("pid {} `{}…`", process.pid, &command[..cut]),
+            None => format!("pid {} `{command}`", process.pid),
+        }
+    };
+    let processes: Vec<_> = listener.processes.iter().map(process).collect();
+    format!("{socket}: {}", processes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seedbed::host::listeners::Running;
+    use std::net::Ipv6Addr;
+
+    fn said(processes: Vec<Running>) -> String {
+        let address = Ipv6Addr::UNSPECIFIED.into();
+        listener(&Listener { protocol: "tcp", address, port: 80, user: 33, processes })
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_told_is_said_to_be_so() {
+        assert_eq!(said(Vec::new()), "tcp [::]:80: which process cannot be told; it is of user 33");
+    }
+
+    #[test]
+    fn what_a_process_says_of_itself_is_escaped_and_cut() {
+        let running = |command: &str| Running { pid: 7, command: command.to_owned() };
+        assert_eq!(said(vec![running("a\u{1b}[2J\nb")]), "tcp [::]:80: pid 7 `a\\u{1b}[2J\\nb`");
+        let long = said(vec![running(&"ü".repeat(1000))]);
+        assert_eq!(long, format!("tcp [::]:80: pid 7 `{}…`", "ü".repeat(COMMAND_SHOWN_MAX)));
+    }
+}

@@ -1,0 +1,139 @@
+//! Which processes wait on which ports, as far as the kernel tells this user.
+#![expect(clippy::disallowed_methods, reason = "reads /proc")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::sockets;
+use crate::name::PortBlock;
+
+/// How much of a process's command is kept, in bytes.
+const COMMAND_MAX: usize = 4096;
+
+/// One socket that waits for whoever comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// The local address; unspecified (`0.0.0.0`, `::`) for all of them.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The number of the user that made the socket.
+    pub user: u32,
+    /// The processes that hold it, by number; empty where that cannot be told: another user's, or one of another
+    /// namespace.
+    pub processes: Vec<Running>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// Its number.
+    pub pid: u32,
+    /// Its program and arguments, a blank between; what is not UTF-8 is replaced. It says of itself what it likes.
+    pub command: String,
+}
+
+/// What listens (TCP) or is bound (UDP) on the ports of a block, by port, with the processes that hold each socket.
+pub fn on(ports: PortBlock) -> Vec<Listener> {
+    let within = |port: u16| (ports.start()..=ports.end()).contains(&port);
+    let mut served: Vec<_> =
+        sockets::all().into_iter().filter(|socket| socket.is_served() && within(socket.port)).collect();
+    served.sort_by_key(|socket| (socket.port, socket.protocol, socket.address));
+    let inodes: BTreeSet<u64> = served.iter().map(|socket| socket.inode).collect();
+    let holders = if inodes.is_empty() { BTreeMap::new() } else { holders(&inodes) };
+    let listener = |socket: sockets::Socket| Listener {
+        protocol: socket.protocol,
+        address: socket.address,
+        port: socket.port,
+        user: socket.user,
+        processes: holders.get(&socket.inode).into_iter().flatten().cloned().collect(),
+    };
+    served.into_iter().map(listener).collect()
+}
+
+/// The processes that hold each of the sockets. Those that this user may not look into are passed over.
+fn holders(inodes: &BTreeSet<u64>) -> BTreeMap<u64, BTreeSet<Running>> {
+    let mut holders: BTreeMap<u64, BTreeSet<Running>> = BTreeMap::new();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let files = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let held: BTreeSet<u64> = files
+            .filter_map(|file| inode(&std::fs::read_link(file.path()).ok()?))
+            .filter(|inode| inodes.contains(inode))
+            .collect();
+        for inode in held {
+            let running = Running { pid, command: command(&process.path()) };
+            holders.entry(inode).or_default().insert(running);
+        }
+    }
+    holders
+}
+
+/// The inode of an open file that is a socket.
+fn inode(file: &Path) -> Option<u64> {
+    file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn command(process: &Path) -> String {
+    let mut words = std::fs::read(process.join("cmdline")).unwrap_or_default();
+    words.truncate(COMMAND_MAX);
+    let text = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
+    if !text.is_empty() {
+        return text;
+    }
+    let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+    format!("[{}]", name.trim_end())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+
+    #[test]
+    fn a_socket_of_this_process_is_found_with_its_process() {
+        let tcp = TcpListener::bind((Ipv4Addr::new(127, 3, 2, 1), 0)).unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let found = on(PortBlock::single(port).unwrap());
+        let own = |protocol: &str, address: IpAddr| {
+            let mut found = found.iter().filter(|one| one.protocol == protocol && one.address == address);
+            found.next().unwrap_or_else(|| panic!("{protocol} {address}")).clone()
+        };
+        for listener in
+            [own("tcp", Ipv4Addr::new(127, 3, 2, 1).into()), own("udp", udp.local_addr().unwrap().ip())]
+        {
+            assert_eq!(listener.port, port);
+            assert!(listener.processes.iter().any(|process| process.pid == std::process::id()));
+            let binary = std::env::current_exe().unwrap();
+            let name = binary.file_name().unwrap().to_str().unwrap();
+            assert!(listener.processes[0].command.contains(name), "{listener:?}");
+        }
+        drop((tcp, udp));
+        assert!(on(PortBlock::single(port).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn an_address_of_the_longer_kind_is_read_as_it_is() {
+        let Ok(tcp) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else { return };
+        let found = on(PortBlock::single(tcp.local_addr().unwrap().port()).unwrap());
+        assert_eq!(found[0].address, IpAddr::V6(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn other_files_are_no_sockets() {
+        for (file, expected) in
+            [("socket:[12]", Some(12)), ("pipe:[12]", None), ("/a", None), ("socket:[x]", None)]
+        {
+            assert_eq!(inode(Path::new(file)), expected, "{file}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! A place of a manifest, shown as faults are, without being one.
+
+use std::fmt;
+use std::ops::Range;
+
+use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
+
+use super::fault::Place;
+use super::source::{Source, Spans};
+
+/// One line of a manifest with a part of it underlined; prints through miette.
+#[derive(Debug)]
+pub struct Excerpt {
+    source: Source,
+    span: Range<usize>,
+    message: String,
+    label: String,
+}
+
+impl Excerpt {
+    /// The line that `place` is on. `file_name` is what the user knows the file by, `message` stands above the line and
+    /// `label` below what is underlined.
+    pub fn new(
+        file_name: impl Into<String>,
+        text: &str,
+        place: &Place,
+        message: impl Into<String>,
+        label: impl Into<String>,
+    ) -> Self {
+        let span = Spans::new(text).of(place);
+        let source = Source::new(file_name.into(), text);
+        Self { source, span, message: message.into(), label: label.into() }
+    }
+
+    /// What the user knows the manifest by.
+    pub fn file_name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// The line and the column it begins at, both from 1, the column in characters.
+    pub fn position(&self) -> (usize, usize) {
+        self.source.position(self.span.start)
+    }
+
+    /// How many characters are underlined.
+    pub fn length(&self) -> usize {
+        self.source.characters(self.span.clone())
+    }
+
+    /// What stands below what is underlined.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Excerpt {}
+
+impl Diagnostic for Excerpt {
+    fn severity(&self) -> Option<Severity> {
+        Some(Severity::Advice)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let label = LabeledSpan::new(Some(self.label.clone()), self.span.start, self.span.len());
+        Some(Box::new(std::iter::once(label)))
+    }
+}

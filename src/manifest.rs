@@ -1,7 +1,7 @@
 //! Text to [`Manifest`]: parse, schema, meaning, with every fault at its place.
 //!
-//! Syntax comes first and alone, because what is recovered from broken syntax misleads. Then the schema and the
-//! meaning are checked in one run: what the schema finds wrong is taken out, and the rest is read all the same.
+//! Each stage takes out what it finds wrong, and the next one reads the rest all the same: statements whose syntax is
+//! broken, then what the schema finds wrong, then what means nothing.
 
 pub mod fault;
 pub mod rule;
@@ -42,15 +42,47 @@ pub const VERSION: i64 = 1;
 /// Reads a manifest that may ask for `kinds`. Pure.
 ///
 /// The error holds every fault that is known without looking at the host, in no order; a [`Report`] finds their
-/// lines. Of a manifest whose syntax is broken only the faults of syntax are told.
+/// lines.
 pub fn parse(text: &str, kinds: &Kinds) -> Result<Manifest, Vec<Fault>> {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        return Err(syntax::faults(&errors, text));
+    let reading = read(text, kinds);
+    match reading.manifest {
+        Some(manifest) if reading.faults.is_empty() => Ok(manifest),
+        _ => Err(reading.faults),
     }
+}
+
+/// What can be read of a manifest, however much of it is wrong.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The manifest without what is wrong; `None` where nothing is left that could be read.
+    pub manifest: Option<Manifest>,
+    /// Every fault that is known without looking at the host, in no order.
+    pub faults: Vec<Fault>,
+}
+
+/// Reads a manifest as far as it can be read. Pure.
+///
+/// The rest can be looked at all the same, so that a user hears of every fault at once.
+pub fn read(text: &str, kinds: &Kinds) -> Reading {
     let mut faults = Vec::new();
-    let manifest = value::from_toml(table.into_inner(), &mut faults);
-    read(manifest, kinds, faults)
+    let manifest = match syntax::parse(text) {
+        Ok(table) => value::from_toml(table.into_inner(), &mut faults),
+        Err(mut sound) => {
+            faults.append(&mut sound.faults);
+            if !sound.is_readable {
+                return Reading { manifest: None, faults };
+            }
+            value::from_toml(sound.table().into_inner(), &mut faults)
+        }
+    };
+    let lost_keys = faults.iter().any(|fault| fault.rule == rule::SYNTAX);
+    let manifest = of_value(manifest, kinds, &mut faults);
+    if lost_keys {
+        // Whether a key is missing cannot be known where a statement could not be read; an entry is a statement's part.
+        let is_entry = |fault: &Fault| matches!(fault.place.steps.last(), Some(fault::Step::Index(_)));
+        faults.retain(|fault| fault.rule != rule::MISSING_KEY || is_entry(fault));
+    }
+    Reading { manifest, faults }
 }
 
 /// The manifest of one session on its own, which asks for `resources`, each a kind with its options. Pure.
@@ -78,7 +110,9 @@ pub fn of_session(
         "defaults": defaults,
         "session": { "session": { "resources": resources } },
     });
-    let mut manifest = read(manifest, kinds, Vec::new())?;
+    let mut faults = Vec::new();
+    let manifest = of_value(manifest, kinds, &mut faults).filter(|_| faults.is_empty());
+    let Some(mut manifest) = manifest else { return Err(faults) };
     manifest.swarm.clear();
     for session in &mut manifest.sessions {
         session.path = SessionPath::alone(id);
@@ -112,9 +146,12 @@ pub fn locate(text: &str) -> Option<Located> {
 /// The options of one kind as JSON, keys in kebab-case as the manifest writes them.
 pub type Options = Map<String, Value>;
 
-/// A manifest that has passed every check that can be made without looking at the host.
+/// A manifest that has passed every check that can be made without looking at the host; in a [`Reading`] with faults,
+/// what passed of it.
 #[derive(Clone, Debug)]
 pub struct Manifest {
+    /// Whether nothing was wrong and taken out.
+    pub whole: bool,
     /// The swarm's name, which scopes every session id; empty for one session on its own.
     pub swarm: String,
     /// The repository as the manifest writes it, relative to the manifest's directory; `.` by default.
@@ -143,6 +180,8 @@ pub struct Session {
 /// What one session table of the manifest says.
 #[derive(Clone, Debug)]
 pub struct Declaration {
+    /// Whether what it asks for is what the manifest says, nothing wrong taken out of it.
+    pub whole: bool,
     /// Where the table stands, e.g. `session.lead.child.coder`.
     pub place: Place,
     /// What it asks for. `None`, only in a child, where `resources` is absent: a share of everything the parent has.
@@ -191,15 +230,16 @@ pub enum CommandLine {
     Shell(String),
 }
 
-/// Reads a manifest whose syntax is sound, but for the `faults` of values that JSON does not have.
-fn read(mut manifest: Value, kinds: &Kinds, mut faults: Vec<Fault>) -> Result<Manifest, Vec<Fault>> {
+/// Reads a manifest whose syntax is sound; `None` where too little of it is left.
+fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Option<Manifest> {
     if let Some(other) = manifest["version"].as_i64().filter(|version| *version != VERSION) {
-        return Err(vec![wrong_version(other)]);
+        *faults = vec![wrong_version(other)];
+        return None;
     }
     let declared: Vec<String> =
         manifest["provider"].as_object().into_iter().flatten().map(|(n, _)| n.clone()).collect();
     faults.extend(declared.iter().filter(|name| kinds.contains_key(*name)).map(|name| taken_kind(name)));
-    if let Err(error) = check::check(&mut manifest, &schema(kinds), &mut faults) {
+    if let Err(error) = check::check(&mut manifest, &schema(kinds), faults) {
         let message = format!("the schema of a kind's options is broken: {}", words::escaped(&error));
         faults.push(Fault::new(rule::BROKEN_KIND, Place::default(), message, "not a fault of this file"));
     }
@@ -210,28 +250,25 @@ fn read(mut manifest: Value, kinds: &Kinds, mut faults: Vec<Fault>) -> Result<Ma
     }
     let document = match serde_json::from_value::<Document>(manifest) {
         Ok(document) => document,
-        Err(error) if whole => {
-            let message = format!("the manifest cannot be read: {}", words::escaped(&error.to_string()));
-            return Err(vec![Fault::new(
-                rule::BROKEN_KIND,
-                Place::default(),
-                message,
-                "a bug in seedbed: the schema let it through",
-            )]);
+        Err(error) => {
+            if whole {
+                let message = format!("the manifest cannot be read: {}", words::escaped(&error.to_string()));
+                let fault =
+                    Fault::new(rule::BROKEN_KIND, Place::default(), message, "not a fault of this file");
+                faults.push(fault.with_help("a bug in seedbed: the schema let it through"));
+            }
+            return None;
         }
-        Err(_) => return Err(faults),
     };
     let known: BTreeSet<&str> = kinds.keys().chain(&declared).map(String::as_str).collect();
-    meaning::check(&document, &known, whole, &mut faults);
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    Ok(Manifest {
+    meaning::check(&document, &known, whole, faults);
+    Some(Manifest {
+        whole: faults.is_empty(),
         swarm: document.swarm,
         workspace_root: document.workspace.root.map_or_else(|| ".".into(), PathBuf::from),
         defaults: document.defaults,
         providers: document.provider.into_iter().map(|(name, provider)| (name, provider.command)).collect(),
-        sessions: tree::sessions(document.session),
+        sessions: tree::sessions(document.session, &tree::Spoiled::by(faults)),
     })
 }
 

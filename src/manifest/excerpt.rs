@@ -6,7 +6,7 @@ use std::ops::Range;
 use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
 
 use super::fault::Place;
-use super::source::{Source, Spans};
+use super::source::{self, Source};
 
 /// One line of a manifest with a part of it underlined; prints through miette.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Excerpt {
         message: impl Into<String>,
         label: impl Into<String>,
     ) -> Self {
-        let span = Spans::new(text).of(place);
+        let span = source::spans(text, [place]).remove(0);
         let source = Source::new(file_name.into(), text);
         Self { source, span, message: message.into(), label: label.into() }
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::fault::Fault;
-use super::source::{Source, Spans};
+use super::source::{self, Source};
 use super::words::escaped;
 
 /// Every fault of one manifest, in the order of the text; prints through miette.
@@ -83,9 +83,9 @@ impl Report {
     /// Faults may come from any stage, so long as they are faults of this text.
     pub fn new(file_name: impl Into<String>, text: &str, faults: Vec<Fault>) -> Self {
         let source = Arc::new(Source::new(file_name.into(), text));
-        let spans = Spans::new(text);
-        let shown = |fault: Fault| Shown { span: spans.of(&fault.place), fault, source: Arc::clone(&source) };
-        let mut faults: Vec<Shown> = faults.into_iter().map(shown).collect();
+        let spans = source::spans(text, faults.iter().map(|fault| &fault.place));
+        let shown = |(fault, span)| Shown { span, fault, source: Arc::clone(&source) };
+        let mut faults: Vec<Shown> = faults.into_iter().zip(spans).map(shown).collect();
         faults.sort_by(|a, b| {
             let key = |shown: &Shown| (shown.span.start, shown.span.end);
             key(a).cmp(&key(b)).then_with(|| a.fault.message.cmp(&b.fault.message))

@@ -1,5 +1,7 @@
 //! Where things stand in a manifest's text: places to spans, offsets to lines.
 
+mod escapes;
+
 use std::ops::Range;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
@@ -7,22 +9,30 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Part, Place, Step};
+use super::syntax;
 use super::words::visible;
 
-/// The spans of a manifest's values. Made only when there are faults to show: it parses the text once more.
-pub(super) struct Spans<'t> {
+/// The bytes of `text` to underline for each of these places, never more than one line. Parses the text once more: a
+/// manifest without faults needs no spans.
+pub(super) fn spans<'p>(text: &str, places: impl IntoIterator<Item = &'p Place>) -> Vec<Range<usize>> {
+    let find = |spans: &Spans<'_>| places.into_iter().map(|place| spans.of(place)).collect();
+    match syntax::parse(text) {
+        Ok(root) => find(&Spans { text, root }),
+        Err(sound) => find(&Spans { text: &sound.text, root: sound.table() }),
+    }
+}
+
+/// The spans of a manifest's values.
+struct Spans<'t> {
+    /// Without the statements whose syntax is broken.
     text: &'t str,
     root: Spanned<DeTable<'t>>,
 }
 
-impl<'t> Spans<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        Self { text, root: DeTable::parse_recoverable(text).0 }
-    }
-
+impl Spans<'_> {
     /// The bytes to underline for `place`, never more than one line. What does not exist is shown at the nearest
     /// thing around it that does.
-    pub(super) fn of(&self, place: &Place) -> Range<usize> {
+    fn of(&self, place: &Place) -> Range<usize> {
         let span = match place.part {
             Part::Bytes(start, end) => start..end,
             _ => self.find(place),
@@ -52,14 +62,12 @@ impl<'t> Spans<'t> {
         }
     }
 
-    /// Bytes of a string's content, where it stands in the text as it reads, without escapes.
+    /// Bytes of a string's content, where they stand in the text, whatever escapes stand between.
     fn within(&self, value: &Spanned<DeValue<'_>>, bytes: Range<usize>) -> Option<Range<usize>> {
         let content = value.get_ref().as_str()?;
         let raw = self.text.get(value.span())?;
-        let quotes = ["\"\"\"\n", "'''\n", "\"\"\"\r\n", "'''\r\n", "\"\"\"", "'''", "\"", "'"];
-        let open = quotes.iter().find(|quote| raw.starts_with(**quote))?.len();
-        (raw.get(open..)?.starts_with(content) && content.get(bytes.clone()).is_some())
-            .then(|| value.span().start + open + bytes.start..value.span().start + open + bytes.end)
+        let (start, end) = escapes::within(raw, content, bytes)?;
+        Some(value.span().start + start..value.span().start + end)
     }
 
     fn on_one_line(&self, span: Range<usize>) -> Range<usize> {
@@ -85,7 +93,11 @@ const LINE_SHOWN_MAX: usize = 400;
 
 impl Source {
     pub(super) fn new(name: String, text: &str) -> Self {
-        let text = visible(text);
+        let mut text = visible(text);
+        // miette shows no label behind the last character of a text.
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { name, text, line_starts }
     }
@@ -135,6 +147,9 @@ impl SourceCode for Source {
         }
         while to > last && (last + 1..=to).any(long) {
             to -= 1;
+        }
+        if long(first) {
+            from = first;
         }
         let (mut left, mut right) = (self.line_starts[from], self.line_end(to));
         // Asked without lines before, miette wants the span's own line and column, for the snippet's head.

@@ -1,20 +1,47 @@
 //! The tables of a document without faults, counted out into sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::document::{Resource, SessionTable};
-use super::fault::Place;
+use super::fault::{Fault, Place, Step};
 use super::{Declaration, From, Request, Session};
 use crate::name::SessionPath;
 
 /// Every session, in canonical order: parents before their children, names bytewise, replicas by number.
-pub(super) fn sessions(tables: BTreeMap<String, SessionTable>) -> Vec<Session> {
+///
+/// Of tables that are `spoiled` less can be said.
+pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, spoiled: &Spoiled) -> Vec<Session> {
     let mut sessions = Vec::new();
-    for node in nodes(tables, &Place::default().key("session"), false) {
+    for node in nodes(tables, &Place::default().key("session"), false, spoiled) {
         node.count_out(None, &mut sessions);
     }
     sessions
+}
+
+/// The session tables of which something that decides what they ask for was wrong.
+pub(super) struct Spoiled {
+    tables: BTreeSet<Vec<Step>>,
+}
+
+impl Spoiled {
+    /// Those that these faults are in.
+    pub(super) fn by(faults: &[Fault]) -> Self {
+        let is_told = |key: &str| ["env", "prompt", "metadata", "setup", "teardown", "count"].contains(&key);
+        let tables = faults.iter().filter_map(|fault| {
+            // `session.NAME`, then any number of `child.NAME`, then what is wrong there.
+            let steps = &fault.place.steps;
+            let is_way = |pair: &[Step], at: usize| {
+                let way = if at == 0 { "session" } else { "child" };
+                matches!(pair, [Step::Key(key), Step::Key(_)] if key == way)
+            };
+            let depth = steps.chunks(2).enumerate().take_while(|(at, pair)| is_way(pair, *at)).count();
+            let (table, rest) = steps.split_at(depth * 2);
+            let spoils = depth > 0 && !matches!(rest.first(), Some(Step::Key(key)) if is_told(key));
+            spoils.then(|| table.to_vec())
+        });
+        Self { tables: tables.collect() }
+    }
 }
 
 /// One table, made once however many replicas it has.
@@ -25,15 +52,15 @@ struct Node {
     children: Vec<Node>,
 }
 
-fn nodes(tables: BTreeMap<String, SessionTable>, at: &Place, in_child: bool) -> Vec<Node> {
+fn nodes(tables: BTreeMap<String, SessionTable>, at: &Place, in_child: bool, spoiled: &Spoiled) -> Vec<Node> {
     let node = |(name, mut table): (String, SessionTable)| {
         let place = at.key(&name);
-        let children = nodes(std::mem::take(&mut table.child), &place.key("child"), true);
+        let children = nodes(std::mem::take(&mut table.child), &place.key("child"), true, spoiled);
         Node {
             name,
             count: table.count,
             children,
-            declaration: Arc::new(declaration(table, place, in_child)),
+            declaration: Arc::new(declaration(table, place, in_child, spoiled)),
         }
     };
     tables.into_iter().map(node).collect()
@@ -62,7 +89,7 @@ impl Node {
     }
 }
 
-fn declaration(table: SessionTable, place: Place, in_child: bool) -> Declaration {
+fn declaration(table: SessionTable, place: Place, in_child: bool, spoiled: &Spoiled) -> Declaration {
     let entries = place.key("resources");
     let from = if in_child { From::Parent } else { From::Pool };
     let request = |(index, Resource { kind, from: said, options })| Request {
@@ -74,6 +101,7 @@ fn declaration(table: SessionTable, place: Place, in_child: bool) -> Declaration
     let resources =
         table.resources.map(|resources| resources.into_iter().flatten().enumerate().map(request).collect());
     Declaration {
+        whole: !spoiled.tables.contains(&place.steps),
         // At the top there is no one to take a share from.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
         env: table.env,

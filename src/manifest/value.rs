@@ -4,15 +4,16 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::rule;
+use super::way::Way;
 use super::words::quoted;
 
 /// Turns a parsed document into JSON. What JSON has no form for becomes `null`, which TOML cannot say otherwise, and
 /// is a fault each.
 pub(super) fn from_toml(table: DeTable<'_>, faults: &mut Vec<Fault>) -> Value {
     let mut converter = Converter { faults };
-    Value::Object(converter.table(table))
+    Value::Object(converter.table(table, &Way::ROOT))
 }
 
 struct Converter<'f> {
@@ -20,17 +21,19 @@ struct Converter<'f> {
 }
 
 impl Converter<'_> {
-    fn table(&mut self, table: DeTable<'_>) -> Map<String, Value> {
-        let entries = table.into_iter();
-        entries.map(|(key, value)| (key.into_inner().into_owned(), self.value(value))).collect()
+    fn table(&mut self, table: DeTable<'_>, at: &Way<'_>) -> Map<String, Value> {
+        let mut entries = Map::new();
+        for (key, value) in table {
+            let key = key.into_inner().into_owned();
+            let value = self.value(value, &at.key(&key));
+            entries.insert(key, value);
+        }
+        entries
     }
 
-    fn value(&mut self, value: Spanned<DeValue<'_>>) -> Value {
-        let span = value.span();
+    fn value(&mut self, value: Spanned<DeValue<'_>>, at: &Way<'_>) -> Value {
         let mut fault = |message: String, label: &str, help: &str| {
-            self.faults.push(
-                Fault::new(rule::NO_SUCH_VALUE, Place::bytes(span.clone()), message, label).with_help(help),
-            );
+            self.faults.push(Fault::new(rule::NO_SUCH_VALUE, at.place(), message, label).with_help(help));
             Value::Null
         };
         match value.into_inner() {
@@ -57,8 +60,11 @@ impl Converter<'_> {
                 "a date or time",
                 &format!("write it in quotes: `\"{datetime}\"`"),
             ),
-            DeValue::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
-            DeValue::Table(table) => Value::Object(self.table(table)),
+            DeValue::Array(items) => {
+                let items = items.into_iter().enumerate();
+                items.map(|(index, item)| self.value(item, &at.index(index))).collect()
+            }
+            DeValue::Table(table) => Value::Object(self.table(table, at)),
         }
     }
 }

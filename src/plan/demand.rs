@@ -175,13 +175,13 @@ pub(super) struct Rendered {
 /// Renders every template of a session table; every fault, not only the first.
 pub(super) fn render(
     declaration: &Declaration,
-    render: impl Fn(&str) -> Result<String, Problem>,
+    render: impl Fn(&str) -> Result<String, Vec<Problem>>,
 ) -> Result<Rendered, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut done = Vec::new();
     visit(declaration, &mut |source, place| match render(source) {
         Ok(text) => done.push(text),
-        Err(problem) => faults.push(problem.at(&place())),
+        Err(problems) => faults.extend(problems.into_iter().map(|problem| problem.at(&place()))),
     });
     if !faults.is_empty() {
         return Err(faults);

@@ -60,7 +60,8 @@ fn compile<'m>(manifest: &'m Manifest, templates: &mut Templates<'m>) -> Result<
         let declaration = session.declaration.as_ref();
         if seen.insert(std::ptr::from_ref(declaration)) {
             demand::visit(declaration, &mut |source, place| {
-                faults.extend(templates.add(source).map_err(|problem| problem.at(&place())).err());
+                let problems = templates.add(source).err().into_iter().flatten();
+                faults.extend(problems.map(|problem| problem.at(&place())));
             });
         }
     }

@@ -88,6 +88,10 @@ impl<'o> Worktrees<'o> {
             }
         };
         let mut faults = Vec::new();
+        let branch = self.branch(repository, options, request).unwrap_or_else(|found| {
+            faults.extend(found);
+            None
+        });
         let mut check = |result: Result<(), Fault>| faults.extend(result.err());
 
         let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
@@ -114,10 +118,6 @@ impl<'o> Worktrees<'o> {
                 check(check_glob(glob, &place.key(key).index(index)));
             }
         }
-        let branch = self.branch(repository, options, request).unwrap_or_else(|fault| {
-            check(Err(fault));
-            None
-        });
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -283,27 +283,37 @@ impl<'o> Worktrees<'o> {
         repository: &Repository,
         options: &Options,
         request: &Request<'_>,
-    ) -> Result<Option<String>, Fault> {
+    ) -> Result<Option<String>, Vec<Fault>> {
         let Some(source) = &options.branch else { return Ok(None) };
         let place = request.place.key("branch");
-        let branch = template::render(source, request.names).map_err(|problem| problem.at(&place))?;
+        let branch = template::render(source, request.names)
+            .map_err(|problems| problems.into_iter().map(|problem| problem.at(&place)).collect::<Vec<_>>())?;
+        let refused = |message: String, label: &str, help: String| {
+            Err(vec![fault(rule::BRANCH, &place, &message, label, Some(help))])
+        };
         if !branch::is_name(&branch) {
-            let message = format!("`{}` is no name for a branch", branch.escape_debug());
-            return Err(fault(rule::BRANCH, &place, &message, "git would refuse it", None));
+            return refused(
+                format!("`{}` is no name for a branch", branch.escape_debug()),
+                "git would refuse it",
+                "git takes no blanks, no `~^:?*[\\`, no `..`, no part that begins with `.` or ends with `.lock`"
+                    .to_owned(),
+            );
         }
         if let Some(other) = branch::in_the_way(&self.branches, &branch) {
-            let message =
-                format!("branch `{branch}` of `{}` meets `{other}` of another session", request.session);
-            let help = "tell them apart by `{{ session.name }}` or `{{ session.index }}`".to_owned();
-            return Err(fault(rule::BRANCH, &place, &message, "not one branch a session", Some(help)));
+            return refused(
+                format!("branch `{branch}` of `{}` meets `{other}` of another session", request.session),
+                "not one branch a session",
+                "tell them apart by `{{ session.name }}` or `{{ session.index }}`".to_owned(),
+            );
         }
         if let Some(other) = branch::in_the_way(&repository.branches, &branch)
             && !self.freed_branches.contains(other)
         {
-            let message =
-                format!("branch `{branch}` of `{}` cannot be created: `{other}` exists", request.session);
-            let help = format!("choose another name, or `git branch -d {other}` if it is no longer needed");
-            return Err(fault(rule::BRANCH, &place, &message, "exists already", Some(help)));
+            return refused(
+                format!("branch `{branch}` of `{}` cannot be created: `{other}` exists", request.session),
+                "exists already",
+                format!("choose another name, or `git branch -d {other}` if it is no longer needed"),
+            );
         }
         self.branches.insert(branch.clone());
         Ok(Some(branch))

@@ -1,0 +1,384 @@
+//! Why a template cannot be rendered, in words for whoever wrote it.
+
+use std::ops::Range;
+
+use minijinja::value::ValueKind;
+use minijinja::{Error, ErrorKind, Value};
+
+use super::path::{self, Path, Segment};
+use crate::manifest::rule::{self, Rule};
+use crate::manifest::{Fault, Place};
+
+/// What is wrong with a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is an instance of.
+    pub rule: &'static Rule,
+    /// What is wrong, one line.
+    pub message: String,
+    /// Which bytes of the template it is about.
+    pub range: Option<Range<usize>>,
+    /// What to say there, a few words.
+    pub label: String,
+    /// What there is instead, or what to do.
+    pub help: Option<String>,
+}
+
+/// What templates see of a session only where it holds a resource of a kind.
+const OF_KINDS: [(&str, &str); 2] = [("worktree", "git-worktree"), ("port", "port-range")];
+
+/// How many names are listed of what there is.
+const LISTED: usize = 12;
+
+/// The filters that a template may want, for those who misremember one. All of them are in the language.
+const FILTERS: [&str; 20] = [
+    "abs",
+    "capitalize",
+    "default",
+    "first",
+    "float",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "lower",
+    "replace",
+    "reverse",
+    "round",
+    "sort",
+    "split",
+    "title",
+    "trim",
+    "unique",
+    "upper",
+];
+
+impl Problem {
+    /// The fault of a manifest that has the template at `place`.
+    pub fn at(self, place: &Place) -> Fault {
+        let place = place.clone();
+        Fault {
+            rule: self.rule,
+            place: match self.range {
+                Some(range) => place.within(range),
+                None => place,
+            },
+            message: self.message,
+            label: self.label,
+            help: self.help.map(String::into_boxed_str),
+        }
+    }
+
+    /// The problem behind an error that is not about a name.
+    pub(super) fn of(error: &Error, source: &str) -> Self {
+        let range = error.range().filter(|range| range.end <= source.len() && range.start < range.end);
+        let problem = |message: String, range, label: &str, help: String| Self {
+            rule: rule::TEMPLATE_SYNTAX,
+            message,
+            range,
+            label: label.to_owned(),
+            help: Some(help).filter(|help| !help.is_empty()),
+        };
+        let detail = error.detail().unwrap_or_default();
+        if detail.starts_with("unexpected end of input")
+            && let Some((open, close)) = unclosed(source)
+        {
+            let what = &source[open.clone()];
+            let message = format!("the template has `{what}` without `{close}`");
+            return problem(message, Some(open), "is never closed", format!("write `{close}` where it ends"));
+        }
+        if error.kind() == ErrorKind::UnknownFilter
+            && let Some(name) = range.clone().and_then(|range| source.get(range))
+        {
+            let nearest = nearest(name, &FILTERS);
+            let label =
+                nearest.map_or_else(|| "no such filter".to_owned(), |near| format!("did you mean `{near}`?"));
+            let help = format!("among the filters are {}", listed(&FILTERS));
+            return problem(format!("`{name}` is not a filter"), range, &label, help);
+        }
+        let why = if detail.is_empty() { error.kind().to_string() } else { detail.to_owned() };
+        problem(format!("the template cannot be rendered: {why}"), range, "in this template", String::new())
+    }
+
+    /// A text that comes to hold a NUL.
+    pub(super) fn nul() -> Self {
+        Self {
+            rule: rule::TEMPLATE_VALUE,
+            message: "the template comes to a NUL, which no environment and no argument can hold".to_owned(),
+            range: None,
+            label: "comes to a NUL".to_owned(),
+            help: None,
+        }
+    }
+}
+
+/// Everything that is wrong with a template whose rendering failed with `error`, at least one problem.
+pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Problem> {
+    if error.kind() != ErrorKind::UndefinedError {
+        return vec![Problem::of(error, source)];
+    }
+    let is_at = |path: &Path| {
+        error.range().is_some_and(|range| path.range.start < range.end && range.start < path.range.end)
+    };
+    // A statement may give names of its own: of those paths only the one that failed is known to be wrong.
+    let names_its_own = source.contains("{%");
+    let lost: Vec<Problem> = path::paths(source)
+        .iter()
+        .filter(|path| is_at(path) || !names_its_own && !path.may_be_missing)
+        .filter_map(|path| path::lost(path, names).map(|(at, value)| unknown(source, path, at, &value)))
+        .collect();
+    if lost.is_empty() { vec![Problem::of(error, source)] } else { lost }
+}
+
+/// A path whose segment at `at` is not in `value`, which what stands before it names.
+fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
+    let segment = &path.segments[at];
+    let until = |segment: &Segment| match source[segment.range.end..].chars().next() {
+        // The quote, and the bracket behind it.
+        Some('"' | '\'') => segment.range.end + 2,
+        Some(']') => segment.range.end + 1,
+        _ => segment.range.end,
+    };
+    let named = &source[path.range.start..until(segment).min(path.range.end)];
+    let owner = at.checked_sub(1).map(|at| &source[path.range.start..until(&path.segments[at])]);
+    let is_table = value.kind() == ValueKind::Map;
+    let keys = value.try_iter().ok().filter(|_| is_table);
+    let there: Vec<String> = keys.into_iter().flatten().map(|key| key.to_string()).collect();
+    let name = segment.name.as_str();
+    let (why, label, help) = because(source, path, owner, name, &there);
+    Problem {
+        rule: rule::TEMPLATE_NAME,
+        message: if why.is_empty() {
+            format!("`{named}` names nothing")
+        } else {
+            format!("`{named}` names nothing: {why}")
+        },
+        range: Some(segment.range.clone()),
+        label,
+        help: Some(help),
+    }
+}
+
+/// Why `owner`, or where there is none the template's own session, has no such name; what to say there; what to do.
+fn because(
+    source: &str,
+    path: &Path,
+    owner: Option<&str>,
+    name: &str,
+    there: &[String],
+) -> (String, String, String) {
+    let near = nearest(name, there).map(|near| format!("did you mean `{near}`?"));
+    let kind = OF_KINDS.iter().find(|(of, _)| *of == name).map(|(_, kind)| *kind);
+    match (owner, kind) {
+        (Some("sessions"), _) => {
+            let label = of_path(name, there).or(near).unwrap_or_else(|| "no such session".to_owned());
+            let why = "no session has this path".to_owned();
+            (why, label, format!("there are {}", listed(there)))
+        }
+        (Some(owner), Some(kind)) if owner == "parent" || owner.starts_with("sessions") => (
+            format!("that session has no `{kind}`"),
+            format!("needs a `{kind}`"),
+            format!("add \"{kind}\" to the `resources` of that session, or leave this out"),
+        ),
+        (None, Some(kind)) => (
+            format!("this session has no `{kind}`"),
+            format!("needs a `{kind}`"),
+            format!(
+                "add \"{kind}\" to its `resources`, or name another session's: `sessions['PATH'].{name}`"
+            ),
+        ),
+        (None, _) if name == "parent" => (
+            "a session at the top has no parent".to_owned(),
+            "no parent here".to_owned(),
+            "name another session by its path: `sessions['PATH']`".to_owned(),
+        ),
+        (None, _) if in_a_hyphenated_path(source, path) => (
+            "a name with `-` in it needs brackets and quotes".to_owned(),
+            "read as a subtraction".to_owned(),
+            "write `sessions['NAME']` instead of `sessions.NAME`".to_owned(),
+        ),
+        (None, _) if name == "env" => (
+            "templates do not see the machine's environment".to_owned(),
+            "not a name".to_owned(),
+            format!("there are {}", listed(there)),
+        ),
+        (None, _) => {
+            let label = near.unwrap_or_else(|| "not a name".to_owned());
+            (String::new(), label, format!("there are {}", listed(there)))
+        }
+        (Some(owner), _) if there.is_empty() => (
+            format!("`{owner}` is a value without parts"),
+            "nothing below it".to_owned(),
+            format!("write `{owner}`"),
+        ),
+        (Some(owner), _) => {
+            let label = near.unwrap_or_else(|| format!("not in `{owner}`"));
+            let mut help = format!("`{owner}` has {}", listed(there));
+            if owner.rsplit('.').next() == Some("port") {
+                help.push_str("; `names` of the session's `port-range` adds more");
+            }
+            (String::new(), label, help)
+        }
+    }
+}
+
+/// What a path that is none was meant to be: the replicas of a table, or a child without its parents.
+fn of_path(name: &str, there: &[String]) -> Option<String> {
+    let is_replica = |path: &&String| {
+        let number = path.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let replicas: Vec<_> = there.iter().filter(is_replica).collect();
+    if let (Some(first), Some(last)) = (replicas.first(), replicas.last()) {
+        return Some(if first == last {
+            format!("has a `count`: did you mean `{first}`?")
+        } else {
+            format!("has a `count`: did you mean one of `{first}` to `{last}`?")
+        });
+    }
+    let below =
+        there.iter().find(|path| path.strip_suffix(name).is_some_and(|above| above.ends_with('/')))?;
+    Some(format!("did you mean `{below}`?"))
+}
+
+/// `sessions.a-b.port` is `sessions.a` minus `b.port`.
+fn in_a_hyphenated_path(source: &str, path: &Path) -> bool {
+    let before = source[..path.range.start].strip_suffix('-');
+    before.is_some_and(|before| {
+        path::paths(before)
+            .last()
+            .is_some_and(|other| other.range.end == before.len() && other.segments[0].name == "sessions")
+    })
+}
+
+/// The last opener that nothing closes, and what would.
+fn unclosed(source: &str) -> Option<(Range<usize>, &'static str)> {
+    let openers = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")];
+    let found = openers.iter().filter_map(|(open, close)| Some((source.rfind(open)?, *close)));
+    let (at, close) = found.max_by_key(|(at, _)| *at)?;
+    (!source[at..].contains(close)).then_some((at..at + 2, close))
+}
+
+fn nearest<'n, S: AsRef<str>>(name: &str, there: &'n [S]) -> Option<&'n str> {
+    there
+        .iter()
+        .map(AsRef::as_ref)
+        .map(|near: &str| (strsim::damerau_levenshtein(near, name), near))
+        .filter(|(distance, near)| *distance <= 1 + near.len() / 3)
+        .min()
+        .map(|(_, near)| near)
+}
+
+/// The names, each quoted, the first of them where there are many.
+fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let quoted = |name: &S| format!("`{}`", name.as_ref().escape_debug());
+    let shown: Vec<_> = names.iter().take(LISTED).map(quoted).collect();
+    match names.len() {
+        0 => "no names".to_owned(),
+        1..=LISTED => shown.join(", "),
+        many => format!("{}, … ({many} in all)", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::{Value, context};
+
+    use super::super::render;
+
+    fn names() -> Value {
+        context! {
+            session => context! { name => "a" },
+            port => context! { http => 1, primary => 1 },
+            sessions => Value::from_pairs([
+                ("lead", context! { port => context! { http => 1 } }),
+                ("lead/coder-0", context! { session => context! { name => "coder-0" } }),
+                ("lead/coder-1", context! { session => context! { name => "coder-1" } }),
+            ]),
+        }
+    }
+
+    /// The underlined text, the message and the label of each problem.
+    #[track_caller]
+    fn check(source: &str, expected: &[(&str, &str, &str)]) {
+        let problems = render(source, &names()).expect_err("the template has a fault");
+        let found: Vec<_> = problems
+            .iter()
+            .map(|problem| {
+                let range = problem.range.clone().expect("it has a place");
+                (&source[range], problem.message.as_str(), problem.label.as_str())
+            })
+            .collect();
+        assert_eq!(found, expected, "{source}");
+    }
+
+    #[test]
+    fn the_part_of_a_path_that_is_not_there_is_named() {
+        check("x {{ port.htpp }}", &[("htpp", "`port.htpp` names nothing", "did you mean `http`?")]);
+        let none = "names nothing: no session has this path";
+        check(
+            "{{ sessions['laed'].port.http }}",
+            &[("laed", &format!("`sessions['laed']` {none}"), "did you mean `lead`?")],
+        );
+        check(
+            "{{ sessions['lead/coder'].port.http }}",
+            &[(
+                "lead/coder",
+                &format!("`sessions['lead/coder']` {none}"),
+                "has a `count`: did you mean one of `lead/coder-0` to `lead/coder-1`?",
+            )],
+        );
+        check(
+            "{{ sessions[\"coder-1\"].port }}",
+            &[("coder-1", &format!("`sessions[\"coder-1\"]` {none}"), "did you mean `lead/coder-1`?")],
+        );
+        check(
+            "{{ sessions['lead/coder-0'].port.http }}",
+            &[(
+                "port",
+                "`sessions['lead/coder-0'].port` names nothing: that session has no `port-range`",
+                "needs a `port-range`",
+            )],
+        );
+        check(
+            "{{ session.name.x }}",
+            &[(
+                "x",
+                "`session.name.x` names nothing: `session.name` is a value without parts",
+                "nothing below it",
+            )],
+        );
+        check(
+            "{{ sessions.lead-x.port }}",
+            &[(
+                "x",
+                "`x` names nothing: a name with `-` in it needs brackets and quotes",
+                "read as a subtraction",
+            )],
+        );
+    }
+
+    #[test]
+    fn every_name_of_a_template_is_looked_at() {
+        check(
+            "{{ port.x }} {{ port.http }} {{ nope }}",
+            &[
+                ("x", "`port.x` names nothing", "not in `port`"),
+                ("nope", "`nope` names nothing", "not a name"),
+            ],
+        );
+        // What a loop names is not known from outside.
+        check(
+            "{% for p in [1] %}{{ p }}{{ port.x }}{% endfor %}",
+            &[("x", "`port.x` names nothing", "not in `port`")],
+        );
+    }
+
+    #[test]
+    fn what_is_not_closed_is_shown_where_it_opens() {
+        check("a {{ port.http", &[("{{", "the template has `{{` without `}}`", "is never closed")]);
+        check("a {% if x ", &[("{%", "the template has `{%` without `%}`", "is never closed")]);
+        check("{{ port.http | uper }}", &[("uper", "`uper` is not a filter", "did you mean `upper`?")]);
+    }
+}

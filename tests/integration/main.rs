@@ -30,6 +30,7 @@ mod manifest;
 mod orchestrator;
 mod planning;
 mod ports;
+mod recipe;
 mod refused;
 mod repair;
 mod rescue;

@@ -5,6 +5,7 @@
 mod apply;
 mod completions;
 mod destroy;
+mod doctor;
 mod env;
 mod exec;
 mod exit;
@@ -102,6 +103,9 @@ enum Command {
     Destroy(destroy::Arguments),
     /// Finishes or undoes an interrupted run
     Recover,
+    /// Looks for what of this host, repository and manifest will bite, and says what to do; exits with 1 where something
+    /// will fail
+    Doctor(doctor::Arguments),
     /// Shows every swarm on this host: its workspace, its sessions and ports, whether a run of it was interrupted
     List,
     /// Prints a script that completes commands, options and sessions in a shell
@@ -173,6 +177,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Whoami => env::whoami(global),
         Command::Explain(arguments) => explain::run(global, arguments),
         Command::Destroy(arguments) => destroy::run(global, arguments),
+        Command::Doctor(arguments) => doctor::run(global, arguments),
         Command::Recover => destroy::recover(global),
         Command::List => list::run(global),
         Command::Completions { shell } => Ok(completions::run(*shell)),

@@ -31,6 +31,7 @@
 //! | [`state`] | intents, standing plans, locks | the state directory |
 //! | [`discovery`] | what a session is told | writes discovery files |
 //! | [`apply`] | order, parallelism, rollback, release, recovery | through `provider`, `state`, `discovery` |
+//! | [`doctor`] | what of a host, a repository and a plan will bite | reads; reaps what belongs to nobody |
 //! | [`orchestrator`] | one session at a time, without a manifest | through `apply` |
 //!
 //! The command line is a module of the binary, out of the library's reach: the library never prints, never reads the
@@ -88,4 +89,5 @@ pub mod review;
 pub mod state;
 pub mod discovery;
 pub mod apply;
+pub mod doctor;
 pub mod orchestrator;

@@ -20,6 +20,7 @@
 
 mod found;
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -390,7 +391,8 @@ pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
         return Ok(records);
     }
     for key in Root::open(&path)?.names()? {
-        for name in ["standing.json", "intent.json"] {
+        // In this order, so that one which is committed in between is not missed.
+        for name in ["intent.json", "standing.json"] {
             let record = read::<Record>(&path.join(&key), name)?;
             records.extend(record.filter(|record| record.owner == owner));
         }
@@ -399,6 +401,34 @@ pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
     records.sort_by_key(id);
     records.dedup_by_key(|record| id(record));
     Ok(records)
+}
+
+/// The ownership marks of everything that has records on this host, swarms and sessions on their own, whether it stands,
+/// comes or goes. An error where any record cannot be read: then nobody knows what belongs to nobody.
+pub fn owners(host: &Host) -> Result<BTreeSet<String>, Error> {
+    let mut owners = BTreeSet::new();
+    for collection in [SWARMS, SESSIONS] {
+        let path = host.state.join(collection);
+        if !path.is_dir() {
+            continue;
+        }
+        for key in Root::open(&path)?.names()? {
+            let directory = path.join(&key);
+            // In this order: an intent becomes what stands, and what stands is there until a release has ended.
+            owners.extend(read::<Record>(&directory, "intent.json")?.map(|record| record.owner));
+            owners.extend(read::<Releasing>(&directory, "releasing.json")?.map(|going| going.before.owner));
+            owners.extend(read::<Record>(&directory, "standing.json")?.map(|record| record.owner));
+        }
+    }
+    Ok(owners)
+}
+
+/// Tells whether a run of the swarm whose files have this key is under way.
+///
+/// Looking takes the lock for a moment, shared, which a run that begins at that very moment takes for another's.
+pub fn is_running(host: &Host, key: &str) -> bool {
+    let lock = File::open(host.state.join(SWARMS).join(format!("{key}.lock")));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Reads a record; `None` where there is none.

@@ -131,6 +131,11 @@ impl Failure {
         }
     }
 
+    /// What happened, in one line that is safe to print.
+    pub(super) fn summary(&self) -> String {
+        printable(&self.lines().join("; "))
+    }
+
     /// What happened, what to do: one line each, safe to print.
     fn lines(&self) -> Vec<String> {
         match self {

@@ -32,19 +32,23 @@ impl Setting {
     /// Reads the manifest that `global` names, or the nearest one above.
     pub(super) fn find(global: &Global) -> Result<Self, Failure> {
         let directory = directory(global)?;
-        let path = match &global.manifest {
-            Some(path) => directory.join(path),
-            None => above(&directory).ok_or_else(|| {
-                let place = directory.display();
-                Failure::Usage(format!(
-                    "no {MANIFEST} in {place} or above it; `seedbed init` writes one, `-f FILE` names another"
-                ))
-            })?,
-        };
+        Self::find_if_any(global)?.ok_or_else(|| {
+            let place = directory.display();
+            Failure::Usage(format!(
+                "no {MANIFEST} in {place} or above it; `seedbed init` writes one, `-f FILE` names another"
+            ))
+        })
+    }
+
+    /// The same, for what does without a manifest where there is none; one that is named has to be there.
+    pub(super) fn find_if_any(global: &Global) -> Result<Option<Self>, Failure> {
+        let directory = directory(global)?;
+        let named = global.manifest.as_ref().map(|path| directory.join(path));
+        let Some(path) = named.or_else(|| above(&directory)) else { return Ok(None) };
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
         let name = path.strip_prefix(&directory).unwrap_or(&path).to_string_lossy().into_owned();
-        Ok(Self { host: host(global)?, registry: Registry::built_in(), name, path, text })
+        Ok(Some(Self { host: host(global)?, registry: Registry::built_in(), name, path, text }))
     }
 
     /// The manifest, or every fault in it.

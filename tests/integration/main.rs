@@ -13,6 +13,7 @@ mod checkout;
 mod codes;
 mod crowd;
 mod determinism;
+mod doctor;
 mod documents;
 mod environment;
 mod explain;

@@ -1,0 +1,106 @@
+//! `doctor`: what of this host, repository and manifest will bite, each with what to do.
+#![expect(clippy::disallowed_methods, reason = "finds the directory that the command runs in")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use seedbed::doctor::{self, Case, Finding, Reaped, Severity};
+use seedbed::host::Host;
+use seedbed::host::git::Git;
+use seedbed::host::text::printable;
+use seedbed::plan::Plan;
+use serde_json::json;
+
+use super::exit::{Failure, Status};
+use super::setting::{self, Setting};
+use super::{Global, plan, print};
+
+/// What `doctor` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Takes leases and lock files of ports away that provably belong to nobody any more
+    #[arg(long)]
+    reap: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let Some(setting) = Setting::find_if_any(global)? else {
+        let host = setting::host(global)?;
+        let workspace = around(&host, &setting::directory(global)?)?;
+        return examine(global, arguments, &Case { host: &host, workspace: &workspace, plan: None });
+    };
+    let swarm = setting.swarm()?;
+    let planned = planned(&setting)?;
+    let plan = planned.as_ref().map(|planned| planned.as_ref().map_err(String::as_str));
+    examine(global, arguments, &Case { host: swarm.host(), workspace: swarm.workspace(), plan })
+}
+
+/// What the manifest comes to, or why it cannot be planned; `None` while half of its swarm stands.
+fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
+    let swarm = setting.swarm()?;
+    if plan::settled(&swarm).is_err() {
+        return Ok(None);
+    }
+    let planned = setting.manifest().and_then(|manifest| plan::make(setting, &swarm, &manifest));
+    Ok(Some(match planned {
+        Ok((plan, _)) => Ok(plan),
+        Err(failure) => Err(format!("the manifest cannot be planned: {}", failure.summary())),
+    }))
+}
+
+/// The top of the repository around a directory; the directory where there is none.
+fn around(host: &Host, directory: &Path) -> Result<PathBuf, Failure> {
+    let directory = std::fs::canonicalize(directory)
+        .map_err(|error| Failure::Usage(format!("{} cannot be used: {error}", directory.display())))?;
+    Ok(Git::around(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
+}
+
+fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<ExitCode, Failure> {
+    let reaped = if arguments.reap {
+        doctor::reap(case).map_err(|error| Failure::Other(format!("nothing was reaped: {error}")))?
+    } else {
+        Reaped::default()
+    };
+    let findings = doctor::examine(case);
+    let fails = findings.iter().any(|finding| finding.severity == Severity::Fails);
+    if global.json {
+        let leases: Vec<_> = reaped
+            .leases
+            .iter()
+            .map(|lease| json!({ "session": lease.session, "startPort": lease.start_port, "endPort": lease.end_port }))
+            .collect();
+        print::json_pretty(&json!({
+            "schemaVersion": 1,
+            "workspace": case.workspace,
+            "findings": findings,
+            "reaped": { "leases": leases, "lockFiles": reaped.lock_files },
+        }));
+    } else {
+        for lease in &reaped.leases {
+            let (start, end) = (lease.start_port, lease.end_port);
+            eprintln!("reaped the lease of ports {start}-{end} of {}", printable(&lease.session));
+        }
+        for path in &reaped.lock_files {
+            eprintln!("reaped {}", printable(&path.to_string_lossy()));
+        }
+        print::out(&findings.iter().map(told).collect::<String>());
+        if findings.is_empty() && !global.quiet {
+            eprintln!("nothing is wrong");
+        }
+    }
+    Ok(if fails { Status::Failed } else { Status::Done }.into())
+}
+
+/// Two lines: what there is, and what to do about it.
+fn told(finding: &Finding) -> String {
+    let severity = match finding.severity {
+        Severity::Fails => "fails",
+        Severity::Warns => "warns",
+        Severity::Notes => "notes",
+    };
+    let id = serde_json::to_value(finding.id).unwrap_or_default();
+    let id = id.as_str().unwrap_or_default();
+    let (what, remedy) = (printable(&finding.what), printable(&finding.remedy));
+    format!("{severity}  {id}: {what}\n       {remedy}\n")
+}

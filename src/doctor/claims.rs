@@ -1,0 +1,243 @@
+//! What earlier runs claim and have left: runs that were interrupted, leases and lock files, temporary directories.
+
+#![expect(clippy::disallowed_methods, reason = "looks whether workspaces are still there")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::Severity::Warns;
+use super::machine::worktree_roots;
+use super::{Case, Findings, Id};
+use crate::host::absolute;
+use crate::host::files::{self, Root};
+use crate::host::leases::{self, Lease};
+use crate::observe::{self, Holder, Question};
+use crate::provider::port_range::{Block, Options};
+use crate::state;
+
+/// The name of the directory in the common git directory where worktrees are put together and taken apart.
+const ASIDE: &str = "seedbed";
+
+/// Beginnings of what releases and rescues put beside worktrees, each followed by an ownership mark.
+const BESIDE: [&str; 2] = [".trash-", ".rescue-"];
+
+/// An ownership mark is so long.
+const OWNER_DIGITS: usize = 32;
+
+/// `common_dir` is the repository's, where there is one.
+pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
+    runs(case, findings);
+    let owners = match state::owners(case.host) {
+        Ok(owners) => owners,
+        Err(error) => {
+            findings.add(
+                Warns,
+                Id::UnreadableRecord,
+                error.to_string(),
+                "until it can be read, nothing is known to belong to nobody",
+            );
+            return;
+        }
+    };
+    if let Ok(leased) = leases::all(case.host) {
+        for lease in &leased {
+            let Lease { session, start_port, end_port, workspace, .. } = lease;
+            if lease.owner.is_empty() {
+                findings.add(
+                    Warns,
+                    Id::LeakedLease,
+                    format!(
+                        "ports {start_port}-{end_port} are leased to {session}: the lease cannot be read"
+                    ),
+                    format!("once nothing uses them, remove that file of {}", workspace.display()),
+                );
+            } else if !owners.contains(&lease.owner) {
+                let workspace = workspace.display();
+                findings.add(
+                    Warns,
+                    Id::LeakedLease,
+                    format!(
+                        "ports {start_port}-{end_port} are leased to {session} of {workspace}, and no such swarm \
+                         stands"
+                    ),
+                    "seedbed doctor --reap",
+                );
+            }
+        }
+    }
+    for file in lock_files(case) {
+        let shown = file.path.display();
+        match file.owner {
+            Some(owner) if owners.contains(&owner) => {}
+            Some(_) => findings.add(
+                Warns,
+                Id::LockFile,
+                format!("{shown} holds its ports for a swarm that does not stand"),
+                "seedbed doctor --reap",
+            ),
+            None => findings.add(
+                Warns,
+                Id::LockFile,
+                format!("{shown} holds its ports and does not say for whom: no seedbed wrote it"),
+                format!("rm {shown}, once whoever wrote it is gone"),
+            ),
+        }
+    }
+    for path in leftovers(case, common_dir) {
+        let owner = owner_in(&path);
+        if owner.is_none_or(|owner| !owners.contains(&owner)) {
+            let shown = path.display();
+            findings.add(
+                Warns,
+                Id::Leftover,
+                format!("{shown} was left by a run that is gone"),
+                format!("rm -r {shown}, once you know that it holds nothing of yours"),
+            );
+        }
+    }
+}
+
+/// Swarms of this host that something is wrong with.
+fn runs(case: &Case<'_>, findings: &mut Findings) {
+    let swarms = match state::swarms(case.host) {
+        Ok(swarms) => swarms,
+        Err(error) => {
+            findings.add(Warns, Id::UnreadableRecord, error.to_string(), "mend what it says");
+            return;
+        }
+    };
+    for found in swarms {
+        for error in &found.unreadable {
+            let remedy = "use the version of seedbed that wrote it, or restore the file";
+            findings.add(Warns, Id::UnreadableRecord, error.to_string(), remedy);
+        }
+        let Some(workspace) = found.workspace() else { continue };
+        let (name, shown) = (found.name(), workspace.display());
+        if !workspace.is_dir() {
+            findings.add(
+                Warns,
+                Id::WorkspaceGone,
+                format!("the workspace {shown} of swarm {name} is gone, and what it leased is not"),
+                format!(
+                    "bring it back and destroy the swarm; or give up all of it: rm -r {}, then seedbed doctor --reap",
+                    case.host.state.join("swarms").join(&found.key).display()
+                ),
+            );
+        } else if found.is_unfinished() && !state::is_running(case.host, &found.key) {
+            findings.add(
+                Warns,
+                Id::InterruptedRun,
+                format!("a run of swarm {name} of {shown} was interrupted"),
+                format!("seedbed recover, in {shown}"),
+            );
+        }
+    }
+}
+
+/// A lock file of ports.
+struct LockFile {
+    path: PathBuf,
+    owner: Option<String>,
+}
+
+/// Every lock file of the workspace.
+fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
+    let mut directories = BTreeSet::from([Options::default().lock_directory]);
+    if let Some(Ok(plan)) = case.plan {
+        let held = plan.sessions.iter().flat_map(|session| &session.allocations);
+        let blocks = held.filter_map(Block::of);
+        directories.extend(blocks.filter_map(|block| Some(block.lock_path.parent()?.to_owned())));
+    }
+    let mut found = Vec::new();
+    for directory in directories {
+        let question = Question::Locks { directory: directory.clone() };
+        let Ok(observed) = observe::observe(case.host, case.workspace, &BTreeSet::from([question])) else {
+            continue;
+        };
+        found.extend(observed.taken.into_iter().filter_map(|taken| match taken.by {
+            Holder::LockFile { name, owner, .. } => {
+                Some(LockFile { path: absolute(case.workspace, &directory).join(name), owner })
+            }
+            Holder::Lease { .. } | Holder::Socket { .. } => None,
+        }));
+    }
+    found
+}
+
+/// Whatever runs put aside, and take away before they end.
+fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<PathBuf> {
+    let names = |directory: &Path| {
+        let names = Root::open(directory).and_then(|root| root.names()).unwrap_or_default();
+        names.into_iter().map(|name| directory.join(name)).collect::<Vec<_>>()
+    };
+    let mut found: Vec<PathBuf> = worktree_roots(case).iter().flat_map(|root| names(root)).collect();
+    found.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        BESIDE.iter().any(|beginning| name.starts_with(beginning))
+    });
+    found.extend(common_dir.into_iter().flat_map(|common| names(&common.join(ASIDE))));
+    found
+}
+
+/// The ownership mark in the name of something that was put aside.
+fn owner_in(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let name = BESIDE.iter().find_map(|beginning| name.strip_prefix(beginning)).unwrap_or(&name);
+    name.get(..OWNER_DIGITS).map(str::to_owned)
+}
+
+/// What [`reap`] took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Leases of the host's registry.
+    pub leases: Vec<Lease>,
+    /// Lock files of the workspace, absolute.
+    pub lock_files: Vec<PathBuf>,
+}
+
+/// Why nothing could be reaped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A record cannot be read, so that nobody knows what belongs to somebody.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The registry of leases cannot be used.
+    #[error(transparent)]
+    Leases(#[from] leases::Error),
+    /// A lock file could not be removed.
+    #[error(transparent)]
+    File(#[from] files::Error),
+}
+
+/// Takes away leases, and lock files of the workspace, that provably belong to nobody: no record of this host, of a swarm
+/// or of a session on its own, whether it stands, comes or goes, has their ownership mark, and every record can be read.
+///
+/// Whoever comes writes down their intent before they lease anything. So a lease that was there before the records were
+/// read, and whose mark is in none of them, is of somebody who is gone.
+pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
+    let leased = leases::all(case.host)?;
+    let locked = lock_files(case);
+    let owners = state::owners(case.host)?;
+    let mut reaped = Reaped::default();
+    for lease in leased {
+        if !lease.owner.is_empty() && !owners.contains(&lease.owner) {
+            leases::revoke(case.host, &lease)?;
+            reaped.leases.push(lease);
+        }
+    }
+    for LockFile { path, owner } in locked {
+        if owner.is_some_and(|owner| !owners.contains(&owner)) && remove(case.workspace, &path)? {
+            reaped.lock_files.push(path);
+        }
+    }
+    Ok(reaped)
+}
+
+fn remove(workspace: &Path, path: &Path) -> Result<bool, files::Error> {
+    let (root, below) = Root::toward(workspace, path)?;
+    let removed = root.remove_file(&below)?;
+    if let Some(directory) = below.parent() {
+        root.remove_hidden(directory)?;
+    }
+    Ok(removed)
+}

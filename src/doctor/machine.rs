@@ -1,0 +1,203 @@
+//! The host itself: its ports, file systems and limits.
+
+#![expect(clippy::disallowed_methods, reason = "reads /proc, and looks for directories")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access, stat};
+use rustix::process::{Resource, geteuid, getrlimit};
+
+use super::Severity::{Fails, Warns};
+use super::{Case, Findings, Id};
+use crate::host::absolute;
+use crate::name::PortBlock;
+use crate::provider::git_worktree::Worktree;
+use crate::provider::port_range::{Block, Options};
+
+/// How many blocks the default range has.
+const DEFAULT_BLOCKS: u32 = 512;
+
+/// How many files one job has open at most, and the rest of the program: with 64 jobs 700 were seen at once.
+const FILES_A_JOB: u64 = 16;
+const FILES_BESIDE: u64 = 64;
+
+pub(super) fn look(case: &Case<'_>, findings: &mut Findings) {
+    ports(case, findings);
+    state_directory(case, findings);
+    file_systems(case, findings);
+    open_files(case, findings);
+}
+
+/// The range that blocks are cut from, against the one that outgoing connections are given.
+fn ports(case: &Case<'_>, findings: &mut Findings) {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+    let ephemeral = pair(&read("ip_local_port_range"), char::is_whitespace);
+    let reserved = reserved(&read("ip_local_reserved_ports"));
+    let Some(ephemeral) = ephemeral else { return };
+    let ranges: BTreeSet<PortBlock> = if let Some(Ok(plan)) = case.plan {
+        let held = plan.sessions.iter().flat_map(|session| &session.allocations);
+        let blocks = held.filter_map(Block::of).filter(|block| block.share.is_none());
+        blocks.filter_map(|block| range(block.base_port, block.block_size, block.block_count)).collect()
+    } else {
+        let Options { base_port, block_size, block_count, .. } = Options::default();
+        range(base_port, block_size, block_count.unwrap_or(DEFAULT_BLOCKS)).into_iter().collect()
+    };
+    for range in ranges {
+        let met = |port: &u16| {
+            (ephemeral.start()..=ephemeral.end()).contains(port)
+                && !reserved.iter().any(|block| within(*block, *port))
+        };
+        let count = range.ports().filter(met).count();
+        if count > 0 {
+            findings.add(
+                Warns,
+                Id::PortsEphemeral,
+                format!(
+                    "{count} ports of {range}, which blocks are cut from, lie in {ephemeral}, where any outgoing \
+                     connection may take one"
+                ),
+                format!(
+                    "set base-port below {}, or reserve them: sysctl -w net.ipv4.ip_local_reserved_ports={range}",
+                    ephemeral.start()
+                ),
+            );
+        }
+    }
+}
+
+/// The ports that blocks are cut from.
+fn range(base_port: u32, block_size: u32, block_count: u32) -> Option<PortBlock> {
+    let end = base_port.saturating_add(block_size.saturating_mul(block_count)).saturating_sub(1);
+    PortBlock::new(base_port, end.min(u16::MAX.into()))
+}
+
+fn within(block: PortBlock, port: u16) -> bool {
+    (block.start()..=block.end()).contains(&port)
+}
+
+/// `8080,9000-9100`.
+pub(super) fn reserved(text: &str) -> Vec<PortBlock> {
+    let one = |part: &str| pair(part, |c| c == '-').or_else(|| PortBlock::single(part.trim().parse().ok()?));
+    text.trim().split(',').filter_map(one).collect()
+}
+
+fn pair(text: &str, separator: impl Fn(char) -> bool) -> Option<PortBlock> {
+    let mut ends = text.trim().split(separator).filter(|part| !part.is_empty()).map(str::parse);
+    PortBlock::new(ends.next()?.ok()?, ends.next()?.ok()?)
+}
+
+fn state_directory(case: &Case<'_>, findings: &mut Findings) {
+    let state = &case.host.state;
+    let shown = state.display();
+    let existing = nearest(state);
+    if access(&existing, Access::WRITE_OK | Access::EXEC_OK).is_err() || !existing.is_dir() {
+        findings.add(
+            Fails,
+            Id::StateDirectory,
+            format!(
+                "the state directory {shown} cannot be written: {} does not let this user",
+                existing.display()
+            ),
+            "make it writable, or name another with SEEDBED_STATE_DIR",
+        );
+        return;
+    }
+    let Ok(found) = stat(state) else { return };
+    let owner = found.st_uid;
+    if owner != geteuid().as_raw() {
+        findings.add(
+            Warns,
+            Id::StateDirectory,
+            format!("the state directory {shown} belongs to another user ({owner})"),
+            "name one of your own with SEEDBED_STATE_DIR: its records say what may be removed",
+        );
+    } else if found.st_mode & 0o022 != 0 {
+        findings.add(
+            Warns,
+            Id::StateDirectory,
+            format!("others can write to the state directory {shown}"),
+            format!("chmod go-w {shown}: its records say what may be removed"),
+        );
+    }
+}
+
+fn file_systems(case: &Case<'_>, findings: &mut Findings) {
+    let mut places =
+        vec![("the state directory", case.host.state.clone()), ("the workspace", case.workspace.to_owned())];
+    places.extend(worktree_roots(case).into_iter().map(|root| ("the directory of worktrees", root)));
+    for (what, path) in places {
+        if let Some(kind) = network_file_system(&nearest(&path)) {
+            findings.add(
+                Warns,
+                Id::NetworkFileSystem,
+                format!("{what} {} lies on {kind}, where locks may not hold between hosts", path.display()),
+                "keep it on a local disk; let one host alone work with it",
+            );
+        }
+    }
+}
+
+/// The kind of a network file system, where it is one.
+#[cfg(target_os = "linux")]
+fn network_file_system(path: &Path) -> Option<&'static str> {
+    let found = rustix::fs::statfs(path).ok()?;
+    // Wider than 32 bits on some systems, and never negative there.
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a magic number of 32 bits")]
+    let magic = found.f_type as u32;
+    kind_of(magic)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn network_file_system(_path: &Path) -> Option<&'static str> {
+    None
+}
+
+/// By the numbers of statfs(2).
+#[cfg(target_os = "linux")]
+pub(super) fn kind_of(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517B | 0xFF53_4D42 | 0xFE53_4D42 => "SMB",
+        0x0102_1997 => "9p",
+        0x5346_414F | 0x6B41_4653 => "AFS",
+        0x7375_7245 => "Coda",
+        0x00C3_6400 => "Ceph",
+        0x0BD0_0BD0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x6573_5546 => "FUSE (sshfs is one)",
+        _ => return None,
+    })
+}
+
+fn open_files(case: &Case<'_>, findings: &mut Findings) {
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return };
+    let jobs = u64::try_from(case.host.jobs.get()).unwrap_or(u64::MAX);
+    let needed = jobs.saturating_mul(FILES_A_JOB).saturating_add(FILES_BESIDE);
+    if limit < needed {
+        findings.add(
+            Warns,
+            Id::OpenFiles,
+            format!("{limit} files may be open at once, and {jobs} jobs may need {needed}"),
+            format!("ulimit -n {needed}, or fewer --jobs"),
+        );
+    }
+}
+
+/// Where worktrees are made: by the plan, else where they are by default.
+pub(super) fn worktree_roots(case: &Case<'_>) -> BTreeSet<PathBuf> {
+    let planned = match case.plan {
+        Some(Ok(plan)) => {
+            let held = plan.sessions.iter().flat_map(|session| &session.allocations);
+            held.filter_map(Worktree::of).map(|worktree| worktree.worktree_root).collect()
+        }
+        _ => BTreeSet::from([crate::provider::git_worktree::Options::default().root_directory]),
+    };
+    planned.iter().map(|root| absolute(case.workspace, root)).collect()
+}
+
+/// The path, or the nearest above it that exists.
+pub(super) fn nearest(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
+}

@@ -1,0 +1,288 @@
+//! The repository, and the git that works on it.
+
+#![expect(clippy::disallowed_methods, reason = "looks for programs and directories")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::Severity::{Fails, Notes, Warns};
+use super::{Case, Findings, Id};
+use crate::host::files::Root;
+use crate::host::git::Git;
+use crate::host::git::config::{self, is_on};
+use crate::host::process;
+use crate::observe::{self, Question, TreeEntry};
+use crate::provider::DISCOVERY_DIRECTORY;
+use crate::provider::git_worktree::Worktree;
+
+/// The oldest git that works at all: `rev-parse --path-format` came with it.
+const OLDEST: (u32, u32) = (2, 31);
+
+/// The oldest git that everything works with: `git hook run` (for `git-hooks`) and `core.fsync` came with it.
+const WANTED: (u32, u32) = (2, 36);
+
+/// Where seedbed keeps worktrees and lock files in a workspace.
+const HIDDEN: &str = ".ai_ops";
+
+/// The largest file of an entry that is one line of git's.
+const LINE_MAX: usize = 64 * 1024;
+
+/// Gives the common git directory, where there is a repository.
+pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> {
+    if !git_version(case, findings) {
+        return None;
+    }
+    let asked = [DISCOVERY_DIRECTORY, HIDDEN].map(|path| Question::Tree {
+        base_ref: "HEAD".into(),
+        path: path.into(),
+        wanted: false,
+    });
+    let observed = observe::observe(case.host, case.workspace, &asked.into());
+    let (repository, trees) = match observed.map(|observed| (observed.repository, observed.trees)) {
+        Ok((Some(Ok(repository)), trees)) => (repository, trees),
+        Ok((Some(Err(why)), _)) => {
+            let remedy = "run seedbed in a git repository, or name one as the workspace's root";
+            findings.add(Fails, Id::NoRepository, why, remedy);
+            return None;
+        }
+        Ok((None, _)) => return None,
+        Err(error) => {
+            findings.add(Fails, Id::NoRepository, error.to_string(), "mend what it says, and try again");
+            return None;
+        }
+    };
+    if let Some(Err(why)) = case.plan {
+        findings.add(Fails, Id::ManifestFaulty, why, "`seedbed validate` shows every fault at its place");
+    } else if case.plan.is_none() {
+        committed(&trees, findings);
+    }
+    if let Err(why) = &repository.registration {
+        findings.add(
+            Notes,
+            Id::RegistrationByGit,
+            format!("worktrees are registered by `git worktree add`, one after another, because {why}"),
+            "nothing has to be done; many sessions take longer",
+        );
+    }
+    let commits: BTreeSet<String> = match case.plan {
+        Some(Ok(plan)) => {
+            let held = plan.sessions.iter().flat_map(|session| &session.allocations);
+            held.filter_map(Worktree::of).map(|worktree| worktree.commit).collect()
+        }
+        _ => BTreeSet::from(["HEAD".to_owned()]),
+    };
+    let git = Git::around(case.host, case.workspace);
+    filters(case, &git, &commits, findings);
+    submodules(&git, &commits, findings);
+    hooks_path(&git, &repository.root, findings);
+    torn_entries(&repository.common_dir, findings);
+    Some(repository.common_dir)
+}
+
+/// `false` where there is no git to go on with.
+fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
+    let remedy = format!("install git {}.{} or later", WANTED.0, WANTED.1);
+    let said = match Git::around(case.host, Path::new("/")).line(["version"]) {
+        Ok(said) => said,
+        Err(process::Error::Start { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            findings.add(Fails, Id::GitMissing, "git is not installed, or not in PATH", remedy);
+            return false;
+        }
+        Err(error) => {
+            findings.add(Fails, Id::GitMissing, error.to_string(), remedy);
+            return false;
+        }
+    };
+    match version(&said) {
+        Some(version) if version < OLDEST => {
+            let what = format!("git {}.{} is older than {}.{}", version.0, version.1, OLDEST.0, OLDEST.1);
+            findings.add(Fails, Id::GitOld, what, remedy);
+        }
+        Some(version) if version < WANTED => {
+            let what = format!(
+                "git {}.{} runs no hooks for `git-hooks`, and does not sync what a rescue writes",
+                version.0, version.1
+            );
+            findings.add(Warns, Id::GitOld, what, remedy);
+        }
+        Some(_) => {}
+        None => findings.add(Warns, Id::GitOld, format!("git calls itself {said:?}"), remedy),
+    }
+    true
+}
+
+/// `git version 2.47.3`, with whatever a vendor adds.
+pub(super) fn version(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.strip_prefix("git version ")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// What planning refuses, where there is no plan that has said so.
+fn committed(trees: &BTreeMap<(String, String), TreeEntry>, findings: &mut Findings) {
+    for ((_, path), entry) in trees {
+        let refused = match entry {
+            TreeEntry::Missing { .. } => continue,
+            TreeEntry::Directory => path == DISCOVERY_DIRECTORY,
+            TreeEntry::File | TreeEntry::Link | TreeEntry::Submodule => true,
+        };
+        findings.add(
+            if refused { Fails } else { Warns },
+            Id::CommittedDiscovery,
+            format!("HEAD has `{path}`, where seedbed puts files of its own"),
+            format!("git rm -r --cached {path}, and commit that"),
+        );
+    }
+}
+
+/// Filters that the commits' attributes ask for, and that cannot run here.
+fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings: &mut Findings) {
+    let mut asked = BTreeSet::new();
+    for commit in commits {
+        let args = [
+            "grep",
+            "-h",
+            "-I",
+            "-o",
+            "-E",
+            "filter=[^[:space:]]+",
+            commit,
+            "--",
+            ":(glob)**/.gitattributes",
+        ];
+        // It fails where it finds nothing.
+        let Ok(output) = git.output(args) else { continue };
+        let found = String::from_utf8_lossy(&output.stdout).into_owned();
+        asked.extend(found.lines().filter_map(|line| line.strip_prefix("filter=")).map(str::to_owned));
+    }
+    let listed = git.output(["config", "--null", "--get-regexp", "^filter\\."]);
+    let settings = config::parse(&listed.map(|output| output.stdout).unwrap_or_default());
+    for filter in asked {
+        let setting = |key: &str| settings.get(&format!("filter.{filter}.{key}")).cloned().flatten();
+        let programs: BTreeSet<String> =
+            ["process", "smudge", "clean"].iter().filter_map(|key| setting(key)).collect();
+        if programs.is_empty() {
+            let remedy =
+                if filter == "lfs" { "git lfs install" } else { "configure it, if you want what it makes" };
+            findings.add(
+                Warns,
+                Id::FilterUnconfigured,
+                format!("files have the filter `{filter}`, which is not configured: they are checked out as committed"),
+                remedy,
+            );
+        }
+        let missing =
+            programs.iter().filter_map(|command| program(command)).find(|name| !is_found(case, name));
+        if let Some(name) = missing {
+            let required = is_on(&settings, &format!("filter.{filter}.required"));
+            findings.add(
+                if required { Fails } else { Warns },
+                Id::FilterMissing,
+                format!("files have the filter `{filter}`, whose program `{name}` is not in PATH"),
+                format!(
+                    "install {name}, or take the filter away: git config --remove-section filter.{filter}"
+                ),
+            );
+        }
+    }
+}
+
+/// The program of a command that the shell will run, where that can be told.
+pub(super) fn program(command: &str) -> Option<&str> {
+    let name = command.split_whitespace().next()?;
+    name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./+".contains(c)).then_some(name)
+}
+
+fn is_found(case: &Case<'_>, program: &str) -> bool {
+    // git runs them with its own programs in PATH too, `git-lfs` perhaps among them; and the shell has its own.
+    const OF_THE_SHELL: [&str; 8] = ["cat", "cd", "command", "eval", "exec", "false", "test", "true"];
+    if OF_THE_SHELL.contains(&program) || program == "git" {
+        return true;
+    }
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
+    let path = case.host.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+    let own = Git::around(case.host, Path::new("/")).path(["--exec-path"]).ok();
+    let directories = std::env::split_paths(&path.unwrap_or_default()).chain(own).collect::<Vec<_>>();
+    directories.iter().any(|directory| directory.join(program).is_file())
+}
+
+fn submodules(git: &Git<'_>, commits: &BTreeSet<String>, findings: &mut Findings) {
+    let mut modules = BTreeSet::new();
+    for commit in commits {
+        let Ok(listed) = git.run(["ls-tree", "-r", "-z", "--full-tree", commit]) else { continue };
+        let lines = listed.split(|byte| *byte == 0).filter(|line| line.starts_with(b"160000 "));
+        let paths = lines.filter_map(|line| line.split(|byte| *byte == b'\t').nth(1));
+        modules.extend(paths.map(|path| String::from_utf8_lossy(path).into_owned()));
+    }
+    if !modules.is_empty() {
+        let named = modules.into_iter().collect::<Vec<_>>().join(", ");
+        findings.add(
+            Warns,
+            Id::Submodules,
+            format!("there are submodules ({named}), which worktrees are made without"),
+            "setup = [\"git submodule update --init\"]; `destroy` refuses worktrees that have them checked out",
+        );
+    }
+}
+
+fn hooks_path(git: &Git<'_>, root: &Path, findings: &mut Findings) {
+    // With the hooks on the setting is not overridden; reading it runs none.
+    let read = git.clone().with_hooks(true).output(["config", "--type=path", "--get", "core.hooksPath"]);
+    let Ok(read) = read else { return };
+    let path = String::from_utf8_lossy(&read.stdout).trim_end().to_owned();
+    if read.status.success() && !path.is_empty() && !root.join(&path).is_dir() {
+        findings.add(
+            Warns,
+            Id::HooksPath,
+            format!("core.hooksPath is {path}, which is no directory: no hook runs in any worktree"),
+            "make it, or git config --unset core.hooksPath",
+        );
+    }
+}
+
+/// Entries that git dies of, whoever made them. They are named, and left alone.
+fn torn_entries(common_dir: &Path, findings: &mut Findings) {
+    let Ok(Some(entries)) =
+        Root::open(common_dir).and_then(|common| common.directory(Path::new("worktrees")))
+    else {
+        return;
+    };
+    for name in entries.names().unwrap_or_default() {
+        let path = entries.path().join(&name);
+        let shown = path.display();
+        let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };
+        let torn: Vec<&str> =
+            ["commondir", "gitdir", "HEAD"].into_iter().filter(|file| is_torn(&entry, file)).collect();
+        if torn.is_empty() {
+            continue;
+        }
+        // The mark is ours alone; git passes over it.
+        let mark = entry.read(Path::new("seedbed"), LINE_MAX).ok().flatten().unwrap_or_default();
+        let mark = String::from_utf8_lossy(&mark);
+        let session = mark.strip_prefix("seedbed ").and_then(|rest| rest.split(' ').next());
+        findings.add(
+            Warns,
+            Id::TornEntry,
+            format!("{shown} is torn ({}): `git worktree`, `git gc` and others fail", torn.join(", ")),
+            match session {
+                Some(session) => format!("it is of the session {session}: seedbed recover, or seedbed apply"),
+                None => format!("it is not seedbed's: rm -r {shown}, once you know what its worktree holds"),
+            },
+        );
+    }
+}
+
+fn is_torn(entry: &Root, file: &str) -> bool {
+    match entry.read(Path::new(file), LINE_MAX) {
+        Ok(Some(bytes)) if file == "HEAD" => {
+            let text = String::from_utf8_lossy(&bytes);
+            let text = text.trim_end();
+            !(text.starts_with("ref: ")
+                || text.len() >= 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        }
+        Ok(Some(bytes)) => bytes.trim_ascii().is_empty() || bytes.contains(&0),
+        _ => true,
+    }
+}

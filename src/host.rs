@@ -8,6 +8,7 @@ pub mod clock;
 pub mod files;
 pub mod git;
 pub mod leases;
+pub(crate) mod mounts;
 pub mod listeners;
 pub mod process;
 pub(crate) mod sockets;

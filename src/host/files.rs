@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -48,6 +48,12 @@ const TEMPORARY_TRIES: u32 = 1000;
 pub struct Root {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// Why a file could not be touched.
@@ -133,6 +139,17 @@ impl Root {
     /// Where it was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Tells whether what is called `name` in this directory lies on another device than the directory itself, as what
+    /// is mounted there does; not where there is nothing.
+    pub(crate) fn is_on_another_device(&self, name: &OsStr) -> Result<bool, Error> {
+        let own = rustix::fs::fstat(&self.fd).map_err(io("look at", &self.path))?;
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_dev != own.st_dev),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(io("look at", &self.path.join(name))(error)),
+        }
     }
 
     /// Opens a directory below; `None` where there is none.
@@ -257,7 +274,7 @@ impl Root {
 
     /// Removes whatever is there with everything below it, links unfollowed; nothing there is no error.
     ///
-    /// Directories that do not permit it are made to (0700). What somebody adds meanwhile is removed too, unless it
+    /// What is mounted below is an error, and stays. Directories that do not permit it are made to (0700). What somebody adds meanwhile is removed too, unless it
     /// does not end.
     pub fn remove_all(&self, relative: &Path) -> Result<(), Error> {
         match self.parent(relative)? {

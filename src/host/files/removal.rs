@@ -1,4 +1,4 @@
-//! Removes a tree, however deep and large it is, and whatever its permissions are.
+//! Removes a tree, however deep and large it is, and whatever its permissions are; never what is mounted in it.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -117,6 +117,10 @@ fn open(parent: &Root, name: &OsStr) -> Result<Option<Root>, Error> {
         opened = parent.child(name);
     }
     let Some(directory) = opened? else { return Ok(None) };
+    // What is mounted there is somebody's, and not part of the tree.
+    if parent.is_on_another_device(name)? {
+        return Err(io("remove", &directory.path)(Errno::XDEV));
+    }
     if let Ok(stat) = rustix::fs::fstat(&directory.fd)
         && Mode::from_raw_mode(stat.st_mode) & Mode::RWXU != Mode::RWXU
     {

@@ -1,0 +1,242 @@
+//! Overlay mounts: a directory that shows one tree and keeps what is written to it in another.
+//!
+//! Only Linux has them, and it permits them to root, or to whoever is root of a user namespace. Elsewhere everything
+//! here says so, at this one place, with the same words.
+
+#![expect(clippy::disallowed_methods, reason = "mounts, and finds out who is in the way")]
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::files::{self, Root};
+use super::text::printable;
+
+/// Where an overlay gets what it shows from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layers<'a> {
+    /// What is shown and never written.
+    pub(crate) lower: &'a Path,
+    /// What was written since, on a file system that knows extended attributes.
+    pub(crate) upper: &'a Path,
+    /// An empty directory beside `upper`, for the kernel's own use.
+    pub(crate) work: &'a Path,
+}
+
+/// Why something could not be mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The system says no.
+    #[error("cannot mount an overlay at {}: {source}", printable(&path.to_string_lossy()))]
+    Refused {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Somebody uses it.
+    #[error("cannot unmount {}: {}", printable(&path.to_string_lossy()), used_by(by))]
+    Busy {
+        /// What.
+        path: PathBuf,
+        /// The processes that can be seen to use it, as `NAME (pid NUMBER)`.
+        by: Vec<String>,
+    },
+    /// It could not be unmounted for another reason.
+    #[error("cannot unmount {}: {source}", printable(&path.to_string_lossy()))]
+    Stuck {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file could not be touched.
+    #[error(transparent)]
+    File(#[from] files::Error),
+}
+
+fn used_by(by: &[String]) -> String {
+    match by {
+        [] => "it is in use, or something is mounted inside it".to_owned(),
+        by => format!("{} is at work in it; end that first", by.join(", ")),
+    }
+}
+
+/// Tries out whether overlays can be mounted with their layers in `directory`, which has to exist, and are what is
+/// needed of them: one is mounted in a directory of its own, written through, and taken away. Otherwise says why not,
+/// one line.
+pub(crate) fn trial(directory: &Root) -> Result<(), String> {
+    let name = PathBuf::from(format!(".trial-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let tried = try_in(directory, &name);
+    let removed = directory.remove_all(&name);
+    tried?;
+    removed.map_err(|error| error.to_string())
+}
+
+fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
+    let said = |error: files::Error| error.to_string();
+    directory.remove_all(name).map_err(said)?;
+    let top = directory.create_directories(name).map_err(said)?;
+    for part in ["lower", "upper", "work", "mount"] {
+        top.create_directories(Path::new(part)).map_err(said)?;
+    }
+    let (old, new) = (Path::new("lower/old"), Path::new("mount/new"));
+    top.replace(old, b"old").map_err(said)?;
+    let at = |part: &str| top.path().join(part);
+    let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
+    let mounted = top.create_directories(Path::new("mount")).map_err(said)?;
+    mount(Layers { lower: &lower, upper: &upper, work: &work }, &mounted).map_err(|error| match error {
+        Error::Refused { source, .. } if source.kind() == ErrorKind::InvalidInput => {
+            "the file system there cannot hold what is written to an overlay".to_owned()
+        }
+        Error::Refused { source, .. } => source.to_string(),
+        other => other.to_string(),
+    })?;
+    drop(mounted);
+    let used = (|| {
+        let shown = top.read(Path::new("mount/old"), 16)?;
+        // Leaves a whiteout in the upper layer, which not every file system can hold.
+        top.remove_file(Path::new("mount/old"))?;
+        top.replace(new, b"new")?;
+        Ok::<_, files::Error>(shown.as_deref() == Some(b"old".as_slice()))
+    })();
+    unmount(&top, OsStr::new("mount")).map_err(|error| error.to_string())?;
+    let whole = used.map_err(said)? && top.read(old, 16).map_err(said)?.is_some();
+    if whole { Ok(()) } else { Err("an overlay there does not show what it should".to_owned()) }
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{mount, unmount};
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::ffi::{CString, OsStr};
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use rustix::io::Errno;
+    use rustix::mount::{MountFlags, UnmountFlags};
+
+    use super::{Error, Layers, Root};
+    use crate::host::text::printable;
+
+    /// How often, and how far apart, a busy mount is tried again: a thread that has just started a program holds every
+    /// directory that another one has open, until the program runs.
+    const BUSY_TRIES: u32 = 40;
+    const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+    /// How many processes are named that are in the way.
+    const NAMED: usize = 3;
+
+    /// Mounts an overlay over `target`.
+    pub(crate) fn mount(layers: Layers<'_>, target: &Root) -> Result<(), Error> {
+        let mut options = Vec::new();
+        let parts = [("lowerdir", layers.lower), ("upperdir", layers.upper), ("workdir", layers.work)];
+        for (name, path) in parts {
+            options.extend_from_slice(name.as_bytes());
+            options.push(b'=');
+            options.extend(escaped(path));
+            options.push(b',');
+        }
+        // No file handles, no files whose data is elsewhere: the layers stay plain directories. A directory of the
+        // lower layer can be renamed, as in any other (`git mv`), where root's own attributes can be kept.
+        options.extend_from_slice(b"index=off,metacopy=off,");
+        options.extend_from_slice(if is_of_the_whole_host() {
+            b"redirect_dir=on".as_slice()
+        } else {
+            b"userxattr"
+        });
+        let refused = |source| Error::Refused { path: target.path().to_owned(), source };
+        let options = CString::new(options).map_err(|error| refused(error.into()))?;
+        // By the open directory: whatever its path leads to by now, it is mounted over this one.
+        let place = format!("/proc/self/fd/{}", target.as_fd().as_raw_fd());
+        rustix::mount::mount("seedbed", place, "overlay", MountFlags::empty(), Some(&*options))
+            .map_err(|errno| refused(errno.into()))
+    }
+
+    /// Takes away whatever is mounted at `name` in `parent`; `false` where nothing is.
+    ///
+    /// Never lazily: what somebody still writes would go on living out of sight.
+    pub(crate) fn unmount(parent: &Root, name: &OsStr) -> Result<bool, Error> {
+        let mut any = false;
+        let path = parent.path().join(name);
+        let place = PathBuf::from(format!("/proc/self/fd/{}", parent.as_fd().as_raw_fd())).join(name);
+        while parent.is_on_another_device(name)? {
+            let mut tries = 0;
+            while let Err(errno) = rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW) {
+                tries += 1;
+                match errno {
+                    Errno::BUSY if tries < BUSY_TRIES => std::thread::sleep(BUSY_PAUSE),
+                    Errno::BUSY => return Err(Error::Busy { by: users(&path), path }),
+                    errno => return Err(Error::Stuck { path, source: errno.into() }),
+                }
+            }
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// The kernel divides the options by commas and the lower layers by colons.
+    fn escaped(path: &Path) -> Vec<u8> {
+        let mut escaped = Vec::new();
+        for byte in path.as_os_str().as_bytes() {
+            if matches!(byte, b'\\' | b',' | b':') {
+                escaped.push(b'\\');
+            }
+            escaped.push(*byte);
+        }
+        escaped
+    }
+
+    /// Root of a user namespace may not write the attributes that are root's alone.
+    fn is_of_the_whole_host() -> bool {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    }
+
+    /// Processes that have something at or below `path` open, or work there, as far as this user may see.
+    fn users(path: &Path) -> Vec<String> {
+        let mut users = Vec::new();
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let at = process.path();
+            let open = std::fs::read_dir(at.join("fd")).into_iter().flatten().flatten().map(|fd| fd.path());
+            let mut links = ["cwd", "root", "exe"].map(|name| at.join(name)).into_iter().chain(open);
+            if links.any(|link| std::fs::read_link(link).is_ok_and(|target| target.starts_with(path))) {
+                let name = std::fs::read_to_string(at.join("comm")).unwrap_or_default();
+                users.push(format!("{} (pid {pid})", printable(name.trim_end())));
+                if users.len() == NAMED {
+                    break;
+                }
+            }
+        }
+        users
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) use elsewhere::{mount, unmount};
+
+#[cfg(not(target_os = "linux"))]
+mod elsewhere {
+    use std::ffi::OsStr;
+    use std::io::ErrorKind;
+
+    use super::{Error, Layers, Root};
+
+    pub(crate) fn mount(_layers: Layers<'_>, target: &Root) -> Result<(), Error> {
+        let source = std::io::Error::new(ErrorKind::Unsupported, "only Linux has overlays");
+        Err(Error::Refused { path: target.path().to_owned(), source })
+    }
+
+    pub(crate) fn unmount(_parent: &Root, _name: &OsStr) -> Result<bool, Error> {
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+#![expect(clippy::disallowed_methods, reason = "tests look at the disk behind the code's back")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+/// A directory with the layers of an overlay below, and where it is mounted.
+struct Lab {
+    _directory: tempfile::TempDir,
+    top: Root,
+}
+
+impl Lab {
+    /// `None`, said aloud, where overlays cannot be mounted: the trial has to be of the same opinion.
+    fn new(name: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let top = Root::create(&directory.path().canonicalize().unwrap().join(name)).unwrap();
+        for part in ["lower", "upper", "work", "mount"] {
+            top.create_directories(Path::new(part)).unwrap();
+        }
+        let lab = Self { _directory: directory, top };
+        let tried = trial(&lab.top);
+        match lab.mount() {
+            Ok(()) => assert_eq!(tried, Ok(())),
+            Err(error) => {
+                eprintln!("NOT TESTED, overlays cannot be mounted here: {error}");
+                assert!(tried.is_err());
+                return None;
+            }
+        }
+        Some(lab)
+    }
+
+    fn mount(&self) -> Result<(), Error> {
+        let at = |name: &str| self.top.path().join(name);
+        let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
+        let target = self.top.directory(Path::new("mount")).unwrap().unwrap();
+        mount(Layers { lower: &lower, upper: &upper, work: &work }, &target)
+    }
+
+    fn unmount(&self) -> Result<bool, Error> {
+        unmount(&self.top, OsStr::new("mount"))
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.top.path().join(path)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.unmount();
+    }
+}
+
+#[test]
+fn what_is_written_goes_to_the_upper_layer_whatever_the_path_has_in_it() {
+    for name in ["plain", "comma,colon:back\\slash", "space and \"quote\""] {
+        let Some(lab) = Lab::new(name) else { return };
+        fs::write(lab.at("lower/old"), "old").unwrap();
+        fs::write(lab.at("mount/new"), "new").unwrap();
+        assert_eq!(fs::read_to_string(lab.at("mount/old")).unwrap(), "old");
+        assert!(lab.at("upper/new").is_file() && !lab.at("lower/new").exists(), "{name}");
+        assert!(lab.unmount().unwrap());
+        assert!(!lab.at("mount/new").exists());
+        assert!(!lab.unmount().unwrap(), "nothing is left to unmount");
+    }
+}
+
+#[test]
+fn directories_of_the_lower_layer_can_be_renamed() {
+    let Some(lab) = Lab::new("plain") else { return };
+    fs::create_dir(lab.at("lower/directory")).unwrap();
+    fs::write(lab.at("lower/directory/file"), "x").unwrap();
+    fs::rename(lab.at("mount/directory"), lab.at("mount/renamed")).unwrap();
+    lab.unmount().unwrap();
+    lab.mount().unwrap();
+    assert_eq!(fs::read_to_string(lab.at("mount/renamed/file")).unwrap(), "x");
+}
+
+#[test]
+fn a_removal_stops_before_what_is_mounted() {
+    let Some(lab) = Lab::new("plain") else { return };
+    fs::write(lab.at("mount/precious"), "x").unwrap();
+    let parent = Root::open(lab.top.path().parent().unwrap()).unwrap();
+    let error = parent.remove_all(Path::new("plain")).unwrap_err().to_string();
+    assert!(error.contains("plain/mount"), "{error}");
+    assert!(lab.at("mount/precious").is_file());
+}
+
+#[test]
+fn what_is_in_use_is_left_and_its_user_named() {
+    let Some(lab) = Lab::new("plain") else { return };
+    let mut sleeper = std::process::Command::new("sleep");
+    let mut sleeper = sleeper.arg("600").current_dir(lab.at("mount")).spawn().unwrap();
+    let error = lab.unmount().unwrap_err().to_string();
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert!(error.contains(&format!("sleep (pid {})", sleeper.id())), "{error}");
+    assert!(lab.unmount().unwrap());
+}
+
+#[test]
+fn every_mount_at_a_place_is_taken_away() {
+    let Some(lab) = Lab::new("plain") else { return };
+    for name in ["more", "more/upper", "more/work"] {
+        fs::create_dir(lab.at(name)).unwrap();
+    }
+    let target = lab.top.directory(Path::new("mount")).unwrap().unwrap();
+    let (lower, upper, work) = (lab.at("lower"), lab.at("more/upper"), lab.at("more/work"));
+    mount(Layers { lower: &lower, upper: &upper, work: &work }, &target).unwrap();
+    drop(target);
+    lab.unmount().unwrap();
+    assert!(!lab.top.is_on_another_device(OsStr::new("mount")).unwrap());
+}
+
+#[test]
+fn a_trial_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let top = Root::open(directory.path()).unwrap();
+    let tried = trial(&top);
+    assert!(top.names().unwrap().is_empty());
+    // An upper layer cannot lie on an overlay.
+    let Some(lab) = Lab::new("plain") else { return };
+    assert_eq!(tried, Ok(()));
+    let on_overlay = lab.top.directory(Path::new("mount")).unwrap().unwrap();
+    assert!(trial(&on_overlay).unwrap_err().contains("the file system there cannot hold"));
+    assert!(on_overlay.names().unwrap().is_empty());
+}

@@ -7,6 +7,7 @@
 mod commits;
 mod directories;
 mod near;
+mod overlays;
 mod ports;
 mod repository;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
                 observation.taken.extend(ports::locks(workspace, directory, &listed));
                 observation.directories.insert(directory.clone(), listed);
             }
+            Question::Overlays => observation.overlays = Some(overlays::look(host)),
             Question::Ports => {
                 observation.taken.extend(ports::leases(host).map_err(Error::Registry)?);
                 observation.taken.extend(ports::served());
@@ -153,6 +155,9 @@ pub enum Question {
     },
     /// Which ports of this host are leased or listened on.
     Ports,
+    /// Whether overlays can be mounted with their layers in the state directory; finds out by mounting one in a
+    /// directory of its own there, and leaves nothing.
+    Overlays,
 }
 
 /// Every outside fact that a plan depends on.
@@ -173,6 +178,8 @@ pub struct Observation {
     /// Ports that somebody has, in the order of their first port; the same block may stand here more than once, each
     /// time by another holder.
     pub taken: Vec<Taken>,
+    /// Whether overlays can be mounted, else why not, one line; `None` where nobody asked.
+    pub overlays: Option<Result<(), String>>,
     /// The ports that this host gives to outgoing connections; `None` where it does not say.
     pub ephemeral: Option<PortBlock>,
 }

@@ -9,6 +9,7 @@
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   what setup and teardown printed; kept when a run is undone
 //! STATE/ports/                            port leases of every swarm
+//! STATE/overlays/                         what worktrees with `checkout = "overlay"` show and keep
 //! STATE/repositories/                     what was changed in a repository's shared config
 //! ```
 //!

@@ -65,6 +65,7 @@ rules! {
     ROOT_DIRECTORY = "root-directory", "Worktrees have a directory of their own, which no link leads out of";
     PATH_TAKEN = "path-taken", "Nothing stands where a worktree will";
     PATH_TOO_LONG = "path-too-long", "Paths are short enough for git";
+    OVERLAY = "overlay", "Overlays are asked for where they can be mounted";
     BRANCH = "branch", "A branch has a name that git takes, and is one session's alone";
     GLOB = "glob", "Globs name files of the workspace";
     PORTS_PAST_END = "ports-past-end", "The blocks of a port range end at port 65535 at the latest";

@@ -29,6 +29,7 @@ mod list;
 mod loss;
 mod manifest;
 mod orchestrator;
+mod overlay;
 mod planning;
 mod ports;
 mod recipe;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::ownership::{self, Owner};
 use super::site::{Content, Site, read};
-use super::{Registration, Worktree};
+use super::{Registration, Worktree, overlay};
 use crate::provider::{Condition, Error, Task};
 
 /// Looks at the directory, its pointer and the entry. What is in the worktree is its session's business.
@@ -18,15 +18,22 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     if !index.is_some_and(|names| names.contains(OsStr::new("index"))) {
         return Ok(Condition::Broken(format!("{} was never populated", site.worktree.display())));
     }
+    match overlay::fault(task, worktree, &site)? {
+        None => {}
+        Some(overlay::Fault::Unmounted(why)) => return Ok(Condition::Mendable(why)),
+        Some(overlay::Fault::Gone(why)) => return Ok(Condition::Broken(why)),
+    }
     if !is_locked(task, &site)? {
         return Ok(Condition::Mendable(format!("{} is not locked any more", site.worktree.display())));
     }
     Ok(Condition::Sound)
 }
 
-/// Locks the worktree again, with our mark as the reason; everything else about it is sound.
+/// Mounts the worktree again where it is an overlay, and locks it again, with our mark as the reason; everything else
+/// about it is sound.
 pub(super) fn mend(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
+    overlay::mend(task, worktree, &site)?;
     let Some(entry) = site.common.directory(&site.entry)? else { return Ok(()) };
     Ok(entry.replace(Path::new("locked"), format!("{}\n", ownership::mark(task)).as_bytes())?)
 }

@@ -7,8 +7,8 @@ mod hidden;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-use super::Worktree;
 use super::site::Site;
+use super::{Worktree, overlay};
 use crate::provider::{Error, Losses, Task};
 
 pub(super) use changes::File;
@@ -56,7 +56,13 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         }
         return Ok(losses);
     };
-    if let Err(error) = changes::add(task, worktree, &site, &mut losses) {
+    if overlay::hides_work(task, worktree, &site)? {
+        losses.beyond_rescue.push(format!(
+            "{path} is not mounted, and what was written in it cannot be told; `seedbed apply` mounts it again"
+        ));
+    } else if overlay::is_unmounted(worktree, &site)? {
+        // Nothing was ever written in it.
+    } else if let Err(error) = changes::add(task, worktree, &site, &mut losses) {
         losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
     let names = entry.names()?;

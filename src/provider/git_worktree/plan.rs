@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::{KIND, Layout, Options, Registration, Worktree, branch};
+use super::{Checkout, KIND, Layout, Options, Registration, Worktree, branch, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
 use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, UnknownRef};
@@ -37,6 +37,9 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
     }
     if options.branch.is_some() {
         questions.push(Question::Branches);
+    }
+    if options.checkout == Checkout::Overlay {
+        questions.push(Question::Overlays);
     }
     questions.push(Question::Commit { base_ref: options.base_ref });
     questions
@@ -113,6 +116,7 @@ impl<'o> Worktrees<'o> {
         };
         let path = root.join(request.scoped_name);
         check(self.check_path(repository, &root, &path, request));
+        check(self.check_overlay(options, place));
         for (key, globs) in [("copy", &options.copy), ("link", &options.link)] {
             for (index, glob) in globs.iter().enumerate() {
                 check(check_glob(glob, &place.key(key).index(index)));
@@ -178,6 +182,18 @@ impl<'o> Worktrees<'o> {
             None => DISCOVERY_DIRECTORY.to_owned(),
         };
         self.check_untracked(options, &path, "where every session finds its discovery file", place)
+    }
+
+    fn check_overlay(&self, options: &Options, place: &Place) -> Result<(), Fault> {
+        let Some(Err(why)) =
+            self.observation.overlays.as_ref().filter(|_| options.checkout == Checkout::Overlay)
+        else {
+            return Ok(());
+        };
+        let message = format!("overlays cannot be mounted in the state directory of this host: {why}");
+        let help = "use `checkout = \"auto\"`; overlays need Linux, root (or a user namespace of one's own), and a state \
+                    directory (SEEDBED_STATE_DIR) on a file system such as ext4, xfs or tmpfs, not on an overlay itself";
+        Err(fault(rule::OVERLAY, &place.key("checkout"), &message, "would be mounted", Some(help.to_owned())))
     }
 
     fn check_untracked(&self, options: &Options, path: &str, role: &str, place: &Place) -> Result<(), Fault> {
@@ -351,7 +367,20 @@ impl Planner for Worktrees<'_> {
         if options.layout == Layout::Flat {
             return self.allocate(request);
         }
-        let of_parent = Worktree::of(parent.allocation).ok_or_else(|| {
+        let of_parent = Worktree::of(parent.allocation);
+        let is_mount = of_parent.as_ref().is_some_and(overlay::is_wanted);
+        if is_mount || options.checkout == Checkout::Overlay {
+            let message = "worktrees that are mounts do not lie inside one another";
+            let help = "use `layout = \"flat\"`, or another `checkout`".to_owned();
+            return Err(vec![fault(
+                rule::OVERLAY,
+                &request.place.key("layout"),
+                message,
+                "would be inside",
+                Some(help),
+            )]);
+        }
+        let of_parent = of_parent.ok_or_else(|| {
             vec![fault(
                 rule::BROKEN_KIND,
                 request.place,
@@ -374,10 +403,8 @@ impl Planner for Worktrees<'_> {
 /// fields are read where they are.
 pub(super) fn basis(allocation: &Allocation) -> Option<String> {
     let field = |name: &str| allocation.allocation.get(name).and_then(Value::as_str);
-    if field("checkout")? != "auto" {
-        return None;
-    }
-    Some(format!("{} {}", field("commit")?, field("targetPath").unwrap_or_default()))
+    let way = field("checkout").filter(|way| *way != "git")?;
+    Some(format!("{way} {} {}", field("commit")?, field("targetPath").unwrap_or_default()))
 }
 
 /// What a reviewer should hear of a worktree in this very repository.
@@ -388,6 +415,13 @@ pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec
             notices.push(
                 "`extensions.worktreeConfig` will be set in the repository's shared config, which sparse worktrees \
                  need; it is taken back with the last of them"
+                    .to_owned(),
+            );
+        }
+        if overlay::is_wanted(&worktree) {
+            notices.push(
+                "worktrees with `checkout = \"overlay\"` are mounts: after a reboot, `seedbed apply` mounts them again, \
+                 with what was written in them"
                     .to_owned(),
             );
         }
@@ -419,6 +453,9 @@ pub(super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<S
             stale.push(format!("`{}` is not a directory", component.display()));
         }
         _ => {}
+    }
+    if let (true, Some(Err(why))) = (overlay::is_wanted(&worktree), &observation.overlays) {
+        stale.push(format!("overlays cannot be mounted any more: {why}"));
     }
     match &observation.repository {
         Some(Ok(repository)) => {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::site::Site;
 use super::{Worktree, worktree};
+use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
@@ -30,16 +31,20 @@ pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
         "-u",
         &worktree.commit,
     ])?;
-    if let Some(target) = &worktree.target_path {
-        let there = site.directory()?.map(|directory| directory.directory(Path::new(target))).transpose()?;
-        if there.flatten().is_none() {
-            return Err(Error::Refused(format!(
-                "target-path {target:?} is not a directory of {} after its checkout",
-                site.worktree.display()
-            )));
-        }
+    match site.directory()? {
+        Some(directory) => check_target(worktree, &directory),
+        None => Err(Error::Refused(format!("{} is gone", site.worktree.display()))),
     }
-    Ok(())
+}
+
+/// Makes sure that a checkout has the directory that its session is to work in.
+pub(super) fn check_target(worktree: &Worktree, checkout: &Root) -> Result<(), Error> {
+    let Some(target) = &worktree.target_path else { return Ok(()) };
+    if checkout.directory(Path::new(target))?.is_some() {
+        return Ok(());
+    }
+    let path = checkout.path().display();
+    Err(Error::Refused(format!("target-path {target:?} is not a directory of {path} after its checkout")))
 }
 
 /// Runs the repository's post-checkout hook in the worktree, as `git worktree add` does; a hook that fails is an error.

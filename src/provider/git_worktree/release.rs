@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::ownership;
 use super::repository::Lock;
 use super::site::{Content, Site, move_directory, read};
-use super::{Worktree, register, rescue, sparse};
+use super::{Worktree, overlay, register, rescue, sparse};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
@@ -18,8 +18,10 @@ use crate::provider::{Error, Task};
 pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     ownership::of_entry_if_not_others(task, &site)?;
+    overlay::unmount(worktree, &site)?;
     remove_directory(task, worktree, &site)?;
     remove_entry(task, worktree, &site)?;
+    overlay::remove(task, worktree)?;
     if let Some(branch) = &worktree.branch {
         remove_branch(task, worktree, &site, branch)?;
     }

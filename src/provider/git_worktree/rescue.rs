@@ -24,9 +24,9 @@ mod verify;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::Worktree;
 use super::losses::{self, Tips};
 use super::site::Site;
+use super::{Worktree, overlay};
 use crate::host::clock;
 use crate::host::git::Git;
 use crate::name::sha256_hex;
@@ -63,6 +63,10 @@ const EXACT: [&str; 20] = [
 /// Saves everything, or fails; what was saved before, and has not changed since, is not saved again.
 pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Error> {
     let site = Site::of(task, worktree)?;
+    if overlay::is_unmounted(worktree, &site)? {
+        let path = site.worktree.display();
+        return Err(Error::Refused(format!("{path} is not mounted; `seedbed apply` mounts it again")));
+    }
     let scratch = Scratch::create(task, worktree, &site)?;
     let mut work = Work::find(task, worktree, &site, &scratch)?;
     let index = capture::index(&mut work)?;

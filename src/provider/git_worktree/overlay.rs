@@ -1,0 +1,247 @@
+//! `checkout = "overlay"`: worktrees that are mounts over one checkout, which all of a commit and part share.
+//!
+//! ```text
+//! STATE/overlays/.guard                          flock: who uses which base
+//! STATE/overlays/OWNER/bases/HASH/tree           what git checked out, once; never written again
+//! STATE/overlays/OWNER/bases/HASH/index          its index; once that is there, the base is whole
+//! STATE/overlays/OWNER/bases/HASH/users/ENTRY    who uses it
+//! STATE/overlays/OWNER/sessions/ENTRY/upper      what the session has written: its work
+//! STATE/overlays/OWNER/sessions/ENTRY/work       the kernel's own
+//! ```
+//!
+//! A base belongs to a swarm, and goes with its last user. On one file system an overlay shows the
+//! inodes and times of its lower layer, so that the base's index is every session's: git compares, and opens no file.
+//! The directory below a mount has a `.git` file too, so that unmounted, as after a reboot, it is still the worktree
+//! of its entry; [`mend`] mounts it again over what the session has written.
+
+mod base;
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::site::{Site, io};
+use super::{Checkout, Worktree, worktree};
+use crate::host::files::{self, Root};
+use crate::host::mounts::{self, Layers};
+use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error, Task};
+
+/// The directory of all overlays, in the state directory.
+const DIRECTORY: &str = "overlays";
+
+/// The file whose flock orders who uses which base.
+const GUARD: &str = ".guard";
+
+/// Whether a worktree is a mount.
+pub(super) fn is_wanted(worktree: &Worktree) -> bool {
+    worktree.checkout == Checkout::Overlay
+}
+
+/// Mounts worktrees of one basis, over a base that the first of them gets checked out where there is none.
+pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+    let Some(first) = tasks.first() else { return Vec::new() };
+    let begun = tasks.iter().try_for_each(|task| Overlay::of(task, &worktree(task)?)?.begin());
+    // One that nothing else has written to: the index of the first is the file that the others link to.
+    let begun = begun.and_then(|()| {
+        let worktree = worktree(first)?;
+        base::make(first, &worktree, &Overlay::of(first, &worktree)?)?;
+        mount_new(first, None)
+    });
+    let first_index = match begun {
+        Ok(index) => index,
+        Err(error) => return vec![(0, error)],
+    };
+    let others = tasks.par_iter().enumerate().skip(1);
+    others.filter_map(|(at, task)| Some((at, mount_new(task, Some(&first_index)).err()?))).collect()
+}
+
+/// Mounts a worktree for the first time, with a link to the index at `index`, or one of the base's own; gives where
+/// its index is.
+fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
+    let worktree = worktree(task)?;
+    let site = Site::of(task, &worktree)?;
+    let overlay = Overlay::of(task, &worktree)?;
+    let upper = overlay.top.create_directories(&overlay.session.join("upper"))?;
+    overlay.top.create_directories(&overlay.session.join("work"))?;
+    upper.remove_file(Path::new(".git"))?;
+    upper.create_new(Path::new(".git"), &site.dot_git_line())?;
+    let own = site.entry_path().join("index");
+    base::link_index(index.unwrap_or(&overlay.base_path().join("index")), &own)?;
+    overlay.mount(&site)?;
+    Ok(own)
+}
+
+/// What is wrong with a worktree whose registration is sound; `None` where nothing is.
+pub(super) enum Fault {
+    /// It is not mounted, and can be.
+    Unmounted(String),
+    /// A layer of it is gone.
+    Gone(String),
+}
+
+/// Looks whether the worktree is mounted, and if not, whether it can be.
+pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Option<Fault>, Error> {
+    if !is_unmounted(worktree, site)? {
+        return Ok(None);
+    }
+    let overlay = Overlay::of(task, worktree)?;
+    for layer in [overlay.base.join("tree"), overlay.session.join("upper"), overlay.session.join("work")] {
+        if overlay.top.directory(&layer)?.is_none() {
+            let gone = format!(
+                "{} is not mounted, and {} is gone",
+                site.worktree.display(),
+                overlay.top.path().join(layer).display()
+            );
+            return Ok(Some(Fault::Gone(gone)));
+        }
+    }
+    Ok(Some(Fault::Unmounted(format!("{} is not mounted", site.worktree.display()))))
+}
+
+/// Mounts the worktree again, if it is not.
+pub(super) fn mend(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    match fault(task, worktree, site)? {
+        None => Ok(()),
+        Some(Fault::Gone(why)) => Err(Error::Refused(why)),
+        Some(Fault::Unmounted(_)) => Overlay::of(task, worktree)?.mount(site),
+    }
+}
+
+/// Whether the session has written anything that is not seedbed's, into a worktree that is not mounted, and whose
+/// changes git therefore cannot tell.
+pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
+    if !is_unmounted(worktree, site)? {
+        return Ok(false);
+    }
+    let overlay = Overlay::of(task, worktree)?;
+    let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(false) };
+    let discovery = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
+    let own = [".git".into(), discovery.join(".gitignore"), discovery.join(DISCOVERY_FILE)];
+    Ok(!base::files(upper.path())?.iter().all(|file| own.contains(file)))
+}
+
+/// Unmounts the worktree; one that somebody uses is [`Error::Refused`].
+pub(super) fn unmount(worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    if is_wanted(worktree)
+        && let Some(parent) = site.base.directory(&site.parent)?
+    {
+        mounts::unmount(&parent, &site.name).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Removes what an unmounted worktree had written, and the base that nobody else uses.
+pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    if !is_wanted(worktree) {
+        return Ok(());
+    }
+    let Some(overlays) = existing(task)? else { return Ok(()) };
+    let Some(top) = overlays.directory(Path::new(task.owner))? else { return Ok(()) };
+    let (session, base) = (session(worktree), Path::new("bases").join(base::name(worktree)));
+    let trash = PathBuf::from(format!(".trash-{}", worktree.entry));
+    top.remove_all(&trash)?;
+    {
+        let _guard = guard(&overlays)?;
+        top.create_directories(&trash)?;
+        top.rename(&session, &trash.join("session"))?;
+        let users = base.join("users");
+        top.remove_file(&users.join(&worktree.entry))?;
+        if top.directory(&base)?.is_some()
+            && (top.remove_directory(&users)? || top.directory(&users)?.is_none())
+        {
+            top.rename(&base, &trash.join("base"))?;
+        }
+    }
+    // Without the guard: this takes as long as what the session has written.
+    top.remove_all(&trash)?;
+    for empty in ["sessions", "bases"] {
+        top.remove_directory(Path::new(empty))?;
+    }
+    overlays.remove_directory(Path::new(task.owner))?;
+    Ok(())
+}
+
+fn session(worktree: &Worktree) -> PathBuf {
+    Path::new("sessions").join(&worktree.entry)
+}
+
+/// Whether the worktree is a mount that is not there, as after a reboot.
+pub(super) fn is_unmounted(worktree: &Worktree, site: &Site) -> Result<bool, Error> {
+    if !is_wanted(worktree) {
+        return Ok(false);
+    }
+    Ok(match site.base.directory(&site.parent)? {
+        Some(parent) => !parent.is_on_another_device(&site.name)?,
+        None => true,
+    })
+}
+
+/// Where the layers of one worktree lie.
+struct Overlay {
+    /// The directory of all overlays.
+    overlays: Root,
+    /// That of the swarm's.
+    top: Root,
+    /// Relative to `top`, as is `base`.
+    session: PathBuf,
+    base: PathBuf,
+}
+
+impl Overlay {
+    fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
+        let overlays = Root::create(&task.host.state.join(DIRECTORY))?;
+        Ok(Self {
+            top: overlays.create_directories(Path::new(task.owner))?,
+            overlays,
+            session: session(worktree),
+            base: Path::new("bases").join(base::name(worktree)),
+        })
+    }
+
+    fn base_path(&self) -> PathBuf {
+        self.top.path().join(&self.base)
+    }
+
+    /// Says that the session uses its base, before there is one: from here on nobody takes it away.
+    fn begin(&self) -> Result<(), Error> {
+        let _guard = guard(&self.overlays)?;
+        let users = self.top.create_directories(&self.base.join("users"))?;
+        users.open_or_create(Path::new(self.session.file_name().unwrap_or_default()))?;
+        Ok(())
+    }
+
+    fn mount(&self, site: &Site) -> Result<(), Error> {
+        let session = self.top.path().join(&self.session);
+        let (lower, upper, work) =
+            (self.base_path().join("tree"), session.join("upper"), session.join("work"));
+        let Some(directory) = site.directory()? else {
+            return Err(Error::Refused(format!("{} is gone", site.worktree.display())));
+        };
+        mounts::mount(Layers { lower: &lower, upper: &upper, work: &work }, &directory).map_err(refused)
+    }
+}
+
+/// The directory of all overlays, where there is one.
+fn existing(task: &Task<'_>) -> Result<Option<Root>, Error> {
+    match Root::open(&task.host.state) {
+        Ok(state) => Ok(state.directory(Path::new(DIRECTORY))?),
+        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Holds every other change of who uses which base off, until the file is dropped. Held for a few file operations.
+fn guard(overlays: &Root) -> Result<File, Error> {
+    let file = overlays.open_or_create(Path::new(GUARD))?;
+    file.lock().map_err(io("lock", &overlays.path().join(GUARD)))?;
+    Ok(file)
+}
+
+fn refused(error: mounts::Error) -> Error {
+    match error {
+        mounts::Error::File(error) => Error::File(error),
+        other => Error::Refused(other.to_string()),
+    }
+}

@@ -1,0 +1,111 @@
+//! What overlays of one commit and part have in common: one checkout and its index.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "sets times, links files, and walks through what git has made"
+)]
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+
+use super::super::site::{Site, io};
+use super::super::{Worktree, populate};
+use super::{Overlay, guard};
+use crate::host::git::Git;
+use crate::name::sha256_hex;
+use crate::provider::{Error, Task};
+
+/// How far back the times of a base's files are set, in seconds. What changed in the second in which an index was
+/// written, git has to read to see whether it changed again.
+const BACK: i64 = 10;
+
+/// What the base of a worktree is called: all worktrees that would be checked out alike have the same.
+pub(super) fn name(worktree: &Worktree) -> String {
+    let target = worktree.target_path.as_deref().unwrap_or_default();
+    sha256_hex(format!("{}\0{target}", worktree.commit).as_bytes())[..16].to_owned()
+}
+
+/// Has git check the base out through the worktree's entry, unless it stands already.
+pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> Result<(), Error> {
+    let top = &overlay.top;
+    let (tree, index) = (overlay.base.join("tree"), overlay.base.join("index"));
+    if top.read(&index, usize::MAX)?.is_some() {
+        return Ok(());
+    }
+    let site = Site::of(task, worktree)?;
+    let aside = overlay.base.join(format!("building-{}", worktree.entry));
+    top.remove_all(&aside)?;
+    let building = top.create_directories(&aside)?;
+    let files = building.create_directories(Path::new("tree"))?;
+    let own_index = building.path().join("index");
+    let entry = site.entry_path();
+    let git = Git::of(task.host, &entry, Some(files.path()))
+        .holding(task.lock)
+        .with_variable("GIT_INDEX_FILE", &own_index);
+    git.run(["read-tree", "-m", "-u", &worktree.commit])?;
+    populate::check_target(worktree, &files)?;
+    set_back(files.path())?;
+    // What a filter does not give back as it was is found changed, as it is in any worktree; that is no failure.
+    git.output(["update-index", "-q", "--refresh"])?;
+
+    let _guard = guard(&overlay.overlays)?;
+    if top
+        .directory(&overlay.base)?
+        .is_some_and(|base| base.read(Path::new("index"), usize::MAX).ok().flatten().is_some())
+    {
+        return Ok(top.remove_all(&aside)?);
+    }
+    top.remove_all(&tree)?;
+    top.rename(&aside.join("tree"), &tree)?;
+    top.rename(&aside.join("index"), &index)?;
+    Ok(top.remove_all(&aside)?)
+}
+
+/// Makes the index at `from` that of an entry, by a link where that can be: git writes a new file, never into this one.
+pub(super) fn link_index(from: &Path, to: &Path) -> Result<(), Error> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", to)(error)),
+        _ => {}
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        // On another file system, or one link more than a file may have.
+        Err(_) => fs::copy(from, to).map(drop).map_err(io("write", to)),
+    }
+}
+
+/// Every file below `directory`, and whatever else is no directory, relative to it.
+pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    let mut left = vec![PathBuf::new()];
+    while let Some(relative) = left.pop() {
+        let at = directory.join(&relative);
+        for entry in fs::read_dir(&at).map_err(io("list", &at))? {
+            let entry = entry.map_err(io("list", &at))?;
+            let path = relative.join(entry.file_name());
+            if entry.file_type().map_err(io("look at", &at))?.is_dir() {
+                left.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Sets the times of every file back.
+fn set_back(directory: &Path) -> Result<(), Error> {
+    files(directory)?.par_iter().try_for_each(|file| {
+        let path = directory.join(file);
+        let found = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
+        let time = Timespec { tv_sec: found.mtime() - BACK, tv_nsec: found.mtime_nsec() };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| io("set the time of", &path)(errno.into()))
+    })
+}

@@ -1,0 +1,305 @@
+//! `checkout = "overlay"`: worktrees that are mounts over one checkout.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::sandbox::{Sandbox, assert_same, wait_until};
+
+const FOUR: &str = r#"
+[session.a]
+count = 4
+resources = [{ kind = "git-worktree", checkout = "overlay", branch = "work/{{ session.name }}" }]
+"#;
+
+/// A sandbox that unmounts what a failed test leaves, so that its directory can be removed.
+struct Lab(Sandbox);
+
+impl std::ops::Deref for Lab {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.0
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        unmount_all(&self.0);
+    }
+}
+
+impl Lab {
+    /// `None`, said aloud, where overlays cannot be mounted.
+    fn new(manifest: &str) -> Option<Self> {
+        let sandbox = Sandbox::new();
+        sandbox.manifest(manifest);
+        let outcome = sandbox.seedbed(&["validate"]);
+        if outcome.code != 0 && outcome.stderr.contains("overlays cannot be mounted") {
+            eprintln!("NOT TESTED, overlays cannot be mounted here: {}", outcome.stderr);
+            return None;
+        }
+        outcome.expect(0);
+        Some(Self(sandbox))
+    }
+}
+
+const NOTHING: [PathBuf; 0] = [];
+
+/// The mounts of this test.
+fn mounts(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    places.filter(|place| place.starts_with(&sandbox.top)).collect()
+}
+
+/// What a reboot does.
+fn unmount_all(sandbox: &Sandbox) {
+    for place in mounts(sandbox) {
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).unwrap();
+    }
+}
+
+#[test]
+fn sessions_share_one_checkout_and_see_nothing_of_one_another() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    let before = lab.inventory();
+    lab.ok(&["apply"]);
+    let worktrees = lab.directories();
+    assert_eq!(mounts(&lab).len(), 4);
+    let bases: Vec<_> =
+        glob(&lab.state().join("overlays"), 3).into_iter().filter(|path| path.ends_with("tree")).collect();
+    assert!(bases.is_empty(), "{bases:?}");
+    for worktree in &worktrees {
+        lab.assert_clean(worktree);
+        assert_eq!(fs::read_to_string(worktree.join("app/main.txt")).unwrap(), "app/main.txt\n");
+        assert_eq!(fs::read_link(worktree.join("link")).unwrap(), Path::new("README.md"));
+        assert_eq!(fs::metadata(worktree.join("tools/run.sh")).unwrap().mode() & 0o777, 0o755);
+    }
+    fs::write(worktrees[0].join("app/main.txt"), "APP/main.txt\n").unwrap();
+    fs::remove_file(worktrees[0].join("README.md")).unwrap();
+    lab.git_in(&worktrees[0], &["mv", "tools", "moved"]);
+    assert_eq!(
+        lab.git_in(&worktrees[0], &["status", "--short"]),
+        " D README.md\n M app/main.txt\nR  tools/run.sh -> moved/run.sh".trim_start_matches('\n')
+    );
+    for worktree in &worktrees[1..] {
+        lab.assert_clean(worktree);
+        assert_eq!(fs::read_to_string(worktree.join("app/main.txt")).unwrap(), "app/main.txt\n");
+    }
+    lab.seedbed(&["destroy"]).expect(69);
+    assert_eq!(mounts(&lab).len(), 4, "a refusal touches nothing");
+    lab.ok(&["destroy", "--discard"]);
+    assert_eq!(mounts(&lab), NOTHING);
+    assert_same(&before, &lab.inventory());
+}
+
+#[test]
+fn the_first_status_opens_no_tracked_file() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    lab.ok(&["apply"]);
+    for worktree in lab.directories() {
+        let debug = lab.git_in(&worktree, &["ls-files", "--debug", "app/main.txt"]);
+        let file = fs::metadata(worktree.join("app/main.txt")).unwrap();
+        assert!(
+            debug.contains(&format!("ino: {}", file.ino())) || file.ino() > u64::from(u32::MAX),
+            "{debug}"
+        );
+        assert!(debug.contains(&format!("mtime: {}:{}", file.mtime(), file.mtime_nsec())), "{debug}");
+        assert!(debug.contains(&format!("ctime: {}:{}", file.ctime(), file.ctime_nsec())), "{debug}");
+        let index = lab.git_in(&worktree, &["rev-parse", "--git-path", "index"]);
+        let index = fs::metadata(worktree.join(index)).unwrap();
+        assert!(file.mtime() + 1 < index.mtime(), "git would read what is as new as its index");
+    }
+}
+
+#[test]
+fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    lab.ok(&["apply"]);
+    let worktrees = lab.directories();
+    fs::write(worktrees[2].join("work.txt"), "work\n").unwrap();
+    unmount_all(&lab);
+
+    let status = lab.ok(&["status"]).stdout;
+    assert!(status.contains("is not mounted"), "{status}");
+    assert!(!worktrees[2].join("work.txt").exists());
+    lab.seedbed(&["destroy"]).expect(69);
+    assert_eq!(mounts(&lab), NOTHING);
+
+    lab.ok(&["apply"]);
+    assert_eq!(mounts(&lab).len(), 4);
+    assert_eq!(fs::read_to_string(worktrees[2].join("work.txt")).unwrap(), "work\n");
+    lab.assert_clean(&worktrees[1]);
+    let status = lab.ok(&["status"]).stdout;
+    assert!(status.contains("1 untracked") && !status.contains("is not mounted"), "{status}");
+    assert!(worktrees[1].join(".agent-context/resources.json").is_file());
+    // Where nothing was written, nothing can be lost.
+    fs::remove_file(worktrees[2].join("work.txt")).unwrap();
+    unmount_all(&lab);
+    lab.ok(&["destroy"]);
+    assert!(!lab.state().join("overlays").join("sessions").exists());
+}
+
+#[test]
+fn a_repair_mounts_again() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    lab.ok(&["apply"]);
+    fs::write(lab.directories()[0].join("work.txt"), "work\n").unwrap();
+    unmount_all(&lab);
+    lab.ok(&["status", "--repair"]);
+    assert_eq!(mounts(&lab).len(), 4);
+    assert!(lab.directories()[0].join("work.txt").is_file());
+    assert!(!lab.ok(&["plan"]).stdout.contains("not mounted"));
+}
+
+#[test]
+fn a_session_in_use_is_not_taken_away() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    lab.ok(&["apply"]);
+    let worktrees = lab.directories();
+    let mut sleeper = lab.program("sleep", &worktrees[3]).arg("600").spawn().unwrap();
+    let outcome = lab.seedbed(&["destroy"]);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert_ne!(outcome.code, 0);
+    assert!(outcome.stderr.contains(&format!("sleep (pid {})", sleeper.id())), "{}", outcome.stderr);
+    assert!(worktrees[3].join("README.md").is_file(), "it is still there");
+    lab.ok(&["recover"]);
+    assert_eq!(mounts(&lab), NOTHING);
+    assert!(!worktrees[3].exists());
+}
+
+#[test]
+fn a_failure_unmounts_what_the_run_mounted() {
+    let failing = r#"
+        [session.a]
+        count = 2
+        resources = [{ kind = "git-worktree", checkout = "overlay" }]
+        [session.b]
+        resources = [{ kind = "git-worktree", checkout = "overlay", target-path = "app" }]
+        setup = ["exit 1"]
+    "#;
+    let Some(lab) = Lab::new(failing) else { return };
+    let before = lab.inventory();
+    lab.seedbed(&["apply"]).expect(1);
+    assert_eq!(mounts(&lab), NOTHING);
+    assert_same(&before, &lab.inventory());
+}
+
+#[test]
+fn a_killed_run_is_undone_mounts_and_all() {
+    let killing = r#"
+        [session.a]
+        count = 3
+        resources = [{ kind = "git-worktree", checkout = "overlay" }]
+        setup = ["kill -9 $PPID"]
+    "#;
+    let Some(lab) = Lab::new(killing) else { return };
+    let before = lab.inventory();
+    lab.seedbed(&["apply", "--jobs", "1"]).expect(128 + 9);
+    assert_eq!(mounts(&lab).len(), 3, "it was killed with all of them mounted");
+    wait_until("the setup ends with its parent", || lab.seedbed(&["recover"]).code == 0);
+    assert_eq!(mounts(&lab), NOTHING);
+    assert_same(&before, &lab.inventory());
+}
+
+#[test]
+fn a_base_goes_with_its_last_session_and_serves_new_ones() {
+    let manifest = |count: u32| {
+        format!(
+            "[session.a]\ncount = {count}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\" }}]\n"
+        )
+    };
+    let Some(lab) = Lab::new(&manifest(2)) else { return };
+    lab.ok(&["apply"]);
+    let bases = || {
+        glob(&lab.state().join("overlays"), 2)
+            .into_iter()
+            .filter(|path| path.ends_with("bases"))
+            .collect::<Vec<_>>()
+    };
+    let [bases] = &bases()[..] else { panic!("one swarm") };
+    let base = |at: &Path| {
+        fs::read_dir(at).into_iter().flatten().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let [first] = &base(bases)[..] else { panic!("one base") };
+    let inode = fs::metadata(first.join("tree/README.md")).unwrap().ino();
+    lab.0.manifest(&manifest(3));
+    lab.ok(&["apply"]);
+    assert_eq!(fs::metadata(first.join("tree/README.md")).unwrap().ino(), inode, "it was not made again");
+    lab.assert_clean(&lab.directories()[2]);
+    lab.ok(&["destroy", "a-0", "a-1"]);
+    assert!(first.is_dir());
+    lab.ok(&["destroy"]);
+    assert!(!first.exists() && !bases.exists());
+}
+
+#[test]
+fn a_part_of_the_tree_is_shared_too() {
+    let part = r#"
+        [session.a]
+        count = 2
+        resources = [{ kind = "git-worktree", checkout = "overlay", target-path = "app/lib" }]
+    "#;
+    let Some(lab) = Lab::new(part) else { return };
+    lab.ok(&["apply"]);
+    for directory in lab.directories() {
+        assert!(directory.ends_with("app/lib") && directory.join("deep.txt").is_file());
+        assert!(!directory.join("../../tools").exists());
+        lab.assert_clean(&directory);
+    }
+    lab.ok(&["destroy"]);
+}
+
+#[test]
+fn a_rescue_saves_what_was_written() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    lab.ok(&["apply"]);
+    fs::write(lab.directories()[0].join("work.txt"), "work\n").unwrap();
+    lab.ok(&["destroy", "--rescue"]);
+    let refs = lab.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
+    assert_eq!(lab.git(&["show", &format!("{refs}:work.txt")]), "work");
+    assert_eq!(mounts(&lab), NOTHING);
+}
+
+#[test]
+fn where_it_cannot_be_mounted_the_plan_says_so_at_the_option() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    lab.ok(&["apply"]);
+    // A state directory on an overlay: in a session, say.
+    let state = lab.directories()[0].join("state");
+    let mut program = lab.program(env!("CARGO_BIN_EXE_seedbed"), &lab.repository);
+    let output = program.arg("plan").env("SEEDBED_STATE_DIR", &state).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{stderr}");
+    assert!(stderr.contains("overlays cannot be mounted in the state directory"), "{stderr}");
+    assert!(stderr.contains("checkout = \"auto\"") && stderr.contains("seedbed.toml:10:50"), "{stderr}");
+    assert!(!state.exists(), "looking leaves nothing");
+}
+
+#[test]
+fn mounts_do_not_lie_inside_one_another() {
+    let nested = r#"
+        [defaults.git-worktree]
+        layout = "nested"
+        [session.a]
+        resources = [{ kind = "git-worktree", checkout = "overlay" }]
+        [session.a.child.b]
+        resources = ["git-worktree"]
+    "#;
+    let sandbox = Sandbox::new();
+    sandbox.manifest(nested);
+    let outcome = sandbox.seedbed(&["validate"]).expect(65);
+    assert!(outcome.stderr.contains("do not lie inside one another"), "{}", outcome.stderr);
+}
+
+/// Everything down to `depth` levels below `directory`.
+fn glob(directory: &Path, depth: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let deeper = |path: PathBuf| {
+        let below = if depth > 1 { glob(&path, depth - 1) } else { Vec::new() };
+        std::iter::once(path).chain(below)
+    };
+    entries.flat_map(deeper).collect()
+}

@@ -51,6 +51,23 @@ pub fn parse(text: &str, kinds: &Kinds) -> Result<Manifest, Vec<Fault>> {
     }
 }
 
+/// The text of a manifest file, and where its bytes are not UTF-8 the fault to show in it. Pure.
+pub fn decode(bytes: Vec<u8>) -> (String, Option<Fault>) {
+    let error = match String::from_utf8(bytes) {
+        Ok(text) => return (text, None),
+        Err(error) => error,
+    };
+    let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    let message = format!("byte 0x{:02x} is not UTF-8", bytes[at]);
+    // Up to there the text is the same.
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let shown = text[at..].chars().next().map_or(0, char::len_utf8);
+    let fault = Fault::new(rule::NOT_UTF8, Place::bytes(at..at + shown), message, "not text");
+    let help = if is_utf16 { "this is UTF-16: save it as UTF-8" } else { "save the file as UTF-8" };
+    (text, Some(fault.with_help(help)))
+}
+
 /// What can be read of a manifest, however much of it is wrong.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -262,6 +279,9 @@ fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Opti
     };
     let known: BTreeSet<&str> = kinds.keys().chain(&declared).map(String::as_str).collect();
     meaning::check(&document, &known, whole, faults);
+    if faults.iter().any(|fault| fault.rule == rule::TOO_MANY_SESSIONS) {
+        return None;
+    }
     Some(Manifest {
         whole: faults.is_empty(),
         swarm: document.swarm,

@@ -7,6 +7,7 @@
 mod allocate;
 mod demand;
 mod difference;
+mod faults;
 mod identity;
 mod names;
 mod render;
@@ -117,15 +118,21 @@ pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question>
         .collect()
 }
 
-/// Decides everything. Every fault that can be known is returned, not only the first.
+/// Decides everything. Every fault that can be known is returned, not only the first, and of replicas one for all.
+///
+/// Of a manifest that is not [whole](Manifest::whole) there is no plan; the error then holds what is wrong with the rest
+/// of it, and may be empty.
 pub fn plan(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
     standing: Option<&Standing>,
 ) -> Result<Plan, Vec<Fault>> {
-    let allocated = allocate::allocate(manifest, registry, observation, standing)?;
-    let sessions = render::render(manifest, registry, allocated)?;
+    let allocated = allocate::allocate(manifest, registry, observation, standing);
+    let sessions = match render::render(manifest, registry, allocated) {
+        Ok(sessions) if manifest.whole => sessions,
+        rendered => return Err(faults::told(rendered.err().unwrap_or_default(), manifest.whole)),
+    };
     let mut plan = Plan {
         schema_version: SCHEMA_VERSION,
         swarm: manifest.swarm.clone(),

@@ -3,9 +3,12 @@
 mod path;
 mod problem;
 
+use std::collections::HashSet;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, Value};
 
+pub(crate) use problem::OF_KINDS;
 pub use problem::Problem;
 
 /// Renders one template; the error holds everything that is wrong with it, at least one problem.
@@ -19,6 +22,8 @@ pub fn render(source: &str, names: &Value) -> Result<String, Vec<Problem>> {
 #[derive(Debug)]
 pub struct Templates<'s> {
     environment: Environment<'s>,
+    /// Those that cannot be compiled.
+    broken: HashSet<&'s str>,
 }
 
 impl Default for Templates<'_> {
@@ -30,7 +35,7 @@ impl Default for Templates<'_> {
         }
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        Self { environment }
+        Self { environment, broken: HashSet::new() }
     }
 }
 
@@ -40,13 +45,19 @@ impl<'s> Templates<'s> {
         if is_plain(source) || self.environment.get_template(source).is_ok() {
             return Ok(());
         }
-        self.environment.add_template(source, source).map_err(|error| vec![Problem::of(&error, source)])
+        self.environment.add_template(source, source).map_err(|error| {
+            self.broken.insert(source);
+            vec![Problem::of(&error, source)]
+        })
     }
 
-    /// Renders a template that has been added.
+    /// Renders a template that has been added; where that failed, there is nothing to say any more.
     pub fn render(&self, source: &str, names: &Value) -> Result<String, Vec<Problem>> {
         if is_plain(source) {
             return Ok(source.to_owned());
+        }
+        if self.broken.contains(source) {
+            return Err(Vec::new());
         }
         let template =
             self.environment.get_template(source).map_err(|error| vec![Problem::of(&error, source)])?;

@@ -4,11 +4,13 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use seedbed::apply;
 use seedbed::discovery::Snapshot;
 use seedbed::host::Host;
 use seedbed::host::process::Cancel;
-use seedbed::manifest::{self, Fault, Manifest, Report};
-use seedbed::plan::DISCOVERY_FILE;
+use seedbed::host::text::printable;
+use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
+use seedbed::plan::{self, DISCOVERY_FILE};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
 use seedbed::state::Swarm;
 
@@ -45,15 +47,54 @@ impl Setting {
         let directory = directory(global)?;
         let named = global.manifest.as_ref().map(|path| directory.join(path));
         let Some(path) = named.or_else(|| above(&directory)) else { return Ok(None) };
-        let text = std::fs::read_to_string(&path)
+        if path.is_dir() {
+            let place = path.display();
+            let help = format!("name the file in it: -f {}", path.join(MANIFEST).display());
+            return Err(Failure::Usage(format!("{place} is a directory, not a manifest; {help}")));
+        }
+        let bytes = std::fs::read(&path)
             .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
-        let name = path.strip_prefix(&directory).unwrap_or(&path).to_string_lossy().into_owned();
-        Ok(Some(Self { host: host(global)?, registry: Registry::built_in(), name, path, text }))
+        // As the user's shell would find it, and code review too: not relative to `-C`.
+        let current = std::env::current_dir().unwrap_or_default();
+        let name = path.strip_prefix(&current).unwrap_or(&path).to_string_lossy().into_owned();
+        match manifest::decode(bytes) {
+            (text, None) => {
+                Ok(Some(Self { host: host(global)?, registry: Registry::built_in(), name, path, text }))
+            }
+            (text, Some(fault)) => Err(Failure::Manifest(Report::new(name, &text, vec![fault]))),
+        }
     }
 
-    /// The manifest, or every fault in it.
+    /// The manifest, or every fault in it. Those that the host tells of are among them, as far as they are known where
+    /// the manifest has others.
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
-        manifest::parse(&self.text, &self.registry.kinds()).map_err(|faults| self.faults(faults))
+        let Reading { manifest, mut faults } = manifest::read(&self.text, &self.registry.kinds());
+        match manifest {
+            Some(manifest) if faults.is_empty() => Ok(manifest),
+            manifest => {
+                faults.extend(manifest.iter().flat_map(|manifest| self.faults_of_the_host(manifest)));
+                Err(self.faults(faults))
+            }
+        }
+    }
+
+    /// What else is wrong with what can be read of a manifest. Nothing is said where the host cannot be looked at, which
+    /// is not what is asked.
+    fn faults_of_the_host(&self, manifest: &Manifest) -> Vec<Fault> {
+        let located =
+            Located { swarm: manifest.swarm.clone(), workspace_root: manifest.workspace_root.clone() };
+        let swarm = match self.located(&located) {
+            Ok(swarm) => swarm,
+            Err(fault) => return fault.into_iter().collect(),
+        };
+        // Half of a swarm would be in the way of what is planned.
+        if !matches!((swarm.intent(), swarm.releasing()), (Ok(None), Ok(None))) {
+            return Vec::new();
+        }
+        let Ok(survey) = apply::survey(&swarm, &self.registry, manifest) else { return Vec::new() };
+        plan::plan(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
+            .err()
+            .unwrap_or_default()
     }
 
     /// Faults of this manifest, of whatever stage.
@@ -78,12 +119,22 @@ impl Setting {
             self.manifest()?;
             return Err(Failure::Usage(format!("{} names no swarm", self.name)));
         };
+        self.located(&located).map_err(|fault| match fault {
+            Some(fault) => self.faults(vec![fault]),
+            None => Failure::Usage(format!("the directory of {} cannot be used", self.name)),
+        })
+    }
+
+    /// The swarm at its workspace. The error is the fault of a workspace root that leads nowhere; `None` where the
+    /// manifest does not say one.
+    fn located(&self, located: &Located) -> Result<Swarm<'_>, Option<Fault>> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        let workspace = directory.join(&located.workspace_root);
-        let workspace = std::fs::canonicalize(&workspace).map_err(|error| {
-            Failure::Usage(format!("the workspace root {} cannot be used: {error}", workspace.display()))
-        })?;
-        Ok(Swarm::new(&self.host, &workspace, &located.swarm))
+        let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
+        match workspace {
+            Ok(workspace) if workspace.is_dir() => Ok(Swarm::new(&self.host, &workspace, &located.swarm)),
+            _ if located.workspace_root == Path::new(".") => Err(None),
+            _ => Err(Some(nowhere(directory, &located.workspace_root))),
+        }
     }
 
     /// The first Ctrl-C or SIGTERM asks the run to stop and put things back; the second ends it at once, and leaves what
@@ -98,6 +149,32 @@ impl Setting {
                 .map_err(|error| Failure::Other(format!("cannot listen for signals: {error}")))?;
         }
         Ok(())
+    }
+}
+
+/// The fault of a workspace root that is no directory, with the nearest one that is.
+fn nowhere(directory: &Path, root: &Path) -> Fault {
+    // As far as the way leads, and what does not lead on from there.
+    let exists = root.ancestors().find(|above| directory.join(above).is_dir()).unwrap_or(Path::new(""));
+    let lost = root.strip_prefix(exists).ok().and_then(|rest| rest.components().next());
+    let lost = lost.map(|lost| lost.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = std::fs::read_dir(directory.join(exists)).into_iter().flatten().flatten();
+    let nearest = beside
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|name| (strsim::damerau_levenshtein(&name, &lost), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
+        .min();
+    let place = Place::default().key("workspace").key("root");
+    let message = format!("the workspace root `{}` is not a directory", printable(&root.to_string_lossy()));
+    let help = "write the way from this file's directory to the repository";
+    match nearest {
+        Some((_, near)) => {
+            let near = exists.join(near);
+            let label = format!("did you mean `{}`?", printable(&near.to_string_lossy()));
+            Fault::new(rule::WORKSPACE_ROOT, place, message, label).with_help(help)
+        }
+        None => Fault::new(rule::WORKSPACE_ROOT, place, message, "leads nowhere").with_help(help),
     }
 }
 

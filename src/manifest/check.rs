@@ -10,7 +10,7 @@ use super::document::ENV_PATTERN;
 use super::fault::{Fault, Place, Step};
 use super::rule::{self, Rule};
 use super::words::{listed, nearest, quoted, toml_of, type_of};
-use crate::name::NAME_PATTERN;
+use crate::name::{NAME_PATTERN, is_name};
 
 /// Checks `manifest` against `schema` and takes out of it what is wrong, so that what is left can be read.
 ///
@@ -118,6 +118,8 @@ struct Spot<'a> {
     value: &'a Value,
     /// The part of the schema that it does not meet.
     schema: &'a Value,
+    /// The whole schema.
+    root: &'a Value,
 }
 
 impl<'a> Spot<'a> {
@@ -136,7 +138,7 @@ impl<'a> Spot<'a> {
         }
         let keyword = error.schema_path().as_str();
         let parent = keyword.rsplit_once('/').map_or("", |(parent, _)| parent);
-        Self { place, value, schema: schema.pointer(parent).unwrap_or(&Value::Null) }
+        Self { place, value, schema: schema.pointer(parent).unwrap_or(&Value::Null), root: schema }
     }
 
     fn explain(&self, kind: &Kind, faults: &mut Vec<Fault>) {
@@ -211,8 +213,29 @@ impl<'a> Spot<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("not a key of {owner}"),
         };
+        let mut help = format!("allowed here: {}", listed(allowed, "and"));
+        if let Some(belongs) = self.elsewhere(key) {
+            help = format!("{belongs}; {help}");
+        }
         Fault::new(rule::UNKNOWN_KEY, place, format!("unknown key {} in {owner}", quoted(key)), label)
-            .with_help(format!("allowed here: {}", listed(allowed, "and")))
+            .with_help(help)
+    }
+
+    /// Where a key belongs that is not one here.
+    fn elsewhere(&self, key: &str) -> Option<String> {
+        let has = |schema: &Value| schema["properties"].get(key).is_some();
+        if has(self.root) {
+            return Some(format!("`{key}` belongs to the top of the file, before the first `[header]`"));
+        }
+        let definitions = self.root["$defs"].as_object()?;
+        if has(definitions.get("session")?) {
+            return Some(format!("`{key}` is a key of a session, `[session.NAME]`"));
+        }
+        let (request, _) =
+            definitions.iter().find(|(name, schema)| name.ends_with(".request") && has(schema))?;
+        let kind = request.trim_end_matches(".request");
+        let entry = format!("resources = [{{ kind = \"{kind}\", {key} = .. }}]");
+        Some(format!("`{key}` is an option of `{kind}`: `{entry}`"))
     }
 
     fn missing(&self, property: &str) -> Fault {
@@ -248,6 +271,12 @@ impl<'a> Spot<'a> {
                 let inner = toml_of(self.value);
                 Some(format!("write it in brackets: `[{inner}]`"))
             }
+            Value::Array(items) if expected == [JsonType::Object] && items.iter().all(Value::is_object) => {
+                self.tables_instead(items)
+            }
+            Value::Object(_) if expected == [JsonType::Array] => {
+                self.header().map(|header| format!("write `[{header}]`, one a table, or an array"))
+            }
             _ if expected == [JsonType::Object] => {
                 self.header().map(|header| format!("write a table: `{header}`"))
             }
@@ -257,6 +286,17 @@ impl<'a> Spot<'a> {
             help: help.map(String::into_boxed_str),
             ..Fault::new(rule::WRONG_TYPE, self.place.clone(), message, format!("expected {expected_words}"))
         }
+    }
+
+    /// What to write instead of an array of tables.
+    fn tables_instead(&self, items: &[Value]) -> Option<String> {
+        let header = self.header()?;
+        let header = header.trim_matches(['[', ']']);
+        if matches!(self.place.steps.last(), Some(Step::Key(key)) if key == "session" || key == "child") {
+            let name = items.first().and_then(|item| item["name"].as_str()).filter(|name| is_name(name));
+            return Some(format!("give each a table with its name: `[{header}.{}]`", name.unwrap_or("NAME")));
+        }
+        Some(format!("write it with single brackets: `[{header}]`"))
     }
 
     fn not_among(&self, allowed: &[&Value]) -> Fault {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::rule::Rule;
 
 /// One step from a manifest's root toward a value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     /// Into a table.
     Key(String),
@@ -14,7 +14,7 @@ pub enum Step {
 }
 
 /// Which part of what stands at the end of a [`Place`] is meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// The value, or for a table its header.
     #[default]
@@ -29,7 +29,7 @@ pub enum Part {
 
 /// A place in the manifest, named by keys so that no span has to be carried about; spans are looked up when a fault
 /// is shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The way from the root.
     pub steps: Vec<Step>,

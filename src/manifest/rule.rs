@@ -5,7 +5,7 @@ use std::fmt;
 /// What a [`Fault`](super::Fault) is an instance of.
 ///
 /// Providers outside of this crate make their own; an id once published keeps its meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
     /// Stable, in kebab-case.
     pub id: &'static str,

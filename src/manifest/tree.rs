@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::document::{Resource, SessionTable};
 use super::fault::{Fault, Place, Step};
+use super::rule;
 use super::{Declaration, From, Request, Session};
 use crate::name::SessionPath;
 
@@ -21,6 +22,8 @@ pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, spoiled: &Spoiled
 
 /// The session tables of which something that decides what they ask for was wrong.
 pub(super) struct Spoiled {
+    /// Something was wrong that may have been of any of them: defaults, or a statement that cannot be read.
+    all: bool,
     tables: BTreeSet<Vec<Step>>,
 }
 
@@ -40,7 +43,10 @@ impl Spoiled {
             let spoils = depth > 0 && !matches!(rest.first(), Some(Step::Key(key)) if is_told(key));
             spoils.then(|| table.to_vec())
         });
-        Self { tables: tables.collect() }
+        let is_of_all = |fault: &Fault| {
+            fault.rule == rule::SYNTAX || fault.place.steps.first() == Some(&Step::Key("defaults".to_owned()))
+        };
+        Self { all: faults.iter().any(is_of_all), tables: tables.collect() }
     }
 }
 
@@ -101,7 +107,7 @@ fn declaration(table: SessionTable, place: Place, in_child: bool, spoiled: &Spoi
     let resources =
         table.resources.map(|resources| resources.into_iter().flatten().enumerate().map(request).collect());
     Declaration {
-        whole: !spoiled.tables.contains(&place.steps),
+        whole: !spoiled.all && !spoiled.tables.contains(&place.steps),
         // At the top there is no one to take a share from.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
         env: table.env,

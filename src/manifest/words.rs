@@ -75,9 +75,15 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>, last: &str) -
 pub(crate) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = kebab(wrong);
     let distance = |name: &str| strsim::damerau_levenshtein(&wrong, &kebab(name));
-    let (name, distance) = valid.into_iter().map(|name| (name, distance(name))).min_by_key(|(_, d)| *d)?;
+    let valid: Vec<&str> = valid.into_iter().collect();
+    let (name, least) = valid.iter().map(|name| (*name, distance(name))).min_by_key(|(_, d)| *d)?;
     // A third of the letters wrong is a typing mistake; more is another word.
-    (distance <= (wrong.chars().count().max(name.chars().count()) / 3).max(1)).then_some(name)
+    if least <= (wrong.chars().count().max(name.chars().count()) / 3).max(1) {
+        return Some(name);
+    }
+    // `children` for `child`, `environment` for `env`, `ref` for none.
+    let mut begins = valid.iter().filter(|name| name.len() > 2 && wrong.starts_with(&kebab(name)));
+    begins.next().filter(|_| begins.next().is_none()).copied()
 }
 
 /// `baseRef` and `base_ref` as `base-ref`: the two other ways of writing a key, the seed's among them.

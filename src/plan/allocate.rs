@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::demand::{Demand, Wish, demands};
 use super::identity::{Identity, identities};
 use super::{Session, Standing, names};
-use crate::manifest::{Fault, Manifest, rule};
+use crate::manifest::fault::Step;
+use crate::manifest::{Fault, Manifest, Place, rule};
 use crate::observe::Observation;
 use crate::provider::{Allocation, Parent, Planner, Registry, Request};
 
@@ -17,6 +18,10 @@ use crate::provider::{Allocation, Parent, Planner, Registry, Request};
 pub(super) struct Allocated {
     pub(super) identities: Vec<Identity>,
     pub(super) allocations: Vec<Vec<Allocation>>,
+    /// Of which sessions less is held than the manifest meant: something of it was wrong.
+    pub(super) open: Vec<bool>,
+    /// What cannot be allocated, and why.
+    pub(super) faults: Vec<Fault>,
 }
 
 /// Allocates for every session; every fault, not only the first.
@@ -25,7 +30,7 @@ pub(super) fn allocate(
     registry: &Registry,
     observation: &Observation,
     standing: Option<&Standing>,
-) -> Result<Allocated, Vec<Fault>> {
+) -> Allocated {
     let by_path: HashMap<&str, &Session> = standing
         .iter()
         .flat_map(|standing| &standing.plan.sessions)
@@ -43,16 +48,15 @@ pub(super) fn allocate(
         takers: takers(manifest, &demands),
         positions: HashMap::new(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
+        open: Vec::with_capacity(manifest.sessions.len()),
         faults: Vec::new(),
     };
     pass.keep(&kept, standing);
     for (at, kept) in kept.iter().enumerate() {
         pass.session(at, kept);
     }
-    if !pass.faults.is_empty() {
-        return Err(pass.faults);
-    }
-    Ok(Allocated { identities: pass.identities, allocations: pass.allocations })
+    let Pass { identities, allocations, open, faults, .. } = pass;
+    Allocated { identities, allocations, open, faults }
 }
 
 /// For each wish of each session, the standing allocation that answers it already.
@@ -102,6 +106,7 @@ struct Pass<'a> {
     /// For each parent and kind, how many children have taken their share so far.
     positions: HashMap<(usize, &'a str), u32>,
     allocations: Vec<Vec<Allocation>>,
+    open: Vec<bool>,
     faults: Vec<Fault>,
 }
 
@@ -137,12 +142,18 @@ impl<'a> Pass<'a> {
             let allocation = match kept {
                 Some(kept) => Some((*kept).clone()),
                 None => self.wish(at, wish, position).unwrap_or_else(|found| {
+                    let found = found.into_iter().map(|fault| self.where_it_is_said(at, wish, fault));
+                    let found: Vec<_> = found.collect();
                     self.faults.extend(found);
                     None
                 }),
             };
             held.extend(allocation);
         }
+        let session = &self.manifest.sessions[at];
+        let above = session.parent.is_some_and(|parent| self.open[parent]);
+        let is_less = held.len() < demands[at].wishes.len();
+        self.open.push(is_less || above || !session.declaration.whole);
         self.allocations.push(held);
     }
 
@@ -170,7 +181,9 @@ impl<'a> Pass<'a> {
             shares: takers(at),
         };
         let Some(planner) = self.planners.get_mut(wish.kind.as_str()) else {
-            return Err(vec![unknown_kind(wish)]);
+            // A kind that nobody declares has been told already.
+            let declared = self.manifest.providers.contains_key(&wish.kind) || self.manifest.whole;
+            return if declared { Err(vec![unknown_kind(wish)]) } else { Ok(None) };
         };
         let decided = match session.parent.filter(|_| wish.shared) {
             None => planner.allocate(&request)?,
@@ -195,6 +208,42 @@ impl<'a> Pass<'a> {
             within_parent: decided.within_parent,
             notes: decided.notes,
         }))
+    }
+}
+
+impl Pass<'_> {
+    /// Moves a fault of an option that the request does not say itself to where it is said: at a session above, whose
+    /// options are taken along, or among the defaults.
+    fn where_it_is_said(&self, at: usize, wish: &Wish, fault: Fault) -> Fault {
+        let depth = wish.place.steps.len();
+        let (Some(Step::Key(option)), true) =
+            (fault.place.steps.get(depth), fault.place.steps.starts_with(&wish.place.steps))
+        else {
+            return fault;
+        };
+        let in_force = wish.options.all.get(option);
+        let moved = |to: Place| {
+            let mut place = to;
+            place.steps.extend_from_slice(&fault.place.steps[depth..]);
+            place.part = fault.place.part.clone();
+            Fault { place, ..fault.clone() }
+        };
+        let mut said = Some((at, wish));
+        while let Some((at, wish)) = said {
+            if wish.own.contains_key(option) && wish.own.get(option) == in_force {
+                return moved(wish.place.clone());
+            }
+            let parent = self.manifest.sessions[at].parent.filter(|_| wish.shared);
+            said = parent.and_then(|parent| {
+                let of_parent = self.demands[parent].wishes.iter().find(|above| above.kind == wish.kind);
+                Some((parent, of_parent?))
+            });
+        }
+        let default = self.manifest.defaults.get(&wish.kind).and_then(|defaults| defaults.get(option));
+        if default.is_some() && default == in_force {
+            return moved(Place::default().key("defaults").key(&wish.kind));
+        }
+        fault
     }
 }
 

@@ -181,7 +181,10 @@ pub(super) fn render(
     let mut done = Vec::new();
     visit(declaration, &mut |source, place| match render(source) {
         Ok(text) => done.push(text),
-        Err(problems) => faults.extend(problems.into_iter().map(|problem| problem.at(&place()))),
+        Err(problems) => {
+            faults.extend(problems.into_iter().map(|problem| problem.at(&place())));
+            done.push(String::new());
+        }
     });
     if !faults.is_empty() {
         return Err(faults);

@@ -9,6 +9,7 @@ use minijinja::value::{Enumerator, Object};
 use super::identity::Identity;
 use crate::manifest::{Manifest, Session};
 use crate::provider::{Context, WORKSPACE_ROOT};
+use crate::template::OF_KINDS;
 
 /// The names of all sessions of a plan.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Names {
 #[derive(Debug)]
 struct All {
     swarm: String,
+    /// Whether all sessions are there that the manifest means.
+    whole: bool,
     sessions: Vec<Named>,
     by_path: HashMap<String, usize>,
 }
@@ -33,17 +36,30 @@ struct Named {
 }
 
 impl Names {
-    pub(super) fn new(manifest: &Manifest, identities: &[Identity], contexts: &[Vec<Context>]) -> Self {
+    /// Of the sessions that are `open`, what they hold is not known: it has every name, so that nothing is called a
+    /// fault that follows from another.
+    pub(super) fn new(
+        manifest: &Manifest,
+        identities: &[Identity],
+        contexts: &[Vec<Context>],
+        open: &[bool],
+    ) -> Self {
         let named = |at: usize, session: &Session| Named {
             path: session.path.to_string(),
             parent: session.parent,
             session: session_value(session, &identities[at]),
-            resources: contexts[at].iter().flat_map(|context| context.names.clone()).collect(),
+            resources: if open[at] {
+                OF_KINDS.iter().map(|(name, _)| (*name, Value::from_object(Anything))).collect()
+            } else {
+                contexts[at].iter().flat_map(|context| context.names.clone()).collect()
+            },
         };
         let sessions: Vec<_> =
             manifest.sessions.iter().enumerate().map(|(at, session)| named(at, session)).collect();
         let by_path = sessions.iter().enumerate().map(|(at, named)| (named.path.clone(), at)).collect();
-        Self { all: Arc::new(All { swarm: manifest.swarm.clone(), sessions, by_path }) }
+        Self {
+            all: Arc::new(All { swarm: manifest.swarm.clone(), whole: manifest.whole, sessions, by_path }),
+        }
     }
 
     /// What the templates of the session at this position see.
@@ -64,6 +80,16 @@ fn session_value(session: &Session, identity: &Identity) -> Value {
         ("name", Value::from(session.path.name())),
         ("index", Value::from(identity.index)),
     ])
+}
+
+/// What is not known: it has every name.
+#[derive(Debug)]
+struct Anything;
+
+impl Object for Anything {
+    fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
+        Some(Value::from_dyn_object(Arc::clone(self)))
+    }
 }
 
 /// One session's names; `whole` adds those of the swarm, which only stand at the top.
@@ -107,7 +133,9 @@ struct Sessions(Arc<All>);
 
 impl Object for Sessions {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let at = *self.0.by_path.get(key.as_str()?)?;
+        let Some(at) = self.0.by_path.get(key.as_str()?).copied() else {
+            return (!self.0.whole).then(|| Value::from_object(Anything));
+        };
         Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, whole: false }))
     }
 

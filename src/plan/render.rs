@@ -12,24 +12,25 @@ use super::allocate::Allocated;
 use super::identity::Identity;
 use super::names::Names;
 use super::{Session, demand, discovery_file};
-use crate::manifest::{Fault, Manifest};
+use crate::manifest::{Fault, Manifest, rule};
 use crate::provider::{Allocation, Context, Registry};
 use crate::template::Templates;
 
-/// Renders every template and puts the sessions together; every fault, not only the first.
+/// Renders every template and puts the sessions together; every fault, those of the allocations too, not only the first.
 pub(super) fn render(
     manifest: &Manifest,
     registry: &Registry,
     allocated: Allocated,
 ) -> Result<Vec<Session>, Vec<Fault>> {
     let mut templates = Templates::default();
-    compile(manifest, &mut templates)?;
+    let mut faults = allocated.faults;
+    faults.extend(compile(manifest, &mut templates));
     let context = |allocation: &Allocation| Some(registry.get(&allocation.kind)?.context(allocation));
     let contexts: Vec<Vec<Context>> =
         allocated.allocations.par_iter().map(|held| held.iter().filter_map(context).collect()).collect();
     let pass = Pass {
         manifest,
-        names: Names::new(manifest, &allocated.identities, &contexts),
+        names: Names::new(manifest, &allocated.identities, &contexts, &allocated.open),
         children: children(manifest),
         templates,
     };
@@ -42,18 +43,20 @@ pub(super) fn render(
         .map(|(at, ((identity, allocations), contexts))| pass.session(at, identity, allocations, contexts))
         .collect();
     let mut sessions = Vec::with_capacity(rendered.len());
-    let mut faults = Vec::new();
-    for session in rendered {
+    for (session, open) in rendered.into_iter().zip(allocated.open) {
         match session {
             Ok(session) => sessions.push(session),
-            Err(found) => faults.extend(found),
+            // What comes of a name that stands for anything says nothing.
+            Err(found) => {
+                faults.extend(found.into_iter().filter(|fault| !open || fault.rule == rule::TEMPLATE_NAME));
+            }
         }
     }
     if faults.is_empty() { Ok(sessions) } else { Err(faults) }
 }
 
 /// Compiles the templates of each session table once, however many sessions it stands for.
-fn compile<'m>(manifest: &'m Manifest, templates: &mut Templates<'m>) -> Result<(), Vec<Fault>> {
+fn compile<'m>(manifest: &'m Manifest, templates: &mut Templates<'m>) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut seen = HashSet::new();
     for session in &manifest.sessions {
@@ -65,7 +68,7 @@ fn compile<'m>(manifest: &'m Manifest, templates: &mut Templates<'m>) -> Result<
             });
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    faults
 }
 
 /// The pass over all sessions.

@@ -25,7 +25,7 @@ pub struct Problem {
 }
 
 /// What templates see of a session only where it holds a resource of a kind.
-const OF_KINDS: [(&str, &str); 2] = [("worktree", "git-worktree"), ("port", "port-range")];
+pub(crate) const OF_KINDS: [(&str, &str); 2] = [("worktree", "git-worktree"), ("port", "port-range")];
 
 /// How many names are listed of what there is.
 const LISTED: usize = 12;

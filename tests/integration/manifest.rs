@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use seedbed::manifest::{self, Fault, Manifest, Report, rule};
-use seedbed::plan::{self, Plan};
+use seedbed::manifest::{self, Fault, Manifest, Reading, Report, rule};
+use seedbed::plan;
 use seedbed::provider::Registry;
 use serde_json::{Value, json};
 use snapbox::{Data, assert_data_eq};
@@ -63,11 +63,15 @@ fn fixtures(folder: &str) -> Vec<(PathBuf, String)> {
     fixtures
 }
 
-/// Reads and plans with the real kinds, on a host where everything that is named exists.
-fn plan(text: &str) -> Result<Plan, Vec<Fault>> {
+/// The faults of reading and planning with the real kinds, on a host where everything that is named exists.
+fn every_fault(text: &str) -> Vec<Fault> {
     let registry = Registry::built_in();
-    let manifest = manifest::parse(text, &registry.kinds())?;
-    plan::plan(&manifest, &registry, &friendly(&plan::questions(&manifest, &registry)), None)
+    let Reading { manifest, mut faults } = manifest::read(text, &registry.kinds());
+    if let Some(manifest) = manifest {
+        let observation = friendly(&plan::questions(&manifest, &registry));
+        faults.extend(plan::plan(&manifest, &registry, &observation, None).err().unwrap_or_default());
+    }
+    faults
 }
 
 #[test]
@@ -85,7 +89,8 @@ fn every_invalid_manifest_is_explained() {
     let fixtures = fixtures("invalid");
     assert!(fixtures.len() >= 80);
     for (path, text) in fixtures {
-        let Err(faults) = plan(&text) else { panic!("{} was read without a fault", path.display()) };
+        let faults = every_fault(&text);
+        assert!(!faults.is_empty(), "{} was read without a fault", path.display());
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
         let rendered = render(&Report::new(name, &text, faults));
         assert_data_eq!(rendered, Data::read_from(&path.with_extension("stderr"), None).raw());

@@ -181,3 +181,77 @@ fn an_external_kind_is_refused_where_it_is_asked_for() {
     let text = "[provider.vault]\ncommand = [\"serve\"]\n[session.a]\nresources = [\"vault\"]\n";
     check_refused(&sandbox, text, "\"vault\"", &["external kinds are read", "runs none yet"]);
 }
+
+#[test]
+fn a_fault_is_shown_where_the_option_is_said() {
+    let sandbox = Sandbox::new();
+    let value = "\"nowhere\"";
+    let sessions =
+        "[session.a]\nresources = [\"git-worktree\"]\n[session.b]\nresources = [\"git-worktree\"]\n";
+    let defaults = format!("[defaults.git-worktree]\nbase-ref = {value}\n{sessions}");
+    check_refused(&sandbox, &defaults, value, &["has a fault", "names no commit"]);
+    let parent = format!(
+        "[session.a]\nresources = [{{ kind = \"git-worktree\", base-ref = {value} }}]\n[session.a.child.b]\ncount = 3\n"
+    );
+    check_refused(&sandbox, &parent, value, &["has a fault", "names no commit"]);
+}
+
+#[test]
+fn faults_of_every_stage_are_told_in_one_run_and_none_that_follows_from_another() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+[session.lead]
+cuont = 2
+resources = [{ kind = "port-range", naems = ["http"] }]
+env = { URL = "http://localhost:{{ port.http }}", OTHER = "{{ nope }}" }
+[session.coder]
+resources = [{ kind = "git-worktree", base-ref = "mian" }, "port-range"]
+env = { LEAD = "{{ sessions['lead-0'].port.http }}", OWN = "{{ port.htpp }}" }
+[session.broken]
+prompt = ["not closed"
+[session.tester]
+resources = [{ kind = "git-worktree", target-path = "app/lbi" }]
+"#,
+    );
+    let found = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
+    let found: Vec<_> = found["faults"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| (fault["rule"].as_str().unwrap(), fault["label"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ("unknown-key", "did you mean `count`?"),
+        ("unknown-key", "did you mean `names`?"),
+        ("template-name", "not a name"),
+        ("unknown-ref", "did you mean `main`?"),
+        ("syntax", "opened here"),
+        ("target-path", "did you mean `app/lib`?"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_workspace_root_that_leads_nowhere_is_a_fault_of_the_manifest() {
+    let sandbox = Sandbox::new();
+    let text = "version = 1\nswarm = \"shop\"\n[workspace]\nroot = \"ap/lib\"\n[session.a]\ncuont = 1\n";
+    sandbox.write("seedbed.toml", text);
+    let refused = sandbox.seedbed(&["validate"]).expect(65);
+    refused.says(&["[seedbed.toml:4:8]", "did you mean `app`?", "[seedbed.toml:6:1]"]);
+    sandbox.write("seedbed.toml", &text.replace("cuont = 1\n", ""));
+    for command in ["validate", "plan", "apply", "status"] {
+        sandbox.seedbed(&[command]).expect(65).says(&["[seedbed.toml:4:8]", "did you mean `app`?"]);
+    }
+}
+
+#[test]
+fn what_is_no_text_is_said_to_be_none() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.repository.join("seedbed.toml"), b"version = 1\nswarm = \"sh\xff\"\n").unwrap();
+    sandbox.seedbed(&["validate"]).expect(65).says(&["[seedbed.toml:2:12]", "byte 0xff is not UTF-8"]);
+    let utf16: Vec<u8> = "\u{feff}version = 1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(sandbox.repository.join("seedbed.toml"), utf16).unwrap();
+    sandbox.seedbed(&["validate"]).expect(65).says(&["[seedbed.toml:1:1]", "this is UTF-16"]);
+    sandbox.seedbed(&["-f", "app", "validate"]).expect(64).says(&["is a directory", "app/seedbed.toml"]);
+}

@@ -99,7 +99,14 @@ impl<'o> Worktrees<'o> {
 
         let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
         let target = target.unwrap_or_else(|why| {
-            check(Err(fault(rule::TARGET_PATH, &place.key("target-path"), &why, "here", None)));
+            let help = "write a directory of the repository: `services/api`".to_owned();
+            check(Err(fault(
+                rule::TARGET_PATH,
+                &place.key("target-path"),
+                &why,
+                "leads out of it",
+                Some(help),
+            )));
             None
         });
         let commit = match self.observation.commits.get(&options.base_ref) {
@@ -156,15 +163,15 @@ impl<'o> Worktrees<'o> {
         let what = match self.observation.trees.get(&(options.base_ref.clone(), target.to_owned())) {
             Some(TreeEntry::Directory) => return Ok(()),
             Some(TreeEntry::Missing { near }) => {
-                let help = near.first().map(|near| format!("did you mean `{near}`?"));
                 let message = format!("`{target}` does not exist in `{}`", options.base_ref);
-                return Err(fault(
-                    rule::TARGET_PATH,
-                    &place,
-                    &message,
-                    "no such directory in that commit",
-                    help,
-                ));
+                let (label, help) = meant(near, "no such directory in that commit");
+                let help = help.unwrap_or_else(|| {
+                    format!(
+                        "write a directory of the commit; `git ls-tree -d {}` lists them",
+                        options.base_ref
+                    )
+                });
+                return Err(fault(rule::TARGET_PATH, &place, &message, &label, Some(help)));
             }
             Some(TreeEntry::File) => "a file",
             Some(TreeEntry::Link) => "a symbolic link",
@@ -538,18 +545,18 @@ fn absolute(path: &Path) -> String {
 /// A glob names files of the workspace, below it.
 fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
     let refused = |why: &str| {
-        let message = format!("`{}` is no glob of files in the workspace: {why}", glob.escape_debug());
+        let message = format!("`{}` is no glob of files in the workspace", glob.escape_debug());
         Err(fault(
             rule::GLOB,
             place,
             &message,
-            "here",
+            why,
             Some("write it relative to the workspace: `.env`, `config/*`".to_owned()),
         ))
     };
     if Path::new(glob).is_absolute() || Path::new(glob).components().any(|part| part == Component::ParentDir)
     {
-        return refused("it leads out of it");
+        return refused("leads out of it");
     }
     globset::Glob::new(glob).map(drop).or_else(|error| refused(&error.kind().to_string()))
 }
@@ -575,8 +582,23 @@ fn way_up(below: &Path, above: &Path) -> PathBuf {
 fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, place: &Place) -> Fault {
     let message = format!("`{}` names no commit of this repository", base_ref.escape_debug());
     let reason = unknown.map_or("was not looked up", |unknown| unknown.reason.as_str());
-    let help = unknown.and_then(|unknown| unknown.near.first()).map(|near| format!("did you mean `{near}`?"));
-    fault(rule::UNKNOWN_REF, &place.key("base-ref"), &message, reason, help)
+    let (label, help) = meant(unknown.map_or(&[], |unknown| &unknown.near), reason);
+    let help = help.unwrap_or_else(|| {
+        "write a branch, a tag or a commit; `git branch --all` and `git tag` list what there is".to_owned()
+    });
+    fault(rule::UNKNOWN_REF, &place.key("base-ref"), &message, &label, Some(help))
+}
+
+/// What was probably meant, nearest first, as a label, and as help what else may have been.
+fn meant(near: &[String], otherwise: &str) -> (String, Option<String>) {
+    match near {
+        [] => (otherwise.to_owned(), None),
+        [first] => (format!("did you mean `{first}`?"), Some(format!("write `\"{first}\"`"))),
+        [first, others @ ..] => {
+            let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
+            (format!("did you mean `{first}`?"), Some(format!("also like it: {}", others.join(", "))))
+        }
+    }
 }
 
 fn fault(rule: &'static Rule, place: &Place, message: &str, label: &str, help: Option<String>) -> Fault {

@@ -10,22 +10,41 @@ use crate::manifest::{Fault, Place, rule};
 const RESERVED: [&str; 5] = ["start", "end", "primary", "range-start", "range-end"];
 
 /// What no host could make true.
-pub(super) fn faults(options: &Options, place: &Place) -> Vec<Fault> {
+///
+/// What a block of its own has to be is not asked of a share.
+pub(super) fn faults(options: &Options, place: &Place, is_share: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let last = u64::from(options.base_port) + u64::from(options.block_size) * u64::from(options.blocks()) - 1;
     if last > 65535 {
         let fit = (65536 - options.base_port.min(65535)) / options.block_size;
         faults.push(fault(
             rule::PORTS_PAST_END,
-            &place.key("block-count"),
+            &place.key(cause(options)),
             &format!(
-                "{} blocks of {} ports from {} on end at {last}, past the last port, 65535",
-                options.blocks(),
-                options.block_size,
-                options.base_port
+                "{} of {} from {} on {} at {last}, past the last port, 65535",
+                count(options.blocks(), "block"),
+                count(options.block_size, "port"),
+                options.base_port,
+                if options.blocks() == 1 { "ends" } else { "end" },
             ),
-            "too many",
-            &format!("at most {fit} blocks of this size fit there"),
+            "too many ports",
+            &match fit {
+                0 => "no block of this size fits there: lower `block-size` or `base-port`".to_owned(),
+                fit => format!("at most {} of this size fit there", count(fit, "block")),
+            },
+        ));
+    }
+    if let Some(reserve) = options.reserve.filter(|reserve| !is_share && *reserve > options.block_size) {
+        faults.push(fault(
+            rule::RESERVE,
+            &place.key("reserve"),
+            &format!(
+                "{} cannot be kept of a block of {}",
+                count(reserve, "port"),
+                count(options.block_size, "port")
+            ),
+            &format!("at most {}", options.block_size),
+            "lower it so that its children find ports in the rest, or raise `block-size`",
         ));
     }
     if options.primary_port_offset >= options.block_size {
@@ -67,6 +86,22 @@ pub(super) fn faults(options: &Options, place: &Place) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// Which of the options that decide where a range ends was said, the likeliest first.
+fn cause(options: &Options) -> &'static str {
+    if options.block_count.is_some() {
+        "block-count"
+    } else if options.block_size == Options::default().block_size {
+        "base-port"
+    } else {
+        "block-size"
+    }
+}
+
+/// `1 port`, `2 ports`.
+pub(super) fn count(count: u32, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn is_port_name(name: &str) -> bool {

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-use super::{Block, KIND, Options, Share, check};
+use super::check::{self, count};
+use super::{Block, KIND, Options, Share};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
 use crate::name::{PortBlock, hash_u32};
@@ -78,7 +79,7 @@ impl<'o> Ports<'o> {
             .map(|at| self.taken[at].1.as_str())
     }
 
-    fn options(request: &Request<'_>) -> Result<Options, Vec<Fault>> {
+    fn options(request: &Request<'_>, is_share: bool) -> Result<Options, Vec<Fault>> {
         let options: Options = Options::deserialize(request.options).map_err(|error| {
             vec![fault(
                 rule::BROKEN_KIND,
@@ -88,7 +89,7 @@ impl<'o> Ports<'o> {
                 "",
             )]
         })?;
-        let faults = check::faults(&options, request.place);
+        let faults = check::faults(&options, request.place, is_share);
         if faults.is_empty() { Ok(options) } else { Err(faults) }
     }
 
@@ -139,7 +140,7 @@ impl Planner for Ports<'_> {
     }
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
-        let options = Self::options(request)?;
+        let options = Self::options(request, false)?;
         self.check_lock_directory(&options, request.place)?;
         let count = options.blocks();
         let preferred = hash_u32(request.session) % count;
@@ -215,11 +216,21 @@ impl Planner for Ports<'_> {
             return Err(vec![fault(
                 rule::NO_PORT_TO_SHARE,
                 request.place,
-                &format!(
-                    "the {} ports of `{}` cannot be divided: {} kept by itself, {} shares of the rest",
-                    block.block_size, parent.session, reserve, share.of
-                ),
-                "takes a share of its parent's ports",
+                &match reserve {
+                    0 => format!(
+                        "the {} of `{}` cannot be divided into {}",
+                        count(block.block_size, "port"),
+                        parent.session,
+                        count(share.of, "share")
+                    ),
+                    reserve => format!(
+                        "`{}` keeps {reserve} of its {}, and the rest cannot be divided into {}",
+                        parent.session,
+                        count(block.block_size, "port"),
+                        count(share.of, "share")
+                    ),
+                },
+                "finds no port in its share",
                 "raise the parent's `block-size`, lower its `reserve` or `slots`, or ask with `from = \"pool\"`",
             )]);
         };
@@ -228,7 +239,7 @@ impl Planner for Ports<'_> {
         if standing_names().any(|port| (ports.start()..=ports.end()).contains(&port)) {
             return self.instead_of_a_share(request, parent);
         }
-        let mut options = Self::options(request)?;
+        let mut options = Self::options(request, true)?;
         options.lock_directory = block.lock_path.parent().map(Into::into).unwrap_or_default();
         let entry = self.shares.entry(parent.session.to_owned()).or_insert((share.of, BTreeSet::new()));
         entry.1.insert(share.index);
@@ -347,15 +358,20 @@ fn named_ports(
     ports: PortBlock,
     primary: u32,
 ) -> Result<Map<String, Value>, Vec<Fault>> {
-    let count = u32::try_from(options.names.len()).unwrap_or(u32::MAX);
+    let named = u32::try_from(options.names.len()).unwrap_or(u32::MAX);
     let start = u32::from(ports.start());
     let own = if request.shares == 0 { ports.size() } else { reserve(options).min(ports.size()) };
-    if count > own {
+    if named > own {
         return Err(vec![fault(
             rule::PORT_NAMES_DO_NOT_FIT,
             &request.place.key("names"),
-            &format!("{count} names do not fit into the {own} ports of session `{}`", request.session),
-            &format!("{count} names"),
+            &format!(
+                "{} do not fit into the {} of session `{}`",
+                count(named, "name"),
+                count(own, "port"),
+                request.session
+            ),
+            &count(named, "name"),
             if request.shares == 0 {
                 "take fewer names or more ports: raise `block-size`, or for a share that of its parent"
             } else {
@@ -364,13 +380,14 @@ fn named_ports(
         )]);
     }
     let offset = primary - start;
-    if count > 0 && offset >= own {
+    if named > 0 && offset >= own {
         return Err(vec![fault(
             rule::PRIMARY_PORT,
             &request.place.key("primary-port-offset"),
             &format!(
-                "the primary port of session `{}` lies beyond the {own} ports that it keeps",
-                request.session
+                "the primary port of session `{}` lies beyond the {} that it keeps",
+                request.session,
+                count(own, "port")
             ),
             "beyond `reserve`",
             "lower `primary-port-offset` or raise `reserve`",
@@ -379,7 +396,7 @@ fn named_ports(
     Ok(options
         .names
         .iter()
-        .zip(0..count)
+        .zip(0..named)
         .map(|(name, at)| (name.clone(), json!(start + (offset + at) % own)))
         .collect())
 }

@@ -6,6 +6,7 @@
 //! does.
 
 mod commands;
+mod event;
 mod fill;
 mod overtaken;
 mod recover;
@@ -25,6 +26,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use event::{Event, Phase};
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
@@ -32,6 +34,7 @@ pub use repair::{Repair, repair};
 pub use survey::{Error as SurveyError, Survey, standing, survey};
 pub use work::{AtStake, Loss, at_stake};
 
+use self::event::Telling;
 use crate::discovery;
 use crate::host::Host;
 use crate::name::SessionPath;
@@ -48,74 +51,12 @@ pub struct Context<'a> {
     pub swarm: &'a Locked<'a>,
     /// The providers.
     pub registry: &'a Registry,
-    /// Hears of every step as it ends, from any thread.
+    /// Hears of everything that the run tells, from any thread.
     pub events: &'a (dyn Fn(&Event) + Sync),
 }
 
-/// A step that has ended well.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", tag = "event")]
-pub enum Event {
-    /// An allocation was made real.
-    #[serde(rename_all = "camelCase")]
-    Provisioned {
-        /// The session's path.
-        session: SessionPath,
-        /// The kind.
-        kind: String,
-    },
-    /// The commands of `setup` have run.
-    #[serde(rename_all = "camelCase")]
-    SetUp {
-        /// The session's path.
-        session: SessionPath,
-    },
-    /// The commands of `teardown` have run.
-    #[serde(rename_all = "camelCase")]
-    TornDown {
-        /// The session's path.
-        session: SessionPath,
-    },
-    /// The discovery file is in place: the session is ready.
-    #[serde(rename_all = "camelCase")]
-    Ready {
-        /// The session's path.
-        session: SessionPath,
-    },
-    /// An allocation was taken away.
-    #[serde(rename_all = "camelCase")]
-    Released {
-        /// The session's path.
-        session: SessionPath,
-        /// The kind.
-        kind: String,
-    },
-    /// Unsaved work was saved, before anything is released.
-    #[serde(rename_all = "camelCase")]
-    Rescued {
-        /// The session's path.
-        session: SessionPath,
-        /// The full name of the ref that has it.
-        reference: String,
-        /// The shell command that brings it back, in a new place.
-        command: String,
-        /// What the command does not bring back as it was, one line each.
-        missing: Vec<String>,
-    },
-    /// Something that nobody asked to keep goes with a session that is about to be released.
-    #[serde(rename_all = "camelCase")]
-    GoesAlong {
-        /// The session's path.
-        session: SessionPath,
-        /// What, one line.
-        what: String,
-    },
-    /// Something failed or was interrupted, and what this run made is being taken away.
-    RollingBack,
-}
-
 /// A step that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// The session's path.
@@ -247,6 +188,9 @@ const PROVISION: &str = "provision";
 /// What is done for each session with its change.
 type Step<'a> = dyn Fn(&Session, &Change) -> Result<(), Failure> + Sync + 'a;
 
+/// Tells whether a step has anything to do for a session.
+type Concerned<'a> = dyn Fn(&Session, &Change) -> bool + Sync + 'a;
+
 /// One run over the sessions of one record.
 struct Run<'a> {
     context: &'a Context<'a>,
@@ -260,7 +204,7 @@ impl Run<'_> {
     /// sets up, then writes discovery files: each once all of the step before is done, so that what fails fast fails
     /// before anything slow.
     fn provision(&self) -> Vec<Failure> {
-        let is_claim = |kind: &str| self.context.registry.get(kind).is_some_and(Provider::is_claim);
+        let is_claim = |kind: &String| self.is_claim(kind);
         let provision = |session: &Session, change: &Change, claims: bool| {
             let mut kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
             kinds.try_for_each(|kind| {
@@ -271,19 +215,30 @@ impl Run<'_> {
         let one = NonZeroUsize::MIN;
         let jobs = self.host.jobs;
         let steps: [&dyn Fn() -> Vec<Failure>; 6] = [
-            &|| self.each(one, &|session, change| provision(session, change, true)),
-            &|| self.each(jobs, &|session, change| provision(session, change, false)),
-            &|| self.fill(),
-            &|| self.each(jobs, &|session, change| self.finish(session, change)),
             &|| {
-                self.each(jobs, &|session, change| {
-                    if change.provision.is_empty() { Ok(()) } else { self.set_up(session) }
-                })
+                let concerned = |_: &Session, change: &Change| change.provision.iter().any(is_claim);
+                self.each(Phase::Claim, one, &concerned, &|session, change| provision(session, change, true))
             },
             &|| {
-                self.each(jobs, &|session, change| {
-                    if change.action == Action::Keep { Ok(()) } else { self.tell(session) }
-                })
+                let concerned =
+                    |_: &Session, change: &Change| change.provision.iter().any(|kind| !is_claim(kind));
+                self.each(Phase::Make, jobs, &concerned, &|session, change| provision(session, change, false))
+            },
+            &|| self.fill(),
+            &|| {
+                let concerned =
+                    |_: &Session, change: &Change| !change.provision.is_empty() || !change.mend.is_empty();
+                self.each(Phase::Finish, jobs, &concerned, &|session, change| self.finish(session, change))
+            },
+            &|| {
+                let concerned = |session: &Session, change: &Change| {
+                    !change.provision.is_empty() && !session.setup.is_empty()
+                };
+                self.each(Phase::SetUp, jobs, &concerned, &|session, _| self.set_up(session))
+            },
+            &|| {
+                let concerned = |_: &Session, change: &Change| change.action != Action::Keep;
+                self.each(Phase::Tell, jobs, &concerned, &|session, _| self.tell(session))
             },
         ];
         for step in steps {
@@ -295,13 +250,23 @@ impl Run<'_> {
         Vec::new()
     }
 
+    /// Tells whether a kind is taken first, one session after another.
+    fn is_claim(&self, kind: &str) -> bool {
+        self.context.registry.get(kind).is_some_and(Provider::is_claim)
+    }
+
     fn finish(&self, session: &Session, change: &Change) -> Result<(), Failure> {
         for kind in &change.provision {
             self.make(session, kind, PROVISION, |provider, task| provider.finish(task))?;
             let (session, kind) = (session.path.clone(), kind.clone());
             (self.context.events)(&Event::Provisioned { session, kind });
         }
-        change.mend.iter().try_for_each(|kind| self.mend(session, kind))
+        change.mend.iter().try_for_each(|kind| {
+            self.mend(session, kind)?;
+            let (session, kind) = (session.path.clone(), kind.clone());
+            (self.context.events)(&Event::Mended { session, kind });
+            Ok(())
+        })
     }
 
     fn mend(&self, session: &Session, kind: &str) -> Result<(), Failure> {
@@ -326,9 +291,6 @@ impl Run<'_> {
     }
 
     fn set_up(&self, session: &Session) -> Result<(), Failure> {
-        if session.setup.is_empty() {
-            return Ok(());
-        }
         commands::run(self.context.swarm, self.host, session, "setup", &session.setup)
             .map_err(|cause| failure(session, "setup", cause))?;
         (self.context.events)(&Event::SetUp { session: session.path.clone() });
@@ -345,12 +307,35 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs `step` for every planned session with its change, parents before children.
-    fn each(&self, jobs: NonZeroUsize, step: &Step<'_>) -> Vec<Failure> {
+    /// One phase: runs `step` for every planned session that there is something to do for, parents before children.
+    fn each(
+        &self,
+        phase: Phase,
+        jobs: NonZeroUsize,
+        concerned: &Concerned<'_>,
+        step: &Step<'_>,
+    ) -> Vec<Failure> {
         let plan = &self.record.plan;
+        let is_concerned = |at: usize| concerned(&plan.sessions[at], &plan.changes[at]);
+        let sessions = (0..plan.sessions.len()).filter(|at| is_concerned(*at)).count();
+        if sessions == 0 {
+            return Vec::new();
+        }
+        let telling = Telling::begin(self.context, phase, sessions);
         self.until_one_fails(
             |act| tree::parents_first(&plan.sessions, jobs, act),
-            |at| step(&plan.sessions[at], &plan.changes[at]).err().into_iter().collect(),
+            |at| {
+                if !is_concerned(at) {
+                    return Vec::new();
+                }
+                match step(&plan.sessions[at], &plan.changes[at]) {
+                    Ok(()) => {
+                        telling.passed(&plan.sessions[at].path);
+                        Vec::new()
+                    }
+                    Err(failure) => vec![failure],
+                }
+            },
         )
     }
 

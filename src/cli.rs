@@ -15,8 +15,10 @@ mod init;
 mod list;
 mod locked;
 mod man;
+mod outcome;
 mod plan;
 mod print;
+mod progress;
 mod setting;
 mod standing;
 mod status;
@@ -137,6 +139,8 @@ enum Schema {
     Faults,
     /// The discovery file
     Discovery,
+    /// Each line that `apply`, `destroy`, `recover` and `run` print with `--json`
+    Events,
 }
 
 /// Runs the command line.

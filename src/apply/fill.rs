@@ -1,8 +1,10 @@
 //! What allocations of one run have in common, done once for all that are made from the same.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Failure, PROVISION, Run, ancestors, failure_of, task, tree};
+use super::event::Telling;
+use super::{Failure, PROVISION, Phase, Run, ancestors, failure_of, task, tree};
 use crate::name::SessionPath;
 use crate::plan::Session;
 use crate::provider::Allocation;
@@ -17,9 +19,29 @@ impl Run<'_> {
     /// Fills what the plan's changes provision, group by group, as many groups at once as there are jobs.
     pub(super) fn fill(&self) -> Vec<Failure> {
         let groups = self.groups();
+        // What is claimed has nothing in it. A session is filled when all that it has is.
+        let in_it = groups.iter().filter(|group| !self.is_claim(group.kind)).flat_map(|group| &group.members);
+        let mut empty: HashMap<&SessionPath, AtomicUsize> = HashMap::new();
+        for (session, _) in in_it {
+            *empty.entry(&session.path).or_default().get_mut() += 1;
+        }
+        let telling = Telling::begin(self.context, Phase::Fill, empty.len());
+        let filled = |kind: &str, session: &Session| {
+            let left = empty.get(&session.path).filter(|_| !self.is_claim(kind));
+            if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
+                telling.passed(&session.path);
+            }
+        };
         self.until_one_fails(
             |act| tree::side_by_side(groups.len(), self.host.jobs, act),
-            |at| self.fill_group(&groups[at]),
+            |at| {
+                let group = &groups[at];
+                let failed = self.fill_group(group);
+                if failed.is_empty() {
+                    group.members.iter().for_each(|(session, _)| filled(group.kind, session));
+                }
+                failed
+            },
         )
     }
 

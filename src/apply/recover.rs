@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Context, Error, Failure, Run, commands, release, work};
+use super::{Context, Error, Failure, Phase, Run, commands, release, work};
 use crate::host::Host;
 use crate::host::process::Cancel;
 use crate::plan::Action;
@@ -66,7 +66,7 @@ pub(super) fn undo(
         .filter(|(_, change)| !change.provision.is_empty())
         .map(|(session, change)| (session.path.clone(), change.provision.iter().rev().cloned().collect()))
         .collect();
-    let leftovers = run.release(&released);
+    let leftovers = run.release(Phase::RollBack, &released);
     if !leftovers.is_empty() {
         return Ok(leftovers);
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Context, Error, Event, Failure, Run, commands, failure, tree, work};
+use super::event::Telling;
+use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, tree, work};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::process::Cancel;
@@ -119,7 +120,7 @@ pub(super) fn finish(
     // A release that has begun is finished: half a session is of no use to anybody.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let run = Run { context, record: &releasing.before, host: &host };
-    let mut leftovers = run.release(&released);
+    let mut leftovers = run.release(Phase::Release, &released);
     if leftovers.is_empty() {
         leftovers = tell_parents(context, releasing, &host);
     }
@@ -169,14 +170,22 @@ fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> V
     let failures = Mutex::new(Vec::new());
     // Once a release has begun it is finished, and what it was told to run is run.
     let host = &Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    let is_torn_down = |session: &Session| {
+        let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
+        whole && !session.teardown.is_empty()
+    };
+    let count = sessions.iter().filter(|session| is_torn_down(session)).count();
+    let telling = Telling::begin(context, Phase::TearDown, count);
     tree::children_first(sessions, host.jobs, |at| {
         let session = &sessions[at];
-        let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
-        if !whole || session.teardown.is_empty() {
+        if !is_torn_down(session) {
             return;
         }
         match commands::run(context.swarm, host, session, "teardown", &session.teardown) {
-            Ok(()) => (context.events)(&Event::TornDown { session: session.path.clone() }),
+            Ok(()) => {
+                (context.events)(&Event::TornDown { session: session.path.clone() });
+                telling.passed(&session.path);
+            }
             Err(cause) => {
                 let failure = failure(session, "teardown", cause);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
@@ -188,11 +197,15 @@ fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> V
 
 impl Run<'_> {
     /// Releases kinds of sessions, children first, in the order given; goes on past what fails, and returns it.
-    pub(super) fn release(&self, released: &Released) -> Vec<Failure> {
+    pub(super) fn release(&self, phase: Phase, released: &Released) -> Vec<Failure> {
         let sessions = &self.record.plan.sessions;
+        let goes = |session: &Session| released.get(&session.path).is_some_and(|kinds| !kinds.is_empty());
+        let telling =
+            Telling::begin(self.context, phase, sessions.iter().filter(|session| goes(session)).count());
         let failures = Mutex::new(Vec::new());
         tree::children_first(sessions, self.host.jobs, |at| {
             let session = &sessions[at];
+            let mut is_gone = goes(session);
             for kind in released.get(&session.path).into_iter().flatten() {
                 let (Some(allocation), Some(provider)) =
                     (session.allocation(kind), self.context.registry.get(kind))
@@ -205,10 +218,14 @@ impl Run<'_> {
                         kind: kind.clone(),
                     }),
                     Err(error) => {
+                        is_gone = false;
                         let failure = failure(session, &format!("release {kind}"), error.to_string());
                         failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                     }
                 }
+            }
+            if is_gone {
+                telling.passed(&session.path);
             }
         });
         failures.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -2,10 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::event::Telling;
 use super::release::{Destroy, Released};
-use super::{Context, Error, Event, failure, tree, with_task};
+use super::{Context, Error, Event, Phase, failure, tree, with_task};
 use crate::host::Host;
 use crate::name::SessionPath;
 use crate::plan::Session;
@@ -13,7 +15,7 @@ use crate::provider::{Allocation, Losses, Provider, Registry, Rescue};
 use crate::state::{self, Record, Swarm, Unsaved};
 
 /// Work that a release would lose.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Loss {
     /// The session's path.
@@ -122,6 +124,7 @@ fn look(host: &Host, registry: &Registry, record: &Record, released: &Released) 
 fn rescue(context: &Context<'_>, record: &Record, with_work: &Released) -> Result<(), Error> {
     let host = context.swarm.host();
     let failures = Mutex::new(Vec::new());
+    let telling = Telling::begin(context, Phase::Rescue, with_work.len());
     each(&record.plan.sessions, with_work, context.registry, host, |session, allocation, provider| {
         let lock = Some(context.swarm.file());
         match with_task(host, record, session, allocation, lock, |task| provider.rescue(task)) {
@@ -132,6 +135,10 @@ fn rescue(context: &Context<'_>, record: &Record, with_work: &Released) -> Resul
                     command,
                     missing,
                 });
+                let kinds = with_work.get(&session.path);
+                if kinds.and_then(|kinds| kinds.last()) == Some(&allocation.kind) {
+                    telling.passed(&session.path);
+                }
             }
             Err(error) => {
                 let failure = failure(session, &format!("rescue {}", allocation.kind), error.to_string());

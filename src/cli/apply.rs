@@ -13,10 +13,10 @@ use seedbed::observe;
 use seedbed::plan::{Action, Plan, SCHEMA_VERSION};
 use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record};
-use serde_json::json;
 
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
+use super::outcome::Outcome;
 use super::setting::Setting;
 use super::unsaved::UnsavedWork;
 use super::{Global, plan, print};
@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Ok(plan)
     })?;
     if global.json {
-        print::json(&json!({ "schemaVersion": 1, "event": "done", "plan": plan.digest }));
+        print::json(&Outcome::applied(&plan.digest));
     } else if !global.quiet {
         print::out(&print::sessions(&plan.sessions));
         eprintln!("{}", outcome(&plan));

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover as recover_first};
+use super::outcome::{self, Outcome};
 use super::plan::settled;
 use super::setting::Setting;
 use super::unsaved::UnsavedWork;
@@ -44,9 +45,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     })?;
     let (released, left) = done.unwrap_or_default();
     if global.json {
-        super::print::json(
-            &json!({ "schemaVersion": 1, "event": "done", "released": released, "left": left }),
-        );
+        super::print::json(&Outcome::destroyed(released, left));
     } else if !global.quiet {
         match done {
             None => eprintln!("nothing stands"),
@@ -122,11 +121,11 @@ pub(super) fn recover(global: &Global) -> Result<ExitCode, Failure> {
         locked(global, &setting, "recover", |context| recover_first(global, context, Unsaved::Keep))?;
     if global.json {
         let what = match recovered {
-            Recovered::Nothing => "nothing",
-            Recovered::Undone => "undone",
-            Recovered::Finished => "finished",
+            Recovered::Nothing => outcome::Recovered::Nothing,
+            Recovered::Undone => outcome::Recovered::Undone,
+            Recovered::Finished => outcome::Recovered::Finished,
         };
-        super::print::json(&json!({ "schemaVersion": 1, "event": "done", "recovered": what }));
+        super::print::json(&Outcome::recovered(what));
     } else if recovered == Recovered::Nothing && !global.quiet {
         eprintln!("nothing to recover");
     }

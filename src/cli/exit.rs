@@ -7,6 +7,7 @@ use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Report;
 use seedbed::{host, observe, state};
 
+use super::outcome::{Outcome, SCHEMA_VERSION};
 use super::print;
 
 /// The exit codes, as they stand in the README.
@@ -116,7 +117,7 @@ impl Failure {
     pub(super) fn report(self, json: bool) -> ExitCode {
         let status = self.status();
         if json {
-            print::json(&self.as_json());
+            print::json(&self.outcome());
         } else {
             eprint!("{}", self.text());
         }
@@ -189,29 +190,32 @@ impl Failure {
         }
     }
 
-    fn as_json(&self) -> serde_json::Value {
-        let mut document = serde_json::json!({
-            "schemaVersion": 1,
-            "event": "failed",
-            "exitCode": self.status() as u8,
-            "message": self.lines().join("\n"),
-        });
-        match self {
-            Self::Manifest(report) => {
-                document["faults"] = report.faults().map(|fault| serde_json::json!(fault)).collect();
+    fn outcome(&self) -> Outcome {
+        let mut outcome = Outcome::Failed {
+            schema_version: SCHEMA_VERSION,
+            exit_code: self.status() as u8,
+            message: self.lines().join("\n"),
+            faults: None,
+            failures: None,
+            leftovers: None,
+            losses: None,
+            reasons: None,
+        };
+        if let Outcome::Failed { faults, failures, leftovers, losses, reasons, .. } = &mut outcome {
+            match self {
+                Self::Manifest(report) => *faults = Some(report.faults().collect()),
+                Self::Apply(apply::Error::Failed { failures: failed, leftovers: left, .. }) => {
+                    (*failures, *leftovers) = (Some(failed.clone()), Some(left.clone()));
+                }
+                Self::Apply(apply::Error::NotRescued { failures: failed, .. }) => {
+                    *failures = Some(failed.clone());
+                }
+                Self::Apply(apply::Error::Refused(lost)) => *losses = Some(lost.clone()),
+                Self::Apply(apply::Error::Stale(why)) => *reasons = Some(why.clone()),
+                _ => {}
             }
-            Self::Apply(apply::Error::Failed { failures, leftovers, .. }) => {
-                document["failures"] = serde_json::json!(failures);
-                document["leftovers"] = serde_json::json!(leftovers);
-            }
-            Self::Apply(apply::Error::NotRescued { failures, .. }) => {
-                document["failures"] = serde_json::json!(failures);
-            }
-            Self::Apply(apply::Error::Refused(losses)) => document["losses"] = serde_json::json!(losses),
-            Self::Apply(apply::Error::Stale(reasons)) => document["reasons"] = serde_json::json!(reasons),
-            _ => {}
         }
-        document
+        outcome
     }
 }
 

@@ -17,6 +17,7 @@ use seedbed::state::Swarm;
 
 use super::exit::{Failure, Status};
 use super::format::Format;
+use super::outcome;
 use super::setting::Setting;
 use super::{Global, Schema, print};
 
@@ -102,6 +103,7 @@ pub(super) fn schema(what: Schema) -> ExitCode {
         Schema::Plan => schema_for!(Plan).to_value(),
         Schema::Faults => schema_for!(Validation).to_value(),
         Schema::Discovery => schema_for!(Snapshot).to_value(),
+        Schema::Events => outcome::schema().to_value(),
     };
     print::json_pretty(&schema);
     Status::Done.into()

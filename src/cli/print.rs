@@ -28,13 +28,18 @@ pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style
             .filter(|width| *width > 0)
     };
     let forced = variable("CLICOLOR_FORCE").is_some_and(|value| value != "0");
-    let able = terminal && variable("TERM").is_some_and(|term| term != "dumb");
+    let able = terminal && !is_dumb();
     Style {
         // What another program reads is not cut, whatever the shell exports.
         width: if terminal { width() } else { None },
         color: variable("NO_COLOR").is_none() && (forced || able),
         full: global.verbose,
     }
+}
+
+/// Tells whether the terminal only knows text.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// Prints one JSON document on one line.

@@ -32,6 +32,7 @@ mod orchestrator;
 mod overlay;
 mod planning;
 mod ports;
+mod progress;
 mod recipe;
 mod refused;
 mod repair;

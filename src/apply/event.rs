@@ -1,0 +1,158 @@
+//! What a run tells of itself while it goes on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Context;
+use crate::name::SessionPath;
+
+/// What happened. Of each phase that has anything to do: that it has begun, each session that has passed it, and that
+/// it has ended, whether or not all of them have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
+pub enum Event {
+    /// A phase has begun.
+    Begun {
+        /// Which.
+        phase: Phase,
+        /// How many sessions it has something to do for, at least one.
+        sessions: usize,
+    },
+    /// A session has passed a phase.
+    Passed {
+        /// Which phase.
+        phase: Phase,
+        /// The session's path.
+        session: SessionPath,
+    },
+    /// A phase has ended.
+    Ended {
+        /// Which.
+        phase: Phase,
+        /// How many sessions have passed it: fewer than it began with, where something failed or was interrupted.
+        sessions: usize,
+        /// How long it took.
+        milliseconds: u64,
+    },
+    /// An allocation was made real.
+    Provisioned {
+        /// The session's path.
+        session: SessionPath,
+        /// The kind.
+        kind: String,
+    },
+    /// An allocation was mended where it stands.
+    Mended {
+        /// The session's path.
+        session: SessionPath,
+        /// The kind.
+        kind: String,
+    },
+    /// The commands of `setup` have run.
+    SetUp {
+        /// The session's path.
+        session: SessionPath,
+    },
+    /// The commands of `teardown` have run.
+    TornDown {
+        /// The session's path.
+        session: SessionPath,
+    },
+    /// The discovery file is in place: the session is ready.
+    Ready {
+        /// The session's path.
+        session: SessionPath,
+    },
+    /// An allocation was taken away.
+    Released {
+        /// The session's path.
+        session: SessionPath,
+        /// The kind.
+        kind: String,
+    },
+    /// Unsaved work was saved, before anything is released.
+    Rescued {
+        /// The session's path.
+        session: SessionPath,
+        /// The full name of the ref that has it.
+        reference: String,
+        /// The shell command that brings it back, in a new place.
+        command: String,
+        /// What the command does not bring back as it was, one line each.
+        missing: Vec<String>,
+    },
+    /// Something that nobody asked to keep goes with a session that is about to be released.
+    GoesAlong {
+        /// The session's path.
+        session: SessionPath,
+        /// What, one line.
+        what: String,
+    },
+    /// Something failed or was interrupted, and what this run made is being taken away.
+    RollingBack,
+}
+
+/// A part of a run. Each begins when the one before it has ended; those that have nothing to do are not heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Unsaved work in what goes is saved.
+    Rescue,
+    /// The commands of `teardown` run in what goes.
+    TearDown,
+    /// What goes is taken away.
+    Release,
+    /// What others could take first is taken: ports.
+    Claim,
+    /// Everything else that comes is made, but for what is in it: worktrees are registered.
+    Make,
+    /// What comes is filled: worktrees are checked out.
+    Fill,
+    /// What comes is finished, and what is broken is mended where it stands.
+    Finish,
+    /// The commands of `setup` run in what has come.
+    SetUp,
+    /// Discovery files are written.
+    Tell,
+    /// What this run made is taken away again.
+    RollBack,
+}
+
+/// Tells of one phase: that it begins, who has passed it, and where this is dropped that it has ended.
+pub(super) struct Telling<'a> {
+    context: &'a Context<'a>,
+    phase: Phase,
+    begun: Instant,
+    passed: AtomicUsize,
+    is_heard: bool,
+}
+
+impl<'a> Telling<'a> {
+    /// `sessions` is how many there is something to do for; with none, nothing is told.
+    pub(super) fn begin(context: &'a Context<'a>, phase: Phase, sessions: usize) -> Self {
+        let is_heard = sessions > 0;
+        if is_heard {
+            (context.events)(&Event::Begun { phase, sessions });
+        }
+        Self { context, phase, begun: Instant::now(), passed: 0.into(), is_heard }
+    }
+
+    /// A session that there was something to do for is through.
+    pub(super) fn passed(&self, session: &SessionPath) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
+        (self.context.events)(&Event::Passed { phase: self.phase, session: session.clone() });
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if self.is_heard {
+            let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let sessions = *self.passed.get_mut();
+            (self.context.events)(&Event::Ended { phase: self.phase, sessions, milliseconds });
+        }
+    }
+}

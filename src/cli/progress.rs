@@ -1,0 +1,236 @@
+//! How a run is followed: bars on a terminal, lines elsewhere, events for programs.
+//!
+//! A bar shows only what lasts: a phase that is over before it is drawn leaves no trace. Where the run is interrupted
+//! the bar goes at once, so that a second Ctrl-C, which ends the process where it is, leaves the terminal clean too.
+
+use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use seedbed::apply::{Event, Phase};
+use seedbed::host::process::Cancel;
+use seedbed::host::text::printable;
+
+use super::{Global, print};
+
+/// How often the bar is drawn, and after how long it is drawn first.
+const TICK: Duration = Duration::from_millis(100);
+/// Where there is no terminal: how many seconds a phase takes that is worth a line, and how often one says how far it
+/// is.
+const LASTS: f64 = 1.0;
+const LINE: Duration = Duration::from_secs(10);
+
+const INTERRUPTED: &str =
+    "interrupted: what this run made is taken away again; a second Ctrl-C leaves that to `seedbed recover`";
+
+/// Follows one run, and cleans up after itself.
+pub(super) struct Progress {
+    shown: Shown,
+    verbose: bool,
+    state: Arc<Mutex<State>>,
+    /// Draws the bar, and ends when it is told to.
+    drawing: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// Faults alone.
+    Nothing,
+    /// Events, one a line, on stdout.
+    Events,
+    /// Lines on stderr.
+    Lines,
+    /// A bar on stderr.
+    Bar,
+}
+
+/// The phase that goes on.
+#[derive(Default)]
+struct State {
+    phase: Option<Phase>,
+    sessions: usize,
+    passed: usize,
+    begun: Option<Instant>,
+    /// When a line last said how far it is.
+    said: Option<Instant>,
+    bar: Option<ProgressBar>,
+    interrupted: bool,
+}
+
+impl Progress {
+    /// Follows a run that `cancel` interrupts.
+    pub(super) fn new(global: &Global, cancel: &Cancel) -> Self {
+        let shown = if global.json {
+            Shown::Events
+        } else if global.quiet {
+            Shown::Nothing
+        } else if std::io::stderr().is_terminal() && !print::is_dumb() {
+            Shown::Bar
+        } else {
+            Shown::Lines
+        };
+        let state = Arc::new(Mutex::new(State::default()));
+        let drawing = (shown == Shown::Bar).then(|| {
+            let over = Arc::new(AtomicBool::new(false));
+            let (state, cancel, ended) = (Arc::clone(&state), cancel.clone(), Arc::clone(&over));
+            let thread = std::thread::spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(TICK);
+                    locked(&state).draw(&cancel);
+                }
+            });
+            (over, thread)
+        });
+        Self { shown, verbose: global.verbose, state, drawing }
+    }
+
+    /// Hears of one event, from any thread.
+    pub(super) fn hear(&self, event: &Event) {
+        match self.shown {
+            Shown::Nothing => print_data(event),
+            Shown::Events => print::json(event),
+            Shown::Lines | Shown::Bar => {
+                let mut state = locked(&self.state);
+                let lines = state.hear(event, self.verbose, self.shown == Shown::Lines);
+                state.aside(|| {
+                    print_data(event);
+                    for line in &lines {
+                        eprintln!("{line}");
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((over, thread)) = self.drawing.take() {
+            over.store(true, Ordering::Relaxed);
+            thread.thread().unpark();
+            // It has nothing to tell, not even that it panicked: the run's own outcome is what counts.
+            let _ = thread.join();
+        }
+        locked(&self.state).clear();
+    }
+}
+
+impl State {
+    /// Takes an event in, and returns what is to be said of it.
+    fn hear(&mut self, event: &Event, verbose: bool, lines: bool) -> Vec<String> {
+        match event {
+            Event::Begun { phase, sessions } => {
+                self.clear();
+                let now = Some(Instant::now());
+                (self.phase, self.sessions, self.passed) = (Some(*phase), *sessions, 0);
+                (self.begun, self.said) = (now, now);
+                Vec::new()
+            }
+            Event::Passed { .. } => {
+                self.passed += 1;
+                let due = self.said.is_some_and(|said| said.elapsed() >= LINE);
+                if !(lines && due) {
+                    return Vec::new();
+                }
+                self.said = Some(Instant::now());
+                let words = self.phase.map_or("", |phase| words(phase).0);
+                vec![format!("{words} {} of {} sessions", self.passed, self.sessions)]
+            }
+            Event::Ended { phase, sessions, milliseconds } => {
+                self.clear();
+                let of =
+                    if *sessions == self.sessions { String::new() } else { format!(" of {}", self.sessions) };
+                self.phase = None;
+                let seconds = Duration::from_millis(*milliseconds).as_secs_f64();
+                let line = format!("{} {sessions}{of} session(s) in {seconds:.1} s", words(*phase).1);
+                said(verbose || lines && seconds >= LASTS, || line)
+            }
+            Event::Rescued { session, reference, missing, .. } => {
+                let mut lines = vec![format!("{session}: rescued to {reference}")];
+                lines.extend(missing.iter().map(|line| format!("  {}", printable(line))));
+                lines
+            }
+            Event::GoesAlong { session, what } => vec![format!("{session}: {}", printable(what))],
+            Event::RollingBack => vec!["rolling back".to_owned()],
+            Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),
+            Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} mended")),
+            Event::SetUp { session } => said(verbose, || format!("{session}: set up")),
+            Event::TornDown { session } => said(verbose, || format!("{session}: torn down")),
+            Event::Ready { session } => said(verbose, || format!("{session}: ready")),
+            Event::Released { session, kind } => said(verbose, || format!("{session}: {kind} released")),
+        }
+    }
+
+    /// Has something said, above the bar where there is one.
+    fn aside(&self, say: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
+    }
+
+    /// Draws the bar as far as the phase is; after an interruption never again.
+    fn draw(&mut self, cancel: &Cancel) {
+        if cancel.is_requested() && !self.interrupted {
+            self.interrupted = true;
+            self.clear();
+            eprintln!("{INTERRUPTED}");
+        }
+        let Some(phase) = self.phase.filter(|_| !self.interrupted) else { return };
+        let lasts = self.begun.is_some_and(|begun| begun.elapsed() >= TICK);
+        if self.bar.is_none() && lasts {
+            let bar = ProgressBar::with_draw_target(Some(self.sessions as u64), ProgressDrawTarget::stderr());
+            let template = "{msg} [{bar:24}] {pos} of {len} sessions, {elapsed} so far, {eta} to go";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_message(words(phase).0);
+            self.bar = Some(bar);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.passed as u64);
+            bar.tick();
+        }
+    }
+
+    /// Takes the bar off the terminal.
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What was saved can only be found again by whoever is told how: this is data, whatever is said beside it.
+fn print_data(event: &Event) {
+    if let Event::Rescued { command, .. } = event {
+        print::out(&format!("{}\n", printable(command)));
+    }
+}
+
+fn said(verbose: bool, line: impl FnOnce() -> String) -> Vec<String> {
+    if verbose { vec![line()] } else { Vec::new() }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a phase does, while it does it and when it has.
+fn words(phase: Phase) -> (&'static str, &'static str) {
+    match phase {
+        Phase::Rescue => ("rescuing", "rescued"),
+        Phase::TearDown => ("tearing down", "tore down"),
+        Phase::Release => ("releasing", "released"),
+        Phase::Claim => ("reserving for", "reserved for"),
+        Phase::Make => ("making", "made"),
+        Phase::Fill => ("filling", "filled"),
+        Phase::Finish => ("finishing", "finished"),
+        Phase::SetUp => ("setting up", "set up"),
+        Phase::Tell => ("telling", "told"),
+        Phase::RollBack => ("rolling back", "rolled back"),
+    }
+}

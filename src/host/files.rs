@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use super::text::printable;
 
+pub(crate) mod copies;
 mod hidden;
 mod removal;
 

@@ -1,7 +1,9 @@
 //! The `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
 
 mod branch;
+mod copy;
 mod files;
+mod index;
 mod inspect;
 mod losses;
 mod overlay;
@@ -66,7 +68,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Checkout {
-    /// The fastest way that is certain to be right.
+    /// git checks the first worktree of a commit and part out, and the others that the same run makes are copied from it;
+    /// git makes those too where a copy might differ from what it would make.
     #[default]
     Auto,
     /// git checks every file out.

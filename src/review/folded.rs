@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::allocated;
 use super::outline::{Entry, range, thousands};
 use crate::name::PortBlock;
 use crate::provider::Allocation;
-use crate::provider::git_worktree::Worktree;
+use crate::provider::git_worktree::{self, Checkout, Worktree};
 use crate::provider::port_range::Block;
 
 /// How many notes of sessions that are folded are shown.
@@ -26,6 +27,37 @@ pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
         return self::blocks(&blocks);
     }
     format!("{count} allocations")
+}
+
+/// What the sessions of an entry hold of the resource at this place of theirs, `first` of the first of them, and where
+/// worktrees are made, how they get their files.
+pub(super) fn held(entry: &Entry<'_>, at: usize, first: &Allocation) -> String {
+    let what = if entry.is_folded() { all(entry, at) } else { allocated(first) };
+    match way(entry, first) {
+        Some(way) => format!("{what}  {way}"),
+        None => what,
+    }
+}
+
+fn way(entry: &Entry<'_>, first: &Allocation) -> Option<String> {
+    let kind = first.kind.as_str();
+    let changes = entry.members.iter().map(|member| member.change);
+    let made: Vec<_> = changes.filter(|change| change.provision.iter().any(|made| made == kind)).collect();
+    if kind != git_worktree::KIND || made.is_empty() {
+        return None;
+    }
+    if Worktree::of(first).is_some_and(|worktree| worktree.checkout == Checkout::Overlay) {
+        return Some("overlay".to_owned());
+    }
+    let sources: BTreeSet<_> = made.iter().map(|change| change.from.get(kind)).collect();
+    Some(match sources.into_iter().collect::<Vec<_>>()[..] {
+        [None] => "by git".to_owned(),
+        [Some(first)] => format!("copied from {first}"),
+        _ => {
+            let copied = made.iter().filter(|change| change.from.contains_key(kind)).count();
+            format!("{} by git, {} copied", thousands(made.len() - copied), thousands(copied))
+        }
+    })
 }
 
 /// The notes on the resource at this place; of sessions that are folded the first few, with whose they are.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::outline::{Entry, outline, thousands};
-use super::{Review, allocated, mark, text, verb};
+use super::{Review, mark, text, verb};
 use crate::host::text::printable;
 use crate::plan::Action;
 
@@ -98,7 +98,7 @@ fn line(row: &Row<'_, '_>) -> String {
     let member = entry.first();
     let action = member.change.action;
     let holds = member.allocations().iter().enumerate().map(|(at, held)| {
-        let what = if entry.is_folded() { super::folded::all(entry, at) } else { allocated(held) };
+        let what = super::folded::held(entry, at, held);
         format!("{} {}", held.kind, code(&cut(&what)))
     });
     let holds: Vec<_> = holds.collect();

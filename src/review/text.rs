@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::outline::{Entry, Member, outline};
-use super::{Review, allocated, command, folded, mark, said};
+use super::{Review, command, folded, mark, said};
 use crate::host::text::printable;
 use crate::plan::Action;
 
@@ -129,8 +129,7 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
     }
     let shade = if change.action == Action::Keep { DIM } else { "" };
     for (at, allocation) in session.allocations.iter().enumerate() {
-        let what = if entry.is_folded() { folded::all(entry, at) } else { allocated(allocation) };
-        lines.push((shade, column(&allocation.kind, &what)));
+        lines.push((shade, column(&allocation.kind, &folded::held(entry, at, allocation))));
         lines.extend(folded::notes(entry, at).into_iter().map(|note| (shade, column("", &note))));
     }
     let mut told: Vec<(&str, Vec<String>)> = vec![

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "looks at the disk behind the code's back")]
 
+mod copy;
 mod files;
 mod losses;
 mod register;

@@ -8,7 +8,7 @@ use crate::provider::Allocation;
 use crate::provider::git_worktree::Worktree;
 use crate::provider::port_range::Block;
 use crate::review::outline::{Entry, Member, thousands};
-use crate::review::{allocated, command, folded, ports};
+use crate::review::{command, folded, ports};
 
 /// With no more entries than this, those that have something below them are open from the start.
 const OPEN: usize = 60;
@@ -104,7 +104,7 @@ impl Tree<'_> {
     fn held(&mut self, entry: &Entry<'_>, session: &Session) {
         self.page.push_str("<table class=\"held\">\n");
         for (at, allocation) in session.allocations.iter().enumerate() {
-            let what = if entry.is_folded() { folded::all(entry, at) } else { allocated(allocation) };
+            let what = folded::held(entry, at, allocation);
             let notes = folded::notes(entry, at);
             let notes =
                 notes.iter().fold(String::new(), |list, note| list + "<li>" + &escape(note) + "</li>");

@@ -1,0 +1,200 @@
+#![expect(clippy::disallowed_methods, reason = "has git write indexes, and reads them")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A repository with an index that git wrote, of the given object format and version.
+struct Written {
+    bytes: Vec<u8>,
+    names: Vec<Vec<u8>>,
+    id: usize,
+}
+
+fn git(directory: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+
+    let mut child = Command::new("git")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", directory)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .current_dir(directory)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "git {args:?}");
+    output.stdout
+}
+
+/// Has git write an index of these paths, all of the empty blob.
+fn written(format: &str, config: &[&str], names: &[Vec<u8>]) -> Written {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    git(directory, &["init", "-q", &format!("--object-format={format}")], b"");
+    let blob = git(directory, &["hash-object", "-w", "--stdin"], b"");
+    let blob = String::from_utf8(blob.trim_ascii_end().to_vec()).unwrap();
+    let mut input = Vec::new();
+    for name in names {
+        input.extend_from_slice(format!("100644 {blob}\t").as_bytes());
+        input.extend_from_slice(name);
+        input.push(0);
+    }
+    let update = [config, &["update-index", "--add", "-z", "--index-info"]].concat();
+    git(directory, &update, &input);
+    let listed = git(directory, &["ls-files", "-z"], b"");
+    Written {
+        bytes: std::fs::read(directory.join(".git/index")).unwrap(),
+        names: listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect(),
+        id: blob.len() / 2,
+    }
+}
+
+fn names() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let part = proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'.'), Just(b'-'), 1..=255_u8], 1..12);
+    let part = part.prop_map(|mut part| {
+        part.retain(|byte| *byte != b'/');
+        // A letter that no part has keeps directories and files apart.
+        part.insert(0, b'Z');
+        part
+    });
+    let path = (proptest::collection::vec(part.clone(), 0..4), part).prop_map(|(above, mut last)| {
+        last[0] = b'Y';
+        above.into_iter().chain([last]).collect::<Vec<_>>().join(&b'/')
+    });
+    proptest::collection::vec(path, 1..40)
+}
+
+fn version() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("index.version=2"), Just("index.version=4")]
+}
+
+/// Puts a right checksum under content that was changed.
+fn sealed(content: &[u8], id: usize) -> Vec<u8> {
+    let checksum = if id == 32 { Checksum::Sha256 } else { Checksum::Sha1 };
+    [content, &checksum.over(content)].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_git_wrote_is_read_and_written_again(
+        names in names(),
+        version in version(),
+        format in prop_oneof![Just("sha1"), Just("sha256")],
+        skip in any::<bool>(),
+    ) {
+        let skip = format!("index.skipHash={skip}");
+        let written = written(format, &["-c", version, "-c", &skip], &names);
+        let index = Index::read(&written.bytes, written.id).expect("git wrote it");
+        let read: Vec<_> = index.entries().iter().map(|entry| index.name(entry).to_vec()).collect();
+        prop_assert_eq!(&read, &written.names);
+        prop_assert_eq!(index.of_a_copy().finish(), written.bytes);
+    }
+
+    #[test]
+    fn no_index_that_was_tampered_with_leads_out_or_panics(
+        names in names(),
+        version in version(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let written = written("sha1", &["-c", version], &names);
+        let mut content = written.bytes[..written.bytes.len() - written.id].to_vec();
+        for (at, byte) in changes {
+            let at = at.index(content.len());
+            content[at] = byte;
+        }
+        if let Some(index) = Index::read(&sealed(&content, written.id), written.id) {
+            let mut before: Option<&[u8]> = None;
+            for entry in index.entries() {
+                let name = index.name(entry);
+                prop_assert!(is_plain(name));
+                prop_assert!(before.is_none_or(|before| before < name));
+                before = Some(name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), id in prop_oneof![Just(20_usize), Just(32)]) {
+        prop_assert!(Index::read(&bytes, id).is_none());
+        let content = [b"DIRC\0\0\0\x02\0\0\0\x01".as_slice(), &bytes].concat();
+        let _ = Index::read(&sealed(&content, id), id);
+    }
+}
+
+/// One entry of version 2, and whatever comes after the entries.
+fn index_of(name: &[u8], mode: u32, flags: u16, after: &[u8]) -> Option<Index> {
+    let mut content = b"DIRC\0\0\0\x02\0\0\0\x01".to_vec();
+    let mut entry = vec![0; STAT + 20];
+    entry[24..28].copy_from_slice(&mode.to_be_bytes());
+    entry.extend_from_slice(&flags.to_be_bytes());
+    entry.extend_from_slice(name);
+    entry.resize((entry.len() + 8) & !7, 0);
+    content.extend_from_slice(&entry);
+    content.extend_from_slice(after);
+    Index::read(&sealed(&content, 20), 20)
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_not_understood() {
+    assert!(index_of(b"a/b", MODE_FILE, 0, b"").is_some());
+    for name in
+        ["", "/a", "a/", "a//b", "..", "../a", "a/../b", "./a", ".git/config", "a/.GIT/config", ".git"]
+    {
+        assert!(index_of(name.as_bytes(), MODE_FILE, 0, b"").is_none(), "{name:?}");
+    }
+}
+
+#[test]
+fn only_what_a_checkout_leaves_is_understood() {
+    for mode in [MODE_FILE, MODE_EXECUTABLE, MODE_LINK, MODE_SUBMODULE] {
+        assert!(index_of(b"a", mode, 0, b"").is_some());
+    }
+    for (mode, flags) in
+        [(0o100_600, 0), (MODE_DIRECTORY, 0), (0, 0), (MODE_FILE, 0x1000), (MODE_FILE, EXTENDED)]
+    {
+        assert!(index_of(b"a", mode, flags, b"").is_none(), "{mode:o} {flags:x}");
+    }
+}
+
+#[test]
+fn extensions_are_kept_dropped_or_not_understood() {
+    let extension = |name: &[u8; 4], content: &[u8]| {
+        [name.as_slice(), &u32::try_from(content.len()).unwrap().to_be_bytes(), content].concat()
+    };
+    let left = |after: &[Vec<u8>]| {
+        let index = index_of(b"a", MODE_FILE, 0, &after.concat())?;
+        Some(index.bytes[76..].to_vec())
+    };
+    let tree = extension(b"TREE", b"abc");
+    let places = extension(b"EOIE", &[1; 24]);
+    assert_eq!(left(&[tree.clone(), places.clone()]).unwrap(), [tree.clone(), places.clone()].concat());
+    for dropped in [b"UNTR", b"FSMN", b"ABCD"] {
+        let dropped = extension(dropped, b"of the source alone");
+        assert_eq!(left(&[tree.clone(), dropped, places.clone()]).unwrap(), tree);
+    }
+    for unknown in [b"link", b"abcd"] {
+        assert_eq!(left(&[extension(unknown, b"")]), None);
+    }
+    assert_eq!(left(&[b"TREE\0\0\0\x09abc".to_vec()]), None, "longer than the file");
+    assert_eq!(left(&[b"TRE".to_vec()]), None);
+}
+
+#[test]
+fn a_wrong_checksum_is_not_understood() {
+    let written = written("sha1", &[], &[b"a".to_vec()]);
+    let mut bytes = written.bytes;
+    assert!(Index::read(&bytes, 20).is_some());
+    assert!(Index::read(&bytes, 32).is_none());
+    bytes[20] ^= 1;
+    assert!(Index::read(&bytes, 20).is_none());
+}

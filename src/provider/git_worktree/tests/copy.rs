@@ -1,0 +1,501 @@
+//! Copied worktrees beside those that git makes.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::super::copy::Source;
+use super::super::{Checkout, Worktree, populate, register};
+use super::{Lab, OWNER};
+use crate::provider::{Allocation, Error, Task};
+
+impl Lab {
+    /// Registers worktrees and fills them in one call, the first by git.
+    fn fill(&self, worktrees: &[Worktree]) -> Vec<(usize, Error)> {
+        let allocations: Vec<_> = worktrees
+            .iter()
+            .map(|worktree| {
+                let Ok(Value::Object(fields)) = serde_json::to_value(worktree) else { unreachable!() };
+                Allocation { allocation: fields, ..self.allocation.clone() }
+            })
+            .collect();
+        let tasks: Vec<_> = allocations.iter().map(|allocation| Task { allocation, ..self.task() }).collect();
+        for (task, worktree) in tasks.iter().zip(worktrees) {
+            register::register(task, worktree).unwrap();
+        }
+        populate::fill(&tasks)
+    }
+
+    /// A worktree that git fills, and copies of it.
+    fn copies(&self, count: usize) -> Vec<Worktree> {
+        let worktrees: Vec<_> = (0..=count).map(|at| self.worktree(&format!("w{at}"))).collect();
+        assert!(self.fill(&worktrees).is_empty());
+        worktrees
+    }
+
+    fn commit(&mut self) {
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", "more"]);
+        self.commit = self.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    }
+
+    fn config(&self, settings: &[(&str, &str)]) {
+        for (key, value) in settings {
+            self.git(&["config", key, value]);
+        }
+    }
+
+    /// Tells whether the files of a worktree were copied: git does not set times.
+    fn is_copied(&self, worktree: &Worktree) -> bool {
+        let tracked = self.tracked(worktree);
+        let nanoseconds = |path| fs::symlink_metadata(self.path(worktree).join(path)).unwrap().mtime_nsec();
+        tracked.iter().any(|path| nanoseconds(path) == 0)
+    }
+
+    /// The files and links that git has put into a worktree.
+    fn tracked(&self, worktree: &Worktree) -> Vec<PathBuf> {
+        let listed = self.try_git(&self.path(worktree), &["ls-files", "-z", "-t", "-s"]).stdout;
+        listed
+            .split(|byte| *byte == 0)
+            .filter(|line| line.starts_with(b"H ") && !line.starts_with(b"H 160000"))
+            .map(|line| {
+                let tab = line.iter().position(|byte| *byte == b'\t').unwrap();
+                PathBuf::from(OsStr::from_bytes(&line[tab + 1..]))
+            })
+            .collect()
+    }
+
+    /// What git says of each entry, but for what depends on the file system; and what does.
+    fn debug(&self, worktree: &Worktree) -> (Vec<u8>, Vec<u8>) {
+        let said = self.try_git(&self.path(worktree), &["ls-files", "-s", "-t", "--debug"]).stdout;
+        let (mut own, mut stat) = (Vec::new(), Vec::new());
+        for line in said.split_inclusive(|byte| *byte == b'\n') {
+            let of_stat = ["  ctime:", "  mtime:", "  dev:", "  uid:"];
+            let is_stat = of_stat.iter().any(|field| line.starts_with(field.as_bytes()));
+            if is_stat { &mut stat } else { &mut own }.extend_from_slice(line);
+        }
+        (own, stat)
+    }
+
+    /// That the copies are what git makes, to the eye and to git.
+    #[track_caller]
+    fn check(&self, copies: &[Worktree]) {
+        let mut by_git = self.worktree("by-git");
+        by_git.target_path.clone_from(&copies[0].target_path);
+        by_git.checkout = Checkout::Git;
+        assert!(self.fill(std::slice::from_ref(&by_git)).is_empty());
+        let made = walk(&self.path(&by_git));
+        for copy in copies {
+            assert_eq!(walk(&self.path(copy)), made);
+            assert_eq!(shown(&self.debug(copy).0), shown(&self.debug(&by_git).0));
+            assert_eq!(self.git_in(&self.path(copy), &["status", "--porcelain", "--ignored"]), "");
+            assert_eq!(self.git_in(&self.path(copy), &["fsck", "--strict", "--no-dangling"]), "");
+        }
+    }
+
+    /// That git opens no file of a copy to know that nothing has changed, and sees what has.
+    #[track_caller]
+    fn check_index(&self, copy: &Worktree) {
+        let top = self.path(copy);
+        let tracked = self.tracked(copy);
+        // First half of the proof: what stands in the index is what the file system says, to the nanosecond.
+        let mut expected = String::new();
+        for path in self.in_index(copy) {
+            use std::fmt::Write as _;
+
+            let found = fs::symlink_metadata(top.join(path));
+            let Some(of) = found.ok().filter(|of| !of.is_dir()) else {
+                expected.push_str("none\n");
+                continue;
+            };
+            let _ = write!(
+                expected,
+                "  ctime: {}:{}\n  mtime: {}:{}\n  dev: {}\tino: {}\n  uid: {}\tgid: {}\n",
+                of.ctime(),
+                of.ctime_nsec(),
+                of.mtime(),
+                of.mtime_nsec(),
+                of.dev() & 0xffff_ffff,
+                of.ino() & 0xffff_ffff,
+                of.uid(),
+                of.gid()
+            );
+        }
+        if !expected.contains("none") {
+            assert_eq!(shown(&self.debug(copy).1), expected);
+        }
+        // Second half: other bytes with the same stat fields, but for the one that cannot be set back, go unnoticed.
+        let files = tracked.iter().filter(|path| !path.ends_with(".gitattributes"));
+        let Some(path) = files.into_iter().find(|path| {
+            fs::symlink_metadata(top.join(path)).is_ok_and(|found| found.is_file() && found.len() > 0)
+        }) else {
+            return;
+        };
+        let path = top.join(path);
+        let (before, modified) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
+        let other: Vec<u8> = before.iter().map(|byte| byte ^ 1).collect();
+        rewrite(&path, &other, Some(modified));
+        let status = ["-c", "core.trustctime=false", "status", "--porcelain"];
+        assert_eq!(self.git_in(&top, &status), "", "git has read {}", path.display());
+        // And an edit of the same size does not.
+        rewrite(&path, &other, None);
+        assert_eq!(self.git_in(&top, &["status", "--porcelain"]).lines().count(), 1);
+        rewrite(&path, &before, None);
+        assert_eq!(self.git_in(&top, &["status", "--porcelain"]), "");
+    }
+
+    fn in_index(&self, worktree: &Worktree) -> Vec<PathBuf> {
+        let listed = self.try_git(&self.path(worktree), &["ls-files", "-z"]).stdout;
+        let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect()
+    }
+}
+
+/// Writes other bytes of the same number into a file, and sets its time back.
+fn rewrite(path: &Path, bytes: &[u8], modified: Option<SystemTime>) {
+    let mode = fs::metadata(path).unwrap().permissions();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.set_modified(modified.unwrap_or_else(|| SystemTime::now() + Duration::from_secs(1))).unwrap();
+    fs::set_permissions(path, mode).unwrap();
+}
+
+/// Everything in a worktree, with its mode and content.
+fn walk(top: &Path) -> BTreeMap<PathBuf, (u32, String)> {
+    let mut found = BTreeMap::new();
+    let mut ahead = vec![top.to_owned()];
+    while let Some(directory) = ahead.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(top).unwrap().to_owned();
+            if name == Path::new(".git") {
+                continue;
+            }
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let content = if metadata.is_symlink() {
+                shown(fs::read_link(&path).unwrap().as_os_str().as_bytes())
+            } else if metadata.is_dir() {
+                ahead.push(path);
+                String::new()
+            } else {
+                shown(&fs::read(&path).unwrap())
+            };
+            found.insert(name, (metadata.mode(), content));
+        }
+    }
+    found
+}
+
+/// Bytes as text that an assertion can show.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| bytes.escape_ascii().to_string())
+}
+
+/// What a generated repository has.
+#[derive(Clone, Debug)]
+enum Made {
+    File { text: Vec<u8>, executable: bool },
+    Link(Vec<u8>),
+}
+
+fn trees() -> impl Strategy<Value = BTreeMap<Vec<u8>, Made>> {
+    let odd = prop_oneof![
+        Just(b"a".to_vec()),
+        Just(b"A".to_vec()),
+        Just("\u{e4}\u{fc}".as_bytes().to_vec()),
+        Just(b"\xff\xfe".to_vec()),
+        Just(b"new\nline".to_vec()),
+        Just(b" \t\"'\\*?[".to_vec()),
+        Just(vec![b'x'; 200]),
+        Just(b"-rf".to_vec()),
+    ];
+    let part = |kind: &'static [u8]| odd.clone().prop_map(move |part| [kind, &part].concat());
+    let endings =
+        prop_oneof![Just(".txt"), Just(".crlf"), Just(".id"), Just(".utf16"), Just(".up"), Just("")];
+    let path = (proptest::collection::vec(part(b"d"), 0..5), part(b"f"), endings).prop_map(
+        |(above, last, ending)| {
+            let last = [&last[..], ending.as_bytes()].concat();
+            above.into_iter().chain([last]).collect::<Vec<_>>().join(&b'/')
+        },
+    );
+    let text = prop_oneof![
+        Just(Vec::new()),
+        Just(b"one\ntwo\n".to_vec()),
+        Just(b"$Id$\n".to_vec()),
+        Just(vec![b'z'; 64 * 1024]),
+        Just(vec![b'z'; 64 * 1024 + 1]),
+        Just(vec![b'y'; 300_000]),
+    ];
+    let made = prop_oneof![
+        4 => (text, any::<bool>()).prop_map(|(text, executable)| Made::File { text, executable }),
+        1 => prop_oneof![Just(b"a".to_vec()), Just(b"../../nowhere".to_vec()), Just(b"/etc".to_vec())].prop_map(Made::Link),
+    ];
+    proptest::collection::btree_map(path, made, 1..25)
+}
+
+/// Settings that change what a checkout or an index is, in any combination.
+fn settings() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    let all = [
+        ("index.version", "4"),
+        ("index.skipHash", "true"),
+        ("core.untrackedCache", "true"),
+        ("core.splitIndex", "true"),
+        ("core.fileMode", "false"),
+        ("core.symlinks", "false"),
+        ("core.autocrlf", "true"),
+        ("core.ignoreStat", "true"),
+        ("core.checkStat", "minimal"),
+        ("index.threads", "2"),
+        ("index.sparse", "true"),
+        ("feature.manyFiles", "true"),
+    ];
+    // git itself cannot have a split index that is sparse, nor read one that it wrote without a checksum.
+    let works =
+        |settings: &Vec<(&str, &str)>| settings.len() < 2 || !settings.contains(&("core.splitIndex", "true"));
+    proptest::sample::subsequence(all.to_vec(), 0..4).prop_filter("git fails", works)
+}
+
+const ATTRIBUTES: &str =
+    "*.crlf text eol=crlf\n*.id ident\n*.utf16 working-tree-encoding=UTF-16LE text\n*.up filter=up\n";
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_copy_is_what_git_makes(
+        tree in trees(),
+        settings in settings(),
+        sha256 in any::<bool>(),
+        sparse in any::<bool>(),
+    ) {
+        let format = if sha256 { "--object-format=sha256" } else { "--object-format=sha1" };
+        let mut lab = Lab::with_init(&[format], &[(".gitattributes", ATTRIBUTES), ("d/in", "in\n"), ("out", "out\n")]).unwrap();
+        lab.config(&[("filter.up.clean", "tr A-Z a-z"), ("filter.up.smudge", "tr a-z A-Z")]);
+        lab.config(&settings);
+        for (name, made) in &tree {
+            let path = lab.repo.join(if sparse { "d" } else { "" }).join(OsStr::from_bytes(name));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match made {
+                Made::Link(to) => symlink(OsStr::from_bytes(to), path).unwrap(),
+                Made::File { text, executable } => {
+                    let wide: Vec<u8> = text.iter().flat_map(|byte| [*byte, 0]).collect();
+                    fs::write(&path, if name.ends_with(b".utf16") { &wide } else { text }).unwrap();
+                    let mode = if *executable { 0o755 } else { 0o644 };
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                }
+            }
+        }
+        lab.commit();
+        let mut worktrees: Vec<_> = (0..3).map(|at| lab.worktree(&format!("w{at}"))).collect();
+        if sparse {
+            for worktree in &mut worktrees {
+                worktree.target_path = Some("d".to_owned());
+            }
+        }
+        let failed = lab.fill(&worktrees);
+        prop_assert!(failed.is_empty(), "{failed:?}");
+        let understood = !settings.contains(&("core.splitIndex", "true"));
+        for copy in &worktrees[1..] {
+            prop_assert_eq!(lab.is_copied(copy), understood, "{:?}", settings);
+        }
+        lab.check(&worktrees[1..]);
+        if understood && !settings.iter().any(|(key, _)| *key == "core.ignoreStat") {
+            lab.check_index(&worktrees[1]);
+        }
+    }
+}
+
+#[test]
+fn filters_run_once_however_many_copies_there_are() {
+    let mut lab = Lab::with_files(&[(".gitattributes", "*.big filter=count\n")]);
+    let runs = lab.repo.with_file_name("runs");
+    let smudge = format!("echo %f >> '{}'; tr a-z A-Z", runs.display());
+    lab.config(&[("filter.count.clean", "tr A-Z a-z"), ("filter.count.smudge", &smudge)]);
+    for file in ["a.big", "deep/b.big", "small"] {
+        lab.write(file, "content\n");
+    }
+    lab.commit();
+    let worktrees = lab.copies(20);
+    assert_eq!(fs::read_to_string(&runs).unwrap().lines().count(), 2);
+    for copy in &worktrees[1..] {
+        assert_eq!(fs::read_to_string(lab.path(copy).join("deep/b.big")).unwrap(), "CONTENT\n");
+        assert_eq!(fs::read_to_string(lab.path(copy).join("small")).unwrap(), "content\n");
+        assert_eq!(lab.status(copy), "");
+    }
+    lab.check(&worktrees[1..3]);
+    lab.check_index(&worktrees[20]);
+}
+
+#[test]
+fn submodules_are_empty_directories() {
+    let mut lab = Lab::new();
+    lab.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{},deep/module", lab.commit)]);
+    lab.git(&["commit", "-q", "-m", "a submodule"]);
+    lab.commit = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    let worktrees = lab.copies(2);
+    assert!(lab.is_copied(&worktrees[1]));
+    assert!(lab.path(&worktrees[2]).join("deep/module").is_dir());
+    lab.check(&worktrees[1..]);
+}
+
+#[test]
+fn nothing_untracked_comes_along() {
+    let lab = Lab::new();
+    let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
+    lab.make(&worktrees[0]);
+    fs::write(lab.path(&worktrees[0]).join("packages/notes.txt"), "mine").unwrap();
+    register::register(&lab.task(), &worktrees[1]).unwrap();
+    let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+    assert!(source.copy(&[(&lab.task(), worktrees[1].clone())]).is_empty());
+    assert!(lab.is_copied(&worktrees[1]));
+    lab.check(&worktrees[1..]);
+}
+
+#[test]
+fn a_worktree_that_was_touched_is_no_source() {
+    type Touch = fn(&Path);
+    let touched: [(&str, Touch); 5] = [
+        ("edited", |top| fs::write(top.join("a.txt"), "two\n").unwrap()),
+        ("replaced", |top| {
+            fs::remove_file(top.join("a.txt")).unwrap();
+            fs::write(top.join("a.txt"), "one\n").unwrap();
+        }),
+        ("removed", |top| fs::remove_file(top.join("a.txt")).unwrap()),
+        ("a link", |top| {
+            fs::remove_file(top.join("a.txt")).unwrap();
+            symlink("other/x", top.join("a.txt")).unwrap();
+        }),
+        ("elsewhere", |top| {
+            fs::rename(top.join("other"), top.join("elsewhere")).unwrap();
+            symlink("elsewhere", top.join("other")).unwrap();
+        }),
+    ];
+    for (what, touch) in touched {
+        let lab = Lab::new();
+        let worktree = lab.worktree("w");
+        lab.make(&worktree);
+        assert!(Source::of(&lab.task(), &worktree).unwrap().is_some());
+        touch(&lab.path(&worktree));
+        assert!(Source::of(&lab.task(), &worktree).unwrap().is_none(), "{what}");
+    }
+}
+
+#[test]
+fn a_source_that_changes_while_it_is_copied_is_an_error() {
+    let lab = Lab::new();
+    let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
+    lab.make(&worktrees[0]);
+    register::register(&lab.task(), &worktrees[1]).unwrap();
+    let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+    fs::write(lab.path(&worktrees[0]).join("other/x"), "y\n").unwrap();
+    let failed = source.copy(&[(&lab.task(), worktrees[1].clone())]);
+    assert!(failed[0].1.to_string().contains("other/x: somebody changes it"), "{failed:?}");
+    assert!(!lab.entry(&worktrees[1]).join("index").exists(), "an index says that the worktree is whole");
+    lab.release(&worktrees[1]);
+    assert!(!lab.path(&worktrees[1]).exists() && !lab.entry(&worktrees[1]).exists());
+}
+
+#[test]
+fn what_stands_in_the_way_is_not_written_over() {
+    let lab = Lab::new();
+    for name in ["a.txt", "packages/app/main.rs"] {
+        let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
+        lab.make(&worktrees[0]);
+        register::register(&lab.task(), &worktrees[1]).unwrap();
+        let path = lab.path(&worktrees[1]).join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "mine").unwrap();
+        let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+        let failed = source.copy(&[(&lab.task(), worktrees[1].clone())]);
+        assert!(failed[0].1.to_string().contains("File exists"), "{failed:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        for worktree in &worktrees {
+            lab.release(worktree);
+        }
+    }
+}
+
+#[test]
+fn configuration_that_depends_on_the_worktree_leaves_all_to_git() {
+    let lab = Lab::with_files(&[("a.txt", "one\ntwo\n")]);
+    let more = lab.repo.with_file_name("more");
+    fs::write(&more, "[core]\n\tautocrlf = true\n").unwrap();
+    let more = more.to_str().unwrap();
+    lab.git(&["config", "includeIf.onbranch:windows.path", more]);
+    let mut worktrees: Vec<_> = (0..3).map(|at| lab.worktree(&format!("w{at}"))).collect();
+    worktrees[1].branch = Some("windows".to_owned());
+    assert!(lab.fill(&worktrees).is_empty());
+    let text = |at: usize| fs::read_to_string(lab.path(&worktrees[at]).join("a.txt")).unwrap();
+    assert_eq!([text(0), text(1), text(2)], ["one\ntwo\n", "one\r\ntwo\r\n", "one\ntwo\n"]);
+    for worktree in &worktrees {
+        lab.release(worktree);
+    }
+
+    lab.git(&["config", "--unset", "includeIf.onbranch:windows.path"]);
+    lab.git(&["config", "includeIf.gitdir:**/worktrees/w2.path", more]);
+    let worktrees: Vec<_> = (0..3).map(|at| lab.worktree(&format!("w{at}"))).collect();
+    assert!(lab.fill(&worktrees).is_empty());
+    let text = |at: usize| fs::read_to_string(lab.path(&worktrees[at]).join("a.txt")).unwrap();
+    assert_eq!([text(0), text(1), text(2)], ["one\ntwo\n", "one\ntwo\n", "one\r\ntwo\r\n"]);
+}
+
+#[test]
+fn configuration_that_depends_on_where_the_repository_is_does_not() {
+    let lab = Lab::new();
+    let more = lab.repo.with_file_name("more");
+    fs::write(&more, "[user]\n\tname = B\n").unwrap();
+    lab.git(&["config", "includeIf.gitdir:~/work/.path", more.to_str().unwrap()]);
+    lab.git(&["config", "includeIf.onbranch:release/.path", more.to_str().unwrap()]);
+    let worktrees = lab.copies(1);
+    assert!(lab.is_copied(&worktrees[1]));
+}
+
+#[test]
+fn worktrees_of_other_commits_are_never_copies() {
+    let mut lab = Lab::new();
+    let old = lab.worktree("old");
+    lab.write("a.txt", "two\n");
+    lab.commit();
+    let new = lab.worktree("new");
+    assert!(lab.fill(&[old.clone(), new.clone()]).is_empty());
+    assert_eq!(fs::read_to_string(lab.path(&old).join("a.txt")).unwrap(), "one\n");
+    assert_eq!(fs::read_to_string(lab.path(&new).join("a.txt")).unwrap(), "two\n");
+    assert_eq!(lab.status(&new), "");
+}
+
+#[test]
+fn an_interruption_between_two_files_ends_it() {
+    let lab = Lab::new();
+    let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
+    lab.make(&worktrees[0]);
+    register::register(&lab.task(), &worktrees[1]).unwrap();
+    let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+    lab.host.cancel.request();
+    assert_eq!(source.copy(&[(&lab.task(), worktrees[1].clone())]).len(), 1);
+    assert!(!lab.path(&worktrees[1]).join("a.txt").exists());
+    assert!(!lab.entry(&worktrees[1]).join("index").exists());
+}
+
+#[test]
+fn a_repository_that_git_registers_is_copied_too() {
+    let lab = Lab::new();
+    let mut worktrees: Vec<_> = (0..3).map(|at| lab.worktree(&format!("w{at}"))).collect();
+    for worktree in &mut worktrees {
+        worktree.registration = super::super::Registration::Git;
+        worktree.target_path = Some("packages/app".to_owned());
+    }
+    assert!(lab.fill(&worktrees).is_empty());
+    assert!(lab.is_copied(&worktrees[2]));
+    lab.check(&worktrees[1..]);
+    assert!(lab.inventory().keys().all(|path| !path.ends_with("index.lock")));
+    assert_eq!(OWNER.len(), 32);
+}

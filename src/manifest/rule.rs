@@ -19,6 +19,19 @@ impl fmt::Display for Rule {
     }
 }
 
+/// The rules of syntax and structure: what a client that knows nothing but the JSON schema finds as well.
+pub const STRUCTURAL: [&Rule; 9] = [
+    SYNTAX,
+    DUPLICATE_KEY,
+    UNKNOWN_KEY,
+    MISSING_KEY,
+    WRONG_TYPE,
+    NOT_ALLOWED,
+    OUT_OF_RANGE,
+    WRONG_SIZE,
+    NOT_A_NAME,
+];
+
 macro_rules! rules {
     ($($name:ident = $id:literal, $about:literal;)*) => {
         $(#[doc = $about] pub const $name: &Rule = &Rule { id: $id, about: $about };)*

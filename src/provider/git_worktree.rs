@@ -45,18 +45,23 @@ pub struct Options {
     pub root_directory: PathBuf,
     /// The commit to check out: a branch, a tag, a commit id. Resolved once, when planning.
     #[schemars(length(min = 1))]
+    #[schemars(extend("examples" = ["main", "v1.0"]))]
     pub base_ref: String,
     /// The one directory of the repository to check out (sparse checkout, cone mode), which is also where the session
     /// works. Default: the whole tree.
+    #[schemars(extend("examples" = ["services/api"]))]
     pub target_path: Option<String>,
     /// The branch to create there, a template such as `agents/{{ session.name }}`. Default: a detached HEAD.
     #[schemars(length(min = 1))]
+    #[schemars(extend("examples" = ["agents/{{ session.name }}"]))]
     pub branch: Option<String>,
     /// How the files get there.
     pub checkout: Checkout,
     /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`.
+    #[schemars(extend("examples" = [[".env", "config/*.local"]]))]
     pub copy: Vec<String>,
     /// Untracked files of the workspace to link from the worktree, as globs: what is large and only read.
+    #[schemars(extend("examples" = [["node_modules"]]))]
     pub link: Vec<String>,
     /// Whether the repository's own git hooks run while the worktree is made.
     pub git_hooks: bool,

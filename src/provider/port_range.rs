@@ -32,9 +32,11 @@ pub struct Options {
     pub base_port: u32,
     /// How many ports a block has.
     #[schemars(range(min = 1, max = 65535))]
+    #[schemars(extend("examples" = [16]))]
     pub block_size: u32,
     /// How many blocks the range has. Default: 512, or fewer where they would reach into Linux's ephemeral range.
     #[schemars(range(min = 1, max = 65535))]
+    #[schemars(extend("examples" = [64]))]
     pub block_count: Option<u32>,
     /// Which port of the block is the primary one, counted from 0.
     #[schemars(range(min = 0, max = 65534))]
@@ -44,14 +46,17 @@ pub struct Options {
     pub lock_directory: PathBuf,
     /// Names for single ports, given from the primary port upward, wrapping at the block's end. `http` becomes
     /// `AGENT_PORT_HTTP` in the environment and `{{ port.http }}` in templates.
+    #[schemars(extend("examples" = [["http", "db"]]))]
     pub names: Vec<String>,
     /// How many ports at the start of the block the session keeps for itself when its children divide the rest.
     /// Default: as many as it has `names`. With 0 it is a pool and owns none.
     #[schemars(range(min = 0, max = 65535))]
+    #[schemars(extend("examples" = [2]))]
     pub reserve: Option<u32>,
     /// Into how many shares children divide the block. Default: as many as there are children that take one. A fixed
     /// number lets children be added without moving the others.
     #[schemars(range(min = 1, max = 65535))]
+    #[schemars(extend("examples" = [8]))]
     pub slots: Option<u32>,
 }
 

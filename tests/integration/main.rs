@@ -15,6 +15,7 @@ mod crowd;
 mod determinism;
 mod doctor;
 mod documents;
+mod editors;
 mod environment;
 mod explain;
 mod failure;

@@ -1,7 +1,9 @@
 //! How long planning takes, and how much memory, by the number of sessions: `cargo bench --bench planning`.
 //!
 //! From the text of a manifest to a plan with its digest, against a host where every answer is kind; nothing is
-//! read but the text. Each size is measured in a process of its own, so that the peak is its own; times are medians.
+//! read but the text. Then what comes of it: the plan as text, as `plan` prints it to a file, and as JSON, as `plan -o`
+//! saves it. Each size is measured in a process of its own, so that the peak is its own; times are medians. Last, how
+//! long it takes to say every fault of a manifest of 2 MB with 1,000 of them.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and starts itself again")]
 
 use std::collections::BTreeSet;
@@ -10,8 +12,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use seedbed::manifest::Report;
 use seedbed::observe::{Directory, Observation, Question, Repository, TreeEntry};
 use seedbed::provider::Registry;
+use seedbed::review::Review;
+use seedbed::review::text::Style;
 use seedbed::{manifest, plan};
 
 /// How often each size is planned.
@@ -24,8 +29,14 @@ fn main() {
         measure(shape, sessions.parse().expect("a number"));
         return;
     }
-    println!("| manifest | sessions | text | parse and check | plan | both | peak memory |");
-    println!("|---|---|---|---|---|---|---|");
+    if let [faults] = &arguments[..]
+        && faults == "faults"
+    {
+        measure_faults();
+        return;
+    }
+    println!("| manifest | sessions | text | parse and check | plan | both | show | save | peak memory |");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let own = std::env::current_exe().expect("this program has a path");
     for shape in ["tables", "replicas"] {
         for sessions in ["1000", "10000", "100000"] {
@@ -34,6 +45,40 @@ fn main() {
             print!("{}", String::from_utf8_lossy(&output.stdout));
         }
     }
+    println!();
+    measure_faults();
+}
+
+/// 4,000 sessions, a key that does not exist in every fourth.
+fn measure_faults() {
+    let mut text = String::from("version = 1\nswarm = \"bench\"\n");
+    let filler = "x".repeat(450);
+    for at in 0..4000 {
+        let key = if at % 4 == 0 { "enviro" } else { "env" };
+        let _ = write!(text, "\n[session.s{at}]\n{key} = {{ A = \"1\" }}\nprompt = [\"{filler}\"]\n");
+    }
+    let kinds = Registry::built_in().kinds();
+    let (mut finding, mut saying, mut listing) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let faults = manifest::parse(&text, &kinds).expect_err("the manifest has faults");
+        let report = Report::new("bench.toml".to_owned(), &text, faults);
+        finding.push(begun.elapsed());
+        let begun = Instant::now();
+        assert_eq!(report.faults().count(), 1000);
+        listing.push(begun.elapsed());
+        let begun = Instant::now();
+        let shown = format!("{:?}", miette::Report::new(report));
+        saying.push(begun.elapsed());
+        assert!(shown.contains("unknown key `enviro`"));
+    }
+    println!(
+        "1,000 faults in {} KB: found in {} ms, as data in {} ms, as text in {} ms",
+        text.len() / 1024,
+        median(finding).as_millis(),
+        median(listing).as_millis(),
+        median(saying).as_millis(),
+    );
 }
 
 fn measure(shape: &str, sessions: usize) {
@@ -42,6 +87,8 @@ fn measure(shape: &str, sessions: usize) {
     let kinds = registry.kinds();
     let mut parsing = Vec::new();
     let mut planning = Vec::new();
+    let mut showing = Vec::new();
+    let mut saving = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();
         let manifest = manifest::parse(&text, &kinds).expect("the manifest is valid");
@@ -51,14 +98,24 @@ fn measure(shape: &str, sessions: usize) {
         let plan = plan::plan(&manifest, &registry, &observation, None).expect("the manifest can be planned");
         planning.push(begun.elapsed());
         assert_eq!(plan.sessions.len(), sessions);
+        let begun = Instant::now();
+        let text = Review { plan: &plan, notices: &[], observation: None }.text(Style::default());
+        showing.push(begun.elapsed());
+        assert!(text.contains(&plan.digest));
+        let begun = Instant::now();
+        let json = serde_json::to_vec_pretty(&plan).expect("a plan is JSON");
+        saving.push(begun.elapsed());
+        drop(json);
     }
     let (parse, plan) = (median(parsing), median(planning));
     println!(
-        "| {shape} | {sessions} | {} KB | {} ms | {} ms | {} ms | {} MB |",
+        "| {shape} | {sessions} | {} KB | {} ms | {} ms | {} ms | {} ms | {} ms | {} MB |",
         text.len() / 1024,
         parse.as_millis(),
         plan.as_millis(),
         (parse + plan).as_millis(),
+        median(showing).as_millis(),
+        median(saving).as_millis(),
         peak_megabytes().map_or_else(|| "?".to_owned(), |peak| peak.to_string()),
     );
 }

@@ -14,6 +14,7 @@ mod render;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -111,8 +112,9 @@ pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question>
     let demands = demand::demands(manifest, registry);
     demands
         .iter()
-        .filter(|demand| seen.insert(std::ptr::from_ref(demand.as_ref())))
         .flat_map(|demand| &demand.wishes)
+        // Options that come to the same are one, however many sessions ask with them.
+        .filter(|wish| seen.insert((wish.kind.as_str(), Arc::as_ptr(&wish.options))))
         .filter_map(|wish| registry.get(&wish.kind).map(|provider| provider.questions(&wish.options.all)))
         .flatten()
         .collect()

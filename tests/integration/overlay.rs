@@ -141,6 +141,55 @@ fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
     assert!(!lab.state().join("overlays").join("sessions").exists());
 }
 
+/// Every change is found, of whatever the kernel makes of it in the upper layer, mounted or not.
+#[test]
+fn what_was_done_is_never_taken_for_nothing() {
+    let two = r#"
+        [session.a]
+        resources = [{ kind = "git-worktree", checkout = "overlay" }]
+        [session.b]
+        resources = [{ kind = "git-worktree", checkout = "overlay", target-path = "app/lib" }]
+    "#;
+    let Some(lab) = Lab::new(two) else { return };
+    for (session, script) in [
+        ("a", "echo x > new"),
+        ("a", "echo x >> README.md"),
+        ("a", "rm README.md"),
+        ("a", "rm -r app && mkdir app"),
+        ("a", "mv app moved"),
+        ("a", "chmod 600 tools/run.sh; chmod 755 README.md"),
+        ("a", "git update-index --chmod=+x README.md"),
+        ("a", "git rm -q --cached README.md; git read-tree HEAD; git rm -q --cached README.md"),
+        ("b", "rm deep.txt"),
+        ("b", "cd .. && mv lib x && mkdir lib && mv x/.agent-context lib && rm -r x"),
+    ] {
+        lab.ok(&["apply"]);
+        lab.ok(&["destroy", "--dry-run"]);
+        let directory = lab.directory(session);
+        let mut shell = lab.program("sh", &directory);
+        assert!(shell.args(["-e", "-c", script]).status().unwrap().success(), "{script}");
+        lab.seedbed(&["destroy", "--dry-run"]).expect(69);
+        if !script.contains("git ") {
+            unmount_all(&lab);
+            lab.seedbed(&["destroy", "--dry-run"]).expect(69);
+        }
+        lab.ok(&["destroy", "--discard"]);
+    }
+}
+
+#[test]
+fn what_was_not_written_to_needs_no_git_status() {
+    let Some(lab) = Lab::new(FOUR) else { return };
+    lab.ok(&["apply"]);
+    // git would fail to count the changes of what it cannot read.
+    for directory in lab.directories() {
+        lab.git_in(&directory, &["config", "extensions.worktreeConfig", "true"]);
+        lab.git_in(&directory, &["config", "--worktree", "status.showUntrackedFiles", "nonsense"]);
+    }
+    let status = lab.ok(&["status"]).stdout;
+    assert_eq!(status.matches("clean").count(), 4, "{status}");
+}
+
 #[test]
 fn a_repair_mounts_again() {
     let Some(lab) = Lab::new(FOUR) else { return };

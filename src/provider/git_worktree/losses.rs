@@ -60,7 +60,7 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         losses.beyond_rescue.push(format!(
             "{path} is not mounted, and what was written in it cannot be told; `seedbed apply` mounts it again"
         ));
-    } else if overlay::is_unmounted(worktree, &site)? {
+    } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
         // Nothing was ever written in it.
     } else if let Err(error) = changes::add(task, worktree, &site, &mut losses) {
         losses.work.push(format!("the changes in {path} cannot be counted: {error}"));

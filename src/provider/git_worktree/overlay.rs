@@ -15,6 +15,7 @@
 //! of its entry; [`mend`] mounts it again over what the session has written.
 
 mod base;
+mod written;
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -26,7 +27,7 @@ use super::site::{Site, io};
 use super::{Checkout, Worktree, worktree};
 use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
-use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error, Task};
+use crate::provider::{Error, Task};
 
 /// The directory of all overlays, in the state directory.
 const DIRECTORY: &str = "overlays";
@@ -116,10 +117,24 @@ pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> R
         return Ok(false);
     }
     let overlay = Overlay::of(task, worktree)?;
+    let upper = overlay.top.directory(&overlay.session.join("upper"))?;
+    Ok(match upper {
+        Some(upper) => !written::is_nothing(upper.path(), worktree)?,
+        None => false,
+    })
+}
+
+/// Whether the worktree is its base, for certain, without asking git: nothing was written but what is seedbed's, the
+/// index is the base's, and HEAD is at the base's commit.
+pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
+    if !is_wanted(worktree) || is_unmounted(worktree, site)? {
+        return Ok(false);
+    }
+    let overlay = Overlay::of(task, worktree)?;
     let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(false) };
-    let discovery = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
-    let own = [".git".into(), discovery.join(".gitignore"), discovery.join(DISCOVERY_FILE)];
-    Ok(!base::files(upper.path())?.iter().all(|file| own.contains(file)))
+    Ok(written::is_at(site, worktree)?
+        && base::is_index(&overlay.base_path().join("index"), &site.entry_path().join("index"))
+        && written::is_nothing(upper.path(), worktree)?)
 }
 
 /// Unmounts the worktree; one that somebody uses is [`Error::Refused`].

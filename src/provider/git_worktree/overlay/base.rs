@@ -79,8 +79,19 @@ pub(super) fn link_index(from: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
+/// Tells whether the index at `own` is the one at `base`; git writes a new file where it changes anything.
+pub(super) fn is_index(base: &Path, own: &Path) -> bool {
+    let (Ok(ours), Ok(theirs)) = (fs::symlink_metadata(own), fs::symlink_metadata(base)) else {
+        return false;
+    };
+    ours.is_file()
+        && ours.len() == theirs.len()
+        && ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+            || fs::read(own).is_ok_and(|own| fs::read(base).is_ok_and(|base| own == base)))
+}
+
 /// Every file below `directory`, and whatever else is no directory, relative to it.
-pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     let mut left = vec![PathBuf::new()];
     while let Some(relative) = left.pop() {

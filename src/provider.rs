@@ -237,6 +237,32 @@ pub struct Task<'a> {
     /// Handed to git children as their standard input, so that the swarm's lock outlives a killed seedbed for as
     /// long as they run; `None` where nothing is changed, and in tests.
     pub lock: Option<&'a std::fs::File>,
+    /// Told by [`Provider::fill`] of each allocation as soon as it is filled.
+    pub filled: Filled<'a>,
+}
+
+/// Hears that one allocation is filled: a call that fills many takes long, and somebody watches.
+#[derive(Clone, Copy, Default)]
+pub struct Filled<'a>(Option<&'a (dyn Fn() + Sync)>);
+
+impl<'a> Filled<'a> {
+    /// `hears` may be called more than once.
+    pub fn new(hears: &'a (dyn Fn() + Sync)) -> Self {
+        Self(Some(hears))
+    }
+
+    /// The allocation is filled.
+    pub fn tell(self) {
+        if let Some(hears) = self.0 {
+            hears();
+        }
+    }
+}
+
+impl std::fmt::Debug for Filled<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Filled")
+    }
 }
 
 /// What releasing a lease would lose, one line each.

@@ -1,13 +1,13 @@
 //! What allocations of one run have in common, done once for all that are made from the same.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::event::Telling;
 use super::{Failure, PROVISION, Phase, Run, ancestors, failure_of, task, tree};
 use crate::name::SessionPath;
 use crate::plan::Session;
-use crate::provider::Allocation;
+use crate::provider::{Allocation, Filled, Task};
 
 /// Allocations of one kind that are filled in one call, the one that the others are made from first.
 struct Group<'a> {
@@ -26,8 +26,8 @@ impl Run<'_> {
             *empty.entry(&session.path).or_default().get_mut() += 1;
         }
         let telling = Telling::begin(self.context, Phase::Fill, empty.len());
-        let filled = |kind: &str, session: &Session| {
-            let left = empty.get(&session.path).filter(|_| !self.is_claim(kind));
+        let filled = |session: &Session| {
+            let left = empty.get(&session.path);
             if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
                 telling.passed(&session.path);
             }
@@ -36,11 +36,11 @@ impl Run<'_> {
             |act| tree::side_by_side(groups.len(), self.host.jobs, act),
             |at| {
                 let group = &groups[at];
-                let failed = self.fill_group(group);
-                if failed.is_empty() {
-                    group.members.iter().for_each(|(session, _)| filled(group.kind, session));
+                if self.is_claim(group.kind) {
+                    self.fill_group(group, &|_| {})
+                } else {
+                    self.fill_group(group, &filled)
                 }
-                failed
             },
         )
     }
@@ -63,21 +63,44 @@ impl Run<'_> {
         groups
     }
 
-    fn fill_group(&self, group: &Group<'_>) -> Vec<Failure> {
+    /// Calls `filled` once for each session of the group, as its provider says so, or where it does not once all are.
+    fn fill_group(&self, group: &Group<'_>, filled: &(dyn Fn(&Session) + Sync)) -> Vec<Failure> {
         let Some(provider) = self.context.registry.get(group.kind) else { return Vec::new() };
         let above: Vec<_> =
             group.members.iter().map(|(session, _)| ancestors(self.record, &session.path)).collect();
         let above: Vec<Vec<&str>> =
             above.iter().map(|above| above.iter().map(String::as_str).collect()).collect();
+        let is_filled: Vec<AtomicBool> = group.members.iter().map(|_| AtomicBool::new(false)).collect();
+        let hears: Vec<_> = group
+            .members
+            .iter()
+            .zip(&is_filled)
+            .map(|((session, _), is_filled)| {
+                move || {
+                    if !is_filled.swap(true, Ordering::Relaxed) {
+                        filled(session);
+                    }
+                }
+            })
+            .collect();
+        let lock = Some(self.context.swarm.file());
         let tasks: Vec<_> = group
             .members
             .iter()
             .zip(&above)
-            .map(|((session, allocation), ancestors)| {
-                task(self.host, self.record, session, ancestors, allocation, Some(self.context.swarm.file()))
+            .zip(&hears)
+            .map(|(((session, allocation), ancestors), hears)| Task {
+                filled: Filled::new(hears),
+                ..task(self.host, self.record, session, ancestors, allocation, lock)
             })
             .collect();
-        let failed = provider.fill(&tasks).into_iter();
+        let failed = provider.fill(&tasks);
+        if failed.is_empty() {
+            for hears in &hears {
+                hears();
+            }
+        }
+        let failed = failed.into_iter();
         failed.map(|(at, error)| failure_of(group.members[at].0, PROVISION, group.kind, &error)).collect()
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use seedbed::apply::{self, Event, Phase};
 use seedbed::manifest::Options;
 use seedbed::observe::{Observation, Question};
 use seedbed::provider::{self, Allocation, Condition, Planner, Provider, Registry, Task};
 use seedbed::state::Swarm;
-use seedbed::{apply, manifest, plan};
+use seedbed::{manifest, plan};
 
 use crate::fake::Fake;
 use crate::in_process;
@@ -167,6 +168,11 @@ impl Provider for Shared {
     fn fill(&self, tasks: &[Task<'_>]) -> Vec<(usize, provider::Error)> {
         for task in tasks {
             self.note("fill", task);
+            // Of the others nobody hears before all are filled. Saying it twice is no harm.
+            if !task.session.ends_with("/b") {
+                task.filled.tell();
+                task.filled.tell();
+            }
         }
         let fails = |at: usize| tasks[at].session.ends_with('2');
         (0..tasks.len())
@@ -208,7 +214,12 @@ fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
     let swarm = Swarm::new(&sandbox.host, &sandbox.repo, "s").lock(Duration::ZERO, "a test").unwrap();
     let survey = apply::survey(&swarm, &registry, &manifest).unwrap();
     let plan = plan::plan(&manifest, &registry, &survey.observation, None).unwrap();
-    let context = apply::Context { swarm: &swarm, registry: &registry, events: &|_| {} };
+    let events = |event: &Event| {
+        if let Event::Passed { phase: Phase::Fill, session } = event {
+            done.lock().unwrap().push(format!("passed {session}"));
+        }
+    };
+    let context = apply::Context { swarm: &swarm, registry: &registry, events: &events };
     let applied = apply::apply(&context, &plan, None, apply::Options::default());
     let done = done.lock().unwrap().clone();
     (applied, done)
@@ -218,9 +229,34 @@ fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
 fn what_has_something_in_common_is_filled_in_one_call_between_provisioning_and_finishing_all() {
     let (applied, done) = with_shared(2);
     applied.unwrap();
+    let done: Vec<_> = done.into_iter().filter(|done| !done.starts_with("passed")).collect();
     let steps: Vec<_> = done.iter().map(|done| done.split(' ').next().unwrap()).collect();
     assert_eq!(steps, [["provision"; 4], ["fill"; 4], ["finish"; 4]].concat());
     assert_eq!(done[4..8], ["fill s/a-0", "fill s/a-0/b", "fill s/a-1", "fill s/a-1/b"]);
+}
+
+#[test]
+fn who_watches_hears_of_each_as_it_is_filled_and_of_the_rest_at_the_end() {
+    let (applied, done) = with_shared(2);
+    applied.unwrap();
+    let filling: Vec<_> = done
+        .iter()
+        .map(String::as_str)
+        .filter(|done| done.starts_with("fill") || done.starts_with("passed"))
+        .collect();
+    assert_eq!(
+        filling,
+        [
+            "fill s/a-0",
+            "passed a-0",
+            "fill s/a-0/b",
+            "fill s/a-1",
+            "passed a-1",
+            "fill s/a-1/b",
+            "passed a-0/b",
+            "passed a-1/b",
+        ]
+    );
 }
 
 #[test]

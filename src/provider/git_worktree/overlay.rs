@@ -71,6 +71,7 @@ fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     let own = site.entry_path().join("index");
     base::link_index(index.unwrap_or(&overlay.base_path().join("index")), &own)?;
     overlay.mount(&site)?;
+    task.filled.tell();
     Ok(own)
 }
 

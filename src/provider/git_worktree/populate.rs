@@ -102,9 +102,11 @@ pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
         &worktree.commit,
     ])?;
     match site.directory()? {
-        Some(directory) => check_target(worktree, &directory),
-        None => Err(Error::Refused(format!("{} is gone", site.worktree.display()))),
+        Some(directory) => check_target(worktree, &directory)?,
+        None => return Err(Error::Refused(format!("{} is gone", site.worktree.display()))),
     }
+    task.filled.tell();
+    Ok(())
 }
 
 /// Makes sure that a checkout has the directory that its session is to work in.

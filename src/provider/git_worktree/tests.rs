@@ -19,7 +19,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::{Registration, Worktree};
 use crate::host::Host;
-use crate::provider::{Allocation, Task};
+use crate::provider::{Allocation, Filled, Task};
 
 const OWNER: &str = "0123456789abcdef0123456789abcdef";
 const SESSION: &str = "swarm/lead";
@@ -143,6 +143,7 @@ impl Lab {
             ancestors: &[],
             allocation: &self.allocation,
             lock: None,
+            filled: Filled::default(),
         }
     }
 

@@ -40,7 +40,7 @@ use crate::host::Host;
 use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 use crate::plan::{Action, Change, DISCOVERY, Damage, Plan, Session, Standing};
-use crate::provider::{self, Allocation, Condition, Provider, Registry, Task};
+use crate::provider::{self, Allocation, Condition, Filled, Provider, Registry, Task};
 pub use crate::state::Unsaved;
 use crate::state::{self, Locked, Record};
 
@@ -401,6 +401,7 @@ fn task<'a>(
         ancestors,
         allocation,
         lock,
+        filled: Filled::default(),
     }
 }
 

@@ -247,6 +247,13 @@ fn the_page_is_used_without_a_mouse() {
     assert_eq!(browser.text(FOCUS), "query");
     assert_eq!(browser.text(SEEN), "lead,coder,coder-0,coder-1,reviewer");
 
+    // What a session is told is found, and shown.
+    browser.press("database_url");
+    browser.expect("found.value", "1 session");
+    assert_eq!(browser.text("document.querySelector('#s0 > details > .body > .told').open"), "true");
+    browser.press(ESCAPE);
+    browser.expect("found.value", "");
+
     // A port finds whose block it is in.
     let port = difference().sessions[1].env["AGENT_PORT_RANGE_END"].parse::<u16>().unwrap() - 1;
     browser.press(&port.to_string());
@@ -419,6 +426,12 @@ fn ten_thousand_sessions_are_searched() {
     browser.press(ESCAPE);
     browser.expect("found.value", "");
     assert_eq!(browser.text(rows), "");
+    // What is said of many together is said of each.
+    browser.press("in all");
+    browser.expect("found.value", "9,000 sessions");
+    assert_eq!(browser.text(SEEN), "lead-0 … lead-999,coder-0 … coder-8");
+    browser.press(ESCAPE);
+    browser.expect("found.value", "");
     // Too many to be read are counted.
     browser.press("coder-3");
     browser.expect("found.value", "1,000 sessions");

@@ -19,7 +19,7 @@ function index() {
       : [element];
     const text = own.map((part) => part.textContent).join(" ").toLowerCase();
     const ports = (element.dataset.ports.match(/\d+-\d+/g) ?? []).map((block) => block.split("-").map(Number));
-    return { element, text, ports, count: Number(element.dataset.count ?? 1) };
+    return { element, text, ports };
   });
   return sessions;
 }
@@ -47,22 +47,32 @@ function filter() {
     return;
   }
   before ??= new Map([...tree.querySelectorAll("details")].map((details) => [details, details.open]));
-  const hits = new Set(all.filter((session) => matches(session, words)));
-  // Rows say of single sessions what their entry says of all: they count once.
-  const rows = [...hits].filter((session) => session.element.matches("tr"));
-  const entries = [...hits].filter((session) => session.element.matches("li"));
-  const single = entries.filter((session) => !session.element.querySelector(":scope > details > .body > .members"));
-  const count = rows.length + single.length;
-  const few = count <= SHOWN;
+  const hits = all.filter((session) => matches(session, words));
   const visible = new Set();
-  for (const { element } of rows.concat(entries)) {
+  const show = (element) => {
     for (let above = element; above && above !== tree; above = above.parentElement) visible.add(above);
+  };
+  for (const { element } of hits) show(element);
+  // An entry that stands for many counts by its rows: those that match, or where only the entry does, all of them.
+  let count = 0;
+  for (const { element } of hits) {
+    const members = element.querySelector(":scope > details > .body > .members");
+    if (!members) {
+      count += 1;
+    } else if (!visible.has(members)) {
+      for (const row of members.querySelectorAll("tr[data-ports]")) visible.add(row);
+      count += Number(element.dataset.count);
+    }
   }
   for (const { element } of all) element.hidden = !visible.has(element);
+  const few = count <= SHOWN;
+  const says = (told) => words.some((word) => told.textContent.toLowerCase().includes(word));
   before.forEach((open, details) => {
-    const holds = few && [...visible].length > 0 && visible.has(details);
-    const own = visible.has(details) && !details.matches(".members, .told");
-    details.open = holds || (own && open);
+    if (details.matches(".told")) {
+      details.open = few && visible.has(details.parentElement.closest("li")) && says(details);
+    } else {
+      details.open = visible.has(details) && (few || (open && !details.matches(".members")));
+    }
   });
   found.value = `${count.toLocaleString("en")} ${count === 1 ? "session" : "sessions"}`;
 }

@@ -104,7 +104,7 @@ enum Command {
     /// Releases sessions, children first; never work that is not saved
     Destroy(destroy::Arguments),
     /// Finishes or undoes an interrupted run
-    Recover,
+    Recover(destroy::RecoverArguments),
     /// Looks for what of this host, repository and manifest will bite, and says what to do; exits with 1 where something
     /// will fail
     Doctor(doctor::Arguments),
@@ -182,7 +182,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Explain(arguments) => explain::run(global, arguments),
         Command::Destroy(arguments) => destroy::run(global, arguments),
         Command::Doctor(arguments) => doctor::run(global, arguments),
-        Command::Recover => destroy::recover(global),
+        Command::Recover(arguments) => destroy::recover(global, arguments),
         Command::List => list::run(global),
         Command::Completions { shell } => Ok(completions::run(*shell)),
         Command::Man(arguments) => man::run(global, arguments),

@@ -30,6 +30,13 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
+/// What `recover` takes. Where neither is said, what the interrupted run was told holds.
+#[derive(Debug, Args)]
+pub(super) struct RecoverArguments {
+    #[command(flatten)]
+    unsaved: UnsavedWork,
+}
+
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
     setting.catch_signals()?;
@@ -115,10 +122,11 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     Ok(if refused.is_empty() { Status::Done } else { Status::Refused }.into())
 }
 
-pub(super) fn recover(global: &Global) -> Result<ExitCode, Failure> {
+pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    let recovered =
-        locked(global, &setting, "recover", |context| recover_first(global, context, Unsaved::Keep))?;
+    let recovered = locked(global, &setting, "recover", |context| {
+        recover_first(global, context, arguments.unsaved.into())
+    })?;
     if global.json {
         let what = match recovered {
             Recovered::Nothing => outcome::Recovered::Nothing,

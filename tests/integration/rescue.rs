@@ -188,7 +188,9 @@ fn a_killed_discard_is_recovered_as_one_and_can_still_be_rescued() {
     let sandbox = killed_destroy("--discard");
     sandbox.ok(&["recover"]);
     assert_eq!(rescues(&sandbox), Vec::<String>::new());
-    let sandbox = killed_destroy("--discard");
-    sandbox.ok(&["destroy", "--rescue"]);
-    assert_eq!(rescues(&sandbox).len(), 1);
+    for command in ["destroy", "recover"] {
+        let sandbox = killed_destroy("--discard");
+        sandbox.ok(&[command, "--rescue"]);
+        assert_eq!(rescues(&sandbox).len(), 1);
+    }
 }

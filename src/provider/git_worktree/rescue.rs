@@ -97,6 +97,7 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         missing: work.missing.clone(),
     };
     if let Some(reference) = existing(&work, &prefix, &fingerprint)? {
+        work.check_whole(&reference)?;
         return Ok(told(reference));
     }
 
@@ -121,7 +122,11 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         );
         let commit = work.commit(&files, &parents, &message)?;
         if work.create_ref(&rescue.reference, &commit)? {
-            return Ok(rescue);
+            let checked = work.check_whole(&rescue.reference);
+            if checked.is_err() {
+                work.remove_ref(&rescue.reference, &commit)?;
+            }
+            return checked.map(|()| rescue);
         }
     }
     Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
@@ -266,6 +271,36 @@ impl<'a> Work<'a> {
         }
         let commit = git.run_with_input(args, message.as_bytes().to_vec())?;
         Ok(String::from_utf8_lossy(&commit).trim_end().to_owned())
+    }
+
+    /// Sees to it that every object is there that the rescue has and no ref beside it: until there was a ref, somebody's
+    /// `git gc --prune=now` could take them away. Saving them again writes what is missing.
+    fn check_whole(&self, reference: &str) -> Result<(), Error> {
+        let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
+        let all = format!("--exclude={}", name::ALL);
+        let args = [
+            "rev-list",
+            "--objects",
+            "--quiet",
+            reference,
+            "--not",
+            &self.worktree.commit,
+            &all,
+            "--glob=refs/*",
+        ];
+        let checked = git.run(args);
+        checked.map(drop).map_err(|error| {
+            Error::Refused(format!(
+                "{reference} is not whole ({error}): something took objects away meanwhile, as `git gc --prune=now` \
+                 does; try again"
+            ))
+        })
+    }
+
+    fn remove_ref(&self, name: &str, commit: &str) -> Result<(), Error> {
+        let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
+        git.run_beside_others(&["update-ref", "-d", name, commit])?;
+        Ok(())
     }
 
     /// Creates a ref; `false` where its name is taken.

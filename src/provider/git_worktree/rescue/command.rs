@@ -35,7 +35,7 @@ pub(super) fn bring_back(
             "git -C {root} cat-file blob {patterns} | git -C {place} sparse-checkout set --no-cone --stdin"
         ));
     }
-    steps.push(format!("git -C {place} read-tree -m -u {}", commit("")));
+    steps.push(format!("git -C {place} -c core.symlinks=true read-tree -m -u {}", commit("")));
     if sparse {
         // Changes outside of the sparse checkout were there too.
         steps.push(format!(

@@ -68,7 +68,8 @@ fn different(work: &Work<'_>, paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<Path
     let mut prefix = OsString::from("--prefix=");
     prefix.push(&check);
     prefix.push("/");
-    let args = ["checkout-index", "--force", "-z", "--stdin"].map(OsString::from).into_iter().chain([prefix]);
+    let args = work.exact(["checkout-index", "--force", "-z", "--stdin"]);
+    let args = args.into_iter().map(OsString::from).chain([prefix]);
     let input = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
     work.git(capture::FILES).run_with_input(args, input)?;
     let mut different = BTreeSet::new();

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::super::inspect::inspect;
 use super::super::register;
+use super::super::rescue;
 use super::Lab;
 use crate::provider::Condition;
 use crate::provider::git_worktree::{Registration, Worktree};
@@ -80,6 +81,13 @@ fn whatever_was_left_half_done() {
     lab.make(&worktree);
     fs::create_dir_all(aside.parent().unwrap()).unwrap();
     fs::rename(lab.entry(&worktree), &aside).unwrap();
+    lab.release(&worktree);
+    assert_eq!(lab.inventory(), before);
+
+    // Killed in the middle of a rescue.
+    lab.make(&worktree);
+    let scratch = lab.repo.join(".ai_ops/worktrees").join(rescue::scratch(&lab.task(), &worktree));
+    fs::create_dir_all(scratch.join("check/packages")).unwrap();
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);
 

@@ -406,6 +406,52 @@ fn the_same_is_rescued_once_and_what_is_new_again() {
 }
 
 #[test]
+fn objects_that_are_taken_away_meanwhile_are_missed() {
+    let mut lab = Lab::new();
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    fs::write(lab.path(&worktree).join("work"), "not yet saved\n").unwrap();
+    let id = {
+        let path = lab.path(&worktree).join("work");
+        lab.git(&["hash-object", path.to_str().unwrap()]).trim().to_owned()
+    };
+    let blob = lab.repo.join(".git/objects").join(&id[..2]).join(&id[2..]);
+    // A git that takes it away the moment before there is a ref.
+    let shim = lab.host.state.with_file_name("shim");
+    fs::create_dir_all(&shim).unwrap();
+    let path = lab.host.environment.iter().find(|(name, _)| name == "PATH").unwrap().1.clone();
+    let real = std::env::split_paths(&path).map(|path| path.join("git")).find(|path| path.is_file()).unwrap();
+    let script = format!(
+        "#!/bin/sh\nfor word; do test \"$word\" = update-ref && rm -f {}; done\nexec {} \"$@\"\n",
+        blob.display(),
+        real.display()
+    );
+    fs::write(shim.join("git"), script).unwrap();
+    set_executable(&shim.join("git"), true);
+    let honest = lab.host.environment.clone();
+    for (name, value) in &mut lab.host.environment {
+        if name == "PATH" {
+            let mut first = shim.clone().into_os_string();
+            first.push(":");
+            first.push(&*value);
+            *value = first;
+        }
+    }
+    let error = rescue(&lab.task(), &worktree).unwrap_err().to_string();
+    assert!(error.contains("is not whole"), "{error}");
+    assert_eq!(
+        lab.git(&["for-each-ref", "refs/seedbed/rescue"]),
+        "",
+        "a broken ref would be in everybody's way"
+    );
+    // Another attempt writes what is missing.
+    lab.host.environment = honest;
+    let rescued = rescue(&lab.task(), &worktree).unwrap();
+    assert_eq!(lab.git(&["show", &format!("{}:work", rescued.reference)]), "not yet saved\n");
+    assert_eq!(lab.git(&["for-each-ref", "refs/seedbed/rescue"]).lines().count(), 1);
+}
+
+#[test]
 fn a_repository_inside_is_not_passed_over() {
     // Where the index cannot be read, nothing has found it before.
     for torn in [false, true] {
@@ -473,4 +519,61 @@ fn other_formats() {
             fs::write(path.join("new"), "").unwrap();
         });
     }
+}
+
+#[test]
+fn settings_of_the_repository_do_not_decide_what_is_saved() {
+    let lab = Lab::with_files(&[(".gitattributes", "*.txt text\n"), ("a.txt", "one\n"), ("b", "one\n")]);
+    for (key, value) in [
+        ("core.fileMode", "false"),
+        ("core.symlinks", "false"),
+        ("core.safecrlf", "true"),
+        ("core.splitIndex", "true"),
+        ("core.untrackedCache", "true"),
+        ("core.ignoreStat", "true"),
+        ("index.version", "4"),
+    ] {
+        lab.git(&["config", key, value]);
+    }
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    let path = lab.path(&worktree);
+    fs::write(path.join("a.txt"), "one\r\ntwo\n").unwrap();
+    fs::write(path.join("b"), "two\n").unwrap();
+    lab.git_in(&path, &["update-index", "--split-index", "b"]);
+    fs::write(path.join("script"), "#!/bin/sh\n").unwrap();
+    set_executable(&path.join("script"), true);
+    symlink("b", path.join("link")).unwrap();
+    let index = lab.git_in(&path, &["ls-files", "--stage"]);
+    let mut files = BTreeMap::new();
+    walk(&path, &path, &mut files);
+
+    let rescued = rescue(&lab.task(), &worktree).unwrap();
+    let place = bring_back(&lab, &worktree, &rescued);
+    let mut restored = BTreeMap::new();
+    walk(&place, &place, &mut restored);
+    assert_eq!(restored, files);
+    assert_eq!(lab.git_in(&place, &["ls-files", "--stage"]), index);
+}
+
+#[test]
+fn a_rescue_stands_on_its_own() {
+    let lab = Lab::new();
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    let path = lab.path(&worktree);
+    lab.git_in(&path, &["commit", "-q", "--allow-empty", "-m", "left"]);
+    let left = lab.git_in(&path, &["rev-parse", "HEAD"]).trim().to_owned();
+    lab.git_in(&path, &["checkout", "-q", "--detach", "main"]);
+    let first = rescue(&lab.task(), &worktree).unwrap();
+    assert_eq!(
+        losses(&lab.task(), &worktree).unwrap().work,
+        Vec::<String>::new(),
+        "what is rescued is not lost"
+    );
+    assert_eq!(rescue(&lab.task(), &worktree).unwrap(), first);
+    fs::write(path.join("new"), "").unwrap();
+    let second = rescue(&lab.task(), &worktree).unwrap();
+    lab.git(&["update-ref", "-d", &first.reference]);
+    lab.git(&["merge-base", "--is-ancestor", &left, &second.reference]);
 }

@@ -70,14 +70,19 @@ mod tests {
     #[test]
     fn listeners_on_any_address_are_met() {
         for address in ["0.0.0.0:0", "127.0.0.1:0", "127.9.8.7:0", "[::]:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else {
+            if TcpListener::bind(address).is_err() {
                 assert!(address.starts_with('['), "{address}");
                 continue;
+            }
+            // The port may be somebody else's the moment it is let go, but not every time.
+            let is_freed = |_| {
+                let listener = TcpListener::bind(address).unwrap();
+                let port = listener.local_addr().unwrap().port();
+                assert_eq!(probe(single(port)), Err((port, "tcp")), "{address}");
+                drop(listener);
+                probe(single(port)) == Ok(())
             };
-            let port = listener.local_addr().unwrap().port();
-            assert_eq!(probe(single(port)), Err((port, "tcp")), "{address}");
-            drop(listener);
-            assert_eq!(probe(single(port)), Ok(()), "{address}");
+            assert!((0..20).any(is_freed), "{address}");
         }
     }
 

@@ -46,6 +46,10 @@
 //! on whatever half-made thing it finds, and touches only what carries the swarm's ownership mark. Liveness is a flock
 //! that git children inherit, never a pid.
 //!
+//! A release begins once nothing is lost by it: [`provider::Provider::losses`] says what would be, and what nobody gave
+//! up is refused, or saved by [`provider::Provider::rescue`] before the intent is written. The intent says which of
+//! the two was asked for, and recovery does it again.
+//!
 //! # Using it
 //!
 //! For one session at a time, see [`orchestrator`] and `examples/library.rs`. For a swarm:

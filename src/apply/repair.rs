@@ -32,29 +32,41 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
     let mut repair = Repair::default();
     for session in &record.plan.sessions {
         let damages = by_session.remove(&session.path).unwrap_or_default();
-        let broken: BTreeSet<_> =
-            damages.iter().filter(|(_, damage)| !damage.mendable).map(|(kind, _)| kind.as_str()).collect();
+        let line =
+            |kind: &str, why: &str| Loss { session: session.path.clone(), what: format!("{kind}: {why}") };
+        let mut broken = BTreeSet::new();
+        for (kind, damage) in damages.iter().filter(|(kind, _)| *kind != DISCOVERY) {
+            let line = line(kind, &damage.why);
+            if !damage.mendable {
+                repair.left.push(line);
+                broken.insert(kind.as_str());
+                continue;
+            }
+            match run.mend(session, kind) {
+                Ok(()) => repair.repaired.push(line),
+                Err(failure) => {
+                    repair.failures.push(failure);
+                    broken.insert(kind.as_str());
+                }
+            }
+        }
+        let Some((_, damage)) = damages.iter().find(|(kind, _)| *kind == DISCOVERY) else { continue };
         let has_directory = !session.allocations.iter().any(|held| {
             let gives = context.registry.get(&held.kind).map(|of| of.context(held).working_directory);
             broken.contains(held.kind.as_str()) && gives.flatten().is_some()
         });
-        for (kind, damage) in damages {
-            let line = Loss { session: session.path.clone(), what: format!("{kind}: {}", damage.why) };
-            let mended = if kind == DISCOVERY && has_directory {
-                let expected =
-                    discovery::snapshot(&record.plan, session, context.registry, &record.workspace);
-                discovery::restore(context.swarm, session, &expected)
-                    .map_err(|error| failure(session, "discovery file", error.to_string()))
-            } else if kind != DISCOVERY && damage.mendable {
-                run.mend(session, kind)
-            } else {
-                repair.left.push(line);
-                continue;
-            };
-            match mended {
-                Ok(()) => repair.repaired.push(line),
-                Err(failure) => repair.failures.push(failure),
-            }
+        if !has_directory {
+            repair.left.push(line(DISCOVERY, &damage.why));
+            continue;
+        }
+        let expected = discovery::snapshot(&record.plan, session, context.registry, &record.workspace);
+        // It may have come back with what it lies in.
+        if discovery::inspect(context.swarm, session, &expected).is_none() {
+            continue;
+        }
+        match discovery::restore(context.swarm, session, &expected) {
+            Ok(()) => repair.repaired.push(line(DISCOVERY, &damage.why)),
+            Err(error) => repair.failures.push(failure(session, "discovery file", error.to_string())),
         }
     }
     repair

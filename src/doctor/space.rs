@@ -11,7 +11,7 @@ use super::{Case, Findings, Id};
 use crate::host::absolute;
 use crate::host::git::Git;
 use crate::plan::Plan;
-use crate::provider::git_worktree::{KIND, Worktree};
+use crate::provider::git_worktree::{Checkout, KIND, Worktree};
 
 /// What a file takes beside its content: it ends in a block that is not full, of 4 KiB nearly everywhere.
 const BLOCK: u64 = 4096;
@@ -37,12 +37,21 @@ pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) 
     let mut trees: BTreeMap<String, Vec<File>> = BTreeMap::new();
     // By the device of the file system.
     let mut needed: BTreeMap<u64, (PathBuf, Amount, usize)> = BTreeMap::new();
+    let mut shared = BTreeSet::new();
     for worktree in to_be_made(plan) {
         let files = trees.entry(worktree.commit.clone()).or_insert_with_key(|commit| {
             // What cannot be listed fails elsewhere, and says so there.
             list(&Git::of(case.host, common_dir, None), commit).unwrap_or_default()
         });
-        let path = nearest(&absolute(case.workspace, &worktree.worktree_root));
+        // Mounts share one checkout of each commit, in the state directory.
+        let path = if worktree.checkout == Checkout::Overlay {
+            if !shared.insert((worktree.commit.clone(), worktree.target_path.clone())) {
+                continue;
+            }
+            nearest(&case.host.state)
+        } else {
+            nearest(&absolute(case.workspace, &worktree.worktree_root))
+        };
         let Ok(there) = stat(&path) else { continue };
         let (_, sum, count) = needed.entry(there.st_dev).or_insert((path, Amount::default(), 0));
         *sum = sum.plus(taken(files, worktree.target_path.as_deref()));

@@ -135,6 +135,12 @@ fn more_worktrees_than_the_disk_holds() {
     assert_eq!(found.len(), 1, "{}", outcome.stdout);
     assert!(found[0].starts_with("fails  disk-space: 10000 worktrees need up to 160"), "{found:?}");
     fs::remove_file(sandbox.repository.join("large")).unwrap();
+    // Mounts share one checkout.
+    sandbox.manifest(
+        "[session.a]\ncount = 10000\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n",
+    );
+    let outcome = sandbox.seedbed(&["doctor"]);
+    assert!(!outcome.stdout.contains("disk-space"), "{}", outcome.stdout);
     // A sparse one takes the rest of the tree alone; what stands takes nothing any more.
     sandbox.manifest(
         "[session.a]\ncount = 3\nresources = [{ kind = \"git-worktree\", target-path = \"app\" }]\n",

@@ -200,6 +200,15 @@ fn a_repair_mounts_again() {
     assert_eq!(mounts(&lab).len(), 4);
     assert!(lab.directories()[0].join("work.txt").is_file());
     assert!(!lab.ok(&["plan"]).stdout.contains("not mounted"));
+    // What is told to a session is told in what is mounted, not beneath it.
+    let directories = lab.directories();
+    unmount_all(&lab);
+    for directory in directories {
+        let names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [".git"]);
+    }
+    lab.ok(&["status", "--repair"]);
 }
 
 #[test]

@@ -21,7 +21,9 @@ fn bring_back(sandbox: &Sandbox, printed: &str) -> BTreeMap<String, PathBuf> {
     let places = listed.lines().filter_map(|line| line.strip_prefix("worktree "));
     places
         .filter_map(|place| {
-            let (session, _time) = place.split_once("-rescued-")?.1.split_once("-20")?;
+            let (session, _hash_and_time) =
+                place.split_once("-rescued-")?.1.rsplit_once('Z')?.0.rsplit_once("-20")?;
+            let (session, _hash) = session.rsplit_once('-')?;
             Some((session.to_owned(), PathBuf::from(place)))
         })
         .collect()

@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::host::text::shell_quoted;
+use crate::name::{HashDigits, scoped_name};
 use crate::provider::git_worktree::site::Site;
 
 /// How many files are written one by one: each is some 200 characters, and a terminal takes no line of any length.
@@ -61,9 +62,22 @@ pub(super) fn bring_back(
 /// A place beside the repository that says what it is.
 fn place(root: &Path, session: &str, reference: &str) -> PathBuf {
     let time = reference.rsplit('@').next().unwrap_or_default();
-    let session: String =
-        session.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(64).collect();
+    let session = scoped_name(session, HashDigits::Eight);
     let mut name = root.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
     name.extend(format!("-rescued-{session}-{time}").bytes());
     root.with_file_name(OsString::from_vec(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rescue_has_a_place_of_its_own() {
+        let place = |session, reference| place(Path::new("/srv/repo.git"), session, reference);
+        let one = place("shop/a/b", "refs/seedbed/rescue/shop/a/b/@20261125T120000Z");
+        assert_eq!(one, Path::new("/srv/repo.git-rescued-shop-a-b-6ad4d9d1-20261125T120000Z"));
+        assert_ne!(one, place("shop/a-b", "refs/seedbed/rescue/shop/a-b/@20261125T120000Z"));
+        assert_ne!(one, place("shop/a/b", "refs/seedbed/rescue/shop/a/b/@20261125T120000Z-2"));
+    }
 }

@@ -96,7 +96,7 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         reference,
         missing: work.missing.clone(),
     };
-    if let Some(reference) = existing(&work, &prefix, &fingerprint)? {
+    if let Some(reference) = existing(&work, &prefix, &fingerprint, [&files, &index, &state.tree])? {
         work.check_whole(&reference)?;
         return Ok(told(reference));
     }
@@ -132,17 +132,32 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
 }
 
-/// A rescue of this session with this very content.
-fn existing(work: &Work<'_>, prefix: &str, fingerprint: &str) -> Result<Option<String>, Error> {
+/// A rescue of this session with this very content: one that says so, and has these trees on top of HEAD.
+fn existing(
+    work: &Work<'_>,
+    prefix: &str,
+    fingerprint: &str,
+    trees: [&str; 3],
+) -> Result<Option<String>, Error> {
     let git = Git::of(work.task.host, work.site.common.path(), None).holding(work.task.lock);
     let listed =
         git.line(["for-each-ref", "--format=%(refname) %(contents:lines=1)%(contents:body)%00", prefix])?;
     let line = format!("{}{fingerprint}", name::FINGERPRINT);
-    let found =
-        listed.split('\0').map(str::trim_start).find(|found| found.lines().any(|found| found == line));
-    let reference = found.and_then(|found| found.split_whitespace().next());
-    // Its name is in front of the subject; a name of another session's begins the same way, but goes on with a path.
-    Ok(reference.filter(|name| name[prefix.len()..].starts_with(name::TIME)).map(str::to_owned))
+    for rescue in listed.split('\0').map(str::trim_start) {
+        let Some(reference) = rescue.split_whitespace().next() else { continue };
+        // The rescues of sessions below this one begin the same way, but go on with a path.
+        let is_own = reference[prefix.len()..].starts_with(name::TIME);
+        if !is_own || !rescue.lines().any(|found| found == line) {
+            continue;
+        }
+        let [files, index, state] = ["", "^2", "^3"].map(|of| format!("{reference}{of}^{{tree}}"));
+        let found = git.output(["rev-parse", &files, &index, &state, &format!("{reference}^1")])?;
+        let expected = trees.into_iter().chain([work.head.as_str()]);
+        if String::from_utf8_lossy(&found.stdout).lines().eq(expected) {
+            return Ok(Some(reference.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// A directory of temporary indexes and copies beside the worktree, on its file system; gone with this value, and after

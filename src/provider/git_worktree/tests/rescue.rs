@@ -307,6 +307,33 @@ fn a_rebase_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_cherry_pick_and_a_bisection_go_on_where_they_stopped() {
+    let lab = Lab::new();
+    let (_, place) = round_trip(&lab, &lab.worktree("w"), |path| {
+        diverged(&lab, path);
+        assert!(!lab.try_git(path, &["cherry-pick", "theirs"]).status.success());
+    });
+    fs::write(place.join("a.txt"), "resolved\n").unwrap();
+    lab.git_in(&place, &["add", "a.txt"]);
+    lab.git_in(&place, &["-c", "core.editor=true", "cherry-pick", "--continue"]);
+    assert_eq!(lab.git_in(&place, &["log", "--format=%s"]), "theirs\nours\none\n");
+
+    let lab = Lab::new();
+    for number in 0..8 {
+        lab.git(&["commit", "-q", "--allow-empty", "-m", &number.to_string()]);
+    }
+    let worktree =
+        Worktree { commit: lab.git(&["rev-parse", "HEAD"]).trim().to_owned(), ..lab.worktree("w") };
+    let (_, place) = round_trip(&lab, &worktree, |path| {
+        lab.git_in(path, &["bisect", "start", "HEAD", "HEAD~8"]);
+        lab.git_in(path, &["bisect", "bad"]);
+    });
+    lab.git_in(&place, &["bisect", "bad"]);
+    let found = lab.git_in(&place, &["bisect", "bad"]);
+    assert!(found.contains("is the first bad commit"), "{found}");
+}
+
+#[test]
 fn a_sparse_worktree() {
     let lab = Lab::new();
     let worktree = Worktree { target_path: Some("packages/app".into()), ..lab.worktree("w") };
@@ -400,6 +427,12 @@ fn the_same_is_rescued_once_and_what_is_new_again() {
     assert_eq!(rescue(&lab.task(), &worktree).unwrap(), first);
     let refs = lab.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
     assert_eq!(refs.lines().count(), 2);
+    // What only says that it is this rescue is not taken for it.
+    let message = lab.git(&["log", "-1", "--format=%B", &first.reference]);
+    let tree = format!("{}^{{tree}}", worktree.commit);
+    let forged = lab.git(&["commit-tree", "-m", &message, &tree]);
+    lab.git(&["update-ref", &first.reference, forged.trim()]);
+    assert_ne!(rescue(&lab.task(), &worktree).unwrap().reference, first.reference);
     // Another session whose name begins the same does not take it for its own.
     let other = crate::provider::Task { session: "swarm", ..lab.task() };
     assert_ne!(rescue(&other, &worktree).unwrap().reference, first.reference);

@@ -191,6 +191,28 @@ fn what_was_not_written_to_needs_no_git_status() {
 }
 
 #[test]
+fn whatever_indexes_the_repository_is_set_to_have() {
+    for (key, value) in [
+        ("core.splitIndex", "true"),
+        ("core.untrackedCache", "true"),
+        ("index.version", "4"),
+        ("index.skipHash", "true"),
+    ] {
+        let Some(lab) = Lab::new(FOUR) else { return };
+        lab.git(&["config", key, value]);
+        lab.ok(&["apply"]);
+        let directories = lab.directories();
+        for directory in &directories {
+            lab.assert_clean(directory);
+            fs::write(directory.join("app/main.txt"), "APP/main.txt\n").unwrap();
+            assert_eq!(lab.git_in(directory, &["diff", "--name-only"]), "app/main.txt", "{key}");
+        }
+        lab.ok(&["destroy", "a-0", "--discard"]);
+        assert_eq!(lab.git_in(&directories[1], &["diff", "--name-only"]), "app/main.txt", "{key}");
+    }
+}
+
+#[test]
 fn a_repair_mounts_again() {
     let Some(lab) = Lab::new(FOUR) else { return };
     lab.ok(&["apply"]);

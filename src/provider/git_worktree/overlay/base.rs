@@ -5,14 +5,17 @@
     reason = "sets times, links files, and walks through what git has made"
 )]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, lstat};
 
+use super::super::index::{Entry, Index, What};
 use super::super::site::{Site, io};
 use super::super::{Worktree, populate};
 use super::{Overlay, guard};
@@ -47,11 +50,14 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     let git = Git::of(task.host, &entry, Some(files.path()))
         .holding(task.lock)
         .with_variable("GIT_INDEX_FILE", &own_index);
-    git.run(["read-tree", "-m", "-u", &worktree.commit])?;
+    // An index in two parts would have the other one in this entry, and in no other.
+    let whole = ["-c", "core.splitIndex=false"];
+    git.run([&whole[..], &["read-tree", "-m", "-u", &worktree.commit]].concat())?;
     populate::check_target(worktree, &files)?;
-    set_back(files.path())?;
-    // What a filter does not give back as it was is found changed, as it is in any worktree; that is no failure.
-    git.output(["update-index", "-q", "--refresh"])?;
+    if !set_back(files.path(), &own_index, worktree.commit.len() / 2)? {
+        // What a filter does not give back as it was is found changed, as it is in any worktree; that is no failure.
+        git.output([&whole[..], &["update-index", "-q", "--refresh"]].concat())?;
+    }
 
     let _guard = guard(&overlay.overlays)?;
     if top
@@ -109,14 +115,38 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// Sets the times of every file back.
-fn set_back(directory: &Path) -> Result<(), Error> {
-    files(directory)?.par_iter().try_for_each(|file| {
-        let path = directory.join(file);
+/// Sets the times of every file back, and in the index what git compares them with; `false` where the index is not
+/// understood, or does not say of every file what the file system does, and git has to look itself.
+///
+/// `id` is the length of the repository's object ids, in bytes.
+fn set_back(tree: &Path, index: &Path, id: usize) -> Result<bool, Error> {
+    let bytes = fs::read(index).map_err(io("read", index))?;
+    let read = Index::read(&bytes, id);
+    let path = |read: &Index, entry: &Entry| tree.join(OsStr::from_bytes(read.name(entry)));
+    let is_sound = |read: &Index| {
+        let is_of = |entry: &Entry| {
+            entry.what == What::Submodule
+                || lstat(path(read, entry)).is_ok_and(|stat| read.is_of(entry, &stat))
+        };
+        read.entries().par_iter().all(is_of)
+    };
+    let sound = read.filter(is_sound);
+    files(tree)?.par_iter().try_for_each(|file| {
+        let path = tree.join(file);
         let found = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
         let time = Timespec { tv_sec: found.mtime() - BACK, tv_nsec: found.mtime_nsec() };
         let times = Timestamps { last_access: time, last_modification: time };
         rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| io("set the time of", &path)(errno.into()))
-    })
+    })?;
+    let Some(read) = sound else { return Ok(false) };
+    let mut with_times = read.of_a_copy();
+    for entry in read.entries() {
+        let path = path(&read, entry);
+        let stat = lstat(&path).map_err(|errno| io("look at", &path)(errno.into()))?;
+        with_times.put(entry, &stat);
+    }
+    // Nobody else has this one yet.
+    fs::write(index, with_times.finish()).map_err(io("write", index))?;
+    Ok(true)
 }

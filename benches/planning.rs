@@ -178,7 +178,11 @@ fn kind_host(questions: &BTreeSet<Question>) -> Observation {
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Branches | Question::Locks { .. } | Question::Overlays | Question::Ports => {}
+            Question::Branches
+            | Question::Locks { .. }
+            | Question::Overlays
+            | Question::Ports
+            | Question::Program { .. } => {}
         }
     }
     observation

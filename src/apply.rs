@@ -31,7 +31,7 @@ pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
-pub use survey::{Error as SurveyError, Survey, standing, survey};
+pub use survey::{Error as SurveyError, Survey, standing, survey, survey_without_programs};
 pub use work::{AtStake, Loss, at_stake};
 
 use self::event::Telling;

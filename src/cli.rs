@@ -137,6 +137,8 @@ enum Schema {
     Plan,
     /// What `validate --format json` prints
     Faults,
+    /// What the program of an external kind is asked, and answers
+    Provider,
     /// The discovery file
     Discovery,
     /// Each line that `apply`, `destroy`, `recover` and `run` print with `--json`

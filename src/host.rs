@@ -11,6 +11,7 @@ pub mod leases;
 pub(crate) mod mounts;
 pub mod listeners;
 pub mod process;
+pub mod program;
 pub(crate) mod sockets;
 pub mod text;
 

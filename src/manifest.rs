@@ -29,6 +29,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use excerpt::Excerpt;
 pub use fault::{Fault, Place};
+pub(crate) use meaning::{denied_variable, is_variable};
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
 pub use schema::{Kinds, schema};
@@ -175,10 +176,19 @@ pub struct Manifest {
     pub workspace_root: PathBuf,
     /// `[defaults.KIND]`.
     pub defaults: BTreeMap<String, Options>,
-    /// `[provider.KIND]`: the program of each external kind and its arguments, at least one string.
-    pub providers: BTreeMap<String, Vec<String>>,
+    /// `[provider.KIND]`: the program of each external kind.
+    pub providers: BTreeMap<String, Program>,
     /// Every session, replicas counted out, in canonical order: parents before their children, depth first.
     pub sessions: Vec<Session>,
+}
+
+/// The program of an external kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The program and its arguments, at least one string.
+    pub command: Vec<String>,
+    /// How long it may take for one operation, in seconds, at least 1.
+    pub timeout: u32,
 }
 
 /// One session of the tree.
@@ -287,7 +297,7 @@ fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Opti
         swarm: document.swarm,
         workspace_root: document.workspace.root.map_or_else(|| ".".into(), PathBuf::from),
         defaults: document.defaults,
-        providers: document.provider.into_iter().map(|(name, provider)| (name, provider.command)).collect(),
+        providers: document.provider.into_iter().map(|(name, provider)| (name, provider.program())).collect(),
         sessions: tree::sessions(document.session, &tree::Spoiled::by(faults)),
     })
 }

@@ -3,12 +3,16 @@
 //! Looking changes nothing, and costs a handful of git processes however much is asked: four for the repository and all
 //! of its refs, side by side, a fifth where a ref is unknown, then one or two a distinct commit. The same host gives the
 //! same value.
+//!
+//! One question has a program of the manifest run, [`Question::Program`]: it is told to change nothing, and is not asked
+//! where a manifest is only checked.
 
 mod commits;
 mod directories;
 mod near;
 mod overlays;
 mod ports;
+mod programs;
 mod repository;
 #[cfg(test)]
 mod sandbox;
@@ -49,6 +53,10 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
                 observation.directories.insert(directory.clone(), listed);
             }
             Question::Overlays => observation.overlays = Some(overlays::look(host)),
+            Question::Program { kind, command, timeout, request } => {
+                let answer = programs::ask(host, workspace, command, *timeout, request)?;
+                observation.programs.get_or_insert_default().insert(kind.clone(), answer);
+            }
             Question::Ports => {
                 observation.taken.extend(ports::leases(host).map_err(Error::Registry)?);
                 observation.taken.extend(ports::served());
@@ -118,6 +126,9 @@ pub enum Error {
     /// git gave no answer: it was interrupted, hangs, or fails in a repository that it said was sound.
     #[error(transparent)]
     Git(#[from] process::Error),
+    /// The run was interrupted while a program was asked.
+    #[error(transparent)]
+    Interrupted(process::Error),
     /// The repository's own files cannot be read.
     #[error("cannot read the repository: {0}")]
     Repository(files::Error),
@@ -158,6 +169,17 @@ pub enum Question {
     /// Whether overlays can be mounted with their layers in the state directory; finds out by mounting one in a
     /// directory of its own there, and leaves nothing.
     Overlays,
+    /// What the program of an external kind answers when it is asked to plan. Looking at this one runs the program.
+    Program {
+        /// The kind.
+        kind: String,
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// How long it may take, in seconds.
+        timeout: u32,
+        /// What it reads on its standard input: JSON, see [`protocol`](crate::provider::external::protocol).
+        request: String,
+    },
 }
 
 /// Every outside fact that a plan depends on.
@@ -180,6 +202,8 @@ pub struct Observation {
     pub taken: Vec<Taken>,
     /// Whether overlays can be mounted, else why not, one line; `None` where nobody asked.
     pub overlays: Option<Result<(), String>>,
+    /// For each external kind what its program printed, or why it gave no answer; `None` where no program was asked.
+    pub programs: Option<BTreeMap<String, Result<Vec<u8>, String>>>,
     /// The ports that this host gives to outgoing connections; `None` where it does not say.
     pub ephemeral: Option<PortBlock>,
 }

@@ -110,6 +110,7 @@ pub struct Damage {
 pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question> {
     let mut seen = HashSet::new();
     let demands = demand::demands(manifest, registry);
+    let programs = allocate::programs(manifest, registry, &demands);
     demands
         .iter()
         .flat_map(|demand| &demand.wishes)
@@ -117,6 +118,7 @@ pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question>
         .filter(|wish| seen.insert((wish.kind.as_str(), Arc::as_ptr(&wish.options))))
         .filter_map(|wish| registry.get(&wish.kind).map(|provider| provider.questions(&wish.options.all)))
         .flatten()
+        .chain(programs)
         .collect()
 }
 

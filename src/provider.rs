@@ -3,6 +3,7 @@
 //! A provider has a pure half, which planning drives ([`Provider::questions`], [`Planner`]), and an effectful half,
 //! which applying and releasing drive with one [`Task`] at a time.
 
+pub mod external;
 pub mod git_worktree;
 pub mod port_range;
 
@@ -171,6 +172,8 @@ pub struct Planned {
     pub within_parent: bool,
     /// As in [`Allocation::notes`].
     pub notes: Vec<String>,
+    /// As in [`Allocation::external`].
+    pub external: Option<external::Contribution>,
 }
 
 /// What planning decided for one resource of one session.
@@ -192,6 +195,9 @@ pub struct Allocation {
     pub within_parent: bool,
     /// What a reviewer should know, one line each: a block passed over and why, a setting that will be changed.
     pub notes: Vec<String>,
+    /// What plans and makes it, and what it contributes; absent for the kinds that seedbed brings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<external::Contribution>,
 }
 
 /// What an allocation contributes to its session. Strings may hold [`WORKSPACE_ROOT`].
@@ -319,6 +325,7 @@ pub enum Error {
 #[derive(Default)]
 pub struct Registry {
     providers: BTreeMap<String, Box<dyn Provider>>,
+    external: Option<external::External>,
 }
 
 /// A kind that has a provider already.
@@ -333,7 +340,21 @@ impl Registry {
             [Box::new(git_worktree::GitWorktree), Box::new(port_range::PortRange)];
         Self {
             providers: providers.into_iter().map(|provider| (provider.kind().to_owned(), provider)).collect(),
+            external: None,
         }
+    }
+
+    /// The same, and every other kind is external: planned and made by the program that the manifest names for it, which
+    /// planning then runs.
+    #[must_use]
+    pub fn with_external_kinds(mut self) -> Self {
+        self.external = Some(external::External);
+        self
+    }
+
+    /// Tells whether kinds that nobody registered are external.
+    pub fn has_external_kinds(&self) -> bool {
+        self.external.is_some()
     }
 
     /// Adds a provider; a second one of the same kind is refused.
@@ -348,10 +369,11 @@ impl Registry {
 
     /// The provider of this kind.
     pub fn get(&self, kind: &str) -> Option<&dyn Provider> {
-        self.providers.get(kind).map(AsRef::as_ref)
+        let external = || self.external.as_ref().map(|external| external as &dyn Provider);
+        self.providers.get(kind).map(AsRef::as_ref).or_else(external)
     }
 
-    /// All providers, by kind.
+    /// All providers that were registered, by kind.
     pub fn iter(&self) -> impl Iterator<Item = &dyn Provider> {
         self.providers.values().map(AsRef::as_ref)
     }

@@ -1,9 +1,10 @@
 //! Looks at everything that planning a manifest needs: the host, and the swarm as it stands.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::manifest::Manifest;
-use crate::observe::{self, Observation};
+use crate::observe::{self, Observation, Question};
 use crate::plan::{self, Standing};
 use crate::provider::Registry;
 use crate::state::{self, Record, Swarm};
@@ -32,9 +33,24 @@ pub enum Error {
 
 /// Looks at the host and at the swarm, for planning `manifest`.
 pub fn survey(swarm: &Swarm<'_>, registry: &Registry, manifest: &Manifest) -> Result<Survey, Error> {
+    look(swarm, registry, &plan::questions(manifest, registry))
+}
+
+/// The same without running any program that the manifest names: what external kinds come to stays open.
+pub fn survey_without_programs(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    manifest: &Manifest,
+) -> Result<Survey, Error> {
+    let mut questions = plan::questions(manifest, registry);
+    questions.retain(|question| !matches!(question, Question::Program { .. }));
+    look(swarm, registry, &questions)
+}
+
+fn look(swarm: &Swarm<'_>, registry: &Registry, questions: &BTreeSet<Question>) -> Result<Survey, Error> {
     let record = swarm.standing()?;
     let workspace: &Path = swarm.workspace();
-    let mut observation = observe::observe(swarm.host(), workspace, &plan::questions(manifest, registry))?;
+    let mut observation = observe::observe(swarm.host(), workspace, questions)?;
     observation.owner = record.as_ref().map(|record| record.owner.clone());
     let standing = record.as_ref().map(|record| standing(swarm, registry, record));
     Ok(Survey { observation, record, standing })

@@ -42,7 +42,8 @@ fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
     if plan::settled(&swarm).is_err() {
         return Ok(None);
     }
-    let planned = setting.manifest().and_then(|manifest| plan::make(setting, &swarm, &manifest));
+    let planned =
+        setting.manifest().and_then(|manifest| plan::make_without_programs(setting, &swarm, &manifest));
     Ok(Some(match planned {
         Ok((plan, _)) => Ok(plan),
         Err(failure) => Err(format!("the manifest cannot be planned: {}", failure.summary())),

@@ -100,9 +100,9 @@ impl Failure {
                 Status::NotPutBack
             }
             Self::Apply(apply::Error::Failed { interrupted: true, .. })
-            | Self::Observe(observe::Error::Git(host::process::Error::Cancelled { .. })) => {
-                Status::Interrupted
-            }
+            | Self::Observe(
+                observe::Error::Git(host::process::Error::Cancelled { .. }) | observe::Error::Interrupted(_),
+            ) => Status::Interrupted,
             Self::Unsettled(_)
             | Self::State(state::Error::Locked { .. })
             | Self::Apply(apply::Error::State(state::Error::Locked { .. })) => Status::Locked,

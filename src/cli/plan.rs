@@ -12,6 +12,7 @@ use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest, Validation};
 use seedbed::plan::{self, Plan};
 use seedbed::provider::Registry;
+use seedbed::provider::external::protocol::Protocol;
 use seedbed::review::Review;
 use seedbed::state::Swarm;
 
@@ -64,6 +65,21 @@ pub(super) fn make(
     manifest: &Manifest,
 ) -> Result<(Plan, Survey), Failure> {
     let survey = apply::survey(swarm, &setting.registry, manifest)?;
+    planned(setting, manifest, survey)
+}
+
+/// The same without running any program that the manifest names: whoever only checks a manifest may not have looked at
+/// it yet. What external kinds come to stays open, so that this is no plan to apply.
+pub(super) fn make_without_programs(
+    setting: &Setting,
+    swarm: &Swarm<'_>,
+    manifest: &Manifest,
+) -> Result<(Plan, Survey), Failure> {
+    let survey = apply::survey_without_programs(swarm, &setting.registry, manifest)?;
+    planned(setting, manifest, survey)
+}
+
+fn planned(setting: &Setting, manifest: &Manifest, survey: Survey) -> Result<(Plan, Survey), Failure> {
     let plan = plan::plan(manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
         .map_err(|faults| setting.faults(faults))?;
     Ok((plan, survey))
@@ -102,6 +118,7 @@ pub(super) fn schema(what: Schema) -> ExitCode {
         Schema::Manifest => manifest::schema(&Registry::built_in().kinds()),
         Schema::Plan => schema_for!(Plan).to_value(),
         Schema::Faults => schema_for!(Validation).to_value(),
+        Schema::Provider => schema_for!(Protocol).to_value(),
         Schema::Discovery => schema_for!(Snapshot).to_value(),
         Schema::Events => outcome::schema().to_value(),
     };

@@ -58,9 +58,13 @@ impl Setting {
         let current = std::env::current_dir().unwrap_or_default();
         let name = path.strip_prefix(&current).unwrap_or(&path).to_string_lossy().into_owned();
         match manifest::decode(bytes) {
-            (text, None) => {
-                Ok(Some(Self { host: host(global)?, registry: Registry::built_in(), name, path, text }))
-            }
+            (text, None) => Ok(Some(Self {
+                host: host(global)?,
+                registry: Registry::built_in().with_external_kinds(),
+                name,
+                path,
+                text,
+            })),
             (text, Some(fault)) => Err(Failure::Manifest(Report::new(name, &text, vec![fault]))),
         }
     }
@@ -91,7 +95,9 @@ impl Setting {
         if !matches!((swarm.intent(), swarm.releasing()), (Ok(None), Ok(None))) {
             return Vec::new();
         }
-        let Ok(survey) = apply::survey(&swarm, &self.registry, manifest) else { return Vec::new() };
+        // No program that it names runs for a manifest that is wrong anyway.
+        let survey = apply::survey_without_programs(&swarm, &self.registry, manifest);
+        let Ok(survey) = survey else { return Vec::new() };
         plan::plan(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
             .err()
             .unwrap_or_default()

@@ -65,7 +65,7 @@ fn check(setting: &Setting) -> Result<usize, Failure> {
     let swarm = setting.swarm()?;
     plan::settled(&swarm)?;
     // What stands is no part of whether the manifest is valid, but it must not be in its own way.
-    plan::make(setting, &swarm, &manifest)?;
+    plan::make_without_programs(setting, &swarm, &manifest)?;
     Ok(manifest.sessions.len())
 }
 

@@ -222,6 +222,13 @@ impl Process {
         self
     }
 
+    /// Ends it where it prints more than this on standard output, in bytes.
+    #[must_use]
+    pub fn stdout_max(mut self, bytes: usize) -> Self {
+        self.stdout_max = bytes;
+        self
+    }
+
     /// Copies what it prints, both streams, to `log` as it comes, from where `log` stands.
     ///
     /// Its output is kept nowhere else then, but for the end of both streams: programs say on either why they fail.

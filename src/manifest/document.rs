@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
-use super::{CommandLine, From};
+use super::{CommandLine, From, Program};
 use crate::name::NAME_PATTERN;
 
 /// The pattern of a variable's name in `env`.
@@ -63,10 +63,22 @@ pub(super) struct Workspace {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(title = "a provider")]
 pub(super) struct Provider {
-    /// The program and its arguments, run without a shell. It reads one JSON object from stdin and writes one to
-    /// stdout.
+    /// The program and its arguments, run without a shell, in the workspace root: a name with a slash is relative to it.
+    /// It reads one JSON object from stdin and writes one to stdout; `plan` runs it too.
     #[schemars(length(min = 1), extend("examples" = [["./tools/database-provider"]]))]
     pub(super) command: Vec<String>,
+    /// How long the program may take for one operation, in seconds, 1 to 3600. Default: 60.
+    #[schemars(range(min = 1, max = 3600), extend("examples" = [60]))]
+    pub(super) timeout: Option<u32>,
+}
+
+/// What a program may take where nobody says how long: making a database takes seconds, and one that hangs is noticed.
+const TIMEOUT: u32 = 60;
+
+impl Provider {
+    pub(super) fn program(self) -> Program {
+        Program { command: self.command, timeout: self.timeout.unwrap_or(TIMEOUT) }
+    }
 }
 
 /// One session, or with `count` as many alike.

@@ -248,11 +248,7 @@ impl Meaning<'_> {
     fn env(&mut self, env: &BTreeMap<String, String>, at: &Way<'_>) {
         for (name, value) in env {
             self.without_nul(value, &at.key(name), || quoted(name));
-            let denied = DENIED.iter().find(|(denied, _)| match denied.strip_suffix('*') {
-                Some(prefix) => name.starts_with(prefix),
-                None => name == denied,
-            });
-            if let Some((denied, reason)) = denied {
+            if let Some((denied, reason)) = denied(name) {
                 let message = format!("{} cannot be set for a session", quoted(name));
                 let help = format!("`{denied}` is not a session's to set: {reason}");
                 self.fault(
@@ -369,6 +365,24 @@ fn passes_cap(
         }
         passes_cap(&table.child, &at.key("child"), times, total)
     })
+}
+
+fn denied(name: &str) -> Option<&'static (&'static str, &'static str)> {
+    DENIED.iter().find(|(denied, _)| match denied.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == *denied,
+    })
+}
+
+/// Why a session's environment cannot set the variable; `None` where it can.
+pub(crate) fn denied_variable(name: &str) -> Option<&'static str> {
+    denied(name).map(|(_, reason)| *reason)
+}
+
+/// Tells whether `name` can be a variable of a session's environment: `[A-Z_][A-Z0-9_]*`.
+pub(crate) fn is_variable(name: &str) -> bool {
+    let first = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
+    first && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 fn control(text: &str) -> Option<(Range<usize>, char)> {

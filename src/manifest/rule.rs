@@ -57,6 +57,8 @@ rules! {
     UNKNOWN_KIND = "unknown-kind", "Kinds of resources are built in or declared by a provider";
     TAKEN_KIND = "taken-kind", "External kinds have names of their own";
     KIND_NOT_RUN = "kind-not-run", "Kinds that are asked for have a provider that runs";
+    PROGRAM = "program", "The program of an external kind plans what it is asked for";
+    EXTERNAL_OPTION = "external-option", "The options of an external kind are such as its program takes";
     KIND_TWICE = "kind-twice", "A session asks for a kind once";
     NAMES_MEET = "names-meet", "Sessions of one table differ in more than the case of their names";
     NAME_TOO_LONG = "name-too-long", "The names of replicas are short enough to be names";

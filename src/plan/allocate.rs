@@ -11,7 +11,9 @@ use super::identity::{Identity, identities};
 use super::{Session, Standing, names};
 use crate::manifest::fault::Step;
 use crate::manifest::{Fault, Manifest, Place, rule};
-use crate::observe::Observation;
+use crate::observe::{Observation, Question};
+use crate::provider::external::protocol::Asked;
+use crate::provider::external::{self, Externals};
 use crate::provider::{Allocation, Parent, Planner, Registry, Request};
 
 /// What every session is called and holds, in the manifest's order.
@@ -44,7 +46,7 @@ pub(super) fn allocate(
         manifest,
         demands: &demands,
         identities: identities(manifest, &stood),
-        planners: registry.iter().map(|provider| (provider.kind(), provider.planner(observation))).collect(),
+        planners: planners(manifest, registry, observation, &demands),
         takers: takers(manifest, &demands),
         positions: HashMap::new(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
@@ -57,6 +59,61 @@ pub(super) fn allocate(
     }
     let Pass { identities, allocations, open, faults, .. } = pass;
     Allocated { identities, allocations, open, faults }
+}
+
+/// A planner for every kind.
+fn planners<'a>(
+    manifest: &'a Manifest,
+    registry: &'a Registry,
+    observation: &'a Observation,
+    demands: &[Arc<Demand>],
+) -> BTreeMap<&'a str, Box<dyn Planner + 'a>> {
+    let mut planners: BTreeMap<&str, Box<dyn Planner>> =
+        registry.iter().map(|provider| (provider.kind(), provider.planner(observation))).collect();
+    if registry.has_external_kinds() {
+        for (kind, program) in &manifest.providers {
+            let ids =
+                asking(manifest, demands, kind).map(|(at, _)| manifest.sessions[at].path.id(&manifest.swarm));
+            let ids: Vec<String> = ids.collect();
+            let asked = ids.iter().map(String::as_str).collect();
+            planners.insert(kind, Box::new(Externals::new(kind, program, observation, &asked)));
+        }
+    }
+    planners
+}
+
+/// What the programs of external kinds have to be asked before the manifest can be planned.
+pub(super) fn programs(manifest: &Manifest, registry: &Registry, demands: &[Arc<Demand>]) -> Vec<Question> {
+    let declared = manifest.providers.iter().filter(|_| registry.has_external_kinds());
+    let takers = takers(manifest, demands);
+    declared
+        .filter_map(|(kind, program)| {
+            let id = |at: usize| manifest.sessions[at].path.id(&manifest.swarm);
+            let asked = asking(manifest, demands, kind).map(|(at, wish)| Asked {
+                session: id(at),
+                share_of: manifest.sessions[at].parent.filter(|_| wish.shared).map(id),
+                shares: takers.get(&(at, kind.as_str())).copied().unwrap_or_default(),
+                options: wish.options.all.clone(),
+            });
+            let asked: Vec<_> = asked.collect();
+            (!asked.is_empty()).then(|| Question::Program {
+                kind: kind.clone(),
+                command: program.command.clone(),
+                timeout: program.timeout,
+                request: external::request(kind, &manifest.swarm, asked),
+            })
+        })
+        .collect()
+}
+
+/// The sessions that ask for a kind, by position, in canonical order.
+fn asking<'d>(
+    manifest: &Manifest,
+    demands: &'d [Arc<Demand>],
+    kind: &str,
+) -> impl Iterator<Item = (usize, &'d Wish)> {
+    (0..manifest.sessions.len())
+        .filter_map(move |at| Some((at, demands[at].wishes.iter().find(|wish| wish.kind == kind)?)))
 }
 
 /// For each wish of each session, the standing allocation that answers it already.
@@ -207,6 +264,7 @@ impl<'a> Pass<'a> {
             shared: wish.shared,
             within_parent: decided.within_parent,
             notes: decided.notes,
+            external: decided.external,
         }))
     }
 }
@@ -253,6 +311,6 @@ fn unknown_kind(wish: &Wish) -> Fault {
         place: wish.place.clone(),
         message: format!("no provider runs the kind `{}`", wish.kind.escape_debug()),
         label: "asked for here".to_owned(),
-        help: Some("external kinds are read, but this seedbed runs none yet".into()),
+        help: Some("the caller has to register a provider, or take a registry with external kinds".into()),
     }
 }

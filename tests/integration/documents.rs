@@ -8,6 +8,7 @@ use seedbed::discovery::Snapshot;
 use seedbed::manifest::{self, Validation};
 use seedbed::plan::{self, Plan};
 use seedbed::provider::Registry;
+use seedbed::provider::external::protocol::Protocol;
 use serde_json::Value;
 
 use crate::support::friendly;
@@ -28,6 +29,7 @@ fn committed_schemas_are_those_of_the_types() {
     check_schema("manifest", &manifest::schema(&Registry::built_in().kinds()));
     check_schema("plan", &schema_for!(Plan).to_value());
     check_schema("faults", &schema_for!(Validation).to_value());
+    check_schema("provider", &schema_for!(Protocol).to_value());
     check_schema("discovery", &schema_for!(Snapshot).to_value());
 }
 
@@ -47,7 +49,7 @@ fn examples() -> Vec<(String, String)> {
 
 #[test]
 fn every_example_is_valid_and_plans_without_a_word_of_warning() {
-    let registry = Registry::built_in();
+    let registry = Registry::built_in().with_external_kinds();
     for (name, text) in examples() {
         let manifest =
             manifest::parse(&text, &registry.kinds()).unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
@@ -66,7 +68,7 @@ fn every_example_is_valid_and_plans_without_a_word_of_warning() {
 
 #[test]
 fn a_plan_document_fits_its_own_schema() {
-    let registry = Registry::built_in();
+    let registry = Registry::built_in().with_external_kinds();
     let validator = jsonschema::validator_for(&schema_for!(Plan).to_value()).unwrap();
     for (name, text) in examples() {
         let manifest = manifest::parse(&text, &registry.kinds()).unwrap();

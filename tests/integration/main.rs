@@ -18,6 +18,7 @@ mod documents;
 mod editors;
 mod environment;
 mod explain;
+mod external;
 mod failure;
 mod faults_of_the_seed;
 mod formats;

@@ -260,7 +260,8 @@ fn external_kinds_keep_their_options() {
          [session.a]\nresources = [{ kind = 'db', any = { thing = [1] } }]\n",
     )
     .expect("no fault");
-    assert_eq!(manifest.providers["db"], ["./db", "-v"]);
+    let program = &manifest.providers["db"];
+    assert_eq!((&program.command[..], program.timeout), (&["./db".to_owned(), "-v".to_owned()][..], 60));
     let resources = manifest.sessions[0].declaration.resources.as_ref().expect("it has resources");
     assert_eq!(Value::Object(resources[0].options.clone()), json!({ "any": { "thing": [1] } }));
 }

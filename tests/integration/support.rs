@@ -110,7 +110,11 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Branches | Question::Locks { .. } | Question::Overlays | Question::Ports => {}
+            Question::Branches
+            | Question::Locks { .. }
+            | Question::Overlays
+            | Question::Ports
+            | Question::Program { .. } => {}
         }
     }
     observation

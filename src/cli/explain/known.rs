@@ -106,7 +106,7 @@ impl<'a> Known<'a> {
         }
         let planned = setting.manifest().and_then(|manifest| {
             let swarm = setting.swarm()?;
-            let (plan, _) = plan::make(setting, &swarm, &manifest)?;
+            let (plan, _) = plan::make_without_programs(setting, &swarm, &manifest)?;
             Ok((plan, swarm.workspace().to_owned(), swarm.key().to_owned()))
         });
         match planned {

@@ -6,7 +6,7 @@ use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
 
 use super::super::exit::Failure;
-use super::known::{Known, Side};
+use super::known::{Known, Side, State};
 use super::rule;
 use super::shown::{Explanation, Owner};
 
@@ -59,6 +59,11 @@ fn explained(known: &Known<'_>, at: usize, session: usize) -> Explanation {
             Worktree::of(allocation).filter(|_| allocation.kind == git_worktree::KIND)
         {
             explanation.rules.extend(rule::of_worktree(session, &worktree));
+        } else if let Some(external) = allocation.external.as_ref().filter(|_| side.state == State::Planned) {
+            let program = external.command.join(" ");
+            explanation
+                .rules
+                .push(format!("{} is planned by {program}, which is not asked here", allocation.kind));
         } else {
             let fields = serde_json::to_string(&allocation.allocation).unwrap_or_default();
             explanation.rules.push(format!("{} {fields}", allocation.kind));

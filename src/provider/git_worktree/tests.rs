@@ -67,6 +67,7 @@ impl Lab {
             options: serde_json::Map::new(),
             allocation: serde_json::Map::new(),
             notes: Vec::new(),
+            external: None,
         };
         let repo = top.join("repo");
         let mut lab = Self { _dir: dir, repo, host, commit: String::new(), allocation };

@@ -348,7 +348,7 @@ fn allocation(
     let Ok(Value::Object(fields)) = serde_json::to_value(&block) else {
         unreachable!("a block of plain fields is a JSON object")
     };
-    Ok(Planned { allocation: fields, within_parent: block.share.is_some(), notes })
+    Ok(Planned { allocation: fields, within_parent: block.share.is_some(), notes, external: None })
 }
 
 /// Ports for the names, from the primary upward, wrapping at the end of what is the session's own.

@@ -1,0 +1,61 @@
+//! Asks a program of somebody else's: one request on its standard input, one answer on its standard output.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use super::process::{Error, Process, Stdin};
+use super::{Host, absolute};
+
+/// The most that is taken of an answer, in bytes: a plan of 10,000 sessions is some 10 MB.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// Hands a request on that stands in a variable, and keeps the standard input open as another file: the program and
+/// all that it starts hold whatever lock it has for as long as they run.
+const HOLDING: &str =
+    r#"exec 3<&0; request=$SEEDBED_REQUEST; unset SEEDBED_REQUEST; printf %s "$request" | "$@""#;
+
+/// Runs a program in `directory` until it ends, with `request` as its input, and returns what it printed. A name with a
+/// slash is relative to `directory`; one without is looked for in the `PATH`.
+///
+/// With `lock`, it holds that lock for as long as it or a child of it lives, and the request has to fit one variable of
+/// the environment, 128 KiB.
+pub fn ask(
+    host: &Host,
+    directory: &Path,
+    command: &[String],
+    timeout: Duration,
+    request: String,
+    lock: Option<&File>,
+) -> Result<Vec<u8>, Error> {
+    let (program, arguments) =
+        command.split_first().map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
+    let program = if program.contains('/') {
+        absolute(directory, Path::new(program)).into_os_string()
+    } else {
+        program.into()
+    };
+    let process = match lock.map(File::try_clone) {
+        None => Process::new(program)
+            .stdin(Stdin::Bytes(request.into_bytes()))
+            .envs(host.environment_for_sessions()),
+        Some(lock) => {
+            let lock = lock
+                .map_err(|source| Error::Start { program: program.to_string_lossy().into_owned(), source })?;
+            let request = (OsString::from("SEEDBED_REQUEST"), OsString::from(request));
+            Process::new("/bin/sh")
+                .unsaid_args(["-c", HOLDING, "seedbed"])
+                .arg(program)
+                .stdin(Stdin::File(lock))
+                .envs(host.environment_for_sessions().chain([request]))
+        }
+    };
+    process
+        .args(arguments)
+        .current_dir(directory)
+        .deadline(timeout)
+        .cancel(&host.cancel)
+        .stdout_max(ANSWER_MAX)
+        .run()
+}

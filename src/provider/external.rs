@@ -1,0 +1,171 @@
+//! External kinds: `[provider.NAME]` names a program that plans, provisions, inspects and releases them.
+//!
+//! Planning is pure, so the program is asked to plan while the host is observed, by a
+//! [`Question`](crate::observe::Question) that holds the whole request, and its answer is a fact like any other. What it
+//! answered stands in the reviewed plan, with the program itself: what a program made is inspected and released by that
+//! program, whatever the manifest says by then, or where there is none any more.
+//!
+//! Whoever plans a manifest runs the programs that it names, as whoever applies one runs its `setup`.
+
+mod plan;
+pub mod protocol;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use self::protocol::{Answer, DoneAnswer, Found, InspectAnswer, LeaseRequest, PROTOCOL, Request};
+use super::{Allocation, Condition, Context, Error, Losses, Planner, Provider, Task};
+use crate::host::program;
+use crate::host::text::printable_lines;
+use crate::manifest::Options;
+use crate::observe::{Observation, Question};
+
+pub(crate) use plan::{Externals, request};
+
+/// The most that a lease's options and allocation may take as JSON, in bytes: the request has to fit one variable of an
+/// environment, 128 KiB, with room for names and escapes.
+const LEASE_MAX: usize = 96 << 10;
+
+/// What an allocation of an external kind is run by, and what it contributes to its session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Contribution {
+    /// The program and its arguments, at least one; a name with a slash is relative to the workspace root.
+    pub command: Vec<String>,
+    /// How long it may take for one operation, in seconds.
+    pub timeout: u32,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Sections of the prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompt_sections: Vec<String>,
+    /// Anything else.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+}
+
+/// The provider of every external kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct External;
+
+impl Provider for External {
+    fn kind(&self) -> &'static str {
+        "an external kind"
+    }
+
+    fn options_schema(&self) -> Schema {
+        json_schema!({ "type": "object" })
+    }
+
+    fn options(&self, own: &Options, parent: Option<&Options>, defaults: &Options) -> Options {
+        let mut options = defaults.clone();
+        let over = parent.into_iter().flatten().chain(own);
+        options.extend(over.map(|(key, value)| (key.clone(), value.clone())));
+        options
+    }
+
+    fn questions(&self, _options: &Options) -> Vec<Question> {
+        // All sessions of a kind are one question, see `plan::questions`.
+        Vec::new()
+    }
+
+    fn planner<'o>(&'o self, _observation: &'o Observation) -> Box<dyn Planner + 'o> {
+        unreachable!("each external kind has a planner of its own, `Externals`")
+    }
+
+    fn context(&self, allocation: &Allocation) -> Context {
+        let Some(external) = &allocation.external else { return Context::default() };
+        Context {
+            env: external.env.clone(),
+            prompt_sections: external.prompt_sections.clone(),
+            metadata: external.metadata.clone(),
+            ..Context::default()
+        }
+    }
+
+    fn is_in_place(&self, allocation: &Allocation, _scoped_name: &str) -> bool {
+        allocation.external.as_ref().is_some_and(|external| !external.command.is_empty())
+    }
+
+    fn notices(&self, allocation: &Allocation, _observation: &Observation) -> Vec<String> {
+        let command = allocation.external.as_ref().map(|external| external.command.join(" "));
+        vec![format!(
+            "{} is planned and made by a program of the manifest: {}",
+            allocation.kind,
+            command.unwrap_or_default()
+        )]
+    }
+
+    fn stale(&self, _allocation: &Allocation, _observation: &Observation) -> Vec<String> {
+        // Only the program could tell; where its plan does not hold any more, provisioning fails and is rolled back.
+        Vec::new()
+    }
+
+    fn path_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
+        done(task, &ask(task, Request::Provision)?)
+    }
+
+    fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
+        let found: InspectAnswer = ask(task, Request::Inspect)?;
+        let why = || match found.why.as_deref().map(str::trim) {
+            Some(why) if !why.is_empty() => format!("{}: {}", task.allocation.kind, printable_lines(why)),
+            _ => format!("{} is not as it was provisioned", task.allocation.kind),
+        };
+        Ok(match found.condition {
+            Found::Sound => Condition::Sound,
+            Found::Mendable => Condition::Mendable(why()),
+            Found::Broken => Condition::Broken(why()),
+        })
+    }
+
+    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
+        let found: InspectAnswer = ask(task, Request::Inspect)?;
+        Ok(Losses { beyond_rescue: found.losses, ..Losses::default() })
+    }
+
+    fn release(&self, task: &Task<'_>) -> Result<(), Error> {
+        done(task, &ask(task, Request::Release)?)
+    }
+}
+
+fn done(task: &Task<'_>, answer: &DoneAnswer) -> Result<(), Error> {
+    match &answer.error {
+        None => Ok(()),
+        Some(why) => Err(Error::Refused(format!("{} says: {}", shown(task), printable_lines(why)))),
+    }
+}
+
+/// Has the program that planned an allocation act on it.
+fn ask<A: Answer>(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<A, Error> {
+    let Some(external) = task.allocation.external.as_ref().filter(|external| !external.command.is_empty())
+    else {
+        let message = format!("no program is known that plans and makes `{}`", task.allocation.kind);
+        return Err(Error::Refused(message));
+    };
+    let request = operation(LeaseRequest {
+        protocol: PROTOCOL,
+        kind: task.allocation.kind.clone(),
+        session: task.session.to_owned(),
+        owner: task.owner.to_owned(),
+        options: task.allocation.options.clone(),
+        allocation: task.allocation.allocation.clone(),
+    });
+    let request = serde_json::to_string(&request).map_err(|error| Error::Refused(error.to_string()))?;
+    let timeout = Duration::from_secs(external.timeout.into());
+    let answer = program::ask(task.host, task.workspace, &external.command, timeout, request, task.lock)?;
+    protocol::read(&answer).map_err(|why| Error::Refused(format!("{}: {why}", shown(task))))
+}
+
+fn shown(task: &Task<'_>) -> String {
+    let command = task.allocation.external.as_ref().map(|external| external.command.join(" "));
+    format!("`{}`", printable_lines(&command.unwrap_or_default()))
+}

@@ -1,0 +1,215 @@
+//! What seedbed and the program of an external kind say to one another: one JSON object each way.
+//!
+//! The types are the protocol; `schemas/provider.schema.json` is derived from them.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The version of the protocol. It stands in every request and every answer.
+pub const PROTOCOL: u32 = 1;
+
+/// What seedbed and the program of an external kind say to one another: a `request` on the program's standard input,
+/// the answer to its operation on its standard output. An exit code other than 0 means that it failed, and its standard
+/// error says why.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Protocol {
+    /// What is asked.
+    pub request: Request,
+    /// The answer to `plan`.
+    pub plan: PlanAnswer,
+    /// The answer to `provision`.
+    pub provision: DoneAnswer,
+    /// The answer to `inspect`.
+    pub inspect: InspectAnswer,
+    /// The answer to `release`.
+    pub release: DoneAnswer,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "operation")]
+pub enum Request {
+    /// Decides what every session of a swarm would get. Changes nothing, and answers the same to the same question.
+    Plan(PlanRequest),
+    /// Makes one allocation real. What is there already, and is its owner's, is no error.
+    Provision(LeaseRequest),
+    /// Looks whether a lease still is what was provisioned. Changes nothing.
+    Inspect(LeaseRequest),
+    /// Takes away whatever of the allocation exists and is its owner's, half-made or whole. What is gone already is no
+    /// error.
+    Release(LeaseRequest),
+}
+
+/// Which sessions are planned. The program runs in the workspace root.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanRequest {
+    /// The version of the protocol, 1.
+    pub protocol: u32,
+    /// The kind that is asked for.
+    pub kind: String,
+    /// The swarm's name.
+    pub swarm: String,
+    /// The sessions that ask for it, parents before their children; those that have it already too, whose answers are
+    /// not used.
+    pub sessions: Vec<Asked>,
+}
+
+/// A session that asks for the kind.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Its id, `SWARM/PATH`.
+    pub session: String,
+    /// The id of the session whose allocation it takes a share of; `null` for one of its own.
+    pub share_of: Option<String>,
+    /// How many children take a share of what it gets.
+    pub shares: u32,
+    /// The options in force: its own, over its parent's where it takes a share, over the manifest's defaults.
+    pub options: Map<String, Value>,
+}
+
+/// What the sessions would get, or what is wrong with what they ask for.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlanAnswer {
+    /// The version of the protocol, 1.
+    pub protocol: u32,
+    /// One entry for each session that was asked about, by its id; not looked at where there are faults.
+    #[serde(default)]
+    pub allocations: BTreeMap<String, Planned>,
+    /// What is wrong, every fault in one answer.
+    #[serde(default)]
+    pub faults: Vec<Wrong>,
+}
+
+/// What one session would get. In its strings `{{ workspace.root }}` stands for the workspace root, so that a plan is
+/// the same in every clone.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Planned {
+    /// What is handed to the other operations, and stands in the plan and in the discovery file.
+    pub allocation: Map<String, Value>,
+    /// Environment variables of the session; names match `[A-Z_][A-Z0-9_]*`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Sections of its prompt.
+    #[serde(default)]
+    pub prompt_sections: Vec<String>,
+    /// Anything else that its discovery file should say.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// What a reviewer of the plan should know, one line each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A fault of what a session asks for.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Wrong {
+    /// The session; `null` for a fault of the kind as a whole.
+    #[serde(default)]
+    pub session: Option<String>,
+    /// The option that is wrong, which is underlined; `null` for the whole entry.
+    #[serde(default)]
+    pub option: Option<String>,
+    /// What is wrong, one line.
+    pub message: String,
+    /// What to do about it, one line.
+    #[serde(default)]
+    pub help: Option<String>,
+}
+
+/// One allocation to act on.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseRequest {
+    /// The version of the protocol, 1.
+    pub protocol: u32,
+    /// The kind.
+    pub kind: String,
+    /// The session's id.
+    pub session: String,
+    /// The ownership mark of its swarm, 32 hexadecimal digits. What carries another one is somebody else's.
+    pub owner: String,
+    /// The options in force when it was planned.
+    pub options: Map<String, Value>,
+    /// What `plan` answered.
+    pub allocation: Map<String, Value>,
+}
+
+/// Whether it was done.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DoneAnswer {
+    /// The version of the protocol, 1.
+    pub protocol: u32,
+    /// Why it was not, one line; absent where it was.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// How a lease was found.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InspectAnswer {
+    /// The version of the protocol, 1.
+    pub protocol: u32,
+    /// Whether it is as it was provisioned.
+    pub condition: Found,
+    /// What is wrong, one line; for what is not sound.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// What would be lost if it were released now and is saved nowhere else, one line each: `destroy` refuses then.
+    #[serde(default)]
+    pub losses: Vec<String>,
+}
+
+/// The condition of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Found {
+    /// As it was provisioned.
+    Sound,
+    /// Still there, and `provision` puts back what is missing without touching the rest.
+    Mendable,
+    /// Gone or broken: it is released and provisioned again.
+    Broken,
+}
+
+/// An answer, which says what version of the protocol it is in.
+pub(super) trait Answer: serde::de::DeserializeOwned {
+    /// The version.
+    fn protocol(&self) -> u32;
+}
+
+macro_rules! answers {
+    ($($name:ty),*) => { $(impl Answer for $name { fn protocol(&self) -> u32 { self.protocol } })* };
+}
+answers!(PlanAnswer, DoneAnswer, InspectAnswer);
+
+/// How much of an answer that cannot be read stands in the message, in characters.
+const ECHO_MAX: usize = 200;
+
+/// Reads an answer; the error says what is wrong with it, and shows its beginning, escaped.
+pub(super) fn read<A: Answer>(bytes: &[u8]) -> Result<A, String> {
+    match serde_json::from_slice::<A>(bytes) {
+        Ok(answer) if answer.protocol() == PROTOCOL => Ok(answer),
+        Ok(answer) => {
+            Err(format!("it answered in version {} of the protocol, not {PROTOCOL}", answer.protocol()))
+        }
+        Err(error) => {
+            let text: String = String::from_utf8_lossy(bytes).chars().take(ECHO_MAX).collect();
+            let text = crate::host::text::printable(text.trim());
+            Err(format!(
+                "its answer cannot be read ({error}): {}",
+                if text.is_empty() { "nothing" } else { &text }
+            ))
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! External kinds: programs that plan, make and take away resources, sound ones and all sorts of others.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use rustix::process::Signal;
+use seedbed::provider::external::protocol::Protocol;
+use serde_json::{Value, json};
+
+use crate::sandbox::{Outcome, Sandbox, send, sessions, wait_until};
+use crate::shells::installed;
+use crate::support::repository;
+
+/// The manifest of two sessions with a worktree and a thing each, one of them below the other.
+const THINGS: &str = r#"
+[provider.thing]
+command = ["./tools/thing"]
+timeout = 100
+[session.a]
+resources = ["git-worktree", { kind = "thing", size = 3 }]
+[session.b]
+resources = ["git-worktree", "thing"]
+"#;
+
+/// What a sound program answers to `plan`.
+const PLAN: &str = r#"{"protocol": 1, "allocations": {
+    "shop/a": {"allocation": {"name": "thing of a"}, "env": {"THING": "a in {{ workspace.root }}"}},
+    "shop/b": {"allocation": {"name": "thing of b"}, "notes": ["b is the larger one"]}}}"#;
+
+/// A sandbox whose program of kind `thing` notes what it is asked in the file `asked`, one request a line, and does what
+/// the shell function of the operation does.
+fn things(operations: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    program(&sandbox, operations);
+    sandbox.manifest(THINGS);
+    sandbox
+}
+
+fn program(sandbox: &Sandbox, operations: &str) {
+    let top = sandbox.top.display();
+    let script = format!(
+        r#"#!/bin/sh
+request=$(cat)
+printf '%s\n' "$request" >>'{top}/asked'
+done='{{"protocol": 1}}'
+plan() {{ cat <<'END'
+{PLAN}
+END
+}}
+provision() {{ echo "$done"; }}
+inspect() {{ echo '{{"protocol": 1, "condition": "sound"}}'; }}
+release() {{ echo "$done"; }}
+is_of() {{ case $request in *"\"session\":\"shop/$1\""*) ;; *) false ;; esac; }}
+top='{top}'
+{operations}
+operation=${{request#*'"operation":"'}}
+"${{operation%%'"'*}}"
+"#
+    );
+    sandbox.write("tools/thing", &script);
+    let path = sandbox.repository.join("tools/thing");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.commit("the program");
+}
+
+/// What the program was asked since the last call.
+fn asked(sandbox: &Sandbox) -> Vec<Value> {
+    let path = sandbox.top.join("asked");
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let _ = fs::remove_file(path);
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Operation and session of each request, in order of the text.
+fn steps(requests: &[Value]) -> Vec<String> {
+    let text = |request: &Value, key: &str| request[key].as_str().unwrap_or_default().to_owned();
+    let mut steps: Vec<_> = requests
+        .iter()
+        .map(|request| format!("{} {}", text(request, "operation"), text(request, "session")))
+        .collect();
+    steps.sort();
+    steps
+}
+
+#[test]
+fn a_plan_is_asked_once_and_stands_for_review() {
+    let sandbox = things("");
+    let plan = sandbox.unchanged(|| sandbox.plan());
+    let requests = asked(&sandbox);
+    let expected = json!({
+        "operation": "plan", "protocol": 1, "kind": "thing", "swarm": "shop",
+        "sessions": [
+            { "session": "shop/a", "shareOf": null, "shares": 0, "options": { "size": 3 } },
+            { "session": "shop/b", "shareOf": null, "shares": 0, "options": {} },
+        ],
+    });
+    assert_eq!(requests, [expected]);
+    let held = &sessions(&plan).next().unwrap()["allocations"][1];
+    assert_eq!(held["allocation"], json!({ "name": "thing of a" }));
+    assert_eq!(held["external"]["command"], json!(["./tools/thing"]));
+    assert_eq!(held["external"]["timeout"], 100);
+    let text = sandbox.ok(&["plan"]).stdout;
+    for part in ["thing of a", "b is the larger one", "a program of the manifest: ./tools/thing"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn what_was_planned_is_made_told_kept_and_taken_away() {
+    let sandbox = things("");
+    let before = sandbox.inventory();
+    sandbox.ok(&["plan", "-o", "saved.json", "--quiet"]);
+    asked(&sandbox);
+    sandbox.ok(&["apply", "saved.json"]);
+    let requests = asked(&sandbox);
+    assert_eq!(
+        steps(&requests),
+        ["provision shop/a", "provision shop/b"],
+        "a saved plan is not planned again"
+    );
+    let of_a = requests.iter().find(|request| request["session"] == "shop/a").unwrap();
+    assert_eq!(of_a["options"], json!({ "size": 3 }));
+    assert_eq!(of_a["allocation"], json!({ "name": "thing of a" }));
+    assert_eq!(of_a["owner"].as_str().unwrap().len(), 32);
+    fs::remove_file(sandbox.repository.join("saved.json")).unwrap();
+
+    let env = sandbox.ok(&["env", "a", "--json"]).json();
+    assert_eq!(env["THING"], format!("a in {}", sandbox.repository.display()));
+    let found = sandbox.ok(&["exec", "a", "--", "cat", ".agent-context/resources.json"]).json();
+    assert_eq!(
+        found["hardConstraints"][1],
+        json!({ "kind": "thing", "allocation": { "name": "thing of a" } })
+    );
+    asked(&sandbox);
+    sandbox.ok(&["apply"]).says(&["nothing to do"]);
+    assert_eq!(steps(&asked(&sandbox)), ["inspect shop/a", "inspect shop/b", "plan "]);
+    // Who made it takes it away, whatever the manifest says by then.
+    sandbox.manifest("[session.other]\n");
+    sandbox.ok(&["destroy"]);
+    let requests = asked(&sandbox);
+    assert!(steps(&requests).ends_with(&["release shop/a".to_owned(), "release shop/b".to_owned()]));
+    sandbox.manifest(THINGS);
+    crate::sandbox::assert_same(&before, &sandbox.inventory());
+}
+
+#[test]
+fn children_take_shares() {
+    let operations = r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {}}, "shop/a/c": {"allocation": {"part": 1}}}}'; }"#;
+    let sandbox = things(operations);
+    sandbox.manifest("[provider.thing]\ncommand = ['./tools/thing']\n[session.a]\nresources = [{ kind = 'thing', size = 1 }]\n[session.a.child.c]\n");
+    let plan = sandbox.plan();
+    let request = &asked(&sandbox)[0];
+    assert_eq!(request["sessions"][0]["shares"], 1);
+    assert_eq!(request["sessions"][1]["shareOf"], "shop/a");
+    assert_eq!(request["sessions"][1]["options"], json!({ "size": 1 }), "options are taken along");
+    let child = &sessions(&plan).nth(1).unwrap()["allocations"][0];
+    assert_eq!((&child["shared"], &child["withinParent"]), (&json!(true), &json!(true)));
+}
+
+#[test]
+fn checking_a_manifest_runs_no_program() {
+    let sandbox = things("exit 1");
+    sandbox.unchanged(|| sandbox.ok(&["validate"]));
+    sandbox.unchanged(|| sandbox.seedbed(&["doctor"]));
+    let explained = sandbox.unchanged(|| sandbox.ok(&["explain", "a"])).stdout;
+    assert!(explained.contains("thing is planned by ./tools/thing, which is not asked here"), "{explained}");
+    sandbox.ok(&["__complete", "--current=", "--", "seedbed", "run", "--session"]);
+    sandbox.manifest(&THINGS.replace("[session.b]", "[session.b]\nresource = []"));
+    sandbox.unchanged(|| sandbox.seedbed(&["plan"]).expect(65));
+    assert_eq!(asked(&sandbox), [] as [Value; 0]);
+    sandbox.manifest(THINGS);
+    sandbox.seedbed(&["plan"]).expect(65);
+    assert_eq!(asked(&sandbox).len(), 1);
+}
+
+#[test]
+fn a_program_that_gives_no_plan_is_a_fault_of_its_command() {
+    let slow = THINGS.replace("timeout = 100", "timeout = 1");
+    for (operations, manifest, said) in [
+        ("plan() { echo broken >&2; exit 3; }", THINGS, &["exit status: 3", "broken"][..]),
+        ("plan() { kill -KILL $$; }", THINGS, &["signal: 9"]),
+        ("plan() { sleep 1000; }", &slow, &["was ended after 1 s without a result"]),
+        ("plan() { :; }", THINGS, &["cannot be read", "nothing"]),
+        ("plan() { printf 'hello \\033[2J'; }", THINGS, &["cannot be read", "hello \\u{1b}[2J"]),
+        ("plan() { echo '[]'; }", THINGS, &["cannot be read"]),
+        ("plan() { echo '{\"protocol\": 1, \"allocation\": {}}'; }", THINGS, &["unknown field"]),
+        ("plan() { echo '{\"protocol\": 2}'; }", THINGS, &["version 2 of the protocol"]),
+        ("plan() { echo '{\"protocol\": 1}'; }", THINGS, &["planned nothing for `shop/a`"]),
+        (
+            "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/c\": {\"allocation\": {}}}}'; }",
+            THINGS,
+            &["speaks of `shop/c`"],
+        ),
+        (
+            "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"PATH\": \"/\"}}}}'; }",
+            THINGS,
+            &["`PATH` is not a session's to set"],
+        ),
+        (
+            "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"a b\": \"\"}}}}'; }",
+            THINGS,
+            &["`a b` cannot be the name of a variable"],
+        ),
+        ("", &THINGS.replace("tools/thing", "tools/none"), &["cannot start", "tools/none"]),
+    ] {
+        let sandbox = things(operations);
+        sandbox.manifest(manifest);
+        for command in ["plan", "apply"] {
+            let outcome = sandbox.unchanged(|| sandbox.seedbed(&[command, "--json"]).expect(65));
+            let document = outcome.json();
+            let faults = document["faults"].as_array().unwrap();
+            let at_the_command = |fault: &Value| fault["line"] == 9 && fault["label"] == "gave no plan";
+            assert!(faults.iter().all(at_the_command), "{operations}: {faults:?}");
+            for said in said {
+                let says = |fault: &Value| fault["message"].as_str().unwrap().contains(said);
+                assert!(faults.iter().any(says), "{operations}: {said} is not in {faults:?}");
+            }
+            let text = sandbox.seedbed(&[command]).expect(65).stderr;
+            assert!(text.contains("[seedbed.toml:9:11]") && !text.contains('\u{1b}'), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fault_that_a_program_finds_stands_at_the_option() {
+    let operations = r#"plan() { echo '{"protocol": 1, "faults": [
+        {"session": "shop/a", "option": "size", "message": "3 is too small", "help": "write 4"},
+        {"session": "shop/b", "message": "there is no room for it"}]}'; }"#;
+    let sandbox = things(operations);
+    let faults = sandbox.unchanged(|| sandbox.seedbed(&["plan", "--json"]).expect(65).json());
+    let faults = faults["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 2, "{faults:#?}");
+    let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
+    let at = |fault: &Value| {
+        let position = |key: &str| usize::try_from(fault[key].as_u64().unwrap()).unwrap();
+        let line = text.lines().nth(position("line") - 1).unwrap();
+        line[position("column") - 1..position("column") - 1 + position("length")].to_owned()
+    };
+    assert_eq!((at(&faults[0]).as_str(), &faults[0]["message"]), ("3", &json!("3 is too small")));
+    assert_eq!(faults[0]["help"], "write 4");
+    assert_eq!(
+        (at(&faults[1]).as_str(), &faults[1]["message"]),
+        ("\"thing\"", &json!("there is no room for it"))
+    );
+}
+
+#[test]
+fn a_failure_takes_everything_away_again() {
+    let slow = THINGS.replace("timeout = 100", "timeout = 1");
+    for (operation, manifest, said) in [
+        ("echo '{\"protocol\": 1, \"error\": \"no room for b\"}'", THINGS, "no room for b"),
+        ("echo 'no luck' >&2; exit 4", THINGS, "no luck"),
+        ("kill -KILL $$", THINGS, "137"),
+        ("echo garbage", THINGS, "cannot be read"),
+        ("sleep 1000", &slow, "was ended after 1 s"),
+    ] {
+        let sandbox =
+            things(&format!("provision() {{ if is_of b; then {operation}; else echo \"$done\"; fi; }}"));
+        sandbox.manifest(manifest);
+        let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
+        outcome.says(&["b: provision thing", said, "taken away again"]);
+        let steps = steps(&asked(&sandbox));
+        for step in ["release shop/a", "release shop/b"] {
+            assert!(steps.iter().any(|asked| asked == step), "{operation}: {steps:?}");
+        }
+    }
+}
+
+#[test]
+fn a_release_that_fails_is_told_and_tried_again() {
+    let sandbox =
+        things("release() { test -e \"$top/mended\" && echo \"$done\" || { echo stuck >&2; exit 1; }; }");
+    let before = sandbox.inventory();
+    sandbox.ok(&["apply"]);
+    sandbox.seedbed(&["destroy"]).expect(73).says(&["a: release thing", "stuck", "seedbed recover"]);
+    fs::write(sandbox.top.join("mended"), "").unwrap();
+    sandbox.ok(&["recover"]);
+    crate::sandbox::assert_same(&before, &sandbox.inventory());
+}
+
+#[test]
+fn what_would_be_lost_is_refused() {
+    let sandbox =
+        things(r#"inspect() { echo '{"protocol": 1, "condition": "sound", "losses": ["12 rows"]}'; }"#);
+    sandbox.ok(&["apply"]);
+    sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69).says(&["12 rows"]));
+    sandbox.ok(&["destroy", "--discard"]);
+}
+
+#[test]
+fn what_is_broken_is_made_again_and_what_can_be_mended_is() {
+    let operations =
+        r#"inspect() { cat "$top/found" 2>/dev/null || echo '{"protocol": 1, "condition": "sound"}'; }"#;
+    for (condition, expected) in [
+        ("broken", &["provision shop/a", "provision shop/b", "release shop/a", "release shop/b"][..]),
+        ("mendable", &["provision shop/a", "provision shop/b"]),
+    ] {
+        let sandbox = things(operations);
+        sandbox.ok(&["apply"]);
+        let found = json!({ "protocol": 1, "condition": condition, "why": "it has a crack" });
+        fs::write(sandbox.top.join("found"), found.to_string()).unwrap();
+        assert!(sandbox.ok(&["plan"]).stdout.contains("thing: it has a crack"));
+        asked(&sandbox);
+        sandbox.ok(&["apply"]);
+        let mut steps = steps(&asked(&sandbox));
+        steps.retain(|step| step.starts_with("provision") || step.starts_with("release"));
+        assert_eq!(steps, expected, "{condition}");
+        fs::remove_file(sandbox.top.join("found")).unwrap();
+        sandbox.ok(&["destroy"]);
+    }
+}
+
+/// A program that is still making something must not be overtaken by the one that takes it away.
+#[test]
+fn after_a_kill_recovery_waits_for_the_program() {
+    let operations = r#"provision() {
+        echo $$ >"$top/started"; while test -d "$top" && ! test -e "$top/go"; do sleep 0.02; done
+        echo "$done"; }"#;
+    let sandbox = things(operations);
+    sandbox.manifest(&THINGS.replace("[session.b]\nresources = [\"git-worktree\", \"thing\"]\n", ""));
+    program(
+        &sandbox,
+        &format!(
+            "{operations}\nplan() {{ echo '{{\"protocol\": 1, \"allocations\": {{\"shop/a\": {{\"allocation\": {{}}}}}}}}'; }}"
+        ),
+    );
+    let before = sandbox.inventory();
+    let mut run = sandbox.start(&["apply"]);
+    let started = || fs::read_to_string(sandbox.top.join("started")).unwrap_or_default();
+    wait_until("the program runs", || started().ends_with('\n'));
+    let pid: i32 = started().trim().parse().unwrap();
+    send(Signal::KILL, &run);
+    run.wait().unwrap();
+    asked(&sandbox);
+    sandbox.seedbed(&["recover"]).expect(75).says(&["locked"]);
+    assert_eq!(asked(&sandbox), [] as [Value; 0]);
+    fs::write(sandbox.top.join("go"), "").unwrap();
+    wait_until("the program ends", || !Path::new(&format!("/proc/{pid}")).exists());
+    sandbox.ok(&["recover", "--lock-timeout", "60"]);
+    assert_eq!(steps(&asked(&sandbox)), ["release shop/a"]);
+    crate::sandbox::assert_same(&before, &sandbox.inventory());
+}
+
+#[test]
+fn an_interruption_ends_the_program_and_takes_away_what_it_made() {
+    let operations = r#"provision() { echo x >"$top/started"; sleep 1000; }"#;
+    let sandbox = things(operations);
+    let before = sandbox.inventory();
+    let run = sandbox.start(&["apply"]);
+    wait_until("the program runs", || sandbox.top.join("started").exists());
+    send(Signal::INT, &run);
+    Outcome::of(run.wait_with_output().unwrap()).expect(130);
+    crate::sandbox::assert_same(&before, &sandbox.inventory());
+    let steps = steps(&asked(&sandbox));
+    assert!(steps.iter().any(|step| step.starts_with("release")), "{steps:?}");
+}
+
+#[test]
+fn requests_and_answers_fit_the_schema() {
+    let schema = schemars::schema_for!(Protocol).to_value();
+    let validate = |part: &str, instance: &Value| {
+        let mut schema = schema.clone();
+        schema["required"] = json!([part]);
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let faults: Vec<_> =
+            validator.iter_errors(&json!({ part: instance })).map(|error| error.to_string()).collect();
+        assert!(faults.is_empty(), "{instance}: {faults:?}");
+    };
+    let sandbox = things("");
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["destroy"]);
+    let requests = asked(&sandbox);
+    assert!(requests.len() >= 6);
+    for request in &requests {
+        validate("request", request);
+    }
+    validate("plan", &serde_json::from_str(PLAN).unwrap());
+    validate("inspect", &json!({ "protocol": 1, "condition": "broken", "why": "gone" }));
+    validate("release", &json!({ "protocol": 1, "error": "stuck" }));
+}
+
+/// The example of this repository, with Python's own JSON.
+fn databases(rest: &str) -> Option<Sandbox> {
+    if !installed("python3") {
+        return None;
+    }
+    let sandbox = Sandbox::new();
+    let example = repository("examples/external/scratch-database");
+    sandbox.write("tools/scratch-database", &fs::read_to_string(&example).unwrap());
+    let path = sandbox.repository.join("tools/scratch-database");
+    fs::set_permissions(path, fs::metadata(example).unwrap().permissions()).unwrap();
+    sandbox.write("seed/users.json", "[]\n");
+    sandbox.commit("a program and a seed");
+    let mut manifest = "[provider.scratch-database]\ncommand = ['./tools/scratch-database']\n".to_owned();
+    let _ = write!(manifest, "{rest}");
+    sandbox.manifest(&manifest);
+    Some(sandbox)
+}
+
+const DATABASE: &str = "[session.api]\nresources = [{ kind = 'scratch-database', seed = 'seed' }]\n[session.api.child.worker]\ncount = 2\n";
+
+#[test]
+fn the_example_makes_databases_and_leaves_nothing() {
+    let Some(sandbox) = databases(DATABASE) else { return };
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        sandbox.assert_clean(&sandbox.repository);
+        let directory = |session: &str| {
+            let env = sandbox.ok(&["env", session, "--json"]).json();
+            sandbox.repository.join(env["DATABASE_DIR"].as_str().unwrap())
+        };
+        let database = directory("api");
+        assert_eq!(fs::read_to_string(database.join("users.json")).unwrap(), "[]\n");
+        assert_eq!(directory("worker-1"), database, "a share is the parent's database");
+        sandbox.ok(&["apply"]).says(&["nothing to do"]);
+        fs::remove_dir_all(&database).unwrap();
+        assert!(sandbox.ok(&["plan"]).stdout.contains("is gone, or not what was made"));
+        sandbox.ok(&["apply"]);
+        assert!(database.join("users.json").exists());
+        sandbox.ok(&["destroy"]);
+    });
+}
+
+#[test]
+fn the_example_leaves_alone_what_is_not_its_owners() {
+    let Some(sandbox) = databases("[session.api]\nresources = ['scratch-database']\n") else { return };
+    let plan = sandbox.plan();
+    let path =
+        sessions(&plan).next().unwrap()["allocations"][0]["allocation"]["path"].as_str().unwrap().to_owned();
+    sandbox.write(&format!("{path}/precious"), "");
+    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["somebody else's"]));
+}
+
+#[test]
+fn the_example_finds_every_wrong_option() {
+    let Some(sandbox) = databases(
+        "[session.a]\nresources = [{ kind = 'scratch-database', sed = 1 }]\n[session.b]\nresources = [{ kind = 'scratch-database', seed = 'none' }]\n",
+    ) else {
+        return;
+    };
+    let text = sandbox.unchanged(|| sandbox.seedbed(&["plan"]).expect(65)).stderr;
+    for said in ["no option `sed`", "the only one is `seed`", "'none' is no directory"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+}

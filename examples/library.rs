@@ -34,6 +34,7 @@ pub(crate) fn tour(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
         environment: std::env::vars_os().collect(),
         state: directory.join("state"),
         jobs: NonZeroUsize::MIN,
+        git_deadline: seedbed::host::git::DEADLINE,
         cancel: Cancel::default(),
     };
     let orchestrator = Orchestrator::new(host);

@@ -37,6 +37,7 @@ pub use work::{AtStake, Loss, at_stake};
 use self::event::Telling;
 use crate::discovery;
 use crate::host::Host;
+use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 use crate::plan::{Action, Change, DISCOVERY, Damage, Plan, Session, Standing};
@@ -97,9 +98,12 @@ pub enum Error {
         /// Whether it was an interruption, not a failure.
         interrupted: bool,
     },
-    /// The state directory could not be used.
+    /// The state directory could not be used; nothing of the run is left.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// The state directory could not be used in the middle of releasing or undoing; `recover` does the rest.
+    #[error("{0}")]
+    Unfinished(state::Error),
 }
 
 impl Error {
@@ -170,15 +174,28 @@ pub(crate) fn provision(
         }
     }
     context.swarm.begin(record)?;
+    crashpoint!("apply.intended");
     let run = Run { context, record, host: context.swarm.host() };
     let failures = run.provision();
-    if failures.is_empty() && !run.host.cancel.is_requested() {
-        context.swarm.commit()?;
-        return Ok(());
+    let interrupted = run.host.cancel.is_requested();
+    let mut uncommitted = None;
+    if failures.is_empty() && !interrupted {
+        match context.swarm.commit() {
+            Ok(()) => {
+                crashpoint!("apply.committed");
+                return Ok(());
+            }
+            Err(error) => uncommitted = Some(error),
+        }
     }
     (context.events)(&Event::RollingBack);
+    if uncommitted.is_some() {
+        context.swarm.take_back(record, standing).map_err(Error::Unfinished)?;
+    }
     let leftovers = recover::undo(context, record, standing)?;
-    let interrupted = run.host.cancel.is_requested();
+    if let Some(error) = uncommitted.filter(|_| leftovers.is_empty()) {
+        return Err(error.into());
+    }
     Err(Error::Failed { failures, leftovers, interrupted })
 }
 
@@ -242,11 +259,13 @@ impl Run<'_> {
             },
         ];
         for step in steps {
+            crashpoint!("apply.step");
             let failures = step();
             if !failures.is_empty() || self.host.cancel.is_requested() {
                 return failures;
             }
         }
+        crashpoint!("apply.told");
         Vec::new()
     }
 
@@ -286,11 +305,13 @@ impl Run<'_> {
             let cause = format!("no provider of kind `{kind}` plans for it");
             return Err(failure(session, &format!("{step} {kind}"), cause));
         };
+        crashpoint!("apply.allocation");
         self.with_task(session, allocation, |task| act(provider, task))
             .map_err(|error| failure_of(session, step, kind, &error))
     }
 
     fn set_up(&self, session: &Session) -> Result<(), Failure> {
+        crashpoint!("apply.set-up");
         commands::run(self.context.swarm, self.host, session, "setup", &session.setup)
             .map_err(|cause| failure(session, "setup", cause))?;
         (self.context.events)(&Event::SetUp { session: session.path.clone() });

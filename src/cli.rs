@@ -72,9 +72,10 @@ struct Global {
     /// Answers every question with yes
     #[arg(short, long, global = true)]
     yes: bool,
-    /// Waits this many seconds for another run on the same swarm to end
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds, global = true)]
-    lock_timeout: Duration,
+    /// Waits this many seconds for another run on the same swarm to end; default: 0, and 60 for what a killed one left
+    /// running
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, global = true)]
+    lock_timeout: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::host::absolute;
+use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
@@ -171,6 +172,7 @@ pub fn command(command: &CommandLine, workspace: &Path) -> Vec<String> {
 pub fn write(swarm: &Locked<'_>, session: &Session, snapshot: &Snapshot) -> Result<(), crate::state::Error> {
     let bytes = snapshot.to_bytes();
     swarm.write_discovery(&session.scoped_name, &bytes)?;
+    crashpoint!("discovery.kept");
     if let Some(path) = &session.discovery_file {
         write_in(swarm.workspace(), path, &bytes)?;
     }
@@ -189,6 +191,7 @@ pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<()
     if directory.read(ignore, GITIGNORE.len()).ok().flatten().as_deref() != Some(GITIGNORE) {
         directory.replace(ignore, GITIGNORE)?;
     }
+    crashpoint!("discovery.hidden");
     directory.replace(Path::new(name), bytes)
 }
 

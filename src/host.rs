@@ -5,8 +5,10 @@
 //! library never reads the environment.
 
 pub mod clock;
+pub(crate) mod failpoint;
 pub mod files;
 pub mod git;
+pub mod holders;
 pub mod leases;
 pub(crate) mod mounts;
 pub mod listeners;
@@ -28,6 +30,8 @@ pub struct Host {
     pub state: PathBuf,
     /// How much is done at once.
     pub jobs: NonZeroUsize,
+    /// How long one call of git may take before it is ended; [`git::DEADLINE`] unless there is a reason.
+    pub git_deadline: std::time::Duration,
     /// Set by the first Ctrl-C: every step asks it before it starts.
     pub cancel: process::Cancel,
 }

@@ -56,13 +56,14 @@
 //!
 //! ```no_run
 //! use std::{num::NonZeroUsize, path::Path, time::Duration};
-//! use seedbed::{apply, host::{Host, process::Cancel}, manifest, plan, provider::Registry, state::Swarm};
+//! use seedbed::{apply, host::{self, Host, process::Cancel}, manifest, plan, provider::Registry, state::Swarm};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host {
 //!     environment: std::env::vars_os().collect(),
 //!     state: "/var/lib/seedbed".into(),
 //!     jobs: NonZeroUsize::MIN,
+//!     git_deadline: host::git::DEADLINE,
 //!     cancel: Cancel::default(),
 //! };
 //! let registry = Registry::built_in();

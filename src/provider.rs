@@ -111,6 +111,11 @@ pub trait Provider: Send + Sync {
 
     /// Takes away whatever of the allocation exists and is this swarm's. Idempotent: what is gone already is no error.
     fn release(&self, task: &Task<'_>) -> Result<(), Error>;
+
+    /// The directories, absolute, where a killed run may have left a file half-written beside the allocation.
+    fn debris(&self, _task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// Plans the allocations of one kind for all sessions of one plan, in canonical order.

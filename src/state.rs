@@ -33,8 +33,9 @@ use serde::{Deserialize, Serialize};
 
 pub use found::{Found, swarms};
 
+use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
-use crate::host::{Host, clock};
+use crate::host::{Host, clock, holders};
 use crate::name::{HashDigits, scoped_name, sha256_hex};
 use crate::plan::Plan;
 
@@ -43,6 +44,17 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// The most that is read of a record, in bytes; a plan of 100,000 sessions takes some 300 MB.
 const RECORD_MAX: usize = 2 << 30;
+
+/// How long it is worth waiting for programs that a killed run left: a checkout of a large repository takes most of a
+/// minute.
+pub const ORPHANS_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long a lock may be held by nobody who can be told, at most: what a run takes from locking to saying so, and what
+/// a program takes from fork to exec, on a machine that is busy.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// How often a lock is tried again that nobody is seen to hold: who holds it may be in another container.
+const UNSEEN_TRIES: u32 = 5;
 
 /// How often a held lock is tried again while waiting for it.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -128,6 +140,16 @@ pub enum Error {
         /// The swarm's name, or the id of a session on its own.
         swarm: String,
         /// By whom since when, where it is known, with a space before it.
+        holder: String,
+    },
+    /// No run holds the swarm's lock, but programs that a killed one had started do, and may still be at work.
+    #[error("`{swarm}` is locked by what a killed run left running: {processes}{holder}")]
+    Orphaned {
+        /// The swarm's name, or the id of a session on its own.
+        swarm: String,
+        /// Their ids and commands.
+        processes: String,
+        /// Who the run was, where it is known, with what comes before it.
         holder: String,
     },
     /// The lock file could not be used.
@@ -223,42 +245,80 @@ impl<'h> Swarm<'h> {
 
     /// Takes the swarm's lock, waiting at most `timeout` for another run to end.
     pub fn lock(&self, timeout: Duration, what: &str) -> Result<Locked<'h>, Error> {
+        Root::create_private(&self.host.state)?;
         let swarms = Root::create(&self.host.state.join(self.collection))?;
-        let path = swarms.path().join(format!("{}.lock", self.key));
+        let name = PathBuf::from(format!("{}.lock", self.key));
+        let path = swarms.path().join(&name);
         let holder = PathBuf::from(format!("{}.holder", self.key));
         let failed = |source| Error::Lock { path: path.clone(), source };
         let begun = Instant::now();
+        let mut tries = 0;
         loop {
-            let lock = File::options()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(&path)
-                .map_err(failed)?;
+            let lock = swarms.open_or_create(&name)?;
+            let wait = begun.elapsed() < timeout && !self.host.cancel.is_requested();
             match lock.try_lock() {
                 Ok(()) => {
                     // Whoever held it last may have removed it between our opening and locking it.
                     let same =
                         |there: std::fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
                     if std::fs::symlink_metadata(&path).is_ok_and(same) {
+                        crashpoint!("state.locked");
+                        let locked = Locked { swarm: self.clone(), lock };
                         let text = format!("by pid {} (`{what}`) since {}", std::process::id(), clock::now());
-                        swarms.replace(&holder, text.as_bytes())?;
-                        return Ok(Locked { swarm: self.clone(), lock });
+                        let begun = self.sweep(&swarms);
+                        let begun = begun.and_then(|()| Ok(swarms.replace(&holder, text.as_bytes())?));
+                        return match begun {
+                            Ok(()) => Ok(locked),
+                            Err(error) => {
+                                // What went wrong first is what is reported.
+                                let _ = locked.unlock();
+                                Err(error)
+                            }
+                        };
                     }
                 }
-                Err(TryLockError::WouldBlock) if begun.elapsed() < timeout => std::thread::sleep(LOCK_POLL),
-                Err(TryLockError::WouldBlock) => {
-                    let holder = swarms.read(&holder, found::HOLDER_MAX).ok().flatten().unwrap_or_default();
-                    let mut holder = String::from_utf8_lossy(&holder).escape_debug().to_string();
-                    if !holder.is_empty() {
-                        holder.insert(0, ' ');
+                Err(TryLockError::WouldBlock) if wait => std::thread::sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => match self.held(&swarms, &holder, &lock, tries) {
+                    Some(error) => return Err(error),
+                    None if begun.elapsed() < timeout + SETTLING => {
+                        tries += 1;
+                        std::thread::sleep(LOCK_POLL);
                     }
-                    return Err(Error::Locked { swarm: self.name.clone(), holder });
-                }
+                    None => return Err(Error::Locked { swarm: self.name.clone(), holder: String::new() }),
+                },
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
         }
+    }
+
+    /// Who keeps this run from the lock; `None` where that is not settled yet, after so many `tries`: a program that has
+    /// just been forked looks like the run that forks it, and who has just let go is not seen any more.
+    fn held(&self, swarms: &Root, holder: &Path, lock: &File, tries: u32) -> Option<Error> {
+        let text = swarms.read(holder, found::HOLDER_MAX).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).escape_debug().to_string();
+        let swarm = self.name.clone();
+        let holders = holders::of_lock(lock);
+        let run = |holder: &holders::Holder| text.starts_with(&format!("by pid {} ", holder.pid));
+        if (holders.is_empty() && tries >= UNSEEN_TRIES) || holders.iter().any(run) {
+            let holder = if text.is_empty() { text } else { format!(" {text}") };
+            return Some(Error::Locked { swarm, holder });
+        }
+        if holders.is_empty() || holders.iter().any(|holder| !holder.inherited) {
+            return None;
+        }
+        let processes: Vec<_> =
+            holders.iter().map(|holder| format!("pid {} (`{}`)", holder.pid, holder.command)).collect();
+        let holder = if text.is_empty() { text } else { format!("; it was run {text}") };
+        Some(Error::Orphaned { swarm, processes: processes.join(", "), holder })
+    }
+
+    /// Removes what a killed process left half-written of this swarm's, or of anybody's beside it.
+    fn sweep(&self, swarms: &Root) -> Result<(), Error> {
+        swarms.sweep()?;
+        if let Some(records) = swarms.directory(Path::new(&self.key))? {
+            records.sweep()?;
+        }
+        Ok(())
     }
 
     fn directory(&self) -> PathBuf {
@@ -290,34 +350,44 @@ impl Locked<'_> {
 
     /// Writes down what is about to be provisioned, before the first effect.
     pub fn begin(&self, intent: &Record) -> Result<(), Error> {
-        self.write("intent.json", intent)
+        self.intend("intent.json", intent)
     }
 
     /// Makes the intent what stands, in one step.
     pub fn commit(&self) -> Result<(), Error> {
-        self.records()?.rename(Path::new("intent.json"), Path::new("standing.json"))?;
-        Ok(())
+        let records = self.records()?;
+        records.rename(Path::new("intent.json"), Path::new("standing.json"))?;
+        Ok(records.sync()?)
+    }
+
+    /// Makes `intent` an intent again after its commit failed, whether or not it stands by now, and `before` what
+    /// stands.
+    pub fn take_back(&self, intent: &Record, before: Option<&Record>) -> Result<(), Error> {
+        self.begin(intent)?;
+        match before {
+            Some(record) => self.write("standing.json", record),
+            None => self.remove("standing.json"),
+        }
     }
 
     /// Forgets an intent that was undone.
     pub fn abandon(&self) -> Result<(), Error> {
-        self.records()?.remove_file(Path::new("intent.json"))?;
-        Ok(())
+        self.remove("intent.json")
     }
 
     /// Writes down what is about to be released, before the first effect.
     pub fn begin_release(&self, releasing: &Releasing) -> Result<(), Error> {
-        self.write("releasing.json", releasing)
+        self.intend("releasing.json", releasing)
     }
 
     /// Makes what is left after a release what stands.
     pub fn end_release(&self, after: Option<&Record>) -> Result<(), Error> {
         match after {
             Some(record) => self.write("standing.json", record)?,
-            None => drop(self.records()?.remove_file(Path::new("standing.json"))?),
+            None => self.remove("standing.json")?,
         }
-        self.records()?.remove_file(Path::new("releasing.json"))?;
-        Ok(())
+        crashpoint!("state.left-standing");
+        self.remove("releasing.json")
     }
 
     /// Writes the canonical copy of a session's discovery file.
@@ -339,10 +409,9 @@ impl Locked<'_> {
         let directory = Root::create(&self.log_directory())?;
         directory.remove_file(Path::new(name))?;
         let path = directory.path().join(name);
-        File::options()
-            .create_new(true)
-            .append(true)
-            .open(&path)
+        failpoint!("state.create-log")
+            .map_err(std::io::Error::from)
+            .and_then(|()| File::options().create_new(true).append(true).open(&path))
             .map_err(|source| files::Error::Io { action: "create", path, source }.into())
     }
 
@@ -361,6 +430,7 @@ impl Locked<'_> {
     pub fn unlock(self) -> Result<(), Error> {
         let swarms = Root::create(&self.host.state.join(self.collection))?;
         swarms.remove_file(Path::new(&format!("{}.holder", self.key)))?;
+        crashpoint!("state.unlocking");
         if swarms.remove_directory(Path::new(&self.key))? || !self.directory().exists() {
             // Whoever waits for the lock sees that its file is gone, and makes a new one.
             swarms.remove_file(Path::new(&format!("{}.lock", self.key)))?;
@@ -370,6 +440,22 @@ impl Locked<'_> {
 
     fn records(&self) -> Result<Root, Error> {
         Ok(Root::create(&self.directory())?)
+    }
+
+    /// Writes an intent; where that fails nothing has begun, and none is left behind.
+    fn intend<T: Serialize>(&self, name: &str, intent: &T) -> Result<(), Error> {
+        let was_there = self.directory().join(name).exists();
+        self.write(name, intent).inspect_err(|_| {
+            if !was_there {
+                let _ = self.remove(name);
+            }
+        })
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        let records = self.records()?;
+        records.remove_file(Path::new(name))?;
+        Ok(records.sync()?)
     }
 
     fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), Error> {

@@ -1,12 +1,16 @@
 //! Puts right what an interrupted run left: a release is finished, a provisioning is undone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io::ErrorKind;
+use std::path::Path;
 
-use super::{Context, Error, Failure, Phase, Run, commands, release, work};
+use super::{Context, Error, Failure, Phase, Run, commands, release, with_task, work};
 use crate::host::Host;
+use crate::host::failpoint::crashpoint;
+use crate::host::files::{self, Root};
 use crate::host::process::Cancel;
 use crate::plan::Action;
-use crate::state::{Record, Unsaved};
+use crate::state::{self, Record, Unsaved};
 
 /// What there was to recover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,7 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
     let mut recovered = Recovered::Nothing;
     if let Some(intent) = context.swarm.intent()? {
         let standing = context.swarm.standing()?;
+        sweep(context, &intent)?;
         let leftovers = undo(context, &intent, standing.as_ref())?;
         if !leftovers.is_empty() {
             return Err(Error::Failed { failures: Vec::new(), leftovers, interrupted: false });
@@ -38,6 +43,7 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
             context.swarm.begin_release(&releasing)?;
         }
         work::secure(context, &releasing.before, &release::released_by(&releasing), releasing.unsaved)?;
+        sweep(context, &releasing.before)?;
         release::finish(context, &releasing, Vec::new())?;
         recovered = Recovered::Finished;
     }
@@ -66,10 +72,12 @@ pub(super) fn undo(
         .filter(|(_, change)| !change.provision.is_empty())
         .map(|(session, change)| (session.path.clone(), change.provision.iter().rev().cloned().collect()))
         .collect();
+    crashpoint!("undo.torn-down");
     let leftovers = run.release(Phase::RollBack, &released);
     if !leftovers.is_empty() {
         return Ok(leftovers);
     }
+    crashpoint!("undo.released");
     let stood: HashMap<_, _> = standing
         .iter()
         .flat_map(|standing| &standing.plan.sessions)
@@ -81,9 +89,46 @@ pub(super) fn undo(
             (Some(standing), Some(stood)) => {
                 failures.extend(Run { context, record: standing, host: &host }.tell(stood).err());
             }
-            _ => context.swarm.remove_discovery(&session.scoped_name)?,
+            _ => context.swarm.remove_discovery(&session.scoped_name).map_err(Error::Unfinished)?,
         }
     }
-    context.swarm.abandon()?;
+    crashpoint!("undo.told");
+    context.swarm.abandon().map_err(Error::Unfinished)?;
+    crashpoint!("undo.abandoned");
     Ok(failures)
+}
+
+/// Removes the temporaries that a killed run left beside what `record` is of, each directory once.
+fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Error> {
+    let swarm = context.swarm;
+    let mut directories = BTreeSet::new();
+    for session in &record.plan.sessions {
+        let discovery = crate::discovery::file(swarm, session);
+        directories.extend(discovery.parent().map(Path::to_owned));
+        directories.extend(swarm.discovery_file(&session.scoped_name).parent().map(Path::to_owned));
+        for allocation in &session.allocations {
+            let Some(provider) = context.registry.get(&allocation.kind) else { continue };
+            // Where it cannot be told, releasing says why.
+            let debris =
+                with_task(swarm.host(), record, session, allocation, None, |task| provider.debris(task));
+            directories.extend(debris.unwrap_or_default());
+        }
+    }
+    for directory in directories {
+        sweep_one(&record.workspace, &directory).map_err(state::Error::from)?;
+    }
+    crashpoint!("recover.swept");
+    Ok(())
+}
+
+/// A directory that is not there, or is reached by a link only, has nothing of ours.
+fn sweep_one(workspace: &Path, directory: &Path) -> Result<(), files::Error> {
+    let (root, below) = Root::toward(workspace, directory)?;
+    let below = if below == Path::new("") { Path::new(".") } else { &below };
+    match root.directory(below) {
+        Ok(Some(directory)) => directory.sweep(),
+        Ok(None) | Err(files::Error::Link { .. } | files::Error::Outside { .. }) => Ok(()),
+        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory => Ok(()),
+        Err(error) => Err(error),
+    }
 }

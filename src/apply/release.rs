@@ -8,6 +8,7 @@ use super::event::Telling;
 use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, tree, work};
 use crate::discovery;
 use crate::host::Host;
+use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
 use crate::plan::{Action, Change, Plan, Session};
@@ -105,7 +106,9 @@ fn release(
     let releasing =
         Releasing { schema_version: state::SCHEMA_VERSION, before, after: after.clone(), unsaved };
     context.swarm.begin_release(&releasing)?;
+    crashpoint!("destroy.intended");
     let torn_down = tear_down(context, standing, released);
+    crashpoint!("destroy.torn-down");
     finish(context, &releasing, torn_down)?;
     Ok(after)
 }
@@ -121,6 +124,7 @@ pub(super) fn finish(
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let run = Run { context, record: &releasing.before, host: &host };
     let mut leftovers = run.release(Phase::Release, &released);
+    crashpoint!("destroy.released");
     if leftovers.is_empty() {
         leftovers = tell_parents(context, releasing, &host);
     }
@@ -131,9 +135,11 @@ pub(super) fn finish(
     let stays: BTreeSet<_> =
         releasing.after.iter().flat_map(|after| &after.plan.sessions).map(|session| &session.path).collect();
     for session in releasing.before.plan.sessions.iter().filter(|session| !stays.contains(&session.path)) {
-        context.swarm.remove_discovery(&session.scoped_name)?;
+        context.swarm.remove_discovery(&session.scoped_name).map_err(Error::Unfinished)?;
     }
-    context.swarm.end_release(releasing.after.as_ref())?;
+    crashpoint!("destroy.told");
+    context.swarm.end_release(releasing.after.as_ref()).map_err(Error::Unfinished)?;
+    crashpoint!("destroy.ended");
     if failures.is_empty() {
         return Ok(());
     }
@@ -212,6 +218,7 @@ impl Run<'_> {
                 else {
                     continue;
                 };
+                crashpoint!("release.allocation");
                 match self.with_task(session, allocation, |task| provider.release(task)) {
                     Ok(()) => (self.context.events)(&Event::Released {
                         session: session.path.clone(),

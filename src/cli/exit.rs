@@ -99,13 +99,16 @@ impl Failure {
             Self::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {
                 Status::NotPutBack
             }
+            Self::Apply(apply::Error::Unfinished(_)) => Status::NotPutBack,
             Self::Apply(apply::Error::Failed { interrupted: true, .. })
             | Self::Observe(
                 observe::Error::Git(host::process::Error::Cancelled { .. }) | observe::Error::Interrupted(_),
             ) => Status::Interrupted,
             Self::Unsettled(_)
-            | Self::State(state::Error::Locked { .. })
-            | Self::Apply(apply::Error::State(state::Error::Locked { .. })) => Status::Locked,
+            | Self::State(state::Error::Locked { .. } | state::Error::Orphaned { .. })
+            | Self::Apply(apply::Error::State(state::Error::Locked { .. } | state::Error::Orphaned { .. })) => {
+                Status::Locked
+            }
             Self::Apply(apply::Error::Failed { .. } | apply::Error::State(_))
             | Self::Observe(_)
             | Self::State(_)
@@ -152,6 +155,10 @@ impl Failure {
             Self::State(error) | Self::Apply(apply::Error::State(error)) => {
                 vec![printable_lines(&error.to_string())]
             }
+            Self::Apply(apply::Error::Unfinished(error)) => vec![
+                printable_lines(&error.to_string()),
+                "the run could not be finished: mend the cause, then: seedbed recover".to_owned(),
+            ],
             Self::Apply(apply::Error::Stale(reasons)) => {
                 let mut lines = vec!["the plan is stale; nothing was touched".to_owned()];
                 lines.extend(reasons.iter().map(|reason| format!("  {}", printable(reason))));

@@ -1,6 +1,8 @@
 //! What the commands that change a swarm have in common: its lock, and what an interrupted run left.
 
 use seedbed::apply::{self, Context, Event, Recovered, Unsaved};
+use seedbed::host::text::printable;
+use seedbed::state::{self, Locked, Swarm};
 
 use super::Global;
 use super::exit::Failure;
@@ -15,16 +17,29 @@ pub(super) fn locked<T>(
     what: &str,
     act: impl FnOnce(&Context<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let locked = setting.swarm()?.lock(global.lock_timeout, what)?;
+    let locked = lock(global, &setting.swarm()?, what)?;
     let progress = Progress::new(global, &setting.host.cancel);
     let events = |event: &Event| progress.hear(event);
     let done = act(&Context { swarm: &locked, registry: &setting.registry, events: &events });
     drop(progress);
-    let unlocked = locked.unlock();
-    // What the run itself failed of says more, and decides the exit code.
-    let done = done?;
-    unlocked?;
-    Ok(done)
+    if let Err(error) = locked.unlock() {
+        // What was done counts; at worst an empty file stays behind.
+        eprintln!("seedbed: {}", printable(&error.to_string()));
+    }
+    done
+}
+
+fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<Locked<'h>, Failure> {
+    match swarm.lock(global.lock_timeout.unwrap_or_default(), what) {
+        Err(error @ state::Error::Orphaned { .. }) if global.lock_timeout.is_none() => {
+            if !global.quiet {
+                let seconds = state::ORPHANS_TIMEOUT.as_secs();
+                eprintln!("{}; waiting up to {seconds} s for it", printable(&error.to_string()));
+            }
+            Ok(swarm.lock(state::ORPHANS_TIMEOUT, what)?)
+        }
+        locked => Ok(locked?),
+    }
 }
 
 /// Puts right what an earlier run left, and says so.

@@ -3,12 +3,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use seedbed::apply;
 use seedbed::discovery::Snapshot;
-use seedbed::host::Host;
 use seedbed::host::process::Cancel;
 use seedbed::host::text::printable;
+use seedbed::host::{Host, git};
 use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
 use seedbed::plan::{self, DISCOVERY_FILE};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
@@ -211,6 +212,19 @@ pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
     })
 }
 
+/// How long one call of git may take: `SEEDBED_GIT_TIMEOUT` in seconds, for repositories whose checkout takes longer.
+fn git_deadline() -> Result<Duration, Failure> {
+    let Some(text) = std::env::var_os("SEEDBED_GIT_TIMEOUT").filter(|text| !text.is_empty()) else {
+        return Ok(git::DEADLINE);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let deadline = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    deadline.filter(|deadline| !deadline.is_zero()).ok_or_else(|| {
+        let text = text.to_string_lossy();
+        Failure::Usage(format!("SEEDBED_GIT_TIMEOUT is `{text}`, and has to be a number of seconds above 0"))
+    })
+}
+
 /// What the command lends to the library.
 pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -226,6 +240,7 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
         environment: std::env::vars_os().collect(),
         state,
         jobs: global.jobs.unwrap_or_else(cores),
+        git_deadline: git_deadline()?,
         cancel: Cancel::default(),
     })
 }

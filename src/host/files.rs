@@ -8,23 +8,24 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(target_os = "linux")]
 use rustix::fs::ResolveFlags;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::failpoint::{crashpoint, failpoint};
 use super::text::printable;
 
 pub(crate) mod copies;
 mod hidden;
 mod removal;
+mod temporary;
 
 /// How a directory is opened: for reading, and as nothing but a directory.
 const DIRECTORY: OFlags =
@@ -36,13 +37,6 @@ const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCT
 /// How many bytes more than a file has there is room for when it is read: the standard library probes for the end of
 /// what leaves less room than 32.
 const READ_SLACK: usize = 64;
-
-/// The longest name, in bytes, that a temporary repeats; names end at 255 on most file systems, and the rest of a
-/// temporary's takes at most 50.
-const REPEATED_NAME_MAX: usize = 200;
-
-/// How many temporaries of a killed process with the same id may lie in the way.
-const TEMPORARY_TRIES: u32 = 1000;
 
 /// An open directory, below which everything is reached without following links.
 #[derive(Debug)]
@@ -76,6 +70,12 @@ pub enum Error {
     #[error("{} is not a regular file of this user's", shown(path))]
     Irregular {
         /// What stands there.
+        path: PathBuf,
+    },
+    /// A directory that has to be this user's alone is not.
+    #[error("{} belongs to another user, or others can write to it: chown it, or chmod go-w", shown(path))]
+    Shared {
+        /// The directory.
         path: PathBuf,
     },
     /// The file is larger than anything that belongs there.
@@ -129,12 +129,45 @@ impl Root {
         Ok((Self::open(&above)?, below))
     }
 
-    /// Creates the directory with all above it, private to the user (0700) where it is new, and opens it.
+    /// Creates the directory with all above it, private to the user (0700) where it is new, and opens it. What is new
+    /// outlasts a power failure.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            Ok(()) => Self::open(path),
-            Err(source) => Err(Error::Io { action: "create", path: path.to_owned(), source }),
+        match Self::open(path) {
+            Err(error) if error.is_not_found() => {}
+            opened => return opened,
         }
+        let above = match path.parent() {
+            Some(above) if above != Path::new("") => Self::create(above)?,
+            _ => return Self::open(path),
+        };
+        failpoint!("files.create-directory").map_err(io("create", path))?;
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(Error::Io { action: "create", path: path.to_owned(), source }),
+        }
+        above.sync()?;
+        Self::open(path)
+    }
+
+    /// The same for a directory that is nobody else's: a link in its place, a directory of another user's and one that
+    /// others can write to are errors.
+    pub fn create_private(path: &Path) -> Result<Self, Error> {
+        Self::create(path)?;
+        let fd = rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(|error| {
+            if rustix::fs::readlink(path, Vec::new()).is_ok() {
+                Error::Link { path: path.to_owned() }
+            } else {
+                io("open", path)(error)
+            }
+        })?;
+        let stat = rustix::fs::fstat(&fd).map_err(io("look at", path))?;
+        let user = rustix::process::geteuid().as_raw();
+        let others = Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH);
+        if stat.st_uid != user || others {
+            return Err(Error::Shared { path: path.to_owned() });
+        }
+        Ok(Self { fd, path: path.to_owned() })
     }
 
     /// Where it was opened.
@@ -197,6 +230,7 @@ impl Root {
             return Err(Error::Outside { path: self.path.join(relative) });
         }
         let path = self.path.join(relative);
+        failpoint!("files.read").map_err(io("read", &path))?;
         let file = match self.open_at_once(relative, FILE) {
             Ok(found) => found.map(|fd| regular(fd, &path)).transpose()?,
             Err(_) => match self.parent(relative)? {
@@ -221,6 +255,7 @@ impl Root {
     pub fn open_or_create(&self, relative: &Path) -> Result<File, Error> {
         let (parent, name) = self.existing_parent(relative)?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
+        failpoint!("files.open").map_err(io("open", &parent.path.join(name)))?;
         match parent.regular_file(name, flags)? {
             Some((file, _)) => Ok(file),
             None => Err(io("create", &parent.path.join(name))(Errno::NOENT)),
@@ -232,9 +267,10 @@ impl Root {
     pub fn replace(&self, relative: &Path, bytes: &[u8]) -> Result<(), Error> {
         let (parent, name) = self.existing_parent(relative)?;
         let temporary = parent.write_temporary(name, bytes)?;
-        let renamed = rustix::fs::renameat(&parent.fd, &temporary, &parent.fd, name);
+        let renamed = failpoint!("files.replace")
+            .and_then(|()| rustix::fs::renameat(&parent.fd, &temporary.name, &parent.fd, name));
         if renamed.is_err() {
-            parent.forget(&temporary);
+            parent.forget(&temporary.name);
         }
         renamed.map_err(io("replace", &parent.path.join(name)))?;
         parent.sync()
@@ -244,8 +280,11 @@ impl Root {
     pub fn create_new(&self, relative: &Path, bytes: &[u8]) -> Result<bool, Error> {
         let (parent, name) = self.existing_parent(relative)?;
         let temporary = parent.write_temporary(name, bytes)?;
-        let linked = rustix::fs::linkat(&parent.fd, &temporary, &parent.fd, name, AtFlags::empty());
-        parent.forget(&temporary);
+        let linked = failpoint!("files.link").and_then(|()| {
+            rustix::fs::linkat(&parent.fd, &temporary.name, &parent.fd, name, AtFlags::empty())
+        });
+        crashpoint!("files.linked");
+        parent.forget(&temporary.name);
         match linked {
             Ok(()) => parent.sync().map(|()| true),
             Err(Errno::EXIST) => Ok(false),
@@ -256,7 +295,9 @@ impl Root {
     /// Removes a file or link; `false` where there was nothing.
     pub fn remove_file(&self, relative: &Path) -> Result<bool, Error> {
         let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
-        match rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()) {
+        let removed = failpoint!("files.remove")
+            .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()));
+        match removed {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(io("remove", &parent.path.join(name))(error)),
@@ -266,7 +307,9 @@ impl Root {
     /// Removes a directory if it is empty; `false` where it is not, or where there is none.
     pub fn remove_directory(&self, relative: &Path) -> Result<bool, Error> {
         let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
-        match rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR) {
+        let removed = failpoint!("files.remove-directory")
+            .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR));
+        match removed {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(error) => Err(parent.not_a_directory(name, "remove", error)),
@@ -290,7 +333,9 @@ impl Root {
     pub fn rename(&self, from: &Path, to: &Path) -> Result<bool, Error> {
         let Some((source, from)) = self.parent(from)? else { return Ok(false) };
         let (target, to) = self.existing_parent(to)?;
-        match rustix::fs::renameat(&source.fd, from, &target.fd, to) {
+        let renamed =
+            failpoint!("files.rename").and_then(|()| rustix::fs::renameat(&source.fd, from, &target.fd, to));
+        match renamed {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) if source.file_type(from).is_none() => Ok(false),
             Err(error) => Err(io("rename", &source.path.join(from))(error)),
@@ -354,7 +399,9 @@ impl Root {
     }
 
     fn create_child(&self, name: &OsStr) -> Result<Self, Error> {
-        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
+        let made = failpoint!("files.make-directory")
+            .and_then(|()| rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)));
+        match made {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(io("create", &self.path.join(name))(error)),
         }
@@ -422,47 +469,9 @@ impl Root {
         Ok(entries)
     }
 
-    /// Writes a file that nobody looks for, whole and synced, and returns its name.
-    fn write_temporary(&self, name: &OsStr, bytes: &[u8]) -> Result<OsString, Error> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o666);
-        let (temporary, fd) =
-            self.with_temporary(name, |temporary| rustix::fs::openat(&self.fd, temporary, flags, mode))?;
-        let mut file = File::from(fd);
-        match file.write_all(bytes).and_then(|()| file.sync_all()) {
-            Ok(()) => Ok(temporary),
-            Err(source) => {
-                self.forget(&temporary);
-                Err(Error::Io { action: "write", path: self.path.join(name), source })
-            }
-        }
-    }
-
-    /// Calls `create` with names for a temporary beside `name` until one is free.
-    fn with_temporary<T>(
-        &self,
-        name: &OsStr,
-        create: impl Fn(&OsStr) -> rustix::io::Result<T>,
-    ) -> Result<(OsString, T), Error> {
-        let mut tries = 0;
-        loop {
-            let temporary = temporary_name(name);
-            match create(&temporary) {
-                Ok(created) => return Ok((temporary, created)),
-                Err(Errno::EXIST) if tries < TEMPORARY_TRIES => tries += 1,
-                Err(error) => return Err(io("create", &self.path.join(name))(error)),
-            }
-        }
-    }
-
-    /// Removes a temporary whose use has ended; what went wrong before is what is reported.
-    fn forget(&self, temporary: &OsStr) {
-        let _ = rustix::fs::unlinkat(&self.fd, temporary, AtFlags::empty());
-    }
-
     /// Makes what happened to names in this directory outlast a power failure, where the file system can.
-    fn sync(&self) -> Result<(), Error> {
-        match rustix::fs::fsync(&self.fd) {
+    pub fn sync(&self) -> Result<(), Error> {
+        match failpoint!("files.sync-directory").and_then(|()| rustix::fs::fsync(&self.fd)) {
             Ok(()) | Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
             Err(error) => Err(io("sync", &self.path)(error)),
         }
@@ -479,17 +488,6 @@ fn regular(fd: OwnedFd, path: &Path) -> Result<(File, u64), Error> {
         return Err(Error::Irregular { path: path.to_owned() });
     }
     Ok((fd.into(), u64::try_from(stat.st_size).unwrap_or_default()))
-}
-
-fn temporary_name(name: &OsStr) -> OsString {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let mut temporary = OsString::from(".");
-    if name.len() <= REPEATED_NAME_MAX {
-        temporary.push(name);
-    }
-    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    temporary.push(format!(".seedbed-{}-{count}", std::process::id()));
-    temporary
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error {

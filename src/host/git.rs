@@ -53,7 +53,7 @@ const VARIABLES: [(&str, &str); 4] =
 
 /// How long one call may take. The slowest is a checkout, where millions of files on a slow disk take minutes; a git
 /// that runs for longer waits for something that will not come.
-const DEADLINE: Duration = Duration::from_mins(10);
+pub const DEADLINE: Duration = Duration::from_mins(10);
 
 /// How often a call is made that fails because of another git, at most. Beside two `git worktree prune` in a loop 7
 /// were the most that 100 calls needed.
@@ -187,7 +187,7 @@ impl<'a> Git<'a> {
             .unsaid_args(HARDENED)
             .unsaid_args(WITHOUT_HOOKS.into_iter().filter(|_| !self.hooks))
             .envs(inherited.chain(fixed).chain(self.variables.iter().cloned()))
-            .deadline(DEADLINE)
+            .deadline(self.host.git_deadline)
             .cancel(&self.host.cancel);
         process = match self.repository {
             Repository::Around(directory) => process.arg("-C").arg(directory),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use probe::probe;
 
+use crate::host::failpoint::failpoint;
 use crate::host::{Host, files};
 use crate::name::{PortBlock, sha256_hex};
 
@@ -23,7 +24,7 @@ use crate::name::{PortBlock, sha256_hex};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The directory of the registry, in the state directory.
-const DIRECTORY: &str = "ports";
+pub(crate) const DIRECTORY: &str = "ports";
 /// The file whose flock orders mutations.
 const GUARD: &str = ".guard";
 /// A lease is some 300 bytes; two paths of the longest kind still fit.
@@ -175,6 +176,7 @@ fn open(host: &Host) -> Result<Option<files::Root>, files::Error> {
 
 fn create(host: &Host) -> Result<files::Root, files::Error> {
     let path = host.state.join(DIRECTORY);
+    files::Root::create_private(&host.state)?;
     files::Root::create(&path)?;
     open(host)?.ok_or_else(|| files::Error::Io {
         action: "open",
@@ -188,7 +190,8 @@ fn create(host: &Host) -> Result<files::Root, files::Error> {
 fn lock(registry: &files::Root) -> Result<File, Error> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
-    let guard = rustix::fs::open(registry.path().join(GUARD), flags, mode)
+    let guard = failpoint!("leases.guard")
+        .and_then(|()| rustix::fs::open(registry.path().join(GUARD), flags, mode))
         .map_err(|errno| Error::Lock(errno.into()))?;
     let guard = File::from(guard);
     guard.lock().map_err(Error::Lock)?;
@@ -210,7 +213,7 @@ fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
         | Err(files::Error::Link { .. } | files::Error::Irregular { .. } | files::Error::Outside { .. }) => {
             return None;
         }
-        Err(files::Error::TooLarge { .. } | files::Error::Io { .. }) => None,
+        Err(files::Error::TooLarge { .. } | files::Error::Shared { .. } | files::Error::Io { .. }) => None,
     };
     let lease = content.filter(|lease| {
         lease.schema_version == SCHEMA_VERSION && file_of(lease).is_ok_and(|(_, expected)| expected == name)

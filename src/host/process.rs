@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 
+use super::failpoint::{crashpoint, failpoint};
 use super::text::{printable, printable_lines};
 
 mod running;
@@ -262,8 +263,12 @@ impl Process {
         }
         let (deadline, cancel) = (self.deadline, self.cancel.clone());
         let mut running = self.start()?;
+        crashpoint!("process.started");
         let halt = match running.attend(deadline, &cancel) {
-            Ok(status) => return Ok(running.into_output(status)),
+            Ok(status) => {
+                crashpoint!("process.ended");
+                return Ok(running.into_output(status));
+            }
             Err(halt) => halt,
         };
         let limit = running.stdout_max();
@@ -301,12 +306,14 @@ impl Process {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        spawn(&mut command).and_then(|child| Running::new(child, bytes, self.log, self.stdout_max)).map_err(
-            |source| Error::Start {
+        let asked = failpoint!("process.start").map_err(io::Error::from);
+        asked
+            .and_then(|()| spawn(&mut command))
+            .and_then(|child| Running::new(child, bytes, self.log, self.stdout_max))
+            .map_err(|source| Error::Start {
                 program: printable(&self.program.to_string_lossy()),
                 source: explained(source, &self.program, self.directory.as_deref()),
-            },
-        )
+            })
     }
 }
 

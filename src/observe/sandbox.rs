@@ -28,6 +28,7 @@ impl Sandbox {
             environment: vec![("PATH".into(), path), ("HOME".into(), top.clone().into())],
             state: top.join("state"),
             jobs: 2.try_into().unwrap(),
+            git_deadline: crate::host::git::DEADLINE,
             cancel: process::Cancel::default(),
         };
         Self { workspace: top.join("workspace"), directory, host }

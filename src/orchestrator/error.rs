@@ -94,7 +94,7 @@ impl Error {
                     })
                     .collect(),
             ),
-            apply::Error::State(error) => Self::State(error),
+            apply::Error::State(error) | apply::Error::Unfinished(error) => Self::State(error),
         }
     }
 }

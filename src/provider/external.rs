@@ -1,7 +1,7 @@
 //! External kinds: `[provider.NAME]` names a program that plans, provisions, inspects and releases them.
 //!
 //! Planning is pure, so the program is asked to plan while the host is observed, by a
-//! [`Question`](crate::observe::Question) that holds the whole request, and its answer is a fact like any other. What it
+//! [`Question`] that holds the whole request, and its answer is a fact like any other. What it
 //! answered stands in the reviewed plan, with the program itself: what a program made is inspected and released by that
 //! program, whatever the manifest says by then, or where there is none any more.
 //!

@@ -261,6 +261,10 @@ impl Provider for GitWorktree {
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         release::release(task, &worktree(task)?)
     }
+
+    fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+        release::debris(task, &worktree(task)?)
+    }
 }
 
 fn worktree(task: &Task<'_>) -> Result<Worktree, Error> {

@@ -232,4 +232,8 @@ impl Provider for PortRange {
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         lease::release(task)
     }
+
+    fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+        lease::debris(task)
+    }
 }

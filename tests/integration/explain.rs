@@ -224,6 +224,7 @@ fn a_lease_of_a_session_without_a_swarm_is_told() {
         environment: Vec::new(),
         state: sandbox.state(),
         jobs: std::num::NonZeroUsize::MIN,
+        git_deadline: seedbed::host::git::DEADLINE,
         cancel: seedbed::host::process::Cancel::default(),
     };
     let lease = seedbed::host::leases::Lease {

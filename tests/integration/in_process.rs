@@ -48,6 +48,7 @@ impl Sandbox {
             environment: environment.into(),
             state: root.path().join("state"),
             jobs: NonZeroUsize::new(4).unwrap(),
+            git_deadline: seedbed::host::git::DEADLINE,
             cancel: seedbed::host::process::Cancel::default(),
         };
         let sandbox = Self { host, repo, root };

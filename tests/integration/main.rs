@@ -20,6 +20,7 @@ mod environment;
 mod explain;
 mod external;
 mod failure;
+mod faults;
 mod faults_of_the_seed;
 mod formats;
 mod inherited;

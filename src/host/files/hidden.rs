@@ -6,10 +6,11 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::{Error, Root, io, removal};
+use super::super::failpoint::{crashpoint, failpoint};
+use super::{Error, Root, io, removal, temporary};
 
 /// Stands in a directory that seedbed made, for itself and everything below it.
 const MADE: &[u8] = b"# seedbed made this directory and removes it with the last session\n*\n";
@@ -64,11 +65,9 @@ fn create_once(root: &Root, relative: &Path) -> Result<Root, Error> {
 /// Makes a directory that has its mark from the first moment, so that nobody takes it for one that was there before;
 /// where something stands there by now, opens that.
 fn create_marked(parent: &Root, name: &OsStr) -> Result<Root, Error> {
-    let mode = Mode::from_raw_mode(0o777);
-    let (temporary, ()) =
-        parent.with_temporary(name, |temporary| rustix::fs::mkdirat(&parent.fd, temporary, mode))?;
-    let renamed = mark_and_rename(parent, &temporary, name);
-    removal::remove(parent, &temporary)?;
+    let temporary = parent.make_temporary_directory(name)?;
+    let renamed = mark_and_rename(parent, &temporary.name, name);
+    removal::remove(parent, &temporary.name)?;
     renamed?;
     parent.child(name)?.ok_or_else(|| io("open", &parent.path.join(name))(Errno::NOENT))
 }
@@ -79,7 +78,10 @@ fn mark_and_rename(parent: &Root, temporary: &OsStr, name: &OsStr) -> Result<(),
     if parent.file_type(name).is_some() {
         return Ok(());
     }
-    match rustix::fs::renameat(&parent.fd, temporary, &parent.fd, name) {
+    crashpoint!("hidden.marked");
+    let renamed = failpoint!("hidden.rename")
+        .and_then(|()| rustix::fs::renameat(&parent.fd, temporary, &parent.fd, name));
+    match renamed {
         Err(error) if parent.file_type(name).is_none() => Err(io("create", &parent.path.join(name))(error)),
         _ => Ok(()),
     }
@@ -119,17 +121,57 @@ fn remove_mark(parent: &Root, name: &OsStr, directory: &Root, mark: Mark) -> Res
     if !directory.names()?.iter().eq([FILE]) {
         return Ok(false);
     }
-    directory.remove_file(Path::new(FILE))?;
     if mark == Mark::Added {
+        directory.remove_file(Path::new(FILE))?;
         return Ok(false);
     }
-    if parent.remove_directory(Path::new(name))? || parent.file_type(name).is_none() {
+    // The mark is taken along, not removed: whoever is killed with it in hand leaves word of what it was the mark of.
+    let file = OsStr::new(FILE);
+    let Some((held, _)) = directory.regular_file(file, OFlags::RDONLY)? else { return Ok(false) };
+    temporary::hold(&held);
+    let taken = temporary::temporary_name(name);
+    let unmarked = failpoint!("hidden.unmark")
+        .and_then(|()| rustix::fs::renameat(&directory.fd, file, &parent.fd, &taken));
+    match unmarked {
+        // Another seedbed is removing the same.
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(io("remove", &directory.path.join(FILE))(error)),
+    }
+    crashpoint!("hidden.unmarked");
+    let removed = remove_unmarked(parent, name, directory, &taken);
+    parent.forget(&taken);
+    removed
+}
+
+/// Removes a directory whose mark was taken, or gives it back.
+fn remove_unmarked(parent: &Root, name: &OsStr, directory: &Root, taken: &OsStr) -> Result<bool, Error> {
+    let removed = parent.remove_directory(Path::new(name));
+    if matches!(removed, Ok(true)) || parent.file_type(name).is_none() {
         return Ok(true);
+    }
+    // Without writing anything: the disk may be full.
+    match rustix::fs::linkat(&parent.fd, taken, &directory.fd, FILE, AtFlags::empty()) {
+        Ok(()) => return removed,
+        Err(Errno::EXIST | Errno::NOENT) => {}
+        Err(error) => return Err(io("create", &directory.path.join(FILE))(error)),
     }
     match restore_mark(directory) {
         Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(false),
+        _ => removed,
     }
+}
+
+/// Finishes what a killed [`remove`] had begun, where `taken` is the mark of `name` that it had in hand.
+pub(super) fn finish(parent: &Root, taken: &OsStr, name: &OsStr) -> Result<(), Error> {
+    let marked = parent.read(Path::new(taken), MADE.len()).ok().flatten();
+    if marked.as_deref() != Some(MADE) || parent.file_type(name) != Some(FileType::Directory) {
+        return Ok(());
+    }
+    let Some(directory) = parent.child(name)? else { return Ok(()) };
+    if directory.file_type(OsStr::new(FILE)).is_none() {
+        remove_unmarked(parent, name, &directory, taken)?;
+    }
+    Ok(())
 }
 
 /// Puts the mark back: another seedbed began to use the directory in between, and may have taken it for one that was

@@ -8,7 +8,9 @@ use rustix::fs::OFlags;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::{Error, Root, io, temporary_name};
+use super::super::failpoint::failpoint;
+use super::temporary::temporary_name;
+use super::{Error, Root, io};
 
 /// How many levels are open at once; what lies deeper is moved up first. Each level holds a file descriptor, of which
 /// a process may have no more than 256 on some systems, and several trees are removed at once.
@@ -60,7 +62,9 @@ impl Tree<'_> {
                 self.remove_other(directory, &name, level + 1)?;
             }
         }
-        match rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR) {
+        let removed = failpoint!("removal.directory")
+            .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR));
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(error) => Err(io("remove", &directory.path)(error)),
@@ -90,7 +94,9 @@ impl Tree<'_> {
 
     /// Removes what was no directory when it was listed, as far as the listing told.
     fn remove_other(&mut self, parent: &Root, name: &OsStr, level: u32) -> Result<(), Error> {
-        match rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()) {
+        let removed = failpoint!("removal.file")
+            .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()));
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             // What Linux says of a directory, and what the others say.
             Err(Errno::ISDIR | Errno::PERM) if parent.file_type(name) == Some(FileType::Directory) => {

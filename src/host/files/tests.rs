@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::fs::{CWD, mkdirat};
@@ -357,4 +357,45 @@ fn hiding_survives_its_opposite() {
     root.remove_hidden(p("o")).unwrap();
     let left = inventory(directory.path());
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn temporaries_of_the_dead_are_swept_and_nothing_else() {
+    let (directory, root) = sandbox();
+    let held = root.write_temporary(OsStr::new("held"), b"x").unwrap();
+    let hidden = root.make_temporary_directory(OsStr::new("held")).unwrap();
+    for name in [".a.seedbed-1-2", "..seedbed-1-2", ".a.b.seedbed-10-0"] {
+        fs::write(directory.path().join(name), "x").unwrap();
+    }
+    fs::create_dir(directory.path().join(".d.seedbed-3-4")).unwrap();
+    fs::write(directory.path().join(".d.seedbed-3-4/.gitignore"), "*").unwrap();
+    let others = [".a.seedbed-1", ".a.seedbed-1-x", "a.seedbed-1-2", ".seedbed-1-2", ".a.seedbed-1-2-3"];
+    for name in others {
+        fs::write(directory.path().join(name), "x").unwrap();
+    }
+    std::os::unix::fs::symlink("a", directory.path().join(".l.seedbed-1-2")).unwrap();
+    root.sweep().unwrap();
+    let mut left: BTreeSet<_> = others.map(OsString::from).into();
+    left.extend([".l.seedbed-1-2".into(), held.name.clone(), hidden.name.clone()]);
+    assert_eq!(root.names().unwrap(), left);
+    drop((held, hidden));
+    root.sweep().unwrap();
+    assert_eq!(root.names().unwrap().len(), others.len() + 1);
+}
+
+#[test]
+fn a_private_directory_is_nobody_elses() {
+    let (directory, _) = sandbox();
+    let path = directory.path().join("state");
+    Root::create_private(&path).unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(Root::create_private(&link), Err(Error::Link { .. })));
+    for (mode, private) in [(0o755, true), (0o775, false), (0o757, false), (0o700, true)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        match Root::create_private(&path) {
+            Ok(_) => assert!(private, "{mode:o}"),
+            Err(error) => assert!(!private && matches!(error, Error::Shared { .. }), "{mode:o}: {error}"),
+        }
+    }
 }

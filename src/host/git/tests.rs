@@ -22,6 +22,7 @@ impl Sandbox {
             environment,
             state,
             jobs: NonZeroUsize::MIN,
+            git_deadline: crate::host::git::DEADLINE,
             cancel: crate::host::process::Cancel::default(),
         };
         let sandbox = Self { directory, host };

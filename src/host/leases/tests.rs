@@ -38,8 +38,13 @@ impl Registry {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let state = directory.path().join("state");
-        let host =
-            Host { environment: vec![], state, jobs: 1.try_into().unwrap(), cancel: Cancel::default() };
+        let host = Host {
+            environment: vec![],
+            state,
+            jobs: 1.try_into().unwrap(),
+            git_deadline: crate::host::git::DEADLINE,
+            cancel: Cancel::default(),
+        };
         Self { _directory: directory, host }
     }
 

@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use super::Worktree;
 use super::site::{Site, io as failed};
+use crate::host::failpoint::failpoint;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
@@ -155,9 +156,14 @@ fn copy(site: &Site, path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let mode = found.permissions().mode() & 0o777;
-    let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(&to);
+    let created = failpoint!("bring.copy")
+        .map_err(io::Error::from)
+        .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(mode).open(&to));
     let Some(mut file) = unless_there(created).map_err(failed("create", &to))? else { return Ok(()) };
-    io::copy(&mut source, &mut file).map_err(failed("write", &to))?;
+    failpoint!("bring.write")
+        .map_err(io::Error::from)
+        .and_then(|()| io::copy(&mut source, &mut file))
+        .map_err(failed("write", &to))?;
     // The mode at creation is less the umask.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", &to))
 }
@@ -165,7 +171,9 @@ fn copy(site: &Site, path: &Path) -> Result<(), Error> {
 /// `false` where something stands there already.
 fn link(site: &Site, path: &Path) -> Result<bool, Error> {
     let to = destination(site, path)?;
-    let made = unless_there(symlink(site.workspace.join(path), &to)).map_err(failed("link", &to))?;
+    let linked = failpoint!("bring.link").map_err(io::Error::from);
+    let linked = linked.and_then(|()| symlink(site.workspace.join(path), &to));
+    let made = unless_there(linked).map_err(failed("link", &to))?;
     Ok(made.is_some())
 }
 

@@ -128,7 +128,9 @@ pub(super) fn run_hook(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     }
     let site = Site::of(task, worktree)?;
     let zero = "0".repeat(worktree.commit.len());
-    Git::around(task.host, &site.worktree).holding(task.lock).with_hooks(true).run([
+    let entry = site.entry_path();
+    let git = Git::of(task.host, &entry, Some(&site.worktree));
+    git.holding(task.lock).with_hooks(true).run([
         "hook",
         "run",
         "--ignore-missing",

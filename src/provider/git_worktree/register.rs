@@ -15,6 +15,7 @@ use super::repository::Lock;
 use super::site::{Content, Site, io, move_directory, read};
 use super::{Registration, Worktree, inspect, sparse};
 use crate::host::clock;
+use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task, again_while_missing};
@@ -52,10 +53,13 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Er
     site.common.remove_all(&aside)?;
     let building = again_while_missing(|| Ok(site.common.create_directories(&aside)?))?;
     build(task, worktree, site, building.path())?;
+    crashpoint!("register.built");
     if let Some(branch) = &worktree.branch {
         create_branch(task, worktree, site, branch)?;
     }
+    crashpoint!("register.branched");
     create_directory(site)?;
+    crashpoint!("register.placed");
     // The shared setting is only on while an entry shows that it is needed: both change under one lock.
     let _lock = match &worktree.target_path {
         Some(_) => {
@@ -65,9 +69,11 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Er
         }
         None => None,
     };
+    crashpoint!("register.enabled");
     if !move_directory(&site.common, &aside, &site.entry)? {
         return Err(Error::Refused(format!("{} was removed while it was made", building.path().display())));
     }
+    crashpoint!("register.renamed");
     site.common.remove_directory(Path::new(ownership::MARK))?;
     Ok(())
 }
@@ -87,6 +93,7 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error
         None => args.extend(["--detach".into(), site.worktree.clone().into(), (&worktree.commit).into()]),
     }
     Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    crashpoint!("register.added");
     let dot_git = site.directory()?.map(|directory| read(&directory, Path::new(".git"))).transpose()?;
     if dot_git != Some(Content::Bytes(site.dot_git_line())) {
         return Err(Error::Refused(format!(
@@ -168,10 +175,13 @@ fn is_file(root: &Root, relative: &Path) -> Result<bool, Error> {
 
 fn write(at: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let path = at.join(name);
-    let created = fs::OpenOptions::new().write(true).create_new(true).open(&path);
+    let created = failpoint!("register.write")
+        .map_err(std::io::Error::from)
+        .and_then(|()| fs::OpenOptions::new().write(true).create_new(true).open(&path));
     created.and_then(|mut file| file.write_all(bytes)).map_err(io("write", &path))
 }
 
 fn create(path: &Path) -> Result<(), Error> {
-    fs::create_dir(path).map_err(io("create", path))
+    let created = failpoint!("register.make-directory").map_err(std::io::Error::from);
+    created.and_then(|()| fs::create_dir(path)).map_err(io("create", path))
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::ownership;
 use super::repository::Lock;
 use super::site::{Content, Site, move_directory, read};
-use super::{Worktree, overlay, register, rescue, sparse};
+use super::{Worktree, overlay, register, repository, rescue, sparse};
+use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
@@ -20,19 +21,32 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     ownership::of_entry_if_not_others(task, &site)?;
     overlay::unmount(worktree, &site)?;
     remove_directory(task, worktree, &site)?;
+    crashpoint!("release.directory-gone");
     remove_entry(task, worktree, &site)?;
     overlay::remove(task, worktree)?;
+    crashpoint!("release.entry-gone");
     if let Some(branch) = &worktree.branch {
         remove_branch(task, worktree, &site, branch)?;
     }
+    crashpoint!("release.branch-gone");
     if sparse::is_wanted(worktree) {
         sparse::disable(task, &site, &Lock::take(task.host, &site)?)?;
     }
+    crashpoint!("release.sparse-gone");
     site.base.remove_hidden(&site.parent)?;
+    crashpoint!("release.unhidden");
     site.common.remove_directory(Path::new(ownership::MARK))?;
     // git removes it with the last worktree too.
     site.common.remove_directory(Path::new("worktrees"))?;
     Ok(())
+}
+
+/// The directories down to the worktree, its entry, the repository, and what is kept of it on this host.
+pub(super) fn debris(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<PathBuf>, Error> {
+    let site = Site::of(task, worktree)?;
+    let mut debris: Vec<_> = site.parent.ancestors().map(|above| site.base.path().join(above)).collect();
+    debris.extend([site.entry_path(), site.common.path().to_owned(), repository::records(task.host)]);
+    Ok(debris)
 }
 
 fn remove_directory(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
@@ -50,6 +64,7 @@ fn remove_entry(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(),
 fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
     root.remove_all(trash)?;
     move_directory(root, from, trash)?;
+    crashpoint!("release.aside");
     Ok(root.remove_all(trash)?)
 }
 

@@ -23,11 +23,16 @@ pub(super) struct Lock {
 impl Lock {
     /// Waits for the lock. It is held for a few file operations, or for one `git worktree add`.
     pub(super) fn take(host: &Host, site: &Site) -> Result<Self, Error> {
-        let records = Root::create(&host.state.join("repositories"))?;
+        let records = Root::create(&records(host))?;
         let name = sha256_hex(site.common.path().as_os_str().as_bytes());
         let lock = format!("{name}.lock");
         let file = records.open_or_create(Path::new(&lock))?;
         file.lock().map_err(io("lock", &records.path().join(&lock)))?;
         Ok(Self { records, record: Path::new(&name).with_extension("json"), _file: file })
     }
+}
+
+/// Where the records of repositories are kept.
+pub(super) fn records(host: &Host) -> PathBuf {
+    host.state.join("repositories")
 }

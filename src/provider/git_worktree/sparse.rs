@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Worktree;
 use super::repository::Lock;
 use super::site::{Site, io};
+use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::git::Git;
 use crate::host::git::config::{self, Settings, is_on};
 use crate::name::sha256_hex;
@@ -96,6 +97,7 @@ pub(super) fn enable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Er
     let record = Record { schema_version: 1, before: before.clone(), after: sha256_hex(after.as_bytes()) };
     let json = serde_json::to_vec(&record).map_err(|error| Error::Refused(error.to_string()))?;
     lock.records.replace(&lock.record, &json)?;
+    crashpoint!("sparse.recorded");
     if change(site, &before, &after, &record)? { Ok(()) } else { Err(busy(site)) }
 }
 
@@ -150,9 +152,13 @@ fn change(site: &Site, from: &str, to: &str, record: &Record) -> Result<bool, Er
     for attempt in 0..TRIES {
         if site.common.create_new(lock, to.as_bytes())? {
             let mode = fs::metadata(&full_path).map_err(io("look at", &full_path))?.permissions();
-            fs::set_permissions(&full_lock, mode).map_err(io("set the mode of", &full_lock))?;
+            failpoint!("sparse.set-mode")
+                .map_err(std::io::Error::from)
+                .and_then(|()| fs::set_permissions(&full_lock, mode))
+                .map_err(io("set the mode of", &full_lock))?;
             if config(site)? == from {
                 site.common.rename(lock, path)?;
+                crashpoint!("sparse.changed");
                 return Ok(true);
             }
             site.common.remove_file(lock)?;

@@ -58,6 +58,7 @@ impl Lab {
             environment,
             state: top.join("state"),
             jobs: NonZeroUsize::MIN,
+            git_deadline: crate::host::git::DEADLINE,
             cancel: crate::host::process::Cancel::default(),
         };
         let allocation = Allocation {

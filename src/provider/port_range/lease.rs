@@ -1,10 +1,11 @@
 //! Leases and releases blocks: in the host-wide registry, then as the seed's lock file in the workspace.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Block;
+use crate::host::failpoint::crashpoint;
 use crate::host::leases::{self, Lease};
 use crate::host::{clock, files};
 use crate::name::PortBlock;
@@ -27,6 +28,7 @@ struct Lock {
 pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
     leases::grant(task.host, &lease(task, ports), task.ancestors).map_err(refused)?;
+    crashpoint!("lease.granted");
     let lock = Lock {
         session_id: task.session.to_owned(),
         allocated_at: clock::now(),
@@ -68,8 +70,19 @@ pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
     if read(&root, &path)?.is_some_and(|lock| is_own(task, &lock)) {
         root.remove_file(&path)?;
     }
+    crashpoint!("lease.unlocked");
     root.remove_hidden(&directory)?;
+    crashpoint!("lease.unhidden");
     leases::revoke(task.host, &lease(task, ports)).map_err(refused)
+}
+
+/// The directory of the lock files with all above it that this may have made, and the registry.
+pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+    let (block, _) = block(task)?;
+    let (root, directory, _) = place(task, &block)?;
+    let mut debris: Vec<_> = directory.ancestors().map(|above| root.path().join(above)).collect();
+    debris.push(task.host.state.join(leases::DIRECTORY));
+    Ok(debris)
 }
 
 fn refused(error: leases::Error) -> Error {
@@ -100,7 +113,7 @@ fn lease(task: &Task<'_>, ports: PortBlock) -> Lease {
 }
 
 /// The root that the lock directory is reached from, the directory below it, and the lock file's name.
-fn place(task: &Task<'_>, block: &Block) -> Result<(files::Root, std::path::PathBuf, String), Error> {
+fn place(task: &Task<'_>, block: &Block) -> Result<(files::Root, PathBuf, String), Error> {
     let name = block.lock_path.file_name().map(|name| name.to_string_lossy().into_owned());
     let directory = block.lock_path.parent();
     let (Some(directory), Some(name)) = (directory, name) else {

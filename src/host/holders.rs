@@ -1,0 +1,62 @@
+//! Which processes hold a file's flock: for messages, and to tell a run from what it left behind.
+
+#![expect(clippy::disallowed_methods, reason = "reads /proc")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::text::printable;
+
+/// How much of a process's command is told, in characters.
+const COMMAND_MAX: usize = 60;
+
+/// A process that holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id.
+    pub pid: u32,
+    /// Its command, escaped for a terminal, bounded in length; empty where it is not told.
+    pub command: String,
+    /// Whether it has the lock as its standard input alone, as children are given it; a run has it elsewhere.
+    pub inherited: bool,
+}
+
+/// The processes that hold the flock of the file that `file` is open at, in order of their ids.
+///
+/// Only Linux tells, and only of processes that this user may look into; elsewhere there are none.
+pub fn of_lock(file: &File) -> Vec<Holder> {
+    let (Ok(wanted), Ok(processes)) = (file.metadata(), fs::read_dir("/proc")) else { return Vec::new() };
+    let wanted = (wanted.dev(), wanted.ino());
+    let mut holders: Vec<Holder> = processes
+        .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| holder(pid, wanted))
+        .collect();
+    holders.sort_by_key(|holder| holder.pid);
+    holders
+}
+
+fn holder(pid: u32, wanted: (u64, u64)) -> Option<Holder> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let open = fs::read_dir(process.join("fd")).ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let held: Vec<_> = open
+        .filter(|number| {
+            let found = fs::metadata(process.join("fd").join(number));
+            found.is_ok_and(|found| (found.dev(), found.ino()) == wanted)
+        })
+        // Who waits for the lock has the file open too, but no lock on it.
+        .filter(|number| {
+            let told = fs::read_to_string(process.join("fdinfo").join(number));
+            told.is_ok_and(|told| {
+                told.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
+            })
+        })
+        .collect();
+    if held.is_empty() {
+        return None;
+    }
+    let command = fs::read(process.join("cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+    let command: String = printable(&command).chars().take(COMMAND_MAX).collect();
+    Some(Holder { pid, command, inherited: held.iter().all(|number| number == "0") })
+}

@@ -1,0 +1,175 @@
+//! Kill it anywhere: nothing lost, nothing left.
+//!
+//! One file a suite. The oracle is the full inventory of [`Sandbox::inventory`] before and after; a crash counts only
+//! where the run says in its trace that it died at the point that was asked for.
+
+mod crash;
+mod errors;
+mod orphan;
+mod shim;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::sandbox::{Outcome, Sandbox};
+use crate::support::repository;
+
+/// Eight sessions on three levels, with everything that a session can have.
+pub(crate) const TREE: &str = r#"
+[session.lead]
+resources = [{ kind = "git-worktree", branch = "agents/{{ session.index }}", copy = [".env"] }, { kind = "port-range", block-size = 16, block-count = 32, names = ["http"] }]
+setup = ["echo made > made.log"]
+teardown = ["test -e README.md"]
+[session.lead.child.coder]
+count = 2
+resources = [{ kind = "git-worktree" }, "port-range"]
+[session.lead.child.coder.child.tester]
+[session.sparse]
+resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/sparse" }]
+[session.free]
+resources = ["port-range"]
+[session.linked]
+resources = [{ kind = "git-worktree", link = ["cache"] }]
+"#;
+
+/// Two sessions that between them have the same, for what is done hundreds of times.
+pub(crate) const PAIR: &str = r#"
+[session.lead]
+resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/lead", copy = [".env"] }, "port-range"]
+setup = ["echo made > made.log"]
+teardown = ["true"]
+[session.linked]
+resources = [{ kind = "git-worktree", link = ["cache"] }]
+"#;
+
+/// A sandbox with untracked files to bring, and `manifest`.
+pub(crate) fn sandbox(manifest: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("app/.env", "SECRET=1\n");
+    sandbox.write(".env", "SECRET=1\n");
+    sandbox.write("cache/large.bin", "large\n");
+    sandbox.write(".git/info/exclude", "/seedbed.toml\n/cache\n");
+    sandbox.manifest(manifest);
+    sandbox
+}
+
+/// What a run that was asked for something at a failpoint did.
+pub(crate) struct Traced {
+    pub(crate) outcome: Outcome,
+    /// The points reached, in order, and what was done at one.
+    pub(crate) trace: Vec<String>,
+}
+
+impl Traced {
+    /// How often each point was reached.
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for line in self.trace.iter().filter(|line| !line.contains(' ')) {
+            *counts.entry(line.split('#').next().unwrap().to_owned()).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// Expects that the run died where it was asked to.
+    #[track_caller]
+    pub(crate) fn crashed_at(&self, point: &str) {
+        assert_eq!(self.outcome.code, 137, "at {point}: {:?}", self.outcome);
+        let said = format!("crash {point}");
+        let crashed = self
+            .trace
+            .iter()
+            .any(|line| *line == said || point.starts_with('*') && line.starts_with("crash "));
+        assert!(crashed, "it did not die at {point}, but after {:?}", self.trace.last());
+    }
+}
+
+/// Runs seedbed with something to do at a failpoint: `NAME#N=WHAT`, or nothing.
+pub(crate) fn traced(sandbox: &Sandbox, args: &[&str], failpoint: Option<&str>) -> Traced {
+    let trace = sandbox.top.join("trace");
+    let _ = fs::remove_file(&trace);
+    let mut command = sandbox.command(args);
+    command.env("SEEDBED_FAILPOINT_TRACE", &trace);
+    if let Some(failpoint) = failpoint {
+        command.env("SEEDBED_FAILPOINT", failpoint);
+    }
+    let outcome = Outcome::of(command.output().unwrap());
+    let trace = fs::read_to_string(&trace).unwrap_or_default();
+    Traced { outcome, trace: trace.lines().map(str::to_owned).collect() }
+}
+
+/// Kills `args` at `point`, and expects that it died there.
+#[track_caller]
+pub(crate) fn crash(sandbox: &Sandbox, args: &[&str], point: &str) {
+    traced(sandbox, args, Some(&format!("{point}=crash"))).crashed_at(point);
+}
+
+/// The names of all failpoints in the source.
+pub(crate) fn listed() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    collect(&repository("src"), "point!(\"", &mut names);
+    names
+}
+
+/// Those of them where an effect can be made to fail.
+pub(crate) fn failing() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    collect(&repository("src"), "failpoint!(\"", &mut names);
+    names
+}
+
+fn collect(directory: &Path, before: &str, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), before, names);
+            continue;
+        }
+        let text = fs::read_to_string(entry.path()).unwrap();
+        for (at, _) in text.match_indices(before) {
+            let name = text[at + before.len()..].split('"').next().unwrap();
+            assert!(names.insert(name.to_owned()), "two points are called {name}");
+        }
+    }
+}
+
+/// The first and a middle time that each of the points was reached.
+pub(crate) fn twice(counts: &BTreeMap<String, u64>) -> Vec<String> {
+    let times = |(name, count): (&String, &u64)| {
+        let middle = (*count > 2).then(|| format!("{name}#{}", count / 2 + 1));
+        [Some(format!("{name}#1")), middle].into_iter().flatten().collect::<Vec<_>>()
+    };
+    counts.iter().flat_map(times).collect()
+}
+
+/// Checks every case, as many at once as there are cores, each worker in a sandbox of its own; all that fail are
+/// reported.
+#[track_caller]
+pub(crate) fn check_all(manifest: &str, cases: &[String], check: impl Fn(&Sandbox, &str) + Sync) {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let workers = thread::available_parallelism().map_or(2, usize::from).min(8);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let mut own = sandbox(manifest);
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let checked =
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&own, case)));
+                    if let Err(cause) = checked {
+                        let text = cause.downcast_ref::<String>().cloned();
+                        let text =
+                            text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                        failed.lock().unwrap().push(format!("{case}: {}", text.unwrap_or_default()));
+                        own = sandbox(manifest);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    assert!(!cases.is_empty());
+}

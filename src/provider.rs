@@ -109,6 +109,11 @@ pub trait Provider: Send + Sync {
         )))
     }
 
+    /// Takes away what a rescue that was killed has left beside the lease. Idempotent.
+    fn sweep(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Takes away whatever of the allocation exists and is this swarm's. Idempotent: what is gone already is no error.
     fn release(&self, task: &Task<'_>) -> Result<(), Error>;
 

@@ -6,6 +6,7 @@
 //! STATE/swarms/NAME-HASH/standing.json    the plan that stands
 //! STATE/swarms/NAME-HASH/intent.json      a run that is provisioning; recovery undoes it
 //! STATE/swarms/NAME-HASH/releasing.json   a run that is releasing; recovery finishes it
+//! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   what setup and teardown printed; kept when a run is undone
 //! STATE/ports/                            port leases of every swarm
@@ -113,6 +114,14 @@ pub struct Releasing {
     pub after: Option<Record>,
     /// What becomes of unsaved work.
     pub unsaved: Unsaved,
+}
+
+/// A rescue under way. What it may have left follows from what stands.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rescuing {
+    /// The version of this file's format.
+    schema_version: u32,
 }
 
 /// What becomes of work that a release would lose.
@@ -378,6 +387,22 @@ impl Locked<'_> {
     /// Writes down what is about to be released, before the first effect.
     pub fn begin_release(&self, releasing: &Releasing) -> Result<(), Error> {
         self.intend("releasing.json", releasing)
+    }
+
+    /// Writes down that work is about to be saved, before the first effect.
+    pub fn begin_rescue(&self) -> Result<(), Error> {
+        self.write("rescuing.json", &Rescuing { schema_version: SCHEMA_VERSION })
+    }
+
+    /// Tells whether a run was saving work when it was interrupted.
+    pub fn is_rescuing(&self) -> Result<bool, Error> {
+        Ok(read::<Rescuing>(&self.directory(), "rescuing.json")?.is_some())
+    }
+
+    /// Nothing of a rescue is left but what it saved.
+    pub fn end_rescue(&self) -> Result<(), Error> {
+        self.records()?.remove_file(Path::new("rescuing.json"))?;
+        Ok(())
     }
 
     /// Makes what is left after a release what stands.

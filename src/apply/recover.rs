@@ -28,6 +28,7 @@ pub enum Recovered {
 /// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since.
 pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Error> {
     let mut recovered = Recovered::Nothing;
+    work::sweep_after_a_kill(context)?;
     if let Some(intent) = context.swarm.intent()? {
         let standing = context.swarm.standing()?;
         sweep(context, &intent)?;

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::event::Telling;
 use super::release::{Destroy, Released};
-use super::{Context, Error, Event, Phase, failure, tree, with_task};
+use super::{Context, Error, Event, Failure, Phase, failure, tree, with_task};
 use crate::host::Host;
+use crate::host::process::Cancel;
 use crate::name::SessionPath;
 use crate::plan::Session;
 use crate::provider::{Allocation, Losses, Provider, Registry, Rescue};
@@ -85,11 +86,48 @@ pub(super) fn secure(
     if !refused.is_empty() {
         return Err(Error::Refused(refused));
     }
-    if unsaved == Unsaved::Rescue {
-        rescue(context, standing, &with_work)?;
+    if unsaved == Unsaved::Rescue && !with_work.is_empty() {
+        context.swarm.begin_rescue()?;
+        let rescued = rescue(context, standing, &with_work);
+        // What could not be swept now is swept by the next recovery.
+        if sweep(context, standing).is_ok() {
+            context.swarm.end_rescue()?;
+        }
+        rescued?;
     }
     for Loss { session, what } in stake.passing {
         (context.events)(&Event::GoesAlong { session, what });
+    }
+    Ok(())
+}
+
+/// Takes away what rescues of this swarm have left, after one that was killed.
+pub(super) fn sweep_after_a_kill(context: &Context<'_>) -> Result<(), Error> {
+    if !context.swarm.is_rescuing()? {
+        return Ok(());
+    }
+    let going = context.swarm.releasing()?.map(|releasing| releasing.before);
+    for record in going.iter().chain(context.swarm.standing()?.iter()) {
+        sweep(context, record).map_err(|failure| Error::Failed {
+            failures: Vec::new(),
+            leftovers: vec![failure],
+            interrupted: false,
+        })?;
+    }
+    Ok(context.swarm.end_rescue()?)
+}
+
+fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
+    // Taking away is not interrupted by the Ctrl-C that caused it.
+    let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    for session in &record.plan.sessions {
+        for allocation in &session.allocations {
+            let Some(provider) = context.registry.get(&allocation.kind) else { continue };
+            let lock = Some(context.swarm.file());
+            with_task(&host, record, session, allocation, lock, |task| provider.sweep(task)).map_err(
+                |error| failure(session, &format!("sweep {}", allocation.kind), error.to_string()),
+            )?;
+        }
     }
     Ok(())
 }

@@ -258,6 +258,10 @@ impl Provider for GitWorktree {
         rescue::rescue(task, &worktree(task)?)
     }
 
+    fn sweep(&self, task: &Task<'_>) -> Result<(), Error> {
+        rescue::sweep(task, &worktree(task)?)
+    }
+
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         release::release(task, &worktree(task)?)
     }

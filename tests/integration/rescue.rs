@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
-use crate::sandbox::{Inventory, Outcome, Sandbox, send, wait_until, walk};
+use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same, send, wait_until, walk};
 
 const TWO: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n";
 
@@ -85,11 +85,12 @@ fn events_tell_the_ref_and_the_command() {
     let outcome = sandbox.ok(&["destroy", "--rescue", "--json"]);
     let events: Vec<serde_json::Value> =
         outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(events[0]["event"], "rescued");
-    assert_eq!(events[0]["session"], "coder-0");
-    assert_eq!(events[0]["missing"], serde_json::json!([]));
-    assert_eq!(events[0]["reference"], rescues(&sandbox)[0].as_str());
-    let places = bring_back(&sandbox, events[0]["command"].as_str().unwrap());
+    let rescued: Vec<_> = events.iter().filter(|event| event["event"] == "rescued").collect();
+    assert_eq!(rescued.len(), 1, "{events:?}");
+    assert_eq!(rescued[0]["session"], "coder-0");
+    assert_eq!(rescued[0]["missing"], serde_json::json!([]));
+    assert_eq!(rescued[0]["reference"], rescues(&sandbox)[0].as_str());
+    let places = bring_back(&sandbox, rescued[0]["command"].as_str().unwrap());
     assert!(places["shop-coder-0"].join("it's new").is_file());
 }
 
@@ -133,7 +134,40 @@ fn what_cannot_be_rescued_is_not_released() {
     let before = inventory(&sandbox);
     let refused = sandbox.seedbed(&["destroy", "--rescue"]).expect(69);
     refused.says(&["coder-1: rescue git-worktree: ", "nothing was released"]);
-    crate::sandbox::assert_same(&before, &inventory(&sandbox));
+    assert_same(&before, &inventory(&sandbox));
+}
+
+#[test]
+fn a_rescue_that_is_killed_leaves_nothing_once_it_is_recovered() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("coder-1");
+    work(&sandbox, &directory);
+    fs::write(directory.join(".gitattributes"), "*.slow filter=slow\n").unwrap();
+    fs::write(directory.join("some.slow"), "slow\n").unwrap();
+    let top = sandbox.top.display();
+    let clean =
+        format!("touch {top}/begun; while test -d {top} && ! test -e {top}/go; do sleep 0.05; done; cat");
+    sandbox.git(&["config", "filter.slow.clean", &clean]);
+    let kept = || {
+        let mut inventory = sandbox.inventory();
+        inventory
+            .retain(|path, _| !path.starts_with("repository/.git/objects") && !path.ends_with(".holder"));
+        inventory
+    };
+    let before = kept();
+    let run = sandbox.start(&["destroy", "--rescue"]);
+    wait_until("files are added", || sandbox.top.join("begun").exists());
+    send(Signal::KILL, &run);
+    Outcome::of(run.wait_with_output().unwrap()).expect(137);
+    assert!(kept().keys().any(|path| path.contains("/.rescue-")), "killed in the middle");
+    fs::write(sandbox.top.join("go"), "").unwrap();
+    // git holds the lock until it ends.
+    sandbox.ok(&["recover", "--lock-timeout", "100"]);
+    assert_same(&before, &kept());
+    sandbox.ok(&["destroy", "--rescue"]);
+    assert_eq!(rescues(&sandbox).len(), 1);
 }
 
 /// A destroy that is killed once the work is rescued and before anything is released.

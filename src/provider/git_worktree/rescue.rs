@@ -161,7 +161,7 @@ fn existing(
 }
 
 /// A directory of temporary indexes and copies beside the worktree, on its file system; gone with this value, and after
-/// a crash with the worktree.
+/// a crash with the next recovery.
 struct Scratch<'s> {
     site: &'s Site,
     name: PathBuf,
@@ -171,6 +171,13 @@ struct Scratch<'s> {
 /// Where the rescue of a worktree does its work, relative to the directory that the worktree lies in.
 pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     PathBuf::from(format!(".rescue-{}-{}", task.owner, worktree.entry))
+}
+
+/// Removes the scratch directory of a rescue that was killed.
+pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let site = Site::of(task, worktree)?;
+    site.base.remove_all(&site.parent.join(scratch(task, worktree)))?;
+    Ok(site.base.remove_hidden(&site.parent)?)
 }
 
 impl<'s> Scratch<'s> {

@@ -23,6 +23,7 @@ teardown = ["true"]
 count = 2
 setup = ['''
 test "$AGENT_SESSION_ID" = shop/lead/coder-1 || exit 0
+trap '' INT TERM
 touch {top}/waits
 while ! test -e {top}/go; do test -d {top} || exit 1; sleep 0.05; done
 test ! -e {top}/fail
@@ -295,12 +296,16 @@ fn a_terminal_is_left_clean_by_ctrl_c_and_by_a_second() {
         terminal.read_until("setting up [", &mut sent);
         terminal.interrupt();
         terminal.read_until("a second Ctrl-C", &mut sent);
+        // The setup does not end by itself: what comes now ends the run, not the other way round.
         if again {
             terminal.interrupt();
+        } else {
+            sandbox.tell("go");
         }
         let (code, screen) = terminal.end(sent);
         assert_eq!(code, 130, "{screen}");
         assert!(!screen.contains("setting up"), "{screen}");
+        assert_eq!(screen.contains("taken away again\n"), !again, "{screen}");
         sandbox.tell("go");
         wait_until("the lock is free", || sandbox.seedbed(&["recover"]).code == 0);
     }

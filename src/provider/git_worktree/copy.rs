@@ -186,7 +186,7 @@ impl Source {
 
     /// Writes the index by git's own protocol, after all the files that it is of.
     fn write_index(&self, target: Target<'_>) -> Result<(), Failed> {
-        let position = target.position;
+        let (position, filled) = (target.position, target.task.filled);
         let bytes = target.index.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
         let entry = target.site.entry_path();
         let (lock, index) = (entry.join("index.lock"), entry.join("index"));
@@ -204,7 +204,9 @@ impl Source {
             }
             fs::rename(&lock, &index).map_err(io("replace", &index))
         };
-        write().map_err(|error| (Some(position), error))
+        write().map_err(|error| (Some(position), error))?;
+        filled.tell();
+        Ok(())
     }
 
     /// Tells whether what stands there is what git put there last.

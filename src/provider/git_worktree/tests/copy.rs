@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use super::super::copy::Source;
 use super::super::{Checkout, Worktree, populate, register};
 use super::{Lab, OWNER};
-use crate::provider::{Allocation, Error, Task};
+use crate::provider::{Allocation, Error, Filled, Task};
 
 impl Lab {
     /// Registers worktrees and fills them in one call, the first by git.
@@ -27,11 +28,20 @@ impl Lab {
                 Allocation { allocation: fields, ..self.allocation.clone() }
             })
             .collect();
-        let tasks: Vec<_> = allocations.iter().map(|allocation| Task { allocation, ..self.task() }).collect();
+        let told: Vec<_> = worktrees.iter().map(|_| AtomicBool::new(false)).collect();
+        let hears: Vec<_> = told.iter().map(|told| move || told.store(true, Ordering::Relaxed)).collect();
+        let tasks: Vec<_> = allocations
+            .iter()
+            .zip(&hears)
+            .map(|(allocation, hears)| Task { allocation, filled: Filled::new(hears), ..self.task() })
+            .collect();
         for (task, worktree) in tasks.iter().zip(worktrees) {
             register::register(task, worktree).unwrap();
         }
-        populate::fill(&tasks)
+        let failed = populate::fill(&tasks);
+        let all_told = told.iter().all(|told| told.load(Ordering::Relaxed));
+        assert!(all_told || !failed.is_empty(), "who watches hears of each");
+        failed
     }
 
     /// A worktree that git fills, and copies of it.

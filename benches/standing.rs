@@ -1,0 +1,195 @@
+//! What a swarm that stands costs, and what overlays do: `cargo bench --bench standing`.
+//!
+//! An apply with nothing to do and `status`, over 1,000 sessions with a worktree and ports each. Then 200 worktrees with
+//! `checkout = "overlay"` over 5,000 files, beside `git worktree add`, which is measured for one at a time. Everything
+//! lies in memory, in `/dev/shm`; times are medians, and only their ratios mean anything. `-- N` takes N sessions
+//! instead. Where overlays cannot be mounted that is said, and they are left out.
+#![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How often each thing is done.
+const ROUNDS: usize = 7;
+
+fn main() {
+    // `cargo bench` passes `--bench` to whatever it runs.
+    let number = std::env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok());
+    let (standing, mounted) = (number.unwrap_or(1000), number.unwrap_or(200));
+    println!("| what | sessions | time |");
+    println!("|---|---|---|");
+    measure_standing(standing);
+    measure_overlays(mounted);
+}
+
+fn row(what: &str, sessions: usize, value: &str) {
+    println!("| {what} | {sessions} | {value} |");
+}
+
+fn measure_standing(sessions: usize) {
+    let lab = Lab::new(10);
+    lab.manifest(&format!(
+        "[defaults.port-range]\nblock-size = 10\nblock-count = 1600\n\
+         [session.a]\ncount = {sessions}\nresources = [\"git-worktree\", \"port-range\"]\n"
+    ));
+    lab.seedbed("apply");
+    row("apply with nothing to do", sessions, &shown(median(|| lab.seedbed("apply"))));
+    row("status, nothing changed", sessions, &shown(median(|| lab.seedbed("status"))));
+    lab.seedbed("destroy");
+}
+
+fn measure_overlays(sessions: usize) {
+    let lab = Lab::new(5000);
+    let manifest = |count: usize| {
+        lab.manifest(&format!(
+            "[session.a]\ncount = {count}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\" }}]\n"
+        ));
+    };
+    manifest(sessions);
+    let tried = lab.try_seedbed("validate");
+    if !tried.status.success() {
+        println!("\nno overlays here: {}", String::from_utf8_lossy(&tried.stderr));
+        return;
+    }
+    let add = median_of(
+        || lab.git(&lab.repository(), &["worktree", "add", "--quiet", "--detach", "../one"]),
+        || lab.git(&lab.repository(), &["worktree", "remove", "../one"]),
+    );
+    let all = median_of(|| lab.seedbed("apply"), || lab.seedbed("destroy"));
+    row("overlays of 5,000 files, all of them", sessions, &shown(all));
+    // What the base costs by itself.
+    manifest(1);
+    lab.seedbed("apply");
+    let base = lab.blocks();
+    manifest(sessions);
+    row("the same, where the base stands", sessions - 1, &shown(timed(|| lab.seedbed("apply"))));
+    let each = lab.blocks().saturating_sub(base) / u64::try_from(sessions - 1).unwrap_or(1).max(1);
+    let ratio = add.as_secs_f64() * sessions.to_string().parse::<f64>().unwrap_or(0.0) / all.as_secs_f64();
+    row("`git worktree add` of one", 1, &shown(add));
+    row("as many of those, over the overlays", sessions, &format!("{ratio:.0} times"));
+    row("disk a session beyond the base", sessions, &format!("{} KB", each / 1024));
+    let one =
+        fs::read_dir(lab.worktrees()).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+    let one = one.expect("there are worktrees");
+    row("`git status` in one", 1, &shown(median(|| lab.git(&one, &["status", "--porcelain"]))));
+    row("status, nothing written", sessions, &shown(median(|| lab.seedbed("status"))));
+    row("destroy", sessions, &shown(timed(|| lab.seedbed("destroy"))));
+}
+
+/// A repository of one commit in memory, and a manifest beside it.
+struct Lab {
+    directory: TempDir,
+}
+
+impl Lab {
+    fn new(files: usize) -> Self {
+        let directory = tempfile::Builder::new().prefix("seedbed-bench").tempdir_in("/dev/shm").unwrap();
+        let lab = Self { directory };
+        let repository = lab.repository();
+        for at in 0..files {
+            let path = repository.join(format!("part-{}/unit-{}/file-{at}.txt", at % 7, at / 10));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("a line of file {at}\n").repeat(100)).unwrap();
+        }
+        lab.git(&repository, &["init", "--quiet"]);
+        lab.git(&repository, &["add", "--all"]);
+        let who = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"];
+        lab.git(&repository, &[&who[..], &["commit", "--quiet", "--message", "all"]].concat());
+        lab
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.directory.path().join("repository")
+    }
+
+    fn worktrees(&self) -> PathBuf {
+        self.directory.path().join("worktrees")
+    }
+
+    fn manifest(&self, rest: &str) {
+        let text = format!(
+            "version = 1\nswarm = \"bench\"\n[workspace]\nroot = \"repository\"\n\
+             [defaults.git-worktree]\nroot-directory = \"../worktrees\"\n{rest}"
+        );
+        fs::write(self.directory.path().join("seedbed.toml"), text).unwrap();
+    }
+
+    fn seedbed(&self, command: &str) {
+        let output = self.try_seedbed(command);
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn try_seedbed(&self, command: &str) -> Output {
+        let mut seedbed = self.program(env!("CARGO_BIN_EXE_seedbed"), self.directory.path());
+        seedbed.args([command, "--yes", "--quiet"]).output().unwrap()
+    }
+
+    fn git(&self, directory: &Path, args: &[&str]) {
+        let output = self.program("git", directory).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!args.contains(&"status") || output.stdout.is_empty(), "the worktree is not clean");
+    }
+
+    fn program(&self, program: &str, directory: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(directory)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.directory.path())
+            .env("SEEDBED_STATE_DIR", self.directory.path().join("state"))
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// How many bytes of the file system everything here takes, without what mounts show.
+    fn blocks(&self) -> u64 {
+        let own = fs::metadata(self.directory.path()).unwrap().dev();
+        let mut left = vec![self.directory.path().to_owned()];
+        let (mut bytes, mut seen) = (0, std::collections::HashSet::new());
+        while let Some(at) = left.pop() {
+            let found = fs::symlink_metadata(&at).unwrap();
+            if found.dev() != own || !seen.insert(found.ino()) {
+                continue;
+            }
+            bytes += found.blocks() * 512;
+            if found.is_dir() {
+                left.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        bytes
+    }
+}
+
+fn median(act: impl Fn()) -> Duration {
+    median_of(act, || ())
+}
+
+/// The median of what `act` takes, after each of which `undo` is done.
+fn median_of(act: impl Fn(), undo: impl Fn()) -> Duration {
+    let mut times: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let time = timed(&act);
+            undo();
+            time
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn timed(act: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    act();
+    begun.elapsed()
+}
+
+fn shown(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1000.0)
+}

@@ -5,8 +5,14 @@
 
 mod crash;
 mod errors;
+mod git;
 mod orphan;
+mod planted;
+mod races;
 mod shim;
+mod soak;
+mod torn;
+mod traps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,0 +1,286 @@
+//! Suites K and L: SIGKILL at random moments, and random sequences of everything that can happen.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rustix::process::Signal;
+
+use super::{PAIR, TREE, check_all, sandbox, traced};
+use crate::sandbox::{Outcome, Sandbox, assert_same, send};
+
+/// Adds `files` to the repository's commit.
+fn fill(sandbox: &Sandbox, files: usize) {
+    for file in 0..files {
+        sandbox.write(&format!("app/many/{}/{file}.txt", file % 50), &format!("{file}\n").repeat(20));
+    }
+    sandbox.commit("many");
+}
+
+/// Kills `args` after `delay`; `false` where it had ended by then.
+fn kill_after(sandbox: &Sandbox, args: &[&str], delay: Duration) -> bool {
+    let mut run = sandbox.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    thread::sleep(delay);
+    let alive = run.try_wait().unwrap().is_none();
+    if alive {
+        send(Signal::KILL, &run);
+    }
+    run.wait().unwrap();
+    alive
+}
+
+/// Kills apply, destroy and recover at moments spread over their length, `times` times each.
+fn soak(files: usize, times: u32) {
+    let cases: Vec<String> = (0..times)
+        .flat_map(|time| ["apply", "destroy", "recover"].map(|what| format!("{what} {time}")))
+        .collect();
+    let killed = std::sync::atomic::AtomicUsize::new(0);
+    check_all(TREE, &cases, |sandbox, case| {
+        let (what, time) = case.split_once(' ').unwrap();
+        if !sandbox.repository.join("app/many").exists() {
+            fill(sandbox, files);
+        }
+        let before = sandbox.inventory();
+        let begun = Instant::now();
+        sandbox.ok(&["apply"]);
+        let took = begun.elapsed();
+        // Golden-ratio steps fall everywhere, and the same in every run of the test.
+        let share = (f64::from(time.parse::<u32>().unwrap()) * 0.618_034 + 0.01).fract();
+        let delay = took.mul_f64(share);
+        let hit = if what == "destroy" {
+            kill_after(sandbox, &["destroy"], delay.mul_f64(0.6))
+        } else {
+            sandbox.ok(&["destroy"]);
+            let hit = kill_after(sandbox, &["apply"], delay);
+            if what == "recover" { kill_after(sandbox, &["recover"], took.mul_f64(share / 4.0)) } else { hit }
+        };
+        killed.fetch_add(usize::from(hit), std::sync::atomic::Ordering::Relaxed);
+        sandbox.ok(&["recover"]);
+        sandbox.ok(&["destroy"]);
+        assert_same(&before, &sandbox.inventory());
+        sandbox.git(&["worktree", "list"]);
+    });
+    let killed = killed.into_inner();
+    assert!(killed * 4 > cases.len(), "only {killed} of {} were killed under way", cases.len());
+}
+
+#[test]
+fn random_kills_on_a_repository_of_three_hundred_files() {
+    soak(300, 2);
+}
+
+#[test]
+#[ignore = "soak: hundreds of kills on repositories of 300 and 6,000 files take half an hour"]
+fn random_kills_hundreds_of_times() {
+    soak(300, 100);
+    soak(6000, 34);
+}
+
+/// What can happen to a swarm.
+#[derive(Clone, Debug)]
+enum Happens {
+    Apply(usize),
+    Destroy,
+    DestroyOne,
+    KilledApply(usize, u64),
+    KilledDestroy(u64),
+    KilledRecover(u64),
+    Prune,
+    Gc,
+    RemovedByHand,
+    Recover,
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        3 => (0..3usize).prop_map(Happens::Apply),
+        1 => Just(Happens::Destroy),
+        1 => Just(Happens::DestroyOne),
+        3 => (0..3usize, 1..400u64).prop_map(|(manifest, point)| Happens::KilledApply(manifest, point)),
+        2 => (1..200u64).prop_map(Happens::KilledDestroy),
+        2 => (1..100u64).prop_map(Happens::KilledRecover),
+        1 => Just(Happens::Prune),
+        1 => Just(Happens::Gc),
+        1 => Just(Happens::RemovedByHand),
+        1 => Just(Happens::Recover),
+    ]
+}
+
+fn manifests() -> [String; 3] {
+    let smaller = PAIR.split("[session.linked]").next().unwrap();
+    [
+        PAIR.to_owned(),
+        smaller.to_owned(),
+        format!("{PAIR}[session.more]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n"),
+    ]
+}
+
+fn happen(sandbox: &Sandbox, what: &Happens) {
+    let manifests = manifests();
+    // A kill may come too late; what it leaves is then whole. Everything else has to succeed.
+    let killed = |args: &[&str], point: u64| {
+        let outcome = traced(sandbox, args, Some(&format!("*#{point}=crash"))).outcome;
+        assert!(matches!(outcome.code, 0 | 137), "{args:?}: {outcome:?}");
+    };
+    match what {
+        Happens::Apply(manifest) => {
+            sandbox.manifest(&manifests[*manifest]);
+            sandbox.ok(&["apply", "--yes", "--discard"]);
+            for directory in sandbox.directories() {
+                sandbox.assert_clean(&directory);
+            }
+            sandbox.ok(&["plan", "--detailed-exitcode"]);
+        }
+        Happens::Destroy => drop(sandbox.ok(&["destroy", "--discard"])),
+        Happens::DestroyOne => {
+            let outcome = sandbox.seedbed(&["destroy", "linked", "--discard"]);
+            assert!(matches!(outcome.code, 0 | 64), "{outcome:?}");
+        }
+        Happens::KilledApply(manifest, point) => {
+            sandbox.manifest(&manifests[*manifest]);
+            killed(&["apply", "--yes", "--discard"], *point);
+        }
+        Happens::KilledDestroy(point) => killed(&["destroy", "--discard"], *point),
+        Happens::KilledRecover(point) => killed(&["recover"], *point),
+        Happens::Prune => drop(sandbox.git(&["worktree", "prune"])),
+        Happens::Gc => drop(sandbox.git(&["gc", "--quiet"])),
+        Happens::RemovedByHand => {
+            let worktrees = sandbox.repository.join(".ai_ops/worktrees");
+            let any = fs::read_dir(worktrees).ok().and_then(|mut entries| entries.next());
+            if let Some(Ok(entry)) = any {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Happens::Recover => drop(sandbox.seedbed(&["recover"])),
+    }
+    // Whatever happened, other people's git goes on.
+    sandbox.git(&["worktree", "list"]);
+    sandbox.git(&["fsck", "--no-progress"]);
+}
+
+fn sequences(cases: u32, length: usize) {
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 64,
+        ..Config::default()
+    });
+    let run = runner.run(&prop::collection::vec(happens(), 1..=length), |sequence| {
+        let sandbox = sandbox(PAIR);
+        let refs = sandbox.git(&["for-each-ref"]);
+        let files: Vec<String> =
+            sandbox.inventory().into_keys().filter(|path| !path.starts_with("repository/.git/")).collect();
+        for what in &sequence {
+            happen(&sandbox, what);
+        }
+        let recovered = sandbox.seedbed(&["destroy", "--discard"]);
+        prop_assert_eq!(recovered.code, 0, "{:?}", recovered);
+        // `gc` has packed what is in `.git`; but for that everything is as it was.
+        let left: Vec<String> =
+            sandbox.inventory().into_keys().filter(|path| !path.starts_with("repository/.git/")).collect();
+        prop_assert_eq!(left, files);
+        prop_assert_eq!(sandbox.git(&["for-each-ref"]), refs);
+        prop_assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
+        prop_assert!(!sandbox.repository.join(".git/seedbed").exists());
+        prop_assert!(!sandbox.repository.join(".git/worktrees").exists());
+        Ok(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_it_can_be_taken_down() {
+    sequences(6, 6);
+}
+
+#[test]
+#[ignore = "soak: 64 sequences of up to 10 steps take minutes"]
+fn whatever_happens_in_whatever_order_many_times() {
+    sequences(64, 10);
+}
+
+/// A small file system in memory that is unmounted with the test.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    /// `None` where this user may not mount.
+    fn mount(sandbox: &Sandbox, path: &std::path::Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let options = format!("size={size},mode=755");
+        let mut mount = sandbox.program("mount", &sandbox.top);
+        mount.args(["-t", "tmpfs", "-o", &options, "seedbed-test"]).arg(path).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_real_disk_that_is_full_is_told_and_nothing_is_left() {
+    let sandbox = sandbox(TREE);
+    fill(&sandbox, 300);
+    for (place, size) in [(".ai_ops", "300k"), (".ai_ops", "1200k"), ("../state", "8k"), ("../state", "40k")]
+    {
+        let path = sandbox.repository.join(place);
+        let before = sandbox.inventory();
+        let Some(disk) = Tmpfs::mount(&sandbox, &path, size) else {
+            eprintln!("NOT TESTED: this user may not mount a small file system to fill up");
+            fs::remove_dir_all(&path).unwrap();
+            return;
+        };
+        let empty = sandbox.inventory();
+        let outcome = sandbox.seedbed(&["apply"]);
+        assert_eq!(outcome.code, 1, "{place} {size}: {outcome:?}");
+        // git names the files that it cannot write, not the reason.
+        let said = ["No space left on device", "unable to write file"];
+        assert!(said.iter().any(|said| outcome.stderr.contains(said)), "{place} {size}: {outcome:?}");
+        assert_same(&empty, &sandbox.inventory());
+        drop(disk);
+        let _ = fs::remove_dir_all(&path);
+        assert_same(&before, &sandbox.inventory());
+    }
+    sandbox.ok(&["apply"]);
+}
+
+/// Runs as a user who may not write where it would have to; root may write everywhere.
+#[test]
+fn a_directory_that_cannot_be_written_is_told_and_nothing_is_left() {
+    let sandbox = sandbox(PAIR);
+    if !rustix::process::geteuid().is_root() {
+        for place in [".git", "."] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = sandbox.repository.join(place);
+            let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            set(0o555);
+            let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
+            set(0o755);
+            outcome.says(&["Permission denied"]);
+        }
+        return;
+    }
+    for place in [".git", "."] {
+        let path = sandbox.repository.join(place);
+        let immutable =
+            |flag: &str| sandbox.program("chattr", &path).args([flag, "."]).stderr(Stdio::null()).status();
+        if !immutable("+i").is_ok_and(|status| status.success()) {
+            eprintln!(
+                "NOT TESTED: root may write everywhere, and this file system has no immutable directories"
+            );
+            return;
+        }
+        let outcome = sandbox.inventory();
+        let run = Outcome::of(sandbox.command(&["apply"]).output().unwrap());
+        let after = sandbox.inventory();
+        assert!(immutable("-i").unwrap().success());
+        assert_same(&outcome, &after);
+        run.expect(1).says(&["Operation not permitted"]);
+    }
+    sandbox.ok(&["apply"]);
+}

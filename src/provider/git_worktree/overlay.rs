@@ -44,7 +44,7 @@ pub(super) fn is_wanted(worktree: &Worktree) -> bool {
 pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let Some(first) = tasks.first() else { return Vec::new() };
     let begun = tasks.iter().try_for_each(|task| Overlay::of(task, &worktree(task)?)?.begin());
-    // One that nothing else has written to: the index of the first is the file that the others link to.
+    // The others link to the index of the first: on another file system than the base's it is copied once.
     let begun = begun.and_then(|()| {
         let worktree = worktree(first)?;
         base::make(first, &worktree, &Overlay::of(first, &worktree)?)?;
@@ -88,15 +88,16 @@ pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result
     if !is_unmounted(worktree, site)? {
         return Ok(None);
     }
-    let overlay = Overlay::of(task, worktree)?;
+    let gone = |path: PathBuf| {
+        let (worktree, path) = (site.worktree.display(), path.display());
+        Ok(Some(Fault::Gone(format!("{worktree} is not mounted, and {path} is gone"))))
+    };
+    let Some(overlay) = Overlay::existing(task, worktree)? else {
+        return gone(task.host.state.join(DIRECTORY).join(task.owner));
+    };
     for layer in [overlay.base.join("tree"), overlay.session.join("upper"), overlay.session.join("work")] {
         if overlay.top.directory(&layer)?.is_none() {
-            let gone = format!(
-                "{} is not mounted, and {} is gone",
-                site.worktree.display(),
-                overlay.top.path().join(layer).display()
-            );
-            return Ok(Some(Fault::Gone(gone)));
+            return gone(overlay.top.path().join(layer));
         }
     }
     Ok(Some(Fault::Unmounted(format!("{} is not mounted", site.worktree.display()))))
@@ -117,7 +118,7 @@ pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> R
     if !is_unmounted(worktree, site)? {
         return Ok(false);
     }
-    let overlay = Overlay::of(task, worktree)?;
+    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(false) };
     let upper = overlay.top.directory(&overlay.session.join("upper"))?;
     Ok(match upper {
         Some(upper) => !written::is_nothing(upper.path(), worktree)?,
@@ -131,7 +132,7 @@ pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) ->
     if !is_wanted(worktree) || is_unmounted(worktree, site)? {
         return Ok(false);
     }
-    let overlay = Overlay::of(task, worktree)?;
+    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(false) };
     let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(false) };
     Ok(written::is_at(site, worktree)?
         && base::is_index(&overlay.base_path().join("index"), &site.entry_path().join("index"))
@@ -153,9 +154,9 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     if !is_wanted(worktree) {
         return Ok(());
     }
-    let Some(overlays) = existing(task)? else { return Ok(()) };
-    let Some(top) = overlays.directory(Path::new(task.owner))? else { return Ok(()) };
-    let (session, base) = (session(worktree), Path::new("bases").join(base::name(worktree)));
+    let Some(Overlay { overlays, top, session, base }) = Overlay::existing(task, worktree)? else {
+        return Ok(());
+    };
     let trash = PathBuf::from(format!(".trash-{}", worktree.entry));
     top.remove_all(&trash)?;
     {
@@ -177,10 +178,6 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     }
     overlays.remove_directory(Path::new(task.owner))?;
     Ok(())
-}
-
-fn session(worktree: &Worktree) -> PathBuf {
-    Path::new("sessions").join(&worktree.entry)
 }
 
 /// Whether the worktree is a mount that is not there, as after a reboot.
@@ -208,12 +205,29 @@ struct Overlay {
 impl Overlay {
     fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         let overlays = Root::create(&task.host.state.join(DIRECTORY))?;
-        Ok(Self {
-            top: overlays.create_directories(Path::new(task.owner))?,
+        let top = overlays.create_directories(Path::new(task.owner))?;
+        Ok(Self::below(overlays, top, worktree))
+    }
+
+    /// The same where it exists, for who only looks.
+    fn existing(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
+        let overlays = match Root::open(&task.host.state) {
+            Ok(state) => state.directory(Path::new(DIRECTORY))?,
+            Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(overlays) = overlays else { return Ok(None) };
+        let top = overlays.directory(Path::new(task.owner))?;
+        Ok(top.map(|top| Self::below(overlays, top, worktree)))
+    }
+
+    fn below(overlays: Root, top: Root, worktree: &Worktree) -> Self {
+        Self {
             overlays,
-            session: session(worktree),
+            top,
+            session: Path::new("sessions").join(&worktree.entry),
             base: Path::new("bases").join(base::name(worktree)),
-        })
+        }
     }
 
     fn base_path(&self) -> PathBuf {
@@ -236,15 +250,6 @@ impl Overlay {
             return Err(Error::Refused(format!("{} is gone", site.worktree.display())));
         };
         mounts::mount(Layers { lower: &lower, upper: &upper, work: &work }, &directory).map_err(refused)
-    }
-}
-
-/// The directory of all overlays, where there is one.
-fn existing(task: &Task<'_>) -> Result<Option<Root>, Error> {
-    match Root::open(&task.host.state) {
-        Ok(state) => Ok(state.directory(Path::new(DIRECTORY))?),
-        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

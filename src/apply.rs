@@ -32,7 +32,7 @@ pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
 pub use survey::{Error as SurveyError, Survey, standing, survey, survey_without_programs};
-pub use work::{AtStake, Loss, at_stake};
+pub use work::{AtStake, Loss, at_stake, at_stake_in};
 
 use self::event::Telling;
 use crate::discovery;
@@ -482,19 +482,18 @@ pub fn stale(
             reasons => format!("{}: {}", change.session, reasons.join("; ")),
         })
         .collect();
-    if !differs.is_empty() {
-        return differs;
+    let mut stale = differs;
+    if stale.is_empty() && changes != plan.changes {
+        stale.push("less has to be done by now".to_owned());
     }
-    if changes != plan.changes {
-        return vec!["less has to be done by now".to_owned()];
-    }
-    provisioned(plan)
+    let in_the_way = provisioned(plan)
         .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
         .flat_map(|(session, provider, allocation)| {
             let reasons = provider.stale(allocation, observation);
             reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
-        })
-        .collect()
+        });
+    stale.extend(in_the_way);
+    stale
 }
 
 /// The allocations that applying `plan` would make from nothing; what is repaired stands in its own way.

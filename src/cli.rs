@@ -17,6 +17,7 @@ mod locked;
 mod man;
 mod outcome;
 mod plan;
+mod plan_file;
 mod print;
 mod progress;
 mod setting;
@@ -86,6 +87,8 @@ enum Command {
     Validate(validate::Arguments),
     /// Shows what apply would do, and changes nothing
     Plan(plan::Arguments),
+    /// Shows a saved plan; its manifest need not be there
+    Show(plan_file::Arguments),
     /// Makes the manifest real, or exactly a saved plan
     Apply(apply::Arguments),
     /// For CI: applies, runs a command in a session, destroys; exits with the command's code
@@ -175,6 +178,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Init => init::run(global),
         Command::Validate(arguments) => validate::run(global, arguments),
         Command::Plan(arguments) => plan::run(global, arguments),
+        Command::Show(arguments) => plan_file::show(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
         Command::Run(arguments) => exec::run_and_destroy(global, arguments),
         Command::Status(arguments) => status::run(global, arguments),

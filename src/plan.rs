@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use difference::{Action, Change, DISCOVERY};
+pub use difference::{Action, Change, DISCOVERY, Field};
 
 use crate::manifest::{CommandLine, Fault, Manifest};
 use crate::name::{HashDigits, SessionPath, Sha256Writer, scoped_name};
@@ -43,7 +43,8 @@ pub struct Plan {
     pub schema_version: u32,
     /// The swarm's name; empty where this is the plan of one session on its own, whose path is its id.
     pub swarm: String,
-    /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing` and `changes`.
+    /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing`, `changes` and
+    /// `losses`.
     pub digest: String,
     /// The digest of the standing plan that `changes` start from; `null` where nothing stands.
     pub standing: Option<String>,
@@ -51,6 +52,19 @@ pub struct Plan {
     pub sessions: Vec<Session>,
     /// One entry for each session, and for each that stands and will not any more.
     pub changes: Vec<Change>,
+    /// The work that applying this would lose, as it was when the plan was made, and is refused for; applying looks again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Loss>,
+}
+
+/// Work that a release would lose.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Loss {
+    /// The session's path.
+    pub session: SessionPath,
+    /// What, one line.
+    pub what: String,
 }
 
 /// Everything that one session gets.
@@ -144,6 +158,7 @@ pub fn plan(
         standing: standing.map(|standing| standing.plan.digest.clone()),
         sessions,
         changes: Vec::new(),
+        losses: Vec::new(),
     };
     plan.digest = plan.computed_digest();
     plan.changes = plan.changes_from(registry, standing);

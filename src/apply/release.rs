@@ -61,16 +61,20 @@ pub(super) fn release_changed(
     unsaved: Unsaved,
 ) -> Result<Option<Record>, Error> {
     let Some(standing) = standing else { return Ok(None) };
-    let released: Released = plan
-        .changes
-        .iter()
-        .filter(|change| change.action == Action::Destroy || !change.release.is_empty())
-        .map(|change| (change.session.clone(), change.release.clone()))
-        .collect();
+    let released = goes(plan);
     if released.is_empty() {
         return Ok(Some(standing.clone()));
     }
     release(context, standing, &released, unsaved)
+}
+
+/// What applying `plan` releases.
+pub(super) fn goes(plan: &Plan) -> Released {
+    plan.changes
+        .iter()
+        .filter(|change| change.action == Action::Destroy || !change.release.is_empty())
+        .map(|change| (change.session.clone(), change.release.clone()))
+        .collect()
 }
 
 /// Which kinds of which sessions are released, in order.
@@ -101,6 +105,7 @@ fn release(
             provision: Vec::new(),
             from: BTreeMap::new(),
             mend: Vec::new(),
+            fields: Vec::new(),
         })
         .collect();
     let releasing =

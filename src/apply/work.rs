@@ -2,28 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
 use super::event::Telling;
-use super::release::{Destroy, Released};
+use super::release::{Destroy, Released, goes};
 use super::{Context, Error, Event, Failure, Phase, failure, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
-use crate::name::SessionPath;
-use crate::plan::Session;
+pub use crate::plan::Loss;
+use crate::plan::{Plan, Session};
 use crate::provider::{Allocation, Losses, Provider, Registry, Rescue};
 use crate::state::{self, Record, Swarm, Unsaved};
-
-/// Work that a release would lose.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Loss {
-    /// The session's path.
-    pub session: SessionPath,
-    /// What, one line.
-    pub what: String,
-}
 
 /// What goes with sessions that are released, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,9 +46,31 @@ pub fn at_stake(
     standing: &Record,
     destroy: &Destroy,
 ) -> Result<AtStake, state::Error> {
-    let released = destroy.released(standing);
-    let mut stake = look(swarm.host(), registry, standing, &released).0;
-    stake.held = children_on_their_own(swarm.host(), standing, &released)?;
+    stake_of(swarm, registry, standing, &destroy.released(standing))
+}
+
+/// What [`super::apply`] would find at stake in what `plan` releases. Changes nothing.
+pub fn at_stake_in(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+    plan: &Plan,
+) -> Result<AtStake, state::Error> {
+    let released = goes(plan);
+    if released.is_empty() {
+        return Ok(AtStake::default());
+    }
+    stake_of(swarm, registry, standing, &released)
+}
+
+fn stake_of(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+    released: &Released,
+) -> Result<AtStake, state::Error> {
+    let mut stake = look(swarm.host(), registry, standing, released).0;
+    stake.held = children_on_their_own(swarm.host(), standing, released)?;
     Ok(stake)
 }
 

@@ -1,5 +1,4 @@
 //! `apply`: makes the manifest, or a saved plan, real.
-#![expect(clippy::disallowed_methods, reason = "reads the plan file that the user names")]
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -10,16 +9,16 @@ use seedbed::apply::{self, Context, Overtaken};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
-use seedbed::plan::{Action, Plan, SCHEMA_VERSION};
+use seedbed::plan::{Action, Plan};
 use seedbed::review::{self, Review};
-use seedbed::state::{Locked, Record};
+use seedbed::state::{Locked, Record, Unsaved};
 
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::outcome::Outcome;
 use super::setting::Setting;
 use super::unsaved::UnsavedWork;
-use super::{Global, plan, print};
+use super::{Global, plan, plan_file, print};
 
 /// What `apply` takes.
 #[derive(Debug, Args)]
@@ -42,7 +41,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             return apply_manifest(global, &setting, context, &manifest, options);
         };
         let (plan, record) = saved(&setting, context.swarm, &super::setting::directory(global)?.join(path))?;
-        consent(global, &plan)?;
+        consent(global, &plan, options)?;
         apply::apply(context, &plan, record.as_ref(), options)?;
         Ok(plan)
     })?;
@@ -66,7 +65,7 @@ pub(super) fn apply_manifest(
     let (mut plan, mut survey) = plan::make(setting, context.swarm, manifest)?;
     let mut overtaken = Overtaken::default();
     loop {
-        consent(global, &plan)?;
+        consent(global, &plan, options)?;
         let error = match apply::apply(context, &plan, survey.record.as_ref(), options) {
             Ok(()) => return Ok(plan),
             Err(error) if error.is_undone() => error,
@@ -87,35 +86,15 @@ pub(super) fn apply_manifest(
 
 /// A saved plan, if it still holds.
 fn saved(setting: &Setting, swarm: &Locked<'_>, path: &Path) -> Result<(Plan, Option<Record>), Failure> {
-    let unusable = |why: String| Failure::PlanFile(format!("{} {why}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
-    let document: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| unusable(format!("is not a plan: {error}")))?;
-    match document.get("schemaVersion").and_then(serde_json::Value::as_u64) {
-        Some(version) if version == u64::from(SCHEMA_VERSION) => {}
-        Some(version) => {
-            return Err(unusable(format!(
-                "has format {version}, and this seedbed reads format {SCHEMA_VERSION}"
-            )));
-        }
-        None => return Err(unusable("is not a plan".to_owned())),
-    }
-    let plan: Plan =
-        serde_json::from_value(document).map_err(|error| unusable(format!("is not a plan: {error}")))?;
-    if plan.computed_digest() != plan.digest {
-        return Err(unusable("was edited: its digest does not match its content".to_owned()));
-    }
-    if plan.standing.is_none() && plan.changes != plan.changes_from(&setting.registry, None) {
-        return Err(unusable("was edited: its changes do not create its sessions".to_owned()));
-    }
-    if let Some(session) = plan.misplaced(&setting.registry) {
-        return Err(unusable(format!("was edited: no manifest gives {} these places", session.path)));
-    }
+    let mut plan = plan_file::read(path, &setting.registry)?;
     let manifest = setting.manifest()?;
     if manifest.swarm != plan.swarm {
-        let message =
-            format!("is a plan for swarm `{}`, and the manifest is of `{}`", plan.swarm, manifest.swarm);
-        return Err(unusable(message));
+        return Err(Failure::PlanFile(format!(
+            "{} is a plan for swarm `{}`, and the manifest is of `{}`",
+            path.display(),
+            plan.swarm,
+            manifest.swarm
+        )));
     }
     let record = swarm.standing()?;
     let questions = apply::questions(&plan, &setting.registry);
@@ -127,11 +106,17 @@ fn saved(setting: &Setting, swarm: &Locked<'_>, path: &Path) -> Result<(Plan, Op
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
+    plan.losses = plan::losses(setting, swarm, record.as_ref(), &plan)?;
     Ok((plan, record))
 }
 
 /// What stands is only taken away with consent.
-fn consent(global: &Global, plan: &Plan) -> Result<(), Failure> {
+///
+/// What would be refused afterwards is refused before anybody is asked.
+fn consent(global: &Global, plan: &Plan, options: apply::Options) -> Result<(), Failure> {
+    if options.unsaved == Unsaved::Keep && !plan.losses.is_empty() {
+        return Err(apply::Error::Refused(plan.losses.clone()).into());
+    }
     let goes: Vec<_> = plan
         .changes
         .iter()

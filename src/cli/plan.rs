@@ -10,11 +10,11 @@ use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest, Validation};
-use seedbed::plan::{self, Plan};
+use seedbed::plan::{self, Loss, Plan};
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
 use seedbed::review::Review;
-use seedbed::state::Swarm;
+use seedbed::state::{Record, Swarm, Unsaved};
 
 use super::exit::{Failure, Status};
 use super::format::Format;
@@ -49,7 +49,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         std::fs::write(&path, [&bytes[..], b"\n"].concat())
             .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
     }
-    let notices = notices(&setting.registry, &plan, &survey);
+    let mut notices = notices(&setting.registry, &plan, &survey);
+    notices.splice(0..0, refusals(&plan));
     format.show(global, &Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) });
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         eprintln!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
@@ -65,7 +66,9 @@ pub(super) fn make(
     manifest: &Manifest,
 ) -> Result<(Plan, Survey), Failure> {
     let survey = apply::survey(swarm, &setting.registry, manifest)?;
-    planned(setting, manifest, survey)
+    let (mut plan, survey) = planned(setting, manifest, survey)?;
+    plan.losses = losses(setting, swarm, survey.record.as_ref(), &plan)?;
+    Ok((plan, survey))
 }
 
 /// The same without running any program that the manifest names: whoever only checks a manifest may not have looked at
@@ -83,6 +86,33 @@ fn planned(setting: &Setting, manifest: &Manifest, survey: Survey) -> Result<(Pl
     let plan = plan::plan(manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
         .map_err(|faults| setting.faults(faults))?;
     Ok((plan, survey))
+}
+
+/// What applying `plan` would be refused for, where nobody says what becomes of unsaved work.
+pub(super) fn losses(
+    setting: &Setting,
+    swarm: &Swarm<'_>,
+    standing: Option<&Record>,
+    plan: &Plan,
+) -> Result<Vec<Loss>, Failure> {
+    let Some(standing) = standing else { return Ok(Vec::new()) };
+    let stake = apply::at_stake_in(swarm, &setting.registry, standing, plan)?;
+    Ok(stake.refused(Unsaved::Keep))
+}
+
+/// What a reviewer should hear of the work that a plan would lose, one line each.
+pub(super) fn refusals(plan: &Plan) -> Vec<String> {
+    let mut lines: Vec<_> = plan
+        .losses
+        .iter()
+        .map(|loss| {
+            format!("apply refuses this as it stands: {} has unsaved work: {}", loss.session, loss.what)
+        })
+        .collect();
+    if !lines.is_empty() {
+        lines.push("commit that work to a branch, or apply with --rescue or --discard".to_owned());
+    }
+    lines
 }
 
 /// Half of a swarm cannot be planned against: it would be in its own way.

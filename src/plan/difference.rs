@@ -1,10 +1,13 @@
 //! What has to be done to get from what stands to what is planned, and why.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod fields;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+pub use fields::Field;
 
 use super::{Damage, Plan, Session, Standing};
 use crate::name::SessionPath;
@@ -29,6 +32,9 @@ pub struct Change {
     pub from: BTreeMap<String, SessionPath>,
     /// The kinds that are mended where they stand.
     pub mend: Vec<String>,
+    /// What it is told that differs, and which options; empty where nothing of it stands or will.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<Field>,
 }
 
 /// What happens to a session.
@@ -107,6 +113,7 @@ fn create(session: &Session) -> Change {
         provision: session.allocations.iter().map(|allocation| allocation.kind.clone()).collect(),
         from: BTreeMap::new(),
         mend: Vec::new(),
+        fields: Vec::new(),
     }
 }
 
@@ -119,6 +126,7 @@ fn destroy(session: &Session) -> Change {
         provision: Vec::new(),
         from: BTreeMap::new(),
         mend: Vec::new(),
+        fields: Vec::new(),
     }
 }
 
@@ -136,6 +144,7 @@ fn difference(
         provision: Vec::new(),
         from: BTreeMap::new(),
         mend: Vec::new(),
+        fields: Vec::new(),
     };
     for old in stood.allocations.iter().rev() {
         match session.allocation(&old.kind) {
@@ -160,7 +169,14 @@ fn difference(
                 change.release.push(old.kind.clone());
                 change.reasons.extend(match new {
                     None => vec![format!("{} is no longer asked for", old.kind)],
-                    Some(new) => option_changes(&old.kind, &old.options, &new.options),
+                    Some(new) => {
+                        let known = change.fields.len();
+                        fields::options(&mut change.fields, &old.kind, &old.options, &new.options);
+                        match &change.fields[known..] {
+                            [] => vec![format!("{}: what it is a share of is replaced", old.kind)],
+                            options => options.iter().map(Field::line).collect(),
+                        }
+                    }
                 });
             }
         }
@@ -175,8 +191,9 @@ fn difference(
             change.provision.push(new.kind.clone());
         }
     }
+    let told = fields::told(stood, session);
     if change.action == Action::Keep {
-        change.reasons = told(stood, session);
+        change.reasons = told.iter().map(Field::line).collect();
         if let Some(damage) = broken.get(&(session.path.clone(), DISCOVERY.to_owned())) {
             change.reasons.push(damage.why.clone());
         }
@@ -184,47 +201,9 @@ fn difference(
             change.action = Action::Update;
         }
     }
+    change.fields.extend(told);
     change
 }
 
 /// Stands for the discovery file among the kinds that can be broken.
 pub const DISCOVERY: &str = "discovery";
-
-fn option_changes(
-    kind: &str,
-    old: &serde_json::Map<String, Value>,
-    new: &serde_json::Map<String, Value>,
-) -> Vec<String> {
-    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    let said = |options: &serde_json::Map<String, Value>, key: &str| {
-        options.get(key).map_or_else(|| "default".to_owned(), Value::to_string)
-    };
-    let changed: Vec<_> = keys
-        .into_iter()
-        .filter(|key| old.get(*key) != new.get(*key))
-        .map(|key| format!("{kind}: {key} {} -> {}", said(old, key), said(new, key)))
-        .collect();
-    if changed.is_empty() { vec![format!("{kind}: what it is a share of is replaced")] } else { changed }
-}
-
-/// What a session is told that differs.
-fn told(stood: &Session, session: &Session) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let names: BTreeSet<_> = stood.env.keys().chain(session.env.keys()).collect();
-    for name in names {
-        match (stood.env.get(name), session.env.get(name)) {
-            (Some(old), Some(new)) if old == new => {}
-            (_, Some(new)) => reasons.push(format!("env {name} = {new:?}")),
-            (_, None) => reasons.push(format!("env {name} is gone")),
-        }
-    }
-    let parts = [
-        ("prompt", stood.prompt_sections != session.prompt_sections),
-        ("metadata", stood.metadata != session.metadata),
-        ("children", stood.children != session.children),
-        ("setup", stood.setup != session.setup),
-        ("teardown", stood.teardown != session.teardown),
-    ];
-    reasons.extend(parts.iter().filter(|(_, differs)| *differs).map(|(part, _)| format!("{part} changes")));
-    reasons
-}

@@ -116,6 +116,76 @@ fn directory_of(held: &Value) -> &str {
 }
 
 #[test]
+fn what_a_kept_session_is_told_is_shown_field_by_field() {
+    let sandbox = Sandbox::new();
+    let write = |env: &str, prompt: &str, metadata: &str, setup: &str, child: &str| {
+        sandbox.manifest(&format!(
+            "[session.a]\nenv = {{ {env} }}\nprompt = [{prompt}]\nmetadata = {{ {metadata} }}\nsetup = [{setup}]\n{child}"
+        ));
+    };
+    write(
+        "PORT = '1', OLD = 'x', SAME = '='",
+        "'You lead.'",
+        "team = 'one'",
+        "'true'",
+        "[session.a.child.b]\n",
+    );
+    sandbox.ok(&["apply"]);
+    write("PORT = '2', NEW = 'y', SAME = '='", "'You follow.', 'More.'", "team = 'two'", "['true', 'x']", "");
+    let lines = [
+        "env PORT: 1 -> 2",
+        "env OLD: x -> not set",
+        "env NEW: not set -> y",
+        "prompt section 1: You lead. -> You follow.",
+        "prompt section 2: not set -> More.",
+        "metadata team: one -> two",
+        "setup command 1: true -> [\"true\",\"x\"]",
+        "child a/b goes",
+    ];
+    let text = sandbox.ok(&["plan"]).stdout;
+    for line in lines {
+        assert!(text.contains(line), "not said: {line}\n{text}");
+    }
+    assert!(!text.contains("SAME"), "{text}");
+    let plan = sandbox.plan();
+    let change = plan["changes"].as_array().unwrap().iter().find(|change| change["session"] == "a").unwrap();
+    assert_eq!(change["action"], "update");
+    let field = |name: &str| {
+        let fields = change["fields"].as_array().unwrap();
+        fields.iter().find(|field| field["name"] == name).unwrap_or_else(|| panic!("{name}: {fields:?}"))
+    };
+    assert_eq!(field("env PORT"), &serde_json::json!({ "name": "env PORT", "from": "1", "to": "2" }));
+    assert_eq!(field("env OLD")["to"], Value::Null);
+    assert_eq!(field("setup command 1")["to"], serde_json::json!(["true", "x"]));
+    assert_eq!(change["fields"].as_array().unwrap().len(), lines.len());
+}
+
+#[test]
+fn what_would_be_refused_is_marked_in_the_plan_and_refused_before_anybody_is_asked() {
+    let sandbox = Sandbox::new();
+    manifest(&sandbox, 1, 3);
+    sandbox.ok(&["apply"]);
+    fs::write(sandbox.directory("tester-2").join("work.txt"), "unsaved\n").unwrap();
+    // It stays, so that nothing of it would be lost.
+    fs::write(sandbox.directory("tester-0").join("work.txt"), "unsaved\n").unwrap();
+    manifest(&sandbox, 1, 1);
+    let shown = sandbox.unchanged(|| sandbox.ok(&["plan"]).stdout);
+    assert!(shown.contains("apply refuses this as it stands: tester-2 has unsaved work: "), "{shown}");
+    assert!(shown.contains("--discard") && !shown.contains("tester-0 has unsaved"), "{shown}");
+    let plan = sandbox.plan();
+    let losses = plan["losses"].as_array().unwrap();
+    assert!(!losses.is_empty() && losses.iter().all(|loss| loss["session"] == "tester-2"), "{losses:?}");
+    sandbox.ok(&["plan", "-o", "../plan.json"]);
+    for apply in [&["apply"][..], &["apply", "../plan.json"]] {
+        let refused = sandbox.unchanged(|| sandbox.seedbed(apply).expect(69));
+        assert!(!refused.stderr.contains("say --yes"), "{}", refused.stderr);
+        refused.says(&["tester-2: ", "--discard"]);
+    }
+    sandbox.ok(&["apply", "--yes", "--discard", "../plan.json"]);
+    assert!(sandbox.plan().get("losses").is_none());
+}
+
+#[test]
 fn a_session_that_goes_with_unsaved_work_is_refused() {
     let sandbox = Sandbox::new();
     manifest(&sandbox, 1, 3);

@@ -51,6 +51,47 @@ fn a_plan_is_stale_when_its_ref_has_moved() {
 }
 
 #[test]
+fn a_stale_plan_is_refused_with_each_reason() {
+    let (sandbox, file) = saved(CODERS);
+    let plan: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let before = sandbox.git(&["rev-parse", "--short=10", "HEAD"]);
+    sandbox.commit("second");
+    let after = sandbox.git(&["rev-parse", "--short=10", "HEAD"]);
+    let directory = plan["sessions"][1]["workingDirectory"].as_str().unwrap();
+    fs::create_dir_all(sandbox.repository.join(directory)).unwrap();
+    let (start, end) = ports(&plan["sessions"][0]);
+    let taken =
+        [start, end].map(|port| TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).unwrap());
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(69));
+    refused.says(&[
+        &format!("coder-0: `HEAD` has moved from {} to {}", before.trim(), after.trim()),
+        &format!("coder-1: `HEAD` has moved from {} to {}", before.trim(), after.trim()),
+        &format!("coder-1: `{directory}` exists"),
+        &format!("coder-0: ports {start}-{end} are not free any more: tcp port {start} is in use"),
+        &format!("coder-0: ports {start}-{end} are not free any more: tcp port {end} is in use"),
+    ]);
+    drop(taken);
+}
+
+#[test]
+fn a_saved_plan_is_shown_without_its_manifest() {
+    let (sandbox, file) = saved(CODERS);
+    let planned = sandbox.ok(&["plan"]).stdout;
+    let elsewhere = sandbox.top.join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(sandbox.seedbed_in(&elsewhere, &["show", file]).expect(0).stdout, planned);
+    let json = sandbox.seedbed_in(&elsewhere, &["show", "--json", file]).expect(0).json();
+    assert_eq!(json, serde_json::from_str::<serde_json::Value>(&fs::read_to_string(file).unwrap()).unwrap());
+    let markdown = sandbox.seedbed_in(&elsewhere, &["show", "--format", "markdown", file]).expect(0).stdout;
+    assert!(markdown.contains("coder"), "{markdown}");
+    sandbox
+        .seedbed_in(&elsewhere, &["show", "nowhere.json"])
+        .expect(65)
+        .says(&["nowhere.json cannot be read"]);
+}
+
+#[test]
 fn a_plan_is_stale_when_a_path_has_come_into_being() {
     check_stale(
         |sandbox, plan| {
@@ -123,7 +164,7 @@ fn an_edited_plan_is_invalid() {
     };
     check(text.replace("shop-coder-0", "other-coder-0"), "was edited");
     check(text.replace(".ai_ops/worktrees", "../elsewhere"), "was edited");
-    check(text.replacen("\"schemaVersion\": 1", "\"schemaVersion\": 2", 1), "has format 2");
+    check(text.replacen("\"schemaVersion\": 1", "\"schemaVersion\": 2", 1), "a newer seedbed wrote it");
     check(text.replacen("\"swarm\"", "\"swarms\"", 1), "is not a plan");
     check("{}".to_owned(), "is not a plan");
     check("not json".to_owned(), "is not a plan");

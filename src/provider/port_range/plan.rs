@@ -64,6 +64,12 @@ impl<'o> Ports<'o> {
         }
     }
 
+    /// Everybody who has a port of `block`.
+    fn all_taken(&self, block: PortBlock) -> Vec<&str> {
+        let overlaps = |(other, _): &&(PortBlock, String)| other.overlaps(block);
+        self.taken.iter().filter(overlaps).map(|(_, by)| by.as_str()).collect()
+    }
+
     /// Who has a port of `block`, if anybody does.
     fn taken(&self, block: PortBlock) -> Option<&str> {
         if let Some((_, (other, session))) = self.planned.range(..=block.end()).next_back()
@@ -464,7 +470,8 @@ pub(super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<S
     let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
     let Some(ports) = ports else { return Vec::new() };
     let others = Ports::new(observation);
-    others.taken(ports).map(|by| format!("ports {ports} are not free any more: {by}")).into_iter().collect()
+    let taken = others.all_taken(ports).into_iter();
+    taken.map(|by| format!("ports {ports} are not free any more: {by}")).collect()
 }
 
 fn owner(by: &Holder) -> Option<&str> {

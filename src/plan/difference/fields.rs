@@ -1,0 +1,141 @@
+//! What a session is told that differs, field by field.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Session;
+use crate::manifest::CommandLine;
+
+/// One thing that differs for a session that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Field {
+    /// What: `env PORT`, `prompt section 2`, `metadata team`, `setup command 1`, `child lead/coder-2`, or an option of a
+    /// kind, `git-worktree base-ref`. Sections and commands count from 1.
+    pub name: String,
+    /// What it was; `null` where there was nothing.
+    pub from: Option<Value>,
+    /// What it will be; `null` where there is nothing any more.
+    pub to: Option<Value>,
+}
+
+/// The longest value of a reason, in characters: the field itself has all of it.
+const SHOWN: usize = 60;
+
+impl Field {
+    /// One line: `env PORT: 1 -> 2`.
+    pub(super) fn line(&self) -> String {
+        let name = &self.name;
+        match (&self.from, &self.to) {
+            (None, Some(Value::Bool(true))) => format!("{name} comes"),
+            (Some(Value::Bool(true)), None) => format!("{name} goes"),
+            (from, to) => {
+                let said = |value: &Option<Value>, nothing: &str| {
+                    value.as_ref().map_or_else(|| nothing.to_owned(), shown)
+                };
+                format!("{name}: {} -> {}", said(from, "not set"), said(to, "not set"))
+            }
+        }
+    }
+}
+
+/// A value as people read it: a string without quotes where that says it all.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::String(text)
+            if !text.is_empty() && text.trim() == text && !text.contains(char::is_control) =>
+        {
+            text.clone()
+        }
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Everything that a session is told and that differs.
+pub(super) fn told(stood: &Session, session: &Session) -> Vec<Field> {
+    let mut fields = Vec::new();
+    let text =
+        |env: &BTreeMap<String, String>, name: &String| env.get(name).map(|value| value.as_str().into());
+    let names: BTreeSet<_> = stood.env.keys().chain(session.env.keys()).collect();
+    for name in names {
+        add(&mut fields, || format!("env {name}"), text(&stood.env, name), text(&session.env, name));
+    }
+    let sections = |sections: &[String]| sections.iter().map(|section| section.as_str().into()).collect();
+    listed(
+        &mut fields,
+        "prompt section",
+        sections(&stood.prompt_sections),
+        sections(&session.prompt_sections),
+    );
+    options(&mut fields, "metadata", &stood.metadata, &session.metadata);
+    let commands = |commands: &[CommandLine]| commands.iter().map(command).collect();
+    listed(&mut fields, "setup command", commands(&stood.setup), commands(&session.setup));
+    listed(&mut fields, "teardown command", commands(&stood.teardown), commands(&session.teardown));
+    if stood.children != session.children {
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) =
+            (stood.children.iter().collect(), session.children.iter().collect());
+        for child in old.symmetric_difference(&new) {
+            let is = |children: &BTreeSet<_>| children.contains(*child).then_some(Value::Bool(true));
+            add(&mut fields, || format!("child {child}"), is(&old), is(&new));
+        }
+    }
+    fields
+}
+
+/// The entries of two tables that differ, each called by `of` and its key.
+pub(super) fn options(fields: &mut Vec<Field>, of: &str, old: &Map<String, Value>, new: &Map<String, Value>) {
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    for key in keys {
+        add(fields, || format!("{of} {key}"), old.get(key).cloned(), new.get(key).cloned());
+    }
+}
+
+fn listed(fields: &mut Vec<Field>, of: &str, old: Vec<Value>, new: Vec<Value>) {
+    let (mut old, mut new) = (old.into_iter(), new.into_iter());
+    for at in 1.. {
+        match (old.next(), new.next()) {
+            (None, None) => return,
+            (from, to) => add(fields, || format!("{of} {at}"), from, to),
+        }
+    }
+}
+
+fn add(fields: &mut Vec<Field>, name: impl FnOnce() -> String, from: Option<Value>, to: Option<Value>) {
+    if from != to {
+        fields.push(Field { name: name(), from, to });
+    }
+}
+
+fn command(command: &CommandLine) -> Value {
+    match command {
+        CommandLine::Shell(line) => line.as_str().into(),
+        CommandLine::Arguments(arguments) => arguments.clone().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::Field;
+
+    #[test]
+    fn a_field_is_one_line() {
+        let line =
+            |from: Option<Value>, to: Option<Value>| Field { name: "env A".to_owned(), from, to }.line();
+        assert_eq!(line(Some(json!("1")), Some(json!("2"))), "env A: 1 -> 2");
+        assert_eq!(line(None, Some(json!(""))), "env A: not set -> \"\"");
+        assert_eq!(line(Some(json!("a\nb")), None), "env A: \"a\\nb\" -> not set");
+        assert_eq!(line(Some(json!(["npm", "ci"])), Some(json!(true))), "env A: [\"npm\",\"ci\"] -> true");
+        assert_eq!(line(None, Some(json!(true))), "env A comes");
+        let long = line(None, Some(json!("x".repeat(100))));
+        assert!(long.ends_with(&format!("{}…", "x".repeat(60))), "{long}");
+    }
+}

@@ -19,6 +19,7 @@ use rustix::fs::ResolveFlags;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use self::removal::Threads;
 use super::failpoint::{crashpoint, failpoint};
 use super::text::printable;
 
@@ -321,8 +322,18 @@ impl Root {
     /// What is mounted below is an error, and stays. Directories that do not permit it are made to (0700). What somebody adds meanwhile is removed too, unless it
     /// does not end.
     pub fn remove_all(&self, relative: &Path) -> Result<(), Error> {
+        self.remove_tree(relative, Threads::One)
+    }
+
+    /// The same on all threads that the caller shares work with (rayon). A thread may take up any of that work
+    /// meanwhile, so the caller must hold no lock that it waits for.
+    pub fn remove_all_in_parallel(&self, relative: &Path) -> Result<(), Error> {
+        self.remove_tree(relative, Threads::All)
+    }
+
+    fn remove_tree(&self, relative: &Path, threads: Threads) -> Result<(), Error> {
         match self.parent(relative)? {
-            Some((parent, name)) => removal::remove(&parent, name),
+            Some((parent, name)) => removal::remove(&parent, name, threads),
             None => Ok(()),
         }
     }

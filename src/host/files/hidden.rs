@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::super::failpoint::{crashpoint, failpoint};
+use super::removal::Threads;
 use super::{Error, Root, io, removal, temporary};
 
 /// Stands in a directory that seedbed made, for itself and everything below it.
@@ -67,7 +68,7 @@ fn create_once(root: &Root, relative: &Path) -> Result<Root, Error> {
 fn create_marked(parent: &Root, name: &OsStr) -> Result<Root, Error> {
     let temporary = parent.make_temporary_directory(name)?;
     let renamed = mark_and_rename(parent, &temporary.name, name);
-    removal::remove(parent, &temporary.name)?;
+    removal::remove(parent, &temporary.name, Threads::One)?;
     renamed?;
     parent.child(name)?.ok_or_else(|| io("open", &parent.path.join(name))(Errno::NOENT))
 }

@@ -1,7 +1,13 @@
 //! Removes a tree, however deep and large it is, and whatever its permissions are; never what is mounted in it.
+//!
+//! Where it is asked for, directories beside one another are emptied in parallel, on the threads of whoever calls:
+//! several trees that are removed at once share them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rayon::prelude::*;
 
 #[cfg(target_os = "linux")]
 use rustix::fs::OFlags;
@@ -19,8 +25,28 @@ const LEVELS: u32 = 12;
 /// How often a directory is gone through again because somebody still adds to it.
 const ROUNDS: u32 = 16;
 
+/// How many trees are being removed that all threads may work on. While there is one for each thread, none is shared: a
+/// thread that waits for its share would take up another tree, and with it more and more open directories.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`UNDER_WAY`], until it is dropped.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Self {
+        UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Removes `name` in `parent` with everything below it; nothing there is no error.
-pub(super) fn remove(parent: &Root, name: &OsStr) -> Result<(), Error> {
+pub(super) fn remove(parent: &Root, name: &OsStr, threads: Threads) -> Result<(), Error> {
     if parent.file_type(name) != Some(FileType::Directory) {
         return match rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -28,40 +54,44 @@ pub(super) fn remove(parent: &Root, name: &OsStr) -> Result<(), Error> {
         };
     }
     let Some(top) = open(parent, name)? else { return Ok(()) };
-    let mut tree = Tree { top: &top, moved: false };
+    let _under_way = (threads == Threads::All).then(UnderWay::begin);
+    let tree = Tree { top: &top, moved: AtomicBool::new(false), threads };
     let mut rounds = 0;
     while !tree.remove_once(parent, name, &top, 0)? {
         // Each round that moved something up has removed what lay above it, and comes to an end.
-        rounds = if tree.moved { 0 } else { rounds + 1 };
+        rounds = if tree.moved.swap(false, Ordering::Relaxed) { 0 } else { rounds + 1 };
         top.allow_another(rounds)?;
-        tree.moved = false;
     }
     Ok(())
+}
+
+/// Who removes a tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// The one that calls.
+    One,
+    /// All that it shares work with.
+    All,
 }
 
 /// A tree that is being removed.
 struct Tree<'t> {
     top: &'t Root,
     /// Whether something from deep below was moved to the top, where it is still to be removed.
-    moved: bool,
+    moved: AtomicBool,
+    threads: Threads,
 }
 
 impl Tree<'_> {
     /// Empties `directory`, which is `name` in `parent`, and removes it; `false` where something is in it again.
-    fn remove_once(
-        &mut self,
-        parent: &Root,
-        name: &OsStr,
-        directory: &Root,
-        level: u32,
-    ) -> Result<bool, Error> {
-        for (name, file_type) in directory.entries()? {
-            if file_type == FileType::Directory {
-                self.remove_directory(directory, &name, level + 1)?;
-            } else {
-                self.remove_other(directory, &name, level + 1)?;
-            }
+    fn remove_once(&self, parent: &Root, name: &OsStr, directory: &Root, level: u32) -> Result<bool, Error> {
+        let (directories, others): (Vec<_>, Vec<_>) =
+            directory.entries()?.into_iter().partition(|(_, file_type)| *file_type == FileType::Directory);
+        // Names in one directory are removed one after another by the system, whoever asks.
+        for (name, _) in others {
+            self.remove_other(directory, &name, level + 1)?;
         }
+        self.remove_directories(directory, &directories, level + 1)?;
         let removed = failpoint!("removal.directory")
             .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR));
         match removed {
@@ -71,7 +101,20 @@ impl Tree<'_> {
         }
     }
 
-    fn remove_directory(&mut self, parent: &Root, name: &OsStr, level: u32) -> Result<(), Error> {
+    fn remove_directories(
+        &self,
+        parent: &Root,
+        names: &[(OsString, FileType)],
+        level: u32,
+    ) -> Result<(), Error> {
+        let remove = |(name, _): &(OsString, FileType)| self.remove_directory(parent, name, level);
+        let shared = self.threads == Threads::All
+            && names.len() > 1
+            && UNDER_WAY.load(Ordering::Relaxed) < rayon::current_num_threads();
+        if shared { names.par_iter().try_for_each(remove) } else { names.iter().try_for_each(remove) }
+    }
+
+    fn remove_directory(&self, parent: &Root, name: &OsStr, level: u32) -> Result<(), Error> {
         let Some(directory) = open(parent, name)? else { return Ok(()) };
         if level >= LEVELS {
             return self.move_up(parent, name);
@@ -84,8 +127,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn move_up(&mut self, parent: &Root, name: &OsStr) -> Result<(), Error> {
-        self.moved = true;
+    fn move_up(&self, parent: &Root, name: &OsStr) -> Result<(), Error> {
+        self.moved.store(true, Ordering::Relaxed);
         match rustix::fs::renameat(&parent.fd, name, &self.top.fd, temporary_name(OsStr::new(""))) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(io("remove", &parent.path.join(name))(error)),
@@ -93,7 +136,7 @@ impl Tree<'_> {
     }
 
     /// Removes what was no directory when it was listed, as far as the listing told.
-    fn remove_other(&mut self, parent: &Root, name: &OsStr, level: u32) -> Result<(), Error> {
+    fn remove_other(&self, parent: &Root, name: &OsStr, level: u32) -> Result<(), Error> {
         let removed = failpoint!("removal.file")
             .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()));
         match removed {

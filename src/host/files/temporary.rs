@@ -74,7 +74,7 @@ impl Root {
             let Some(name) = name_of(temporary) else { continue };
             let Some(held) = self.take_abandoned(temporary) else { continue };
             hidden::finish(self, temporary, name)?;
-            removal::remove(self, temporary)?;
+            removal::remove(self, temporary, removal::Threads::One)?;
             drop(held);
         }
         Ok(())

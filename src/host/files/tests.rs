@@ -229,59 +229,71 @@ fn a_reader_sees_a_whole_file() {
     });
 }
 
+type Removal = fn(&Root, &Path) -> Result<(), Error>;
+
+/// Both ways to remove a tree.
+const REMOVALS: [Removal; 2] = [Root::remove_all, Root::remove_all_in_parallel];
+
 #[test]
 fn a_tree_is_removed_whatever_it_is_made_of() {
-    let (directory, root) = sandbox();
-    let at = |name: &str| directory.path().join(name);
-    root.remove_all(p("none")).unwrap();
-    root.remove_all(p("none/none")).unwrap();
-    root.create_directories(p("t/read-only/deep")).unwrap();
-    root.create_directories(p("t/closed/deep")).unwrap();
-    root.create_directories(p("t/listed/deep")).unwrap();
-    for name in ["read-only", "closed", "listed"] {
-        fs::write(at("t").join(name).join("deep/f"), "").unwrap();
+    for remove in REMOVALS {
+        let (directory, root) = sandbox();
+        let at = |name: &str| directory.path().join(name);
+        remove(&root, p("none")).unwrap();
+        remove(&root, p("none/none")).unwrap();
+        root.create_directories(p("t/read-only/deep")).unwrap();
+        root.create_directories(p("t/closed/deep")).unwrap();
+        root.create_directories(p("t/listed/deep")).unwrap();
+        for name in ["read-only", "closed", "listed"] {
+            fs::write(at("t").join(name).join("deep/f"), "").unwrap();
+        }
+        symlink("/", at("t/link")).unwrap();
+        symlink("none", at("t/dangling")).unwrap();
+        let mode =
+            |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+        mode("t/read-only", 0o555);
+        mode("t/closed", 0);
+        mode("t/listed", 0o400);
+        remove(&root, p("t")).unwrap();
+        assert!(inventory(directory.path()).is_empty());
+        root.replace(p("f"), b"").unwrap();
+        remove(&root, p("f")).unwrap();
+        assert!(inventory(directory.path()).is_empty());
     }
-    symlink("/", at("t/link")).unwrap();
-    symlink("none", at("t/dangling")).unwrap();
-    let mode = |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
-    mode("t/read-only", 0o555);
-    mode("t/closed", 0);
-    mode("t/listed", 0o400);
-    root.remove_all(p("t")).unwrap();
-    assert!(inventory(directory.path()).is_empty());
-    root.replace(p("f"), b"").unwrap();
-    root.remove_all(p("f")).unwrap();
-    assert!(inventory(directory.path()).is_empty());
 }
 
 #[test]
 fn a_tree_is_removed_however_deep() {
-    let (directory, root) = sandbox();
-    let mut fd = rustix::fs::openat(CWD, directory.path(), DIRECTORY, Mode::empty()).unwrap();
-    for level in 0..3000 {
-        mkdirat(&fd, "d", Mode::RWXU).unwrap();
-        let next = rustix::fs::openat(&fd, "d", DIRECTORY, Mode::empty()).unwrap();
-        if level % 7 == 0 {
-            rustix::fs::openat(&next, "f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
-            rustix::fs::fchmod(&next, Mode::RWXU).unwrap();
+    for remove in REMOVALS {
+        let (directory, root) = sandbox();
+        let mut fd = rustix::fs::openat(CWD, directory.path(), DIRECTORY, Mode::empty()).unwrap();
+        for level in 0..3000 {
+            mkdirat(&fd, "d", Mode::RWXU).unwrap();
+            let next = rustix::fs::openat(&fd, "d", DIRECTORY, Mode::empty()).unwrap();
+            if level % 7 == 0 {
+                rustix::fs::openat(&next, "f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+                rustix::fs::fchmod(&next, Mode::RWXU).unwrap();
+            }
+            fd = next;
         }
-        fd = next;
+        remove(&root, p("d")).unwrap();
+        assert!(inventory(directory.path()).is_empty());
     }
-    root.remove_all(p("d")).unwrap();
-    assert!(inventory(directory.path()).is_empty());
 }
 
 #[test]
 fn a_tree_is_removed_however_wide() {
-    let (directory, root) = sandbox();
-    for d in 0..10 {
-        let below = root.create_directories(p(&format!("t/{d}"))).unwrap();
-        for f in 0..2000 {
-            File::create(below.path().join(f.to_string())).unwrap();
+    for remove in REMOVALS {
+        let (directory, root) = sandbox();
+        for d in 0..10 {
+            let below = root.create_directories(p(&format!("t/{d}"))).unwrap();
+            for f in 0..600 {
+                File::create(below.path().join(f.to_string())).unwrap();
+            }
         }
+        remove(&root, p("t")).unwrap();
+        assert!(inventory(directory.path()).is_empty());
     }
-    root.remove_all(p("t")).unwrap();
-    assert!(inventory(directory.path()).is_empty());
 }
 
 const MADE: &str = "# seedbed made this directory and removes it with the last session\n*\n";

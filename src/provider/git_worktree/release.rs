@@ -62,10 +62,10 @@ fn remove_entry(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(),
 
 /// Renames `from` to `trash`, where an earlier release may have left something, and removes it there.
 fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
-    root.remove_all(trash)?;
+    root.remove_all_in_parallel(trash)?;
     move_directory(root, from, trash)?;
     crashpoint!("release.aside");
-    Ok(root.remove_all(trash)?)
+    Ok(root.remove_all_in_parallel(trash)?)
 }
 
 /// Removes the branch if we made it, it still is where we made it, and nobody has it checked out. Kept otherwise.

@@ -106,7 +106,10 @@ impl Lab {
         for copy in copies {
             assert_eq!(walk(&self.path(copy)), made);
             assert_eq!(shown(&self.debug(copy).0), shown(&self.debug(&by_git).0));
-            assert_eq!(self.git_in(&self.path(copy), &["status", "--porcelain", "--ignored"]), "");
+            // What git fills, it may hash again, and find that its own rules do not lead back to the blob.
+            if self.is_copied(copy) {
+                assert_eq!(self.git_in(&self.path(copy), &["status", "--porcelain", "--ignored"]), "");
+            }
             assert_eq!(self.git_in(&self.path(copy), &["fsck", "--strict", "--no-dangling"]), "");
         }
     }

@@ -1,0 +1,355 @@
+//! How long it takes to make worktrees, and to take them away again: `cargo bench --bench worktrees`.
+//!
+//! seedbed's program beside `git worktree add` one after another, the same two at a time, and the system calls that any
+//! way of making the same files needs (mkdir, open, write, close, on all cores; unlink and rmdir). Everything lies in
+//! memory, in `/dev/shm`, and the ways take turns, so that whatever else the machine does meets all of them alike.
+//! Numbers are medians; only their ratios mean anything. `-- full` measures every size, which takes an hour, and
+//! `-- 16 5000` one of them.
+#![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How many files lie in one directory of the tree, about.
+const FILES_A_DIRECTORY: usize = 10;
+
+/// How the worktrees come to be, and how they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Seedbed,
+    Git,
+    GitTwice,
+    Calls,
+}
+
+const WAYS: [Way; 4] = [Way::Seedbed, Way::Git, Way::GitTwice, Way::Calls];
+
+fn main() {
+    // `cargo bench` passes `--bench` to whatever it runs.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let full = arguments.iter().any(|argument| argument == "full");
+    let all = [1, 16, 64].map(|worktrees| [500, 5_000, 20_000].map(|files| (worktrees, files)));
+    let mut cases: Vec<(usize, usize)> = all.into_iter().flatten().collect();
+    cases.retain(|(worktrees, files)| full || worktrees * files <= 100_000);
+    let numbers: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    if let [worktrees, files] = numbers[..] {
+        cases = vec![(worktrees, files)];
+    }
+    println!("{} cores, {}, {}", cores(), kernel(), said("git", &["--version"]));
+    println!();
+    println!(
+        "| worktrees x files | | seedbed | git | git, two at a time | calls alone | git / seedbed | two / seedbed | seedbed / calls |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for (worktrees, files) in cases {
+        measure(worktrees, files, if worktrees * files <= 10_000 { 9 } else { 5 });
+    }
+}
+
+fn measure(worktrees: usize, files: usize, rounds: usize) {
+    let lab = Lab::new(worktrees, files);
+    let mut made = WAYS.map(|_| Vec::new());
+    let mut gone = WAYS.map(|_| Vec::new());
+    // The first round warms caches up, and does not count.
+    for round in 0..=rounds {
+        for (at, way) in WAYS.into_iter().enumerate() {
+            let create = timed(|| lab.create(way));
+            lab.check(way);
+            let remove = timed(|| lab.remove(way));
+            assert!(!lab.place(way).exists(), "{way:?} left something");
+            if round > 0 {
+                made[at].push(create);
+                gone[at].push(remove);
+            }
+        }
+    }
+    for (what, times) in [("create", made), ("remove", gone)] {
+        let [seedbed, git, twice, calls] = times.map(median);
+        let over = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
+        println!(
+            "| {worktrees} x {files} | {what} | {} | {} | {} | {} | {:.2} | {:.2} | {:.2} |",
+            shown(seedbed),
+            shown(git),
+            shown(twice),
+            shown(calls),
+            over(git, seedbed),
+            over(twice, seedbed),
+            over(seedbed, calls),
+        );
+    }
+}
+
+/// A repository of one commit, a manifest, and places for worktrees.
+struct Lab {
+    directory: TempDir,
+    worktrees: usize,
+    tree: Tree,
+}
+
+/// What the commit holds, as it is checked out.
+struct Tree {
+    directories: Vec<PathBuf>,
+    files: Vec<(PathBuf, Vec<u8>, u32)>,
+    links: Vec<PathBuf>,
+}
+
+impl Lab {
+    fn new(worktrees: usize, files: usize) -> Self {
+        let directory = tempfile::Builder::new().prefix("seedbed-bench").tempdir_in("/dev/shm").unwrap();
+        let lab = Self { directory, worktrees, tree: Tree::of(files) };
+        let repository = lab.repository();
+        fs::create_dir(&repository).unwrap();
+        lab.git(&["init", "--quiet"]);
+        lab.tree.write(&repository);
+        fs::write(repository.join(".gitattributes"), "*.bat text eol=crlf\n").unwrap();
+        lab.git(&["add", "--all"]);
+        let who = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"];
+        lab.git(&[&who[..], &["commit", "--quiet", "--message", "all"]].concat());
+        // Packed, as after a clone.
+        lab.git(&["repack", "-adq"]);
+        lab.git(&["prune-packed", "-q"]);
+        let manifest = format!(
+            "version = 1\nswarm = \"bench\"\n[defaults.git-worktree]\nroot-directory = \"../seedbed\"\n\
+             [session.a]\ncount = {worktrees}\nresources = [\"git-worktree\"]\n"
+        );
+        fs::write(
+            lab.directory.path().join("seedbed.toml"),
+            format!("{manifest}[workspace]\nroot = \"repository\"\n"),
+        )
+        .unwrap();
+        lab
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.directory.path().join("repository")
+    }
+
+    /// Where a way puts its worktrees.
+    fn place(&self, way: Way) -> PathBuf {
+        self.directory.path().join(match way {
+            Way::Seedbed => "seedbed",
+            Way::Git => "git",
+            Way::GitTwice => "git-twice",
+            Way::Calls => "calls",
+        })
+    }
+
+    fn paths(&self, way: Way) -> impl Iterator<Item = PathBuf> {
+        let place = self.place(way);
+        (0..self.worktrees).map(move |at| place.join(format!("w{at}")))
+    }
+
+    fn create(&self, way: Way) {
+        match way {
+            Way::Seedbed => self.seedbed("apply"),
+            Way::Git => {
+                for path in self.paths(way) {
+                    self.git(&["worktree", "add", "--quiet", "--detach", path.to_str().unwrap()]);
+                }
+            }
+            Way::GitTwice => self.git_twice(&["add", "--quiet", "--detach"]),
+            Way::Calls => {
+                fs::create_dir(self.place(way)).unwrap();
+                self.on_all_cores(way, |path| self.tree.write(path));
+            }
+        }
+    }
+
+    fn remove(&self, way: Way) {
+        match way {
+            Way::Seedbed => self.seedbed("destroy"),
+            Way::Git => {
+                for path in self.paths(way) {
+                    self.git(&["worktree", "remove", path.to_str().unwrap()]);
+                }
+                fs::remove_dir(self.place(way)).unwrap();
+            }
+            Way::GitTwice => {
+                self.git_twice(&["remove"]);
+                fs::remove_dir(self.place(way)).unwrap();
+            }
+            Way::Calls => {
+                self.on_all_cores(way, |path| self.tree.remove(path));
+                fs::remove_dir(self.place(way)).unwrap();
+            }
+        }
+    }
+
+    /// Every worktree has every file.
+    fn check(&self, way: Way) {
+        let tops: Vec<_> =
+            fs::read_dir(self.place(way)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let tops: Vec<_> = tops.into_iter().filter(|top| top.is_dir()).collect();
+        assert_eq!(tops.len(), self.worktrees, "{way:?}");
+        for top in tops {
+            for (path, ..) in &self.tree.files {
+                assert!(top.join(path).is_file(), "{way:?}: {} is missing", path.display());
+            }
+        }
+    }
+
+    fn seedbed(&self, command: &str) {
+        let mut seedbed = self.program(env!("CARGO_BIN_EXE_seedbed"), self.directory.path());
+        run(seedbed.args([command, "--yes", "--quiet"]));
+    }
+
+    fn git(&self, args: &[&str]) {
+        run(self.program("git", &self.repository()).args(args));
+    }
+
+    /// Two at a time, of which git now and then loses one to the other (`failed to read .../commondir`): that is made
+    /// up for afterwards, as whoever does this has to.
+    fn git_twice(&self, args: &[&str]) {
+        let paths: Vec<_> = self.paths(Way::GitTwice).collect();
+        let input: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+        let mut xargs = self.program("xargs", &self.repository());
+        xargs.args(["-P2", "-n1", "git", "worktree"]).args(args).stdin(Stdio::piped()).stderr(Stdio::null());
+        let mut child = xargs.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.join("\n").as_bytes()).unwrap();
+        if child.wait().unwrap().success() {
+            return;
+        }
+        let adds = args[0] == "add";
+        for path in paths.iter().filter(|path| path.join(".gitattributes").exists() != adds) {
+            let force = if adds { ["add", "-f"] } else { ["remove", "--force"] };
+            self.git(&[&["worktree"], &force[..], &args[1..], &[path.to_str().unwrap()]].concat());
+        }
+    }
+
+    fn on_all_cores(&self, way: Way, act: impl Fn(&Path) + Sync) {
+        let paths: Vec<_> = self.paths(way).collect();
+        let cores = cores();
+        thread::scope(|scope| {
+            for core in 0..cores {
+                let mine = paths.iter().skip(core).step_by(cores);
+                let act = &act;
+                scope.spawn(move || mine.for_each(|path| act(path)));
+            }
+        });
+    }
+
+    fn program(&self, program: &str, directory: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(directory)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", self.directory.path())
+            .env("SEEDBED_STATE_DIR", self.directory.path().join("state"))
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+}
+
+impl Tree {
+    /// Files of 100 bytes to 8 KB, ten in a directory, directories three deep; one in fifty executable, one in fifty with
+    /// carriage returns, one in a hundred a link.
+    fn of(files: usize) -> Self {
+        let mut tree = Self { directories: Vec::new(), files: Vec::new(), links: Vec::new() };
+        for at in 0..files {
+            let group = at / FILES_A_DIRECTORY;
+            let directory = PathBuf::from(format!("area-{}/part-{}/unit-{group}", group % 7, group % 31));
+            if at % FILES_A_DIRECTORY == 0 {
+                let above = directory.ancestors().filter(|above| *above != Path::new(""));
+                let mut above: Vec<_> = above.map(Path::to_owned).collect();
+                above.reverse();
+                above.retain(|above| !tree.directories.contains(above));
+                tree.directories.extend(above);
+            }
+            if at % 100 == 99 {
+                tree.links.push(directory.join(format!("link-{at}")));
+                continue;
+            }
+            let ending = if at % 50 == 7 { "bat" } else { "txt" };
+            let line_end = if ending == "bat" { "\r\n" } else { "\n" };
+            let mut text = String::new();
+            let size = 100 + at * 7919 % 8000;
+            for line in 0.. {
+                if text.len() >= size {
+                    break;
+                }
+                let _ = write!(text, "line {line} of file {at} says nothing in particular{line_end}");
+            }
+            let mode = if at % 50 == 11 { 0o777 } else { 0o666 };
+            tree.files.push((directory.join(format!("file-{at}.{ending}")), text.into_bytes(), mode));
+        }
+        tree
+    }
+
+    fn write(&self, top: &Path) {
+        if !top.exists() {
+            fs::create_dir(top).unwrap();
+        }
+        for directory in &self.directories {
+            fs::create_dir(top.join(directory)).unwrap();
+        }
+        for (path, text, mode) in &self.files {
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true).mode(*mode);
+            options.open(top.join(path)).unwrap().write_all(text).unwrap();
+        }
+        for link in &self.links {
+            symlink("nowhere", top.join(link)).unwrap();
+        }
+    }
+
+    fn remove(&self, top: &Path) {
+        for path in self.files.iter().map(|(path, ..)| path).chain(&self.links) {
+            fs::remove_file(top.join(path)).unwrap();
+        }
+        for directory in self.directories.iter().rev() {
+            fs::remove_dir(top.join(directory)).unwrap();
+        }
+        fs::remove_dir(top).unwrap();
+    }
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn timed(act: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    act();
+    begun.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn shown(time: Duration) -> String {
+    if time < Duration::from_secs(10) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+fn kernel() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}", release.trim().split('-').next().unwrap_or_default())
+}
+
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

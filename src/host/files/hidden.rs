@@ -4,14 +4,17 @@
 //! has changed is theirs.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::failpoint::{crashpoint, failpoint};
 use super::removal::Threads;
-use super::{Error, Root, io, removal, temporary};
+use super::{DIRECTORY, Error, Root, io, removal, temporary};
 
 /// Stands in a directory that seedbed made, for itself and everything below it.
 const MADE: &[u8] = b"# seedbed made this directory and removes it with the last session\n*\n";
@@ -24,6 +27,11 @@ const FILE: &str = ".gitignore";
 /// How often making or removing is begun again because another seedbed does the opposite at the same moment.
 const TRIES: u32 = 100;
 
+/// How long one waits to be alone below a root, and how often one looks. Others are done within milliseconds; whoever
+/// holds the lock for longer is no seedbed, and not to be waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// A directory's mark.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
@@ -33,11 +41,30 @@ enum Mark {
 
 /// See [`Root::create_hidden`].
 pub(super) fn create(root: &Root, relative: &Path) -> Result<Root, Error> {
+    let _alone = alone(root);
     let mut tries = 1;
     loop {
         match create_once(root, relative) {
             Err(error) if error.is_not_found() && tries < TRIES => tries += 1,
             result => return result,
+        }
+    }
+}
+
+/// Keeps every other seedbed from making and removing directories below `root` until it is dropped: what one of them
+/// does is decided by several directories, which do not change in one step.
+///
+/// `None` where there are no locks, or somebody else holds this one: what then comes in between is tried again or left
+/// standing, and nothing is lost.
+fn alone(root: &Root) -> Option<OwnedFd> {
+    // Opened anew: a lock is shared by all that were cloned from one opening.
+    let root = rustix::fs::openat(&root.fd, ".", DIRECTORY, Mode::empty()).ok()?;
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(root),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if begun.elapsed() < PATIENCE => thread::sleep(PAUSE),
+            Err(_) => return None,
         }
     }
 }
@@ -90,6 +117,7 @@ fn mark_and_rename(parent: &Root, temporary: &OsStr, name: &OsStr) -> Result<(),
 
 /// See [`Root::remove_hidden`].
 pub(super) fn remove(root: &Root, relative: &Path) -> Result<(), Error> {
+    let _alone = alone(root);
     let names = root.names_of(relative)?;
     // Every directory from the root down, as far as they exist, each with its mark; the root's own counts for nothing.
     let mut chain = vec![(root.again()?, None)];

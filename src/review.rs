@@ -61,11 +61,27 @@ const ACTIONS: [Action; 6] =
 
 /// How many sessions come, stay and go: `3 to create, 1 to keep`.
 pub fn summary(plan: &Plan) -> String {
+    counted(plan, |action| format!("to {}", verb(action)))
+}
+
+/// How many sessions came, stayed and went, once the plan is applied: `3 created, 1 kept`.
+pub fn outcome(plan: &Plan) -> String {
+    counted(plan, |action| match action {
+        Action::Create => "created".to_owned(),
+        Action::Replace => "replaced".to_owned(),
+        Action::Repair => "repaired".to_owned(),
+        Action::Update => "updated".to_owned(),
+        Action::Keep => "kept".to_owned(),
+        Action::Destroy => "destroyed".to_owned(),
+    })
+}
+
+fn counted(plan: &Plan, what: impl Fn(Action) -> String) -> String {
     let count = |action| plan.changes.iter().filter(|change| change.action == action).count();
     let parts: Vec<_> = ACTIONS
         .into_iter()
         .filter(|action| count(*action) > 0)
-        .map(|action| format!("{} to {}", thousands(count(action)), verb(action)))
+        .map(|action| format!("{} {}", thousands(count(action)), what(action)))
         .collect();
     if parts.is_empty() { "no sessions".to_owned() } else { parts.join(", ") }
 }

@@ -150,7 +150,7 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options) -> Result<(), 
 
 fn outcome(plan: &Plan) -> String {
     if plan.has_changes() {
-        format!("swarm {} stands: {}", plan.swarm, review::summary(plan).replace("to ", ""))
+        format!("swarm {} stands: {}", plan.swarm, review::outcome(plan))
     } else {
         format!("swarm {} stands; nothing to do", plan.swarm)
     }

@@ -270,7 +270,7 @@ fn a_bar_stands_on_a_terminal_while_something_lasts() {
     sandbox.tell("go");
     let (code, screen) = terminal.end(sent);
     assert_eq!(code, 0, "{screen}");
-    assert!(screen.contains("swarm shop stands: 3 create") && !screen.contains("setting up"), "{screen}");
+    assert!(screen.contains("swarm shop stands: 3 created") && !screen.contains("setting up"), "{screen}");
     assert!(!screen.contains('\u{1b}'));
 }
 

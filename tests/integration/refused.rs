@@ -176,13 +176,6 @@ fn worktrees_and_locks_need_a_directory_of_their_own() {
 }
 
 #[test]
-fn an_external_kind_is_refused_where_it_is_asked_for() {
-    let sandbox = Sandbox::new();
-    let text = "[provider.vault]\ncommand = [\"serve\"]\n[session.a]\nresources = [\"vault\"]\n";
-    check_refused(&sandbox, text, "\"vault\"", &["external kinds are read", "runs none yet"]);
-}
-
-#[test]
 fn a_fault_is_shown_where_the_option_is_said() {
     let sandbox = Sandbox::new();
     let value = "\"nowhere\"";

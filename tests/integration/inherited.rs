@@ -68,14 +68,48 @@ fn inherited_variables_of_git_lead_nowhere_else() {
     assert_same(&before, &inventory(&other));
 }
 
-#[test]
-fn a_pre_commit_hook_can_apply() {
-    let sandbox = Sandbox::new();
+/// Has the repository's hook of this name run `apply`.
+fn apply_from(sandbox: &Sandbox, hook: &str) {
     sandbox.manifest(TREE);
-    let hook = sandbox.repository.join(".git/hooks/pre-commit");
+    let hook = sandbox.repository.join(".git/hooks").join(hook);
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     fs::write(&hook, format!("#!/bin/sh\nexec '{}' apply\n", env!("CARGO_BIN_EXE_seedbed"))).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_post_checkout_hook_can_apply() {
+    let sandbox = Sandbox::new();
+    apply_from(&sandbox, "post-checkout");
+    sandbox.git(&["checkout", "--quiet", "-b", "other"]);
+    sandbox.assert_clean(&sandbox.repository);
+    assert_stands(&sandbox);
+}
+
+#[test]
+fn a_rebase_can_apply_at_every_commit() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TREE);
+    let first = sandbox.git(&["rev-parse", "HEAD"]);
+    for name in ["second", "third"] {
+        sandbox.write(&format!("{name}.txt"), name);
+        sandbox.commit(name);
+    }
+    let last = sandbox.git(&["rev-parse", "HEAD"]);
+    let seedbed = env!("CARGO_BIN_EXE_seedbed");
+    // No ref reaches what is being rebased yet, so that a worktree at it is not taken away unasked.
+    let cycle =
+        format!("'{seedbed}' apply && '{seedbed}' plan --detailed-exitcode && '{seedbed}' destroy --discard");
+    sandbox.git(&["rebase", "--quiet", "--force-rebase", "--exec", &cycle, &first]);
+    sandbox.assert_clean(&sandbox.repository);
+    assert_eq!(sandbox.git(&["diff", "--stat", &last, "HEAD"]), "");
+    assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
+}
+
+#[test]
+fn a_pre_commit_hook_can_apply() {
+    let sandbox = Sandbox::new();
+    apply_from(&sandbox, "pre-commit");
     let parent = sandbox.git(&["rev-parse", "HEAD"]);
     sandbox.write("new.txt", "staged\n");
     sandbox.git(&["add", "new.txt"]);

@@ -157,10 +157,15 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     let Some(Overlay { overlays, top, session, base }) = Overlay::existing(task, worktree)? else {
         return Ok(());
     };
+    let owner = Path::new(task.owner);
     let trash = PathBuf::from(format!(".trash-{}", worktree.entry));
     top.remove_all(&trash)?;
     {
         let _guard = guard(&overlays)?;
+        // Another session's release, beside this one, may have left nothing in it and taken it away.
+        if overlays.directory(owner)?.is_none() {
+            return Ok(());
+        }
         top.create_directories(&trash)?;
         top.rename(&session, &trash.join("session"))?;
         let users = base.join("users");
@@ -173,10 +178,11 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     }
     // Without the guard: this takes as long as what the session has written.
     top.remove_all(&trash)?;
+    let _guard = guard(&overlays)?;
     for empty in ["sessions", "bases"] {
         top.remove_directory(Path::new(empty))?;
     }
-    overlays.remove_directory(Path::new(task.owner))?;
+    overlays.remove_directory(owner)?;
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub use found::{Found, swarms};
 
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
-use crate::host::{Host, clock, holders};
+use crate::host::{Host, clock, holders, mounts};
 use crate::name::{HashDigits, scoped_name, sha256_hex};
 use crate::plan::Plan;
 
@@ -254,7 +254,7 @@ impl<'h> Swarm<'h> {
 
     /// Takes the swarm's lock, waiting at most `timeout` for another run to end.
     pub fn lock(&self, timeout: Duration, what: &str) -> Result<Locked<'h>, Error> {
-        Root::create_private(&self.host.state)?;
+        let state = Root::create_private(&self.host.state)?;
         let swarms = Root::create(&self.host.state.join(self.collection))?;
         let name = PathBuf::from(format!("{}.lock", self.key));
         let path = swarms.path().join(&name);
@@ -274,7 +274,7 @@ impl<'h> Swarm<'h> {
                         crashpoint!("state.locked");
                         let locked = Locked { swarm: self.clone(), lock };
                         let text = format!("by pid {} (`{what}`) since {}", std::process::id(), clock::now());
-                        let begun = self.sweep(&swarms);
+                        let begun = self.sweep(&state, &swarms);
                         let begun = begun.and_then(|()| Ok(swarms.replace(&holder, text.as_bytes())?));
                         return match begun {
                             Ok(()) => Ok(locked),
@@ -321,8 +321,10 @@ impl<'h> Swarm<'h> {
         Some(Error::Orphaned { swarm, processes: processes.join(", "), holder })
     }
 
-    /// Removes what a killed process left half-written of this swarm's, or of anybody's beside it.
-    fn sweep(&self, swarms: &Root) -> Result<(), Error> {
+    /// Removes what a killed process left half-written of this swarm's, or of anybody's beside it, and what was mounted
+    /// to find out whether that can be.
+    fn sweep(&self, state: &Root, swarms: &Root) -> Result<(), Error> {
+        mounts::sweep(state)?;
         swarms.sweep()?;
         if let Some(records) = swarms.directory(Path::new(&self.key))? {
             records.sweep()?;

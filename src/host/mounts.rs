@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use super::files::{self, Root};
 use super::text::printable;
 
+/// What the directory of a trial is a temporary of.
+const TRIAL: &str = "trial";
+
 /// Where an overlay gets what it shows from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layers<'a> {
@@ -66,16 +69,40 @@ fn used_by(by: &[String]) -> String {
 /// needed of them: one is mounted in a directory of its own, written through, and taken away. Otherwise says why not,
 /// one line.
 pub(crate) fn trial(directory: &Root) -> Result<(), String> {
-    let name = PathBuf::from(format!(".trial-{}-{:?}", std::process::id(), std::thread::current().id()));
-    let tried = try_in(directory, &name);
-    let removed = directory.remove_all(&name);
+    sweep(directory).map_err(|error| error.to_string())?;
+    let held = directory.make_temporary_directory(OsStr::new(TRIAL)).map_err(|error| error.to_string())?;
+    let name = Path::new(&held.name);
+    let tried = try_in(directory, name);
+    let removed = take_away(directory, name);
     tried?;
     removed.map_err(|error| error.to_string())
 }
 
+/// Takes away, mounts and all, what trials in `directory` have left that were killed.
+pub(crate) fn sweep(directory: &Root) -> Result<(), files::Error> {
+    for abandoned in directory.abandoned(OsStr::new(TRIAL))? {
+        take_away(directory, Path::new(&abandoned.name))?;
+    }
+    Ok(())
+}
+
+fn take_away(directory: &Root, trial: &Path) -> Result<(), files::Error> {
+    if let Some(top) = directory.directory(trial)? {
+        unmount(&top, OsStr::new("mount")).map_err(|error| match error {
+            Error::File(error) => error,
+            Error::Busy { path, .. } => {
+                files::Error::Io { action: "unmount", path, source: ErrorKind::ResourceBusy.into() }
+            }
+            Error::Refused { path, source } | Error::Stuck { path, source } => {
+                files::Error::Io { action: "unmount", path, source }
+            }
+        })?;
+    }
+    directory.remove_all(trial)
+}
+
 fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
     let said = |error: files::Error| error.to_string();
-    directory.remove_all(name).map_err(said)?;
     let top = directory.create_directories(name).map_err(said)?;
     for part in ["lower", "upper", "work", "mount"] {
         top.create_directories(Path::new(part)).map_err(said)?;
@@ -120,6 +147,7 @@ mod linux {
     use rustix::mount::{MountFlags, UnmountFlags};
 
     use super::{Error, Layers, Root};
+    use crate::host::failpoint::{crashpoint, failpoint};
     use crate::host::text::printable;
 
     /// How often, and how far apart, a busy mount is tried again: a thread that has just started a program holds every
@@ -152,8 +180,13 @@ mod linux {
         let options = CString::new(options).map_err(|error| refused(error.into()))?;
         // By the open directory: whatever its path leads to by now, it is mounted over this one.
         let place = format!("/proc/self/fd/{}", target.as_fd().as_raw_fd());
-        rustix::mount::mount("seedbed", place, "overlay", MountFlags::empty(), Some(&*options))
-            .map_err(|errno| refused(errno.into()))
+        failpoint!("mounts.mount")
+            .and_then(|()| {
+                rustix::mount::mount("seedbed", place, "overlay", MountFlags::empty(), Some(&*options))
+            })
+            .map_err(|errno| refused(errno.into()))?;
+        crashpoint!("mounts.mounted");
+        Ok(())
     }
 
     /// Takes away whatever is mounted at `name` in `parent`; `false` where nothing is.
@@ -165,7 +198,11 @@ mod linux {
         let place = PathBuf::from(format!("/proc/self/fd/{}", parent.as_fd().as_raw_fd())).join(name);
         while parent.is_on_another_device(name)? {
             let mut tries = 0;
-            while let Err(errno) = rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW) {
+            let once = || {
+                failpoint!("mounts.unmount")
+                    .and_then(|()| rustix::mount::unmount(&place, UnmountFlags::NOFOLLOW))
+            };
+            while let Err(errno) = once() {
                 tries += 1;
                 match errno {
                     Errno::BUSY if tries < BUSY_TRIES => std::thread::sleep(BUSY_PAUSE),
@@ -173,6 +210,7 @@ mod linux {
                     errno => return Err(Error::Stuck { path, source: errno.into() }),
                 }
             }
+            crashpoint!("mounts.unmounted");
             any = true;
         }
         Ok(any)

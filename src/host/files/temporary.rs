@@ -24,8 +24,8 @@ const TRIES: u32 = 1000;
 
 /// A temporary, and what holds it as its maker's.
 #[derive(Debug)]
-pub(super) struct Temporary {
-    pub(super) name: OsString,
+pub(crate) struct Temporary {
+    pub(crate) name: OsString,
     _held: OwnedFd,
 }
 
@@ -53,7 +53,7 @@ impl Root {
     }
 
     /// Makes a directory that nobody looks for.
-    pub(super) fn make_temporary_directory(&self, name: &OsStr) -> Result<Temporary, Error> {
+    pub(crate) fn make_temporary_directory(&self, name: &OsStr) -> Result<Temporary, Error> {
         let (temporary, held) = self.make_temporary(name, |temporary| {
             failpoint!("files.create-temporary-directory")?;
             rustix::fs::mkdirat(&self.fd, temporary, Mode::from_raw_mode(0o777))?;
@@ -78,6 +78,13 @@ impl Root {
             drop(held);
         }
         Ok(())
+    }
+
+    /// The temporaries of `name` whose makers are gone, held.
+    pub(crate) fn abandoned(&self, name: &OsStr) -> Result<Vec<Temporary>, Error> {
+        let names = self.names()?.into_iter().filter(|temporary| name_of(temporary) == Some(name));
+        let held = |name: OsString| self.take_abandoned(&name).map(|held| Temporary { name, _held: held });
+        Ok(names.filter_map(held).collect())
     }
 
     /// Calls `create` with names for a temporary beside `name` until one is free, and holds what it made.

@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::sandbox::{Outcome, Sandbox};
+use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same};
 use crate::support::repository;
 
 /// Eight sessions on three levels, with everything that a session can have.
@@ -51,6 +51,31 @@ teardown = ["true"]
 [session.linked]
 resources = [{ kind = "git-worktree", link = ["cache"] }]
 "#;
+
+/// Sessions that are mounts over one checkout.
+const OVERLAYS: &str = r#"
+[session.mounted]
+count = 2
+resources = [{ kind = "git-worktree", checkout = "overlay", branch = "agents/{{ session.name }}" }]
+"#;
+
+/// `manifest` with sessions that are mounts; without them where nothing can be mounted, which is said.
+pub(crate) fn with_overlays(manifest: &str) -> String {
+    let whole = format!("{manifest}{OVERLAYS}");
+    if sandbox(&whole).can_mount() { whole } else { manifest.to_owned() }
+}
+
+/// Tells whether a point is reached only where something is mounted.
+pub(crate) fn is_of_overlays(point: &str) -> bool {
+    ["base.", "mounts.", "overlay."].iter().any(|part| point.starts_with(part))
+}
+
+/// Expects that everything is as it was, and nothing is mounted.
+#[track_caller]
+pub(crate) fn assert_put_back(before: &Inventory, sandbox: &Sandbox) {
+    assert!(sandbox.mounts().is_empty(), "still mounted: {:?}", sandbox.mounts());
+    assert_same(before, &sandbox.inventory());
+}
 
 /// A sandbox with untracked files to bring, and `manifest`.
 pub(crate) fn sandbox(manifest: &str) -> Sandbox {

@@ -12,61 +12,22 @@ count = 4
 resources = [{ kind = "git-worktree", checkout = "overlay", branch = "work/{{ session.name }}" }]
 "#;
 
-/// A sandbox that unmounts what a failed test leaves, so that its directory can be removed.
-struct Lab(Sandbox);
-
-impl std::ops::Deref for Lab {
-    type Target = Sandbox;
-
-    fn deref(&self) -> &Sandbox {
-        &self.0
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        unmount_all(&self.0);
-    }
-}
-
-impl Lab {
-    /// `None`, said aloud, where overlays cannot be mounted.
-    fn new(manifest: &str) -> Option<Self> {
-        let sandbox = Sandbox::new();
-        sandbox.manifest(manifest);
-        let outcome = sandbox.seedbed(&["validate"]);
-        if outcome.code != 0 && outcome.stderr.contains("overlays cannot be mounted") {
-            eprintln!("NOT TESTED, overlays cannot be mounted here: {}", outcome.stderr);
-            return None;
-        }
-        outcome.expect(0);
-        Some(Self(sandbox))
-    }
+/// `None`, said aloud, where overlays cannot be mounted.
+fn lab(manifest: &str) -> Option<Sandbox> {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(manifest);
+    sandbox.can_mount().then_some(sandbox)
 }
 
 const NOTHING: [PathBuf; 0] = [];
 
-/// The mounts of this test.
-fn mounts(sandbox: &Sandbox) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let places = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    places.filter(|place| place.starts_with(&sandbox.top)).collect()
-}
-
-/// What a reboot does.
-fn unmount_all(sandbox: &Sandbox) {
-    for place in mounts(sandbox) {
-        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).unwrap();
-    }
-}
-
 #[test]
 fn sessions_share_one_checkout_and_see_nothing_of_one_another() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     let before = lab.inventory();
     lab.ok(&["apply"]);
     let worktrees = lab.directories();
-    assert_eq!(mounts(&lab).len(), 4);
+    assert_eq!(lab.mounts().len(), 4);
     let bases: Vec<_> =
         glob(&lab.state().join("overlays"), 3).into_iter().filter(|path| path.ends_with("tree")).collect();
     assert!(bases.is_empty(), "{bases:?}");
@@ -88,15 +49,15 @@ fn sessions_share_one_checkout_and_see_nothing_of_one_another() {
         assert_eq!(fs::read_to_string(worktree.join("app/main.txt")).unwrap(), "app/main.txt\n");
     }
     lab.seedbed(&["destroy"]).expect(69);
-    assert_eq!(mounts(&lab).len(), 4, "a refusal touches nothing");
+    assert_eq!(lab.mounts().len(), 4, "a refusal touches nothing");
     lab.ok(&["destroy", "--discard"]);
-    assert_eq!(mounts(&lab), NOTHING);
+    assert_eq!(lab.mounts(), NOTHING);
     assert_same(&before, &lab.inventory());
 }
 
 #[test]
 fn the_first_status_opens_no_tracked_file() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     for worktree in lab.directories() {
         let debug = lab.git_in(&worktree, &["ls-files", "--debug", "app/main.txt"]);
@@ -115,20 +76,20 @@ fn the_first_status_opens_no_tracked_file() {
 
 #[test]
 fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     let worktrees = lab.directories();
     fs::write(worktrees[2].join("work.txt"), "work\n").unwrap();
-    unmount_all(&lab);
+    lab.unmount_all();
 
     let status = lab.ok(&["status"]).stdout;
     assert!(status.contains("is not mounted"), "{status}");
     assert!(!worktrees[2].join("work.txt").exists());
     lab.seedbed(&["destroy"]).expect(69);
-    assert_eq!(mounts(&lab), NOTHING);
+    assert_eq!(lab.mounts(), NOTHING);
 
     lab.ok(&["apply"]);
-    assert_eq!(mounts(&lab).len(), 4);
+    assert_eq!(lab.mounts().len(), 4);
     assert_eq!(fs::read_to_string(worktrees[2].join("work.txt")).unwrap(), "work\n");
     lab.assert_clean(&worktrees[1]);
     let status = lab.ok(&["status"]).stdout;
@@ -136,7 +97,7 @@ fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
     assert!(worktrees[1].join(".agent-context/resources.json").is_file());
     // Where nothing was written, nothing can be lost.
     fs::remove_file(worktrees[2].join("work.txt")).unwrap();
-    unmount_all(&lab);
+    lab.unmount_all();
     lab.ok(&["destroy"]);
     assert!(!lab.state().join("overlays").join("sessions").exists());
 }
@@ -150,7 +111,7 @@ fn what_was_done_is_never_taken_for_nothing() {
         [session.b]
         resources = [{ kind = "git-worktree", checkout = "overlay", target-path = "app/lib" }]
     "#;
-    let Some(lab) = Lab::new(two) else { return };
+    let Some(lab) = lab(two) else { return };
     for (session, script) in [
         ("a", "echo x > new"),
         ("a", "echo x >> README.md"),
@@ -170,7 +131,7 @@ fn what_was_done_is_never_taken_for_nothing() {
         assert!(shell.args(["-e", "-c", script]).status().unwrap().success(), "{script}");
         lab.seedbed(&["destroy", "--dry-run"]).expect(69);
         if !script.contains("git ") {
-            unmount_all(&lab);
+            lab.unmount_all();
             lab.seedbed(&["destroy", "--dry-run"]).expect(69);
         }
         lab.ok(&["destroy", "--discard"]);
@@ -179,7 +140,7 @@ fn what_was_done_is_never_taken_for_nothing() {
 
 #[test]
 fn what_was_not_written_to_needs_no_git_status() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     // git would fail to count the changes of what it cannot read.
     for directory in lab.directories() {
@@ -198,7 +159,7 @@ fn whatever_indexes_the_repository_is_set_to_have() {
         ("index.version", "4"),
         ("index.skipHash", "true"),
     ] {
-        let Some(lab) = Lab::new(FOUR) else { return };
+        let Some(lab) = lab(FOUR) else { return };
         lab.git(&["config", key, value]);
         lab.ok(&["apply"]);
         let directories = lab.directories();
@@ -214,17 +175,17 @@ fn whatever_indexes_the_repository_is_set_to_have() {
 
 #[test]
 fn a_repair_mounts_again() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     fs::write(lab.directories()[0].join("work.txt"), "work\n").unwrap();
-    unmount_all(&lab);
+    lab.unmount_all();
     lab.ok(&["status", "--repair"]);
-    assert_eq!(mounts(&lab).len(), 4);
+    assert_eq!(lab.mounts().len(), 4);
     assert!(lab.directories()[0].join("work.txt").is_file());
     assert!(!lab.ok(&["plan"]).stdout.contains("not mounted"));
     // What is told to a session is told in what is mounted, not beneath it.
     let directories = lab.directories();
-    unmount_all(&lab);
+    lab.unmount_all();
     for directory in directories {
         let names: Vec<_> =
             fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -235,7 +196,7 @@ fn a_repair_mounts_again() {
 
 #[test]
 fn a_session_in_use_is_not_taken_away() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     let worktrees = lab.directories();
     let mut sleeper = lab.program("sleep", &worktrees[3]).arg("600").spawn().unwrap();
@@ -246,7 +207,7 @@ fn a_session_in_use_is_not_taken_away() {
     assert!(outcome.stderr.contains(&format!("sleep (pid {})", sleeper.id())), "{}", outcome.stderr);
     assert!(worktrees[3].join("README.md").is_file(), "it is still there");
     lab.ok(&["recover"]);
-    assert_eq!(mounts(&lab), NOTHING);
+    assert_eq!(lab.mounts(), NOTHING);
     assert!(!worktrees[3].exists());
 }
 
@@ -260,10 +221,10 @@ fn a_failure_unmounts_what_the_run_mounted() {
         resources = [{ kind = "git-worktree", checkout = "overlay", target-path = "app" }]
         setup = ["exit 1"]
     "#;
-    let Some(lab) = Lab::new(failing) else { return };
+    let Some(lab) = lab(failing) else { return };
     let before = lab.inventory();
     lab.seedbed(&["apply"]).expect(1);
-    assert_eq!(mounts(&lab), NOTHING);
+    assert_eq!(lab.mounts(), NOTHING);
     assert_same(&before, &lab.inventory());
 }
 
@@ -275,12 +236,12 @@ fn a_killed_run_is_undone_mounts_and_all() {
         resources = [{ kind = "git-worktree", checkout = "overlay" }]
         setup = ["kill -9 $PPID"]
     "#;
-    let Some(lab) = Lab::new(killing) else { return };
+    let Some(lab) = lab(killing) else { return };
     let before = lab.inventory();
     lab.seedbed(&["apply", "--jobs", "1"]).expect(128 + 9);
-    assert_eq!(mounts(&lab).len(), 3, "it was killed with all of them mounted");
+    assert_eq!(lab.mounts().len(), 3, "it was killed with all of them mounted");
     wait_until("the setup ends with its parent", || lab.seedbed(&["recover"]).code == 0);
-    assert_eq!(mounts(&lab), NOTHING);
+    assert_eq!(lab.mounts(), NOTHING);
     assert_same(&before, &lab.inventory());
 }
 
@@ -291,7 +252,7 @@ fn a_base_goes_with_its_last_session_and_serves_new_ones() {
             "[session.a]\ncount = {count}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\" }}]\n"
         )
     };
-    let Some(lab) = Lab::new(&manifest(2)) else { return };
+    let Some(lab) = lab(&manifest(2)) else { return };
     lab.ok(&["apply"]);
     let bases = || {
         glob(&lab.state().join("overlays"), 2)
@@ -305,7 +266,7 @@ fn a_base_goes_with_its_last_session_and_serves_new_ones() {
     };
     let [first] = &base(bases)[..] else { panic!("one base") };
     let inode = fs::metadata(first.join("tree/README.md")).unwrap().ino();
-    lab.0.manifest(&manifest(3));
+    lab.manifest(&manifest(3));
     lab.ok(&["apply"]);
     assert_eq!(fs::metadata(first.join("tree/README.md")).unwrap().ino(), inode, "it was not made again");
     lab.assert_clean(&lab.directories()[2]);
@@ -322,7 +283,7 @@ fn a_part_of_the_tree_is_shared_too() {
         count = 2
         resources = [{ kind = "git-worktree", checkout = "overlay", target-path = "app/lib" }]
     "#;
-    let Some(lab) = Lab::new(part) else { return };
+    let Some(lab) = lab(part) else { return };
     lab.ok(&["apply"]);
     for directory in lab.directories() {
         assert!(directory.ends_with("app/lib") && directory.join("deep.txt").is_file());
@@ -334,18 +295,18 @@ fn a_part_of_the_tree_is_shared_too() {
 
 #[test]
 fn a_rescue_saves_what_was_written() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     fs::write(lab.directories()[0].join("work.txt"), "work\n").unwrap();
     lab.ok(&["destroy", "--rescue"]);
     let refs = lab.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
     assert_eq!(lab.git(&["show", &format!("{refs}:work.txt")]), "work");
-    assert_eq!(mounts(&lab), NOTHING);
+    assert_eq!(lab.mounts(), NOTHING);
 }
 
 #[test]
 fn where_it_cannot_be_mounted_the_plan_says_so_at_the_option() {
-    let Some(lab) = Lab::new(FOUR) else { return };
+    let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     // A state directory on an overlay: in a session, say.
     let state = lab.directories()[0].join("state");

@@ -46,6 +46,13 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
+impl Drop for Sandbox {
+    /// What a failed test leaves mounted would keep the directory from being removed.
+    fn drop(&mut self) {
+        self.unmount_all();
+    }
+}
+
 impl Sandbox {
     /// A repository of a few files, one of them executable, one a link.
     pub(crate) fn new() -> Self {
@@ -200,6 +207,31 @@ impl Sandbox {
         sessions(&plan)
             .map(|found| self.repository.join(found["workingDirectory"].as_str().unwrap()))
             .collect()
+    }
+
+    /// Whether overlays can be mounted here, as the manifest asks for; where not, that is said aloud.
+    pub(crate) fn can_mount(&self) -> bool {
+        let outcome = self.seedbed(&["validate"]);
+        if outcome.code != 0 && outcome.stderr.contains("overlays cannot be mounted") {
+            eprintln!("NOT TESTED, overlays cannot be mounted here: {}", outcome.stderr);
+            return false;
+        }
+        outcome.expect(0);
+        true
+    }
+
+    /// What is mounted below this test's directory.
+    pub(crate) fn mounts(&self) -> Vec<PathBuf> {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let places = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        places.filter(|place| place.starts_with(&self.top)).collect()
+    }
+
+    /// What a reboot does.
+    pub(crate) fn unmount_all(&self) {
+        for place in self.mounts() {
+            let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty());
+        }
     }
 
     pub(crate) fn state(&self) -> PathBuf {

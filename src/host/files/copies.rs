@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use super::super::failpoint::failpoint;
 use super::{Error, Root, io as failed};
 
 /// The largest file, in bytes, that is read into memory and written from there. Sharing blocks makes the file system
@@ -63,6 +64,7 @@ impl<'a> Copier<'a> {
             let stat = create(to, name, mode)
                 .and_then(|fd| {
                     let mut copy = File::from(fd);
+                    failpoint!("copies.write")?;
                     if size <= SMALL_MAX {
                         if size > 0 {
                             copy.write_all(&self.buffer[..size])?;
@@ -98,7 +100,8 @@ impl<'a> Copier<'a> {
         let leads_to = rustix::fs::readlinkat(&self.from.fd, name, Vec::new())
             .map_err(|error| self.source(name, error.into()))?;
         for (at, to) in self.to.iter().enumerate() {
-            let made_there = rustix::fs::symlinkat(leads_to.as_c_str(), &to.fd, name)
+            let made_there = failpoint!("copies.link")
+                .and_then(|()| rustix::fs::symlinkat(leads_to.as_c_str(), &to.fd, name))
                 .and_then(|()| rustix::fs::utimensat(&to.fd, name, &self.modified, AtFlags::SYMLINK_NOFOLLOW))
                 .map_err(io::Error::from)
                 .and_then(|()| stat(to, name));
@@ -139,7 +142,8 @@ impl<'a> Copier<'a> {
 
 /// Makes a directory where nothing stands yet.
 pub(crate) fn make_directory(root: &Root, name: &OsStr) -> Result<(), Error> {
-    rustix::fs::mkdirat(&root.fd, name, Mode::from_raw_mode(0o777))
+    failpoint!("copies.make-directory")
+        .and_then(|()| rustix::fs::mkdirat(&root.fd, name, Mode::from_raw_mode(0o777)))
         .map_err(failed("create", &root.path.join(name)))
 }
 
@@ -154,6 +158,7 @@ fn target(root: &Root, name: &OsStr, source: io::Error) -> Error {
 
 fn create(root: &Root, name: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    failpoint!("copies.create")?;
     Ok(rustix::fs::openat(&root.fd, name, flags, mode)?)
 }
 

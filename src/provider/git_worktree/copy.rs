@@ -21,6 +21,7 @@ use super::Worktree;
 use super::index::{Entry, Index, OfACopy, What};
 use super::site::{Site, io};
 use crate::host::clock;
+use crate::host::failpoint::failpoint;
 use crate::host::files::Root;
 use crate::host::files::copies::{self, Copier};
 use crate::host::process::Cancel;
@@ -191,18 +192,23 @@ impl Source {
         let entry = target.site.entry_path();
         let (lock, index) = (entry.join("index.lock"), entry.join("index"));
         let write = || {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&lock)
+            let mut file = failpoint!("copy.create-index")
+                .map_err(std::io::Error::from)
+                .and_then(|()| fs::OpenOptions::new().write(true).create_new(true).open(&lock))
                 .map_err(io("create", &lock))?;
-            file.write_all(&bytes).map_err(io("write", &lock))?;
+            failpoint!("copy.write-index")
+                .map_err(std::io::Error::from)
+                .and_then(|()| file.write_all(&bytes))
+                .map_err(io("write", &lock))?;
             let mode = file.metadata().map_err(io("look at", &lock))?.permissions().mode();
             if mode & 0o777 != self.index_mode {
                 let mode = fs::Permissions::from_mode(self.index_mode);
                 file.set_permissions(mode).map_err(io("set the mode of", &lock))?;
             }
-            fs::rename(&lock, &index).map_err(io("replace", &index))
+            failpoint!("copy.replace-index")
+                .map_err(std::io::Error::from)
+                .and_then(|()| fs::rename(&lock, &index))
+                .map_err(io("replace", &index))
         };
         write().map_err(|error| (Some(position), error))?;
         filled.tell();

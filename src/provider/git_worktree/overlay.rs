@@ -25,6 +25,7 @@ use rayon::prelude::*;
 
 use super::site::{Site, io};
 use super::{Checkout, Worktree, worktree};
+use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
 use crate::provider::{Error, Task};
@@ -70,6 +71,7 @@ fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     upper.create_new(Path::new(".git"), &site.dot_git_line())?;
     let own = site.entry_path().join("index");
     base::link_index(index.unwrap_or(&overlay.base_path().join("index")), &own)?;
+    crashpoint!("overlay.layered");
     overlay.mount(&site)?;
     task.filled.tell();
     Ok(own)
@@ -168,12 +170,15 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         }
         top.create_directories(&trash)?;
         top.rename(&session, &trash.join("session"))?;
+        crashpoint!("overlay.session-gone");
         let users = base.join("users");
         top.remove_file(&users.join(&worktree.entry))?;
+        crashpoint!("overlay.no-user");
         if top.directory(&base)?.is_some()
             && (top.remove_directory(&users)? || top.directory(&users)?.is_none())
         {
             top.rename(&base, &trash.join("base"))?;
+            crashpoint!("overlay.base-gone");
         }
     }
     // Without the guard: this takes as long as what the session has written.
@@ -245,6 +250,7 @@ impl Overlay {
         let _guard = guard(&self.overlays)?;
         let users = self.top.create_directories(&self.base.join("users"))?;
         users.open_or_create(Path::new(self.session.file_name().unwrap_or_default()))?;
+        crashpoint!("overlay.begun");
         Ok(())
     }
 

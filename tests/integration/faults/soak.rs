@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::process::Signal;
 
+use super::errors::{With, check_apply, check_destroy, check_recover, layers};
 use super::{PAIR, TREE, check_all, sandbox, traced};
 use crate::sandbox::{Outcome, Sandbox, assert_same, send};
 
@@ -77,6 +78,16 @@ fn random_kills_on_a_repository_of_three_hundred_files() {
 fn random_kills_hundreds_of_times() {
     soak(300, 100);
     soak(6000, 34);
+}
+
+#[test]
+#[ignore = "soak: every step fails with every error, which takes minutes"]
+fn every_step_fails_with_every_error() {
+    for manifest in [PAIR, &layers()] {
+        check_apply(manifest, With::All, |_| true);
+        check_destroy(manifest, With::All, |_| true);
+        check_recover(manifest, With::All, |_| true);
+    }
 }
 
 /// What can happen to a swarm.

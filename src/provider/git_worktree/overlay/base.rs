@@ -19,6 +19,7 @@ use super::super::index::{Entry, Index, What};
 use super::super::site::{Site, io};
 use super::super::{Worktree, populate};
 use super::{Overlay, guard};
+use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::git::Git;
 use crate::name::sha256_hex;
 use crate::provider::{Error, Task};
@@ -53,6 +54,7 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     // An index in two parts would have the other one in this entry, and in no other.
     let whole = ["-c", "core.splitIndex=false"];
     git.run([&whole[..], &["read-tree", "-m", "-u", &worktree.commit]].concat())?;
+    crashpoint!("base.checked-out");
     populate::check_target(worktree, &files)?;
     if !set_back(files.path(), &own_index, worktree.commit.len() / 2)? {
         // What a filter does not give back as it was is found changed, as it is in any worktree; that is no failure.
@@ -68,7 +70,9 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     }
     top.remove_all(&tree)?;
     top.rename(&aside.join("tree"), &tree)?;
+    crashpoint!("base.placed-tree");
     top.rename(&aside.join("index"), &index)?;
+    crashpoint!("base.placed");
     Ok(top.remove_all(&aside)?)
 }
 
@@ -78,7 +82,8 @@ pub(super) fn link_index(from: &Path, to: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", to)(error)),
         _ => {}
     }
-    match fs::hard_link(from, to) {
+    let linked = failpoint!("base.link-index").map_err(std::io::Error::from);
+    match linked.and_then(|()| fs::hard_link(from, to)) {
         Ok(()) => Ok(()),
         // On another file system, or one link more than a file may have.
         Err(_) => fs::copy(from, to).map(drop).map_err(io("write", to)),
@@ -136,7 +141,8 @@ fn set_back(tree: &Path, index: &Path, id: usize) -> Result<bool, Error> {
         let found = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
         let time = Timespec { tv_sec: found.mtime() - BACK, tv_nsec: found.mtime_nsec() };
         let times = Timestamps { last_access: time, last_modification: time };
-        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        failpoint!("base.set-time")
+            .and_then(|()| rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW))
             .map_err(|errno| io("set the time of", &path)(errno.into()))
     })?;
     let Some(read) = sound else { return Ok(false) };
@@ -147,6 +153,9 @@ fn set_back(tree: &Path, index: &Path, id: usize) -> Result<bool, Error> {
         with_times.put(entry, &stat);
     }
     // Nobody else has this one yet.
-    fs::write(index, with_times.finish()).map_err(io("write", index))?;
+    failpoint!("base.write-index")
+        .map_err(std::io::Error::from)
+        .and_then(|()| fs::write(index, with_times.finish()))
+        .map_err(io("write", index))?;
     Ok(true)
 }

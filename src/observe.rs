@@ -1,8 +1,8 @@
 //! What the host looks like, as one value: the only thing beside the manifest that planning sees.
 //!
-//! Looking changes nothing, and costs a handful of git processes however much is asked: four for the repository and all
-//! of its refs, side by side, a fifth where a ref is unknown, then one or two a distinct commit. The same host gives the
-//! same value.
+//! Looking changes nothing, and costs a handful of git processes however much is asked: one for its
+//! version, four for the repository and all of its refs, side by side, a fifth where a ref is unknown, then one or two a
+//! distinct commit. The same host gives the same value.
 //!
 //! One question has a program of the manifest run, [`Question::Program`]: it is told to change nothing, and is not asked
 //! where a manifest is only checked.

@@ -96,6 +96,12 @@ pub trait Provider: Send + Sync {
     /// Looks whether a lease still is what was provisioned.
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error>;
 
+    /// Tells whether what releasing works with is there and can be used: a program, say, that is not too old. Asked
+    /// before the first release of a run, so that none is begun in vain.
+    fn ready(&self, _host: &Host) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// What would be lost if the lease were released. Changes nothing.
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error>;
 

@@ -1,5 +1,6 @@
 //! Unsaved work: what a release would lose, and how it is kept from that. A dry run and the real one decide here.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
@@ -82,6 +83,7 @@ pub(super) fn secure(
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     let host = context.swarm.host();
+    ready(context, released)?;
     let (mut stake, with_work) = match unsaved {
         // What is given up need not be looked at, and often cannot be.
         Unsaved::Discard => (AtStake::default(), Released::new()),
@@ -106,6 +108,28 @@ pub(super) fn secure(
     }
     for Loss { session, what } in stake.passing {
         (context.events)(&Event::GoesAlong { session, what });
+    }
+    Ok(())
+}
+
+/// Makes sure that what is to be released can be.
+fn ready(context: &Context<'_>, released: &Released) -> Result<(), Error> {
+    let host = context.swarm.host();
+    let mut asked = BTreeSet::new();
+    for (session, kinds) in released {
+        for kind in kinds.iter().filter(|kind| asked.insert(*kind)) {
+            let Some(provider) = context.registry.get(kind) else { continue };
+            provider.ready(host).map_err(|error| Error::Failed {
+                failures: vec![Failure {
+                    session: session.clone(),
+                    step: format!("release {kind}"),
+                    cause: error.to_string(),
+                    taken: false,
+                }],
+                leftovers: Vec::new(),
+                interrupted: host.cancel.is_requested(),
+            })?;
+        }
     }
     Ok(())
 }

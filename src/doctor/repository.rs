@@ -11,16 +11,11 @@ use super::{Case, Findings, Id};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::git::config::{self, is_on};
+use crate::host::git::version::{self, OLDEST, WANTED};
 use crate::host::process;
 use crate::observe::{self, Question, TreeEntry};
 use crate::provider::DISCOVERY_DIRECTORY;
 use crate::provider::git_worktree::Worktree;
-
-/// The oldest git that works at all: `rev-parse --path-format` came with it.
-const OLDEST: (u32, u32) = (2, 31);
-
-/// The oldest git that everything works with: `git hook run` (for `git-hooks`) and `core.fsync` came with it.
-const WANTED: (u32, u32) = (2, 36);
 
 /// Where seedbed keeps worktrees and lock files in a workspace.
 const HIDDEN: &str = ".ai_ops";
@@ -80,10 +75,10 @@ pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> 
     Some(repository.common_dir)
 }
 
-/// `false` where there is no git to go on with.
+/// `false` where there is no git to go on with, or one that is too old.
 fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
     let remedy = format!("install git {}.{} or later", WANTED.0, WANTED.1);
-    let said = match Git::around(case.host, Path::new("/")).line(["version"]) {
+    let said = match version::said(case.host) {
         Ok(said) => said,
         Err(process::Error::Start { source, .. }) if source.kind() == ErrorKind::NotFound => {
             findings.add(Fails, Id::GitMissing, "git is not installed, or not in PATH", remedy);
@@ -94,10 +89,11 @@ fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
             return false;
         }
     };
-    match version(&said) {
+    match version::number(&said) {
         Some(version) if version < OLDEST => {
             let what = format!("git {}.{} is older than {}.{}", version.0, version.1, OLDEST.0, OLDEST.1);
             findings.add(Fails, Id::GitOld, what, remedy);
+            return false;
         }
         Some(version) if version < WANTED => {
             let what = format!(
@@ -110,12 +106,6 @@ fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
         None => findings.add(Warns, Id::GitOld, format!("git calls itself {said:?}"), remedy),
     }
     true
-}
-
-/// `git version 2.47.3`, with whatever a vendor adds.
-pub(super) fn version(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said.strip_prefix("git version ")?.split('.');
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// What planning refuses, where there is no plan that has said so.

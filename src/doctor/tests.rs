@@ -1,20 +1,6 @@
 use super::machine::{kind_of, reserved};
-use super::repository::{program, version};
+use super::repository::program;
 use crate::name::PortBlock;
-
-#[test]
-fn versions_of_git() {
-    for (said, expected) in [
-        ("git version 2.47.3", Some((2, 47))),
-        ("git version 2.39.5 (Apple Git-154)", Some((2, 39))),
-        ("git version 2.20", Some((2, 20))),
-        ("git version 3.0.rc1.windows.1", Some((3, 0))),
-        ("hub version 2", None),
-        ("", None),
-    ] {
-        assert_eq!(version(said), expected, "{said:?}");
-    }
-}
 
 #[test]
 fn reserved_ports() {

@@ -4,6 +4,7 @@
 //! names programs that git would run. Filters (`git lfs` is one) stay on: without them a checkout is not the tree.
 
 pub mod config;
+pub(crate) mod version;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -70,7 +71,8 @@ const LINES_LOOKED_AT: usize = 3;
 
 /// git, pointed at one repository.
 ///
-/// No call inherits a `GIT_*` variable, and every one ends with the run's [`Cancel`](super::process::Cancel): what
+/// Before the first call git is asked which version it is; one that is too old is [`Error::TooOld`], and asked nothing
+/// else. No call inherits a `GIT_*` variable, and every one ends with the run's [`Cancel`](super::process::Cancel): what
 /// takes a cancelled run back needs a [`Host`] with a fresh one.
 #[derive(Clone, Debug)]
 pub struct Git<'a> {
@@ -181,6 +183,12 @@ impl<'a> Git<'a> {
     }
 
     fn process<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Process, Error> {
+        version::require(self.host)?;
+        self.unasked(args)
+    }
+
+    /// The same, whichever git it is.
+    fn unasked<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Process, Error> {
         let inherited = self.host.environment.iter().filter(|(name, _)| !is_scrubbed(name)).cloned();
         let fixed = VARIABLES.map(|(name, value)| (name.into(), value.into()));
         let mut process = Process::new("git")

@@ -106,6 +106,16 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// It is older than what is used of it, and was not run.
+    #[error("{program} {version} is older than {needed}, the oldest that works: install a newer one")]
+    TooOld {
+        /// The program.
+        program: String,
+        /// Its version.
+        version: String,
+        /// The oldest that works.
+        needed: String,
+    },
     /// It ran longer than allowed, and was ended.
     #[error("`{command}` was ended after {} s without a result", after.as_secs())]
     Deadline {
@@ -346,7 +356,7 @@ impl Output {
 /// The standard library starts what it is given the path of in a copy of this process that shares its memory, and
 /// anything else in one that has to have all of its page tables copied first. It also saves trying to start the program
 /// in every directory before its own.
-fn found(program: &OsStr, variables: &[(OsString, OsString)]) -> Option<OsString> {
+pub(super) fn found(program: &OsStr, variables: &[(OsString, OsString)]) -> Option<OsString> {
     if program.as_encoded_bytes().contains(&b'/') {
         return None;
     }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Allocation, Condition, Context, Error, Losses, Planner, Provider, Rescue, Task, in_git, options_in_force,
 };
+use crate::host::{Host, git};
 use crate::manifest;
 use crate::observe::{Observation, Question};
 
@@ -248,6 +249,10 @@ impl Provider for GitWorktree {
 
     fn mend(&self, task: &Task<'_>) -> Result<(), Error> {
         inspect::mend(task, &worktree(task)?)
+    }
+
+    fn ready(&self, host: &Host) -> Result<(), Error> {
+        Ok(git::version::require(host)?)
     }
 
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {

@@ -239,7 +239,7 @@ fn a_call_is_repeated_only_while_another_git_is_in_the_way() {
         let count = sandbox.path("count");
         let count_text = count.display();
         sandbox.shim(&format!(
-            "echo >>{count_text}\nif test $(wc -l <{count_text}) -le {failures}; then echo \"{message}\" >&2; exit 128; fi\necho fine"
+            "case \"$*\" in *' version') exit;; esac\necho >>{count_text}\nif test $(wc -l <{count_text}) -le {failures}; then echo \"{message}\" >&2; exit 128; fi\necho fine"
         ));
         let result = Git::around(&sandbox.host, Path::new("/")).run_beside_others(&["worktree", "add"]);
         assert_eq!(result.is_ok(), succeeds, "{result:?}");

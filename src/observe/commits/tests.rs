@@ -155,5 +155,5 @@ fn any_number_of_refs_takes_the_same_number_of_processes() {
     let observed = sandbox.observe(names.iter().map(|name| commit(name)));
     assert!(names.iter().all(|name| observed.commits[name] == Ok(id.clone())));
     let started = std::fs::read_to_string(&count).unwrap().lines().count();
-    assert_eq!(started, 3, "one for where the repository is, one for its settings, one for the refs");
+    assert_eq!(started, 4, "its version, where the repository is, its settings, the refs");
 }

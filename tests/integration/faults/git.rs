@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::shim::Shim;
-use super::{PAIR, check_all, sandbox};
+use super::{PAIR, check_all, crash, sandbox};
 use crate::sandbox::{Outcome, Sandbox, assert_same};
 
 /// What the git of a test does the first time that it is called with one subcommand.
@@ -117,6 +117,63 @@ fn a_host_without_git_is_told_so() {
             sandbox.unchanged(|| Outcome::of(sandbox.command(args).env("PATH", &bin).output().unwrap()));
         assert!(matches!(outcome.code, 1 | 65), "{outcome:?}");
         outcome.says(&["git is not installed, or not in PATH"]);
+    }
+}
+
+/// Every command says which git is needed, and does nothing with one that is older.
+#[test]
+fn an_old_git_is_told_so_and_asked_for_nothing() {
+    let sandbox = sandbox(PAIR);
+    let body = r#"if test "$command" = version; then echo "git version 2.30.9"; exit; fi; echo "$command" >> "$top/asked""#;
+    let shim = Shim::new(&sandbox, body);
+    let old = |args: &[&str], code: i32| {
+        let outcome = sandbox.unchanged(|| Outcome::of(shim.command(&sandbox, args).output().unwrap()));
+        assert_eq!(outcome.code, code, "{args:?}: {outcome:?}");
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(said.contains("git 2.30 is older than 2.31"), "{args:?}: {outcome:?}");
+        assert!(!sandbox.top.join("asked").exists(), "{args:?} asked it something else");
+    };
+    for args in [&["validate"][..], &["plan"], &["apply"]] {
+        old(args, 65);
+    }
+    old(&["doctor"], 1);
+    sandbox.ok(&["apply"]);
+    fs::write(sandbox.directory("linked").join("work.txt"), "work\n").unwrap();
+    let grown =
+        format!("{PAIR}[session.more]\nresources = [{{ kind = \"git-worktree\", base-ref = \"main~0\" }}]\n");
+    sandbox.manifest(&grown);
+    old(&["plan"], 65);
+    old(&["apply"], 65);
+    sandbox.manifest(PAIR);
+    let exits: [(&[&str], i32); 6] = [
+        (&["status"], 0),
+        (&["destroy", "--dry-run"], 69),
+        (&["destroy"], 1),
+        (&["destroy", "--rescue"], 1),
+        (&["destroy", "--discard"], 1),
+        (&["destroy", "linked", "--discard"], 1),
+    ];
+    for (args, code) in exits {
+        old(args, code);
+    }
+    crash(&sandbox, &["destroy", "--discard"], "destroy.intended#1");
+    sandbox.seedbed(&["plan"]).expect(75);
+    let recover = Outcome::of(shim.command(&sandbox, &["recover"]).output().unwrap());
+    recover.expect(1).says(&["git 2.30 is older than 2.31"]);
+    assert!(sandbox.top.join("asked").metadata().is_err());
+    sandbox.ok(&["recover"]);
+    sandbox.seedbed(&["status"]).expect(64);
+}
+
+/// One question, however many there are after it.
+#[test]
+fn git_is_asked_for_its_version_once() {
+    let sandbox = sandbox(PAIR);
+    let shim = Shim::new(&sandbox, r#"test "$command" = version && echo >> "$top/versions""#);
+    for args in [&["plan"][..], &["apply"], &["status"], &["destroy"]] {
+        let _ = fs::remove_file(sandbox.top.join("versions"));
+        Outcome::of(shim.command(&sandbox, args).output().unwrap()).expect(0);
+        assert_eq!(fs::read_to_string(sandbox.top.join("versions")).unwrap(), "\n", "{args:?}");
     }
 }
 

@@ -1,0 +1,86 @@
+//! Which git this is: asked once of each program, before it is asked anything else.
+
+#![expect(clippy::disallowed_methods, reason = "tells a program from the one that is put in its place")]
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Error, Git};
+use crate::host::{Host, process};
+
+/// The oldest git that can be worked with: `rev-parse --path-format` came with it.
+pub(crate) const OLDEST: (u32, u32) = (2, 31);
+
+/// The git from which on everything works: `git hook run`, and `core.fsync`.
+pub(crate) const WANTED: (u32, u32) = (2, 36);
+
+/// A program file, as it was when it was asked: the path, the inode, and the time of its last change.
+type Program = (PathBuf, u64, (i64, i64));
+
+/// What the programs have said. A git that is put in the place of another is asked anew.
+static SAID: Mutex<Option<HashMap<Program, String>>> = Mutex::new(None);
+
+/// What git calls itself: `git version 2.47.3`.
+pub(crate) fn said(host: &Host) -> Result<String, Error> {
+    let program = program(&host.environment);
+    // Who comes second waits for the answer that the first one gets.
+    let mut known = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get_or_insert_default();
+    if let Some(said) = program.as_ref().and_then(|program| known.get(program)) {
+        return Ok(said.clone());
+    }
+    let process = Git::around(host, Path::new("/")).unasked(["version"])?;
+    let command = process.command();
+    let printed = process.output()?.success(command)?;
+    let said = String::from_utf8_lossy(&printed).trim().to_owned();
+    if let Some(program) = program {
+        known.insert(program, said.clone());
+    }
+    Ok(said)
+}
+
+/// Makes sure that git is there, and not older than [`OLDEST`]. One that does not say is taken for new enough.
+pub(crate) fn require(host: &Host) -> Result<(), Error> {
+    match number(&said(host)?) {
+        Some(number) if number < OLDEST => Err(Error::TooOld {
+            program: "git".to_owned(),
+            version: format!("{}.{}", number.0, number.1),
+            needed: format!("{}.{}", OLDEST.0, OLDEST.1),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// `git version 2.47.3`, with whatever a vendor adds.
+pub(crate) fn number(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.strip_prefix("git version ")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn program(variables: &[(OsString, OsString)]) -> Option<Program> {
+    let path = PathBuf::from(process::found("git".as_ref(), variables)?);
+    let file = std::fs::metadata(&path).ok()?;
+    Some((path, file.ino(), (file.mtime(), file.mtime_nsec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_git() {
+        for (said, expected) in [
+            ("git version 2.47.3", Some((2, 47))),
+            ("git version 2.39.5 (Apple Git-154)", Some((2, 39))),
+            ("git version 2.20", Some((2, 20))),
+            ("git version 3.0.rc1.windows.1", Some((3, 0))),
+            ("hub version 2", None),
+            ("", None),
+        ] {
+            assert_eq!(number(said), expected, "{said:?}");
+        }
+    }
+}

@@ -98,6 +98,9 @@ pub enum Error {
         /// Whether it was an interruption, not a failure.
         interrupted: bool,
     },
+    /// Commands of `teardown` failed; what was to go is gone all the same, and what was to come has not come.
+    #[error("{} teardown(s) failed", .0.len())]
+    NotTornDown(Vec<Failure>),
     /// The state directory could not be used; nothing of the run is left.
     #[error(transparent)]
     State(#[from] state::Error),

@@ -61,6 +61,13 @@ pub enum Event {
         /// The session's path.
         session: SessionPath,
     },
+    /// The commands of `teardown` were not run: there is nowhere to run them any more.
+    NotTornDown {
+        /// The session's path.
+        session: SessionPath,
+        /// Why, one line.
+        why: String,
+    },
     /// The discovery file is in place: the session is ready.
     Ready {
         /// The session's path.

@@ -145,10 +145,7 @@ pub(super) fn finish(
     crashpoint!("destroy.told");
     context.swarm.end_release(releasing.after.as_ref()).map_err(Error::Unfinished)?;
     crashpoint!("destroy.ended");
-    if failures.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Failed { failures, leftovers: Vec::new(), interrupted: false })
+    if failures.is_empty() { Ok(()) } else { Err(Error::NotTornDown(failures)) }
 }
 
 /// Tells sessions that have lost children so. A discovery file that is not what was written is left for the next
@@ -175,7 +172,8 @@ fn tell_parents(context: &Context<'_>, releasing: &Releasing, host: &Host) -> Ve
         .collect()
 }
 
-/// Runs the `teardown` of sessions that go as a whole; a failure stops nothing.
+/// Runs the `teardown` of sessions that go as a whole; a failure stops nothing. A session whose directory was taken away
+/// by hand goes without: no run could ever do better.
 fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> Vec<Failure> {
     let sessions = &standing.plan.sessions;
     let failures = Mutex::new(Vec::new());
@@ -190,6 +188,11 @@ fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> V
     tree::children_first(sessions, host.jobs, |at| {
         let session = &sessions[at];
         if !is_torn_down(session) {
+            return;
+        }
+        if let Some(why) = commands::nowhere_to_run(context.swarm, session) {
+            (context.events)(&Event::NotTornDown { session: session.path.clone(), why });
+            telling.passed(&session.path);
             return;
         }
         match commands::run(context.swarm, host, session, "teardown", &session.teardown) {

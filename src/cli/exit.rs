@@ -109,7 +109,9 @@ impl Failure {
             | Self::Apply(apply::Error::State(state::Error::Locked { .. } | state::Error::Orphaned { .. })) => {
                 Status::Locked
             }
-            Self::Apply(apply::Error::Failed { .. } | apply::Error::State(_))
+            Self::Apply(
+                apply::Error::Failed { .. } | apply::Error::NotTornDown(_) | apply::Error::State(_),
+            )
             | Self::Observe(_)
             | Self::State(_)
             | Self::Other(_) => Status::Failed,
@@ -180,6 +182,11 @@ impl Failure {
                 lines.push("what cannot be rescued is not given up: nothing was released".to_owned());
                 lines
             }
+            Self::Apply(apply::Error::NotTornDown(failures)) => {
+                let mut lines: Vec<_> = failures.iter().map(told).collect();
+                lines.push("what was to go is gone all the same".to_owned());
+                lines
+            }
             Self::Apply(apply::Error::Failed { failures, leftovers, interrupted }) => {
                 let mut lines: Vec<_> = failures.iter().map(told).collect();
                 if *interrupted {
@@ -214,7 +221,9 @@ impl Failure {
                 Self::Apply(apply::Error::Failed { failures: failed, leftovers: left, .. }) => {
                     (*failures, *leftovers) = (Some(failed.clone()), Some(left.clone()));
                 }
-                Self::Apply(apply::Error::NotRescued { failures: failed, .. }) => {
+                Self::Apply(
+                    apply::Error::NotRescued { failures: failed, .. } | apply::Error::NotTornDown(failed),
+                ) => {
                     *failures = Some(failed.clone());
                 }
                 Self::Apply(apply::Error::Refused(lost)) => *losses = Some(lost.clone()),

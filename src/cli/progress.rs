@@ -154,6 +154,9 @@ impl State {
                 lines
             }
             Event::GoesAlong { session, what } => vec![format!("{session}: {}", printable(what))],
+            Event::NotTornDown { session, why } => {
+                vec![format!("{session}: teardown was not run: {}", printable(why))]
+            }
             Event::RollingBack => vec!["rolling back".to_owned()],
             Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),
             Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} mended")),

@@ -84,7 +84,9 @@ impl Error {
         match error {
             apply::Error::Failed { failures, .. } if !failures.is_empty() => Self::Release(failures),
             apply::Error::Failed { leftovers, .. } => Self::Release(leftovers),
-            apply::Error::NotRescued { failures, .. } => Self::Release(failures),
+            apply::Error::NotRescued { failures, .. } | apply::Error::NotTornDown(failures) => {
+                Self::Release(failures)
+            }
             apply::Error::Refused(losses) => Self::WouldLose(losses),
             apply::Error::Stale(faults) => Self::Faults(
                 faults

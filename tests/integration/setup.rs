@@ -151,9 +151,45 @@ teardown = ['echo cannot stop $((6 * 7)); exit 3', 'echo never >> {log}']
             "a-0: teardown: ",
             "a-1: teardown: ",
             "cannot stop 42",
+            "what was to go is gone all the same",
         ]);
     });
     assert_eq!(log(&sandbox), Vec::<String>::new());
+}
+
+/// `apply` replaces what was taken away, `destroy` releases the rest; neither runs a command in a place of an agent's
+/// choosing.
+#[test]
+fn a_teardown_without_its_directory_is_not_run_and_told() {
+    let sandbox = with_log(
+        "[session.a]\nresources = [\"git-worktree\"]\nteardown = ['echo \"down $PWD\" >> {log}; touch ran']\n",
+    );
+    let (worktree, victim) = (sandbox.repository.join(".ai_ops/worktrees"), sandbox.top.join("victim"));
+    fs::create_dir(&victim).unwrap();
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        let worktree = worktree.join(sandbox.directory("a").file_name().unwrap());
+        fs::remove_dir_all(&worktree).unwrap();
+        sandbox
+            .ok(&["apply", "--yes", "--discard"])
+            .says(&["a: teardown was not run: there is no directory"]);
+        fs::remove_dir_all(&worktree).unwrap();
+        std::os::unix::fs::symlink(&victim, &worktree).unwrap();
+        sandbox.seedbed(&["destroy", "--discard"]).expect(73).says(&[
+            "a: teardown was not run: ",
+            "is a symbolic link, which is not followed",
+            "seedbed recover",
+        ]);
+        fs::remove_file(&worktree).unwrap();
+        sandbox.ok(&["recover"]);
+    });
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        fs::remove_dir_all(sandbox.directory("a")).unwrap();
+        sandbox.ok(&["destroy", "--discard"]).says(&["a: teardown was not run: ", "nothing is left"]);
+    });
+    assert_eq!(log(&sandbox), Vec::<String>::new());
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
 }
 
 #[test]

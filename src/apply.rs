@@ -38,6 +38,7 @@ use self::event::Telling;
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
+use crate::host::process::Cancel;
 use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 use crate::plan::{Action, Change, DISCOVERY, Damage, Plan, Session, Standing};
@@ -101,6 +102,9 @@ pub enum Error {
     /// Commands of `teardown` failed; what was to go is gone all the same, and what was to come has not come.
     #[error("{} teardown(s) failed", .0.len())]
     NotTornDown(Vec<Failure>),
+    /// Recovery was interrupted; another one goes on from there.
+    #[error("interrupted")]
+    Interrupted,
     /// The state directory could not be used; nothing of the run is left.
     #[error(transparent)]
     State(#[from] state::Error),
@@ -195,7 +199,8 @@ pub(crate) fn provision(
     if uncommitted.is_some() {
         context.swarm.take_back(record, standing).map_err(Error::Unfinished)?;
     }
-    let leftovers = recover::undo(context, record, standing)?;
+    // Undoing is not interrupted by the Ctrl-C that caused it.
+    let leftovers = recover::undo(context, record, standing, &Cancel::default())?;
     if let Some(error) = uncommitted.filter(|_| leftovers.is_empty()) {
         return Err(error.into());
     }

@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use seedbed::host::process::Cancel;
 
 use self::exit::{Failure, Status};
 
@@ -77,6 +78,30 @@ struct Global {
     /// running
     #[arg(long, value_name = "SECONDS", value_parser = seconds, global = true)]
     lock_timeout: Option<Duration>,
+    /// What a Ctrl-C asks, of every command that listens for it.
+    #[arg(skip)]
+    cancel: Cancel,
+}
+
+impl Global {
+    /// The first Ctrl-C or SIGTERM asks the command to stop, end the programs that it runs and put things back; the second
+    /// ends it at once, and leaves what `recover` puts right.
+    fn catch_signals(&self) -> Result<(), Failure> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        use signal_hook::flag;
+        for signal in [SIGINT, SIGTERM] {
+            let asked = self.cancel.flag();
+            flag::register_conditional_shutdown(signal, Status::Interrupted as i32, asked.clone())
+                .and_then(|_| flag::register(signal, asked))
+                .map_err(|error| Failure::Other(format!("cannot listen for signals: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// Ends an interrupted command before it tells what it has found: the programs that were ended have not answered.
+    fn unless_interrupted(&self) -> Result<(), Failure> {
+        if self.cancel.is_requested() { Err(Failure::Interrupted) } else { Ok(()) }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -132,6 +157,35 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Tells whether it runs git, or programs of the manifest, that a Ctrl-C would leave behind: each has a process group
+    /// of its own. `exec` gives its place to the command, or listens itself.
+    fn runs_programs(&self) -> bool {
+        match self {
+            Self::Init
+            | Self::Validate(_)
+            | Self::Plan(_)
+            | Self::Apply(_)
+            | Self::Run(_)
+            | Self::Status(_)
+            | Self::Explain(_)
+            | Self::Destroy(_)
+            | Self::Recover(_)
+            | Self::Doctor(_) => true,
+            Self::Show(_)
+            | Self::Exec(_)
+            | Self::Env(_)
+            | Self::Prompt(_)
+            | Self::Whoami
+            | Self::List
+            | Self::Completions { .. }
+            | Self::Man(_)
+            | Self::Complete(_)
+            | Self::Schema { .. } => false,
+        }
+    }
+}
+
 /// What there is a JSON schema of.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Schema {
@@ -163,7 +217,7 @@ pub(crate) fn main() -> ExitCode {
     // Rust has said where by then.
     match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
         Ok(Ok(status)) => status,
-        Ok(Err(failure)) => failure.report(json),
+        Ok(Err(failure)) => failure.because(&arguments.global.cancel).report(json),
         Err(_) => {
             eprintln!(
                 "seedbed: this is a bug in seedbed; an interrupted run is put right by `seedbed recover`"
@@ -174,6 +228,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
+    if command.runs_programs() {
+        global.catch_signals()?;
+    }
     match command {
         Command::Init => init::run(global),
         Command::Validate(arguments) => validate::run(global, arguments),

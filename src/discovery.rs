@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::host::absolute;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
+use crate::host::text::printable;
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
 use crate::plan::{DISCOVERY_FILE, Plan, Session};
@@ -147,6 +148,18 @@ pub fn file(swarm: &Swarm<'_>, session: &Session) -> PathBuf {
     match &session.discovery_file {
         Some(path) => absolute(swarm.workspace(), path),
         None => swarm.discovery_file(&session.scoped_name),
+    }
+}
+
+/// Where a session works, absolute; or why nothing can be run there. Whoever worked there may have taken the directory
+/// away, or put a link in its place: what a command would do there, it would do somewhere else.
+pub fn directory(swarm: &Swarm<'_>, session: &Session) -> Result<PathBuf, String> {
+    let directory = absolute(swarm.workspace(), &session.working_directory);
+    let opened = Root::toward(swarm.workspace(), &directory).and_then(|(root, below)| root.directory(&below));
+    match opened {
+        Ok(Some(_)) => Ok(directory),
+        Ok(None) => Err(format!("there is no directory {}", printable(&directory.to_string_lossy()))),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -391,6 +391,11 @@ impl Locked<'_> {
         self.intend("releasing.json", releasing)
     }
 
+    /// Forgets a release of which nothing has gone.
+    pub fn take_back_release(&self) -> Result<(), Error> {
+        self.remove("releasing.json")
+    }
+
     /// Writes down that work is about to be saved, before the first effect.
     pub fn begin_rescue(&self) -> Result<(), Error> {
         self.write("rescuing.json", &Rescuing { schema_version: SCHEMA_VERSION })

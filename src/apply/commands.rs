@@ -4,10 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::discovery;
-use crate::host::files::Root;
+use crate::host::Host;
 use crate::host::process::Process;
 use crate::host::text;
-use crate::host::{self, Host};
 use crate::manifest::CommandLine;
 use crate::plan::Session;
 use crate::state::{self, Locked};
@@ -21,12 +20,9 @@ pub(super) fn run(
     step: &str,
     commands: &[CommandLine],
 ) -> Result<(), String> {
-    if let Some(why) = nowhere_to_run(swarm, session) {
-        return Err(why);
-    }
+    let directory = discovery::directory(swarm, session)?;
     let name = log_name(session, step);
     let log = swarm.create_log(&name).map_err(|error| error.to_string())?;
-    let directory = host::absolute(swarm.workspace(), &session.working_directory);
     let variables = environment(swarm, host, session);
     for command in commands {
         let words = discovery::command(command, swarm.workspace());
@@ -42,21 +38,6 @@ pub(super) fn run(
             .map_err(|error| format!("{error}\nwhole log: {}", whole(&swarm.log_directory(), &name)))?;
     }
     Ok(())
-}
-
-/// Why no command can run in the session's directory; `None` where one can. Whoever worked there may have taken it away,
-/// or put a link in its place: what a command would do there, it would do somewhere else.
-pub(super) fn nowhere_to_run(swarm: &Locked<'_>, session: &Session) -> Option<String> {
-    let directory = host::absolute(swarm.workspace(), &session.working_directory);
-    let open = |directory: &Path| {
-        let (root, below) = Root::toward(swarm.workspace(), directory)?;
-        root.directory(&below)
-    };
-    match open(&directory) {
-        Ok(Some(_)) => None,
-        Ok(None) => Some(format!("there is no directory {}", text::printable(&directory.to_string_lossy()))),
-        Err(error) => Some(error.to_string()),
-    }
 }
 
 /// Tells whether this run has begun the commands of `step`.

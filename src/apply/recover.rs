@@ -32,7 +32,7 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
     if let Some(intent) = context.swarm.intent()? {
         let standing = context.swarm.standing()?;
         sweep(context, &intent)?;
-        let leftovers = undo(context, &intent, standing.as_ref())?;
+        let leftovers = undo(context, &intent, standing.as_ref(), &context.swarm.host().cancel)?;
         if !leftovers.is_empty() {
             return Err(Error::Failed { failures: Vec::new(), leftovers, interrupted: false });
         }
@@ -52,21 +52,27 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
 }
 
 /// Takes away everything that `intent` was to provision, and tells the sessions of `standing` again what they own.
-/// What could not be taken away is returned, and the intent kept for the next attempt.
+/// What could not be taken away is returned, and the intent kept for the next attempt; so it is where `cancel` ends the
+/// commands of `teardown`.
 pub(super) fn undo(
     context: &Context<'_>,
     intent: &Record,
     standing: Option<&Record>,
+    cancel: &Cancel,
 ) -> Result<Vec<Failure>, Error> {
-    // Undoing is not interrupted by the Ctrl-C that caused it.
+    // Taking away is not interrupted by the Ctrl-C that caused it.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let run = Run { context, record: intent, host: &host };
     let pairs = || intent.plan.sessions.iter().zip(&intent.plan.changes);
     for (session, change) in pairs().rev() {
         let was_set_up = !session.setup.is_empty() && commands::was_run(context.swarm, session, "setup");
         if !change.provision.is_empty() && !session.teardown.is_empty() && was_set_up {
+            let host = Host { cancel: cancel.clone(), ..host.clone() };
             // The run has failed already; what its teardown says is in the log.
-            let _ = commands::run(context.swarm, &host, session, "teardown", &session.teardown);
+            let torn_down = commands::run(context.swarm, &host, session, "teardown", &session.teardown);
+            if torn_down.is_err() && cancel.is_requested() {
+                return Err(Error::Interrupted);
+            }
         }
     }
     let released = pairs()

@@ -114,6 +114,11 @@ fn release(
     crashpoint!("destroy.intended");
     let torn_down = tear_down(context, standing, released);
     crashpoint!("destroy.torn-down");
+    if !torn_down.is_empty() && context.swarm.host().cancel.is_requested() {
+        // Nothing has gone yet, and what was not torn down still can be.
+        context.swarm.take_back_release().map_err(Error::Unfinished)?;
+        return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
+    }
     finish(context, &releasing, torn_down)?;
     Ok(after)
 }
@@ -173,12 +178,11 @@ fn tell_parents(context: &Context<'_>, releasing: &Releasing, host: &Host) -> Ve
 }
 
 /// Runs the `teardown` of sessions that go as a whole; a failure stops nothing. A session whose directory was taken away
-/// by hand goes without: no run could ever do better.
+/// by hand goes without: no run could ever do better. An interruption ends the commands, and leaves out the rest.
 fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> Vec<Failure> {
     let sessions = &standing.plan.sessions;
     let failures = Mutex::new(Vec::new());
-    // Once a release has begun it is finished, and what it was told to run is run.
-    let host = &Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    let host = context.swarm.host();
     let is_torn_down = |session: &Session| {
         let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
         whole && !session.teardown.is_empty()
@@ -190,7 +194,7 @@ fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> V
         if !is_torn_down(session) {
             return;
         }
-        if let Some(why) = commands::nowhere_to_run(context.swarm, session) {
+        if let Err(why) = discovery::directory(context.swarm, session) {
             (context.events)(&Event::NotTornDown { session: session.path.clone(), why });
             telling.passed(&session.path);
             return;

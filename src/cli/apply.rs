@@ -3,8 +3,11 @@
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use seedbed::apply::{self, Context, Overtaken};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
@@ -20,6 +23,9 @@ use super::setting::Setting;
 use super::unsaved::UnsavedWork;
 use super::{Global, plan, plan_file, print};
 
+/// How often somebody who is asked is looked after for a Ctrl-C instead of an answer.
+const ANSWER_POLL: Duration = Duration::from_millis(50);
+
 /// What `apply` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -31,7 +37,6 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    setting.catch_signals()?;
     // A fault of the manifest is told before anything is waited for.
     let manifest = setting.manifest()?;
     let plan = locked(global, &setting, "apply", |context| {
@@ -141,11 +146,25 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options) -> Result<(), 
         goes.join(", ")
     );
     let mut answer = String::new();
+    wait_for_an_answer(global)?;
     let read = std::io::stdin().lock().read_line(&mut answer);
     if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }
     Err(Failure::Refused("nothing was changed".to_owned()))
+}
+
+/// Waits until there is something to read, or Ctrl-C: reading itself would go on after one.
+fn wait_for_an_answer(global: &Global) -> Result<(), Failure> {
+    let stdin = std::io::stdin();
+    let tick = Timespec { tv_sec: 0, tv_nsec: ANSWER_POLL.subsec_nanos().into() };
+    loop {
+        global.unless_interrupted()?;
+        // Where it cannot be waited for, reading says so.
+        if !matches!(poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&tick)), Ok(0) | Err(Errno::INTR)) {
+            return Ok(());
+        }
+    }
 }
 
 fn outcome(plan: &Plan) -> String {

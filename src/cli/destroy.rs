@@ -39,7 +39,6 @@ pub(super) struct RecoverArguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    setting.catch_signals()?;
     if arguments.dry_run {
         return dry_run(global, &setting, arguments);
     }
@@ -88,6 +87,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     };
     let destroy = what(arguments, &record)?;
     let stake = apply::at_stake(&swarm, &setting.registry, &record, &destroy)?;
+    global.unless_interrupted()?;
     let refused = stake.refused(destroy.unsaved);
     let sessions: Vec<_> = destroy.sessions_of(&record).map(|session| session.path.as_str()).collect();
     let work = [&stake.held, &stake.beyond_rescue, &stake.work].map(|losses| losses.iter());

@@ -64,6 +64,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
         Reaped::default()
     };
     let findings = doctor::examine(case);
+    global.unless_interrupted()?;
     let fails = findings.iter().any(|finding| finding.severity == Severity::Fails);
     if global.json {
         let leases: Vec<_> = reaped

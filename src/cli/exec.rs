@@ -1,9 +1,10 @@
 //! `exec` and `run`: commands inside sessions.
 #![expect(clippy::disallowed_methods, reason = "runs the command that the user gives")]
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +12,7 @@ use rayon::prelude::*;
 use rustix::process::{Pid, Signal};
 use seedbed::apply::{self, Destroy, Unsaved};
 use seedbed::discovery;
-use seedbed::host;
+use seedbed::host::process::{self, Process};
 use seedbed::host::text::printable_lines;
 use seedbed::plan::Session;
 use seedbed::state::{Record, Swarm};
@@ -59,9 +60,12 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
-    exec(global, arguments).unwrap_or_else(|failure| {
-        failure.report(global.json);
-        ExitCode::from(FAILED)
+    exec(global, arguments).unwrap_or_else(|failure| match failure {
+        Failure::Interrupted => failure.report(global.json),
+        failure => {
+            failure.report(global.json);
+            ExitCode::from(FAILED)
+        }
     })
 }
 
@@ -77,21 +81,22 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     if let [session] = sessions[..] {
         // Takes this process's place: signals and the terminal are the command's own.
-        let error = command(&swarm, session, &arguments.command).exec();
+        let error = command(&swarm, session, &arguments.command)?.exec();
         eprintln!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
         return Ok(ExitCode::from(code_of_error(&error)));
     }
+    global.catch_signals()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(swarm.host().jobs.get()).build();
     let pool = pool.map_err(|error| Failure::Other(error.to_string()))?;
     let codes: Vec<u8> = pool.install(|| {
         sessions.par_iter().map(|session| captured(&swarm, session, &arguments.command)).collect()
     });
+    global.unless_interrupted()?;
     Ok(ExitCode::from(codes.into_iter().max().unwrap_or(0)))
 }
 
 pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    setting.catch_signals()?;
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
     let code = locked(global, &setting, "run", |context| {
@@ -127,7 +132,7 @@ fn run_in(swarm: &Swarm<'_>, record: &Record, arguments: &RunArguments) -> Resul
         Some(name) => standing::session(record, name)?,
         None => &record.plan.sessions[0],
     };
-    let mut child = match command(swarm, session, &arguments.command).spawn() {
+    let mut child = match command(swarm, session, &arguments.command)?.spawn() {
         Ok(child) => child,
         Err(error) => {
             eprintln!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
@@ -149,17 +154,36 @@ fn run_in(swarm: &Swarm<'_>, record: &Record, arguments: &RunArguments) -> Resul
     }
 }
 
-/// Runs the command with what it prints held back, and prints it whole, each line after the session's path.
+/// Runs the command with what it prints held back, and prints it whole, each line after the session's path. An
+/// interruption ends it with everything that it has started.
 fn captured(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
-    match command(swarm, session, words).stdin(Stdio::null()).output() {
+    let directory = match discovery::directory(swarm, session) {
+        Ok(directory) => directory,
+        Err(why) => {
+            eprintln!("{}: {why}", session.path);
+            return FAILED;
+        }
+    };
+    let output = Process::new(&words[0])
+        .args(&words[1..])
+        .current_dir(&directory)
+        .envs(environment(swarm, session))
+        .cancel(&swarm.host().cancel)
+        .keeping_everything()
+        .output();
+    match output {
         Ok(output) => {
             super::print::out(&prefixed(session, &output.stdout));
             eprint!("{}", prefixed(session, &output.stderr));
             code_of(output.status)
         }
+        Err(process::Error::Start { source, .. }) => {
+            eprintln!("{}: cannot run `{}`: {source}", session.path, printable_lines(&words[0]));
+            code_of_error(&source)
+        }
         Err(error) => {
-            eprintln!("{}: cannot run `{}`: {error}", session.path, printable_lines(&words[0]));
-            code_of_error(&error)
+            eprintln!("{}: {error}", session.path);
+            FAILED
         }
     }
 }
@@ -169,15 +193,18 @@ fn prefixed(session: &Session, output: &[u8]) -> String {
     text.lines().fold(String::new(), |text, line| text + session.path.as_str() + ": " + line + "\n")
 }
 
-fn command(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Command {
+fn command(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Result<Command, Failure> {
+    let directory = discovery::directory(swarm, session)
+        .map_err(|why| Failure::Other(format!("nothing can be run in {}: {why}", session.path)))?;
     let mut command = Command::new(&words[0]);
-    command
-        .args(&words[1..])
-        .current_dir(host::absolute(swarm.workspace(), &session.working_directory))
-        .env_clear()
-        .envs(swarm.host().environment_for_sessions())
-        .envs(discovery::environment(swarm, session));
-    command
+    command.args(&words[1..]).current_dir(directory).env_clear().envs(environment(swarm, session));
+    Ok(command)
+}
+
+fn environment(swarm: &Swarm<'_>, session: &Session) -> impl Iterator<Item = (OsString, OsString)> {
+    let own = discovery::environment(swarm, session);
+    let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
+    swarm.host().environment_for_sessions().chain(own)
 }
 
 /// The shell's convention: 128 and the number of the signal that ended it.

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use seedbed::apply;
+use seedbed::host::process::Cancel;
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Report;
-use seedbed::{host, observe, state};
+use seedbed::{observe, state};
 
 use super::outcome::{Outcome, SCHEMA_VERSION};
 use super::print;
@@ -70,6 +71,8 @@ pub(super) enum Failure {
     Refused(String),
     /// A run is in the middle of what would be looked at.
     Unsettled(String),
+    /// Ctrl-C, before anything was changed or told.
+    Interrupted,
     /// A run did not do what it was asked to.
     Apply(apply::Error),
     /// The host could not be looked at.
@@ -100,10 +103,10 @@ impl Failure {
                 Status::NotPutBack
             }
             Self::Apply(apply::Error::Unfinished(_)) => Status::NotPutBack,
-            Self::Apply(apply::Error::Failed { interrupted: true, .. })
-            | Self::Observe(
-                observe::Error::Git(host::process::Error::Cancelled { .. }) | observe::Error::Interrupted(_),
-            ) => Status::Interrupted,
+            Self::Interrupted
+            | Self::Apply(apply::Error::Interrupted | apply::Error::Failed { interrupted: true, .. }) => {
+                Status::Interrupted
+            }
             Self::Unsettled(_)
             | Self::State(state::Error::Locked { .. } | state::Error::Orphaned { .. })
             | Self::Apply(apply::Error::State(state::Error::Locked { .. } | state::Error::Orphaned { .. })) => {
@@ -116,6 +119,23 @@ impl Failure {
             | Self::State(_)
             | Self::Other(_) => Status::Failed,
         }
+    }
+
+    /// What it comes to where `cancel` was requested: whatever fails before anything is changed, fails because of that.
+    pub(super) fn because(self, cancel: &Cancel) -> Self {
+        let is_before_anything = match &self {
+            Self::Manifest(_)
+            | Self::Refused(_)
+            | Self::Unsettled(_)
+            | Self::Observe(_)
+            | Self::Other(_)
+            | Self::Apply(apply::Error::Refused(_) | apply::Error::Stale(_)) => true,
+            Self::State(error) | Self::Apply(apply::Error::State(error)) => {
+                matches!(error, state::Error::Locked { .. } | state::Error::Orphaned { .. })
+            }
+            Self::Usage(_) | Self::PlanFile(_) | Self::Interrupted | Self::Apply(_) => false,
+        };
+        if is_before_anything && cancel.is_requested() { Self::Interrupted } else { self }
     }
 
     /// Says it on stderr, or with `json` on stdout, and gives the exit code.
@@ -153,6 +173,7 @@ impl Failure {
             | Self::Other(message) => {
                 vec![printable_lines(message)]
             }
+            Self::Interrupted => vec!["interrupted".to_owned()],
             Self::Observe(error) => vec![printable_lines(&error.to_string())],
             Self::State(error) | Self::Apply(apply::Error::State(error)) => {
                 vec![printable_lines(&error.to_string())]
@@ -181,6 +202,9 @@ impl Failure {
                 let mut lines: Vec<_> = failures.iter().map(told).collect();
                 lines.push("what cannot be rescued is not given up: nothing was released".to_owned());
                 lines
+            }
+            Self::Apply(apply::Error::Interrupted) => {
+                vec!["interrupted; go on from here: seedbed recover".to_owned()]
             }
             Self::Apply(apply::Error::NotTornDown(failures)) => {
                 let mut lines: Vec<_> = failures.iter().map(told).collect();

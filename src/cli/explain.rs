@@ -51,6 +51,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     } else {
         return Err(unknown(&known, subject));
     };
+    global.unless_interrupted()?;
     if !global.quiet && !global.json {
         for note in known.notes() {
             eprintln!("note: {}", printable(note));

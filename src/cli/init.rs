@@ -20,6 +20,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let shown = printable(&path.to_string_lossy());
     let host = setting::host(global)?;
     let branch = Git::around(&host, &directory).line(["symbolic-ref", "--short", "HEAD"]);
+    global.unless_interrupted()?;
     let base_ref = branch.unwrap_or_else(|_| "HEAD".to_owned());
     let text = manifest(&swarm_name(&directory), &base_ref);
     let written = File::options()

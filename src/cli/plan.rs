@@ -43,6 +43,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let swarm = setting.swarm()?;
     settled(&swarm)?;
     let (plan, survey) = make(&setting, &swarm, &manifest)?;
+    global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let path = super::setting::directory(global)?.join(path);
         let bytes = serde_json::to_vec_pretty(&plan).map_err(|error| Failure::Other(error.to_string()))?;

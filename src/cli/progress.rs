@@ -24,7 +24,7 @@ const LASTS: f64 = 1.0;
 const LINE: Duration = Duration::from_secs(10);
 
 const INTERRUPTED: &str =
-    "interrupted: what this run made is taken away again; a second Ctrl-C leaves that to `seedbed recover`";
+    "interrupted: things are put back; a second Ctrl-C leaves that to `seedbed recover`";
 
 /// Follows one run, and cleans up after itself.
 pub(super) struct Progress {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use seedbed::apply;
 use seedbed::discovery::Snapshot;
-use seedbed::host::process::Cancel;
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git};
 use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
@@ -16,7 +15,7 @@ use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
 use seedbed::state::Swarm;
 
 use super::Global;
-use super::exit::{Failure, Status};
+use super::exit::Failure;
 
 /// What the manifest is called where nobody says otherwise.
 pub(super) const MANIFEST: &str = "seedbed.toml";
@@ -143,20 +142,6 @@ impl Setting {
             _ => Err(Some(nowhere(directory, &located.workspace_root))),
         }
     }
-
-    /// The first Ctrl-C or SIGTERM asks the run to stop and put things back; the second ends it at once, and leaves what
-    /// `recover` puts right.
-    pub(super) fn catch_signals(&self) -> Result<(), Failure> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        use signal_hook::flag;
-        for signal in [SIGINT, SIGTERM] {
-            let asked = self.host.cancel.flag();
-            flag::register_conditional_shutdown(signal, Status::Interrupted as i32, asked.clone())
-                .and_then(|_| flag::register(signal, asked))
-                .map_err(|error| Failure::Other(format!("cannot listen for signals: {error}")))?;
-        }
-        Ok(())
-    }
 }
 
 /// The fault of a workspace root that is no directory, with the nearest one that is.
@@ -241,6 +226,6 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
         state,
         jobs: global.jobs.unwrap_or_else(cores),
         git_deadline: git_deadline()?,
-        cancel: Cancel::default(),
+        cancel: global.cancel.clone(),
     })
 }

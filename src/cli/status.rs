@@ -65,6 +65,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Found { session, drift, unsaved, passing, listening: listening(session, &sockets) }
     });
     let found: Vec<_> = found.collect();
+    global.unless_interrupted()?;
     if global.json {
         let mut document = json!({
             "schemaVersion": 1,

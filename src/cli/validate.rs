@@ -43,12 +43,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let sessions = match check(&setting) {
         Ok(sessions) => sessions,
-        Err(Failure::Manifest(report)) if format != Format::Text => {
+        Err(Failure::Manifest(report)) if format != Format::Text && !global.cancel.is_requested() => {
             show(format, &report, None);
             return Ok(Status::Invalid.into());
         }
         Err(failure) => return Err(failure),
     };
+    global.unless_interrupted()?;
     if format == Format::Text {
         if !global.quiet {
             print::out(&format!("{} is valid: {sessions} session(s)\n", printable(setting.name())));

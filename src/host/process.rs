@@ -19,11 +19,14 @@ use super::failpoint::{crashpoint, failpoint};
 use super::text::{printable, printable_lines};
 
 mod running;
-use running::{Halt, Running};
+use running::{Halt, Kept, Running};
 
 /// The most that is taken of a program's standard output: the file list of a repository with millions of files fits,
 /// and a program that prints for ever is stopped before it fills the memory.
 const STDOUT_MAX: usize = 256 << 20;
+
+/// How much of standard error is kept: what went wrong stands at its end.
+const STDERR_KEPT: usize = 64 << 10;
 
 /// How long a command's text may get in a message, in characters.
 const COMMAND_MAX: usize = 400;
@@ -71,6 +74,7 @@ pub struct Process {
     cancel: Cancel,
     log: Option<File>,
     stdout_max: usize,
+    stderr_kept: usize,
 }
 
 /// What a child reads on its standard input.
@@ -91,7 +95,7 @@ pub struct Output {
     pub status: ExitStatus,
     /// Its standard output, whole; empty where it went to a log.
     pub stdout: Vec<u8>,
-    /// The end of its standard error, capped; where there is a log, of both streams.
+    /// The end of its standard error, capped unless everything is kept; where there is a log, of both streams.
     pub stderr: Vec<u8>,
 }
 
@@ -174,6 +178,7 @@ impl Process {
             cancel: Cancel::default(),
             log: None,
             stdout_max: STDOUT_MAX,
+            stderr_kept: STDERR_KEPT,
         }
     }
 
@@ -237,6 +242,13 @@ impl Process {
     #[must_use]
     pub fn stdout_max(mut self, bytes: usize) -> Self {
         self.stdout_max = bytes;
+        self
+    }
+
+    /// Keeps all that it prints on both streams, however much that is.
+    #[must_use]
+    pub fn keeping_everything(mut self) -> Self {
+        (self.stdout_max, self.stderr_kept) = (usize::MAX, usize::MAX);
         self
     }
 
@@ -319,7 +331,14 @@ impl Process {
         let asked = failpoint!("process.start").map_err(io::Error::from);
         asked
             .and_then(|()| spawn(&mut command))
-            .and_then(|child| Running::new(child, bytes, self.log, self.stdout_max))
+            .and_then(|child| {
+                Running::new(
+                    child,
+                    bytes,
+                    self.log,
+                    Kept { stdout: self.stdout_max, stderr: self.stderr_kept },
+                )
+            })
             .map_err(|source| Error::Start {
                 program: printable(&self.program.to_string_lossy()),
                 source: explained(source, &self.program, self.directory.as_deref()),

@@ -87,6 +87,7 @@ impl Error {
             apply::Error::NotRescued { failures, .. } | apply::Error::NotTornDown(failures) => {
                 Self::Release(failures)
             }
+            apply::Error::Interrupted => Self::Release(Vec::new()),
             apply::Error::Refused(losses) => Self::WouldLose(losses),
             apply::Error::Stale(faults) => Self::Faults(
                 faults

@@ -9,7 +9,7 @@ mod git;
 mod orphan;
 mod planted;
 mod races;
-mod shim;
+pub(crate) mod shim;
 mod soak;
 mod torn;
 mod traps;

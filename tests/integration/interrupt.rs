@@ -1,11 +1,40 @@
 //! Runs that are interrupted, politely or not: everything is put back, at once or by the next run.
 
 use std::fs;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::faults::shim::Shim;
 use crate::sandbox::{Outcome, Sandbox, send, wait_until};
+
+/// A piece of `sh` that notes its own process and one that it starts in `$top/pids`, and goes on for ever.
+const HANGS: &str = "sleep 1000 & echo $$ $! >>$top/pids; wait";
+
+fn hangs(sandbox: &Sandbox) -> String {
+    format!("top={}; {HANGS}", sandbox.top.display())
+}
+
+/// Starts a command that comes to [`HANGS`], interrupts it there, and expects that it ends with 130, prints nothing, and
+/// leaves none of what it ran.
+#[track_caller]
+fn interrupt(sandbox: &Sandbox, mut command: Command) -> Outcome {
+    let pids = sandbox.top.join("pids");
+    let _ = fs::remove_file(&pids);
+    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("it hangs", || fs::read_to_string(&pids).is_ok_and(|pids| pids.ends_with('\n')));
+    send(Signal::INT, &run);
+    let outcome = Outcome::of(run.wait_with_output().unwrap()).expect(130);
+    assert_eq!(outcome.stdout, "");
+    for pid in fs::read_to_string(&pids).unwrap().split_whitespace() {
+        wait_until("what it ran is gone", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // One that nobody has waited for yet is gone all the same.
+            stat.rsplit(") ").next().is_none_or(|state| state.is_empty() || state.starts_with('Z'))
+        });
+    }
+    outcome
+}
 
 /// Sessions of which the last one's setup tells that it runs, then goes on for longer than any test.
 struct Slow {
@@ -187,4 +216,99 @@ fn ctrl_c_during_a_run_ends_it_and_leaves_nothing() {
         rustix::process::kill_process_group(Pid::from_child(&run), Signal::INT).unwrap();
         Outcome::of(run.wait_with_output().unwrap()).expect(130);
     });
+}
+
+#[test]
+fn ctrl_c_ends_what_only_looks_and_the_git_that_it_waits_for() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    sandbox.ok(&["apply"]);
+    let shim = Shim::new(&sandbox, HANGS);
+    let commands: [&[&str]; 6] = [
+        &["plan", "-o", "plan.json"],
+        &["validate"],
+        &["status"],
+        &["doctor"],
+        &["init", "-f", "new.toml"],
+        &["destroy", "--dry-run"],
+    ];
+    for command in commands {
+        sandbox.unchanged(|| interrupt(&sandbox, shim.command(&sandbox, command)).says(&["interrupted"]));
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_plan_and_the_program_that_it_asks() {
+    let sandbox = Sandbox::new();
+    let script = hangs(&sandbox);
+    sandbox.manifest(&format!(
+        "[provider.thing]\ncommand = [\"sh\", \"-c\", {script:?}]\ntimeout = 1000\n[session.a]\nresources = [\"thing\"]\n"
+    ));
+    for command in ["plan", "apply"] {
+        sandbox.unchanged(|| interrupt(&sandbox, sandbox.command(&[command])).says(&["interrupted"]));
+    }
+}
+
+#[test]
+fn ctrl_c_ends_the_commands_of_exec() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\ncount = 3\nresources = []\n");
+    sandbox.ok(&["apply"]);
+    let exec = ["exec", "--all", "--", "sh", "-c", &hangs(&sandbox)];
+    sandbox.unchanged(|| interrupt(&sandbox, sandbox.command(&exec)).says(&["interrupted"]));
+}
+
+/// What was not torn down still stands, and can be.
+#[test]
+fn ctrl_c_during_a_teardown_ends_it_and_takes_nothing_away() {
+    let sandbox = Sandbox::new();
+    let teardown = format!("test -e {}/go && exit 0; {}", sandbox.top.display(), hangs(&sandbox));
+    sandbox.manifest(&format!(
+        "[session.a]\nresources = [\"git-worktree\", \"port-range\"]\nteardown = [{teardown:?}]\n"
+    ));
+    sandbox.unchanged(|| {
+        sandbox.ok(&["apply"]);
+        sandbox.unchanged(|| interrupt(&sandbox, sandbox.command(&["destroy"])).says(&["interrupted"]));
+        assert_eq!(sandbox.ok(&["status", "--json"]).json()["interrupted"], false);
+        fs::write(sandbox.top.join("go"), "").unwrap();
+        sandbox.ok(&["destroy"]).says(&["nothing is left"]);
+    });
+}
+
+/// The teardown of an apply that is undone.
+#[test]
+fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
+    let sandbox = Sandbox::new();
+    let top = sandbox.top.display();
+    let teardown = format!("test -e {top}/go && exit 0; {}", hangs(&sandbox));
+    sandbox.manifest(&format!(
+        "[session.a]\nresources = [\"git-worktree\"]\n\
+         setup = ['echo $$ > {top}/pid.new && mv {top}/pid.new {top}/pid; while test -d {top}; do sleep 0.1; done']\n\
+         teardown = [{teardown:?}]\n"
+    ));
+    let slow = Slow { sandbox };
+    let sandbox = &slow.sandbox;
+    sandbox.unchanged(|| {
+        slow.kill();
+        interrupt(sandbox, sandbox.command(&["recover"])).says(&["go on from here: seedbed recover"]);
+        fs::write(sandbox.top.join("go"), "").unwrap();
+        sandbox.ok(&["recover"]).says(&["undid an apply that had been interrupted"]);
+    });
+}
+
+#[test]
+fn ctrl_c_while_another_run_is_waited_for_ends_the_wait() {
+    let slow = Slow::new("exit 1");
+    let run = slow.start();
+    let waiting = slow.sandbox.start(&["destroy", "--lock-timeout", "1000"]);
+    let files = format!("/proc/{}/fd", waiting.id());
+    wait_until("it waits for the lock", || {
+        let files = fs::read_dir(&files).into_iter().flatten().flatten();
+        let mut paths = files.filter_map(|file| fs::read_link(file.path()).ok());
+        paths.any(|path| path.extension() == Some("lock".as_ref()))
+    });
+    send(Signal::INT, &waiting);
+    Outcome::of(waiting.wait_with_output().unwrap()).expect(130).says(&["interrupted"]);
+    send(Signal::INT, &run);
+    Outcome::of(run.wait_with_output().unwrap()).expect(130);
 }

@@ -312,6 +312,22 @@ fn a_terminal_is_left_clean_by_ctrl_c_and_by_a_second() {
 }
 
 #[test]
+fn ctrl_c_is_an_answer_to_a_question() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\ncount = 2\nresources = [\"git-worktree\"]\n");
+    sandbox.ok(&["apply"]);
+    sandbox.manifest("[session.a]\ncount = 1\nresources = [\"git-worktree\"]\n");
+    sandbox.unchanged(|| {
+        let mut terminal = Terminal::start(&sandbox, 100, "seedbed apply");
+        let mut sent = String::new();
+        terminal.read_until("[y/N] ", &mut sent);
+        terminal.interrupt();
+        let (code, screen) = terminal.end(sent);
+        assert_eq!(code, 130, "{screen}");
+    });
+}
+
+#[test]
 fn a_plan_is_as_wide_as_the_terminal() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");

@@ -175,6 +175,8 @@ fn a_teardown_without_its_directory_is_not_run_and_told() {
             .says(&["a: teardown was not run: there is no directory"]);
         fs::remove_dir_all(&worktree).unwrap();
         std::os::unix::fs::symlink(&victim, &worktree).unwrap();
+        let exec = sandbox.seedbed(&["exec", "a", "--", "touch", "ran"]);
+        exec.expect(125).says(&["nothing can be run in a: ", "is a symbolic link, which is not followed"]);
         sandbox.seedbed(&["destroy", "--discard"]).expect(73).says(&[
             "a: teardown was not run: ",
             "is a symbolic link, which is not followed",

@@ -22,9 +22,6 @@ const FIRST_PAUSE: Duration = Duration::from_micros(50);
 /// How long a child may tidy up after SIGTERM before SIGKILL: git removes its lock files within milliseconds.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How much of standard error is kept: what went wrong stands at its end.
-const STDERR_KEPT: usize = 64 << 10;
-
 /// How much is read at once; what a pipe holds on Linux.
 const CHUNK: usize = 64 << 10;
 
@@ -57,11 +54,20 @@ pub(super) struct Running {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     log: Option<File>,
-    stdout_max: usize,
+    kept: Kept,
     stdout_taken: usize,
     printed: Vec<u8>,
     complained: Vec<u8>,
     chunk: Vec<u8>,
+}
+
+/// How much is kept of what a child prints, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// A child that prints more than this on standard output is ended.
+    pub(super) stdout: usize,
+    /// The last of standard error.
+    pub(super) stderr: usize,
 }
 
 #[derive(Debug)]
@@ -76,7 +82,7 @@ impl Running {
         mut child: Child,
         bytes: Option<Vec<u8>>,
         log: Option<File>,
-        stdout_max: usize,
+        kept: Kept,
     ) -> io::Result<Self> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let input = child.stdin.take().zip(bytes).map(|(pipe, bytes)| Input { pipe, bytes, written: 0 });
@@ -87,7 +93,7 @@ impl Running {
             stdout,
             stderr,
             log,
-            stdout_max,
+            kept,
             stdout_taken: 0,
             printed: Vec::new(),
             complained: Vec::new(),
@@ -103,7 +109,7 @@ impl Running {
     }
 
     pub(super) fn stdout_max(&self) -> usize {
-        self.stdout_max
+        self.kept.stdout
     }
 
     /// Attends to the child until it has exited by itself, or has to be ended.
@@ -131,7 +137,7 @@ impl Running {
     }
 
     pub(super) fn into_output(mut self, status: ExitStatus) -> Output {
-        self.forget_old_complaints(STDERR_KEPT);
+        self.forget_old_complaints(self.kept.stderr);
         Output { status, stdout: self.printed, stderr: self.complained }
     }
 
@@ -211,7 +217,7 @@ impl Running {
     fn take_stdout(&mut self) -> Result<usize, Halt> {
         let count = take(&mut self.stdout, &mut self.chunk, self.log.as_mut())?;
         self.stdout_taken += count;
-        if self.stdout_taken > self.stdout_max {
+        if self.stdout_taken > self.kept.stdout {
             return Err(Halt::TooMuch);
         }
         if self.log.is_some() {
@@ -231,8 +237,8 @@ impl Running {
     /// Keeps the `count` bytes that were just taken as long as they are among the last.
     fn complain(&mut self, count: usize) {
         self.complained.extend_from_slice(&self.chunk[..count]);
-        if self.complained.len() > 4 * STDERR_KEPT {
-            self.forget_old_complaints(STDERR_KEPT);
+        if self.complained.len() > self.kept.stderr.saturating_mul(4) {
+            self.forget_old_complaints(self.kept.stderr);
         }
     }
 

@@ -18,6 +18,7 @@ mod site;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::path::{Component, PathBuf};
 

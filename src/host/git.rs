@@ -81,6 +81,7 @@ pub struct Git<'a> {
     lock: Option<&'a File>,
     hooks: bool,
     variables: Vec<(OsString, OsString)>,
+    settings: Vec<&'a str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +105,7 @@ impl<'a> Git<'a> {
     }
 
     fn new(host: &'a Host, repository: Repository<'a>) -> Self {
-        Self { host, repository, lock: None, hooks: false, variables: Vec::new() }
+        Self { host, repository, lock: None, hooks: false, variables: Vec::new(), settings: Vec::new() }
     }
 
     /// Has git hold the lock that `lock` carries for as long as it lives, by inheriting it as its standard input.
@@ -125,6 +126,13 @@ impl<'a> Git<'a> {
     #[must_use]
     pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets one setting of the configuration, whatever the repository's own says: `core.splitIndex=false`.
+    #[must_use]
+    pub fn with_setting(mut self, setting: &'a str) -> Self {
+        self.settings.push(setting);
         self
     }
 
@@ -208,7 +216,7 @@ impl<'a> Git<'a> {
                 process.arg(option("--git-dir=", git_dir)).current_dir(git_dir)
             }
         };
-        process = process.args(args);
+        process = process.args(self.settings.iter().flat_map(|setting| ["-c", setting])).args(args);
         let Some(lock) = self.lock else { return Ok(process) };
         match lock.try_clone() {
             Ok(lock) => Ok(process.stdin(Stdin::File(lock))),

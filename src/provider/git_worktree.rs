@@ -2,6 +2,7 @@
 
 mod branch;
 mod copy;
+mod donor;
 mod files;
 mod index;
 mod inspect;
@@ -75,8 +76,9 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Checkout {
-    /// git checks the first worktree of a commit and part out, and the others that the same run makes are copied from it;
-    /// git makes those too where a copy might differ from what it would make.
+    /// The first worktree of a commit and part gets what the repository's own work tree has of it, git writes the rest, and
+    /// the others that the same run makes are copied from it; git makes those too where a copy might differ from what it
+    /// would make.
     #[default]
     Auto,
     /// git checks every file out.

@@ -1,9 +1,11 @@
 //! Copies of one file in several directories at once: it is read once, however many there are.
+//!
+//! Which file is meant is told in one of two ways: by what the file system says of it, where nobody else is at work; or
+//! by its content alone, where somebody may be.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
-use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -14,6 +16,9 @@ use super::{Error, Root, io as failed};
 /// The largest file, in bytes, that is read into memory and written from there. Sharing blocks makes the file system
 /// write the source to the disk first, which costs more than it saves where there is little to share.
 const SMALL_MAX: usize = 64 * 1024;
+
+/// The largest file, in bytes, that is copied for its content: all of it is read before any of it is written.
+const CONTENT_MAX: usize = 16 << 20;
 
 /// Copies files out of one directory into others.
 pub(crate) struct Copier<'a> {
@@ -62,9 +67,7 @@ impl<'a> Copier<'a> {
         }
         for (at, to) in self.to.iter().enumerate() {
             let stat = create(to, name, mode)
-                .and_then(|fd| {
-                    let mut copy = File::from(fd);
-                    failpoint!("copies.write")?;
+                .and_then(|mut copy| {
                     if size <= SMALL_MAX {
                         if size > 0 {
                             copy.write_all(&self.buffer[..size])?;
@@ -99,15 +102,77 @@ impl<'a> Copier<'a> {
         }
         let leads_to = rustix::fs::readlinkat(&self.from.fd, name, Vec::new())
             .map_err(|error| self.source(name, error.into()))?;
+        self.make_link(name, &leads_to, stats)?;
+        Ok(true)
+    }
+
+    /// Copies a regular file if its bytes are `wanted`, whoever else writes to it, with the permissions that a file has
+    /// which git makes; `false` where there is no such file that can be read, and nothing was done.
+    pub(crate) fn file_of(
+        &mut self,
+        name: &OsStr,
+        executable: bool,
+        wanted: impl FnOnce(&[u8]) -> bool,
+        stats: &mut Vec<Stat>,
+    ) -> Result<bool, Failed> {
+        let Some(size) = self.read_content(name).filter(|size| wanted(&self.buffer[..*size])) else {
+            return Ok(false);
+        };
+        let mode = Mode::from_raw_mode(if executable { 0o777 } else { 0o666 });
+        for (at, to) in self.to.iter().enumerate() {
+            let write = |mut copy: File| {
+                copy.write_all(&self.buffer[..size])?;
+                rustix::fs::futimens(&copy, &self.modified)?;
+                Ok(rustix::fs::fstat(&copy)?)
+            };
+            let stat = create(to, name, mode).and_then(write);
+            stats.push(stat.map_err(|error| (Some(at), target(to, name, error)))?);
+        }
+        Ok(true)
+    }
+
+    /// Copies a symbolic link that leads where it is `wanted`; `false` where there is none, and nothing was done.
+    pub(crate) fn link_of(
+        &mut self,
+        name: &OsStr,
+        wanted: impl FnOnce(&[u8]) -> bool,
+        stats: &mut Vec<Stat>,
+    ) -> Result<bool, Failed> {
+        match rustix::fs::readlinkat(&self.from.fd, name, Vec::new()) {
+            Ok(leads_to) if wanted(leads_to.as_bytes()) => {
+                self.make_link(name, &leads_to, stats)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Reads a regular file into the buffer; `None` where there is none that can be read.
+    fn read_content(&mut self, name: &OsStr) -> Option<usize> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let source = rustix::fs::openat(&self.from.fd, name, flags, Mode::empty()).ok()?;
+        let found = rustix::fs::fstat(&source).ok()?;
+        let size = usize::try_from(found.st_size).ok().filter(|size| *size <= CONTENT_MAX)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        if self.buffer.len() <= size {
+            self.buffer.resize(size + 1, 0);
+        }
+        let read = read(&mut File::from(source), &mut self.buffer[..=size]).ok()?;
+        (read == size).then_some(size)
+    }
+
+    fn make_link(&self, name: &OsStr, leads_to: &CStr, stats: &mut Vec<Stat>) -> Result<(), Failed> {
         for (at, to) in self.to.iter().enumerate() {
             let made_there = failpoint!("copies.link")
-                .and_then(|()| rustix::fs::symlinkat(leads_to.as_c_str(), &to.fd, name))
+                .and_then(|()| rustix::fs::symlinkat(leads_to, &to.fd, name))
                 .and_then(|()| rustix::fs::utimensat(&to.fd, name, &self.modified, AtFlags::SYMLINK_NOFOLLOW))
                 .map_err(io::Error::from)
                 .and_then(|()| stat(to, name));
             stats.push(made_there.map_err(|error| (Some(at), target(to, name, error)))?);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Makes an empty directory in each place, and adds what the file system says of it to `stats`.
@@ -156,10 +221,13 @@ fn target(root: &Root, name: &OsStr, source: io::Error) -> Error {
     Error::Io { action: "write", path: root.path.join(name), source }
 }
 
-fn create(root: &Root, name: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
+/// Creates a file, to be written to.
+fn create(root: &Root, name: &OsStr, mode: Mode) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     failpoint!("copies.create")?;
-    Ok(rustix::fs::openat(&root.fd, name, flags, mode)?)
+    let file = File::from(rustix::fs::openat(&root.fd, name, flags, mode)?);
+    failpoint!("copies.write")?;
+    Ok(file)
 }
 
 /// Reads to the end of a file, or until the buffer is full.

@@ -44,6 +44,8 @@ pub(super) struct Index {
     bytes: Vec<u8>,
     names: Vec<u8>,
     entries: Vec<Entry>,
+    /// How many bytes an object id has.
+    id: usize,
     checksum: Checksum,
 }
 
@@ -93,7 +95,8 @@ impl Index {
         for _ in 0..count {
             reader.entry(&mut entries)?;
         }
-        let mut index = Self { bytes: content[..reader.at].to_vec(), names: reader.names, entries, checksum };
+        let mut index =
+            Self { bytes: content[..reader.at].to_vec(), names: reader.names, entries, id, checksum };
         index.keep_extensions(&content[reader.at..])?;
         Some(index)
     }
@@ -117,6 +120,22 @@ impl Index {
         field[..24] == own[..24]
             && field[28..36] == own[28..36]
             && (size == Some(low(stat.st_size)) || (stat.st_size > 0 && size == Some(1 << 31)))
+    }
+
+    /// Tells whether these bytes are the blob of an entry: that of a file as the repository has it, or where a link leads.
+    pub(super) fn is_blob(&self, entry: &Entry, content: &[u8]) -> bool {
+        let head = format!("blob {}\0", content.len());
+        let id = &self.bytes[entry.at + STAT..entry.at + STAT + self.id];
+        if self.id == 32 {
+            Sha256::new().chain_update(head).chain_update(content).finalize()[..] == *id
+        } else {
+            Sha1::new().chain_update(head).chain_update(content).finalize()[..] == *id
+        }
+    }
+
+    /// Tells whether an entry is a file that is executable.
+    pub(super) fn is_executable(&self, entry: &Entry) -> bool {
+        number(&self.bytes, entry.at + 24) == Some(MODE_EXECUTABLE)
     }
 
     /// The same index for a copy of the worktree, with nothing put in yet.
@@ -160,12 +179,14 @@ pub(super) struct OfACopy {
 }
 
 impl OfACopy {
-    /// Puts in what the file system says of the copy of an entry. Its size is that of the source.
+    /// Puts in what the file system says of the copy of an entry. A size that four bytes cannot tell stays that of the
+    /// source, as its git wrote it.
     pub(super) fn put(&mut self, entry: &Entry, stat: &Stat) {
         let own = fields(stat);
         let field = &mut self.bytes[entry.at..entry.at + STAT];
         field[..24].copy_from_slice(&own[..24]);
-        field[28..36].copy_from_slice(&own[28..36]);
+        let end = if u32::try_from(stat.st_size).is_ok() { STAT } else { STAT - 4 };
+        field[28..end].copy_from_slice(&own[28..end]);
     }
 
     /// The file, with its checksum.

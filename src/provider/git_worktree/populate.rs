@@ -5,8 +5,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::copy::Source;
+use super::donor::{Left, Recipient};
 use super::site::Site;
-use super::{Worktree, worktree};
+use super::{Checkout, Worktree, worktree};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
@@ -92,20 +93,46 @@ fn holds_of_all(key: &str, on_branches: bool) -> bool {
     }
 }
 
-/// Checks the commit out. Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed refs.
+/// Checks the commit out.
 pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
-    Git::of(task.host, &site.entry_path(), Some(&site.worktree)).holding(task.lock).run([
-        "read-tree",
-        "-m",
-        "-u",
-        &worktree.commit,
-    ])?;
-    match site.directory()? {
-        Some(directory) => check_target(worktree, &directory)?,
-        None => return Err(Error::Refused(format!("{} is gone", site.worktree.display()))),
-    }
+    let gone = || Error::Refused(format!("{} is gone", site.worktree.display()));
+    let directory = site.directory()?.ok_or_else(gone)?;
+    let entry = site.entry_path();
+    let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
+    check_out(task, worktree, &site, &git, &directory, &entry.join("index"))?;
+    let directory = site.directory()?.ok_or_else(gone)?;
+    check_target(worktree, &directory)?;
     task.filled.tell();
+    Ok(())
+}
+
+/// Fills an empty directory with the files of the commit, and writes its index: what the repository's own work tree has
+/// of them is copied, the rest is written by git.
+///
+/// Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed refs.
+pub(super) fn check_out(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+    git: &Git<'_>,
+    directory: &Root,
+    index: &Path,
+) -> Result<(), Error> {
+    let commit = worktree.commit.as_str();
+    // A bare repository has no work tree.
+    let has_donor = site.common.path() != site.repo_root;
+    let left = if has_donor && worktree.checkout != Checkout::Git {
+        let recipient = Recipient { git, commit, top: directory, index, cancel: &task.host.cancel };
+        recipient.take(&Root::open(&site.repo_root)?)?
+    } else {
+        Left::All
+    };
+    match left {
+        Left::Nothing => {}
+        Left::Part => drop(git.run(["read-tree", "--reset", "-u", commit])?),
+        Left::All => drop(git.run(["read-tree", "-m", "-u", commit])?),
+    }
     Ok(())
 }
 

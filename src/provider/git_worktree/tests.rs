@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "looks at the disk behind the code's back")]
 
 mod copy;
+mod donor;
 mod files;
 mod losses;
 mod register;

@@ -34,7 +34,7 @@ pub(super) fn name(worktree: &Worktree) -> String {
     sha256_hex(format!("{}\0{target}", worktree.commit).as_bytes())[..16].to_owned()
 }
 
-/// Has git check the base out through the worktree's entry, unless it stands already.
+/// Checks the base out through the worktree's entry, unless it stands already.
 pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> Result<(), Error> {
     let top = &overlay.top;
     let (tree, index) = (overlay.base.join("tree"), overlay.base.join("index"));
@@ -50,15 +50,15 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     let entry = site.entry_path();
     let git = Git::of(task.host, &entry, Some(files.path()))
         .holding(task.lock)
-        .with_variable("GIT_INDEX_FILE", &own_index);
-    // An index in two parts would have the other one in this entry, and in no other.
-    let whole = ["-c", "core.splitIndex=false"];
-    git.run([&whole[..], &["read-tree", "-m", "-u", &worktree.commit]].concat())?;
+        .with_variable("GIT_INDEX_FILE", &own_index)
+        // An index in two parts would have the other one in this entry, and in no other.
+        .with_setting("core.splitIndex=false");
+    populate::check_out(task, worktree, &site, &git, &files, &own_index)?;
     crashpoint!("base.checked-out");
     populate::check_target(worktree, &files)?;
     if !set_back(files.path(), &own_index, worktree.commit.len() / 2)? {
         // What a filter does not give back as it was is found changed, as it is in any worktree; that is no failure.
-        git.output([&whole[..], &["update-index", "-q", "--refresh"]].concat())?;
+        git.output(["update-index", "-q", "--refresh"])?;
     }
 
     let _guard = guard(&overlay.overlays)?;

@@ -51,23 +51,30 @@ impl Lab {
         worktrees
     }
 
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", "more"]);
         self.commit = self.git(&["rev-parse", "HEAD"]).trim().to_owned();
     }
 
-    fn config(&self, settings: &[(&str, &str)]) {
+    pub(super) fn config(&self, settings: &[(&str, &str)]) {
         for (key, value) in settings {
             self.git(&["config", key, value]);
         }
     }
 
-    /// Tells whether the files of a worktree were copied: git does not set times.
+    /// Tells whether files of a worktree were copied: git does not set times.
     fn is_copied(&self, worktree: &Worktree) -> bool {
-        let tracked = self.tracked(worktree);
-        let nanoseconds = |path| fs::symlink_metadata(self.path(worktree).join(path)).unwrap().mtime_nsec();
-        tracked.iter().any(|path| nanoseconds(path) == 0)
+        self.tracked(worktree).iter().any(|path| self.is_set_back(worktree, path))
+    }
+
+    /// Tells whether git has written none of a worktree's files.
+    fn is_copied_whole(&self, worktree: &Worktree) -> bool {
+        self.tracked(worktree).iter().all(|path| self.is_set_back(worktree, path))
+    }
+
+    fn is_set_back(&self, worktree: &Worktree, path: &Path) -> bool {
+        fs::symlink_metadata(self.path(worktree).join(path)).unwrap().mtime_nsec() == 0
     }
 
     /// The files and links that git has put into a worktree.
@@ -97,7 +104,7 @@ impl Lab {
 
     /// That the copies are what git makes, to the eye and to git.
     #[track_caller]
-    fn check(&self, copies: &[Worktree]) {
+    pub(super) fn check(&self, copies: &[Worktree]) {
         let mut by_git = self.worktree("by-git");
         by_git.target_path.clone_from(&copies[0].target_path);
         by_git.checkout = Checkout::Git;
@@ -106,8 +113,8 @@ impl Lab {
         for copy in copies {
             assert_eq!(walk(&self.path(copy)), made);
             assert_eq!(shown(&self.debug(copy).0), shown(&self.debug(&by_git).0));
-            // What git fills, it may hash again, and find that its own rules do not lead back to the blob.
-            if self.is_copied(copy) {
+            // What git writes, it may hash again, and find that its own rules do not lead back to the blob.
+            if self.is_copied_whole(copy) {
                 assert_eq!(self.git_in(&self.path(copy), &["status", "--porcelain", "--ignored"]), "");
             }
             assert_eq!(self.git_in(&self.path(copy), &["fsck", "--strict", "--no-dangling"]), "");
@@ -116,7 +123,7 @@ impl Lab {
 
     /// That git opens no file of a copy to know that nothing has changed, and sees what has.
     #[track_caller]
-    fn check_index(&self, copy: &Worktree) {
+    pub(super) fn check_index(&self, copy: &Worktree) {
         let top = self.path(copy);
         let tracked = self.tracked(copy);
         // First half of the proof: what stands in the index is what the file system says, to the nanosecond.
@@ -255,6 +262,51 @@ fn trees() -> impl Strategy<Value = BTreeMap<Vec<u8>, Made>> {
     proptest::collection::btree_map(path, made, 1..25)
 }
 
+/// What somebody does to a file or link of the work tree.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// Other bytes, of the same number and time.
+    Content,
+    Removal,
+    Directory,
+    Link,
+    Executable,
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    use Change::{Content, Directory, Executable, Link, Removal};
+
+    proptest::sample::select(vec![Content, Removal, Directory, Link, Executable])
+}
+
+impl Change {
+    fn make(self, path: &Path) {
+        // An earlier change may have taken it away, or made something else of it.
+        let Ok(found) = fs::symlink_metadata(path) else { return };
+        match self {
+            Self::Content | Self::Executable if !found.is_file() => {}
+            Self::Content => {
+                let other: Vec<u8> = fs::read(path).unwrap().iter().map(|byte| byte ^ 1).collect();
+                rewrite(path, &other, Some(found.modified().unwrap()));
+            }
+            Self::Executable => {
+                fs::set_permissions(path, fs::Permissions::from_mode(found.mode() ^ 0o111)).unwrap();
+            }
+            _ if found.is_dir() => {}
+            Self::Removal => fs::remove_file(path).unwrap(),
+            Self::Directory => {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            }
+            Self::Link => {
+                let aside = path.with_file_name("aside");
+                fs::rename(path, aside).unwrap();
+                symlink("aside", path).unwrap();
+            }
+        }
+    }
+}
+
 /// Settings that change what a checkout or an index is, in any combination.
 fn settings() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
     let all = [
@@ -289,6 +341,7 @@ proptest! {
         settings in settings(),
         sha256 in any::<bool>(),
         sparse in any::<bool>(),
+        changed in proptest::collection::vec((any::<proptest::sample::Index>(), changes()), 0..5),
     ) {
         let format = if sha256 { "--object-format=sha256" } else { "--object-format=sha1" };
         let mut lab = Lab::with_init(&[format], &[(".gitattributes", ATTRIBUTES), ("d/in", "in\n"), ("out", "out\n")]).unwrap();
@@ -308,6 +361,12 @@ proptest! {
             }
         }
         lab.commit();
+        // What somebody does in the work tree meanwhile reaches no worktree.
+        for (which, change) in &changed {
+            let names: Vec<_> = tree.keys().collect();
+            let name = OsStr::from_bytes(which.get(&names).as_slice());
+            change.make(&lab.repo.join(if sparse { "d" } else { "" }).join(name));
+        }
         let mut worktrees: Vec<_> = (0..3).map(|at| lab.worktree(&format!("w{at}"))).collect();
         if sparse {
             for worktree in &mut worktrees {
@@ -320,7 +379,7 @@ proptest! {
         for copy in &worktrees[1..] {
             prop_assert_eq!(lab.is_copied(copy), understood, "{:?}", settings);
         }
-        lab.check(&worktrees[1..]);
+        lab.check(&worktrees);
         if understood && !settings.iter().any(|(key, _)| *key == "core.ignoreStat") {
             lab.check_index(&worktrees[1]);
         }

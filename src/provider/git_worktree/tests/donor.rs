@@ -1,0 +1,197 @@
+//! What a worktree is given of the repository's own work tree, and what git writes all the same.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use super::super::Worktree;
+use super::super::donor::{Left, Recipient};
+use super::super::{register, site::Site};
+use super::Lab;
+use crate::host::files::Root;
+use crate::host::git::Git;
+
+impl Lab {
+    /// Registers a worktree and gives it what the work tree has, before git writes anything.
+    fn given(&self, name: &str) -> (Worktree, Left) {
+        let worktree = self.worktree(name);
+        let task = self.task();
+        register::register(&task, &worktree).unwrap();
+        let site = Site::of(&task, &worktree).unwrap();
+        let (entry, top) = (site.entry_path(), site.directory().unwrap().unwrap());
+        let git = Git::of(&self.host, &entry, Some(&site.worktree));
+        let index = entry.join("index");
+        let recipient = Recipient {
+            git: &git,
+            commit: &worktree.commit,
+            top: &top,
+            index: &index,
+            cancel: &self.host.cancel,
+        };
+        let left = recipient.take(&Root::open(&self.repo).unwrap()).unwrap();
+        (worktree, left)
+    }
+
+    /// Which of these files a worktree has been given.
+    fn given_of<'f>(&self, files: &[&'f str]) -> Vec<&'f str> {
+        let (worktree, _) = self.given("w");
+        let top = self.path(&worktree);
+        let given: Vec<_> =
+            files.iter().copied().filter(|file| top.join(file).symlink_metadata().is_ok()).collect();
+        self.release(&worktree);
+        given
+    }
+}
+
+/// Writes other bytes into a file, and has the file system say of it what it said before.
+fn forge(path: &Path, bytes: &[u8]) {
+    let before = fs::metadata(path).unwrap();
+    assert_eq!(before.len(), bytes.len() as u64);
+    fs::write(path, bytes).unwrap();
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+}
+
+#[test]
+fn a_work_tree_that_has_all_leaves_nothing_to_git() {
+    let mut lab = Lab::new();
+    lab.write("run", "#!/bin/sh\n");
+    fs::set_permissions(lab.repo.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("../nowhere", lab.repo.join("other/link")).unwrap();
+    lab.write("large", &"x".repeat(100_000));
+    lab.write("empty", "");
+    lab.commit();
+    // Neither does it matter what the work tree's own index says, nor that a file is open to its owner only.
+    fs::remove_file(lab.repo.join(".git/index")).unwrap();
+    fs::set_permissions(lab.repo.join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+    let (worktree, left) = lab.given("w");
+    assert_eq!(left, Left::Nothing);
+    lab.check(std::slice::from_ref(&worktree));
+    lab.check_index(&worktree);
+}
+
+#[test]
+fn only_what_the_commit_has_is_taken() {
+    let mut lab = Lab::new();
+    for file in
+        ["deep/gone", "deep/linked", "deep/directory", "deep/pipe", "deep/changed", "below/x", "closed"]
+    {
+        lab.write(file, "content\n");
+    }
+    symlink("here", lab.repo.join("link")).unwrap();
+    symlink("here", lab.repo.join("was-link")).unwrap();
+    lab.commit();
+    let at = |name: &str| lab.repo.join(name);
+    fs::remove_file(at("deep/gone")).unwrap();
+    fs::remove_file(at("deep/linked")).unwrap();
+    fs::write(lab.repo.with_file_name("same"), "content\n").unwrap();
+    symlink(lab.repo.with_file_name("same"), at("deep/linked")).unwrap();
+    fs::remove_file(at("deep/directory")).unwrap();
+    fs::create_dir(at("deep/directory")).unwrap();
+    fs::remove_file(at("deep/pipe")).unwrap();
+    assert!(Command::new("mkfifo").arg(at("deep/pipe")).status().unwrap().success());
+    forge(&at("deep/changed"), b"CONTENT\n");
+    fs::rename(at("below"), lab.repo.with_file_name("below")).unwrap();
+    symlink(lab.repo.with_file_name("below"), at("below")).unwrap();
+    fs::remove_file(at("link")).unwrap();
+    symlink("elsewhere", at("link")).unwrap();
+    fs::remove_file(at("was-link")).unwrap();
+    fs::write(at("was-link"), "here").unwrap();
+    lab.write("untracked", "mine\n");
+    let files = [
+        "a.txt",
+        "deep/gone",
+        "deep/linked",
+        "deep/directory",
+        "deep/pipe",
+        "deep/changed",
+        "below/x",
+        "link",
+        "was-link",
+        "untracked",
+    ];
+    assert_eq!(lab.given_of(&files), ["a.txt"]);
+    // And git writes the rest.
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    lab.check(std::slice::from_ref(&worktree));
+    lab.check_index(&worktree);
+}
+
+#[test]
+fn another_commit_shares_what_has_not_changed() {
+    let mut lab = Lab::new();
+    let before = lab.commit.clone();
+    lab.write("a.txt", "two\n");
+    lab.write("new", "new\n");
+    lab.commit();
+    lab.commit = before;
+    assert_eq!(lab.given_of(&["a.txt", "new", "other/x"]), ["other/x"]);
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    lab.check(&[worktree]);
+}
+
+#[test]
+fn what_git_would_convert_is_left_to_git() {
+    let mut lab = Lab::with_files(&[(
+        ".gitattributes",
+        "*.crlf eol=crlf\n*.lf text eol=lf\n*.auto text=auto\n*.id ident\n*.up filter=up\n*.wide working-tree-encoding=UTF-16LE\n\
+         *.wide.not -working-tree-encoding -filter -ident\n[attr]legacy filter=up\n*.macro legacy\n",
+    )]);
+    lab.config(&[("filter.up.clean", "tr A-Z a-z"), ("filter.up.smudge", "tr a-z A-Z")]);
+    let files = [
+        "a.crlf",
+        "a.lf",
+        "a.auto",
+        "a.id",
+        "a.up",
+        "a.wide",
+        "a.wide.not",
+        "a.macro",
+        "below/a.elsewhere",
+        "a.info",
+    ];
+    for file in files {
+        lab.write(file, "");
+    }
+    lab.write("below/.gitattributes", "*.elsewhere ident\n");
+    lab.commit();
+    fs::create_dir_all(lab.repo.join(".git/info")).unwrap();
+    fs::write(lab.repo.join(".git/info/attributes"), "*.info ident\n").unwrap();
+    // As the commit has them, not as the work tree has them now.
+    fs::write(lab.repo.join(".gitattributes"), "").unwrap();
+    assert_eq!(lab.given_of(&files), ["a.lf", "a.auto", "a.wide.not"]);
+}
+
+#[test]
+fn settings_that_change_what_a_checkout_is_leave_all_to_git() {
+    let lab = Lab::new();
+    for (key, value, left) in [
+        ("core.autocrlf", "true", Left::All),
+        ("core.autocrlf", "input", Left::Nothing),
+        ("core.eol", "crlf", Left::All),
+        ("core.eol", "native", Left::Nothing),
+        ("core.symlinks", "false", Left::All),
+        ("core.ignoreStat", "true", Left::All),
+        ("core.sparseCheckout", "true", Left::All),
+        ("core.splitIndex", "true", Left::All),
+        ("index.version", "4", Left::Nothing),
+    ] {
+        lab.config(&[(key, value)]);
+        let (worktree, found) = lab.given("w");
+        assert_eq!(found, left, "{key} = {value}");
+        lab.release(&worktree);
+        lab.git(&["config", "--unset", key]);
+    }
+}
+
+#[test]
+fn an_interruption_ends_it() {
+    let lab = Lab::new();
+    let worktree = lab.worktree("w");
+    register::register(&lab.task(), &worktree).unwrap();
+    lab.host.cancel.request();
+    super::super::populate::populate(&lab.task(), &worktree).unwrap_err();
+    assert!(!lab.path(&worktree).join("a.txt").exists());
+}

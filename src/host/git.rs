@@ -49,8 +49,14 @@ const WITHOUT_HOOKS: [&str; 2] = ["-c", "core.hooksPath=/dev/null"];
 
 /// What every call has in its environment. Messages are matched, so they have to be in English. A call that only
 /// reads takes no lock, which would be in the way of the git of somebody else.
-const VARIABLES: [(&str, &str); 4] =
-    [("LC_ALL", "C"), ("GIT_TERMINAL_PROMPT", "0"), ("GIT_NO_LAZY_FETCH", "1"), ("GIT_OPTIONAL_LOCKS", "0")];
+const VARIABLES: [(&str, &str); 5] = [
+    ("LC_ALL", "C"),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_NO_LAZY_FETCH", "1"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    // What it says is read as a whole, and need not be written line by line.
+    ("GIT_FLUSH", "0"),
+];
 
 /// How long one call may take. The slowest is a checkout, where millions of files on a slow disk take minutes; a git
 /// that runs for longer waits for something that will not come.

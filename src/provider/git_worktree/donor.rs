@@ -118,9 +118,7 @@ impl Recipient<'_> {
         }
         let asked = ["check-attr", "--cached", "-z", "--stdin"];
         let asked = asked.into_iter().chain(ATTRIBUTES.map(|(attribute, _)| attribute));
-        // Else it writes each line of what it says by itself.
-        let git = self.git.clone().with_variable("GIT_FLUSH", "0");
-        let said = git.run_with_input(asked, names)?;
+        let said = self.git.run_with_input(asked, names)?;
         let said: Vec<_> = said.split(|byte| *byte == 0).collect();
         let (said, _) = said.as_chunks();
         let is_harmless = |attribute: &[u8], value: &[u8]| {

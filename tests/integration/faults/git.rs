@@ -228,6 +228,7 @@ fn git_is_hardened_in_every_call_and_never_cleans_up() {
         "GIT_TERMINAL_PROMPT=0",
         "GIT_NO_LAZY_FETCH=1",
         "GIT_OPTIONAL_LOCKS=0",
+        "GIT_FLUSH=0",
         "LC_ALL=C",
         "GIT_CONFIG_NOSYSTEM=1",
     ];

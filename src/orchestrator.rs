@@ -3,12 +3,14 @@
 //! A session on its own is planned by the same planners, made by the same providers under the same intent, and
 //! recorded in the same state as those of a swarm: a plan of one session, whose swarm has no name. So everything
 //! that holds for a swarm holds for it: all or nothing, no work lost unasked, and a program that was killed leaves
-//! what the next [`Orchestrator::provision`] or [`Orchestrator::standing`] of that id puts right.
+//! what the next [`Orchestrator::provision`] or [`Orchestrator::standing`] of that id puts right, or
+//! [`Orchestrator::recover`] of the workspace.
 
 mod child;
 mod error;
 mod provisioned;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,16 +20,16 @@ use serde_json::{Map, Value};
 
 pub use child::{ChildError, child_requests};
 pub use error::Error;
-pub use provisioned::{Provisioned, RuntimeInjection};
+pub use provisioned::{Provisioned, RuntimeInjection, Saved};
 
-use crate::apply::{self, Context, Overtaken, Unsaved};
+use crate::apply::{self, Context, Overtaken, Recovered, Unsaved};
 use crate::discovery::{self, Snapshot};
 use crate::host::Host;
 use crate::manifest::{self, Manifest, Options};
 use crate::observe::{Holder, Observation};
 use crate::plan;
 use crate::provider::Registry;
-use crate::state::{self, Locked, Record, Swarm};
+use crate::state::{self, Found, Locked, Record, Swarm};
 
 /// Runs of one session never wait for one another: the second has nothing to do that the first does not.
 const LOCK_TIMEOUT: Duration = Duration::ZERO;
@@ -69,6 +71,15 @@ impl ResourceRequest {
         self.options.insert(option.to_owned(), value.into());
         self
     }
+}
+
+/// A session whose run had been interrupted.
+#[derive(Debug)]
+pub struct Recovery {
+    /// Its id.
+    pub session_id: String,
+    /// What was done, or why it could not be.
+    pub done: Result<Recovered, Error>,
 }
 
 /// What a child has in common with its parent: the mark, under which the parent's ports let it in.
@@ -137,6 +148,54 @@ impl Orchestrator {
             apply::recover(context, Unsaved::Keep).map_err(Error::of_release)?;
             Ok(context.swarm.standing()?.and_then(|record| self.provisioned(context.swarm, &record)))
         })
+    }
+
+    /// Finishes or undoes interrupted runs of the sessions on their own of this workspace, children before their parents,
+    /// and tells for each of those what it did, or why it could not. Runs that are under way are left alone.
+    ///
+    /// `unsaved` is as for [`apply::recover`], and `timeout` how long what a killed run left running is waited for. Of a
+    /// session with a resource of a kind that the registry does not know, which is [`Error::UnknownKind`], nothing is
+    /// taken away.
+    pub fn recover(
+        &self,
+        workspace_root: &Path,
+        unsaved: Unsaved,
+        timeout: Duration,
+    ) -> Result<Vec<Recovery>, Error> {
+        let workspace = canonical(workspace_root)?;
+        let mut found = state::sessions(&self.shared.host)?;
+        found.retain(|found| found.workspace() == Some(&workspace) && found.is_unfinished());
+        found.sort_by_key(|found| found.record().map(|record| Reverse(record.ancestors.len())));
+        let of_session = |found: &Found| {
+            let done = self.recover_one(found, &workspace, unsaved, timeout);
+            let is_under_way = matches!(done, Err(Error::State(state::Error::Locked { .. })));
+            (!is_under_way).then(|| Recovery { session_id: found.name().to_owned(), done })
+        };
+        Ok(found.iter().filter_map(of_session).collect())
+    }
+
+    fn recover_one(
+        &self,
+        found: &Found,
+        workspace: &Path,
+        unsaved: Unsaved,
+        timeout: Duration,
+    ) -> Result<Recovered, Error> {
+        let records = [found.intent.as_ref(), found.releasing.as_ref().map(|releasing| &releasing.before)];
+        let sessions = records.into_iter().flatten().flat_map(|record| &record.plan.sessions);
+        let mut kinds = sessions.flat_map(|session| &session.allocations).map(|held| &held.kind);
+        if let Some(unknown) = kinds.find(|kind| self.shared.registry.get(kind).is_none()) {
+            return Err(Error::UnknownKind(unknown.clone()));
+        }
+        let recover = |timeout| {
+            self.shared.locked_within(timeout, workspace, found.name(), "recover", |context| {
+                apply::recover(context, unsaved).map_err(Error::of_release)
+            })
+        };
+        match recover(LOCK_TIMEOUT) {
+            Err(Error::State(state::Error::Orphaned { .. })) if !timeout.is_zero() => recover(timeout),
+            done => done,
+        }
     }
 
     fn provision_in(
@@ -222,8 +281,20 @@ impl Shared {
         what: &str,
         act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.locked_within(LOCK_TIMEOUT, workspace, id, what, act)
+    }
+
+    /// The same, which waits so long for the lock.
+    fn locked_within<T>(
+        &self,
+        timeout: Duration,
+        workspace: &Path,
+        id: &str,
+        what: &str,
+        act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let locked: Locked<'_> =
-            Swarm::of_session(&self.host, workspace, id).lock(LOCK_TIMEOUT, &format!("{what} {id}"))?;
+            Swarm::of_session(&self.host, workspace, id).lock(timeout, &format!("{what} {id}"))?;
         let done = act(&Context { swarm: &locked, registry: &self.registry, events: &|_| {} });
         // What was done counts; at worst an empty file stays behind.
         let _ = locked.unlock();

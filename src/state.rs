@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use found::{Found, swarms};
+pub use found::{Found, sessions, swarms};
 
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
@@ -540,14 +540,6 @@ pub fn owners(host: &Host) -> Result<BTreeSet<String>, Error> {
         }
     }
     Ok(owners)
-}
-
-/// Tells whether a run of the swarm whose files have this key is under way.
-///
-/// Looking takes the lock for a moment, shared, which a run that begins at that very moment takes for another's.
-pub fn is_running(host: &Host, key: &str) -> bool {
-    let lock = File::open(host.state.join(SWARMS).join(format!("{key}.lock")));
-    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Reads a record; `None` where there is none.

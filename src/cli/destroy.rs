@@ -1,19 +1,23 @@
 //! `destroy` and `recover`: takes leases away, never unsaved work.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::apply::{self, Destroy, Loss, Recovered, Unsaved};
+use seedbed::host::Host;
 use seedbed::host::text::printable;
-use seedbed::state::Record;
+use seedbed::orchestrator::{Orchestrator, Recovery};
+use seedbed::provider::Registry;
+use seedbed::state::{self, Record};
 use serde_json::json;
 
 use super::exit::{Failure, Status};
-use super::locked::{locked, recover as recover_first};
+use super::locked::{self, locked, recover as recover_first};
 use super::outcome::{self, Outcome};
 use super::plan::settled;
-use super::setting::Setting;
+use super::setting::{self, Setting};
 use super::unsaved::UnsavedWork;
 use super::{Global, completions, standing};
 
@@ -123,19 +127,57 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
 }
 
 pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {
-    let setting = Setting::find(global)?;
-    let recovered = locked(global, &setting, "recover", |context| {
-        recover_first(global, context, arguments.unsaved.into())
-    })?;
+    let setting = Setting::find_if_any(global)?;
+    let (recovered, workspace, host) = if let Some(setting) = &setting {
+        let recovered = locked(global, setting, "recover", |context| {
+            recover_first(global, context, arguments.unsaved.into())
+        })?;
+        (recovered, setting.swarm()?.workspace().to_owned(), setting.host.clone())
+    } else {
+        let host = setting::host(global)?;
+        let workspace = setting::around(&host, &setting::directory(global)?)?;
+        (Recovered::Nothing, workspace, host)
+    };
+    let alone = recover_alone(global, host, &workspace, arguments)?;
+    if setting.is_none() && alone.is_empty() {
+        // Without a manifest there may be a swarm that nobody has looked for.
+        Setting::find(global)?;
+    }
     if global.json {
-        let what = match recovered {
-            Recovered::Nothing => outcome::Recovered::Nothing,
-            Recovered::Undone => outcome::Recovered::Undone,
-            Recovered::Finished => outcome::Recovered::Finished,
-        };
-        super::print::json(&Outcome::recovered(what));
-    } else if recovered == Recovered::Nothing && !global.quiet {
+        super::print::json(&Outcome::recovered(recovered.into(), alone));
+    } else if recovered == Recovered::Nothing && alone.is_empty() && !global.quiet {
         eprintln!("nothing to recover");
     }
     Ok(Status::Done.into())
+}
+
+/// Puts right what interrupted runs of sessions on their own have left in this workspace.
+fn recover_alone(
+    global: &Global,
+    host: Host,
+    workspace: &Path,
+    arguments: &RecoverArguments,
+) -> Result<BTreeMap<String, outcome::Recovered>, Failure> {
+    let orchestrator = Orchestrator::with_registry(host, Registry::built_in().with_external_kinds());
+    let patience = global.lock_timeout.unwrap_or(state::ORPHANS_TIMEOUT);
+    let found = orchestrator.recover(workspace, arguments.unsaved.into(), patience);
+    let mut done = BTreeMap::new();
+    let mut failure = None;
+    for Recovery { session_id: id, done: recovered } in
+        found.map_err(|error| Failure::of_session(None, error))?
+    {
+        match recovered {
+            Ok(recovered) => {
+                if !global.quiet && !global.json {
+                    let what = printable(locked::said(recovered));
+                    eprintln!("session {}: {what}", printable(&id));
+                }
+                done.insert(id, recovered.into());
+            }
+            Err(error) => {
+                failure.get_or_insert(Failure::of_session(Some(&id), error));
+            }
+        }
+    }
+    failure.map_or(Ok(done), Err)
 }

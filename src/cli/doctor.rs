@@ -1,13 +1,9 @@
 //! `doctor`: what of this host, repository and manifest will bite, each with what to do.
-#![expect(clippy::disallowed_methods, reason = "finds the directory that the command runs in")]
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::doctor::{self, Case, Finding, Reaped, Severity};
-use seedbed::host::Host;
-use seedbed::host::git::Git;
 use seedbed::host::text::printable;
 use seedbed::plan::Plan;
 use serde_json::json;
@@ -27,7 +23,7 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Some(setting) = Setting::find_if_any(global)? else {
         let host = setting::host(global)?;
-        let workspace = around(&host, &setting::directory(global)?)?;
+        let workspace = setting::around(&host, &setting::directory(global)?)?;
         return examine(global, arguments, &Case { host: &host, workspace: &workspace, plan: None });
     };
     let swarm = setting.swarm()?;
@@ -48,13 +44,6 @@ fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
         Ok((plan, _)) => Ok(plan),
         Err(failure) => Err(format!("the manifest cannot be planned: {}", failure.summary())),
     }))
-}
-
-/// The top of the repository around a directory; the directory where there is none.
-fn around(host: &Host, directory: &Path) -> Result<PathBuf, Failure> {
-    let directory = std::fs::canonicalize(directory)
-        .map_err(|error| Failure::Usage(format!("{} cannot be used: {error}", directory.display())))?;
-    Ok(Git::around(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
 }
 
 fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<ExitCode, Failure> {

@@ -6,7 +6,7 @@ use seedbed::apply;
 use seedbed::host::process::Cancel;
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Report;
-use seedbed::{observe, state};
+use seedbed::{observe, orchestrator, state};
 
 use super::outcome::{Outcome, SCHEMA_VERSION};
 use super::print;
@@ -136,6 +136,21 @@ impl Failure {
             Self::Usage(_) | Self::PlanFile(_) | Self::Interrupted | Self::Apply(_) => false,
         };
         if is_before_anything && cancel.is_requested() { Self::Interrupted } else { self }
+    }
+
+    /// What became of a session on its own, with its id where it is known.
+    pub(super) fn of_session(id: Option<&str>, error: orchestrator::Error) -> Self {
+        match error {
+            orchestrator::Error::State(error) => Self::State(error),
+            orchestrator::Error::Release(leftovers) if !leftovers.is_empty() => {
+                Self::Apply(apply::Error::Failed { failures: Vec::new(), leftovers, interrupted: false })
+            }
+            orchestrator::Error::WouldLose(losses) => Self::Apply(apply::Error::Refused(losses)),
+            error => Self::Other(match id {
+                Some(id) => format!("session {id}: {error}"),
+                None => error.to_string(),
+            }),
+        }
     }
 
     /// Says it on stderr, or with `json` on stdout, and gives the exit code.

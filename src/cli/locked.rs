@@ -49,13 +49,17 @@ pub(super) fn recover(
     unsaved: Unsaved,
 ) -> Result<Recovered, Failure> {
     let recovered = apply::recover(context, unsaved)?;
-    let said = match recovered {
-        Recovered::Nothing => return Ok(recovered),
-        Recovered::Undone => "undid an apply that had been interrupted",
-        Recovered::Finished => "finished a destroy that had been interrupted",
-    };
-    if !global.quiet && !global.json {
-        eprintln!("{said}");
+    if recovered != Recovered::Nothing && !global.quiet && !global.json {
+        eprintln!("{}", said(recovered));
     }
     Ok(recovered)
+}
+
+/// What a recovery did.
+pub(super) fn said(recovered: Recovered) -> &'static str {
+    match recovered {
+        Recovered::Nothing => "nothing to recover",
+        Recovered::Undone => "undid an apply that had been interrupted",
+        Recovered::Finished => "finished a destroy that had been interrupted",
+    }
 }

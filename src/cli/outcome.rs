@@ -1,7 +1,9 @@
 //! What a command that changes something says last with `--json`, after its events; and how any command fails.
 
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, Schema, schema_for};
-use seedbed::apply::{Event, Failure, Loss};
+use seedbed::apply::{self, Event, Failure, Loss};
 use seedbed::manifest::Entry;
 use serde::Serialize;
 use serde_json::Value;
@@ -30,6 +32,9 @@ pub(super) enum Outcome {
         /// What there was to recover, for `recover`.
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<Recovered>,
+        /// The same of sessions on their own, by their ids, where there was any to recover.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        alone: BTreeMap<String, Recovered>,
     },
     /// It is not, or not all of it.
     #[serde(rename_all = "camelCase")]
@@ -73,26 +78,45 @@ pub(super) enum Recovered {
 impl Outcome {
     /// An apply that is done, with the digest of its plan.
     pub(super) fn applied(plan: &str) -> Self {
-        Self::done(Some(plan.to_owned()), None, None, None)
+        Self::done(Some(plan.to_owned()), None, None)
     }
 
     /// A destroy that is done, with how many sessions it released and how many still stand.
     pub(super) fn destroyed(released: usize, left: usize) -> Self {
-        Self::done(None, Some(released), Some(left), None)
+        Self::done(None, Some(released), Some(left))
     }
 
-    /// A recovery that is done.
-    pub(super) fn recovered(recovered: Recovered) -> Self {
-        Self::done(None, None, None, Some(recovered))
+    /// A recovery that is done, with what it did for sessions on their own.
+    pub(super) fn recovered(recovered: Recovered, alone: BTreeMap<String, Recovered>) -> Self {
+        Self::Done {
+            schema_version: SCHEMA_VERSION,
+            plan: None,
+            released: None,
+            left: None,
+            recovered: Some(recovered),
+            alone,
+        }
     }
 
-    fn done(
-        plan: Option<String>,
-        released: Option<usize>,
-        left: Option<usize>,
-        recovered: Option<Recovered>,
-    ) -> Self {
-        Self::Done { schema_version: SCHEMA_VERSION, plan, released, left, recovered }
+    fn done(plan: Option<String>, released: Option<usize>, left: Option<usize>) -> Self {
+        Self::Done {
+            schema_version: SCHEMA_VERSION,
+            plan,
+            released,
+            left,
+            recovered: None,
+            alone: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<apply::Recovered> for Recovered {
+    fn from(recovered: apply::Recovered) -> Self {
+        match recovered {
+            apply::Recovered::Nothing => Self::Nothing,
+            apply::Recovered::Undone => Self::Undone,
+            apply::Recovered::Finished => Self::Finished,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use seedbed::apply;
 use seedbed::discovery::Snapshot;
+use seedbed::host::git::Git;
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git};
 use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
@@ -195,6 +196,13 @@ pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
         Some(directory) => current.join(directory),
         None => current,
     })
+}
+
+/// The top of the repository around a directory; the directory where there is none.
+pub(super) fn around(host: &Host, directory: &Path) -> Result<PathBuf, Failure> {
+    let directory = std::fs::canonicalize(directory)
+        .map_err(|error| Failure::Usage(format!("{} cannot be used: {error}", directory.display())))?;
+    Ok(Git::around(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
 }
 
 /// How long one call of git may take: `SEEDBED_GIT_TIMEOUT` in seconds, for repositories whose checkout takes longer.

@@ -97,37 +97,40 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
     }
 }
 
-/// Swarms of this host that something is wrong with.
+/// Swarms of this host, and sessions on their own, that something is wrong with.
 fn runs(case: &Case<'_>, findings: &mut Findings) {
-    let swarms = match state::swarms(case.host) {
-        Ok(swarms) => swarms,
-        Err(error) => {
-            findings.add(Warns, Id::UnreadableRecord, error.to_string(), "mend what it says");
-            return;
+    let mut all = Vec::new();
+    for some in [state::swarms(case.host), state::sessions(case.host)] {
+        match some {
+            Ok(some) => all.extend(some),
+            Err(error) => {
+                findings.add(Warns, Id::UnreadableRecord, error.to_string(), "mend what it says");
+            }
         }
-    };
-    for found in swarms {
+    }
+    for found in all {
         for error in &found.unreadable {
             let remedy = "use the version of seedbed that wrote it, or restore the file";
             findings.add(Warns, Id::UnreadableRecord, error.to_string(), remedy);
         }
         let Some(workspace) = found.workspace() else { continue };
         let (name, shown) = (found.name(), workspace.display());
+        let what = if found.is_alone() { "session" } else { "swarm" };
         if !workspace.is_dir() {
             findings.add(
                 Warns,
                 Id::WorkspaceGone,
-                format!("the workspace {shown} of swarm {name} is gone, and what it leased is not"),
+                format!("the workspace {shown} of {what} {name} is gone, and what it leased is not"),
                 format!(
-                    "bring it back and destroy the swarm; or give up all of it: rm -r {}, then seedbed doctor --reap",
-                    case.host.state.join("swarms").join(&found.key).display()
+                    "bring it back and release the {what}; or give up all of it: rm -r {}, then seedbed doctor --reap",
+                    case.host.state.join(found.directory()).display()
                 ),
             );
-        } else if found.is_unfinished() && !state::is_running(case.host, &found.key) {
+        } else if found.is_unfinished() && !found.is_running(case.host) {
             findings.add(
                 Warns,
                 Id::InterruptedRun,
-                format!("a run of swarm {name} of {shown} was interrupted"),
+                format!("a run of {what} {name} of {shown} was interrupted"),
                 format!("seedbed recover, in {shown}"),
             );
         }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Error, Shared};
-use crate::apply::{self, Context, Destroy, Unsaved};
+use crate::apply::{self, Context, Destroy, Event, Unsaved};
 use crate::discovery::{self, Snapshot};
 use crate::host;
 use crate::host::files::Root;
@@ -34,6 +34,17 @@ pub struct RuntimeInjection {
     pub env: BTreeMap<String, String>,
     /// The discovery file, absolute.
     pub discovery_file: PathBuf,
+}
+
+/// Work that was saved before its session was released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The full name of the ref that has it, e.g. `refs/seedbed/rescue/…`.
+    pub reference: String,
+    /// The shell command that brings it back, in a new place.
+    pub command: String,
+    /// What the command does not bring back as it was, one line each.
+    pub missing: Vec<String>,
 }
 
 /// Where a session's discovery file is by default.
@@ -128,11 +139,37 @@ impl Provisioned {
         self.release_with(Unsaved::Discard)
     }
 
+    /// Releases everything, once work that is not saved is: what `seedbed destroy --rescue` does, by the same code.
+    ///
+    /// `heard` is told of each piece of work once it is saved, before anything is released; that stays so whatever fails
+    /// afterwards. Work that cannot be saved is [`Error::Release`], or [`Error::WouldLose`] where that is known before,
+    /// and nothing is released.
+    ///
+    /// ```no_run
+    /// # fn end(session: &seedbed::orchestrator::Provisioned) -> Result<(), seedbed::orchestrator::Error> {
+    /// session.release_rescuing(|saved| println!("{} is brought back by: {}", saved.reference, saved.command))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn release_rescuing(&self, heard: impl FnMut(Saved) + Send) -> Result<(), Error> {
+        let heard = Mutex::new(heard);
+        self.release_and_tell(Unsaved::Rescue, &|event| {
+            if let Event::Rescued { reference, command, missing, .. } = event.clone() {
+                heard.lock().unwrap_or_else(PoisonError::into_inner)(Saved { reference, command, missing });
+            }
+        })
+    }
+
     fn release_with(&self, unsaved: Unsaved) -> Result<(), Error> {
+        self.release_and_tell(unsaved, &|_| {})
+    }
+
+    fn release_and_tell(&self, unsaved: Unsaved, events: &(dyn Fn(&Event) + Sync)) -> Result<(), Error> {
         if self.released.load(Ordering::Acquire) {
             return Ok(());
         }
         self.locked("release", |context| {
+            let context = &Context { events, ..*context };
             apply::recover(context, unsaved).map_err(Error::of_release)?;
             if let Some(record) = self.record(context)? {
                 let all = Destroy { unsaved, ..Destroy::default() };

@@ -1,19 +1,22 @@
-//! Every swarm of a host, whatever workspace it is of.
+//! Every swarm of a host, and every session on its own, whatever workspace they are of.
 
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{Error, Record, Releasing, SWARMS, read};
+use super::{Error, Record, Releasing, Rescuing, SESSIONS, SWARMS, read};
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
 
 /// The most that is read of the text that says who holds a lock, in bytes.
 pub(super) const HOLDER_MAX: usize = 4096;
 
-/// A swarm that has records on this host.
+/// A swarm, or a session on its own, that has records on this host.
 #[derive(Debug)]
 pub struct Found {
+    /// Where its files are, below the state directory.
+    collection: &'static str,
     /// What its files in the state directory are called: `NAME-HASH`.
     pub key: String,
     /// The plan that stands.
@@ -22,6 +25,8 @@ pub struct Found {
     pub intent: Option<Record>,
     /// A run that is releasing, or was when it was interrupted.
     pub releasing: Option<Releasing>,
+    /// Whether a run is saving work, or was when it was interrupted.
+    rescuing: bool,
     /// The records that are there and cannot be read, each with why.
     pub unreadable: Vec<Error>,
     /// When the record that stands was written, in UTC as RFC 3339; `None` where none stands.
@@ -31,10 +36,23 @@ pub struct Found {
 }
 
 impl Found {
-    /// The swarm's name; where no record says it, as its files are called.
+    /// The swarm's name, or the id of the session; where no record says it, as its files are called.
     pub fn name(&self) -> &str {
         let called = || self.key.rsplit_once('-').map_or(self.key.as_str(), |(name, _)| name);
-        self.record().map_or_else(called, |record| &record.plan.swarm)
+        self.record().map_or_else(called, |record| match record.plan.sessions.first() {
+            Some(session) if self.is_alone() => &session.id,
+            _ => &record.plan.swarm,
+        })
+    }
+
+    /// Tells whether it is a session on its own.
+    pub fn is_alone(&self) -> bool {
+        self.collection == SESSIONS
+    }
+
+    /// Where its records are, below the state directory.
+    pub fn directory(&self) -> PathBuf {
+        Path::new(self.collection).join(&self.key)
     }
 
     /// The workspace root, absolute; `None` where no record can be read.
@@ -50,7 +68,15 @@ impl Found {
 
     /// Tells whether a run is under way, or was interrupted: which of the two, only its lock knows.
     pub fn is_unfinished(&self) -> bool {
-        self.intent.is_some() || self.releasing.is_some()
+        self.intent.is_some() || self.releasing.is_some() || self.rescuing
+    }
+
+    /// Tells whether a run of it is under way.
+    ///
+    /// Looking takes the lock for a moment, shared, which a run that begins at that very moment takes for another's.
+    pub fn is_running(&self, host: &Host) -> bool {
+        let lock = File::open(host.state.join(self.collection).join(format!("{}.lock", self.key)));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 }
 
@@ -58,7 +84,16 @@ impl Found {
 ///
 /// What a single record hides does not hide the others: a record that cannot be read is part of the answer.
 pub fn swarms(host: &Host) -> Result<Vec<Found>, Error> {
-    let root = match Root::open(&host.state.join(SWARMS)) {
+    all(host, SWARMS)
+}
+
+/// Every session on its own that has records on this host, in order of their keys; otherwise as [`swarms`].
+pub fn sessions(host: &Host) -> Result<Vec<Found>, Error> {
+    all(host, SESSIONS)
+}
+
+fn all(host: &Host, collection: &'static str) -> Result<Vec<Found>, Error> {
+    let root = match Root::open(&host.state.join(collection)) {
         Ok(root) => root,
         Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
@@ -67,14 +102,14 @@ pub fn swarms(host: &Host) -> Result<Vec<Found>, Error> {
         root.names()?.into_iter().filter_map(|name| name.into_string().ok()).collect();
     keys.retain(|key| root.path().join(key).is_dir());
     keys.sort();
-    Ok(keys.into_iter().map(|key| look(&root, key)).filter(has_records).collect())
+    Ok(keys.into_iter().map(|key| look(&root, collection, key)).filter(has_records).collect())
 }
 
 fn has_records(found: &Found) -> bool {
     found.record().is_some() || !found.unreadable.is_empty()
 }
 
-fn look(root: &Root, key: String) -> Found {
+fn look(root: &Root, collection: &'static str, key: String) -> Found {
     let directory = root.path().join(&key);
     let mut unreadable = Vec::new();
     let standing = kept(read(&directory, "standing.json"), &mut unreadable);
@@ -82,8 +117,10 @@ fn look(root: &Root, key: String) -> Found {
     let since = standing.as_ref().and_then(|_| written().ok()?.duration_since(UNIX_EPOCH).ok());
     let holder = root.read(Path::new(&format!("{key}.holder")), HOLDER_MAX).ok().flatten();
     Found {
+        collection,
         intent: kept(read(&directory, "intent.json"), &mut unreadable),
         releasing: kept(read(&directory, "releasing.json"), &mut unreadable),
+        rescuing: kept(read::<Rescuing>(&directory, "rescuing.json"), &mut unreadable).is_some(),
         since: since.map(|since| clock::rfc3339(since.as_secs())),
         holder: holder
             .map(|text| String::from_utf8_lossy(&text).into_owned())

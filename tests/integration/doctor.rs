@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::faults::crash;
 use crate::sandbox::{Outcome, Sandbox, assert_same, ports, send, sessions, wait_until};
 
 const ONE: &str = "[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n";
@@ -262,6 +263,21 @@ fn a_run_that_was_interrupted_but_not_one_that_is_under_way() {
     assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));
     send(Signal::KILL, &run);
     Outcome::of(run.wait_with_output().unwrap()).expect(137);
+    check(&sandbox, "warns", "interrupted-run", "swarm shop");
+    sandbox.ok(&["recover"]);
+    assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));
+}
+
+#[test]
+fn a_rescue_that_was_interrupted() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(ONE);
+    sandbox.ok(&["apply"]);
+    fs::write(sandbox.directory("a").join("new"), "work").unwrap();
+    let mut calls = 1..;
+    while !records(&sandbox).join("rescuing.json").exists() {
+        crash(&sandbox, &["destroy", "--rescue"], &format!("process.started#{}", calls.next().unwrap()));
+    }
     check(&sandbox, "warns", "interrupted-run", "swarm shop");
     sandbox.ok(&["recover"]);
     assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));

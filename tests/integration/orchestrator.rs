@@ -3,17 +3,22 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use seedbed::apply::Unsaved;
 use seedbed::discovery;
-use seedbed::orchestrator::{Error, Orchestrator, Provisioned, ResourceRequest};
+use seedbed::orchestrator::{Error, Orchestrator, Provisioned, Recovery, ResourceRequest};
 use seedbed::provider::{self, Registry};
+use serde_json::{Value, json};
 
 use crate::fake::{Fake, Step, crash_during};
 use crate::in_process::{Sandbox, free_ports};
+use crate::sandbox::Outcome;
 
 fn ports(base: u16, size: u16, count: u16) -> ResourceRequest {
     ResourceRequest::new("port-range")
@@ -279,6 +284,99 @@ fn a_crash_in_the_middle_of_a_child_is_undone_by_the_next_attempt() {
     child.release().unwrap();
     assert_eq!(sandbox.trace(), with_parent);
     parent.release().unwrap();
+    assert_eq!(sandbox.trace(), before);
+}
+
+/// Runs the command line beside the library, in its repository and with its state.
+fn seedbed(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seedbed"));
+    command.args(args).current_dir(&sandbox.repo).env_clear().envs(sandbox.host.environment.iter().cloned());
+    Outcome::of(command.env("SEEDBED_STATE_DIR", &sandbox.host.state).output().unwrap())
+}
+
+/// The id of each finding of `doctor` and what it says.
+fn findings(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let found = seedbed(sandbox, &["doctor", "--json"]).expect(0).json();
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    found["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| (text(found, "id"), text(found, "what")))
+        .collect()
+}
+
+#[test]
+fn an_interrupted_session_is_named_by_doctor_and_finished_by_recover() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    seedbed(&sandbox, &["recover"]).expect(64).says(&["no seedbed.toml"]);
+    let requests = [worktree(), ports(free_ports(8), 8, 1), ResourceRequest::new("crash")];
+    crash_during(|registry| {
+        let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), registry);
+        let _ = orchestrator.provision("half/made", &requests, &sandbox.repo);
+    });
+    let interrupted = |found: &[(String, String)]| {
+        let [(id, what)] = found else { panic!("{found:?}") };
+        assert_eq!(id, "interrupted-run");
+        assert!(what.contains("a run of session half/made of "), "{what}");
+    };
+    interrupted(&findings(&sandbox));
+
+    // What only another program can take away is left to it.
+    let half = sandbox.trace();
+    let known = Orchestrator::new(sandbox.host.clone());
+    let recovered = known.recover(&sandbox.repo, Unsaved::Keep, Duration::ZERO).unwrap();
+    assert!(
+        matches!(&recovered[..], [Recovery { done: Err(Error::UnknownKind(kind)), .. }] if kind == "crash")
+    );
+    assert_eq!(sandbox.trace(), half);
+    seedbed(&sandbox, &["recover"]).expect(73).says(&["half/made: release crash: ", "no program is known"]);
+    interrupted(&findings(&sandbox));
+
+    // As it would be without that resource.
+    let records =
+        fs::read_dir(sandbox.host.state.join("sessions")).unwrap().map(|entry| entry.unwrap().path());
+    let intent = records.map(|path| path.join("intent.json")).find(|path| path.exists()).unwrap();
+    let mut record: Value = serde_json::from_slice(&fs::read(&intent).unwrap()).unwrap();
+    let session = &mut record["plan"]["sessions"][0];
+    session["allocations"].as_array_mut().unwrap().retain(|held| held["kind"] != "crash");
+    record["plan"]["changes"][0]["provision"].as_array_mut().unwrap().retain(|kind| kind != "crash");
+    fs::write(&intent, record.to_string()).unwrap();
+    let recovered = seedbed(&sandbox, &["recover", "--json"]).expect(0).json();
+    assert_eq!(recovered["alone"], json!({ "half/made": "undone" }));
+    assert_eq!(sandbox.trace(), before);
+    assert_eq!(findings(&sandbox), []);
+}
+
+#[test]
+fn work_that_is_not_saved_is_saved_before_a_session_is_released() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let session = orchestrator.provision("team a/lead", &[worktree()], &sandbox.repo).unwrap();
+    fs::write(session.working_directory().join("new"), "not committed\n").unwrap();
+    assert!(matches!(session.release(), Err(Error::WouldLose(_))));
+    assert!(session.working_directory().is_dir());
+
+    let mut saved = Vec::new();
+    session.release_rescuing(|one| saved.push(one)).unwrap();
+    session.release_rescuing(|one| panic!("there was nothing to save any more: {one:?}")).unwrap();
+    let [saved] = &saved[..] else { panic!("{saved:?}") };
+    assert_eq!(
+        sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed"]).trim_end(),
+        saved.reference
+    );
+    let mut command = Command::new("sh");
+    command.args(["-e", "-c", &saved.command]).current_dir(&sandbox.repo);
+    command.env_clear().envs(sandbox.host.environment.iter().cloned());
+    Outcome::of(command.output().unwrap()).expect(0);
+    let restored = sandbox.git(&["worktree", "list", "--porcelain"]);
+    let restored = restored.lines().filter_map(|line| line.strip_prefix("worktree ")).nth(1).unwrap();
+    assert_eq!(fs::read_to_string(Path::new(restored).join("new")).unwrap(), "not committed\n");
+    assert_eq!(saved.missing, Vec::<String>::new());
+    sandbox.git(&["worktree", "remove", "--force", restored]);
+    sandbox.git(&["update-ref", "-d", &saved.reference]);
     assert_eq!(sandbox.trace(), before);
 }
 

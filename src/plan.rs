@@ -13,6 +13,7 @@ mod names;
 mod render;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,8 +130,8 @@ pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question>
         .iter()
         .flat_map(|demand| &demand.wishes)
         // Options that come to the same are one, however many sessions ask with them.
-        .filter(|wish| seen.insert((wish.kind.as_str(), Arc::as_ptr(&wish.options))))
-        .filter_map(|wish| registry.get(&wish.kind).map(|provider| provider.questions(&wish.options.all)))
+        .filter(|wish| seen.insert((wish.kind, Arc::as_ptr(&wish.options))))
+        .filter_map(|wish| registry.get(wish.kind).map(|provider| provider.questions(&wish.options.all)))
         .flatten()
         .chain(programs)
         .collect()
@@ -171,10 +172,12 @@ impl Plan {
         #[derive(Serialize)]
         struct Content<'a>(u32, &'a str, &'a [Session]);
         let content = Content(self.schema_version, &self.swarm, &self.sessions);
-        let mut hash = Sha256Writer::default();
+        // JSON is written in pieces of a few bytes, and a hash is taken of blocks.
+        let mut hash = BufWriter::with_capacity(1 << 16, Sha256Writer::default());
         // Writing into a hash cannot fail, and a plan has no map with other keys than strings.
         let _ = serde_json::to_writer(&mut hash, &content);
-        format!("sha256:{}", hash.finish())
+        let hash = hash.into_inner().map(Sha256Writer::finish).unwrap_or_default();
+        format!("sha256:{hash}")
     }
 
     /// What has to be done to get here from what stands.

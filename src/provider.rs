@@ -10,6 +10,7 @@ pub mod port_range;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
@@ -416,6 +417,33 @@ pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
     match T::deserialize(&options).map(serde_json::to_value) {
         Ok(Ok(Value::Object(spelled_out))) => spelled_out,
         _ => options,
+    }
+}
+
+/// Options as a planner reads them. Thousands of sessions ask with the same, which are then read once.
+pub(crate) struct Known<T>(Vec<(Options, Rc<T>)>);
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: DeserializeOwned> Known<T> {
+    /// Replicas of a table and of its children ask in turn; a search through more would cost what reading does.
+    const KEPT: usize = 8;
+
+    /// The options as `T`, or why they are none.
+    pub(crate) fn read(&mut self, options: &Options) -> Result<Rc<T>, serde_json::Error> {
+        if let Some((_, known)) = self.0.iter().rev().find(|(known, _)| known == options) {
+            return Ok(Rc::clone(known));
+        }
+        let read = Rc::new(T::deserialize(options)?);
+        if self.0.len() == Self::KEPT {
+            self.0.remove(0);
+        }
+        self.0.push((options.clone(), Rc::clone(&read)));
+        Ok(read)
     }
 }
 

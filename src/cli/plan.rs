@@ -46,8 +46,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let path = super::setting::directory(global)?.join(path);
-        let bytes = serde_json::to_vec_pretty(&plan).map_err(|error| Failure::Other(error.to_string()))?;
-        std::fs::write(&path, [&bytes[..], b"\n"].concat())
+        std::fs::File::create(&path)
+            .and_then(|file| print::write_json_pretty(file, &plan))
             .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
     }
     let mut notices = notices(&setting.registry, &plan, &survey);
@@ -57,6 +57,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         eprintln!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
     }
     let changes = arguments.detailed_exitcode && plan.has_changes();
+    print::done_with((manifest, plan, survey));
     Ok(if changes { Status::Changes } else { Status::Done }.into())
 }
 

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use seedbed::host::text::printable;
@@ -51,9 +51,23 @@ pub(super) fn json(document: &impl Serialize) {
 
 /// Prints one JSON document, indented.
 pub(super) fn json_pretty(document: &impl Serialize) {
-    if let Ok(text) = serde_json::to_string_pretty(document) {
-        out(&format!("{text}\n"));
-    }
+    // As in `out`, there is nobody to tell.
+    let _ = write_json_pretty(std::io::stdout().lock(), document);
+}
+
+/// Writes one JSON document, indented, with a line feed behind it. In parts: that of a large plan takes as much memory as
+/// the plan itself.
+pub(super) fn write_json_pretty(to: impl Write, document: &impl Serialize) -> std::io::Result<()> {
+    let mut to = BufWriter::with_capacity(1 << 16, to);
+    serde_json::to_writer_pretty(&mut to, document)?;
+    to.write_all(b"\n")?;
+    to.flush()
+}
+
+/// Leaves a value to the system, which takes the memory back at once when the process ends: to free what a hundred thousand
+/// sessions hold piece by piece is a tenth of planning them.
+pub(super) fn done_with(value: impl Sized) {
+    std::mem::forget(value);
 }
 
 /// One line a session: where it works and which ports it has.

@@ -1,6 +1,7 @@
 //! Where a command runs: the host, the manifest, the workspace.
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
+use std::cell::OnceCell;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(super) struct Setting {
     name: String,
     path: PathBuf,
     text: String,
+    /// Where its swarm is, once the manifest has been read.
+    located: OnceCell<Located>,
 }
 
 impl Setting {
@@ -65,6 +68,7 @@ impl Setting {
                 name,
                 path,
                 text,
+                located: OnceCell::new(),
             })),
             (text, Some(fault)) => Err(Failure::Manifest(Report::new(name, &text, vec![fault]))),
         }
@@ -75,7 +79,10 @@ impl Setting {
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
         let Reading { manifest, mut faults } = manifest::read(&self.text, &self.registry.kinds());
         match manifest {
-            Some(manifest) if faults.is_empty() => Ok(manifest),
+            Some(manifest) if faults.is_empty() => {
+                let _ = self.located.set(located(&manifest));
+                Ok(manifest)
+            }
             manifest => {
                 faults.extend(manifest.iter().flat_map(|manifest| self.faults_of_the_host(manifest)));
                 Err(self.faults(faults))
@@ -86,9 +93,7 @@ impl Setting {
     /// What else is wrong with what can be read of a manifest. Nothing is said where the host cannot be looked at, which
     /// is not what is asked.
     fn faults_of_the_host(&self, manifest: &Manifest) -> Vec<Fault> {
-        let located =
-            Located { swarm: manifest.swarm.clone(), workspace_root: manifest.workspace_root.clone() };
-        let swarm = match self.located(&located) {
+        let swarm = match self.swarm_at(&located(manifest)) {
             Ok(swarm) => swarm,
             Err(fault) => return fault.into_iter().collect(),
         };
@@ -121,12 +126,13 @@ impl Setting {
 
     /// The swarm of this manifest, even where the rest of it has faults.
     pub(super) fn swarm(&self) -> Result<Swarm<'_>, Failure> {
-        let Some(located) = manifest::locate(&self.text) else {
+        let read = || self.located.get().cloned();
+        let Some(located) = read().or_else(|| manifest::locate(&self.text)) else {
             // Without a swarm's name the manifest has a fault that says so.
             self.manifest()?;
             return Err(Failure::Usage(format!("{} names no swarm", self.name)));
         };
-        self.located(&located).map_err(|fault| match fault {
+        self.swarm_at(&located).map_err(|fault| match fault {
             Some(fault) => self.faults(vec![fault]),
             None => Failure::Usage(format!("the directory of {} cannot be used", self.name)),
         })
@@ -134,7 +140,7 @@ impl Setting {
 
     /// The swarm at its workspace. The error is the fault of a workspace root that leads nowhere; `None` where the
     /// manifest does not say one.
-    fn located(&self, located: &Located) -> Result<Swarm<'_>, Option<Fault>> {
+    fn swarm_at(&self, located: &Located) -> Result<Swarm<'_>, Option<Fault>> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
         match workspace {
@@ -143,6 +149,11 @@ impl Setting {
             _ => Err(Some(nowhere(directory, &located.workspace_root))),
         }
     }
+}
+
+/// Where the swarm of a manifest is.
+fn located(manifest: &Manifest) -> Located {
+    Located { swarm: manifest.swarm.clone(), workspace_root: manifest.workspace_root.clone() }
 }
 
 /// The fault of a workspace root that is no directory, with the nearest one that is.

@@ -66,8 +66,10 @@ fn check(setting: &Setting) -> Result<usize, Failure> {
     let swarm = setting.swarm()?;
     plan::settled(&swarm)?;
     // What stands is no part of whether the manifest is valid, but it must not be in its own way.
-    plan::make_without_programs(setting, &swarm, &manifest)?;
-    Ok(manifest.sessions.len())
+    let planned = plan::make_without_programs(setting, &swarm, &manifest)?;
+    let sessions = manifest.sessions.len();
+    print::done_with((manifest, planned));
+    Ok(sessions)
 }
 
 /// Prints what programs read; `sessions` are those of a manifest without faults.

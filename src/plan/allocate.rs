@@ -66,7 +66,7 @@ fn planners<'a>(
     manifest: &'a Manifest,
     registry: &'a Registry,
     observation: &'a Observation,
-    demands: &[Arc<Demand>],
+    demands: &[Arc<Demand<'_>>],
 ) -> BTreeMap<&'a str, Box<dyn Planner + 'a>> {
     let mut planners: BTreeMap<&str, Box<dyn Planner>> =
         registry.iter().map(|provider| (provider.kind(), provider.planner(observation))).collect();
@@ -83,7 +83,11 @@ fn planners<'a>(
 }
 
 /// What the programs of external kinds have to be asked before the manifest can be planned.
-pub(super) fn programs(manifest: &Manifest, registry: &Registry, demands: &[Arc<Demand>]) -> Vec<Question> {
+pub(super) fn programs(
+    manifest: &Manifest,
+    registry: &Registry,
+    demands: &[Arc<Demand<'_>>],
+) -> Vec<Question> {
     let declared = manifest.providers.iter().filter(|_| registry.has_external_kinds());
     let takers = takers(manifest, demands);
     declared
@@ -109,9 +113,9 @@ pub(super) fn programs(manifest: &Manifest, registry: &Registry, demands: &[Arc<
 /// The sessions that ask for a kind, by position, in canonical order.
 fn asking<'d>(
     manifest: &Manifest,
-    demands: &'d [Arc<Demand>],
+    demands: &'d [Arc<Demand<'d>>],
     kind: &str,
-) -> impl Iterator<Item = (usize, &'d Wish)> {
+) -> impl Iterator<Item = (usize, &'d Wish<'d>)> {
     (0..manifest.sessions.len())
         .filter_map(move |at| Some((at, demands[at].wishes.iter().find(|wish| wish.kind == kind)?)))
 }
@@ -119,7 +123,7 @@ fn asking<'d>(
 /// For each wish of each session, the standing allocation that answers it already.
 fn kept<'s>(
     manifest: &Manifest,
-    demands: &[Arc<Demand>],
+    demands: &[Arc<Demand<'_>>],
     stood: &[Option<&'s Session>],
 ) -> Vec<Vec<Option<&'s Allocation>>> {
     let mut kept: Vec<Vec<Option<&Allocation>>> = Vec::with_capacity(demands.len());
@@ -129,10 +133,10 @@ fn kept<'s>(
             let position = demands[parent].wishes.iter().position(|wish| wish.kind == kind)?;
             kept[parent][position]
         };
-        let answer = |wish: &Wish| {
-            let allocation = stood[at]?.allocation(&wish.kind)?;
+        let answer = |wish: &Wish<'_>| {
+            let allocation = stood[at]?.allocation(wish.kind)?;
             let same = allocation.options == wish.options.said && allocation.shared == wish.shared;
-            let stays = !allocation.within_parent || parent_keeps(&wish.kind).is_some();
+            let stays = !allocation.within_parent || parent_keeps(wish.kind).is_some();
             (same && stays).then_some(allocation)
         };
         kept.push(demand.wishes.iter().map(answer).collect());
@@ -141,12 +145,12 @@ fn kept<'s>(
 }
 
 /// For each session and kind, how many children take a share.
-fn takers<'d>(manifest: &Manifest, demands: &'d [Arc<Demand>]) -> HashMap<(usize, &'d str), u32> {
+fn takers<'d>(manifest: &Manifest, demands: &[Arc<Demand<'d>>]) -> HashMap<(usize, &'d str), u32> {
     let mut takers = HashMap::new();
     for (session, demand) in manifest.sessions.iter().zip(demands) {
         for wish in demand.wishes.iter().filter(|wish| wish.shared) {
             if let Some(parent) = session.parent {
-                *takers.entry((parent, wish.kind.as_str())).or_default() += 1;
+                *takers.entry((parent, wish.kind)).or_default() += 1;
             }
         }
     }
@@ -156,7 +160,7 @@ fn takers<'d>(manifest: &Manifest, demands: &'d [Arc<Demand>]) -> HashMap<(usize
 /// The pass over all sessions.
 struct Pass<'a> {
     manifest: &'a Manifest,
-    demands: &'a [Arc<Demand>],
+    demands: &'a [Arc<Demand<'a>>],
     identities: Vec<Identity>,
     planners: BTreeMap<&'a str, Box<dyn Planner + 'a>>,
     takers: HashMap<(usize, &'a str), u32>,
@@ -194,11 +198,12 @@ impl<'a> Pass<'a> {
     fn session(&mut self, at: usize, kept: &[Option<&Allocation>]) {
         let mut held = Vec::with_capacity(kept.len());
         let demands = self.demands;
+        let names = names::before(&self.manifest.swarm, &self.identities[at].session);
         for (wish, kept) in demands[at].wishes.iter().zip(kept) {
             let position = self.position(at, wish);
             let allocation = match kept {
                 Some(kept) => Some((*kept).clone()),
-                None => self.wish(at, wish, position).unwrap_or_else(|found| {
+                None => self.wish(at, wish, position, &names).unwrap_or_else(|found| {
                     let found = found.into_iter().map(|fault| self.where_it_is_said(at, wish, fault));
                     let found: Vec<_> = found.collect();
                     self.faults.extend(found);
@@ -215,31 +220,36 @@ impl<'a> Pass<'a> {
     }
 
     /// Among the children that take a share of the same parent, this one's position.
-    fn position(&mut self, at: usize, wish: &'a Wish) -> u32 {
+    fn position(&mut self, at: usize, wish: &Wish<'a>) -> u32 {
         let Some(parent) = self.manifest.sessions[at].parent.filter(|_| wish.shared) else { return 0 };
-        let next = self.positions.entry((parent, &wish.kind)).or_default();
+        let next = self.positions.entry((parent, wish.kind)).or_default();
         *next += 1;
         *next - 1
     }
 
     /// `None` where the parent's allocation failed: that is the fault to report.
-    fn wish(&mut self, at: usize, wish: &'a Wish, position: u32) -> Result<Option<Allocation>, Vec<Fault>> {
+    fn wish(
+        &mut self,
+        at: usize,
+        wish: &Wish<'a>,
+        position: u32,
+        names: &minijinja::Value,
+    ) -> Result<Option<Allocation>, Vec<Fault>> {
         let identity = &self.identities[at];
         let session = &self.manifest.sessions[at];
-        let names = names::of_session(&self.manifest.swarm, session, identity);
-        let takers = |at| self.takers.get(&(at, wish.kind.as_str())).copied().unwrap_or_default();
+        let takers = |at| self.takers.get(&(at, wish.kind)).copied().unwrap_or_default();
         let request = Request {
             session: &identity.id,
             scoped_name: &identity.scoped_name,
-            names: &names,
+            names,
             options: &wish.options.all,
-            own: &wish.own,
-            place: &wish.place,
+            own: wish.own,
+            place: wish.place,
             shares: takers(at),
         };
-        let Some(planner) = self.planners.get_mut(wish.kind.as_str()) else {
+        let Some(planner) = self.planners.get_mut(wish.kind) else {
             // A kind that nobody declares has been told already.
-            let declared = self.manifest.providers.contains_key(&wish.kind) || self.manifest.whole;
+            let declared = self.manifest.providers.contains_key(wish.kind) || self.manifest.whole;
             return if declared { Err(vec![unknown_kind(wish)]) } else { Ok(None) };
         };
         let decided = match session.parent.filter(|_| wish.shared) {
@@ -258,7 +268,7 @@ impl<'a> Pass<'a> {
             }
         };
         Ok(Some(Allocation {
-            kind: wish.kind.clone(),
+            kind: wish.kind.to_owned(),
             options: wish.options.said.clone(),
             allocation: decided.allocation,
             shared: wish.shared,
@@ -272,7 +282,7 @@ impl<'a> Pass<'a> {
 impl Pass<'_> {
     /// Moves a fault of an option that the request does not say itself to where it is said: at a session above, whose
     /// options are taken along, or among the defaults.
-    fn where_it_is_said(&self, at: usize, wish: &Wish, fault: Fault) -> Fault {
+    fn where_it_is_said(&self, at: usize, wish: &Wish<'_>, fault: Fault) -> Fault {
         let depth = wish.place.steps.len();
         let (Some(Step::Key(option)), true) =
             (fault.place.steps.get(depth), fault.place.steps.starts_with(&wish.place.steps))
@@ -297,15 +307,15 @@ impl Pass<'_> {
                 Some((parent, of_parent?))
             });
         }
-        let default = self.manifest.defaults.get(&wish.kind).and_then(|defaults| defaults.get(option));
+        let default = self.manifest.defaults.get(wish.kind).and_then(|defaults| defaults.get(option));
         if default.is_some() && default == in_force {
-            return moved(Place::default().key("defaults").key(&wish.kind));
+            return moved(Place::default().key("defaults").key(wish.kind));
         }
         fault
     }
 }
 
-fn unknown_kind(wish: &Wish) -> Fault {
+fn unknown_kind(wish: &Wish<'_>) -> Fault {
     Fault {
         rule: rule::KIND_NOT_RUN,
         place: wish.place.clone(),

@@ -1,7 +1,7 @@
 //! What each session table asks for, once defaults and what its parent hands down are laid together.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -10,20 +10,23 @@ use crate::provider::Registry;
 use crate::template::Problem;
 
 /// What one session asks for; shared by the replicas of a table.
-pub(super) struct Demand {
-    pub(super) wishes: Vec<Wish>,
+pub(super) struct Demand<'m> {
+    pub(super) wishes: Vec<Wish<'m>>,
 }
 
 /// One resource that is asked for.
-pub(super) struct Wish {
-    pub(super) kind: String,
+pub(super) struct Wish<'m> {
+    pub(super) kind: &'m str,
     /// Whether it is a share of the parent's.
     pub(super) shared: bool,
     pub(super) options: Arc<InForce>,
     /// What the request itself says.
-    pub(super) own: Options,
-    pub(super) place: Place,
+    pub(super) own: &'m Options,
+    pub(super) place: &'m Place,
 }
+
+/// What a request says that no table makes.
+static NOTHING: LazyLock<Options> = LazyLock::new(Options::new);
 
 /// The options in force for a request; shared by all requests that come to the same.
 pub(super) struct InForce {
@@ -34,10 +37,10 @@ pub(super) struct InForce {
 }
 
 /// The demand of each session, in the manifest's order.
-pub(super) fn demands(manifest: &Manifest, registry: &Registry) -> Vec<Arc<Demand>> {
+pub(super) fn demands<'m>(manifest: &'m Manifest, registry: &'m Registry) -> Vec<Arc<Demand<'m>>> {
     let mut demander = Demander { manifest, registry, in_force: HashMap::new() };
-    let mut known: HashMap<*const Declaration, Arc<Demand>> = HashMap::new();
-    let mut demands: Vec<Arc<Demand>> = Vec::with_capacity(manifest.sessions.len());
+    let mut known: HashMap<*const Declaration, Arc<Demand<'m>>> = HashMap::new();
+    let mut demands: Vec<Arc<Demand<'m>>> = Vec::with_capacity(manifest.sessions.len());
     for session in &manifest.sessions {
         let key = std::ptr::from_ref(session.declaration.as_ref());
         let parent = session.parent.map(|parent| Arc::clone(&demands[parent]));
@@ -53,11 +56,11 @@ struct Demander<'m> {
     manifest: &'m Manifest,
     registry: &'m Registry,
     /// By kind, by what the request says, and by what it takes along from its parent, which is shared itself.
-    in_force: HashMap<(String, String, Option<*const InForce>), Arc<InForce>>,
+    in_force: HashMap<(&'m str, String, Option<*const InForce>), Arc<InForce>>,
 }
 
-impl Demander<'_> {
-    fn demand(&mut self, declaration: &Declaration, parent: Option<&Demand>) -> Demand {
+impl<'m> Demander<'m> {
+    fn demand(&mut self, declaration: &'m Declaration, parent: Option<&Demand<'m>>) -> Demand<'m> {
         let of_parent =
             |kind: &str| parent.and_then(|parent| parent.wishes.iter().find(|wish| wish.kind == kind));
         let wishes = match (&declaration.resources, parent) {
@@ -71,28 +74,28 @@ impl Demander<'_> {
             (None, Some(parent)) => parent
                 .wishes
                 .iter()
-                .map(|above| self.wish(&above.kind, Some(above), &Options::new(), &declaration.place))
+                .map(|above| self.wish(above.kind, Some(above), &NOTHING, &declaration.place))
                 .collect(),
             (None, None) => Vec::new(),
         };
         Demand { wishes }
     }
 
-    fn wish(&mut self, kind: &str, above: Option<&Wish>, own: &Options, place: &Place) -> Wish {
+    fn wish(
+        &mut self,
+        kind: &'m str,
+        above: Option<&Wish<'m>>,
+        own: &'m Options,
+        place: &'m Place,
+    ) -> Wish<'m> {
         let key = serde_json::to_string(own).unwrap_or_default();
-        let key = (kind.to_owned(), key, above.map(|above| Arc::as_ptr(&above.options)));
+        let key = (kind, key, above.map(|above| Arc::as_ptr(&above.options)));
         let (manifest, registry) = (self.manifest, self.registry);
         let options = self
             .in_force
             .entry(key)
             .or_insert_with(|| Arc::new(in_force(manifest, registry, kind, above, own)));
-        Wish {
-            kind: kind.to_owned(),
-            shared: above.is_some(),
-            options: Arc::clone(options),
-            own: own.clone(),
-            place: place.clone(),
-        }
+        Wish { kind, shared: above.is_some(), options: Arc::clone(options), own, place }
     }
 }
 
@@ -100,7 +103,7 @@ fn in_force(
     manifest: &Manifest,
     registry: &Registry,
     kind: &str,
-    above: Option<&Wish>,
+    above: Option<&Wish<'_>>,
     own: &Options,
 ) -> InForce {
     let Some(provider) = registry.get(kind) else {

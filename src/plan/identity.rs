@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::Session;
+use super::{Session, names};
 use crate::manifest::Manifest;
 use crate::name::{HashDigits, scoped_name};
 
@@ -13,6 +13,8 @@ pub(super) struct Identity {
     pub(super) id: String,
     pub(super) scoped_name: String,
     pub(super) index: u32,
+    /// `session.*` of templates.
+    pub(super) session: minijinja::Value,
 }
 
 /// The identity of each session, in the manifest's order; `stood` is what stands of each.
@@ -20,10 +22,14 @@ pub(super) fn identities(manifest: &Manifest, stood: &[Option<&Session>]) -> Vec
     let ids: Vec<_> = manifest.sessions.par_iter().map(|session| session.path.id(&manifest.swarm)).collect();
     let scoped_names = scoped_names(&ids, |at| stood[at].map(|session| session.scoped_name.as_str()));
     let indices = indices(ids.len(), |at| stood[at].map(|session| session.index));
-    ids.into_iter()
+    ids.into_par_iter()
         .zip(scoped_names)
         .zip(indices)
-        .map(|((id, scoped_name), index)| Identity { id, scoped_name, index })
+        .zip(&manifest.sessions)
+        .map(|(((id, scoped_name), index), session)| {
+            let session = names::of_session(&session.path, &id, index);
+            Identity { id, scoped_name, index, session }
+        })
         .collect()
 }
 

@@ -8,6 +8,7 @@ use minijinja::value::{Enumerator, Object};
 
 use super::identity::Identity;
 use crate::manifest::{Manifest, Session};
+use crate::name::SessionPath;
 use crate::provider::{Context, WORKSPACE_ROOT};
 use crate::template::OF_KINDS;
 
@@ -47,7 +48,7 @@ impl Names {
         let named = |at: usize, session: &Session| Named {
             path: session.path.to_string(),
             parent: session.parent,
-            session: session_value(session, &identities[at]),
+            session: identities[at].session.clone(),
             resources: if open[at] {
                 OF_KINDS.iter().map(|(name, _)| (*name, Value::from_object(Anything))).collect()
             } else {
@@ -69,16 +70,17 @@ impl Names {
 }
 
 /// What templates see before anything is allocated: the swarm and the session itself.
-pub(super) fn of_session(swarm: &str, session: &Session, identity: &Identity) -> Value {
-    Value::from_pairs([("swarm", Value::from(swarm)), ("session", session_value(session, identity))])
+pub(super) fn before(swarm: &str, session: &Value) -> Value {
+    Value::from_pairs([("swarm", Value::from(swarm)), ("session", session.clone())])
 }
 
-fn session_value(session: &Session, identity: &Identity) -> Value {
+/// `session.*`.
+pub(super) fn of_session(path: &SessionPath, id: &str, index: u32) -> Value {
     Value::from_pairs([
-        ("id", Value::from(identity.id.as_str())),
-        ("path", Value::from(session.path.as_str())),
-        ("name", Value::from(session.path.name())),
-        ("index", Value::from(identity.index)),
+        ("id", Value::from(id)),
+        ("path", Value::from(path.as_str())),
+        ("name", Value::from(path.name())),
+        ("index", Value::from(index)),
     ])
 }
 

@@ -198,7 +198,7 @@ impl Provider for GitWorktree {
     }
 
     fn context(&self, allocation: &Allocation) -> Context {
-        Worktree::of(allocation).as_ref().map(plan::context).unwrap_or_default()
+        plan::context(allocation).unwrap_or_default()
     }
 
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {

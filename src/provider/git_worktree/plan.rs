@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
@@ -11,7 +12,7 @@ use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
 use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, UnknownRef};
 use crate::provider::{
-    Allocation, Context, DISCOVERY_DIRECTORY, Parent, Planned, Planner, Request, WORKSPACE_ROOT,
+    Allocation, Context, DISCOVERY_DIRECTORY, Known, Parent, Planned, Planner, Request, WORKSPACE_ROOT,
     holds_the_workspace,
 };
 use crate::template;
@@ -48,6 +49,7 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
 /// Decides the worktrees of one plan.
 pub(super) struct Worktrees<'o> {
     observation: &'o Observation,
+    options: Known<Options>,
     /// What existed before and will not exist any more when this plan's worktrees are made.
     freed: BTreeSet<PathBuf>,
     freed_entries: BTreeSet<String>,
@@ -60,6 +62,7 @@ impl<'o> Worktrees<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
         Self {
             observation,
+            options: Known::default(),
             freed: BTreeSet::new(),
             freed_entries: BTreeSet::new(),
             freed_branches: BTreeSet::new(),
@@ -229,13 +232,13 @@ impl<'o> Worktrees<'o> {
         path: &Path,
         request: &Request<'_>,
     ) -> Result<(), Fault> {
-        let place = request.place.key("root-directory");
+        let place = || request.place.key("root-directory");
         if holds_the_workspace(&self.observation.workspace, root) {
             let message = "worktrees need a directory of their own, which git can be kept from seeing";
             let help = "name one below the workspace, such as `.ai_ops/worktrees`, or beside it".to_owned();
             return Err(fault(
                 rule::ROOT_DIRECTORY,
-                &place,
+                &place(),
                 message,
                 "is the workspace or above it",
                 Some(help),
@@ -246,7 +249,7 @@ impl<'o> Worktrees<'o> {
             let message = format!("`{}` goes back on its way", root.display());
             return Err(fault(
                 rule::ROOT_DIRECTORY,
-                &place,
+                &place(),
                 &message,
                 "has `..` in the middle",
                 Some("write where it leads".to_owned()),
@@ -256,7 +259,7 @@ impl<'o> Worktrees<'o> {
             let message =
                 format!("`{}` is {what}: worktrees would be made somewhere else", component.display());
             let help = "remove it, or name another `root-directory`".to_owned();
-            Err(fault(rule::ROOT_DIRECTORY, &place, &message, "leads there", Some(help)))
+            Err(fault(rule::ROOT_DIRECTORY, &place(), &message, "leads there", Some(help)))
         };
         match self.observation.directories.get(root) {
             Some(Directory::Link(component)) => return leads(component, "a symbolic link"),
@@ -264,7 +267,7 @@ impl<'o> Worktrees<'o> {
             Some(Directory::Unreadable(why)) => {
                 return Err(fault(
                     rule::ROOT_DIRECTORY,
-                    &place,
+                    &place(),
                     &format!("`{}` cannot be read: {why}", root.display()),
                     "here",
                     None,
@@ -277,7 +280,7 @@ impl<'o> Worktrees<'o> {
                 let help = "move it away, or remove it if nothing in it is needed".to_owned();
                 return Err(fault(
                     rule::PATH_TAKEN,
-                    &place,
+                    &place(),
                     &message,
                     "where the worktree would be made",
                     Some(help),
@@ -296,7 +299,7 @@ impl<'o> Worktrees<'o> {
         let length = self.observation.workspace.join(path).as_os_str().len();
         if length > PATH_MAX {
             let message = format!("the worktree's path would have {length} bytes, more than {PATH_MAX}");
-            return Err(fault(rule::PATH_TOO_LONG, &place, &message, "too deep", None));
+            return Err(fault(rule::PATH_TOO_LONG, &place(), &message, "too deep", None));
         }
         Ok(())
     }
@@ -342,8 +345,8 @@ impl<'o> Worktrees<'o> {
         Ok(Some(branch))
     }
 
-    fn options(request: &Request<'_>) -> Result<Options, Vec<Fault>> {
-        Options::deserialize(request.options).map_err(|error| {
+    fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Vec<Fault>> {
+        self.options.read(request.options).map_err(|error| {
             let message = format!("the options of `{KIND}` cannot be read: {error}");
             vec![fault(rule::BROKEN_KIND, request.place, &message, "here", None)]
         })
@@ -364,13 +367,13 @@ impl Planner for Worktrees<'_> {
     }
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
-        let options = Self::options(request)?;
+        let options = self.options(request)?;
         let root = options.root_directory.clone();
         self.worktree(request, &options, root)
     }
 
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
-        let options = Self::options(request)?;
+        let options = self.options(request)?;
         if options.layout == Layout::Flat {
             return self.allocate(request);
         }
@@ -406,26 +409,30 @@ impl Planner for Worktrees<'_> {
 }
 
 /// The commit and what of it is checked out, where the files may be copied from another worktree of the same; `None`
-/// where git is to check them out. All else that a checkout depends on is the repository's. Runs once a session: the
-/// fields are read where they are.
+/// where git is to check them out. All else that a checkout depends on is the repository's.
 pub(super) fn basis(allocation: &Allocation) -> Option<String> {
-    let field = |name: &str| allocation.allocation.get(name).and_then(Value::as_str);
-    let way = field("checkout").filter(|way| *way != "git")?;
-    Some(format!("{way} {} {}", field("commit")?, field("targetPath").unwrap_or_default()))
+    let way = field(allocation, "checkout").filter(|way| *way != "git")?;
+    let target = field(allocation, "targetPath").unwrap_or_default();
+    Some(format!("{way} {} {target}", field(allocation, "commit")?))
+}
+
+/// A text of an allocation, read where it is: what runs once a session takes none of it apart.
+fn field<'a>(allocation: &'a Allocation, name: &str) -> Option<&'a str> {
+    allocation.allocation.get(name).and_then(Value::as_str)
 }
 
 /// What a reviewer should hear of a worktree in this very repository.
 pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
     let mut notices = Vec::new();
-    if let (Some(worktree), Some(Ok(repository))) = (Worktree::of(allocation), &observation.repository) {
-        if worktree.target_path.is_some() && !repository.worktree_config {
+    if let Some(Ok(repository)) = &observation.repository {
+        if field(allocation, "targetPath").is_some() && !repository.worktree_config {
             notices.push(
                 "`extensions.worktreeConfig` will be set in the repository's shared config, which sparse worktrees \
                  need; it is taken back with the last of them"
                     .to_owned(),
             );
         }
-        if overlay::is_wanted(&worktree) {
+        if field(allocation, "checkout") == Some("overlay") {
             notices.push(
                 "worktrees with `checkout = \"overlay\"` are mounts: after a reboot, `seedbed apply` mounts them again, \
                  with what was written in them"
@@ -498,37 +505,39 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
     Ok((!parts.is_empty()).then(|| parts.join("/")))
 }
 
-/// The seed's soft context.
-pub(super) fn context(worktree: &Worktree) -> Context {
-    let path = absolute(&worktree.worktree_path);
+/// The seed's soft context; `None` for an allocation that is not one that planning made.
+pub(super) fn context(allocation: &Allocation) -> Option<Context> {
+    let worktree_path = field(allocation, "worktreePath")?;
+    let path = absolute(Path::new(worktree_path));
     let names = [
-        ("path", Some(path.clone())),
-        ("commit", Some(worktree.commit.clone())),
-        ("branch", worktree.branch.clone()),
+        ("path", Some(path.as_str())),
+        ("commit", Some(field(allocation, "commit")?)),
+        ("branch", field(allocation, "branch")),
     ];
-    let base_ref = worktree.base_ref.clone();
+    let names = vec![("worktree", minijinja::Value::from_pairs(names))];
+    let base_ref = field(allocation, "baseRef")?.to_owned();
     let mut prompt_sections = vec![format!("Git worktree: {path}"), format!("Worktree base ref: {base_ref}")];
     let mut metadata = Map::from_iter([
         ("git_worktree_path".to_owned(), Value::from(path.clone())),
         ("git_worktree_base_ref".to_owned(), Value::from(base_ref.clone())),
     ]);
-    let mut working_directory = worktree.worktree_path.clone();
-    if let Some(target) = &worktree.target_path {
+    let mut working_directory = PathBuf::from(worktree_path);
+    if let Some(target) = field(allocation, "targetPath") {
         prompt_sections.push(format!("Worktree target path: {target} (sparse-checkout enabled)"));
-        metadata.insert("git_worktree_target_path".to_owned(), Value::from(target.clone()));
+        metadata.insert("git_worktree_target_path".to_owned(), Value::from(target));
         working_directory.push(target);
     }
-    Context {
+    Some(Context {
         env: BTreeMap::from([
-            ("AGENT_REPO_ROOT".to_owned(), absolute(&worktree.repo_root)),
+            ("AGENT_REPO_ROOT".to_owned(), absolute(Path::new(field(allocation, "repoRoot")?))),
             ("AGENT_WORKTREE_PATH".to_owned(), path),
             ("AGENT_WORKTREE_BASE_REF".to_owned(), base_ref),
         ]),
         prompt_sections,
         metadata,
         working_directory: Some(working_directory),
-        names: vec![("worktree", minijinja::Value::from_pairs(names))],
-    }
+        names,
+    })
 }
 
 /// A path of the plan as text that [`WORKSPACE_ROOT`] will make absolute.

@@ -4,8 +4,9 @@
 //! "free" is asked of every port, not of a file's name, so that blocks of different geometry never overlap.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
 
-use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::check::{self, count};
@@ -14,7 +15,7 @@ use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
-use crate::provider::{Allocation, Context, Parent, Planned, Planner, Request, holds_the_workspace};
+use crate::provider::{Allocation, Context, Known, Parent, Planned, Planner, Request, holds_the_workspace};
 
 /// How many passed-over blocks an allocation's notes name one by one; a crowded host would fill pages.
 const NOTED: usize = 4;
@@ -26,6 +27,7 @@ const GEOMETRY: [&str; 5] =
 /// Chooses the blocks of one plan.
 pub(super) struct Ports<'o> {
     observation: &'o Observation,
+    options: Known<Options>,
     /// By first port; blocks in here never overlap one another but for shares, which lie inside their parents'.
     planned: BTreeMap<u16, (PortBlock, String)>,
     /// By first port: what the observation says is taken by anybody else.
@@ -56,6 +58,7 @@ impl<'o> Ports<'o> {
             .collect();
         Self {
             observation,
+            options: Known::default(),
             taken,
             reach,
             planned: BTreeMap::new(),
@@ -85,8 +88,8 @@ impl<'o> Ports<'o> {
             .map(|at| self.taken[at].1.as_str())
     }
 
-    fn options(request: &Request<'_>, is_share: bool) -> Result<Options, Vec<Fault>> {
-        let options: Options = Options::deserialize(request.options).map_err(|error| {
+    fn options(&mut self, request: &Request<'_>, is_share: bool) -> Result<Rc<Options>, Vec<Fault>> {
+        let options = self.options.read(request.options).map_err(|error| {
             vec![fault(
                 rule::BROKEN_KIND,
                 request.place,
@@ -100,11 +103,11 @@ impl<'o> Ports<'o> {
     }
 
     fn check_lock_directory(&self, options: &Options, place: &Place) -> Result<(), Vec<Fault>> {
-        let place = place.key("lock-directory");
+        let place = || place.key("lock-directory");
         if holds_the_workspace(&self.observation.workspace, &options.lock_directory) {
             return Err(vec![fault(
                 rule::LOCK_DIRECTORY,
-                &place,
+                &place(),
                 "lock files need a directory of their own, which git can be kept from seeing",
                 "is the workspace or above it",
                 "name one below the workspace, such as `.ai_ops/locks/ports`",
@@ -117,7 +120,7 @@ impl<'o> Ports<'o> {
         };
         Err(vec![fault(
             rule::LOCK_DIRECTORY,
-            &place,
+            &place(),
             &format!("`{}` is {what}: lock files would be written somewhere else", component.display()),
             "leads there",
             "remove it, or name another `lock-directory`",
@@ -146,7 +149,7 @@ impl Planner for Ports<'_> {
     }
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
-        let options = Self::options(request, false)?;
+        let options = self.options(request, false)?;
         self.check_lock_directory(&options, request.place)?;
         let count = options.blocks();
         let preferred = hash_u32(request.session) % count;
@@ -167,7 +170,8 @@ impl Planner for Ports<'_> {
                 notes.push(format!("{} more blocks passed over", passed - NOTED));
             }
             self.planned.insert(ports.start(), (ports, format!("planned for {}", request.session)));
-            let block = Cut { ports, base: options.base_port, count, index, share: None };
+            let locks = &options.lock_directory;
+            let block = Cut { ports, base: options.base_port, count, index, share: None, locks };
             return allocation(request, &options, &block, start + options.primary_port_offset, notes);
         }
         let passed_over = notes.join("; ");
@@ -210,9 +214,8 @@ impl Planner for Ports<'_> {
             )]
         };
         let block = Block::of(parent.allocation).ok_or_else(unreadable)?;
-        let of_parent: Options =
-            Options::deserialize(&parent.allocation.options).map_err(|_| unreadable())?;
-        let of = of_parent.slots.unwrap_or(parent.count);
+        let slots = parent.allocation.options.get("slots").and_then(Value::as_u64);
+        let of = slots.and_then(|slots| u32::try_from(slots).ok()).unwrap_or(parent.count);
         let Some(share) = self.free_share(parent, of) else {
             return self.instead_of_a_share(request, parent);
         };
@@ -245,13 +248,13 @@ impl Planner for Ports<'_> {
         if standing_names().any(|port| (ports.start()..=ports.end()).contains(&port)) {
             return self.instead_of_a_share(request, parent);
         }
-        let mut options = Self::options(request, true)?;
-        options.lock_directory = block.lock_path.parent().map(Into::into).unwrap_or_default();
+        let options = self.options(request, true)?;
+        let locks = block.lock_path.parent().unwrap_or(Path::new(""));
         let entry = self.shares.entry(parent.session.to_owned()).or_insert((share.of, BTreeSet::new()));
         entry.1.insert(share.index);
         let start = u32::from(ports.start());
         let primary = block.primary_port.clamp(start, u32::from(ports.end()));
-        let cut = Cut { ports, base: start, count: 1, index: 0, share: Some(share) };
+        let cut = Cut { ports, base: start, count: 1, index: 0, share: Some(share), locks };
         allocation(request, &options, &cut, primary, Vec::new())
     }
 }
@@ -306,12 +309,14 @@ impl Ports<'_> {
 }
 
 /// A block as it was cut.
-struct Cut {
+struct Cut<'a> {
     ports: PortBlock,
     base: u32,
     count: u32,
     index: u32,
     share: Option<Share>,
+    /// Where its lock file stands.
+    locks: &'a Path,
 }
 
 /// The share's ports: `floor(size / of)` each, the last takes the rest, as in the seed's
@@ -332,7 +337,7 @@ fn reserve(options: &Options) -> u32 {
 fn allocation(
     request: &Request<'_>,
     options: &Options,
-    cut: &Cut,
+    cut: &Cut<'_>,
     primary: u32,
     notes: Vec<String>,
 ) -> Result<Planned, Vec<Fault>> {
@@ -346,7 +351,7 @@ fn allocation(
         start_port: start,
         end_port: end,
         primary_port: primary,
-        lock_path: options.lock_directory.join(format!("{}.lock", cut.ports)),
+        lock_path: cut.locks.join(format!("{}.lock", cut.ports)),
         reserve: reserve(options),
         names,
         share: cut.share,

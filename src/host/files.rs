@@ -296,8 +296,7 @@ impl Root {
     /// Removes a file or link; `false` where there was nothing.
     pub fn remove_file(&self, relative: &Path) -> Result<bool, Error> {
         let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
-        let removed = failpoint!("files.remove")
-            .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()));
+        let removed = failpoint!("files.remove").and_then(|()| parent.unlink(name, AtFlags::empty()));
         match removed {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -305,11 +304,25 @@ impl Root {
         }
     }
 
+    /// unlinkat(2), to which a read-only file system says no before it looks whether there is anything to remove.
+    fn unlink(&self, name: &OsStr, flags: AtFlags) -> rustix::io::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, flags) {
+            Err(Errno::ROFS) if self.file_type(name).is_none() => Err(Errno::NOENT),
+            Err(Errno::ROFS) if flags == AtFlags::REMOVEDIR && self.has_entries(name) => Err(Errno::NOTEMPTY),
+            done => done,
+        }
+    }
+
+    fn has_entries(&self, name: &OsStr) -> bool {
+        let names = |directory: Self| directory.names().is_ok_and(|names| !names.is_empty());
+        self.child(name).ok().flatten().is_some_and(names)
+    }
+
     /// Removes a directory if it is empty; `false` where it is not, or where there is none.
     pub fn remove_directory(&self, relative: &Path) -> Result<bool, Error> {
         let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
-        let removed = failpoint!("files.remove-directory")
-            .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR));
+        let removed =
+            failpoint!("files.remove-directory").and_then(|()| parent.unlink(name, AtFlags::REMOVEDIR));
         match removed {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
@@ -348,7 +361,7 @@ impl Root {
             failpoint!("files.rename").and_then(|()| rustix::fs::renameat(&source.fd, from, &target.fd, to));
         match renamed {
             Ok(()) => Ok(true),
-            Err(Errno::NOENT) if source.file_type(from).is_none() => Ok(false),
+            Err(Errno::NOENT | Errno::ROFS) if source.file_type(from).is_none() => Ok(false),
             Err(error) => Err(io("rename", &source.path.join(from))(error)),
         }
     }

@@ -162,6 +162,23 @@ fn a_directory_that_is_no_repository_is_refused() {
     assert_eq!(fs::read_dir(&plain).unwrap().count(), 1);
 }
 
+/// git dies of paths of some 4,070 bytes, file systems of names of more than 255.
+#[test]
+fn a_path_that_is_too_long_is_refused() {
+    let sandbox = Sandbox::new();
+    for (root, said) in
+        [("d/".repeat(2000) + "d", "bytes, more than 4000"), ("d".repeat(256), "name too long")]
+    {
+        let root = format!("\"{root}\"");
+        sandbox.manifest(&worktree(&format!("root-directory = {root}")));
+        for command in ["validate", "plan", "apply"] {
+            let refused = sandbox.unchanged(|| sandbox.seedbed(&[command]).expect(65));
+            let message = refused.stderr.replace(['\n', '│', ' '], "").to_lowercase();
+            assert!(message.contains(&said.replace(' ', "")), "{command}: {}", refused.stderr);
+        }
+    }
+}
+
 #[test]
 fn worktrees_and_locks_need_a_directory_of_their_own() {
     let sandbox = Sandbox::new();

@@ -48,7 +48,7 @@ impl Drop for UnderWay {
 /// Removes `name` in `parent` with everything below it; nothing there is no error.
 pub(super) fn remove(parent: &Root, name: &OsStr, threads: Threads) -> Result<(), Error> {
     if parent.file_type(name) != Some(FileType::Directory) {
-        return match rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()) {
+        return match parent.unlink(name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(io("remove", &parent.path.join(name))(error)),
         };

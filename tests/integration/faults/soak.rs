@@ -260,6 +260,31 @@ fn a_real_disk_that_is_full_is_told_and_nothing_is_left() {
     sandbox.ok(&["apply"]);
 }
 
+#[test]
+fn a_file_system_that_is_read_only_is_told_and_nothing_is_left() {
+    let sandbox = sandbox(PAIR);
+    fs::create_dir_all(sandbox.state()).unwrap();
+    for place in [".git", ".", "../state"] {
+        let path = sandbox.repository.join(place);
+        let mount = |args: &[&str]| {
+            let mut mount = sandbox.program("mount", &sandbox.top);
+            mount.args(args).arg(&path).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        let before = sandbox.inventory();
+        if !mount(&["--bind", path.to_str().unwrap()]) {
+            eprintln!("NOT TESTED: this user may not mount a directory over itself");
+            return;
+        }
+        let bound = Tmpfs(path.clone());
+        assert!(mount(&["-o", "remount,bind,ro"]));
+        let outcome = sandbox.seedbed(&["apply"]);
+        drop(bound);
+        outcome.expect(1).says(&["Read-only file system"]);
+        assert_same(&before, &sandbox.inventory());
+    }
+    sandbox.ok(&["apply"]);
+}
+
 /// Runs as a user who may not write where it would have to; root may write everywhere.
 #[test]
 fn a_directory_that_cannot_be_written_is_told_and_nothing_is_left() {

@@ -98,8 +98,8 @@ pub trait Provider: Send + Sync {
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error>;
 
     /// Tells whether what releasing works with is there and can be used: a program, say, that is not too old. Asked
-    /// before the first release of a run, so that none is begun in vain.
-    fn ready(&self, _host: &Host) -> Result<(), Error> {
+    /// before the first release of a run, for one allocation of the kind, so that none is begun in vain.
+    fn ready(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 

@@ -83,7 +83,7 @@ pub(super) fn secure(
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     let host = context.swarm.host();
-    ready(context, released)?;
+    ready(context, standing, released)?;
     let (mut stake, with_work) = match unsaved {
         // What is given up need not be looked at, and often cannot be.
         Unsaved::Discard => (AtStake::default(), Released::new()),
@@ -113,22 +113,22 @@ pub(super) fn secure(
 }
 
 /// Makes sure that what is to be released can be.
-fn ready(context: &Context<'_>, released: &Released) -> Result<(), Error> {
+fn ready(context: &Context<'_>, record: &Record, released: &Released) -> Result<(), Error> {
     let host = context.swarm.host();
     let mut asked = BTreeSet::new();
-    for (session, kinds) in released {
-        for kind in kinds.iter().filter(|kind| asked.insert(*kind)) {
-            let Some(provider) = context.registry.get(kind) else { continue };
-            provider.ready(host).map_err(|error| Error::Failed {
-                failures: vec![Failure {
-                    session: session.clone(),
-                    step: format!("release {kind}"),
-                    cause: error.to_string(),
-                    taken: false,
-                }],
-                leftovers: Vec::new(),
-                interrupted: host.cancel.is_requested(),
-            })?;
+    for session in &record.plan.sessions {
+        for kind in released.get(&session.path).into_iter().flatten().filter(|kind| asked.insert(*kind)) {
+            let (Some(allocation), Some(provider)) = (session.allocation(kind), context.registry.get(kind))
+            else {
+                continue;
+            };
+            with_task(host, record, session, allocation, None, |task| provider.ready(task)).map_err(
+                |error| Error::Failed {
+                    failures: vec![failure(session, &format!("release {kind}"), error.to_string())],
+                    leftovers: Vec::new(),
+                    interrupted: host.cancel.is_requested(),
+                },
+            )?;
         }
     }
     Ok(())

@@ -189,7 +189,10 @@ fn nowhere(directory: &Path, root: &Path) -> Fault {
 fn above(directory: &Path) -> Option<PathBuf> {
     let discovery = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
     let session = directory.ancestors().find_map(|above| {
-        let snapshot: Snapshot = serde_json::from_slice(&std::fs::read(above.join(&discovery)).ok()?).ok()?;
+        let file = above.join(&discovery);
+        // A session may have put something there that is waited for.
+        let bytes = file.is_file().then(|| std::fs::read(&file).ok())??;
+        let snapshot: Snapshot = serde_json::from_slice(&bytes).ok()?;
         // A workspace inside the session would be searched for ever.
         (!snapshot.workspace_root.starts_with(above)).then_some(snapshot.workspace_root)
     });

@@ -475,7 +475,8 @@ impl Root {
         }
     }
 
-    fn file_type(&self, name: &OsStr) -> Option<FileType> {
+    /// What is called `name` in this directory, links unfollowed; `None` where there is nothing that can be looked at.
+    pub(crate) fn file_type(&self, name: &OsStr) -> Option<FileType> {
         let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some(FileType::from_raw_mode(stat.st_mode))
     }

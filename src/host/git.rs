@@ -4,6 +4,7 @@
 //! names programs that git would run. Filters (`git lfs` is one) stay on: without them a checkout is not the tree.
 
 pub mod config;
+mod obstacles;
 pub(crate) mod version;
 
 use std::ffi::{OsStr, OsString};
@@ -78,7 +79,8 @@ const LINES_LOOKED_AT: usize = 3;
 /// git, pointed at one repository.
 ///
 /// Before the first call git is asked which version it is; one that is too old is [`Error::TooOld`], and asked nothing
-/// else. No call inherits a `GIT_*` variable, and every one ends with the run's [`Cancel`](super::process::Cancel): what
+/// else. Where git would wait for something that is no file, it is not asked at all ([`Error::Obstructed`]). No call
+/// inherits a `GIT_*` variable, and every one ends with the run's [`Cancel`](super::process::Cancel): what
 /// takes a cancelled run back needs a [`Host`] with a fresh one.
 #[derive(Clone, Debug)]
 pub struct Git<'a> {
@@ -142,6 +144,11 @@ impl<'a> Git<'a> {
         self
     }
 
+    /// Makes sure that git can be asked for the state of `work_tree`, which it reads more of than of the repository.
+    pub(crate) fn can_read(work_tree: &Path) -> Result<(), Error> {
+        obstacles::in_work_tree(work_tree)
+    }
+
     /// Runs git and returns what it printed; a status other than 0 is an error.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>, Error> {
         let process = self.process(args)?;
@@ -196,8 +203,17 @@ impl<'a> Git<'a> {
         self.run(args)
     }
 
-    fn process<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Process, Error> {
+    /// Makes sure that git is new enough, and would not wait for what is no file of its own.
+    pub(crate) fn check(&self) -> Result<(), Error> {
         version::require(self.host)?;
+        match self.repository {
+            Repository::Around(directory) => obstacles::around(directory),
+            Repository::Of { git_dir, .. } => obstacles::of(git_dir),
+        }
+    }
+
+    fn process<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Process, Error> {
+        self.check()?;
         self.unasked(args)
     }
 

@@ -120,6 +120,14 @@ pub enum Error {
         /// The oldest that works.
         needed: String,
     },
+    /// It would wait for what stands in the place of a file, or fail at it, and was not run.
+    #[error("{} is {what}, where git expects a file: remove it", printable(&path.to_string_lossy()))]
+    Obstructed {
+        /// What is in the way.
+        path: PathBuf,
+        /// `a FIFO`, `a directory`, …
+        what: &'static str,
+    },
     /// It ran longer than allowed, and was ended.
     #[error("`{command}` was ended after {} s without a result", after.as_secs())]
     Deadline {

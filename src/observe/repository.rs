@@ -71,7 +71,9 @@ fn find(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error>
         Err(process::Error::Start { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Ok(Err("git is not installed, or not in PATH: install git 2.36 or later".to_owned()));
         }
-        Err(error @ process::Error::TooOld { .. }) => return Ok(Err(error.to_string())),
+        Err(error @ (process::Error::TooOld { .. } | process::Error::Obstructed { .. })) => {
+            return Ok(Err(error.to_string()));
+        }
         other => other?,
     };
     let text = output.stdout.strip_suffix(b"\n").unwrap_or(&output.stdout);

@@ -29,7 +29,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     Allocation, Condition, Context, Error, Losses, Planner, Provider, Rescue, Task, in_git, options_in_force,
 };
-use crate::host::{Host, git};
 use crate::manifest;
 use crate::observe::{Observation, Question};
 
@@ -254,8 +253,8 @@ impl Provider for GitWorktree {
         inspect::mend(task, &worktree(task)?)
     }
 
-    fn ready(&self, host: &Host) -> Result<(), Error> {
-        Ok(git::version::require(host)?)
+    fn ready(&self, task: &Task<'_>) -> Result<(), Error> {
+        release::ready(task, &worktree(task)?)
     }
 
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {

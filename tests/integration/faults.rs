@@ -13,6 +13,7 @@ pub(crate) mod shim;
 mod soak;
 mod torn;
 mod traps;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::ownership::{self, Owner};
 use super::site::{Content, Site, read};
 use super::{Registration, Worktree, overlay};
@@ -14,9 +16,14 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     if let Some(fault) = registration_fault(task, worktree, &site)? {
         return Ok(Condition::Broken(fault));
     }
-    let index = site.common.directory(&site.entry)?.map(|entry| entry.names()).transpose()?;
-    if !index.is_some_and(|names| names.contains(OsStr::new("index"))) {
-        return Ok(Condition::Broken(format!("{} was never populated", site.worktree.display())));
+    let index = site.common.directory(&site.entry)?.and_then(|entry| entry.file_type(OsStr::new("index")));
+    match index {
+        None => return Ok(Condition::Broken(format!("{} was never populated", site.worktree.display()))),
+        Some(FileType::RegularFile) => {}
+        Some(_) => {
+            let index = site.entry_path().join("index");
+            return Ok(Condition::Broken(format!("{} is not a file", index.display())));
+        }
     }
     match overlay::fault(task, worktree, &site)? {
         None => {}

@@ -1,8 +1,12 @@
 //! Whose an entry and a directory are. Nothing is removed, and nothing is written over, but what is ours by this.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::site::{Content, Site, read};
+use crate::host::files::Root;
 use crate::provider::{Error, Task};
 
 /// A file of ours in the entry that repeats what `locked` says, for the day on which somebody unlocks the worktree or
@@ -81,12 +85,18 @@ pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
             other(&format!("its .git says {}", String::from_utf8_lossy(&bytes).trim_end().escape_debug()))
         }
-        Content::Irregular => other("its .git is not a file"),
-        Content::Missing | Content::Empty | Content::Bytes(_) => {
+        // What can hold nothing can be nobody's repository; it was put where the pointer was.
+        Content::Irregular if !can_hold_nothing(&directory) => other("its .git is not a file"),
+        Content::Irregular | Content::Missing | Content::Empty | Content::Bytes(_) => {
             let bare = directory.names()?.iter().all(|name| name == ".git");
             if *entry == Owner::Us || bare { Ok(Owner::Us) } else { other("no entry of ours belongs to it") }
         }
     }
+}
+
+fn can_hold_nothing(directory: &Root) -> bool {
+    let found = directory.file_type(OsStr::new(".git"));
+    !matches!(found, None | Some(FileType::RegularFile | FileType::Directory | FileType::Symlink))
 }
 
 /// Whose the entry is, where neither it nor the directory is somebody else's; else [`Error::Refused`].

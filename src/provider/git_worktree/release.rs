@@ -14,6 +14,12 @@ use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
+/// Makes sure that git can be asked about the repository, which branches take.
+pub(super) fn ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let site = Site::of(task, worktree)?;
+    Ok(Git::of(task.host, site.common.path(), None).check()?)
+}
+
 /// Removes whatever exists of the worktree. What is gone already is no error; what is somebody else's is
 /// [`Error::Refused`], and then nothing is touched.
 pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {

@@ -67,6 +67,7 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         let path = site.worktree.display();
         return Err(Error::Refused(format!("{path} is not mounted; `seedbed apply` mounts it again")));
     }
+    Git::can_read(&site.worktree)?;
     let scratch = Scratch::create(task, worktree, &site)?;
     let mut work = Work::find(task, worktree, &site, &scratch)?;
     let index = capture::index(&mut work)?;

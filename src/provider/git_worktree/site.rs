@@ -187,7 +187,7 @@ fn common_dir(repo_root: &Path) -> Result<PathBuf, Error> {
     let git_dir = match fs::metadata(&dot_git) {
         Ok(found) if found.is_dir() => dot_git,
         Ok(_) => {
-            let bytes = fs::read(&dot_git).map_err(io("read", &dot_git))?;
+            let bytes = read_file(&dot_git)?.unwrap_or_default();
             match bytes.strip_prefix(b"gitdir: ") {
                 Some(path) => repo_root.join(as_path(path)),
                 None => return Err(no_repository(repo_root)),
@@ -197,12 +197,21 @@ fn common_dir(repo_root: &Path) -> Result<PathBuf, Error> {
         Err(error) => return Err(io("look at", &dot_git)(error)),
     };
     let pointer = git_dir.join("commondir");
-    let common = match fs::read(&pointer) {
-        Ok(bytes) => git_dir.join(as_path(&bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => git_dir,
-        Err(error) => return Err(io("read", &pointer)(error)),
+    let common = match read_file(&pointer)? {
+        Some(bytes) => git_dir.join(as_path(&bytes)),
+        None => git_dir,
     };
     if common.join("objects").is_dir() { canonical(&common) } else { Err(no_repository(repo_root)) }
+}
+
+/// Reads a file, a link to it followed; `None` where there is none. What is no file would perhaps be waited for.
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => fs::read(path).map(Some).map_err(io("read", path)),
+        Ok(_) => Err(Error::Refused(format!("{} is not a file: remove it", path.display()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io("look at", path)(error)),
+    }
 }
 
 fn no_repository(path: &Path) -> Error {

@@ -18,6 +18,7 @@ pub(super) fn add(
     site: &Site,
     losses: &mut Losses,
 ) -> Result<(), Error> {
+    Git::can_read(&site.worktree)?;
     let entry = site.entry_path();
     let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
     let status = git.run([

@@ -1,0 +1,178 @@
+//! What git would wait for without end: looked for before git is asked anything.
+//!
+//! git opens what it takes for its files. Opening a FIFO waits until somebody writes into it, and a device may never
+//! end; whoever can write to the git directory, an agent in a linked worktree among them, can put one there. What is
+//! swapped in after the look is left to the deadline.
+
+#![expect(clippy::disallowed_methods, reason = "looks through what git is about to open")]
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, FileType};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Error;
+use crate::host::files::Root;
+
+/// What git takes for a file in a git directory or an entry of one; a directory there makes it fail without saying
+/// where.
+const FILES: [&str; 12] = [
+    "HEAD",
+    "commondir",
+    "config",
+    "config.worktree",
+    "gitdir",
+    "index",
+    "info/attributes",
+    "info/exclude",
+    "info/sparse-checkout",
+    "objects/info/alternates",
+    "packed-refs",
+    "shallow",
+];
+
+/// The directories of a repository that git looks through; refs and logs with all below them.
+const FLAT: [&str; 4] = ["", "info", "objects/info", "objects/pack"];
+const DEEP: [&str; 2] = ["logs", "refs"];
+
+/// What is not looked through in an entry: the objects of submodules, which may be many.
+const OBJECTS: &str = "objects";
+
+/// What git reads in every directory of a work tree.
+const IN_WORK_TREES: [&str; 3] = [".gitattributes", ".gitignore", ".gitmodules"];
+
+/// How long a repository's refs and logs are not looked through again: there may be as many as git itself lists, and one
+/// run asks git many times.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// When the repositories were looked through.
+static LOOKED: Mutex<Option<HashMap<PathBuf, Instant>>> = Mutex::new(None);
+
+/// The largest pointer to a git directory, in bytes.
+const POINTER_MAX: usize = 64 * 1024;
+
+/// Looks through what git opens where it finds the repository around `directory` by itself.
+pub(super) fn around(directory: &Path) -> Result<(), Error> {
+    for above in directory.ancestors() {
+        let dot_git = above.join(".git");
+        match fs::metadata(&dot_git).map(|found| found.file_type()) {
+            Ok(found) if found.is_dir() => return of(&dot_git),
+            Ok(found) if found.is_file() => {
+                return pointer(above, ".git", b"gitdir: ").map_or(Ok(()), |git_dir| of(&git_dir));
+            }
+            Ok(found) => return Err(obstructed(dot_git, found)),
+            Err(_) if above.join("HEAD").exists() && above.join(OBJECTS).is_dir() => return of(above),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Looks through a git directory, or the entry of a linked worktree and its repository.
+pub(super) fn of(git_dir: &Path) -> Result<(), Error> {
+    files(git_dir)?;
+    let Some(common) = pointer(git_dir, "commondir", b"") else { return repository(git_dir) };
+    walk(git_dir, Depth::All)?;
+    let common = fs::canonicalize(&common).unwrap_or(common);
+    files(&common)?;
+    repository(&common)
+}
+
+/// Looks through a work tree, before git is asked what has changed there.
+pub(super) fn in_work_tree(top: &Path) -> Result<(), Error> {
+    let mut left = vec![top.to_owned()];
+    while let Some(directory) = left.pop() {
+        // What cannot be listed, git says.
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let Ok(found) = entry.file_type() else { continue };
+            if found.is_dir() {
+                left.push(entry.path());
+            } else if never_ends(found) && IN_WORK_TREES.iter().any(|name| entry.file_name() == *name) {
+                return Err(obstructed(entry.path(), found));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn files(git_dir: &Path) -> Result<(), Error> {
+    for name in FILES {
+        let path = git_dir.join(name);
+        if let Ok(found) = fs::metadata(&path)
+            && !found.is_file()
+        {
+            return Err(obstructed(path, found.file_type()));
+        }
+    }
+    Ok(())
+}
+
+fn repository(common: &Path) -> Result<(), Error> {
+    for directory in FLAT {
+        walk(&common.join(directory), Depth::One)?;
+    }
+    let looked =
+        |known: &mut HashMap<PathBuf, Instant>| known.get(common).is_some_and(|at| at.elapsed() < FRESH);
+    if looked(LOOKED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default()) {
+        return Ok(());
+    }
+    for directory in DEEP {
+        walk(&common.join(directory), Depth::All)?;
+    }
+    let mut known = LOOKED.lock().unwrap_or_else(PoisonError::into_inner);
+    known.get_or_insert_default().insert(common.to_owned(), Instant::now());
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    One,
+    All,
+}
+
+fn walk(directory: &Path, depth: Depth) -> Result<(), Error> {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(found) = entry.file_type() else { continue };
+        if found.is_dir() {
+            if depth == Depth::All && entry.file_name() != OBJECTS {
+                walk(&entry.path(), depth)?;
+            }
+        } else if never_ends(found) {
+            return Err(obstructed(entry.path(), found));
+        } else if found.is_symlink()
+            && let Ok(leads_to) = fs::metadata(entry.path())
+            && never_ends(leads_to.file_type())
+        {
+            return Err(obstructed(entry.path(), leads_to.file_type()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether opening or reading it may never come to an end. A socket cannot be opened: git says so, or has put it there
+/// itself.
+fn never_ends(found: FileType) -> bool {
+    found.is_fifo() || found.is_char_device() || found.is_block_device()
+}
+
+/// Where a small file of git's leads to, which may be relative to the directory that it lies in.
+fn pointer(directory: &Path, name: &str, head: &[u8]) -> Option<PathBuf> {
+    let bytes = Root::open(directory).ok()?.read(Path::new(name), POINTER_MAX).ok()??;
+    let path = bytes.strip_prefix(head)?;
+    let path = path.strip_suffix(b"\n").unwrap_or(path);
+    Some(directory.join(OsString::from_vec(path.to_owned())))
+}
+
+fn obstructed(path: PathBuf, found: FileType) -> Error {
+    let what = match found {
+        found if found.is_fifo() => "a FIFO",
+        found if found.is_socket() => "a socket",
+        found if found.is_dir() => "a directory",
+        _ => "a device",
+    };
+    Error::Obstructed { path, what }
+}

@@ -1,0 +1,255 @@
+//! Suite H, what git would wait for: a FIFO or a device, a directory or a socket in the place of a file of git's, put
+//! there by whoever can write to the git directory. No command waits for it, each says where it is, and nothing of
+//! anybody's is touched because of it.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::sandbox;
+use crate::sandbox::{Outcome, Sandbox, assert_same, send};
+
+const TWO: &str = r#"
+[session.lead]
+resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/lead" }]
+[session.other]
+resources = ["git-worktree"]
+"#;
+
+/// What is planted.
+const KINDS: [&str; 4] = ["FIFO", "directory", "socket", "device"];
+
+/// How long a command may take; far longer than it does, and far shorter than the deadline that git is given here.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Runs seedbed with a deadline for git that never comes, and expects that it ends by itself.
+#[track_caller]
+fn ended(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    let mut command = sandbox.command(args);
+    command.env("SEEDBED_GIT_TIMEOUT", "100000").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let begun = Instant::now();
+    while run.try_wait().unwrap().is_none() {
+        if begun.elapsed() > PATIENCE {
+            // It takes its git along.
+            send(Signal::TERM, &run);
+            let said = Outcome::of(run.wait_with_output().unwrap());
+            panic!("{args:?} waited for what never comes: {said:?}");
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+    Outcome::of(run.wait_with_output().unwrap())
+}
+
+/// Something in the place of a file, until it is dropped.
+struct Planted {
+    path: PathBuf,
+    aside: PathBuf,
+}
+
+impl Planted {
+    /// `None` where this user may not make it.
+    fn new(sandbox: &Sandbox, path: PathBuf, kind: &str) -> Option<Self> {
+        let aside = sandbox.top.join("aside");
+        let _ = fs::rename(&path, &aside);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let make = |program: &str, args: &[&str]| {
+            let mut make = Command::new(program);
+            make.arg(&path).args(args).stderr(Stdio::null()).status().unwrap().success()
+        };
+        let stands = match kind {
+            "FIFO" => make("mkfifo", &[]),
+            "directory" => fs::create_dir(&path).is_ok(),
+            // Its own path may be longer than a socket's can be.
+            "socket" => {
+                let short = sandbox.top.join("socket");
+                UnixListener::bind(&short).is_ok() && fs::rename(short, &path).is_ok()
+            }
+            // That of /dev/zero.
+            _ => make("mknod", &["c", "1", "5"]),
+        };
+        let planted = Self { path, aside };
+        stands.then_some(planted)
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_dir(&self.path);
+        let _ = fs::rename(&self.aside, &self.path);
+    }
+}
+
+/// Plants one kind after the other.
+fn for_each_kind(sandbox: &Sandbox, path: &Path, check: impl Fn(&str)) {
+    for kind in KINDS {
+        match Planted::new(sandbox, path.to_owned(), kind) {
+            Some(_planted) => check(kind),
+            None => eprintln!("NOT TESTED: this user may not make a {kind}"),
+        }
+    }
+}
+
+fn worktree(sandbox: &Sandbox) -> PathBuf {
+    sandbox.directory("lead").parent().unwrap().to_owned()
+}
+
+fn entry(sandbox: &Sandbox) -> PathBuf {
+    let worktree = worktree(sandbox);
+    sandbox.repository.join(".git/worktrees").join(worktree.file_name().unwrap())
+}
+
+/// Names the file, and nobody waits for it.
+#[track_caller]
+fn names(sandbox: &Sandbox, args: &[&str], code: i32, path: &Path, kind: &str) {
+    let outcome = ended(sandbox, args);
+    let said = format!("{}{}", outcome.stdout, outcome.stderr);
+    // What is said of a line of the manifest is broken into lines.
+    let said: String = said.split_whitespace().filter(|word| *word != "│").collect();
+    let name = path.strip_prefix(&sandbox.top).unwrap();
+    assert!(said.contains(name.to_str().unwrap()), "{args:?}, a {kind} at {}: {outcome:?}", path.display());
+    assert_eq!(outcome.code, code, "{args:?}, a {kind} at {}: {outcome:?}", path.display());
+}
+
+#[test]
+fn what_stands_in_an_entry_or_a_worktree_keeps_only_that_session() {
+    let sandbox = sandbox(TWO);
+    let clean = sandbox.inventory();
+    sandbox.ok(&["apply"]);
+    let stood = sandbox.inventory();
+    let (entry, worktree) = (entry(&sandbox), worktree(&sandbox));
+    let of_entry = ["HEAD", "index", "commondir", "gitdir", "config.worktree"].map(|name| entry.join(name));
+    for path in &of_entry {
+        for_each_kind(&sandbox, path, |kind| {
+            names(&sandbox, &["status"], 0, path, kind);
+            names(&sandbox, &["destroy", "--dry-run"], 69, path, kind);
+            names(&sandbox, &["destroy", "lead"], 69, path, kind);
+            if kind == "FIFO" {
+                names(&sandbox, &["destroy", "lead", "--rescue"], 69, path, kind);
+                for args in
+                    [&["plan"][..], &["doctor"], &["validate"], &["recover"], &["list"], &["env", "lead"]]
+                {
+                    ended(&sandbox, args);
+                }
+                ended(&sandbox, &["destroy", "other", "--dry-run"]).expect(0);
+                ended(&sandbox, &["apply"]).expect(69);
+            }
+        });
+        assert_same(&stood, &sandbox.inventory());
+    }
+    // git reads these too, in what may be anybody's: only what never ends is in the way.
+    let others = [
+        entry.join("logs/HEAD"),
+        entry.join("rebase-merge/head-name"),
+        worktree.join("app/.gitignore"),
+        worktree.join(".gitattributes"),
+        worktree.join("app/.agent-context/.gitignore"),
+    ];
+    for path in &others {
+        for kind in ["FIFO", "device"] {
+            let Some(planted) = Planted::new(&sandbox, path.clone(), kind) else { continue };
+            names(&sandbox, &["status"], 0, path, kind);
+            names(&sandbox, &["destroy", "lead"], 69, path, kind);
+            names(&sandbox, &["destroy", "lead", "--rescue"], 69, path, kind);
+            drop(planted);
+        }
+        let _ = fs::remove_dir(entry.join("rebase-merge"));
+        assert_same(&stood, &sandbox.inventory());
+    }
+    // What is given up goes, whatever stands in it; what has lost its pointer is known by its entry.
+    for path in of_entry.iter().chain(&others).chain(&[worktree.join(".git")]) {
+        let planted = Planted::new(&sandbox, path.clone(), "FIFO").unwrap();
+        ended(&sandbox, &["status"]).expect(0);
+        ended(&sandbox, &["destroy", "lead", "--discard"]).expect(0);
+        assert!(!worktree.exists() && !entry.exists(), "{}", path.display());
+        std::mem::forget(planted);
+        ended(&sandbox, &["apply"]).expect(0);
+    }
+    // A pointer that is none loses nothing: the files are looked at by the entry.
+    for kind in KINDS {
+        let path = worktree.join(".git");
+        let Some(planted) = Planted::new(&sandbox, path.clone(), kind) else { continue };
+        names(&sandbox, &["status"], 0, &worktree, kind);
+        if kind == "directory" {
+            // That may be a repository of somebody's.
+            ended(&sandbox, &["destroy", "lead", "--dry-run"]);
+            drop(planted);
+            continue;
+        }
+        fs::write(worktree.join("app/work.txt"), "work\n").unwrap();
+        ended(&sandbox, &["destroy", "lead"]).expect(69).says(&["1 untracked"]);
+        fs::remove_file(worktree.join("app/work.txt")).unwrap();
+        ended(&sandbox, &["destroy", "lead"]).expect(0);
+        std::mem::forget(planted);
+        assert!(!worktree.exists());
+        ended(&sandbox, &["apply"]).expect(0);
+    }
+    sandbox.ok(&["destroy"]);
+    assert_same(&clean, &sandbox.inventory());
+}
+
+#[test]
+fn what_stands_in_the_repository_is_named_before_anything_is_touched() {
+    let sandbox = sandbox(TWO);
+    let clean = sandbox.inventory();
+    sandbox.ok(&["apply"]);
+    let stood = sandbox.inventory();
+    let git = sandbox.repository.join(".git");
+    let check = |path: &Path, kind: &str| {
+        sandbox.manifest(&format!(
+            "{TWO}[session.more]\nresources = [{{ kind = \"git-worktree\", base-ref = \"main~0\" }}]\n"
+        ));
+        names(&sandbox, &["plan"], 65, path, kind);
+        names(&sandbox, &["apply"], 65, path, kind);
+        sandbox.manifest(TWO);
+        names(&sandbox, &["status"], 0, path, kind);
+        names(&sandbox, &["destroy", "--dry-run"], 69, path, kind);
+        for args in [&["destroy"][..], &["destroy", "--rescue"], &["destroy", "--discard"]] {
+            names(&sandbox, args, 1, path, kind);
+        }
+        names(&sandbox, &["doctor"], 1, path, kind);
+    };
+    for name in ["info/exclude", "info/sparse-checkout", "packed-refs"] {
+        let path = git.join(name);
+        for_each_kind(&sandbox, &path, |kind| check(&path, kind));
+        assert_same(&stood, &sandbox.inventory());
+    }
+    for name in ["config", "HEAD", "shallow", "commondir", "refs/heads/x", "logs/refs/heads/agents/lead"] {
+        let path = git.join(name);
+        let planted = Planted::new(&sandbox, path.clone(), "FIFO").unwrap();
+        check(&path, "FIFO");
+        drop(planted);
+        assert_same(&stood, &sandbox.inventory());
+    }
+    // A link leads to it as well.
+    let exclude = git.join("info/exclude");
+    let text = fs::read(&exclude).unwrap();
+    fs::remove_file(&exclude).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &exclude).unwrap();
+    check(&exclude, "link to a device");
+    fs::remove_file(&exclude).unwrap();
+    fs::write(&exclude, text).unwrap();
+    sandbox.ok(&["destroy"]);
+    assert_same(&clean, &sandbox.inventory());
+}
+
+/// What a session puts where its discovery file is looked for keeps no command inside it waiting.
+#[test]
+fn what_a_session_puts_for_its_discovery_file_is_not_waited_for() {
+    let sandbox = sandbox(TWO);
+    sandbox.ok(&["apply"]);
+    let lead = sandbox.directory("lead");
+    let planted = Planted::new(&sandbox, lead.join(".agent-context/resources.json"), "FIFO").unwrap();
+    for args in [["whoami"], ["status"], ["plan"]] {
+        let args = [&args[..], &["-C", lead.to_str().unwrap()]].concat();
+        ended(&sandbox, &args);
+    }
+    drop(planted);
+    sandbox.ok(&["destroy"]);
+}

@@ -1,11 +1,12 @@
-//! Copies of one file in several directories at once: it is read once, however many there are.
+//! Copies of files in many directories at once: they are read once, however many there are.
 //!
 //! Which file is meant is told in one of two ways: by what the file system says of it, where nobody else is at work; or
 //! by its content alone, where somebody may be.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
+use std::ops::Range;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -20,79 +21,81 @@ const SMALL_MAX: usize = 64 * 1024;
 /// The largest file, in bytes, that is copied for its content: all of it is read before any of it is written.
 const CONTENT_MAX: usize = 16 << 20;
 
-/// Copies files out of one directory into others.
-pub(crate) struct Copier<'a> {
+/// How many bytes are read before they are to be written.
+const HELD: usize = 1 << 20;
+
+/// Files of one directory that are to be in others, in the order in which they were taken.
+pub(crate) struct Files<'a> {
     from: &'a Root,
-    to: &'a [Root],
     modified: Timestamps,
-    buffer: Vec<u8>,
+    bytes: Vec<u8>,
+    taken: Vec<Taken<'a>>,
 }
 
-/// What went wrong, and in which of the directories that are copied to; `None` where it was the source.
-pub(crate) type Failed = (Option<usize>, Error);
+/// A file that was taken.
+struct Taken<'a> {
+    name: &'a OsStr,
+    what: What,
+}
 
-impl<'a> Copier<'a> {
-    /// Copies files of `from` to the same names in `to`, all with the time `modified`, in seconds.
-    pub(crate) fn new(from: &'a Root, to: &'a [Root], modified: i64) -> Self {
+enum What {
+    /// A regular file, read already, to be made with this mode.
+    Small { bytes: Range<usize>, mode: Permissions },
+    /// A regular file that is read for each copy of it.
+    Large { file: File, size: u64, mode: Permissions },
+    /// A symbolic link, and where it leads.
+    Link(CString),
+    /// An empty directory.
+    Directory,
+}
+
+/// The permissions that a copy has.
+#[derive(Clone, Copy)]
+enum Permissions {
+    /// These.
+    All(Mode),
+    /// Those of these that the umask leaves.
+    Masked(Mode),
+}
+
+impl<'a> Files<'a> {
+    /// Takes files of `from`, to be copied to the same names, all with the time `modified`, in seconds.
+    pub(crate) fn of(from: &'a Root, modified: i64) -> Self {
         let modified = Timestamps {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: modified, tv_nsec: 0 },
         };
-        Self { from, to, modified, buffer: vec![0; SMALL_MAX + 1] }
+        Self { from, modified, bytes: Vec::new(), taken: Vec::new() }
     }
 
-    /// Copies a regular file with its permissions, if the file system says `expected` of it, and adds what it says of
-    /// each copy to `stats`. Nothing that stands there already is written over.
+    /// Takes a regular file with its permissions, if the file system says `expected` of it.
     pub(crate) fn file(
         &mut self,
-        name: &OsStr,
+        name: &'a OsStr,
         expected: impl FnOnce(&Stat) -> bool,
-        stats: &mut Vec<Stat>,
-    ) -> Result<(), Failed> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let source = rustix::fs::openat(&self.from.fd, name, flags, Mode::empty())
-            .map_err(|error| (None, failed("open", &self.from.path.join(name))(error)))?;
-        let found = rustix::fs::fstat(&source).map_err(|error| self.source(name, error.into()))?;
+    ) -> Result<(), Error> {
+        let (file, found) = self.open(name).map_err(|error| self.source(name, error))?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || !expected(&found) {
             return Err(self.changed(name));
         }
-        let mut source = File::from(source);
-        let mode = Mode::from_raw_mode(found.st_mode & 0o777);
-        let size = usize::try_from(found.st_size).unwrap_or(usize::MAX);
-        if size <= SMALL_MAX {
-            let read = read(&mut source, &mut self.buffer).map_err(|error| self.source(name, error))?;
-            if read != size {
-                return Err(self.changed(name));
+        let mode = Permissions::All(Mode::from_raw_mode(found.st_mode & 0o777));
+        let what = match usize::try_from(found.st_size) {
+            Ok(size) if size <= SMALL_MAX => {
+                let read = self.read(file, size).map_err(|error| self.source(name, error))?;
+                What::Small { bytes: read.ok_or_else(|| self.changed(name))?, mode }
             }
-        }
-        for (at, to) in self.to.iter().enumerate() {
-            let stat = create(to, name, mode)
-                .and_then(|mut copy| {
-                    if size <= SMALL_MAX {
-                        if size > 0 {
-                            copy.write_all(&self.buffer[..size])?;
-                        }
-                    } else {
-                        copy_large(&mut source, &mut copy, size as u64, &mut self.buffer)?;
-                    }
-                    self.complete(&copy, mode)
-                })
-                .map_err(|error| (Some(at), target(to, name, error)))?;
-            if stat.st_size != found.st_size {
-                return Err(self.changed(name));
-            }
-            stats.push(stat);
-        }
+            _ => What::Large { file, size: found.st_size.unsigned_abs(), mode },
+        };
+        self.taken.push(Taken { name, what });
         Ok(())
     }
 
-    /// Copies a symbolic link, under the same conditions; `false` where the source is none, and nothing was done.
+    /// Takes a symbolic link, under the same conditions; `false` where there is another file.
     pub(crate) fn link(
         &mut self,
-        name: &OsStr,
+        name: &'a OsStr,
         expected: impl FnOnce(&Stat) -> bool,
-        stats: &mut Vec<Stat>,
-    ) -> Result<bool, Failed> {
+    ) -> Result<bool, Error> {
         let found = stat(self.from, name).map_err(|error| self.source(name, error))?;
         if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
             return Ok(false);
@@ -102,114 +105,151 @@ impl<'a> Copier<'a> {
         }
         let leads_to = rustix::fs::readlinkat(&self.from.fd, name, Vec::new())
             .map_err(|error| self.source(name, error.into()))?;
-        self.make_link(name, &leads_to, stats)?;
+        self.taken.push(Taken { name, what: What::Link(leads_to) });
         Ok(true)
     }
 
-    /// Copies a regular file if its bytes are `wanted`, whoever else writes to it, with the permissions that a file has
-    /// which git makes; `false` where there is no such file that can be read, and nothing was done.
+    /// Takes an empty directory, whether there is one or not.
+    pub(crate) fn directory(&mut self, name: &'a OsStr) {
+        self.taken.push(Taken { name, what: What::Directory });
+    }
+
+    /// Takes a regular file if its bytes are `wanted`, whoever else writes to it, with the permissions that a file has
+    /// which git makes; `false` where there is no such file that can be read.
     pub(crate) fn file_of(
         &mut self,
-        name: &OsStr,
+        name: &'a OsStr,
         executable: bool,
         wanted: impl FnOnce(&[u8]) -> bool,
-        stats: &mut Vec<Stat>,
-    ) -> Result<bool, Failed> {
-        let Some(size) = self.read_content(name).filter(|size| wanted(&self.buffer[..*size])) else {
-            return Ok(false);
+    ) -> bool {
+        let Ok((file, found)) = self.open(name) else { return false };
+        let size = usize::try_from(found.st_size).ok().filter(|size| *size <= CONTENT_MAX);
+        let Some(size) = size.filter(|_| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
+        else {
+            return false;
         };
-        let mode = Mode::from_raw_mode(if executable { 0o777 } else { 0o666 });
-        for (at, to) in self.to.iter().enumerate() {
-            let write = |mut copy: File| {
-                copy.write_all(&self.buffer[..size])?;
-                rustix::fs::futimens(&copy, &self.modified)?;
-                Ok(rustix::fs::fstat(&copy)?)
-            };
-            let stat = create(to, name, mode).and_then(write);
-            stats.push(stat.map_err(|error| (Some(at), target(to, name, error)))?);
+        let Ok(Some(bytes)) = self.read(file, size) else { return false };
+        if !wanted(&self.bytes[bytes.clone()]) {
+            self.bytes.truncate(bytes.start);
+            return false;
         }
-        Ok(true)
+        let mode = Permissions::Masked(Mode::from_raw_mode(if executable { 0o777 } else { 0o666 }));
+        self.taken.push(Taken { name, what: What::Small { bytes, mode } });
+        true
     }
 
-    /// Copies a symbolic link that leads where it is `wanted`; `false` where there is none, and nothing was done.
-    pub(crate) fn link_of(
-        &mut self,
-        name: &OsStr,
-        wanted: impl FnOnce(&[u8]) -> bool,
-        stats: &mut Vec<Stat>,
-    ) -> Result<bool, Failed> {
+    /// Takes a symbolic link that leads where it is `wanted`; `false` where there is none.
+    pub(crate) fn link_of(&mut self, name: &'a OsStr, wanted: impl FnOnce(&[u8]) -> bool) -> bool {
         match rustix::fs::readlinkat(&self.from.fd, name, Vec::new()) {
             Ok(leads_to) if wanted(leads_to.as_bytes()) => {
-                self.make_link(name, &leads_to, stats)?;
-                Ok(true)
+                self.taken.push(Taken { name, what: What::Link(leads_to) });
+                true
             }
-            _ => Ok(false),
+            _ => false,
         }
     }
 
-    /// Reads a regular file into the buffer; `None` where there is none that can be read.
-    fn read_content(&mut self, name: &OsStr) -> Option<usize> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let source = rustix::fs::openat(&self.from.fd, name, flags, Mode::empty()).ok()?;
-        let found = rustix::fs::fstat(&source).ok()?;
-        let size = usize::try_from(found.st_size).ok().filter(|size| *size <= CONTENT_MAX)?;
-        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-            return None;
-        }
-        if self.buffer.len() <= size {
-            self.buffer.resize(size + 1, 0);
-        }
-        let read = read(&mut File::from(source), &mut self.buffer[..=size]).ok()?;
-        (read == size).then_some(size)
+    /// Tells whether what was taken is to be written before more is taken.
+    pub(crate) fn are_many(&self) -> bool {
+        self.bytes.len() >= HELD || matches!(self.taken.last(), Some(Taken { what: What::Large { .. }, .. }))
     }
 
-    fn make_link(&self, name: &OsStr, leads_to: &CStr, stats: &mut Vec<Stat>) -> Result<(), Failed> {
-        for (at, to) in self.to.iter().enumerate() {
-            let made_there = failpoint!("copies.link")
-                .and_then(|()| rustix::fs::symlinkat(leads_to, &to.fd, name))
+    /// Writes what was taken into `to`, and returns what the file system says of each copy. Nothing that stands there
+    /// already is written over.
+    pub(crate) fn write(&self, to: &Root) -> Result<Vec<Stat>, Error> {
+        self.taken.iter().map(|taken| self.write_one(taken, to)).collect()
+    }
+
+    /// Forgets what was taken.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.taken.clear();
+    }
+
+    fn write_one(&self, taken: &Taken<'_>, to: &Root) -> Result<Stat, Error> {
+        let name = taken.name;
+        let written = match &taken.what {
+            What::Small { bytes, mode } => create(to, name, *mode).and_then(|mut copy| {
+                let bytes = &self.bytes[bytes.clone()];
+                if !bytes.is_empty() {
+                    copy.write_all(bytes)?;
+                }
+                self.complete(&copy, *mode)
+            }),
+            What::Large { file, size, mode } => {
+                let copied = create(to, name, *mode).and_then(|mut copy| {
+                    copy_large(file, &mut copy, *size)?;
+                    self.complete(&copy, *mode)
+                });
+                if copied.as_ref().is_ok_and(|stat| stat.st_size.unsigned_abs() != *size) {
+                    return Err(self.changed(name));
+                }
+                copied
+            }
+            What::Link(leads_to) => failpoint!("copies.link")
+                .and_then(|()| rustix::fs::symlinkat(leads_to.as_c_str(), &to.fd, name))
                 .and_then(|()| rustix::fs::utimensat(&to.fd, name, &self.modified, AtFlags::SYMLINK_NOFOLLOW))
                 .map_err(io::Error::from)
-                .and_then(|()| stat(to, name));
-            stats.push(made_there.map_err(|error| (Some(at), target(to, name, error)))?);
-        }
-        Ok(())
-    }
-
-    /// Makes an empty directory in each place, and adds what the file system says of it to `stats`.
-    pub(crate) fn directory(&mut self, name: &OsStr, stats: &mut Vec<Stat>) -> Result<(), Failed> {
-        for (at, to) in self.to.iter().enumerate() {
-            make_directory(to, name).map_err(|error| (Some(at), error))?;
-            stats.push(stat(to, name).map_err(|error| (Some(at), target(to, name, error)))?);
-        }
-        Ok(())
+                .and_then(|()| stat(to, name)),
+            What::Directory => {
+                make_directory(to, name)?;
+                stat(to, name).and_then(|stat| match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Directory => Ok(stat),
+                    _ => Err(ErrorKind::AlreadyExists.into()),
+                })
+            }
+        };
+        written.map_err(|source| Error::Io { action: "write", path: to.path.join(name), source })
     }
 
     /// Sets what a new file does not have by itself, last its time.
-    fn complete(&self, copy: &File, mode: Mode) -> io::Result<Stat> {
+    fn complete(&self, copy: &File, mode: Permissions) -> io::Result<Stat> {
         rustix::fs::futimens(copy, &self.modified)?;
         let stat = rustix::fs::fstat(copy)?;
-        if Mode::from_raw_mode(stat.st_mode) & Mode::from_raw_mode(0o777) == mode {
-            return Ok(stat);
+        match mode {
+            Permissions::All(mode) if Mode::from_raw_mode(stat.st_mode & 0o777) != mode => {
+                // The umask took something that the source was given all the same.
+                rustix::fs::fchmod(copy, mode)?;
+                Ok(rustix::fs::fstat(copy)?)
+            }
+            _ => Ok(stat),
         }
-        // The umask took something that the source was given all the same.
-        rustix::fs::fchmod(copy, mode)?;
-        Ok(rustix::fs::fstat(copy)?)
     }
 
-    fn source(&self, name: &OsStr, source: io::Error) -> Failed {
-        (None, Error::Io { action: "copy", path: self.from.path.join(name), source })
+    fn open(&self, name: &OsStr) -> io::Result<(File, Stat)> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.from.fd, name, flags, Mode::empty())?);
+        let found = rustix::fs::fstat(&file)?;
+        Ok((file, found))
     }
 
-    fn changed(&self, name: &OsStr) -> Failed {
+    /// Reads a file of `size` bytes; `None` where it has another number of them by now.
+    fn read(&mut self, mut file: File, size: usize) -> io::Result<Option<Range<usize>>> {
+        let start = self.bytes.len();
+        self.bytes.resize(start + size + 1, 0);
+        let read = read(&mut file, &mut self.bytes[start..]);
+        let whole = matches!(read, Ok(read) if read == size);
+        self.bytes.truncate(if whole { start + size } else { start });
+        read.map(|_| whole.then_some(start..start + size))
+    }
+
+    fn source(&self, name: &OsStr, source: io::Error) -> Error {
+        Error::Io { action: "copy", path: self.from.path.join(name), source }
+    }
+
+    fn changed(&self, name: &OsStr) -> Error {
         self.source(name, io::Error::other("somebody changes it"))
     }
 }
 
-/// Makes a directory where nothing stands yet.
+/// Makes a directory, unless something of its name stands there already.
 pub(crate) fn make_directory(root: &Root, name: &OsStr) -> Result<(), Error> {
-    failpoint!("copies.make-directory")
-        .and_then(|()| rustix::fs::mkdirat(&root.fd, name, Mode::from_raw_mode(0o777)))
-        .map_err(failed("create", &root.path.join(name)))
+    let made = failpoint!("copies.make-directory")
+        .and_then(|()| rustix::fs::mkdirat(&root.fd, name, Mode::from_raw_mode(0o777)));
+    match made {
+        Err(Errno::EXIST) => Ok(()),
+        made => made.map_err(failed("create", &root.path.join(name))),
+    }
 }
 
 /// What the file system says of what is at `name`, links unfollowed.
@@ -217,12 +257,9 @@ pub(crate) fn stat(root: &Root, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(&root.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn target(root: &Root, name: &OsStr, source: io::Error) -> Error {
-    Error::Io { action: "write", path: root.path.join(name), source }
-}
-
 /// Creates a file, to be written to.
-fn create(root: &Root, name: &OsStr, mode: Mode) -> io::Result<File> {
+fn create(root: &Root, name: &OsStr, mode: Permissions) -> io::Result<File> {
+    let (Permissions::All(mode) | Permissions::Masked(mode)) = mode;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     failpoint!("copies.create")?;
     let file = File::from(rustix::fs::openat(&root.fd, name, flags, mode)?);
@@ -245,11 +282,11 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Copies a file of `size` bytes into an empty one: by sharing its blocks where the file system can, else inside the
-/// kernel, else through `buffer`.
-fn copy_large(from: &mut File, to: &mut File, size: u64, buffer: &mut [u8]) -> io::Result<()> {
+/// kernel, else through memory.
+fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
-        if rustix::fs::ioctl_ficlone(&*to, &*from).is_ok() {
+        if rustix::fs::ioctl_ficlone(&*to, from).is_ok() {
             return Ok(());
         }
         if copied_by_the_kernel(from, to, size)? {
@@ -257,9 +294,10 @@ fn copy_large(from: &mut File, to: &mut File, size: u64, buffer: &mut [u8]) -> i
         }
     }
     from.rewind()?;
+    let mut buffer = vec![0; SMALL_MAX];
     let mut left = size;
     while left > 0 {
-        let length = from.read(buffer)?;
+        let length = from.read(&mut buffer)?;
         if length == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }

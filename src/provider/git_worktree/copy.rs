@@ -1,13 +1,15 @@
-//! Copies a worktree that git has filled, and nobody has been at work in yet.
+//! Copies files into worktrees that are registered and empty, and gives each an index of its own.
 //!
-//! What is copied is what the index lists: nothing untracked comes along. Several copies are made at once, so that each
-//! file is read once for all of them, and the work is divided by directories among the threads of the run. Then each
-//! copy gets the index with what the file system says of its own files, so that the first `git status` opens none.
+//! What is copied is what an index lists: nothing untracked comes along. Each file is read once for many worktrees, and
+//! the work is divided by directories among the threads of the run. Then each worktree gets the index with what the file
+//! system says of its own files, so that the first `git status` opens none.
 
 #![expect(clippy::disallowed_methods, reason = "writes the index of an entry")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
+use std::mem;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -15,18 +17,18 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::Worktree;
-use super::index::{Index, OfACopy, What};
+use super::index::{Entry, Index, OfACopy, What};
 use super::site::{Site, io};
 use super::tree::{Piece, Tree};
 use crate::host::clock;
 use crate::host::failpoint::failpoint;
 use crate::host::files::Root;
-use crate::host::files::copies::{self, Copier};
+use crate::host::files::copies::{self, Files};
 use crate::host::process::Cancel;
 use crate::provider::{Error, Task};
 
-/// How many copies are made at once: each has its index in memory, and in each thread one directory open.
-const AT_ONCE: usize = 8;
+/// How many copies are made at once: each has its index in memory.
+const AT_ONCE: usize = 16;
 
 /// The largest index that is copied, in bytes: that of some ten million files.
 const INDEX_MAX: usize = 1 << 30;
@@ -35,24 +37,54 @@ const INDEX_MAX: usize = 1 << 30;
 /// status`: it may have been changed within the same tick of the clock, which may be two seconds long.
 const BACK: i64 = 3;
 
-/// A worktree to copy.
+/// Registered worktrees to copy to, in the order of their tasks.
+pub(super) struct Places<'t>(Vec<Place<'t>>);
+
+struct Place<'t> {
+    task: &'t Task<'t>,
+    site: Site,
+    directory: Root,
+}
+
+/// A worktree that git has filled, and nobody has been at work in yet.
 pub(super) struct Source {
     directory: Root,
     tree: Tree,
     index_mode: u32,
 }
 
-/// A registered worktree to copy to.
-struct Target<'t> {
-    position: usize,
-    task: &'t Task<'t>,
-    site: Site,
-    directory: Root,
+/// A worktree that is being filled, and its index.
+pub(super) struct Target<'d> {
+    directory: &'d Root,
     index: Mutex<OfACopy>,
 }
 
-/// What went wrong, with the position of the task; `None` where it was the source.
-type Failed = (Option<usize>, Error);
+/// What went wrong, with the position of the worktree among those that are copied to; `None` where it was the source.
+pub(super) type Failed = (Option<usize>, Error);
+
+impl<'t> Places<'t> {
+    pub(super) fn of(tasks: &'t [(&'t Task<'t>, Worktree)]) -> Result<Self, Failed> {
+        let place = |(task, worktree): &'t (&'t Task<'t>, Worktree)| {
+            let site = Site::of(task, worktree)?;
+            let directory = site.standing()?;
+            Ok(Place { task, site, directory })
+        };
+        let places =
+            tasks.iter().enumerate().map(|(at, task)| place(task).map_err(|error| (Some(at), error)));
+        Ok(Self(places.collect::<Result<_, _>>()?))
+    }
+
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Makes the directories that files are copied into.
+    pub(super) fn make_directories(&self, tree: &Tree) -> Result<(), Failed> {
+        self.0.par_iter().enumerate().try_for_each(|(at, place)| {
+            tree.make_directories(&place.directory).map_err(|error| (Some(at), error))
+        })
+    }
+}
 
 impl Source {
     /// The worktree of `task`, which git has filled; `None` where its index is not understood, or does not say of every
@@ -63,107 +95,55 @@ impl Source {
         let (Some(directory), Some(bytes)) = (site.directory()?, site.common.read(&path, INDEX_MAX)?) else {
             return Ok(None);
         };
-        let path = site.common.path().join(path);
-        let index_mode = fs::symlink_metadata(&path).map_err(io("look at", &path))?.permissions().mode();
+        let index_mode = index_mode(&site.common.path().join(path))?;
         let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(None) };
-        let source = Self { directory, tree: Tree::of(index), index_mode: index_mode & 0o777 };
+        let source = Self { directory, tree: Tree::of(index), index_mode };
         let sound = source.tree.pieces().par_iter().all(|piece| source.is_sound(piece));
         Ok(sound.then_some(source))
     }
 
-    /// Copies it to the worktrees of `tasks`, which are registered and empty. What failed is returned, with its
-    /// position there.
-    pub(super) fn copy(&self, tasks: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
+    /// What it holds.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Copies it to places that have its directories, and nothing in them.
+    pub(super) fn copy(&self, places: &Places<'_>) -> Result<(), Failed> {
         let pieces = self.tree.pieces();
-        let mut failed = Vec::new();
-        for (batch, tasks) in tasks.chunks(AT_ONCE).enumerate() {
-            let first = batch * AT_ONCE;
-            let copied = self.copy_to(&pieces, first, tasks);
-            failed.extend(copied.err().map(|(at, error)| (at.unwrap_or(first), error)));
-            if !failed.is_empty() {
-                break;
-            }
+        for (batch, places) in places.0.chunks(AT_ONCE).enumerate() {
+            self.copy_to(&pieces, places)
+                .map_err(|(at, error)| (at.map(|at| batch * AT_ONCE + at), error))?;
         }
-        failed
+        Ok(())
     }
 
-    fn copy_to(
-        &self,
-        pieces: &[Piece<'_>],
-        first: usize,
-        tasks: &[(&Task<'_>, Worktree)],
-    ) -> Result<(), Failed> {
-        let targets = tasks
-            .iter()
-            .enumerate()
-            .map(|(at, (task, worktree))| {
-                self.target(first + at, task, worktree).map_err(|error| (Some(first + at), error))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        targets.par_iter().try_for_each(|target| {
-            self.tree.make_directories(&target.directory).map_err(|error| (Some(target.position), error))
-        })?;
+    fn copy_to(&self, pieces: &[Piece<'_>], places: &[Place<'_>]) -> Result<(), Failed> {
+        let targets: Vec<_> = places.iter().map(|place| Target::of(&place.directory, &self.tree)).collect();
+        let cancel = &places[0].task.host.cancel;
         let modified = modified();
-        pieces.par_iter().with_max_len(1).try_for_each(|piece| self.copy_piece(piece, &targets, modified))?;
-        targets.into_par_iter().try_for_each(|target| self.write_index(target))
+        pieces.par_iter().with_max_len(1).try_for_each(|piece| {
+            let from = piece.open(&self.directory).map_err(|error| (None, error))?;
+            let files = Files::of(&from, modified);
+            copy_piece(piece, files, &targets, cancel, |files, entry, name| self.take(files, entry, name))
+                .map(drop)
+        })?;
+        let filled = places.par_iter().zip(targets).enumerate();
+        filled.try_for_each(|(at, (place, target))| {
+            let index = place.site.entry_path().join("index");
+            target.write_index(&index, self.index_mode).map_err(|error| (Some(at), error))?;
+            place.task.filled.tell();
+            Ok(())
+        })
     }
 
-    fn target<'t>(
-        &self,
-        position: usize,
-        task: &'t Task<'t>,
-        worktree: &Worktree,
-    ) -> Result<Target<'t>, Error> {
-        let site = Site::of(task, worktree)?;
-        let directory = site
-            .directory()?
-            .ok_or_else(|| Error::Refused(format!("{} is gone", site.worktree.display())))?;
-        Ok(Target { position, task, site, directory, index: Mutex::new(self.tree.index.of_a_copy()) })
-    }
-
-    fn copy_piece(&self, piece: &Piece<'_>, targets: &[Target<'_>], modified: i64) -> Result<(), Failed> {
-        let index = &self.tree.index;
-        let from = piece.open(&self.directory).map_err(|error| (None, error))?;
-        let to = targets
-            .iter()
-            .map(|target| piece.open(&target.directory).map_err(|error| (Some(target.position), error)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut copier = Copier::new(&from, &to, modified);
-        let cancel = targets.first().map(|target| &target.task.host.cancel);
-        let mut made = Vec::with_capacity(piece.len() * targets.len());
-        for (entry, name) in piece.entries() {
-            if cancel.is_some_and(Cancel::is_requested) {
-                return Err((None, Error::Refused("interrupted".to_owned())));
-            }
-            let expected = |stat: &_| index.is_of(entry, stat);
-            let done = match entry.what {
-                What::File => copier.file(name, expected, &mut made),
-                What::Link => match copier.link(name, expected, &mut made) {
-                    Ok(false) => copier.file(name, expected, &mut made),
-                    other => other.map(drop),
-                },
-                What::Submodule => copier.directory(name, &mut made),
-            };
-            done.map_err(|(at, error)| (at.map(|at| targets[at].position), error.into()))?;
+    fn take<'t>(&self, files: &mut Files<'t>, entry: &Entry, name: &'t OsStr) -> Result<bool, Error> {
+        let expected = |stat: &_| self.tree.index.is_of(entry, stat);
+        match entry.what {
+            What::Submodule => files.directory(name),
+            What::Link if files.link(name, expected)? => {}
+            What::Link | What::File => files.file(name, expected)?,
         }
-        for (at, target) in targets.iter().enumerate() {
-            let mut own = target.index.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = made.iter().skip(at).step_by(targets.len());
-            for ((entry, _), stat) in piece.entries().zip(made) {
-                own.put(entry, stat);
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the index, after all the files that it is of.
-    fn write_index(&self, target: Target<'_>) -> Result<(), Failed> {
-        let (position, filled) = (target.position, target.task.filled);
-        let bytes = target.index.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
-        let index = target.site.entry_path().join("index");
-        write_index(&index, &bytes, self.index_mode).map_err(|error| (Some(position), error))?;
-        filled.tell();
-        Ok(())
+        Ok(true)
     }
 
     /// Tells whether what stands there is what git put there last.
@@ -176,13 +156,74 @@ impl Source {
     }
 }
 
+impl<'d> Target<'d> {
+    /// An empty directory that is to have what `tree` lists.
+    pub(super) fn of(directory: &'d Root, tree: &Tree) -> Self {
+        Self { directory, index: Mutex::new(tree.index.of_a_copy()) }
+    }
+
+    /// Writes the index, after all the files that it is of.
+    pub(super) fn write_index(self, index: &Path, mode: u32) -> Result<(), Error> {
+        let own = self.index.into_inner().unwrap_or_else(PoisonError::into_inner);
+        write_index(index, &own.finish(), mode)
+    }
+
+    fn write(&self, piece: &Piece<'_>, files: &Files<'_>, entries: &[&Entry]) -> Result<(), Error> {
+        let stats = files.write(&piece.open(self.directory)?)?;
+        let mut own = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        for (entry, stat) in entries.iter().zip(stats) {
+            own.put(entry, &stat);
+        }
+        Ok(())
+    }
+}
+
+/// Has `take` take the files of a piece one by one, writes those that it took to every target, and returns how many they
+/// were.
+pub(super) fn copy_piece<'t>(
+    piece: &Piece<'t>,
+    mut files: Files<'t>,
+    targets: &[Target<'_>],
+    cancel: &Cancel,
+    take: impl Fn(&mut Files<'t>, &Entry, &'t OsStr) -> Result<bool, Error>,
+) -> Result<usize, Failed> {
+    let mut taken = Vec::with_capacity(piece.len());
+    let mut count = 0;
+    let mut write = |files: &mut Files<'_>, taken: Vec<&Entry>| {
+        for (at, target) in targets.iter().enumerate() {
+            if cancel.is_requested() {
+                return Err((None, Error::Refused("interrupted".to_owned())));
+            }
+            target.write(piece, files, &taken).map_err(|error| (Some(at), error))?;
+        }
+        count += taken.len();
+        files.clear();
+        Ok(())
+    };
+    for (entry, name) in piece.entries() {
+        if take(&mut files, entry, name).map_err(|error| (None, error))? {
+            taken.push(entry);
+        }
+        if files.are_many() {
+            write(&mut files, mem::take(&mut taken))?;
+        }
+    }
+    write(&mut files, taken)?;
+    Ok(count)
+}
+
+/// The mode that git gave an index.
+pub(super) fn index_mode(index: &Path) -> Result<u32, Error> {
+    Ok(fs::symlink_metadata(index).map_err(io("look at", index))?.permissions().mode() & 0o777)
+}
+
 /// The time that copied files are given, in seconds.
 pub(super) fn modified() -> i64 {
     i64::try_from(clock::seconds()).unwrap_or(i64::MAX).saturating_sub(BACK)
 }
 
 /// Writes an index with this mode by git's own protocol: nobody reads half of it, and two do not write it at once.
-pub(super) fn write_index(index: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+fn write_index(index: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let lock = index.with_extension("lock");
     let mut file = failpoint!("copy.create-index")
         .map_err(std::io::Error::from)

@@ -4,23 +4,21 @@
 //! are. So neither who wrote it matters, nor whether it is staged, nor what its times say. What it does not have like
 //! that is left to git, and so is whatever git would write in another way than the blob has it.
 
-#![expect(clippy::disallowed_methods, reason = "finds out what mode git gave an index")]
+#![expect(clippy::disallowed_methods, reason = "reads the index that git has just written")]
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
-use rustix::fs::Stat;
 
-use super::copy::{modified, write_index};
+use super::copy::{Failed, Target, copy_piece, index_mode, modified};
 use super::index::{Entry, Index, What};
 use super::site::io;
-use super::tree::{Piece, Tree};
+use super::tree::Tree;
 use crate::host::files::Root;
-use crate::host::files::copies::Copier;
+use crate::host::files::copies::Files;
 use crate::host::git::{Git, config};
 use crate::host::process::Cancel;
 use crate::provider::Error;
@@ -44,14 +42,23 @@ const ATTRIBUTES: [(&str, &[&str]); 4] = [
     ("working-tree-encoding", &["unspecified", "unset"]),
 ];
 
-/// What is left for git to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is left for git to write of a commit's tree.
 pub(super) enum Left {
-    Nothing,
-    /// Some of the files. The index stands, and is of the whole commit.
-    Part,
+    Nothing(Tree),
+    /// Some of the files. The directories stand, and so does the index, which is of the whole commit.
+    Part(Tree),
     /// All of them, and the index.
     All,
+}
+
+impl Left {
+    /// What the commit holds, as far as that is known.
+    pub(super) fn tree(&self) -> Option<&Tree> {
+        match self {
+            Self::Nothing(tree) | Self::Part(tree) => Some(tree),
+            Self::All => None,
+        }
+    }
 }
 
 /// An empty directory that a commit is to be checked out into.
@@ -72,26 +79,29 @@ impl Recipient<'_> {
         }
         self.git.run(["read-tree", self.commit])?;
         let bytes = fs::read(self.index).map_err(io("read", self.index))?;
-        let Some(index) = Index::read(&bytes, self.commit.len() / 2) else { return Ok(Left::Part) };
-        let converted = self.converted(&index)?;
+        let Some(index) = Index::read(&bytes, self.commit.len() / 2) else {
+            fs::remove_file(self.index).map_err(io("remove", self.index))?;
+            return Ok(Left::All);
+        };
         let tree = Tree::of(index);
-        tree.make_directories(self.top)?;
-        let own = Mutex::new(tree.index.of_a_copy());
+        let (converted, made) =
+            rayon::join(|| self.converted(&tree.index), || tree.make_directories(self.top));
+        let converted = converted?;
+        made?;
+        let targets = [Target::of(self.top, &tree)];
         let modified = modified();
-        let pieces = tree.pieces();
-        let taken = pieces.par_iter().with_max_len(1).map(|piece| {
-            let taken = self.take_piece(donor, piece, &converted, modified)?;
-            let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
-            for (entry, stat) in &taken {
-                own.put(entry, stat);
-            }
-            Ok(taken.len())
+        let taken = tree.pieces().into_par_iter().with_max_len(1).map(|piece| {
+            let Ok(from) = piece.open(donor) else { return Ok(0) };
+            let files = Files::of(&from, modified);
+            copy_piece(&piece, files, &targets, self.cancel, |files, entry, name| {
+                Ok(!converted.contains(tree.index.name(entry)) && is_taken(&tree.index, files, entry, name))
+            })
         });
-        let taken = taken.try_reduce(|| 0, |one, other| Ok::<_, Error>(one + other))?;
-        let mode = fs::symlink_metadata(self.index).map_err(io("look at", self.index))?.permissions().mode();
-        let own = own.into_inner().unwrap_or_else(PoisonError::into_inner);
-        write_index(self.index, &own.finish(), mode & 0o777)?;
-        Ok(if taken == tree.index.entries().len() { Left::Nothing } else { Left::Part })
+        let taken =
+            taken.try_reduce(|| 0, |one, other| Ok(one + other)).map_err(|(_, error): Failed| error)?;
+        let [target] = targets;
+        target.write_index(self.index, index_mode(self.index)?)?;
+        Ok(if taken == tree.index.entries().len() { Left::Nothing(tree) } else { Left::Part(tree) })
     }
 
     /// Tells whether the configuration lets git write files as their blobs are, all of them, and say so in the index.
@@ -129,37 +139,14 @@ impl Recipient<'_> {
         let converted = said.iter().filter(|[_, attribute, value]| !is_harmless(attribute, value));
         Ok(converted.map(|[name, ..]| name.to_vec()).collect())
     }
+}
 
-    /// Copies of a piece what the donor has, and returns what the file system says of the copies.
-    fn take_piece<'t>(
-        &self,
-        donor: &Root,
-        piece: &Piece<'t>,
-        converted: &HashSet<Vec<u8>>,
-        modified: i64,
-    ) -> Result<Vec<(&'t Entry, Stat)>, Error> {
-        let index = piece.index();
-        let Ok(from) = piece.open(donor) else { return Ok(Vec::new()) };
-        let to = [piece.open(self.top)?];
-        let mut copier = Copier::new(&from, &to, modified);
-        let (mut taken, mut stats) = (Vec::with_capacity(piece.len()), Vec::with_capacity(piece.len()));
-        for (entry, name) in piece.entries() {
-            if self.cancel.is_requested() {
-                return Err(Error::Refused("interrupted".to_owned()));
-            }
-            if converted.contains(index.name(entry)) {
-                continue;
-            }
-            let wanted = |content: &[u8]| index.is_blob(entry, content);
-            let done = match entry.what {
-                What::File => copier.file_of(name, index.is_executable(entry), wanted, &mut stats),
-                What::Link => copier.link_of(name, wanted, &mut stats),
-                What::Submodule => Ok(false),
-            };
-            if done.map_err(|(_, error)| error)? {
-                taken.push(entry);
-            }
-        }
-        Ok(taken.into_iter().zip(stats).collect())
+/// Takes a file if it is what the entry's blob is.
+fn is_taken<'t>(index: &Index, files: &mut Files<'t>, entry: &Entry, name: &'t OsStr) -> bool {
+    let wanted = |content: &[u8]| index.is_blob(entry, content);
+    match entry.what {
+        What::File => files.file_of(name, index.is_executable(entry), wanted),
+        What::Link => files.link_of(name, wanted),
+        What::Submodule => false,
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::copy::Source;
+use super::copy::{Failed, Places, Source};
 use super::donor::{Left, Recipient};
 use super::site::Site;
 use super::{Checkout, Worktree, worktree};
@@ -12,8 +12,8 @@ use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
-/// Fills worktrees of one basis: the first by git, the others as copies of it, or by git too where a copy might differ
-/// from what git would make.
+/// Fills worktrees of one basis: the first by what there is of it and by git, the others as copies of it, or like the
+/// first where a copy might differ from what git would make.
 pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let Some((first, others)) = tasks.split_first() else { return Vec::new() };
     let mut copies = Vec::with_capacity(others.len());
@@ -23,28 +23,58 @@ pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
             Err(error) => return vec![(at + 1, error)],
         }
     }
-    let failed = match source(first, &copies) {
-        Ok(Some(source)) => source.copy(&copies),
-        Ok(None) => by_git(&copies),
-        Err(error) => return vec![(0, error)],
+    match worktree(first)
+        .map_err(|error| (None, error))
+        .and_then(|worktree| fill_together(first, &worktree, &copies))
+    {
+        Ok(true) => Vec::new(),
+        Ok(false) => by_themselves(&copies).into_iter().map(|(at, error)| (at + 1, error)).collect(),
+        Err((at, error)) => vec![(at.map_or(0, |at| at + 1), error)],
+    }
+}
+
+/// Fills a worktree, and copies it to others; `false` where the others are empty still, since a copy might differ from
+/// what git would make.
+fn fill_together(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    others: &[(&Task<'_>, Worktree)],
+) -> Result<bool, Failed> {
+    let own = |error| (None, error);
+    let site = Site::of(task, worktree).map_err(own)?;
+    let top = site.standing().map_err(own)?;
+    let entry = site.entry_path();
+    let recipient = Recipient {
+        git: &Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock),
+        commit: &worktree.commit,
+        top: &top,
+        index: &entry.join("index"),
+        cancel: &task.host.cancel,
     };
-    failed.into_iter().map(|(at, error)| (at + 1, error)).collect()
-}
-
-/// Has git fill the first worktree; `None` where the others are not to be copied from it.
-fn source(first: &Task<'_>, others: &[(&Task<'_>, Worktree)]) -> Result<Option<Source>, Error> {
-    let worktree = worktree(first)?;
-    let (populated, alike) = rayon::join(
-        || populate(first, &worktree),
-        || !others.is_empty() && are_alike(first, &worktree, others),
+    let (left, alike) = rayon::join(
+        || give(&recipient, worktree, &site),
+        || !others.is_empty() && are_alike(task, worktree, others),
     );
-    populated?;
-    if alike { Source::of(first, &worktree) } else { Ok(None) }
+    let left = left.map_err(own)?;
+    let places = if alike { Places::of(others)? } else { Places::none() };
+    // git writes on one core, if it has anything to write.
+    let (written, made) =
+        rayon::join(|| write(&recipient, &left), || left.tree().map(|tree| places.make_directories(tree)));
+    written.map_err(own)?;
+    made.transpose()?;
+    check_target(worktree, &site.standing().map_err(own)?).map_err(own)?;
+    task.filled.tell();
+    let source = if alike { Source::of(task, worktree).map_err(own)? } else { None };
+    let Some(source) = source else { return Ok(false) };
+    if left.tree().is_none() {
+        places.make_directories(source.tree())?;
+    }
+    source.copy(&places)?;
+    Ok(true)
 }
 
-fn by_git(copies: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
-    let populated =
-        copies.par_iter().enumerate().map(|(at, (task, worktree))| (at, populate(task, worktree)));
+fn by_themselves(tasks: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
+    let populated = tasks.par_iter().enumerate().map(|(at, (task, worktree))| (at, populate(task, worktree)));
     populated.filter_map(|(at, populated)| Some((at, populated.err()?))).collect()
 }
 
@@ -93,46 +123,34 @@ fn holds_of_all(key: &str, on_branches: bool) -> bool {
     }
 }
 
-/// Checks the commit out.
+/// Fills one worktree.
 pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let site = Site::of(task, worktree)?;
-    let gone = || Error::Refused(format!("{} is gone", site.worktree.display()));
-    let directory = site.directory()?.ok_or_else(gone)?;
-    let entry = site.entry_path();
-    let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
-    check_out(task, worktree, &site, &git, &directory, &entry.join("index"))?;
-    let directory = site.directory()?.ok_or_else(gone)?;
-    check_target(worktree, &directory)?;
-    task.filled.tell();
-    Ok(())
+    fill_together(task, worktree, &[]).map(drop).map_err(|(_, error)| error)
 }
 
 /// Fills an empty directory with the files of the commit, and writes its index: what the repository's own work tree has
 /// of them is copied, the rest is written by git.
-///
-/// Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed refs.
-pub(super) fn check_out(
-    task: &Task<'_>,
-    worktree: &Worktree,
-    site: &Site,
-    git: &Git<'_>,
-    directory: &Root,
-    index: &Path,
-) -> Result<(), Error> {
-    let commit = worktree.commit.as_str();
-    // A bare repository has no work tree.
-    let has_donor = site.common.path() != site.repo_root;
-    let left = if has_donor && worktree.checkout != Checkout::Git {
-        let recipient = Recipient { git, commit, top: directory, index, cancel: &task.host.cancel };
-        recipient.take(&Root::open(&site.repo_root)?)?
-    } else {
-        Left::All
-    };
-    match left {
-        Left::Nothing => {}
-        Left::Part => drop(git.run(["read-tree", "--reset", "-u", commit])?),
-        Left::All => drop(git.run(["read-tree", "-m", "-u", commit])?),
+pub(super) fn check_out(recipient: &Recipient<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    write(recipient, &give(recipient, worktree, site)?)
+}
+
+fn give(recipient: &Recipient<'_>, worktree: &Worktree, site: &Site) -> Result<Left, Error> {
+    let is_bare = site.common.path() == site.repo_root;
+    if is_bare || worktree.checkout == Checkout::Git {
+        return Ok(Left::All);
     }
+    recipient.take(&Root::open(&site.repo_root)?)
+}
+
+/// Has git write what is left. Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed
+/// refs.
+fn write(recipient: &Recipient<'_>, left: &Left) -> Result<(), Error> {
+    let how = match left {
+        Left::Nothing(_) => return Ok(()),
+        Left::Part(_) => "--reset",
+        Left::All => "-m",
+    };
+    recipient.git.run(["read-tree", how, "-u", recipient.commit])?;
     Ok(())
 }
 

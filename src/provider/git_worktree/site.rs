@@ -86,6 +86,11 @@ impl Site {
         Ok(self.base.directory(&self.parent.join(&self.name))?)
     }
 
+    /// The worktree's directory, which has to be there.
+    pub(super) fn standing(&self) -> Result<Root, Error> {
+        self.directory()?.ok_or_else(|| Error::Refused(format!("{} is gone", self.worktree.display())))
+    }
+
     /// Reads a file of the entry.
     pub(super) fn read_entry(&self, name: &str) -> Result<Content, Error> {
         read(&self.common, &self.entry.join(name))

@@ -72,7 +72,7 @@ impl Tree {
         Self { index, directories: tree }
     }
 
-    /// Makes every directory in an empty one.
+    /// Makes every directory that is not there yet.
     pub(super) fn make_directories(&self, top: &Root) -> Result<(), Error> {
         for directory in self.directories.iter().filter(|directory| !directory.directories.is_empty()) {
             let here = open(top, self.path(directory))?;
@@ -108,11 +108,6 @@ impl<'t> Piece<'t> {
     /// Opens its directory in a worktree, following no link.
     pub(super) fn open(&self, top: &Root) -> Result<Root, Error> {
         open(top, self.tree.path(self.directory))
-    }
-
-    /// The index that it is of.
-    pub(super) fn index(&self) -> &'t Index {
-        &self.tree.index
     }
 
     /// How many entries it has.

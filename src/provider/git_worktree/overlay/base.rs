@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, lstat};
 
+use super::super::donor::Recipient;
 use super::super::index::{Entry, Index, What};
 use super::super::site::{Site, io};
 use super::super::{Worktree, populate};
@@ -53,7 +54,14 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
         .with_variable("GIT_INDEX_FILE", &own_index)
         // An index in two parts would have the other one in this entry, and in no other.
         .with_setting("core.splitIndex=false");
-    populate::check_out(task, worktree, &site, &git, &files, &own_index)?;
+    let recipient = Recipient {
+        git: &git,
+        commit: &worktree.commit,
+        top: &files,
+        index: &own_index,
+        cancel: &task.host.cancel,
+    };
+    populate::check_out(&recipient, worktree, &site)?;
     crashpoint!("base.checked-out");
     populate::check_target(worktree, &files)?;
     if !set_back(files.path(), &own_index, worktree.commit.len() / 2)? {

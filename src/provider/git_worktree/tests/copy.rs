@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::super::copy::Source;
+use super::super::copy::{Failed, Places, Source};
 use super::super::{Checkout, Worktree, populate, register};
 use super::{Lab, OWNER};
 use crate::provider::{Allocation, Error, Filled, Task};
@@ -42,6 +42,15 @@ impl Lab {
         let all_told = told.iter().all(|told| told.load(Ordering::Relaxed));
         assert!(all_told || !failed.is_empty(), "who watches hears of each");
         failed
+    }
+
+    /// Copies one worktree to another, which is registered.
+    fn copy(&self, source: &Source, worktree: &Worktree) -> Result<(), Failed> {
+        let task = self.task();
+        let tasks = [(&task, worktree.clone())];
+        let places = Places::of(&tasks)?;
+        places.make_directories(source.tree())?;
+        source.copy(&places)
     }
 
     /// A worktree that git fills, and copies of it.
@@ -427,7 +436,7 @@ fn nothing_untracked_comes_along() {
     fs::write(lab.path(&worktrees[0]).join("packages/notes.txt"), "mine").unwrap();
     register::register(&lab.task(), &worktrees[1]).unwrap();
     let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
-    assert!(source.copy(&[(&lab.task(), worktrees[1].clone())]).is_empty());
+    lab.copy(&source, &worktrees[1]).unwrap();
     assert!(lab.is_copied(&worktrees[1]));
     lab.check(&worktrees[1..]);
 }
@@ -462,6 +471,19 @@ fn a_worktree_that_was_touched_is_no_source() {
 }
 
 #[test]
+fn worktrees_whose_first_was_touched_meanwhile_are_filled_by_themselves() {
+    let mut lab =
+        Lab::with_files(&[(".gitattributes", "*.up filter=up\n"), ("below/a.up", "A\n"), ("b", "b\n")]);
+    lab.commit();
+    let smudge = r#"case "$PWD" in */w0) echo mine >> b;; esac; cat"#;
+    lab.config(&[("filter.up.smudge", smudge)]);
+    let worktrees = lab.copies(2);
+    let text = |at: usize| fs::read_to_string(lab.path(&worktrees[at]).join("b")).unwrap();
+    assert_eq!([text(0), text(1), text(2)], ["b\nmine\n", "b\n", "b\n"]);
+    lab.check(&worktrees[1..]);
+}
+
+#[test]
 fn a_source_that_changes_while_it_is_copied_is_an_error() {
     let lab = Lab::new();
     let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
@@ -469,8 +491,8 @@ fn a_source_that_changes_while_it_is_copied_is_an_error() {
     register::register(&lab.task(), &worktrees[1]).unwrap();
     let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
     fs::write(lab.path(&worktrees[0]).join("other/x"), "y\n").unwrap();
-    let failed = source.copy(&[(&lab.task(), worktrees[1].clone())]);
-    assert!(failed[0].1.to_string().contains("other/x: somebody changes it"), "{failed:?}");
+    let (_, failed) = lab.copy(&source, &worktrees[1]).unwrap_err();
+    assert!(failed.to_string().contains("other/x: somebody changes it"), "{failed}");
     assert!(!lab.entry(&worktrees[1]).join("index").exists(), "an index says that the worktree is whole");
     lab.release(&worktrees[1]);
     assert!(!lab.path(&worktrees[1]).exists() && !lab.entry(&worktrees[1]).exists());
@@ -487,8 +509,8 @@ fn what_stands_in_the_way_is_not_written_over() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "mine").unwrap();
         let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
-        let failed = source.copy(&[(&lab.task(), worktrees[1].clone())]);
-        assert!(failed[0].1.to_string().contains("File exists"), "{failed:?}");
+        let (_, failed) = lab.copy(&source, &worktrees[1]).unwrap_err();
+        assert!(failed.to_string().contains("File exists"), "{failed}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         for worktree in &worktrees {
             lab.release(worktree);
@@ -552,7 +574,7 @@ fn an_interruption_between_two_files_ends_it() {
     register::register(&lab.task(), &worktrees[1]).unwrap();
     let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
     lab.host.cancel.request();
-    assert_eq!(source.copy(&[(&lab.task(), worktrees[1].clone())]).len(), 1);
+    lab.copy(&source, &worktrees[1]).unwrap_err();
     assert!(!lab.path(&worktrees[1]).join("a.txt").exists());
     assert!(!lab.entry(&worktrees[1]).join("index").exists());
 }

@@ -135,3 +135,30 @@ fn exit_codes_in_the_readme_are_those_of_the_help() {
         .collect();
     assert_eq!(in_readme, in_help);
 }
+
+/// R1 to R31, each with at least one test, and every one of those where the table says that it is.
+#[test]
+fn every_requirement_names_tests_that_exist() {
+    let table = std::fs::read_to_string(root().join("tests/requirements.md")).unwrap();
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| R")).collect();
+    assert_eq!(rows.len(), 31);
+    for (row, number) in rows.iter().zip(1..) {
+        assert!(row.starts_with(&format!("| R{number} |")), "{row}");
+        let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        let named: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "{row}");
+        for name in named {
+            let (module, test) = name.rsplit_once("::").unwrap();
+            let path = module.replace("::", "/");
+            let inside = path.trim_end_matches("/tests");
+            let places = [
+                format!("tests/integration/{path}.rs"),
+                format!("src/{path}.rs"),
+                format!("src/{inside}.rs"),
+            ];
+            let text: String =
+                places.iter().filter_map(|place| std::fs::read_to_string(root().join(place)).ok()).collect();
+            assert!(text.contains(&format!("fn {test}()")), "R{number}: {name}");
+        }
+    }
+}

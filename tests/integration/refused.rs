@@ -67,12 +67,14 @@ fn a_target_path_has_to_be_a_directory_of_the_commit() {
     check("alias/lib", &[]);
     check("../outside", &[]);
     check("/etc", &[]);
-    check("--stdin", &["does not exist"]);
+    for option in ["-f", "--lock", "-b", "--orphan", "-", "--stdin", "-x"] {
+        check(option, &["does not exist"]);
+    }
 }
 
 #[test]
 fn a_tracked_discovery_path_is_refused() {
-    for kind in ["file", "link", "directory"] {
+    for kind in ["file", "link", "directory", "submodule"] {
         let sandbox = Sandbox::new();
         let outside = sandbox.top.join("outside");
         fs::create_dir(&outside).unwrap();
@@ -80,6 +82,13 @@ fn a_tracked_discovery_path_is_refused() {
         match kind {
             "file" => fs::write(&path, "mine\n").unwrap(),
             "link" => symlink(&outside, &path).unwrap(),
+            "submodule" => {
+                let head = sandbox.git(&["rev-parse", "HEAD"]);
+                let entry = format!("160000,{head},app/.agent-context");
+                sandbox.git(&["update-index", "--add", "--cacheinfo", &entry]);
+                // Otherwise committing all of it would commit that it is gone.
+                fs::create_dir(&path).unwrap();
+            }
             _ => sandbox.write("app/.agent-context/resources.json", "{}\n"),
         }
         sandbox.commit("tracks the discovery path");

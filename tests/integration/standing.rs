@@ -168,6 +168,29 @@ resources = ["git-worktree"]
     assert!(!fs::read_to_string(sandbox.repository.join(".git/config")).unwrap().contains("worktreeConfig"));
 }
 
+/// With every layout but `nested`, which is chosen for children that are to be inside.
+#[test]
+fn what_is_done_in_a_parent_reaches_no_child() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n[session.a.child.b]\ncount = 2\n",
+    );
+    sandbox.ok(&["apply"]);
+    let (parent, child) = (sandbox.directory("a"), sandbox.directory("a/b-1"));
+    fs::write(child.join("work"), "not committed\n").unwrap();
+    fs::write(parent.join("work"), "not committed\n").unwrap();
+    for args in [&["stash", "--include-untracked"][..], &["add", "--all"], &["clean", "--quiet", "-ffdx"]] {
+        sandbox.git_in(&parent, args);
+    }
+    sandbox.assert_clean(&parent);
+    sandbox.git(&["worktree", "remove", "--force", "--force", parent.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(child.join("work")).unwrap(), "not committed\n");
+    assert!(child.join(".agent-context/resources.json").exists());
+    // Nor is a parent released without its children.
+    sandbox.seedbed(&["destroy", "a"]).expect(69).says(&["a/b-1: "]);
+    assert!(child.join("work").exists());
+}
+
 #[test]
 fn destroying_sessions_with_branches_leaves_no_trace() {
     let manifest = r#"

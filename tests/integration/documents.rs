@@ -156,9 +156,9 @@ fn every_requirement_names_tests_that_exist() {
                 format!("src/{path}.rs"),
                 format!("src/{inside}.rs"),
             ];
-            let text: String =
+            let code: String =
                 places.iter().filter_map(|place| std::fs::read_to_string(root().join(place)).ok()).collect();
-            assert!(text.contains(&format!("fn {test}()")), "R{number}: {name}");
+            assert!(code.contains(&format!("fn {test}()")), "R{number}: {name}");
         }
     }
 }

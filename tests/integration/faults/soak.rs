@@ -93,7 +93,7 @@ fn random_kills_hundreds_of_times_on_three_hundred_files() {
 }
 
 #[test]
-#[ignore = "soak: 102 kills of runs over six worktrees of 6,000 files take a quarter of an hour"]
+#[ignore = "soak: 102 kills of runs over six worktrees of 6,000 files take five minutes"]
 fn random_kills_on_six_thousand_files() {
     soak(6000, 34);
 }
@@ -226,7 +226,7 @@ fn whatever_happens_in_whatever_order_it_can_be_taken_down() {
 }
 
 #[test]
-#[ignore = "soak: 64 sequences of up to 10 steps take minutes"]
+#[ignore = "soak: 64 sequences of up to 10 steps take a minute"]
 fn whatever_happens_in_whatever_order_many_times() {
     sequences(64, 10);
 }

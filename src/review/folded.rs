@@ -46,16 +46,18 @@ fn way(entry: &Entry<'_>, first: &Allocation) -> Option<String> {
     if kind != git_worktree::KIND || made.is_empty() {
         return None;
     }
-    if Worktree::of(first).is_some_and(|worktree| worktree.checkout == Checkout::Overlay) {
-        return Some("overlay".to_owned());
+    match Worktree::of(first).map(|worktree| worktree.checkout) {
+        Some(Checkout::Overlay) => return Some("overlay".to_owned()),
+        Some(Checkout::Git) => return Some("by git".to_owned()),
+        Some(Checkout::Auto) | None => {}
     }
     let sources: BTreeSet<_> = made.iter().map(|change| change.from.get(kind)).collect();
     Some(match sources.into_iter().collect::<Vec<_>>()[..] {
-        [None] => "by git".to_owned(),
+        [None] => "checked out".to_owned(),
         [Some(first)] => format!("copied from {first}"),
         _ => {
             let copied = made.iter().filter(|change| change.from.contains_key(kind)).count();
-            format!("{} by git, {} copied", thousands(made.len() - copied), thousands(copied))
+            format!("{} checked out, {} copied", thousands(made.len() - copied), thousands(copied))
         }
     })
 }

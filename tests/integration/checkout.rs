@@ -68,7 +68,8 @@ fn one_of_each_commit_and_part_is_gits_and_the_others_are_copied_from_it() {
     let said = sandbox.ok(&["plan"]).stdout;
     assert_eq!(said.matches("  copied from a\n").count(), 2, "{said}");
     assert_eq!(said.matches("  copied from part\n").count(), 1, "{said}");
-    assert_eq!(said.matches("  by git\n").count(), 4, "{said}");
+    assert_eq!(said.matches("  checked out\n").count(), 3, "{said}");
+    assert_eq!(said.matches("  by git\n").count(), 1, "{said}");
     sandbox.ok(&["apply"]);
     for session in crate::sandbox::sessions(&sandbox.plan()) {
         let directory = sandbox.repository.join(session["workingDirectory"].as_str().unwrap());

@@ -136,7 +136,7 @@ pub(super) fn check_out(recipient: &Recipient<'_>, worktree: &Worktree, site: &S
 
 fn give(recipient: &Recipient<'_>, worktree: &Worktree, site: &Site) -> Result<Left, Error> {
     let is_bare = site.common.path() == site.repo_root;
-    if is_bare || worktree.checkout == Checkout::Git {
+    if is_bare || worktree.checkout == Checkout::Git || worktree.target_path.is_some() {
         return Ok(Left::All);
     }
     recipient.take(&Root::open(&site.repo_root)?)

@@ -1,24 +1,23 @@
 //! Decides where each worktree lies, at which commit, and what of it is checked out. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
+mod planned;
+
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use serde::Deserialize as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use self::check::{check_glob, unknown_ref};
+pub(super) use self::planned::{basis, context, notices, stale};
 use super::{Checkout, KIND, Layout, Options, Registration, Worktree, branch, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
-use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, UnknownRef};
-use crate::provider::{
-    Allocation, Context, DISCOVERY_DIRECTORY, Known, Parent, Planned, Planner, Request, WORKSPACE_ROOT,
-    holds_the_workspace,
-};
+use crate::observe::{Observation, Question, Repository};
+use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Known, Parent, Planned, Planner, Request};
 use crate::template;
-
-/// The longest path of a worktree, in bytes: git was measured to die near 4070, and files lie below it.
-const PATH_MAX: usize = 4000;
 
 pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
     let Ok(options) = Options::deserialize(options) else {
@@ -160,150 +159,6 @@ impl<'o> Worktrees<'o> {
         Ok(Planned { allocation: fields, ..Planned::default() })
     }
 
-    fn check_target(&self, options: &Options, target: Option<&str>, place: &Place) -> Result<(), Fault> {
-        let Some(target) = target else { return Ok(()) };
-        let place = place.key("target-path");
-        let what = match self.observation.trees.get(&(options.base_ref.clone(), target.to_owned())) {
-            Some(TreeEntry::Directory) => return Ok(()),
-            Some(TreeEntry::Missing { near }) => {
-                let message = format!("`{target}` does not exist in `{}`", options.base_ref);
-                let (label, help) = meant(near, "no such directory in that commit");
-                let help = help.unwrap_or_else(|| {
-                    format!(
-                        "write a directory of the commit; `git ls-tree -d {}` lists them",
-                        options.base_ref
-                    )
-                });
-                return Err(fault(rule::TARGET_PATH, &place, &message, &label, Some(help)));
-            }
-            Some(TreeEntry::File) => "a file",
-            Some(TreeEntry::Link) => "a symbolic link",
-            Some(TreeEntry::Submodule) => "a submodule",
-            None => "unknown",
-        };
-        let message = format!("`{target}` is {what} in `{}`, not a directory", options.base_ref);
-        Err(fault(rule::TARGET_PATH, &place, &message, "has to be a directory", None))
-    }
-
-    /// A tracked discovery path would be overwritten, or as a link be written through.
-    fn check_discovery(&self, options: &Options, target: Option<&str>, place: &Place) -> Result<(), Fault> {
-        let path = match target {
-            Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
-            None => DISCOVERY_DIRECTORY.to_owned(),
-        };
-        self.check_untracked(options, &path, "where every session finds its discovery file", place)
-    }
-
-    fn check_overlay(&self, options: &Options, place: &Place) -> Result<(), Fault> {
-        let Some(Err(why)) =
-            self.observation.overlays.as_ref().filter(|_| options.checkout == Checkout::Overlay)
-        else {
-            return Ok(());
-        };
-        let message = format!("overlays cannot be mounted in the state directory of this host: {why}");
-        let help = "use `checkout = \"auto\"`; overlays need Linux, root (or a user namespace of one's own), and a state \
-                    directory (SEEDBED_STATE_DIR) on a file system such as ext4, xfs or tmpfs, not on an overlay itself";
-        Err(fault(rule::OVERLAY, &place.key("checkout"), &message, "would be mounted", Some(help.to_owned())))
-    }
-
-    fn check_untracked(&self, options: &Options, path: &str, role: &str, place: &Place) -> Result<(), Fault> {
-        let what = match self.observation.trees.get(&(options.base_ref.clone(), path.to_owned())) {
-            None | Some(TreeEntry::Missing { .. }) => return Ok(()),
-            Some(TreeEntry::Directory) => "as a directory",
-            Some(TreeEntry::File) => "as a file",
-            Some(TreeEntry::Link) => "as a symbolic link",
-            Some(TreeEntry::Submodule) => "as a submodule",
-        };
-        Err(fault(
-            rule::TRACKED_PATH,
-            place,
-            &format!("`{}` tracks `{path}` {what}, {role}", options.base_ref),
-            "checks out that commit",
-            Some(format!(
-                "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"
-            )),
-        ))
-    }
-
-    fn check_path(
-        &self,
-        repository: &Repository,
-        root: &Path,
-        path: &Path,
-        request: &Request<'_>,
-    ) -> Result<(), Fault> {
-        let place = || request.place.key("root-directory");
-        if holds_the_workspace(&self.observation.workspace, root) {
-            let message = "worktrees need a directory of their own, which git can be kept from seeing";
-            let help = "name one below the workspace, such as `.ai_ops/worktrees`, or beside it".to_owned();
-            return Err(fault(
-                rule::ROOT_DIRECTORY,
-                &place(),
-                message,
-                "is the workspace or above it",
-                Some(help),
-            ));
-        }
-        let way_back = root.components().skip_while(|part| *part == Component::ParentDir);
-        if way_back.clone().any(|part| part == Component::ParentDir) {
-            let message = format!("`{}` goes back on its way", root.display());
-            return Err(fault(
-                rule::ROOT_DIRECTORY,
-                &place(),
-                &message,
-                "has `..` in the middle",
-                Some("write where it leads".to_owned()),
-            ));
-        }
-        let leads = |component: &Path, what: &str| {
-            let message =
-                format!("`{}` is {what}: worktrees would be made somewhere else", component.display());
-            let help = "remove it, or name another `root-directory`".to_owned();
-            Err(fault(rule::ROOT_DIRECTORY, &place(), &message, "leads there", Some(help)))
-        };
-        match self.observation.directories.get(root) {
-            Some(Directory::Link(component)) => return leads(component, "a symbolic link"),
-            Some(Directory::NotADirectory(component)) => return leads(component, "not a directory"),
-            Some(Directory::Unreadable(why)) => {
-                return Err(fault(
-                    rule::ROOT_DIRECTORY,
-                    &place(),
-                    &format!("`{}` cannot be read: {why}", root.display()),
-                    "here",
-                    None,
-                ));
-            }
-            Some(Directory::Listed(names))
-                if names.contains(request.scoped_name) && !self.freed.contains(path) =>
-            {
-                let message = format!("`{}` exists already and is not this swarm's", path.display());
-                let help = "move it away, or remove it if nothing in it is needed".to_owned();
-                return Err(fault(
-                    rule::PATH_TAKEN,
-                    &place(),
-                    &message,
-                    "where the worktree would be made",
-                    Some(help),
-                ));
-            }
-            _ => {}
-        }
-        let entry = request.scoped_name;
-        if repository.worktrees.contains(entry) && !self.freed_entries.contains(entry) {
-            let message =
-                format!("the repository has a worktree called `{entry}` already that is not this swarm's");
-            let help =
-                "`git worktree list` shows where it is; `git worktree remove` takes it away".to_owned();
-            return Err(fault(rule::PATH_TAKEN, request.place, &message, "would have that name", Some(help)));
-        }
-        let length = self.observation.workspace.join(path).as_os_str().len();
-        if length > PATH_MAX {
-            let message = format!("the worktree's path would have {length} bytes, more than {PATH_MAX}");
-            return Err(fault(rule::PATH_TOO_LONG, &place(), &message, "too deep", None));
-        }
-        Ok(())
-    }
-
     fn branch(
         &mut self,
         repository: &Repository,
@@ -408,84 +263,6 @@ impl Planner for Worktrees<'_> {
     }
 }
 
-/// The commit and what of it is checked out, where the files may be copied from another worktree of the same; `None`
-/// where git is to check them out. All else that a checkout depends on is the repository's.
-pub(super) fn basis(allocation: &Allocation) -> Option<String> {
-    let way = field(allocation, "checkout").filter(|way| *way != "git")?;
-    let target = field(allocation, "targetPath").unwrap_or_default();
-    Some(format!("{way} {} {target}", field(allocation, "commit")?))
-}
-
-/// A text of an allocation, read where it is: what runs once a session takes none of it apart.
-fn field<'a>(allocation: &'a Allocation, name: &str) -> Option<&'a str> {
-    allocation.allocation.get(name).and_then(Value::as_str)
-}
-
-/// What a reviewer should hear of a worktree in this very repository.
-pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    let mut notices = Vec::new();
-    if let Some(Ok(repository)) = &observation.repository {
-        if field(allocation, "targetPath").is_some() && !repository.worktree_config {
-            notices.push(
-                "`extensions.worktreeConfig` will be set in the repository's shared config, which sparse worktrees \
-                 need; it is taken back with the last of them"
-                    .to_owned(),
-            );
-        }
-        if field(allocation, "checkout") == Some("overlay") {
-            notices.push(
-                "worktrees with `checkout = \"overlay\"` are mounts: after a reboot, `seedbed apply` mounts them again, \
-                 with what was written in them"
-                    .to_owned(),
-            );
-        }
-        if let Err(why) = &repository.registration {
-            notices.push(format!("`git worktree add` registers the worktrees, one after another: {why}"));
-        }
-    }
-    notices
-}
-
-/// What has come in the way of a planned worktree since.
-pub(super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    let Some(worktree) = Worktree::of(allocation) else {
-        return vec!["the allocation cannot be read".to_owned()];
-    };
-    let mut stale = Vec::new();
-    match observation.commits.get(&worktree.base_ref) {
-        Some(Ok(commit)) if *commit == worktree.commit => {}
-        Some(Ok(commit)) => stale
-            .push(format!("`{}` has moved from {:.10} to {commit:.10}", worktree.base_ref, worktree.commit)),
-        _ => stale.push(format!("`{}` names no commit any more", worktree.base_ref)),
-    }
-    let name = worktree.worktree_path.file_name().map(|name| name.to_string_lossy().into_owned());
-    match observation.directories.get(&worktree.worktree_root) {
-        Some(Directory::Listed(names)) if name.is_some_and(|name| names.contains(&name)) => {
-            stale.push(format!("`{}` exists", worktree.worktree_path.display()));
-        }
-        Some(Directory::Link(component) | Directory::NotADirectory(component)) => {
-            stale.push(format!("`{}` is not a directory", component.display()));
-        }
-        _ => {}
-    }
-    if let (true, Some(Err(why))) = (overlay::is_wanted(&worktree), &observation.overlays) {
-        stale.push(format!("overlays cannot be mounted any more: {why}"));
-    }
-    match &observation.repository {
-        Some(Ok(repository)) => {
-            if repository.worktrees.contains(&worktree.entry) {
-                stale.push(format!("the repository has a worktree called `{}`", worktree.entry));
-            }
-            let in_the_way =
-                worktree.branch.as_ref().and_then(|branch| branch::in_the_way(&repository.branches, branch));
-            stale.extend(in_the_way.map(|branch| format!("branch `{branch}` exists")));
-        }
-        Some(Err(why)) => stale.push(why.clone()),
-        None => {}
-    }
-    stale
-}
-
 /// The seed's `normalizeWorktreeTargetPath`: slashes forward, parts trimmed, empty parts and `.` dropped; `None` where
 /// nothing is left. Absolute paths, drive letters and `..` are errors, in words for the user.
 pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
@@ -505,71 +282,6 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
     Ok((!parts.is_empty()).then(|| parts.join("/")))
 }
 
-/// The seed's soft context; `None` for an allocation that is not one that planning made.
-pub(super) fn context(allocation: &Allocation) -> Option<Context> {
-    let worktree_path = field(allocation, "worktreePath")?;
-    let path = absolute(Path::new(worktree_path));
-    let names = [
-        ("path", Some(path.as_str())),
-        ("commit", Some(field(allocation, "commit")?)),
-        ("branch", field(allocation, "branch")),
-    ];
-    let names = vec![("worktree", minijinja::Value::from_pairs(names))];
-    let base_ref = field(allocation, "baseRef")?.to_owned();
-    let mut prompt_sections = vec![format!("Git worktree: {path}"), format!("Worktree base ref: {base_ref}")];
-    let mut metadata = Map::from_iter([
-        ("git_worktree_path".to_owned(), Value::from(path.clone())),
-        ("git_worktree_base_ref".to_owned(), Value::from(base_ref.clone())),
-    ]);
-    let mut working_directory = PathBuf::from(worktree_path);
-    if let Some(target) = field(allocation, "targetPath") {
-        prompt_sections.push(format!("Worktree target path: {target} (sparse-checkout enabled)"));
-        metadata.insert("git_worktree_target_path".to_owned(), Value::from(target));
-        working_directory.push(target);
-    }
-    Some(Context {
-        env: BTreeMap::from([
-            ("AGENT_REPO_ROOT".to_owned(), absolute(Path::new(field(allocation, "repoRoot")?))),
-            ("AGENT_WORKTREE_PATH".to_owned(), path),
-            ("AGENT_WORKTREE_BASE_REF".to_owned(), base_ref),
-        ]),
-        prompt_sections,
-        metadata,
-        working_directory: Some(working_directory),
-        names,
-    })
-}
-
-/// A path of the plan as text that [`WORKSPACE_ROOT`] will make absolute.
-fn absolute(path: &Path) -> String {
-    if path.is_absolute() {
-        return path.to_string_lossy().into_owned();
-    }
-    if path == Path::new(".") {
-        return WORKSPACE_ROOT.to_owned();
-    }
-    format!("{WORKSPACE_ROOT}/{}", path.display())
-}
-
-/// A glob names files of the workspace, below it.
-fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
-    let refused = |why: &str| {
-        let message = format!("`{}` is no glob of files in the workspace", glob.escape_debug());
-        Err(fault(
-            rule::GLOB,
-            place,
-            &message,
-            why,
-            Some("write it relative to the workspace: `.env`, `config/*`".to_owned()),
-        ))
-    };
-    if Path::new(glob).is_absolute() || Path::new(glob).components().any(|part| part == Component::ParentDir)
-    {
-        return refused("leads out of it");
-    }
-    globset::Glob::new(glob).map(drop).or_else(|error| refused(&error.kind().to_string()))
-}
-
 /// Where the seed keeps the worktrees of a session's children.
 pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
     parent.join(".ai_ops/child-worktrees").join(scoped_parent)
@@ -585,28 +297,6 @@ fn way_up(below: &Path, above: &Path) -> PathBuf {
         Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from("."),
         Ok(rest) => rest.components().map(|_| Component::ParentDir.as_os_str()).collect(),
         Err(_) => above.to_owned(),
-    }
-}
-
-fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, place: &Place) -> Fault {
-    let message = format!("`{}` names no commit of this repository", base_ref.escape_debug());
-    let reason = unknown.map_or("was not looked up", |unknown| unknown.reason.as_str());
-    let (label, help) = meant(unknown.map_or(&[], |unknown| &unknown.near), reason);
-    let help = help.unwrap_or_else(|| {
-        "write a branch, a tag or a commit; `git branch --all` and `git tag` list what there is".to_owned()
-    });
-    fault(rule::UNKNOWN_REF, &place.key("base-ref"), &message, &label, Some(help))
-}
-
-/// What was probably meant, nearest first, as a label, and as help what else may have been.
-fn meant(near: &[String], otherwise: &str) -> (String, Option<String>) {
-    match near {
-        [] => (otherwise.to_owned(), None),
-        [first] => (format!("did you mean `{first}`?"), Some(format!("write `\"{first}\"`"))),
-        [first, others @ ..] => {
-            let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
-            (format!("did you mean `{first}`?"), Some(format!("also like it: {}", others.join(", "))))
-        }
     }
 }
 

@@ -1,0 +1,215 @@
+//! What a worktree's options have to hold, beside the repository and the workspace as they were observed.
+
+use std::path::{Component, Path};
+
+use super::super::{Checkout, Options};
+use super::{Worktrees, fault};
+use crate::manifest::{Fault, Place, rule};
+use crate::observe::{Directory, Repository, TreeEntry, UnknownRef};
+use crate::provider::{DISCOVERY_DIRECTORY, Request, holds_the_workspace};
+
+/// The longest path of a worktree, in bytes: git was measured to die near 4070, and files lie below it.
+const PATH_MAX: usize = 4000;
+
+impl Worktrees<'_> {
+    pub(super) fn check_target(
+        &self,
+        options: &Options,
+        target: Option<&str>,
+        place: &Place,
+    ) -> Result<(), Fault> {
+        let Some(target) = target else { return Ok(()) };
+        let place = place.key("target-path");
+        let what = match self.observation.trees.get(&(options.base_ref.clone(), target.to_owned())) {
+            Some(TreeEntry::Directory) => return Ok(()),
+            Some(TreeEntry::Missing { near }) => {
+                let message = format!("`{target}` does not exist in `{}`", options.base_ref);
+                let (label, help) = meant(near, "no such directory in that commit");
+                let help = help.unwrap_or_else(|| {
+                    format!(
+                        "write a directory of the commit; `git ls-tree -d {}` lists them",
+                        options.base_ref
+                    )
+                });
+                return Err(fault(rule::TARGET_PATH, &place, &message, &label, Some(help)));
+            }
+            Some(TreeEntry::File) => "a file",
+            Some(TreeEntry::Link) => "a symbolic link",
+            Some(TreeEntry::Submodule) => "a submodule",
+            None => "unknown",
+        };
+        let message = format!("`{target}` is {what} in `{}`, not a directory", options.base_ref);
+        Err(fault(rule::TARGET_PATH, &place, &message, "has to be a directory", None))
+    }
+
+    /// A tracked discovery path would be overwritten, or as a link be written through.
+    pub(super) fn check_discovery(
+        &self,
+        options: &Options,
+        target: Option<&str>,
+        place: &Place,
+    ) -> Result<(), Fault> {
+        let path = match target {
+            Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
+            None => DISCOVERY_DIRECTORY.to_owned(),
+        };
+        self.check_untracked(options, &path, "where every session finds its discovery file", place)
+    }
+
+    pub(super) fn check_overlay(&self, options: &Options, place: &Place) -> Result<(), Fault> {
+        let Some(Err(why)) =
+            self.observation.overlays.as_ref().filter(|_| options.checkout == Checkout::Overlay)
+        else {
+            return Ok(());
+        };
+        let message = format!("overlays cannot be mounted in the state directory of this host: {why}");
+        let help = "use `checkout = \"auto\"`; overlays need Linux, root (or a user namespace of one's own), and a state \
+                    directory (SEEDBED_STATE_DIR) on a file system such as ext4, xfs or tmpfs, not on an overlay itself";
+        Err(fault(rule::OVERLAY, &place.key("checkout"), &message, "would be mounted", Some(help.to_owned())))
+    }
+
+    pub(super) fn check_untracked(
+        &self,
+        options: &Options,
+        path: &str,
+        role: &str,
+        place: &Place,
+    ) -> Result<(), Fault> {
+        let what = match self.observation.trees.get(&(options.base_ref.clone(), path.to_owned())) {
+            None | Some(TreeEntry::Missing { .. }) => return Ok(()),
+            Some(TreeEntry::Directory) => "as a directory",
+            Some(TreeEntry::File) => "as a file",
+            Some(TreeEntry::Link) => "as a symbolic link",
+            Some(TreeEntry::Submodule) => "as a submodule",
+        };
+        Err(fault(
+            rule::TRACKED_PATH,
+            place,
+            &format!("`{}` tracks `{path}` {what}, {role}", options.base_ref),
+            "checks out that commit",
+            Some(format!(
+                "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"
+            )),
+        ))
+    }
+
+    pub(super) fn check_path(
+        &self,
+        repository: &Repository,
+        root: &Path,
+        path: &Path,
+        request: &Request<'_>,
+    ) -> Result<(), Fault> {
+        let place = || request.place.key("root-directory");
+        if holds_the_workspace(&self.observation.workspace, root) {
+            let message = "worktrees need a directory of their own, which git can be kept from seeing";
+            let help = "name one below the workspace, such as `.ai_ops/worktrees`, or beside it".to_owned();
+            return Err(fault(
+                rule::ROOT_DIRECTORY,
+                &place(),
+                message,
+                "is the workspace or above it",
+                Some(help),
+            ));
+        }
+        let way_back = root.components().skip_while(|part| *part == Component::ParentDir);
+        if way_back.clone().any(|part| part == Component::ParentDir) {
+            let message = format!("`{}` goes back on its way", root.display());
+            return Err(fault(
+                rule::ROOT_DIRECTORY,
+                &place(),
+                &message,
+                "has `..` in the middle",
+                Some("write where it leads".to_owned()),
+            ));
+        }
+        let leads = |component: &Path, what: &str| {
+            let message =
+                format!("`{}` is {what}: worktrees would be made somewhere else", component.display());
+            let help = "remove it, or name another `root-directory`".to_owned();
+            Err(fault(rule::ROOT_DIRECTORY, &place(), &message, "leads there", Some(help)))
+        };
+        match self.observation.directories.get(root) {
+            Some(Directory::Link(component)) => return leads(component, "a symbolic link"),
+            Some(Directory::NotADirectory(component)) => return leads(component, "not a directory"),
+            Some(Directory::Unreadable(why)) => {
+                return Err(fault(
+                    rule::ROOT_DIRECTORY,
+                    &place(),
+                    &format!("`{}` cannot be read: {why}", root.display()),
+                    "here",
+                    None,
+                ));
+            }
+            Some(Directory::Listed(names))
+                if names.contains(request.scoped_name) && !self.freed.contains(path) =>
+            {
+                let message = format!("`{}` exists already and is not this swarm's", path.display());
+                let help = "move it away, or remove it if nothing in it is needed".to_owned();
+                return Err(fault(
+                    rule::PATH_TAKEN,
+                    &place(),
+                    &message,
+                    "where the worktree would be made",
+                    Some(help),
+                ));
+            }
+            _ => {}
+        }
+        let entry = request.scoped_name;
+        if repository.worktrees.contains(entry) && !self.freed_entries.contains(entry) {
+            let message =
+                format!("the repository has a worktree called `{entry}` already that is not this swarm's");
+            let help =
+                "`git worktree list` shows where it is; `git worktree remove` takes it away".to_owned();
+            return Err(fault(rule::PATH_TAKEN, request.place, &message, "would have that name", Some(help)));
+        }
+        let length = self.observation.workspace.join(path).as_os_str().len();
+        if length > PATH_MAX {
+            let message = format!("the worktree's path would have {length} bytes, more than {PATH_MAX}");
+            return Err(fault(rule::PATH_TOO_LONG, &place(), &message, "too deep", None));
+        }
+        Ok(())
+    }
+}
+
+/// A glob names files of the workspace, below it.
+pub(super) fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
+    let refused = |why: &str| {
+        let message = format!("`{}` is no glob of files in the workspace", glob.escape_debug());
+        Err(fault(
+            rule::GLOB,
+            place,
+            &message,
+            why,
+            Some("write it relative to the workspace: `.env`, `config/*`".to_owned()),
+        ))
+    };
+    if Path::new(glob).is_absolute() || Path::new(glob).components().any(|part| part == Component::ParentDir)
+    {
+        return refused("leads out of it");
+    }
+    globset::Glob::new(glob).map(drop).or_else(|error| refused(&error.kind().to_string()))
+}
+
+pub(super) fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, place: &Place) -> Fault {
+    let message = format!("`{}` names no commit of this repository", base_ref.escape_debug());
+    let reason = unknown.map_or("was not looked up", |unknown| unknown.reason.as_str());
+    let (label, help) = meant(unknown.map_or(&[], |unknown| &unknown.near), reason);
+    let help = help.unwrap_or_else(|| {
+        "write a branch, a tag or a commit; `git branch --all` and `git tag` list what there is".to_owned()
+    });
+    fault(rule::UNKNOWN_REF, &place.key("base-ref"), &message, &label, Some(help))
+}
+
+/// What was probably meant, nearest first, as a label, and as help what else may have been.
+fn meant(near: &[String], otherwise: &str) -> (String, Option<String>) {
+    match near {
+        [] => (otherwise.to_owned(), None),
+        [first] => (format!("did you mean `{first}`?"), Some(format!("write `\"{first}\"`"))),
+        [first, others @ ..] => {
+            let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
+            (format!("did you mean `{first}`?"), Some(format!("also like it: {}", others.join(", "))))
+        }
+    }
+}

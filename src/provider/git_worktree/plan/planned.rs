@@ -1,0 +1,135 @@
+//! What follows from a worktree that is planned: what it is made from, what reviewers hear, what sessions are told, and
+//! whether it can still be made.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::super::{Worktree, branch, overlay};
+use crate::observe::{Directory, Observation};
+use crate::provider::{Allocation, Context, WORKSPACE_ROOT};
+
+/// The commit and what of it is checked out, where the files may be copied from another worktree of the same; `None`
+/// where git is to check them out. All else that a checkout depends on is the repository's.
+pub(in super::super) fn basis(allocation: &Allocation) -> Option<String> {
+    let way = field(allocation, "checkout").filter(|way| *way != "git")?;
+    let target = field(allocation, "targetPath").unwrap_or_default();
+    Some(format!("{way} {} {target}", field(allocation, "commit")?))
+}
+
+/// A text of an allocation, read where it is: what runs once a session takes none of it apart.
+fn field<'a>(allocation: &'a Allocation, name: &str) -> Option<&'a str> {
+    allocation.allocation.get(name).and_then(Value::as_str)
+}
+
+/// What a reviewer should hear of a worktree in this very repository.
+pub(in super::super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let Some(Ok(repository)) = &observation.repository {
+        if field(allocation, "targetPath").is_some() && !repository.worktree_config {
+            notices.push(
+                "`extensions.worktreeConfig` will be set in the repository's shared config, which sparse worktrees \
+                 need; it is taken back with the last of them"
+                    .to_owned(),
+            );
+        }
+        if field(allocation, "checkout") == Some("overlay") {
+            notices.push(
+                "worktrees with `checkout = \"overlay\"` are mounts: after a reboot, `seedbed apply` mounts them again, \
+                 with what was written in them"
+                    .to_owned(),
+            );
+        }
+        if let Err(why) = &repository.registration {
+            notices.push(format!("`git worktree add` registers the worktrees, one after another: {why}"));
+        }
+    }
+    notices
+}
+
+/// What has come in the way of a planned worktree since.
+pub(in super::super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+    let Some(worktree) = Worktree::of(allocation) else {
+        return vec!["the allocation cannot be read".to_owned()];
+    };
+    let mut stale = Vec::new();
+    match observation.commits.get(&worktree.base_ref) {
+        Some(Ok(commit)) if *commit == worktree.commit => {}
+        Some(Ok(commit)) => stale
+            .push(format!("`{}` has moved from {:.10} to {commit:.10}", worktree.base_ref, worktree.commit)),
+        _ => stale.push(format!("`{}` names no commit any more", worktree.base_ref)),
+    }
+    let name = worktree.worktree_path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match observation.directories.get(&worktree.worktree_root) {
+        Some(Directory::Listed(names)) if name.is_some_and(|name| names.contains(&name)) => {
+            stale.push(format!("`{}` exists", worktree.worktree_path.display()));
+        }
+        Some(Directory::Link(component) | Directory::NotADirectory(component)) => {
+            stale.push(format!("`{}` is not a directory", component.display()));
+        }
+        _ => {}
+    }
+    if let (true, Some(Err(why))) = (overlay::is_wanted(&worktree), &observation.overlays) {
+        stale.push(format!("overlays cannot be mounted any more: {why}"));
+    }
+    match &observation.repository {
+        Some(Ok(repository)) => {
+            if repository.worktrees.contains(&worktree.entry) {
+                stale.push(format!("the repository has a worktree called `{}`", worktree.entry));
+            }
+            let in_the_way =
+                worktree.branch.as_ref().and_then(|branch| branch::in_the_way(&repository.branches, branch));
+            stale.extend(in_the_way.map(|branch| format!("branch `{branch}` exists")));
+        }
+        Some(Err(why)) => stale.push(why.clone()),
+        None => {}
+    }
+    stale
+}
+
+/// The seed's soft context; `None` for an allocation that is not one that planning made.
+pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
+    let worktree_path = field(allocation, "worktreePath")?;
+    let path = absolute(Path::new(worktree_path));
+    let names = [
+        ("path", Some(path.as_str())),
+        ("commit", Some(field(allocation, "commit")?)),
+        ("branch", field(allocation, "branch")),
+    ];
+    let names = vec![("worktree", minijinja::Value::from_pairs(names))];
+    let base_ref = field(allocation, "baseRef")?.to_owned();
+    let mut prompt_sections = vec![format!("Git worktree: {path}"), format!("Worktree base ref: {base_ref}")];
+    let mut metadata = Map::from_iter([
+        ("git_worktree_path".to_owned(), Value::from(path.clone())),
+        ("git_worktree_base_ref".to_owned(), Value::from(base_ref.clone())),
+    ]);
+    let mut working_directory = PathBuf::from(worktree_path);
+    if let Some(target) = field(allocation, "targetPath") {
+        prompt_sections.push(format!("Worktree target path: {target} (sparse-checkout enabled)"));
+        metadata.insert("git_worktree_target_path".to_owned(), Value::from(target));
+        working_directory.push(target);
+    }
+    Some(Context {
+        env: BTreeMap::from([
+            ("AGENT_REPO_ROOT".to_owned(), absolute(Path::new(field(allocation, "repoRoot")?))),
+            ("AGENT_WORKTREE_PATH".to_owned(), path),
+            ("AGENT_WORKTREE_BASE_REF".to_owned(), base_ref),
+        ]),
+        prompt_sections,
+        metadata,
+        working_directory: Some(working_directory),
+        names,
+    })
+}
+
+/// A path of the plan as text that [`WORKSPACE_ROOT`] will make absolute.
+fn absolute(path: &Path) -> String {
+    if path.is_absolute() {
+        return path.to_string_lossy().into_owned();
+    }
+    if path == Path::new(".") {
+        return WORKSPACE_ROOT.to_owned();
+    }
+    format!("{WORKSPACE_ROOT}/{}", path.display())
+}

@@ -33,8 +33,8 @@ pub(super) enum Outcome {
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<Recovered>,
         /// The same of sessions on their own, by their ids, where there was any to recover.
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        alone: BTreeMap<String, Recovered>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        alone: Option<BTreeMap<String, Recovered>>,
     },
     /// It is not, or not all of it.
     #[serde(rename_all = "camelCase")]
@@ -94,7 +94,7 @@ impl Outcome {
             released: None,
             left: None,
             recovered: Some(recovered),
-            alone,
+            alone: (!alone.is_empty()).then_some(alone),
         }
     }
 
@@ -105,7 +105,7 @@ impl Outcome {
             released,
             left,
             recovered: None,
-            alone: BTreeMap::new(),
+            alone: None,
         }
     }
 }

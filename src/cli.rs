@@ -2,6 +2,19 @@
 //!
 //! Only this module reads the environment, prints and exits. stdout is data, stderr is talk.
 
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these panic where nobody reads any more: see `say!`"
+)]
+
+/// `eprintln!`, for which it is no failure that nobody reads any more: no run is left half-way because of that.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::print::err(&format!("{}\n", format_args!($($text)*)))
+    };
+}
+
 mod apply;
 mod completions;
 mod destroy;
@@ -219,9 +232,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Ok(status)) => status,
         Ok(Err(failure)) => failure.because(&arguments.global.cancel).report(json),
         Err(_) => {
-            eprintln!(
-                "seedbed: this is a bug in seedbed; an interrupted run is put right by `seedbed recover`"
-            );
+            say!("seedbed: this is a bug in seedbed; an interrupted run is put right by `seedbed recover`");
             Status::Bug.into()
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         print::json(&Outcome::applied(&plan.digest));
     } else if !global.quiet {
         print::out(&print::sessions(&plan.sessions));
-        eprintln!("{}", outcome(&plan));
+        say!("{}", outcome(&plan));
     }
     Ok(Status::Done.into())
 }
@@ -84,7 +84,7 @@ pub(super) fn apply_manifest(
             return Err(error.into());
         };
         if !global.quiet && !global.json {
-            eprintln!("another run was faster ({}); planning anew", printable(&why));
+            say!("another run was faster ({}); planning anew", printable(&why));
         }
     }
 }
@@ -140,11 +140,8 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options) -> Result<(), 
         )));
     }
     let style = print::style(global, &std::io::stderr());
-    eprint!(
-        "{}\nDestroy or replace {}? [y/N] ",
-        Review { plan, notices: &[], observation: None }.text(style),
-        goes.join(", ")
-    );
+    let shown = Review { plan, notices: &[], observation: None }.text(style);
+    print::err(&format!("{shown}\nDestroy or replace {}? [y/N] ", goes.join(", ")));
     let mut answer = String::new();
     wait_for_an_answer(global)?;
     let read = std::io::stdin().lock().read_line(&mut answer);

@@ -58,9 +58,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         super::print::json(&Outcome::destroyed(released, left));
     } else if !global.quiet {
         match done {
-            None => eprintln!("nothing stands"),
-            Some((released, 0)) => eprintln!("{released} session(s) released; nothing is left"),
-            Some((released, left)) => eprintln!("{released} session(s) released, {left} left standing"),
+            None => say!("nothing stands"),
+            Some((released, 0)) => say!("{released} session(s) released; nothing is left"),
+            Some((released, left)) => say!("{released} session(s) released, {left} left standing"),
         }
     }
     Ok(Status::Done.into())
@@ -85,7 +85,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
             let stands = json!({ "schemaVersion": 1, "event": "dryRun", "refused": false, "sessions": [] });
             super::print::json(&stands);
         } else if !global.quiet {
-            eprintln!("nothing stands");
+            say!("nothing stands");
         }
         return Ok(Status::Done.into());
     };
@@ -146,7 +146,7 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     if global.json {
         super::print::json(&Outcome::recovered(recovered.into(), alone));
     } else if recovered == Recovered::Nothing && alone.is_empty() && !global.quiet {
-        eprintln!("nothing to recover");
+        say!("nothing to recover");
     }
     Ok(Status::Done.into())
 }
@@ -170,7 +170,7 @@ fn recover_alone(
             Ok(recovered) => {
                 if !global.quiet && !global.json {
                     let what = printable(locked::said(recovered));
-                    eprintln!("session {}: {what}", printable(&id));
+                    say!("session {}: {what}", printable(&id));
                 }
                 done.insert(id, recovered.into());
             }

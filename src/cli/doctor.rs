@@ -70,14 +70,14 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
     } else {
         for lease in &reaped.leases {
             let (start, end) = (lease.start_port, lease.end_port);
-            eprintln!("reaped the lease of ports {start}-{end} of {}", printable(&lease.session));
+            say!("reaped the lease of ports {start}-{end} of {}", printable(&lease.session));
         }
         for path in &reaped.lock_files {
-            eprintln!("reaped {}", printable(&path.to_string_lossy()));
+            say!("reaped {}", printable(&path.to_string_lossy()));
         }
         print::out(&findings.iter().map(told).collect::<String>());
         if findings.is_empty() && !global.quiet {
-            eprintln!("nothing is wrong");
+            say!("nothing is wrong");
         }
     }
     Ok(if fails { Status::Failed } else { Status::Done }.into())

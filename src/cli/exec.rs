@@ -82,7 +82,7 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let [session] = sessions[..] {
         // Takes this process's place: signals and the terminal are the command's own.
         let error = command(&swarm, session, &arguments.command)?.exec();
-        eprintln!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
+        say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
         return Ok(ExitCode::from(code_of_error(&error)));
     }
     global.catch_signals()?;
@@ -135,7 +135,7 @@ fn run_in(swarm: &Swarm<'_>, record: &Record, arguments: &RunArguments) -> Resul
     let mut child = match command(swarm, session, &arguments.command)?.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
+            say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
             return Ok(code_of_error(&error));
         }
     };
@@ -160,7 +160,7 @@ fn captured(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
     let directory = match discovery::directory(swarm, session) {
         Ok(directory) => directory,
         Err(why) => {
-            eprintln!("{}: {why}", session.path);
+            say!("{}: {why}", session.path);
             return FAILED;
         }
     };
@@ -174,15 +174,15 @@ fn captured(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
     match output {
         Ok(output) => {
             super::print::out(&prefixed(session, &output.stdout));
-            eprint!("{}", prefixed(session, &output.stderr));
+            super::print::err(&prefixed(session, &output.stderr));
             code_of(output.status)
         }
         Err(process::Error::Start { source, .. }) => {
-            eprintln!("{}: cannot run `{}`: {source}", session.path, printable_lines(&words[0]));
+            say!("{}: cannot run `{}`: {source}", session.path, printable_lines(&words[0]));
             code_of_error(&source)
         }
         Err(error) => {
-            eprintln!("{}: {error}", session.path);
+            say!("{}: {error}", session.path);
             FAILED
         }
     }

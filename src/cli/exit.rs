@@ -159,7 +159,7 @@ impl Failure {
         if json {
             print::json(&self.outcome());
         } else {
-            eprint!("{}", self.text());
+            print::err(&self.text());
         }
         status.into()
     }

@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     global.unless_interrupted()?;
     if !global.quiet && !global.json {
         for note in known.notes() {
-            eprintln!("note: {}", printable(note));
+            say!("note: {}", printable(note));
         }
     }
     explanation.show(global);

@@ -36,7 +36,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         Err(error) => return Err(Failure::Other(format!("cannot write {shown}: {error}"))),
     }
     if !global.quiet {
-        eprintln!("wrote {shown}; next: seedbed plan");
+        say!("wrote {shown}; next: seedbed plan");
     }
     Ok(Status::Done.into())
 }

@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     }
     if swarms.is_empty() {
         if !global.quiet {
-            eprintln!("no swarm stands on this host");
+            say!("no swarm stands on this host");
         }
         return Ok(Status::Done.into());
     }
@@ -33,7 +33,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     print::out(&print::table(&rows));
     for found in &swarms {
         for error in &found.unreadable {
-            eprintln!("seedbed: {}", printable(&error.to_string()));
+            say!("seedbed: {}", printable(&error.to_string()));
         }
     }
     Ok(Status::Done.into())

@@ -24,7 +24,7 @@ pub(super) fn locked<T>(
     drop(progress);
     if let Err(error) = locked.unlock() {
         // What was done counts; at worst an empty file stays behind.
-        eprintln!("seedbed: {}", printable(&error.to_string()));
+        say!("seedbed: {}", printable(&error.to_string()));
     }
     done
 }
@@ -34,7 +34,7 @@ fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<Locked<'h>
         Err(error @ state::Error::Orphaned { .. }) if global.lock_timeout.is_none() => {
             if !global.quiet {
                 let seconds = state::ORPHANS_TIMEOUT.as_secs();
-                eprintln!("{}; waiting up to {seconds} s for it", printable(&error.to_string()));
+                say!("{}; waiting up to {seconds} s for it", printable(&error.to_string()));
             }
             Ok(swarm.lock(state::ORPHANS_TIMEOUT, what)?)
         }
@@ -50,7 +50,7 @@ pub(super) fn recover(
 ) -> Result<Recovered, Failure> {
     let recovered = apply::recover(context, unsaved)?;
     if recovered != Recovered::Nothing && !global.quiet && !global.json {
-        eprintln!("{}", said(recovered));
+        say!("{}", said(recovered));
     }
     Ok(recovered)
 }

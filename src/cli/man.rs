@@ -34,7 +34,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             Failure::Other(format!("cannot write manual pages into {directory}: {error}"))
         })?;
         if !global.quiet {
-            eprintln!("wrote {pages} pages");
+            say!("wrote {pages} pages");
         }
         return Ok(Status::Done.into());
     }

@@ -99,14 +99,7 @@ impl Outcome {
     }
 
     fn done(plan: Option<String>, released: Option<usize>, left: Option<usize>) -> Self {
-        Self::Done {
-            schema_version: SCHEMA_VERSION,
-            plan,
-            released,
-            left,
-            recovered: None,
-            alone: None,
-        }
+        Self::Done { schema_version: SCHEMA_VERSION, plan, released, left, recovered: None, alone: None }
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.splice(0..0, refusals(&plan));
     format.show(global, &Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) });
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
-        eprintln!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
+        say!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
     }
     let changes = arguments.detailed_exitcode && plan.has_changes();
     print::done_with((manifest, plan, survey));

@@ -18,6 +18,11 @@ pub(super) fn out(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
+/// The same to stderr.
+pub(super) fn err(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// How text is written to `stream`: as wide as the terminal, with colours where it has some and nobody forbids them.
 pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());

@@ -98,7 +98,7 @@ impl Progress {
                 state.aside(|| {
                     print_data(event);
                     for line in &lines {
-                        eprintln!("{line}");
+                        say!("{line}");
                     }
                 });
             }
@@ -180,7 +180,7 @@ impl State {
         if cancel.is_requested() && !self.interrupted {
             self.interrupted = true;
             self.clear();
-            eprintln!("{INTERRUPTED}");
+            say!("{INTERRUPTED}");
         }
         let Some(phase) = self.phase.filter(|_| !self.interrupted) else { return };
         let lasts = self.begun.is_some_and(|begun| begun.elapsed() >= TICK);

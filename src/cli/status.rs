@@ -82,7 +82,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         return Ok(status.into());
     }
     if swarm.intent()?.is_some() || swarm.releasing()?.is_some() {
-        eprintln!("a run is under way or was interrupted: `seedbed recover` puts it right");
+        say!("a run is under way or was interrupted: `seedbed recover` puts it right");
     }
     print::out(&print::table(&found.iter().map(Found::row).collect::<Vec<_>>()));
     Ok(status.into())
@@ -99,12 +99,12 @@ fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
         return Ok(repair);
     }
     let say = |word: &str, Loss { session, what }: &Loss| {
-        eprintln!("{session}: {word}: {}", printable(what));
+        say!("{session}: {word}: {}", printable(what));
     };
     repair.repaired.iter().for_each(|line| say("repaired", line));
     repair.left.iter().for_each(|line| say("only `seedbed apply` repairs", line));
     for apply::Failure { session, step, cause, .. } in &repair.failures {
-        eprintln!("{session}: could not repair: {step}: {}", printable(cause));
+        say!("{session}: could not repair: {step}: {}", printable(cause));
     }
     Ok(repair)
 }

@@ -311,6 +311,26 @@ fn a_terminal_is_left_clean_by_ctrl_c_and_by_a_second() {
     }
 }
 
+/// `seedbed apply -v 2>&1 | head -1`, and a disk for the log that is full.
+#[test]
+fn a_run_goes_on_where_nobody_reads_what_it_says() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\ncount = 3\nresources = [\"git-worktree\", \"port-range\"]\n");
+    sandbox.unchanged(|| {
+        for args in [&["apply", "--verbose"][..], &["status"], &["destroy", "--verbose"]] {
+            let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let closed = || {
+                let (reader, writer) = std::io::pipe().unwrap();
+                drop(reader);
+                writer
+            };
+            let full = sandbox.command(args).stdout(full()).stderr(full()).status().unwrap();
+            let closed = sandbox.command(args).stdout(closed()).stderr(closed()).status().unwrap();
+            assert_eq!((full.code(), closed.code()), (Some(0), Some(0)), "{args:?}");
+        }
+    });
+}
+
 #[test]
 fn ctrl_c_is_an_answer_to_a_question() {
     let sandbox = Sandbox::new();

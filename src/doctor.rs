@@ -104,6 +104,8 @@ pub enum Id {
     LockFile,
     /// Something temporary was left by a run that is gone.
     Leftover,
+    /// A worktree is of a swarm that has no record here.
+    UnknownWorktree,
 }
 
 /// Everything that is found, the worst first.

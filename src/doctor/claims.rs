@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "looks whether workspaces are still there")]
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::Severity::Warns;
@@ -20,6 +21,13 @@ const ASIDE: &str = "seedbed";
 
 /// Beginnings of what releases and rescues put beside worktrees, each followed by an ownership mark.
 const BESIDE: [&str; 2] = [".trash-", ".rescue-"];
+
+/// What to try first for what this state directory knows nothing of.
+const ELSEWHERE: &str =
+    "use the state directory that it was made with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
+
+/// The most that is read of a mark, in bytes.
+const MARK_MAX: usize = 64 * 1024;
 
 /// An ownership mark is so long.
 const OWNER_DIGITS: usize = 32;
@@ -39,36 +47,39 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
             return;
         }
     };
-    if let Ok(leased) = leases::all(case.host) {
-        for lease in &leased {
-            let Lease { session, start_port, end_port, workspace, .. } = lease;
-            if lease.owner.is_empty() {
-                findings.add(
-                    Warns,
-                    Id::LeakedLease,
-                    format!(
-                        "ports {start_port}-{end_port} are leased to {session}: the lease cannot be read"
-                    ),
-                    format!("once nothing uses them, remove that file of {}", workspace.display()),
-                );
-            } else if !owners.contains(&lease.owner) {
-                let workspace = workspace.display();
-                findings.add(
-                    Warns,
-                    Id::LeakedLease,
-                    format!(
-                        "ports {start_port}-{end_port} are leased to {session} of {workspace}, and no such swarm \
-                         stands"
-                    ),
-                    "seedbed doctor --reap",
-                );
-            }
+    let leased = leases::all(case.host).unwrap_or_default();
+    for lease in &leased {
+        let Lease { session, start_port, end_port, workspace, .. } = lease;
+        if lease.owner.is_empty() {
+            findings.add(
+                Warns,
+                Id::LeakedLease,
+                format!("ports {start_port}-{end_port} are leased to {session}: the lease cannot be read"),
+                format!("once nothing uses them, remove that file of {}", workspace.display()),
+            );
+        } else if !owners.contains(&lease.owner) {
+            let workspace = workspace.display();
+            findings.add(
+                Warns,
+                Id::LeakedLease,
+                format!(
+                    "ports {start_port}-{end_port} are leased to {session} of {workspace}, and no such swarm \
+                     stands"
+                ),
+                "seedbed doctor --reap",
+            );
         }
     }
     for file in lock_files(case) {
         let shown = file.path.display();
         match file.owner {
             Some(owner) if owners.contains(&owner) => {}
+            Some(owner) if !has_lease(&leased, &owner) => findings.add(
+                Warns,
+                Id::LockFile,
+                format!("{shown} holds its ports for a swarm that is unknown here"),
+                format!("{ELSEWHERE}; rm {shown}, once you know that no such swarm stands"),
+            ),
             Some(_) => findings.add(
                 Warns,
                 Id::LockFile,
@@ -81,6 +92,20 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 format!("{shown} holds its ports and does not say for whom: no seedbed wrote it"),
                 format!("rm {shown}, once whoever wrote it is gone"),
             ),
+        }
+    }
+    for (session, owner, path) in common_dir.into_iter().flat_map(marked) {
+        if !owners.contains(&owner) {
+            let shown = path.display();
+            findings.add(
+                Warns,
+                Id::UnknownWorktree,
+                format!("the worktree {shown} is of the session {session}, whose swarm is unknown here"),
+                format!(
+                    "{ELSEWHERE}; where its records are lost: git worktree remove --force --force {shown}, once nothing \
+                     in it is needed"
+                ),
+            );
         }
     }
     for path in leftovers(case, common_dir) {
@@ -135,6 +160,32 @@ fn runs(case: &Case<'_>, findings: &mut Findings) {
             );
         }
     }
+}
+
+/// Tells whether somebody with this mark was here: a lease and a lock file of ports are made together.
+fn has_lease(leased: &[Lease], owner: &str) -> bool {
+    leased.iter().any(|lease| lease.owner == owner)
+}
+
+/// The worktrees of a repository that carry a mark: the session and the owner that it names, and where they are.
+fn marked(common_dir: &Path) -> Vec<(String, String, PathBuf)> {
+    let Ok(Some(entries)) =
+        Root::open(common_dir).and_then(|common| common.directory(Path::new("worktrees")))
+    else {
+        return Vec::new();
+    };
+    let text = |name: &OsStr, file: &str| {
+        let bytes = entries.read(&Path::new(name).join(file), MARK_MAX).ok().flatten()?;
+        String::from_utf8(bytes).ok()
+    };
+    let of_entry = |name: OsString| {
+        let (mark, git_file) = (text(&name, "seedbed")?, text(&name, "gitdir")?);
+        let words: Vec<&str> = mark.split_whitespace().collect();
+        let ["seedbed", session, owner] = words[..] else { return None };
+        let worktree = Path::new(git_file.trim_end()).parent()?;
+        Some((session.to_owned(), owner.to_owned(), worktree.to_owned()))
+    };
+    entries.names().unwrap_or_default().into_iter().filter_map(of_entry).collect()
 }
 
 /// A lock file of ports.
@@ -215,6 +266,8 @@ pub enum Error {
 /// Takes away leases, and lock files of the workspace, that provably belong to nobody: no record of this host, of a swarm
 /// or of a session on its own, whether it stands, comes or goes, has their ownership mark, and every record can be read.
 ///
+/// A lock file whose mark has no lease here either was made with another state directory, and is left alone.
+///
 /// Whoever comes writes down their intent before they lease anything. So a lease that was there before the records were
 /// read, and whose mark is in none of them, is of somebody who is gone.
 pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
@@ -222,15 +275,17 @@ pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
     let locked = lock_files(case);
     let owners = state::owners(case.host)?;
     let mut reaped = Reaped::default();
+    // First, so that one that is killed here has the lease still to go by.
+    for LockFile { path, owner } in locked {
+        let is_nobodys = |owner: String| !owners.contains(&owner) && has_lease(&leased, &owner);
+        if owner.is_some_and(is_nobodys) && remove(case.workspace, &path)? {
+            reaped.lock_files.push(path);
+        }
+    }
     for lease in leased {
         if !lease.owner.is_empty() && !owners.contains(&lease.owner) {
             leases::revoke(case.host, &lease)?;
             reaped.leases.push(lease);
-        }
-    }
-    for LockFile { path, owner } in locked {
-        if owner.is_some_and(|owner| !owners.contains(&owner)) && remove(case.workspace, &path)? {
-            reaped.lock_files.push(path);
         }
     }
     Ok(reaped)

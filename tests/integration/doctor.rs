@@ -337,7 +337,7 @@ fn only_what_belongs_to_nobody_is_reaped() {
 
     let (findings, _) = examine(&sandbox, &[]);
     let ids: Vec<_> = findings.iter().map(|(_, id, _)| id.as_str()).collect();
-    assert_eq!(ids, ["leaked-lease", "lock-file", "lock-file"], "{findings:?}");
+    assert_eq!(ids, ["leaked-lease", "lock-file", "lock-file", "unknown-worktree"], "{findings:?}");
     let reaped = sandbox.ok(&["doctor", "--reap", "--json"]).json();
     assert_eq!(reaped["reaped"]["leases"].as_array().unwrap().len(), 1);
     assert_eq!(reaped["reaped"]["leases"][0]["session"], "other/a");
@@ -353,6 +353,27 @@ fn only_what_belongs_to_nobody_is_reaped() {
         inventory
     };
     assert_same(&without_times(kept), &without_times(sandbox.inventory()));
+}
+
+/// Another user's, or one that was made with another `SEEDBED_STATE_DIR`: it is named, and nothing of it reaped.
+#[test]
+fn a_swarm_that_another_state_directory_knows_is_not_reaped() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(ONE);
+    let elsewhere = |args: &[&str]| {
+        let state = sandbox.top.join("elsewhere");
+        Outcome::of(sandbox.command(args).env("SEEDBED_STATE_DIR", state).output().unwrap())
+    };
+    sandbox.unchanged(|| {
+        elsewhere(&["apply"]).expect(0);
+        let (findings, _) = examine(&sandbox, &["--reap"]);
+        let ids: Vec<_> = findings.iter().map(|(_, id, _)| id.as_str()).collect();
+        assert_eq!(ids, ["manifest-faulty", "lock-file", "unknown-worktree"], "{findings:?}");
+        assert!(findings[2].2.contains("is of the session shop/a"), "{findings:?}");
+        sandbox.seedbed(&["apply"]).expect(65).says(&["tells whether it is of another swarm"]);
+        assert_eq!(elsewhere(&["status", "--json"]).json()["sessions"][0]["drift"], serde_json::json!([]));
+        elsewhere(&["destroy"]).expect(0);
+    });
 }
 
 #[test]

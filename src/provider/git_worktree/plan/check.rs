@@ -145,7 +145,7 @@ impl Worktrees<'_> {
                 if names.contains(request.scoped_name) && !self.freed.contains(path) =>
             {
                 let message = format!("`{}` exists already and is not this swarm's", path.display());
-                let help = "move it away, or remove it if nothing in it is needed".to_owned();
+                let help = "move it away, or remove it if nothing in it is needed; `seedbed doctor` tells whether it is of another swarm".to_owned();
                 return Err(fault(
                     rule::PATH_TAKEN,
                     &place(),

@@ -8,29 +8,31 @@
 mod commands;
 mod event;
 mod fill;
+mod inspect;
 mod overtaken;
 mod recover;
 mod release;
 mod repair;
+mod stale;
 mod survey;
 mod tree;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use event::{Event, Phase};
+pub use inspect::inspect;
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
+pub use stale::{questions, stale};
 pub use survey::{Error as SurveyError, Survey, standing, survey, survey_without_programs};
 pub use work::{AtStake, Loss, at_stake, at_stake_in};
 
@@ -40,9 +42,8 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
-use crate::observe::{Observation, Question};
-use crate::plan::{Action, Change, DISCOVERY, Damage, Plan, Session, Standing};
-use crate::provider::{self, Allocation, Condition, Filled, Provider, Registry, Task};
+use crate::plan::{Action, Change, Plan, Session};
+use crate::provider::{self, Allocation, Filled, Provider, Registry, Task};
 pub use crate::state::Unsaved;
 use crate::state::{self, Locked, Record};
 
@@ -454,94 +455,4 @@ fn failure_of(session: &Session, step: &str, kind: &str, error: &provider::Error
         taken: matches!(error, provider::Error::Taken(_)),
         ..failure(session, &format!("{step} {kind}"), error.to_string())
     }
-}
-
-/// What has to be observed to tell whether a saved plan still holds.
-pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
-    provisioned(plan)
-        .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
-        .flat_map(|(provider, allocation)| provider.questions(&allocation.options))
-        .collect()
-}
-
-/// Why a saved plan cannot be applied any more, one line each; empty where it can.
-pub fn stale(
-    plan: &Plan,
-    registry: &Registry,
-    observation: &Observation,
-    standing: Option<&Standing>,
-) -> Vec<String> {
-    let stands = standing.map(|standing| standing.plan.digest.as_str());
-    if stands != plan.standing.as_deref() {
-        let what = match (stands, &plan.standing) {
-            (None, _) => "the swarm that it changes does not stand any more",
-            (_, None) => "the swarm stands already",
-            _ => "the swarm has been changed since",
-        };
-        return vec![what.to_owned()];
-    }
-    let changes = plan.changes_from(registry, standing);
-    let planned: HashMap<_, _> = plan.changes.iter().map(|change| (&change.session, change)).collect();
-    let differs: Vec<_> = changes
-        .iter()
-        .filter(|change| planned.get(&change.session) != Some(change))
-        .map(|change| match &change.reasons[..] {
-            [] => format!("{}: something else has to be done by now", change.session),
-            reasons => format!("{}: {}", change.session, reasons.join("; ")),
-        })
-        .collect();
-    let mut stale = differs;
-    if stale.is_empty() && changes != plan.changes {
-        stale.push("less has to be done by now".to_owned());
-    }
-    let in_the_way = provisioned(plan)
-        .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
-        .flat_map(|(session, provider, allocation)| {
-            let reasons = provider.stale(allocation, observation);
-            reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
-        });
-    stale.extend(in_the_way);
-    stale
-}
-
-/// The allocations that applying `plan` would make from nothing; what is repaired stands in its own way.
-fn provisioned(plan: &Plan) -> impl Iterator<Item = (&Session, &Allocation)> {
-    plan.sessions.iter().zip(&plan.changes).flat_map(|(session, change)| {
-        let kinds = change.provision.iter().filter(|kind| !change.release.contains(kind));
-        kinds.filter_map(move |kind| Some((session, session.allocation(kind)?)))
-    })
-}
-
-/// Finds what of a standing swarm is gone or broken, for planning to repair.
-pub fn inspect(
-    swarm: &state::Swarm<'_>,
-    registry: &Registry,
-    record: &Record,
-) -> BTreeMap<(SessionPath, String), Damage> {
-    record
-        .plan
-        .sessions
-        .par_iter()
-        .flat_map_iter(|session| {
-            let mut broken = Vec::new();
-            for allocation in &session.allocations {
-                let Some(provider) = registry.get(&allocation.kind) else { continue };
-                let found =
-                    with_task(swarm.host(), record, session, allocation, None, |task| provider.inspect(task));
-                let damage = match found {
-                    Ok(Condition::Sound) => continue,
-                    Ok(Condition::Mendable(why)) => Damage { why, mendable: true },
-                    Ok(Condition::Broken(why)) => Damage { why, mendable: false },
-                    Err(error) => Damage { why: error.to_string(), mendable: false },
-                };
-                broken.push(((session.path.clone(), allocation.kind.clone()), damage));
-            }
-            let expected = discovery::snapshot(&record.plan, session, registry, &record.workspace);
-            if let Some(why) = discovery::inspect(swarm, session, &expected) {
-                let damage = Damage { why, mendable: true };
-                broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
-            }
-            broken
-        })
-        .collect()
 }

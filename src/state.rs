@@ -21,6 +21,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
 
 mod found;
+mod locked;
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
@@ -33,8 +34,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use found::{Found, sessions, swarms};
+pub use locked::Locked;
 
-use crate::host::failpoint::{crashpoint, failpoint};
+use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock, holders, mounts};
 use crate::name::{HashDigits, scoped_name, sha256_hex};
@@ -76,13 +78,6 @@ const SWARMS: &str = "swarms";
 
 /// Where those of sessions on their own are.
 const SESSIONS: &str = "sessions";
-
-/// A swarm whose lock is held; only through it can anything be changed.
-#[derive(Debug)]
-pub struct Locked<'h> {
-    swarm: Swarm<'h>,
-    lock: File,
-}
 
 /// A plan that stands, or is about to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -334,168 +329,6 @@ impl<'h> Swarm<'h> {
 
     fn directory(&self) -> PathBuf {
         self.host.state.join(self.collection).join(&self.key)
-    }
-}
-
-impl<'h> std::ops::Deref for Locked<'h> {
-    type Target = Swarm<'h>;
-
-    fn deref(&self) -> &Swarm<'h> {
-        &self.swarm
-    }
-}
-
-impl Drop for Locked<'_> {
-    /// Closing the file is not enough: a process that another thread has just forked holds it too, until it runs its
-    /// program.
-    fn drop(&mut self) {
-        let _ = self.lock.unlock();
-    }
-}
-
-impl Locked<'_> {
-    /// The lock, for git children to hold on to.
-    pub fn file(&self) -> &File {
-        &self.lock
-    }
-
-    /// Writes down what is about to be provisioned, before the first effect.
-    pub fn begin(&self, intent: &Record) -> Result<(), Error> {
-        self.intend("intent.json", intent)
-    }
-
-    /// Makes the intent what stands, in one step.
-    pub fn commit(&self) -> Result<(), Error> {
-        let records = self.records()?;
-        records.rename(Path::new("intent.json"), Path::new("standing.json"))?;
-        Ok(records.sync()?)
-    }
-
-    /// Makes `intent` an intent again after its commit failed, whether or not it stands by now, and `before` what
-    /// stands.
-    pub fn take_back(&self, intent: &Record, before: Option<&Record>) -> Result<(), Error> {
-        self.begin(intent)?;
-        match before {
-            Some(record) => self.write("standing.json", record),
-            None => self.remove("standing.json"),
-        }
-    }
-
-    /// Forgets an intent that was undone.
-    pub fn abandon(&self) -> Result<(), Error> {
-        self.remove("intent.json")
-    }
-
-    /// Writes down what is about to be released, before the first effect.
-    pub fn begin_release(&self, releasing: &Releasing) -> Result<(), Error> {
-        self.intend("releasing.json", releasing)
-    }
-
-    /// Forgets a release of which nothing has gone.
-    pub fn take_back_release(&self) -> Result<(), Error> {
-        self.remove("releasing.json")
-    }
-
-    /// Writes down that work is about to be saved, before the first effect.
-    pub fn begin_rescue(&self) -> Result<(), Error> {
-        self.write("rescuing.json", &Rescuing { schema_version: SCHEMA_VERSION })
-    }
-
-    /// Tells whether a run was saving work when it was interrupted.
-    pub fn is_rescuing(&self) -> Result<bool, Error> {
-        Ok(read::<Rescuing>(&self.directory(), "rescuing.json")?.is_some())
-    }
-
-    /// Nothing of a rescue is left but what it saved.
-    pub fn end_rescue(&self) -> Result<(), Error> {
-        self.records()?.remove_file(Path::new("rescuing.json"))?;
-        Ok(())
-    }
-
-    /// Makes what is left after a release what stands.
-    pub fn end_release(&self, after: Option<&Record>) -> Result<(), Error> {
-        match after {
-            Some(record) => self.write("standing.json", record)?,
-            None => self.remove("standing.json")?,
-        }
-        crashpoint!("state.left-standing");
-        self.remove("releasing.json")
-    }
-
-    /// Writes the canonical copy of a session's discovery file.
-    pub fn write_discovery(&self, scoped_name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let session = self.records()?.create_directories(&Path::new("sessions").join(scoped_name))?;
-        Ok(session.replace(Path::new(crate::plan::DISCOVERY_FILE), bytes)?)
-    }
-
-    /// Removes the canonical copy of a session's discovery file.
-    pub fn remove_discovery(&self, scoped_name: &str) -> Result<(), Error> {
-        let records = self.records()?;
-        records.remove_all(&Path::new("sessions").join(scoped_name))?;
-        records.remove_directory(Path::new("sessions"))?;
-        Ok(())
-    }
-
-    /// Creates the log of one session's commands, empty.
-    pub fn create_log(&self, name: &str) -> Result<File, Error> {
-        let directory = Root::create(&self.log_directory())?;
-        directory.remove_file(Path::new(name))?;
-        let path = directory.path().join(name);
-        failpoint!("state.create-log")
-            .map_err(std::io::Error::from)
-            .and_then(|()| File::options().create_new(true).append(true).open(&path))
-            .map_err(|source| files::Error::Io { action: "create", path, source }.into())
-    }
-
-    /// Tells whether the log of one session's commands exists.
-    pub fn has_log(&self, name: &str) -> bool {
-        self.log_directory().join(name).is_file()
-    }
-
-    /// Removes the log of one session's commands.
-    pub fn remove_log(&self, name: &str) -> Result<(), Error> {
-        Root::create(&self.log_directory())?.remove_file(Path::new(name))?;
-        Ok(())
-    }
-
-    /// Ends the run: what is empty is taken away, and the lock is let go.
-    pub fn unlock(self) -> Result<(), Error> {
-        let swarms = Root::create(&self.host.state.join(self.collection))?;
-        swarms.remove_file(Path::new(&format!("{}.holder", self.key)))?;
-        crashpoint!("state.unlocking");
-        if swarms.remove_directory(Path::new(&self.key))? || !self.directory().exists() {
-            // Whoever waits for the lock sees that its file is gone, and makes a new one.
-            swarms.remove_file(Path::new(&format!("{}.lock", self.key)))?;
-        }
-        Ok(())
-    }
-
-    fn records(&self) -> Result<Root, Error> {
-        Ok(Root::create(&self.directory())?)
-    }
-
-    /// Writes an intent; where that fails nothing has begun, and none is left behind.
-    fn intend<T: Serialize>(&self, name: &str, intent: &T) -> Result<(), Error> {
-        let was_there = self.directory().join(name).exists();
-        self.write(name, intent).inspect_err(|_| {
-            if !was_there {
-                let _ = self.remove(name);
-            }
-        })
-    }
-
-    fn remove(&self, name: &str) -> Result<(), Error> {
-        let records = self.records()?;
-        records.remove_file(Path::new(name))?;
-        Ok(records.sync()?)
-    }
-
-    fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(record).map_err(|error| Error::Unreadable {
-            path: self.directory().join(name),
-            why: error.to_string(),
-        })?;
-        Ok(self.records()?.replace(Path::new(name), &bytes)?)
     }
 }
 

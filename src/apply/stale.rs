@@ -1,0 +1,63 @@
+//! Whether a saved plan still holds.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::observe::{Observation, Question};
+use crate::plan::{Plan, Session, Standing};
+use crate::provider::{Allocation, Registry};
+
+/// What has to be observed to tell whether a saved plan still holds.
+pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
+    provisioned(plan)
+        .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
+        .flat_map(|(provider, allocation)| provider.questions(&allocation.options))
+        .collect()
+}
+
+/// Why a saved plan cannot be applied any more, one line each; empty where it can.
+pub fn stale(
+    plan: &Plan,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> Vec<String> {
+    let stands = standing.map(|standing| standing.plan.digest.as_str());
+    if stands != plan.standing.as_deref() {
+        let what = match (stands, &plan.standing) {
+            (None, _) => "the swarm that it changes does not stand any more",
+            (_, None) => "the swarm stands already",
+            _ => "the swarm has been changed since",
+        };
+        return vec![what.to_owned()];
+    }
+    let changes = plan.changes_from(registry, standing);
+    let planned: HashMap<_, _> = plan.changes.iter().map(|change| (&change.session, change)).collect();
+    let differs: Vec<_> = changes
+        .iter()
+        .filter(|change| planned.get(&change.session) != Some(change))
+        .map(|change| match &change.reasons[..] {
+            [] => format!("{}: something else has to be done by now", change.session),
+            reasons => format!("{}: {}", change.session, reasons.join("; ")),
+        })
+        .collect();
+    let mut stale = differs;
+    if stale.is_empty() && changes != plan.changes {
+        stale.push("less has to be done by now".to_owned());
+    }
+    let in_the_way = provisioned(plan)
+        .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
+        .flat_map(|(session, provider, allocation)| {
+            let reasons = provider.stale(allocation, observation);
+            reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
+        });
+    stale.extend(in_the_way);
+    stale
+}
+
+/// The allocations that applying `plan` would make from nothing; what is repaired stands in its own way.
+fn provisioned(plan: &Plan) -> impl Iterator<Item = (&Session, &Allocation)> {
+    plan.sessions.iter().zip(&plan.changes).flat_map(|(session, change)| {
+        let kinds = change.provision.iter().filter(|kind| !change.release.contains(kind));
+        kinds.filter_map(move |kind| Some((session, session.allocation(kind)?)))
+    })
+}

@@ -119,7 +119,7 @@ impl Recipient<'_> {
         }))
     }
 
-    /// The names of what attributes have git write otherwise than its blob.
+    /// The names of what attributes have git write otherwise than its blob, or may have.
     fn converted(&self, index: &Index) -> Result<HashSet<Vec<u8>>, Error> {
         let mut names = Vec::new();
         for entry in index.entries() {
@@ -136,6 +136,9 @@ impl Recipient<'_> {
                 name.as_bytes() == attribute && harmless.iter().any(|harmless| harmless.as_bytes() == value)
             })
         };
+        if said.len() != index.entries().len() * ATTRIBUTES.len() {
+            return Ok(index.entries().iter().map(|entry| index.name(entry).to_vec()).collect());
+        }
         let converted = said.iter().filter(|[_, attribute, value]| !is_harmless(attribute, value));
         Ok(converted.map(|[name, ..]| name.to_vec()).collect())
     }

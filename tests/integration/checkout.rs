@@ -1,5 +1,8 @@
 //! Which way each worktree gets its files, as the plan says it.
 
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -270,4 +273,49 @@ fn a_filling_that_fails_for_one_takes_all_back() {
     assert!(leftovers.is_empty());
     assert_eq!(done.iter().filter(|done| done.starts_with("release")).count(), 6);
     assert!(!done.iter().any(|done| done.starts_with("finish")), "{done:?}");
+}
+
+/// Mounts a file system that shares blocks between files; `None` where this user or host has none.
+fn sharing_file_system(sandbox: &Sandbox) -> Option<PathBuf> {
+    let (image, place) = (sandbox.top.join("image"), sandbox.top.join("shared"));
+    fs::File::create(&image).unwrap().set_len(160 << 20).unwrap();
+    fs::create_dir(&place).unwrap();
+    let done = |program: &str, args: &[&str]| {
+        let mut command = sandbox.program(program, &sandbox.top);
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let made = done("mkfs.btrfs", &["image"]) && done("mount", &["-o", "loop", "image", "shared"]);
+    made.then_some(place)
+}
+
+#[test]
+fn copies_share_the_blocks_of_large_files_where_the_file_system_can() {
+    const SIZE: usize = 4 << 20;
+    let sandbox = Sandbox::new();
+    let Some(place) = sharing_file_system(&sandbox) else {
+        eprintln!("NOT TESTED: no btrfs could be made and mounted here");
+        return;
+    };
+    fs::write(sandbox.repository.join("large"), vec![b'x'; SIZE]).unwrap();
+    sandbox.commit("large");
+    sandbox.manifest(
+        "[defaults.git-worktree]\nroot-directory = \"../shared/worktrees\"\n\
+         [session.a]\ncount = 6\nresources = [\"git-worktree\"]\n",
+    );
+    let used = || {
+        rustix::fs::syncfs(fs::File::open(&place).unwrap()).unwrap();
+        let found = rustix::fs::statvfs(&place).unwrap();
+        (found.f_blocks - found.f_bfree) * found.f_frsize
+    };
+    let before = used();
+    sandbox.ok(&["apply"]);
+    let taken = used() - before;
+    assert!(taken > SIZE as u64 && taken < 3 * SIZE as u64, "six worktrees take {taken} bytes");
+    for session in crate::sandbox::sessions(&sandbox.plan()) {
+        let directory = sandbox.repository.join(session["workingDirectory"].as_str().unwrap());
+        assert_eq!(fs::read(directory.join("large")).unwrap().len(), SIZE);
+        sandbox.assert_clean(&directory);
+    }
+    sandbox.ok(&["destroy"]);
 }

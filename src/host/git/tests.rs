@@ -259,3 +259,32 @@ fn a_pause_is_cut_by_up_to_a_half() {
         assert!(pause <= PAUSE_MAX && pause >= PAUSE_MAX / 2, "{pause:?}");
     }
 }
+
+/// Whatever stands where git expects its files; the last one in a work tree is looked for only when it is asked about.
+#[test]
+fn what_git_would_wait_for_is_named_and_git_is_not_asked() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.path("repo");
+    let git_dir = repo.join(".git");
+    let fifo = |path: &Path| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let check = |path: &Path, check: &dyn Fn() -> Result<(), Error>| {
+        assert!(check().is_ok(), "before {}", path.display());
+        fifo(path);
+        let error = check().unwrap_err().to_string();
+        assert_eq!(error, format!("{} is a FIFO, where git expects a file: remove it", path.display()));
+        fs::remove_file(path).unwrap();
+    };
+    for name in ["commondir", "info/sparse-checkout", "objects/info/alternates", "objects/pack/pack-x.idx"] {
+        check(&git_dir.join(name), &|| Git::of(&sandbox.host, &git_dir, None).check());
+        check(&git_dir.join(name), &|| Git::around(&sandbox.host, &repo.join("a")).check());
+    }
+    Git::of(&sandbox.host, &git_dir, None).run(["worktree", "add", "--quiet", "../linked"]).unwrap();
+    let entry = git_dir.join("worktrees/linked");
+    for path in [entry.join("rebase-merge/head-name"), git_dir.join("shallow")] {
+        check(&path, &|| Git::of(&sandbox.host, &entry, None).check());
+    }
+    check(&repo.join("a/.gitignore"), &|| Git::can_read(&repo));
+}

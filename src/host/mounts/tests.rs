@@ -128,3 +128,26 @@ fn a_trial_leaves_nothing() {
     assert!(trial(&on_overlay).unwrap_err().contains("the file system there cannot hold"));
     assert!(on_overlay.names().unwrap().is_empty());
 }
+
+#[test]
+fn what_a_killed_trial_left_is_taken_away() {
+    let Some(lab) = Lab::new("killed") else { return };
+    let trial = Path::new(".trial.seedbed-1-0");
+    let top = lab.top.create_directories(trial).unwrap();
+    for part in ["lower", "upper", "work", "mount"] {
+        top.create_directories(Path::new(part)).unwrap();
+    }
+    let at = |part: &str| top.path().join(part);
+    let target = top.directory(Path::new("mount")).unwrap().unwrap();
+    mount(Layers { lower: &at("lower"), upper: &at("upper"), work: &at("work") }, &target).unwrap();
+    drop((target, top));
+    // What somebody holds is somebody's.
+    let held = lab.top.make_temporary_directory(OsStr::new(TRIAL)).unwrap();
+    sweep(&lab.top).unwrap();
+    assert!(!lab.at(".trial.seedbed-1-0").exists());
+    assert!(lab.top.path().join(&held.name).exists());
+    drop(held);
+    sweep(&lab.top).unwrap();
+    let names: Vec<_> = lab.top.names().unwrap().into_iter().collect();
+    assert_eq!(names, ["lower", "mount", "upper", "work"]);
+}

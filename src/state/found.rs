@@ -75,8 +75,11 @@ impl Found {
     ///
     /// Looking takes the lock for a moment, shared, which a run that begins at that very moment takes for another's.
     pub fn is_running(&self, host: &Host) -> bool {
-        let lock = File::open(host.state.join(self.collection).join(format!("{}.lock", self.key)));
-        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        let path = host.state.join(self.collection).join(format!("{}.lock", self.key));
+        // A FIFO in its place would be waited for.
+        std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file())
+            && File::open(path)
+                .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 }
 

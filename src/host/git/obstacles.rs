@@ -7,10 +7,10 @@
 #![expect(clippy::disallowed_methods, reason = "looks through what git is about to open")]
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType};
-use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,25 +35,29 @@ const FILES: [&str; 12] = [
     "shallow",
 ];
 
-/// The directories of a repository that git looks through; refs and logs with all below them.
+/// Those of them whose values name files that git reads.
+const SETTINGS: [&str; 2] = ["config", "config.worktree"];
+
+/// The directories of a repository that git opens files of; the latter with all below them.
 const FLAT: [&str; 4] = ["", "info", "objects/info", "objects/pack"];
-const DEEP: [&str; 2] = ["logs", "refs"];
+const DEEP: [&str; 3] = ["logs", "objects", "refs"];
 
 /// What is not looked through in an entry: the objects of submodules, which may be many.
 const OBJECTS: &str = "objects";
 
-/// What git reads in every directory of a work tree.
-const IN_WORK_TREES: [&str; 3] = [".gitattributes", ".gitignore", ".gitmodules"];
+/// What git reads in the directories of a work tree.
+const IN_WORK_TREES: [&str; 4] = [".gitattributes", ".gitignore", ".gitmodules", ".mailmap"];
 
-/// How long a repository's refs and logs are not looked through again: there may be as many as git itself lists, and one
-/// run asks git many times.
+/// How long a repository's objects, refs and logs are not looked through again: there may be thousands, and one run asks
+/// git many times.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// When the repositories were looked through.
 static LOOKED: Mutex<Option<HashMap<PathBuf, Instant>>> = Mutex::new(None);
 
-/// The largest pointer to a git directory, in bytes.
+/// The largest pointer to a git directory, in bytes, and the most of a configuration that is read.
 const POINTER_MAX: usize = 64 * 1024;
+const CONFIG_MAX: usize = 1 << 20;
 
 /// Looks through what git opens where it finds the repository around `directory` by itself.
 pub(super) fn around(directory: &Path) -> Result<(), Error> {
@@ -91,8 +95,8 @@ pub(super) fn in_work_tree(top: &Path) -> Result<(), Error> {
             let Ok(found) = entry.file_type() else { continue };
             if found.is_dir() {
                 left.push(entry.path());
-            } else if never_ends(found) && IN_WORK_TREES.iter().any(|name| entry.file_name() == *name) {
-                return Err(obstructed(entry.path(), found));
+            } else if IN_WORK_TREES.iter().any(|name| entry.file_name() == *name) {
+                not_endless(&entry.path(), found)?;
             }
         }
     }
@@ -104,6 +108,26 @@ fn files(git_dir: &Path) -> Result<(), Error> {
         let path = git_dir.join(name);
         if let Ok(found) = fs::metadata(&path)
             && !found.is_file()
+            && !is_null(&path)
+        {
+            return Err(obstructed(path, found.file_type()));
+        }
+    }
+    SETTINGS.iter().try_for_each(|name| settings(git_dir, name))
+}
+
+/// Looks for values that lead to a FIFO: `include.path`, `core.excludesFile` and their like, whatever they are called.
+fn settings(git_dir: &Path, name: &str) -> Result<(), Error> {
+    let Ok(Ok(Some(bytes))) = Root::open(git_dir).map(|root| root.read(Path::new(name), CONFIG_MAX)) else {
+        return Ok(());
+    };
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Some(at) = line.iter().position(|byte| *byte == b'=') else { continue };
+        let value = line[at + 1..].trim_ascii();
+        let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        let path = git_dir.join(OsStr::from_bytes(value));
+        if let Ok(found) = fs::metadata(&path)
+            && found.file_type().is_fifo()
         {
             return Err(obstructed(path, found.file_type()));
         }
@@ -141,22 +165,29 @@ fn walk(directory: &Path, depth: Depth) -> Result<(), Error> {
             if depth == Depth::All && entry.file_name() != OBJECTS {
                 walk(&entry.path(), depth)?;
             }
-        } else if never_ends(found) {
-            return Err(obstructed(entry.path(), found));
-        } else if found.is_symlink()
-            && let Ok(leads_to) = fs::metadata(entry.path())
-            && never_ends(leads_to.file_type())
-        {
-            return Err(obstructed(entry.path(), leads_to.file_type()));
+        } else if found.is_symlink() {
+            if let Ok(leads_to) = fs::metadata(entry.path()) {
+                not_endless(&entry.path(), leads_to.file_type())?;
+            }
+        } else {
+            not_endless(&entry.path(), found)?;
         }
     }
     Ok(())
 }
 
-/// Whether opening or reading it may never come to an end. A socket cannot be opened: git says so, or has put it there
+/// Makes sure that opening and reading it comes to an end. A socket cannot be opened: git says so, or has put it there
 /// itself.
-fn never_ends(found: FileType) -> bool {
-    found.is_fifo() || found.is_char_device() || found.is_block_device()
+fn not_endless(path: &Path, found: FileType) -> Result<(), Error> {
+    let endless = found.is_fifo() || found.is_char_device() || found.is_block_device();
+    if endless && !is_null(path) { Err(obstructed(path.to_owned(), found)) } else { Ok(()) }
+}
+
+/// Whether it is what people put in the place of a file that is to have nothing in it.
+fn is_null(path: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).ok().filter(|found| found.file_type().is_char_device());
+    let (Some(found), Some(null)) = (device(path), device(Path::new("/dev/null"))) else { return false };
+    found.rdev() == null.rdev()
 }
 
 /// Where a small file of git's leads to, which may be relative to the directory that it lies in.

@@ -287,4 +287,13 @@ fn what_git_would_wait_for_is_named_and_git_is_not_asked() {
         check(&path, &|| Git::of(&sandbox.host, &entry, None).check());
     }
     check(&repo.join("a/.gitignore"), &|| Git::can_read(&repo));
+    // What a setting leads to is waited for as well; what is to be empty is not.
+    let git = Git::of(&sandbox.host, &git_dir, None);
+    let elsewhere = sandbox.path("elsewhere");
+    git.run(["config", "core.excludesFile", elsewhere.to_str().unwrap()]).unwrap();
+    check(&elsewhere, &|| Git::of(&sandbox.host, &entry, None).check());
+    git.run(["config", "core.attributesFile", "/dev/null"]).unwrap();
+    fs::remove_file(git_dir.join("info/exclude")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", git_dir.join("info/exclude")).unwrap();
+    assert!(git.check().is_ok());
 }

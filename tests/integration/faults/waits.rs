@@ -220,11 +220,20 @@ fn what_stands_in_the_repository_is_named_before_anything_is_touched() {
         for_each_kind(&sandbox, &path, |kind| check(&path, kind));
         assert_same(&stood, &sandbox.inventory());
     }
-    for name in ["config", "HEAD", "shallow", "commondir", "refs/heads/x", "logs/refs/heads/agents/lead"] {
+    for name in [
+        "config",
+        "HEAD",
+        "shallow",
+        "commondir",
+        "objects/00/00",
+        "refs/heads/x",
+        "logs/refs/heads/agents/lead",
+    ] {
         let path = git.join(name);
         let planted = Planted::new(&sandbox, path.clone(), "FIFO").unwrap();
         check(&path, "FIFO");
         drop(planted);
+        let _ = fs::remove_dir(path.parent().unwrap());
         assert_same(&stood, &sandbox.inventory());
     }
     // A link leads to it as well.

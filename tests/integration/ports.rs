@@ -178,3 +178,36 @@ fn a_lock_file_of_the_seed_is_passed_over_and_left_alone() {
     let left = std::fs::read_to_string(sandbox.repository.join(lock)).unwrap();
     assert_eq!(left, "{\"sessionId\":\"other\"}\n");
 }
+
+/// R12: a release takes away only the lock file that names its own session.
+#[test]
+fn a_lock_file_that_names_somebody_else_is_kept() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.repository.join(".ai_ops/locks/ports");
+    let mut names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    let path = names.find(|path| path.extension().is_some_and(|extension| extension == "lock")).unwrap();
+    let own: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let with = |key: &str, value: &str| {
+        let mut lock = own.clone();
+        lock[key] = value.into();
+        lock.to_string()
+    };
+    for text in [
+        with("owner", "0123456789abcdef0123456789abcdef"),
+        with("sessionId", "shop/b"),
+        "garbage".to_owned(),
+        String::new(),
+    ] {
+        fs::write(&path, &text).unwrap();
+        sandbox.ok(&["destroy"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        let doctor = sandbox.ok(&["doctor"]).stdout;
+        assert!(doctor.contains("lock-file"), "{text}: {doctor}");
+        fs::remove_file(&path).unwrap();
+        sandbox.ok(&["apply"]);
+    }
+    sandbox.ok(&["destroy"]);
+    assert!(!path.exists());
+}

@@ -162,3 +162,24 @@ fn every_requirement_names_tests_that_exist() {
         }
     }
 }
+
+/// Every defence that one command takes out stands in the table, as the patch has it, and nothing else does.
+#[test]
+fn every_mutation_is_listed() {
+    let table = std::fs::read_to_string(root().join("tests/mutations.md")).unwrap();
+    let listed: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect();
+    let patches =
+        std::fs::read_dir(root().join("tests/mutations")).unwrap().map(|entry| entry.unwrap().path());
+    let patches = patches.filter(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    let mut rows: Vec<_> = patches
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let field =
+                |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            format!("| `{name}` | {} | `cargo test {}` |", field("defence: "), field("test: "))
+        })
+        .collect();
+    rows.sort();
+    assert_eq!(listed, rows);
+}

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::{Sandbox, assert_same, wait_until};
+use crate::sandbox::{Outcome, Sandbox, assert_same, wait_until};
 
 const FOUR: &str = r#"
 [session.a]
@@ -343,4 +343,40 @@ fn glob(directory: &Path, depth: u32) -> Vec<PathBuf> {
         std::iter::once(path).chain(below)
     };
     entries.flat_map(deeper).collect()
+}
+
+/// Root of a user namespace may mount, with attributes of its own in place of root's.
+#[test]
+fn a_user_namespace_of_ones_own_is_enough() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(FOUR);
+    let within = |script: &str| {
+        let mut unshare = sandbox.program("unshare", &sandbox.repository);
+        unshare.env("SEEDBED", env!("CARGO_BIN_EXE_seedbed"));
+        Outcome::of(
+            unshare.args(["--user", "--map-root-user", "--mount", "sh", "-euc", script]).output().unwrap(),
+        )
+    };
+    let trial = within("$SEEDBED validate");
+    if trial.code != 0 {
+        eprintln!("NOT TESTED, overlays cannot be mounted in a user namespace here: {}", trial.stderr);
+        return;
+    }
+    let script = r#"
+        $SEEDBED apply --yes --quiet
+        test "$(grep -c userxattr /proc/self/mountinfo)" = 4
+        for worktree in .ai_ops/worktrees/*; do test -z "$(git -C "$worktree" status --porcelain)"; done
+        set -- .ai_ops/worktrees/*
+        echo more >> "$1/README.md"
+        test "$(git -C "$1" status --porcelain)" = " M README.md"
+        test -z "$(git -C "$2" status --porcelain)"
+        $SEEDBED destroy --yes && exit 1
+        $SEEDBED destroy --yes --rescue
+        ! grep userxattr /proc/self/mountinfo
+    "#;
+    within(script).expect(0);
+    assert!(!sandbox.repository.join(".ai_ops").exists());
+    assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
+    let rescued = sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed"]);
+    assert_eq!(sandbox.git(&["show", &format!("{rescued}:README.md")]), "README.md\nmore");
 }

@@ -1,8 +1,9 @@
 //! What the host looks like, as one value: the only thing beside the manifest that planning sees.
 //!
-//! Looking changes nothing, and costs a handful of git processes however much is asked: one for its
-//! version, four for the repository and all of its refs, side by side, a fifth where a ref is unknown, then one or two a
-//! distinct commit. The same host gives the same value.
+//! Looking changes nothing, and costs a handful of git processes however much is asked: side by side one for its version,
+//! one for the repository, one for all refs with the top of their trees, and one for the branches where somebody asks
+//! for them. Others follow only where these leave something open: a ref that is unknown, a repository that is not of the
+//! plainest format, paths that lie deeper. The same host gives the same value.
 //!
 //! One question has a program of the manifest run, [`Question::Program`]: it is told to change nothing, and is not asked
 //! where a manifest is only checked.
@@ -89,11 +90,13 @@ fn look_at_repository(
     observation: &mut Observation,
 ) -> Result<(), Error> {
     let git = &git::Git::around(host, workspace);
-    let (place, settings, branches, commits) = thread::scope(|scope| {
-        let settings = scope.spawn(|| repository::settings(git));
-        let branches = scope.spawn(|| asked.branches.then(|| repository::branches(git)).transpose());
-        let commits = scope.spawn(|| commits::resolve(git, asked.refs.keys().copied()));
-        (repository::locate(git, workspace), settings.join(), branches.join(), commits.join())
+    let early = &git.clone().of_any_version();
+    let (place, branches, resolved) = thread::scope(|scope| {
+        let version = scope.spawn(|| git::version::require(host));
+        let branches = asked.branches.then(|| scope.spawn(|| repository::branches(early)));
+        let resolved = scope.spawn(|| commits::resolve(early, asked.refs.keys().copied()));
+        let place = repository::locate(early, workspace, || joined(version.join()));
+        (place, branches.map(thread::ScopedJoinHandle::join), resolved.join())
     });
     let place = match place? {
         Ok(place) => place,
@@ -102,10 +105,12 @@ fn look_at_repository(
             return Ok(());
         }
     };
-    let repository = place.repository(&joined(settings)?, joined(branches)?.unwrap_or_default())?;
-    observation.repository = Some(Ok(repository));
-    observation.commits = joined(commits)?;
-    observation.trees = trees::look(git, &observation.commits, &asked.refs)?;
+    let branches = branches.map(joined).transpose()?.unwrap_or_default();
+    let settings = repository::settings(git, &place)?;
+    observation.repository = Some(Ok(place.repository(&settings, branches)?));
+    let commits::Resolved { commits, tops } = joined(resolved)?;
+    observation.trees = trees::look(git, &commits, &tops, &asked.refs)?;
+    observation.commits = commits;
     Ok(())
 }
 

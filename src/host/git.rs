@@ -79,15 +79,16 @@ const LINES_LOOKED_AT: usize = 3;
 /// git, pointed at one repository.
 ///
 /// Before the first call git is asked which version it is; one that is too old is [`Error::TooOld`], and asked nothing
-/// else. Where git would wait for something that is no file, it is not asked at all ([`Error::Obstructed`]). No call
-/// inherits a `GIT_*` variable, and every one ends with the run's [`Cancel`](super::process::Cancel): what
-/// takes a cancelled run back needs a [`Host`] with a fresh one.
+/// else, but where [`Git::of_any_version`] says so. Where git would wait for something that is no file, it is not asked at
+/// all ([`Error::Obstructed`]). No call inherits a `GIT_*` variable, and every one ends with the run's
+/// [`Cancel`](super::process::Cancel): what takes a cancelled run back needs a [`Host`] with a fresh one.
 #[derive(Clone, Debug)]
 pub struct Git<'a> {
     host: &'a Host,
     repository: Repository<'a>,
     lock: Option<&'a File>,
     hooks: bool,
+    of_any_version: bool,
     variables: Vec<(OsString, OsString)>,
     settings: Vec<&'a str>,
 }
@@ -113,7 +114,15 @@ impl<'a> Git<'a> {
     }
 
     fn new(host: &'a Host, repository: Repository<'a>) -> Self {
-        Self { host, repository, lock: None, hooks: false, variables: Vec::new(), settings: Vec::new() }
+        Self {
+            host,
+            repository,
+            lock: None,
+            hooks: false,
+            of_any_version: false,
+            variables: Vec::new(),
+            settings: Vec::new(),
+        }
     }
 
     /// Has git hold the lock that `lock` carries for as long as it lives, by inheriting it as its standard input.
@@ -127,6 +136,14 @@ impl<'a> Git<'a> {
     #[must_use]
     pub fn with_hooks(mut self, hooks: bool) -> Self {
         self.hooks = hooks;
+        self
+    }
+
+    /// Lets calls begin before git has said which version it is, for whoever asks that beside them and gives up what one
+    /// that is too old has answered.
+    #[must_use]
+    pub(crate) fn of_any_version(mut self) -> Self {
+        self.of_any_version = true;
         self
     }
 
@@ -205,7 +222,9 @@ impl<'a> Git<'a> {
 
     /// Makes sure that git is new enough, and would not wait for what is no file of its own.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        version::require(self.host)?;
+        if !self.of_any_version {
+            version::require(self.host)?;
+        }
         match self.repository {
             Repository::Around(directory) => obstacles::around(directory),
             Repository::Of { git_dir, .. } => obstacles::of(git_dir),

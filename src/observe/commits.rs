@@ -3,25 +3,41 @@
 use std::collections::BTreeMap;
 
 use super::near::near;
+use super::trees::{self, Top};
 use super::{Commit, Error, UnknownRef};
 use crate::host::git::Git;
 
+/// What refs name.
+pub(super) struct Resolved {
+    /// Each ref's commit.
+    pub(super) commits: BTreeMap<String, Result<Commit, UnknownRef>>,
+    /// What lies at the top of a commit's tree, by its name there, as far as that is known.
+    pub(super) tops: BTreeMap<Commit, Top>,
+}
+
 /// Looks every ref up in one git process, and in a second one for near misses where one is unknown.
-pub(super) fn resolve<'a>(
-    git: &Git<'_>,
-    refs: impl Iterator<Item = &'a str>,
-) -> Result<BTreeMap<String, Result<Commit, UnknownRef>>, Error> {
+pub(super) fn resolve<'a>(git: &Git<'_>, refs: impl Iterator<Item = &'a str>) -> Result<Resolved, Error> {
     let (plain, odd): (Vec<(&str, _)>, Vec<_>) =
         refs.map(|name| (name, oddity(name))).partition(|(_, oddity)| oddity.is_none());
     let mut commits = BTreeMap::new();
+    let mut tops = BTreeMap::new();
     if !plain.is_empty() {
-        let asked: Vec<String> = plain.iter().map(|(name, _)| format!("{name}^{{commit}}\n")).collect();
-        let check = ["cat-file", "--batch-check=%(objectname) %(objecttype)"];
-        let answers = git.run_with_input(check, asked.concat().into_bytes())?;
-        let answers = String::from_utf8_lossy(&answers);
-        let mut answers = answers.lines();
+        let asked = plain.iter().flat_map(|(name, _)| [name, "^{commit}\n", name, "^{tree}\n"]);
+        let asked: String = asked.collect();
+        let print = ["cat-file", "--batch=%(objectname) %(objecttype) %(objectsize)"];
+        let answers = git.run_with_input(print, asked.into_bytes())?;
+        let mut answers = Answers(&answers);
         for (name, _) in plain {
-            commits.insert(name, commit_of(answers.next().unwrap_or_default()).ok_or("it names no commit"));
+            let (commit, tree) = (answers.next().flatten(), answers.next().flatten());
+            let commit = commit.filter(|commit| commit.kind == "commit");
+            if let (Some(commit), Some(tree)) = (&commit, tree)
+                // A ref that moves in between has another tree.
+                && commit.content.strip_prefix(b"tree ").is_some_and(|rest| rest.starts_with(tree.id.as_bytes()))
+                && let Some(top) = trees::top(tree.content, tree.id.len() / 2)
+            {
+                tops.insert(commit.id.to_owned(), top);
+            }
+            commits.insert(name, commit.map(|commit| commit.id.to_owned()).ok_or("it names no commit"));
         }
     }
     commits.extend(odd.into_iter().filter_map(|(name, oddity)| Some((name, Err(oddity?)))));
@@ -29,7 +45,7 @@ pub(super) fn resolve<'a>(
     let commit = |(name, commit): (&str, Result<Commit, _>)| {
         (name.to_owned(), commit.map_err(|reason| unknown(name, reason, &names)))
     };
-    Ok(commits.into_iter().map(commit).collect())
+    Ok(Resolved { commits: commits.into_iter().map(commit).collect(), tops })
 }
 
 /// Why git is not asked about a name: it would be told something else.
@@ -47,11 +63,38 @@ fn oddity(name: &str) -> Option<&'static str> {
     None
 }
 
-/// The commit that git answers with: `ID commit`, where it knows one; else the name again, and what is wrong with it.
-fn commit_of(answer: &str) -> Option<Commit> {
-    let id = answer.strip_suffix(" commit")?;
+/// An object that git printed.
+struct Object<'a> {
+    id: &'a str,
+    kind: &'a str,
+    content: &'a [u8],
+}
+
+/// What git printed, an answer for each name: `ID TYPE SIZE`, a line feed, and so many bytes with another behind them,
+/// where it knows an object; else a line with the name again, and what is wrong with it.
+struct Answers<'a>(&'a [u8]);
+
+impl<'a> Iterator for Answers<'a> {
+    type Item = Option<Object<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let (line, rest) = (&self.0[..end], &self.0[end + 1..]);
+        let object = object(line, rest);
+        self.0 = match &object {
+            Some(object) => rest.get(object.content.len() + 1..).unwrap_or_default(),
+            None => rest,
+        };
+        Some(object)
+    }
+}
+
+fn object<'a>(line: &'a [u8], rest: &'a [u8]) -> Option<Object<'a>> {
+    let words: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
+    let [id, kind, size] = words[..] else { return None };
     let is_id = matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_hexdigit());
-    is_id.then(|| id.to_owned())
+    let content = rest.get(..size.parse().ok()?)?;
+    is_id.then_some(Object { id, kind, content })
 }
 
 fn unknown(name: &str, reason: &str, names: &[String]) -> UnknownRef {

@@ -18,6 +18,9 @@ use crate::host::text::printable;
 const HARMLESS: [&str; 6] =
     ["objectformat", "worktreeconfig", "noop", "noop-v1", "preciousobjects", "partialclone"];
 
+/// The most that is read of a repository's configuration, in bytes.
+const CONFIG_MAX: usize = 1 << 20;
+
 /// Where git finds the repository.
 pub(super) struct Place {
     root: PathBuf,
@@ -52,12 +55,21 @@ impl Place {
     }
 }
 
-/// Finds the repository that `workspace` lies in, or says in one line, safe to print, why there is none to work with.
-pub(super) fn locate(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error> {
-    Ok(find(git, workspace)?.map_err(|reason| printable(&reason)))
+/// Finds the repository that `workspace` lies in, or says in one line, safe to print, why there is none to work with;
+/// `version` says whether this git can be worked with.
+pub(super) fn locate(
+    git: &Git<'_>,
+    workspace: &Path,
+    version: impl FnOnce() -> Result<(), process::Error>,
+) -> Result<Result<Place, String>, Error> {
+    Ok(find(git, workspace, version)?.map_err(|reason| printable(&reason)))
 }
 
-fn find(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error> {
+fn find(
+    git: &Git<'_>,
+    workspace: &Path,
+    version: impl FnOnce() -> Result<(), process::Error>,
+) -> Result<Result<Place, String>, Error> {
     // The top level comes last: where there is none, git prints the rest and then fails.
     let output = git.output([
         "rev-parse",
@@ -67,7 +79,7 @@ fn find(git: &Git<'_>, workspace: &Path) -> Result<Result<Place, String>, Error>
         "--git-common-dir",
         "--show-toplevel",
     ]);
-    let output = match output {
+    let output = match version().and(output) {
         Err(process::Error::Start { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Ok(Err("git is not installed, or not in PATH: install git 2.36 or later".to_owned()));
         }
@@ -123,11 +135,30 @@ fn refusal(workspace: &Path, stderr: &str) -> String {
     }
 }
 
-/// The repository's own settings that matter here.
-pub(super) fn settings(git: &Git<'_>) -> Result<Settings, Error> {
+/// The repository's own settings that matter here. A configuration that has none of them, as most have not, is not
+/// worth a git process.
+pub(super) fn settings(git: &Git<'_>, place: &Place) -> Result<Settings, Error> {
+    let common = Root::open(&place.common_dir).map_err(Error::Repository)?;
+    // What cannot be read like a file is git's to read.
+    if let Ok(Some(text)) = common.read(Path::new("config"), CONFIG_MAX)
+        && is_plain(&text)
+    {
+        return Ok(Settings::new());
+    }
     let output =
         git.output(["config", "--local", "--null", "--get-regexp", r"^(extensions\.|core\.bare$)"])?;
     Ok(config::parse(&output.stdout))
+}
+
+/// Tells whether a configuration has no extensions and is not of a bare repository, whatever else it says. The names of
+/// sections and keys stand in it as they are: nothing escapes their letters, and a value that happens to hold them
+/// costs a git process.
+fn is_plain(text: &[u8]) -> bool {
+    let text = text.to_ascii_lowercase();
+    let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|window| window == word);
+    text.split(|byte| *byte == b'\n').all(|line| {
+        !has(line, b"extensions") && (!has(line, b"bare") || line.trim_ascii() == b"bare = false")
+    })
 }
 
 fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), String> {

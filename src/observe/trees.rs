@@ -11,11 +11,29 @@ const ARGUMENTS_MAX: usize = 64 * 1024;
 /// The longest path that any system opens.
 const PATH_MAX: usize = 4096;
 
-/// Looks every path up in the commit that its ref names: one git process a distinct commit, and a second one where
-/// something is missing that is wanted.
+/// What lies at the top of a tree, by name.
+pub(super) type Top = BTreeMap<Vec<u8>, TreeEntry>;
+
+/// Reads a tree as git stores it: `MODE NAME`, a zero, and the `id` bytes of an object id, again and again; `None` where
+/// it is none.
+pub(super) fn top(content: &[u8], id: usize) -> Option<Top> {
+    let mut top = Top::new();
+    let mut rest = content;
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let space = rest[..end].iter().position(|byte| *byte == b' ')?;
+        top.insert(rest[space + 1..end].to_vec(), kind(&rest[..space]));
+        rest = rest.get(end + 1 + id..)?;
+    }
+    Some(top)
+}
+
+/// Looks every path up in the commit that its ref names. What `tops` leave open takes one git process a distinct commit,
+/// and a second one where something is missing that is wanted.
 pub(super) fn look(
     git: &Git<'_>,
     commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
+    tops: &BTreeMap<Commit, Top>,
     refs: &BTreeMap<&str, BTreeMap<&str, bool>>,
 ) -> Result<BTreeMap<(String, String), TreeEntry>, Error> {
     let mut asked: BTreeMap<&str, BTreeMap<&str, bool>> = BTreeMap::new();
@@ -30,7 +48,17 @@ pub(super) fn look(
     }
     let mut found = BTreeMap::new();
     for (commit, paths) in asked {
-        found.insert(commit, entries(git, commit, &paths)?);
+        let (mut told, mut open) = (BTreeMap::new(), BTreeMap::new());
+        for (path, wanted) in paths {
+            match tops.get(commit).and_then(|top| at_the_top(top, path, wanted)) {
+                Some(entry) => drop(told.insert(path, entry)),
+                None => drop(open.insert(path, wanted)),
+            }
+        }
+        if !open.is_empty() {
+            told.extend(entries(git, commit, &open)?);
+        }
+        found.insert(commit, told);
     }
     let mut trees = BTreeMap::new();
     for (name, paths) in refs {
@@ -40,6 +68,17 @@ pub(super) fn look(
         }
     }
     Ok(trees)
+}
+
+/// What the top of a tree alone says of a path; `None` where that is not enough.
+fn at_the_top(top: &Top, path: &str, wanted: bool) -> Option<TreeEntry> {
+    let (first, below) = path.split_once('/').map_or((path, None), |(first, below)| (first, Some(below)));
+    match (top.get(first.as_bytes()), below) {
+        (Some(entry), None) => Some(entry.clone()),
+        (Some(TreeEntry::Directory), Some(_)) => None,
+        _ if wanted => None,
+        _ => Some(TreeEntry::Missing { near: Vec::new() }),
+    }
 }
 
 /// An entry for each path, which is told with whether it is wanted.
@@ -110,13 +149,17 @@ fn chunks<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
 /// `MODE TYPE ID`, a tab, and the path.
 fn parse(line: &[u8]) -> Option<(TreeEntry, &[u8])> {
     let tab = line.iter().position(|&byte| byte == b'\t')?;
-    let kind = match line.get(..6)? {
-        b"040000" => TreeEntry::Directory,
+    Some((kind(line.get(..6)?), &line[tab + 1..]))
+}
+
+/// What a mode says; in a tree itself that of a directory has no zero before it.
+fn kind(mode: &[u8]) -> TreeEntry {
+    match mode {
+        b"040000" | b"40000" => TreeEntry::Directory,
         b"120000" => TreeEntry::Link,
         b"160000" => TreeEntry::Submodule,
         _ => TreeEntry::File,
-    };
-    Some((kind, &line[tab + 1..]))
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::super::sandbox::{Sandbox, commit};
 use super::*;
+use crate::observe::Question;
 
 fn check(sandbox: &Sandbox, name: &str) -> Result<Commit, UnknownRef> {
     sandbox.observe([commit(name)]).commits[name].clone()
@@ -152,8 +153,14 @@ fn any_number_of_refs_takes_the_same_number_of_processes() {
     }
     let count = counted(&mut sandbox);
     let names: Vec<String> = (0..20).map(|at| format!("b{at}")).collect();
-    let observed = sandbox.observe(names.iter().map(|name| commit(name)));
+    let questions = |name: &String| {
+        // What every worktree has to be asked for.
+        let path = ".agent-context".to_owned();
+        [commit(name), Question::Tree { base_ref: name.clone(), path, wanted: false }]
+    };
+    let observed = sandbox.observe(names.iter().flat_map(questions));
     assert!(names.iter().all(|name| observed.commits[name] == Ok(id.clone())));
+    assert_eq!(observed.trees.len(), 20);
     let started = std::fs::read_to_string(&count).unwrap().lines().count();
-    assert_eq!(started, 4, "its version, where the repository is, its settings, the refs");
+    assert_eq!(started, 3, "its version, where the repository is, the refs");
 }

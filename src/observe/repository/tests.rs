@@ -113,6 +113,23 @@ fn refs_that_are_not_files() {
 }
 
 #[test]
+fn a_configuration_that_may_say_more_is_read_by_git() {
+    let check = |text: &str, expected: bool| assert_eq!(is_plain(text.as_bytes()), expected, "{text}");
+    check("", true);
+    check(
+        "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\r\n[user]\n\tname = a\n",
+        true,
+    );
+    check("[core]\n\tBare = False\n", true);
+    check("[core]\n\tbare\n", false);
+    check("[core]\n\tbare = true\n", false);
+    check("[core] bare = false\n", false);
+    check("[core]\n\tbare = false # no\n", false);
+    check("[Extensions]\n\tnoop = 1\n", false);
+    check("[core] x = 1 [extensions] noop\n", false);
+}
+
+#[test]
 fn settings_of_worktrees() {
     let sandbox = Sandbox::with_files(&["a"]);
     sandbox.git(&["config", "extensions.worktreeConfig", "true"]);

@@ -110,33 +110,28 @@ pub fn hash_u32(id: &str) -> u32 {
 
 /// SHA-256 in lower-case hexadecimal, 64 digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(Sha256::digest(bytes).into())
+    hex(&Sha256::digest(bytes))
 }
 
-/// Takes the SHA-256 of what is written into it, so that it need not be in memory at once.
+/// Takes the SHA-256 of what it is given, so that it need not be in memory at once.
 #[derive(Debug, Default)]
-pub(crate) struct Sha256Writer(Sha256);
+pub(crate) struct Sha256Hasher(Sha256);
 
-impl Sha256Writer {
+impl Sha256Hasher {
+    /// Goes on with these bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
     /// The hash in lower-case hexadecimal, 64 digits.
     pub(crate) fn finish(self) -> String {
-        hex(self.0.finalize().into())
+        hex(&self.0.finalize())
     }
 }
 
-impl std::io::Write for Sha256Writer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn hex(hash: [u8; 32]) -> String {
-    hash.iter().fold(String::with_capacity(64), |mut hex, byte| {
+/// Bytes in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         use fmt::Write as _;
         let _ = write!(hex, "{byte:02x}");
         hex

@@ -13,10 +13,10 @@ mod names;
 mod render;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -24,9 +24,12 @@ use serde_json::{Map, Value};
 pub use difference::{Action, Change, DISCOVERY, Field};
 
 use crate::manifest::{CommandLine, Fault, Manifest};
-use crate::name::{HashDigits, SessionPath, Sha256Writer, scoped_name};
+use crate::name::{HashDigits, SessionPath, Sha256Hasher, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
+
+/// Of how many sessions the JSON is in memory at once while the digest is taken: a few megabytes.
+const HASHED_AT_ONCE: usize = 1024;
 
 /// The version of the plan document's format.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -167,17 +170,23 @@ pub fn plan(
 }
 
 impl Plan {
-    /// The digest that this plan's content has; another than `digest` means that the document was edited.
+    /// The digest that this plan's content has, which is that of the JSON array of the format's version, the swarm and the
+    /// sessions; another than `digest` means that the document was edited.
     pub fn computed_digest(&self) -> String {
-        #[derive(Serialize)]
-        struct Content<'a>(u32, &'a str, &'a [Session]);
-        let content = Content(self.schema_version, &self.swarm, &self.sessions);
-        // JSON is written in pieces of a few bytes, and a hash is taken of blocks.
-        let mut hash = BufWriter::with_capacity(1 << 16, Sha256Writer::default());
-        // Writing into a hash cannot fail, and a plan has no map with other keys than strings.
-        let _ = serde_json::to_writer(&mut hash, &content);
-        let hash = hash.into_inner().map(Sha256Writer::finish).unwrap_or_default();
-        format!("sha256:{hash}")
+        // A plan has no map with other keys than strings, so that all of it is JSON.
+        let json = |session: &Session| serde_json::to_vec(session).unwrap_or_default();
+        let swarm = serde_json::to_string(&self.swarm).unwrap_or_default();
+        let mut hash = Sha256Hasher::default();
+        hash.update(format!("[{},{swarm},[", self.schema_version).as_bytes());
+        for (at, some) in self.sessions.chunks(HASHED_AT_ONCE).enumerate() {
+            let some: Vec<_> = some.par_iter().map(json).collect();
+            if at > 0 {
+                hash.update(b",");
+            }
+            hash.update(&some.join(&b","[..]));
+        }
+        hash.update(b"]]");
+        format!("sha256:{}", hash.finish())
     }
 
     /// What has to be done to get here from what stands.

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::Review;
-use crate::name::SessionPath;
+use crate::name::{SessionPath, sha256_hex};
 use crate::plan::{Change, Session};
 use crate::provider::Allocation;
 
@@ -149,10 +150,15 @@ impl<'p> Tree<'_, 'p> {
 /// Numbers the shapes of the sessions. Children stand after their parents, so that from the end on each session's
 /// children have theirs already.
 fn shapes(members: &[Member<'_>], parents: &[Option<usize>], children: &[Vec<usize>]) -> Vec<usize> {
+    // Only their hashes are kept: a hundred thousand shapes take as much memory as a tenth of the plan.
+    let own: Vec<String> = members
+        .par_iter()
+        .zip(parents)
+        .map(|(member, parent)| sha256_hex(shape(*member, parent.map(|parent| members[parent])).as_bytes()))
+        .collect();
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut shapes = vec![0; members.len()];
-    for at in (0..members.len()).rev() {
-        let mut shape = shape(members[at], parents[at].map(|parent| members[parent]));
+    for (at, mut shape) in own.into_iter().enumerate().rev() {
         for child in &children[at] {
             let name = members[*child].path().name();
             let _ = write!(shape, "\n{} {}", shapes[*child], stem(name).unwrap_or(name));

@@ -432,6 +432,7 @@ fn task<'a>(
         allocation,
         lock,
         filled: Filled::default(),
+        findings: None,
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
@@ -262,7 +263,32 @@ pub struct Task<'a> {
     pub lock: Option<&'a std::fs::File>,
     /// Told by [`Provider::fill`] of each allocation as soon as it is filled.
     pub filled: Filled<'a>,
+    /// What was found out for other allocations that are looked at in the same breath; `None` for one on its own.
+    pub findings: Option<&'a Findings>,
 }
+
+impl Task<'_> {
+    /// What `find` finds, or has found for another allocation that asked for `what`.
+    pub(crate) fn found(
+        &self,
+        what: &str,
+        find: impl FnOnce() -> Result<String, Error>,
+    ) -> Result<String, Error> {
+        let Some(findings) = self.findings else { return find() };
+        // Who comes second waits for what the first one finds.
+        let mut findings = findings.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = findings.get(what) {
+            return Ok(found.clone());
+        }
+        let found = find()?;
+        findings.insert(what.to_owned(), found.clone());
+        Ok(found)
+    }
+}
+
+/// What holds for many allocations and is found out once for all that are looked at together.
+#[derive(Debug, Default)]
+pub struct Findings(Mutex<BTreeMap<String, String>>);
 
 /// Hears that one allocation is filled: a call that fills many takes long, and somebody watches.
 #[derive(Clone, Copy, Default)]

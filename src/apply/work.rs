@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::host::process::Cancel;
 pub use crate::plan::Loss;
 use crate::plan::{Plan, Session};
-use crate::provider::{Allocation, Losses, Provider, Registry, Rescue};
+use crate::provider::{Allocation, Findings, Losses, Provider, Registry, Rescue, Task};
 use crate::state::{self, Record, Swarm, Unsaved};
 
 /// What goes with sessions that are released, in order of the sessions.
@@ -167,9 +167,12 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
 
 /// What would be lost if these kinds of these sessions were released, and which of them have work to rescue.
 fn look(host: &Host, registry: &Registry, record: &Record, released: &Released) -> (AtStake, Released) {
+    let findings = Findings::default();
     let found = Mutex::new((AtStake::default(), Released::new()));
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
-        let losses = with_task(host, record, session, allocation, None, |task| provider.losses(task));
+        let losses = with_task(host, record, session, allocation, None, |task| {
+            provider.losses(&Task { findings: Some(&findings), ..*task })
+        });
         // What cannot be looked at cannot be called saved.
         let losses = losses
             .unwrap_or_else(|error| Losses { beyond_rescue: vec![error.to_string()], ..Losses::default() });

@@ -10,6 +10,8 @@ use rustix::fs::Stat;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use crate::name::hex;
+
 /// `DIRC`, the version, the number of entries: four bytes each.
 const HEADER: usize = 12;
 
@@ -46,6 +48,8 @@ pub(super) struct Index {
     entries: Vec<Entry>,
     /// How many bytes an object id has.
     id: usize,
+    /// What the extension says that holds trees already hashed.
+    tree: Option<Vec<u8>>,
     checksum: Checksum,
 }
 
@@ -95,8 +99,8 @@ impl Index {
         for _ in 0..count {
             reader.entry(&mut entries)?;
         }
-        let mut index =
-            Self { bytes: content[..reader.at].to_vec(), names: reader.names, entries, id, checksum };
+        let bytes = content[..reader.at].to_vec();
+        let mut index = Self { bytes, names: reader.names, entries, id, tree: None, checksum };
         index.keep_extensions(&content[reader.at..])?;
         Some(index)
     }
@@ -138,6 +142,18 @@ impl Index {
         number(&self.bytes, entry.at + 24) == Some(MODE_EXECUTABLE)
     }
 
+    /// The tree that the entries are together, in hexadecimal; `None` where the index does not say, as after whatever
+    /// changes it.
+    pub(super) fn root_tree(&self) -> Option<String> {
+        // A zero for the empty path of the top, how many entries it has, how many trees are in it, its id.
+        let tree = self.tree.as_ref()?.strip_prefix(b"\0")?;
+        let end = tree.iter().position(|byte| *byte == b'\n')?;
+        let (count, _) = std::str::from_utf8(&tree[..end]).ok()?.split_once(' ')?;
+        // -1 says that the tree has changed since.
+        count.parse::<u32>().ok()?;
+        Some(hex(tree.get(end + 1..)?.get(..self.id)?))
+    }
+
     /// The same index for a copy of the worktree, with nothing put in yet.
     pub(super) fn of_a_copy(&self) -> OfACopy {
         OfACopy { bytes: self.bytes.clone(), checksum: self.checksum }
@@ -153,6 +169,9 @@ impl Index {
             let length = usize::try_from(number(rest, 4)?).ok()?.checked_add(8)?;
             let (extension, after) = rest.split_at_checked(length)?;
             let signature: &[u8; 4] = extension.first_chunk()?;
+            if signature == b"TREE" {
+                self.tree = extension.get(8..).map(<[u8]>::to_vec);
+            }
             if KEPT.contains(&signature) || PLACES.contains(&signature) {
                 kept.push((signature, extension));
             } else if signature[0].is_ascii_uppercase() {

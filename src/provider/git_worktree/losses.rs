@@ -3,6 +3,7 @@
 mod changes;
 mod commits;
 mod hidden;
+mod untouched;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -56,6 +57,10 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         }
         return Ok(losses);
     };
+    // Where that fails, git says why.
+    if untouched::is_as_made(task, worktree, &site, &entry).unwrap_or(false) {
+        return Ok(losses);
+    }
     if overlay::hides_work(task, worktree, &site)? {
         losses.beyond_rescue.push(format!(
             "{path} is not mounted, and what was written in it cannot be told; `seedbed apply` mounts it again"

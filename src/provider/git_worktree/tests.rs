@@ -147,6 +147,7 @@ impl Lab {
             allocation: &self.allocation,
             lock: None,
             filled: Filled::default(),
+            findings: None,
         }
     }
 

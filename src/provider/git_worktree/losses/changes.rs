@@ -133,7 +133,7 @@ fn submodules(site: &Site, files: &[File<'_>]) -> Result<BTreeSet<OsString>, Err
 }
 
 /// Tells whether a path is one of the files that tell the session what it owns.
-fn is_discovery(worktree: &Worktree, path: &Path) -> bool {
+pub(super) fn is_discovery(worktree: &Worktree, path: &Path) -> bool {
     let top = worktree.target_path.as_deref().map_or(Path::new(""), Path::new);
     let Ok(path) = path.strip_prefix(top.join(DISCOVERY_DIRECTORY)) else { return false };
     [".gitignore", DISCOVERY_FILE].iter().any(|name| path == Path::new(name))

@@ -1,10 +1,11 @@
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::super::losses::losses;
 use super::Lab;
-use crate::provider::Losses;
 use crate::provider::git_worktree::Worktree;
+use crate::provider::{Findings, Losses, Task};
 
 /// What is lost after `act` was done in a worktree, without its path.
 fn at_stake(lab: &Lab, worktree: &Worktree, act: impl FnOnce(&Lab, &Worktree, &Path)) -> Losses {
@@ -65,6 +66,112 @@ fn uncommitted_changes() {
         }
     });
     assert_eq!(lost, ["W has uncommitted changes: 2 modified, 1 staged, 3 untracked"]);
+}
+
+/// As if nothing had been written in the moment in which the index was.
+fn settle(lab: &Lab, worktree: &Worktree) {
+    let index = fs::File::options().append(true).open(lab.entry(worktree).join("index")).unwrap();
+    index.set_modified(SystemTime::now() + Duration::from_mins(1)).unwrap();
+}
+
+/// What is lost after `act`, told without git, by files alone; an error where that cannot be told. What git has to say
+/// once for all worktrees of the commit, it has said of another one.
+fn told_without_git(worktree: impl Fn(&Lab) -> Worktree, act: impl FnOnce(&Lab, &Path)) -> Losses {
+    let mut lab = Lab::new();
+    let (first, worktree) = (lab.worktree("first"), worktree(&lab));
+    for worktree in [&first, &worktree] {
+        lab.make(worktree);
+        settle(&lab, worktree);
+    }
+    let findings = Findings::default();
+    let of_first = losses(&Task { findings: Some(&findings), ..lab.task() }, &first).unwrap();
+    assert_eq!(of_first, Losses::default());
+    act(&lab, &lab.path(&worktree));
+    lab.host.environment = vec![("PATH".into(), lab.repo.clone().into())];
+    losses(&Task { findings: Some(&findings), ..lab.task() }, &worktree).unwrap()
+}
+
+#[test]
+fn what_is_as_it_was_made_needs_no_git() {
+    let plain = |lab: &Lab| lab.worktree("w");
+    assert_eq!(told_without_git(plain, |_, _| {}), Losses::default());
+    let sparse = |lab: &Lab| Worktree { target_path: Some("other".into()), ..lab.worktree("w") };
+    assert_eq!(told_without_git(sparse, |_, _| {}), Losses::default());
+    // What seedbed itself puts there.
+    let told = told_without_git(plain, |_, path| {
+        fs::create_dir(path.join(".agent-context")).unwrap();
+        fs::write(path.join(".agent-context/.gitignore"), "*\n").unwrap();
+        fs::write(path.join(".agent-context/resources.json"), "{}\n").unwrap();
+    });
+    assert_eq!(told, Losses::default());
+}
+
+#[test]
+fn whatever_is_not_as_it_was_made_is_asked_of_git() {
+    let check = |what: &str, act: &dyn Fn(&Lab, &Path)| {
+        let told = told_without_git(|lab| lab.worktree("w"), act);
+        assert_ne!(told, Losses::default(), "{what}");
+    };
+    let git = |lab: &Lab, path: &Path, args: &[&str]| drop(lab.git_in(path, args));
+    check("another size", &|_, path| fs::write(path.join("a.txt"), "longer than it was\n").unwrap());
+    check("the same size and time", &|_, path| {
+        let file = path.join("a.txt");
+        let (content, time) = (fs::read(&file).unwrap(), fs::metadata(&file).unwrap().modified().unwrap());
+        fs::write(&file, vec![b'x'; content.len()]).unwrap();
+        fs::File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
+    });
+    check("written when the index was", &|lab, path| {
+        let file = fs::metadata(path.join("a.txt")).unwrap().modified().unwrap();
+        let index = lab.entry(&lab.worktree("w")).join("index");
+        fs::File::options().append(true).open(index).unwrap().set_modified(file).unwrap();
+    });
+    check("gone", &|_, path| fs::remove_file(path.join("a.txt")).unwrap());
+    check("a directory gone", &|_, path| fs::remove_dir_all(path.join("other")).unwrap());
+    check("a link to what was there", &|_, path| {
+        fs::rename(path.join("other"), path.with_file_name("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", path.join("other")).unwrap();
+    });
+    check("untracked", &|_, path| fs::write(path.join("other/new"), "").unwrap());
+    check("a repository", &|lab, path| git(lab, path, &["init", "-q", "own"]));
+    check("beside the discovery file", &|_, path| {
+        fs::create_dir(path.join(".agent-context")).unwrap();
+        fs::write(path.join(".agent-context/notes"), "").unwrap();
+    });
+    check("staged, and put back in the tree alone", &|lab, path| {
+        fs::write(path.join("new"), "").unwrap();
+        git(lab, path, &["add", "new"]);
+        fs::remove_file(path.join("new")).unwrap();
+    });
+    check("told not to look", &|lab, path| {
+        git(lab, path, &["update-index", "--skip-worktree", "a.txt"]);
+        fs::write(path.join("a.txt"), "changed\n").unwrap();
+    });
+    check("a commit", &|lab, path| commit(lab, path));
+    check("a commit, taken back", &|lab, path| {
+        commit(lab, path);
+        git(lab, path, &["reset", "-q", "--soft", "HEAD~1"]);
+    });
+    check("a branch", &|lab, path| git(lab, path, &["checkout", "-q", "-b", "side"]));
+    check("a ref of its own", &|lab, path| {
+        let tree = lab.git_in(path, &["commit-tree", "-m", "x", "HEAD^{tree}"]);
+        git(lab, path, &["update-ref", "refs/worktree/x", tree.trim()]);
+    });
+    check("a bisection", &|lab, path| git(lab, path, &["bisect", "start"]));
+}
+
+#[test]
+fn a_commit_that_no_ref_reaches_any_more_is_lost_with_a_worktree_as_it_was_made() {
+    let lab = Lab::new();
+    lab.git(&["checkout", "-q", "--detach"]);
+    lab.git(&["commit", "-q", "--allow-empty", "-m", "lost"]);
+    let head = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    let worktree = Worktree { commit: head, ..lab.worktree("w") };
+    lab.make(&worktree);
+    settle(&lab, &worktree);
+    lab.git(&["checkout", "-q", "main"]);
+    let findings = Findings::default();
+    let losses = losses(&Task { findings: Some(&findings), ..lab.task() }, &worktree).unwrap();
+    assert!(losses.work[0].ends_with("has 1 commit that no ref reaches"), "{losses:?}");
 }
 
 #[test]

@@ -6,13 +6,13 @@
 //! instead. Where overlays cannot be mounted that is said, and they are left out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
 
+mod support;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tempfile::TempDir;
+use support::{Ground, median, run, shown, timed};
 
 /// How often each thing is done.
 const ROUNDS: usize = 7;
@@ -38,8 +38,8 @@ fn measure_standing(sessions: usize) {
          [session.a]\ncount = {sessions}\nresources = [\"git-worktree\", \"port-range\"]\n"
     ));
     lab.seedbed("apply");
-    row("apply with nothing to do", sessions, &shown(median(|| lab.seedbed("apply"))));
-    row("status, nothing changed", sessions, &shown(median(|| lab.seedbed("status"))));
+    row("apply with nothing to do", sessions, &shown(median_of(|| lab.seedbed("apply"), || ())));
+    row("status, nothing changed", sessions, &shown(median_of(|| lab.seedbed("status"), || ())));
     lab.seedbed("destroy");
 }
 
@@ -51,14 +51,14 @@ fn measure_overlays(sessions: usize) {
         ));
     };
     manifest(sessions);
-    let tried = lab.try_seedbed("validate");
+    let tried = lab.ground.seedbed(&["validate"]).output().unwrap();
     if !tried.status.success() {
         println!("\nno overlays here: {}", String::from_utf8_lossy(&tried.stderr));
         return;
     }
     let add = median_of(
-        || lab.git(&lab.repository(), &["worktree", "add", "--quiet", "--detach", "../one"]),
-        || lab.git(&lab.repository(), &["worktree", "remove", "../one"]),
+        || lab.ground.git(&["worktree", "add", "--quiet", "--detach", "../one"]),
+        || lab.ground.git(&["worktree", "remove", "../one"]),
     );
     let all = median_of(|| lab.seedbed("apply"), || lab.seedbed("destroy"));
     row("overlays of 5,000 files, all of them", sessions, &shown(all));
@@ -73,42 +73,36 @@ fn measure_overlays(sessions: usize) {
     row("`git worktree add` of one", 1, &shown(add));
     row("as many of those, over the overlays", sessions, &format!("{ratio:.0} times"));
     row("disk a session beyond the base", sessions, &format!("{} KB", each / 1024));
-    let one =
-        fs::read_dir(lab.worktrees()).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+    let one = fs::read_dir(lab.ground.path("worktrees"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir());
     let one = one.expect("there are worktrees");
-    row("`git status` in one", 1, &shown(median(|| lab.git(&one, &["status", "--porcelain"]))));
-    row("status, nothing written", sessions, &shown(median(|| lab.seedbed("status"))));
+    let status = || {
+        let output = run(lab.ground.program("git", &one).args(["status", "--porcelain"]));
+        assert!(output.stdout.is_empty(), "the worktree is not clean");
+    };
+    row("`git status` in one", 1, &shown(median_of(status, || ())));
+    row("status, nothing written", sessions, &shown(median_of(|| lab.seedbed("status"), || ())));
     row("destroy", sessions, &shown(timed(|| lab.seedbed("destroy"))));
 }
 
 /// A repository of one commit in memory, and a manifest beside it.
 struct Lab {
-    directory: TempDir,
+    ground: Ground,
 }
 
 impl Lab {
     fn new(files: usize) -> Self {
-        let directory = tempfile::Builder::new().prefix("seedbed-bench").tempdir_in("/dev/shm").unwrap();
-        let lab = Self { directory };
-        let repository = lab.repository();
+        let ground = Ground::new();
+        let repository = ground.repository();
         for at in 0..files {
             let path = repository.join(format!("part-{}/unit-{}/file-{at}.txt", at % 7, at / 10));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, format!("a line of file {at}\n").repeat(100)).unwrap();
         }
-        lab.git(&repository, &["init", "--quiet"]);
-        lab.git(&repository, &["add", "--all"]);
-        let who = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"];
-        lab.git(&repository, &[&who[..], &["commit", "--quiet", "--message", "all"]].concat());
-        lab
-    }
-
-    fn repository(&self) -> PathBuf {
-        self.directory.path().join("repository")
-    }
-
-    fn worktrees(&self) -> PathBuf {
-        self.directory.path().join("worktrees")
+        ground.commit();
+        Self { ground }
     }
 
     fn manifest(&self, rest: &str) {
@@ -116,42 +110,18 @@ impl Lab {
             "version = 1\nswarm = \"bench\"\n[workspace]\nroot = \"repository\"\n\
              [defaults.git-worktree]\nroot-directory = \"../worktrees\"\n{rest}"
         );
-        fs::write(self.directory.path().join("seedbed.toml"), text).unwrap();
+        fs::write(self.ground.path("seedbed.toml"), text).unwrap();
     }
 
     fn seedbed(&self, command: &str) {
-        let output = self.try_seedbed(command);
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn try_seedbed(&self, command: &str) -> Output {
-        let mut seedbed = self.program(env!("CARGO_BIN_EXE_seedbed"), self.directory.path());
-        seedbed.args([command, "--yes", "--quiet"]).output().unwrap()
-    }
-
-    fn git(&self, directory: &Path, args: &[&str]) {
-        let output = self.program("git", directory).args(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        assert!(!args.contains(&"status") || output.stdout.is_empty(), "the worktree is not clean");
-    }
-
-    fn program(&self, program: &str, directory: &Path) -> Command {
-        let mut command = Command::new(program);
-        command
-            .current_dir(directory)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.directory.path())
-            .env("SEEDBED_STATE_DIR", self.directory.path().join("state"))
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .stdin(Stdio::null());
-        command
+        run(&mut self.ground.seedbed(&[command]));
     }
 
     /// How many bytes of the file system everything here takes, without what mounts show.
     fn blocks(&self) -> u64 {
-        let own = fs::metadata(self.directory.path()).unwrap().dev();
-        let mut left = vec![self.directory.path().to_owned()];
+        let top = self.ground.path("");
+        let own = fs::metadata(&top).unwrap().dev();
+        let mut left = vec![top];
         let (mut bytes, mut seen) = (0, std::collections::HashSet::new());
         while let Some(at) = left.pop() {
             let found = fs::symlink_metadata(&at).unwrap();
@@ -167,29 +137,12 @@ impl Lab {
     }
 }
 
-fn median(act: impl Fn()) -> Duration {
-    median_of(act, || ())
-}
-
 /// The median of what `act` takes, after each of which `undo` is done.
 fn median_of(act: impl Fn(), undo: impl Fn()) -> Duration {
-    let mut times: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let time = timed(&act);
-            undo();
-            time
-        })
-        .collect();
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn timed(act: impl FnOnce()) -> Duration {
-    let begun = Instant::now();
-    act();
-    begun.elapsed()
-}
-
-fn shown(time: Duration) -> String {
-    format!("{:.0} ms", time.as_secs_f64() * 1000.0)
+    let time = |_| {
+        let time = timed(&act);
+        undo();
+        time
+    };
+    median((0..ROUNDS).map(time).collect())
 }

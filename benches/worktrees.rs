@@ -1,11 +1,14 @@
 //! How long it takes to make worktrees, and to take them away again: `cargo bench --bench worktrees`.
 //!
-//! seedbed's program beside `git worktree add` one after another, the same two at a time, and the system calls that any
-//! way of making the same files needs (mkdir, open, write, close, on all cores; unlink and rmdir). Everything lies in
-//! memory, in `/dev/shm`, and the ways take turns, so that whatever else the machine does meets all of them alike.
-//! Numbers are medians; only their ratios mean anything. `-- full` measures every size, which takes an hour, and
-//! `-- 16 5000` one of them.
+//! seedbed's program, by copies and by overlays, beside `git worktree add` one after another, the same two at a time, and
+//! the system calls that any way of making the same files needs (mkdir, open, write, close, on all cores; unlink and
+//! rmdir). Everything lies in memory, in `/dev/shm`, and the ways take turns, so that whatever else the machine does meets
+//! all of them alike. Numbers are medians; only their ratios mean anything. `-- full` measures every size, which takes
+//! an hour, and `-- 16 5000` one of them. Overlays begin and end with nothing, the checkout that they share included;
+//! where they cannot be mounted that is said, and they are left out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
+
+mod support;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,9 +18,9 @@ use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tempfile::TempDir;
+use support::{Ground, median, run, shown, timed};
 
 /// How many files lie in one directory of the tree, about.
 const FILES_A_DIRECTORY: usize = 10;
@@ -25,13 +28,14 @@ const FILES_A_DIRECTORY: usize = 10;
 /// How the worktrees come to be, and how they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    Seedbed,
+    Copy,
+    Overlay,
     Git,
     GitTwice,
     Calls,
 }
 
-const WAYS: [Way; 4] = [Way::Seedbed, Way::Git, Way::GitTwice, Way::Calls];
+const WAYS: [Way; 5] = [Way::Copy, Way::Overlay, Way::Git, Way::GitTwice, Way::Calls];
 
 fn main() {
     // `cargo bench` passes `--bench` to whatever it runs.
@@ -47,9 +51,9 @@ fn main() {
     println!("{} cores, {}, {}", cores(), kernel(), said("git", &["--version"]));
     println!();
     println!(
-        "| worktrees x files | | seedbed | git | git, two at a time | calls alone | git / seedbed | two / seedbed | seedbed / calls |"
+        "| worktrees x files | | copies | overlays | git | git, two at a time | calls alone | git / copies | two / copies | copies / calls | git / overlays |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for (worktrees, files) in cases {
         measure(worktrees, files, if worktrees * files <= 10_000 { 9 } else { 5 });
     }
@@ -57,40 +61,48 @@ fn main() {
 
 fn measure(worktrees: usize, files: usize, rounds: usize) {
     let lab = Lab::new(worktrees, files);
+    let ways: Vec<Way> = WAYS.into_iter().filter(|way| *way != Way::Overlay || lab.can_mount()).collect();
     let mut made = WAYS.map(|_| Vec::new());
     let mut gone = WAYS.map(|_| Vec::new());
     // The first round warms caches up, and does not count.
     for round in 0..=rounds {
-        for (at, way) in WAYS.into_iter().enumerate() {
-            let create = timed(|| lab.create(way));
-            lab.check(way);
-            let remove = timed(|| lab.remove(way));
-            assert!(!lab.place(way).exists(), "{way:?} left something");
+        for way in &ways {
+            let create = timed(|| lab.create(*way));
+            lab.check(*way);
+            let remove = timed(|| lab.remove(*way));
+            assert!(!lab.place(*way).exists(), "{way:?} left something");
             if round > 0 {
-                made[at].push(create);
-                gone[at].push(remove);
+                made[*way as usize].push(create);
+                gone[*way as usize].push(remove);
             }
         }
     }
     for (what, times) in [("create", made), ("remove", gone)] {
-        let [seedbed, git, twice, calls] = times.map(median);
-        let over = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
+        let [copies, overlays, git, twice, calls] =
+            times.map(|times| (!times.is_empty()).then(|| median(times)));
+        let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), shown);
+        let over = |one: Option<Duration>, other: Option<Duration>| match (one, other) {
+            (Some(one), Some(other)) => format!("{:.2}", one.as_secs_f64() / other.as_secs_f64()),
+            _ => "-".to_owned(),
+        };
         println!(
-            "| {worktrees} x {files} | {what} | {} | {} | {} | {} | {:.2} | {:.2} | {:.2} |",
-            shown(seedbed),
-            shown(git),
-            shown(twice),
-            shown(calls),
-            over(git, seedbed),
-            over(twice, seedbed),
-            over(seedbed, calls),
+            "| {worktrees} x {files} | {what} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            time(copies),
+            time(overlays),
+            time(git),
+            time(twice),
+            time(calls),
+            over(git, copies),
+            over(twice, copies),
+            over(copies, calls),
+            over(git, overlays),
         );
     }
 }
 
-/// A repository of one commit, a manifest, and places for worktrees.
+/// A repository of one commit, a manifest for each way of seedbed's, and places for worktrees.
 struct Lab {
-    directory: TempDir,
+    ground: Ground,
     worktrees: usize,
     tree: Tree,
 }
@@ -104,39 +116,37 @@ struct Tree {
 
 impl Lab {
     fn new(worktrees: usize, files: usize) -> Self {
-        let directory = tempfile::Builder::new().prefix("seedbed-bench").tempdir_in("/dev/shm").unwrap();
-        let lab = Self { directory, worktrees, tree: Tree::of(files) };
-        let repository = lab.repository();
+        let lab = Self { ground: Ground::new(), worktrees, tree: Tree::of(files) };
+        let repository = lab.ground.repository();
         fs::create_dir(&repository).unwrap();
-        lab.git(&["init", "--quiet"]);
         lab.tree.write(&repository);
         fs::write(repository.join(".gitattributes"), "*.bat text eol=crlf\n").unwrap();
-        lab.git(&["add", "--all"]);
-        let who = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"];
-        lab.git(&[&who[..], &["commit", "--quiet", "--message", "all"]].concat());
-        // Packed, as after a clone.
-        lab.git(&["repack", "-adq"]);
-        lab.git(&["prune-packed", "-q"]);
-        let manifest = format!(
-            "version = 1\nswarm = \"bench\"\n[defaults.git-worktree]\nroot-directory = \"../seedbed\"\n\
-             [session.a]\ncount = {worktrees}\nresources = [\"git-worktree\"]\n"
-        );
-        fs::write(
-            lab.directory.path().join("seedbed.toml"),
-            format!("{manifest}[workspace]\nroot = \"repository\"\n"),
-        )
-        .unwrap();
+        lab.ground.commit();
+        for (name, checkout) in [("copy", "auto"), ("overlay", "overlay")] {
+            let manifest = format!(
+                "version = 1\nswarm = \"{name}\"\n[workspace]\nroot = \"repository\"\n\
+                 [defaults.git-worktree]\nroot-directory = \"../{name}\"\ncheckout = \"{checkout}\"\n\
+                 [session.a]\ncount = {worktrees}\nresources = [\"git-worktree\"]\n"
+            );
+            fs::write(lab.ground.path(&format!("{name}.toml")), manifest).unwrap();
+        }
         lab
     }
 
-    fn repository(&self) -> PathBuf {
-        self.directory.path().join("repository")
+    /// Tells whether overlays can be mounted here; where not, why is said.
+    fn can_mount(&self) -> bool {
+        let tried = self.ground.seedbed(&["validate", "-f", "overlay.toml"]).output().unwrap();
+        if !tried.status.success() {
+            eprintln!("no overlays here: {}", String::from_utf8_lossy(&tried.stderr));
+        }
+        tried.status.success()
     }
 
     /// Where a way puts its worktrees.
     fn place(&self, way: Way) -> PathBuf {
-        self.directory.path().join(match way {
-            Way::Seedbed => "seedbed",
+        self.ground.path(match way {
+            Way::Copy => "copy",
+            Way::Overlay => "overlay",
             Way::Git => "git",
             Way::GitTwice => "git-twice",
             Way::Calls => "calls",
@@ -150,7 +160,8 @@ impl Lab {
 
     fn create(&self, way: Way) {
         match way {
-            Way::Seedbed => self.seedbed("apply"),
+            Way::Copy => self.seedbed("apply", "copy.toml"),
+            Way::Overlay => self.seedbed("apply", "overlay.toml"),
             Way::Git => {
                 for path in self.paths(way) {
                     self.git(&["worktree", "add", "--quiet", "--detach", path.to_str().unwrap()]);
@@ -166,7 +177,8 @@ impl Lab {
 
     fn remove(&self, way: Way) {
         match way {
-            Way::Seedbed => self.seedbed("destroy"),
+            Way::Copy => self.seedbed("destroy", "copy.toml"),
+            Way::Overlay => self.seedbed("destroy", "overlay.toml"),
             Way::Git => {
                 for path in self.paths(way) {
                     self.git(&["worktree", "remove", path.to_str().unwrap()]);
@@ -197,13 +209,12 @@ impl Lab {
         }
     }
 
-    fn seedbed(&self, command: &str) {
-        let mut seedbed = self.program(env!("CARGO_BIN_EXE_seedbed"), self.directory.path());
-        run(seedbed.args([command, "--yes", "--quiet"]));
+    fn seedbed(&self, command: &str, manifest: &str) {
+        run(&mut self.ground.seedbed(&[command, "-f", manifest]));
     }
 
     fn git(&self, args: &[&str]) {
-        run(self.program("git", &self.repository()).args(args));
+        self.ground.git(args);
     }
 
     /// Two at a time, of which git now and then loses one to the other (`failed to read .../commondir`): that is made
@@ -211,7 +222,7 @@ impl Lab {
     fn git_twice(&self, args: &[&str]) {
         let paths: Vec<_> = self.paths(Way::GitTwice).collect();
         let input: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
-        let mut xargs = self.program("xargs", &self.repository());
+        let mut xargs = self.ground.program("xargs", &self.ground.repository());
         xargs.args(["-P2", "-n1", "git", "worktree"]).args(args).stdin(Stdio::piped()).stderr(Stdio::null());
         let mut child = xargs.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.join("\n").as_bytes()).unwrap();
@@ -235,20 +246,6 @@ impl Lab {
                 scope.spawn(move || mine.for_each(|path| act(path)));
             }
         });
-    }
-
-    fn program(&self, program: &str, directory: &Path) -> Command {
-        let mut command = Command::new(program);
-        command
-            .current_dir(directory)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.directory.path())
-            .env("SEEDBED_STATE_DIR", self.directory.path().join("state"))
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command
     }
 }
 
@@ -312,31 +309,6 @@ impl Tree {
             fs::remove_dir(top.join(directory)).unwrap();
         }
         fs::remove_dir(top).unwrap();
-    }
-}
-
-#[track_caller]
-fn run(command: &mut Command) {
-    let output = command.stderr(Stdio::piped()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn timed(act: impl FnOnce()) -> Duration {
-    let begun = Instant::now();
-    act();
-    begun.elapsed()
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn shown(time: Duration) -> String {
-    if time < Duration::from_secs(10) {
-        format!("{} ms", time.as_millis())
-    } else {
-        format!("{:.1} s", time.as_secs_f64())
     }
 }
 

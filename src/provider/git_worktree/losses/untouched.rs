@@ -2,7 +2,7 @@
 //!
 //! Most worktrees of a large swarm are as they were made, and git takes longer to start, six times for each, than to look.
 //! Here only what is certain is said: whatever is not exactly as seedbed left it, git is asked about.
-#![expect(clippy::disallowed_methods, reason = "reads an index, and lists a worktree")]
+#![expect(clippy::disallowed_methods, reason = "lists a worktree")]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -25,6 +25,9 @@ use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 const MADE: [&str; 10] =
     ["HEAD", "commondir", "config.worktree", "gitdir", "index", "info", "locked", "logs", "refs", MARK];
 
+/// The most that is read of an index, in bytes: that of a million files.
+const INDEX_MAX: usize = 256 << 20;
+
 /// Tells whether the worktree is its commit and nothing else: HEAD never moved, the index holds the commit's tree, each of
 /// its files is the one that git saw when the index was written, and no other is there but what seedbed put there.
 ///
@@ -41,8 +44,10 @@ pub(super) fn is_as_made(
     {
         return Ok(false);
     }
-    let path = site.entry_path().join("index");
-    let (Ok(bytes), Ok(written)) = (fs::read(&path), lstat(&path)) else { return Ok(false) };
+    let written = lstat(site.entry_path().join("index"));
+    let (Ok(Some(bytes)), Ok(written)) = (entry.read(Path::new("index"), INDEX_MAX), written) else {
+        return Ok(false);
+    };
     let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(false) };
     let Some(tree) = index.root_tree() else { return Ok(false) };
     let walk = Walk { worktree, site, index: &index, written: &written };

@@ -156,6 +156,12 @@ fn whatever_is_not_as_it_was_made_is_asked_of_git() {
         let tree = lab.git_in(path, &["commit-tree", "-m", "x", "HEAD^{tree}"]);
         git(lab, path, &["update-ref", "refs/worktree/x", tree.trim()]);
     });
+    check("an index that is no file", &|lab, _| {
+        let index = lab.entry(&lab.worktree("w")).join("index");
+        fs::remove_file(&index).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(index).status().unwrap();
+        assert!(made.success());
+    });
     check("a bisection", &|lab, path| git(lab, path, &["bisect", "start"]));
 }
 

@@ -1,6 +1,9 @@
 //! The sockets that the kernel tells of in `/proc/net`; where there is no such thing, none.
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
+#[cfg(target_os = "linux")]
+mod listening;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The state of a TCP socket that waits for connections.
@@ -36,13 +39,32 @@ impl Socket {
 /// Every socket of the network namespace, IPv4 and IPv6.
 pub(crate) fn all() -> Vec<Socket> {
     let tables = [("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6")];
-    tables
-        .into_iter()
-        .flat_map(|(protocol, file)| {
-            let table = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
-            table.lines().filter_map(|line| parse(protocol, line)).collect::<Vec<_>>()
-        })
-        .collect()
+    tables.into_iter().flat_map(|(protocol, file)| table(protocol, file)).collect()
+}
+
+/// Those of [`all`] that a process waits on, found without looking at every connection where the kernel can do that.
+pub(crate) fn served() -> Vec<Socket> {
+    let Some(mut served) = listening() else {
+        return all().into_iter().filter(|socket| socket.is_served()).collect();
+    };
+    let bound = ["udp", "udp6"].into_iter().flat_map(|file| table("udp", file));
+    served.extend(bound.filter(|socket| socket.is_served()));
+    served
+}
+
+#[cfg(target_os = "linux")]
+fn listening() -> Option<Vec<Socket>> {
+    listening::all()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn listening() -> Option<Vec<Socket>> {
+    None
+}
+
+fn table(protocol: &'static str, file: &str) -> Vec<Socket> {
+    let table = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
+    table.lines().filter_map(|line| parse(protocol, line)).collect()
 }
 
 /// Tells whether a TCP port is held by nothing but connections that are over. No process has it, and every server

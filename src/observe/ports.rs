@@ -48,8 +48,8 @@ pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> V
 ///
 /// Only what the kernel tells; where it tells nothing, binding the ports before they are granted has to do.
 pub(super) fn served() -> Vec<Taken> {
-    let served = sockets::all().into_iter().filter(|socket| socket.is_served());
-    served
+    sockets::served()
+        .into_iter()
         .filter_map(|socket| {
             let block = PortBlock::single(socket.port)?;
             Some(Taken { block, by: Holder::Socket { protocol: socket.protocol } })

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 pub use difference::{Action, Change, DISCOVERY, Field};
 
-use crate::manifest::{CommandLine, Fault, Manifest};
+use crate::manifest::{CommandLine, Fault, Manifest, Place, rule};
 use crate::name::{HashDigits, SessionPath, Sha256Hasher, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
@@ -150,6 +150,13 @@ pub fn plan(
     observation: &Observation,
     standing: Option<&Standing>,
 ) -> Result<Plan, Vec<Fault>> {
+    // Records, discovery files and environments hold it, and are text.
+    if observation.workspace.to_str().is_none() {
+        let place = Place::default().key("workspace").key("root");
+        let message = "the workspace's path is not UTF-8, and sessions could not be told it";
+        let fault = Fault::new(rule::WORKSPACE_ROOT, place, message, "leads to it");
+        return Err(vec![fault.with_help("rename the directory above it whose name is not UTF-8")]);
+    }
     let allocated = allocate::allocate(manifest, registry, observation, standing);
     let sessions = match render::render(manifest, registry, allocated) {
         Ok(sessions) if manifest.whole => sessions,

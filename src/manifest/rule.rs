@@ -67,7 +67,7 @@ rules! {
     RESERVED_VARIABLE = "reserved-variable", "A session's environment leaves alone what decides which programs run";
     UNPRINTABLE = "unprintable", "Text that is handed on line by line has no control characters";
     BLANK_AROUND = "blank-around", "Refs, paths and names neither begin nor end with a blank";
-    WORKSPACE_ROOT = "workspace-root", "The workspace root leads from the manifest to a directory that exists";
+    WORKSPACE_ROOT = "workspace-root", "The workspace root leads from the manifest to a directory that exists and has a path that is text";
     EMPTY_COMMAND = "empty-command", "A command names a program";
     TOO_MANY_SESSIONS = "too-many-sessions", "A manifest declares at most a million sessions";
     TEMPLATE_SYNTAX = "template-syntax", "Templates can be read";

@@ -1,9 +1,10 @@
 //! What can be known to fail is refused when planning, at its line of the manifest, and nothing is written anywhere.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Inventory, Sandbox, walk};
 
 /// Expects that the manifest is refused at `line` with `value` underlined, and that this changes nothing.
 #[track_caller]
@@ -186,6 +187,26 @@ fn a_path_that_is_too_long_is_refused() {
             assert!(message.contains(&said.replace(' ', "")), "{command}: {}", refused.stderr);
         }
     }
+}
+
+#[test]
+fn a_workspace_whose_path_is_no_text_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    let odd = sandbox.top.join(std::ffi::OsStr::from_bytes(b"n\xff"));
+    fs::rename(&sandbox.repository, &odd).unwrap();
+    let before = walked(&odd);
+    for command in ["validate", "plan", "apply"] {
+        sandbox.seedbed_in(&odd, &[command]).expect(65).says(&["the workspace's path is not UTF-8"]);
+    }
+    assert_eq!(walked(&odd), before);
+    assert!(!sandbox.state().join("swarms").read_dir().is_ok_and(|mut entries| entries.next().is_some()));
+}
+
+fn walked(directory: &std::path::Path) -> Inventory {
+    let mut found = Inventory::new();
+    walk(directory, std::path::Path::new(""), &mut found);
+    found
 }
 
 #[test]

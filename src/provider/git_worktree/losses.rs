@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
 use super::site::Site;
-use super::{Worktree, overlay};
+use super::{Worktree, overlay, ownership};
 use crate::provider::{Error, Losses, Task};
 
 pub(super) use changes::File;
@@ -30,7 +30,8 @@ const OPERATIONS: [(&str, &str); 8] = [
 /// How many of several things are named.
 const NAMED: usize = 3;
 
-/// What would be lost; nothing where there is neither directory nor entry.
+/// What would be lost; nothing where there is neither directory nor entry. What is somebody else's, or was made so by
+/// whoever worked there, is no work that a rescue could save.
 ///
 /// What cannot be found out counts as lost. Ignored files are counted and named and no reason to refuse, nor are
 /// commits that were rewritten or reset away: only the entry's reflog has them. Files that `copy` and `link` brought
@@ -40,6 +41,11 @@ const NAMED: usize = 3;
 pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error> {
     let site = Site::of(task, worktree)?;
     let mut losses = Losses::default();
+    // Its release would be refused half-way through that of the others.
+    if let Err(Error::Refused(why)) = ownership::of_entry_if_not_others(task, &site) {
+        losses.beyond_rescue.push(why);
+        return Ok(losses);
+    }
     let entry = site.common.directory(&site.entry)?;
     let Some(directory) = site.directory()? else {
         // The files are lost already; commits may still be there, if the entry can be read at all.

@@ -13,6 +13,9 @@ use crate::provider::{Error, Task};
 /// a crash tears the file. git passes over names that it does not know, and removes them with the entry.
 pub(super) const MARK: &str = "seedbed";
 
+/// What to do about a directory whose `.git` is another than was made.
+const PUT_BACK: &str = "move the directory away and apply, which makes it anew";
+
 /// Whose something is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -57,9 +60,12 @@ pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
             }
         }
         Content::Bytes(bytes) if bytes.starts_with(b"/") && bytes.trim_ascii_end().ends_with(b"/.git") => {
+            let text = String::from_utf8_lossy(&bytes);
+            let there = text.trim_end().trim_end_matches("/.git").escape_debug();
+            let here = site.worktree.display();
             other(&format!(
-                "it records the worktree {}",
-                String::from_utf8_lossy(&bytes).trim_end().escape_debug()
+                "it records the worktree {there}; `git worktree move` of that to {here} brings it back, `git worktree \
+                 remove` gives it up"
             ))
         }
         Content::Bytes(_) | Content::Irregular => {
@@ -83,10 +89,13 @@ pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
     match read(&directory, Path::new(".git"))? {
         Content::Bytes(bytes) if bytes == site.dot_git_line() => Ok(Owner::Us),
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
-            other(&format!("its .git says {}", String::from_utf8_lossy(&bytes).trim_end().escape_debug()))
+            let says = String::from_utf8_lossy(&bytes);
+            other(&format!("its .git says {}; {PUT_BACK}", says.trim_end().escape_debug()))
         }
         // What can hold nothing can be nobody's repository; it was put where the pointer was.
-        Content::Irregular if !can_hold_nothing(&directory) => other("its .git is not a file"),
+        Content::Irregular if !can_hold_nothing(&directory) => {
+            other(&format!("its .git is not a file; {PUT_BACK}"))
+        }
         Content::Irregular | Content::Missing | Content::Empty | Content::Bytes(_) => {
             let bare = directory.names()?.iter().all(|name| name == ".git");
             if *entry == Owner::Us || bare { Ok(Owner::Us) } else { other("no entry of ours belongs to it") }

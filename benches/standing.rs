@@ -1,6 +1,6 @@
 //! What a swarm that stands costs, and what overlays do: `cargo bench --bench standing`.
 //!
-//! An apply with nothing to do and `status`, over 1,000 sessions with a worktree and ports each. Then 200 worktrees with
+//! First what the program takes to start, and to check a small manifest. An apply with nothing to do and `status`, over 1,000 sessions with a worktree and ports each. Then 200 worktrees with
 //! `checkout = "overlay"` over 5,000 files, beside `git worktree add`, which is measured for one at a time. Everything
 //! lies in memory, in `/dev/shm`; times are medians, and only their ratios mean anything. `-- N` takes N sessions
 //! instead. Where overlays cannot be mounted that is said, and they are left out.
@@ -23,12 +23,20 @@ fn main() {
     let (standing, mounted) = (number.unwrap_or(1000), number.unwrap_or(200));
     println!("| what | sessions | time |");
     println!("|---|---|---|");
+    measure_start();
     measure_standing(standing);
     measure_overlays(mounted);
 }
 
 fn row(what: &str, sessions: usize, value: &str) {
     println!("| {what} | {sessions} | {value} |");
+}
+
+fn measure_start() {
+    let lab = Lab::new(10);
+    lab.manifest("[session.a]\ncount = 10\nresources = [\"git-worktree\", \"port-range\"]\n");
+    row("--version", 0, &shown(median_of(|| lab.seedbed("--version"), || ())));
+    row("validate", 10, &shown(median_of(|| lab.seedbed("validate"), || ())));
 }
 
 fn measure_standing(sessions: usize) {

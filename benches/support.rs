@@ -87,7 +87,9 @@ pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
 
 /// A time as the tables have it.
 pub(crate) fn shown(time: Duration) -> String {
-    if time < Duration::from_secs(10) {
+    if time < Duration::from_millis(20) {
+        format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+    } else if time < Duration::from_secs(10) {
         format!("{:.0} ms", time.as_secs_f64() * 1000.0)
     } else {
         format!("{:.1} s", time.as_secs_f64())

@@ -142,6 +142,15 @@ fn whatever_is_not_as_it_was_made_is_asked_of_git() {
         git(lab, path, &["add", "new"]);
         fs::remove_file(path.join("new")).unwrap();
     });
+    check("removed, in the index too", &|lab, path| {
+        git(lab, path, &["rm", "-q", "a.txt"]);
+        settle(lab, &lab.worktree("w"));
+    });
+    check("the same, with the tree of what is left", &|lab, path| {
+        git(lab, path, &["rm", "-q", "a.txt"]);
+        git(lab, path, &["write-tree"]);
+        settle(lab, &lab.worktree("w"));
+    });
     check("told not to look", &|lab, path| {
         git(lab, path, &["update-index", "--skip-worktree", "a.txt"]);
         fs::write(path.join("a.txt"), "changed\n").unwrap();
@@ -150,6 +159,12 @@ fn whatever_is_not_as_it_was_made_is_asked_of_git() {
     check("a commit, taken back", &|lab, path| {
         commit(lab, path);
         git(lab, path, &["reset", "-q", "--soft", "HEAD~1"]);
+    });
+    check("a commit of the same tree, left by a checkout", &|lab, path| {
+        let other = lab.git_in(path, &["commit-tree", "-m", "x", "HEAD^{tree}"]);
+        git(lab, path, &["checkout", "-q", "--detach", other.trim()]);
+        git(lab, path, &["checkout", "-q", "--detach", &lab.commit]);
+        settle(lab, &lab.worktree("w"));
     });
     check("a branch", &|lab, path| git(lab, path, &["checkout", "-q", "-b", "side"]));
     check("a ref of its own", &|lab, path| {

@@ -35,8 +35,10 @@ const FILES: [&str; 12] = [
     "shallow",
 ];
 
-/// Those of them whose values name files that git reads.
-const SETTINGS: [&str; 2] = ["config", "config.worktree"];
+/// Those of them that hold settings, and the last words of the names of those whose values are files that git reads:
+/// `include.path`, `core.excludesFile`, `mailmap.file`. Others may lead to where even a look takes for ever.
+const CONFIGS: [&str; 2] = ["config", "config.worktree"];
+const SETTINGS: [&str; 4] = ["path", "excludesfile", "attributesfile", "file"];
 
 /// The directories of a repository that git opens files of; the latter with all below them.
 const FLAT: [&str; 4] = ["", "info", "objects/info", "objects/pack"];
@@ -113,16 +115,20 @@ fn files(git_dir: &Path) -> Result<(), Error> {
             return Err(obstructed(path, found.file_type()));
         }
     }
-    SETTINGS.iter().try_for_each(|name| settings(git_dir, name))
+    CONFIGS.iter().try_for_each(|name| settings(git_dir, name))
 }
 
-/// Looks for values that lead to a FIFO: `include.path`, `core.excludesFile` and their like, whatever they are called.
+/// Looks for settings that lead to a FIFO.
 fn settings(git_dir: &Path, name: &str) -> Result<(), Error> {
     let Ok(Ok(Some(bytes))) = Root::open(git_dir).map(|root| root.read(Path::new(name), CONFIG_MAX)) else {
         return Ok(());
     };
     for line in bytes.split(|byte| *byte == b'\n') {
         let Some(at) = line.iter().position(|byte| *byte == b'=') else { continue };
+        let is_name = |name: &&str| line[..at].trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+        if !SETTINGS.iter().any(is_name) {
+            continue;
+        }
         let value = line[at + 1..].trim_ascii();
         let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
         let path = git_dir.join(OsStr::from_bytes(value));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 use rustix::process::Signal;
 
 use super::errors::{With, check_apply, check_destroy, check_recover, layers};
-use super::{PAIR, TREE, check_all, sandbox, traced};
+use super::{PAIR, TREE, assert_put_back, check_all, sandbox, traced, with_overlays};
 use crate::sandbox::{Outcome, Sandbox, assert_same, send};
 
 /// Adds `files` to the repository's commit, in one pack: thousands of loose objects would be read for every inventory.
@@ -54,7 +55,8 @@ fn soak(files: usize, times: u32) {
         .flat_map(|time| ["apply", "destroy", "recover"].map(|what| format!("{what} {time}")))
         .collect();
     let killed = std::sync::atomic::AtomicUsize::new(0);
-    check_all(TREE, &cases, |sandbox, case| {
+    let tree = with_overlays(TREE);
+    check_all(&tree, &cases, |sandbox, case| {
         let (what, time) = case.split_once(' ').unwrap();
         if !sandbox.repository.join("app/many").exists() {
             fill(sandbox, files);
@@ -74,7 +76,7 @@ fn soak(files: usize, times: u32) {
         killed.fetch_add(usize::from(hit), std::sync::atomic::Ordering::Relaxed);
         sandbox.ok(&["recover"]);
         sandbox.ok(&["destroy"]);
-        assert_same(&before, &sandbox.inventory());
+        assert_put_back(&before, sandbox);
         sandbox.git(&["worktree", "list"]);
     });
     let killed = killed.into_inner();
@@ -120,6 +122,7 @@ enum Happens {
     Prune,
     Gc,
     RemovedByHand,
+    Rebooted,
     Recover,
 }
 
@@ -134,21 +137,19 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::Prune),
         1 => Just(Happens::Gc),
         1 => Just(Happens::RemovedByHand),
+        1 => Just(Happens::Rebooted),
         1 => Just(Happens::Recover),
     ]
 }
 
-fn manifests() -> [String; 3] {
+static MANIFESTS: LazyLock<[String; 3]> = LazyLock::new(|| {
     let smaller = PAIR.split("[session.linked]").next().unwrap();
-    [
-        PAIR.to_owned(),
-        smaller.to_owned(),
-        format!("{PAIR}[session.more]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n"),
-    ]
-}
+    let larger = "[session.more]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n";
+    [PAIR.to_owned(), smaller.to_owned(), with_overlays(&format!("{PAIR}{larger}"))]
+});
 
 fn happen(sandbox: &Sandbox, what: &Happens) {
-    let manifests = manifests();
+    let manifests = &*MANIFESTS;
     // A kill may come too late; what it leaves is then whole. Everything else has to succeed.
     let killed = |args: &[&str], point: u64| {
         let outcome = traced(sandbox, args, Some(&format!("*#{point}=crash"))).outcome;
@@ -183,6 +184,7 @@ fn happen(sandbox: &Sandbox, what: &Happens) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+        Happens::Rebooted => sandbox.unmount_all(),
         Happens::Recover => drop(sandbox.seedbed(&["recover"])),
     }
     // Whatever happened, other people's git goes on.
@@ -211,6 +213,7 @@ fn sequences(cases: u32, length: usize) {
         let left: Vec<String> =
             sandbox.inventory().into_keys().filter(|path| !path.starts_with("repository/.git/")).collect();
         prop_assert_eq!(left, files);
+        prop_assert!(sandbox.mounts().is_empty());
         prop_assert_eq!(sandbox.git(&["for-each-ref"]), refs);
         prop_assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
         prop_assert!(!sandbox.repository.join(".git/seedbed").exists());

@@ -150,6 +150,40 @@ pub fn plan(
     observation: &Observation,
     standing: Option<&Standing>,
 ) -> Result<Plan, Vec<Fault>> {
+    let mut plan = Plan {
+        schema_version: SCHEMA_VERSION,
+        swarm: manifest.swarm.clone(),
+        digest: String::new(),
+        standing: standing.map(|standing| standing.plan.digest.clone()),
+        sessions: sessions(manifest, registry, observation, standing)?,
+        changes: Vec::new(),
+        losses: Vec::new(),
+    };
+    plan.digest = plan.computed_digest();
+    plan.changes = plan.changes_from(registry, standing);
+    Ok(plan)
+}
+
+/// Finds what [`plan`] would, without a plan to show for it.
+pub fn check(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> Result<(), Vec<Fault>> {
+    let sessions = sessions(manifest, registry, observation, standing)?;
+    // To free them takes a while, too.
+    sessions.into_par_iter().for_each(drop);
+    Ok(())
+}
+
+/// Everything that every session gets.
+fn sessions(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> Result<Vec<Session>, Vec<Fault>> {
     // Records, discovery files and environments hold it, and are text.
     if observation.workspace.to_str().is_none() {
         let place = Place::default().key("workspace").key("root");
@@ -158,22 +192,10 @@ pub fn plan(
         return Err(vec![fault.with_help("rename the directory above it whose name is not UTF-8")]);
     }
     let allocated = allocate::allocate(manifest, registry, observation, standing);
-    let sessions = match render::render(manifest, registry, allocated) {
-        Ok(sessions) if manifest.whole => sessions,
-        rendered => return Err(faults::told(rendered.err().unwrap_or_default(), manifest.whole)),
-    };
-    let mut plan = Plan {
-        schema_version: SCHEMA_VERSION,
-        swarm: manifest.swarm.clone(),
-        digest: String::new(),
-        standing: standing.map(|standing| standing.plan.digest.clone()),
-        sessions,
-        changes: Vec::new(),
-        losses: Vec::new(),
-    };
-    plan.digest = plan.computed_digest();
-    plan.changes = plan.changes_from(registry, standing);
-    Ok(plan)
+    match render::render(manifest, registry, allocated) {
+        Ok(sessions) if manifest.whole => Ok(sessions),
+        rendered => Err(faults::told(rendered.err().unwrap_or_default(), manifest.whole)),
+    }
 }
 
 impl Plan {

@@ -104,7 +104,7 @@ impl Setting {
         // No program that it names runs for a manifest that is wrong anyway.
         let survey = apply::survey_without_programs(&swarm, &self.registry, manifest);
         let Ok(survey) = survey else { return Vec::new() };
-        plan::plan(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
+        plan::check(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
             .err()
             .unwrap_or_default()
     }

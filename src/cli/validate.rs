@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use seedbed::apply;
 use seedbed::host::text::printable;
 use seedbed::manifest::{Report, Validation};
+use seedbed::plan;
 
 use super::exit::{Failure, Status};
+use super::plan::settled;
 use super::setting::Setting;
-use super::{Global, plan, print};
+use super::{Global, print};
 
 /// What `validate` takes.
 #[derive(Debug, Args)]
@@ -64,11 +67,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 fn check(setting: &Setting) -> Result<usize, Failure> {
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
-    plan::settled(&swarm)?;
+    settled(&swarm)?;
     // What stands is no part of whether the manifest is valid, but it must not be in its own way.
-    let planned = plan::make_without_programs(setting, &swarm, &manifest)?;
+    // No program that the manifest names runs: whoever only checks a manifest may not have looked at it yet.
+    let survey = apply::survey_without_programs(&swarm, &setting.registry, &manifest)?;
+    plan::check(&manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
+        .map_err(|faults| setting.faults(faults))?;
     let sessions = manifest.sessions.len();
-    print::done_with((manifest, planned));
+    print::done_with((manifest, survey));
     Ok(sessions)
 }
 

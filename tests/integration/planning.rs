@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use seedbed::manifest;
-use seedbed::name::PortBlock;
+use seedbed::name::{PortBlock, sha256_hex};
 use seedbed::observe::{Holder, Taken};
 use seedbed::plan::{self, Action, Plan, Session, Standing};
 use seedbed::provider::Registry;
@@ -178,5 +178,20 @@ proptest! {
         for old in &plan.sessions {
             prop_assert_eq!(&old.allocations, &shrunk.session(&old.path).unwrap().allocations);
         }
+    }
+}
+
+/// It is taken of some sessions at a time.
+#[test]
+fn the_digest_is_that_of_the_content_however_many_sessions_there_are() {
+    let registry = Registry::built_in();
+    for sessions in [1, 1024, 1025, 3000] {
+        let text = format!("version = 1\nswarm = \"s\"\n[session.a]\ncount = {sessions}\n");
+        let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
+        let observation = friendly(&plan::questions(&manifest, &registry));
+        let plan = plan::plan(&manifest, &registry, &observation, None).unwrap();
+        assert_eq!(plan.sessions.len(), sessions);
+        let content = serde_json::to_vec(&(plan.schema_version, &plan.swarm, &plan.sessions)).unwrap();
+        assert_eq!(plan.digest, format!("sha256:{}", sha256_hex(&content)));
     }
 }

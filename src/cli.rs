@@ -42,6 +42,7 @@ mod validate;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -94,14 +95,24 @@ struct Global {
     /// What a Ctrl-C asks, of every command that listens for it.
     #[arg(skip)]
     cancel: Cancel,
+    /// Whether the command runs programs that a Ctrl-C would leave behind.
+    #[arg(skip)]
+    runs_programs: bool,
 }
 
 impl Global {
     /// The first Ctrl-C or SIGTERM asks the command to stop, end the programs that it runs and put things back; the second
     /// ends it at once, and leaves what `recover` puts right.
+    ///
+    /// Until there is something to put back they end it by themselves: reading a manifest from a pipe goes on after a
+    /// signal that is caught.
     fn catch_signals(&self) -> Result<(), Failure> {
         use signal_hook::consts::{SIGINT, SIGTERM};
         use signal_hook::flag;
+        static CAUGHT: AtomicBool = AtomicBool::new(false);
+        if CAUGHT.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         for signal in [SIGINT, SIGTERM] {
             let asked = self.cancel.flag();
             flag::register_conditional_shutdown(signal, Status::Interrupted as i32, asked.clone())
@@ -218,7 +229,7 @@ enum Schema {
 
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let mut arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Printing can fail only where nobody reads.
@@ -226,6 +237,7 @@ pub(crate) fn main() -> ExitCode {
             return if error.use_stderr() { Status::Usage.into() } else { Status::Done.into() };
         }
     };
+    arguments.global.runs_programs = arguments.command.runs_programs();
     let json = arguments.global.json;
     // Rust has said where by then.
     match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
@@ -239,9 +251,6 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
-    if command.runs_programs() {
-        global.catch_signals()?;
-    }
     match command {
         Command::Init => init::run(global),
         Command::Validate(arguments) => validate::run(global, arguments),

@@ -232,7 +232,7 @@ fn git_deadline() -> Result<Duration, Failure> {
     })
 }
 
-/// What the command lends to the library.
+/// What the command lends to the library; from here on it may run programs, and listens for Ctrl-C.
 pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = variable("SEEDBED_STATE_DIR")
@@ -242,6 +242,9 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
             Failure::Usage("set HOME or SEEDBED_STATE_DIR: there is no place to keep state".to_owned())
         })?;
     let state = std::path::absolute(&state).unwrap_or(state);
+    if global.runs_programs {
+        global.catch_signals()?;
+    }
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     Ok(Host {
         environment: std::env::vars_os().collect(),

@@ -296,6 +296,23 @@ fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
     });
 }
 
+/// As of `-f <(program)`, where the program does not end.
+#[test]
+fn ctrl_c_ends_the_wait_for_a_manifest() {
+    let sandbox = Sandbox::new();
+    let pipe = sandbox.top.join("pipe.toml");
+    let made = sandbox.program("mkfifo", &sandbox.top).arg(&pipe).status().unwrap();
+    assert!(made.success());
+    for command in ["plan", "apply"] {
+        let run = sandbox.start(&[command, "-f", pipe.to_str().unwrap()]);
+        // Opening it for writing waits until it is open for reading.
+        let writer = fs::File::options().write(true).open(&pipe).unwrap();
+        send(Signal::INT, &run);
+        Outcome::of(run.wait_with_output().unwrap()).expect(130);
+        drop(writer);
+    }
+}
+
 #[test]
 fn ctrl_c_while_another_run_is_waited_for_ends_the_wait() {
     let slow = Slow::new("exit 1");

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use super::*;
 
+/// What the directory of a trial is called whose process is gone.
+const KILLED: &str = ".trial.seedbed-1-0";
+
 /// A directory with the layers of an overlay below, and where it is mounted.
 struct Lab {
     _directory: tempfile::TempDir,
@@ -51,6 +54,9 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let _ = self.unmount();
+        if let Ok(Some(killed)) = self.top.directory(Path::new(KILLED)) {
+            let _ = unmount(&killed, OsStr::new("mount"));
+        }
     }
 }
 
@@ -132,8 +138,7 @@ fn a_trial_leaves_nothing() {
 #[test]
 fn what_a_killed_trial_left_is_taken_away() {
     let Some(lab) = Lab::new("killed") else { return };
-    let trial = Path::new(".trial.seedbed-1-0");
-    let top = lab.top.create_directories(trial).unwrap();
+    let top = lab.top.create_directories(Path::new(KILLED)).unwrap();
     for part in ["lower", "upper", "work", "mount"] {
         top.create_directories(Path::new(part)).unwrap();
     }
@@ -144,7 +149,7 @@ fn what_a_killed_trial_left_is_taken_away() {
     // What somebody holds is somebody's.
     let held = lab.top.make_temporary_directory(OsStr::new(TRIAL)).unwrap();
     sweep(&lab.top).unwrap();
-    assert!(!lab.at(".trial.seedbed-1-0").exists());
+    assert!(!lab.at(KILLED).exists());
     assert!(lab.top.path().join(&held.name).exists());
     drop(held);
     sweep(&lab.top).unwrap();

@@ -1,9 +1,10 @@
 //! What a swarm that stands costs, and what overlays do: `cargo bench --bench standing`.
 //!
-//! First what the program takes to start, and to check a small manifest. An apply with nothing to do and `status`, over 1,000 sessions with a worktree and ports each. Then 200 worktrees with
-//! `checkout = "overlay"` over 5,000 files, beside `git worktree add`, which is measured for one at a time. Everything
-//! lies in memory, in `/dev/shm`; times are medians, and only their ratios mean anything. `-- N` takes N sessions
-//! instead. Where overlays cannot be mounted that is said, and they are left out.
+//! First what the program takes to start, and to check a small manifest. Then an apply with nothing to do and `status`,
+//! over 1,000 sessions with a worktree and ports each. Then 200 worktrees with `checkout = "overlay"` over 5,000 files,
+//! beside `git worktree add`, which is measured for one at a time. Everything lies in memory, in `/dev/shm`; times are
+//! medians, and only their ratios mean anything. `-- N` takes N sessions instead. Where overlays cannot be mounted that
+//! is said, and they are left out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
 
 mod support;

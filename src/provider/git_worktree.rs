@@ -75,9 +75,9 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Checkout {
-    /// The first worktree of a commit and part gets what the repository's own work tree has of it, git writes the rest, and
-    /// the others that the same run makes are copied from it; git makes those too where a copy might differ from what it
-    /// would make.
+    /// git checks the first worktree of a commit and part out; of a whole tree only what the repository's own work tree
+    /// does not have, the rest is copied from there. The others that the same run makes are copied from the first; git
+    /// makes those too where a copy might differ from what it would make.
     #[default]
     Auto,
     /// git checks every file out.

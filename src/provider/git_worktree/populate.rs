@@ -134,6 +134,7 @@ pub(super) fn check_out(recipient: &Recipient<'_>, worktree: &Worktree, site: &S
     write(recipient, &give(recipient, worktree, site)?)
 }
 
+/// Copies what there is of the commit; nothing where there is no work tree, and of a part only git knows what is in it.
 fn give(recipient: &Recipient<'_>, worktree: &Worktree, site: &Site) -> Result<Left, Error> {
     let is_bare = site.common.path() == site.repo_root;
     if is_bare || worktree.checkout == Checkout::Git || worktree.target_path.is_some() {

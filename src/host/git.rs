@@ -78,9 +78,9 @@ const LINES_LOOKED_AT: usize = 3;
 
 /// git, pointed at one repository.
 ///
-/// Before the first call git is asked which version it is; one that is too old is [`Error::TooOld`], and asked nothing
-/// else, but where [`Git::of_any_version`] says so. Where git would wait for something that is no file, it is not asked at
-/// all ([`Error::Obstructed`]). No call inherits a `GIT_*` variable, and every one ends with the run's
+/// Before the first call git is asked which version it is; what one that is too old answers is
+/// [`Error::TooOld`], whatever it was asked beside that. Where git would wait for something that is no file, it
+/// is not asked at all ([`Error::Obstructed`]). No call inherits a `GIT_*` variable, and every one ends with the run's
 /// [`Cancel`](super::process::Cancel): what takes a cancelled run back needs a [`Host`] with a fresh one.
 #[derive(Clone, Debug)]
 pub struct Git<'a> {

@@ -133,8 +133,7 @@ fn within(site: &Site) -> &Path {
 /// goes. Nobody else is at work in the worktree yet, so that the path stays what it was found to be.
 fn destination(site: &Site, path: &Path) -> Result<PathBuf, Error> {
     let path = within(site).join(path);
-    let directory =
-        site.directory()?.ok_or_else(|| Error::Refused(format!("{} is gone", site.worktree.display())))?;
+    let directory = site.standing()?;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         directory.create_directories(parent)?;
     }

@@ -258,9 +258,7 @@ impl Overlay {
         let session = self.top.path().join(&self.session);
         let (lower, upper, work) =
             (self.base_path().join("tree"), session.join("upper"), session.join("work"));
-        let Some(directory) = site.directory()? else {
-            return Err(Error::Refused(format!("{} is gone", site.worktree.display())));
-        };
+        let directory = site.standing()?;
         mounts::mount(Layers { lower: &lower, upper: &upper, work: &work }, &directory).map_err(refused)
     }
 }

@@ -53,7 +53,7 @@ fn fill_together(
     };
     let (left, alike) = rayon::join(
         || give(&recipient, worktree, &site),
-        || !others.is_empty() && are_alike(task, worktree, others),
+        || !others.is_empty() && are_alike(recipient.git, worktree, others),
     );
     let left = left.map_err(own)?;
     let places = if alike { Places::of(others)? } else { Places::none() };
@@ -78,10 +78,10 @@ fn by_themselves(tasks: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
     populated.filter_map(|(at, populated)| Some((at, populated.err()?))).collect()
 }
 
-/// Tells whether git certainly writes the same into all of these.
+/// Tells whether git certainly writes the same into all of these; `git` is that of the first.
 ///
 /// Configuration can depend on a worktree's entry or branch (`includeIf`), and with it line ends and filters.
-fn are_alike(first: &Task<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> bool {
+fn are_alike(git: &Git<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> bool {
     let same = |other: &Worktree| {
         (&other.commit, &other.target_path, other.checkout)
             == (&worktree.commit, &worktree.target_path, worktree.checkout)
@@ -89,14 +89,7 @@ fn are_alike(first: &Task<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktr
     if !others.iter().all(|(_, other)| same(other)) {
         return false;
     }
-    let Ok(site) = Site::of(first, worktree) else { return false };
-    let listed = Git::of(first.host, &site.entry_path(), Some(&site.worktree)).output([
-        "config",
-        "--null",
-        "--name-only",
-        "--get-regexp",
-        r"^includeif\.",
-    ]);
+    let listed = git.output(["config", "--null", "--name-only", "--get-regexp", r"^includeif\."]);
     let Ok(listed) = listed else { return false };
     // With 1 it says that there are none.
     if !matches!(listed.status.code(), Some(0 | 1)) {

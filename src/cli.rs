@@ -34,6 +34,7 @@ mod plan_file;
 mod print;
 mod progress;
 mod setting;
+mod signals;
 mod standing;
 mod status;
 mod unsaved;
@@ -101,25 +102,18 @@ struct Global {
 }
 
 impl Global {
-    /// The first Ctrl-C or SIGTERM asks the command to stop, end the programs that it runs and put things back; the second
-    /// ends it at once, and leaves what `recover` puts right.
+    /// From here on a signal asks the command to stop, end the programs that it runs and put things back; a second Ctrl-C
+    /// or SIGTERM ends it at once, and leaves what `recover` puts right.
     ///
-    /// Until there is something to put back they end it by themselves: reading a manifest from a pipe goes on after a
-    /// signal that is caught.
+    /// Until there is something to put back signals end it by themselves: reading a manifest from a pipe goes on after
+    /// one that is caught.
     fn catch_signals(&self) -> Result<(), Failure> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        use signal_hook::flag;
         static CAUGHT: AtomicBool = AtomicBool::new(false);
         if CAUGHT.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        for signal in [SIGINT, SIGTERM] {
-            let asked = self.cancel.flag();
-            flag::register_conditional_shutdown(signal, Status::Interrupted as i32, asked.clone())
-                .and_then(|_| flag::register(signal, asked))
-                .map_err(|error| Failure::Other(format!("cannot listen for signals: {error}")))?;
-        }
-        Ok(())
+        signals::catch(&self.cancel)
+            .map_err(|error| Failure::Other(format!("cannot listen for signals: {error}")))
     }
 
     /// Ends an interrupted command before it tells what it has found: the programs that were ended have not answered.

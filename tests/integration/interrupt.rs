@@ -36,7 +36,8 @@ fn interrupt(sandbox: &Sandbox, mut command: Command) -> Outcome {
     outcome
 }
 
-/// Sessions of which the last one's setup tells that it runs, then goes on for longer than any test.
+/// Sessions of which the last one's setup tells that it runs, then goes on until it is told to end, or for longer than any
+/// test.
 struct Slow {
     sandbox: Sandbox,
 }
@@ -64,9 +65,10 @@ resources = ["git-worktree", "port-range"]
 setup = ['''
 echo made > made.txt
 test "$AGENT_SESSION_ID" = shop/zcoder-2 || exit 0
-trap 'touch {top}/asked; {on_term}' TERM
-echo $$ > {top}/pid.new && mv {top}/pid.new {top}/pid
-while test -d {top}; do sleep 0.1; done
+top={top}
+trap 'touch $top/asked; {on_term}' TERM
+echo $$ > $top/pid.new && mv $top/pid.new $top/pid
+while test -d $top -a ! -e $top/done; do sleep 0.1; done
 ''']
 "#
         ));
@@ -75,8 +77,12 @@ while test -d {top}; do sleep 0.1; done
     /// Starts `apply`, and waits until that setup runs.
     fn start(&self) -> Child {
         let run = self.sandbox.start(&["apply", "--jobs", "8"]);
-        wait_until("the slow setup runs", || self.sandbox.top.join("pid").exists());
+        self.wait_for_the_setup();
         run
+    }
+
+    fn wait_for_the_setup(&self) {
+        wait_until("the slow setup runs", || self.sandbox.top.join("pid").exists());
     }
 
     /// Kills `apply` while that setup runs.
@@ -99,7 +105,7 @@ impl Drop for Slow {
 
 #[test]
 fn ctrl_c_puts_everything_back() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let slow = Slow::new("exit 1");
         let outcome = slow.sandbox.unchanged(|| {
             let run = slow.start();
@@ -124,6 +130,65 @@ fn a_second_ctrl_c_leaves_what_recover_puts_back() {
         Outcome::of(run.wait_with_output().unwrap()).expect(130);
         slow.sandbox.ok(&["recover"]).says(&["undid an apply that had been interrupted"]);
     });
+}
+
+/// The shell passes the end of its terminal on and ends, upon which the kernel says it again; a logout has SIGTERM follow.
+#[test]
+fn the_end_of_a_terminal_is_told_more_than_once_and_puts_everything_back() {
+    let slow = Slow::new("while test -e $top/hold; do sleep 0.1; done; exit 1");
+    let hold = slow.sandbox.top.join("hold");
+    slow.sandbox.unchanged(|| {
+        fs::write(&hold, "").unwrap();
+        let run = slow.start();
+        send(Signal::HUP, &run);
+        wait_until("the setup is asked to end", || slow.sandbox.top.join("asked").exists());
+        send(Signal::HUP, &run);
+        send(Signal::TERM, &run);
+        fs::remove_file(&hold).unwrap();
+        Outcome::of(run.wait_with_output().unwrap()).expect(130).says(&["interrupted", "taken away again"]);
+    });
+}
+
+/// A window that is closed: its shell is told, and ends; then the kernel tells what runs in it.
+#[test]
+fn a_terminal_that_is_closed_puts_everything_back() {
+    let slow = Slow::new("exit 1");
+    let sandbox = &slow.sandbox;
+    let (code, program) = (sandbox.top.join("code"), env!("CARGO_BIN_EXE_seedbed"));
+    // One more shell, which is told like the run and stays to say how that ended.
+    let told = format!("trap : HUP; {program} apply; echo $? >{0}.new; mv {0}.new {0}", code.display());
+    sandbox.unchanged(|| {
+        let mut terminal = sandbox
+            .program("script", &sandbox.repository)
+            .args(["--quiet", "--command", &format!("sh -c '{told}'; exit"), "/dev/null"])
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        slow.wait_for_the_setup();
+        send(Signal::KILL, &terminal);
+        terminal.wait().unwrap();
+        wait_until("the run has ended", || code.exists());
+        assert_eq!(fs::read_to_string(&code).unwrap(), "130\n");
+    });
+}
+
+/// As `nohup` has it, and a script in which a command ends with `&`.
+#[test]
+fn signals_that_are_ignored_from_the_start_stay_ignored() {
+    let slow = Slow::new("exit 1");
+    let sandbox = &slow.sandbox;
+    let apply = format!("trap '' HUP INT TERM; exec {} apply", env!("CARGO_BIN_EXE_seedbed"));
+    let mut shell = sandbox.program("sh", &sandbox.repository);
+    shell.args(["-c", &apply]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = shell.spawn().unwrap();
+    slow.wait_for_the_setup();
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+        send(signal, &run);
+    }
+    fs::write(sandbox.top.join("done"), "").unwrap();
+    Outcome::of(run.wait_with_output().unwrap()).expect(0);
 }
 
 #[test]
@@ -296,8 +361,7 @@ fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
     });
 }
 
-/// As of `-f <(program)`, where the program does not end. Nothing is begun by then, and nothing caught: whoever starts
-/// tests in the background has them ignore Ctrl-C, but not this.
+/// As of `-f <(program)`, where the program does not end. Nothing is begun by then, and nothing caught.
 #[test]
 fn a_signal_ends_the_wait_for_a_manifest() {
     let sandbox = Sandbox::new();
@@ -308,8 +372,8 @@ fn a_signal_ends_the_wait_for_a_manifest() {
         let run = sandbox.start(&[command, "-f", pipe.to_str().unwrap()]);
         // Opening it for writing waits until it is open for reading.
         let writer = fs::File::options().write(true).open(&pipe).unwrap();
-        send(Signal::TERM, &run);
-        Outcome::of(run.wait_with_output().unwrap()).expect(128 + 15);
+        send(Signal::INT, &run);
+        Outcome::of(run.wait_with_output().unwrap()).expect(128 + 2);
         drop(writer);
     }
 }

@@ -9,13 +9,14 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 /// Ports of tests lie from here on, in regions of [`REGION_SIZE`], below the ephemeral range.
@@ -143,6 +144,7 @@ impl Sandbox {
 
     /// A program in this host's environment.
     pub(crate) fn program(&self, program: &str, directory: &Path) -> Command {
+        ignore_by_catching();
         let mut command = Command::new(program);
         command
             .current_dir(directory)
@@ -321,6 +323,21 @@ pub(crate) fn ports(session: &Value) -> (u64, u64) {
     let held = held.iter().find(|held| held["kind"] == "port-range").expect("the session has ports");
     let port = |key: &str| held["allocation"][key].as_u64().unwrap();
     (port("startPort"), port("endPort"))
+}
+
+/// Catches and drops the signals that this process was started to ignore, by `nohup` or in the background of a script: what
+/// is ignored is so in every program that is started, but what is caught is not.
+fn ignore_by_catching() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        for signal in [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 1)
+        {
+            signal_hook::flag::register(signal, Arc::default()).unwrap();
+        }
+    });
 }
 
 /// Sends a signal to a child that has not been waited for.

@@ -19,7 +19,7 @@ use seedbed::state::{Locked, Record, Unsaved};
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::outcome::Outcome;
-use super::setting::Setting;
+use super::setting::{Setting, directory};
 use super::unsaved::UnsavedWork;
 use super::{Global, plan, plan_file, print};
 
@@ -36,16 +36,20 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    // Before signals are caught, and before anybody has to wait for the swarm: it may come from a pipe.
+    let directory = directory(global)?;
+    let read = |path: &PathBuf| plan_file::read(&directory.join(path));
+    let saved = arguments.plan.as_ref().map(read).transpose()?;
     let setting = Setting::find(global)?;
     // A fault of the manifest is told before anything is waited for.
     let manifest = setting.manifest()?;
     let plan = locked(global, &setting, "apply", |context| {
         let options = apply::Options { unsaved: arguments.unsaved.into() };
         recover(global, context, options.unsaved)?;
-        let Some(path) = &arguments.plan else {
+        let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
             return apply_manifest(global, &setting, context, &manifest, options);
         };
-        let (plan, record) = saved(&setting, context.swarm, &super::setting::directory(global)?.join(path))?;
+        let (plan, record) = checked(&setting, context.swarm, &manifest, plan, path)?;
         consent(global, &plan, options)?;
         apply::apply(context, &plan, record.as_ref(), options)?;
         Ok(plan)
@@ -90,9 +94,13 @@ pub(super) fn apply_manifest(
 }
 
 /// A saved plan, if it still holds.
-fn saved(setting: &Setting, swarm: &Locked<'_>, path: &Path) -> Result<(Plan, Option<Record>), Failure> {
-    let mut plan = plan_file::read(path, &setting.registry)?;
-    let manifest = setting.manifest()?;
+fn checked(
+    setting: &Setting,
+    swarm: &Locked<'_>,
+    manifest: &Manifest,
+    mut plan: Plan,
+    path: &Path,
+) -> Result<(Plan, Option<Record>), Failure> {
     if manifest.swarm != plan.swarm {
         return Err(Failure::PlanFile(format!(
             "{} is a plan for swarm `{}`, and the manifest is of `{}`",

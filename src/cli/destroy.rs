@@ -9,7 +9,6 @@ use seedbed::apply::{self, Destroy, Loss, Recovered, Unsaved};
 use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::orchestrator::{Orchestrator, Recovery};
-use seedbed::provider::Registry;
 use seedbed::state::{self, Record};
 use serde_json::json;
 
@@ -158,7 +157,7 @@ fn recover_alone(
     workspace: &Path,
     arguments: &RecoverArguments,
 ) -> Result<BTreeMap<String, outcome::Recovered>, Failure> {
-    let orchestrator = Orchestrator::with_registry(host, Registry::built_in().with_external_kinds());
+    let orchestrator = Orchestrator::with_registry(host, setting::registry());
     let patience = global.lock_timeout.unwrap_or(state::ORPHANS_TIMEOUT);
     let found = orchestrator.recover(workspace, arguments.unsaved.into(), patience);
     let mut done = BTreeMap::new();

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::plan::{Plan, SCHEMA_VERSION};
-use seedbed::provider::Registry;
 use seedbed::review::Review;
 use serde_json::Value;
 
 use super::exit::{Failure, Status};
 use super::format::Format;
+use super::setting::{directory, registry};
 use super::{Global, plan};
 
 /// What `show` takes.
@@ -27,15 +27,15 @@ pub(super) struct Arguments {
 /// Prints a saved plan, for which neither its manifest nor its repository has to be there.
 pub(super) fn show(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = Format::chosen(global, arguments.format)?;
-    let path = super::setting::directory(global)?.join(&arguments.file);
-    let plan = read(&path, &Registry::built_in())?;
+    let path = directory(global)?.join(&arguments.file);
+    let plan = read(&path)?;
     let notices = plan::refusals(&plan);
     format.show(global, &Review { plan: &plan, notices: &notices, observation: None });
     Ok(Status::Done.into())
 }
 
 /// Reads a plan that was saved, and makes sure that it is one that planning made.
-pub(super) fn read(path: &Path, registry: &Registry) -> Result<Plan, Failure> {
+pub(super) fn read(path: &Path) -> Result<Plan, Failure> {
     let unusable = |why: String| Failure::PlanFile(format!("{} {why}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
     let document: Value =
@@ -60,10 +60,11 @@ pub(super) fn read(path: &Path, registry: &Registry) -> Result<Plan, Failure> {
     if plan.computed_digest() != plan.digest {
         return Err(unusable("was edited: its digest does not match its content".to_owned()));
     }
-    if plan.standing.is_none() && plan.changes != plan.changes_from(registry, None) {
+    let registry = registry();
+    if plan.standing.is_none() && plan.changes != plan.changes_from(&registry, None) {
         return Err(unusable("was edited: its changes do not create its sessions".to_owned()));
     }
-    if let Some(session) = plan.misplaced(registry) {
+    if let Some(session) = plan.misplaced(&registry) {
         return Err(unusable(format!("was edited: no manifest gives {} these places", session.path)));
     }
     Ok(plan)

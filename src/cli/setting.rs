@@ -64,7 +64,7 @@ impl Setting {
         match manifest::decode(bytes) {
             (text, None) => Ok(Some(Self {
                 host: host(global)?,
-                registry: Registry::built_in().with_external_kinds(),
+                registry: registry(),
                 name,
                 path,
                 text,
@@ -217,6 +217,11 @@ pub(super) fn around(host: &Host, directory: &Path) -> Result<PathBuf, Failure> 
     let directory = std::fs::canonicalize(directory)
         .map_err(|error| Failure::Usage(format!("{} cannot be used: {error}", directory.display())))?;
     Ok(Git::around(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
+}
+
+/// Every kind that a manifest can name.
+pub(super) fn registry() -> Registry {
+    Registry::built_in().with_external_kinds()
 }
 
 /// How long one call of git may take: `SEEDBED_GIT_TIMEOUT` in seconds, for repositories whose checkout takes longer.

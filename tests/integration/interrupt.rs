@@ -361,20 +361,24 @@ fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
     });
 }
 
-/// As of `-f <(program)`, where the program does not end. Nothing is begun by then, and nothing caught.
+/// As of `-f <(program)` and of `program | seedbed apply /dev/stdin`, where the program does not end. Nothing is begun by
+/// then, and nothing caught.
 #[test]
-fn a_signal_ends_the_wait_for_a_manifest() {
+fn a_signal_ends_the_wait_for_a_manifest_or_a_plan() {
     let sandbox = Sandbox::new();
-    let pipe = sandbox.top.join("pipe.toml");
+    sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");
+    let pipe = sandbox.top.join("pipe");
     let made = sandbox.program("mkfifo", &sandbox.top).arg(&pipe).status().unwrap();
     assert!(made.success());
-    for command in ["plan", "apply"] {
-        let run = sandbox.start(&[command, "-f", pipe.to_str().unwrap()]);
+    let pipe = pipe.to_str().unwrap();
+    for command in [&["plan", "-f", pipe][..], &["apply", "-f", pipe], &["apply", pipe]] {
+        let run = sandbox.start(command);
         // Opening it for writing waits until it is open for reading.
-        let writer = fs::File::options().write(true).open(&pipe).unwrap();
+        let writer = fs::File::options().write(true).open(pipe).unwrap();
         send(Signal::INT, &run);
-        Outcome::of(run.wait_with_output().unwrap()).expect(128 + 2);
+        // A run that goes on finds the end of the file.
         drop(writer);
+        Outcome::of(run.wait_with_output().unwrap()).expect(128 + 2);
     }
 }
 

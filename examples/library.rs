@@ -8,12 +8,10 @@
 
 use std::error::Error;
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::Command;
 
 use seedbed::host::Host;
-use seedbed::host::process::Cancel;
 use seedbed::orchestrator::{Orchestrator, ResourceRequest};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -30,13 +28,7 @@ pub(crate) fn tour(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     make_repository(&repository)?;
 
     // The library reads no environment and chooses no place for its state: both are lent to it.
-    let host = Host {
-        environment: std::env::vars_os().collect(),
-        state: directory.join("state"),
-        jobs: NonZeroUsize::MIN,
-        git_deadline: seedbed::host::git::DEADLINE,
-        cancel: Cancel::default(),
-    };
+    let host = Host::new(std::env::vars_os().collect(), directory.join("state"));
     let orchestrator = Orchestrator::new(host);
 
     let resources = [

@@ -20,6 +20,7 @@ pub mod text;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// What the caller lends to the library.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Host {
     pub git_deadline: std::time::Duration,
     /// Set by the first Ctrl-C: every step asks it before it starts.
     pub cancel: process::Cancel,
+    /// What was found out about git once, for all that is done with this host and its clones.
+    pub(crate) git: Arc<git::Known>,
 }
 
 /// The variables that tie git to one repository (`git rev-parse --local-env-vars`): inherited from a hook they would
@@ -57,6 +60,18 @@ const GIT_LOCAL: [&str; 15] = [
 ];
 
 impl Host {
+    /// A host on which one thing is done at a time, git is given [`git::DEADLINE`], and nobody cancels.
+    pub fn new(environment: Vec<(OsString, OsString)>, state: PathBuf) -> Self {
+        Self {
+            environment,
+            state,
+            jobs: NonZeroUsize::MIN,
+            git_deadline: git::DEADLINE,
+            cancel: process::Cancel::default(),
+            git: Arc::default(),
+        }
+    }
+
     /// The environment that commands of a session start from.
     pub fn environment_for_sessions(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let local = |name: &OsString| GIT_LOCAL.iter().any(|git| name == git);

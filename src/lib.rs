@@ -55,17 +55,11 @@
 //! For one session at a time, see [`orchestrator`] and `examples/library.rs`. For a swarm:
 //!
 //! ```no_run
-//! use std::{num::NonZeroUsize, path::Path, time::Duration};
-//! use seedbed::{apply, host::{self, Host, process::Cancel}, manifest, plan, provider::Registry, state::Swarm};
+//! use std::{path::Path, time::Duration};
+//! use seedbed::{apply, host::Host, manifest, plan, provider::Registry, state::Swarm};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let host = Host {
-//!     environment: std::env::vars_os().collect(),
-//!     state: "/var/lib/seedbed".into(),
-//!     jobs: NonZeroUsize::MIN,
-//!     git_deadline: host::git::DEADLINE,
-//!     cancel: Cancel::default(),
-//! };
+//! let host = Host::new(std::env::vars_os().collect(), "/var/lib/seedbed".into());
 //! let registry = Registry::built_in();
 //! let text = std::fs::read_to_string("seedbed.toml")?;
 //! let manifest = manifest::parse(&text, &registry.kinds()).map_err(|faults| format!("{faults:?}"))?;

@@ -251,11 +251,9 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
         global.catch_signals()?;
     }
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    Ok(Host {
-        environment: std::env::vars_os().collect(),
-        state,
-        jobs: global.jobs.unwrap_or_else(cores),
-        git_deadline: git_deadline()?,
-        cancel: global.cancel.clone(),
-    })
+    let mut host = Host::new(std::env::vars_os().collect(), state);
+    host.jobs = global.jobs.unwrap_or_else(cores);
+    host.git_deadline = git_deadline()?;
+    host.cancel = global.cancel.clone();
+    Ok(host)
 }

@@ -93,6 +93,13 @@ pub struct Git<'a> {
     settings: Vec<&'a str>,
 }
 
+/// What does not have to be asked or looked for again.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    said: version::Said,
+    looked: obstacles::Looked,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Repository<'a> {
     Around(&'a Path),
@@ -225,9 +232,10 @@ impl<'a> Git<'a> {
         if !self.of_any_version {
             version::require(self.host)?;
         }
+        let looked = &self.host.git.looked;
         match self.repository {
-            Repository::Around(directory) => obstacles::around(directory),
-            Repository::Of { git_dir, .. } => obstacles::of(git_dir),
+            Repository::Around(directory) => obstacles::around(looked, directory),
+            Repository::Of { git_dir, .. } => obstacles::of(looked, git_dir),
         }
     }
 

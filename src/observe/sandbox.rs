@@ -9,7 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::{Observation, Question, observe};
-use crate::host::{Host, process};
+use crate::host::Host;
 
 pub(crate) struct Sandbox {
     pub(crate) directory: TempDir,
@@ -24,13 +24,8 @@ impl Sandbox {
         let top = directory.path().canonicalize().unwrap();
         std::fs::create_dir_all(top.join("workspace")).unwrap();
         let path = std::env::var_os("PATH").unwrap();
-        let host = Host {
-            environment: vec![("PATH".into(), path), ("HOME".into(), top.clone().into())],
-            state: top.join("state"),
-            jobs: 2.try_into().unwrap(),
-            git_deadline: crate::host::git::DEADLINE,
-            cancel: process::Cancel::default(),
-        };
+        let environment = vec![("PATH".into(), path), ("HOME".into(), top.clone().into())];
+        let host = Host { jobs: 2.try_into().unwrap(), ..Host::new(environment, top.join("state")) };
         Self { workspace: top.join("workspace"), directory, host }
     }
 

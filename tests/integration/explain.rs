@@ -220,13 +220,7 @@ fn a_port_that_nobody_has_is_told_with_where_it_lies() {
 fn a_lease_of_a_session_without_a_swarm_is_told() {
     let sandbox = planned();
     let (start, end) = (sandbox.base_port + 508, sandbox.base_port + 511);
-    let host = seedbed::host::Host {
-        environment: Vec::new(),
-        state: sandbox.state(),
-        jobs: std::num::NonZeroUsize::MIN,
-        git_deadline: seedbed::host::git::DEADLINE,
-        cancel: seedbed::host::process::Cancel::default(),
-    };
+    let host = seedbed::host::Host::new(Vec::new(), sandbox.state());
     let lease = seedbed::host::leases::Lease {
         schema_version: seedbed::host::leases::SCHEMA_VERSION,
         session: "alone".to_owned(),

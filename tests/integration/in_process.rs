@@ -44,13 +44,8 @@ impl Sandbox {
             ("HOME".into(), root.path().into()),
             ("GIT_CONFIG_NOSYSTEM".into(), "1".into()),
         ];
-        let host = Host {
-            environment: environment.into(),
-            state: root.path().join("state"),
-            jobs: NonZeroUsize::new(4).unwrap(),
-            git_deadline: seedbed::host::git::DEADLINE,
-            cancel: seedbed::host::process::Cancel::default(),
-        };
+        let mut host = Host::new(environment.into(), root.path().join("state"));
+        host.jobs = NonZeroUsize::new(4).unwrap();
         let sandbox = Self { host, repo, root };
         fs::create_dir(&sandbox.repo).unwrap();
         sandbox.git(&["init", "-q", "-b", "main"]);

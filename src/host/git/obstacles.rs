@@ -55,23 +55,25 @@ const IN_WORK_TREES: [&str; 4] = [".gitattributes", ".gitignore", ".gitmodules",
 const FRESH: Duration = Duration::from_secs(1);
 
 /// When the repositories were looked through.
-static LOOKED: Mutex<Option<HashMap<PathBuf, Instant>>> = Mutex::new(None);
+pub(super) type Looked = Mutex<HashMap<PathBuf, Instant>>;
 
 /// The largest pointer to a git directory, in bytes, and the most of a configuration that is read.
 const POINTER_MAX: usize = 64 * 1024;
 const CONFIG_MAX: usize = 1 << 20;
 
 /// Looks through what git opens where it finds the repository around `directory` by itself.
-pub(super) fn around(directory: &Path) -> Result<(), Error> {
+pub(super) fn around(looked: &Looked, directory: &Path) -> Result<(), Error> {
     for above in directory.ancestors() {
         let dot_git = above.join(".git");
         match fs::metadata(&dot_git).map(|found| found.file_type()) {
-            Ok(found) if found.is_dir() => return of(&dot_git),
+            Ok(found) if found.is_dir() => return of(looked, &dot_git),
             Ok(found) if found.is_file() => {
-                return pointer(above, ".git", b"gitdir: ").map_or(Ok(()), |git_dir| of(&git_dir));
+                return pointer(above, ".git", b"gitdir: ").map_or(Ok(()), |git_dir| of(looked, &git_dir));
             }
             Ok(found) => return Err(obstructed(dot_git, found)),
-            Err(_) if above.join("HEAD").exists() && above.join(OBJECTS).is_dir() => return of(above),
+            Err(_) if above.join("HEAD").exists() && above.join(OBJECTS).is_dir() => {
+                return of(looked, above);
+            }
             Err(_) => {}
         }
     }
@@ -79,13 +81,13 @@ pub(super) fn around(directory: &Path) -> Result<(), Error> {
 }
 
 /// Looks through a git directory, or the entry of a linked worktree and its repository.
-pub(super) fn of(git_dir: &Path) -> Result<(), Error> {
+pub(super) fn of(looked: &Looked, git_dir: &Path) -> Result<(), Error> {
     files(git_dir)?;
-    let Some(common) = pointer(git_dir, "commondir", b"") else { return repository(git_dir) };
+    let Some(common) = pointer(git_dir, "commondir", b"") else { return repository(looked, git_dir) };
     walk(git_dir, Depth::All)?;
     let common = fs::canonicalize(&common).unwrap_or(common);
     files(&common)?;
-    repository(&common)
+    repository(looked, &common)
 }
 
 /// Looks through a work tree, before git is asked what has changed there.
@@ -141,20 +143,18 @@ fn settings(git_dir: &Path, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn repository(common: &Path) -> Result<(), Error> {
+fn repository(looked: &Looked, common: &Path) -> Result<(), Error> {
     for directory in FLAT {
         walk(&common.join(directory), Depth::One)?;
     }
-    let looked =
-        |known: &mut HashMap<PathBuf, Instant>| known.get(common).is_some_and(|at| at.elapsed() < FRESH);
-    if looked(LOOKED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default()) {
+    let looked = || looked.lock().unwrap_or_else(PoisonError::into_inner);
+    if looked().get(common).is_some_and(|at| at.elapsed() < FRESH) {
         return Ok(());
     }
     for directory in DEEP {
         walk(&common.join(directory), Depth::All)?;
     }
-    let mut known = LOOKED.lock().unwrap_or_else(PoisonError::into_inner);
-    known.get_or_insert_default().insert(common.to_owned(), Instant::now());
+    looked().insert(common.to_owned(), Instant::now());
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the real thing")]
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
@@ -18,13 +17,7 @@ impl Sandbox {
         let path = std::env::var_os("PATH").unwrap();
         let environment = vec![("PATH".into(), path), ("HOME".into(), directory.path().into())];
         let state = directory.path().join("state");
-        let host = Host {
-            environment,
-            state,
-            jobs: NonZeroUsize::MIN,
-            git_deadline: crate::host::git::DEADLINE,
-            cancel: crate::host::process::Cancel::default(),
-        };
+        let host = Host::new(environment, state);
         let sandbox = Self { directory, host };
         sandbox.make_repository("repo");
         sandbox
@@ -277,6 +270,9 @@ fn what_git_would_wait_for_is_named_and_git_is_not_asked() {
         assert_eq!(error, format!("{} is a FIFO, where git expects a file: remove it", path.display()));
         fs::remove_file(path).unwrap();
     };
+    // What one host has just looked through another looks through all the same.
+    let another = || Host::new(sandbox.host.environment.clone(), sandbox.host.state.clone());
+    check(&git_dir.join("refs/heads/planted"), &|| Git::of(&another(), &git_dir, None).check());
     for name in ["commondir", "info/sparse-checkout", "objects/info/alternates", "objects/pack/pack-x.idx"] {
         check(&git_dir.join(name), &|| Git::of(&sandbox.host, &git_dir, None).check());
         check(&git_dir.join(name), &|| Git::around(&sandbox.host, &repo.join("a")).check());

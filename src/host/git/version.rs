@@ -1,4 +1,4 @@
-//! Which git this is: asked once of each program, before it is asked anything else.
+//! Which git this is: asked once of each program of a host, before it is asked anything else.
 
 #![expect(clippy::disallowed_methods, reason = "tells a program from the one that is put in its place")]
 
@@ -18,17 +18,16 @@ pub(crate) const OLDEST: (u32, u32) = (2, 31);
 pub(crate) const WANTED: (u32, u32) = (2, 36);
 
 /// A program file, as it was when it was asked: the path, the inode, and the time of its last change.
-type Program = (PathBuf, u64, (i64, i64));
+pub(super) type Program = (PathBuf, u64, (i64, i64));
 
 /// What the programs have said. A git that is put in the place of another is asked anew.
-static SAID: Mutex<Option<HashMap<Program, String>>> = Mutex::new(None);
+pub(super) type Said = Mutex<HashMap<Program, String>>;
 
 /// What git calls itself: `git version 2.47.3`.
 pub(crate) fn said(host: &Host) -> Result<String, Error> {
     let program = program(&host.environment);
     // Who comes second waits for the answer that the first one gets.
-    let mut known = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = known.get_or_insert_default();
+    let mut known = host.git.said.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(said) = program.as_ref().and_then(|program| known.get(program)) {
         return Ok(said.clone());
     }
@@ -69,6 +68,24 @@ fn program(variables: &[(OsString, OsString)]) -> Option<Program> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As of a program that chooses among several by what the environment says.
+    #[test]
+    fn what_one_host_was_told_is_not_told_to_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let git = directory.path().join("git");
+        std::fs::write(&git, "#!/bin/sh\necho \"git version $CHOSEN\"\n").unwrap();
+        std::fs::set_permissions(&git, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let host = |chosen: &str| {
+            let variables = [("PATH", directory.path().as_os_str()), ("CHOSEN", chosen.as_ref())];
+            let variables = variables.map(|(name, value)| (name.into(), value.to_owned()));
+            Host::new(variables.into(), directory.path().join("state"))
+        };
+        let (old, new) = (host("2.20.0"), host("2.47.0"));
+        assert!(matches!(require(&old), Err(Error::TooOld { .. })));
+        assert!(require(&new).is_ok());
+        assert_eq!(said(&old.clone()).unwrap(), "git version 2.20.0");
+    }
 
     #[test]
     fn versions_of_git() {

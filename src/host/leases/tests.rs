@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use tempfile::TempDir;
 
 use super::*;
-use crate::host::process::Cancel;
 
 const OURS: &str = "00000000000000000000000000000000";
 const THEIRS: &str = "ffffffffffffffffffffffffffffffff";
@@ -38,13 +37,7 @@ impl Registry {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let state = directory.path().join("state");
-        let host = Host {
-            environment: vec![],
-            state,
-            jobs: 1.try_into().unwrap(),
-            git_deadline: crate::host::git::DEADLINE,
-            cancel: Cancel::default(),
-        };
+        let host = Host::new(vec![], state);
         Self { _directory: directory, host }
     }
 

@@ -14,7 +14,6 @@ mod sparse;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -55,13 +54,7 @@ impl Lab {
         let top = fs::canonicalize(dir.path()).unwrap();
         let path = std::env::var_os("PATH").unwrap();
         let environment = vec![("HOME".into(), top.join("home").into()), (OsString::from("PATH"), path)];
-        let host = Host {
-            environment,
-            state: top.join("state"),
-            jobs: NonZeroUsize::MIN,
-            git_deadline: crate::host::git::DEADLINE,
-            cancel: crate::host::process::Cancel::default(),
-        };
+        let host = Host::new(environment, top.join("state"));
         let allocation = Allocation {
             shared: false,
             within_parent: false,

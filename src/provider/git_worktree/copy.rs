@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::Worktree;
-use super::index::{Entry, Index, OfACopy, What};
+use super::index::{self, Entry, Index, OfACopy, What};
 use super::site::{Site, io};
 use super::tree::{Piece, Tree};
 use crate::host::clock;
@@ -29,9 +29,6 @@ use crate::provider::{Error, Task};
 
 /// How many copies are made at once: each has its index in memory.
 const AT_ONCE: usize = 16;
-
-/// The largest index that is copied, in bytes: that of some ten million files.
-const INDEX_MAX: usize = 1 << 30;
 
 /// How far back the times of copied files are set, in seconds. A file as new as the index is read by the first `git
 /// status`: it may have been changed within the same tick of the clock, which may be two seconds long.
@@ -92,7 +89,7 @@ impl Source {
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let site = Site::of(task, worktree)?;
         let path = site.entry.join("index");
-        let (Some(directory), Some(bytes)) = (site.directory()?, site.common.read(&path, INDEX_MAX)?) else {
+        let (Some(directory), Some(bytes)) = (site.directory()?, site.common.read(&path, index::MAX)?) else {
             return Ok(None);
         };
         let index_mode = index_mode(&site.common.path().join(path))?;

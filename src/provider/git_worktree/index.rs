@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 
 use crate::name::hex;
 
+/// The most that is read of an index, in bytes: that of some ten million files. It stands in memory as a whole.
+pub(super) const MAX: usize = 1 << 30;
+
 /// `DIRC`, the version, the number of entries: four bytes each.
 const HEADER: usize = 12;
 

@@ -15,7 +15,7 @@ use super::changes::is_discovery;
 use super::commits::lost;
 use crate::host::files::Root;
 use crate::host::git::Git;
-use crate::provider::git_worktree::index::{Index, What};
+use crate::provider::git_worktree::index::{self, Index, What};
 use crate::provider::git_worktree::ownership::MARK;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, files, overlay};
@@ -24,9 +24,6 @@ use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 /// What an entry has in it when it is made. Whatever git does there adds something else.
 const MADE: [&str; 10] =
     ["HEAD", "commondir", "config.worktree", "gitdir", "index", "info", "locked", "logs", "refs", MARK];
-
-/// The most that is read of an index, in bytes: that of a million files.
-const INDEX_MAX: usize = 256 << 20;
 
 /// Tells whether the worktree is its commit and nothing else: HEAD never moved, the index holds the commit's tree, each of
 /// its files is the one that git saw when the index was written, and no other is there but what seedbed put there.
@@ -45,7 +42,7 @@ pub(super) fn is_as_made(
         return Ok(false);
     }
     let written = lstat(site.entry_path().join("index"));
-    let (Ok(Some(bytes)), Ok(written)) = (entry.read(Path::new("index"), INDEX_MAX), written) else {
+    let (Ok(Some(bytes)), Ok(written)) = (entry.read(Path::new("index"), index::MAX), written) else {
         return Ok(false);
     };
     let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(false) };

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::Work;
 use crate::provider::Error;
+use crate::provider::git_worktree::index;
 use crate::provider::git_worktree::losses::File;
 use crate::provider::git_worktree::site::{Content, io, read};
 
@@ -25,14 +26,11 @@ const STAGED: &str = "staged";
 /// The index of the sides of what is unmerged.
 const SIDES: &str = "sides";
 
-/// The largest index that is read; that of a million files has some 100 MB.
-const INDEX_MAX: usize = 1 << 30;
-
 /// Copies the session's index to [`INDEX`], and writes its tree; what is unmerged stands there as our side has it. An
 /// index that git cannot read is replaced by HEAD's.
 pub(super) fn index(work: &mut Work<'_>) -> Result<String, Error> {
     let path = work.scratch.join(INDEX);
-    let found = work.site.common.read(&work.site.entry.join("index"), INDEX_MAX);
+    let found = work.site.common.read(&work.site.entry.join("index"), index::MAX);
     let readable = match found {
         Ok(Some(bytes)) => {
             fs::write(&path, bytes).map_err(io("write", &path))?;

@@ -3,16 +3,18 @@
 #![expect(clippy::disallowed_methods, reason = "looks whether workspaces are still there")]
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::Severity::Warns;
 use super::machine::worktree_roots;
+use super::repository::LINE_MAX;
 use super::{Case, Findings, Id};
 use crate::host::absolute;
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
 use crate::observe::{self, Holder, Question};
+use crate::provider::git_worktree::Mark;
 use crate::provider::port_range::{Block, Options};
 use crate::state;
 
@@ -25,9 +27,6 @@ const BESIDE: [&str; 2] = [".trash-", ".rescue-"];
 /// What to try first for what this state directory knows nothing of.
 const ELSEWHERE: &str =
     "use the state directory that it was made with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
-
-/// The most that is read of a mark, in bytes.
-const MARK_MAX: usize = 64 * 1024;
 
 /// An ownership mark is so long.
 const OWNER_DIGITS: usize = 32;
@@ -94,7 +93,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
             ),
         }
     }
-    for (session, owner, path) in common_dir.into_iter().flat_map(marked) {
+    for (Mark { session, owner }, path) in common_dir.into_iter().flat_map(marked) {
         if !owners.contains(&owner) {
             let shown = path.display();
             findings.add(
@@ -167,23 +166,17 @@ fn has_lease(leased: &[Lease], owner: &str) -> bool {
     leased.iter().any(|lease| lease.owner == owner)
 }
 
-/// The worktrees of a repository that carry a mark: the session and the owner that it names, and where they are.
-fn marked(common_dir: &Path) -> Vec<(String, String, PathBuf)> {
+/// The worktrees of a repository that carry a mark, and where they are.
+fn marked(common_dir: &Path) -> Vec<(Mark, PathBuf)> {
     let Ok(Some(entries)) =
         Root::open(common_dir).and_then(|common| common.directory(Path::new("worktrees")))
     else {
         return Vec::new();
     };
-    let text = |name: &OsStr, file: &str| {
-        let bytes = entries.read(&Path::new(name).join(file), MARK_MAX).ok().flatten()?;
-        String::from_utf8(bytes).ok()
-    };
     let of_entry = |name: OsString| {
-        let (mark, git_file) = (text(&name, "seedbed")?, text(&name, "gitdir")?);
-        let words: Vec<&str> = mark.split_whitespace().collect();
-        let ["seedbed", session, owner] = words[..] else { return None };
-        let worktree = Path::new(git_file.trim_end()).parent()?;
-        Some((session.to_owned(), owner.to_owned(), worktree.to_owned()))
+        let entry = entries.directory(Path::new(&name)).ok().flatten()?;
+        let git_file = String::from_utf8(entry.read(Path::new("gitdir"), LINE_MAX).ok().flatten()?).ok()?;
+        Some((Mark::of_entry(&entry)?, Path::new(git_file.trim_end()).parent()?.to_owned()))
     };
     entries.names().unwrap_or_default().into_iter().filter_map(of_entry).collect()
 }

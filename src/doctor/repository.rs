@@ -15,13 +15,13 @@ use crate::host::git::version::{self, OLDEST, WANTED};
 use crate::host::process;
 use crate::observe::{self, Question, TreeEntry};
 use crate::provider::DISCOVERY_DIRECTORY;
-use crate::provider::git_worktree::Worktree;
+use crate::provider::git_worktree::{Mark, Worktree};
 
 /// Where seedbed keeps worktrees and lock files in a workspace.
 const HIDDEN: &str = ".ai_ops";
 
 /// The largest file of an entry that is one line of git's.
-const LINE_MAX: usize = 64 * 1024;
+pub(super) const LINE_MAX: usize = 64 * 1024;
 
 /// Gives the common git directory, where there is a repository.
 pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> {
@@ -248,16 +248,14 @@ fn torn_entries(common_dir: &Path, findings: &mut Findings) {
         if torn.is_empty() {
             continue;
         }
-        // The mark is ours alone; git passes over it.
-        let mark = entry.read(Path::new("seedbed"), LINE_MAX).ok().flatten().unwrap_or_default();
-        let mark = String::from_utf8_lossy(&mark);
-        let session = mark.strip_prefix("seedbed ").and_then(|rest| rest.split(' ').next());
         findings.add(
             Warns,
             Id::TornEntry,
             format!("{shown} is torn ({}): `git worktree`, `git gc` and others fail", torn.join(", ")),
-            match session {
-                Some(session) => format!("it is of the session {session}: seedbed recover, or seedbed apply"),
+            match Mark::of_entry(&entry) {
+                Some(Mark { session, .. }) => {
+                    format!("it is of the session {session}: seedbed recover, or seedbed apply")
+                }
                 None => format!("it is not seedbed's: rm -r {shown}, once you know what its worktree holds"),
             },
         );

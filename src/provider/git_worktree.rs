@@ -32,6 +32,7 @@ use super::{
 use crate::manifest;
 use crate::observe::{Observation, Question};
 
+pub(crate) use ownership::Mark;
 pub(crate) use plan::nested_root;
 pub use plan::normalize_target_path;
 

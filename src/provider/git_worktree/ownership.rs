@@ -13,6 +13,30 @@ use crate::provider::{Error, Task};
 /// a crash tears the file. git passes over names that it does not know, and removes them with the entry.
 pub(super) const MARK: &str = "seedbed";
 
+/// What marks an entry as a session's.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    /// The session, white space in its id replaced.
+    pub(crate) session: String,
+    /// The ownership mark of its swarm.
+    pub(crate) owner: String,
+}
+
+impl Mark {
+    /// The one that an entry carries, whole.
+    pub(crate) fn of_entry(entry: &Root) -> Option<Self> {
+        let Ok(Content::Bytes(bytes)) = read(entry, Path::new(MARK)) else { return None };
+        Self::parse(&bytes)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ["seedbed", session, owner] = words[..] else { return None };
+        Some(Self { session: session.to_owned(), owner: owner.to_owned() })
+    }
+}
+
 /// What to do about a directory whose `.git` is another than was made.
 const PUT_BACK: &str = "move the directory away and apply, which makes it anew";
 
@@ -129,15 +153,11 @@ enum Signature {
 fn signature(task: &Task<'_>, content: &Content) -> Signature {
     match content {
         Content::Missing => Signature::Missing,
-        Content::Bytes(bytes) => {
-            let text = String::from_utf8_lossy(bytes);
-            let words: Vec<&str> = text.split_whitespace().collect();
-            match words[..] {
-                ["seedbed", _, owner] if owner == task.owner => Signature::Ours,
-                ["seedbed", _, _] => Signature::Theirs,
-                _ => Signature::Torn,
-            }
-        }
+        Content::Bytes(bytes) => match Mark::parse(bytes) {
+            Some(mark) if mark.owner == task.owner => Signature::Ours,
+            Some(_) => Signature::Theirs,
+            None => Signature::Torn,
+        },
         Content::Empty | Content::Irregular => Signature::Torn,
     }
 }

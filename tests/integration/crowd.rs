@@ -30,7 +30,7 @@ fn sixty_four_sessions_at_once_stand_twenty_times() {
 }
 
 fn rounds(rounds: usize) {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::in_memory();
     sandbox.manifest("[session.coder]\ncount = 64\nresources = [\"git-worktree\", \"port-range\"]\n");
     let stop = AtomicBool::new(false);
     let ran = AtomicUsize::new(0);

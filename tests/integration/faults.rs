@@ -78,9 +78,9 @@ pub(crate) fn assert_put_back(before: &Inventory, sandbox: &Sandbox) {
     assert_same(before, &sandbox.inventory());
 }
 
-/// A sandbox with untracked files to bring, and `manifest`.
+/// A sandbox in memory with untracked files to bring, and `manifest`.
 pub(crate) fn sandbox(manifest: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::in_memory();
     sandbox.write("app/.env", "SECRET=1\n");
     sandbox.write(".env", "SECRET=1\n");
     sandbox.write("cache/large.bin", "large\n");

@@ -14,6 +14,7 @@ use std::sync::{Arc, LazyLock, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -26,6 +27,10 @@ const REGION_SIZE: u64 = 512;
 
 /// How long a test waits for what has to come; far longer than it takes.
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How much has to be free in memory for sandboxes to be made there, in bytes. One takes a megabyte, and some of them are
+/// there at once.
+const MEMORY_MIN: u64 = 256 << 20;
 
 /// Every path, mode and content; equal before and after, where nothing was changed.
 pub(crate) type Inventory = BTreeMap<String, String>;
@@ -57,7 +62,18 @@ impl Drop for Sandbox {
 impl Sandbox {
     /// A repository of a few files, one of them executable, one a link.
     pub(crate) fn new() -> Self {
-        let sandbox = Self::empty();
+        Self::in_directory(TempDir::new().unwrap())
+    }
+
+    /// The same in memory, where there is room: for suites that run the program hundreds of times, most of which it would
+    /// wait for the disk. What a killed process leaves is the same there.
+    pub(crate) fn in_memory() -> Self {
+        let memory = memory().and_then(|memory| TempDir::new_in(memory).ok());
+        Self::in_directory(memory.unwrap_or_else(|| TempDir::new().unwrap()))
+    }
+
+    fn in_directory(directory: TempDir) -> Self {
+        let sandbox = Self::empty(directory);
         for path in ["README.md", "app/main.txt", "app/lib/deep.txt", "tools/run.sh"] {
             sandbox.write(path, &format!("{path}\n"));
         }
@@ -70,11 +86,10 @@ impl Sandbox {
     }
 
     /// A repository without commits. Its manifest is no part of it.
-    fn empty() -> Self {
+    fn empty(directory: TempDir) -> Self {
         static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish() >> 1);
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let region = (*RANDOM + NEXT.fetch_add(1, Ordering::Relaxed)) % REGIONS;
-        let directory = TempDir::new().unwrap();
         let top = directory.path().canonicalize().unwrap();
         let sandbox = Self {
             repository: top.join("repository"),
@@ -338,6 +353,14 @@ fn ignore_by_catching() {
             signal_hook::flag::register(signal, Arc::default()).unwrap();
         }
     });
+}
+
+/// A file system in memory on which programs can be run and as much is free as all suites at once may take.
+fn memory() -> Option<&'static Path> {
+    let path = Path::new("/dev/shm");
+    let found = rustix::fs::statvfs(path).ok()?;
+    let fits = found.f_bavail * found.f_frsize >= MEMORY_MIN;
+    (fits && !found.f_flag.contains(StatVfsMountFlags::NOEXEC)).then_some(path)
 }
 
 /// Sends a signal to a child that has not been waited for.

@@ -24,7 +24,8 @@ const ADDED: &[u8] = b"# seedbed added this file and removes it with the last se
 
 const FILE: &str = ".gitignore";
 
-/// How often making or removing is begun again because another seedbed does the opposite at the same moment.
+/// How often making is begun again because another seedbed removes the same at the same moment: one that [`alone`] does
+/// not keep off. Trying again would not do without it: what is made and removed in turns is left standing now and then.
 const TRIES: u32 = 100;
 
 /// How long one waits to be alone below a root, and how often one looks. Others are done within milliseconds; whoever
@@ -54,8 +55,9 @@ pub(super) fn create(root: &Root, relative: &Path) -> Result<Root, Error> {
 /// Keeps every other seedbed from making and removing directories below `root` until it is dropped: what one of them
 /// does is decided by several directories, which do not change in one step.
 ///
-/// `None` where there are no locks, or somebody else holds this one: what then comes in between is tried again or left
-/// standing, and nothing is lost.
+/// `None` where there are no locks, or somebody else holds this one; and who reaches the same directories from another
+/// root, as of two workspaces with one `root-directory`, has another lock. What then comes in between is tried again or
+/// left standing, and nothing is lost.
 fn alone(root: &Root) -> Option<OwnedFd> {
     // Opened anew: a lock is shared by all that were cloned from one opening.
     let root = rustix::fs::openat(&root.fd, ".", DIRECTORY, Mode::empty()).ok()?;
@@ -110,8 +112,10 @@ fn mark_and_rename(parent: &Root, temporary: &OsStr, name: &OsStr) -> Result<(),
     let renamed = failpoint!("hidden.rename")
         .and_then(|()| rustix::fs::renameat(&parent.fd, temporary, &parent.fd, name));
     match renamed {
+        // What stood in the way may be gone by now: whoever opens it finds out, and tries again.
+        Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
         Err(error) if parent.file_type(name).is_none() => Err(io("create", &parent.path.join(name))(error)),
-        _ => Ok(()),
+        Err(_) => Ok(()),
     }
 }
 
@@ -203,8 +207,8 @@ pub(super) fn finish(parent: &Root, taken: &OsStr, name: &OsStr) -> Result<(), E
     Ok(())
 }
 
-/// Puts the mark back: another seedbed began to use the directory in between, and may have taken it for one that was
-/// there before.
+/// Puts the mark back: another seedbed that was not kept off began to use the directory in between, and may have taken it
+/// for one that was there before.
 fn restore_mark(directory: &Root) -> Result<(), Error> {
     let file = Path::new(FILE);
     if !directory.create_new(file, MADE)? && mark(directory)? == Some(Mark::Added) {

@@ -350,6 +350,23 @@ fn what_was_there_before_stays() {
     check(&["old/", &format!("old/.gitignore={ADDED}"), "old/f="]);
 }
 
+/// Who comes from another root is kept off by no lock; at worst an empty directory is left.
+#[test]
+fn hiding_from_two_roots_fails_for_nobody() {
+    let (_directory, root) = sandbox();
+    let within = root.create_directories(p("in")).unwrap();
+    thread::scope(|scope| {
+        for (root, path) in [(&root, "in/o"), (&within, "o"), (&root, "in/o/w"), (&within, "o/x")] {
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    root.create_hidden(p(path)).unwrap();
+                    root.remove_hidden(p(path)).unwrap();
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn hiding_survives_its_opposite() {
     let (directory, root) = sandbox();

@@ -15,6 +15,7 @@ mod register;
 mod release;
 mod repository;
 mod rescue;
+mod settings;
 mod site;
 mod sparse;
 #[cfg(test)]
@@ -77,7 +78,7 @@ pub struct Options {
 #[serde(rename_all = "kebab-case")]
 pub enum Checkout {
     /// git checks the first worktree of a commit and part out; of a whole tree only what the repository's own work tree
-    /// does not have, the rest is copied from there. The others that the same run makes are copied from the first; git
+    /// does not have, the rest is copied from there. The others that the same run makes get copies of the same files; git
     /// makes those too where a copy might differ from what it would make.
     #[default]
     Auto,

@@ -3,6 +3,7 @@
 //! Which file is meant is told in one of two ways: by what the file system says of it, where nobody else is at work; or
 //! by its content alone, where somebody may be.
 
+use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
@@ -39,8 +40,8 @@ struct Taken<'a> {
 }
 
 enum What {
-    /// A regular file, read already, to be made with this mode.
-    Small { bytes: Range<usize>, mode: Permissions },
+    /// A regular file, read already, to be made with this mode; and its first copy, if it is large.
+    Read { bytes: Range<usize>, mode: Permissions, copy: OnceCell<File> },
     /// A regular file that is read for each copy of it.
     Large { file: File, size: u64, mode: Permissions },
     /// A symbolic link, and where it leads.
@@ -82,7 +83,8 @@ impl<'a> Files<'a> {
         let what = match usize::try_from(found.st_size) {
             Ok(size) if size <= SMALL_MAX => {
                 let read = self.read(file, size).map_err(|error| self.source(name, error))?;
-                What::Small { bytes: read.ok_or_else(|| self.changed(name))?, mode }
+                let bytes = read.ok_or_else(|| self.changed(name))?;
+                What::Read { bytes, mode, copy: OnceCell::new() }
             }
             _ => What::Large { file, size: found.st_size.unsigned_abs(), mode },
         };
@@ -134,7 +136,7 @@ impl<'a> Files<'a> {
             return false;
         }
         let mode = Permissions::Masked(Mode::from_raw_mode(if executable { 0o777 } else { 0o666 }));
-        self.taken.push(Taken { name, what: What::Small { bytes, mode } });
+        self.taken.push(Taken { name, what: What::Read { bytes, mode, copy: OnceCell::new() } });
         true
     }
 
@@ -169,12 +171,17 @@ impl<'a> Files<'a> {
     fn write_one(&self, taken: &Taken<'_>, to: &Root) -> Result<Stat, Error> {
         let name = taken.name;
         let written = match &taken.what {
-            What::Small { bytes, mode } => create(to, name, *mode).and_then(|mut copy| {
+            What::Read { bytes, mode, copy: first } => create(to, name, *mode).and_then(|mut copy| {
                 let bytes = &self.bytes[bytes.clone()];
-                if !bytes.is_empty() {
+                let is_shared = first.get().is_some_and(|first| shares(first, &copy));
+                if !bytes.is_empty() && !is_shared {
                     copy.write_all(bytes)?;
                 }
-                self.complete(&copy, *mode)
+                let stat = self.complete(&copy, *mode)?;
+                if bytes.len() > SMALL_MAX {
+                    let _ = first.set(copy);
+                }
+                Ok(stat)
             }),
             What::Large { file, size, mode } => {
                 let copied = create(to, name, *mode).and_then(|mut copy| {
@@ -260,7 +267,8 @@ pub(crate) fn stat(root: &Root, name: &OsStr) -> io::Result<Stat> {
 /// Creates a file, to be written to.
 fn create(root: &Root, name: &OsStr, mode: Permissions) -> io::Result<File> {
     let (Permissions::All(mode) | Permissions::Masked(mode)) = mode;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Its first copies of a large file are what others share blocks with, for which they are read.
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     failpoint!("copies.create")?;
     let file = File::from(rustix::fs::openat(&root.fd, name, flags, mode)?);
     failpoint!("copies.write")?;
@@ -284,14 +292,12 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 /// Copies a file of `size` bytes into an empty one: by sharing its blocks where the file system can, else inside the
 /// kernel, else through memory.
 fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
+    if shares(from, to) {
+        return Ok(());
+    }
     #[cfg(target_os = "linux")]
-    {
-        if rustix::fs::ioctl_ficlone(&*to, from).is_ok() {
-            return Ok(());
-        }
-        if copied_by_the_kernel(from, to, size)? {
-            return Ok(());
-        }
+    if copied_by_the_kernel(from, to, size)? {
+        return Ok(());
     }
     from.rewind()?;
     let mut buffer = vec![0; SMALL_MAX];
@@ -305,6 +311,15 @@ fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
         left = left.saturating_sub(length as u64);
     }
     Ok(())
+}
+
+/// Has an empty file share the blocks of another; `false`, and it is empty still, where the file system cannot.
+fn shares(from: &File, to: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    let is_shared = rustix::fs::ioctl_ficlone(to, from).is_ok();
+    #[cfg(not(target_os = "linux"))]
+    let is_shared = false;
+    is_shared
 }
 
 /// `false` where the kernel does not copy between these two; nothing is written then.

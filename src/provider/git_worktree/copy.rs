@@ -6,10 +6,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "writes the index of an entry")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
-use std::mem;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -27,8 +28,12 @@ use crate::host::files::copies::{self, Files};
 use crate::host::process::Cancel;
 use crate::provider::{Error, Task};
 
-/// How many copies are made at once: each has its index in memory.
-const AT_ONCE: usize = 16;
+/// How many worktrees are filled at once: each has its index in memory.
+pub(super) const AT_ONCE: usize = 32;
+
+/// How long names may be together, in bytes, to be arguments of a program; the least that Linux takes of them is four
+/// times that.
+const NAMES_MAX: usize = 32 * 1024;
 
 /// How far back the times of copied files are set, in seconds. A file as new as the index is read by the first `git
 /// status`: it may have been changed within the same tick of the clock, which may be two seconds long.
@@ -41,6 +46,18 @@ struct Place<'t> {
     task: &'t Task<'t>,
     site: Site,
     directory: Root,
+}
+
+/// Files that worktrees have been given of a commit's tree: the first, whose index says so, and others.
+pub(super) struct Given<'p> {
+    pub(super) tree: Tree,
+    /// The positions of the entries that are missing still.
+    pub(super) missing: BTreeSet<usize>,
+    /// Whether some of these go through a filter.
+    pub(super) is_filtered: bool,
+    pub(super) others: Vec<Target<'p>>,
+    /// The mode that git gives an index here.
+    pub(super) index_mode: u32,
 }
 
 /// A worktree that git has filled, and nobody has been at work in yet.
@@ -81,11 +98,42 @@ impl<'t> Places<'t> {
             tree.make_directories(&place.directory).map_err(|error| (Some(at), error))
         })
     }
+
+    /// What is to have all that `tree` lists.
+    pub(super) fn targets(&self, tree: &Tree) -> Vec<Target<'_>> {
+        self.0.iter().map(|place| Target::of(&place.directory, tree)).collect()
+    }
+
+    /// Writes the indexes of targets that are of these places and have all their files.
+    pub(super) fn finish(&self, targets: Vec<Target<'_>>, index_mode: u32) -> Result<(), Failed> {
+        let filled = self.0.par_iter().zip(targets).enumerate();
+        filled.try_for_each(|(at, (place, target))| {
+            let index = place.site.entry_path().join("index");
+            target.write_index(&index, index_mode).map_err(|error| (Some(at), error))?;
+            place.task.filled.tell();
+            Ok(())
+        })
+    }
+}
+
+impl Given<'_> {
+    /// Tells whether nothing is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// The names of what is missing, if git writes it sooner by name: few files, each on its own. Of those that go
+    /// through a filter it starts many at once when it goes through the whole tree.
+    pub(super) fn few_missing(&self) -> Option<Vec<&OsStr>> {
+        let entries = self.missing.iter().map(|at| &self.tree.index.entries()[*at]);
+        let names: Vec<_> = entries.map(|entry| OsStr::from_bytes(self.tree.index.name(entry))).collect();
+        let is_short = names.iter().map(|name| name.len() + 1).sum::<usize>() <= NAMES_MAX;
+        (is_short && !self.is_filtered).then_some(names)
+    }
 }
 
 impl Source {
-    /// The worktree of `task`, which git has filled; `None` where its index is not understood, or does not say of every
-    /// file what the file system says: git is to fill the others then.
+    /// The worktree of `task`, which git has filled; `None` where its index is not understood.
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let site = Site::of(task, worktree)?;
         let path = site.entry.join("index");
@@ -94,42 +142,54 @@ impl Source {
         };
         let index_mode = index_mode(&site.common.path().join(path))?;
         let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(None) };
-        let source = Self { directory, tree: Tree::of(index), index_mode };
-        let sound = source.tree.pieces().par_iter().all(|piece| source.is_sound(piece));
-        Ok(sound.then_some(source))
+        Ok(Some(Self { directory, tree: Tree::of(index), index_mode }))
     }
 
-    /// What it holds.
-    pub(super) fn tree(&self) -> &Tree {
-        &self.tree
+    /// Tells whether the file system says of files what the index does: the files whose positions are wanted. Where it
+    /// does not, somebody has changed them since git wrote them, or git will not know whether.
+    pub(super) fn is_sound(&self, is_wanted: impl Fn(usize) -> bool) -> bool {
+        self.tree.pieces(is_wanted).par_iter().all(|piece| {
+            let Ok(from) = piece.open(&self.directory) else { return false };
+            piece.entries().all(|(_, entry, name)| {
+                let stat = copies::stat(&from, name);
+                stat.is_ok_and(|stat| entry.what == What::Submodule || self.tree.index.is_of(entry, &stat))
+            })
+        })
     }
 
-    /// Copies it to places that have its directories, and nothing in them.
+    /// Copies it to places that have nothing in them.
     pub(super) fn copy(&self, places: &Places<'_>) -> Result<(), Failed> {
-        let pieces = self.tree.pieces();
-        for (batch, places) in places.0.chunks(AT_ONCE).enumerate() {
-            self.copy_to(&pieces, places)
-                .map_err(|(at, error)| (at.map(|at| batch * AT_ONCE + at), error))?;
-        }
-        Ok(())
+        places.make_directories(&self.tree)?;
+        let targets = places.targets(&self.tree);
+        self.copy_to(&self.tree.pieces(|_| true), places, &targets)?;
+        places.finish(targets, self.index_mode)
     }
 
-    fn copy_to(&self, pieces: &[Piece<'_>], places: &[Place<'_>]) -> Result<(), Failed> {
-        let targets: Vec<_> = places.iter().map(|place| Target::of(&place.directory, &self.tree)).collect();
-        let cancel = &places[0].task.host.cancel;
+    /// Tells whether its index lists what a tree does, and as it does.
+    pub(super) fn lists(&self, tree: &Tree) -> bool {
+        self.tree.index.is_laid_out_as(&tree.index)
+    }
+
+    /// Copies to places what they are missing of the tree that it lists.
+    pub(super) fn complete(&self, places: &Places<'_>, given: Given<'_>) -> Result<(), Failed> {
+        self.copy_to(&self.tree.pieces(|at| given.missing.contains(&at)), places, &given.others)?;
+        places.finish(given.others, self.index_mode)
+    }
+
+    fn copy_to(
+        &self,
+        pieces: &[Piece<'_>],
+        places: &Places<'_>,
+        targets: &[Target<'_>],
+    ) -> Result<(), Failed> {
+        let Some(first) = places.0.first() else { return Ok(()) };
+        let cancel = &first.task.host.cancel;
         let modified = modified();
         pieces.par_iter().with_max_len(1).try_for_each(|piece| {
             let from = piece.open(&self.directory).map_err(|error| (None, error))?;
             let files = Files::of(&from, modified);
-            copy_piece(piece, files, &targets, cancel, |files, entry, name| self.take(files, entry, name))
+            copy_piece(piece, files, targets, cancel, |files, entry, name| self.take(files, entry, name))
                 .map(drop)
-        })?;
-        let filled = places.par_iter().zip(targets).enumerate();
-        filled.try_for_each(|(at, (place, target))| {
-            let index = place.site.entry_path().join("index");
-            target.write_index(&index, self.index_mode).map_err(|error| (Some(at), error))?;
-            place.task.filled.tell();
-            Ok(())
         })
     }
 
@@ -141,15 +201,6 @@ impl Source {
             What::Link | What::File => files.file(name, expected)?,
         }
         Ok(true)
-    }
-
-    /// Tells whether what stands there is what git put there last.
-    fn is_sound(&self, piece: &Piece<'_>) -> bool {
-        let Ok(from) = piece.open(&self.directory) else { return false };
-        piece.entries().all(|(entry, name)| {
-            let stat = copies::stat(&from, name);
-            stat.is_ok_and(|stat| entry.what == What::Submodule || self.tree.index.is_of(entry, &stat))
-        })
     }
 }
 
@@ -175,38 +226,39 @@ impl<'d> Target<'d> {
     }
 }
 
-/// Has `take` take the files of a piece one by one, writes those that it took to every target, and returns how many they
-/// were.
+/// Has `take` take the files of a piece one by one, writes those that it took to every target, and returns their
+/// positions.
 pub(super) fn copy_piece<'t>(
     piece: &Piece<'t>,
     mut files: Files<'t>,
     targets: &[Target<'_>],
     cancel: &Cancel,
     take: impl Fn(&mut Files<'t>, &Entry, &'t OsStr) -> Result<bool, Error>,
-) -> Result<usize, Failed> {
-    let mut taken = Vec::with_capacity(piece.len());
-    let mut count = 0;
-    let mut write = |files: &mut Files<'_>, taken: Vec<&Entry>| {
-        for (at, target) in targets.iter().enumerate() {
+) -> Result<Vec<usize>, Failed> {
+    let mut entries = Vec::new();
+    let mut positions = Vec::new();
+    let write = |files: &mut Files<'_>, entries: &mut Vec<&Entry>| {
+        for (at, target) in targets.iter().enumerate().filter(|_| !entries.is_empty()) {
             if cancel.is_requested() {
                 return Err((None, Error::Refused("interrupted".to_owned())));
             }
-            target.write(piece, files, &taken).map_err(|error| (Some(at), error))?;
+            target.write(piece, files, entries).map_err(|error| (Some(at), error))?;
         }
-        count += taken.len();
         files.clear();
+        entries.clear();
         Ok(())
     };
-    for (entry, name) in piece.entries() {
+    for (at, entry, name) in piece.entries() {
         if take(&mut files, entry, name).map_err(|error| (None, error))? {
-            taken.push(entry);
+            entries.push(entry);
+            positions.push(at);
         }
         if files.are_many() {
-            write(&mut files, mem::take(&mut taken))?;
+            write(&mut files, &mut entries)?;
         }
     }
-    write(&mut files, taken)?;
-    Ok(count)
+    write(&mut files, &mut entries)?;
+    Ok(positions)
 }
 
 /// The mode that git gave an index.

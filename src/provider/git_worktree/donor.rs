@@ -1,64 +1,60 @@
-//! What the repository's own work tree already has of a commit, copied into a worktree instead of checked out.
+//! What the repository's own work tree already has of a commit, copied into worktrees instead of checked out.
 //!
 //! A file is taken for its bytes alone: they are those of the commit's blob, by its id, and git would write them as they
 //! are. So neither who wrote it matters, nor whether it is staged, nor what its times say. What it does not have like
-//! that is left to git, and so is whatever git would write in another way than the blob has it.
+//! that is left to git, and so is whatever git would write in another way than the blob has it. Its index serves as a
+//! list of files, if that is the commit's, by the ids of its trees.
 
-#![expect(clippy::disallowed_methods, reason = "reads the index that git has just written")]
+#![expect(clippy::disallowed_methods, reason = "reads and writes the index of an entry")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::copy::{Failed, Target, copy_piece, index_mode, modified};
-use super::index::{Entry, Index, What};
-use super::site::io;
+use super::copy::{Failed, Given, Places, Target, copy_piece, index_mode, modified};
+use super::index::{self, Entry, Index, What};
+use super::settings::Settings;
+use super::site::{Site, io};
 use super::tree::Tree;
+use super::{Checkout, Worktree};
+use crate::host::failpoint::failpoint;
 use crate::host::files::Root;
 use crate::host::files::copies::Files;
-use crate::host::git::{Git, config};
+use crate::host::git::Git;
 use crate::host::process::Cancel;
 use crate::provider::Error;
 
-/// Settings under which git writes a file otherwise than its blob, or not at all, or has an index that is not simply
-/// what the file system says of its files; and what they may be all the same.
-const SETTINGS: [(&str, &[&str]); 6] = [
-    ("core.autocrlf", &["false", "input"]),
-    ("core.eol", &["lf", "native"]),
-    ("core.ignorestat", &["false"]),
-    ("core.sparsecheckout", &["false"]),
-    ("core.splitindex", &["false"]),
-    ("core.symlinks", &["true"]),
-];
-
 /// Attributes under which git writes a file otherwise than its blob, and what they may be all the same.
 const ATTRIBUTES: [(&str, &[&str]); 4] = [
-    ("eol", &["unspecified", "unset", "lf"]),
-    ("filter", &["unspecified", "unset"]),
-    ("ident", &["unspecified", "unset"]),
-    ("working-tree-encoding", &["unspecified", "unset"]),
+    ("eol", &["unset", "lf"]),
+    ("filter", &["unset"]),
+    ("ident", &["unset"]),
+    ("working-tree-encoding", &["unset"]),
 ];
 
-/// What is left for git to write of a commit's tree.
-pub(super) enum Left {
-    Nothing(Tree),
-    /// Some of the files. The directories stand, and so does the index, which is of the whole commit.
-    Part(Tree),
-    /// All of them, and the index.
-    All,
+/// What is known of a commit and a repository before any file is written.
+pub(super) struct Known {
+    pub(super) settings: Settings,
+    /// Where files can be taken from, and what.
+    offer: Option<Offer>,
 }
 
-impl Left {
-    /// What the commit holds, as far as that is known.
-    pub(super) fn tree(&self) -> Option<&Tree> {
-        match self {
-            Self::Nothing(tree) | Self::Part(tree) => Some(tree),
-            Self::All => None,
-        }
-    }
+/// The files of a commit that a work tree may have.
+struct Offer {
+    top: Root,
+    tree: Tree,
+    converted: Converted,
+}
+
+/// A work tree that files may be taken from.
+struct Donor {
+    top: Root,
+    /// The repository, where the work tree's index lies in it.
+    repository: Option<Root>,
 }
 
 /// An empty directory that a commit is to be checked out into.
@@ -71,77 +67,179 @@ pub(super) struct Recipient<'a> {
     pub(super) cancel: &'a Cancel,
 }
 
-impl Recipient<'_> {
-    /// Copies what `donor` has of the commit, and writes the index of all of it.
-    pub(super) fn take(&self, donor: &Root) -> Result<Left, Error> {
-        if !self.is_given_blobs()? {
-            return Ok(Left::All);
-        }
-        self.git.run(["read-tree", self.commit])?;
-        let bytes = fs::read(self.index).map_err(io("read", self.index))?;
-        let Some(index) = Index::read(&bytes, self.commit.len() / 2) else {
-            fs::remove_file(self.index).map_err(io("remove", self.index))?;
-            return Ok(Left::All);
+/// What git writes otherwise than its blob.
+struct Converted {
+    names: HashSet<Vec<u8>>,
+    /// Whether any of it goes through a filter.
+    is_filtered: bool,
+}
+
+impl Known {
+    /// What matters of a commit that is to be checked out, `alone` or into several worktrees, and the index of that in
+    /// the recipient's place, if there is anything to take.
+    pub(super) fn of(
+        recipient: &Recipient<'_>,
+        worktree: &Worktree,
+        site: &Site,
+        alone: bool,
+    ) -> Result<Self, Error> {
+        let Some(donor) = Donor::of(site, worktree)? else {
+            let settings = if alone { Settings::unknown() } else { Settings::of(recipient.git)? };
+            return Ok(Self { settings, offer: None });
         };
-        let tree = Tree::of(index);
-        let (converted, made) =
-            rayon::join(|| self.converted(&tree.index), || tree.make_directories(self.top));
-        let converted = converted?;
-        made?;
-        let targets = [Target::of(self.top, &tree)];
+        // Asked before it is known whether the list is right, which it is but for who is in the middle of something.
+        let listed = donor.list(recipient.commit);
+        if let Some((_, tree)) = &listed {
+            recipient.write_index(tree)?;
+        }
+        let ((settings, id), converted) = rayon::join(
+            || rayon::join(|| Settings::of(recipient.git), || recipient.tree_id()),
+            || listed.as_ref().map(|(_, tree)| recipient.converted(&tree.index)),
+        );
+        let settings = settings?;
+        if !settings.gives_blobs() {
+            recipient.remove_index()?;
+            return Ok(Self { settings, offer: None });
+        }
+        let listed = listed.filter(|(listed, _)| !settings.is_shared() && id.is_ok_and(|id| id == *listed));
+        let (tree, converted) = if let (Some((_, tree)), Some(converted)) = (listed, converted) {
+            (tree, converted?)
+        } else {
+            let Some(tree) = recipient.list()? else { return Ok(Self { settings, offer: None }) };
+            let converted = recipient.converted(&tree.index)?;
+            (tree, converted)
+        };
+        Ok(Self { settings, offer: Some(Offer { top: donor.top, tree, converted }) })
+    }
+
+    /// Copies what the repository's own work tree has of the commit, to `others` too, and writes the recipient's index
+    /// of the whole commit; `None` where git has to write everything.
+    pub(super) fn give<'p>(
+        self,
+        recipient: &'p Recipient<'_>,
+        others: &'p Places<'_>,
+    ) -> Result<Option<Given<'p>>, Failed> {
+        self.offer.map(|offer| offer.give(recipient, others)).transpose()
+    }
+}
+
+impl Donor {
+    /// The work tree of the repository that `site` is in; `None` where there is none, where git is to write all, and of
+    /// a part, since only git knows what is in it.
+    fn of(site: &Site, worktree: &Worktree) -> Result<Option<Self>, Error> {
+        let is_bare = site.common.path() == site.repo_root;
+        if is_bare || worktree.checkout == Checkout::Git || worktree.target_path.is_some() {
+            return Ok(None);
+        }
+        let top = Root::open(&site.repo_root)?;
+        let is_main = site.common.path() == site.repo_root.join(".git");
+        let repository = if is_main { Some(Root::open(site.common.path())?) } else { None };
+        Ok(Some(Self { top, repository }))
+    }
+
+    /// What the work tree's own index lists, as git would have it in a new one, with the id of that as a tree. The
+    /// index's owner can have written anything into it: only where the id is that of the commit's tree, this is what the
+    /// commit has.
+    fn list(&self, commit: &str) -> Option<(String, Tree)> {
+        let bytes = self.repository.as_ref()?.read(Path::new("index"), index::MAX).ok()??;
+        Tree::of(Index::read(&bytes, commit.len() / 2)?).unseen()
+    }
+}
+
+impl Offer {
+    fn give<'p>(self, recipient: &'p Recipient<'_>, others: &'p Places<'_>) -> Result<Given<'p>, Failed> {
+        let own = |error| (None, error);
+        let Self { top, tree, converted } = self;
+        let (made, others_made) =
+            rayon::join(|| tree.make_directories(recipient.top), || others.make_directories(&tree));
+        made.map_err(own)?;
+        others_made?;
+        let mut targets = vec![Target::of(recipient.top, &tree)];
+        targets.extend(others.targets(&tree));
         let modified = modified();
-        let taken = tree.pieces().into_par_iter().with_max_len(1).map(|piece| {
-            let Ok(from) = piece.open(donor) else { return Ok(0) };
+        let taken = tree.pieces(|_| true).into_par_iter().with_max_len(1).map(|piece| {
+            let Ok(from) = piece.open(&top) else { return Ok(Vec::new()) };
             let files = Files::of(&from, modified);
-            copy_piece(&piece, files, &targets, self.cancel, |files, entry, name| {
-                Ok(!converted.contains(tree.index.name(entry)) && is_taken(&tree.index, files, entry, name))
+            copy_piece(&piece, files, &targets, recipient.cancel, |files, entry, name| {
+                let is_converted = converted.names.contains(tree.index.name(entry));
+                Ok(!is_converted && is_taken(&tree.index, files, entry, name))
             })
         });
-        let taken =
-            taken.try_reduce(|| 0, |one, other| Ok(one + other)).map_err(|(_, error): Failed| error)?;
-        let [target] = targets;
-        target.write_index(self.index, index_mode(self.index)?)?;
-        Ok(if taken == tree.index.entries().len() { Left::Nothing(tree) } else { Left::Part(tree) })
-    }
-
-    /// Tells whether the configuration lets git write files as their blobs are, all of them, and say so in the index.
-    fn is_given_blobs(&self) -> Result<bool, Error> {
-        let names = SETTINGS.map(|(name, _)| name.replace('.', r"\.")).join("|");
-        let listed = self.git.output(["config", "--null", "--get-regexp", &format!("^({names})$")])?;
-        // With 1 it says that there are none.
-        if !matches!(listed.status.code(), Some(0 | 1)) {
-            return Ok(false);
+        let taken: Vec<_> = taken
+            .collect::<Result<_, _>>()
+            // The recipient comes before the others.
+            .map_err(|(at, error): Failed| (at.and_then(|at| at.checked_sub(1)), error))?;
+        let mut missing: BTreeSet<_> = (0..tree.index.entries().len()).collect();
+        for at in taken.into_iter().flatten() {
+            missing.remove(&at);
         }
-        let found = config::parse(&listed.stdout);
-        Ok(SETTINGS.iter().all(|(name, harmless)| match found.get(*name) {
-            None => true,
-            Some(value) => value.as_deref().is_some_and(|value| harmless.contains(&value)),
-        }))
+        let index_mode = index_mode(recipient.index).map_err(own)?;
+        let others = targets.split_off(1);
+        for target in targets {
+            target.write_index(recipient.index, index_mode).map_err(own)?;
+        }
+        Ok(Given { tree, missing, is_filtered: converted.is_filtered, others, index_mode })
+    }
+}
+
+impl Recipient<'_> {
+    /// The id of the commit's tree, in hexadecimal.
+    fn tree_id(&self) -> Result<String, Error> {
+        let tree = format!("{}^{{tree}}", self.commit);
+        Ok(self.git.line(["rev-parse", "--verify", "--quiet", "--end-of-options", &tree])?)
     }
 
-    /// The names of what attributes have git write otherwise than its blob, or may have.
-    fn converted(&self, index: &Index) -> Result<HashSet<Vec<u8>>, Error> {
+    /// Has git write the index of the commit; `None`, and no index, where it is not understood.
+    fn list(&self) -> Result<Option<Tree>, Error> {
+        self.git.run(["read-tree", self.commit])?;
+        let bytes = fs::read(self.index).map_err(io("read", self.index))?;
+        let read = Index::read(&bytes, self.commit.len() / 2);
+        if read.is_none() {
+            self.remove_index()?;
+        }
+        Ok(read.map(Tree::of))
+    }
+
+    fn write_index(&self, tree: &Tree) -> Result<(), Error> {
+        failpoint!("donor.write-index")
+            .map_err(std::io::Error::from)
+            .and_then(|()| fs::write(self.index, tree.index.of_a_copy().finish()))
+            .map_err(io("write", self.index))
+    }
+
+    fn remove_index(&self) -> Result<(), Error> {
+        match fs::remove_file(self.index) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", self.index)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What attributes have git write otherwise than its blob, or may have. They are those of the index.
+    fn converted(&self, index: &Index) -> Result<Converted, Error> {
         let mut names = Vec::new();
         for entry in index.entries() {
             names.extend_from_slice(index.name(entry));
             names.push(0);
         }
-        let asked = ["check-attr", "--cached", "-z", "--stdin"];
-        let asked = asked.into_iter().chain(ATTRIBUTES.map(|(attribute, _)| attribute));
-        let said = self.git.run_with_input(asked, names)?;
+        // All that are specified, which are few: to print four of every file takes git longer than to find them.
+        let said = self.git.run_with_input(["check-attr", "--cached", "-z", "--stdin", "--all"], names)?;
         let said: Vec<_> = said.split(|byte| *byte == 0).collect();
         let (said, _) = said.as_chunks();
-        let is_harmless = |attribute: &[u8], value: &[u8]| {
-            ATTRIBUTES.iter().any(|(name, harmless)| {
-                name.as_bytes() == attribute && harmless.iter().any(|harmless| harmless.as_bytes() == value)
-            })
-        };
-        if said.len() != index.entries().len() * ATTRIBUTES.len() {
-            return Ok(index.entries().iter().map(|entry| index.name(entry).to_vec()).collect());
+        let mut converted = Converted { names: HashSet::new(), is_filtered: false };
+        for [name, attribute, value] in said {
+            if !is_harmless(attribute, value) {
+                converted.names.insert(name.to_vec());
+                converted.is_filtered |= *attribute == b"filter";
+            }
         }
-        let converted = said.iter().filter(|[_, attribute, value]| !is_harmless(attribute, value));
-        Ok(converted.map(|[name, ..]| name.to_vec()).collect())
+        Ok(converted)
     }
+}
+
+/// Tells whether git writes a file of which an attribute has this value as it would without.
+fn is_harmless(attribute: &[u8], value: &[u8]) -> bool {
+    let of_it = ATTRIBUTES.iter().find(|(name, _)| name.as_bytes() == attribute);
+    of_it.is_none_or(|(_, harmless)| harmless.iter().any(|harmless| harmless.as_bytes() == value))
 }
 
 /// Takes a file if it is what the entry's blob is.
@@ -150,6 +248,9 @@ fn is_taken<'t>(index: &Index, files: &mut Files<'t>, entry: &Entry, name: &'t O
     match entry.what {
         What::File => files.file_of(name, index.is_executable(entry), wanted),
         What::Link => files.link_of(name, wanted),
-        What::Submodule => false,
+        What::Submodule => {
+            files.directory(name);
+            true
+        }
     }
 }

@@ -22,6 +22,9 @@ const HEADER: usize = 12;
 /// inode, mode, uid, gid, size.
 const STAT: usize = 40;
 
+/// Where the mode is among them.
+const MODE: usize = 24;
+
 /// What git writes into the mode of an entry.
 const MODE_FILE: u32 = 0o100_644;
 const MODE_EXECUTABLE: u32 = 0o100_755;
@@ -34,6 +37,9 @@ const EXTENDED: u16 = 0x4000;
 const STAGE: u16 = 0x3000;
 const SKIP_WORKTREE: u16 = 0x4000;
 const INTENT_TO_ADD: u16 = 0x2000;
+
+/// The part of the flags that is the length of the name, and of one that is longer.
+const NAME_MAX: u16 = 0x0fff;
 
 /// Extensions that hold of any worktree of the same entries: trees already hashed, conflicts resolved before, and that
 /// there are directories among the entries.
@@ -57,7 +63,7 @@ pub(super) struct Index {
 }
 
 /// A path that the worktree has.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// What it is.
     pub(super) what: What,
@@ -131,18 +137,32 @@ impl Index {
 
     /// Tells whether these bytes are the blob of an entry: that of a file as the repository has it, or where a link leads.
     pub(super) fn is_blob(&self, entry: &Entry, content: &[u8]) -> bool {
-        let head = format!("blob {}\0", content.len());
-        let id = &self.bytes[entry.at + STAT..entry.at + STAT + self.id];
+        self.object_id("blob", content) == self.id(entry)
+    }
+
+    /// The id of the object of this kind, in the repository that the index is of.
+    pub(super) fn object_id(&self, kind: &str, content: &[u8]) -> Vec<u8> {
+        let head = format!("{kind} {}\0", content.len());
         if self.id == 32 {
-            Sha256::new().chain_update(head).chain_update(content).finalize()[..] == *id
+            Sha256::new().chain_update(head).chain_update(content).finalize().to_vec()
         } else {
-            Sha1::new().chain_update(head).chain_update(content).finalize()[..] == *id
+            Sha1::new().chain_update(head).chain_update(content).finalize().to_vec()
         }
+    }
+
+    /// The id of an entry's blob, or of a submodule's commit.
+    pub(super) fn id(&self, entry: &Entry) -> &[u8] {
+        &self.bytes[entry.at + STAT..entry.at + STAT + self.id]
+    }
+
+    /// An entry's mode, as it is in its tree.
+    pub(super) fn mode(&self, entry: &Entry) -> u32 {
+        number(&self.bytes, entry.at + MODE).unwrap_or_default()
     }
 
     /// Tells whether an entry is a file that is executable.
     pub(super) fn is_executable(&self, entry: &Entry) -> bool {
-        number(&self.bytes, entry.at + 24) == Some(MODE_EXECUTABLE)
+        self.mode(entry) == MODE_EXECUTABLE
     }
 
     /// The tree that the entries are together, in hexadecimal; `None` where the index does not say, as after whatever
@@ -155,6 +175,40 @@ impl Index {
         // -1 says that the tree has changed since.
         count.parse::<u32>().ok()?;
         Some(hex(tree.get(end + 1..)?.get(..self.id)?))
+    }
+
+    /// Tells whether another index has the same entries at the same places, so that what is put into one entry of it is
+    /// of that entry here.
+    pub(super) fn is_laid_out_as(&self, other: &Self) -> bool {
+        self.entries == other.entries && self.names == other.names
+    }
+
+    /// The index that `git read-tree` writes of the same entries: it says nothing of files yet. Flags and extensions are
+    /// left behind, but for `trees`, which the entries are together. `None` where git writes another version.
+    pub(super) fn unseen(&self, trees: Vec<u8>) -> Option<Self> {
+        if number(&self.bytes, 4) != Some(2) {
+            return None;
+        }
+        let mut bytes = self.bytes[..8].to_vec();
+        bytes.extend(u32::try_from(self.entries.len()).ok()?.to_be_bytes());
+        let mut entries = self.entries.clone();
+        for (entry, unseen) in self.entries.iter().zip(&mut entries) {
+            let (start, name) = (bytes.len(), self.name(entry));
+            unseen.at = start;
+            bytes.resize(start + STAT, 0);
+            bytes[start + MODE..start + MODE + 4].copy_from_slice(&self.mode(entry).to_be_bytes());
+            bytes.extend_from_slice(self.id(entry));
+            bytes.extend(
+                u16::try_from(name.len()).map_or(NAME_MAX, |length| length.min(NAME_MAX)).to_be_bytes(),
+            );
+            bytes.extend_from_slice(name);
+            bytes.resize(start + padded(bytes.len() - start), 0);
+        }
+        bytes.extend_from_slice(b"TREE");
+        bytes.extend(u32::try_from(trees.len()).ok()?.to_be_bytes());
+        bytes.extend_from_slice(&trees);
+        let (names, tree) = (self.names.clone(), Some(trees));
+        Some(Self { bytes, names, entries, id: self.id, tree, checksum: self.checksum })
     }
 
     /// The same index for a copy of the worktree, with nothing put in yet.
@@ -253,7 +307,7 @@ impl Reader<'_> {
     /// Reads the next entry, and adds it to `entries` if the worktree has it; `None` where it is not understood.
     fn entry(&mut self, entries: &mut Vec<Entry>) -> Option<()> {
         let at = self.at;
-        let mode = number(self.content, at + 24)?;
+        let mode = number(self.content, at + MODE)?;
         let mut head = STAT + self.id;
         let flags = short(self.content, at + head)?;
         head += 2;
@@ -300,12 +354,7 @@ impl Reader<'_> {
         let rest = self.content.get(from..)?;
         let length = rest.iter().position(|byte| *byte == 0)?;
         self.names.extend_from_slice(&rest[..length]);
-        self.at = if self.version == 4 {
-            from + length + 1
-        } else {
-            // One to eight zeros, up to a multiple of eight.
-            at + ((head + length + 8) & !7)
-        };
+        self.at = if self.version == 4 { from + length + 1 } else { at + padded(head + length) };
         let name = start..self.names.len();
         // Sorted, and none twice: what lies in one directory comes in one piece.
         let is_first = self.last == (0..0);
@@ -317,6 +366,11 @@ impl Reader<'_> {
         self.last = name.clone();
         Some(name)
     }
+}
+
+/// How long an entry of this length is with the one to eight zeros that end it, up to a multiple of eight.
+fn padded(length: usize) -> usize {
+    (length + 8) & !7
 }
 
 /// Tells whether a path is one that git checks out: nothing of it leads elsewhere.

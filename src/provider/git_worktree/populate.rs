@@ -1,45 +1,46 @@
-//! Fills a registered worktree with the files of its commit, and runs the repository's hook if that was asked for.
+//! Fills registered worktrees with the files of their commit, and runs the repository's hook if that was asked for.
 
+use std::ffi::OsStr;
+use std::mem;
 use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::copy::{Failed, Places, Source};
-use super::donor::{Left, Recipient};
+use super::copy::{AT_ONCE, Failed, Given, Places, Source};
+use super::donor::{Known, Recipient};
 use super::site::Site;
-use super::{Checkout, Worktree, worktree};
+use super::{Worktree, worktree};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
-/// Fills worktrees of one basis: the first by what there is of it and by git, the others as copies of it, or like the
-/// first where a copy might differ from what git would make.
+/// Fills worktrees of one basis: together where git certainly makes all of them alike, else each by itself.
 pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
-    let Some((first, others)) = tasks.split_first() else { return Vec::new() };
-    let mut copies = Vec::with_capacity(others.len());
-    for (at, task) in others.iter().enumerate() {
+    let mut worktrees = Vec::with_capacity(tasks.len());
+    for (at, task) in tasks.iter().enumerate() {
         match worktree(task) {
-            Ok(worktree) => copies.push((task, worktree)),
-            Err(error) => return vec![(at + 1, error)],
+            Ok(worktree) => worktrees.push((task, worktree)),
+            Err(error) => return vec![(at, error)],
         }
     }
-    match worktree(first)
-        .map_err(|error| (None, error))
-        .and_then(|worktree| fill_together(first, &worktree, &copies))
-    {
-        Ok(true) => Vec::new(),
-        Ok(false) => by_themselves(&copies).into_iter().map(|(at, error)| (at + 1, error)).collect(),
+    let Some(((task, worktree), others)) = worktrees.split_first() else { return Vec::new() };
+    match fill_together(task, worktree, others) {
+        Ok(filled) => {
+            by_themselves(&others[filled..]).into_iter().map(|(at, error)| (1 + filled + at, error)).collect()
+        }
         Err((at, error)) => vec![(at.map_or(0, |at| at + 1), error)],
     }
 }
 
-/// Fills a worktree, and copies it to others; `false` where the others are empty still, since a copy might differ from
-/// what git would make.
+/// Fills a worktree and, as far as git certainly makes the same of them, others; returns how many of these are filled.
+///
+/// What the repository's own work tree has is read once, and written into all of them. git writes what is missing into
+/// the first, and the others get that from there.
 fn fill_together(
     task: &Task<'_>,
     worktree: &Worktree,
     others: &[(&Task<'_>, Worktree)],
-) -> Result<bool, Failed> {
+) -> Result<usize, Failed> {
     let own = |error| (None, error);
     let site = Site::of(task, worktree).map_err(own)?;
     let top = site.standing().map_err(own)?;
@@ -51,69 +52,63 @@ fn fill_together(
         index: &entry.join("index"),
         cancel: &task.host.cancel,
     };
-    let (left, alike) = rayon::join(
-        || give(&recipient, worktree, &site),
-        || !others.is_empty() && are_alike(recipient.git, worktree, others),
-    );
-    let left = left.map_err(own)?;
-    let places = if alike { Places::of(others)? } else { Places::none() };
-    // git writes on one core, if it has anything to write.
-    let (written, made) =
-        rayon::join(|| write(&recipient, &left), || left.tree().map(|tree| places.make_directories(tree)));
-    written.map_err(own)?;
-    made.transpose()?;
+    let known = Known::of(&recipient, worktree, &site, others.is_empty()).map_err(own)?;
+    let alike = if known.settings.hold_of(worktree, others) { others } else { &[] };
+    let together = &alike[..alike.len().min(AT_ONCE)];
+    let places = Places::of(together)?;
+    let given = known.give(&recipient, &places)?;
+    write(recipient.git, recipient.commit, given.as_ref()).map_err(own)?;
     check_target(worktree, &site.standing().map_err(own)?).map_err(own)?;
     task.filled.tell();
-    let source = if alike { Source::of(task, worktree).map_err(own)? } else { None };
-    let Some(source) = source else { return Ok(false) };
-    if left.tree().is_none() {
-        places.make_directories(source.tree())?;
-    }
-    source.copy(&places)?;
-    Ok(true)
-}
 
-fn by_themselves(tasks: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
-    let populated = tasks.par_iter().enumerate().map(|(at, (task, worktree))| (at, populate(task, worktree)));
-    populated.filter_map(|(at, populated)| Some((at, populated.err()?))).collect()
-}
-
-/// Tells whether git certainly writes the same into all of these; `git` is that of the first.
-///
-/// Configuration can depend on a worktree's entry or branch (`includeIf`), and with it line ends and filters.
-fn are_alike(git: &Git<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> bool {
-    let same = |other: &Worktree| {
-        (&other.commit, &other.target_path, other.checkout)
-            == (&worktree.commit, &worktree.target_path, worktree.checkout)
-    };
-    if !others.iter().all(|(_, other)| same(other)) {
-        return false;
-    }
-    let listed = git.output(["config", "--null", "--name-only", "--get-regexp", r"^includeif\."]);
-    let Ok(listed) = listed else { return false };
-    // With 1 it says that there are none.
-    if !matches!(listed.status.code(), Some(0 | 1)) {
-        return false;
-    }
-    let on_branches = others.iter().any(|(_, other)| other.branch.is_some()) || worktree.branch.is_some();
-    let listed = listed.stdout.split(|byte| *byte == 0).filter(|key| !key.is_empty());
-    listed.map(|key| String::from_utf8_lossy(key)).all(|key| holds_of_all(&key, on_branches))
-}
-
-/// Tells whether the condition in the key of an `includeIf` holds of all worktrees of a repository, or of none.
-fn holds_of_all(key: &str, on_branches: bool) -> bool {
-    let condition = key.get("includeif.".len()..).and_then(|condition| condition.split_once(':'));
-    match condition {
-        Some(("onbranch", _)) => !on_branches,
-        Some(("hasconfig", _)) => true,
-        // A directory above all entries, by its path.
-        Some(("gitdir" | "gitdir/i", pattern)) => {
-            (pattern.starts_with('/') || pattern.starts_with("~/"))
-                && !pattern.contains(['*', '?', '[', '\\'])
-                && !pattern.to_ascii_lowercase().contains("worktrees")
+    let source = || Source::of(task, worktree).map_err(own);
+    let mut filled = 0;
+    if let Some(given) = given {
+        let is_sound =
+            |source: &Source| source.lists(&given.tree) && source.is_sound(|at| given.missing.contains(&at));
+        if given.is_whole() {
+            places.finish(given.others, given.index_mode)?;
+        } else if !together.is_empty() {
+            match source()?.filter(is_sound) {
+                Some(source) => source.complete(&places, given)?,
+                None => complete_by_themselves(together, given)?,
+            }
         }
-        _ => false,
+        filled = together.len();
     }
+    if filled < alike.len() {
+        let Some(source) = source()?.filter(|source| source.is_sound(|_| true)) else { return Ok(filled) };
+        for batch in alike[filled..].chunks(AT_ONCE) {
+            let copied = Places::of(batch).and_then(|places| source.copy(&places));
+            copied.map_err(|(at, error)| (at.map(|at| filled + at), error))?;
+            filled += batch.len();
+        }
+    }
+    Ok(filled)
+}
+
+fn by_themselves(worktrees: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
+    let filled =
+        worktrees.par_iter().enumerate().map(|(at, (task, worktree))| (at, populate(task, worktree)));
+    filled.filter_map(|(at, filled)| Some((at, filled.err()?))).collect()
+}
+
+/// Has git write into each of these what it is missing, since the first is not certainly what git made of it.
+fn complete_by_themselves(worktrees: &[(&Task<'_>, Worktree)], mut given: Given<'_>) -> Result<(), Failed> {
+    let targets = mem::take(&mut given.others);
+    let each = worktrees.par_iter().zip(targets).enumerate();
+    each.try_for_each(|(at, ((task, worktree), target))| {
+        let complete = || {
+            let site = Site::of(task, worktree)?;
+            let entry = site.entry_path();
+            target.write_index(&entry.join("index"), given.index_mode)?;
+            let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
+            write(&git, &worktree.commit, Some(&given))?;
+            task.filled.tell();
+            Ok(())
+        };
+        complete().map_err(|error| (Some(at), error))
+    })
 }
 
 /// Fills one worktree.
@@ -124,27 +119,27 @@ pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
 /// Fills an empty directory with the files of the commit, and writes its index: what the repository's own work tree has
 /// of them is copied, the rest is written by git.
 pub(super) fn check_out(recipient: &Recipient<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    write(recipient, &give(recipient, worktree, site)?)
+    let known = Known::of(recipient, worktree, site, true)?;
+    let others = Places::none();
+    let given = known.give(recipient, &others).map_err(|(_, error)| error)?;
+    write(recipient.git, recipient.commit, given.as_ref())
 }
 
-/// Copies what there is of the commit; nothing where there is no work tree, and of a part only git knows what is in it.
-fn give(recipient: &Recipient<'_>, worktree: &Worktree, site: &Site) -> Result<Left, Error> {
-    let is_bare = site.common.path() == site.repo_root;
-    if is_bare || worktree.checkout == Checkout::Git || worktree.target_path.is_some() {
-        return Ok(Left::All);
-    }
-    recipient.take(&Root::open(&site.repo_root)?)
-}
-
-/// Has git write what is left. Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed
-/// refs.
-fn write(recipient: &Recipient<'_>, left: &Left) -> Result<(), Error> {
-    let how = match left {
-        Left::Nothing(_) => return Ok(()),
-        Left::Part(_) => "--reset",
-        Left::All => "-m",
+/// Has git write what is missing of a commit, where nothing is given all of it.
+///
+/// Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed refs.
+fn write(git: &Git<'_>, commit: &str, given: Option<&Given<'_>>) -> Result<(), Error> {
+    match given {
+        Some(given) if given.is_whole() => return Ok(()),
+        Some(given) => match given.few_missing() {
+            Some(names) => {
+                let how = ["checkout-index", "--index", "--force", "--"].map(OsStr::new);
+                git.run(how.into_iter().chain(names))?
+            }
+            None => git.run(["read-tree", "--reset", "-u", commit])?,
+        },
+        None => git.run(["read-tree", "-m", "-u", commit])?,
     };
-    recipient.git.run(["read-tree", how, "-u", recipient.commit])?;
     Ok(())
 }
 

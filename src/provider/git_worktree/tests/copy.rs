@@ -49,12 +49,11 @@ impl Lab {
         let task = self.task();
         let tasks = [(&task, worktree.clone())];
         let places = Places::of(&tasks)?;
-        places.make_directories(source.tree())?;
         source.copy(&places)
     }
 
     /// A worktree that git fills, and copies of it.
-    fn copies(&self, count: usize) -> Vec<Worktree> {
+    pub(super) fn copies(&self, count: usize) -> Vec<Worktree> {
         let worktrees: Vec<_> = (0..=count).map(|at| self.worktree(&format!("w{at}"))).collect();
         assert!(self.fill(&worktrees).is_empty());
         worktrees
@@ -111,6 +110,14 @@ impl Lab {
         (own, stat)
     }
 
+    /// What an index says of the trees that its entries are: its last extension.
+    fn trees(&self, worktree: &Worktree) -> Vec<u8> {
+        let index = fs::read(self.entry(worktree).join("index")).unwrap();
+        let start = index.windows(4).rposition(|four| four == b"TREE").expect("git tells of trees too");
+        let length = u32::from_be_bytes(index[start + 4..start + 8].try_into().unwrap());
+        index[start + 8..start + 8 + usize::try_from(length).unwrap()].to_vec()
+    }
+
     /// That the copies are what git makes, to the eye and to git.
     #[track_caller]
     pub(super) fn check(&self, copies: &[Worktree]) {
@@ -122,6 +129,7 @@ impl Lab {
         for copy in copies {
             assert_eq!(walk(&self.path(copy)), made);
             assert_eq!(shown(&self.debug(copy).0), shown(&self.debug(&by_git).0));
+            assert_eq!(shown(&self.trees(copy)), shown(&self.trees(&by_git)));
             // What git writes, it may hash again, and find that its own rules do not lead back to the blob.
             if self.is_copied_whole(copy) {
                 assert_eq!(self.git_in(&self.path(copy), &["status", "--porcelain", "--ignored"]), "");
@@ -464,9 +472,9 @@ fn a_worktree_that_was_touched_is_no_source() {
         let lab = Lab::new();
         let worktree = lab.worktree("w");
         lab.make(&worktree);
-        assert!(Source::of(&lab.task(), &worktree).unwrap().is_some());
+        assert!(Source::of(&lab.task(), &worktree).unwrap().unwrap().is_sound(|_| true));
         touch(&lab.path(&worktree));
-        assert!(Source::of(&lab.task(), &worktree).unwrap().is_none(), "{what}");
+        assert!(!Source::of(&lab.task(), &worktree).unwrap().unwrap().is_sound(|_| true), "{what}");
     }
 }
 
@@ -480,6 +488,26 @@ fn worktrees_whose_first_was_touched_meanwhile_are_filled_by_themselves() {
     let worktrees = lab.copies(2);
     let text = |at: usize| fs::read_to_string(lab.path(&worktrees[at]).join("b")).unwrap();
     assert_eq!([text(0), text(1), text(2)], ["b\nmine\n", "b\n", "b\n"]);
+    lab.check(&worktrees[1..]);
+}
+
+#[test]
+fn what_the_first_misses_is_written_by_git_where_the_first_was_touched() {
+    let mut lab = Lab::with_files(&[
+        (".gitattributes", "*.up filter=up\n"),
+        ("below/a.up", "A\n"),
+        ("below/b.up", "B\n"),
+        ("c", "c\n"),
+    ]);
+    lab.commit();
+    let smudge = r#"case "$PWD" in */w0) test ! -e below/a.up || echo mine >> below/a.up;; esac; cat"#;
+    lab.config(&[("filter.up.smudge", smudge)]);
+    let worktrees = lab.copies(2);
+    let text = |at: usize| fs::read_to_string(lab.path(&worktrees[at]).join("below/a.up")).unwrap();
+    assert_eq!([text(0), text(1), text(2)], ["A\nmine\n", "A\n", "A\n"]);
+    for worktree in &worktrees[1..] {
+        assert!(lab.is_set_back(worktree, Path::new("c")), "what was given stays");
+    }
     lab.check(&worktrees[1..]);
 }
 

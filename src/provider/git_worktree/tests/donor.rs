@@ -6,15 +6,18 @@ use std::path::Path;
 use std::process::Command;
 
 use super::super::Worktree;
-use super::super::donor::{Left, Recipient};
+use sha1::{Digest as _, Sha1};
+
+use super::super::copy::Places;
+use super::super::donor::{Known, Recipient};
 use super::super::{register, site::Site};
 use super::Lab;
-use crate::host::files::Root;
 use crate::host::git::Git;
 
 impl Lab {
-    /// Registers a worktree and gives it what the work tree has, before git writes anything.
-    fn given(&self, name: &str) -> (Worktree, Left) {
+    /// Registers a worktree and gives it what the work tree has, before git writes anything; returns what is left to git:
+    /// `all`, `a part` or `nothing`.
+    fn given(&self, name: &str) -> (Worktree, &'static str) {
         let worktree = self.worktree(name);
         let task = self.task();
         register::register(&task, &worktree).unwrap();
@@ -29,7 +32,13 @@ impl Lab {
             index: &index,
             cancel: &self.host.cancel,
         };
-        let left = recipient.take(&Root::open(&self.repo).unwrap()).unwrap();
+        let known = Known::of(&recipient, &worktree, &site, true).unwrap();
+        let places = Places::none();
+        let left = match known.give(&recipient, &places).unwrap() {
+            None => "all",
+            Some(given) if given.is_whole() => "nothing",
+            Some(_) => "a part",
+        };
         (worktree, left)
     }
 
@@ -65,7 +74,7 @@ fn a_work_tree_that_has_all_leaves_nothing_to_git() {
     fs::remove_file(lab.repo.join(".git/index")).unwrap();
     fs::set_permissions(lab.repo.join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap();
     let (worktree, left) = lab.given("w");
-    assert!(matches!(left, Left::Nothing(_)));
+    assert_eq!(left, "nothing");
     lab.check(std::slice::from_ref(&worktree));
     lab.check_index(&worktree);
 }
@@ -164,6 +173,119 @@ fn what_git_would_convert_is_left_to_git() {
     assert_eq!(lab.given_of(&files), ["a.lf", "a.auto", "a.wide.not"]);
 }
 
+/// Few files are written by name, and then attributes are those of the commit too.
+#[test]
+fn what_is_left_to_git_is_converted_as_the_commit_says() {
+    let attributes = "*.crlf eol=crlf\n*.id ident\n*.wide working-tree-encoding=UTF-16LE\n";
+    let mut lab =
+        Lab::with_files(&[(".gitattributes", attributes), ("below/.gitattributes", "*.own eol=crlf\n")]);
+    let files = ["a.crlf", "a.id", "!.crlf", "below/!.own", "below/a.own", "below/a.crlf"];
+    for file in files {
+        lab.write(file, "one $Id$\ntwo\n");
+    }
+    lab.commit();
+    for gone in [true, false] {
+        for attributes in [".gitattributes", "below/.gitattributes"] {
+            let _ = fs::remove_file(lab.repo.join(attributes));
+            if !gone {
+                lab.write(attributes, "*.crlf -text\n*.own ident\n");
+            }
+        }
+        assert_eq!(lab.given_of(&files), Vec::<&str>::new());
+        let worktrees = lab.copies(2);
+        assert_eq!(
+            fs::read_to_string(lab.path(&worktrees[2]).join("below/!.own")).unwrap(),
+            "one $Id$\r\ntwo\r\n"
+        );
+        lab.check(&worktrees);
+        lab.check_index(&worktrees[2]);
+        worktrees.iter().chain([&lab.worktree("by-git")]).for_each(|worktree| lab.release(worktree));
+    }
+}
+
+/// More than can be named to a program.
+#[test]
+fn many_files_that_are_left_to_git() {
+    let mut lab = Lab::with_files(&[(".gitattributes", "*.crlf eol=crlf\n")]);
+    for at in 0..200 {
+        lab.write(&format!("{at}-{}.crlf", "x".repeat(200)), "one\n");
+    }
+    lab.commit();
+    let worktrees = lab.copies(1);
+    lab.check(&worktrees);
+    lab.check_index(&worktrees[1]);
+}
+
+/// Whatever its owner has made of it, and be it a lie.
+#[test]
+fn the_index_of_the_work_tree_is_a_list_of_names_at_most() {
+    type Trick = fn(&Lab);
+    let tricks: [(&str, Trick); 10] = [
+        ("nothing", |_| {}),
+        ("assumed unchanged", |lab| {
+            lab.git(&["update-index", "--assume-unchanged", "a.txt"]);
+            lab.write("a.txt", "two\n");
+        }),
+        ("skipped", |lab| drop(lab.git(&["update-index", "--skip-worktree", "a.txt"]))),
+        ("intended", |lab| {
+            lab.write("intended", "");
+            lab.git(&["add", "--intent-to-add", "intended"]);
+        }),
+        ("staged", |lab| {
+            lab.write("a.txt", "two\n");
+            lab.write("staged", "staged\n");
+            lab.git(&["rm", "-q", "other/x"]);
+            lab.git(&["add", "-A"]);
+        }),
+        ("of version 4", |lab| drop(lab.git(&["update-index", "--index-version", "4"]))),
+        ("with a cache of what is untracked", |lab| drop(lab.git(&["update-index", "--untracked-cache"]))),
+        ("split", |lab| drop(lab.git(&["update-index", "--split-index"]))),
+        ("torn", |lab| {
+            let index = lab.repo.join(".git/index");
+            let bytes = fs::read(&index).unwrap();
+            fs::write(index, &bytes[..bytes.len() - 30]).unwrap();
+        }),
+        ("with a lie about its trees", |lab| {
+            let index = lab.repo.join(".git/index");
+            let mut bytes = fs::read(&index).unwrap();
+            bytes.truncate(bytes.len() - 20);
+            let trees = bytes.windows(4).position(|four| four == b"TREE").unwrap();
+            let id = trees + bytes[trees..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            bytes[id] ^= 1;
+            let checksum = Sha1::digest(&bytes);
+            fs::write(index, [&bytes[..], &checksum].concat()).unwrap();
+        }),
+    ];
+    for (what, trick) in tricks {
+        let lab = Lab::new();
+        trick(&lab);
+        let worktrees = lab.copies(1);
+        for worktree in &worktrees {
+            let top = lab.path(worktree);
+            let listed = lab.git_in(&top, &["ls-files", "-v"]);
+            assert!(listed.lines().all(|line| line.starts_with("H ")), "{what}: {listed}");
+            let tree = lab.git(&["rev-parse", &format!("{}^{{tree}}", lab.commit)]);
+            assert_eq!(lab.git_in(&top, &["write-tree"]), tree, "{what}");
+        }
+        // Or git itself finds it wrong.
+        fs::remove_file(lab.repo.join(".git/index")).unwrap();
+        lab.check(&worktrees);
+        lab.check_index(&worktrees[1]);
+    }
+}
+
+/// git gives its own files other permissions where the repository is shared.
+#[test]
+fn the_index_has_the_permissions_that_git_gives_it() {
+    let lab = Lab::new();
+    lab.config(&[("core.sharedRepository", "0660")]);
+    let worktrees = lab.copies(1);
+    for worktree in &worktrees {
+        let mode = fs::metadata(lab.entry(worktree).join("index")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+    }
+}
+
 #[test]
 fn settings_that_change_what_a_checkout_is_leave_all_to_git() {
     let lab = Lab::new();
@@ -180,11 +302,6 @@ fn settings_that_change_what_a_checkout_is_leave_all_to_git() {
     ] {
         lab.config(&[(key, value)]);
         let (worktree, found) = lab.given("w");
-        let found = match found {
-            Left::Nothing(_) => "nothing",
-            Left::Part(_) => "a part",
-            Left::All => "all",
-        };
         assert_eq!(found, left, "{key} = {value}");
         lab.release(&worktree);
         lab.git(&["config", "--unset", key]);

@@ -1,6 +1,7 @@
 //! The `port-range` kind: a block of ports, chosen by the hash of the session's id and leased host-wide.
 
 mod check;
+mod context;
 mod lease;
 mod plan;
 
@@ -191,7 +192,7 @@ impl Provider for PortRange {
     }
 
     fn context(&self, allocation: &Allocation) -> Context {
-        Block::of(allocation).as_ref().map(plan::context).unwrap_or_default()
+        Block::of(allocation).as_ref().map(context::of).unwrap_or_default()
     }
 
     fn is_in_place(&self, allocation: &Allocation, _scoped_name: &str) -> bool {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Options;
-use super::plan::{fault, variable};
+use super::context::variable;
+use super::plan::fault;
 use crate::manifest::{Fault, Place, rule};
 
 /// Names that a port cannot have: they are fields of `port.*`, or would set one of the seed's own variables.

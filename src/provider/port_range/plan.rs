@@ -15,7 +15,7 @@ use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
-use crate::provider::{Allocation, Context, Known, Parent, Planned, Planner, Request, holds_the_workspace};
+use crate::provider::{Allocation, Known, Parent, Planned, Planner, Request, holds_the_workspace};
 
 /// How many passed-over blocks an allocation's notes name one by one; a crowded host would fill pages.
 const NOTED: usize = 4;
@@ -410,51 +410,6 @@ fn named_ports(
         .zip(0..named)
         .map(|(name, at)| (name.clone(), json!(start + (offset + at) % own)))
         .collect())
-}
-
-/// The seed's soft context, and the names.
-pub(super) fn context(block: &Block) -> Context {
-    let mut env = BTreeMap::from([
-        ("AGENT_PORT_RANGE_START".to_owned(), block.start_port.to_string()),
-        ("AGENT_PORT_RANGE_END".to_owned(), block.end_port.to_string()),
-        ("AGENT_PORT_PRIMARY".to_owned(), block.primary_port.to_string()),
-    ]);
-    for (name, port) in &block.names {
-        env.insert(variable(name), port.to_string());
-    }
-    let mut prompt_sections = vec![
-        format!("Assigned deterministic port range: {}-{}", block.start_port, block.end_port),
-        format!("Primary port: {}", block.primary_port),
-    ];
-    if !block.names.is_empty() {
-        let names: Vec<_> = block.named_ports().iter().map(|(name, port)| format!("{name}={port}")).collect();
-        prompt_sections.push(format!("Named ports: {}", names.join(", ")));
-    }
-    let metadata = [
-        ("port_range_start", block.start_port),
-        ("port_range_end", block.end_port),
-        ("port_primary", block.primary_port),
-        ("port_block_index", block.block_index),
-    ];
-    Context {
-        env,
-        prompt_sections,
-        metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
-        working_directory: None,
-        names: vec![("port", names(block))],
-    }
-}
-
-/// `port.*` of templates.
-fn names(block: &Block) -> minijinja::Value {
-    let fixed = [("start", block.start_port), ("end", block.end_port), ("primary", block.primary_port)];
-    let fixed = fixed.into_iter().map(|(name, port)| (name, u64::from(port)));
-    minijinja::Value::from_pairs(fixed.chain(block.named_ports()))
-}
-
-/// The variable that carries a named port: `http-admin` is `AGENT_PORT_HTTP_ADMIN`.
-pub(super) fn variable(name: &str) -> String {
-    format!("AGENT_PORT_{}", name.to_ascii_uppercase().replace('-', "_"))
 }
 
 /// What a reviewer should hear of a block on this host.

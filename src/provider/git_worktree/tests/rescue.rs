@@ -1,6 +1,9 @@
 //! What is rescued comes back as it was: each test rescues, releases, collects garbage, runs the command that was
 //! told, and compares.
 
+mod files;
+mod history;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -9,7 +12,7 @@ use std::process::Command;
 
 use super::super::losses::losses;
 use super::super::rescue::rescue;
-use super::{Lab, SESSION};
+use super::Lab;
 use crate::provider::Rescue;
 use crate::provider::git_worktree::Worktree;
 
@@ -107,262 +110,6 @@ fn set_executable(path: &Path, executable: bool) {
 }
 
 #[test]
-fn files_of_every_kind() {
-    let lab = Lab::with_files(&[
-        ("kept", "kept\n"),
-        ("modified", "one\n"),
-        ("staged", "one\n"),
-        ("both", "one\n"),
-        ("deleted", "one\n"),
-        ("removed", "one\n"),
-        ("mode", "one\n"),
-        ("becomes-link", "one\n"),
-        ("becomes-directory", "one\n"),
-        ("moved/away", "one\n"),
-        (".gitignore", "*.log\n"),
-    ]);
-    let (rescued, place) = round_trip(&lab, &lab.worktree("w"), |path| {
-        fs::write(path.join("modified"), "two\n").unwrap();
-        fs::write(path.join("staged"), "two\n").unwrap();
-        fs::write(path.join("both"), "two\n").unwrap();
-        lab.git_in(path, &["add", "staged", "both"]);
-        fs::write(path.join("both"), "three\n").unwrap();
-        fs::remove_file(path.join("deleted")).unwrap();
-        lab.git_in(path, &["rm", "--quiet", "removed"]);
-        lab.git_in(path, &["mv", "moved", "to"]);
-        set_executable(&path.join("mode"), true);
-        fs::remove_file(path.join("becomes-link")).unwrap();
-        symlink("kept", path.join("becomes-link")).unwrap();
-        fs::remove_file(path.join("becomes-directory")).unwrap();
-        fs::create_dir(path.join("becomes-directory")).unwrap();
-        fs::write(path.join("becomes-directory/in"), "in\n").unwrap();
-        // Untracked: empty, executable, dangling, large, oddly named.
-        fs::write(path.join("empty"), "").unwrap();
-        fs::write(path.join("script"), "#!/bin/sh\n").unwrap();
-        set_executable(&path.join("script"), true);
-        symlink("/no/such", path.join("dangling")).unwrap();
-        fs::write(path.join("large"), vec![b'x'; 3 << 20]).unwrap();
-        for name in
-            ["-dash", " space ", "line\nbreak", "tab\t", "quote'\"", "ü", ":(top)x", "*", "a,b", "\u{1}"]
-        {
-            fs::create_dir_all(path.join("odd")).unwrap();
-            fs::write(path.join("odd").join(name), name).unwrap();
-            fs::write(path.join(name), name).unwrap();
-        }
-        // Only in the index: staged, then gone from the tree.
-        fs::write(path.join("index-only"), "index\n").unwrap();
-        lab.git_in(path, &["add", "index-only"]);
-        fs::remove_file(path.join("index-only")).unwrap();
-        fs::write(path.join("intended"), "to add\n").unwrap();
-        lab.git_in(path, &["add", "--intent-to-add", "intended"]);
-    });
-    assert_eq!(rescued.missing, Vec::<String>::new());
-    assert!(
-        rescued.reference.starts_with(&format!("refs/seedbed/rescue/{SESSION}/@")),
-        "{}",
-        rescued.reference
-    );
-    // The ref alone tells how: parents, and the command in the message.
-    let show =
-        |what: &str| lab.git(&["rev-parse", &format!("{}{what}", rescued.reference)]).trim().to_owned();
-    assert_eq!(show("^1"), lab.commit);
-    assert_eq!(show("^2^1"), lab.commit);
-    assert_eq!(lab.git(&["show", &format!("{}:odd/line\nbreak", rescued.reference)]), "line\nbreak");
-    assert_eq!(lab.git(&["show", &format!("{}^2:both", rescued.reference)]), "two\n");
-    assert!(lab.git(&["log", "-1", "--format=%B", &rescued.reference]).contains(&rescued.command));
-    assert!(!place.join("noise.log").exists());
-}
-
-#[test]
-fn ignored_files_are_not_rescued() {
-    let lab = Lab::with_files(&[(".gitignore", "*.log\n/build/\n"), ("a", "a\n")]);
-    let worktree = lab.worktree("w");
-    lab.make(&worktree);
-    let path = lab.path(&worktree);
-    fs::create_dir(path.join("build")).unwrap();
-    for name in ["noise.log", "build/object", "work"] {
-        fs::write(path.join(name), name).unwrap();
-    }
-    let rescued = rescue(&lab.task(), &worktree).unwrap();
-    let listed = lab.git(&["ls-tree", "-r", "--name-only", &rescued.reference]);
-    assert_eq!(listed, ".gitignore\na\nwork\n");
-}
-
-#[test]
-fn line_ends_and_filters() {
-    let lab = Lab::with_files(&[
-        (
-            ".gitattributes",
-            "*.txt text=auto\n*.dos text eol=crlf\n*.unix text eol=lf\n*.up filter=up\n*.id ident\n",
-        ),
-        ("old.txt", "one\n"),
-        ("old.dos", "one\n"),
-    ]);
-    // A filter that does not come back: `clean` drops what `smudge` cannot know.
-    lab.git(&["config", "filter.up.clean", "tr a-z A-Z"]);
-    lab.git(&["config", "filter.up.smudge", "cat"]);
-    let (rescued, _) = round_trip(&lab, &lab.worktree("w"), |path| {
-        for extension in ["txt", "dos", "unix", "up", "bin"] {
-            let name = |kind: &str| path.join(format!("{kind}.{extension}"));
-            fs::write(name("crlf"), "one\r\ntwo\r\n").unwrap();
-            fs::write(name("lf"), "one\ntwo\n").unwrap();
-            fs::write(name("cr"), "one\rtwo\r").unwrap();
-        }
-        fs::write(path.join("mixed.txt"), "one\r\ntwo\n").unwrap();
-        fs::write(path.join("old.txt"), "one\r\ntwo\r\n").unwrap();
-        fs::write(path.join("old.dos"), "one\r\ntwo\r\n").unwrap();
-        fs::write(path.join("x.id"), "$Id: somebody else's $\n").unwrap();
-    });
-    assert_eq!(rescued.missing, Vec::<String>::new());
-    // The one of which git makes another, whatever is saved, is written byte by byte.
-    assert!(
-        rescued.command.contains(&format!("cat-file blob {}:lf.dos > ", rescued.reference)),
-        "{rescued:?}"
-    );
-    assert_eq!(rescued.command.matches("cat-file").count(), 1);
-}
-
-#[test]
-fn files_that_come_back_converted_are_told_where_they_are_many() {
-    let lab = Lab::with_files(&[(".gitattributes", "*.dos text eol=crlf\n")]);
-    let worktree = lab.worktree("w");
-    lab.make(&worktree);
-    for number in 0..25 {
-        fs::write(lab.path(&worktree).join(format!("{number}.dos")), "one\ntwo\n").unwrap();
-    }
-    let rescued = rescue(&lab.task(), &worktree).unwrap();
-    assert_eq!(rescued.missing.len(), 1);
-    assert!(rescued.missing[0].starts_with("25 files come back"), "{rescued:?}");
-    assert_eq!(lab.git(&["cat-file", "blob", &format!("{}:24.dos", rescued.reference)]), "one\ntwo\n");
-}
-
-#[test]
-fn commits_and_where_they_were() {
-    let lab = Lab::new();
-    let worktree = lab.worktree("w");
-    let mut commits = Vec::new();
-    let (rescued, place) = round_trip(&lab, &worktree, |path| {
-        let mut commit = |message: &str| {
-            lab.git_in(path, &["commit", "-q", "--allow-empty", "-m", message]);
-            commits.push(lab.git_in(path, &["rev-parse", "HEAD"]).trim().to_owned());
-        };
-        commit("left behind");
-        lab.git_in(path, &["checkout", "-q", "--detach", "main"]);
-        commit("of its own ref");
-        lab.git_in(path, &["update-ref", "refs/worktree/kept", "HEAD"]);
-        commit("reset away");
-        lab.git_in(path, &["reset", "-q", "--hard", "main"]);
-        commit("HEAD");
-    });
-    for commit in &commits {
-        lab.git(&["merge-base", "--is-ancestor", commit, &rescued.reference]);
-    }
-    assert_eq!(lab.git(&["rev-parse", &format!("{}^", rescued.reference)]).trim(), commits[3]);
-    assert_eq!(lab.git_in(&place, &["rev-parse", "refs/worktree/kept"]).trim(), commits[1]);
-}
-
-/// Two branches that change one file, and a worktree on one of them.
-fn diverged(lab: &Lab, path: &Path) {
-    lab.git_in(path, &["checkout", "-q", "-b", "theirs"]);
-    fs::write(path.join("a.txt"), "theirs\n").unwrap();
-    fs::write(path.join("new.txt"), "theirs\n").unwrap();
-    lab.git_in(path, &["add", "--all"]);
-    lab.git_in(path, &["commit", "-q", "-m", "theirs"]);
-    lab.git_in(path, &["checkout", "-q", "-b", "ours", "main"]);
-    fs::write(path.join("a.txt"), "ours\n").unwrap();
-    lab.git_in(path, &["rm", "-q", "other/x"]);
-    lab.git_in(path, &["commit", "-q", "-a", "-m", "ours"]);
-}
-
-#[test]
-fn a_merge_goes_on_where_it_stopped() {
-    let lab = Lab::new();
-    let (_, place) = round_trip(&lab, &lab.worktree("w"), |path| {
-        diverged(&lab, path);
-        assert!(!lab.try_git(path, &["merge", "theirs"]).status.success());
-        fs::write(path.join("a.txt"), "half resolved\n").unwrap();
-    });
-    fs::write(place.join("a.txt"), "resolved\n").unwrap();
-    lab.git_in(&place, &["add", "a.txt"]);
-    lab.git_in(&place, &["commit", "-q", "--no-edit"]);
-    assert_eq!(lab.git_in(&place, &["log", "-1", "--format=%P"]).split_whitespace().count(), 2);
-}
-
-#[test]
-fn a_rebase_goes_on_where_it_stopped() {
-    let lab = Lab::new();
-    let (_, place) = round_trip(&lab, &lab.worktree("w"), |path| {
-        diverged(&lab, path);
-        lab.git_in(path, &["checkout", "-q", "--detach"]);
-        lab.git_in(path, &["branch", "-q", "-D", "ours"]);
-        fs::write(path.join("second"), "").unwrap();
-        lab.git_in(path, &["add", "second"]);
-        lab.git_in(path, &["commit", "-q", "-m", "second"]);
-        assert!(!lab.try_git(path, &["rebase", "theirs"]).status.success());
-    });
-    fs::write(place.join("a.txt"), "resolved\n").unwrap();
-    lab.git_in(&place, &["add", "a.txt"]);
-    lab.git_in(&place, &["-c", "core.editor=true", "rebase", "--continue"]);
-    assert_eq!(lab.git_in(&place, &["log", "--format=%s"]), "second\nours\ntheirs\none\n");
-}
-
-#[test]
-fn a_cherry_pick_and_a_bisection_go_on_where_they_stopped() {
-    let lab = Lab::new();
-    let (_, place) = round_trip(&lab, &lab.worktree("w"), |path| {
-        diverged(&lab, path);
-        assert!(!lab.try_git(path, &["cherry-pick", "theirs"]).status.success());
-    });
-    fs::write(place.join("a.txt"), "resolved\n").unwrap();
-    lab.git_in(&place, &["add", "a.txt"]);
-    lab.git_in(&place, &["-c", "core.editor=true", "cherry-pick", "--continue"]);
-    assert_eq!(lab.git_in(&place, &["log", "--format=%s"]), "theirs\nours\none\n");
-
-    let lab = Lab::new();
-    for number in 0..8 {
-        lab.git(&["commit", "-q", "--allow-empty", "-m", &number.to_string()]);
-    }
-    let worktree =
-        Worktree { commit: lab.git(&["rev-parse", "HEAD"]).trim().to_owned(), ..lab.worktree("w") };
-    let (_, place) = round_trip(&lab, &worktree, |path| {
-        lab.git_in(path, &["bisect", "start", "HEAD", "HEAD~8"]);
-        lab.git_in(path, &["bisect", "bad"]);
-    });
-    lab.git_in(&place, &["bisect", "bad"]);
-    let found = lab.git_in(&place, &["bisect", "bad"]);
-    assert!(found.contains("is the first bad commit"), "{found}");
-}
-
-#[test]
-fn a_sparse_worktree() {
-    let lab = Lab::new();
-    let worktree = Worktree { target_path: Some("packages/app".into()), ..lab.worktree("w") };
-    let (_, place) = round_trip(&lab, &worktree, |path| {
-        fs::write(path.join("packages/app/main.rs"), "changed\n").unwrap();
-        fs::write(path.join("packages/app/new"), "").unwrap();
-        // Outside of the sparse checkout: a new file, and one of the commit's, there again and changed.
-        fs::create_dir(path.join("elsewhere")).unwrap();
-        fs::write(path.join("elsewhere/new"), "new\n").unwrap();
-        fs::create_dir(path.join("other")).unwrap();
-        fs::write(path.join("other/x"), "changed\n").unwrap();
-        lab.git_in(path, &["status"]);
-    });
-    assert!(!place.join("packages/side.txt").exists() || place.join("a.txt").exists());
-    assert_eq!(lab.git_in(&place, &["config", "core.sparseCheckout"]), "true\n");
-}
-
-#[test]
-fn what_the_index_hides() {
-    let lab = Lab::new();
-    round_trip(&lab, &lab.worktree("w"), |path| {
-        lab.git_in(path, &["update-index", "--assume-unchanged", "a.txt"]);
-        lab.git_in(path, &["update-index", "--skip-worktree", "other/x", "packages/side.txt"]);
-        fs::write(path.join("a.txt"), "hidden").unwrap();
-        fs::write(path.join("other/x"), "hidden too").unwrap();
-    });
-}
-
-#[test]
 fn a_torn_entry_keeps_the_files() {
     for (torn, said) in [("HEAD", "torn or gone"), ("index", "index is gone"), ("", "torn or gone")] {
         let lab = Lab::new();
@@ -392,23 +139,6 @@ fn a_torn_entry_keeps_the_files() {
         let status = lab.git_in(&place, &["status", "--porcelain"]);
         assert_eq!(status, " M a.txt\n?? new\n", "{torn}");
     }
-}
-
-#[test]
-fn commits_of_a_directory_that_is_gone() {
-    let lab = Lab::new();
-    let worktree = lab.worktree("w");
-    lab.make(&worktree);
-    let path = lab.path(&worktree);
-    fs::write(path.join("a.txt"), "work\n").unwrap();
-    lab.git_in(&path, &["commit", "-q", "-a", "-m", "work"]);
-    let commit = lab.git_in(&path, &["rev-parse", "HEAD"]);
-    fs::remove_dir_all(&path).unwrap();
-    assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);
-    let rescued = rescue(&lab.task(), &worktree).unwrap();
-    let place = bring_back(&lab, &worktree, &rescued);
-    assert_eq!(lab.git_in(&place, &["rev-parse", "HEAD"]), commit);
-    assert_eq!(lab.git_in(&place, &["status", "--porcelain"]), "");
 }
 
 #[test]
@@ -552,41 +282,6 @@ fn other_formats() {
             fs::write(path.join("new"), "").unwrap();
         });
     }
-}
-
-#[test]
-fn settings_of_the_repository_do_not_decide_what_is_saved() {
-    let lab = Lab::with_files(&[(".gitattributes", "*.txt text\n"), ("a.txt", "one\n"), ("b", "one\n")]);
-    for (key, value) in [
-        ("core.fileMode", "false"),
-        ("core.symlinks", "false"),
-        ("core.safecrlf", "true"),
-        ("core.splitIndex", "true"),
-        ("core.untrackedCache", "true"),
-        ("core.ignoreStat", "true"),
-        ("index.version", "4"),
-    ] {
-        lab.git(&["config", key, value]);
-    }
-    let worktree = lab.worktree("w");
-    lab.make(&worktree);
-    let path = lab.path(&worktree);
-    fs::write(path.join("a.txt"), "one\r\ntwo\n").unwrap();
-    fs::write(path.join("b"), "two\n").unwrap();
-    lab.git_in(&path, &["update-index", "--split-index", "b"]);
-    fs::write(path.join("script"), "#!/bin/sh\n").unwrap();
-    set_executable(&path.join("script"), true);
-    symlink("b", path.join("link")).unwrap();
-    let index = lab.git_in(&path, &["ls-files", "--stage"]);
-    let mut files = BTreeMap::new();
-    walk(&path, &path, &mut files);
-
-    let rescued = rescue(&lab.task(), &worktree).unwrap();
-    let place = bring_back(&lab, &worktree, &rescued);
-    let mut restored = BTreeMap::new();
-    walk(&place, &place, &mut restored);
-    assert_eq!(restored, files);
-    assert_eq!(lab.git_in(&place, &["ls-files", "--stage"]), index);
 }
 
 #[test]

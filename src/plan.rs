@@ -12,9 +12,8 @@ mod identity;
 mod names;
 mod render;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -126,15 +125,12 @@ pub struct Damage {
 
 /// What has to be observed before this manifest can be planned.
 pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question> {
-    let mut seen = HashSet::new();
     let demands = demand::demands(manifest, registry);
-    let programs = allocate::programs(manifest, registry, &demands);
+    let programs = allocate::programs(manifest, registry, &demands.each);
     demands
+        .options
         .iter()
-        .flat_map(|demand| &demand.wishes)
-        // Options that come to the same are one, however many sessions ask with them.
-        .filter(|wish| seen.insert((wish.kind, Arc::as_ptr(&wish.options))))
-        .filter_map(|wish| registry.get(wish.kind).map(|provider| provider.questions(&wish.options.all)))
+        .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.questions(&options.all)))
         .flatten()
         .chain(programs)
         .collect()
@@ -191,8 +187,11 @@ fn sessions(
         let fault = Fault::new(rule::WORKSPACE_ROOT, place, message, "leads to it");
         return Err(vec![fault.with_help("rename the directory above it whose name is not UTF-8")]);
     }
-    let allocated = allocate::allocate(manifest, registry, observation, standing);
-    match render::render(manifest, registry, allocated) {
+    let (allocated, compiled) = rayon::join(
+        || allocate::allocate(manifest, registry, observation, standing),
+        || render::compile(manifest),
+    );
+    match render::render(manifest, registry, allocated, compiled) {
         Ok(sessions) if manifest.whole => Ok(sessions),
         rendered => Err(faults::told(rendered.err().unwrap_or_default(), manifest.whole)),
     }
@@ -204,15 +203,26 @@ impl Plan {
     pub fn computed_digest(&self) -> String {
         // A plan has no map with other keys than strings, so that all of it is JSON.
         let json = |session: &Session| serde_json::to_vec(session).unwrap_or_default();
+        let json_of = |some: &[Session]| some.par_iter().map(json).collect::<Vec<_>>();
         let swarm = serde_json::to_string(&self.swarm).unwrap_or_default();
         let mut hash = Sha256Hasher::default();
         hash.update(format!("[{},{swarm},[", self.schema_version).as_bytes());
-        for (at, some) in self.sessions.chunks(HASHED_AT_ONCE).enumerate() {
-            let some: Vec<_> = some.par_iter().map(json).collect();
-            if at > 0 {
-                hash.update(b",");
-            }
-            hash.update(&some.join(&b","[..]));
+        let mut parts = self.sessions.chunks(HASHED_AT_ONCE);
+        let mut next = parts.next().map(json_of);
+        let mut is_first = true;
+        while let Some(part) = next {
+            // The hash takes one part while the next one becomes JSON.
+            ((), next) = rayon::join(
+                || {
+                    for session in &part {
+                        if !std::mem::take(&mut is_first) {
+                            hash.update(b",");
+                        }
+                        hash.update(session);
+                    }
+                },
+                || parts.next().map(json_of),
+            );
         }
         hash.update(b"]]");
         format!("sha256:{}", hash.finish())

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
@@ -20,7 +20,9 @@ use serde_json::{Map, Value};
 
 use crate::host::{Host, files, process};
 use crate::manifest::{Fault, Options, Place};
+use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
+use crate::template;
 
 /// The code that plans, provisions, inspects and releases one kind of resource.
 pub trait Provider: Send + Sync {
@@ -42,6 +44,12 @@ pub trait Provider: Send + Sync {
 
     /// What an allocation contributes to its session's context. Follows from the allocation alone. Pure.
     fn context(&self, allocation: &Allocation) -> Context;
+
+    /// What templates see of an allocation, and by which name: `worktree.*`, `port.*`. Follows from the allocation alone.
+    /// Pure.
+    fn names(&self, _allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
+        None
+    }
 
     /// Tells whether an allocation lies where planning would put it for a session of this scoped name; one read from a
     /// file may say anything. Pure.
@@ -154,8 +162,12 @@ pub struct Request<'a> {
     pub session: &'a str,
     /// The session's scoped name, unique in the plan.
     pub scoped_name: &'a str,
-    /// What templates in options may name: `swarm`, and of `session` its `id`, `path`, `name` and `index`.
-    pub names: &'a minijinja::Value,
+    /// The swarm's name.
+    pub swarm: &'a str,
+    /// The session's place in the tree.
+    pub path: &'a SessionPath,
+    /// The session's number in the swarm.
+    pub index: u32,
     /// The options in force.
     pub options: &'a Options,
     /// Those of them that the request itself says.
@@ -164,6 +176,14 @@ pub struct Request<'a> {
     pub place: &'a Place,
     /// How many children take a share of this.
     pub shares: u32,
+}
+
+impl Request<'_> {
+    /// What templates in options may name: `swarm`, and of `session` its `id`, `path`, `name` and `index`.
+    pub fn names(&self) -> minijinja::Value {
+        let session = template::of_session(self.path, self.session, self.index);
+        minijinja::Value::from_pairs([("swarm", minijinja::Value::from(self.swarm)), ("session", session)])
+    }
 }
 
 /// The parent that a share is taken of.
@@ -229,8 +249,6 @@ pub struct Context {
     pub metadata: Map<String, Value>,
     /// Where the session works, relative to the workspace root; the last allocation that says so wins.
     pub working_directory: Option<PathBuf>,
-    /// What templates see of it: `worktree.*`, `port.*`.
-    pub names: Vec<(&'static str, minijinja::Value)>,
 }
 
 /// Stands in a plan's strings where the workspace root will be. A manifest cannot produce it otherwise.
@@ -364,10 +382,10 @@ pub enum Error {
     Refused(String),
 }
 
-/// The providers that a manifest may ask for, one a kind.
-#[derive(Default)]
+/// The providers that a manifest may ask for, one a kind. A clone has the same ones.
+#[derive(Clone, Default)]
 pub struct Registry {
-    providers: BTreeMap<String, Box<dyn Provider>>,
+    providers: BTreeMap<String, Arc<dyn Provider>>,
     external: Option<external::External>,
 }
 
@@ -379,8 +397,8 @@ pub struct AlreadyRegistered(pub String);
 impl Registry {
     /// A registry with the kinds that seedbed brings: `git-worktree` and `port-range`.
     pub fn built_in() -> Self {
-        let providers: [Box<dyn Provider>; 2] =
-            [Box::new(git_worktree::GitWorktree), Box::new(port_range::PortRange)];
+        let providers: [Arc<dyn Provider>; 2] =
+            [Arc::new(git_worktree::GitWorktree), Arc::new(port_range::PortRange)];
         Self {
             providers: providers.into_iter().map(|provider| (provider.kind().to_owned(), provider)).collect(),
             external: None,
@@ -406,7 +424,7 @@ impl Registry {
         if self.providers.contains_key(&kind) {
             return Err(AlreadyRegistered(kind));
         }
-        self.providers.insert(kind, provider);
+        self.providers.insert(kind, provider.into());
         Ok(())
     }
 
@@ -424,6 +442,12 @@ impl Registry {
     /// The schemas of the kinds' options, which the manifest's schema is put together from.
     pub fn kinds(&self) -> BTreeMap<String, Schema> {
         self.iter().map(|provider| (provider.kind().to_owned(), provider.options_schema())).collect()
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.providers.keys()).finish()
     }
 }
 

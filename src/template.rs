@@ -11,11 +11,23 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 pub(crate) use problem::OF_KINDS;
 pub use problem::Problem;
 
+use crate::name::SessionPath;
+
 /// Renders one template; the error holds everything that is wrong with it, at least one problem.
 pub fn render(source: &str, names: &Value) -> Result<String, Vec<Problem>> {
     let mut templates = Templates::default();
     templates.add(source)?;
     templates.render(source, names)
+}
+
+/// What templates see as `session.*`.
+pub(crate) fn of_session(path: &SessionPath, id: &str, index: u32) -> Value {
+    Value::from_pairs([
+        ("id", Value::from(id)),
+        ("path", Value::from(path.as_str())),
+        ("name", Value::from(path.name())),
+        ("index", Value::from(index)),
+    ])
 }
 
 /// Templates, each compiled once however many sessions it is rendered for.

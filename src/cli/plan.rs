@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use rayon::prelude::*;
 use schemars::schema_for;
 use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest, Validation};
-use seedbed::plan::{self, Loss, Plan};
+use seedbed::plan::{self, Change, Loss, Plan, Session};
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
 use seedbed::review::Review;
@@ -130,19 +131,21 @@ pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
 
 /// What is true of this host and repository alone, each once.
 pub(super) fn notices(registry: &Registry, plan: &Plan, survey: &Survey) -> Vec<String> {
-    let mut notices = Vec::new();
-    for (session, change) in plan.sessions.iter().zip(&plan.changes) {
+    let of_session = |(session, change): (&Session, &Change)| {
         let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
-        for allocation in provisioned {
-            let Some(provider) = registry.get(&allocation.kind) else { continue };
-            for notice in provider.notices(allocation, &survey.observation) {
-                if !notices.contains(&notice) {
-                    notices.push(notice);
-                }
+        let notices =
+            provisioned.filter_map(|held| Some(registry.get(&held.kind)?.notices(held, &survey.observation)));
+        notices.flatten().collect::<Vec<_>>()
+    };
+    let each_once = |mut notices: Vec<String>, more: Vec<String>| {
+        for notice in more {
+            if !notices.contains(&notice) {
+                notices.push(notice);
             }
         }
-    }
-    notices
+        notices
+    };
+    plan.sessions.par_iter().zip(&plan.changes).map(of_session).reduce(Vec::new, each_once)
 }
 
 pub(super) fn schema(what: Schema) -> ExitCode {

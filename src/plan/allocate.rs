@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::demand::{Demand, Wish, demands};
 use super::identity::{Identity, identities};
-use super::{Session, Standing, names};
+use super::{Session, Standing};
 use crate::manifest::fault::Step;
 use crate::manifest::{Fault, Manifest, Place, rule};
 use crate::observe::{Observation, Question};
@@ -40,7 +40,7 @@ pub(super) fn allocate(
         .collect();
     let stood: Vec<_> =
         manifest.sessions.iter().map(|session| by_path.get(session.path.as_str()).copied()).collect();
-    let demands = demands(manifest, registry);
+    let demands = demands(manifest, registry).each;
     let kept = kept(manifest, &demands, &stood);
     let mut pass = Pass {
         manifest,
@@ -48,7 +48,7 @@ pub(super) fn allocate(
         identities: identities(manifest, &stood),
         planners: planners(manifest, registry, observation, &demands),
         takers: takers(manifest, &demands),
-        positions: HashMap::new(),
+        taken: demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
         open: Vec::with_capacity(manifest.sessions.len()),
         faults: Vec::new(),
@@ -88,15 +88,19 @@ pub(super) fn programs(
     registry: &Registry,
     demands: &[Arc<Demand<'_>>],
 ) -> Vec<Question> {
-    let declared = manifest.providers.iter().filter(|_| registry.has_external_kinds());
+    if manifest.providers.is_empty() || !registry.has_external_kinds() {
+        return Vec::new();
+    }
     let takers = takers(manifest, demands);
-    declared
+    manifest
+        .providers
+        .iter()
         .filter_map(|(kind, program)| {
             let id = |at: usize| manifest.sessions[at].path.id(&manifest.swarm);
             let asked = asking(manifest, demands, kind).map(|(at, wish)| Asked {
                 session: id(at),
                 share_of: manifest.sessions[at].parent.filter(|_| wish.shared).map(id),
-                shares: takers.get(&(at, kind.as_str())).copied().unwrap_or_default(),
+                shares: takers[at][demands[at].position(kind).unwrap_or_default()],
                 options: wish.options.all.clone(),
             });
             let asked: Vec<_> = asked.collect();
@@ -117,7 +121,7 @@ fn asking<'d>(
     kind: &str,
 ) -> impl Iterator<Item = (usize, &'d Wish<'d>)> {
     (0..manifest.sessions.len())
-        .filter_map(move |at| Some((at, demands[at].wishes.iter().find(|wish| wish.kind == kind)?)))
+        .filter_map(move |at| Some((at, &demands[at].wishes[demands[at].position(kind)?])))
 }
 
 /// For each wish of each session, the standing allocation that answers it already.
@@ -130,8 +134,7 @@ fn kept<'s>(
     for (at, demand) in demands.iter().enumerate() {
         let parent_keeps = |kind: &str| {
             let parent = manifest.sessions[at].parent?;
-            let position = demands[parent].wishes.iter().position(|wish| wish.kind == kind)?;
-            kept[parent][position]
+            kept[parent][demands[parent].position(kind)?]
         };
         let answer = |wish: &Wish<'_>| {
             let allocation = stood[at]?.allocation(wish.kind)?;
@@ -144,13 +147,15 @@ fn kept<'s>(
     kept
 }
 
-/// For each session and kind, how many children take a share.
-fn takers<'d>(manifest: &Manifest, demands: &[Arc<Demand<'d>>]) -> HashMap<(usize, &'d str), u32> {
-    let mut takers = HashMap::new();
+/// For each wish of each session, how many children take a share.
+fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Vec<u32>> {
+    let mut takers: Vec<_> = demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect();
     for (session, demand) in manifest.sessions.iter().zip(demands) {
         for wish in demand.wishes.iter().filter(|wish| wish.shared) {
-            if let Some(parent) = session.parent {
-                *takers.entry((parent, wish.kind)).or_default() += 1;
+            if let Some(parent) = session.parent
+                && let Some(position) = demands[parent].position(wish.kind)
+            {
+                takers[parent][position] += 1;
             }
         }
     }
@@ -163,9 +168,10 @@ struct Pass<'a> {
     demands: &'a [Arc<Demand<'a>>],
     identities: Vec<Identity>,
     planners: BTreeMap<&'a str, Box<dyn Planner + 'a>>,
-    takers: HashMap<(usize, &'a str), u32>,
-    /// For each parent and kind, how many children have taken their share so far.
-    positions: HashMap<(usize, &'a str), u32>,
+    /// For each wish of each session, how many children take a share.
+    takers: Vec<Vec<u32>>,
+    /// The same of those that have taken theirs so far.
+    taken: Vec<Vec<u32>>,
     allocations: Vec<Vec<Allocation>>,
     open: Vec<bool>,
     faults: Vec<Fault>,
@@ -198,12 +204,11 @@ impl<'a> Pass<'a> {
     fn session(&mut self, at: usize, kept: &[Option<&Allocation>]) {
         let mut held = Vec::with_capacity(kept.len());
         let demands = self.demands;
-        let names = names::before(&self.manifest.swarm, &self.identities[at].session);
-        for (wish, kept) in demands[at].wishes.iter().zip(kept) {
-            let position = self.position(at, wish);
+        for ((wish, kept), position) in demands[at].wishes.iter().zip(kept).zip(0..) {
+            let share = self.share(at, wish);
             let allocation = match kept {
                 Some(kept) => Some((*kept).clone()),
-                None => self.wish(at, wish, position, &names).unwrap_or_else(|found| {
+                None => self.wish(at, wish, self.takers[at][position], share).unwrap_or_else(|found| {
                     let found = found.into_iter().map(|fault| self.where_it_is_said(at, wish, fault));
                     let found: Vec<_> = found.collect();
                     self.faults.extend(found);
@@ -219,12 +224,14 @@ impl<'a> Pass<'a> {
         self.allocations.push(held);
     }
 
-    /// Among the children that take a share of the same parent, this one's position.
-    fn position(&mut self, at: usize, wish: &Wish<'a>) -> u32 {
-        let Some(parent) = self.manifest.sessions[at].parent.filter(|_| wish.shared) else { return 0 };
-        let next = self.positions.entry((parent, wish.kind)).or_default();
-        *next += 1;
-        *next - 1
+    /// The share that a wish takes next of the parent's, and of how many; `None` where it takes none, or there is none to
+    /// take.
+    fn share(&mut self, at: usize, wish: &Wish<'a>) -> Option<(u32, u32)> {
+        let parent = self.manifest.sessions[at].parent.filter(|_| wish.shared)?;
+        let position = self.demands[parent].position(wish.kind)?;
+        let taken = &mut self.taken[parent][position];
+        *taken += 1;
+        Some((*taken - 1, self.takers[parent][position]))
     }
 
     /// `None` where the parent's allocation failed: that is the fault to report.
@@ -232,20 +239,21 @@ impl<'a> Pass<'a> {
         &mut self,
         at: usize,
         wish: &Wish<'a>,
-        position: u32,
-        names: &minijinja::Value,
+        shares: u32,
+        share: Option<(u32, u32)>,
     ) -> Result<Option<Allocation>, Vec<Fault>> {
         let identity = &self.identities[at];
         let session = &self.manifest.sessions[at];
-        let takers = |at| self.takers.get(&(at, wish.kind)).copied().unwrap_or_default();
         let request = Request {
             session: &identity.id,
             scoped_name: &identity.scoped_name,
-            names,
+            swarm: &self.manifest.swarm,
+            path: &session.path,
+            index: identity.index,
             options: &wish.options.all,
             own: wish.own,
             place: wish.place,
-            shares: takers(at),
+            shares,
         };
         let Some(planner) = self.planners.get_mut(wish.kind) else {
             // A kind that nobody declares has been told already.
@@ -256,13 +264,13 @@ impl<'a> Pass<'a> {
             None => planner.allocate(&request)?,
             Some(parent) => {
                 let of_parent = self.allocations[parent].iter().find(|held| held.kind == wish.kind);
-                let Some(allocation) = of_parent else { return Ok(None) };
+                let (Some(allocation), Some((index, count))) = (of_parent, share) else { return Ok(None) };
                 let parent = Parent {
                     session: &self.identities[parent].id,
                     scoped_name: &self.identities[parent].scoped_name,
                     allocation,
-                    index: position,
-                    count: takers(parent),
+                    index,
+                    count,
                 };
                 planner.sub_allocate(&request, &parent)?
             }

@@ -14,6 +14,13 @@ pub(super) struct Demand<'m> {
     pub(super) wishes: Vec<Wish<'m>>,
 }
 
+impl Demand<'_> {
+    /// Which of the wishes is for this kind.
+    pub(super) fn position(&self, kind: &str) -> Option<usize> {
+        self.wishes.iter().position(|wish| wish.kind == kind)
+    }
+}
+
 /// One resource that is asked for.
 pub(super) struct Wish<'m> {
     pub(super) kind: &'m str,
@@ -36,11 +43,20 @@ pub(super) struct InForce {
     pub(super) said: Options,
 }
 
-/// The demand of each session, in the manifest's order.
-pub(super) fn demands<'m>(manifest: &'m Manifest, registry: &'m Registry) -> Vec<Arc<Demand<'m>>> {
+/// What the sessions of a manifest ask for.
+pub(super) struct Demands<'m> {
+    /// The demand of each session, in the manifest's order.
+    pub(super) each: Vec<Arc<Demand<'m>>>,
+    /// All options that are in force for any, each once, with their kind; in no order.
+    pub(super) options: Vec<(&'m str, Arc<InForce>)>,
+}
+
+/// Lays together what each session asks for.
+pub(super) fn demands<'m>(manifest: &'m Manifest, registry: &'m Registry) -> Demands<'m> {
     let mut demander = Demander { manifest, registry, in_force: HashMap::new() };
-    let mut known: HashMap<*const Declaration, Arc<Demand<'m>>> = HashMap::new();
-    let mut demands: Vec<Arc<Demand<'m>>> = Vec::with_capacity(manifest.sessions.len());
+    let sessions = manifest.sessions.len();
+    let mut known: HashMap<*const Declaration, Arc<Demand<'m>>> = HashMap::with_capacity(sessions);
+    let mut demands: Vec<Arc<Demand<'m>>> = Vec::with_capacity(sessions);
     for session in &manifest.sessions {
         let key = std::ptr::from_ref(session.declaration.as_ref());
         let parent = session.parent.map(|parent| Arc::clone(&demands[parent]));
@@ -49,14 +65,15 @@ pub(super) fn demands<'m>(manifest: &'m Manifest, registry: &'m Registry) -> Vec
             .or_insert_with(|| Arc::new(demander.demand(&session.declaration, parent.as_deref())));
         demands.push(Arc::clone(demand));
     }
-    demands
+    let options = demander.in_force.into_iter().map(|((kind, ..), options)| (kind, options)).collect();
+    Demands { each: demands, options }
 }
 
 struct Demander<'m> {
     manifest: &'m Manifest,
     registry: &'m Registry,
     /// By kind, by what the request says, and by what it takes along from its parent, which is shared itself.
-    in_force: HashMap<(&'m str, String, Option<*const InForce>), Arc<InForce>>,
+    in_force: HashMap<(&'m str, &'m Options, Option<*const InForce>), Arc<InForce>>,
 }
 
 impl<'m> Demander<'m> {
@@ -88,8 +105,7 @@ impl<'m> Demander<'m> {
         own: &'m Options,
         place: &'m Place,
     ) -> Wish<'m> {
-        let key = serde_json::to_string(own).unwrap_or_default();
-        let key = (kind, key, above.map(|above| Arc::as_ptr(&above.options)));
+        let key = (kind, own, above.map(|above| Arc::as_ptr(&above.options)));
         let (manifest, registry) = (self.manifest, self.registry);
         let options = self
             .in_force

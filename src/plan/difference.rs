@@ -4,6 +4,7 @@ mod fields;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ pub use fields::Field;
 
 use super::{Damage, Plan, Session, Standing};
 use crate::name::SessionPath;
-use crate::provider::Registry;
+use crate::provider::{Allocation, Registry};
 
 /// What happens to one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -59,7 +60,7 @@ pub enum Action {
 pub(super) fn changes(plan: &Plan, registry: &Registry, standing: Option<&Standing>) -> Vec<Change> {
     let mut changes = match standing {
         Some(standing) => changes_of_standing(plan, standing),
-        None => plan.sessions.iter().map(create).collect(),
+        None => plan.sessions.par_iter().map(create).collect(),
     };
     say_what_comes_first(plan, registry, &mut changes);
     changes
@@ -68,16 +69,19 @@ pub(super) fn changes(plan: &Plan, registry: &Registry, standing: Option<&Standi
 /// Of all that is provisioned from one basis, the first in canonical order comes first. What stands is no basis: its
 /// session has been at work in it.
 fn say_what_comes_first(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
-    let mut first: HashMap<(&str, String), &SessionPath> = HashMap::new();
-    for (session, change) in plan.sessions.iter().zip(changes) {
-        for kind in &change.provision {
-            let (Some(provider), Some(allocation)) = (registry.get(kind), session.allocation(kind)) else {
+    // Told from the allocations alone, on all cores; which is the first, one after another.
+    let basis = |held: &Allocation| registry.get(&held.kind)?.basis(held);
+    let bases = |session: &Session| session.allocations.iter().map(basis).collect();
+    let bases: Vec<Vec<Option<String>>> = plan.sessions.par_iter().map(bases).collect();
+    let mut first: HashMap<(&str, &str), &SessionPath> = HashMap::new();
+    for ((session, change), bases) in plan.sessions.iter().zip(changes).zip(&bases) {
+        for (held, basis) in session.allocations.iter().zip(bases) {
+            let Some(basis) = basis.as_deref().filter(|_| change.provision.contains(&held.kind)) else {
                 continue;
             };
-            let Some(basis) = provider.basis(allocation) else { continue };
-            let first = *first.entry((&allocation.kind, basis)).or_insert(&session.path);
+            let first = *first.entry((&held.kind, basis)).or_insert(&session.path);
             if *first != session.path {
-                change.from.insert(kind.clone(), first.clone());
+                change.from.insert(held.kind.clone(), first.clone());
             }
         }
     }

@@ -1,10 +1,10 @@
 //! What each session is called and numbered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use rayon::prelude::*;
 
-use super::{Session, names};
+use super::Session;
 use crate::manifest::Manifest;
 use crate::name::{HashDigits, scoped_name};
 
@@ -13,8 +13,6 @@ pub(super) struct Identity {
     pub(super) id: String,
     pub(super) scoped_name: String,
     pub(super) index: u32,
-    /// `session.*` of templates.
-    pub(super) session: minijinja::Value,
 }
 
 /// The identity of each session, in the manifest's order; `stood` is what stands of each.
@@ -22,29 +20,24 @@ pub(super) fn identities(manifest: &Manifest, stood: &[Option<&Session>]) -> Vec
     let ids: Vec<_> = manifest.sessions.par_iter().map(|session| session.path.id(&manifest.swarm)).collect();
     let scoped_names = scoped_names(&ids, |at| stood[at].map(|session| session.scoped_name.as_str()));
     let indices = indices(ids.len(), |at| stood[at].map(|session| session.index));
-    ids.into_par_iter()
+    ids.into_iter()
         .zip(scoped_names)
         .zip(indices)
-        .zip(&manifest.sessions)
-        .map(|(((id, scoped_name), index), session)| {
-            let session = names::of_session(&session.path, &id, index);
-            Identity { id, scoped_name, index, session }
-        })
+        .map(|((id, scoped_name), index)| Identity { id, scoped_name, index })
         .collect()
 }
 
 /// Eight digits of hash, sixteen for ids whose eight meet; a standing session keeps its name.
-fn scoped_names<'s>(ids: &[String], stood: impl Fn(usize) -> Option<&'s str>) -> Vec<String> {
-    let mut names: Vec<String> = ids.par_iter().map(|id| scoped_name(id, HashDigits::Eight)).collect();
-    let mut count: HashMap<String, u32> = HashMap::new();
+fn scoped_names<'s>(ids: &[String], stood: impl Fn(usize) -> Option<&'s str> + Sync) -> Vec<String> {
+    let first = |(at, id): (usize, &String)| {
+        stood(at).map_or_else(|| scoped_name(id, HashDigits::Eight), str::to_owned)
+    };
+    let mut names: Vec<String> = ids.par_iter().enumerate().map(first).collect();
+    let folded: Vec<String> = names.par_iter().map(|name| name.to_lowercase()).collect();
+    let mut seen = HashSet::with_capacity(folded.len());
+    let met: HashSet<&String> = folded.iter().filter(|name| !seen.insert(*name)).collect();
     for (at, name) in names.iter_mut().enumerate() {
-        if let Some(standing) = stood(at) {
-            standing.clone_into(name);
-        }
-        *count.entry(name.to_lowercase()).or_default() += 1;
-    }
-    for (at, name) in names.iter_mut().enumerate() {
-        if stood(at).is_none() && count[&name.to_lowercase()] > 1 {
+        if stood(at).is_none() && met.contains(&folded[at]) {
             *name = scoped_name(&ids[at], HashDigits::Sixteen);
         }
     }

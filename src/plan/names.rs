@@ -1,39 +1,42 @@
 //! What templates can name: every session's id, paths and ports.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object};
 
 use super::identity::Identity;
-use crate::manifest::{Manifest, Session};
+use crate::manifest::Manifest;
 use crate::name::SessionPath;
-use crate::provider::{Context, WORKSPACE_ROOT};
-use crate::template::OF_KINDS;
+use crate::provider::{Allocation, Registry, WORKSPACE_ROOT};
+use crate::template::{self, OF_KINDS};
 
-/// The names of all sessions of a plan.
+/// The names of all sessions of a plan. What a name stands for is made when a template asks for it.
 #[derive(Debug)]
 pub(super) struct Names {
     all: Arc<All>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct All {
     swarm: String,
     /// Whether all sessions are there that the manifest means.
     whole: bool,
+    registry: Registry,
     sessions: Vec<Named>,
-    by_path: HashMap<String, usize>,
+    /// Positions in `sessions`, once a template names a session by its path.
+    by_path: OnceLock<HashMap<String, usize>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Named {
-    path: String,
+    path: SessionPath,
+    index: u32,
     parent: Option<usize>,
-    session: Value,
-    /// `port`, `worktree` and what else providers offer.
-    resources: Vec<(&'static str, Value)>,
+    /// Whether what it holds is not known.
+    open: bool,
+    held: Vec<Allocation>,
 }
 
 impl Names {
@@ -41,25 +44,27 @@ impl Names {
     /// fault that follows from another.
     pub(super) fn new(
         manifest: &Manifest,
+        registry: &Registry,
         identities: &[Identity],
-        contexts: &[Vec<Context>],
+        allocations: Vec<Vec<Allocation>>,
         open: &[bool],
     ) -> Self {
-        let named = |at: usize, session: &Session| Named {
-            path: session.path.to_string(),
+        let sessions = manifest.sessions.iter().zip(identities).zip(allocations).zip(open);
+        let sessions = sessions.map(|(((session, identity), held), open)| Named {
+            path: session.path.clone(),
+            index: identity.index,
             parent: session.parent,
-            session: identities[at].session.clone(),
-            resources: if open[at] {
-                OF_KINDS.iter().map(|(name, _)| (*name, Value::from_object(Anything))).collect()
-            } else {
-                contexts[at].iter().flat_map(|context| context.names.clone()).collect()
-            },
-        };
-        let sessions: Vec<_> =
-            manifest.sessions.iter().enumerate().map(|(at, session)| named(at, session)).collect();
-        let by_path = sessions.iter().enumerate().map(|(at, named)| (named.path.clone(), at)).collect();
+            open: *open,
+            held,
+        });
         Self {
-            all: Arc::new(All { swarm: manifest.swarm.clone(), whole: manifest.whole, sessions, by_path }),
+            all: Arc::new(All {
+                swarm: manifest.swarm.clone(),
+                whole: manifest.whole,
+                registry: registry.clone(),
+                sessions: sessions.collect(),
+                by_path: OnceLock::new(),
+            }),
         }
     }
 
@@ -67,21 +72,36 @@ impl Names {
     pub(super) fn scope(&self, at: usize) -> Value {
         Value::from_object(Scope { all: Arc::clone(&self.all), at, whole: true })
     }
+
+    /// What the sessions hold, once nothing is rendered any more.
+    pub(super) fn into_allocations(self) -> Vec<Vec<Allocation>> {
+        Arc::unwrap_or_clone(self.all).sessions.into_iter().map(|named| named.held).collect()
+    }
 }
 
-/// What templates see before anything is allocated: the swarm and the session itself.
-pub(super) fn before(swarm: &str, session: &Value) -> Value {
-    Value::from_pairs([("swarm", Value::from(swarm)), ("session", session.clone())])
+impl All {
+    fn by_path(&self, path: &str) -> Option<usize> {
+        let positions = self.by_path.get_or_init(|| {
+            let paths = self.sessions.iter().map(|named| named.path.to_string());
+            paths.enumerate().map(|(at, path)| (path, at)).collect()
+        });
+        positions.get(path).copied()
+    }
 }
 
-/// `session.*`.
-pub(super) fn of_session(path: &SessionPath, id: &str, index: u32) -> Value {
-    Value::from_pairs([
-        ("id", Value::from(id)),
-        ("path", Value::from(path.as_str())),
-        ("name", Value::from(path.name())),
-        ("index", Value::from(index)),
-    ])
+impl Named {
+    /// `port`, `worktree` and what else providers offer.
+    fn resource(&self, registry: &Registry, name: &str) -> Option<Value> {
+        if self.open {
+            return OF_KINDS.iter().any(|(of, _)| *of == name).then(|| Value::from_object(Anything));
+        }
+        self.resources(registry).find(|(of, _)| *of == name).map(|(_, value)| value)
+    }
+
+    /// All of them, of a session that is not open.
+    fn resources(&self, registry: &Registry) -> impl Iterator<Item = (&'static str, Value)> {
+        self.held.iter().filter_map(|held| registry.get(&held.kind)?.names(held))
+    }
 }
 
 /// What is not known: it has every name.
@@ -106,14 +126,16 @@ impl Object for Scope {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let named = &self.all.sessions[self.at];
         match key.as_str()? {
-            "session" => Some(named.session.clone()),
+            "session" => {
+                Some(template::of_session(&named.path, &named.path.id(&self.all.swarm), named.index))
+            }
             "parent" => named
                 .parent
                 .map(|at| Value::from_object(Self { all: Arc::clone(&self.all), at, whole: false })),
             "swarm" if self.whole => Some(Value::from(self.all.swarm.as_str())),
             "workspace" if self.whole => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
             "sessions" if self.whole => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
-            key => named.resources.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone()),
+            key => named.resource(&self.all.registry, key),
         }
     }
 
@@ -121,7 +143,11 @@ impl Object for Scope {
         let named = &self.all.sessions[self.at];
         let mut keys = vec![Value::from("session")];
         keys.extend(named.parent.map(|_| Value::from("parent")));
-        keys.extend(named.resources.iter().map(|(name, _)| Value::from(*name)));
+        if named.open {
+            keys.extend(OF_KINDS.iter().map(|(name, _)| Value::from(*name)));
+        } else {
+            keys.extend(named.resources(&self.all.registry).map(|(name, _)| Value::from(name)));
+        }
         if self.whole {
             keys.extend(["swarm", "workspace", "sessions"].map(Value::from));
         }
@@ -135,7 +161,7 @@ struct Sessions(Arc<All>);
 
 impl Object for Sessions {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let Some(at) = self.0.by_path.get(key.as_str()?).copied() else {
+        let Some(at) = self.0.by_path(key.as_str()?) else {
             return (!self.0.whole).then(|| Value::from_object(Anything));
         };
         Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, whole: false }))

@@ -9,11 +9,12 @@ use rayon::prelude::*;
 use serde_json::Map;
 
 use super::allocate::Allocated;
+use super::demand::{self, Rendered};
 use super::identity::Identity;
 use super::names::Names;
-use super::{Session, demand, discovery_file};
+use super::{Session, discovery_file};
 use crate::manifest::{Fault, Manifest, rule};
-use crate::provider::{Allocation, Context, Registry};
+use crate::provider::{Allocation, Registry};
 use crate::template::Templates;
 
 /// Renders every template and puts the sessions together; every fault, those of the allocations too, not only the first.
@@ -21,42 +22,50 @@ pub(super) fn render(
     manifest: &Manifest,
     registry: &Registry,
     allocated: Allocated,
+    compiled: Compiled<'_>,
 ) -> Result<Vec<Session>, Vec<Fault>> {
-    let mut templates = Templates::default();
-    let mut faults = allocated.faults;
-    faults.extend(compile(manifest, &mut templates));
-    let context = |allocation: &Allocation| Some(registry.get(&allocation.kind)?.context(allocation));
-    let contexts: Vec<Vec<Context>> =
-        allocated.allocations.par_iter().map(|held| held.iter().filter_map(context).collect()).collect();
-    let pass = Pass {
-        manifest,
-        names: Names::new(manifest, &allocated.identities, &contexts, &allocated.open),
-        children: children(manifest),
-        templates,
-    };
-    let rendered: Vec<Result<Session, Vec<Fault>>> = allocated
-        .identities
-        .into_par_iter()
-        .zip(allocated.allocations)
-        .zip(contexts)
+    let Allocated { identities, allocations, open, mut faults } = allocated;
+    let Compiled { templates, faults: broken } = compiled;
+    faults.extend(broken);
+    let names = Names::new(manifest, registry, &identities, allocations, &open);
+    let rendered: Vec<Result<Rendered, Vec<Fault>>> = manifest
+        .sessions
+        .par_iter()
         .enumerate()
-        .map(|(at, ((identity, allocations), contexts))| pass.session(at, identity, allocations, contexts))
+        .map(|(at, session)| {
+            let scope = names.scope(at);
+            demand::render(&session.declaration, |source| templates.render(source, &scope))
+        })
         .collect();
-    let mut sessions = Vec::with_capacity(rendered.len());
-    for (session, open) in rendered.into_iter().zip(allocated.open) {
-        match session {
-            Ok(session) => sessions.push(session),
+    let rendered: Vec<Rendered> = rendered
+        .into_iter()
+        .zip(open)
+        .filter_map(|(rendered, open)| {
             // What comes of a name that stands for anything says nothing.
-            Err(found) => {
-                faults.extend(found.into_iter().filter(|fault| !open || fault.rule == rule::TEMPLATE_NAME));
-            }
-        }
+            let is_told = |fault: &Fault| !open || fault.rule == rule::TEMPLATE_NAME;
+            rendered.map_err(|found| faults.extend(found.into_iter().filter(is_told))).ok()
+        })
+        .collect();
+    if !faults.is_empty() || rendered.len() < manifest.sessions.len() {
+        return Err(faults);
     }
-    if faults.is_empty() { Ok(sessions) } else { Err(faults) }
+    let whole = Whole { manifest, registry, children: children(manifest) };
+    let parts = identities.into_par_iter().zip(names.into_allocations()).zip(rendered);
+    let sessions = parts
+        .enumerate()
+        .map(|(at, ((identity, allocations), told))| whole.session(at, identity, allocations, told));
+    Ok(sessions.collect())
+}
+
+/// The templates of a manifest, and the faults of those that are none.
+pub(super) struct Compiled<'m> {
+    templates: Templates<'m>,
+    faults: Vec<Fault>,
 }
 
 /// Compiles the templates of each session table once, however many sessions it stands for.
-fn compile<'m>(manifest: &'m Manifest, templates: &mut Templates<'m>) -> Vec<Fault> {
+pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
+    let mut templates = Templates::default();
     let mut faults = Vec::new();
     let mut seen = HashSet::new();
     for session in &manifest.sessions {
@@ -68,33 +77,31 @@ fn compile<'m>(manifest: &'m Manifest, templates: &mut Templates<'m>) -> Vec<Fau
             });
         }
     }
-    faults
+    Compiled { templates, faults }
 }
 
-/// The pass over all sessions.
-struct Pass<'m> {
+/// What a session is put together from, beside what is its own.
+struct Whole<'m> {
     manifest: &'m Manifest,
-    names: Names,
+    registry: &'m Registry,
     children: Vec<Vec<usize>>,
-    templates: Templates<'m>,
 }
 
-impl Pass<'_> {
+impl Whole<'_> {
     fn session(
         &self,
         at: usize,
         identity: Identity,
         allocations: Vec<Allocation>,
-        contexts: Vec<Context>,
-    ) -> Result<Session, Vec<Fault>> {
-        let session = &self.manifest.sessions[at];
-        let scope = self.names.scope(at);
-        let own = demand::render(&session.declaration, |source| self.templates.render(source, &scope))?;
+        told: Rendered,
+    ) -> Session {
         let mut env = BTreeMap::new();
         let mut prompt_sections = Vec::new();
         let mut metadata = Map::new();
         let mut directory = None;
-        for context in contexts {
+        for held in &allocations {
+            let Some(provider) = self.registry.get(&held.kind) else { continue };
+            let context = provider.context(held);
             env.extend(context.env);
             prompt_sections.extend(context.prompt_sections);
             metadata.extend(context.metadata);
@@ -102,11 +109,12 @@ impl Pass<'_> {
         }
         env.insert("AGENT_SESSION_ID".to_owned(), identity.id.clone());
         env.insert("AGENT_SESSION_INDEX".to_owned(), identity.index.to_string());
-        env.extend(own.env);
-        prompt_sections.extend(own.prompt);
-        metadata.extend(own.metadata);
+        env.extend(told.env);
+        prompt_sections.extend(told.prompt);
+        metadata.extend(told.metadata);
+        let session = &self.manifest.sessions[at];
         let path = |at: usize| self.manifest.sessions[at].path.clone();
-        Ok(Session {
+        Session {
             id: identity.id,
             path: session.path.clone(),
             scoped_name: identity.scoped_name,
@@ -119,9 +127,9 @@ impl Pass<'_> {
             env,
             prompt_sections,
             metadata,
-            setup: own.setup,
-            teardown: own.teardown,
-        })
+            setup: told.setup,
+            teardown: told.teardown,
+        }
     }
 }
 

@@ -202,6 +202,10 @@ impl Provider for GitWorktree {
         plan::context(allocation).unwrap_or_default()
     }
 
+    fn names(&self, allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
+        Some(("worktree", plan::names(allocation)?))
+    }
+
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
         Worktree::of(allocation).is_some_and(|worktree| {
             worktree.entry == scoped_name

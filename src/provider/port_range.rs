@@ -195,6 +195,10 @@ impl Provider for PortRange {
         Block::of(allocation).as_ref().map(context::of).unwrap_or_default()
     }
 
+    fn names(&self, allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
+        Some(("port", context::names(&Block::of(allocation)?)))
+    }
+
     fn is_in_place(&self, allocation: &Allocation, _scoped_name: &str) -> bool {
         Block::of(allocation).is_some_and(|block| {
             block.ports().is_some_and(|ports| block.lock_path.ends_with(format!("{ports}.lock")))

@@ -144,6 +144,10 @@ impl Provider for Shared {
         self.0.context(allocation)
     }
 
+    fn names(&self, allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
+        self.0.names(allocation)
+    }
+
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
         self.0.is_in_place(allocation, scoped_name)
     }

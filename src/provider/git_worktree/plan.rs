@@ -11,11 +11,11 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use self::check::{check_glob, unknown_ref};
-pub(super) use self::planned::{basis, context, notices, stale};
+pub(super) use self::planned::{basis, context, names, notices, stale};
 use super::{Checkout, KIND, Layout, Options, Registration, Worktree, branch, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
-use crate::observe::{Observation, Question, Repository};
+use crate::observe::{Commit, Observation, Question, Repository};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Known, Parent, Planned, Planner, Request};
 use crate::template;
 
@@ -49,6 +49,8 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
 pub(super) struct Worktrees<'o> {
     observation: &'o Observation,
     options: Known<Options>,
+    /// The last one that was looked at.
+    site: Option<Rc<Site>>,
     /// What existed before and will not exist any more when this plan's worktrees are made.
     freed: BTreeSet<PathBuf>,
     freed_entries: BTreeSet<String>,
@@ -57,11 +59,20 @@ pub(super) struct Worktrees<'o> {
     branches: BTreeSet<String>,
 }
 
+/// Where worktrees are made and of what, with nothing wrong about it.
+struct Site {
+    options: Rc<Options>,
+    root: PathBuf,
+    target: Option<String>,
+    commit: Commit,
+}
+
 impl<'o> Worktrees<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
         Self {
             observation,
             options: Known::default(),
+            site: None,
             freed: BTreeSet::new(),
             freed_entries: BTreeSet::new(),
             freed_branches: BTreeSet::new(),
@@ -73,8 +84,8 @@ impl<'o> Worktrees<'o> {
     fn worktree(
         &mut self,
         request: &Request<'_>,
-        options: &Options,
-        root: PathBuf,
+        options: &Rc<Options>,
+        root: &Path,
     ) -> Result<Planned, Vec<Fault>> {
         let place = request.place;
         let repository = match &self.observation.repository {
@@ -97,8 +108,47 @@ impl<'o> Worktrees<'o> {
             faults.extend(found);
             None
         });
-        let mut check = |result: Result<(), Fault>| faults.extend(result.err());
+        let site = self.site(options, root, place).map_err(|found| faults.extend(found)).ok();
+        let path = root.join(request.scoped_name);
+        // Of a directory that cannot be used, nothing more is told.
+        if faults.iter().all(|fault| fault.rule != rule::ROOT_DIRECTORY) {
+            faults.extend(self.check_path(repository, root, &path, request).err());
+        }
+        let Some(site) = site.filter(|_| faults.is_empty()) else { return Err(faults) };
 
+        let worktree = Worktree {
+            repo_root: way_up(&self.observation.workspace, &repository.root),
+            worktree_root: root.to_owned(),
+            worktree_path: path,
+            base_ref: options.base_ref.clone(),
+            target_path: site.target.clone(),
+            commit: site.commit.clone(),
+            branch,
+            entry: request.scoped_name.to_owned(),
+            checkout: options.checkout,
+            registration: match repository.registration {
+                Ok(()) => Registration::Rename,
+                Err(_) => Registration::Git,
+            },
+            copy: options.copy.clone(),
+            link: options.link.clone(),
+            git_hooks: options.git_hooks,
+        };
+        let Ok(Value::Object(fields)) = serde_json::to_value(&worktree) else {
+            unreachable!("a worktree of plain fields with UTF-8 paths is a JSON object")
+        };
+        Ok(Planned { allocation: fields, ..Planned::default() })
+    }
+
+    /// What worktrees in `root` with these options have in common: looked at once for all that ask in a row, as thousands
+    /// do, unless something is wrong, which each of them is told.
+    fn site(&mut self, options: &Rc<Options>, root: &Path, place: &Place) -> Result<Rc<Site>, Vec<Fault>> {
+        let is_known = |site: &&Rc<Site>| Rc::ptr_eq(&site.options, options) && site.root == root;
+        if let Some(site) = self.site.as_ref().filter(is_known) {
+            return Ok(Rc::clone(site));
+        }
+        let mut faults = Vec::new();
+        let mut check = |result: Result<(), Fault>| faults.extend(result.err());
         let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
         let target = target.unwrap_or_else(|why| {
             let help = "write a directory of the repository: `services/api`".to_owned();
@@ -123,8 +173,7 @@ impl<'o> Worktrees<'o> {
                 String::new()
             }
         };
-        let path = root.join(request.scoped_name);
-        check(self.check_path(repository, &root, &path, request));
+        check(self.check_root(root, place));
         check(self.check_overlay(options, place));
         for (key, globs) in [("copy", &options.copy), ("link", &options.link)] {
             for (index, glob) in globs.iter().enumerate() {
@@ -134,29 +183,9 @@ impl<'o> Worktrees<'o> {
         if !faults.is_empty() {
             return Err(faults);
         }
-
-        let worktree = Worktree {
-            repo_root: way_up(&self.observation.workspace, &repository.root),
-            worktree_root: root,
-            worktree_path: path,
-            base_ref: options.base_ref.clone(),
-            target_path: target,
-            commit,
-            branch,
-            entry: request.scoped_name.to_owned(),
-            checkout: options.checkout,
-            registration: match repository.registration {
-                Ok(()) => Registration::Rename,
-                Err(_) => Registration::Git,
-            },
-            copy: options.copy.clone(),
-            link: options.link.clone(),
-            git_hooks: options.git_hooks,
-        };
-        let Ok(Value::Object(fields)) = serde_json::to_value(&worktree) else {
-            unreachable!("a worktree of plain fields with UTF-8 paths is a JSON object")
-        };
-        Ok(Planned { allocation: fields, ..Planned::default() })
+        let site = Rc::new(Site { options: Rc::clone(options), root: root.to_owned(), target, commit });
+        self.site = Some(Rc::clone(&site));
+        Ok(site)
     }
 
     fn branch(
@@ -167,7 +196,7 @@ impl<'o> Worktrees<'o> {
     ) -> Result<Option<String>, Vec<Fault>> {
         let Some(source) = &options.branch else { return Ok(None) };
         let place = request.place.key("branch");
-        let branch = template::render(source, request.names)
+        let branch = template::render(source, &request.names())
             .map_err(|problems| problems.into_iter().map(|problem| problem.at(&place)).collect::<Vec<_>>())?;
         let refused = |message: String, label: &str, help: String| {
             Err(vec![fault(rule::BRANCH, &place, &message, label, Some(help))])
@@ -223,8 +252,7 @@ impl Planner for Worktrees<'_> {
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
         let options = self.options(request)?;
-        let root = options.root_directory.clone();
-        self.worktree(request, &options, root)
+        self.worktree(request, &options, &options.root_directory)
     }
 
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
@@ -258,7 +286,7 @@ impl Planner for Worktrees<'_> {
         let top = top_of(&nested_root(Path::new(""), ""));
         self.check_untracked(&options, &top, "which the worktrees of children lie in", request.place)
             .map_err(|fault| vec![fault])?;
-        let planned = self.worktree(request, &options, root)?;
+        let planned = self.worktree(request, &options, &root)?;
         Ok(Planned { within_parent: true, ..planned })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Block;
 use crate::provider::Context;
 
-/// The seed's soft context, and the names.
+/// The seed's soft context.
 pub(super) fn of(block: &Block) -> Context {
     let mut env = BTreeMap::from([
         ("AGENT_PORT_RANGE_START".to_owned(), block.start_port.to_string()),
@@ -34,12 +34,11 @@ pub(super) fn of(block: &Block) -> Context {
         prompt_sections,
         metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
         working_directory: None,
-        names: vec![("port", names(block))],
     }
 }
 
 /// `port.*` of templates.
-fn names(block: &Block) -> minijinja::Value {
+pub(super) fn names(block: &Block) -> minijinja::Value {
     let fixed = [("start", block.start_port), ("end", block.end_port), ("primary", block.primary_port)];
     let fixed = fixed.into_iter().map(|(name, port)| (name, u64::from(port)));
     minijinja::Value::from_pairs(fixed.chain(block.named_ports()))

@@ -93,14 +93,9 @@ impl Worktrees<'_> {
         ))
     }
 
-    pub(super) fn check_path(
-        &self,
-        repository: &Repository,
-        root: &Path,
-        path: &Path,
-        request: &Request<'_>,
-    ) -> Result<(), Fault> {
-        let place = || request.place.key("root-directory");
+    /// What holds of the directory whoever has a worktree in it.
+    pub(super) fn check_root(&self, root: &Path, place: &Place) -> Result<(), Fault> {
+        let place = || place.key("root-directory");
         if holds_the_workspace(&self.observation.workspace, root) {
             let message = "worktrees need a directory of their own, which git can be kept from seeing";
             let help = "name one below the workspace, such as `.ai_ops/worktrees`, or beside it".to_owned();
@@ -130,33 +125,43 @@ impl Worktrees<'_> {
             Err(fault(rule::ROOT_DIRECTORY, &place(), &message, "leads there", Some(help)))
         };
         match self.observation.directories.get(root) {
-            Some(Directory::Link(component)) => return leads(component, "a symbolic link"),
-            Some(Directory::NotADirectory(component)) => return leads(component, "not a directory"),
-            Some(Directory::Unreadable(why)) => {
-                return Err(fault(
-                    rule::ROOT_DIRECTORY,
-                    &place(),
-                    &format!("`{}` cannot be read: {why}", root.display()),
-                    "here",
-                    None,
-                ));
-            }
-            Some(Directory::Listed(names))
-                if names.contains(request.scoped_name) && !self.freed.contains(path) =>
-            {
-                let message = format!("`{}` exists already and is not this swarm's", path.display());
-                let help = "move it away, or remove it if nothing in it is needed; `seedbed doctor` tells whether it is of another swarm".to_owned();
-                return Err(fault(
-                    rule::PATH_TAKEN,
-                    &place(),
-                    &message,
-                    "where the worktree would be made",
-                    Some(help),
-                ));
-            }
-            _ => {}
+            Some(Directory::Link(component)) => leads(component, "a symbolic link"),
+            Some(Directory::NotADirectory(component)) => leads(component, "not a directory"),
+            Some(Directory::Unreadable(why)) => Err(fault(
+                rule::ROOT_DIRECTORY,
+                &place(),
+                &format!("`{}` cannot be read: {why}", root.display()),
+                "here",
+                None,
+            )),
+            Some(Directory::Missing | Directory::Listed(_)) | None => Ok(()),
         }
+    }
+
+    /// What is in the way of one worktree.
+    pub(super) fn check_path(
+        &self,
+        repository: &Repository,
+        root: &Path,
+        path: &Path,
+        request: &Request<'_>,
+    ) -> Result<(), Fault> {
+        let place = || request.place.key("root-directory");
         let entry = request.scoped_name;
+        if let Some(Directory::Listed(names)) = self.observation.directories.get(root)
+            && names.contains(entry)
+            && !self.freed.contains(path)
+        {
+            let message = format!("`{}` exists already and is not this swarm's", path.display());
+            let help = "move it away, or remove it if nothing in it is needed; `seedbed doctor` tells whether it is of another swarm".to_owned();
+            return Err(fault(
+                rule::PATH_TAKEN,
+                &place(),
+                &message,
+                "where the worktree would be made",
+                Some(help),
+            ));
+        }
         if repository.worktrees.contains(entry) && !self.freed_entries.contains(entry) {
             let message =
                 format!("the repository has a worktree called `{entry}` already that is not this swarm's");

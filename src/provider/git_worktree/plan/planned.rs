@@ -92,12 +92,6 @@ pub(in super::super) fn stale(allocation: &Allocation, observation: &Observation
 pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
     let worktree_path = field(allocation, "worktreePath")?;
     let path = absolute(Path::new(worktree_path));
-    let names = [
-        ("path", Some(path.as_str())),
-        ("commit", Some(field(allocation, "commit")?)),
-        ("branch", field(allocation, "branch")),
-    ];
-    let names = vec![("worktree", minijinja::Value::from_pairs(names))];
     let base_ref = field(allocation, "baseRef")?.to_owned();
     let mut prompt_sections = vec![format!("Git worktree: {path}"), format!("Worktree base ref: {base_ref}")];
     let mut metadata = Map::from_iter([
@@ -119,8 +113,17 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
         prompt_sections,
         metadata,
         working_directory: Some(working_directory),
-        names,
     })
+}
+
+/// `worktree.*` of templates; `None` for an allocation that is not one that planning made.
+pub(in super::super) fn names(allocation: &Allocation) -> Option<minijinja::Value> {
+    let path = absolute(Path::new(field(allocation, "worktreePath")?));
+    Some(minijinja::Value::from_pairs([
+        ("path", Some(path.as_str())),
+        ("commit", Some(field(allocation, "commit")?)),
+        ("branch", field(allocation, "branch")),
+    ]))
 }
 
 /// A path of the plan as text that [`WORKSPACE_ROOT`] will make absolute.

@@ -275,7 +275,7 @@ fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Opti
         root.entry("version").or_insert(VERSION.into());
         root.entry("swarm").or_insert("swarm".into());
     }
-    let document = match serde_json::from_value::<Document>(manifest) {
+    let document = match Document::read(manifest) {
         Ok(document) => document,
         Err(error) => {
             if whole {

@@ -22,6 +22,10 @@ pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault
         .with_keyword(NO_FLOAT, |_, _, _| Ok(Box::new(NoFloat)))
         .build(&strict)
         .map_err(|error| error.to_string())?;
+    // To find nothing takes half as long as to look for everything.
+    if validator.is_valid(manifest) {
+        return Ok(());
+    }
     let mut wrong = Vec::new();
     {
         let errors: Vec<ValidationError<'_>> = validator.iter_errors(manifest).collect();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use super::document::{Document, Resource, SessionTable};
@@ -49,9 +50,13 @@ pub(super) fn check(document: &Document, known: &BTreeSet<&str>, whole: bool, fa
     }
     let sessions = Way::ROOT.key("session");
     meaning.siblings(&document.session, &sessions);
-    for (name, table) in &document.session {
-        meaning.session(table, &sessions.key(name), None);
-    }
+    let of_session = |(name, table): (&String, &SessionTable)| {
+        let mut faults = Vec::new();
+        Meaning { known, whole, faults: &mut faults }.session(table, &sessions.key(name), None);
+        faults
+    };
+    let found: Vec<_> = document.session.par_iter().flat_map_iter(of_session).collect();
+    meaning.faults.extend(found);
     meaning.total(&document.session, &sessions);
 }
 

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::document::{Resource, SessionTable};
-use super::fault::{Fault, Place, Step};
+use super::fault::{Fault, Step};
 use super::rule;
+use super::way::Way;
 use super::{Declaration, From, Request, Session};
 use crate::name::SessionPath;
 
@@ -13,8 +16,12 @@ use crate::name::SessionPath;
 ///
 /// Of tables that are `spoiled` less can be said.
 pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, spoiled: &Spoiled) -> Vec<Session> {
+    let at = Way::ROOT.key("session");
+    let tables: Vec<_> = tables.into_iter().collect();
+    let nodes: Vec<_> =
+        tables.into_par_iter().map(|(name, table)| Node::of(name, table, &at, false, spoiled)).collect();
     let mut sessions = Vec::new();
-    for node in nodes(tables, &Place::default().key("session"), false, spoiled) {
+    for node in nodes {
         node.count_out(None, &mut sessions);
     }
     sessions
@@ -58,21 +65,17 @@ struct Node {
     children: Vec<Node>,
 }
 
-fn nodes(tables: BTreeMap<String, SessionTable>, at: &Place, in_child: bool, spoiled: &Spoiled) -> Vec<Node> {
-    let node = |(name, mut table): (String, SessionTable)| {
-        let place = at.key(&name);
-        let children = nodes(std::mem::take(&mut table.child), &place.key("child"), true, spoiled);
-        Node {
-            name,
-            count: table.count,
-            children,
-            declaration: Arc::new(declaration(table, place, in_child, spoiled)),
-        }
-    };
-    tables.into_iter().map(node).collect()
-}
-
 impl Node {
+    fn of(name: String, mut table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoiled) -> Self {
+        let way = at.key(&name);
+        let below = way.key("child");
+        let children = std::mem::take(&mut table.child).into_iter();
+        let children = children.map(|(name, table)| Self::of(name, table, &below, true, spoiled)).collect();
+        let count = table.count;
+        let declaration = Arc::new(declaration(table, &way, in_child, spoiled));
+        Self { name, count, declaration, children }
+    }
+
     fn count_out(&self, parent: Option<usize>, sessions: &mut Vec<Session>) {
         match self.count {
             None => self.add(&self.name, None, parent, sessions),
@@ -95,14 +98,15 @@ impl Node {
     }
 }
 
-fn declaration(table: SessionTable, place: Place, in_child: bool, spoiled: &Spoiled) -> Declaration {
-    let entries = place.key("resources");
+fn declaration(table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoiled) -> Declaration {
+    let place = at.place();
+    let entries = at.key("resources");
     let from = if in_child { From::Parent } else { From::Pool };
     let request = |(index, Resource { kind, from: said, options })| Request {
         kind,
         from: said.unwrap_or(from),
         options,
-        place: entries.index(index),
+        place: entries.index(index).place(),
     };
     let resources =
         table.resources.map(|resources| resources.into_iter().flatten().enumerate().map(request).collect());

@@ -1,5 +1,6 @@
 //! TOML to JSON, the form that schemas and document types read.
 
+use rayon::prelude::*;
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
@@ -11,9 +12,38 @@ use super::words::quoted;
 
 /// Turns a parsed document into JSON. What JSON has no form for becomes `null`, which TOML cannot say otherwise, and
 /// is a fault each.
-pub(super) fn from_toml(table: DeTable<'_>, faults: &mut Vec<Fault>) -> Value {
-    let mut converter = Converter { faults };
-    Value::Object(converter.table(table, &Way::ROOT))
+pub(super) fn from_toml(mut table: DeTable<'_>, faults: &mut Vec<Fault>) -> Value {
+    let sessions = table.remove("session");
+    let mut entries = Converter { faults }.table(table, &Way::ROOT);
+    if let Some(sessions) = sessions {
+        entries.insert("session".to_owned(), session_tables(sessions, faults));
+    }
+    Value::Object(entries)
+}
+
+/// Most of a large manifest: on all cores.
+fn session_tables(sessions: Spanned<DeValue<'_>>, faults: &mut Vec<Fault>) -> Value {
+    let at = Way::ROOT.key("session");
+    let tables = match sessions.into_inner() {
+        DeValue::Table(tables) => tables,
+        // Which is a fault of its own.
+        other => return Converter { faults }.value(other, &at),
+    };
+    let tables: Vec<_> = tables.into_iter().collect();
+    let converted: Vec<_> = tables
+        .into_par_iter()
+        .map(|(name, table)| {
+            let mut faults = Vec::new();
+            let name = name.into_inner().into_owned();
+            let table = Converter { faults: &mut faults }.value(table.into_inner(), &at.key(&name));
+            ((name, table), faults)
+        })
+        .collect();
+    let entry = |(entry, found): (_, Vec<Fault>)| {
+        faults.extend(found);
+        entry
+    };
+    Value::Object(converted.into_iter().map(entry).collect())
 }
 
 struct Converter<'f> {
@@ -25,18 +55,18 @@ impl Converter<'_> {
         let mut entries = Map::new();
         for (key, value) in table {
             let key = key.into_inner().into_owned();
-            let value = self.value(value, &at.key(&key));
+            let value = self.value(value.into_inner(), &at.key(&key));
             entries.insert(key, value);
         }
         entries
     }
 
-    fn value(&mut self, value: Spanned<DeValue<'_>>, at: &Way<'_>) -> Value {
+    fn value(&mut self, value: DeValue<'_>, at: &Way<'_>) -> Value {
         let mut fault = |message: String, label: &str, help: &str| {
             self.faults.push(Fault::new(rule::NO_SUCH_VALUE, at.place(), message, label).with_help(help));
             Value::Null
         };
-        match value.into_inner() {
+        match value {
             DeValue::String(text) => Value::String(text.into_owned()),
             DeValue::Boolean(boolean) => Value::Bool(boolean),
             DeValue::Integer(integer) => match to_i64(&integer) {
@@ -62,7 +92,7 @@ impl Converter<'_> {
             ),
             DeValue::Array(items) => {
                 let items = items.into_iter().enumerate();
-                items.map(|(index, item)| self.value(item, &at.index(index))).collect()
+                items.map(|(index, item)| self.value(item.into_inner(), &at.index(index))).collect()
             }
             DeValue::Table(table) => Value::Object(self.table(table, at)),
         }

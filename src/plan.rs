@@ -7,12 +7,14 @@
 mod allocate;
 mod demand;
 mod difference;
+mod document;
 mod faults;
 mod identity;
 mod names;
 mod render;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -23,12 +25,9 @@ use serde_json::{Map, Value};
 pub use difference::{Action, Change, DISCOVERY, Field};
 
 use crate::manifest::{CommandLine, Fault, Manifest, Place, rule};
-use crate::name::{HashDigits, SessionPath, Sha256Hasher, scoped_name};
+use crate::name::{HashDigits, SessionPath, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
-
-/// Of how many sessions the JSON is in memory at once while the digest is taken: a few megabytes.
-const HASHED_AT_ONCE: usize = 1024;
 
 /// The version of the plan document's format.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -201,31 +200,13 @@ impl Plan {
     /// The digest that this plan's content has, which is that of the JSON array of the format's version, the swarm and the
     /// sessions; another than `digest` means that the document was edited.
     pub fn computed_digest(&self) -> String {
-        // A plan has no map with other keys than strings, so that all of it is JSON.
-        let json = |session: &Session| serde_json::to_vec(session).unwrap_or_default();
-        let json_of = |some: &[Session]| some.par_iter().map(json).collect::<Vec<_>>();
-        let swarm = serde_json::to_string(&self.swarm).unwrap_or_default();
-        let mut hash = Sha256Hasher::default();
-        hash.update(format!("[{},{swarm},[", self.schema_version).as_bytes());
-        let mut parts = self.sessions.chunks(HASHED_AT_ONCE);
-        let mut next = parts.next().map(json_of);
-        let mut is_first = true;
-        while let Some(part) = next {
-            // The hash takes one part while the next one becomes JSON.
-            ((), next) = rayon::join(
-                || {
-                    for session in &part {
-                        if !std::mem::take(&mut is_first) {
-                            hash.update(b",");
-                        }
-                        hash.update(session);
-                    }
-                },
-                || parts.next().map(json_of),
-            );
-        }
-        hash.update(b"]]");
-        format!("sha256:{}", hash.finish())
+        // A plan has no map with other keys than strings and no path that is not UTF-8, so that all of it is JSON.
+        document::digest(self).unwrap_or_default()
+    }
+
+    /// Writes this document as JSON, indented, with a line feed behind it; `to` should be buffered.
+    pub fn write(&self, mut to: impl Write + Send) -> io::Result<()> {
+        document::write(self, &mut to)
     }
 
     /// What has to be done to get here from what stands.

@@ -38,7 +38,7 @@ impl Format {
     pub(super) fn show(self, global: &Global, review: &Review<'_>) {
         match self {
             Self::Text => print::out(&review.text(print::style(global, &std::io::stdout()))),
-            Self::Json => print::json_pretty(review.plan),
+            Self::Json => print::plan(review.plan),
             Self::Markdown => print::out(&review.markdown()),
             Self::Mermaid => print::out(&review.mermaid()),
             Self::Html => print::out(&review.html()),

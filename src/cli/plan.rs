@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     if let Some(path) = &arguments.output {
         let path = super::setting::directory(global)?.join(path);
         std::fs::File::create(&path)
-            .and_then(|file| print::write_json_pretty(file, &plan))
+            .and_then(|file| print::write_plan(file, &plan))
             .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
     }
     let mut notices = notices(&setting.registry, &plan, &survey);

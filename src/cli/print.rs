@@ -6,7 +6,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use seedbed::host::text::printable;
-use seedbed::plan::Session;
+use seedbed::plan::{Plan, Session};
 use seedbed::review::ports;
 use seedbed::review::text::Style;
 use serde::Serialize;
@@ -54,19 +54,24 @@ pub(super) fn json(document: &impl Serialize) {
     }
 }
 
-/// Prints one JSON document, indented.
-pub(super) fn json_pretty(document: &impl Serialize) {
+/// Prints the plan document.
+pub(super) fn plan(plan: &Plan) {
     // As in `out`, there is nobody to tell.
-    let _ = write_json_pretty(std::io::stdout().lock(), document);
+    let _ = write_plan(std::io::stdout(), plan);
 }
 
-/// Writes one JSON document, indented, with a line feed behind it. In parts: that of a large plan takes as much memory as
-/// the plan itself.
-pub(super) fn write_json_pretty(to: impl Write, document: &impl Serialize) -> std::io::Result<()> {
+/// Writes the plan document.
+pub(super) fn write_plan(to: impl Write + Send, plan: &Plan) -> std::io::Result<()> {
     let mut to = BufWriter::with_capacity(1 << 16, to);
-    serde_json::to_writer_pretty(&mut to, document)?;
-    to.write_all(b"\n")?;
+    plan.write(&mut to)?;
     to.flush()
+}
+
+/// Prints one JSON document, indented.
+pub(super) fn json_pretty(document: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string_pretty(document) {
+        out(&format!("{text}\n"));
+    }
 }
 
 /// Leaves a value to the system, which takes the memory back at once when the process ends: to free what a hundred thousand

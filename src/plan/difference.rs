@@ -12,7 +12,7 @@ pub use fields::Field;
 
 use super::{Damage, Plan, Session, Standing};
 use crate::name::SessionPath;
-use crate::provider::{Allocation, Registry};
+use crate::provider::Registry;
 
 /// What happens to one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,19 +69,20 @@ pub(super) fn changes(plan: &Plan, registry: &Registry, standing: Option<&Standi
 /// Of all that is provisioned from one basis, the first in canonical order comes first. What stands is no basis: its
 /// session has been at work in it.
 fn say_what_comes_first(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
-    // Told from the allocations alone, on all cores; which is the first, one after another.
-    let basis = |held: &Allocation| registry.get(&held.kind)?.basis(held);
-    let bases = |session: &Session| session.allocations.iter().map(basis).collect();
-    let bases: Vec<Vec<Option<String>>> = plan.sessions.par_iter().map(bases).collect();
-    let mut first: HashMap<(&str, &str), &SessionPath> = HashMap::new();
-    for ((session, change), bases) in plan.sessions.iter().zip(changes).zip(&bases) {
-        for (held, basis) in session.allocations.iter().zip(bases) {
-            let Some(basis) = basis.as_deref().filter(|_| change.provision.contains(&held.kind)) else {
-                continue;
-            };
-            let first = *first.entry((&held.kind, basis)).or_insert(&session.path);
+    // What each is made from is told on all cores; who is the first, one after another.
+    let sources = |(session, change): (&Session, &Change)| {
+        let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
+        provisioned
+            .filter_map(|held| Some((held.kind.clone(), registry.get(&held.kind)?.basis(held)?)))
+            .collect()
+    };
+    let sources: Vec<Vec<(String, String)>> = plan.sessions.par_iter().zip(&*changes).map(sources).collect();
+    let mut first: HashMap<&(String, String), &SessionPath> = HashMap::new();
+    for ((session, change), sources) in plan.sessions.iter().zip(changes).zip(&sources) {
+        for source in sources {
+            let first = *first.entry(source).or_insert(&session.path);
             if *first != session.path {
-                change.from.insert(held.kind.clone(), first.clone());
+                change.from.insert(source.0.clone(), first.clone());
             }
         }
     }

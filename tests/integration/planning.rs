@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use seedbed::manifest;
 use seedbed::name::{PortBlock, sha256_hex};
 use seedbed::observe::{Holder, Taken};
-use seedbed::plan::{self, Action, Plan, Session, Standing};
+use seedbed::plan::{self, Action, Loss, Plan, Session, Standing};
 use seedbed::provider::Registry;
 use seedbed::provider::port_range::{self, Block};
 
@@ -181,17 +181,36 @@ proptest! {
     }
 }
 
-/// It is taken of some sessions at a time.
+/// Both are made of some sessions at a time.
 #[test]
-fn the_digest_is_that_of_the_content_however_many_sessions_there_are() {
+fn the_digest_and_the_document_are_those_of_the_content_however_many_sessions_there_are() {
     let registry = Registry::built_in();
-    for sessions in [1, 1024, 1025, 3000] {
-        let text = format!("version = 1\nswarm = \"s\"\n[session.a]\ncount = {sessions}\n");
+    for sessions in [0, 1, 33, 1024, 1025, 3000] {
+        let table =
+            format!("[session.a]\ncount = {sessions}\nprompt = [\"one\\ntwo\"]\nenv = {{ A = \"\" }}\n");
+        let text = format!("version = 1\nswarm = \"s\"\n{}", if sessions > 0 { &table } else { "" });
         let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
         let observation = friendly(&plan::questions(&manifest, &registry));
-        let plan = plan::plan(&manifest, &registry, &observation, None).unwrap();
+        let mut plan = plan::plan(&manifest, &registry, &observation, None).unwrap();
         assert_eq!(plan.sessions.len(), sessions);
         let content = serde_json::to_vec(&(plan.schema_version, &plan.swarm, &plan.sessions)).unwrap();
         assert_eq!(plan.digest, format!("sha256:{}", sha256_hex(&content)));
+        assert_eq!(plan.computed_digest(), plan.digest);
+
+        let check_document = |plan: &Plan| {
+            let mut written = Vec::new();
+            plan.write(&mut written).unwrap();
+            let expected = serde_json::to_string_pretty(plan).unwrap() + "\n";
+            assert!(written == expected.as_bytes(), "{sessions} sessions");
+        };
+        check_document(&plan);
+        let what = "one\ntwo".to_owned();
+        plan.losses = plan
+            .sessions
+            .iter()
+            .map(|session| Loss { session: session.path.clone(), what: what.clone() })
+            .collect();
+        plan.standing = Some(plan.digest.clone());
+        check_document(&plan);
     }
 }

@@ -1,0 +1,106 @@
+//! The plan as JSON. Of a large one that takes as much memory as the plan itself, so that it is made in parts, on all
+//! cores, each while the one before it is hashed or written.
+
+use std::io::{self, Write};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::{Formatter, PrettyFormatter};
+
+use super::Plan;
+use crate::name::Sha256Hasher;
+
+/// Of how many entries the JSON is in memory at once, twice: a few megabytes.
+const AT_ONCE: usize = 1024;
+
+/// Of how many it is made on one core in one go.
+const IN_ONE_GO: usize = 32;
+
+/// The digest that a plan's content has.
+pub(super) fn digest(plan: &Plan) -> io::Result<String> {
+    let swarm = serde_json::to_string(&plan.swarm)?;
+    let mut hash = Sha256Hasher::default();
+    hash.update(format!("[{},{swarm},[", plan.schema_version).as_bytes());
+    let json = |json: &mut Vec<u8>, session: &_| Ok(serde_json::to_writer(json, session)?);
+    in_parts(&plan.sessions, b",", json, |part| {
+        hash.update(part);
+        Ok(())
+    })?;
+    hash.update(b"]]");
+    Ok(format!("sha256:{}", hash.finish()))
+}
+
+/// Writes the document, indented, with a line feed behind it.
+pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
+    let Plan { schema_version, swarm, digest, standing, sessions, changes, losses } = plan;
+    to.write_all(b"{")?;
+    for (name, value) in [
+        ("schemaVersion", serde_json::to_string(schema_version)?),
+        ("swarm", serde_json::to_string(swarm)?),
+        ("digest", serde_json::to_string(digest)?),
+        ("standing", serde_json::to_string(standing)?),
+    ] {
+        write!(to, "\n  \"{name}\": {value},")?;
+    }
+    list("sessions", sessions, to)?;
+    to.write_all(b",")?;
+    list("changes", changes, to)?;
+    if !losses.is_empty() {
+        to.write_all(b",")?;
+        list("losses", losses, to)?;
+    }
+    to.write_all(b"\n}\n")
+}
+
+fn list<T: Serialize + Sync>(name: &str, entries: &[T], to: &mut (impl Write + Send)) -> io::Result<()> {
+    write!(to, "\n  \"{name}\": [")?;
+    if entries.is_empty() {
+        return to.write_all(b"]");
+    }
+    to.write_all(b"\n    ")?;
+    let json = |json: &mut Vec<u8>, entry: &T| {
+        // As deep as the entry stands: in a list of the document.
+        let mut formatter = PrettyFormatter::new();
+        formatter.begin_object(&mut io::sink())?;
+        formatter.begin_array(&mut io::sink())?;
+        Ok(entry.serialize(&mut Serializer::with_formatter(json, formatter))?)
+    };
+    in_parts(entries, b",\n    ", json, |part| to.write_all(part))?;
+    to.write_all(b"\n  ]")
+}
+
+/// Hands on the JSON of all entries, in order and with `separator` between them, one part while the next is being made.
+fn in_parts<T: Sync>(
+    entries: &[T],
+    separator: &[u8],
+    json: impl Fn(&mut Vec<u8>, &T) -> io::Result<()> + Sync,
+    mut take: impl FnMut(&[u8]) -> io::Result<()> + Send,
+) -> io::Result<()> {
+    let all = |entries: &[T]| {
+        let mut text = Vec::new();
+        for entry in entries {
+            text.extend_from_slice(separator);
+            json(&mut text, entry)?;
+        }
+        Ok(text)
+    };
+    let mut parts = entries.chunks(AT_ONCE).map(|part| {
+        let texts: Vec<io::Result<Vec<u8>>> = part.par_chunks(IN_ONE_GO).map(all).collect();
+        texts
+    });
+    let mut is_first = true;
+    let mut made = parts.next();
+    while let Some(texts) = made {
+        let hand_on = || {
+            texts.into_iter().try_for_each(|text| {
+                let text = text?;
+                take(if std::mem::take(&mut is_first) { &text[separator.len()..] } else { &text })
+            })
+        };
+        let (taken, next) = rayon::join(hand_on, || parts.next());
+        taken?;
+        made = next;
+    }
+    Ok(())
+}

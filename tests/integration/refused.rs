@@ -12,13 +12,14 @@ fn check_refused(sandbox: &Sandbox, rest: &str, value: &str, said: &[&str]) {
     sandbox.manifest(rest);
     let text = sandbox.manifest_text(rest);
     let line = 1 + text.lines().position(|line| line.contains(value)).expect("the value is in the manifest");
-    for command in ["validate", "plan", "apply"] {
-        let outcome = sandbox.unchanged(|| sandbox.seedbed(&[command]).expect(65));
-        let outcome = outcome.says(said);
-        let at = format!("[seedbed.toml:{line}:");
-        assert!(outcome.stderr.contains(&at), "not at {at}\n{}", outcome.stderr);
-        assert!(outcome.stderr.contains('┬') || outcome.stderr.contains('^'), "{}", outcome.stderr);
-    }
+    sandbox.unchanged(|| {
+        for command in ["validate", "plan", "apply"] {
+            let outcome = sandbox.seedbed(&[command]).expect(65).says(said);
+            let at = format!("[seedbed.toml:{line}:");
+            assert!(outcome.stderr.contains(&at), "not at {at}\n{}", outcome.stderr);
+            assert!(outcome.stderr.contains('┬') || outcome.stderr.contains('^'), "{}", outcome.stderr);
+        }
+    });
     let faults = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
     let fault = &faults["faults"][0];
     assert_eq!(fault["line"], line);

@@ -62,11 +62,7 @@ enum Permissions {
 impl<'a> Files<'a> {
     /// Takes files of `from`, to be copied to the same names, all with the time `modified`, in seconds.
     pub(crate) fn of(from: &'a Root, modified: i64) -> Self {
-        let modified = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: modified, tv_nsec: 0 },
-        };
-        Self { from, modified, bytes: Vec::new(), taken: Vec::new() }
+        Self { from, modified: times(modified), bytes: Vec::new(), taken: Vec::new() }
     }
 
     /// Takes a regular file with its permissions, if the file system says `expected` of it.
@@ -195,9 +191,8 @@ impl<'a> Files<'a> {
             }
             What::Link(leads_to) => failpoint!("copies.link")
                 .and_then(|()| rustix::fs::symlinkat(leads_to.as_c_str(), &to.fd, name))
-                .and_then(|()| rustix::fs::utimensat(&to.fd, name, &self.modified, AtFlags::SYMLINK_NOFOLLOW))
                 .map_err(io::Error::from)
-                .and_then(|()| stat(to, name)),
+                .and_then(|()| set_times(to, name, &self.modified)),
             What::Directory => {
                 make_directory(to, name)?;
                 stat(to, name).and_then(|stat| match FileType::from_raw_mode(stat.st_mode) {
@@ -262,6 +257,27 @@ pub(crate) fn make_directory(root: &Root, name: &OsStr) -> Result<(), Error> {
 /// What the file system says of what is at `name`, links unfollowed.
 pub(crate) fn stat(root: &Root, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(&root.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Gives what is at `name`, links unfollowed, the time `modified`, in seconds; returns what the file system says then.
+pub(crate) fn set_modified(root: &Root, name: &OsStr, modified: i64) -> Result<Stat, Error> {
+    failpoint!("copies.set-time")
+        .map_err(io::Error::from)
+        .and_then(|()| set_times(root, name, &times(modified)))
+        .map_err(|source| Error::Io { action: "set the time of", path: root.path.join(name), source })
+}
+
+fn set_times(root: &Root, name: &OsStr, times: &Timestamps) -> io::Result<Stat> {
+    rustix::fs::utimensat(&root.fd, name, times, AtFlags::SYMLINK_NOFOLLOW)?;
+    stat(root, name)
+}
+
+/// This time of modification, in seconds, and whatever time of access there is.
+fn times(modified: i64) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: modified, tv_nsec: 0 },
+    }
 }
 
 /// Creates a file, to be written to.

@@ -12,10 +12,11 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
+use rustix::fs::Stat;
 
 use super::Worktree;
 use super::index::{self, Entry, Index, OfACopy, What};
@@ -64,6 +65,8 @@ pub(super) struct Given<'p> {
 pub(super) struct Source {
     directory: Root,
     tree: Tree,
+    /// Its index, absolute.
+    index: PathBuf,
     index_mode: u32,
 }
 
@@ -140,9 +143,10 @@ impl Source {
         let (Some(directory), Some(bytes)) = (site.directory()?, site.common.read(&path, index::MAX)?) else {
             return Ok(None);
         };
-        let index_mode = index_mode(&site.common.path().join(path))?;
-        let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(None) };
-        Ok(Some(Self { directory, tree: Tree::of(index), index_mode }))
+        let Some(read) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(None) };
+        let index = site.common.path().join(path);
+        let index_mode = index_mode(&index)?;
+        Ok(Some(Self { directory, tree: Tree::of(read), index, index_mode }))
     }
 
     /// Tells whether the file system says of files what the index does: the files whose positions are wanted. Where it
@@ -155,6 +159,25 @@ impl Source {
                 stat.is_ok_and(|stat| entry.what == What::Submodule || self.tree.index.is_of(entry, &stat))
             })
         })
+    }
+
+    /// Sets the times back of what git has just written at these positions, as those of copies are, and says so in the
+    /// index.
+    pub(super) fn set_back(mut self, positions: &BTreeSet<usize>) -> Result<Self, Error> {
+        let own = Target::of(&self.directory, &self.tree);
+        let modified = modified();
+        self.tree.pieces(|at| positions.contains(&at)).par_iter().try_for_each(|piece| {
+            let here = piece.open(&self.directory)?;
+            let files = piece.entries().filter(|(_, entry, _)| entry.what != What::Submodule);
+            let stats =
+                files.map(|(_, entry, name)| Ok((entry, copies::set_modified(&here, name, modified)?)));
+            own.put(stats.collect::<Result<Vec<_>, Error>>()?);
+            Ok::<_, Error>(())
+        })?;
+        let index = own.index.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.tree.index.say_as(&index);
+        write_index(&self.index, &index.finish(), self.index_mode)?;
+        Ok(self)
     }
 
     /// Copies it to places that have nothing in them.
@@ -218,11 +241,16 @@ impl<'d> Target<'d> {
 
     fn write(&self, piece: &Piece<'_>, files: &Files<'_>, entries: &[&Entry]) -> Result<(), Error> {
         let stats = files.write(&piece.open(self.directory)?)?;
+        self.put(entries.iter().copied().zip(stats));
+        Ok(())
+    }
+
+    /// Has the index say of entries what the file system does.
+    fn put<'e>(&self, stats: impl IntoIterator<Item = (&'e Entry, Stat)>) {
         let mut own = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        for (entry, stat) in entries.iter().zip(stats) {
+        for (entry, stat) in stats {
             own.put(entry, &stat);
         }
-        Ok(())
     }
 }
 

@@ -211,6 +211,11 @@ impl Index {
         Some(Self { bytes, names, entries, id: self.id, tree, checksum: self.checksum })
     }
 
+    /// Has the index say of its entries what that of a copy does which was made of it.
+    pub(super) fn say_as(&mut self, copy: &OfACopy) {
+        self.bytes.clone_from(&copy.bytes);
+    }
+
     /// The same index for a copy of the worktree, with nothing put in yet.
     pub(super) fn of_a_copy(&self) -> OfACopy {
         OfACopy { bytes: self.bytes.clone(), checksum: self.checksum }

@@ -68,9 +68,9 @@ fn fill_together(
             |source: &Source| source.lists(&given.tree) && source.is_sound(|at| given.missing.contains(&at));
         if given.is_whole() {
             places.finish(given.others, given.index_mode)?;
-        } else if !together.is_empty() {
+        } else {
             match source()?.filter(is_sound) {
-                Some(source) => source.complete(&places, given)?,
+                Some(source) => source.set_back(&given.missing).map_err(own)?.complete(&places, given)?,
                 None => complete_by_themselves(together, given)?,
             }
         }

@@ -139,12 +139,15 @@ impl Source {
     /// The worktree of `task`, which git has filled; `None` where its index is not understood.
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let site = Site::of(task, worktree)?;
-        let path = site.entry.join("index");
-        let (Some(directory), Some(bytes)) = (site.directory()?, site.common.read(&path, index::MAX)?) else {
-            return Ok(None);
-        };
-        let Some(read) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(None) };
-        let index = site.common.path().join(path);
+        let Some(directory) = site.directory()? else { return Ok(None) };
+        Self::at(directory, &site.common, &site.entry.join("index"), worktree.commit.len() / 2)
+    }
+
+    /// The same of any directory, whose index lies below `root` and has ids of `id` bytes.
+    pub(super) fn at(directory: Root, root: &Root, index: &Path, id: usize) -> Result<Option<Self>, Error> {
+        let Some(bytes) = root.read(index, index::MAX)? else { return Ok(None) };
+        let Some(read) = Index::read(&bytes, id) else { return Ok(None) };
+        let index = root.path().join(index);
         let index_mode = index_mode(&index)?;
         Ok(Some(Self { directory, tree: Tree::of(read), index, index_mode }))
     }
@@ -161,12 +164,12 @@ impl Source {
         })
     }
 
-    /// Sets the times back of what git has just written at these positions, as those of copies are, and says so in the
-    /// index.
-    pub(super) fn set_back(mut self, positions: &BTreeSet<usize>) -> Result<Self, Error> {
+    /// Sets the times back of what git has just written, which is what is wanted, as those of copies are, and says so in
+    /// the index.
+    pub(super) fn set_back(mut self, is_wanted: impl Fn(usize) -> bool) -> Result<Self, Error> {
         let own = Target::of(&self.directory, &self.tree);
         let modified = modified();
-        self.tree.pieces(|at| positions.contains(&at)).par_iter().try_for_each(|piece| {
+        self.tree.pieces(is_wanted).par_iter().try_for_each(|piece| {
             let here = piece.open(&self.directory)?;
             let files = piece.entries().filter(|(_, entry, _)| entry.what != What::Submodule);
             let stats =

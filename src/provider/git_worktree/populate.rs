@@ -70,7 +70,10 @@ fn fill_together(
             places.finish(given.others, given.index_mode)?;
         } else {
             match source()?.filter(is_sound) {
-                Some(source) => source.set_back(&given.missing).map_err(own)?.complete(&places, given)?,
+                Some(source) => {
+                    let is_written = |at| given.missing.contains(&at);
+                    source.set_back(is_written).map_err(own)?.complete(&places, given)?;
+                }
                 None => complete_by_themselves(together, given)?,
             }
         }
@@ -116,13 +119,19 @@ pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     fill_together(task, worktree, &[]).map(drop).map_err(|(_, error)| error)
 }
 
-/// Fills an empty directory with the files of the commit, and writes its index: what the repository's own work tree has
-/// of them is copied, the rest is written by git.
-pub(super) fn check_out(recipient: &Recipient<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+/// Fills a directory that is empty with the files of the commit, and writes its index: what the repository's own work
+/// tree has of them is copied, the rest is written by git. Returns which positions git has written.
+pub(super) fn check_out(
+    recipient: &Recipient<'_>,
+    worktree: &Worktree,
+    site: &Site,
+) -> Result<impl Fn(usize) -> bool + use<>, Error> {
     let known = Known::of(recipient, worktree, site, true)?;
     let others = Places::none();
     let given = known.give(recipient, &others).map_err(|(_, error)| error)?;
-    write(recipient.git, recipient.commit, given.as_ref())
+    write(recipient.git, recipient.commit, given.as_ref())?;
+    let missing = given.map(|given| given.missing);
+    Ok(move |at| missing.as_ref().is_none_or(|missing| missing.contains(&at)))
 }
 
 /// Has git write what is missing of a commit, where nothing is given all of it.

@@ -1,22 +1,14 @@
 //! What overlays of one commit and part have in common: one checkout and its index.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "sets times, links files, and walks through what git has made"
-)]
+#![expect(clippy::disallowed_methods, reason = "links files, and looks at what links are of")]
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, lstat};
-
+use super::super::copy::Source;
 use super::super::donor::Recipient;
-use super::super::index::{Entry, Index, What};
 use super::super::site::{Site, io};
 use super::super::{Worktree, populate};
 use super::{Overlay, guard};
@@ -24,10 +16,6 @@ use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::git::Git;
 use crate::name::sha256_hex;
 use crate::provider::{Error, Task};
-
-/// How far back the times of a base's files are set, in seconds. What changed in the second in which an index was
-/// written, git has to read to see whether it changed again.
-const BACK: i64 = 10;
 
 /// What the base of a worktree is called: all worktrees that would be checked out alike have the same.
 pub(super) fn name(worktree: &Worktree) -> String {
@@ -47,9 +35,9 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     top.remove_all(&aside)?;
     let building = top.create_directories(&aside)?;
     let files = building.create_directories(Path::new("tree"))?;
-    let own_index = building.path().join("index");
+    let (own_tree, own_index) = (building.path().join("tree"), building.path().join("index"));
     let entry = site.entry_path();
-    let git = Git::of(task.host, &entry, Some(files.path()))
+    let git = Git::of(task.host, &entry, Some(&own_tree))
         .holding(task.lock)
         .with_variable("GIT_INDEX_FILE", &own_index)
         // An index in two parts would have the other one in this entry, and in no other.
@@ -61,12 +49,14 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
         index: &own_index,
         cancel: &task.host.cancel,
     };
-    populate::check_out(&recipient, worktree, &site)?;
+    let is_written = populate::check_out(&recipient, worktree, &site)?;
     crashpoint!("base.checked-out");
     populate::check_target(worktree, &files)?;
-    if !set_back(files.path(), &own_index, worktree.commit.len() / 2)? {
+    let id = worktree.commit.len() / 2;
+    match Source::at(files, &building, Path::new("index"), id)?.filter(|base| base.is_sound(&is_written)) {
+        Some(base) => drop(base.set_back(&is_written)?),
         // What a filter does not give back as it was is found changed, as it is in any worktree; that is no failure.
-        git.output(["update-index", "-q", "--refresh"])?;
+        None => drop(git.output(["update-index", "-q", "--refresh"])?),
     }
 
     let _guard = guard(&overlay.overlays)?;
@@ -107,63 +97,4 @@ pub(super) fn is_index(base: &Path, own: &Path) -> bool {
         && ours.len() == theirs.len()
         && ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
             || fs::read(own).is_ok_and(|own| fs::read(base).is_ok_and(|base| own == base)))
-}
-
-/// Every file below `directory`, and whatever else is no directory, relative to it.
-fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut files = Vec::new();
-    let mut left = vec![PathBuf::new()];
-    while let Some(relative) = left.pop() {
-        let at = directory.join(&relative);
-        for entry in fs::read_dir(&at).map_err(io("list", &at))? {
-            let entry = entry.map_err(io("list", &at))?;
-            let path = relative.join(entry.file_name());
-            if entry.file_type().map_err(io("look at", &at))?.is_dir() {
-                left.push(path);
-            } else {
-                files.push(path);
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// Sets the times of every file back, and in the index what git compares them with; `false` where the index is not
-/// understood, or does not say of every file what the file system does, and git has to look itself.
-///
-/// `id` is the length of the repository's object ids, in bytes.
-fn set_back(tree: &Path, index: &Path, id: usize) -> Result<bool, Error> {
-    let bytes = fs::read(index).map_err(io("read", index))?;
-    let read = Index::read(&bytes, id);
-    let path = |read: &Index, entry: &Entry| tree.join(OsStr::from_bytes(read.name(entry)));
-    let is_sound = |read: &Index| {
-        let is_of = |entry: &Entry| {
-            entry.what == What::Submodule
-                || lstat(path(read, entry)).is_ok_and(|stat| read.is_of(entry, &stat))
-        };
-        read.entries().par_iter().all(is_of)
-    };
-    let sound = read.filter(is_sound);
-    files(tree)?.par_iter().try_for_each(|file| {
-        let path = tree.join(file);
-        let found = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
-        let time = Timespec { tv_sec: found.mtime() - BACK, tv_nsec: found.mtime_nsec() };
-        let times = Timestamps { last_access: time, last_modification: time };
-        failpoint!("base.set-time")
-            .and_then(|()| rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW))
-            .map_err(|errno| io("set the time of", &path)(errno.into()))
-    })?;
-    let Some(read) = sound else { return Ok(false) };
-    let mut with_times = read.of_a_copy();
-    for entry in read.entries() {
-        let path = path(&read, entry);
-        let stat = lstat(&path).map_err(|errno| io("look at", &path)(errno.into()))?;
-        with_times.put(entry, &stat);
-    }
-    // Nobody else has this one yet.
-    failpoint!("base.write-index")
-        .map_err(std::io::Error::from)
-        .and_then(|()| fs::write(index, with_times.finish()))
-        .map_err(io("write", index))?;
-    Ok(true)
 }

@@ -15,6 +15,7 @@ mod value;
 mod document;
 mod schema;
 mod check;
+mod sound;
 mod meaning;
 mod tree;
 
@@ -84,13 +85,21 @@ pub struct Reading {
 pub fn read(text: &str, kinds: &Kinds) -> Reading {
     let mut faults = Vec::new();
     let manifest = match syntax::parse(text) {
-        Ok(table) => value::from_toml(table.into_inner(), &mut faults),
+        Ok(table) => {
+            if let Some(document) = sound::document(table.get_ref(), kinds) {
+                drop(table);
+                let declared: Vec<_> = document.provider.keys().cloned().collect();
+                let manifest = of_document(document, &declared, kinds, &mut faults);
+                return Reading { manifest, faults };
+            }
+            value::from_toml(table.get_ref(), &mut faults)
+        }
         Err(mut sound) => {
             faults.append(&mut sound.faults);
             if !sound.is_readable {
                 return Reading { manifest: None, faults };
             }
-            value::from_toml(sound.table().into_inner(), &mut faults)
+            value::from_toml(sound.table().get_ref(), &mut faults)
         }
     };
     let lost_keys = faults.iter().any(|fault| fault.rule == rule::SYNTAX);
@@ -275,7 +284,7 @@ fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Opti
         root.entry("version").or_insert(VERSION.into());
         root.entry("swarm").or_insert("swarm".into());
     }
-    let document = match Document::read(manifest) {
+    let document = match serde_json::from_value::<Document>(manifest) {
         Ok(document) => document,
         Err(error) => {
             if whole {
@@ -287,7 +296,19 @@ fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Opti
             return None;
         }
     };
-    let known: BTreeSet<&str> = kinds.keys().chain(&declared).map(String::as_str).collect();
+    of_document(document, &declared, kinds, faults)
+}
+
+/// Reads a manifest that meets the schema, without what is among the faults already; `declared` are the external kinds
+/// that it names.
+fn of_document(
+    document: Document,
+    declared: &[String],
+    kinds: &Kinds,
+    faults: &mut Vec<Fault>,
+) -> Option<Manifest> {
+    let whole = faults.is_empty();
+    let known: BTreeSet<&str> = kinds.keys().chain(declared).map(String::as_str).collect();
     meaning::check(&document, &known, whole, faults);
     if faults.iter().any(|fault| fault.rule == rule::TOO_MANY_SESSIONS) {
         return None;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
-use jsonschema::{JsonType, Keyword, ValidationError};
+use jsonschema::{JsonType, Keyword, ValidationError, Validator};
 use serde_json::Value;
 
 use super::document::ENV_PATTERN;
@@ -16,16 +16,7 @@ use crate::name::{NAME_PATTERN, is_name};
 ///
 /// The error is a schema that is none, which is a fault of the kind that made it.
 pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault>) -> Result<(), String> {
-    let mut strict = schema.clone();
-    tell_integers_from_floats(&mut strict);
-    let validator = jsonschema::options()
-        .with_keyword(NO_FLOAT, |_, _, _| Ok(Box::new(NoFloat)))
-        .build(&strict)
-        .map_err(|error| error.to_string())?;
-    // To find nothing takes half as long as to look for everything.
-    if validator.is_valid(manifest) {
-        return Ok(());
-    }
+    let validator = validator(schema)?;
     let mut wrong = Vec::new();
     {
         let errors: Vec<ValidationError<'_>> = validator.iter_errors(manifest).collect();
@@ -53,6 +44,16 @@ pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault
         wrong.take_out(manifest);
     }
     Ok(())
+}
+
+/// What checks whether a manifest meets `schema`; the error is a schema that is none.
+pub(super) fn validator(schema: &Value) -> Result<Validator, String> {
+    let mut strict = schema.clone();
+    tell_integers_from_floats(&mut strict);
+    jsonschema::options()
+        .with_keyword(NO_FLOAT, |_, _, _| Ok(Box::new(NoFloat)))
+        .build(&strict)
+        .map_err(|error| error.to_string())
 }
 
 fn is_of_type(kind: &Kind) -> bool {

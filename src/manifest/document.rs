@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
@@ -47,24 +46,6 @@ pub(super) struct Document {
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, SessionTable>")]
     pub(super) session: BTreeMap<String, SessionTable>,
-}
-
-impl Document {
-    /// Reads a manifest that meets the schema, its sessions on all cores.
-    pub(super) fn read(mut manifest: Value) -> Result<Self, serde_json::Error> {
-        let tables = match manifest.get_mut("session").map(Value::take) {
-            Some(Value::Object(tables)) => tables.into_iter().collect(),
-            _ => Vec::new(),
-        };
-        if let Some(root) = manifest.as_object_mut() {
-            root.remove("session");
-        }
-        let mut document: Self = serde_json::from_value(manifest)?;
-        let read = |(name, table)| Ok((name, serde_json::from_value(table)?));
-        let tables: Result<Vec<_>, serde_json::Error> = tables.into_par_iter().map(read).collect();
-        document.session = tables?.into_iter().collect();
-        Ok(document)
-    }
 }
 
 /// The repository that the swarm works on.

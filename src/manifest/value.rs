@@ -1,9 +1,8 @@
 //! TOML to JSON, the form that schemas and document types read.
 
-use rayon::prelude::*;
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
-use toml::de::{DeInteger, DeTable, DeValue};
+use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::fault::Fault;
 use super::rule;
@@ -12,64 +11,48 @@ use super::words::quoted;
 
 /// Turns a parsed document into JSON. What JSON has no form for becomes `null`, which TOML cannot say otherwise, and
 /// is a fault each.
-pub(super) fn from_toml(mut table: DeTable<'_>, faults: &mut Vec<Fault>) -> Value {
-    let sessions = table.remove("session");
-    let mut entries = Converter { faults }.table(table, &Way::ROOT);
-    if let Some(sessions) = sessions {
-        entries.insert("session".to_owned(), session_tables(sessions, faults));
-    }
-    Value::Object(entries)
+pub(super) fn from_toml(table: &DeTable<'_>, faults: &mut Vec<Fault>) -> Value {
+    Value::Object(entries(table, &Way::ROOT, faults))
 }
 
-/// Most of a large manifest: on all cores.
-fn session_tables(sessions: Spanned<DeValue<'_>>, faults: &mut Vec<Fault>) -> Value {
-    let at = Way::ROOT.key("session");
-    let tables = match sessions.into_inner() {
-        DeValue::Table(tables) => tables,
-        // Which is a fault of its own.
-        other => return Converter { faults }.value(other, &at),
-    };
-    let tables: Vec<_> = tables.into_iter().collect();
-    let converted: Vec<_> = tables
-        .into_par_iter()
-        .map(|(name, table)| {
-            let mut faults = Vec::new();
-            let name = name.into_inner().into_owned();
-            let table = Converter { faults: &mut faults }.value(table.into_inner(), &at.key(&name));
-            ((name, table), faults)
-        })
-        .collect();
-    let entry = |(entry, found): (_, Vec<Fault>)| {
-        faults.extend(found);
-        entry
-    };
-    Value::Object(converted.into_iter().map(entry).collect())
+/// The same of entries of the table at `at`.
+pub(super) fn entries<'t, 'i: 't>(
+    entries: impl IntoIterator<Item = Entry<'t, 'i>>,
+    at: &Way<'_>,
+    faults: &mut Vec<Fault>,
+) -> Map<String, Value> {
+    Converter { faults }.entries(entries, at)
 }
+
+/// A key and what it stands for.
+pub(super) type Entry<'t, 'i> = (&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>);
 
 struct Converter<'f> {
     faults: &'f mut Vec<Fault>,
 }
 
 impl Converter<'_> {
-    fn table(&mut self, table: DeTable<'_>, at: &Way<'_>) -> Map<String, Value> {
-        let mut entries = Map::new();
-        for (key, value) in table {
-            let key = key.into_inner().into_owned();
-            let value = self.value(value.into_inner(), &at.key(&key));
-            entries.insert(key, value);
-        }
-        entries
+    fn entries<'t, 'i: 't>(
+        &mut self,
+        entries: impl IntoIterator<Item = Entry<'t, 'i>>,
+        at: &Way<'_>,
+    ) -> Map<String, Value> {
+        let entry = |(key, value): Entry<'t, 'i>| {
+            let key = key.get_ref();
+            (key.clone().into_owned(), self.value(value.get_ref(), &at.key(key)))
+        };
+        entries.into_iter().map(entry).collect()
     }
 
-    fn value(&mut self, value: DeValue<'_>, at: &Way<'_>) -> Value {
+    fn value(&mut self, value: &DeValue<'_>, at: &Way<'_>) -> Value {
         let mut fault = |message: String, label: &str, help: &str| {
             self.faults.push(Fault::new(rule::NO_SUCH_VALUE, at.place(), message, label).with_help(help));
             Value::Null
         };
         match value {
-            DeValue::String(text) => Value::String(text.into_owned()),
-            DeValue::Boolean(boolean) => Value::Bool(boolean),
-            DeValue::Integer(integer) => match to_i64(&integer) {
+            DeValue::String(text) => Value::String(text.clone().into_owned()),
+            DeValue::Boolean(boolean) => Value::Bool(*boolean),
+            DeValue::Integer(integer) => match to_i64(integer) {
                 Some(integer) => Value::Number(integer.into()),
                 None => fault(
                     format!("{} is too large a number", quoted(integer.as_str())),
@@ -91,10 +74,10 @@ impl Converter<'_> {
                 &format!("write it in quotes: `\"{datetime}\"`"),
             ),
             DeValue::Array(items) => {
-                let items = items.into_iter().enumerate();
-                items.map(|(index, item)| self.value(item.into_inner(), &at.index(index))).collect()
+                let items = items.iter().enumerate();
+                items.map(|(index, item)| self.value(item.get_ref(), &at.index(index))).collect()
             }
-            DeValue::Table(table) => Value::Object(self.table(table, at)),
+            DeValue::Table(table) => Value::Object(self.entries(table, at)),
         }
     }
 }

@@ -1,0 +1,106 @@
+//! A manifest with which the schema finds nothing wrong, read on all cores.
+//!
+//! A session table is held against the schema without looking at the others, and what it becomes on the way is gone before
+//! the next one is read. Nothing is told here of what is wrong: then the whole manifest is looked at once more.
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use toml::de::{DeTable, DeValue};
+
+use super::check;
+use super::document::{Document, SessionTable};
+use super::schema::{Kinds, schema};
+use super::way::Way;
+use super::{VERSION, value};
+
+/// How many session tables are read in one go: their JSON fits into the cache of a core.
+const IN_ONE_GO: usize = 64;
+
+/// Reads a manifest that may ask for `kinds`; `None` where it does not meet the schema, or names one of them its own.
+pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
+    let validator = check::validator(&schema(kinds)).ok()?;
+    let meets = |manifest: Value| validator.is_valid(&manifest).then_some(manifest);
+    let converted = |entries: &[_], at: &Way<'_>| -> Option<Map<String, Value>> {
+        let mut faults = Vec::new();
+        let entries = value::entries(entries.iter().copied(), at, &mut faults);
+        faults.is_empty().then_some(entries)
+    };
+
+    let (sessions, others): (Vec<_>, Vec<_>) = root.iter().partition(|(key, _)| key.get_ref() == "session");
+    let manifest = meets(converted(&others, &Way::ROOT)?.into())?;
+    let mut document: Document = serde_json::from_value(manifest).ok()?;
+    if document.provider.keys().any(|name| kinds.contains_key(name)) {
+        return None;
+    }
+
+    let tables: Vec<_> = match sessions.first().map(|(_, sessions)| sessions.get_ref()) {
+        None => return Some(document),
+        Some(DeValue::Table(tables)) => tables.iter().collect(),
+        Some(_) => return None,
+    };
+    let read = |tables: &[_]| -> Option<Vec<(String, SessionTable)>> {
+        let tables = converted(tables, &Way::ROOT.key("session"))?;
+        let mut alone = meets(json!({ "version": VERSION, "swarm": "swarm", "session": tables }))?;
+        let Value::Object(tables) = alone["session"].take() else { return None };
+        tables.into_iter().map(|(name, table)| Some((name, serde_json::from_value(table).ok()?))).collect()
+    };
+    let read: Option<Vec<_>> = tables.par_chunks(IN_ONE_GO).map(read).collect();
+    document.session = read?.into_iter().flatten().collect();
+    Some(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::super::{of_value, read, rule, syntax};
+    use super::*;
+    use crate::provider::Registry;
+
+    /// More tables than are read in one go, with all that a manifest can say.
+    fn large() -> String {
+        let mut text = include_str!("../../examples/swarm.toml").to_owned();
+        for at in 0..3 * IN_ONE_GO {
+            let _ = write!(
+                text,
+                "\n[session.t{at}]\ncount = 2\nresources = [{{ kind = \"port-range\", names = [\"p{at}\"] }}]\n\
+                 env = {{ A = \"\\u0041{at}\" }}\nmetadata = {{ number = {at}, half = 0.5, none = [] }}\n\
+                 setup = [[\"a\", \"b\"], \"c\"]\n[session.t{at}.child.c]\nprompt = ['''\nx''']\n"
+            );
+        }
+        text
+    }
+
+    #[test]
+    fn it_is_what_the_whole_comes_to_looked_at_once_more() {
+        let kinds = Registry::built_in().kinds();
+        let external = include_str!("../../examples/external.toml").to_owned();
+        for text in [large(), external, "version = 1\nswarm = \"s\"\n".to_owned()] {
+            let Ok(table) = syntax::parse(&text) else { panic!("{text}") };
+            assert!(document(table.get_ref(), &kinds).is_some(), "{text}");
+            let mut faults = Vec::new();
+            let whole = of_value(value::from_toml(table.get_ref(), &mut faults), &kinds, &mut faults);
+            assert_eq!(faults, []);
+            assert_eq!(format!("{:?}", read(&text, &kinds).manifest), format!("{whole:?}"));
+        }
+    }
+
+    #[test]
+    fn one_fault_anywhere_is_found_and_told_by_the_whole() {
+        let kinds = Registry::built_in().kinds();
+        let check = |line: &str, with: &str, rule: &rule::Rule| {
+            let text = large().replace(line, with);
+            let Ok(table) = syntax::parse(&text) else { panic!("{text}") };
+            assert!(document(table.get_ref(), &kinds).is_none(), "{with}");
+            let told: Vec<_> = read(&text, &kinds).faults.iter().map(|fault| fault.rule).collect();
+            assert_eq!(told, [rule], "{with}");
+        };
+        check("[session.t100]\ncount = 2", "[session.t100]\ncount = 2.0", rule::WRONG_TYPE);
+        check("[session.t100]\ncount = 2", "[session.t100]\ncount = 1979-05-27", rule::NO_SUCH_VALUE);
+        check("[session.t100.child.c]", "[session.t100.child.\"c d\"]", rule::NOT_A_NAME);
+        check("swarm = \"checkout\"", "swarm = \"\"", rule::NOT_A_NAME);
+        check("version = 1", "version = 1\nsessions = 1", rule::UNKNOWN_KEY);
+        check("version = 1", "version = 2", rule::VERSION);
+        check("[session.t0]", "[provider.port-range]\ncommand = [\"x\"]\n[session.t0]", rule::TAKEN_KIND);
+    }
+}

@@ -186,10 +186,12 @@ fn sessions(
         let fault = Fault::new(rule::WORKSPACE_ROOT, place, message, "leads to it");
         return Err(vec![fault.with_help("rename the directory above it whose name is not UTF-8")]);
     }
-    let (allocated, compiled) = rayon::join(
-        || allocate::allocate(manifest, registry, observation, standing),
-        || render::compile(manifest),
-    );
+    // This thread goes on where it is: what it has freed while the manifest was read, no other one could take.
+    let mut compiled = render::Compiled::default();
+    let allocated = rayon::in_place_scope(|scope| {
+        scope.spawn(|_| compiled = render::compile(manifest));
+        allocate::allocate(manifest, registry, observation, standing)
+    });
     match render::render(manifest, registry, allocated, compiled) {
         Ok(sessions) if manifest.whole => Ok(sessions),
         rendered => Err(faults::told(rendered.err().unwrap_or_default(), manifest.whole)),

@@ -58,6 +58,7 @@ pub(super) fn render(
 }
 
 /// The templates of a manifest, and the faults of those that are none.
+#[derive(Default)]
 pub(super) struct Compiled<'m> {
     templates: Templates<'m>,
     faults: Vec<Fault>,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
@@ -171,8 +171,8 @@ pub struct Request<'a> {
     pub path: &'a SessionPath,
     /// The session's number in the swarm.
     pub index: u32,
-    /// The options in force.
-    pub options: &'a Options,
+    /// The options in force, shared by all requests that come to the same.
+    pub options: &'a Arc<Options>,
     /// Those of them that the request itself says.
     pub own: &'a Options,
     /// Where the request stands in the manifest; an option's place is `place.key(NAME)` where it is said there.
@@ -405,7 +405,7 @@ pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
 }
 
 /// Options as a planner reads them. Thousands of sessions ask with the same, which are then read once.
-pub(crate) struct Known<T>(Vec<(Options, Rc<T>)>);
+pub(crate) struct Known<T>(Vec<(Arc<Options>, Rc<T>)>);
 
 impl<T> Default for Known<T> {
     fn default() -> Self {
@@ -418,15 +418,17 @@ impl<T: DeserializeOwned> Known<T> {
     const KEPT: usize = 8;
 
     /// The options as `T`, or why they are none.
-    pub(crate) fn read(&mut self, options: &Options) -> Result<Rc<T>, serde_json::Error> {
-        if let Some((_, known)) = self.0.iter().rev().find(|(known, _)| known == options) {
+    pub(crate) fn read(&mut self, options: &Arc<Options>) -> Result<Rc<T>, serde_json::Error> {
+        // Mostly they are not only alike, but the very same.
+        let same = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, options));
+        if let Some((_, known)) = same.or_else(|| self.0.iter().find(|(known, _)| known == options)) {
             return Ok(Rc::clone(known));
         }
-        let read = Rc::new(T::deserialize(options)?);
+        let read = Rc::new(T::deserialize(&**options)?);
         if self.0.len() == Self::KEPT {
             self.0.remove(0);
         }
-        self.0.push((options.clone(), Rc::clone(&read)));
+        self.0.push((Arc::clone(options), Rc::clone(&read)));
         Ok(read)
     }
 }

@@ -10,7 +10,7 @@ use super::demand::{Demand, Wish, demands};
 use super::identity::{Identity, identities};
 use super::{Session, Standing};
 use crate::manifest::fault::Step;
-use crate::manifest::{Fault, Manifest, Place, rule};
+use crate::manifest::{Fault, Manifest, Options, Place, rule};
 use crate::observe::{Observation, Question};
 use crate::provider::external::protocol::Asked;
 use crate::provider::external::{self, Externals};
@@ -101,7 +101,7 @@ pub(super) fn programs(
                 session: id(at),
                 share_of: manifest.sessions[at].parent.filter(|_| wish.shared).map(id),
                 shares: takers[at][demands[at].position(kind).unwrap_or_default()],
-                options: wish.options.all.clone(),
+                options: Options::clone(&wish.options.all),
             });
             let asked: Vec<_> = asked.collect();
             (!asked.is_empty()).then(|| Question::Program {

@@ -38,7 +38,7 @@ static NOTHING: LazyLock<Options> = LazyLock::new(Options::new);
 /// The options in force for a request; shared by all requests that come to the same.
 pub(super) struct InForce {
     /// All of them.
-    pub(super) all: Options,
+    pub(super) all: Arc<Options>,
     /// Those that are not the kind's own defaults.
     pub(super) said: Options,
 }
@@ -123,15 +123,15 @@ fn in_force(
     own: &Options,
 ) -> InForce {
     let Some(provider) = registry.get(kind) else {
-        return InForce { all: own.clone(), said: own.clone() };
+        return InForce { all: Arc::new(own.clone()), said: own.clone() };
     };
     let none = Options::new();
     let defaults = manifest.defaults.get(kind).unwrap_or(&none);
-    let all = provider.options(own, above.map(|wish| &wish.options.all), defaults);
+    let all = provider.options(own, above.map(|wish| &*wish.options.all), defaults);
     let of_the_kind = provider.options(&none, None, &none);
     let said = all.iter().filter(|(key, value)| of_the_kind.get(*key) != Some(*value));
     let said = said.map(|(key, value)| (key.clone(), value.clone())).collect();
-    InForce { all, said }
+    InForce { all: Arc::new(all), said }
 }
 
 /// Shows `see` every template of a session table, always in the same order; a place is only worked out when asked for.

@@ -14,8 +14,8 @@ use crate::name::Sha256Hasher;
 /// Of how many entries the JSON is in memory at once, twice: a few megabytes.
 const AT_ONCE: usize = 1024;
 
-/// Of how many it is made on one core in one go.
-const IN_ONE_GO: usize = 32;
+/// Of how many it is made on one core in one go: some ten kilobytes.
+const IN_ONE_GO: usize = 8;
 
 /// The digest that a plan's content has.
 pub(super) fn digest(plan: &Plan) -> io::Result<String> {

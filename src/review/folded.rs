@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::allocated;
 use super::outline::{Entry, range, thousands};
 use crate::name::PortBlock;
@@ -17,13 +19,14 @@ const RUNS: usize = 3;
 
 /// What all sessions of an entry hold of the resource at this place of theirs.
 pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
+    // Of a hundred thousand, all cores read the allocations.
     let held: Vec<&Allocation> =
         entry.members.iter().filter_map(|member| member.allocations().get(at)).collect();
     let count = thousands(held.len());
-    if let Some(worktrees) = held.iter().map(|held| Worktree::of(held)).collect::<Option<Vec<_>>>() {
+    if let Some(worktrees) = held.par_iter().map(|held| Worktree::of(held)).collect::<Option<Vec<_>>>() {
         return self::worktrees(&worktrees);
     }
-    if let Some(blocks) = held.iter().map(|held| Block::of(held)).collect::<Option<Vec<_>>>() {
+    if let Some(blocks) = held.par_iter().map(|held| Block::of(held)).collect::<Option<Vec<_>>>() {
         return self::blocks(&blocks);
     }
     format!("{count} allocations")

@@ -174,7 +174,7 @@ fn unfit(planned: &protocol::Planned, request: &Request<'_>) -> Option<String> {
     if texts.into_iter().any(|text| text.contains('\0')) {
         return Some("a text of it holds NUL".to_owned());
     }
-    let size = [&planned.allocation, request.options]
+    let size = [&planned.allocation, &**request.options]
         .map(|map| serde_json::to_string(map).unwrap_or_default().len());
     (size.iter().sum::<usize>() > LEASE_MAX).then(|| format!("it is larger than {LEASE_MAX} bytes"))
 }

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::check::{self, count};
 use super::{Block, KIND, Options, Share};
 use crate::manifest::rule::{self, Rule};
-use crate::manifest::{Fault, Place};
+use crate::manifest::{self, Fault, Place};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
 use crate::provider::{Allocation, Known, Parent, Planned, Planner, Request, holds_the_workspace};
@@ -290,13 +291,13 @@ impl Ports<'_> {
             )]);
         }
         // The parent's geometry goes along: its share would have been cut from such a block.
-        let mut options = request.options.clone();
+        let mut options = manifest::Options::clone(request.options);
         for key in ["base-port", "block-size", "block-count"] {
             if let Some(value) = parent.allocation.options.get(key) {
                 options.insert(key.to_owned(), value.clone());
             }
         }
-        let mut planned = self.allocate(&Request { options: &options, ..*request })?;
+        let mut planned = self.allocate(&Request { options: &Arc::new(options), ..*request })?;
         planned.notes.insert(
             0,
             format!(

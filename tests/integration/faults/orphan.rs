@@ -9,9 +9,9 @@ use super::shim::Shim;
 use super::{PAIR, sandbox};
 use crate::sandbox::{Outcome, assert_same, send, wait_until};
 
-/// A checkout that waits for a file `go`.
+/// A checkout that waits for a file `go`, of all files of a session or of some.
 const SLOW_CHECKOUT: &str = r#"
-if test "$command" = read-tree; then
+if test "$command" = read-tree || test "$command" = checkout-index; then
     echo $$ > "$top/git.pid.$$"
     while test -d "$top" && ! test -e "$top/go"; do sleep 0.05; done
 fi
@@ -20,6 +20,8 @@ fi
 #[test]
 fn what_a_killed_run_left_running_is_waited_for_and_named() {
     let sandbox = sandbox(PAIR);
+    // What the work tree has of a commit is not checked out.
+    sandbox.write("README.md", "changed\n");
     let before = sandbox.inventory();
     let shim = Shim::new(&sandbox, SLOW_CHECKOUT);
     let pids = || {

@@ -1,7 +1,8 @@
 //! Text to [`Manifest`]: parse, schema, meaning, with every fault at its place.
 //!
 //! Each stage takes out what it finds wrong, and the next one reads the rest all the same: statements whose syntax is
-//! broken, then what the schema finds wrong, then what means nothing.
+//! broken, then what the schema finds wrong, then what means nothing. A text in which the first two find nothing, as
+//! in most, is read in one go (`sound`), without all of it becoming JSON in between.
 
 pub mod fault;
 pub mod rule;
@@ -87,6 +88,7 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
     let manifest = match syntax::parse(text) {
         Ok(table) => {
             if let Some(document) = sound::document(table.get_ref(), kinds) {
+                // What it took, the rest of the reading takes again.
                 drop(table);
                 let declared: Vec<_> = document.provider.keys().cloned().collect();
                 let manifest = of_document(document, &declared, kinds, &mut faults);

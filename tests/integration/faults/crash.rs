@@ -120,6 +120,8 @@ fn every_point_is_reached() {
     reach(&tree, &["recover"]);
     let other = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     other.git(&["config", "extensions.unknownOfTests", "true"]);
+    // What the work tree does not have as it was committed, git writes.
+    other.write("README.md", "changed\n");
     reach(&other, &["apply"]);
     let mut listed = listed();
     if manifest == TREE {

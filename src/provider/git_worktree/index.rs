@@ -340,7 +340,7 @@ impl Reader<'_> {
         if skipped {
             return Some(());
         }
-        if !is_plain(&self.names[name.clone()]) {
+        if !is_plain(&self.names[name.clone()], what) {
             return None;
         }
         entries.push(Entry { what, at, name });
@@ -378,10 +378,27 @@ fn padded(length: usize) -> usize {
     (length + 8) & !7
 }
 
-/// Tells whether a path is one that git checks out: nothing of it leads elsewhere.
-fn is_plain(path: &[u8]) -> bool {
-    path.split(|byte| *byte == b'/')
-        .all(|part| !part.is_empty() && part != b"." && part != b".." && !part.eq_ignore_ascii_case(b".git"))
+/// Tells whether a path is certainly one that git checks out, whatever it protects other systems from: nothing of it
+/// leads elsewhere, or is `.git` or a link `.gitmodules` under another name (`core.protectNTFS`, `core.protectHFS`).
+fn is_plain(path: &[u8], what: What) -> bool {
+    // A backslash divides paths, too, where it is no letter.
+    path.split(|byte| *byte == b'/').all(|part| !part.is_empty() && part != b"." && part != b"..")
+        && !path.split(|byte| matches!(byte, b'/' | b'\\')).any(|part| may_be_of_git(part, what))
+}
+
+/// Tells whether some file system takes a name for one of git's own: letters of either case, others that count for
+/// nothing, short names (`GIT~1`), streams (`.git:x`), spaces and periods at the end.
+fn may_be_of_git(name: &[u8], what: What) -> bool {
+    let letters = name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase);
+    let after = |start: &str| {
+        let mut rest = letters.clone();
+        start.bytes().all(|byte| rest.next() == Some(byte)).then_some(rest)
+    };
+    let is_git = [".git", "git~1"].into_iter().filter_map(after).any(|rest| {
+        let mut ends = rest.take_while(|byte| *byte != b':');
+        ends.all(|byte| matches!(byte, b' ' | b'.'))
+    });
+    is_git || (what == What::Link && (after(".gitmodules").is_some() || name.contains(&b'~')))
 }
 
 /// What git writes of a file that it has seen: the lower four bytes of each number, whatever its type is here.

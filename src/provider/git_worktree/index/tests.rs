@@ -57,6 +57,55 @@ fn written(format: &str, config: &[&str], names: &[Vec<u8>]) -> Written {
     }
 }
 
+#[test]
+fn what_git_refuses_to_check_out_is_not_plain() {
+    let directory = tempfile::tempdir().unwrap();
+    git(directory.path(), &["init", "-q"], b"");
+    let blob = git(directory.path(), &["hash-object", "-w", "--stdin"], b"");
+    let blob = std::str::from_utf8(blob.trim_ascii_end()).unwrap();
+    let is_refused = |mode: &str, name: &str| {
+        let added = Command::new("git")
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .current_dir(directory.path())
+            .args(["-c", "core.protectHFS=true", "update-index", "--add", "--cacheinfo"])
+            .args([mode, blob, name])
+            .output()
+            .unwrap();
+        !added.status.success()
+    };
+    for name in [
+        ".git",
+        "a/.GIT/x",
+        "git~1",
+        "a/GIT~1/x",
+        ".git ",
+        ".git. ./x",
+        ".git:x",
+        ".git::$INDEX_ALLOCATION/x",
+        "a\\.git\\x",
+        ".git\\x",
+        ".g\u{200c}it/x",
+        "../x",
+        "a/./x",
+    ] {
+        assert!(is_refused("100644", name), "{name:?}");
+        assert!(!is_plain(name.as_bytes(), What::File), "{name:?}");
+    }
+    for name in
+        [".gitmodules", "a/.GITMODULES", "gitmod~1", "GI7EBA~1", ".gitmodules. ", ".git\u{200d}modules"]
+    {
+        assert!(is_refused("120000", name), "{name:?}");
+        assert!(!is_plain(name.as_bytes(), What::Link), "{name:?}");
+    }
+    for name in
+        [".gitmodules", ".gitignore", ".github/x", ".git.x", "x.git", "git~2", "gitmod~1", "a\\b", "ä/b~"]
+    {
+        assert!(!is_refused("100644", name), "{name:?}");
+        assert!(is_plain(name.as_bytes(), What::File), "{name:?}");
+    }
+}
+
 fn names() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let part = proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'.'), Just(b'-'), 1..=255_u8], 1..12);
     let part = part.prop_map(|mut part| {
@@ -116,7 +165,7 @@ proptest! {
             let mut before: Option<&[u8]> = None;
             for entry in index.entries() {
                 let name = index.name(entry);
-                prop_assert!(is_plain(name));
+                prop_assert!(is_plain(name, entry.what));
                 prop_assert!(before.is_none_or(|before| before < name));
                 before = Some(name);
             }

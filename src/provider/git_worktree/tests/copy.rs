@@ -21,7 +21,7 @@ use crate::provider::{Allocation, Error, Filled, Task};
 
 impl Lab {
     /// Registers worktrees and fills them in one call, the first by git.
-    fn fill(&self, worktrees: &[Worktree]) -> Vec<(usize, Error)> {
+    pub(super) fn fill(&self, worktrees: &[Worktree]) -> Vec<(usize, Error)> {
         let allocations: Vec<_> = worktrees
             .iter()
             .map(|worktree| {

@@ -280,6 +280,20 @@ fn the_index_of_the_work_tree_is_a_list_of_names_at_most() {
     }
 }
 
+/// A work tree may have been checked out when git did not refuse it yet, or by somebody who had it not refuse.
+#[test]
+fn what_git_refuses_is_refused() {
+    for name in ["git~1", ".git /x"] {
+        let mut lab = Lab::new();
+        lab.write(name, "content\n");
+        lab.config(&[("core.protectNTFS", "false")]);
+        lab.commit();
+        lab.git(&["config", "--unset", "core.protectNTFS"]);
+        let failed = lab.fill(&[lab.worktree("w")]);
+        assert!(format!("{failed:?}").contains("invalid path"), "{failed:?}");
+    }
+}
+
 /// git gives its own files other permissions where the repository is shared.
 #[test]
 fn the_index_has_the_permissions_that_git_gives_it() {

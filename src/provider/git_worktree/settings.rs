@@ -6,7 +6,9 @@ use crate::provider::{Error, Task};
 
 /// Settings under which git writes a file otherwise than its blob, or not at all, or has an index that is not simply
 /// what the file system says of its files; and what they may be all the same.
-const HARMLESS: [(&str, &[&str]); 6] = [
+const HARMLESS: [(&str, &[&str]); 7] = [
+    // Attributes of another tree than the commit's, which git does not tell of an index.
+    ("attr.tree", &[]),
     ("core.autocrlf", &["false", "input"]),
     ("core.eol", &["lf", "native"]),
     ("core.ignorestat", &["false"]),

@@ -318,6 +318,7 @@ fn settings_that_change_what_a_checkout_is_leave_all_to_git() {
         ("core.ignoreStat", "true", "all"),
         ("core.sparseCheckout", "true", "all"),
         ("core.splitIndex", "true", "all"),
+        ("attr.tree", "HEAD", "all"),
         ("index.version", "4", "nothing"),
     ] {
         lab.config(&[(key, value)]);

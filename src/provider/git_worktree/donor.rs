@@ -124,11 +124,12 @@ impl Known {
 }
 
 impl Donor {
-    /// The work tree of the repository that `site` is in; `None` where there is none, where git is to write all, and of
-    /// a part, since only git knows what is in it.
+    /// The work tree of the repository that `site` is in; `None` where there is none, where git is to write all, where
+    /// it may have one object for another, and of a part, since only git knows what is in it.
     fn of(site: &Site, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let is_bare = site.common.path() == site.repo_root;
-        if is_bare || worktree.checkout == Checkout::Git || worktree.target_path.is_some() {
+        let is_by_git = worktree.checkout == Checkout::Git || worktree.target_path.is_some();
+        if is_bare || is_by_git || may_replace_objects(&site.common) {
             return Ok(None);
         }
         let top = Root::open(&site.repo_root)?;
@@ -234,6 +235,26 @@ impl Recipient<'_> {
         }
         Ok(converted)
     }
+}
+
+/// Tells whether git may have one object for another (`git replace`): then a file has other bytes than its blob, or a tree
+/// other files. In reftable only git itself can look.
+fn may_replace_objects(common: &Root) -> bool {
+    // The directory stays behind when the last of its refs is deleted or packed.
+    let has_none = |directory| match common.directory(Path::new(directory)) {
+        Ok(found) => found.is_none_or(|found| found.names().is_ok_and(|names| names.is_empty())),
+        Err(_) => false,
+    };
+    let replaces = |line: &[u8]| {
+        let mut words = line.splitn(2, u8::is_ascii_whitespace);
+        words.nth(1).is_some_and(|name| name.starts_with(b"refs/replace/"))
+    };
+    !has_none("refs/replace")
+        || !has_none("reftable")
+        || match common.read(Path::new("packed-refs"), index::MAX) {
+            Ok(packed) => packed.is_some_and(|refs| refs.split(|byte| *byte == b'\n').any(replaces)),
+            Err(_) => true,
+        }
 }
 
 /// Tells whether git writes a file of which an attribute has this value as it would without.

@@ -294,6 +294,30 @@ fn what_git_refuses_is_refused() {
     }
 }
 
+#[test]
+fn where_objects_are_replaced_git_writes_all() {
+    type Trick = fn(&Lab);
+    let tricks: [Trick; 2] = [
+        |lab| drop(lab.git(&["replace", "HEAD:a.txt", "HEAD:other/x"])),
+        // The same for a tree, and the ref that says so in the other place.
+        |lab| {
+            lab.git(&["replace", "HEAD:other", "HEAD:packages"]);
+            lab.git(&["pack-refs", "--all"]);
+            assert_eq!(fs::read_dir(lab.repo.join(".git/refs/replace")).unwrap().count(), 0);
+        },
+    ];
+    for trick in tricks {
+        let lab = Lab::new();
+        trick(&lab);
+        let worktrees = lab.copies(2);
+        lab.check(&worktrees);
+        // And not where they no longer are.
+        let replaced = lab.git(&["replace", "--list"]);
+        lab.git(&["replace", "--delete", replaced.trim()]);
+        assert_eq!(lab.given("again").1, "nothing");
+    }
+}
+
 /// git gives its own files other permissions where the repository is shared.
 #[test]
 fn the_index_has_the_permissions_that_git_gives_it() {

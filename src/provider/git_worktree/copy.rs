@@ -179,7 +179,7 @@ impl Source {
         })?;
         let index = own.index.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.tree.index.say_as(&index);
-        write_index(&self.index, &index.finish(), self.index_mode)?;
+        write_index(&self.index, &index.finish(), Some(self.index_mode))?;
         Ok(self)
     }
 
@@ -239,7 +239,7 @@ impl<'d> Target<'d> {
     /// Writes the index, after all the files that it is of.
     pub(super) fn write_index(self, index: &Path, mode: u32) -> Result<(), Error> {
         let own = self.index.into_inner().unwrap_or_else(PoisonError::into_inner);
-        write_index(index, &own.finish(), mode)
+        write_index(index, &own.finish(), Some(mode))
     }
 
     fn write(&self, piece: &Piece<'_>, files: &Files<'_>, entries: &[&Entry]) -> Result<(), Error> {
@@ -302,8 +302,9 @@ pub(super) fn modified() -> i64 {
     i64::try_from(clock::seconds()).unwrap_or(i64::MAX).saturating_sub(BACK)
 }
 
-/// Writes an index with this mode by git's own protocol: nobody reads half of it, and two do not write it at once.
-fn write_index(index: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+/// Writes an index by git's own protocol: nobody reads half of it, and two do not write it at once. `None` for the mode
+/// that any new file gets.
+pub(super) fn write_index(index: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), Error> {
     let lock = index.with_extension("lock");
     let mut file = failpoint!("copy.create-index")
         .map_err(std::io::Error::from)
@@ -314,7 +315,7 @@ fn write_index(index: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
         .and_then(|()| file.write_all(bytes))
         .map_err(io("write", &lock))?;
     let own = file.metadata().map_err(io("look at", &lock))?.permissions().mode();
-    if own & 0o777 != mode {
+    if let Some(mode) = mode.filter(|mode| own & 0o777 != *mode) {
         file.set_permissions(fs::Permissions::from_mode(mode)).map_err(io("set the mode of", &lock))?;
     }
     failpoint!("copy.replace-index")

@@ -15,13 +15,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::copy::{Failed, Given, Places, Target, copy_piece, index_mode, modified};
+use super::copy::{Failed, Given, Places, Target, copy_piece, index_mode, modified, write_index};
 use super::index::{self, Entry, Index, What};
 use super::settings::Settings;
 use super::site::{Site, io};
 use super::tree::Tree;
 use super::{Checkout, Worktree};
-use crate::host::failpoint::failpoint;
 use crate::host::files::Root;
 use crate::host::files::copies::Files;
 use crate::host::git::Git;
@@ -202,10 +201,7 @@ impl Recipient<'_> {
     }
 
     fn write_index(&self, tree: &Tree) -> Result<(), Error> {
-        failpoint!("donor.write-index")
-            .map_err(std::io::Error::from)
-            .and_then(|()| fs::write(self.index, tree.index.of_a_copy().finish()))
-            .map_err(io("write", self.index))
+        write_index(self.index, &tree.index.of_a_copy().finish(), None)
     }
 
     fn remove_index(&self) -> Result<(), Error> {

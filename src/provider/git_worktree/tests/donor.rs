@@ -318,6 +318,20 @@ fn where_objects_are_replaced_git_writes_all() {
     }
 }
 
+/// A git beside it reads the indexes of all worktrees, and one that is half there is a broken one.
+#[test]
+fn an_index_is_never_written_in_place() {
+    let lab = Lab::new();
+    let worktree = lab.worktree("w");
+    register::register(&lab.task(), &worktree).unwrap();
+    let (index, other_name) = (lab.entry(&worktree).join("index"), lab.repo.join("../other-name"));
+    fs::write(&index, "before").unwrap();
+    fs::hard_link(&index, &other_name).unwrap();
+    super::super::populate::populate(&lab.task(), &worktree).unwrap();
+    lab.check(&[worktree]);
+    assert_eq!(fs::read_to_string(other_name).unwrap(), "before");
+}
+
 /// git gives its own files other permissions where the repository is shared.
 #[test]
 fn the_index_has_the_permissions_that_git_gives_it() {

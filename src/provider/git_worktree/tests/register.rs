@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::inspect::inspect;
@@ -83,15 +84,16 @@ fn sixty_four_at_once_beside_other_gits() {
     let lab = Lab::new();
     let before = lab.inventory();
     let worktrees: Vec<Worktree> = (0..64).map(|n| lab.worktree(&format!("w{n}"))).collect();
-    let (done, others, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (done, others, failed) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for args in [["worktree", "list"], ["worktree", "prune"]] {
             let (lab, done, others, failed) = (&lab, &done, &others, &failed);
             scope.spawn(move || {
                 while !done.load(Ordering::SeqCst) {
                     others.fetch_add(1, Ordering::SeqCst);
-                    if !lab.try_git(&lab.repo, &args).status.success() {
-                        failed.fetch_add(1, Ordering::SeqCst);
+                    let output = lab.try_git(&lab.repo, &args);
+                    if !output.status.success() {
+                        failed.lock().unwrap().push(format!("{args:?}: {output:?}"));
                     }
                 }
             });
@@ -114,7 +116,8 @@ fn sixty_four_at_once_beside_other_gits() {
         });
         done.store(true, Ordering::SeqCst);
     });
-    assert_eq!(failed.load(Ordering::SeqCst), 0, "of {} foreign commands", others.load(Ordering::SeqCst));
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "of {} foreign commands: {failed:#?}", others.load(Ordering::SeqCst));
     assert_eq!(lab.inventory(), before);
 }
 

@@ -85,6 +85,7 @@ fn sixty_four_at_once_beside_other_gits() {
     let before = lab.inventory();
     let worktrees: Vec<Worktree> = (0..64).map(|n| lab.worktree(&format!("w{n}"))).collect();
     let (done, others, failed) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let mut others_failed = Vec::new();
     std::thread::scope(|scope| {
         for args in [["worktree", "list"], ["worktree", "prune"]] {
             let (lab, done, others, failed) = (&lab, &done, &others, &failed);
@@ -108,6 +109,7 @@ fn sixty_four_at_once_beside_other_gits() {
         for worktree in &worktrees {
             assert_eq!(lab.status(worktree), "");
         }
+        others_failed.append(&mut failed.lock().unwrap());
         pool.scope(|pool| {
             for worktree in &worktrees {
                 let lab = &lab;
@@ -116,8 +118,11 @@ fn sixty_four_at_once_beside_other_gits() {
         });
         done.store(true, Ordering::SeqCst);
     });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "of {} foreign commands: {failed:#?}", others.load(Ordering::SeqCst));
+    // Who has read an entry's name before it is removed does not find it any more; git's own removal does that too.
+    let is_of_removal = |said: &String| said.contains("Invalid path") && said.contains("No such file");
+    others_failed.extend(failed.into_inner().unwrap().into_iter().filter(|said| !is_of_removal(said)));
+    let others = others.load(Ordering::SeqCst);
+    assert!(others_failed.is_empty(), "of {others} foreign commands: {others_failed:#?}");
     assert_eq!(lab.inventory(), before);
 }
 

@@ -120,22 +120,6 @@ fn a_host_without_git_is_told_so() {
     }
 }
 
-#[test]
-fn a_git_that_keeps_to_itself_what_it_converts_writes_every_file_itself() {
-    let sandbox = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
-    sandbox.write("dos.bat", "one\n");
-    sandbox.write(".gitattributes", "*.bat text eol=crlf\n");
-    sandbox.commit("converted");
-    let shim = Shim::new(&sandbox, r#"if test "$command" = check-attr; then : > "$top/asked"; exit 0; fi"#);
-    Outcome::of(shim.command(&sandbox, &["apply"]).output().unwrap()).expect(0);
-    assert!(sandbox.top.join("asked").exists());
-    let plan = sandbox.plan();
-    let session = crate::sandbox::sessions(&plan).next().unwrap();
-    let directory = sandbox.repository.join(session["workingDirectory"].as_str().unwrap());
-    assert_eq!(fs::read_to_string(directory.join("dos.bat")).unwrap(), "one\r\n");
-    sandbox.assert_clean(&directory);
-}
-
 /// Every command says which git is needed, and does nothing with one that is older: at most it has asked it to read,
 /// beside asking for its version.
 #[test]

@@ -86,7 +86,8 @@ impl Known {
             let settings = if alone { Settings::unknown() } else { Settings::of(recipient.git)? };
             return Ok(Self { settings, offer: None });
         };
-        // Asked before it is known whether the list is right, which it is but for who is in the middle of something.
+        // The list is written and asked about before its id is known to be the commit's: it is, unless somebody is in the
+        // middle of something.
         let listed = donor.list(recipient.commit);
         if let Some((_, tree)) = &listed {
             recipient.write_index(tree)?;

@@ -381,7 +381,7 @@ fn padded(length: usize) -> usize {
 /// Tells whether a path is certainly one that git checks out, whatever it protects other systems from: nothing of it
 /// leads elsewhere, or is `.git` or a link `.gitmodules` under another name (`core.protectNTFS`, `core.protectHFS`).
 fn is_plain(path: &[u8], what: What) -> bool {
-    // A backslash divides paths, too, where it is no letter.
+    // Other systems divide paths at backslashes, too.
     path.split(|byte| *byte == b'/').all(|part| !part.is_empty() && part != b"." && part != b"..")
         && !path.split(|byte| matches!(byte, b'/' | b'\\')).any(|part| may_be_of_git(part, what))
 }

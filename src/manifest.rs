@@ -15,6 +15,7 @@ mod excerpt;
 mod value;
 mod document;
 mod schema;
+mod validator;
 mod check;
 mod sound;
 mod meaning;

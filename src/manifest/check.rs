@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
-use jsonschema::{JsonType, Keyword, ValidationError, Validator};
+use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
 use super::document::ENV_PATTERN;
 use super::fault::{Fault, Place, Step};
 use super::rule::{self, Rule};
+use super::validator::validator;
 use super::words::{listed, nearest, quoted, toml_of, type_of};
 use crate::name::{NAME_PATTERN, is_name};
 
@@ -46,47 +47,8 @@ pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault
     Ok(())
 }
 
-/// What checks whether a manifest meets `schema`; the error is a schema that is none.
-pub(super) fn validator(schema: &Value) -> Result<Validator, String> {
-    let mut strict = schema.clone();
-    tell_integers_from_floats(&mut strict);
-    jsonschema::options()
-        .with_keyword(NO_FLOAT, |_, _, _| Ok(Box::new(NoFloat)))
-        .build(&strict)
-        .map_err(|error| error.to_string())
-}
-
 fn is_of_type(kind: &Kind) -> bool {
     matches!(kind, Kind::Type { .. } | Kind::Custom { .. })
-}
-
-/// The one keyword that is seedbed's own, never in the published schema: `4.0` is an integer to JSON schema, and a
-/// float to TOML.
-const NO_FLOAT: &str = "seedbed-no-float";
-
-struct NoFloat;
-
-impl<'i> Keyword<'i> for NoFloat {
-    fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
-        if self.is_valid(instance) { Ok(()) } else { Err(ValidationError::custom("a float")) }
-    }
-
-    fn is_valid(&self, instance: &'i Value) -> bool {
-        !instance.is_f64()
-    }
-}
-
-fn tell_integers_from_floats(schema: &mut Value) {
-    match schema {
-        Value::Object(entries) => {
-            entries.values_mut().for_each(tell_integers_from_floats);
-            if entries.get("type").is_some_and(|expected| expected == "integer") {
-                entries.insert(NO_FLOAT.to_owned(), Value::Bool(true));
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(tell_integers_from_floats),
-        _ => {}
-    }
 }
 
 /// Replaces the error of a choice by the errors of the alternative that was meant, where one can be told.

@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
-use super::check;
 use super::document::{Document, SessionTable};
 use super::schema::{Kinds, schema};
+use super::validator::validator;
 use super::way::Way;
 use super::{VERSION, value};
 
@@ -18,7 +18,7 @@ const IN_ONE_GO: usize = 64;
 
 /// Reads a manifest that may ask for `kinds`; `None` where it does not meet the schema, or names one of them its own.
 pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
-    let validator = check::validator(&schema(kinds)).ok()?;
+    let validator = validator(&schema(kinds)).ok()?;
     let meets = |manifest: Value| validator.is_valid(&manifest).then_some(manifest);
     let converted = |entries: &[_], at: &Way<'_>| -> Option<Map<String, Value>> {
         let mut faults = Vec::new();

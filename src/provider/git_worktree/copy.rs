@@ -109,11 +109,23 @@ impl<'t> Places<'t> {
 
     /// Writes the indexes of targets that are of these places and have all their files.
     pub(super) fn finish(&self, targets: Vec<Target<'_>>, index_mode: u32) -> Result<(), Failed> {
+        self.finish_with(targets, index_mode, |_, _| Ok(()))
+    }
+
+    /// The same of targets that have all their files only after `last`.
+    pub(super) fn finish_with(
+        &self,
+        targets: Vec<Target<'_>>,
+        index_mode: u32,
+        last: impl Fn(&Task<'_>, &Site) -> Result<(), Error> + Sync,
+    ) -> Result<(), Failed> {
         let filled = self.0.par_iter().zip(targets).enumerate();
-        filled.try_for_each(|(at, (place, target))| {
-            let index = place.site.entry_path().join("index");
-            target.write_index(&index, index_mode).map_err(|error| (Some(at), error))?;
-            place.task.filled.tell();
+        filled.try_for_each(|(at, (Place { task, site, .. }, target))| {
+            target
+                .write_index(&site.entry_path().join("index"), index_mode)
+                .and_then(|()| last(task, site))
+                .map_err(|error| (Some(at), error))?;
+            task.filled.tell();
             Ok(())
         })
     }
@@ -177,7 +189,7 @@ impl Source {
             own.put(stats.collect::<Result<Vec<_>, Error>>()?);
             Ok::<_, Error>(())
         })?;
-        let index = own.index.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let index = own.into_index();
         self.tree.index.say_as(&index);
         write_index(&self.index, &index.finish(), Some(self.index_mode))?;
         Ok(self)
@@ -238,8 +250,11 @@ impl<'d> Target<'d> {
 
     /// Writes the index, after all the files that it is of.
     pub(super) fn write_index(self, index: &Path, mode: u32) -> Result<(), Error> {
-        let own = self.index.into_inner().unwrap_or_else(PoisonError::into_inner);
-        write_index(index, &own.finish(), Some(mode))
+        write_index(index, &self.into_index().finish(), Some(mode))
+    }
+
+    fn into_index(self) -> OfACopy {
+        self.index.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, piece: &Piece<'_>, files: &Files<'_>, entries: &[&Entry]) -> Result<(), Error> {

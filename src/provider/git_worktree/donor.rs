@@ -7,7 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads and writes the index of an entry")]
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
@@ -19,7 +19,7 @@ use super::copy::{Failed, Given, Places, Target, copy_piece, index_mode, modifie
 use super::index::{self, Entry, Index, What};
 use super::settings::Settings;
 use super::site::{Site, io};
-use super::tree::Tree;
+use super::tree::{self, Tree};
 use super::{Checkout, Worktree};
 use crate::host::files::Root;
 use crate::host::files::copies::Files;
@@ -93,7 +93,7 @@ impl Known {
             recipient.write_index(tree)?;
         }
         let ((settings, id), converted) = rayon::join(
-            || rayon::join(|| Settings::of(recipient.git), || recipient.tree_id()),
+            || rayon::join(|| Settings::of(recipient.git), || tree::id_of(recipient.git, recipient.commit)),
             || listed.as_ref().map(|(_, tree)| recipient.converted(&tree.index)),
         );
         let settings = settings?;
@@ -170,10 +170,8 @@ impl Offer {
             .collect::<Result<_, _>>()
             // The recipient comes before the others.
             .map_err(|(at, error): Failed| (at.and_then(|at| at.checked_sub(1)), error))?;
-        let mut missing: BTreeSet<_> = (0..tree.index.entries().len()).collect();
-        for at in taken.into_iter().flatten() {
-            missing.remove(&at);
-        }
+        let taken: HashSet<usize> = taken.into_iter().flatten().collect();
+        let missing = (0..tree.index.entries().len()).filter(|at| !taken.contains(at)).collect();
         let index_mode = index_mode(recipient.index).map_err(own)?;
         let others = targets.split_off(1);
         for target in targets {
@@ -184,12 +182,6 @@ impl Offer {
 }
 
 impl Recipient<'_> {
-    /// The id of the commit's tree, in hexadecimal.
-    fn tree_id(&self) -> Result<String, Error> {
-        let tree = format!("{}^{{tree}}", self.commit);
-        Ok(self.git.line(["rev-parse", "--verify", "--quiet", "--end-of-options", &tree])?)
-    }
-
     /// Has git write the index of the commit; `None`, and no index, where it is not understood.
     fn list(&self) -> Result<Option<Tree>, Error> {
         self.git.run(["read-tree", self.commit])?;

@@ -63,19 +63,21 @@ fn fill_together(
 
     let source = || Source::of(task, worktree).map_err(own);
     let mut filled = 0;
-    if let Some(given) = given {
-        let is_sound =
-            |source: &Source| source.lists(&given.tree) && source.is_sound(|at| given.missing.contains(&at));
+    if let Some(mut given) = given {
+        let is_written = |at| given.missing.contains(&at);
+        let is_sound = |source: &Source| source.lists(&given.tree) && source.is_sound(is_written);
         if given.is_whole() {
             places.finish(given.others, given.index_mode)?;
+        } else if let Some(source) = source()?.filter(is_sound) {
+            source.set_back(is_written).map_err(own)?.complete(&places, given)?;
         } else {
-            match source()?.filter(is_sound) {
-                Some(source) => {
-                    let is_written = |at| given.missing.contains(&at);
-                    source.set_back(is_written).map_err(own)?.complete(&places, given)?;
-                }
-                None => complete_by_themselves(together, given)?,
-            }
+            // What the first has is not certainly what git made of it.
+            let targets = mem::take(&mut given.others);
+            places.finish_with(targets, given.index_mode, |task, site| {
+                let entry = site.entry_path();
+                let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
+                write(&git, &worktree.commit, Some(&given))
+            })?;
         }
         filled = together.len();
     }
@@ -94,24 +96,6 @@ fn by_themselves(worktrees: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
     let filled =
         worktrees.par_iter().enumerate().map(|(at, (task, worktree))| (at, populate(task, worktree)));
     filled.filter_map(|(at, filled)| Some((at, filled.err()?))).collect()
-}
-
-/// Has git write into each of these what it is missing, since the first is not certainly what git made of it.
-fn complete_by_themselves(worktrees: &[(&Task<'_>, Worktree)], mut given: Given<'_>) -> Result<(), Failed> {
-    let targets = mem::take(&mut given.others);
-    let each = worktrees.par_iter().zip(targets).enumerate();
-    each.try_for_each(|(at, ((task, worktree), target))| {
-        let complete = || {
-            let site = Site::of(task, worktree)?;
-            let entry = site.entry_path();
-            target.write_index(&entry.join("index"), given.index_mode)?;
-            let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
-            write(&git, &worktree.commit, Some(&given))?;
-            task.filled.tell();
-            Ok(())
-        };
-        complete().map_err(|error| (Some(at), error))
-    })
 }
 
 /// Fills one worktree.

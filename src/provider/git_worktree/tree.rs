@@ -9,6 +9,7 @@ use std::path::Path;
 use super::index::{Entry, Index};
 use crate::host::files::Root;
 use crate::host::files::copies;
+use crate::host::git::Git;
 use crate::name::hex;
 use crate::provider::Error;
 
@@ -200,6 +201,11 @@ impl<'t> Piece<'t> {
     pub(super) fn entries(&self) -> impl Iterator<Item = (usize, &'t Entry, &'t OsStr)> {
         self.tree.entries_of(self.directory, &self.entries)
     }
+}
+
+/// The id of a commit's tree, in hexadecimal.
+pub(super) fn id_of(git: &Git<'_>, commit: &str) -> Result<String, Error> {
+    Ok(git.line(["rev-parse", "--verify", "--end-of-options", &format!("{commit}^{{tree}}")])?)
 }
 
 fn open(top: &Root, path: &Path) -> Result<Root, Error> {

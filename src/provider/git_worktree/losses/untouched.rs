@@ -18,7 +18,7 @@ use crate::host::git::Git;
 use crate::provider::git_worktree::index::{self, Index, What};
 use crate::provider::git_worktree::ownership::MARK;
 use crate::provider::git_worktree::site::{Content, Site};
-use crate::provider::git_worktree::{Worktree, files, overlay};
+use crate::provider::git_worktree::{Worktree, files, overlay, tree};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
 /// What an entry has in it when it is made. Whatever git does there adds something else.
@@ -82,9 +82,7 @@ fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -> Result<bo
 /// The tree of the worktree's commit, which is the same for all worktrees of it.
 fn tree_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<String, Error> {
     task.found(&format!("tree {}", worktree.commit), || {
-        let commit = format!("{}^{{tree}}", worktree.commit);
-        let git = Git::of(task.host, site.common.path(), None);
-        Ok(git.line(["rev-parse", "--verify", "--end-of-options", &commit])?)
+        tree::id_of(&Git::of(task.host, site.common.path(), None), &worktree.commit)
     })
 }
 

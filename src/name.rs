@@ -56,6 +56,11 @@ impl SessionPath {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
 
+    /// Returns whether this is the session at `top`, or one below it.
+    pub fn is_at_or_below(&self, top: &Self) -> bool {
+        self.0.strip_prefix(&top.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// The id of this session in `swarm`: `SWARM/PATH`; for a session on its own, whose swarm is empty, the path.
     pub fn id(&self, swarm: &str) -> String {
         if swarm.is_empty() { self.0.clone() } else { format!("{swarm}/{}", self.0) }

@@ -1,6 +1,7 @@
 //! Takes leases away: what a plan releases or replaces, or a whole swarm. Never work that would be lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -33,11 +34,7 @@ impl Destroy {
     /// The sessions that go.
     pub fn sessions_of<'r>(&self, standing: &'r Record) -> impl Iterator<Item = &'r Session> {
         let goes = |path: &SessionPath| {
-            let below = |top: &SessionPath| {
-                path == top
-                    || path.as_str().strip_prefix(top.as_str()).is_some_and(|rest| rest.starts_with('/'))
-            };
-            self.sessions.is_empty() || self.sessions.iter().any(below)
+            self.sessions.is_empty() || self.sessions.iter().any(|top| path.is_at_or_below(top))
         };
         standing.plan.sessions.iter().filter(move |session| goes(&session.path))
     }
@@ -214,40 +211,71 @@ fn tear_down(context: &Context<'_>, standing: &Record, released: &Released) -> V
 }
 
 impl Run<'_> {
-    /// Releases kinds of sessions, children first, in the order given; goes on past what fails, and returns it.
+    /// Releases kinds of sessions in the reverse of the order in which they are provisioned, and returns what fails: first
+    /// everything that is not a claim, children first and in the order given, then the claims of all sessions, one after
+    /// another. So no port is free while what was made after it exists.
+    ///
+    /// Goes on past a failure, but keeps the claims of a session in which, or below which, something is left.
     pub(super) fn release(&self, phase: Phase, released: &Released) -> Vec<Failure> {
         let sessions = &self.record.plan.sessions;
-        let goes = |session: &Session| released.get(&session.path).is_some_and(|kinds| !kinds.is_empty());
+        let kinds_of = |session: &Session| released.get(&session.path).map_or(&[][..], Vec::as_slice);
+        let (has_kinds, has_claims) = (
+            |session: &Session| !kinds_of(session).is_empty(),
+            |session: &Session| kinds_of(session).iter().any(|kind| self.is_claim(kind)),
+        );
         let telling =
-            Telling::begin(self.context, phase, sessions.iter().filter(|session| goes(session)).count());
+            Telling::begin(self.context, phase, sessions.iter().filter(|session| has_kinds(session)).count());
         let failures = Mutex::new(Vec::new());
+        let failed = |found: Vec<Failure>| {
+            failures.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        };
         tree::children_first(sessions, self.host.jobs, |at| {
             let session = &sessions[at];
-            let mut is_gone = goes(session);
-            for kind in released.get(&session.path).into_iter().flatten() {
-                let (Some(allocation), Some(provider)) =
-                    (session.allocation(kind), self.context.registry.get(kind))
-                else {
-                    continue;
-                };
-                crashpoint!("release.allocation");
-                match self.with_task(session, allocation, |task| provider.release(task)) {
-                    Ok(()) => (self.context.events)(&Event::Released {
-                        session: session.path.clone(),
-                        kind: kind.clone(),
-                    }),
-                    Err(error) => {
-                        is_gone = false;
-                        let failure = failure(session, &format!("release {kind}"), error.to_string());
-                        failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
-                    }
-                }
-            }
-            if is_gone {
+            let found = self.release_kinds(session, kinds_of(session), false);
+            if found.is_empty() && has_kinds(session) && !has_claims(session) {
                 telling.passed(&session.path);
             }
+            failed(found);
+        });
+        let is_left = |session: &Session| {
+            let failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.iter().any(|failure| failure.session.is_at_or_below(&session.path))
+        };
+        tree::children_first(sessions, NonZeroUsize::MIN, |at| {
+            let session = &sessions[at];
+            if !has_claims(session) || is_left(session) {
+                return;
+            }
+            let found = self.release_kinds(session, kinds_of(session), true);
+            if found.is_empty() {
+                telling.passed(&session.path);
+            }
+            failed(found);
         });
         failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Releases those of the kinds that are claims, or those that are not.
+    fn release_kinds(&self, session: &Session, kinds: &[String], claims: bool) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for kind in kinds.iter().filter(|kind| self.is_claim(kind) == claims) {
+            let (Some(allocation), Some(provider)) =
+                (session.allocation(kind), self.context.registry.get(kind))
+            else {
+                continue;
+            };
+            crashpoint!("release.allocation");
+            match self.with_task(session, allocation, |task| provider.release(task)) {
+                Ok(()) => (self.context.events)(&Event::Released {
+                    session: session.path.clone(),
+                    kind: kind.clone(),
+                }),
+                Err(error) => {
+                    failures.push(failure(session, &format!("release {kind}"), error.to_string()));
+                }
+            }
+        }
+        failures
     }
 }
 

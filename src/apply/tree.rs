@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::plan::Session;
 
 /// Runs `act` for each session by its position: a session's parent is done before it starts, and nothing else waits.
+/// With one job the order is that of [`Tree::in_order`].
 pub(super) fn parents_first(sessions: &[Session], jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
     let tree = &Tree::new(sessions);
     let act = &act;
@@ -17,10 +18,14 @@ pub(super) fn parents_first(sessions: &[Session], jobs: NonZeroUsize, act: impl 
     });
 }
 
-/// Runs `act` for each session by its position: a session's children are done before it starts.
+/// Runs `act` for each session by its position: a session's children are done before it starts. With one job the order is
+/// the exact reverse of that of [`parents_first`].
 pub(super) fn children_first(sessions: &[Session], jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
     let tree = &Tree::new(sessions);
     let act = &act;
+    if jobs == NonZeroUsize::MIN {
+        return with_jobs(jobs, |_| tree.in_order().into_iter().rev().for_each(act));
+    }
     let waiting: &Vec<_> = &tree.children.iter().map(|children| AtomicUsize::new(children.len())).collect();
     with_jobs(jobs, |scope| {
         let leaves = (0..sessions.len()).rev().filter(|at| tree.children[*at].is_empty());
@@ -64,6 +69,17 @@ impl Tree {
             }
         }
         Self { roots, parents, children }
+    }
+
+    /// The positions of all sessions, level by level: the order in which one job comes to them.
+    fn in_order(&self) -> Vec<usize> {
+        let mut order = self.roots.clone();
+        let mut at = 0;
+        while let Some(&next) = order.get(at) {
+            order.extend(&self.children[next]);
+            at += 1;
+        }
+        order
     }
 
     fn down<'s>(&'s self, scope: &rayon::ScopeFifo<'s>, at: usize, act: &'s (impl Fn(usize) + Sync)) {

@@ -22,6 +22,7 @@ type Act = Box<dyn Fn(Step, &Task<'_>) -> Result<(), provider::Error> + Send + S
 pub(crate) struct Fake {
     kind: &'static str,
     act: Act,
+    is_claim: bool,
 }
 
 impl Fake {
@@ -39,7 +40,12 @@ impl Fake {
         kind: &'static str,
         act: impl Fn(Step, &Task<'_>) -> Result<(), provider::Error> + Send + Sync + 'static,
     ) -> Self {
-        Self { kind, act: Box::new(act) }
+        Self { kind, act: Box::new(act), is_claim: false }
+    }
+
+    /// The same kind, provisioned with the claims of a run.
+    pub(crate) fn claimed(self) -> Self {
+        Self { is_claim: true, ..self }
     }
 }
 
@@ -93,6 +99,10 @@ impl Provider for Fake {
 
     fn path_fields(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    fn is_claim(&self) -> bool {
+        self.is_claim
     }
 
     fn provision(&self, task: &Task<'_>) -> Result<(), provider::Error> {

@@ -117,18 +117,27 @@ impl Sandbox {
 
     /// Plans a manifest's text against what there is.
     pub(crate) fn plan(&self, text: &str) -> Result<Plan, String> {
-        let registry = Registry::built_in();
+        self.plan_with(&Registry::built_in(), text)
+    }
+
+    /// The same with other kinds.
+    pub(crate) fn plan_with(&self, registry: &Registry, text: &str) -> Result<Plan, String> {
         let manifest = manifest::parse(text, &registry.kinds()).map_err(|faults| format!("{faults:#?}"))?;
         let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm);
-        let survey = apply::survey(&swarm, &registry, &manifest).map_err(|error| error.to_string())?;
-        plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())
+        let survey = apply::survey(&swarm, registry, &manifest).map_err(|error| error.to_string())?;
+        plan::plan(&manifest, registry, &survey.observation, survey.standing.as_ref())
             .map_err(|faults| format!("{faults:#?}"))
     }
 
     /// Plans and applies a manifest's text.
     pub(crate) fn apply(&self, text: &str) -> Result<Record, String> {
-        let plan = self.plan(text)?;
-        self.locked(&plan.swarm, |context| {
+        self.apply_with(&Registry::built_in(), text)
+    }
+
+    /// The same with other kinds.
+    pub(crate) fn apply_with(&self, registry: &Registry, text: &str) -> Result<Record, String> {
+        let plan = self.plan_with(registry, text)?;
+        self.locked(registry, &plan.swarm, |context| {
             let standing = context.swarm.standing().unwrap();
             apply::apply(context, &plan, standing.as_ref(), apply::Options::default())
                 .map_err(|error| format!("{error:?}"))?;
@@ -137,7 +146,12 @@ impl Sandbox {
     }
 
     pub(crate) fn destroy(&self, swarm: &str, discard: bool) -> Result<(), String> {
-        self.locked(swarm, |context| {
+        self.destroy_with(&Registry::built_in(), swarm, discard)
+    }
+
+    /// The same with other kinds.
+    pub(crate) fn destroy_with(&self, registry: &Registry, swarm: &str, discard: bool) -> Result<(), String> {
+        self.locked(registry, swarm, |context| {
             let standing = context.swarm.standing().unwrap().unwrap();
             let unsaved = if discard { Unsaved::Discard } else { Unsaved::Keep };
             apply::destroy(context, &standing, &Destroy { sessions: BTreeSet::new(), unsaved })
@@ -146,11 +160,16 @@ impl Sandbox {
         })
     }
 
-    fn locked<T>(&self, swarm: &str, act: impl FnOnce(&Context<'_>) -> T) -> T {
+    /// Runs `act` under the lock of a swarm.
+    pub(crate) fn locked<T>(
+        &self,
+        registry: &Registry,
+        swarm: &str,
+        act: impl FnOnce(&Context<'_>) -> T,
+    ) -> T {
         let swarm = Swarm::new(&self.host, &self.repo, swarm);
         let locked: Locked<'_> = swarm.lock(Duration::ZERO, "a test").unwrap();
-        let registry = Registry::built_in();
-        let result = act(&Context { swarm: &locked, registry: &registry, events: &|_: &Event| {} });
+        let result = act(&Context { swarm: &locked, registry, events: &|_: &Event| {} });
         locked.unlock().unwrap();
         result
     }

@@ -40,6 +40,7 @@ mod recipe;
 mod refused;
 mod repair;
 mod rescue;
+mod reverse;
 mod review;
 mod saved;
 mod seed_snapshots;

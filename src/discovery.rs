@@ -14,7 +14,8 @@ use crate::host::text::printable;
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
 use crate::plan::{DISCOVERY_FILE, Plan, Session};
-use crate::provider::{Provider, Registry, WORKSPACE_ROOT};
+use crate::provider::markers::{filled, filled_value};
+use crate::provider::{Provider, Registry};
 use crate::state::{Locked, Swarm};
 
 /// Hides the directory that a discovery file lies in from git.
@@ -268,19 +269,4 @@ fn is_of_an_earlier_plan(found: &[u8], expected: &Snapshot) -> bool {
         place.plan_digest = earlier.plan_digest;
     }
     expected.to_bytes() == found
-}
-
-fn filled(text: &str, workspace: &Path) -> String {
-    text.replace(WORKSPACE_ROOT, &workspace.to_string_lossy())
-}
-
-fn filled_value(value: &Value, workspace: &Path) -> Value {
-    match value {
-        Value::String(text) => Value::from(filled(text, workspace)),
-        Value::Array(values) => values.iter().map(|value| filled_value(value, workspace)).collect(),
-        Value::Object(fields) => Value::Object(
-            fields.iter().map(|(key, value)| (key.clone(), filled_value(value, workspace))).collect(),
-        ),
-        other => other.clone(),
-    }
 }

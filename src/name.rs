@@ -106,6 +106,69 @@ pub fn scoped_name(id: &str, digits: HashDigits) -> String {
     format!("{base}-{}", &sha256_hex(id.as_bytes())[..digits])
 }
 
+/// A session's path as one DNS label, which databases, containers and file systems take as a name too: 1 to 63 of
+/// `a-z`, `0-9` and `-`, with no hyphen at either end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct Slug(#[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))] String);
+
+impl Slug {
+    /// Returns the path in lower case, with `-` for each run of other characters, cut at 63. Two paths may have the same
+    /// one.
+    pub fn short(path: &SessionPath) -> Self {
+        Self::cut(path, NAME_MAX)
+    }
+
+    /// Returns the same, cut shorter, with 16 digits of the path's hash behind it: no two paths have the same one.
+    pub fn with_hash(path: &SessionPath) -> Self {
+        let hash = &sha256_hex(path.as_str().as_bytes())[..16];
+        Self(format!("{}-{hash}", Self::cut(path, NAME_MAX - 1 - hash.len()).0))
+    }
+
+    /// Returns the slug as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn cut(path: &SessionPath, length: usize) -> Self {
+        let mut slug = String::with_capacity(path.as_str().len().min(length));
+        for c in path.as_str().chars().map(|c| c.to_ascii_lowercase()) {
+            let is_kept = c.is_ascii_lowercase() || c.is_ascii_digit();
+            if slug.len() == length {
+                break;
+            } else if is_kept {
+                slug.push(c);
+            } else if !slug.is_empty() && !slug.ends_with('-') {
+                slug.push('-');
+            }
+        }
+        slug.truncate(slug.trim_end_matches('-').len());
+        if slug.is_empty() {
+            slug.push_str("session");
+        }
+        Self(slug)
+    }
+}
+
+impl TryFrom<String> for Slug {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_kept = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_slug = (1..=NAME_MAX).contains(&text.len())
+            && text.bytes().all(is_kept)
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        if is_slug { Ok(Self(text)) } else { Err(format!("{text:?} is not a slug")) }
+    }
+}
+
+impl From<Slug> for String {
+    fn from(slug: Slug) -> Self {
+        slug.0
+    }
+}
+
 /// The first 32 bits of the id's SHA-256, big-endian: the seed's `hashToUnsignedInt`, from which a port block is
 /// chosen.
 pub fn hash_u32(id: &str) -> u32 {

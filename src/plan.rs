@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 pub use difference::{Action, Change, DISCOVERY, Field};
 
 use crate::manifest::{CommandLine, Fault, Manifest, Place, rule};
-use crate::name::{HashDigits, SessionPath, scoped_name};
+use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
 
@@ -81,6 +81,10 @@ pub struct Session {
     pub scoped_name: String,
     /// Its number in the swarm, from 0, dense when the swarm was first applied; a standing session keeps its number.
     pub index: u32,
+    /// Its number among the replicas of its table, from 0; `null` where the table has no `count`.
+    pub replica: Option<u32>,
+    /// Its path as one DNS label, unique in the swarm; a standing session keeps its slug.
+    pub slug: Slug,
     /// The session above it.
     pub parent: Option<SessionPath>,
     /// The sessions right below it.

@@ -5,6 +5,7 @@
 
 pub mod external;
 pub mod git_worktree;
+pub mod markers;
 pub mod port_range;
 mod registry;
 
@@ -19,11 +20,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use markers::WORKSPACE_ROOT;
 pub use registry::{AlreadyRegistered, Registry};
 
 use crate::host::{Host, files, process};
 use crate::manifest::{Fault, Options, Place};
-use crate::name::SessionPath;
+use crate::name::{SessionPath, Slug};
 use crate::observe::{Observation, Question};
 use crate::template;
 
@@ -171,6 +173,10 @@ pub struct Request<'a> {
     pub path: &'a SessionPath,
     /// The session's number in the swarm.
     pub index: u32,
+    /// Its number among the replicas of its table; `None` where the table has no `count`.
+    pub replica: Option<u32>,
+    /// Its slug, unique in the plan.
+    pub slug: &'a Slug,
     /// The options in force, shared by all requests that come to the same.
     pub options: &'a Arc<Options>,
     /// Those of them that the request itself says.
@@ -182,9 +188,11 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// What templates in options may name: `swarm`, and of `session` its `id`, `path`, `name` and `index`.
+    /// What templates in options may name: `swarm`, and of `session` its `id`, `path`, `name`, `index`, `replica` and
+    /// `slug`.
     pub fn names(&self) -> minijinja::Value {
-        let session = template::of_session(self.path, self.session, self.index);
+        let session =
+            template::of_session(self.path, self.session, self.index, self.replica, self.slug, None);
         minijinja::Value::from_pairs([("swarm", minijinja::Value::from(self.swarm)), ("session", session)])
     }
 }
@@ -253,9 +261,6 @@ pub struct Context {
     /// Where the session works, relative to the workspace root; the last allocation that says so wins.
     pub working_directory: Option<PathBuf>,
 }
-
-/// Stands in a plan's strings where the workspace root will be. A manifest cannot produce it otherwise.
-pub const WORKSPACE_ROOT: &str = "{{ workspace.root }}";
 
 /// Where a session finds its discovery file, relative to the directory that it works in. A provider of directories
 /// keeps the place free.

@@ -11,7 +11,7 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 pub(crate) use problem::OF_KINDS;
 pub use problem::Problem;
 
-use crate::name::SessionPath;
+use crate::name::{SessionPath, Slug};
 
 /// Renders one template; the error holds everything that is wrong with it, at least one problem.
 pub fn render(source: &str, names: &Value) -> Result<String, Vec<Problem>> {
@@ -20,14 +20,24 @@ pub fn render(source: &str, names: &Value) -> Result<String, Vec<Problem>> {
     templates.render(source, names)
 }
 
-/// What templates see as `session.*`.
-pub(crate) fn of_session(path: &SessionPath, id: &str, index: u32) -> Value {
-    Value::from_pairs([
+/// Returns what templates see as `session.*`; `hash` is there where a marker of it is filled later.
+pub(crate) fn of_session(
+    path: &SessionPath,
+    id: &str,
+    index: u32,
+    replica: Option<u32>,
+    slug: &Slug,
+    hash: Option<(&'static str, Value)>,
+) -> Value {
+    let names = [
         ("id", Value::from(id)),
         ("path", Value::from(path.as_str())),
         ("name", Value::from(path.name())),
         ("index", Value::from(index)),
-    ])
+        ("replica", Value::from(replica.unwrap_or(0))),
+        ("slug", Value::from(slug.as_str())),
+    ];
+    Value::from_pairs(names.into_iter().chain(hash))
 }
 
 /// Templates, each compiled once however many sessions it is rendered for.

@@ -250,6 +250,8 @@ impl<'a> Pass<'a> {
             swarm: &self.manifest.swarm,
             path: &session.path,
             index: identity.index,
+            replica: identity.replica,
+            slug: &identity.slug,
             options: &wish.options.all,
             own: wish.own,
             place: wish.place,

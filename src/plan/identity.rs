@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::Session;
-use crate::manifest::Manifest;
-use crate::name::{HashDigits, scoped_name};
+use crate::manifest::{self, Manifest};
+use crate::name::{HashDigits, Slug, scoped_name};
 
 /// What one session is called and numbered.
 pub(super) struct Identity {
     pub(super) id: String,
     pub(super) scoped_name: String,
     pub(super) index: u32,
+    pub(super) slug: Slug,
+    pub(super) replica: Option<u32>,
 }
 
 /// The identity of each session, in the manifest's order; `stood` is what stands of each.
@@ -20,11 +22,31 @@ pub(super) fn identities(manifest: &Manifest, stood: &[Option<&Session>]) -> Vec
     let ids: Vec<_> = manifest.sessions.par_iter().map(|session| session.path.id(&manifest.swarm)).collect();
     let scoped_names = scoped_names(&ids, |at| stood[at].map(|session| session.scoped_name.as_str()));
     let indices = indices(ids.len(), |at| stood[at].map(|session| session.index));
-    ids.into_iter()
-        .zip(scoped_names)
-        .zip(indices)
-        .map(|((id, scoped_name), index)| Identity { id, scoped_name, index })
-        .collect()
+    let slugs = slugs(manifest, |at| stood[at].map(|session| &session.slug));
+    let each = ids.into_iter().zip(scoped_names).zip(indices).zip(slugs).zip(&manifest.sessions);
+    each.map(|((((id, scoped_name), index), slug), session)| {
+        let replica = session.replica;
+        Identity { id, scoped_name, index, slug, replica }
+    })
+    .collect()
+}
+
+/// The short slug of each session, the one with a hash where two sessions have the same; a standing session keeps its
+/// slug.
+fn slugs<'s>(manifest: &Manifest, stood: impl Fn(usize) -> Option<&'s Slug> + Sync) -> Vec<Slug> {
+    let sessions = &manifest.sessions;
+    let first = |(at, session): (usize, &manifest::Session)| {
+        stood(at).cloned().unwrap_or_else(|| Slug::short(&session.path))
+    };
+    let mut slugs: Vec<Slug> = sessions.par_iter().enumerate().map(first).collect();
+    let mut seen = HashSet::with_capacity(slugs.len());
+    let met: HashSet<Slug> = slugs.iter().filter(|slug| !seen.insert(*slug)).cloned().collect();
+    for (at, slug) in slugs.iter_mut().enumerate() {
+        if stood(at).is_none() && met.contains(slug) {
+            *slug = Slug::with_hash(&sessions[at].path);
+        }
+    }
+    slugs
 }
 
 /// Eight digits of hash, sixteen for ids whose eight meet; a standing session keeps its name.

@@ -8,8 +8,8 @@ use minijinja::value::{Enumerator, Object};
 
 use super::identity::Identity;
 use crate::manifest::Manifest;
-use crate::name::SessionPath;
-use crate::provider::{Allocation, Registry, WORKSPACE_ROOT};
+use crate::name::{SessionPath, Slug};
+use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, markers};
 use crate::template::{self, OF_KINDS};
 
 /// The names of all sessions of a plan. What a name stands for is made when a template asks for it.
@@ -32,7 +32,10 @@ struct All {
 #[derive(Clone, Debug)]
 struct Named {
     path: SessionPath,
+    id: String,
     index: u32,
+    replica: Option<u32>,
+    slug: Slug,
     parent: Option<usize>,
     /// Whether what it holds is not known.
     open: bool,
@@ -52,7 +55,10 @@ impl Names {
         let sessions = manifest.sessions.iter().zip(identities).zip(allocations).zip(open);
         let sessions = sessions.map(|(((session, identity), held), open)| Named {
             path: session.path.clone(),
+            id: identity.id.clone(),
             index: identity.index,
+            replica: identity.replica,
+            slug: identity.slug.clone(),
             parent: session.parent,
             open: *open,
             held,
@@ -127,7 +133,9 @@ impl Object for Scope {
         let named = &self.all.sessions[self.at];
         match key.as_str()? {
             "session" => {
-                Some(template::of_session(&named.path, &named.path.id(&self.all.swarm), named.index))
+                let Named { path, id, index, replica, slug, .. } = named;
+                let hash = ("hash", Value::from(markers::session_hash_marker(id)));
+                Some(template::of_session(path, id, *index, *replica, slug, Some(hash)))
             }
             "parent" => named
                 .parent

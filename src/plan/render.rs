@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::names::Names;
 use super::{Session, discovery_file};
 use crate::manifest::{Fault, Manifest, rule};
-use crate::provider::{Allocation, Registry};
+use crate::provider::{Allocation, Registry, markers};
 use crate::template::Templates;
 
 /// Renders every template and puts the sessions together; every fault, those of the allocations too, not only the first.
@@ -110,6 +110,9 @@ impl Whole<'_> {
         }
         env.insert("AGENT_SESSION_ID".to_owned(), identity.id.clone());
         env.insert("AGENT_SESSION_INDEX".to_owned(), identity.index.to_string());
+        env.insert("AGENT_SESSION_REPLICA".to_owned(), identity.replica.unwrap_or(0).to_string());
+        env.insert("AGENT_SESSION_SLUG".to_owned(), identity.slug.as_str().to_owned());
+        env.insert("AGENT_SESSION_HASH".to_owned(), markers::session_hash_marker(&identity.id));
         env.extend(told.env);
         prompt_sections.extend(told.prompt);
         metadata.extend(told.metadata);
@@ -120,6 +123,8 @@ impl Whole<'_> {
             path: session.path.clone(),
             scoped_name: identity.scoped_name,
             index: identity.index,
+            replica: identity.replica,
+            slug: identity.slug,
             parent: session.parent.map(path),
             children: self.children[at].iter().copied().map(path).collect(),
             discovery_file: directory.as_deref().map(discovery_file),

@@ -1,0 +1,107 @@
+//! Markers: text of a plan whose value only a clone has, so that the plan has the same bytes in every clone. Applying a
+//! plan replaces each by its value.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::name::sha256_hex;
+
+/// Stands in a plan's strings where the workspace root will be. A manifest cannot produce it otherwise.
+pub const WORKSPACE_ROOT: &str = "{{ workspace.root }}";
+
+/// Stands in front of 16 digits that name a session, and of [`CLOSE`], where the session's hash will be.
+const SESSION_HASH: &str = "{{ session.hash ";
+const CLOSE: &str = " }}";
+
+/// How many hexadecimal digits name a session in its marker, and how many its hash has.
+const NAMING: usize = 16;
+const HASH: usize = 12;
+
+/// Returns the marker of a session's hash, which [`filled`] replaces by [`session_hash`].
+pub fn session_hash_marker(id: &str) -> String {
+    format!("{SESSION_HASH}{}{CLOSE}", named(id))
+}
+
+/// Returns 12 hexadecimal digits that no other session has, nor the same session in another clone. They change when the
+/// workspace is moved.
+pub fn session_hash(id: &str, workspace: &Path) -> String {
+    of_named(&named(id), workspace)
+}
+
+/// Returns the text with the values of its markers.
+pub fn filled(text: &str, workspace: &Path) -> String {
+    if !text.contains("{{ ") {
+        return text.to_owned();
+    }
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(SESSION_HASH) {
+        let (before, marker) = rest.split_at(at);
+        filled.push_str(before);
+        let digits = marker[SESSION_HASH.len()..].get(..NAMING).filter(|digits| is_hexadecimal(digits));
+        let end = SESSION_HASH.len() + NAMING;
+        match digits.filter(|_| marker[end..].starts_with(CLOSE)) {
+            Some(digits) => {
+                filled.push_str(&of_named(digits, workspace));
+                rest = &marker[end + CLOSE.len()..];
+            }
+            None => {
+                filled.push_str(SESSION_HASH);
+                rest = &marker[SESSION_HASH.len()..];
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled.replace(WORKSPACE_ROOT, &workspace.to_string_lossy())
+}
+
+/// Returns the value with the markers in all of its strings filled.
+pub fn filled_value(value: &Value, workspace: &Path) -> Value {
+    match value {
+        Value::String(text) => Value::from(filled(text, workspace)),
+        Value::Array(values) => values.iter().map(|value| filled_value(value, workspace)).collect(),
+        Value::Object(fields) => Value::Object(
+            fields.iter().map(|(key, value)| (key.clone(), filled_value(value, workspace))).collect(),
+        ),
+        other => other.clone(),
+    }
+}
+
+/// Returns the digits that name a session in its marker.
+fn named(id: &str) -> String {
+    sha256_hex(id.as_bytes())[..NAMING].to_owned()
+}
+
+fn of_named(named: &str, workspace: &Path) -> String {
+    let bytes = [named.as_bytes(), workspace.as_os_str().as_encoded_bytes()].concat();
+    sha256_hex(&bytes)[..HASH].to_owned()
+}
+
+fn is_hexadecimal(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{filled, session_hash, session_hash_marker};
+
+    #[test]
+    fn filled_replaces_each_marker_and_nothing_else() {
+        let workspace = Path::new("/srv/{{ session.hash 0123456789abcdef }}");
+        let check = |text: &str, expected: &str| assert_eq!(filled(text, workspace), expected);
+        let (one, other) = (session_hash("shop/a", workspace), session_hash("shop/b", workspace));
+        assert!(one != other && one != session_hash("shop/a", Path::new("/srv/b")));
+        let marker = session_hash_marker("shop/a");
+        check(&format!("x{marker}{}y", session_hash_marker("shop/b")), &format!("x{one}{other}y"));
+        check("{{ workspace.root }}/a", "/srv/{{ session.hash 0123456789abcdef }}/a");
+        for text in
+            ["{{ session.hash ", "{{ session.hash é0123456789abcdef }}", "{{ session.hash 0123456789abcdef}}"]
+        {
+            check(text, text);
+        }
+        check(&format!("{{{{ session.hash {marker}"), &format!("{{{{ session.hash {one}"));
+    }
+}

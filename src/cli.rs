@@ -99,6 +99,9 @@ struct Global {
     /// Whether the command runs programs that a Ctrl-C would leave behind.
     #[arg(skip)]
     runs_programs: bool,
+    /// Whether the command reads or writes the state directory, and fails where there is no place for one.
+    #[arg(skip)]
+    needs_state: bool,
 }
 
 impl Global {
@@ -232,6 +235,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     arguments.global.runs_programs = arguments.command.runs_programs();
+    arguments.global.needs_state = !matches!(arguments.command, Command::Init | Command::Validate(_));
     let json = arguments.global.json;
     // Rust has said where by then.
     match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {

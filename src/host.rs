@@ -59,6 +59,9 @@ const GIT_LOCAL: [&str; 15] = [
     "GIT_COMMON_DIR",
 ];
 
+/// The variables that say where the caller is, and where it was before.
+const CALLERS: [&str; 2] = ["PWD", "OLDPWD"];
+
 impl Host {
     /// A host on which one thing is done at a time, git is given [`git::DEADLINE`], and nobody cancels.
     pub fn new(environment: Vec<(OsString, OsString)>, state: PathBuf) -> Self {
@@ -72,10 +75,14 @@ impl Host {
         }
     }
 
-    /// The environment that commands of a session start from.
-    pub fn environment_for_sessions(&self) -> impl Iterator<Item = (OsString, OsString)> {
-        let local = |name: &OsString| GIT_LOCAL.iter().any(|git| name == git);
-        self.environment.iter().filter(move |(name, _)| !local(name)).cloned()
+    /// The environment that a program of a session starts from when it runs in `directory`, which is absolute: `PWD` is
+    /// that directory, and the caller's `OLDPWD` is removed.
+    ///
+    /// A shell sets `PWD` itself; `make`, `docker compose` and others believe the one that they inherit.
+    pub fn environment_in(&self, directory: &Path) -> impl Iterator<Item = (OsString, OsString)> {
+        let is_callers = |name: &OsString| CALLERS.iter().chain(&GIT_LOCAL).any(|callers| name == callers);
+        let inherited = self.environment.iter().filter(move |(name, _)| !is_callers(name)).cloned();
+        inherited.chain([("PWD".into(), directory.into())])
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn run(
     let directory = discovery::directory(swarm, session)?;
     let name = log_name(session, step);
     let log = swarm.create_log(&name).map_err(|error| error.to_string())?;
-    let variables = environment(swarm, host, session);
+    let variables = environment(swarm, host, session, &directory);
     for command in commands {
         let words = discovery::command(command, swarm.workspace());
         let Some((program, arguments)) = words.split_first() else { continue };
@@ -59,8 +59,13 @@ fn whole(directory: &Path, name: &str) -> String {
 }
 
 /// The caller's environment without what ties git to another repository, and the session's over it.
-fn environment(swarm: &Locked<'_>, host: &Host, session: &Session) -> Vec<(OsString, OsString)> {
+fn environment(
+    swarm: &Locked<'_>,
+    host: &Host,
+    session: &Session,
+    directory: &Path,
+) -> Vec<(OsString, OsString)> {
     let own = discovery::environment(swarm, session);
     let own = own.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    host.environment_for_sessions().chain(own).collect()
+    host.environment_in(directory).chain(own).collect()
 }

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 
@@ -167,7 +168,7 @@ fn captured(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
     let output = Process::new(&words[0])
         .args(&words[1..])
         .current_dir(&directory)
-        .envs(environment(swarm, session))
+        .envs(environment(swarm, session, &directory))
         .cancel(&swarm.host().cancel)
         .keeping_everything()
         .output();
@@ -197,14 +198,19 @@ fn command(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Result<Com
     let directory = discovery::directory(swarm, session)
         .map_err(|why| Failure::Other(format!("nothing can be run in {}: {why}", session.path)))?;
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).current_dir(directory).env_clear().envs(environment(swarm, session));
+    command.args(&words[1..]).current_dir(&directory).env_clear();
+    command.envs(environment(swarm, session, &directory));
     Ok(command)
 }
 
-fn environment(swarm: &Swarm<'_>, session: &Session) -> impl Iterator<Item = (OsString, OsString)> {
+fn environment(
+    swarm: &Swarm<'_>,
+    session: &Session,
+    directory: &Path,
+) -> impl Iterator<Item = (OsString, OsString)> {
     let own = discovery::environment(swarm, session);
     let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
-    swarm.host().environment_for_sessions().chain(own)
+    swarm.host().environment_in(directory).chain(own)
 }
 
 /// The shell's convention: 128 and the number of the signal that ended it.

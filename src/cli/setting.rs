@@ -22,6 +22,9 @@ use super::exit::Failure;
 /// What the manifest is called where nobody says otherwise.
 pub(super) const MANIFEST: &str = "seedbed.toml";
 
+/// A state directory that cannot exist, for commands that keep no state.
+const NO_STATE: &str = "/dev/null/seedbed";
+
 /// The manifest's text, and what it belongs to.
 pub(super) struct Setting {
     pub(super) host: Host,
@@ -242,9 +245,13 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = variable("SEEDBED_STATE_DIR")
         .or_else(|| Some(variable("XDG_STATE_HOME").filter(|path| path.is_absolute())?.join("seedbed")))
-        .or_else(|| Some(variable("HOME")?.join(".local/state/seedbed")))
+        // Without `HOME`, the home directory that the system's user database has.
+        .or_else(|| Some(std::env::home_dir()?.join(".local/state/seedbed")))
+        .or_else(|| (!global.needs_state).then(|| NO_STATE.into()))
         .ok_or_else(|| {
-            Failure::Usage("set HOME or SEEDBED_STATE_DIR: there is no place to keep state".to_owned())
+            let why =
+                "there is no place to keep state: neither HOME nor the user database names a home directory";
+            Failure::Usage(format!("{why}; set SEEDBED_STATE_DIR or XDG_STATE_HOME to an absolute path"))
         })?;
     let state = std::path::absolute(&state).unwrap_or(state);
     if global.runs_programs {

@@ -39,7 +39,7 @@ pub fn ask(
     let process = match lock.map(File::try_clone) {
         None => Process::new(program)
             .stdin(Stdin::Bytes(request.into_bytes()))
-            .envs(host.environment_for_sessions()),
+            .envs(host.environment_in(directory)),
         Some(lock) => {
             let lock = lock
                 .map_err(|source| Error::Start { program: program.to_string_lossy().into_owned(), source })?;
@@ -48,7 +48,7 @@ pub fn ask(
                 .unsaid_args(["-c", HOLDING, "seedbed"])
                 .arg(program)
                 .stdin(Stdin::File(lock))
-                .envs(host.environment_for_sessions().chain([request]))
+                .envs(host.environment_in(directory).chain([request]))
         }
     };
     process

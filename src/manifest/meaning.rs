@@ -18,8 +18,10 @@ use crate::name::NAME_MAX;
 const SESSIONS_MAX: u64 = 1_000_000;
 
 /// Variables that a session's environment cannot set, and why.
-const DENIED: [(&str, &str); 8] = [
+const DENIED: [(&str, &str); 10] = [
     ("PATH", "it decides which programs run"),
+    ("PWD", "it is the directory that a program runs in"),
+    ("OLDPWD", "it is the directory that a program was started from"),
     ("LD_*", "it makes the linker load code into every program"),
     ("DYLD_*", "it makes the linker load code into every program"),
     ("BASH_ENV", "it makes every shell run a file first"),

@@ -193,3 +193,175 @@ fn a_terminal_is_shown_what_it_would_act_on() {
     let piped = sandbox.ok(&["env", "a"]).stdout;
     assert!(piped.contains("'\u{1b}[2J'"), "{piped:?}");
 }
+
+/// Prints both variables as a program finds them that does not set them itself, as a shell would.
+const WHERE: &str = "env | grep -E '^(OLD)?PWD=' | tr '\\n' ' '";
+
+#[test]
+fn programs_of_a_session_find_its_own_directory_in_pwd() {
+    let sandbox = Sandbox::new();
+    sandbox.write("tools/where", "#!/bin/sh\nprintf '%s\\n' \"$PWD$OLDPWD\" >>$1; request=$(cat); case $request in\n*'\"operation\":\"plan\"'*) echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}}}}' ;;\n*'\"operation\":\"inspect\"'*) echo '{\"protocol\": 1, \"condition\": \"sound\"}' ;;\n*) echo '{\"protocol\": 1}' ;; esac\n");
+    fs::set_permissions(
+        sandbox.repository.join("tools/where"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    sandbox.write("app/Makefile", "where:\n\t@echo $(PWD)\n");
+    sandbox.commit("a program");
+    let (commands, programs) = (sandbox.top.join("commands"), sandbox.top.join("programs"));
+    let note = format!(
+        "printf '%s\\n' \"$(env -u _ /usr/bin/env | grep -E '^(OLD)?PWD=' | tr '\\n' ' ')\" >>{}",
+        commands.display()
+    );
+    sandbox.manifest(&format!(
+        "[provider.where]\ncommand = ['./tools/where', '{}']\n[session.a]\nresources = [{{ kind = 'git-worktree', target-path = 'app' }}, 'where']\nsetup = [\"{1}\"]\nteardown = [\"{1}\"]\n[session.b]\nresources = ['git-worktree']\n",
+        programs.display(),
+        note.replace('\\', "\\\\").replace('"', "\\\"")
+    ));
+    let run = |args: &[&str]| {
+        let mut command = sandbox.command(args);
+        let command = command.env("PWD", &sandbox.repository).env("OLDPWD", sandbox.top.join("before"));
+        Outcome::of(command.output().unwrap()).expect(0).stdout
+    };
+    run(&["apply", "--quiet"]);
+    let directory = sandbox.directory("a");
+    let own = format!("PWD={}", directory.display());
+    assert_eq!(run(&["exec", "a", "--", "sh", "-c", WHERE]).trim(), own);
+    // A program that is no shell.
+    assert!(run(&["exec", "a", "--", "env"]).lines().any(|line| line == own));
+    let all = run(&["exec", "--all", "--", "env"]);
+    let of_b = format!("b: PWD={}", sandbox.directory("b").display());
+    assert!(
+        all.lines().any(|line| line == format!("a: {own}")) && all.lines().any(|line| line == of_b),
+        "{all}"
+    );
+    assert!(!all.contains("OLDPWD"), "{all}");
+    if installed("make") {
+        assert_eq!(run(&["exec", "a", "--", "make", "-s", "where"]).trim(), directory.to_str().unwrap());
+    }
+    run(&["destroy"]);
+    let inside = run(&["run", "--session", "a", "--quiet", "--", "env"]);
+    assert!(inside.lines().any(|line| line == own) && !inside.contains("OLDPWD"), "{inside}");
+    let noted = fs::read_to_string(commands).unwrap();
+    assert_eq!(
+        noted.lines().map(str::trim).collect::<Vec<_>>(),
+        [own.as_str(); 4],
+        "setup and teardown, twice"
+    );
+    let top = sandbox.repository.to_str().unwrap();
+    let asked = fs::read_to_string(programs).unwrap();
+    assert!(asked.lines().count() >= 4 && asked.lines().all(|line| line == top), "{asked}");
+}
+
+#[test]
+fn a_manifest_cannot_set_pwd() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nenv = { PWD = \"/\", OLDPWD = \"/\" }\n");
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["plan"]).expect(65));
+    refused.says(&["`PWD` cannot be set", "`OLDPWD` cannot be set"]);
+}
+
+#[test]
+fn commands_work_without_home() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\"]\n");
+    let run = |args: &[&str], state: Option<&Path>| {
+        let mut command = sandbox.command(args);
+        command.env_remove("HOME").env_remove("SEEDBED_STATE_DIR");
+        if let Some(state) = state {
+            command.env("XDG_STATE_HOME", state);
+        }
+        Outcome::of(command.output().unwrap())
+    };
+    let state = sandbox.top.join("xdg");
+    run(&["apply"], Some(&state)).expect(0);
+    assert!(state.join("seedbed").is_dir());
+    run(&["exec", "a", "--", "true"], Some(&state)).expect(0);
+    run(&["destroy"], Some(&state)).expect(0);
+    // The user database names a home directory; nothing is written there.
+    run(&["validate"], None).expect(0);
+}
+
+/// A user that no database knows, as in a container.
+#[test]
+fn commands_that_keep_no_state_need_no_place_for_it() {
+    if !rustix::process::getuid().is_root() || !installed("setpriv") {
+        crate::shells::not_tested("a user without a home directory");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let open =
+        |path: &Path| fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    open(&sandbox.top);
+    let directory = sandbox.top.join("of-nobody");
+    fs::create_dir(&directory).unwrap();
+    open(&directory);
+    fs::write(directory.join("seedbed.toml"), "version = 1\nswarm = \"x\"\n[session.a]\n").unwrap();
+    let run = |args: &[&str]| {
+        let mut command = sandbox.program("setpriv", &directory);
+        command.args(["--reuid=54321", "--regid=54321", "--clear-groups", env!("CARGO_BIN_EXE_seedbed")]);
+        command.args(args).env_remove("HOME").env_remove("SEEDBED_STATE_DIR");
+        Outcome::of(command.output().unwrap())
+    };
+    if run(&["--version"]).code != 0 {
+        crate::shells::not_tested("a user without a home directory, who cannot run the binary");
+        return;
+    }
+    run(&["validate"]).expect(0);
+    run(&["schema"]).expect(0);
+    run(&["list"]).expect(64).says(&["there is no place to keep state", "SEEDBED_STATE_DIR"]);
+}
+
+#[test]
+fn a_session_knows_its_replica_its_slug_and_its_hash() {
+    let sandbox = Sandbox::new();
+    let long = "x".repeat(40);
+    sandbox.manifest(&format!(
+        "[session.Lead]\nenv = {{ PEER = \"{{{{ sessions['Lead/coder_a-1'].session.hash }}}}\", DB = \"app-{{{{ session.hash }}}}\" }}\n\
+         [session.Lead.child.coder_a]\ncount = 2\nenv = {{ TOLD = \"{{{{ session.replica }}}} {{{{ session.slug }}}} {{{{ parent.session.slug }}}}\" }}\n\
+         [session.lead-coder-a-0]\n[session.{long}]\n[session.{long}.child.{long}]\n"
+    ));
+    let clone = sandbox.clone_to("other");
+    assert_eq!(sandbox.plan(), sandbox.plan_in(&clone), "the plan has the same bytes in every clone");
+    sandbox.ok(&["apply"]);
+    sandbox.seedbed_in(&clone, &["apply"]).expect(0);
+    let env = |directory: &Path, session: &str| {
+        let env = sandbox.seedbed_in(directory, &["env", session, "--json"]).expect(0).json();
+        serde_json::from_value::<BTreeMap<String, String>>(env).unwrap()
+    };
+    let here = |session: &str| env(&sandbox.repository, session);
+    let child = here("Lead/coder_a-1");
+    assert_eq!(child["TOLD"], "1 lead-coder-a-1 lead");
+    assert_eq!(
+        (child["AGENT_SESSION_REPLICA"].as_str(), child["AGENT_SESSION_SLUG"].as_str()),
+        ("1", "lead-coder-a-1")
+    );
+    let sessions =
+        ["Lead", "Lead/coder_a-0", "Lead/coder_a-1", "lead-coder-a-0", &long, &format!("{long}/{long}")];
+    let mut hashes = std::collections::BTreeSet::new();
+    for name in ["AGENT_SESSION_SLUG", "AGENT_SESSION_HASH"] {
+        let mut seen = std::collections::BTreeSet::new();
+        for session in sessions {
+            let value = here(session)[name].clone();
+            assert!((1..=63).contains(&value.len()), "{value}");
+            assert!(
+                value.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
+                "{value}"
+            );
+            assert!(seen.insert(value), "{session} shares its {name}");
+        }
+        hashes = seen;
+    }
+    let lead = here("Lead");
+    assert_eq!(lead["DB"], format!("app-{}", lead["AGENT_SESSION_HASH"]));
+    assert_eq!(lead["PEER"], child["AGENT_SESSION_HASH"]);
+    assert!(sessions.iter().all(|session| !hashes.contains(&env(&clone, session)["AGENT_SESSION_HASH"])));
+    // A session that stands keeps its slug, whatever comes beside it.
+    sandbox.manifest("[session.a.child.b]\n[session.a]\n");
+    sandbox.ok(&["apply", "--yes"]);
+    assert_eq!(here("a/b")["AGENT_SESSION_SLUG"], "a-b");
+    sandbox.manifest("[session.a.child.b]\n[session.a]\n[session.a-b]\n");
+    sandbox.ok(&["apply", "--yes"]);
+    assert_eq!(here("a/b")["AGENT_SESSION_SLUG"], "a-b");
+    assert!(here("a-b")["AGENT_SESSION_SLUG"].starts_with("a-b-"));
+}

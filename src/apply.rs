@@ -71,6 +71,9 @@ pub struct Failure {
     /// Whether that is because somebody else has taken what planning found free.
     #[serde(skip)]
     pub taken: bool,
+    /// Whether it is a bug: the provider panicked.
+    #[serde(skip)]
+    pub panicked: bool,
 }
 
 /// Why a run did not do what it was asked to.
@@ -163,6 +166,7 @@ fn with_what_is_gone(plan: &Plan, mut error: Error) -> Error {
             step: format!("put back {}", change.release.join(", ")),
             cause: "was released before, to be made anew; the next apply does".to_owned(),
             taken: false,
+            panicked: false,
         }));
     }
     error
@@ -395,24 +399,24 @@ impl Run<'_> {
         &self,
         session: &Session,
         allocation: &Allocation,
-        act: impl FnOnce(&Task<'_>) -> T,
-    ) -> T {
+        act: impl FnOnce(&Task<'_>) -> Result<T, provider::Error>,
+    ) -> Result<T, provider::Error> {
         with_task(self.host, self.record, session, allocation, Some(self.context.swarm.file()), act)
     }
 }
 
-/// Calls `act` with the task of one allocation of a record.
+/// Calls `act`, a step of a provider, with the task of one allocation of a record. A panic in it is that step's failure.
 fn with_task<T>(
     host: &Host,
     record: &Record,
     session: &Session,
     allocation: &Allocation,
     lock: Option<&File>,
-    act: impl FnOnce(&Task<'_>) -> T,
-) -> T {
+    act: impl FnOnce(&Task<'_>) -> Result<T, provider::Error>,
+) -> Result<T, provider::Error> {
     let ancestors = ancestors(record, &session.path);
     let ancestors: Vec<&str> = ancestors.iter().map(String::as_str).collect();
-    act(&task(host, record, session, &ancestors, allocation, lock))
+    provider::caught(|| act(&task(host, record, session, &ancestors, allocation, lock)))
 }
 
 fn task<'a>(
@@ -447,13 +451,14 @@ pub(crate) fn ancestors(record: &Record, path: &SessionPath) -> Vec<String> {
 }
 
 fn failure(session: &Session, step: &str, cause: String) -> Failure {
-    Failure { session: session.path.clone(), step: step.to_owned(), cause, taken: false }
+    Failure { session: session.path.clone(), step: step.to_owned(), cause, taken: false, panicked: false }
 }
 
 /// A failure of a provider.
 fn failure_of(session: &Session, step: &str, kind: &str, error: &provider::Error) -> Failure {
     Failure {
         taken: matches!(error, provider::Error::Taken(_)),
+        panicked: matches!(error, provider::Error::Panicked(_)),
         ..failure(session, &format!("{step} {kind}"), error.to_string())
     }
 }

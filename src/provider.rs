@@ -11,6 +11,7 @@ mod registry;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,7 @@ use serde_json::{Map, Value};
 pub use markers::WORKSPACE_ROOT;
 pub use registry::{AlreadyRegistered, Registry};
 
+use crate::host::text::printable_lines;
 use crate::host::{Host, files, process};
 use crate::manifest::{Fault, Options, Place};
 use crate::name::{SessionPath, Slug};
@@ -388,6 +390,20 @@ pub enum Error {
     /// Something that is not this swarm's stands in the way, or the allocation cannot be read.
     #[error("{0}")]
     Refused(String),
+    /// The provider panicked, with this message: a bug of whoever wrote it.
+    #[error("a bug: it panicked: {0}")]
+    Panicked(String),
+}
+
+/// Runs one step of a provider. A panic in it, on whichever thread of its own, is an error like any other: the run is
+/// rolled back, or goes on past it.
+pub(crate) fn caught<T>(step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // What the step has broken of its own is the provider's; seedbed's own mutexes are read past a poisoning.
+    panic::catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
+        Err(Error::Panicked(printable_lines(text)))
+    })
 }
 
 /// Lays `own` over what is taken along from `parent` over `defaults`, and spells out what none of them says, so that

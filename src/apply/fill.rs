@@ -7,7 +7,7 @@ use super::event::Telling;
 use super::{Failure, PROVISION, Phase, Run, ancestors, failure_of, task, tree};
 use crate::name::SessionPath;
 use crate::plan::Session;
-use crate::provider::{Allocation, Filled, Task};
+use crate::provider::{self, Allocation, Filled, Task};
 
 /// Allocations of one kind that are filled in one call, the one that the others are made from first.
 struct Group<'a> {
@@ -94,7 +94,9 @@ impl Run<'_> {
                 ..task(self.host, self.record, session, ancestors, allocation, lock)
             })
             .collect();
-        let failed = provider.fill(&tasks);
+        // Which of the tasks a panic was about, nobody knows: the first stands for all.
+        let filled = provider::caught(|| Ok(provider.fill(&tasks)));
+        let failed = filled.unwrap_or_else(|panicked| vec![(0, panicked)]);
         if failed.is_empty() {
             for hears in &hears {
                 hears();

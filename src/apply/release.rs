@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
-use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, tree, work};
+use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, failure_of, tree, work};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -270,9 +270,7 @@ impl Run<'_> {
                     session: session.path.clone(),
                     kind: kind.clone(),
                 }),
-                Err(error) => {
-                    failures.push(failure(session, &format!("release {kind}"), error.to_string()));
-                }
+                Err(error) => failures.push(failure_of(session, "release", kind, &error)),
             }
         }
         failures

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
 use super::release::{Destroy, Released, goes};
-use super::{Context, Error, Event, Failure, Phase, failure, tree, with_task};
+use super::{Context, Error, Event, Failure, Phase, failure_of, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
 pub use crate::plan::Loss;
@@ -124,7 +124,7 @@ fn ready(context: &Context<'_>, record: &Record, released: &Released) -> Result<
             };
             with_task(host, record, session, allocation, None, |task| provider.ready(task)).map_err(
                 |error| Error::Failed {
-                    failures: vec![failure(session, &format!("release {kind}"), error.to_string())],
+                    failures: vec![failure_of(session, "release", kind, &error)],
                     leftovers: Vec::new(),
                     interrupted: host.cancel.is_requested(),
                 },
@@ -157,9 +157,8 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
         for allocation in &session.allocations {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
             let lock = Some(context.swarm.file());
-            with_task(&host, record, session, allocation, lock, |task| provider.sweep(task)).map_err(
-                |error| failure(session, &format!("sweep {}", allocation.kind), error.to_string()),
-            )?;
+            with_task(&host, record, session, allocation, lock, |task| provider.sweep(task))
+                .map_err(|error| failure_of(session, "sweep", &allocation.kind, &error))?;
         }
     }
     Ok(())
@@ -215,7 +214,7 @@ fn rescue(context: &Context<'_>, record: &Record, with_work: &Released) -> Resul
                 }
             }
             Err(error) => {
-                let failure = failure(session, &format!("rescue {}", allocation.kind), error.to_string());
+                let failure = failure_of(session, "rescue", &allocation.kind, &error);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
             }
         }

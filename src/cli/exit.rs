@@ -103,6 +103,7 @@ impl Failure {
                 Status::NotPutBack
             }
             Self::Apply(apply::Error::Unfinished(_)) => Status::NotPutBack,
+            Self::Apply(apply::Error::Failed { failures, .. }) if failures.iter().any(is_bug) => Status::Bug,
             Self::Interrupted
             | Self::Apply(apply::Error::Interrupted | apply::Error::Failed { interrupted: true, .. }) => {
                 Status::Interrupted
@@ -272,6 +273,10 @@ impl Failure {
         }
         outcome
     }
+}
+
+fn is_bug(failure: &apply::Failure) -> bool {
+    failure.panicked
 }
 
 fn told(failure: &apply::Failure) -> String {

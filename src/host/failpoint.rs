@@ -4,7 +4,7 @@
 //! say what happens: `SEEDBED_FAILPOINT=NAME[#N[+]]=WHAT` at the `N`th time (default 1, with `+` from then on) that the
 //! point is reached, and `SEEDBED_FAILPOINT_TRACE=FILE` names a file that gets a line `NAME#N` for every point reached,
 //! and one `WHAT NAME#N` for what was done. `*` stands for any name, and counts all points together. `WHAT` is `crash`
-//! (SIGKILL to this process), `eio`, `enospc` or `eacces`.
+//! (SIGKILL to this process), `panic`, `eio`, `enospc` or `eacces`.
 
 /// A point where an effect can be made to fail: `Result<(), rustix::io::Errno>`.
 #[cfg(feature = "failpoints")]
@@ -67,7 +67,10 @@ mod asked {
     static ASKED: LazyLock<Option<Asked>> = LazyLock::new(|| {
         let text = std::env::var("SEEDBED_FAILPOINT").ok()?;
         let parsed = parse(&text);
-        assert!(parsed.is_some(), "SEEDBED_FAILPOINT={text} is not NAME[#N[+]]=crash|eio|enospc|eacces");
+        assert!(
+            parsed.is_some(),
+            "SEEDBED_FAILPOINT={text} is not NAME[#N[+]]=crash|panic|eio|enospc|eacces"
+        );
         parsed
     });
 
@@ -85,7 +88,7 @@ mod asked {
         let (point, count) = point.split_once('#').unwrap_or((point, "1"));
         let on = count.ends_with('+');
         let from = count.trim_end_matches('+').parse().ok()?;
-        matches!(what, "crash" | "eio" | "enospc" | "eacces").then(|| Asked {
+        matches!(what, "crash" | "panic" | "eio" | "enospc" | "eacces").then(|| Asked {
             point: point.to_owned(),
             from,
             on,
@@ -120,6 +123,7 @@ mod asked {
             "eio" => Err(Errno::IO),
             "enospc" => Err(Errno::NOSPC),
             "eacces" => Err(Errno::ACCESS),
+            "panic" => panic!("a test asked for it"),
             _ => loop {
                 // Nothing runs after this: the signal cannot be caught.
                 let _ = kill_process(getpid(), Signal::KILL);

@@ -1,13 +1,22 @@
 //! A kind of resource that does as a test says.
 
-use std::panic::{self, AssertUnwindSafe};
+use std::env;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
+use rayon::prelude::*;
 use schemars::Schema;
+use seedbed::host::Host;
 use seedbed::manifest::{Fault, Options};
 use seedbed::observe::{Observation, Question};
+use seedbed::orchestrator::{Orchestrator, ResourceRequest};
 use seedbed::provider::{
     self, Allocation, Condition, Parent, Planned, Planner, Provider, Registry, Request, Task,
 };
+use serde::{Deserialize, Serialize};
+
+use crate::in_process::Sandbox;
 
 /// What a fake is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +32,7 @@ pub(crate) struct Fake {
     kind: &'static str,
     act: Act,
     is_claim: bool,
+    panics_in: &'static str,
 }
 
 impl Fake {
@@ -40,24 +50,69 @@ impl Fake {
         kind: &'static str,
         act: impl Fn(Step, &Task<'_>) -> Result<(), provider::Error> + Send + Sync + 'static,
     ) -> Self {
-        Self { kind, act: Box::new(act), is_claim: false }
+        Self { kind, act: Box::new(act), is_claim: false, panics_in: "" }
     }
 
     /// The same kind, provisioned with the claims of a run.
     pub(crate) fn claimed(self) -> Self {
         Self { is_claim: true, ..self }
     }
+
+    /// The same kind, which does nothing, and panics in one of its steps.
+    pub(crate) fn panicking(kind: &'static str, panics_in: &'static str) -> Self {
+        Self { panics_in, ..Self::new(kind, |_, _| Ok(())) }
+    }
+
+    fn step(&self, name: &str) {
+        assert_ne!(self.panics_in, name, "the test asked for it");
+    }
 }
 
-/// Runs `act`, which provisions a resource of the kind `crash`: that ends the run as a kill does, and nothing is rolled
-/// back.
-pub(crate) fn crash_during(act: impl FnOnce(Registry)) {
+/// The variable that tells [`the_program_that_is_killed`] what to do.
+const PROGRAM: &str = "SEEDBED_TEST_PROGRAM";
+
+/// A session that a program of its own provisions.
+#[derive(Serialize, Deserialize)]
+struct Program {
+    state: PathBuf,
+    workspace: PathBuf,
+    id: String,
+    resources: Vec<ResourceRequest>,
+}
+
+/// Has a process of its own provision a session, in which SIGKILL ends it at the resource of the kind `crash`.
+pub(crate) fn crash_during(sandbox: &Sandbox, id: &str, resources: &[ResourceRequest]) {
+    let program = Program {
+        state: sandbox.host.state.clone(),
+        workspace: sandbox.repo.clone(),
+        id: id.to_owned(),
+        resources: resources.to_owned(),
+    };
+    let status = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "fake::the_program_that_is_killed", "--ignored"])
+        .env_clear()
+        .envs(sandbox.host.environment.iter().cloned())
+        .env(PROGRAM, serde_json::to_string(&program).unwrap())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.signal(), Some(9), "it did not get as far as the crash: {status}");
+}
+
+#[test]
+#[ignore = "a program that `crash_during` runs"]
+fn the_program_that_is_killed() {
+    let Ok(program) = env::var(PROGRAM) else { return };
+    let Program { state, workspace, id, resources } = serde_json::from_str(&program).unwrap();
     let registry = Fake::beside_the_built_in("crash", |step, _| match step {
-        Step::Provision => panic!("the crash that the test asked for"),
+        Step::Provision => loop {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        },
         Step::Release => Ok(()),
     });
-    let crashed = panic::catch_unwind(AssertUnwindSafe(|| act(registry)));
-    assert!(crashed.is_err(), "it did not get as far as the crash");
+    let host = Host::new(env::vars_os().collect(), state);
+    let provisioned = Orchestrator::with_registry(host, registry).provision(&id, &resources, &workspace);
+    panic!("it went past the crash: {provisioned:?}");
 }
 
 impl Provider for Fake {
@@ -106,18 +161,39 @@ impl Provider for Fake {
     }
 
     fn provision(&self, task: &Task<'_>) -> Result<(), provider::Error> {
+        self.step("provision");
         (self.act)(Step::Provision, task)
     }
 
+    fn fill(&self, tasks: &[Task<'_>]) -> Vec<(usize, provider::Error)> {
+        // On a thread of the run, as the built-in kinds do.
+        tasks.par_iter().for_each(|_| self.step("fill"));
+        Vec::new()
+    }
+
+    fn finish(&self, _task: &Task<'_>) -> Result<(), provider::Error> {
+        self.step("finish");
+        Ok(())
+    }
+
     fn inspect(&self, _task: &Task<'_>) -> Result<Condition, provider::Error> {
+        self.step("inspect");
         Ok(Condition::Sound)
     }
 
     fn losses(&self, _task: &Task<'_>) -> Result<provider::Losses, provider::Error> {
-        Ok(provider::Losses::default())
+        self.step("losses");
+        let work = if self.panics_in == "rescue" { vec!["work".to_owned()] } else { Vec::new() };
+        Ok(provider::Losses { work, ..provider::Losses::default() })
+    }
+
+    fn rescue(&self, _task: &Task<'_>) -> Result<provider::Rescue, provider::Error> {
+        self.step("rescue");
+        Err(provider::Error::Refused("a fake has nothing to rescue".to_owned()))
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), provider::Error> {
+        self.step("release");
         (self.act)(Step::Release, task)
     }
 }

@@ -163,13 +163,7 @@ fn fault_6_locks_of_a_killed_process_stay_for_ever() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let requests = [worktree(), ports(free_ports(4), 4, 1), ResourceRequest::new("crash")];
-    crash_during(|registry| {
-        let _ = Orchestrator::with_registry(sandbox.host.clone(), registry).provision(
-            "a",
-            &requests,
-            &sandbox.repo,
-        );
-    });
+    crash_during(&sandbox, "a", &requests);
     assert_ne!(sandbox.trace(), before, "a worktree, a lock file and a lease are left behind");
 
     let orchestrator = Orchestrator::new(sandbox.host.clone());

@@ -137,6 +137,55 @@ fn a_failure_puts_everything_back() {
     assert_eq!(sandbox.trace(), before);
 }
 
+#[test]
+fn a_panic_in_a_provider_is_a_failure_of_its_step() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let base = free_ports(4);
+    let with = |step| {
+        let mut registry = Registry::built_in();
+        registry.register(Box::new(Fake::panicking("fake", step))).unwrap();
+        Orchestrator::with_registry(sandbox.host.clone(), registry)
+    };
+    let requests = [worktree(), ResourceRequest::new("fake"), ports(base, 4, 1)];
+    for step in ["provision", "fill", "finish"] {
+        let error = with(step).provision("a", &requests, &sandbox.repo).unwrap_err();
+        assert!(matches!(&error, Error::Provision { leftovers, .. } if leftovers.is_empty()), "{error}");
+        assert!(error.to_string().contains("provision fake: a bug: it panicked"), "{error}");
+        assert_eq!(sandbox.trace(), before, "{step}");
+    }
+
+    let session = with("").provision("a", &requests, &sandbox.repo).unwrap();
+    let standing = sandbox.trace();
+    let found = |step| with(step).standing("a", &sandbox.repo).unwrap().unwrap();
+    // What cannot be looked at is not called saved.
+    let error = found("losses").release().unwrap_err();
+    assert!(matches!(error, Error::WouldLose(_)), "{error}");
+    let error = found("rescue").release_rescuing(|_| {}).unwrap_err();
+    assert!(error.to_string().contains("rescue fake: a bug: it panicked"), "{error}");
+    assert_eq!(sandbox.trace(), standing);
+    let error = found("release").release().unwrap_err();
+    assert!(error.to_string().contains("release fake: a bug: it panicked"), "{error}");
+    assert!(!session.working_directory().exists(), "the rest goes all the same");
+    session.release().unwrap();
+    assert_eq!(sandbox.trace(), before);
+}
+
+#[test]
+fn a_panic_in_looking_at_a_lease_is_told_as_its_damage() {
+    let sandbox = Sandbox::new();
+    let manifest = "version = 1\nswarm = \"s\"\n[session.a]\nresources = [\"fake\"]\n";
+    let registry = |step| {
+        let mut registry = Registry::built_in();
+        registry.register(Box::new(Fake::panicking("fake", step))).unwrap();
+        registry
+    };
+    sandbox.apply_with(&registry(""), manifest).unwrap();
+    let plan = sandbox.plan_with(&registry("inspect"), manifest).unwrap();
+    assert!(plan.changes[0].reasons[0].contains("a bug: it panicked"), "{:?}", plan.changes[0]);
+    sandbox.destroy_with(&registry("inspect"), "s", false).unwrap();
+}
+
 /// Provisions a resource that somebody else has the first `times` times, and is gone when one looks.
 fn overtaken(times: u32) -> (Result<Provisioned, Error>, u32) {
     let sandbox = Sandbox::new();
@@ -272,13 +321,7 @@ fn a_crash_in_the_middle_of_a_child_is_undone_by_the_next_attempt() {
         orchestrator.provision("a", &[worktree(), ports(free_ports(8), 8, 1)], &sandbox.repo).unwrap();
     let with_parent = sandbox.trace();
     let requests = [worktree(), ResourceRequest::new("crash")];
-    crash_during(|registry| {
-        let _ = Orchestrator::with_registry(sandbox.host.clone(), registry).provision(
-            "b",
-            &requests,
-            &sandbox.repo,
-        );
-    });
+    crash_during(&sandbox, "b", &requests);
     assert_ne!(sandbox.trace(), with_parent);
     let child = orchestrator.provision_child(parent.snapshot(), "b", 0, 1).unwrap();
     child.release().unwrap();
@@ -312,10 +355,7 @@ fn an_interrupted_session_is_named_by_doctor_and_finished_by_recover() {
     let before = sandbox.trace();
     seedbed(&sandbox, &["recover"]).expect(64).says(&["no seedbed.toml"]);
     let requests = [worktree(), ports(free_ports(8), 8, 1), ResourceRequest::new("crash")];
-    crash_during(|registry| {
-        let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), registry);
-        let _ = orchestrator.provision("half/made", &requests, &sandbox.repo);
-    });
+    crash_during(&sandbox, "half/made", &requests);
     let interrupted = |found: &[(String, String)]| {
         let [(id, what)] = found else { panic!("{found:?}") };
         assert_eq!(id, "interrupted-run");

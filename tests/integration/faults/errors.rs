@@ -158,3 +158,23 @@ pub(super) fn check_layers(with: With) {
 fn a_copy_or_a_mount_that_fails_is_put_back() {
     check_layers(With::One);
 }
+
+/// What panics in a kind is that step's failure: the rest is put back, and the exit code says that it is a bug.
+#[test]
+fn a_bug_in_a_kind_is_put_back_like_any_failure() {
+    let sandbox = sandbox(PAIR);
+    sandbox.unchanged(|| {
+        for point in ["lease.granted#1", "register.placed#1", "register.renamed#2"] {
+            let run = traced(&sandbox, &["apply"], Some(&format!("{point}=panic")));
+            assert!(run.trace.contains(&format!("panic {point}")), "{point} was not reached");
+            run.outcome.expect(70).says(&["a bug: it panicked", "was taken away again"]);
+        }
+    });
+    sandbox.seedbed(&["apply"]).expect(0);
+    traced(&sandbox, &["destroy"], Some("release.aside#1=panic"))
+        .outcome
+        .expect(73)
+        .says(&["a bug: it panicked"]);
+    sandbox.seedbed(&["recover"]).expect(0);
+    sandbox.seedbed(&["recover"]).expect(0).says(&["nothing to recover"]);
+}

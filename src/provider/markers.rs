@@ -41,15 +41,12 @@ pub fn filled(text: &str, workspace: &Path) -> String {
         filled.push_str(before);
         let digits = marker[SESSION_HASH.len()..].get(..NAMING).filter(|digits| is_hexadecimal(digits));
         let end = SESSION_HASH.len() + NAMING;
-        match digits.filter(|_| marker[end..].starts_with(CLOSE)) {
-            Some(digits) => {
-                filled.push_str(&of_named(digits, workspace));
-                rest = &marker[end + CLOSE.len()..];
-            }
-            None => {
-                filled.push_str(SESSION_HASH);
-                rest = &marker[SESSION_HASH.len()..];
-            }
+        if let Some(digits) = digits.filter(|_| marker[end..].starts_with(CLOSE)) {
+            filled.push_str(&of_named(digits, workspace));
+            rest = &marker[end + CLOSE.len()..];
+        } else {
+            filled.push_str(SESSION_HASH);
+            rest = &marker[SESSION_HASH.len()..];
         }
     }
     filled.push_str(rest);

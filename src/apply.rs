@@ -129,6 +129,9 @@ impl Error {
 pub struct Options {
     /// What becomes of unsaved work in what the plan releases.
     pub unsaved: Unsaved,
+    /// Whether the swarm is for one command of the caller, who keeps the lock until it has ended. Where the caller is
+    /// killed, [`recover`] removes the swarm with everything in it.
+    pub temporary: bool,
 }
 
 /// Makes a plan real. `standing` is what stands, as the plan was made against it.
@@ -152,6 +155,7 @@ pub fn apply(
         owner,
         workspace: context.swarm.workspace().to_owned(),
         ancestors: Vec::new(),
+        temporary: options.temporary,
         plan: plan.clone(),
     };
     provision(context, &record, standing.as_ref()).map_err(|error| with_what_is_gone(plan, error))

@@ -37,6 +37,7 @@ mod setting;
 mod signals;
 mod standing;
 mod status;
+mod unfinished;
 mod unsaved;
 mod validate;
 

@@ -252,6 +252,7 @@ impl Orchestrator {
                 owner: owner.clone(),
                 workspace: context.swarm.workspace().to_owned(),
                 ancestors: ancestors.clone(),
+                temporary: false,
                 plan: plan::plan(manifest, registry, &observation, None).map_err(Error::Faults)?,
             };
             let error = match apply::provision(context, &record, None) {

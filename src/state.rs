@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use found::{Found, sessions, swarms};
+pub use found::{Found, Unfinished, sessions, swarms};
 pub use locked::Locked;
 
 use crate::host::failpoint::crashpoint;
@@ -93,8 +93,17 @@ pub struct Record {
     /// a swarm the plan says which they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<String>,
+    /// Whether `seedbed run` made it for one command: it is removed when the command has ended, with everything in it,
+    /// and by any later run that finds it, because a run holds the lock for as long as it lives. Default: `false`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub temporary: bool,
     /// The plan.
     pub plan: Plan,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A release under way: what goes, and what stands once it is gone.
@@ -245,6 +254,16 @@ impl<'h> Swarm<'h> {
     /// The run that was releasing when it was interrupted.
     pub fn releasing(&self) -> Result<Option<Releasing>, Error> {
         read(&self.directory(), "releasing.json")
+    }
+
+    /// Everything that is recorded of it; `None` where nothing is.
+    pub fn found(&self) -> Result<Option<Found>, Error> {
+        found::find(self.host, self.collection, &self.key)
+    }
+
+    /// Returns whether a run of it is under way. As [`Found::is_running`].
+    pub fn is_locked(&self) -> bool {
+        found::is_locked(&self.host.state.join(self.collection).join(format!("{}.lock", self.key)))
     }
 
     /// Takes the swarm's lock, waiting at most `timeout` for another run to end.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{Context, Error, Failure, Phase, Run, commands, release, with_task, work};
+use super::{Context, Destroy, Error, Failure, Phase, Run, commands, release, with_task, work};
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
@@ -21,6 +21,8 @@ pub enum Recovered {
     Undone,
     /// A run that was releasing was finished.
     Finished,
+    /// The swarm of a `run` that was killed while its command ran was removed.
+    Removed,
 }
 
 /// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
@@ -48,7 +50,21 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
         release::finish(context, &releasing, Vec::new())?;
         recovered = Recovered::Finished;
     }
+    if remove_temporary(context, unsaved)? {
+        recovered = Recovered::Removed;
+    }
     Ok(recovered)
+}
+
+/// Removes a swarm that was made for one command; whoever made it is gone, because this run holds the lock. Returns
+/// whether there was one.
+///
+/// Its work goes with it, as `run` says, unless a rescue is asked for.
+fn remove_temporary(context: &Context<'_>, unsaved: Unsaved) -> Result<bool, Error> {
+    let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
+    let unsaved = if unsaved == Unsaved::Rescue { Unsaved::Rescue } else { Unsaved::Discard };
+    release::destroy(context, &record, &Destroy { unsaved, ..Destroy::default() })?;
+    Ok(true)
 }
 
 /// Takes away everything that `intent` was to provision, and tells the sessions of `standing` again what they own.

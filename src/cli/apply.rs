@@ -44,7 +44,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     // A fault of the manifest is told before anything is waited for.
     let manifest = setting.manifest()?;
     let plan = locked(global, &setting, "apply", |context| {
-        let options = apply::Options { unsaved: arguments.unsaved.into() };
+        let options = apply::Options { unsaved: arguments.unsaved.into(), ..apply::Options::default() };
         recover(global, context, options.unsaved)?;
         let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
             return apply_manifest(global, &setting, context, &manifest, options);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use rayon::prelude::*;
 use rustix::process::{Pid, Signal};
-use seedbed::apply::{self, Destroy, Unsaved};
+use seedbed::apply::{self, Context, Destroy, Unsaved};
 use seedbed::discovery;
 use seedbed::host::process::{self, Process};
 use seedbed::host::text::printable_lines;
@@ -112,8 +112,9 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             let message = format!("say which session to run it in, with --session: {}", tops.join(", "));
             return Err(Failure::Usage(message));
         }
-        apply_manifest(global, &setting, context, &manifest, apply::Options::default())?;
-        let code = context.swarm.standing()?.map(|record| run_in(&swarm, &record, arguments)).transpose();
+        let options = apply::Options { temporary: !arguments.keep, ..apply::Options::default() };
+        apply_manifest(global, &setting, context, &manifest, options)?;
+        let code = context.swarm.standing()?.map(|record| run_in(context, &record, arguments)).transpose();
         if !arguments.keep
             && let Some(record) = context.swarm.standing()?
         {
@@ -128,12 +129,21 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
     Ok(if interrupted { Status::Interrupted.into() } else { ExitCode::from(code) })
 }
 
-fn run_in(swarm: &Swarm<'_>, record: &Record, arguments: &RunArguments) -> Result<u8, Failure> {
+/// Runs the command, which inherits the lock: where this process is killed, no later run removes the swarm under it.
+fn run_in(context: &Context<'_>, record: &Record, arguments: &RunArguments) -> Result<u8, Failure> {
+    let swarm: &Swarm<'_> = context.swarm;
     let session = match &arguments.session {
         Some(name) => standing::session(record, name)?,
         None => &record.plan.sessions[0],
     };
-    let mut child = match command(swarm, session, &arguments.command)?.spawn() {
+    let mut command = command(swarm, session, &arguments.command)?;
+    let lock = context
+        .swarm
+        .inheritable()
+        .map_err(|error| Failure::Other(format!("cannot lend the lock: {error}")))?;
+    let spawned = command.spawn();
+    drop(lock);
+    let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
             say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));

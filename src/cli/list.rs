@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::name::PortBlock;
 use seedbed::provider::port_range::Block;
@@ -10,15 +11,16 @@ use seedbed::state::{self, Found, Record};
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Status};
-use super::{Global, print, setting};
+use super::{Global, print, setting, unfinished};
 
 /// How many blocks of ports a line names before it only counts them.
 const BLOCKS_SHOWN: usize = 3;
 
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
-    let swarms = state::swarms(&setting::host(global)?)?;
+    let host = setting::host(global)?;
+    let swarms = state::swarms(&host)?;
     if global.json {
-        let swarms: Vec<_> = swarms.iter().map(as_json).collect();
+        let swarms: Vec<_> = swarms.iter().map(|found| as_json(found, &host)).collect();
         print::json_pretty(&json!({ "schemaVersion": 1, "swarms": swarms }));
         return Ok(Status::Done.into());
     }
@@ -29,7 +31,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         return Ok(Status::Done.into());
     }
     let head = ["SWARM", "WORKSPACE", "SESSIONS", "PORTS", "SINCE", "STATE"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(swarms.iter().map(row)).collect();
+    let rows: Vec<_> = std::iter::once(head).chain(swarms.iter().map(|found| row(found, &host))).collect();
     print::out(&print::table(&rows));
     for found in &swarms {
         for error in &found.unreadable {
@@ -39,7 +41,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     Ok(Status::Done.into())
 }
 
-fn row(found: &Found) -> [String; 6] {
+fn row(found: &Found, host: &Host) -> [String; 6] {
     let sessions = found.record().map(|record| record.plan.sessions.len());
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
@@ -48,25 +50,17 @@ fn row(found: &Found) -> [String; 6] {
         or_dash(sessions.map(|sessions| sessions.to_string())),
         or_dash(found.record().and_then(shown_ports)),
         or_dash(found.since.clone()),
-        states(found).join("; "),
+        states(found, host).join("; "),
     ]
 }
 
 /// What there is to say of it, in the order of its life.
-fn states(found: &Found) -> Vec<String> {
+fn states(found: &Found, host: &Host) -> Vec<String> {
     let mut states = Vec::new();
     if found.standing.is_some() {
         states.push("stands".to_owned());
     }
-    if found.intent.is_some() {
-        states.push("an apply is under way or was interrupted".to_owned());
-    }
-    if found.releasing.is_some() {
-        states.push("a release is under way or was interrupted".to_owned());
-    }
-    if let Some(holder) = found.holder.as_ref().filter(|_| found.is_unfinished()) {
-        states.push(format!("run {holder}"));
-    }
+    states.extend(unfinished::described(found, host));
     if !found.unreadable.is_empty() {
         states.push("has a record that cannot be read".to_owned());
     }
@@ -98,7 +92,7 @@ fn shown_ports(record: &Record) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(" "))
 }
 
-fn as_json(found: &Found) -> Value {
+fn as_json(found: &Found, host: &Host) -> Value {
     let ports = found.record().map(ports).unwrap_or_default();
     let sessions = found.record().map(|record| &record.plan.sessions);
     json!({
@@ -110,6 +104,8 @@ fn as_json(found: &Found) -> Value {
         "since": found.since,
         "plan": found.standing.as_ref().map(|record| &record.plan.digest),
         "interrupted": found.is_unfinished(),
+        "running": found.is_running(host),
+        "unfinished": unfinished::described(found, host),
         "holder": found.holder,
         "unreadable": found.unreadable.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "sessions": sessions.into_iter().flatten().map(|session| &session.path).collect::<Vec<_>>(),

@@ -61,5 +61,6 @@ pub(super) fn said(recovered: Recovered) -> &'static str {
         Recovered::Nothing => "nothing to recover",
         Recovered::Undone => "undid an apply that had been interrupted",
         Recovered::Finished => "finished a destroy that had been interrupted",
+        Recovered::Removed => "removed the swarm of a `run` that had been killed",
     }
 }

@@ -73,6 +73,8 @@ pub(super) enum Recovered {
     Undone,
     /// An interrupted destroy was finished.
     Finished,
+    /// The swarm of a killed `run` was removed.
+    Removed,
 }
 
 impl Outcome {
@@ -109,6 +111,7 @@ impl From<apply::Recovered> for Recovered {
             apply::Recovered::Nothing => Self::Nothing,
             apply::Recovered::Undone => Self::Undone,
             apply::Recovered::Finished => Self::Finished,
+            apply::Recovered::Removed => Self::Removed,
         }
     }
 }

@@ -5,12 +5,20 @@ use seedbed::plan::Session;
 use seedbed::state::{Record, Swarm};
 
 use super::exit::Failure;
+use super::unfinished;
 
 /// The record of the swarm; an error where it does not stand.
 pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
-    swarm.standing()?.ok_or_else(|| {
-        Failure::Usage(format!("the swarm of {name} does not stand here; `seedbed apply` makes it stand"))
-    })
+    if let Some(record) = swarm.standing()? {
+        return Ok(record);
+    }
+    let found = swarm.found()?;
+    let unfinished = found.map(|found| unfinished::described(&found, swarm.host())).unwrap_or_default();
+    Err(Failure::Usage(if unfinished.is_empty() {
+        format!("the swarm of {name} does not stand here; `seedbed apply` makes it stand")
+    } else {
+        format!("the swarm of {name} does not stand here: {}", unfinished.join("; "))
+    }))
 }
 
 /// The session that the user calls `name`: its path, its id, or its name where only one has it.

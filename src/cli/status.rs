@@ -16,7 +16,7 @@ use serde_json::json;
 use super::exit::{Failure, Status};
 use super::locked::locked;
 use super::setting::Setting;
-use super::{Global, print, standing};
+use super::{Global, print, standing, unfinished};
 
 /// What `status` takes.
 #[derive(Debug, Args)]
@@ -31,6 +31,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let swarm = setting.swarm()?;
     let record = standing::record(&swarm, setting.name())?;
+    let found = swarm.found()?;
+    let unfinished = found.map(|found| unfinished::described(&found, swarm.host())).unwrap_or_default();
     let repair = if arguments.repair { Some(repair(global, &setting)?) } else { None };
     let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
     let status = if repair.as_ref().is_none_or(whole) { Status::Done } else { Status::Failed };
@@ -72,7 +74,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             "swarm": record.plan.swarm,
             "workspace": record.workspace,
             "plan": record.plan.digest,
-            "interrupted": swarm.intent()?.is_some() || swarm.releasing()?.is_some(),
+            "interrupted": !unfinished.is_empty(),
+            "unfinished": unfinished,
             "sessions": found.iter().map(Found::json).collect::<Vec<_>>(),
         });
         if let Some(Repair { repaired, left, failures }) = repair {
@@ -81,8 +84,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         print::json_pretty(&document);
         return Ok(status.into());
     }
-    if swarm.intent()?.is_some() || swarm.releasing()?.is_some() {
-        say!("a run is under way or was interrupted: `seedbed recover` puts it right");
+    for line in &unfinished {
+        say!("{}", printable(line));
     }
     print::out(&print::table(&found.iter().map(Found::row).collect::<Vec<_>>()));
     Ok(status.into())

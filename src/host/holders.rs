@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 use super::text::printable;
 
 /// How much of a process's command is told, in characters.
@@ -18,7 +20,8 @@ pub struct Holder {
     pub pid: u32,
     /// Its command, escaped for a terminal, bounded in length; empty where it is not told.
     pub command: String,
-    /// Whether it has the lock as its standard input alone, as children are given it; a run has it elsewhere.
+    /// Whether it was given the lock when it was started: as its standard input, or as a file that outlasts exec(2).
+    /// A run opens the lock itself, and the file ends with exec(2).
     pub inherited: bool,
 }
 
@@ -39,17 +42,16 @@ pub fn of_lock(file: &File) -> Vec<Holder> {
 fn holder(pid: u32, wanted: (u64, u64)) -> Option<Holder> {
     let process = Path::new("/proc").join(pid.to_string());
     let open = fs::read_dir(process.join("fd")).ok()?.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let held: Vec<_> = open
+    let held: Vec<bool> = open
         .filter(|number| {
             let found = fs::metadata(process.join("fd").join(number));
             found.is_ok_and(|found| (found.dev(), found.ino()) == wanted)
         })
         // Who waits for the lock has the file open too, but no lock on it.
-        .filter(|number| {
-            let told = fs::read_to_string(process.join("fdinfo").join(number));
-            told.is_ok_and(|told| {
-                told.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"))
-            })
+        .filter_map(|number| {
+            let info = fs::read_to_string(process.join("fdinfo").join(&number)).ok()?;
+            let is_locked = info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"));
+            is_locked.then(|| number == "0" || outlasts_exec(&info))
         })
         .collect();
     if held.is_empty() {
@@ -58,5 +60,12 @@ fn holder(pid: u32, wanted: (u64, u64)) -> Option<Holder> {
     let command = fs::read(process.join("cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
     let command: String = printable(&command).chars().take(COMMAND_MAX).collect();
-    Some(Holder { pid, command, inherited: held.iter().all(|number| number == "0") })
+    Some(Holder { pid, command, inherited: held.into_iter().all(|inherited| inherited) })
+}
+
+/// Returns whether a file stays open in a program that its process becomes, by its `/proc/PID/fdinfo/FD`.
+fn outlasts_exec(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| !OFlags::from_bits_retain(flags).contains(OFlags::CLOEXEC))
 }

@@ -35,6 +35,19 @@ pub struct Found {
     pub holder: Option<String>,
 }
 
+/// Work of a run that is under way or was interrupted.
+#[derive(Clone, Copy, Debug)]
+pub enum Unfinished<'r> {
+    /// Unsaved work is being rescued; recovery removes what the rescue left beside it.
+    Rescue,
+    /// The record's changes are being provisioned; recovery undoes them.
+    Apply(&'r Record),
+    /// The record's changes are being released; recovery finishes that.
+    Release(&'r Record),
+    /// The record's swarm was made for the command of `seedbed run`; recovery removes it.
+    Command(&'r Record),
+}
+
 impl Found {
     /// The swarm's name, or the id of the session; where no record says it, as its files are called.
     pub fn name(&self) -> &str {
@@ -66,20 +79,28 @@ impl Found {
         self.standing.as_ref().or(self.intent.as_ref()).or(going)
     }
 
-    /// Tells whether a run is under way, or was interrupted: which of the two, only its lock knows.
+    /// Returns whether a run is under way, or was interrupted: which of the two, only its lock knows.
     pub fn is_unfinished(&self) -> bool {
-        self.intent.is_some() || self.releasing.is_some() || self.rescuing
+        !self.unfinished().is_empty()
+    }
+
+    /// Returns what a run has not finished, in the order in which recovery handles it.
+    pub fn unfinished(&self) -> Vec<Unfinished<'_>> {
+        let temporary = self.standing.as_ref().filter(|record| record.temporary);
+        self.rescuing
+            .then_some(Unfinished::Rescue)
+            .into_iter()
+            .chain(self.intent.as_ref().map(Unfinished::Apply))
+            .chain(self.releasing.as_ref().map(|releasing| Unfinished::Release(&releasing.before)))
+            .chain(temporary.map(Unfinished::Command))
+            .collect()
     }
 
     /// Tells whether a run of it is under way.
     ///
     /// Looking takes the lock for a moment, shared, which a run that begins at that very moment takes for another's.
     pub fn is_running(&self, host: &Host) -> bool {
-        let path = host.state.join(self.collection).join(format!("{}.lock", self.key));
-        // A FIFO in its place would be waited for.
-        std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file())
-            && File::open(path)
-                .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        is_locked(&host.state.join(self.collection).join(format!("{}.lock", self.key)))
     }
 }
 
@@ -108,8 +129,24 @@ fn all(host: &Host, collection: &'static str) -> Result<Vec<Found>, Error> {
     Ok(keys.into_iter().map(|key| look(&root, collection, key)).filter(has_records).collect())
 }
 
+/// Returns whether a process holds the lock whose file this is.
+pub(super) fn is_locked(path: &Path) -> bool {
+    // A FIFO in its place would be waited for.
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+        && File::open(path).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 fn has_records(found: &Found) -> bool {
     found.record().is_some() || !found.unreadable.is_empty()
+}
+
+/// The swarm or session whose files are called so; `None` where it has no record.
+pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<Option<Found>, Error> {
+    match Root::open(&host.state.join(collection)) {
+        Ok(root) => Ok(Some(look(&root, collection, key.to_owned())).filter(has_records)),
+        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn look(root: &Root, collection: &'static str, key: String) -> Found {

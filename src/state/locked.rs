@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use serde::Serialize;
@@ -37,6 +38,14 @@ impl Locked<'_> {
     /// The lock, for git children to hold on to.
     pub fn file(&self) -> &File {
         &self.lock
+    }
+
+    /// The lock once more, for every program that is started until it is dropped: they hold the lock for as long as they
+    /// live, unless this run ends it first.
+    pub fn inheritable(&self) -> std::io::Result<OwnedFd> {
+        let lock = OwnedFd::from(self.lock.try_clone()?);
+        rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
+        Ok(lock)
     }
 
     /// Writes down what is about to be provisioned, before the first effect.

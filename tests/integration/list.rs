@@ -81,7 +81,7 @@ fn a_run_that_is_under_way_is_told_with_who_holds_it() {
     assert_eq!(found["interrupted"], true);
     assert!(found["holder"].as_str().unwrap().starts_with(&by), "{found}");
     let text = sandbox.seedbed_in(&sandbox.top, &["list"]).expect(0).stdout;
-    assert!(text.contains("an apply is under way or was interrupted") && text.contains(&by), "{text}");
+    assert!(text.contains("an apply is under way by pid") && text.contains(&by), "{text}");
     fs::write(sandbox.top.join("go"), "").unwrap();
     Outcome::of(run.wait_with_output().unwrap()).expect(0);
     assert_eq!(listed(&sandbox)[0]["interrupted"], false);

@@ -42,6 +42,7 @@ mod repair;
 mod rescue;
 mod reverse;
 mod review;
+mod run;
 mod saved;
 mod seed_snapshots;
 mod seed_vectors;

@@ -1,0 +1,54 @@
+//! Runs that are under way or were interrupted, as `status` and `list` describe them.
+
+use seedbed::host::Host;
+use seedbed::plan::Action;
+use seedbed::state::{Found, Record, Unfinished};
+
+/// How many sessions a line names.
+const NAMED: usize = 3;
+
+/// Returns one line for each thing that a run has not finished: what it is, by which command since when, and what
+/// `recover` would do. Empty where no run is under way or was interrupted.
+pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
+    let is_running = found.is_running(host);
+    let by = found.holder.as_ref().map(|holder| format!(" {holder}")).unwrap_or_default();
+    let line = |unfinished: &Unfinished<'_>| {
+        let (what, remedy) = match unfinished {
+            Unfinished::Rescue => ("a rescue", "removes what it left beside the worktrees".to_owned()),
+            Unfinished::Apply(record) => ("an apply", format!("undoes it for {}", provisioned(record))),
+            Unfinished::Release(record) => ("a release", format!("finishes it for {}", released(record))),
+            Unfinished::Command(record) => (
+                "the command of a run",
+                format!("removes {}, with everything in their directories", all(record)),
+            ),
+        };
+        if is_running {
+            format!("{what} is under way{by}")
+        } else {
+            format!("{what} was interrupted{by}: `seedbed recover` {remedy}")
+        }
+    };
+    found.unfinished().iter().map(line).collect()
+}
+
+fn provisioned(record: &Record) -> String {
+    let changes = record.plan.changes.iter().filter(|change| !change.provision.is_empty());
+    named(&changes.map(|change| change.session.as_str()).collect::<Vec<_>>())
+}
+
+fn released(record: &Record) -> String {
+    let changes = record.plan.changes.iter();
+    let changes = changes.filter(|change| change.action == Action::Destroy || !change.release.is_empty());
+    named(&changes.map(|change| change.session.as_str()).collect::<Vec<_>>())
+}
+
+fn all(record: &Record) -> String {
+    named(&record.plan.sessions.iter().map(|session| session.path.as_str()).collect::<Vec<_>>())
+}
+
+fn named(sessions: &[&str]) -> String {
+    let plural = if sessions.len() == 1 { "session" } else { "sessions" };
+    let more = if sessions.len() > NAMED { ", …" } else { "" };
+    let shown = sessions[..sessions.len().min(NAMED)].join(", ");
+    format!("{} {plural} ({shown}{more})", sessions.len())
+}

@@ -45,15 +45,30 @@ const HARDENED: [&str; 22] = [
     "gpg.x509.program=false",
 ];
 
-/// What every call is given beside [`HARDENED`] unless the repository's hooks are to run.
-const WITHOUT_HOOKS: [&str; 2] = ["-c", "core.hooksPath=/dev/null"];
+/// Arguments of every call beside [`HARDENED`], unless the repository's hooks are to run.
+///
+/// Since 2.54 Git also runs hooks that the configuration defines (`hook.NAME.command`), wherever `core.hooksPath` points.
+/// `hook.EVENT.enabled` turns them off, and these are the events that calls of this crate cause.
+const WITHOUT_HOOKS: [&str; 8] = [
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "hook.post-checkout.enabled=false",
+    "-c",
+    "hook.post-index-change.enabled=false",
+    "-c",
+    "hook.reference-transaction.enabled=false",
+];
 
 /// What every call has in its environment. Messages are matched, so they have to be in English. A call that only
 /// reads takes no lock, which would be in the way of the git of somebody else.
-const VARIABLES: [(&str, &str); 5] = [
+const VARIABLES: [(&str, &str); 6] = [
     ("LC_ALL", "C"),
     ("GIT_TERMINAL_PROMPT", "0"),
     ("GIT_NO_LAZY_FETCH", "1"),
+    // No transport at all. Git before 2.39.4, 2.40.2, 2.41.1, 2.42.2, 2.43.4 and 2.44.1 does not know the variable above, and
+    // a repository's `protocol.ext.allow` overrides `protocol.allow`. A transport may be a program of the repository's choice.
+    ("GIT_ALLOW_PROTOCOL", "none"),
     ("GIT_OPTIONAL_LOCKS", "0"),
     // What it says is read as a whole, and need not be written line by line.
     ("GIT_FLUSH", "0"),

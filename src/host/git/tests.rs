@@ -99,7 +99,8 @@ fn a_worktree_is_reached_through_its_entry() {
     let repo = sandbox.path("repo");
     let bare = sandbox.path("bare.git");
     Git::around(&sandbox.host, &repo)
-        .run(["-c", "protocol.allow=always", "clone", "--quiet", "--bare", ".", bare.to_str().unwrap()])
+        .with_variable("GIT_ALLOW_PROTOCOL", "file")
+        .run(["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()])
         .unwrap();
     // A core.worktree of the repository must not draw a linked worktree's calls to itself.
     let common = repo.join(".git");
@@ -156,6 +157,58 @@ fn what_a_repository_plants_does_not_run() {
     let trapped = fs::read_to_string(sandbox.path("trapped")).unwrap();
     assert!(trapped.contains("post-checkout") && trapped.contains("pre-commit"), "{trapped}");
     assert!(!trapped.contains("core."), "hooks are all that is let through: {trapped}");
+}
+
+/// A missing blob of a promisor remote has Git start a transport, unless `GIT_NO_LAZY_FETCH` is known to it.
+#[test]
+fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
+    let installed = ["/usr/local/bin", "/usr/bin"].into_iter().filter(|bin| Path::new(bin).join("git").is_file());
+    for bin in installed {
+        let mut sandbox = Sandbox::new();
+        let repo = sandbox.path("repo");
+        let trap = sandbox.script("trap", &format!("echo >>{}", sandbox.path("trapped").display()));
+        fs::create_dir(sandbox.path("shim")).unwrap();
+        fs::copy(&trap, sandbox.path("shim/git-remote-trap")).unwrap();
+        let trap = trap.to_str().unwrap();
+        let blob = Git::around(&sandbox.host, &repo).line(["rev-parse", "HEAD:top"]).unwrap();
+        fs::remove_file(repo.join(".git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+        // A new Git is as an old one without the variable that the old one does not know.
+        sandbox.shim(&format!("unset GIT_NO_LAZY_FETCH; exec {bin}/git \"$@\""));
+
+        let git = Git::around(&sandbox.host, &repo);
+        for setting in ["extensions.partialClone=origin", "remote.origin.promisor=true", "core.repositoryFormatVersion=1"]
+        {
+            let (key, value) = setting.split_once('=').unwrap();
+            git.run(["config", key, value]).unwrap();
+        }
+        for protocol in ["ext", "file", "ssh", "git", "http", "trap"] {
+            git.run(["config", &format!("protocol.{protocol}.allow"), "always"]).unwrap();
+        }
+        git.run(["config", "core.gitProxy", trap]).unwrap();
+        git.run(["config", "credential.helper", &format!("!{trap}")]).unwrap();
+        git.run(["config", "remote.origin.uploadpack", trap]).unwrap();
+        let repo_url = repo.to_str().unwrap();
+        let ext = format!("ext::{trap}");
+        let urls = [&ext, repo_url, "trap::x", "git://localhost:1/x", "ssh://localhost:1/x", "http://localhost:1/x"];
+        let ask = |allow: Option<&str>| {
+            let git = Git::around(&sandbox.host, &repo).with_setting("core.sshCommand=false");
+            let git = allow.map_or(git.clone(), |allow| git.with_variable("GIT_ALLOW_PROTOCOL", allow));
+            git.run(["cat-file", "blob", &blob]).unwrap_err().to_string()
+        };
+        for url in urls {
+            git.run(["config", "remote.origin.url", url]).unwrap();
+            let error = ask(None);
+            assert!(!sandbox.path("trapped").exists(), "{bin}, {url}: {error}");
+            assert!(error.contains("not allowed"), "{bin}, {url}: {error}");
+        }
+        git.run(["config", "remote.origin.vcs", "trap"]).unwrap();
+        let error = ask(None);
+        assert!(!sandbox.path("trapped").exists(), "{bin}, vcs: {error}");
+
+        // The trap is one: what is allowed runs it.
+        ask(Some("trap"));
+        assert!(sandbox.path("trapped").exists(), "{bin}");
+    }
 }
 
 #[test]

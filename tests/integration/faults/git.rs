@@ -231,6 +231,7 @@ fn git_is_hardened_in_every_call_and_never_cleans_up() {
     let allowed = [
         "GIT_TERMINAL_PROMPT=0",
         "GIT_NO_LAZY_FETCH=1",
+        "GIT_ALLOW_PROTOCOL=none",
         "GIT_OPTIONAL_LOCKS=0",
         "GIT_FLUSH=0",
         "LC_ALL=C",
@@ -239,5 +240,10 @@ fn git_is_hardened_in_every_call_and_never_cleans_up() {
     for line in variables.lines() {
         assert!(allowed.contains(&line) || line.starts_with("GIT_INDEX_FILE="), "{line}");
     }
-    assert!(variables.contains("LC_ALL=C"));
+    // Every call has the same, so each stands there as often as the language does.
+    let count = |wanted: &str| variables.lines().filter(|line| *line == wanted).count();
+    assert!(count("LC_ALL=C") > 20);
+    for always in ["GIT_NO_LAZY_FETCH=1", "GIT_ALLOW_PROTOCOL=none"] {
+        assert_eq!(count(always), count("LC_ALL=C"), "{always}");
+    }
 }

@@ -241,12 +241,20 @@ pub(crate) fn main() -> ExitCode {
     // Rust has said where by then.
     match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
         Ok(Ok(status)) => status,
-        Ok(Err(failure)) => failure.because(&arguments.global.cancel).report(json),
+        Ok(Err(failure)) => report(failure, &arguments.global.cancel, json),
         Err(_) => {
             say!("seedbed: this is a bug in seedbed; an interrupted run is put right by `seedbed recover`");
             Status::Bug.into()
         }
     }
+}
+
+fn report(failure: Failure, cancel: &Cancel, json: bool) -> ExitCode {
+    if cancel.is_requested() {
+        return failure.because(cancel).report(json);
+    }
+    // A manifest may have as many faults as it has bytes.
+    signals::while_computing(cancel, || failure.report(json))
 }
 
 fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {

@@ -18,6 +18,7 @@ mod schema;
 mod validator;
 mod check;
 mod sound;
+mod total;
 mod meaning;
 mod tree;
 
@@ -313,7 +314,7 @@ fn of_document(
     let whole = faults.is_empty();
     let known: BTreeSet<&str> = kinds.keys().chain(declared).map(String::as_str).collect();
     meaning::check(&document, &known, whole, faults);
-    if faults.iter().any(|fault| fault.rule == rule::TOO_MANY_SESSIONS) {
+    if faults.iter().any(|fault| [rule::TOO_MANY_SESSIONS, rule::TOO_LARGE].contains(&fault.rule)) {
         return None;
     }
     Some(Manifest {

@@ -11,7 +11,7 @@ use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest, Validation};
-use seedbed::plan::{self, Change, Loss, Plan, Session};
+use seedbed::plan::{Change, Loss, Plan, Session};
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
 use seedbed::review::Review;
@@ -21,7 +21,7 @@ use super::exit::{Failure, Status};
 use super::format::Format;
 use super::outcome;
 use super::setting::Setting;
-use super::{Global, Schema, print};
+use super::{Global, Schema, print, signals};
 
 /// What `plan` takes.
 #[derive(Debug, Args)]
@@ -53,7 +53,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     }
     let mut notices = notices(&setting.registry, &plan, &survey);
     notices.splice(0..0, refusals(&plan));
-    format.show(global, &Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) });
+    let review = Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) };
+    signals::while_computing(&global.cancel, || format.show(global, &review));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         say!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
     }
@@ -86,9 +87,7 @@ pub(super) fn make_without_programs(
 }
 
 fn planned(setting: &Setting, manifest: &Manifest, survey: Survey) -> Result<(Plan, Survey), Failure> {
-    let plan = plan::plan(manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
-        .map_err(|faults| setting.faults(faults))?;
-    Ok((plan, survey))
+    Ok((setting.plan(manifest, &survey)?, survey))
 }
 
 /// What applying `plan` would be refused for, where nobody says what becomes of unsaved work.

@@ -6,18 +6,18 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seedbed::apply;
+use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::git::Git;
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git};
 use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
-use seedbed::plan::{self, DISCOVERY_FILE};
+use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
 use seedbed::state::Swarm;
 
-use super::Global;
 use super::exit::Failure;
+use super::{Global, signals};
 
 /// What the manifest is called where nobody says otherwise.
 pub(super) const MANIFEST: &str = "seedbed.toml";
@@ -80,7 +80,8 @@ impl Setting {
     /// The manifest, or every fault in it. Those that the host tells of are among them, as far as they are known where
     /// the manifest has others.
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
-        let Reading { manifest, mut faults } = manifest::read(&self.text, &self.registry.kinds());
+        let read = || manifest::read(&self.text, &self.registry.kinds());
+        let Reading { manifest, mut faults } = signals::while_computing(&self.host.cancel, read);
         match manifest {
             Some(manifest) if faults.is_empty() => {
                 let _ = self.located.set(located(&manifest));
@@ -107,14 +108,28 @@ impl Setting {
         // No program that it names runs for a manifest that is wrong anyway.
         let survey = apply::survey_without_programs(&swarm, &self.registry, manifest);
         let Ok(survey) = survey else { return Vec::new() };
-        plan::check(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
-            .err()
-            .unwrap_or_default()
+        self.check(manifest, &survey).err().unwrap_or_default()
+    }
+
+    /// Finds the faults that planning finds.
+    pub(super) fn check(&self, manifest: &Manifest, survey: &Survey) -> Result<(), Vec<Fault>> {
+        signals::while_computing(&self.host.cancel, || {
+            plan::check(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
+        })
+    }
+
+    /// Plans the manifest.
+    pub(super) fn plan(&self, manifest: &Manifest, survey: &Survey) -> Result<Plan, Failure> {
+        signals::while_computing(&self.host.cancel, || {
+            plan::plan(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
+        })
+        .map_err(|faults| self.faults(faults))
     }
 
     /// Faults of this manifest, of whatever stage.
     pub(super) fn faults(&self, faults: Vec<Fault>) -> Failure {
-        Failure::Manifest(Report::new(self.name.clone(), &self.text, faults))
+        let report = || Report::new(self.name.clone(), &self.text, faults);
+        Failure::Manifest(signals::while_computing(&self.host.cancel, report))
     }
 
     /// The manifest as it is written.

@@ -6,7 +6,6 @@ use clap::{Args, ValueEnum};
 use seedbed::apply;
 use seedbed::host::text::printable;
 use seedbed::manifest::{Report, Validation};
-use seedbed::plan;
 
 use super::exit::{Failure, Status};
 use super::plan::settled;
@@ -71,8 +70,7 @@ fn check(setting: &Setting) -> Result<usize, Failure> {
     // What stands is no part of whether the manifest is valid, but it must not be in its own way.
     // No program that the manifest names runs: whoever only checks a manifest may not have looked at it yet.
     let survey = apply::survey_without_programs(&swarm, &setting.registry, &manifest)?;
-    plan::check(&manifest, &setting.registry, &survey.observation, survey.standing.as_ref())
-        .map_err(|faults| setting.faults(faults))?;
+    setting.check(&manifest, &survey).map_err(|faults| setting.faults(faults))?;
     let sessions = manifest.sessions.len();
     print::done_with((manifest, survey));
     Ok(sessions)

@@ -11,11 +11,8 @@ use super::fault::{Fault, Place};
 use super::rule::{self, Rule};
 use super::way::Way;
 use super::words::{escaped, listed, nearest, quoted};
-use super::{CommandLine, From};
+use super::{CommandLine, From, total};
 use crate::name::NAME_MAX;
-
-/// How many sessions one manifest may hold: what still plans in seconds and fits in memory.
-const SESSIONS_MAX: u64 = 1_000_000;
 
 /// Variables that a session's environment cannot set, and why.
 const DENIED: [(&str, &str); 10] = [
@@ -59,7 +56,7 @@ pub(super) fn check(document: &Document, known: &BTreeSet<&str>, whole: bool, fa
     };
     let found: Vec<_> = document.session.par_iter().flat_map_iter(of_session).collect();
     meaning.faults.extend(found);
-    meaning.total(&document.session, &sessions);
+    meaning.faults.extend(total::check(document));
 }
 
 struct Meaning<'a> {
@@ -339,39 +336,11 @@ impl Meaning<'_> {
             );
         }
     }
-
-    fn total(&mut self, tables: &BTreeMap<String, SessionTable>, at: &Way<'_>) {
-        let mut total = 0;
-        if let Some(place) = passes_cap(tables, at, 1, &mut total) {
-            let message = format!("the manifest declares more than {SESSIONS_MAX} sessions");
-            let help = "a `count` multiplies with every `count` above it";
-            self.fault(rule::TOO_MANY_SESSIONS, place, message, "the limit is passed here", help);
-        }
-    }
 }
 
 /// The entries that are there, with their positions.
 fn present<T>(entries: &[Option<T>]) -> impl Iterator<Item = (usize, &T)> {
     entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
-}
-
-/// The place of the first table, in canonical order, whose sessions make the total pass the cap. `times` is how often
-/// each table stands.
-fn passes_cap(
-    tables: &BTreeMap<String, SessionTable>,
-    at: &Way<'_>,
-    times: u64,
-    total: &mut u64,
-) -> Option<Place> {
-    tables.iter().find_map(|(name, table)| {
-        let times = times.saturating_mul(table.count.unwrap_or(1).into());
-        *total = total.saturating_add(times);
-        let at = at.key(name);
-        if *total > SESSIONS_MAX {
-            return Some(if table.count.is_some() { at.key("count").place() } else { at.place() });
-        }
-        passes_cap(&table.child, &at.key("child"), times, total)
-    })
 }
 
 fn denied(name: &str) -> Option<&'static (&'static str, &'static str)> {

@@ -69,9 +69,11 @@ rules! {
     BLANK_AROUND = "blank-around", "Refs, paths and names neither begin nor end with a blank";
     WORKSPACE_ROOT = "workspace-root", "The workspace root leads from the manifest to a directory that exists and has a path that is text";
     EMPTY_COMMAND = "empty-command", "A command names a program";
-    TOO_MANY_SESSIONS = "too-many-sessions", "A manifest declares at most a million sessions";
+    TOO_MANY_SESSIONS = "too-many-sessions", "A manifest declares at most 200,000 sessions";
+    TOO_LARGE = "too-large", "A manifest comes to a plan that fits in memory";
     TEMPLATE_SYNTAX = "template-syntax", "Templates can be read";
     TEMPLATE_NAME = "template-name", "Templates name what their session can see";
+    TEMPLATE_SIZE = "template-size", "Templates are short, and soon come to a text that is not too long";
     TEMPLATE_VALUE = "template-value", "Templates come to text that an environment can hold";
     NO_REPOSITORY = "no-repository", "The workspace of a session with a worktree is in a git repository";
     UNKNOWN_REF = "unknown-ref", "A base ref names a commit of the repository";

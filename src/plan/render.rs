@@ -13,7 +13,7 @@ use super::demand::{self, Rendered};
 use super::identity::Identity;
 use super::names::Names;
 use super::{Session, discovery_file};
-use crate::manifest::{Fault, Manifest, rule};
+use crate::manifest::{Fault, Manifest, Place, rule};
 use crate::provider::{Allocation, Registry, markers};
 use crate::template::Templates;
 
@@ -46,6 +46,9 @@ pub(super) fn render(
             rendered.map_err(|found| faults.extend(found.into_iter().filter(is_told))).ok()
         })
         .collect();
+    if !templates.is_within_bounds() {
+        faults.push(too_much());
+    }
     if !faults.is_empty() || rendered.len() < manifest.sessions.len() {
         return Err(faults);
     }
@@ -55,6 +58,14 @@ pub(super) fn render(
         .enumerate()
         .map(|(at, ((identity, allocations), told))| whole.session(at, identity, allocations, told));
     Ok(sessions.collect())
+}
+
+/// Returns the fault of a manifest whose templates take too long, or come to too much text, all together.
+fn too_much() -> Fault {
+    let message = "the templates of the manifest compute too much, all together".to_owned();
+    Fault::new(rule::TOO_LARGE, Place::default().key("session"), message, "too much work, or too much text").with_help(
+        "each replica counts: move long texts into files that the sessions read, lower a `count`, or loop less",
+    )
 }
 
 /// The templates of a manifest, and the faults of those that are none.

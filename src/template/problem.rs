@@ -5,6 +5,7 @@ use std::ops::Range;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
+use super::language::FILTERS;
 use super::path::{self, Path, Segment};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
@@ -27,32 +28,11 @@ pub struct Problem {
 /// What templates see of a session only where it holds a resource of a kind.
 pub(crate) const OF_KINDS: [(&str, &str); 2] = [("worktree", "git-worktree"), ("port", "port-range")];
 
+/// How many problems of one template are described: as many as a report prints.
+const PROBLEMS_MAX: usize = 100;
+
 /// How many names are listed of what there is.
 const LISTED: usize = 12;
-
-/// The filters that a template may want, for those who misremember one. All of them are in the language.
-const FILTERS: [&str; 20] = [
-    "abs",
-    "capitalize",
-    "default",
-    "first",
-    "float",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "lower",
-    "replace",
-    "reverse",
-    "round",
-    "sort",
-    "split",
-    "title",
-    "trim",
-    "unique",
-    "upper",
-];
 
 impl Problem {
     /// The fault of a manifest that has the template at `place`.
@@ -89,16 +69,66 @@ impl Problem {
             return problem(message, Some(open), "is never closed", format!("write `{close}` where it ends"));
         }
         if error.kind() == ErrorKind::UnknownFilter
-            && let Some(name) = range.clone().and_then(|range| source.get(range))
+            && let Some(range) = range.clone()
+            && let Some(name) = source.get(range.clone())
         {
-            let nearest = nearest(name, &FILTERS);
-            let label =
-                nearest.map_or_else(|| "no such filter".to_owned(), |near| format!("did you mean `{near}`?"));
-            let help = format!("among the filters are {}", listed(&FILTERS));
-            return problem(format!("`{name}` is not a filter"), range, &label, help);
+            return Self::unlisted("filter", name, range, &FILTERS);
+        }
+        if error.kind() == ErrorKind::OutOfFuel {
+            return Self::endless();
         }
         let why = if detail.is_empty() { error.kind().to_string() } else { detail.to_owned() };
         problem(format!("the template cannot be rendered: {why}"), range, "in this template", String::new())
+    }
+
+    /// A statement, filter or test that the language of templates does not have.
+    pub(super) fn unlisted(what: &str, name: &str, range: Range<usize>, there: &[&str]) -> Self {
+        let label = nearest(name, there)
+            .map_or_else(|| format!("no such {what}"), |near| format!("did you mean `{near}`?"));
+        let of = if what == "statement" { " of templates" } else { "" };
+        Self {
+            rule: rule::TEMPLATE_SYNTAX,
+            message: format!("`{name}` is not a {what}{of}"),
+            range: Some(range),
+            label,
+            help: Some(format!("there are {}", all_listed(there))),
+        }
+    }
+
+    /// A call, where the language of templates has no functions.
+    pub(super) fn called(name: &str, range: Range<usize>) -> Self {
+        let is_filter = FILTERS.contains(&name);
+        Self {
+            rule: rule::TEMPLATE_SYNTAX,
+            message: format!("`{name}` cannot be called"),
+            range: Some(range),
+            label: "templates have no functions".to_owned(),
+            help: Some(if is_filter {
+                format!("write the filter behind its value: `VALUE | {name}`")
+            } else {
+                format!("there are filters, written `VALUE | FILTER`: {}", all_listed(&FILTERS))
+            }),
+        }
+    }
+
+    /// A template that is longer, or nests deeper, than what can be compiled safely.
+    pub(super) fn of_size(message: String, range: Option<Range<usize>>, help: String) -> Self {
+        Self { rule: rule::TEMPLATE_SIZE, message, range, label: "too long".to_owned(), help: Some(help) }
+    }
+
+    /// A template that computes for too long, or comes to too long a text.
+    pub(crate) fn endless() -> Self {
+        Self {
+            rule: rule::TEMPLATE_SIZE,
+            message: "the template computes too much".to_owned(),
+            range: None,
+            label: "too much work, or too long a text".to_owned(),
+            help: Some(format!(
+                "a template may come to {} bytes, in {} steps",
+                super::TEXT_MAX,
+                super::FUEL_MAX
+            )),
+        }
     }
 
     /// A text that comes to hold a NUL.
@@ -127,6 +157,7 @@ pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Pr
         .iter()
         .filter(|path| is_at(path) || !names_its_own && !path.may_be_missing)
         .filter_map(|path| path::lost(path, names).map(|(at, value)| unknown(source, path, at, &value)))
+        .take(PROBLEMS_MAX)
         .collect();
     if lost.is_empty() { vec![Problem::of(error, source)] } else { lost }
 }
@@ -270,6 +301,11 @@ fn nearest<'n, S: AsRef<str>>(name: &str, there: &'n [S]) -> Option<&'n str> {
         .map(|(_, near)| near)
 }
 
+/// The names, each quoted.
+fn all_listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// The names, each quoted, the first of them where there are many.
 fn listed<S: AsRef<str>>(names: &[S]) -> String {
     let quoted = |name: &S| format!("`{}`", name.as_ref().escape_debug());
@@ -285,7 +321,7 @@ fn listed<S: AsRef<str>>(names: &[S]) -> String {
 mod tests {
     use minijinja::{Value, context};
 
-    use super::super::render;
+    use super::super::{Bounds, render};
 
     fn names() -> Value {
         context! {
@@ -302,7 +338,7 @@ mod tests {
     /// The underlined text, the message and the label of each problem.
     #[track_caller]
     fn check(source: &str, expected: &[(&str, &str, &str)]) {
-        let problems = render(source, &names()).expect_err("the template has a fault");
+        let problems = render(source, &names(), &Bounds::default()).expect_err("the template has a fault");
         let found: Vec<_> = problems
             .iter()
             .map(|problem| {

@@ -23,6 +23,7 @@ mod failure;
 mod faults;
 mod faults_of_the_seed;
 mod formats;
+mod hostile;
 mod inherited;
 mod inside;
 mod interrupt;

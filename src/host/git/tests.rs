@@ -162,7 +162,8 @@ fn what_a_repository_plants_does_not_run() {
 /// A missing blob of a promisor remote has Git start a transport, unless `GIT_NO_LAZY_FETCH` is known to it.
 #[test]
 fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
-    let installed = ["/usr/local/bin", "/usr/bin"].into_iter().filter(|bin| Path::new(bin).join("git").is_file());
+    let installed =
+        ["/usr/local/bin", "/usr/bin"].into_iter().filter(|bin| Path::new(bin).join("git").is_file());
     for bin in installed {
         let mut sandbox = Sandbox::new();
         let repo = sandbox.path("repo");
@@ -176,8 +177,11 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
         sandbox.shim(&format!("unset GIT_NO_LAZY_FETCH; exec {bin}/git \"$@\""));
 
         let git = Git::around(&sandbox.host, &repo);
-        for setting in ["extensions.partialClone=origin", "remote.origin.promisor=true", "core.repositoryFormatVersion=1"]
-        {
+        for setting in [
+            "extensions.partialClone=origin",
+            "remote.origin.promisor=true",
+            "core.repositoryFormatVersion=1",
+        ] {
             let (key, value) = setting.split_once('=').unwrap();
             git.run(["config", key, value]).unwrap();
         }
@@ -189,7 +193,8 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
         git.run(["config", "remote.origin.uploadpack", trap]).unwrap();
         let repo_url = repo.to_str().unwrap();
         let ext = format!("ext::{trap}");
-        let urls = [&ext, repo_url, "trap::x", "git://localhost:1/x", "ssh://localhost:1/x", "http://localhost:1/x"];
+        let urls =
+            [&ext, repo_url, "trap::x", "git://localhost:1/x", "ssh://localhost:1/x", "http://localhost:1/x"];
         let ask = |allow: Option<&str>| {
             let git = Git::around(&sandbox.host, &repo).with_setting("core.sshCommand=false");
             let git = allow.map_or(git.clone(), |allow| git.with_variable("GIT_ALLOW_PROTOCOL", allow));

@@ -17,7 +17,7 @@ use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
 use crate::observe::{Commit, Observation, Question, Repository};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Known, Parent, Planned, Planner, Request};
-use crate::template;
+use crate::template::{self, Bounds};
 
 pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
     let Ok(options) = Options::deserialize(options) else {
@@ -57,6 +57,8 @@ pub(super) struct Worktrees<'o> {
     freed_branches: BTreeSet<String>,
     /// Branches of this plan.
     branches: BTreeSet<String>,
+    /// What rendering their names has taken.
+    bounds: Bounds,
 }
 
 /// Where worktrees are made and of what, with nothing wrong about it.
@@ -77,6 +79,7 @@ impl<'o> Worktrees<'o> {
             freed_entries: BTreeSet::new(),
             freed_branches: BTreeSet::new(),
             branches: BTreeSet::new(),
+            bounds: Bounds::default(),
         }
     }
 
@@ -196,7 +199,7 @@ impl<'o> Worktrees<'o> {
     ) -> Result<Option<String>, Vec<Fault>> {
         let Some(source) = &options.branch else { return Ok(None) };
         let place = request.place.key("branch");
-        let branch = template::render(source, &request.names())
+        let branch = template::render(source, &request.names(), &self.bounds)
             .map_err(|problems| problems.into_iter().map(|problem| problem.at(&place)).collect::<Vec<_>>())?;
         let refused = |message: String, label: &str, help: String| {
             Err(vec![fault(rule::BRANCH, &place, &message, label, Some(help))])

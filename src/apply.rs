@@ -106,6 +106,17 @@ pub enum Error {
     /// Commands of `teardown` failed; what was to go is gone all the same, and what was to come has not come.
     #[error("{} teardown(s) failed", .0.len())]
     NotTornDown(Vec<Failure>),
+    /// A resource of a kind that the registry does not know would have to be released; nothing was touched.
+    #[error(
+        "session `{session}` has a resource of kind `{kind}`, which only the program that provisioned it can release; \
+         nothing was touched"
+    )]
+    UnknownKind {
+        /// The session's id.
+        session: String,
+        /// The kind.
+        kind: String,
+    },
     /// Recovery was interrupted; another one goes on from there.
     #[error("interrupted")]
     Interrupted,
@@ -135,12 +146,15 @@ pub struct Options {
 }
 
 /// Makes a plan real. `standing` is what stands, as the plan was made against it.
+///
+/// An interrupted run is recovered first, by [`recover`]; until then this is [`state::Error::Unrecovered`].
 pub fn apply(
     context: &Context<'_>,
     plan: &Plan,
     standing: Option<&Record>,
     options: Options,
 ) -> Result<(), Error> {
+    context.swarm.settled()?;
     let stands = standing.is_some_and(|standing| standing.plan.digest == plan.digest);
     if stands && !plan.has_changes() {
         return Ok(());

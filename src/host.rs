@@ -33,7 +33,8 @@ pub struct Host {
     pub jobs: NonZeroUsize,
     /// How long one call of git may take before it is ended; [`git::DEADLINE`] unless there is a reason.
     pub git_deadline: std::time::Duration,
-    /// Set by the first Ctrl-C: every step asks it before it starts.
+    /// Ends what is done with this host, and with its clones, for good: every step asks it before it starts. What is to
+    /// be ended on its own is given another, with [`Host::with_cancel`].
     pub cancel: process::Cancel,
     /// What was found out about git once, for all that is done with this host and its clones.
     pub(crate) git: Arc<git::Known>,
@@ -73,6 +74,12 @@ impl Host {
             cancel: process::Cancel::default(),
             git: Arc::default(),
         }
+    }
+
+    /// The same host for one run, which `cancel` ends; what is done with this one goes on.
+    #[must_use]
+    pub fn with_cancel(&self, cancel: process::Cancel) -> Self {
+        Self { cancel, ..self.clone() }
     }
 
     /// The environment that a program of a session starts from when it runs in `directory`, which is absolute: `PWD` is

@@ -56,19 +56,30 @@
 //!
 //! ```no_run
 //! use std::{path::Path, time::Duration};
-//! use seedbed::{apply, host::Host, manifest, plan, provider::Registry, state::Swarm};
+//! use seedbed::{apply, host::Host, manifest, plan, provider::Registry, review, state::Swarm};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::new(std::env::vars_os().collect(), "/var/lib/seedbed".into());
 //! let registry = Registry::built_in();
 //! let text = std::fs::read_to_string("seedbed.toml")?;
 //! let manifest = manifest::parse(&text, &registry.kinds()).map_err(|faults| format!("{faults:?}"))?;
-//! let swarm = Swarm::new(&host, Path::new("/srv/repository"), &manifest.swarm).lock(Duration::ZERO, "example")?;
+//! let swarm = Swarm::new(&host, Path::new("/srv/repository"), &manifest.swarm)?.lock(Duration::ZERO, "example")?;
+//! let context = apply::Context { swarm: &swarm, registry: &registry, events: &|event| drop(event) };
+//!
+//! // What an interrupted run left comes first: until then, nothing is applied or destroyed.
+//! apply::recover(&context, apply::Unsaved::Keep)?;
 //! let survey = apply::survey(&swarm, &registry, &manifest)?;
 //! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())
 //!     .map_err(|faults| format!("{faults:?}"))?;
-//! let context = apply::Context { swarm: &swarm, registry: &registry, events: &|event| drop(event) };
+//! let review = review::Review { plan: &plan, notices: &[], observation: Some(&survey.observation) };
+//! println!("{}", review.markdown());
 //! apply::apply(&context, &plan, survey.record.as_ref(), apply::Options::default())?;
+//!
+//! // Refused where that would lose work.
+//! if let Some(standing) = swarm.standing()? {
+//!     apply::destroy(&context, &standing, &apply::Destroy::default())?;
+//! }
+//! swarm.unlock()?;
 //! # Ok(())
 //! # }
 //! ```

@@ -13,7 +13,7 @@ mod provisioned;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -25,6 +25,7 @@ pub use provisioned::{Provisioned, RuntimeInjection, Saved};
 use crate::apply::{self, Context, Overtaken, Recovered, Unsaved};
 use crate::discovery::{self, Snapshot};
 use crate::host::Host;
+use crate::host::process::Cancel;
 use crate::manifest::{self, Manifest, Options};
 use crate::observe::{Holder, Observation};
 use crate::plan;
@@ -45,6 +46,8 @@ pub struct Orchestrator {
 struct Shared {
     host: Host,
     registry: Registry,
+    /// What ends the runs that are under way.
+    under_way: Mutex<Cancel>,
 }
 
 /// One resource that a session asks for.
@@ -97,7 +100,17 @@ impl Orchestrator {
 
     /// An orchestrator with these kinds.
     pub fn with_registry(host: Host, registry: Registry) -> Self {
-        Self { shared: Arc::new(Shared { host, registry }), defaults: BTreeMap::new() }
+        let under_way = Mutex::new(host.cancel.below());
+        Self { shared: Arc::new(Shared { host, registry, under_way }), defaults: BTreeMap::new() }
+    }
+
+    /// Ends the runs that are under way on any thread, of this orchestrator, of its clones and of the sessions that they
+    /// have provisioned: each puts back what it has made, and is [`Error::Interrupted`]. What is begun afterwards is
+    /// not concerned.
+    pub fn cancel(&self) {
+        let next = self.shared.host.cancel.below();
+        let mut under_way = self.shared.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *under_way, next).request();
     }
 
     /// The same orchestrator, which lays what each request says over these options of its kind.
@@ -181,12 +194,6 @@ impl Orchestrator {
         unsaved: Unsaved,
         timeout: Duration,
     ) -> Result<Recovered, Error> {
-        let records = [found.intent.as_ref(), found.releasing.as_ref().map(|releasing| &releasing.before)];
-        let sessions = records.into_iter().flatten().flat_map(|record| &record.plan.sessions);
-        let mut kinds = sessions.flat_map(|session| &session.allocations).map(|held| &held.kind);
-        if let Some(unknown) = kinds.find(|kind| self.shared.registry.get(kind).is_none()) {
-            return Err(Error::UnknownKind(unknown.clone()));
-        }
         let recover = |timeout| {
             self.shared.locked_within(timeout, workspace, found.name(), "recover", |context| {
                 apply::recover(context, unsaved).map_err(Error::of_release)
@@ -294,20 +301,30 @@ impl Shared {
         what: &str,
         act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let host = self.host_of_a_run();
         let locked: Locked<'_> =
-            Swarm::of_session(&self.host, workspace, id).lock(timeout, &format!("{what} {id}"))?;
+            Swarm::of_session(&host, workspace, id)?.lock(timeout, &format!("{what} {id}"))?;
         let done = act(&Context { swarm: &locked, registry: &self.registry, events: &|_| {} });
         // What was done counts; at worst an empty file stays behind.
         let _ = locked.unlock();
-        done
+        match done {
+            // Looking at the host fails because of that.
+            Err(Error::Observe(_)) if host.cancel.is_requested() => Err(Error::Interrupted),
+            done => done,
+        }
+    }
+
+    /// The host for one run, which [`Orchestrator::cancel`] ends.
+    fn host_of_a_run(&self) -> Host {
+        self.host.with_cancel(self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Finds the record of a parent. `None` where it does not stand as its snapshot says: then the child has no more
     /// right to those ports than anybody.
     fn family(&self, parent: &Snapshot, workspace: &Path) -> Result<Option<Family>, Error> {
         let swarm = match &parent.swarm {
-            Some(place) => Swarm::new(&self.host, workspace, &place.name),
-            None => Swarm::of_session(&self.host, workspace, &parent.session_id),
+            Some(place) => Swarm::new(&self.host, workspace, &place.name)?,
+            None => Swarm::of_session(&self.host, workspace, &parent.session_id)?,
         };
         let Some(record) = swarm.standing()? else { return Ok(None) };
         let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);

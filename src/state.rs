@@ -165,6 +165,22 @@ pub enum Error {
         /// Who the run was, where it is known, with what comes before it.
         holder: String,
     },
+    /// A run was interrupted, and nobody has recovered it: another one would overwrite what it has written down.
+    #[error(
+        "a run of `{swarm}` was interrupted: recover it first, with `apply::recover` or `seedbed recover`"
+    )]
+    Unrecovered {
+        /// The swarm's name, or the id of a session on its own.
+        swarm: String,
+    },
+    /// The workspace is not a directory that can be used.
+    #[error("cannot use the workspace {}: {source}", path.display())]
+    Workspace {
+        /// The workspace root as it was given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The lock file could not be used.
     #[error("cannot lock {}: {source}", path.display())]
     Lock {
@@ -184,19 +200,19 @@ pub enum Error {
 }
 
 impl<'h> Swarm<'h> {
-    /// The swarm called `name` of the workspace at `workspace`, an absolute path without links.
-    pub fn new(host: &'h Host, workspace: &Path, name: &str) -> Self {
-        let identity = [workspace.as_os_str().as_encoded_bytes(), b"\0", name.as_bytes()].concat();
-        let key = format!("{name}-{}", &sha256_hex(&identity)[..16]);
-        Self { host, name: name.to_owned(), workspace: workspace.to_owned(), collection: SWARMS, key }
+    /// The swarm called `name` of the workspace at `workspace`: a directory, however the path leads there.
+    pub fn new(host: &'h Host, workspace: &Path, name: &str) -> Result<Self, Error> {
+        let workspace = canonical(workspace)?;
+        let key = format!("{name}-{}", identity(&workspace, name));
+        Ok(Self { host, name: name.to_owned(), workspace, collection: SWARMS, key })
     }
 
     /// The place of one session on its own. Its id is any text, so that the scoped name stands for it in the names of
     /// files.
-    pub fn of_session(host: &'h Host, workspace: &Path, id: &str) -> Self {
-        let identity = [workspace.as_os_str().as_encoded_bytes(), b"\0", id.as_bytes()].concat();
-        let key = format!("{}-{}", scoped_name(id, HashDigits::Eight), &sha256_hex(&identity)[..16]);
-        Self { host, name: id.to_owned(), workspace: workspace.to_owned(), collection: SESSIONS, key }
+    pub fn of_session(host: &'h Host, workspace: &Path, id: &str) -> Result<Self, Error> {
+        let workspace = canonical(workspace)?;
+        let key = format!("{}-{}", scoped_name(id, HashDigits::Eight), identity(&workspace, id));
+        Ok(Self { host, name: id.to_owned(), workspace, collection: SESSIONS, key })
     }
 
     /// The host it stands on.
@@ -349,6 +365,20 @@ impl<'h> Swarm<'h> {
     fn directory(&self) -> PathBuf {
         self.host.state.join(self.collection).join(&self.key)
     }
+}
+
+/// The one path of a workspace, absolute and without links: what its records, and paths in plans, are called by.
+fn canonical(workspace: &Path) -> Result<PathBuf, Error> {
+    let found = std::fs::canonicalize(workspace).and_then(|found| {
+        if found.is_dir() { Ok(found) } else { Err(std::io::Error::from(ErrorKind::NotADirectory)) }
+    });
+    found.map_err(|source| Error::Workspace { path: workspace.to_owned(), source })
+}
+
+/// What tells swarms of one name in several workspaces apart.
+fn identity(workspace: &Path, name: &str) -> String {
+    let identity = [workspace.as_os_str().as_encoded_bytes(), b"\0", name.as_bytes()].concat();
+    sha256_hex(&identity)[..16].to_owned()
 }
 
 /// The records of the sessions on their own that stand with this ownership mark, or are being provisioned, in order

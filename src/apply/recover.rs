@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::Path;
 
+use super::release::Released;
 use super::{Context, Destroy, Error, Failure, Phase, Run, commands, release, with_task, work};
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -30,8 +31,18 @@ pub enum Recovered {
 /// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since.
 pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Error> {
     let mut recovered = Recovered::Nothing;
+    let (intent, releasing) = (context.swarm.intent()?, context.swarm.releasing()?);
+    for (record, released) in [
+        intent.as_ref().map(|intent| (intent, provisioned_by(intent))),
+        releasing.as_ref().map(|releasing| (&releasing.before, release::released_by(releasing))),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        work::known(context, record, &released)?;
+    }
     work::sweep_after_a_kill(context)?;
-    if let Some(intent) = context.swarm.intent()? {
+    if let Some(intent) = intent {
         let standing = context.swarm.standing()?;
         sweep(context, &intent)?;
         let leftovers = undo(context, &intent, standing.as_ref(), &context.swarm.host().cancel)?;
@@ -40,10 +51,10 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
         }
         recovered = Recovered::Undone;
     }
-    if let Some(mut releasing) = context.swarm.releasing()? {
+    if let Some(mut releasing) = releasing {
         if unsaved != Unsaved::Keep && unsaved != releasing.unsaved {
             releasing.unsaved = unsaved;
-            context.swarm.begin_release(&releasing)?;
+            context.swarm.amend_release(&releasing)?;
         }
         work::secure(context, &releasing.before, &release::released_by(&releasing), releasing.unsaved)?;
         sweep(context, &releasing.before)?;
@@ -91,10 +102,7 @@ pub(super) fn undo(
             }
         }
     }
-    let released = pairs()
-        .filter(|(_, change)| !change.provision.is_empty())
-        .map(|(session, change)| (session.path.clone(), change.provision.iter().rev().cloned().collect()))
-        .collect();
+    let released = provisioned_by(intent);
     crashpoint!("undo.torn-down");
     let leftovers = run.release(Phase::RollBack, &released);
     if !leftovers.is_empty() {
@@ -119,6 +127,15 @@ pub(super) fn undo(
     context.swarm.abandon().map_err(Error::Unfinished)?;
     crashpoint!("undo.abandoned");
     Ok(failures)
+}
+
+/// What an intent provisions, in the order in which undoing releases it.
+fn provisioned_by(intent: &Record) -> Released {
+    let pairs = intent.plan.sessions.iter().zip(&intent.plan.changes);
+    pairs
+        .filter(|(_, change)| !change.provision.is_empty())
+        .map(|(session, change)| (session.path.clone(), change.provision.iter().rev().cloned().collect()))
+        .collect()
 }
 
 /// Removes the temporaries that a killed run left beside what `record` is of, each directory once.

@@ -26,7 +26,10 @@ pub struct Destroy {
 }
 
 /// Releases sessions of a standing swarm, children first. What stands of it afterwards is returned.
+///
+/// An interrupted run is recovered first, by [`super::recover()`]; until then this is [`state::Error::Unrecovered`].
 pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
+    context.swarm.settled()?;
     release(context, standing, &destroy.released(standing), destroy.unsaved)
 }
 

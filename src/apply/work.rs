@@ -16,7 +16,8 @@ use crate::state::{self, Record, Swarm, Unsaved};
 /// What goes with sessions that are released, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AtStake {
-    /// Sessions on their own that hold a share of what is released, or stand inside it: nobody else may give them up.
+    /// Nobody here may give these up: sessions on their own that hold a share of what is released, or stand inside it, and
+    /// resources of a kind that only another program knows.
     pub held: Vec<Loss>,
     /// Work that is saved nowhere else, and that a rescue saves.
     pub work: Vec<Loss>,
@@ -72,6 +73,10 @@ fn stake_of(
 ) -> Result<AtStake, state::Error> {
     let mut stake = look(swarm.host(), registry, standing, released).0;
     stake.held = children_on_their_own(swarm.host(), standing, released)?;
+    stake.held.extend(unknown(registry, standing, released).map(|(session, kind)| Loss {
+        session: session.path.clone(),
+        what: format!("only the program that provisioned its `{kind}` can release it"),
+    }));
     Ok(stake)
 }
 
@@ -83,6 +88,7 @@ pub(super) fn secure(
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     let host = context.swarm.host();
+    known(context, standing, released)?;
     ready(context, standing, released)?;
     let (mut stake, with_work) = match unsaved {
         // What is given up need not be looked at, and often cannot be.
@@ -110,6 +116,34 @@ pub(super) fn secure(
         (context.events)(&Event::GoesAlong { session, what });
     }
     Ok(())
+}
+
+/// Refuses to release a resource of a kind that only another program knows: half a session is of no use to anybody.
+pub(super) fn known(context: &Context<'_>, record: &Record, released: &Released) -> Result<(), Error> {
+    match unknown(context.registry, record, released).next() {
+        None => Ok(()),
+        Some((session, kind)) => {
+            Err(Error::UnknownKind { session: session.id.clone(), kind: kind.to_owned() })
+        }
+    }
+}
+
+/// The resources to be released whose kinds the registry does not know, with their sessions.
+fn unknown<'r>(
+    registry: &Registry,
+    record: &'r Record,
+    released: &Released,
+) -> impl Iterator<Item = (&'r Session, &'r str)> {
+    let held = record
+        .plan
+        .sessions
+        .iter()
+        .flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)));
+    held.filter(|(session, allocation)| {
+        let kinds = released.get(&session.path);
+        kinds.is_some_and(|kinds| kinds.contains(&allocation.kind)) && registry.provider(allocation).is_none()
+    })
+    .map(|(session, allocation)| (session, allocation.kind.as_str()))
 }
 
 /// Makes sure that what is to be released can be.
@@ -237,7 +271,10 @@ fn each(
     tree::parents_first(sessions, host.jobs, |at| {
         let session = &sessions[at];
         for kind in kinds.get(&session.path).into_iter().flatten() {
-            if let (Some(allocation), Some(provider)) = (session.allocation(kind), registry.get(kind)) {
+            // What nobody here knows is refused before.
+            if let Some(allocation) = session.allocation(kind)
+                && let Some(provider) = registry.provider(allocation)
+            {
                 act(session, allocation, provider);
             }
         }

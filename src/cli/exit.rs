@@ -89,9 +89,10 @@ impl Failure {
         match self {
             Self::Usage(_) => Status::Usage,
             Self::Manifest(_) | Self::PlanFile(_) => Status::Invalid,
-            Self::Refused(_) | Self::Apply(apply::Error::Refused(_) | apply::Error::Stale(_)) => {
-                Status::Refused
-            }
+            Self::Refused(_)
+            | Self::Apply(
+                apply::Error::Refused(_) | apply::Error::Stale(_) | apply::Error::UnknownKind { .. },
+            ) => Status::Refused,
             Self::Apply(apply::Error::NotRescued { interrupted, .. }) => {
                 if *interrupted {
                     Status::Interrupted
@@ -109,10 +110,16 @@ impl Failure {
                 Status::Interrupted
             }
             Self::Unsettled(_)
-            | Self::State(state::Error::Locked { .. } | state::Error::Orphaned { .. })
-            | Self::Apply(apply::Error::State(state::Error::Locked { .. } | state::Error::Orphaned { .. })) => {
-                Status::Locked
-            }
+            | Self::State(
+                state::Error::Locked { .. }
+                | state::Error::Orphaned { .. }
+                | state::Error::Unrecovered { .. },
+            )
+            | Self::Apply(apply::Error::State(
+                state::Error::Locked { .. }
+                | state::Error::Orphaned { .. }
+                | state::Error::Unrecovered { .. },
+            )) => Status::Locked,
             Self::Apply(
                 apply::Error::Failed { .. } | apply::Error::NotTornDown(_) | apply::Error::State(_),
             )
@@ -145,6 +152,9 @@ impl Failure {
             orchestrator::Error::State(error) => Self::State(error),
             orchestrator::Error::Release(leftovers) if !leftovers.is_empty() => {
                 Self::Apply(apply::Error::Failed { failures: Vec::new(), leftovers, interrupted: false })
+            }
+            orchestrator::Error::UnknownKind(kind) => {
+                Self::Apply(apply::Error::UnknownKind { session: id.unwrap_or_default().to_owned(), kind })
             }
             orchestrator::Error::WouldLose(losses) => Self::Apply(apply::Error::Refused(losses)),
             error => Self::Other(match id {
@@ -218,6 +228,9 @@ impl Failure {
                 let mut lines: Vec<_> = failures.iter().map(told).collect();
                 lines.push("what cannot be rescued is not given up: nothing was released".to_owned());
                 lines
+            }
+            Self::Apply(error @ apply::Error::UnknownKind { .. }) => {
+                vec![printable_lines(&error.to_string()), "release it with that program".to_owned()]
             }
             Self::Apply(apply::Error::Interrupted) => {
                 vec!["interrupted; go on from here: seedbed recover".to_owned()]

@@ -162,7 +162,9 @@ impl Setting {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
         match workspace {
-            Ok(workspace) if workspace.is_dir() => Ok(Swarm::new(&self.host, &workspace, &located.swarm)),
+            Ok(workspace) if workspace.is_dir() => {
+                Swarm::new(&self.host, &workspace, &located.swarm).map_err(|_| None)
+            }
             _ if located.workspace_root == Path::new(".") => Err(None),
             _ => Err(Some(nowhere(directory, &located.workspace_root))),
         }

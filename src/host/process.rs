@@ -40,24 +40,35 @@ const TAIL_MAX: usize = 2000;
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Whether the run has been asked to stop; every step asks before it starts, and a running child is ended.
+/// Whether the run has been asked to stop; every step asks before it starts, and a running child is ended. Clones are the
+/// same one, and what was requested stays so: another run has another.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    flag: Arc<AtomicBool>,
+    /// What ends this run among others.
+    above: Option<Arc<Cancel>>,
+}
 
 impl Cancel {
     /// Asks the run to stop.
     pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.flag.store(true, Ordering::SeqCst);
+    }
+
+    /// Another one, for less: it is requested where this one is, and on its own.
+    #[must_use]
+    pub fn below(&self) -> Self {
+        Self { flag: Arc::default(), above: Some(Arc::new(self.clone())) }
     }
 
     /// Tells whether the run has been asked to stop.
     pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.flag.load(Ordering::SeqCst) || self.above.as_ref().is_some_and(|above| above.is_requested())
     }
 
     /// The flag itself, for a signal handler.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.flag)
     }
 }
 

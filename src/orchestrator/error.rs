@@ -45,11 +45,15 @@ pub enum Error {
     /// Steps of provisioning failed; what it made was taken away again, but for `leftovers`.
     #[error("Resource provisioning failed: {}", failed(failures, leftovers))]
     Provision {
-        /// What failed; empty where it was interrupted.
+        /// What failed.
         failures: Vec<Failure>,
         /// What could not be taken away. Provisioning this id, or finding it, tries again.
         leftovers: Vec<Failure>,
     },
+    /// It was cancelled. What was being provisioned was taken away again; what was being released is finished by
+    /// releasing it again.
+    #[error("interrupted")]
+    Interrupted,
     /// Releasing would lose work; nothing was touched.
     #[error("releasing would lose work: {}", lines(.0.iter().map(|loss| &loss.what)))]
     WouldLose(Vec<Loss>),
@@ -75,6 +79,9 @@ pub enum Error {
 impl Error {
     pub(super) fn of_provisioning(error: apply::Error) -> Self {
         match error {
+            apply::Error::Failed { leftovers, interrupted: true, .. } if leftovers.is_empty() => {
+                Self::Interrupted
+            }
             apply::Error::Failed { failures, leftovers, .. } => Self::Provision { failures, leftovers },
             error => Self::of_release(error),
         }
@@ -82,12 +89,17 @@ impl Error {
 
     pub(super) fn of_release(error: apply::Error) -> Self {
         match error {
+            apply::Error::Failed { leftovers, interrupted: true, .. } if leftovers.is_empty() => {
+                Self::Interrupted
+            }
+            apply::Error::NotRescued { interrupted: true, .. } => Self::Interrupted,
             apply::Error::Failed { failures, .. } if !failures.is_empty() => Self::Release(failures),
             apply::Error::Failed { leftovers, .. } => Self::Release(leftovers),
             apply::Error::NotRescued { failures, .. } | apply::Error::NotTornDown(failures) => {
                 Self::Release(failures)
             }
-            apply::Error::Interrupted => Self::Release(Vec::new()),
+            apply::Error::Interrupted => Self::Interrupted,
+            apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
             apply::Error::Refused(losses) => Self::WouldLose(losses),
             apply::Error::Stale(faults) => Self::Faults(
                 faults

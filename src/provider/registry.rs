@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemars::Schema;
 
-use super::{Provider, external, git_worktree, port_range};
+use super::{Allocation, Provider, external, git_worktree, port_range};
 
 /// The providers that a manifest may ask for, one a kind. A clone has the same ones.
 #[derive(Clone, Default)]
@@ -57,6 +57,12 @@ impl Registry {
     pub fn get(&self, kind: &str) -> Option<&dyn Provider> {
         let external = || self.external.as_ref().map(|external| external as &dyn Provider);
         self.providers.get(kind).map(AsRef::as_ref).or_else(external)
+    }
+
+    /// The provider of an allocation; `None` where its kind is not registered, and no program was recorded with it.
+    pub fn provider(&self, allocation: &Allocation) -> Option<&dyn Provider> {
+        let is_known = self.providers.contains_key(&allocation.kind) || allocation.external.is_some();
+        self.get(&allocation.kind).filter(|_| is_known)
     }
 
     /// All providers that were registered, by kind.

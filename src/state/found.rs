@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{Error, Record, Releasing, Rescuing, SESSIONS, SWARMS, read};
+use super::{Error, Record, Releasing, Rescuing, SESSIONS, SWARMS, Swarm, read};
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
 
@@ -66,6 +66,14 @@ impl Found {
     /// Where its records are, below the state directory.
     pub fn directory(&self) -> PathBuf {
         Path::new(self.collection).join(&self.key)
+    }
+
+    /// Its place in the state directory, also where its workspace is not there any more; `None` where no record can be
+    /// read.
+    pub fn swarm<'h>(&self, host: &'h Host) -> Option<Swarm<'h>> {
+        let workspace = self.workspace()?.to_owned();
+        let (name, key) = (self.name().to_owned(), self.key.clone());
+        Some(Swarm { host, name, workspace, collection: self.collection, key })
     }
 
     /// The workspace root, absolute; `None` where no record can be read.

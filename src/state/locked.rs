@@ -48,8 +48,18 @@ impl Locked<'_> {
         Ok(lock)
     }
 
-    /// Writes down what is about to be provisioned, before the first effect.
+    /// Refuses where a run was interrupted and not recovered: its records name what nobody else does.
+    pub fn settled(&self) -> Result<(), Error> {
+        if self.intent()?.is_none() && self.releasing()?.is_none() {
+            return Ok(());
+        }
+        Err(Error::Unrecovered { swarm: self.name.clone() })
+    }
+
+    /// Writes down what is about to be provisioned, before the first effect. An interrupted run is recovered first, else
+    /// this is [`Error::Unrecovered`].
     pub fn begin(&self, intent: &Record) -> Result<(), Error> {
+        self.settled()?;
         self.intend("intent.json", intent)
     }
 
@@ -63,7 +73,7 @@ impl Locked<'_> {
     /// Makes `intent` an intent again after its commit failed, whether or not it stands by now, and `before` what
     /// stands.
     pub fn take_back(&self, intent: &Record, before: Option<&Record>) -> Result<(), Error> {
-        self.begin(intent)?;
+        self.intend("intent.json", intent)?;
         match before {
             Some(record) => self.write("standing.json", record),
             None => self.remove("standing.json"),
@@ -75,8 +85,15 @@ impl Locked<'_> {
         self.remove("intent.json")
     }
 
-    /// Writes down what is about to be released, before the first effect.
+    /// Writes down what is about to be released, before the first effect. An interrupted run is recovered first, else
+    /// this is [`Error::Unrecovered`].
     pub fn begin_release(&self, releasing: &Releasing) -> Result<(), Error> {
+        self.settled()?;
+        self.intend("releasing.json", releasing)
+    }
+
+    /// Changes what an interrupted release does with unsaved work.
+    pub(crate) fn amend_release(&self, releasing: &Releasing) -> Result<(), Error> {
         self.intend("releasing.json", releasing)
     }
 

@@ -219,7 +219,8 @@ fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
          [session.a.child.b]\nresources = [\"shared\"]\n"
     );
     let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
-    let swarm = Swarm::new(&sandbox.host, &sandbox.repo, "s").lock(Duration::ZERO, "a test").unwrap();
+    let swarm =
+        Swarm::new(&sandbox.host, &sandbox.repo, "s").unwrap().lock(Duration::ZERO, "a test").unwrap();
     let survey = apply::survey(&swarm, &registry, &manifest).unwrap();
     let plan = plan::plan(&manifest, &registry, &survey.observation, None).unwrap();
     let events = |event: &Event| {

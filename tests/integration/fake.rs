@@ -99,6 +99,11 @@ pub(crate) fn crash_during(sandbox: &Sandbox, id: &str, resources: &[ResourceReq
     assert_eq!(status.signal(), Some(9), "it did not get as far as the crash: {status}");
 }
 
+/// The kinds of the program that [`crash_during`] kills.
+pub(crate) fn kinds_of_the_crash() -> Registry {
+    Fake::beside_the_built_in("crash", |_, _| Ok(()))
+}
+
 #[test]
 #[ignore = "a program that `crash_during` runs"]
 fn the_program_that_is_killed() {

@@ -9,7 +9,7 @@ use seedbed::discovery::Snapshot;
 use seedbed::name::hash_u32;
 use seedbed::orchestrator::{Error, Orchestrator, Provisioned, ResourceRequest};
 
-use crate::fake::crash_during;
+use crate::fake::{crash_during, kinds_of_the_crash};
 use crate::in_process::{Sandbox, free_ports};
 
 /// A request for one of `count` blocks of `size` ports.
@@ -166,7 +166,7 @@ fn fault_6_locks_of_a_killed_process_stay_for_ever() {
     crash_during(&sandbox, "a", &requests);
     assert_ne!(sandbox.trace(), before, "a worktree, a lock file and a lease are left behind");
 
-    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), kinds_of_the_crash());
     assert!(orchestrator.standing("a", &sandbox.repo).unwrap().is_none());
     assert_eq!(sandbox.trace(), before);
 

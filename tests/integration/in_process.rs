@@ -104,7 +104,9 @@ impl Sandbox {
             let guard = path.file_name().is_some_and(|name| name == ".guard")
                 || path.extension().is_some_and(|extension| extension == "lock")
                     && path.starts_with(self.host.state.join("repositories"));
-            !guard && !directories.contains(path)
+            // Who held a lock when it was killed, for messages.
+            let holder = path.extension().is_some_and(|extension| extension == "holder");
+            !guard && !holder && !directories.contains(path)
         });
         Trace {
             worktrees: self.git(&["worktree", "list", "--porcelain"]),
@@ -123,7 +125,7 @@ impl Sandbox {
     /// The same with other kinds.
     pub(crate) fn plan_with(&self, registry: &Registry, text: &str) -> Result<Plan, String> {
         let manifest = manifest::parse(text, &registry.kinds()).map_err(|faults| format!("{faults:#?}"))?;
-        let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm);
+        let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm).unwrap();
         let survey = apply::survey(&swarm, registry, &manifest).map_err(|error| error.to_string())?;
         plan::plan(&manifest, registry, &survey.observation, survey.standing.as_ref())
             .map_err(|faults| format!("{faults:#?}"))
@@ -167,7 +169,7 @@ impl Sandbox {
         swarm: &str,
         act: impl FnOnce(&Context<'_>) -> T,
     ) -> T {
-        let swarm = Swarm::new(&self.host, &self.repo, swarm);
+        let swarm = Swarm::new(&self.host, &self.repo, swarm).unwrap();
         let locked: Locked<'_> = swarm.lock(Duration::ZERO, "a test").unwrap();
         let result = act(&Context { swarm: &locked, registry, events: &|_: &Event| {} });
         locked.unlock().unwrap();

@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use seedbed::apply::Unsaved;
+use seedbed::apply::{self, Destroy, Unsaved};
 use seedbed::discovery;
+use seedbed::host::process::Cancel;
 use seedbed::orchestrator::{Error, Orchestrator, Provisioned, Recovery, ResourceRequest};
 use seedbed::provider::{self, Registry};
+use seedbed::state::{self, Swarm};
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Step, crash_during};
+use crate::fake::{Fake, Step, crash_during, kinds_of_the_crash};
 use crate::in_process::{Sandbox, free_ports};
 use crate::sandbox::Outcome;
 
@@ -316,7 +318,7 @@ fn a_child_of_a_manifests_session() {
 fn a_crash_in_the_middle_of_a_child_is_undone_by_the_next_attempt() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
-    let orchestrator = Orchestrator::new(sandbox.host.clone());
+    let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), kinds_of_the_crash());
     let parent =
         orchestrator.provision("a", &[worktree(), ports(free_ports(8), 8, 1)], &sandbox.repo).unwrap();
     let with_parent = sandbox.trace();
@@ -330,11 +332,154 @@ fn a_crash_in_the_middle_of_a_child_is_undone_by_the_next_attempt() {
     assert_eq!(sandbox.trace(), before);
 }
 
+const ONE: &str = "version = 1\nswarm = \"s\"\n[session.a]\nresources = [\"git-worktree\"]\n";
+
+#[test]
+fn a_run_is_not_begun_over_an_interrupted_one() {
+    let sandbox = Sandbox::new();
+    fs::write(
+        sandbox.outside("seedbed.toml"),
+        ONE.replace("[session.a]", "[workspace]\nroot = \"repo\"\n[session.a]"),
+    )
+    .unwrap();
+    let before = sandbox.trace();
+    let manifest = sandbox.outside("seedbed.toml");
+    let kill = |command: &str, point: &str| {
+        let args = ["-f", manifest.to_str().unwrap(), command];
+        let mut command = seedbed_command(&sandbox, &args);
+        Outcome::of(command.env("SEEDBED_FAILPOINT", format!("{point}=crash")).output().unwrap()).expect(137);
+        sandbox.trace()
+    };
+    let recover = || {
+        sandbox.locked(&Registry::built_in(), "s", |context| {
+            apply::recover(context, Unsaved::Keep).unwrap();
+        });
+    };
+    let plan = sandbox.plan(ONE).unwrap();
+    let half_made = kill("apply", "apply.told");
+    sandbox.locked(&Registry::built_in(), "s", |context| {
+        let error = apply::apply(context, &plan, None, apply::Options::default()).unwrap_err();
+        assert!(matches!(error, apply::Error::State(state::Error::Unrecovered { .. })), "{error}");
+    });
+    assert_eq!(sandbox.trace(), half_made);
+    recover();
+    assert_eq!(sandbox.trace(), before);
+
+    let record = sandbox.apply(ONE).unwrap();
+    let half_gone = kill("destroy", "destroy.intended");
+    sandbox.locked(&Registry::built_in(), "s", |context| {
+        let error = apply::destroy(context, &record, &Destroy::default()).unwrap_err();
+        assert!(matches!(error, apply::Error::State(state::Error::Unrecovered { .. })), "{error}");
+        let error = context.swarm.begin(&record).unwrap_err();
+        assert!(error.to_string().contains("recover it first"), "{error}");
+    });
+    assert_eq!(sandbox.trace(), half_gone);
+    recover();
+    assert_eq!(sandbox.trace(), before);
+}
+
+#[test]
+fn a_workspace_is_one_however_a_path_leads_there() {
+    let sandbox = Sandbox::new();
+    let link = sandbox.outside("link");
+    std::os::unix::fs::symlink(&sandbox.repo, &link).unwrap();
+    let swarm = |path: &Path| Swarm::new(&sandbox.host, path, "s").unwrap();
+    let session = |path: &Path| Swarm::of_session(&sandbox.host, path, "a").unwrap();
+    let up = sandbox.repo.join("src/../services/./..");
+    for path in [link.as_path(), &up, &sandbox.repo.join("")] {
+        assert_eq!(swarm(path).workspace(), sandbox.repo);
+        assert_eq!(swarm(path).key(), swarm(&sandbox.repo).key());
+        assert_eq!(session(path).key(), session(&sandbox.repo).key());
+    }
+    for path in [sandbox.repo.join("README"), sandbox.outside("nowhere")] {
+        let error = Swarm::new(&sandbox.host, &path, "s").unwrap_err();
+        assert!(matches!(error, state::Error::Workspace { .. }), "{error}");
+    }
+    sandbox.write("seedbed.toml", ONE);
+    sandbox.apply(ONE).unwrap();
+    let mut command = seedbed_command(&sandbox, &["status"]);
+    Outcome::of(command.current_dir(&link).output().unwrap()).expect(0);
+}
+
+#[test]
+fn a_cancel_ends_the_runs_under_way_and_no_later_one() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let waits = Arc::new(AtomicBool::new(true));
+    let (waiting, is_there) = (Arc::clone(&waits), Arc::new(AtomicBool::new(false)));
+    let seen = Arc::clone(&is_there);
+    let registry = Fake::beside_the_built_in("waits", move |step, task| {
+        seen.store(true, Ordering::SeqCst);
+        while step == Step::Provision && waiting.load(Ordering::SeqCst) && !task.host.cancel.is_requested() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), registry);
+    let requests = [worktree(), ResourceRequest::new("waits")];
+    for _ in 0..2 {
+        is_there.store(false, Ordering::SeqCst);
+        let cancelled = thread::scope(|scope| {
+            let run = scope.spawn(|| orchestrator.provision("a", &requests, &sandbox.repo));
+            while !is_there.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            orchestrator.clone().cancel();
+            run.join().unwrap()
+        });
+        assert!(matches!(cancelled, Err(Error::Interrupted)), "{cancelled:?}");
+        assert_eq!(sandbox.trace(), before);
+    }
+    waits.store(false, Ordering::SeqCst);
+    orchestrator.cancel();
+    let session = orchestrator.provision("a", &requests, &sandbox.repo).unwrap();
+    orchestrator.cancel();
+    session.release().unwrap();
+    assert_eq!(sandbox.trace(), before);
+
+    // What ends everything that is done with the host ends this too.
+    sandbox.host.cancel.request();
+    assert!(matches!(orchestrator.provision("a", &requests, &sandbox.repo), Err(Error::Interrupted)));
+    let host = sandbox.host.with_cancel(Cancel::default());
+    Orchestrator::new(host).provision("a", &[worktree()], &sandbox.repo).unwrap().release().unwrap();
+}
+
+#[test]
+fn the_command_line_leaves_what_only_another_program_can_release() {
+    let sandbox = Sandbox::new();
+    sandbox.write("seedbed.toml", ONE);
+    let before = sandbox.trace();
+    let registry = Fake::beside_the_built_in("own", |_, _| Ok(()));
+    let with_own = format!("{ONE}[session.b]\nresources = [\"git-worktree\", \"own\"]\n");
+    sandbox.apply_with(&registry, &with_own).unwrap();
+    let standing = sandbox.trace();
+    let check = |args: &[&str], says: &[&str]| {
+        seedbed(&sandbox, args).expect(69).says(says);
+        assert_eq!(sandbox.trace(), standing, "{args:?}");
+    };
+    let untouched = ["session `s/b`", "`own`", "with that program", "nothing was touched"];
+    check(&["destroy"], &untouched);
+    check(&["destroy", "b", "--discard"], &untouched);
+    check(&["apply", "-y", "--discard"], &untouched);
+    check(&["apply", "-y"], &["b: only the program that provisioned its `own` can release it"]);
+    let dry = seedbed(&sandbox, &["destroy", "--dry-run", "--discard"]).expect(69);
+    assert!(dry.stdout.contains("b: refused: only the program that provisioned its `own`"), "{dry:?}");
+    // It has no part in what else is released.
+    seedbed(&sandbox, &["destroy", "a"]).expect(0);
+    sandbox.destroy_with(&registry, "s", false).unwrap();
+    assert_eq!(sandbox.trace(), before);
+}
+
 /// Runs the command line beside the library, in its repository and with its state.
 fn seedbed(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    Outcome::of(seedbed_command(sandbox, args).output().unwrap())
+}
+
+fn seedbed_command(sandbox: &Sandbox, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seedbed"));
     command.args(args).current_dir(&sandbox.repo).env_clear().envs(sandbox.host.environment.iter().cloned());
-    Outcome::of(command.env("SEEDBED_STATE_DIR", &sandbox.host.state).output().unwrap())
+    command.env("SEEDBED_STATE_DIR", &sandbox.host.state);
+    command
 }
 
 /// The id of each finding of `doctor` and what it says.
@@ -371,7 +516,8 @@ fn an_interrupted_session_is_named_by_doctor_and_finished_by_recover() {
         matches!(&recovered[..], [Recovery { done: Err(Error::UnknownKind(kind)), .. }] if kind == "crash")
     );
     assert_eq!(sandbox.trace(), half);
-    seedbed(&sandbox, &["recover"]).expect(73).says(&["half/made: release crash: ", "no program is known"]);
+    seedbed(&sandbox, &["recover"]).expect(69).says(&["session `half/made`", "`crash`", "with that program"]);
+    assert_eq!(sandbox.trace(), half);
     interrupted(&findings(&sandbox));
 
     // As it would be without that resource.

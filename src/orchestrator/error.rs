@@ -92,13 +92,14 @@ impl Error {
             apply::Error::Failed { leftovers, interrupted: true, .. } if leftovers.is_empty() => {
                 Self::Interrupted
             }
-            apply::Error::NotRescued { interrupted: true, .. } => Self::Interrupted,
+            apply::Error::Interrupted | apply::Error::NotRescued { interrupted: true, .. } => {
+                Self::Interrupted
+            }
             apply::Error::Failed { failures, .. } if !failures.is_empty() => Self::Release(failures),
             apply::Error::Failed { leftovers, .. } => Self::Release(leftovers),
             apply::Error::NotRescued { failures, .. } | apply::Error::NotTornDown(failures) => {
                 Self::Release(failures)
             }
-            apply::Error::Interrupted => Self::Interrupted,
             apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
             apply::Error::Refused(losses) => Self::WouldLose(losses),
             apply::Error::Stale(faults) => Self::Faults(

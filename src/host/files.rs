@@ -23,6 +23,7 @@ use super::text::printable;
 
 pub(crate) mod copies;
 mod hidden;
+mod mount;
 mod removal;
 mod temporary;
 mod way;
@@ -76,6 +77,12 @@ pub enum Error {
     #[error("{} belongs to another user, or others can write to it: chown it, or chmod go-w", shown(path))]
     Shared {
         /// The directory.
+        path: PathBuf,
+    },
+    /// Something is mounted there, which is not part of the tree around it.
+    #[error("{} is a mount: `umount` it first", shown(path))]
+    Mounted {
+        /// The place where it is mounted.
         path: PathBuf,
     },
     /// The file is larger than anything that belongs there.
@@ -173,17 +180,6 @@ impl Root {
     /// Where it was opened.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Tells whether what is called `name` in this directory lies on another device than the directory itself, as what
-    /// is mounted there does; not where there is nothing.
-    pub(crate) fn is_on_another_device(&self, name: &OsStr) -> Result<bool, Error> {
-        let own = rustix::fs::fstat(&self.fd).map_err(io("look at", &self.path))?;
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(stat.st_dev != own.st_dev),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(io("look at", &self.path.join(name))(error)),
-        }
     }
 
     /// Opens a directory below; `None` where there is none.
@@ -331,8 +327,8 @@ impl Root {
 
     /// Removes whatever is there with everything below it, links unfollowed; nothing there is no error.
     ///
-    /// What is mounted below is an error, and stays. Directories that do not permit it are made to (0700). What somebody adds meanwhile is removed too, unless it
-    /// does not end.
+    /// A mount below is an error ([`Error::Mounted`]) and stays, a bind mount of the same file system too. Directories
+    /// that do not permit it are made to (0700). What another process adds meanwhile is removed too, unless it does not end.
     pub fn remove_all(&self, relative: &Path) -> Result<(), Error> {
         self.remove_tree(relative, Threads::One)
     }

@@ -8,7 +8,7 @@ mod obstacles;
 pub(crate) mod version;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -186,6 +186,11 @@ impl<'a> Git<'a> {
     /// Makes sure that git can be asked for the state of `work_tree`, which it reads more of than of the repository.
     pub(crate) fn can_read(work_tree: &Path) -> Result<(), Error> {
         obstacles::in_work_tree(work_tree)
+    }
+
+    /// The same for one file of a work tree, for a caller that walks through it anyway.
+    pub(crate) fn can_read_file(path: &Path, kind: FileType) -> Result<(), Error> {
+        obstacles::in_work_tree_at(path, kind)
     }
 
     /// Runs git and returns what it printed; a status other than 0 is an error.

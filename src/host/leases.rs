@@ -213,7 +213,12 @@ fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
         | Err(files::Error::Link { .. } | files::Error::Irregular { .. } | files::Error::Outside { .. }) => {
             return None;
         }
-        Err(files::Error::TooLarge { .. } | files::Error::Shared { .. } | files::Error::Io { .. }) => None,
+        Err(
+            files::Error::TooLarge { .. }
+            | files::Error::Shared { .. }
+            | files::Error::Mounted { .. }
+            | files::Error::Io { .. },
+        ) => None,
     };
     let lease = content.filter(|lease| {
         lease.schema_version == SCHEMA_VERSION && file_of(lease).is_ok_and(|(_, expected)| expected == name)

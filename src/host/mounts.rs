@@ -12,6 +12,16 @@ use std::path::{Path, PathBuf};
 use super::files::{self, Root};
 use super::text::printable;
 
+mod table;
+
+pub(crate) use table::{Mount, at_or_below, table};
+
+/// The name that overlays of seedbed have as their source in the table of mounts.
+pub(crate) const SOURCE: &str = "seedbed";
+
+/// The type of their file system there.
+pub(crate) const OVERLAY: &str = "overlay";
+
 /// What the directory of a trial is a temporary of.
 const TRIAL: &str = "trial";
 
@@ -44,6 +54,12 @@ pub(crate) enum Error {
         path: PathBuf,
         /// The processes that can be seen to use it, as `NAME (pid NUMBER)`.
         by: Vec<String>,
+    },
+    /// Another mount covers it.
+    #[error("{} is a mount of another program: `umount` it first", printable(&path.to_string_lossy()))]
+    Foreign {
+        /// The place of both.
+        path: PathBuf,
     },
     /// It could not be unmounted for another reason.
     #[error("cannot unmount {}: {source}", printable(&path.to_string_lossy()))]
@@ -93,6 +109,7 @@ fn take_away(directory: &Root, trial: &Path) -> Result<(), files::Error> {
             Error::Busy { path, .. } => {
                 files::Error::Io { action: "unmount", path, source: ErrorKind::ResourceBusy.into() }
             }
+            Error::Foreign { path } => files::Error::Mounted { path },
             Error::Refused { path, source } | Error::Stuck { path, source } => {
                 files::Error::Io { action: "unmount", path, source }
             }
@@ -143,10 +160,11 @@ mod linux {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
+    use rustix::fs::{Mode, OFlags};
     use rustix::io::Errno;
     use rustix::mount::{MountFlags, UnmountFlags};
 
-    use super::{Error, Layers, Root};
+    use super::{Error, Layers, OVERLAY, Root, SOURCE};
     use crate::host::failpoint::{crashpoint, failpoint};
     use crate::host::text::printable;
 
@@ -154,6 +172,9 @@ mod linux {
     /// directory that another one has open, until the program runs.
     const BUSY_TRIES: u32 = 40;
     const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+    /// The magic number of overlays (`OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`).
+    const OVERLAY_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
     /// How many processes are named that are in the way.
     const NAMED: usize = 3;
@@ -181,22 +202,24 @@ mod linux {
         // By the open directory: whatever its path leads to by now, it is mounted over this one.
         let place = format!("/proc/self/fd/{}", target.as_fd().as_raw_fd());
         failpoint!("mounts.mount")
-            .and_then(|()| {
-                rustix::mount::mount("seedbed", place, "overlay", MountFlags::empty(), Some(&*options))
-            })
+            .and_then(|()| rustix::mount::mount(SOURCE, place, OVERLAY, MountFlags::empty(), Some(&*options)))
             .map_err(|errno| refused(errno.into()))?;
         crashpoint!("mounts.mounted");
         Ok(())
     }
 
-    /// Takes away whatever is mounted at `name` in `parent`; `false` where nothing is.
+    /// Unmounts the overlays at `name` in `parent`; `false` where nothing is mounted. A mount of any other type is not
+    /// seedbed's, and an error.
     ///
     /// Never lazily: what somebody still writes would go on living out of sight.
     pub(crate) fn unmount(parent: &Root, name: &OsStr) -> Result<bool, Error> {
         let mut any = false;
         let path = parent.path().join(name);
         let place = PathBuf::from(format!("/proc/self/fd/{}", parent.as_fd().as_raw_fd())).join(name);
-        while parent.is_on_another_device(name)? {
+        while parent.is_mount_point(name)? {
+            if !is_overlay(parent, name) {
+                return Err(Error::Foreign { path });
+            }
             let mut tries = 0;
             let once = || {
                 failpoint!("mounts.unmount")
@@ -214,6 +237,13 @@ mod linux {
             any = true;
         }
         Ok(any)
+    }
+
+    /// Returns whether the topmost mount at `name` is an overlay.
+    fn is_overlay(parent: &Root, name: &OsStr) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat(parent, name, flags, Mode::empty()).and_then(rustix::fs::fstatfs);
+        found.is_ok_and(|found| found.f_type == OVERLAY_MAGIC)
     }
 
     /// The kernel divides the options by commas and the lower layers by colons.

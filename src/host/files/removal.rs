@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::super::failpoint::failpoint;
+use super::mount::Mount;
 use super::temporary::temporary_name;
 use super::{Error, Root, io};
 
@@ -53,9 +54,10 @@ pub(super) fn remove(parent: &Root, name: &OsStr, threads: Threads) -> Result<()
             Err(error) => Err(io("remove", &parent.path.join(name))(error)),
         };
     }
-    let Some(top) = open(parent, name)? else { return Ok(()) };
+    let mount = parent.status()?.mount;
+    let Some(top) = open(parent, name, mount)? else { return Ok(()) };
     let _under_way = (threads == Threads::All).then(UnderWay::begin);
-    let tree = Tree { top: &top, moved: AtomicBool::new(false), threads };
+    let tree = Tree { top: &top, mount, moved: AtomicBool::new(false), threads };
     let mut rounds = 0;
     while !tree.remove_once(parent, name, &top, 0)? {
         // Each round that moved something up has removed what lay above it, and comes to an end.
@@ -77,6 +79,8 @@ pub(super) enum Threads {
 /// A tree that is being removed.
 struct Tree<'t> {
     top: &'t Root,
+    /// The mount that all of the tree lies in.
+    mount: Mount,
     /// Whether something from deep below was moved to the top, where it is still to be removed.
     moved: AtomicBool,
     threads: Threads,
@@ -115,7 +119,7 @@ impl Tree<'_> {
     }
 
     fn remove_directory(&self, parent: &Root, name: &OsStr, level: u32) -> Result<(), Error> {
-        let Some(directory) = open(parent, name)? else { return Ok(()) };
+        let Some(directory) = open(parent, name, self.mount)? else { return Ok(()) };
         if level >= LEVELS {
             return self.move_up(parent, name);
         }
@@ -157,22 +161,25 @@ impl Root {
     }
 }
 
-/// Opens a directory so that it can be emptied, whatever its permissions; `None` where there is none.
-fn open(parent: &Root, name: &OsStr) -> Result<Option<Root>, Error> {
+/// Opens a directory so that it can be emptied, whatever its permissions; `None` where there is none. A directory that
+/// lies in another mount is an error, and its permissions stay.
+fn open(parent: &Root, name: &OsStr, mount: Mount) -> Result<Option<Root>, Error> {
+    let mounted = || Error::Mounted { path: parent.path.join(name) };
     let mut opened = parent.child(name);
-    if matches!(&opened, Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied)
-        && permit(parent, name).is_ok()
-    {
-        opened = parent.child(name);
+    if matches!(&opened, Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied) {
+        if parent.is_mount_point(name)? {
+            return Err(mounted());
+        }
+        if permit(parent, name).is_ok() {
+            opened = parent.child(name);
+        }
     }
     let Some(directory) = opened? else { return Ok(None) };
-    // What is mounted there is somebody's, and not part of the tree.
-    if parent.is_on_another_device(name)? {
-        return Err(io("remove", &directory.path)(Errno::XDEV));
+    let status = directory.status()?;
+    if status.mount != mount {
+        return Err(mounted());
     }
-    if let Ok(stat) = rustix::fs::fstat(&directory.fd)
-        && Mode::from_raw_mode(stat.st_mode) & Mode::RWXU != Mode::RWXU
-    {
+    if status.mode & Mode::RWXU != Mode::RWXU {
         // Where this is refused, so will be what needed it, which says more.
         let _ = rustix::fs::fchmod(&directory.fd, Mode::RWXU);
     }

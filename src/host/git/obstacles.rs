@@ -90,6 +90,14 @@ pub(super) fn of(looked: &Looked, git_dir: &Path) -> Result<(), Error> {
     repository(looked, &common)
 }
 
+/// Looks at a file of a work tree, before git is asked what has changed there.
+pub(super) fn in_work_tree_at(path: &Path, found: FileType) -> Result<(), Error> {
+    if path.file_name().is_some_and(|name| IN_WORK_TREES.iter().any(|read| name == *read)) {
+        not_endless(path, found)?;
+    }
+    Ok(())
+}
+
 /// Looks through a work tree, before git is asked what has changed there.
 pub(super) fn in_work_tree(top: &Path) -> Result<(), Error> {
     let mut left = vec![top.to_owned()];
@@ -99,8 +107,8 @@ pub(super) fn in_work_tree(top: &Path) -> Result<(), Error> {
             let Ok(found) = entry.file_type() else { continue };
             if found.is_dir() {
                 left.push(entry.path());
-            } else if IN_WORK_TREES.iter().any(|name| entry.file_name() == *name) {
-                not_endless(&entry.path(), found)?;
+            } else {
+                in_work_tree_at(&entry.path(), found)?;
             }
         }
     }

@@ -1,6 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the disk behind the code's back")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::*;
@@ -95,6 +96,32 @@ fn a_removal_stops_before_what_is_mounted() {
     assert!(lab.at("mount/precious").is_file());
 }
 
+/// The device number is the same on both sides.
+#[test]
+fn removal_stops_before_a_bind_mount_of_the_same_file_system() {
+    let Some(lab) = Lab::new("plain") else { return };
+    lab.unmount().unwrap();
+    let elsewhere = lab.top.path().with_file_name("elsewhere");
+    fs::create_dir_all(elsewhere.join("deep")).unwrap();
+    fs::write(elsewhere.join("deep/precious"), "x").unwrap();
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o500)).unwrap();
+    rustix::mount::mount_bind(&elsewhere, lab.at("mount")).unwrap();
+    let parent = Root::open(lab.top.path().parent().unwrap()).unwrap();
+    let removals: [&dyn Fn() -> Result<(), files::Error>; 3] =
+        [&|| parent.remove_all(Path::new("plain/mount")), &|| parent.remove_all(Path::new("plain")), &|| {
+            parent.remove_all_in_parallel(Path::new("plain"))
+        }];
+    for remove in removals {
+        let error = remove().unwrap_err();
+        assert!(matches!(&error, files::Error::Mounted { path } if path.ends_with("plain/mount")), "{error}");
+    }
+    // It is no overlay of seedbed's either.
+    assert!(matches!(lab.unmount().unwrap_err(), Error::Foreign { .. }));
+    rustix::mount::unmount(lab.at("mount"), rustix::mount::UnmountFlags::empty()).unwrap();
+    assert!(elsewhere.join("deep/precious").is_file());
+    assert_eq!(fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o777, 0o500);
+}
+
 #[test]
 fn what_is_in_use_is_left_and_its_user_named() {
     let Some(lab) = Lab::new("plain") else { return };
@@ -118,7 +145,7 @@ fn every_mount_at_a_place_is_taken_away() {
     mount(Layers { lower: &lower, upper: &upper, work: &work }, &target).unwrap();
     drop(target);
     lab.unmount().unwrap();
-    assert!(!lab.top.is_on_another_device(OsStr::new("mount")).unwrap());
+    assert!(!lab.top.is_mount_point(OsStr::new("mount")).unwrap());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod commands;
 mod event;
 mod fill;
+mod inner;
 mod inspect;
 mod overtaken;
 mod recover;

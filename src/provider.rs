@@ -58,6 +58,12 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// The directory that goes with an allocation, and with it everything inside, relative to the workspace root; `None`
+    /// where there is none. Follows from the allocation alone. Pure.
+    fn directory(&self, _allocation: &Allocation) -> Option<PathBuf> {
+        None
+    }
+
     /// Tells whether an allocation lies where planning would put it for a session of this scoped name; one read from a
     /// file may say anything. Pure.
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool;
@@ -121,6 +127,11 @@ pub trait Provider: Send + Sync {
 
     /// What would be lost if the lease were released. Changes nothing.
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error>;
+
+    /// Returns what [`Losses::obstacles`] would name, for a release that gives up all work. Changes nothing.
+    fn obstacles(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Saves what [`Losses::work`] names, where it outlasts the lease, and says how to bring it back. Leaves the lease
     /// as it is. Idempotent: what has been saved already, and has not changed since, is not saved again.
@@ -351,6 +362,9 @@ pub struct Losses {
     pub beyond_rescue: Vec<String>,
     /// What goes along and is no reason to keep the lease: files that git ignores, commits that were rewritten.
     pub passing: Vec<String>,
+    /// Things inside that are not the session's, and things that cannot be removed: a mount, a worktree that another
+    /// program registered. They keep the lease from being released even where its work is given up.
+    pub obstacles: Vec<String>,
 }
 
 /// Work that was saved before its lease was released.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
 use super::release::{Destroy, Released, goes};
-use super::{Context, Error, Event, Failure, Phase, failure_of, tree, with_task};
+use super::{Context, Error, Event, Failure, Phase, failure_of, inner, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
 pub use crate::plan::Loss;
@@ -19,6 +19,8 @@ pub struct AtStake {
     /// Nobody here may give these up: sessions on their own that hold a share of what is released, or stand inside it, and
     /// resources of a kind that only another program knows.
     pub held: Vec<Loss>,
+    /// Things inside that are not the sessions', and things that cannot be removed. Nothing releases them unasked.
+    pub obstacles: Vec<Loss>,
     /// Work that is saved nowhere else, and that a rescue saves.
     pub work: Vec<Loss>,
     /// Work that is saved nowhere else, and that no rescue saves.
@@ -31,9 +33,9 @@ impl AtStake {
     /// What a release is refused for; empty where it is not.
     pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
         let kinds: &[&Vec<Loss>] = match unsaved {
-            Unsaved::Keep => &[&self.held, &self.work, &self.beyond_rescue],
-            Unsaved::Rescue => &[&self.held, &self.beyond_rescue],
-            Unsaved::Discard => &[&self.held],
+            Unsaved::Keep => &[&self.held, &self.obstacles, &self.work, &self.beyond_rescue],
+            Unsaved::Rescue => &[&self.held, &self.obstacles, &self.beyond_rescue],
+            Unsaved::Discard => &[&self.held, &self.obstacles],
         };
         let mut refused: Vec<Loss> = kinds.iter().flat_map(|losses| losses.iter().cloned()).collect();
         refused.sort_by(|one, other| one.session.cmp(&other.session));
@@ -77,6 +79,7 @@ fn stake_of(
         session: session.path.clone(),
         what: format!("only the program that provisioned its `{kind}` can release it"),
     }));
+    stake.obstacles.extend(inner::swarms(swarm, registry, standing, released)?);
     Ok(stake)
 }
 
@@ -91,11 +94,15 @@ pub(super) fn secure(
     known(context, standing, released)?;
     ready(context, standing, released)?;
     let (mut stake, with_work) = match unsaved {
-        // What is given up need not be looked at, and often cannot be.
-        Unsaved::Discard => (AtStake::default(), Released::new()),
+        // Work that is given up need not be looked for, and often cannot be.
+        Unsaved::Discard => {
+            let obstacles = obstacles(host, context.registry, standing, released);
+            (AtStake { obstacles, ..AtStake::default() }, Released::new())
+        }
         Unsaved::Keep | Unsaved::Rescue => look(host, context.registry, standing, released),
     };
     stake.held = children_on_their_own(host, standing, released)?;
+    stake.obstacles.extend(inner::swarms(context.swarm, context.registry, standing, released)?);
     if host.cancel.is_requested() && unsaved != Unsaved::Discard {
         return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
     }
@@ -219,12 +226,31 @@ fn look(host: &Host, registry: &Registry, record: &Record, released: &Released) 
         stake.work.extend(of_session(losses.work));
         stake.beyond_rescue.extend(of_session(losses.beyond_rescue));
         stake.passing.extend(of_session(losses.passing));
+        stake.obstacles.extend(of_session(losses.obstacles));
     });
     let (mut stake, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for losses in [&mut stake.work, &mut stake.beyond_rescue, &mut stake.passing] {
+    let AtStake { held: _, obstacles, work, beyond_rescue, passing } = &mut stake;
+    for losses in [obstacles, work, beyond_rescue, passing] {
         losses.sort_by(|one, other| one.session.cmp(&other.session));
     }
     (stake, with_work)
+}
+
+/// Returns what keeps these kinds of these sessions from being released, even where their work is given up.
+fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Released) -> Vec<Loss> {
+    let findings = Findings::default();
+    let found = Mutex::new(Vec::new());
+    each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
+        let obstacles = with_task(host, record, session, allocation, None, |task| {
+            provider.obstacles(&Task { findings: Some(&findings), ..*task })
+        });
+        let obstacles = obstacles.unwrap_or_else(|error| vec![error.to_string()]);
+        let losses = obstacles.into_iter().map(|what| Loss { session: session.path.clone(), what });
+        found.lock().unwrap_or_else(PoisonError::into_inner).extend(losses);
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by(|one, other| one.session.cmp(&other.session));
+    found
 }
 
 /// Saves the work of these kinds of these sessions. Where one fails, what was saved of the others stays.

@@ -93,7 +93,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     global.unless_interrupted()?;
     let refused = stake.refused(destroy.unsaved);
     let sessions: Vec<_> = destroy.sessions_of(&record).map(|session| session.path.as_str()).collect();
-    let work = [&stake.held, &stake.beyond_rescue, &stake.work].map(|losses| losses.iter());
+    let work = [&stake.held, &stake.obstacles, &stake.beyond_rescue, &stake.work].map(|losses| losses.iter());
     let work: Vec<_> = work.into_iter().flatten().collect();
     if global.json {
         super::print::json(&json!({

@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         }
         sessions
     };
-    let mut unsaved = by_session([stake.work, stake.beyond_rescue].concat());
+    let mut unsaved = by_session([stake.obstacles, stake.work, stake.beyond_rescue].concat());
     let mut passing = by_session(stake.passing);
     let mut drifts: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for ((path, kind), damage) in &broken {

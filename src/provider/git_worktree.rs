@@ -206,6 +206,10 @@ impl Provider for GitWorktree {
         Some(("worktree", plan::names(allocation)?))
     }
 
+    fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {
+        Worktree::of(allocation).map(|worktree| worktree.worktree_path)
+    }
+
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
         Worktree::of(allocation).is_some_and(|worktree| {
             worktree.entry == scoped_name
@@ -265,6 +269,10 @@ impl Provider for GitWorktree {
 
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
         losses::losses(task, &worktree(task)?)
+    }
+
+    fn obstacles(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+        losses::obstacles(task, &worktree(task)?)
     }
 
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {

@@ -22,6 +22,7 @@ mod external;
 mod failure;
 mod faults;
 mod faults_of_the_seed;
+mod foreign;
 mod formats;
 mod hostile;
 mod inherited;

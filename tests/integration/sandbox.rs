@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,8 +42,13 @@ pub(crate) struct Sandbox {
     pub(crate) repository: PathBuf,
     /// The first of the ports that are this test's alone: binding is host-wide, and tests run in parallel.
     pub(crate) base_port: u64,
+    /// The user and group that every program runs as; `None` for those of the test.
+    user: Option<u32>,
     _directory: TempDir,
 }
+
+/// The user and group `nobody`, who may do nothing that root may.
+const NOBODY: u32 = 65534;
 
 /// How a program ended.
 #[derive(Debug)]
@@ -85,6 +91,26 @@ impl Sandbox {
         sandbox
     }
 
+    /// Gives everything to a user who is not root, as whom every program runs from now on; a test that is not root's is
+    /// one already.
+    pub(crate) fn without_root(mut self) -> Self {
+        if rustix::process::geteuid().is_root() {
+            // The build may lie where only root can go.
+            let binary = self.top.join("seedbed");
+            let built = env!("CARGO_BIN_EXE_seedbed");
+            if fs::hard_link(built, &binary).is_err() {
+                fs::copy(built, &binary).unwrap();
+            }
+            let nobody = format!("{NOBODY}:{NOBODY}");
+            let owned = [self.top.join("repository"), self.top.clone()];
+            let recursive = Command::new("chown").args(["-R", &nobody]).arg(&owned[0]).status().unwrap();
+            let top = Command::new("chown").arg(&nobody).arg(&owned[1]).status().unwrap();
+            assert!(recursive.success() && top.success());
+            self.user = Some(NOBODY);
+        }
+        self
+    }
+
     /// A repository without commits. Its manifest is no part of it.
     fn empty(directory: TempDir) -> Self {
         static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish() >> 1);
@@ -95,6 +121,7 @@ impl Sandbox {
             repository: top.join("repository"),
             base_port: FIRST_PORT + region * REGION_SIZE,
             top,
+            user: None,
             _directory: directory,
         };
         fs::create_dir(&sandbox.repository).unwrap();
@@ -170,12 +197,19 @@ impl Sandbox {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
     }
 
     /// The binary, about to be run in the repository.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.program(env!("CARGO_BIN_EXE_seedbed"), &self.repository);
+        let binary = match self.user {
+            Some(_) => self.top.join("seedbed"),
+            None => env!("CARGO_BIN_EXE_seedbed").into(),
+        };
+        let mut command = self.program(binary.to_str().unwrap(), &self.repository);
         command.args(args);
         command
     }

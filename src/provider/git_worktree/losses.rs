@@ -3,11 +3,16 @@
 mod changes;
 mod commits;
 mod hidden;
+mod inside;
+mod repositories;
+mod survey;
 mod untouched;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
+use self::inside::Inside;
+use self::survey::Survey;
 use super::site::Site;
 use super::{Worktree, overlay, ownership};
 use crate::provider::{Error, Losses, Task};
@@ -63,9 +68,16 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         }
         return Ok(losses);
     };
+    let inside = Inside::find(task, worktree, &site)?;
+    losses.obstacles = inside.obstacles;
     // Where that fails, git says why.
     if untouched::is_as_made(task, worktree, &site, &entry).unwrap_or(false) {
         return Ok(losses);
+    }
+    let survey = Survey::take(&site.worktree, &inside.places);
+    if let Ok(survey) = &survey {
+        losses.obstacles.extend(stuck(&site, survey));
+        losses.beyond_rescue.extend(unknown(&site, survey));
     }
     if overlay::hides_work(task, worktree, &site)? {
         losses.beyond_rescue.push(format!(
@@ -73,7 +85,10 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         ));
     } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
         // Nothing was ever written in it.
-    } else if let Err(error) = changes::add(task, worktree, &site, &mut losses) {
+    } else if let Err(error) = survey
+        .map_err(Error::from)
+        .and_then(|survey| changes::add(task, worktree, &site, &survey, &mut losses))
+    {
         losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
     let names = entry.names()?;
@@ -94,6 +109,43 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         losses.work.push(format!("HEAD of {path} cannot be read: {error}"));
     }
     Ok(losses)
+}
+
+/// Returns what keeps a worktree from being released even where its work is given up: what is inside it and is not its
+/// session's, and what this user cannot remove.
+pub(super) fn obstacles(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
+    let site = Site::of(task, worktree)?;
+    let Inside { mut obstacles, places } = Inside::find(task, worktree, &site)?;
+    // A FIFO keeps git waiting, but no removal.
+    if site.directory()?.is_some()
+        && let Ok(survey) = Survey::take(&site.worktree, &places)
+    {
+        obstacles.extend(stuck(&site, &survey));
+    }
+    Ok(obstacles)
+}
+
+fn stuck(site: &Site, survey: &Survey) -> Option<String> {
+    let path = site.worktree.display();
+    let stuck: BTreeSet<_> = survey.stuck.iter().map(|path| path.as_os_str().to_owned()).collect();
+    (!stuck.is_empty()).then(|| {
+        format!(
+            "{path} has directories of other users whose content cannot be removed ({}); remove them as those users or as \
+             root, or `chown` them",
+            list(&stuck)
+        )
+    })
+}
+
+fn unknown(site: &Site, survey: &Survey) -> Option<String> {
+    let path = site.worktree.display();
+    let unknown: BTreeSet<_> = survey.unknown.iter().map(|path| path.as_os_str().to_owned()).collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "{path} has directories that cannot be listed ({}), and what is in them is not known; `chmod u+rwx` them",
+            list(&unknown)
+        )
+    })
 }
 
 /// The first few names, and how many more there are.

@@ -197,7 +197,7 @@ pub(super) fn is_unmounted(worktree: &Worktree, site: &Site) -> Result<bool, Err
         return Ok(false);
     }
     Ok(match site.base.directory(&site.parent)? {
-        Some(parent) => !parent.is_on_another_device(&site.name)?,
+        Some(parent) => !parent.is_mount_point(&site.name)?,
         None => true,
     })
 }

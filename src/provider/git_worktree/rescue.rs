@@ -25,6 +25,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::losses::{self, Tips};
+use super::settings::EXACT;
 use super::site::Site;
 use super::{Worktree, overlay};
 use crate::host::clock;
@@ -35,29 +36,13 @@ use crate::provider::{Error, Rescue, Task};
 /// How often a name is tried again that another rescue of the same second took.
 const TRIES: u32 = 100;
 
-/// What no configuration of the repository may decide about a rescue: what is saved is what is on the disk, all of it
-/// is synced, and an index stays one file.
-const EXACT: [&str; 20] = [
-    "-c",
+/// Settings of a rescue beside [`EXACT`]: all of it is synced, and an index stays one file.
+const DURABLE: [&str; 5] = [
     "core.fsync=all",
-    "-c",
     "core.fsyncMethod=batch",
-    "-c",
     "core.safecrlf=false",
-    "-c",
-    "core.fileMode=true",
-    "-c",
     "core.symlinks=true",
-    "-c",
-    "core.trustctime=true",
-    "-c",
-    "core.checkStat=default",
-    "-c",
-    "core.ignoreStat=false",
-    "-c",
     "core.splitIndex=false",
-    "-c",
-    "core.untrackedCache=false",
 ];
 
 /// Saves everything, or fails; what was saved before, and has not changed since, is not saved again.
@@ -266,10 +251,10 @@ impl<'a> Work<'a> {
             .with_variable("GIT_INDEX_FILE", self.scratch.join(index))
     }
 
-    /// A command of git with [`EXACT`] before it.
+    /// A command of git with [`EXACT`] and [`DURABLE`] before it.
     #[expect(clippy::unused_self, reason = "reads as a part of the call that it is in")]
     fn exact<'s>(&self, command: impl IntoIterator<Item = &'s str>) -> Vec<&'s str> {
-        EXACT.into_iter().chain(command).collect()
+        EXACT.into_iter().chain(DURABLE).flat_map(|setting| ["-c", setting]).chain(command).collect()
     }
 
     /// Commits that only the entry names, and those that an operation under way goes on with.

@@ -4,6 +4,21 @@ use super::Worktree;
 use crate::host::git::{Git, config};
 use crate::provider::{Error, Task};
 
+/// Settings that no configuration may make otherwise where an edit is looked for: under their opposites Git takes a file
+/// for unchanged whose mode or content is another, or an untracked one for a tracked one of the same name in other case.
+///
+/// `core.symlinks` is not among them. Where it is off, a checkout writes the target of a link into a file, which then has
+/// the bytes that a commit would have.
+pub(super) const EXACT: [&str; 7] = [
+    "core.fileMode=true",
+    "core.trustctime=true",
+    "core.checkStat=default",
+    "core.ignoreStat=false",
+    "core.ignoreCase=false",
+    "core.untrackedCache=false",
+    "sparse.expectFilesOutsideOfPatterns=false",
+];
+
 /// Settings under which git writes a file otherwise than its blob, or not at all, or has an index that is not simply
 /// what the file system says of its files; and what they may be all the same.
 const HARMLESS: [(&str, &[&str]); 7] = [

@@ -2,103 +2,173 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use rustix::fs::{Access, FileType};
+
+use super::repositories::Inner;
+use super::survey::{self, Survey};
 use super::{hidden, list};
 use crate::host::git::Git;
+use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, files};
 use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error, Losses, Task};
 
-/// Adds what `git status` tells, and what bits of the index keep from it.
+/// Adds what `git status` tells, and what it keeps to itself.
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
     site: &Site,
+    survey: &Survey,
     losses: &mut Losses,
 ) -> Result<(), Error> {
-    Git::can_read(&site.worktree)?;
     let entry = site.entry_path();
     let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
-    let status = git.run([
-        "status",
-        "--porcelain=v1",
-        "-z",
-        "--untracked-files=all",
-        "--ignored=matching",
-        "--ignore-submodules=none",
-        "--no-renames",
-    ])?;
-    let (mut modified, mut staged, mut unmerged, mut untracked) = (0_usize, 0_usize, 0_usize, 0_usize);
-    let (mut ignored, mut repositories) = (BTreeSet::new(), BTreeSet::new());
-    for change in status.split(|byte| *byte == 0) {
-        match *change {
-            [b'?', b'?', b' ', ref path @ ..] if path.ends_with(b"/") => {
-                repositories.insert(OsStr::from_bytes(path).to_owned());
-            }
-            [b'?', b'?', b' ', ref path @ ..] => {
-                let path = Path::new(OsStr::from_bytes(path));
-                untracked += usize::from(
-                    !is_discovery(worktree, path) && !files::is_the_workspaces(worktree, site, path),
-                );
-            }
-            [b'!', b'!', b' ', ref path @ ..] => {
-                let path = Path::new(OsStr::from_bytes(path));
-                let of_seedbed = is_discovery(worktree, path) || path.starts_with(files::HIDDEN);
-                if !of_seedbed && !files::is_the_workspaces(worktree, site, path) {
-                    ignored.insert(path.as_os_str().to_owned());
-                }
-            }
-            [b'U', _, b' ', ..] | [_, b'U', b' ', ..] | [b'A', b'A', b' ', ..] | [b'D', b'D', b' ', ..] => {
-                unmerged += 1;
-            }
-            // A branch may track them; what seedbed puts back there is nobody's work.
-            [b' ', _, b' ', ref path @ ..] if is_discovery(worktree, Path::new(OsStr::from_bytes(path))) => {}
-            [index, tree, b' ', ..] => {
-                staged += usize::from(index != b' ');
-                modified += usize::from(tree != b' ');
-            }
-            _ => {}
-        }
-    }
+    let git = EXACT.iter().fold(git, |git, setting| git.with_setting(setting));
+    let changes = Changes::read(&git, worktree, site)?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
     let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(File::parse).collect();
     let hidden = hidden::changed(&git, site, &files)?;
     let submodules = submodules(site, &files)?;
+    let inner = Inner::ask(task, site, survey, |path| {
+        let is_reported = changes.repositories.iter().any(|it| Path::new(it) == path);
+        if is_reported || submodules.contains(path.as_os_str()) {
+            return None;
+        }
+        Some(path.ancestors().any(|above| changes.ignored.iter().any(|it| Path::new(it) == above)))
+    });
     let path = site.worktree.display();
-    let counts: Vec<String> = [
-        (modified, "modified"),
-        (staged, "staged"),
-        (unmerged, "unmerged"),
-        (untracked, "untracked"),
-        (hidden, "hidden from `git status` by assume-unchanged or skip-worktree"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{count} {what}"))
-    .collect();
+    let counts = changes.counts(hidden);
     if !counts.is_empty() {
-        losses.work.push(format!("{path} has uncommitted changes: {}", counts.join(", ")));
+        losses.work.push(format!("{path} has uncommitted changes: {counts}"));
     }
-    if !repositories.is_empty() {
-        losses.beyond_rescue.push(format!(
-            "{path} holds repositories of their own ({}), which git cannot take into a commit; move them away",
-            list(&repositories)
-        ));
-    }
-    if !submodules.is_empty() {
-        losses.beyond_rescue.push(format!(
-            "{path} has submodules checked out ({}), whose commits may be nowhere else; push those, then `git submodule \
-             deinit --all` there",
-            list(&submodules)
-        ));
-    }
-    if !ignored.is_empty() {
-        let (count, named) = (ignored.len(), list(&ignored));
-        losses.passing.push(format!("{path} has {count} ignored files or directories: {named}"));
-    }
+    let mut beyond_rescue = |what: &str, named: &BTreeSet<OsString>, remedy: &str| {
+        if !named.is_empty() {
+            losses.beyond_rescue.push(format!("{path} {what} ({}){remedy}", list(named)));
+        }
+    };
+    beyond_rescue(
+        "holds repositories of their own",
+        &changes.repositories,
+        ", which git cannot take into a commit; move them away",
+    );
+    beyond_rescue(
+        "has submodules checked out",
+        &submodules,
+        ", whose commits may be nowhere else; push those, then `git submodule deinit --all` there",
+    );
+    beyond_rescue(
+        "has changed files that cannot be read",
+        &changes.unreadable,
+        "; `chmod u+r` them, or have their owner do it",
+    );
+    beyond_rescue(
+        "holds repositories with changes or commits that are nowhere else",
+        &inner.with_work,
+        "; push those, or move the repositories away",
+    );
+    beyond_rescue(
+        "has something called `.git` that is no repository, and that git does not look at",
+        &inner.unseen,
+        "; move it away",
+    );
+    let mut passing = |what: &str, named: &BTreeSet<OsString>| {
+        if !named.is_empty() {
+            losses.passing.push(format!("{path} has {} {what}: {}", named.len(), list(named)));
+        }
+    };
+    passing("repositories without work of their own", &inner.copies);
+    passing("ignored files or directories", &changes.ignored);
     Ok(())
+}
+
+/// The answer of `git status`.
+#[derive(Default)]
+struct Changes {
+    modified: usize,
+    staged: usize,
+    unmerged: usize,
+    untracked: usize,
+    ignored: BTreeSet<OsString>,
+    /// Untracked repositories.
+    repositories: BTreeSet<OsString>,
+    /// Changed and untracked files that this user may not read.
+    unreadable: BTreeSet<OsString>,
+}
+
+impl Changes {
+    fn read(git: &Git<'_>, worktree: &Worktree, site: &Site) -> Result<Self, Error> {
+        let status = git.run([
+            "status",
+            "--porcelain=v1",
+            "-z",
+            "--untracked-files=all",
+            "--ignored=matching",
+            "--ignore-submodules=none",
+            "--no-renames",
+        ])?;
+        let mut changes = Self::default();
+        for change in status.split(|byte| *byte == 0) {
+            let Some((state, [b' ', path @ ..])) = change.split_at_checked(2) else { continue };
+            let path = Path::new(OsStr::from_bytes(path));
+            changes.add(state, path, worktree, site);
+        }
+        Ok(changes)
+    }
+
+    fn add(&mut self, state: &[u8], path: &Path, worktree: &Worktree, site: &Site) {
+        let is_made = || is_discovery(worktree, path) || files::is_the_workspaces(worktree, site, path);
+        match *state {
+            [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => {
+                self.repositories.insert(path.as_os_str().to_owned());
+            }
+            [b'?', b'?'] | [b'!', b'!'] if is_made() => {}
+            [b'?', b'?'] => {
+                self.untracked += 1;
+                self.add_unreadable(site, path);
+            }
+            [b'!', b'!'] if path.starts_with(files::HIDDEN) => {}
+            [b'!', b'!'] => drop(self.ignored.insert(path.as_os_str().to_owned())),
+            [b'U', _] | [_, b'U'] | [b'A', b'A'] | [b'D', b'D'] => self.unmerged += 1,
+            // A branch may track them; what seedbed puts back there is nobody's work.
+            [b' ', _] if is_discovery(worktree, path) => {}
+            [index, tree] => {
+                self.staged += usize::from(index != b' ');
+                self.modified += usize::from(tree != b' ');
+                self.add_unreadable(site, path);
+            }
+            _ => {}
+        }
+    }
+
+    fn add_unreadable(&mut self, site: &Site, path: &Path) {
+        if is_denied(&site.worktree.join(path)) {
+            self.unreadable.insert(path.as_os_str().to_owned());
+        }
+    }
+
+    /// Returns how many files are changed in which way, in words; empty text for none.
+    fn counts(&self, hidden: usize) -> String {
+        let counts = [
+            (self.modified, "modified"),
+            (self.staged, "staged"),
+            (self.unmerged, "unmerged"),
+            (self.untracked, "untracked"),
+            (hidden, "hidden from `git status` by assume-unchanged or skip-worktree"),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        counts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Returns whether this user may not read a file.
+fn is_denied(path: &Path) -> bool {
+    let denied = survey::may(path, Access::READ_OK);
+    denied.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        && rustix::fs::lstat(path).is_ok_and(|found| !FileType::from_raw_mode(found.st_mode).is_symlink())
 }
 
 /// One file as the index has it.

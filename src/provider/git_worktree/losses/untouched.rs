@@ -13,6 +13,7 @@ use rustix::fs::{Stat, lstat};
 
 use super::changes::is_discovery;
 use super::commits::lost;
+use super::survey;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::git_worktree::index::{self, Index, What};
@@ -117,7 +118,11 @@ impl Walk<'_> {
         let mut seen = 0;
         let mut left = vec![PathBuf::new()];
         while let Some(relative) = left.pop() {
-            for found in fs::read_dir(self.site.worktree.join(&relative))? {
+            let directory = self.site.worktree.join(&relative);
+            if !survey::is_own(&directory) {
+                return Ok(false);
+            }
+            for found in fs::read_dir(directory)? {
                 let found = found?;
                 let path = relative.join(found.file_name());
                 let name = path.as_os_str().as_bytes();

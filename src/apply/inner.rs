@@ -1,0 +1,56 @@
+//! Swarms of others inside a session: an agent may run seedbed there.
+
+use std::path::Path;
+
+use super::release::Released;
+use crate::host::absolute;
+use crate::host::text::printable;
+use crate::plan::{Loss, Session};
+use crate::provider::Registry;
+use crate::state::{self, Found, Record, Swarm};
+
+/// Returns the swarms, and the sessions of programs, that lie inside what is released. They belong to whoever applied
+/// them, and only a release of their own gives back what they lease.
+pub(super) fn swarms(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    released: &Released,
+) -> Result<Vec<Loss>, state::Error> {
+    let directories = |session: &Session| {
+        let kinds = released.get(&session.path).into_iter().flatten();
+        let allocations = kinds.filter_map(|kind| session.allocation(kind));
+        let directories = allocations.filter_map(|of| registry.get(&of.kind)?.directory(of));
+        directories.map(|directory| absolute(&record.workspace, &directory)).collect::<Vec<_>>()
+    };
+    let sessions = record.plan.sessions.iter();
+    let released: Vec<_> = sessions.map(|session| (session, directories(session))).collect();
+    let mut losses = Vec::new();
+    for found in state::swarms(swarm.host())?.iter().chain(&state::sessions(swarm.host())?) {
+        let Some(inner) = found.record().filter(|inner| inner.owner != record.owner) else { continue };
+        for (session, directories) in &released {
+            if directories.iter().any(|directory| is_below(registry, inner, directory)) {
+                losses.push(Loss { session: session.path.clone(), what: described(found, inner) });
+            }
+        }
+    }
+    losses.sort_by(|one, other| one.session.cmp(&other.session));
+    Ok(losses)
+}
+
+/// Returns whether a swarm has its workspace, or any directory of a session, in `directory`.
+fn is_below(registry: &Registry, inner: &Record, directory: &Path) -> bool {
+    let allocations = inner.plan.sessions.iter().flat_map(|session| &session.allocations);
+    let mut inside = allocations.filter_map(|of| registry.get(&of.kind)?.directory(of));
+    inner.workspace.starts_with(directory)
+        || inside.any(|inside| absolute(&inner.workspace, &inside).starts_with(directory))
+}
+
+fn described(found: &Found, inner: &Record) -> String {
+    let (name, workspace) = (printable(found.name()), inner.workspace.display());
+    if found.is_alone() {
+        format!("session {name} of a program lies inside it, applied in {workspace}: release it there")
+    } else {
+        format!("swarm {name} lies inside it, applied in {workspace}: `seedbed destroy` there ends it")
+    }
+}

@@ -1,0 +1,165 @@
+//! Things inside a worktree that are not its session's: mounts, and worktrees that are registered below it.
+//!
+//! Git reports neither: it skips the admin directories of other worktrees, and lists a mount like any directory.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::host::absolute;
+use crate::host::mounts::{self, Mount};
+use crate::host::text::shell_quoted;
+use crate::provider::git_worktree::ownership::Mark;
+use crate::provider::git_worktree::site::{Content, Site, read};
+use crate::provider::git_worktree::{Worktree, overlay};
+use crate::provider::{Error, Task};
+
+/// The owner of a registered worktree that carries no mark.
+const NOBODY: &str = "-";
+
+/// The things below one worktree that have an owner of their own.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    /// What keeps the worktree from being released, one line each.
+    pub(super) obstacles: Vec<String>,
+    /// The places, absolute, that are no part of the worktree: mounts, and registered worktrees, the swarm's own
+    /// children included.
+    pub(super) places: BTreeSet<PathBuf>,
+}
+
+impl Inside {
+    /// Finds the mounts and the registered worktrees below a worktree.
+    pub(super) fn find(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Self, Error> {
+        let mut inside = Self::default();
+        let mut own = BTreeSet::new();
+        for Registered { path, owner, session } in registered(task, site)? {
+            if owner == task.owner {
+                own.insert(path.clone());
+            } else {
+                let shown = shell_quoted(&path.to_string_lossy());
+                inside.obstacles.push(if owner == NOBODY {
+                    format!(
+                        "{} is a worktree of the same repository: `git worktree remove {shown}` ends it",
+                        path.display()
+                    )
+                } else {
+                    format!(
+                        "{} is the worktree of session {session} of another swarm: `seedbed destroy` of that swarm ends it",
+                        path.display()
+                    )
+                });
+            }
+            inside.places.insert(path);
+        }
+        let table = task.found("mounts", || Ok(mounts::table()?))?;
+        for mount in mounts::at_or_below(&table, &site.worktree) {
+            let place = PathBuf::from(&mount.place);
+            let is_overlay = mount.file_system == mounts::OVERLAY && mount.source == mounts::SOURCE;
+            let is_own = own.contains(&place) || place == site.worktree && overlay::is_wanted(worktree);
+            if !(is_overlay && is_own) {
+                inside.obstacles.push(described(&mount));
+            }
+            if place != site.worktree {
+                inside.places.insert(place);
+            }
+        }
+        Ok(inside)
+    }
+}
+
+fn described(mount: &Mount) -> String {
+    let Mount { place, file_system, source, .. } = mount;
+    format!(
+        "{place} is a mount ({file_system}, {source}), whose files are not the session's: `umount {}`",
+        shell_quoted(place)
+    )
+}
+
+/// A worktree of the repository.
+struct Registered {
+    path: PathBuf,
+    /// The ownership mark of its swarm, or [`NOBODY`].
+    owner: String,
+    /// The session that its mark names.
+    session: String,
+}
+
+/// Returns the worktrees that are registered below this one and exist.
+fn registered(task: &Task<'_>, site: &Site) -> Result<Vec<Registered>, Error> {
+    let what = format!("registered {}", site.common.path().display());
+    let listed = task.found(&what, || list(site))?;
+    let prefix = format!("{}/", escaped(&site.worktree));
+    let found = listed.lines().filter_map(|line| {
+        let (path, rest) = line.split_once('\t')?;
+        if !path.starts_with(&prefix) {
+            return None;
+        }
+        let (owner, session) = rest.split_once('\t')?;
+        let path = unescaped(path);
+        let exists = rustix::fs::lstat(&path).is_ok();
+        exists.then(|| Registered { path, owner: owner.to_owned(), session: session.to_owned() })
+    });
+    Ok(found.collect())
+}
+
+/// Lists every linked worktree of the repository, one a line: path, owner, session, divided by tabs. An admin directory
+/// that names no path is left out.
+fn list(site: &Site) -> Result<String, Error> {
+    let mut text = String::new();
+    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(text) };
+    for name in entries.names()? {
+        // A link or a file there is not git's.
+        let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };
+        let Ok(Content::Bytes(gitdir)) = read(&entry, Path::new("gitdir")) else { continue };
+        let Some(path) = gitdir.trim_ascii_end().strip_suffix(b"/.git") else { continue };
+        // `worktree.useRelativePaths` has it relative to the admin directory.
+        let path = absolute(entry.path(), Path::new(OsStr::from_bytes(path)));
+        let (owner, session) = match Mark::of_entry(&entry) {
+            Some(mark) => (mark.owner, mark.session),
+            None => (NOBODY.to_owned(), String::new()),
+        };
+        let _ = writeln!(text, "{}\t{owner}\t{session}", escaped(&path));
+    }
+    Ok(text)
+}
+
+/// A path as text without tabs, line feeds or bytes that are not UTF-8.
+fn escaped(path: &Path) -> String {
+    path.as_os_str().as_bytes().escape_ascii().to_string()
+}
+
+fn unescaped(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, after) = match (*first, after) {
+            (b'\\', [b'x', high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                let number =
+                    std::str::from_utf8(&digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+                (number.unwrap_or(b'?'), after)
+            }
+            (b'\\', [b't', after @ ..]) => (b'\t', after),
+            (b'\\', [b'n', after @ ..]) => (b'\n', after),
+            (b'\\', [b'r', after @ ..]) => (b'\r', after),
+            (b'\\', [other, after @ ..]) => (*other, after),
+            (other, after) => (other, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    PathBuf::from(OsStr::from_bytes(&bytes).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_survives_being_escaped() {
+        let path = Path::new(OsStr::from_bytes(b"/a b/\t\n\r'\"\\x41\xff\xc3\xa4"));
+        assert_eq!(unescaped(&escaped(path)), path);
+    }
+}

@@ -1,0 +1,111 @@
+//! A walk through a worktree for what Git does not report.
+//!
+//! Git skips a directory that it cannot list, and files of one that it cannot enter, with a warning at most. It never
+//! looks at anything that is called `.git`.
+#![expect(clippy::disallowed_methods, reason = "lists a worktree")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
+
+use crate::host::git::Git;
+use crate::host::process;
+
+/// The findings of one walk. Paths are relative to the worktree.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Directories that cannot be listed or entered.
+    pub(super) unknown: BTreeSet<PathBuf>,
+    /// Directories of other users that this one cannot empty.
+    pub(super) stuck: BTreeSet<PathBuf>,
+    /// Directories below the top that have something called `.git` in them.
+    pub(super) with_git: BTreeSet<PathBuf>,
+}
+
+impl Survey {
+    /// Walks through a worktree, except for `places` in it, which are absolute. An error where Git would wait for what
+    /// is no file.
+    pub(super) fn take(worktree: &Path, places: &BTreeSet<PathBuf>) -> Result<Self, process::Error> {
+        let mut survey = Self::default();
+        let mut left = vec![PathBuf::new()];
+        while let Some(relative) = left.pop() {
+            let directory = worktree.join(&relative);
+            let listed = fs::read_dir(&directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let Ok(entries) = listed.and_then(|entries| may(&directory, Access::EXEC_OK).map(|()| entries))
+            else {
+                let relative = if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative };
+                match fs::symlink_metadata(&directory) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    // Its own user can make it one that can be emptied.
+                    Ok(found) if found.uid() == user() => drop(survey.unknown.insert(relative)),
+                    _ => drop(survey.stuck.insert(relative)),
+                }
+                continue;
+            };
+            if !can_be_emptied(&directory, &entries) {
+                survey.stuck.insert(relative.clone());
+            }
+            let in_git = relative.components().any(|part| part.as_os_str() == ".git");
+            for entry in entries {
+                let (path, name) = (relative.join(entry.file_name()), entry.file_name());
+                let Ok(kind) = entry.file_type() else { continue };
+                if name == ".git" && !relative.as_os_str().is_empty() && !in_git {
+                    survey.with_git.insert(relative.clone());
+                }
+                if !kind.is_dir() {
+                    Git::can_read_file(&entry.path(), kind)?;
+                } else if !places.contains(&entry.path()) {
+                    left.push(path);
+                }
+            }
+        }
+        Ok(survey)
+    }
+}
+
+/// Returns whether this user can remove the entries of a directory, after giving itself the permission where it owns the
+/// directory.
+fn can_be_emptied(directory: &Path, entries: &[DirEntry]) -> bool {
+    let Ok(found) = fs::symlink_metadata(directory) else { return true };
+    if entries.is_empty() || found.uid() == user() {
+        return true;
+    }
+    if may(directory, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        return false;
+    }
+    // In a directory such as /tmp each user removes only its own files; root those of all.
+    let is_sticky = Mode::from_raw_mode(found.mode()).contains(Mode::SVTX);
+    let is_own = |entry: &DirEntry| entry.metadata().is_ok_and(|found| found.uid() == user());
+    !is_sticky || user() == 0 || entries.iter().all(is_own)
+}
+
+/// Returns whether this user owns a directory and may do everything in it, so that a walk needs to ask nothing else.
+pub(super) fn is_own(directory: &Path) -> bool {
+    let all = Mode::RWXU;
+    fs::symlink_metadata(directory)
+        .is_ok_and(|found| found.uid() == user() && Mode::from_raw_mode(found.mode()).contains(all))
+}
+
+/// Asks the kernel, which knows of more than the mode: access lists, capabilities.
+pub(super) fn may(path: &Path, access: Access) -> std::io::Result<()> {
+    Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Returns whether Git cannot see what is called `.git` here because it is none of its own; nothing is in an empty one.
+pub(super) fn is_no_repository(dot_git: &Path) -> bool {
+    let Ok(found) = fs::symlink_metadata(dot_git) else { return false };
+    if !found.is_dir() {
+        return found.is_file();
+    }
+    let has = |name: &str| fs::symlink_metadata(dot_git.join(OsStr::new(name))).is_ok();
+    !(has("HEAD") || has("objects") || has("refs"))
+}

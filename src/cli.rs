@@ -221,7 +221,7 @@ enum Schema {
     Provider,
     /// The discovery file
     Discovery,
-    /// Each line that `apply`, `destroy`, `recover` and `run` print with `--json`
+    /// Each line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`
     Events,
 }
 
@@ -230,23 +230,27 @@ pub(crate) fn main() -> ExitCode {
     let mut arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Printing can fail only where nobody reads.
-            let _ = error.print();
-            return if error.use_stderr() { Status::Usage.into() } else { Status::Done.into() };
+            let printed = error.print();
+            if error.use_stderr() {
+                return Status::Usage.into();
+            }
+            print::note(printed);
+            return print::finish(Status::Done.into());
         }
     };
     arguments.global.runs_programs = arguments.command.runs_programs();
     arguments.global.needs_state = !matches!(arguments.command, Command::Init | Command::Validate(_));
     let json = arguments.global.json;
     // Rust has said where by then.
-    match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
-        Ok(Ok(status)) => status,
+    let code = match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
+        Ok(Ok(code)) => code,
         Ok(Err(failure)) => report(failure, &arguments.global.cancel, json),
         Err(_) => {
             say!("seedbed: this is a bug in seedbed; an interrupted run is put right by `seedbed recover`");
             Status::Bug.into()
         }
-    }
+    };
+    print::finish(code)
 }
 
 fn report(failure: Failure, cancel: &Cancel, json: bool) -> ExitCode {

@@ -10,11 +10,10 @@ use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::orchestrator::{Orchestrator, Recovery};
 use seedbed::state::{self, Record};
-use serde_json::json;
 
 use super::exit::{Failure, Status};
 use super::locked::{self, locked, recover as recover_first};
-use super::outcome::{self, Outcome};
+use super::outcome::{self, DryRun, Outcome};
 use super::plan::settled;
 use super::setting::{self, Setting};
 use super::unsaved::UnsavedWork;
@@ -81,8 +80,14 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     settled(&swarm)?;
     let Some(record) = swarm.standing()? else {
         if global.json {
-            let stands = json!({ "schemaVersion": 1, "event": "dryRun", "refused": false, "sessions": [] });
-            super::print::json(&stands);
+            super::print::json(&DryRun::DryRun {
+                schema_version: outcome::SCHEMA_VERSION,
+                refused: false,
+                sessions: Vec::new(),
+                losses: Vec::new(),
+                rescued: Vec::new(),
+                goes_along: Vec::new(),
+            });
         } else if !global.quiet {
             say!("nothing stands");
         }
@@ -96,15 +101,15 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     let work = [&stake.held, &stake.obstacles, &stake.beyond_rescue, &stake.work].map(|losses| losses.iter());
     let work: Vec<_> = work.into_iter().flatten().collect();
     if global.json {
-        super::print::json(&json!({
-            "schemaVersion": 1,
-            "event": "dryRun",
-            "refused": !refused.is_empty(),
-            "sessions": sessions,
-            "losses": work,
-            "rescued": if destroy.unsaved == Unsaved::Rescue { &stake.work[..] } else { &[] },
-            "goesAlong": stake.passing,
-        }));
+        let is_rescued = destroy.unsaved == Unsaved::Rescue;
+        super::print::json(&DryRun::DryRun {
+            schema_version: outcome::SCHEMA_VERSION,
+            refused: !refused.is_empty(),
+            sessions: destroy.sessions_of(&record).map(|session| session.path.clone()).collect(),
+            losses: work.into_iter().cloned().collect(),
+            rescued: if is_rescued { stake.work.clone() } else { Vec::new() },
+            goes_along: stake.passing,
+        });
     } else {
         let lines = |word: &str, losses: &[&Loss]| -> String {
             let line = |loss: &&Loss| format!("  {}: {word}{}\n", loss.session, printable(&loss.what));

@@ -9,11 +9,9 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::Args;
-use rayon::prelude::*;
 use rustix::process::{Pid, Signal};
 use seedbed::apply::{self, Context, Destroy, Unsaved};
 use seedbed::discovery;
-use seedbed::host::process::{self, Process};
 use seedbed::host::text::printable_lines;
 use seedbed::plan::Session;
 use seedbed::state::{Record, Swarm};
@@ -21,8 +19,11 @@ use seedbed::state::{Record, Swarm};
 use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
+use super::outcome::Outcome;
 use super::setting::Setting;
-use super::{Global, completions, standing};
+use super::{Global, completions, print, standing};
+
+mod side_by_side;
 
 /// seedbed itself failed, the command cannot be executed, the command is not there: what `env` and `docker exec` say.
 const FAILED: u8 = 125;
@@ -35,7 +36,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// What `exec` takes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The sessions
+    /// The sessions: paths, names, names of replicas without their number (`coder` is `coder-0` and up), or globs of
+    /// paths or names (`coder-*`)
     #[arg(required_unless_present = "all", conflicts_with = "all", add = completions::standing())]
     sessions: Vec<String>,
     /// In every session
@@ -63,10 +65,7 @@ pub(super) struct RunArguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
     exec(global, arguments).unwrap_or_else(|failure| match failure {
         Failure::Interrupted => failure.report(global.json),
-        failure => {
-            failure.report(global.json);
-            ExitCode::from(FAILED)
-        }
+        failure => failure.report_as(FAILED, global.json),
     })
 }
 
@@ -74,33 +73,32 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
     let swarm = setting.swarm()?;
     let record = standing::record(&swarm, setting.name())?;
-    let sessions: Vec<&Session> = if arguments.all {
-        record.plan.sessions.iter().collect()
-    } else {
-        let named = arguments.sessions.iter().map(|name| standing::session(&record, name));
-        named.collect::<Result<_, _>>()?
-    };
-    if let [session] = sessions[..] {
+    let mut sessions: Vec<&Session> = Vec::new();
+    if arguments.all {
+        sessions.extend(&record.plan.sessions);
+    }
+    for name in &arguments.sessions {
+        for session in standing::sessions(&record, name)? {
+            if !sessions.iter().any(|known| known.path == session.path) {
+                sessions.push(session);
+            }
+        }
+    }
+    if let ([session], false) = (&sessions[..], global.json) {
         // Takes this process's place: signals and the terminal are the command's own.
         let error = command(&swarm, session, &arguments.command)?.exec();
         say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
         return Ok(ExitCode::from(code_of_error(&error)));
     }
     global.catch_signals()?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(swarm.host().jobs.get()).build();
-    let pool = pool.map_err(|error| Failure::Other(error.to_string()))?;
-    let codes: Vec<u8> = pool.install(|| {
-        sessions.par_iter().map(|session| captured(&swarm, session, &arguments.command)).collect()
-    });
-    global.unless_interrupted()?;
-    Ok(ExitCode::from(codes.into_iter().max().unwrap_or(0)))
+    side_by_side::run(global, &swarm, &sessions, &arguments.command)
 }
 
 pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
-    let code = locked(global, &setting, "run", |context| {
+    let (code, plan) = locked(global, &setting, "run", |context| {
         recover(global, context, Unsaved::Keep)?;
         if context.swarm.standing()?.is_some() {
             let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
@@ -113,8 +111,9 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             return Err(Failure::Usage(message));
         }
         let options = apply::Options { temporary: !arguments.keep, ..apply::Options::default() };
-        apply_manifest(global, &setting, context, &manifest, options)?;
-        let code = context.swarm.standing()?.map(|record| run_in(context, &record, arguments)).transpose();
+        let plan = apply_manifest(global, &setting, context, &manifest, options)?.digest;
+        let code =
+            context.swarm.standing()?.map(|record| run_in(global, context, &record, arguments)).transpose();
         if !arguments.keep
             && let Some(record) = context.swarm.standing()?
         {
@@ -122,15 +121,25 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             let everything = Destroy { unsaved: Unsaved::Discard, ..Destroy::default() };
             apply::destroy(context, &record, &everything)?;
         }
-        code
+        Ok((code?, plan))
     })?;
+    if swarm.host().cancel.is_requested() {
+        return if global.json { Err(Failure::Interrupted) } else { Ok(Status::Interrupted.into()) };
+    }
     let code = code.unwrap_or(FAILED);
-    let interrupted = swarm.host().cancel.is_requested();
-    Ok(if interrupted { Status::Interrupted.into() } else { ExitCode::from(code) })
+    if global.json {
+        print::json(&Outcome::commanded(Some(plan), code));
+    }
+    Ok(ExitCode::from(code))
 }
 
 /// Runs the command, which inherits the lock: where this process is killed, no later run removes the swarm under it.
-fn run_in(context: &Context<'_>, record: &Record, arguments: &RunArguments) -> Result<u8, Failure> {
+fn run_in(
+    global: &Global,
+    context: &Context<'_>,
+    record: &Record,
+    arguments: &RunArguments,
+) -> Result<u8, Failure> {
     let swarm: &Swarm<'_> = context.swarm;
     let session = match &arguments.session {
         Some(name) => standing::session(record, name)?,
@@ -141,6 +150,9 @@ fn run_in(context: &Context<'_>, record: &Record, arguments: &RunArguments) -> R
         .swarm
         .inheritable()
         .map_err(|error| Failure::Other(format!("cannot lend the lock: {error}")))?;
+    if global.json {
+        return Ok(side_by_side::alone(swarm, session, &arguments.command));
+    }
     let spawned = command.spawn();
     drop(lock);
     let mut child = match spawned {
@@ -163,45 +175,6 @@ fn run_in(context: &Context<'_>, record: &Record, arguments: &RunArguments) -> R
         }
         std::thread::sleep(POLL);
     }
-}
-
-/// Runs the command with what it prints held back, and prints it whole, each line after the session's path. An
-/// interruption ends it with everything that it has started.
-fn captured(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
-    let directory = match discovery::directory(swarm, session) {
-        Ok(directory) => directory,
-        Err(why) => {
-            say!("{}: {why}", session.path);
-            return FAILED;
-        }
-    };
-    let output = Process::new(&words[0])
-        .args(&words[1..])
-        .current_dir(&directory)
-        .envs(environment(swarm, session, &directory))
-        .cancel(&swarm.host().cancel)
-        .keeping_everything()
-        .output();
-    match output {
-        Ok(output) => {
-            super::print::out(&prefixed(session, &output.stdout));
-            super::print::err(&prefixed(session, &output.stderr));
-            code_of(output.status)
-        }
-        Err(process::Error::Start { source, .. }) => {
-            say!("{}: cannot run `{}`: {source}", session.path, printable_lines(&words[0]));
-            code_of_error(&source)
-        }
-        Err(error) => {
-            say!("{}: {error}", session.path);
-            FAILED
-        }
-    }
-}
-
-fn prefixed(session: &Session, output: &[u8]) -> String {
-    let text = String::from_utf8_lossy(output);
-    text.lines().fold(String::new(), |text, line| text + session.path.as_str() + ": " + line + "\n")
 }
 
 fn command(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Result<Command, Failure> {

@@ -30,6 +30,8 @@ pub(super) enum Status {
     Bug = 70,
     /// Failed, and something could not be put back.
     NotPutBack = 73,
+    /// Done, and what was to be printed could not be written.
+    Unwritten = 74,
     /// Locked by another run.
     Locked = 75,
     /// Interrupted, and put back.
@@ -46,6 +48,7 @@ pub(super) const HELP: &str = "Exit codes:
   69   refused: work would be lost, or the plan is stale
   70   a bug in seedbed
   73   failed, and something could not be put back
+  74   done, but standard output could not be written
   75   locked by another run
   130  interrupted, and put back";
 
@@ -166,13 +169,18 @@ impl Failure {
 
     /// Says it on stderr, or with `json` on stdout, and gives the exit code.
     pub(super) fn report(self, json: bool) -> ExitCode {
-        let status = self.status();
+        let code = self.status() as u8;
+        self.report_as(code, json)
+    }
+
+    /// The same, for a command that has an exit code of its own for whatever goes wrong.
+    pub(super) fn report_as(self, code: u8, json: bool) -> ExitCode {
         if json {
-            print::json(&self.outcome());
+            print::json(&self.outcome(code));
         } else {
             print::err(&self.text());
         }
-        status.into()
+        ExitCode::from(code)
     }
 
     fn text(self) -> String {
@@ -257,10 +265,10 @@ impl Failure {
         }
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self, exit_code: u8) -> Outcome {
         let mut outcome = Outcome::Failed {
             schema_version: SCHEMA_VERSION,
-            exit_code: self.status() as u8,
+            exit_code,
             message: self.lines().join("\n"),
             faults: None,
             failures: None,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, schema_for};
 use seedbed::apply::{self, Event, Failure, Loss};
+use seedbed::host::process;
 use seedbed::manifest::Entry;
+use seedbed::name::SessionPath;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -35,6 +37,9 @@ pub(super) enum Outcome {
         /// The same of sessions on their own, by their ids, where there was any to recover.
         #[serde(skip_serializing_if = "Option::is_none")]
         alone: Option<BTreeMap<String, Recovered>>,
+        /// The exit code, that of the command, for `run` and `exec`: of several the largest.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<u8>,
     },
     /// It is not, or not all of it.
     #[serde(rename_all = "camelCase")]
@@ -61,6 +66,78 @@ pub(super) enum Outcome {
         #[serde(skip_serializing_if = "Option::is_none")]
         reasons: Option<Vec<String>>,
     },
+}
+
+/// The one line of `destroy --dry-run`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
+pub(super) enum DryRun {
+    /// What the same command without `--dry-run` would do.
+    #[serde(rename_all = "camelCase")]
+    DryRun {
+        /// The version of this line's format, 1.
+        schema_version: u32,
+        /// Whether it would be refused, with exit code 69.
+        refused: bool,
+        /// The paths of the sessions that it would release.
+        sessions: Vec<SessionPath>,
+        /// The work that would be lost, rescued or not.
+        losses: Vec<Loss>,
+        /// The work among it that `--rescue` would save.
+        rescued: Vec<Loss>,
+        /// What would go along and is no reason to refuse, such as ignored files.
+        goes_along: Vec<Loss>,
+    },
+}
+
+/// A line of `run` and `exec` while their command runs.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
+pub(super) enum Line {
+    /// The command has printed a line.
+    Output {
+        /// The session's path.
+        session: SessionPath,
+        /// On which stream.
+        stream: Stream,
+        /// The line, without its end; what is not UTF-8 in it is replaced.
+        text: String,
+    },
+    /// The command has ended.
+    #[serde(rename_all = "camelCase")]
+    Exited {
+        /// The session's path.
+        session: SessionPath,
+        /// Its exit code; 128 and the number of a signal that ended it; 125, 126 or 127 where it was not run.
+        exit_code: u8,
+        /// The number of the signal that ended it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+        /// Why it was not run.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// How long it took.
+        milliseconds: u64,
+    },
+}
+
+/// One of the streams that a command prints on.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl From<process::Stream> for Stream {
+    fn from(stream: process::Stream) -> Self {
+        match stream {
+            process::Stream::Stdout => Self::Stdout,
+            process::Stream::Stderr => Self::Stderr,
+        }
+    }
 }
 
 /// What there was to recover.
@@ -97,11 +174,29 @@ impl Outcome {
             left: None,
             recovered: Some(recovered),
             alone: (!alone.is_empty()).then_some(alone),
+            exit_code: None,
         }
     }
 
+    /// A command that has run in sessions, with its exit code, and with the digest of the plan that made them for `run`.
+    pub(super) fn commanded(plan: Option<String>, exit_code: u8) -> Self {
+        let mut outcome = Self::done(plan, None, None);
+        if let Self::Done { exit_code: code, .. } = &mut outcome {
+            *code = Some(exit_code);
+        }
+        outcome
+    }
+
     fn done(plan: Option<String>, released: Option<usize>, left: Option<usize>) -> Self {
-        Self::Done { schema_version: SCHEMA_VERSION, plan, released, left, recovered: None, alone: None }
+        Self::Done {
+            schema_version: SCHEMA_VERSION,
+            plan,
+            released,
+            left,
+            recovered: None,
+            alone: None,
+            exit_code: None,
+        }
     }
 }
 
@@ -116,22 +211,23 @@ impl From<apply::Recovered> for Recovered {
     }
 }
 
-/// The schema of every line that `apply`, `destroy`, `recover` and `run` print with `--json`.
+/// The schema of every line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`.
 pub(super) fn schema() -> Schema {
     let mut events = schema_for!(Event);
-    let mut outcomes = schema_for!(Outcome);
-    if let (Some(Value::Array(lines)), Some(Value::Array(more))) =
-        (events.get_mut("oneOf"), outcomes.remove("oneOf"))
-    {
-        lines.extend(more);
-    }
-    if let (Some(Value::Object(types)), Some(Value::Object(more))) =
-        (events.get_mut("$defs"), outcomes.remove("$defs"))
-    {
-        types.extend(more);
+    for mut others in [schema_for!(Line), schema_for!(DryRun), schema_for!(Outcome)] {
+        if let (Some(Value::Array(lines)), Some(Value::Array(more))) =
+            (events.get_mut("oneOf"), others.remove("oneOf"))
+        {
+            lines.extend(more);
+        }
+        if let (Some(Value::Object(types)), Some(Value::Object(more))) =
+            (events.get_mut("$defs"), others.remove("$defs"))
+        {
+            types.extend(more);
+        }
     }
     events.insert("title".to_owned(), "Line".into());
-    let description = "One line of what `apply`, `destroy`, `recover` and `run` print with `--json`: events, and at the end `done` or `failed`.";
+    let description = "One line of what `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`: events, and at the end `done` or `failed`; `destroy --dry-run` prints `dryRun` alone.";
     events.insert("description".to_owned(), description.into());
     events
 }

@@ -2,8 +2,10 @@
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::fmt::Write as _;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use seedbed::host::text::printable;
 use seedbed::plan::{Plan, Session};
@@ -12,10 +14,33 @@ use seedbed::review::text::Style;
 use serde::Serialize;
 
 use super::Global;
+use super::exit::Status;
 
-/// Prints to stdout; where nobody reads any more there is nobody to tell.
+/// The first error of writing to stdout that somebody has to know of.
+static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints to stdout. What cannot be written is reported by [`finish`].
 pub(super) fn out(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    note(std::io::stdout().lock().write_all(text.as_bytes()));
+}
+
+/// Keeps an error of writing to stdout for [`finish`]. A reader that has gone, as `head` does, is none.
+pub(super) fn note(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// Ends the output: reports what could not be written, and returns the exit code, which says so too where nothing else
+/// went wrong.
+pub(super) fn finish(code: ExitCode) -> ExitCode {
+    note(std::io::stdout().lock().flush());
+    let Some(error) = UNWRITTEN.get() else { return code };
+    say!("seedbed: cannot write to standard output: {error}");
+    let is_good = [Status::Done, Status::Changes].map(ExitCode::from).contains(&code);
+    if is_good { Status::Unwritten.into() } else { code }
 }
 
 /// The same to stderr.
@@ -56,8 +81,7 @@ pub(super) fn json(document: &impl Serialize) {
 
 /// Prints the plan document.
 pub(super) fn plan(plan: &Plan) {
-    // As in `out`, there is nobody to tell.
-    let _ = write_plan(std::io::stdout(), plan);
+    note(write_plan(std::io::stdout(), plan));
 }
 
 /// Writes the plan document.

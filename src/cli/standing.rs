@@ -1,5 +1,6 @@
 //! A swarm that stands, for the commands that look at one.
 
+use globset::GlobBuilder;
 use seedbed::name::SessionPath;
 use seedbed::plan::Session;
 use seedbed::state::{Record, Swarm};
@@ -37,6 +38,35 @@ pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session,
         ))),
         (None, _) => Err(Failure::Usage(unknown(sessions.iter().map(|session| &session.path), name))),
     }
+}
+
+/// The sessions that the user calls `name`: what [`session`] finds, else the replicas of a table that is called so, or the
+/// sessions whose path or name a glob matches.
+pub(super) fn sessions<'r>(record: &'r Record, name: &str) -> Result<Vec<&'r Session>, Failure> {
+    let unfound = match session(record, name) {
+        Ok(session) => return Ok(vec![session]),
+        Err(failure) => failure,
+    };
+    let matches: Box<dyn Fn(&Session) -> bool> = if name.contains(['*', '?', '[', '{']) {
+        let glob = GlobBuilder::new(name).literal_separator(true).build();
+        let glob = glob.map_err(|error| Failure::Usage(error.to_string()))?.compile_matcher();
+        let by_path = name.contains('/');
+        Box::new(move |session| {
+            glob.is_match(if by_path { session.path.as_str() } else { session.path.name() })
+        })
+    } else {
+        Box::new(|session| is_replica_of(session, name))
+    };
+    let found: Vec<_> = record.plan.sessions.iter().filter(|session| matches(session)).collect();
+    if found.is_empty() { Err(unfound) } else { Ok(found) }
+}
+
+/// Returns whether a session is a replica of the table with this name or path.
+fn is_replica_of(session: &Session, table: &str) -> bool {
+    let Some(replica) = session.replica else { return false };
+    let path = session.path.as_str();
+    let Some(path) = path.strip_suffix(&format!("-{replica}")) else { return false };
+    path == table || path.rsplit('/').next() == Some(table)
 }
 
 fn unknown<'p>(paths: impl Iterator<Item = &'p SessionPath>, name: &str) -> String {

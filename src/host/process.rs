@@ -19,7 +19,7 @@ use super::failpoint::{crashpoint, failpoint};
 use super::text::{printable, printable_lines};
 
 mod running;
-use running::{Halt, Kept, Running};
+use running::{Halt, Running};
 
 /// The most that is taken of a program's standard output: the file list of a repository with millions of files fits,
 /// and a program that prints for ever is stopped before it fills the memory.
@@ -84,8 +84,36 @@ pub struct Process {
     deadline: Option<Duration>,
     cancel: Cancel,
     log: Option<File>,
+    listener: Option<Listener>,
     stdout_max: usize,
-    stderr_kept: usize,
+}
+
+/// One of the two streams that a program prints on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Takes what a program prints as it comes, in pieces of any size.
+#[derive(Clone)]
+pub struct Listener(Arc<Take>);
+
+type Take = dyn Fn(Stream, &[u8]) + Send + Sync;
+
+impl Listener {
+    /// A listener that calls `take` on the thread that waits for the program.
+    pub fn new(take: impl Fn(Stream, &[u8]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// What a child reads on its standard input.
@@ -196,8 +224,8 @@ impl Process {
             deadline: None,
             cancel: Cancel::default(),
             log: None,
+            listener: None,
             stdout_max: STDOUT_MAX,
-            stderr_kept: STDERR_KEPT,
         }
     }
 
@@ -264,10 +292,10 @@ impl Process {
         self
     }
 
-    /// Keeps all that it prints on both streams, however much that is.
+    /// Gives all that it prints to `listener` as it comes; nothing of it is kept then.
     #[must_use]
-    pub fn keeping_everything(mut self) -> Self {
-        (self.stdout_max, self.stderr_kept) = (usize::MAX, usize::MAX);
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listener = Some(listener);
         self
     }
 
@@ -350,14 +378,7 @@ impl Process {
         let asked = failpoint!("process.start").map_err(io::Error::from);
         asked
             .and_then(|()| spawn(&mut command))
-            .and_then(|child| {
-                Running::new(
-                    child,
-                    bytes,
-                    self.log,
-                    Kept { stdout: self.stdout_max, stderr: self.stderr_kept },
-                )
-            })
+            .and_then(|child| Running::new(child, bytes, self.log, self.listener, self.stdout_max))
             .map_err(|source| Error::Start {
                 program: printable(&self.program.to_string_lossy()),
                 source: explained(source, &self.program, self.directory.as_deref()),

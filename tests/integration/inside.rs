@@ -59,7 +59,15 @@ fn a_command_in_all_sessions_says_whose_each_line_is() {
     let script = "echo one; echo two >&2; test $AGENT_SESSION_INDEX != 1 || exit 9";
     let outcome = sandbox.seedbed(&["exec", "--all", "--", "sh", "-c", script]).expect(9);
     assert_eq!(sorted_lines(&outcome.stdout), ["lead/coder-0: one", "lead/coder-1: one", "lead: one"]);
-    assert_eq!(sorted_lines(&outcome.stderr), ["lead/coder-0: two", "lead/coder-1: two", "lead: two"]);
+    assert_eq!(
+        sorted_lines(&outcome.stderr),
+        [
+            "failed in 1 of 3 sessions: lead/coder-0 (exit code 9)",
+            "lead/coder-0: two",
+            "lead/coder-1: two",
+            "lead: two"
+        ]
+    );
     let two = sandbox.ok(&["exec", "lead", "coder-1", "--", "echo", "x"]);
     assert_eq!(sorted_lines(&two.stdout), ["lead/coder-1: x", "lead: x"]);
 }

@@ -17,6 +17,7 @@ mod doctor;
 mod documents;
 mod editors;
 mod environment;
+mod exec;
 mod explain;
 mod external;
 mod failure;

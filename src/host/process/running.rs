@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::{Cancel, Output};
+use super::{Cancel, Listener, Output, STDERR_KEPT, Stream};
 
 /// How often a quiet child is looked at: soon enough for a Ctrl-C to feel immediate, seldom enough to cost nothing.
 const TICK: Duration = Duration::from_millis(50);
@@ -54,20 +54,13 @@ pub(super) struct Running {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     log: Option<File>,
-    kept: Kept,
+    listener: Option<Listener>,
+    /// A child that prints more than this on standard output, in bytes, is ended.
+    stdout_max: usize,
     stdout_taken: usize,
     printed: Vec<u8>,
     complained: Vec<u8>,
     chunk: Vec<u8>,
-}
-
-/// How much is kept of what a child prints, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
-    /// A child that prints more than this on standard output is ended.
-    pub(super) stdout: usize,
-    /// The last of standard error.
-    pub(super) stderr: usize,
 }
 
 #[derive(Debug)]
@@ -82,7 +75,8 @@ impl Running {
         mut child: Child,
         bytes: Option<Vec<u8>>,
         log: Option<File>,
-        kept: Kept,
+        listener: Option<Listener>,
+        stdout_max: usize,
     ) -> io::Result<Self> {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let input = child.stdin.take().zip(bytes).map(|(pipe, bytes)| Input { pipe, bytes, written: 0 });
@@ -93,7 +87,8 @@ impl Running {
             stdout,
             stderr,
             log,
-            kept,
+            listener,
+            stdout_max,
             stdout_taken: 0,
             printed: Vec::new(),
             complained: Vec::new(),
@@ -109,7 +104,7 @@ impl Running {
     }
 
     pub(super) fn stdout_max(&self) -> usize {
-        self.kept.stdout
+        self.stdout_max
     }
 
     /// Attends to the child until it has exited by itself, or has to be ended.
@@ -137,7 +132,7 @@ impl Running {
     }
 
     pub(super) fn into_output(mut self, status: ExitStatus) -> Output {
-        self.forget_old_complaints(self.kept.stderr);
+        self.forget_old_complaints();
         Output { status, stdout: self.printed, stderr: self.complained }
     }
 
@@ -216,8 +211,12 @@ impl Running {
     /// Takes one chunk; `0` where there is none at the moment, or never will be again.
     fn take_stdout(&mut self) -> Result<usize, Halt> {
         let count = take(&mut self.stdout, &mut self.chunk, self.log.as_mut())?;
+        if let Some(listener) = self.listener.as_ref().filter(|_| count > 0) {
+            (listener.0)(Stream::Stdout, &self.chunk[..count]);
+            return Ok(count);
+        }
         self.stdout_taken += count;
-        if self.stdout_taken > self.kept.stdout {
+        if self.stdout_taken > self.stdout_max {
             return Err(Halt::TooMuch);
         }
         if self.log.is_some() {
@@ -230,15 +229,18 @@ impl Running {
 
     fn take_stderr(&mut self) -> Result<usize, Halt> {
         let count = take(&mut self.stderr, &mut self.chunk, self.log.as_mut())?;
-        self.complain(count);
+        match self.listener.as_ref().filter(|_| count > 0) {
+            Some(listener) => (listener.0)(Stream::Stderr, &self.chunk[..count]),
+            None => self.complain(count),
+        }
         Ok(count)
     }
 
     /// Keeps the `count` bytes that were just taken as long as they are among the last.
     fn complain(&mut self, count: usize) {
         self.complained.extend_from_slice(&self.chunk[..count]);
-        if self.complained.len() > self.kept.stderr.saturating_mul(4) {
-            self.forget_old_complaints(self.kept.stderr);
+        if self.complained.len() > 4 * STDERR_KEPT {
+            self.forget_old_complaints();
         }
     }
 
@@ -261,8 +263,8 @@ impl Running {
         Ok(())
     }
 
-    fn forget_old_complaints(&mut self, keep: usize) {
-        self.complained.drain(..self.complained.len().saturating_sub(keep));
+    fn forget_old_complaints(&mut self) {
+        self.complained.drain(..self.complained.len().saturating_sub(STDERR_KEPT));
     }
 
     fn has_exited(&self) -> bool {

@@ -1,0 +1,234 @@
+//! A command in many sessions at once: each line that it prints is shown as it comes, after the session's path.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rustix::process::{Resource, Signal, getrlimit};
+use seedbed::discovery;
+use seedbed::host::process::{self, Listener, Process, Stream};
+use seedbed::host::text::printable_lines;
+use seedbed::name::SessionPath;
+use seedbed::plan::Session;
+use seedbed::state::Swarm;
+
+use super::super::exit::Failure;
+use super::super::outcome::{Line, Outcome};
+use super::super::{Global, print};
+use super::{FAILED, code_of, code_of_error, environment};
+
+/// The length, in bytes, from which on a line is shown before its end has come.
+const LINE_MAX: usize = 64 << 10;
+
+/// How many open files one running command takes here (two pipes while it starts, then one end of each), and how many
+/// are left for everything else.
+const FILES_EACH: u64 = 5;
+const FILES_LEFT: u64 = 64;
+
+/// How many sessions a message lists.
+const LISTED: usize = 12;
+
+/// How the command of one session ended.
+struct Ended {
+    code: u8,
+    /// The signal that ended it.
+    signal: Option<i32>,
+    /// Why it could not be run, or was ended.
+    error: Option<String>,
+}
+
+/// Runs the command in all sessions, and returns the largest of the exit codes.
+pub(super) fn run(
+    global: &Global,
+    swarm: &Swarm<'_>,
+    sessions: &[&Session],
+    words: &[String],
+) -> Result<ExitCode, Failure> {
+    let at_once = at_once(global, sessions.len());
+    if at_once < sessions.len() && !global.quiet {
+        say!("{}", waiting(global, sessions, at_once));
+    }
+    let next = AtomicUsize::new(0);
+    let ended = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some(session) = sessions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if swarm.host().cancel.is_requested() {
+                        break;
+                    }
+                    let how = one(global.json, swarm, session, words);
+                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(&session.path, how);
+                }
+            });
+        }
+    });
+    global.unless_interrupted()?;
+    let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let code = ended.values().map(|ended| ended.code).max().unwrap_or(0);
+    if global.json {
+        print::json(&Outcome::commanded(None, code));
+    } else if code != 0 {
+        say!("{}", summary(sessions, &ended));
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Returns how many commands run at once: all of them, unless `--jobs` says otherwise or open files are short.
+fn at_once(global: &Global, sessions: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = usize::try_from(files.saturating_sub(FILES_LEFT) / FILES_EACH).unwrap_or(usize::MAX);
+    let wanted = global.jobs.map_or(sessions, NonZeroUsize::get);
+    wanted.min(sessions).min(room.max(1))
+}
+
+/// Says which sessions wait for others to end.
+fn waiting(global: &Global, sessions: &[&Session], at_once: usize) -> String {
+    let why = match global.jobs {
+        Some(jobs) if jobs.get() == at_once => format!("--jobs {jobs}"),
+        _ => "the limit of open files (`ulimit -n`)".to_owned(),
+    };
+    let waiting = listed(sessions[at_once..].iter().map(|session| session.path.to_string()));
+    format!("{at_once} of {} sessions run at once ({why}); waiting: {waiting}", sessions.len())
+}
+
+/// Says which sessions' commands failed, and how.
+fn summary(sessions: &[&Session], ended: &BTreeMap<&SessionPath, Ended>) -> String {
+    let failed: Vec<_> = sessions
+        .iter()
+        .filter_map(|session| Some((&session.path, ended.get(&session.path)?)))
+        .filter(|(_, ended)| ended.code != 0)
+        .map(|(path, ended)| format!("{path} ({})", how(ended)))
+        .collect();
+    format!("failed in {} of {} sessions: {}", failed.len(), sessions.len(), listed(failed.into_iter()))
+}
+
+fn how(ended: &Ended) -> String {
+    match (&ended.error, ended.signal) {
+        (Some(_), _) if ended.code == FAILED => "not run".to_owned(),
+        (Some(_), _) => "cannot be run".to_owned(),
+        (None, Some(signal)) => match Signal::from_named_raw(signal) {
+            Some(name) => {
+                let name = format!("{name:?}");
+                format!("SIG{}", name.trim_matches('"').trim_start_matches("Signal::"))
+            }
+            None => format!("signal {signal}"),
+        },
+        (None, None) => format!("exit code {}", ended.code),
+    }
+}
+
+fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = names.len().saturating_sub(LISTED);
+    let listed = names.by_ref().take(LISTED).collect::<Vec<_>>().join(", ");
+    if more == 0 { listed } else { format!("{listed} and {more} more") }
+}
+
+/// Runs the command in one session and shows what it prints. An interruption ends it with everything that it has
+/// started.
+fn one(json: bool, swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Ended {
+    let begun = Instant::now();
+    let ended = supervised(json, swarm, session, words);
+    if let (Some(error), false) = (&ended.error, json) {
+        say!("{}: {error}", session.path);
+    }
+    if json {
+        print::json(&Line::Exited {
+            session: session.path.clone(),
+            exit_code: ended.code,
+            signal: ended.signal,
+            error: ended.error.clone(),
+            milliseconds: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+        });
+    }
+    ended
+}
+
+fn supervised(json: bool, swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Ended {
+    let failed = |code, error: String| Ended { code, signal: None, error: Some(error) };
+    let directory = match discovery::directory(swarm, session) {
+        Ok(directory) => directory,
+        Err(why) => return failed(FAILED, format!("nothing can be run there: {why}")),
+    };
+    let lines = Arc::new(Lines::new(json, session.path.clone()));
+    let hears = Arc::clone(&lines);
+    let output = Process::new(&words[0])
+        .args(&words[1..])
+        .current_dir(&directory)
+        .envs(environment(swarm, session, &directory))
+        .cancel(&swarm.host().cancel)
+        .listener(Listener::new(move |stream, piece| hears.take(stream, piece)))
+        .output();
+    lines.end();
+    match output {
+        Ok(output) => Ended {
+            code: code_of(output.status),
+            signal: std::os::unix::process::ExitStatusExt::signal(&output.status),
+            error: None,
+        },
+        Err(process::Error::Start { source, .. }) => {
+            failed(code_of_error(&source), format!("cannot run `{}`: {source}", printable_lines(&words[0])))
+        }
+        Err(error) => failed(FAILED, error.to_string()),
+    }
+}
+
+/// Runs the command in one session for `run --json`, and returns its exit code.
+pub(super) fn alone(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
+    one(true, swarm, session, words).code
+}
+
+/// Puts together the lines of what one session's command prints, and shows each whole.
+struct Lines {
+    json: bool,
+    session: SessionPath,
+    /// What came since the last line's end, on stdout and on stderr.
+    begun: Mutex<[Vec<u8>; 2]>,
+}
+
+impl Lines {
+    fn new(json: bool, session: SessionPath) -> Self {
+        Self { json, session, begun: Mutex::default() }
+    }
+
+    fn take(&self, stream: Stream, piece: &[u8]) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = &mut begun[usize::from(stream == Stream::Stderr)];
+        begun.extend_from_slice(piece);
+        let end = match begun.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None if begun.len() >= LINE_MAX => begun.len(),
+            None => return,
+        };
+        self.show(stream, &begun[..end]);
+        begun.drain(..end);
+    }
+
+    /// Shows what was printed without a line's end behind it.
+    fn end(&self) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stream, begun) in [Stream::Stdout, Stream::Stderr].into_iter().zip(begun.iter_mut()) {
+            self.show(stream, &std::mem::take(begun));
+        }
+    }
+
+    fn show(&self, stream: Stream, lines: &[u8]) {
+        let text = String::from_utf8_lossy(lines);
+        if self.json {
+            for line in text.lines() {
+                let (session, text) = (self.session.clone(), line.to_owned());
+                print::json(&Line::Output { session, stream: stream.into(), text });
+            }
+            return;
+        }
+        let path = self.session.as_str();
+        let shown = text.lines().fold(String::new(), |shown, line| shown + path + ": " + line + "\n");
+        match stream {
+            Stream::Stdout => print::out(&shown),
+            Stream::Stderr => print::err(&shown),
+        }
+    }
+}

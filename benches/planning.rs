@@ -6,7 +6,7 @@
 //! long it takes to say every fault of a manifest of 2 MB with 1,000 of them.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and starts itself again")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -162,7 +162,7 @@ fn kind_host(questions: &BTreeSet<Question>) -> Observation {
             object_format: "sha1".to_owned(),
             registration: Ok(()),
             worktree_config: false,
-            branches: BTreeSet::new(),
+            branches: BTreeMap::new(),
             worktrees: BTreeSet::new(),
         })),
         ..Observation::default()
@@ -179,7 +179,7 @@ fn kind_host(questions: &BTreeSet<Question>) -> Observation {
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Branches
+            Question::Branch { .. }
             | Question::Locks { .. }
             | Question::Overlays
             | Question::Ports

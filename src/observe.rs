@@ -3,11 +3,12 @@
 //! Looking changes nothing, and costs a handful of git processes however much is asked: side by side one for its version,
 //! one for the repository, one for all refs with the top of their trees, and one for the branches where somebody asks
 //! for them. Others follow only where these leave something open: a ref that is unknown, a repository that is not of the
-//! plainest format, paths that lie deeper. The same host gives the same value.
+//! plainest format, paths that lie deeper, branches that exist and may be wanted. The same host gives the same value.
 //!
 //! One question has a program of the manifest run, [`Question::Program`]: it is told to change nothing, and is not asked
 //! where a manifest is only checked.
 
+mod branches;
 mod commits;
 mod directories;
 mod near;
@@ -23,6 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+pub use branches::Names;
+
+use crate::host::git::checkouts::Checkout;
 use crate::host::{Host, files, git, process};
 use crate::name::PortBlock;
 
@@ -44,7 +48,10 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
             Question::Tree { base_ref, path, wanted } => {
                 *asked.refs.entry(base_ref).or_default().entry(path).or_default() |= wanted;
             }
-            Question::Branches => asked.branches = true,
+            Question::Branch { base_ref, names } => {
+                asked.refs.entry(base_ref).or_default();
+                asked.branches.entry(base_ref).or_default().insert(names);
+            }
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), directories::look(workspace, path));
             }
@@ -67,7 +74,7 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
     }
     observation.taken.sort();
     observation.taken.dedup();
-    if asked.branches || !asked.refs.is_empty() {
+    if !asked.refs.is_empty() {
         look_at_repository(host, workspace, &asked, &mut observation)?;
     }
     Ok(observation)
@@ -76,7 +83,8 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
 /// What is asked about the repository.
 #[derive(Debug, Default)]
 struct Asked<'q> {
-    branches: bool,
+    /// For each ref, the names of the branches that are to begin there.
+    branches: BTreeMap<&'q str, BTreeSet<&'q Names>>,
     /// For each ref, the paths of its tree, and whether they are wanted there.
     refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
 }
@@ -93,7 +101,7 @@ fn look_at_repository(
     let early = &git.clone().of_any_version();
     let (place, branches, resolved) = thread::scope(|scope| {
         let version = scope.spawn(|| git::version::require(host));
-        let branches = asked.branches.then(|| scope.spawn(|| repository::branches(early)));
+        let branches = (!asked.branches.is_empty()).then(|| scope.spawn(|| branches::tips(early)));
         let resolved = scope.spawn(|| commits::resolve(early, asked.refs.keys().copied()));
         let place = repository::locate(early, workspace, || joined(version.join()));
         (place, branches.map(thread::ScopedJoinHandle::join), resolved.join())
@@ -105,13 +113,50 @@ fn look_at_repository(
             return Ok(());
         }
     };
-    let branches = branches.map(joined).transpose()?.unwrap_or_default();
+    let tips = branches.map(joined).transpose()?;
     let settings = repository::settings(git, &place)?;
-    observation.repository = Some(Ok(place.repository(&settings, branches)?));
     let commits::Resolved { commits, tops } = joined(resolved)?;
     observation.trees = trees::look(git, &commits, &tops, &asked.refs)?;
+    let mut branches = BTreeMap::new();
+    if let Some(tips) = tips {
+        let looked = branches::look(git, &place, &commits, tips, &asked.branches)?;
+        (branches, observation.apart) = (looked.branches, looked.apart);
+        look_into_branches(git, asked, &branches, observation)?;
+    }
+    observation.repository = Some(Ok(place.repository(&settings, branches)?));
     observation.commits = commits;
     Ok(())
+}
+
+/// Looks the paths that are asked about at a ref up in the branches that a session may go on with there.
+fn look_into_branches(
+    git: &git::Git<'_>,
+    asked: &Asked<'_>,
+    branches: &BTreeMap<String, Branch>,
+    observation: &mut Observation,
+) -> Result<(), Error> {
+    let mut tips = BTreeMap::new();
+    let mut paths: BTreeMap<String, BTreeMap<&str, bool>> = BTreeMap::new();
+    for ((base_ref, name), apart) in &observation.apart {
+        let (Some(branch), Some(asked)) = (branches.get(name), asked.refs.get(base_ref.as_str())) else {
+            continue;
+        };
+        // At the very commit it was looked at already.
+        if apart.contains && apart.ahead > 0 {
+            let full = branch_ref(name);
+            tips.insert(full.clone(), Ok(branch.tip.clone()));
+            paths.entry(full).or_default().extend(asked);
+        }
+    }
+    let paths = paths.iter().map(|(name, paths)| (name.as_str(), paths.clone())).collect();
+    let trees = trees::look(git, &tips, &BTreeMap::new(), &paths)?;
+    observation.trees.extend(trees);
+    Ok(())
+}
+
+/// The full name of a branch, under which [`Observation::trees`] has what is in its tip.
+pub fn branch_ref(name: &str) -> String {
+    format!("refs/heads/{name}")
 }
 
 /// What a thread returned; its panic goes on in this one.
@@ -157,8 +202,14 @@ pub enum Question {
         /// every directory of the tree.
         wanted: bool,
     },
-    /// Which branches the repository has.
-    Branches,
+    /// Which branches the repository has, and how far those that may be wanted at a commit are from it; implies
+    /// [`Question::Commit`]. Paths that are asked about at the commit are looked up in those that contain it too.
+    Branch {
+        /// The ref as the manifest writes it.
+        base_ref: String,
+        /// The names that may be wanted.
+        names: Names,
+    },
     /// What lies at a path of the workspace and, where it is a directory, which names are in it.
     Directory {
         /// Relative to the workspace root, or absolute.
@@ -198,7 +249,10 @@ pub struct Observation {
     pub repository: Option<Result<Repository, String>>,
     /// For each ref asked about, its commit; empty where there is no repository.
     pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
-    /// For each ref and path asked about, what is there; a ref that names no commit has none.
+    /// For each ref and each branch that a question covers there, how far the branch is from the ref's commit.
+    pub apart: BTreeMap<(String, String), Apart>,
+    /// For each ref and path asked about, what is there; a ref that names no commit has none. Branches that contain a
+    /// ref's commit stand here too, by [`branch_ref`].
     pub trees: BTreeMap<(String, String), TreeEntry>,
     /// For each path asked about, lock directories too, what is there.
     pub directories: BTreeMap<PathBuf, Directory>,
@@ -229,10 +283,39 @@ pub struct Repository {
     pub registration: Result<(), String>,
     /// Whether `extensions.worktreeConfig` is on.
     pub worktree_config: bool,
-    /// Full names of the branches, without `refs/heads/`; none where nobody asked.
-    pub branches: BTreeSet<String>,
+    /// The branches, by their full names without `refs/heads/`; none where nobody asked.
+    pub branches: BTreeMap<String, Branch>,
     /// Names of the entries under `worktrees` in the common git directory.
     pub worktrees: BTreeSet<String>,
+}
+
+/// A branch of the repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The commit that it names.
+    pub tip: Commit,
+    /// The worktrees that have it checked out, or will return to it after a rebase or a bisection.
+    pub checkouts: Vec<Checkout>,
+    /// How it was created, as far as its reflog goes; `None` where it has none, or no question covers it.
+    pub made: Option<Made>,
+}
+
+/// The first entry of a branch's reflog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The commit that it named then.
+    pub commit: Commit,
+    /// The message.
+    pub message: String,
+}
+
+/// How far a branch is from a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// The number of commits that it reaches and the commit does not.
+    pub ahead: usize,
+    /// Whether it reaches the commit.
+    pub contains: bool,
 }
 
 /// A commit's object id, 40 or 64 hexadecimal digits.

@@ -46,6 +46,16 @@ pub trait Provider: Send + Sync {
     /// What has to be known of the host before it can be planned. Pure.
     fn questions(&self, options: &Options) -> Vec<Question>;
 
+    /// What has to be known of the host before an allocation that is broken can be made again. Pure.
+    fn questions_again(&self, _allocation: &Allocation) -> Vec<Question> {
+        Vec::new()
+    }
+
+    /// Returns whether an allocation with these options in force is kept where `asked` are asked for. Pure.
+    fn is_answered_by(&self, standing: &Options, asked: &Options) -> bool {
+        standing == asked
+    }
+
     /// Starts planning against one observation. Pure, as is everything that the planner does.
     fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o>;
 
@@ -73,8 +83,14 @@ pub trait Provider: Send + Sync {
     fn notices(&self, allocation: &Allocation, observation: &Observation) -> Vec<String>;
 
     /// Why an allocation that is not provisioned yet cannot be any more, one line each: the ref moved, a port was
-    /// taken, a path appeared. Empty where it can. Pure.
-    fn stale(&self, allocation: &Allocation, observation: &Observation) -> Vec<String>;
+    /// taken, a path appeared. Empty where it can. `replaced` is the allocation that is released before it: what that
+    /// one has is not in the way. Pure.
+    fn stale(
+        &self,
+        allocation: &Allocation,
+        replaced: Option<&Allocation>,
+        observation: &Observation,
+    ) -> Vec<String>;
 
     /// The fields of its allocations that hold paths: relative to the workspace root in a plan, absolute in a
     /// discovery file.
@@ -165,6 +181,12 @@ pub trait Planner {
 
     /// Counts an allocation that stands as released before anything new is made.
     fn free(&mut self, allocation: &Allocation);
+
+    /// Decides how an allocation that is gone or broken is made again at the same place, and returns what it is then: it
+    /// may go on from what has come of it since. It was told by [`Planner::keep`].
+    fn again(&mut self, _request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Vec<Fault>> {
+        Ok(allocation.clone())
+    }
 
     /// Allocates afresh.
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>>;

@@ -18,7 +18,7 @@ use crate::manifest::CommandLine;
 use crate::observe::Observation;
 use crate::plan::{Action, Plan, Session};
 use crate::provider::Allocation;
-use crate::provider::git_worktree::Worktree;
+use crate::provider::git_worktree::{Existing, Worktree};
 use crate::provider::port_range::Block;
 
 /// What is reviewed.
@@ -141,16 +141,26 @@ fn command(command: &CommandLine) -> String {
     }
 }
 
+/// The branch of a worktree, and whether it is created or goes on from where it is.
+fn branch_of(branch: &str, worktree: &Worktree) -> String {
+    let base_ref = &worktree.base_ref;
+    match &worktree.existing {
+        None => format!("{branch} (new) from {base_ref}"),
+        // One that did not contain the commit would not be taken.
+        Some(Existing { ahead, .. }) => format!("{branch} (exists, {ahead} ahead, 0 behind {base_ref})"),
+    }
+}
+
 /// What was decided for one resource, on one line.
 fn allocated(allocation: &Allocation) -> String {
     if let Some(worktree) = Worktree::of(allocation) {
         let mut text = format!(
             "{}  {} @ {:.10}",
             worktree.worktree_path.display(),
-            worktree.branch.as_ref().map_or_else(
-                || worktree.base_ref.clone(),
-                |branch| format!("{branch} (new) from {}", worktree.base_ref)
-            ),
+            worktree
+                .branch
+                .as_ref()
+                .map_or_else(|| worktree.base_ref.clone(), |branch| branch_of(branch, &worktree)),
             worktree.commit
         );
         if let Some(target) = &worktree.target_path {

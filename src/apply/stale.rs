@@ -47,17 +47,18 @@ pub fn stale(
     let in_the_way = provisioned(plan)
         .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
         .flat_map(|(session, provider, allocation)| {
-            let reasons = provider.stale(allocation, observation);
+            let replaced = standing.and_then(|standing| standing.plan.session(&session.path));
+            let replaced = replaced.and_then(|session| session.allocation(&allocation.kind));
+            let reasons = provider.stale(allocation, replaced, observation);
             reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
         });
     stale.extend(in_the_way);
     stale
 }
 
-/// The allocations that applying `plan` would make from nothing; what is repaired stands in its own way.
+/// The allocations that applying `plan` would make.
 fn provisioned(plan: &Plan) -> impl Iterator<Item = (&Session, &Allocation)> {
     plan.sessions.iter().zip(&plan.changes).flat_map(|(session, change)| {
-        let kinds = change.provision.iter().filter(|kind| !change.release.contains(kind));
-        kinds.filter_map(move |kind| Some((session, session.allocation(kind)?)))
+        change.provision.iter().filter_map(move |kind| Some((session, session.allocation(kind)?)))
     })
 }

@@ -50,10 +50,27 @@ pub fn survey_without_programs(
 fn look(swarm: &Swarm<'_>, registry: &Registry, questions: &BTreeSet<Question>) -> Result<Survey, Error> {
     let record = swarm.standing()?;
     let workspace: &Path = swarm.workspace();
-    let mut observation = observe::observe(swarm.host(), workspace, questions)?;
-    observation.owner = record.as_ref().map(|record| record.owner.clone());
     let standing = record.as_ref().map(|record| standing(swarm, registry, record));
+    let mut questions = questions.clone();
+    questions.extend(standing.iter().flat_map(|standing| questions_again(standing, registry)));
+    let mut observation = observe::observe(swarm.host(), workspace, &questions)?;
+    observation.owner = record.as_ref().map(|record| record.owner.clone());
     Ok(Survey { observation, record, standing })
+}
+
+/// What has to be observed before what is broken can be made again, or anything that lies inside it.
+pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTreeSet<Question> {
+    if standing.broken.values().all(|damage| damage.mendable) {
+        return BTreeSet::new();
+    }
+    let allocations = standing.plan.sessions.iter().flat_map(|session| {
+        let is_broken = |kind: &str| {
+            let damage = standing.broken.get(&(session.path.clone(), kind.to_owned()));
+            damage.is_some_and(|damage| !damage.mendable)
+        };
+        session.allocations.iter().filter(move |held| held.within_parent || is_broken(&held.kind))
+    });
+    allocations.filter_map(|held| Some(registry.get(&held.kind)?.questions_again(held))).flatten().collect()
 }
 
 /// Looks at a swarm that stands, for what of it is broken.

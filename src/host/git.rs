@@ -3,6 +3,7 @@
 //! A repository's configuration belongs to whoever can write to it, an agent in a linked worktree among them, and
 //! names programs that git would run. Filters (`git lfs` is one) stay on: without them a checkout is not the tree.
 
+pub mod checkouts;
 pub mod config;
 mod obstacles;
 pub(crate) mod version;

@@ -1,12 +1,12 @@
 //! The repository around a workspace.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Repository};
+use super::{Branch, Error, Repository};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::git::config::{self, Settings};
@@ -30,11 +30,21 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The common Git directory, absolute.
+    pub(super) fn common_dir(&self) -> &Path {
+        &self.common_dir
+    }
+
+    /// Whether it has no work tree of its own.
+    pub(super) fn is_bare(&self) -> bool {
+        self.bare
+    }
+
     /// The repository there, with its own settings and branches.
     pub(super) fn repository(
         self,
         settings: &Settings,
-        branches: BTreeSet<String>,
+        branches: BTreeMap<String, Branch>,
     ) -> Result<Repository, Error> {
         let common = Root::open(&self.common_dir).map_err(Error::Repository)?;
         let names = common.names().map_err(Error::Repository)?;
@@ -176,12 +186,6 @@ fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), St
         return Err("it has a `config.worktree`, which `git worktree add` carries over".to_owned());
     }
     Ok(())
-}
-
-/// The repository's branches, by their full names without `refs/heads/`.
-pub(super) fn branches(git: &Git<'_>) -> Result<BTreeSet<String>, Error> {
-    let listed = git.run(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"])?;
-    Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
 }
 
 #[cfg(test)]

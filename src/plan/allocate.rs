@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::demand::{Demand, Wish, demands};
 use super::identity::{Identity, identities};
-use super::{Session, Standing};
+use super::{Damage, Session, Standing};
 use crate::manifest::fault::Step;
 use crate::manifest::{Fault, Manifest, Options, Place, rule};
+use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 use crate::provider::external::protocol::Asked;
 use crate::provider::external::{self, Externals};
-use crate::provider::{Allocation, Parent, Planner, Registry, Request};
+use crate::provider::{Allocation, Parent, Planner, Provider, Registry, Request};
 
 /// What every session is called and holds, in the manifest's order.
 pub(super) struct Allocated {
@@ -41,7 +42,8 @@ pub(super) fn allocate(
     let stood: Vec<_> =
         manifest.sessions.iter().map(|session| by_path.get(session.path.as_str()).copied()).collect();
     let demands = demands(manifest, registry).each;
-    let kept = kept(manifest, &demands, &stood);
+    let kept = kept(manifest, registry, &demands, &stood);
+    let broken = standing.map(|standing| &standing.broken);
     let mut pass = Pass {
         manifest,
         demands: &demands,
@@ -50,6 +52,8 @@ pub(super) fn allocate(
         takers: takers(manifest, &demands),
         taken: demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
+        broken,
+        again: Vec::with_capacity(manifest.sessions.len()),
         open: Vec::with_capacity(manifest.sessions.len()),
         faults: Vec::new(),
     };
@@ -127,6 +131,7 @@ fn asking<'d>(
 /// For each wish of each session, the standing allocation that answers it already.
 fn kept<'s>(
     manifest: &Manifest,
+    registry: &Registry,
     demands: &[Arc<Demand<'_>>],
     stood: &[Option<&'s Session>],
 ) -> Vec<Vec<Option<&'s Allocation>>> {
@@ -138,7 +143,10 @@ fn kept<'s>(
         };
         let answer = |wish: &Wish<'_>| {
             let allocation = stood[at]?.allocation(wish.kind)?;
-            let same = allocation.options == wish.options.said && allocation.shared == wish.shared;
+            let (standing, asked) = (&allocation.options, &wish.options.said);
+            let answers = |of: &dyn Provider| of.is_answered_by(standing, asked);
+            let same = registry.get(wish.kind).map_or(standing == asked, answers);
+            let same = same && allocation.shared == wish.shared;
             let stays = !allocation.within_parent || parent_keeps(wish.kind).is_some();
             (same && stays).then_some(allocation)
         };
@@ -173,6 +181,10 @@ struct Pass<'a> {
     /// The same of those that have taken theirs so far.
     taken: Vec<Vec<u32>>,
     allocations: Vec<Vec<Allocation>>,
+    /// What of the standing swarm is gone or broken.
+    broken: Option<&'a BTreeMap<(SessionPath, String), Damage>>,
+    /// For each session so far, the kinds of what stands and is made again at the same place.
+    again: Vec<Vec<&'a str>>,
     open: Vec<bool>,
     faults: Vec<Fault>,
 }
@@ -203,20 +215,27 @@ impl<'a> Pass<'a> {
     /// Allocates what the session at this position wishes for and `kept` does not answer.
     fn session(&mut self, at: usize, kept: &[Option<&Allocation>]) {
         let mut held = Vec::with_capacity(kept.len());
+        let mut again = Vec::new();
         let demands = self.demands;
         for ((wish, kept), position) in demands[at].wishes.iter().zip(kept).zip(0..) {
             let share = self.share(at, wish);
-            let allocation = match kept {
-                Some(kept) => Some((*kept).clone()),
-                None => self.wish(at, wish, self.takers[at][position], share).unwrap_or_else(|found| {
-                    let found = found.into_iter().map(|fault| self.where_it_is_said(at, wish, fault));
-                    let found: Vec<_> = found.collect();
-                    self.faults.extend(found);
-                    None
-                }),
+            let shares = self.takers[at][position];
+            let decided = match kept {
+                Some(kept) if self.is_made_again(at, kept) => {
+                    again.push(wish.kind);
+                    self.again(at, wish, shares, kept).map(Some)
+                }
+                Some(kept) => Ok(Some((*kept).clone())),
+                None => self.wish(at, wish, shares, share),
             };
-            held.extend(allocation);
+            held.extend(decided.unwrap_or_else(|found| {
+                let found = found.into_iter().map(|fault| self.where_it_is_said(at, wish, fault));
+                let found: Vec<_> = found.collect();
+                self.faults.extend(found);
+                None
+            }));
         }
+        self.again.push(again);
         let session = &self.manifest.sessions[at];
         let above = session.parent.is_some_and(|parent| self.open[parent]);
         let is_less = held.len() < demands[at].wishes.len();
@@ -234,6 +253,30 @@ impl<'a> Pass<'a> {
         Some((*taken - 1, self.takers[parent][position]))
     }
 
+    /// Returns whether what stands is released and made again: it is broken, or lies inside what is.
+    fn is_made_again(&self, at: usize, kept: &Allocation) -> bool {
+        let session = &self.manifest.sessions[at];
+        let Some(broken) = self.broken.filter(|broken| !broken.is_empty()) else { return false };
+        let above = session.parent.filter(|_| kept.within_parent);
+        above.is_some_and(|parent| self.again[parent].contains(&kept.kind.as_str()))
+            || broken.get(&(session.path.clone(), kept.kind.clone())).is_some_and(|damage| !damage.mendable)
+    }
+
+    /// What stands, as it is made again.
+    fn again(
+        &mut self,
+        at: usize,
+        wish: &Wish<'a>,
+        shares: u32,
+        kept: &Allocation,
+    ) -> Result<Allocation, Vec<Fault>> {
+        let request = request(self.manifest, &self.identities, at, wish, shares);
+        match self.planners.get_mut(wish.kind) {
+            Some(planner) => planner.again(&request, kept),
+            None => Ok(kept.clone()),
+        }
+    }
+
     /// `None` where the parent's allocation failed: that is the fault to report.
     fn wish(
         &mut self,
@@ -242,21 +285,8 @@ impl<'a> Pass<'a> {
         shares: u32,
         share: Option<(u32, u32)>,
     ) -> Result<Option<Allocation>, Vec<Fault>> {
-        let identity = &self.identities[at];
         let session = &self.manifest.sessions[at];
-        let request = Request {
-            session: &identity.id,
-            scoped_name: &identity.scoped_name,
-            swarm: &self.manifest.swarm,
-            path: &session.path,
-            index: identity.index,
-            replica: identity.replica,
-            slug: &identity.slug,
-            options: &wish.options.all,
-            own: wish.own,
-            place: wish.place,
-            shares,
-        };
+        let request = request(self.manifest, &self.identities, at, wish, shares);
         let Some(planner) = self.planners.get_mut(wish.kind) else {
             // A kind that nobody declares has been told already.
             let declared = self.manifest.providers.contains_key(wish.kind) || self.manifest.whole;
@@ -286,6 +316,30 @@ impl<'a> Pass<'a> {
             notes: decided.notes,
             external: decided.external,
         }))
+    }
+}
+
+/// What the session at this position asks of one provider.
+fn request<'r>(
+    manifest: &'r Manifest,
+    identities: &'r [Identity],
+    at: usize,
+    wish: &'r Wish<'_>,
+    shares: u32,
+) -> Request<'r> {
+    let identity = &identities[at];
+    Request {
+        session: &identity.id,
+        scoped_name: &identity.scoped_name,
+        swarm: &manifest.swarm,
+        path: &manifest.sessions[at].path,
+        index: identity.index,
+        replica: identity.replica,
+        slug: &identity.slug,
+        options: &wish.options.all,
+        own: wish.own,
+        place: wish.place,
+        shares,
     }
 }
 

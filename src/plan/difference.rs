@@ -152,10 +152,14 @@ fn difference(
         fields: Vec::new(),
     };
     for old in stood.allocations.iter().rev() {
+        let damage = broken.get(&(session.path.clone(), old.kind.clone()));
+        let goes_along = old.within_parent && released_above.contains(&old.kind);
+        // What is made again may begin elsewhere: a branch where it is now.
+        let is_again = goes_along || damage.is_some_and(|damage| !damage.mendable);
         match session.allocation(&old.kind) {
-            Some(new) if new == old => {
-                let damage = broken.get(&(session.path.clone(), old.kind.clone()));
-                let goes_along = old.within_parent && released_above.contains(&old.kind);
+            Some(new)
+                if new == old || (is_again && new.options == old.options && new.shared == old.shared) =>
+            {
                 let why = match damage {
                     _ if goes_along => format!("{} lies inside its parent's, which is made anew", old.kind),
                     Some(damage) => damage.why.clone(),

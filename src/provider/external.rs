@@ -101,7 +101,12 @@ impl Provider for External {
         )]
     }
 
-    fn stale(&self, _allocation: &Allocation, _observation: &Observation) -> Vec<String> {
+    fn stale(
+        &self,
+        _allocation: &Allocation,
+        _replaced: Option<&Allocation>,
+        _observation: &Observation,
+    ) -> Vec<String> {
         // Only the program could tell; where its plan does not hold any more, provisioning fails and is rolled back.
         Vec::new()
     }

@@ -55,10 +55,13 @@ pub struct Options {
     /// works. Default: the whole tree.
     #[schemars(extend("examples" = ["services/api"]))]
     pub target_path: Option<String>,
-    /// The branch to create there, a template such as `agents/{{ session.name }}`. Default: a detached HEAD.
+    /// The branch to work on, a template such as `agents/{{ session.name }}`; it is created at `base-ref` unless it exists
+    /// (see `branch-exists`). Default: a detached HEAD.
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["agents/{{ session.name }}"]))]
     pub branch: Option<String>,
+    /// Whether a branch that exists already is taken as it is. It only matters when a worktree is made.
+    pub branch_exists: BranchExists,
     /// How the files get there.
     pub checkout: Checkout,
     /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`.
@@ -89,6 +92,18 @@ pub enum Checkout {
     Overlay,
 }
 
+/// What happens where the branch of a worktree exists already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BranchExists {
+    /// The worktree goes on at the branch's tip, where the branch contains the commit that `base-ref` names and no
+    /// worktree has it checked out; anything else is a diagnostic. The branch is never reset.
+    #[default]
+    Reuse,
+    /// It is a diagnostic.
+    Refuse,
+}
+
 /// Where the worktrees of children lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -107,6 +122,7 @@ impl Default for Options {
             base_ref: "HEAD".to_owned(),
             target_path: None,
             branch: None,
+            branch_exists: BranchExists::default(),
             checkout: Checkout::default(),
             copy: Vec::new(),
             link: Vec::new(),
@@ -132,11 +148,14 @@ pub struct Worktree {
     /// The one directory that is checked out (sparse, cone mode); `None` for the whole tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_path: Option<String>,
-    /// The commit that `base_ref` named when this was planned.
+    /// The commit to check out: the one that `base_ref` named when this was planned, or the tip of a branch that exists.
     pub commit: String,
-    /// The branch to create at `commit`, without `refs/heads/`; `None` for a detached HEAD.
+    /// The branch to create at `commit`, or to go on with there, without `refs/heads/`; `None` for a detached HEAD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    /// What the branch is beside its base, where it exists already; `None` where it is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing: Option<Existing>,
     /// The name of its entry under `worktrees` in the common git directory.
     pub entry: String,
     /// How the files get there.
@@ -151,6 +170,16 @@ pub struct Worktree {
     pub git_hooks: bool,
 }
 
+/// A branch that exists and is taken as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Existing {
+    /// The commit that `base_ref` named when this was planned, which the branch contains.
+    pub base: String,
+    /// The number of commits that the branch has beyond it.
+    pub ahead: usize,
+}
+
 /// How a worktree is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -162,6 +191,11 @@ pub enum Registration {
 }
 
 impl Worktree {
+    /// The commit that its base ref named when it was planned.
+    pub fn base(&self) -> &str {
+        self.existing.as_ref().map_or(&self.commit, |existing| &existing.base)
+    }
+
     /// Reads an allocation of this kind; `None` where it is not one that planning made.
     pub fn of(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
@@ -192,6 +226,20 @@ impl Provider for GitWorktree {
 
     fn questions(&self, options: &manifest::Options) -> Vec<Question> {
         plan::questions(options)
+    }
+
+    fn questions_again(&self, allocation: &Allocation) -> Vec<Question> {
+        plan::questions_again(allocation)
+    }
+
+    /// What becomes of a branch that exists is decided when a worktree is made, and then holds.
+    fn is_answered_by(&self, standing: &manifest::Options, asked: &manifest::Options) -> bool {
+        let others = |options: &manifest::Options| {
+            let mut others = options.clone();
+            others.remove("branch-exists");
+            others
+        };
+        standing == asked || others(standing) == others(asked)
     }
 
     fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o> {
@@ -226,8 +274,13 @@ impl Provider for GitWorktree {
         plan::notices(allocation, observation)
     }
 
-    fn stale(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
-        plan::stale(allocation, observation)
+    fn stale(
+        &self,
+        allocation: &Allocation,
+        replaced: Option<&Allocation>,
+        observation: &Observation,
+    ) -> Vec<String> {
+        plan::stale(allocation, replaced, observation)
     }
 
     fn path_fields(&self) -> &'static [&'static str] {

@@ -210,8 +210,13 @@ impl Provider for PortRange {
         plan::notices(allocation, observation)
     }
 
-    fn stale(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
-        plan::stale(allocation, observation)
+    fn stale(
+        &self,
+        allocation: &Allocation,
+        replaced: Option<&Allocation>,
+        observation: &Observation,
+    ) -> Vec<String> {
+        plan::stale(allocation, replaced, observation)
     }
 
     fn path_fields(&self) -> &'static [&'static str] {

@@ -92,10 +92,23 @@ fn worktrees(worktrees: &[Worktree]) -> String {
     let from = if branches.is_empty() {
         first.base_ref.clone()
     } else {
-        format!("{} (new) from {}", range(branches.into_iter()), first.base_ref)
+        format!("{} {}", range(branches.into_iter()), state(worktrees, &first.base_ref))
     };
     let only = first.target_path.as_ref().map_or(String::new(), |target| format!("  only {target}"));
-    format!("{} in {place}  {from} @ {:.10}{only}", thousands(worktrees.len()), first.commit)
+    format!("{} in {place}  {from} @ {:.10}{only}", thousands(worktrees.len()), first.base())
+}
+
+/// Whether the branches of worktrees that are folded are created, or by how many commits they are ahead.
+fn state(worktrees: &[Worktree], base_ref: &str) -> String {
+    let ahead =
+        worktrees.iter().filter_map(|worktree| worktree.existing.as_ref()).map(|existing| existing.ahead);
+    match (ahead.clone().min(), ahead.max()) {
+        (Some(least), Some(most)) if least < most => {
+            format!("(exist, {least} to {most} ahead, 0 behind {base_ref})")
+        }
+        (Some(ahead), _) => format!("(exist, {ahead} ahead, 0 behind {base_ref})"),
+        _ => format!("(new) from {base_ref}"),
+    }
 }
 
 fn blocks(blocks: &[Block]) -> String {

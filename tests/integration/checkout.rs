@@ -156,8 +156,13 @@ impl Provider for Shared {
         self.0.notices(allocation, observation)
     }
 
-    fn stale(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
-        self.0.stale(allocation, observation)
+    fn stale(
+        &self,
+        allocation: &Allocation,
+        replaced: Option<&Allocation>,
+        observation: &Observation,
+    ) -> Vec<String> {
+        self.0.stale(allocation, replaced, observation)
     }
 
     fn path_fields(&self) -> &'static [&'static str] {

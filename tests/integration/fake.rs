@@ -153,7 +153,12 @@ impl Provider for Fake {
         Vec::new()
     }
 
-    fn stale(&self, _allocation: &Allocation, _observation: &Observation) -> Vec<String> {
+    fn stale(
+        &self,
+        _allocation: &Allocation,
+        _replaced: Option<&Allocation>,
+        _observation: &Observation,
+    ) -> Vec<String> {
         Vec::new()
     }
 

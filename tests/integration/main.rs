@@ -7,6 +7,7 @@ mod in_process;
 mod sandbox;
 mod support;
 
+mod branches;
 mod browser;
 mod change;
 mod checkout;

@@ -251,6 +251,14 @@ impl Sandbox {
         self.repository.join(found["workingDirectory"].as_str().unwrap())
     }
 
+    /// Where a session works that stands, also where no plan can be made.
+    #[track_caller]
+    pub(crate) fn directory_of(&self, session: &str) -> PathBuf {
+        let status = self.ok(&["status", "--json"]).json();
+        let found = status["sessions"].as_array().unwrap().iter().find(|found| found["session"] == session);
+        self.repository.join(found.expect("the session stands")["workingDirectory"].as_str().unwrap())
+    }
+
     /// Where every session works, by the plan.
     #[track_caller]
     pub(crate) fn directories(&self) -> Vec<PathBuf> {

@@ -1,6 +1,6 @@
 //! What tests share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -88,7 +88,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
             object_format: "sha1".to_owned(),
             registration: Ok(()),
             worktree_config: false,
-            branches: BTreeSet::new(),
+            branches: BTreeMap::new(),
             worktrees: BTreeSet::new(),
         })),
         ephemeral: PortBlock::new(32768, 60999),
@@ -110,7 +110,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Branches
+            Question::Branch { .. }
             | Question::Locks { .. }
             | Question::Overlays
             | Question::Ports

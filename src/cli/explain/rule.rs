@@ -118,10 +118,16 @@ pub(super) fn of_worktree(session: &Session, worktree: &Worktree) -> Vec<String>
             "the scoped name is {} with all but letters, digits, `_` and `-` turned to `-`, runs of them folded, cut at 32, and the first {digits} digits of its sha256",
             session.id
         ),
-        format!("{} named commit {} when this was planned", worktree.base_ref, worktree.commit),
+        format!("{} named commit {} when this was planned", worktree.base_ref, worktree.base()),
     ];
     if let Some(branch) = &worktree.branch {
-        rules.push(format!("branch {branch} begins there"));
+        rules.push(match &worktree.existing {
+            None => format!("branch {branch} begins there"),
+            Some(existing) => format!(
+                "branch {branch} existed, {} ahead of it, and goes on from commit {}",
+                existing.ahead, worktree.commit
+            ),
+        });
     }
     if let Some(target) = &worktree.target_path {
         rules.push(format!("only {target} is checked out, by `target-path`, and the session works in it"));

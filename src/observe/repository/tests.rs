@@ -2,10 +2,14 @@
 
 use super::super::sandbox::{Sandbox, commit, inventory};
 use super::*;
-use crate::observe::Question;
+use crate::observe::{Names, Question};
+
+fn branch() -> Question {
+    Question::Branch { base_ref: "HEAD".to_owned(), names: Names::of_template("{{ session.name }}") }
+}
 
 fn repository(sandbox: &Sandbox, workspace: &Path) -> Result<Repository, String> {
-    sandbox.observe_in(workspace, [commit("HEAD"), Question::Branches]).repository.unwrap()
+    sandbox.observe_in(workspace, [commit("HEAD"), branch()]).repository.unwrap()
 }
 
 fn refused(sandbox: &Sandbox, workspace: &Path, expected: &str) {
@@ -19,6 +23,8 @@ fn an_ordinary_repository() {
     let sandbox = Sandbox::with_files(&["a"]);
     sandbox.git(&["branch", "feature/x"]);
     sandbox.git(&["tag", "v1"]);
+    let branches = repository(&sandbox, &sandbox.workspace).unwrap().branches;
+    assert!(branches.keys().eq(["feature/x", "main"]));
     let expected = Repository {
         root: sandbox.workspace.clone(),
         common_dir: sandbox.workspace.join(".git"),
@@ -26,12 +32,12 @@ fn an_ordinary_repository() {
         object_format: "sha1".to_owned(),
         registration: Ok(()),
         worktree_config: false,
-        branches: ["feature/x", "main"].map(str::to_owned).into(),
+        branches: branches.clone(),
         worktrees: BTreeSet::new(),
     };
     assert_eq!(repository(&sandbox, &sandbox.workspace), Ok(expected));
     let unasked = sandbox.observe([commit("HEAD")]).repository.unwrap().unwrap();
-    assert_eq!(unasked.branches, BTreeSet::new(), "nobody asked");
+    assert!(unasked.branches.is_empty(), "nobody asked");
 }
 
 #[test]
@@ -105,11 +111,12 @@ fn refs_that_are_not_files() {
         return;
     }
     let id = sandbox.commit();
-    let observed = sandbox.observe([commit("main"), Question::Branches]);
+    let observed = sandbox.observe([commit("main"), branch()]);
     assert_eq!(observed.commits["main"].as_ref(), Ok(&id));
     let found = observed.repository.unwrap().unwrap();
     assert_eq!(found.registration, Err("its refs are kept in the format `reftable`".to_owned()));
-    assert_eq!(found.branches, ["main".to_owned()].into());
+    assert_eq!(found.branches["main"].tip, id);
+    assert_eq!(found.branches["main"].made.as_ref().map(|made| &made.commit), Some(&id));
 }
 
 #[test]

@@ -1,14 +1,20 @@
 //! What git takes for a branch's name, and which branches it cannot keep side by side. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-/// A branch that git could not keep beside `branch`: the same, or one that would be a directory of the other.
-pub(super) fn in_the_way<'b>(branches: &'b BTreeSet<String>, branch: &str) -> Option<&'b str> {
+/// A branch that git could not keep beside `branch`: the same, or one that would be a directory of the other. Only those
+/// that `stay` count.
+pub(super) fn in_the_way<'b, T>(
+    branches: &'b BTreeMap<String, T>,
+    branch: &str,
+    stays: impl Fn(&str) -> bool,
+) -> Option<&'b str> {
     let below = format!("{branch}/");
-    let mut above = branch.match_indices('/').map(|(at, _)| &branch[..at]).chain([branch]);
-    let above = above.find_map(|other| branches.get(other));
-    let below = || branches.range(below.clone()..).next().filter(|other| other.starts_with(&below));
-    above.or_else(below).map(String::as_str)
+    let above = branch.match_indices('/').map(|(at, _)| &branch[..at]).chain([branch]);
+    let mut above = above.filter_map(|other| branches.get_key_value(other)).map(|(other, _)| other.as_str());
+    let under = branches.range(below.clone()..).map(|(other, _)| other.as_str());
+    let mut under = under.take_while(|other| other.starts_with(&below));
+    above.find(|other| stays(other)).or_else(|| under.find(|other| stays(other)))
 }
 
 /// The rules of `git check-ref-format --branch`.

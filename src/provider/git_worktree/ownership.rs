@@ -29,7 +29,8 @@ impl Mark {
         Self::parse(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads the line that [`mark`] writes, wherever it was written.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let words: Vec<&str> = text.split_whitespace().collect();
         let ["seedbed", session, owner] = words[..] else { return None };

@@ -1,23 +1,26 @@
 //! Decides where each worktree lies, at which commit, and what of it is checked out. Pure.
 
+mod branches;
 mod check;
 mod planned;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use self::branches::Tip;
+pub(super) use self::branches::questions_again;
 use self::check::{check_glob, unknown_ref};
 pub(super) use self::planned::{basis, context, names, notices, stale};
-use super::{Checkout, KIND, Layout, Options, Registration, Worktree, branch, overlay};
+use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
-use crate::observe::{Commit, Observation, Question, Repository};
+use crate::observe::{self, Commit, Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Known, Parent, Planned, Planner, Request};
-use crate::template::{self, Bounds};
+use crate::template::Bounds;
 
 pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
     let Ok(options) = Options::deserialize(options) else {
@@ -35,8 +38,9 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
     if options.layout == Layout::Nested {
         questions.push(tree(top_of(&nested_root(Path::new(""), "")), false));
     }
-    if options.branch.is_some() {
-        questions.push(Question::Branches);
+    if let Some(source) = &options.branch {
+        let names = observe::Names::of_template(source);
+        questions.push(Question::Branch { base_ref: options.base_ref.clone(), names });
     }
     if options.checkout == Checkout::Overlay {
         questions.push(Question::Overlays);
@@ -54,9 +58,10 @@ pub(super) struct Worktrees<'o> {
     /// What existed before and will not exist any more when this plan's worktrees are made.
     freed: BTreeSet<PathBuf>,
     freed_entries: BTreeSet<String>,
-    freed_branches: BTreeSet<String>,
-    /// Branches of this plan.
-    branches: BTreeSet<String>,
+    /// The worktrees that are released, by their branches.
+    freed_branches: BTreeMap<String, Worktree>,
+    /// Branches of this plan, each with the id of its session.
+    branches: BTreeMap<String, String>,
     /// What rendering their names has taken.
     bounds: Bounds,
 }
@@ -77,8 +82,8 @@ impl<'o> Worktrees<'o> {
             site: None,
             freed: BTreeSet::new(),
             freed_entries: BTreeSet::new(),
-            freed_branches: BTreeSet::new(),
-            branches: BTreeSet::new(),
+            freed_branches: BTreeMap::new(),
+            branches: BTreeMap::new(),
             bounds: Bounds::default(),
         }
     }
@@ -107,8 +112,13 @@ impl<'o> Worktrees<'o> {
             }
         };
         let mut faults = Vec::new();
-        let branch = self.branch(repository, options, request).unwrap_or_else(|found| {
+        let branch = self.branch(request, options).unwrap_or_else(|found| {
             faults.extend(found);
+            None
+        });
+        let begins = branch.as_deref().map(|branch| self.begins(repository, request, options, branch));
+        let begins = begins.transpose().unwrap_or_else(|found| {
+            faults.push(found);
             None
         });
         let site = self.site(options, root, place).map_err(|found| faults.extend(found)).ok();
@@ -118,6 +128,10 @@ impl<'o> Worktrees<'o> {
             faults.extend(self.check_path(repository, root, &path, request).err());
         }
         let Some(site) = site.filter(|_| faults.is_empty()) else { return Err(faults) };
+        let (commit, existing) = match begins.flatten() {
+            Some(Tip { commit, ahead }) => (commit, Some(Existing { base: site.commit.clone(), ahead })),
+            None => (site.commit.clone(), None),
+        };
 
         let worktree = Worktree {
             repo_root: way_up(&self.observation.workspace, &repository.root),
@@ -125,8 +139,9 @@ impl<'o> Worktrees<'o> {
             worktree_path: path,
             base_ref: options.base_ref.clone(),
             target_path: site.target.clone(),
-            commit: site.commit.clone(),
+            commit,
             branch,
+            existing,
             entry: request.scoped_name.to_owned(),
             checkout: options.checkout,
             registration: match repository.registration {
@@ -137,10 +152,7 @@ impl<'o> Worktrees<'o> {
             link: options.link.clone(),
             git_hooks: options.git_hooks,
         };
-        let Ok(Value::Object(fields)) = serde_json::to_value(&worktree) else {
-            unreachable!("a worktree of plain fields with UTF-8 paths is a JSON object")
-        };
-        Ok(Planned { allocation: fields, ..Planned::default() })
+        Ok(Planned { allocation: fields(&worktree), ..Planned::default() })
     }
 
     /// What worktrees in `root` with these options have in common: looked at once for all that ask in a row, as thousands
@@ -166,8 +178,8 @@ impl<'o> Worktrees<'o> {
         });
         let commit = match self.observation.commits.get(&options.base_ref) {
             Some(Ok(commit)) => {
-                check(self.check_target(options, target.as_deref(), place));
-                check(self.check_discovery(options, target.as_deref(), place));
+                check(self.check_target(&options.base_ref, target.as_deref(), place));
+                check(self.check_discovery(&options.base_ref, target.as_deref(), place));
                 commit.clone()
             }
             unknown => {
@@ -191,47 +203,6 @@ impl<'o> Worktrees<'o> {
         Ok(site)
     }
 
-    fn branch(
-        &mut self,
-        repository: &Repository,
-        options: &Options,
-        request: &Request<'_>,
-    ) -> Result<Option<String>, Vec<Fault>> {
-        let Some(source) = &options.branch else { return Ok(None) };
-        let place = request.place.key("branch");
-        let branch = template::render(source, &request.names(), &self.bounds)
-            .map_err(|problems| problems.into_iter().map(|problem| problem.at(&place)).collect::<Vec<_>>())?;
-        let refused = |message: String, label: &str, help: String| {
-            Err(vec![fault(rule::BRANCH, &place, &message, label, Some(help))])
-        };
-        if !branch::is_name(&branch) {
-            return refused(
-                format!("`{}` is no name for a branch", branch.escape_debug()),
-                "git would refuse it",
-                "git takes no blanks, no `~^:?*[\\`, no `..`, no part that begins with `.` or ends with `.lock`"
-                    .to_owned(),
-            );
-        }
-        if let Some(other) = branch::in_the_way(&self.branches, &branch) {
-            return refused(
-                format!("branch `{branch}` of `{}` meets `{other}` of another session", request.session),
-                "not one branch a session",
-                "tell them apart by `{{ session.name }}` or `{{ session.index }}`".to_owned(),
-            );
-        }
-        if let Some(other) = branch::in_the_way(&repository.branches, &branch)
-            && !self.freed_branches.contains(other)
-        {
-            return refused(
-                format!("branch `{branch}` of `{}` cannot be created: `{other}` exists", request.session),
-                "exists already",
-                format!("choose another name, or `git branch -d {other}` if it is no longer needed"),
-            );
-        }
-        self.branches.insert(branch.clone());
-        Ok(Some(branch))
-    }
-
     fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Vec<Fault>> {
         self.options.read(request.options).map_err(|error| {
             let message = format!("the options of `{KIND}` cannot be read: {error}");
@@ -241,15 +212,20 @@ impl<'o> Worktrees<'o> {
 }
 
 impl Planner for Worktrees<'_> {
-    fn keep(&mut self, _session: &str, _parent: Option<&str>, allocation: &Allocation) {
-        self.branches.extend(Worktree::of(allocation).and_then(|worktree| worktree.branch));
+    fn keep(&mut self, session: &str, _parent: Option<&str>, allocation: &Allocation) {
+        let branch = Worktree::of(allocation).and_then(|worktree| worktree.branch);
+        self.branches.extend(branch.map(|branch| (branch, session.to_owned())));
+    }
+
+    fn again(&mut self, request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Vec<Fault>> {
+        self.made_again(request, allocation)
     }
 
     fn free(&mut self, allocation: &Allocation) {
         if let Some(worktree) = Worktree::of(allocation) {
-            self.freed.insert(worktree.worktree_path);
-            self.freed_entries.insert(worktree.entry);
-            self.freed_branches.extend(worktree.branch);
+            self.freed_entries.insert(worktree.entry.clone());
+            self.freed.insert(worktree.worktree_path.clone());
+            self.freed_branches.extend(worktree.branch.clone().map(|branch| (branch, worktree)));
         }
     }
 
@@ -287,8 +263,13 @@ impl Planner for Worktrees<'_> {
         })?;
         let root = nested_root(&of_parent.worktree_path, parent.scoped_name);
         let top = top_of(&nested_root(Path::new(""), ""));
-        self.check_untracked(&options, &top, "which the worktrees of children lie in", request.place)
-            .map_err(|fault| vec![fault])?;
+        self.check_untracked(
+            &options.base_ref,
+            &top,
+            "which the worktrees of children lie in",
+            request.place,
+        )
+        .map_err(|fault| vec![fault])?;
         let planned = self.worktree(request, &options, &root)?;
         Ok(Planned { within_parent: true, ..planned })
     }
@@ -316,6 +297,14 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
 /// Where the seed keeps the worktrees of a session's children.
 pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
     parent.join(".ai_ops/child-worktrees").join(scoped_parent)
+}
+
+/// A worktree as its allocation has it.
+fn fields(worktree: &Worktree) -> Map<String, Value> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(worktree) else {
+        unreachable!("a worktree of plain fields with UTF-8 paths is a JSON object")
+    };
+    fields
 }
 
 fn top_of(path: &Path) -> String {

@@ -55,7 +55,7 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Er
     build(task, worktree, site, building.path())?;
     crashpoint!("register.built");
     if let Some(branch) = &worktree.branch {
-        create_branch(task, worktree, site, branch)?;
+        take_branch(task, worktree, site, branch)?;
     }
     crashpoint!("register.branched");
     create_directory(site)?;
@@ -87,7 +87,7 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error
     match &worktree.branch {
         // A tracking branch would write to the shared config, whose lock is a common reason to fail.
         Some(branch) => {
-            create_branch(task, worktree, site, branch)?;
+            take_branch(task, worktree, site, branch)?;
             args.extend([site.worktree.clone().into(), branch.into()]);
         }
         None => args.extend(["--detach".into(), site.worktree.clone().into(), (&worktree.commit).into()]),
@@ -140,6 +140,25 @@ fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result
         write(at, "config.worktree", sparse::CONFIG.as_bytes())?;
     }
     Ok(())
+}
+
+/// Makes sure that the branch is at the worktree's commit: creates it, or finds it there. One that exists is not written.
+fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
+    if worktree.existing.is_none() {
+        return create_branch(task, worktree, site, branch);
+    }
+    let name = format!("refs/heads/{branch}");
+    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+    let tip = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.stdout;
+    let tip = String::from_utf8_lossy(tip.trim_ascii_end()).into_owned();
+    if tip == worktree.commit {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "branch `{branch}` has moved from {:.10} to {} since this was planned",
+        worktree.commit,
+        if tip.is_empty() { "nothing" } else { &tip[..tip.len().min(10)] }
+    )))
 }
 
 fn create_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {

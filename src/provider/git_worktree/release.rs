@@ -77,28 +77,44 @@ fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
 /// Removes the branch if we made it, it still is where we made it, and nobody has it checked out. Kept otherwise.
 fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
     let name = format!("refs/heads/{branch}");
-    if !is_as_made(task, worktree, site, &name)? || is_checked_out(site, &name)? {
+    let Some(tip) = tip_as_made(task, worktree, site, &name)? else { return Ok(()) };
+    if is_checked_out(site, &name)? {
         return Ok(());
     }
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
-    git.run_beside_others(&["update-ref", "-d", &name, &worktree.commit])?;
+    // What has moved in between stays.
+    git.run_beside_others(&["update-ref", "-d", &name, &tip])?;
     Ok(())
 }
 
-/// Tells whether we made the branch of this full name, and it still is where we made it.
+/// Returns whether the swarm made the branch of this full name, and no commit has come to it since.
 pub(super) fn is_as_made(
     task: &Task<'_>,
     worktree: &Worktree,
     site: &Site,
     name: &str,
 ) -> Result<bool, Error> {
+    Ok(tip_as_made(task, worktree, site, name)?.is_some())
+}
+
+/// The tip of the branch of this full name, where the swarm made the branch and no commit has come to it since. Planning
+/// decides by the same rule (`plan::branches::goes_with`).
+fn tip_as_made(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+    name: &str,
+) -> Result<Option<String>, Error> {
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
     let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
-    if !at.status.success() || at.stdout.trim_ascii_end() != worktree.commit.as_bytes() {
-        return Ok(false);
+    let at = String::from_utf8_lossy(at.stdout.trim_ascii_end()).into_owned();
+    // One that was found there when the worktree was made is not the worktree's to remove.
+    if at.is_empty() || worktree.existing.is_some() == (at == worktree.commit) {
+        return Ok(None);
     }
-    let log = git.run(["reflog", "show", "--format=%gs", name, "--"])?;
-    Ok(String::from_utf8_lossy(&log).lines().last() == Some(register::branch_message(task).as_str()))
+    let log = git.run(["reflog", "show", "--format=%H %gs", name, "--"])?;
+    let made = format!("{at} {}", register::branch_message(task));
+    Ok((String::from_utf8_lossy(&log).lines().last() == Some(&made)).then_some(at))
 }
 
 fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {

@@ -121,6 +121,7 @@ impl Lab {
             base_ref: "main".into(),
             target_path: None,
             commit: self.commit.clone(),
+            existing: None,
             branch: None,
             entry: name.into(),
             registration: Registration::Rename,

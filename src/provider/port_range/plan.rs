@@ -426,10 +426,18 @@ pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec
 }
 
 /// Who has taken a port of a planned block since.
-pub(super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+pub(super) fn stale(
+    allocation: &Allocation,
+    replaced: Option<&Allocation>,
+    observation: &Observation,
+) -> Vec<String> {
     // A share lies in its parent's block, which is asked about itself.
     let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
     let Some(ports) = ports else { return Vec::new() };
+    // What the session itself listens on there is not in its way.
+    if replaced.and_then(Block::of).and_then(|block| block.ports()).is_some_and(|old| old.overlaps(ports)) {
+        return Vec::new();
+    }
     let others = Ports::new(observation);
     let taken = others.all_taken(ports).into_iter();
     taken.map(|by| format!("ports {ports} are not free any more: {by}")).collect()

@@ -12,24 +12,16 @@ use crate::provider::{DISCOVERY_DIRECTORY, Request, holds_the_workspace};
 const PATH_MAX: usize = 4000;
 
 impl Worktrees<'_> {
-    pub(super) fn check_target(
-        &self,
-        options: &Options,
-        target: Option<&str>,
-        place: &Place,
-    ) -> Result<(), Fault> {
+    pub(super) fn check_target(&self, at: &str, target: Option<&str>, place: &Place) -> Result<(), Fault> {
         let Some(target) = target else { return Ok(()) };
         let place = place.key("target-path");
-        let what = match self.observation.trees.get(&(options.base_ref.clone(), target.to_owned())) {
+        let what = match self.observation.trees.get(&(at.to_owned(), target.to_owned())) {
             Some(TreeEntry::Directory) => return Ok(()),
             Some(TreeEntry::Missing { near }) => {
-                let message = format!("`{target}` does not exist in `{}`", options.base_ref);
+                let message = format!("`{target}` does not exist in `{at}`");
                 let (label, help) = meant(near, "no such directory in that commit");
                 let help = help.unwrap_or_else(|| {
-                    format!(
-                        "write a directory of the commit; `git ls-tree -d {}` lists them",
-                        options.base_ref
-                    )
+                    format!("write a directory of the commit; `git ls-tree -d {at}` lists them")
                 });
                 return Err(fault(rule::TARGET_PATH, &place, &message, &label, Some(help)));
             }
@@ -38,22 +30,17 @@ impl Worktrees<'_> {
             Some(TreeEntry::Submodule) => "a submodule",
             None => "unknown",
         };
-        let message = format!("`{target}` is {what} in `{}`, not a directory", options.base_ref);
+        let message = format!("`{target}` is {what} in `{at}`, not a directory");
         Err(fault(rule::TARGET_PATH, &place, &message, "has to be a directory", None))
     }
 
     /// A tracked discovery path would be overwritten, or as a link be written through.
-    pub(super) fn check_discovery(
-        &self,
-        options: &Options,
-        target: Option<&str>,
-        place: &Place,
-    ) -> Result<(), Fault> {
+    pub(super) fn check_discovery(&self, at: &str, target: Option<&str>, place: &Place) -> Result<(), Fault> {
         let path = match target {
             Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
             None => DISCOVERY_DIRECTORY.to_owned(),
         };
-        self.check_untracked(options, &path, "where every session finds its discovery file", place)
+        self.check_untracked(at, &path, "where every session finds its discovery file", place)
     }
 
     pub(super) fn check_overlay(&self, options: &Options, place: &Place) -> Result<(), Fault> {
@@ -70,12 +57,12 @@ impl Worktrees<'_> {
 
     pub(super) fn check_untracked(
         &self,
-        options: &Options,
+        at: &str,
         path: &str,
         role: &str,
         place: &Place,
     ) -> Result<(), Fault> {
-        let what = match self.observation.trees.get(&(options.base_ref.clone(), path.to_owned())) {
+        let what = match self.observation.trees.get(&(at.to_owned(), path.to_owned())) {
             None | Some(TreeEntry::Missing { .. }) => return Ok(()),
             Some(TreeEntry::Directory) => "as a directory",
             Some(TreeEntry::File) => "as a file",
@@ -85,7 +72,7 @@ impl Worktrees<'_> {
         Err(fault(
             rule::TRACKED_PATH,
             place,
-            &format!("`{}` tracks `{path}` {what}, {role}", options.base_ref),
+            &format!("`{at}` tracks `{path}` {what}, {role}"),
             "checks out that commit",
             Some(format!(
                 "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"

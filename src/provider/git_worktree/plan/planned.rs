@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::super::{Worktree, branch, overlay};
-use crate::observe::{Directory, Observation};
+use super::branches::goes_with;
+use crate::host::git::checkouts::Checkout;
+use crate::observe::{Directory, Observation, Repository};
 use crate::provider::{Allocation, Context, WORKSPACE_ROOT};
 
 /// The commit and what of it is checked out, where the files may be copied from another worktree of the same; `None`
@@ -49,20 +51,32 @@ pub(in super::super) fn notices(allocation: &Allocation, observation: &Observati
 }
 
 /// What has come in the way of a planned worktree since.
-pub(in super::super) fn stale(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+pub(in super::super) fn stale(
+    allocation: &Allocation,
+    replaced: Option<&Allocation>,
+    observation: &Observation,
+) -> Vec<String> {
     let Some(worktree) = Worktree::of(allocation) else {
         return vec!["the allocation cannot be read".to_owned()];
     };
+    let replaced = replaced.and_then(Worktree::of);
+    let replaced = replaced.as_ref();
     let mut stale = Vec::new();
+    let base = worktree.base();
     match observation.commits.get(&worktree.base_ref) {
-        Some(Ok(commit)) if *commit == worktree.commit => {}
-        Some(Ok(commit)) => stale
-            .push(format!("`{}` has moved from {:.10} to {commit:.10}", worktree.base_ref, worktree.commit)),
+        // What is made again begins where it began, wherever its ref is now.
+        _ if replaced.is_some_and(|replaced| replaced.base() == base) => {}
+        Some(Ok(commit)) if commit == base => {}
+        Some(Ok(commit)) => {
+            stale.push(format!("`{}` has moved from {base:.10} to {commit:.10}", worktree.base_ref));
+        }
         _ => stale.push(format!("`{}` names no commit any more", worktree.base_ref)),
     }
+    let stands =
+        |is_there: bool| is_there && replaced.is_none_or(|old| old.worktree_path != worktree.worktree_path);
     let name = worktree.worktree_path.file_name().map(|name| name.to_string_lossy().into_owned());
     match observation.directories.get(&worktree.worktree_root) {
-        Some(Directory::Listed(names)) if name.is_some_and(|name| names.contains(&name)) => {
+        Some(Directory::Listed(names)) if stands(name.is_some_and(|name| names.contains(&name))) => {
             stale.push(format!("`{}` exists", worktree.worktree_path.display()));
         }
         Some(Directory::Link(component) | Directory::NotADirectory(component)) => {
@@ -75,17 +89,49 @@ pub(in super::super) fn stale(allocation: &Allocation, observation: &Observation
     }
     match &observation.repository {
         Some(Ok(repository)) => {
-            if repository.worktrees.contains(&worktree.entry) {
+            if stands(repository.worktrees.contains(&worktree.entry)) {
                 stale.push(format!("the repository has a worktree called `{}`", worktree.entry));
             }
-            let in_the_way =
-                worktree.branch.as_ref().and_then(|branch| branch::in_the_way(&repository.branches, branch));
-            stale.extend(in_the_way.map(|branch| format!("branch `{branch}` exists")));
+            stale.extend(branch_stale(&worktree, replaced, repository, observation.owner.as_deref()));
         }
         Some(Err(why)) => stale.push(why.clone()),
         None => {}
     }
     stale
+}
+
+/// What has come of the branch of a planned worktree since.
+fn branch_stale(
+    worktree: &Worktree,
+    replaced: Option<&Worktree>,
+    repository: &Repository,
+    owner: Option<&str>,
+) -> Option<String> {
+    let name = worktree.branch.as_ref()?;
+    let Some(_) = &worktree.existing else {
+        let goes = |other: &str| {
+            let old = replaced.filter(|old| old.branch.as_deref() == Some(other));
+            old.is_some_and(|old| goes_with(old, &repository.branches[other], owner))
+        };
+        let other = branch::in_the_way(&repository.branches, name, |other| !goes(other))?;
+        return Some(format!("branch `{other}` exists"));
+    };
+    let Some(branch) = repository.branches.get(name) else {
+        return Some(format!("branch `{name}` does not exist any more"));
+    };
+    let is_own =
+        |checkout: &Checkout| replaced.is_some_and(|old| checkout.entry.as_deref() == Some(&old.entry));
+    match branch.checkouts.iter().find(|checkout| !is_own(checkout)) {
+        _ if branch.tip != worktree.commit => {
+            Some(format!("branch `{name}` has moved from {:.10} to {:.10}", worktree.commit, branch.tip))
+        }
+        Some(checkout) => Some(format!("branch `{name}` is checked out at {}", checkout.path.display())),
+        // What released it would remove it.
+        None if replaced.is_some_and(|old| goes_with(old, branch, owner)) => {
+            Some(format!("branch `{name}` has lost its commits"))
+        }
+        None => None,
+    }
 }
 
 /// The seed's soft context; `None` for an allocation that is not one that planning made.

@@ -1,0 +1,66 @@
+//! Which worktrees have which branches checked out, by reading files: a torn admin directory makes git itself die.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::host::files::{Error, Root};
+
+/// The most that is read of a file of an admin directory, in bytes; Git's own hold one line.
+const LINE_MAX: usize = 64 * 1024;
+
+/// Files that name the branch that a rebase or a bisection will return to.
+const RETURNS: [&str; 3] = ["rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"];
+
+/// A worktree that has a branch checked out, or will return to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkout {
+    /// The name of its admin directory under `worktrees`; `None` for the repository's own work tree.
+    pub entry: Option<String>,
+    /// The work tree; the Git directory where the admin directory does not say.
+    pub path: PathBuf,
+}
+
+/// Returns the worktrees of each branch (without `refs/heads/`) of the repository whose common Git directory is `common`.
+///
+/// An admin directory that cannot be read has no branch here: only Git's own commands could tell, and they would fail.
+pub(crate) fn checkouts(common: &Root) -> Result<BTreeMap<String, Vec<Checkout>>, Error> {
+    let mut found: BTreeMap<String, Vec<Checkout>> = BTreeMap::new();
+    let top = common.path().parent().unwrap_or(common.path()).to_owned();
+    for branch in branches(common) {
+        found.entry(branch).or_default().push(Checkout { entry: None, path: top.clone() });
+    }
+    let Some(entries) = common.directory(Path::new("worktrees"))? else { return Ok(found) };
+    for name in entries.names()? {
+        let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };
+        for branch in branches(&entry) {
+            let path =
+                line(&entry, "gitdir").and_then(|path| path.strip_suffix(b"/.git").map(<[u8]>::to_vec));
+            let path =
+                path.map_or_else(|| entry.path().to_owned(), |path| PathBuf::from(OsStr::from_bytes(&path)));
+            let entry = Some(name.to_string_lossy().into_owned());
+            found.entry(branch).or_default().push(Checkout { entry, path });
+        }
+    }
+    Ok(found)
+}
+
+/// The branches that one worktree has checked out or will return to.
+fn branches(entry: &Root) -> Vec<String> {
+    let head = line(entry, "HEAD").and_then(|head| head.strip_prefix(b"ref: ").map(<[u8]>::to_vec));
+    let returns = RETURNS.into_iter().filter_map(|name| line(entry, name));
+    let mut branches: Vec<String> = head
+        .into_iter()
+        .chain(returns)
+        .map(|name| String::from_utf8_lossy(&name).into_owned())
+        .map(|name| name.strip_prefix("refs/heads/").map(str::to_owned).unwrap_or(name))
+        .collect();
+    branches.dedup();
+    branches
+}
+
+fn line(entry: &Root, name: &str) -> Option<Vec<u8>> {
+    let bytes = entry.read(Path::new(name), LINE_MAX).ok()??;
+    Some(bytes.trim_ascii_end().to_vec())
+}

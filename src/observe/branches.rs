@@ -1,0 +1,165 @@
+//! Branches: their tips, where they are checked out, and how far they are from the commits that sessions begin at.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use super::repository::Place;
+use super::{Apart, Branch, Commit, Error, Made, UnknownRef};
+use crate::host::files::Root;
+use crate::host::git::{Git, checkouts};
+
+/// The most that is read of a branch's reflog, in bytes: its first line is what matters.
+const LOG_MAX: usize = 16 << 20;
+
+/// Names of branches that a template can give: what stands before its first placeholder and after its last one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Names {
+    /// What every such name begins with.
+    pub prefix: String,
+    /// What every such name ends with.
+    pub suffix: String,
+}
+
+impl Names {
+    /// The names that a template can give; more where it is more than text and placeholders.
+    pub fn of_template(source: &str) -> Self {
+        let opens = ["{{", "{%", "{#"].iter().filter_map(|open| source.find(open)).min();
+        let closes = ["}}", "%}", "#}"].iter().filter_map(|close| source.rfind(close)).max();
+        match (opens, closes) {
+            (Some(opens), Some(closes)) if opens < closes => Self {
+                prefix: source[..opens].trim_end().to_owned(),
+                suffix: source[closes + 2..].trim_start().to_owned(),
+            },
+            _ => Self { prefix: source.to_owned(), suffix: String::new() },
+        }
+    }
+
+    fn cover(&self, name: &str) -> bool {
+        name.len() >= self.prefix.len() + self.suffix.len()
+            && name.starts_with(&self.prefix)
+            && name.ends_with(&self.suffix)
+    }
+}
+
+/// The repository's branches with their tips, by their full names without `refs/heads/`.
+pub(super) fn tips(git: &Git<'_>) -> Result<BTreeMap<String, Commit>, Error> {
+    let listed = git.run(["for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"])?;
+    let listed = String::from_utf8_lossy(&listed);
+    let tips = listed.lines().filter_map(|line| line.split_once(' '));
+    Ok(tips.map(|(tip, name)| (name.to_owned(), tip.to_owned())).collect())
+}
+
+/// What is known of branches: all of them, and of those that sessions may want how far they are from their base.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    pub(super) branches: BTreeMap<String, Branch>,
+    pub(super) apart: BTreeMap<(String, String), Apart>,
+}
+
+/// Looks at the branches with these `tips`: for each ref of `wanted` at those that its names cover.
+///
+/// Costs one Git process for each commit that the refs name, however many sessions want a branch there, and none where
+/// no such branch exists.
+pub(super) fn look(
+    git: &Git<'_>,
+    place: &Place,
+    commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
+    tips: BTreeMap<String, Commit>,
+    wanted: &BTreeMap<&str, BTreeSet<&Names>>,
+) -> Result<Looked, Error> {
+    let common = Root::open(place.common_dir()).map_err(Error::Repository)?;
+    let mut checkouts = checkouts::checkouts(&common).map_err(Error::Repository)?;
+    let mut branches: BTreeMap<String, Branch> = tips
+        .into_iter()
+        .map(|(name, tip)| {
+            let mut checkouts = checkouts.remove(&name).unwrap_or_default();
+            // HEAD of a bare repository checks nothing out.
+            checkouts.retain(|checkout| checkout.entry.is_some() || !place.is_bare());
+            (name, Branch { tip, checkouts, made: None })
+        })
+        .collect();
+    // By the commit that refs name, the refs and branches that are measured from it.
+    let mut pairs: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for (base_ref, names) in wanted {
+        let Some(Ok(base)) = commits.get(*base_ref) else { continue };
+        let covered = branches.keys().filter(|name| names.iter().any(|names| names.cover(name)));
+        pairs.entry(base).or_default().extend(covered.map(|name| (*base_ref, name.as_str())));
+    }
+    let (mut apart, mut all_made) = (BTreeMap::new(), BTreeMap::new());
+    for (base, pairs) in &pairs {
+        let tips: BTreeSet<&str> = pairs.iter().map(|(_, name)| branches[*name].tip.as_str()).collect();
+        let distances = distances(git, base, &tips)?;
+        for (base_ref, name) in pairs {
+            let distance = distances[&branches[*name].tip].clone();
+            apart.insert(((*base_ref).to_owned(), (*name).to_owned()), distance);
+            if !all_made.contains_key(*name) {
+                all_made.insert((*name).to_owned(), made(git, &common, name)?);
+            }
+        }
+    }
+    for (name, made) in all_made {
+        branches.entry(name).and_modify(|branch| branch.made = made);
+    }
+    Ok(Looked { branches, apart })
+}
+
+/// How far each of `tips` is from `base`: one walk over the commits that `base` does not reach.
+fn distances(git: &Git<'_>, base: &str, tips: &BTreeSet<&str>) -> Result<HashMap<String, Apart>, Error> {
+    let others: Vec<&str> = tips.iter().copied().filter(|tip| *tip != base).collect();
+    let mut parents: HashMap<&str, Vec<&str>> = HashMap::new();
+    let listed = if others.is_empty() {
+        Vec::new()
+    } else {
+        let input = others.iter().fold(format!("^{base}\n"), |text, tip| text + tip + "\n");
+        git.run_with_input(["rev-list", "--parents", "--stdin"], input.into_bytes())?
+    };
+    let listed = String::from_utf8_lossy(&listed);
+    for line in listed.lines() {
+        let mut ids = line.split(' ');
+        parents.extend(ids.next().map(|commit| (commit, ids.collect())));
+    }
+    Ok(tips.iter().map(|tip| ((*tip).to_owned(), distance(base, tip, &parents))).collect())
+}
+
+/// How far `tip` is from `base`, by the parents of all commits that only the tip's side has. `base` is a parent of one
+/// of these exactly where the tip contains it.
+fn distance(base: &str, tip: &str, parents: &HashMap<&str, Vec<&str>>) -> Apart {
+    let (mut seen, mut left) = (HashSet::new(), vec![tip]);
+    let mut contains = tip == base;
+    while let Some(commit) = left.pop() {
+        contains |= commit == base;
+        let Some(parents) = parents.get(commit) else { continue };
+        if seen.insert(commit) {
+            left.extend(parents);
+        }
+    }
+    Apart { ahead: seen.len(), contains }
+}
+
+/// How a branch was created, by the first line of its reflog; `None` where there is none.
+fn made(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<Made>, Error> {
+    let log = Path::new("logs/refs/heads").join(name);
+    if common.directory(Path::new("reftable")).map_err(Error::Repository)?.is_some() {
+        let name = format!("refs/heads/{name}");
+        let listed = git.output(["reflog", "show", "--format=%H %gs", &name, "--"])?;
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let first = listed.lines().last().and_then(|line| line.split_once(' '));
+        return Ok(
+            first.map(|(commit, message)| Made { commit: commit.to_owned(), message: message.to_owned() })
+        );
+    }
+    // What cannot be read says nothing.
+    let Ok(Some(log)) = common.read(&log, LOG_MAX) else { return Ok(None) };
+    let first = log.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(parse(&String::from_utf8_lossy(first)))
+}
+
+/// `OLD NEW NAME <EMAIL> TIME ZONE`, a tab, and the message.
+fn parse(line: &str) -> Option<Made> {
+    let (ids, message) = line.split_once('\t')?;
+    let commit = ids.split(' ').nth(1)?;
+    Some(Made { commit: commit.to_owned(), message: message.to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! does.
 
 mod commands;
+mod elsewhere;
 mod event;
 mod fill;
 mod inner;
@@ -27,6 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
 pub use event::{Event, Phase};
 pub use inspect::inspect;
 pub use overtaken::Overtaken;

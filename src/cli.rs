@@ -19,6 +19,7 @@ mod apply;
 mod completions;
 mod destroy;
 mod doctor;
+mod elsewhere;
 mod env;
 mod exec;
 mod exit;

@@ -98,6 +98,10 @@ pub enum Id {
     UnreadableRecord,
     /// A swarm's workspace is gone.
     WorkspaceGone,
+    /// The workspace was moved with a swarm.
+    MovedWorkspace,
+    /// The workspace is a copy of another with its swarm.
+    CopiedWorkspace,
     /// A lease of ports belongs to nobody.
     LeakedLease,
     /// A lock file of ports belongs to nobody, or does not say whose it is.

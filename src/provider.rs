@@ -167,6 +167,35 @@ pub trait Provider: Send + Sync {
     /// Takes away whatever of the allocation exists and is this swarm's. Idempotent: what is gone already is no error.
     fn release(&self, task: &Task<'_>) -> Result<(), Error>;
 
+    /// Returns whether what lies at the allocation's place in the task's workspace carries the task's ownership marker,
+    /// wherever it was made: so a workspace that was moved or copied is recognised. `false` where that cannot be found out.
+    fn bears_mark(&self, _task: &Task<'_>) -> bool {
+        false
+    }
+
+    /// Makes what [`Provider::bears_mark`] point to where it is now, after its workspace was moved. Idempotent; what does
+    /// not bear the marker is left alone.
+    fn rebind(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Gives what lies in a copy of a workspace to the task's swarm, whose ownership marker is another than `from`, that of
+    /// the swarm it was copied of. Nothing outside the copy is touched. Returns the allocation that the copy has from here
+    /// on; `None` where it has none, as of ports. Idempotent.
+    fn adopt(&self, _task: &Task<'_>, _from: &str) -> Result<Option<Allocation>, Error> {
+        Ok(None)
+    }
+
+    /// Returns what [`Provider::forget`] would lose. Changes nothing.
+    fn kept(&self, _task: &Task<'_>) -> Result<Losses, Error> {
+        Ok(Losses::default())
+    }
+
+    /// Removes what is kept of an allocation outside its workspace, which is gone. Idempotent. Default: releases it.
+    fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
+        self.release(task)
+    }
+
     /// The directories, absolute, where a killed run may have left a file half-written beside the allocation.
     fn debris(&self, _task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
         Ok(Vec::new())

@@ -22,8 +22,10 @@
 
 mod found;
 mod locked;
+mod rebind;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -33,8 +35,9 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use found::{Found, Unfinished, sessions, swarms};
+pub use found::{Found, Unfinished, sessions, swarms, sweep_locks};
 pub use locked::Locked;
+pub use rebind::is_gone;
 
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
@@ -225,6 +228,11 @@ impl<'h> Swarm<'h> {
         &self.name
     }
 
+    /// Returns whether it is a session on its own.
+    pub fn is_alone(&self) -> bool {
+        self.collection == SESSIONS
+    }
+
     /// What its files in the state directory are called: `NAME-HASH`.
     pub fn key(&self) -> &str {
         &self.key
@@ -407,6 +415,32 @@ pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
 /// The ownership marks of everything that has records on this host, swarms and sessions on their own, whether it stands,
 /// comes or goes. An error where any record cannot be read: then nobody knows what belongs to nobody.
 pub fn owners(host: &Host) -> Result<BTreeSet<String>, Error> {
+    loop {
+        let before = keys(host)?;
+        let owners = owners_once(host)?;
+        // The records of a workspace that was moved are renamed, perhaps past this look.
+        if before == keys(host)? {
+            return Ok(owners);
+        }
+    }
+}
+
+/// The names of all files and directories of swarms and sessions.
+fn keys(host: &Host) -> Result<BTreeSet<OsString>, Error> {
+    let mut keys = BTreeSet::new();
+    for collection in [SWARMS, SESSIONS] {
+        let path = host.state.join(collection);
+        if path.is_dir() {
+            keys.extend(Root::open(&path)?.names()?);
+        }
+    }
+    keys.retain(|key| {
+        !Path::new(key).extension().is_some_and(|extension| extension == "lock" || extension == "holder")
+    });
+    Ok(keys)
+}
+
+fn owners_once(host: &Host) -> Result<BTreeSet<String>, Error> {
     let mut owners = BTreeSet::new();
     for collection in [SWARMS, SESSIONS] {
         let path = host.state.join(collection);

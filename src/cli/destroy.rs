@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::apply::{self, Destroy, Loss, Recovered, Unsaved};
+use seedbed::apply::{self, Destroy, Loss, Recovered, Relation, Unsaved};
 use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::orchestrator::{Orchestrator, Recovery};
@@ -17,7 +17,7 @@ use super::outcome::{self, DryRun, Outcome};
 use super::plan::settled;
 use super::setting::{self, Setting};
 use super::unsaved::UnsavedWork;
-use super::{Global, completions, standing};
+use super::{Global, completions, elsewhere, standing};
 
 /// What `destroy` takes.
 #[derive(Debug, Args)]
@@ -30,6 +30,10 @@ pub(super) struct Arguments {
     /// Says what would be released, lost and rescued, and changes nothing; exits with 69 where it would be refused
     #[arg(long)]
     dry_run: bool,
+    /// Remove what is kept of a swarm whose workspace was deleted: the swarm is named as `seedbed list` does, or by its
+    /// workspace
+    #[arg(long, conflicts_with = "dry_run")]
+    gone: bool,
 }
 
 /// What `recover` takes. Where neither is said, what the interrupted run was told holds.
@@ -37,9 +41,27 @@ pub(super) struct Arguments {
 pub(super) struct RecoverArguments {
     #[command(flatten)]
     unsaved: UnsavedWork,
+    /// Rebind what was applied in this workspace before it was moved: worktrees, leases, discovery files
+    #[arg(long, conflicts_with = "copied")]
+    moved: bool,
+    /// Give worktrees that were copied with this workspace to a swarm of its own, without ports; the original is not touched
+    #[arg(long)]
+    copied: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.gone {
+        let [name] = &arguments.sessions[..] else {
+            return Err(Failure::Usage("say which swarm: seedbed destroy SWARM --gone".to_owned()));
+        };
+        let released = elsewhere::destroy_gone(global, name, arguments.unsaved.into())?;
+        if global.json {
+            super::print::json(&Outcome::destroyed(released, 0));
+        } else if !global.quiet {
+            say!("{released} session(s) of a workspace that is gone were released; nothing is left");
+        }
+        return Ok(Status::Done.into());
+    }
     let setting = Setting::find(global)?;
     if arguments.dry_run {
         return dry_run(global, &setting, arguments);
@@ -132,6 +154,9 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
 
 pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find_if_any(global)?;
+    if arguments.moved || arguments.copied {
+        recover_elsewhere(global, setting.as_ref(), arguments)?;
+    }
     let (recovered, workspace, host) = if let Some(setting) = &setting {
         let recovered = locked(global, setting, "recover", |context| {
             recover_first(global, context, arguments.unsaved.into())
@@ -153,6 +178,28 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
         say!("nothing to recover");
     }
     Ok(Status::Done.into())
+}
+
+/// Rebinds what was moved here, or takes in what was copied here.
+fn recover_elsewhere(
+    global: &Global,
+    setting: Option<&Setting>,
+    arguments: &RecoverArguments,
+) -> Result<(), Failure> {
+    let host = setting::host(global)?;
+    let registry = setting::registry();
+    let workspace = match setting {
+        Some(setting) => setting.swarm()?.workspace().to_owned(),
+        None => setting::around(&host, &setting::directory(global)?)?,
+    };
+    let relation = if arguments.moved { Relation::Moved } else { Relation::Copied };
+    let count = elsewhere::recover(global, &host, &registry, &workspace, relation)?;
+    if count == 0
+        && let Some(setting) = setting
+    {
+        elsewhere::rebind(global, &registry, &setting.swarm()?)?;
+    }
+    Ok(())
 }
 
 /// Puts right what interrupted runs of sessions on their own have left in this workspace.

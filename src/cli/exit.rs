@@ -72,6 +72,8 @@ pub(super) enum Failure {
     PlanFile(String),
     /// Something that must not happen would.
     Refused(String),
+    /// Something could not be released; its record is kept.
+    NotReleased(String),
     /// A run is in the middle of what would be looked at.
     Unsettled(String),
     /// Ctrl-C, before anything was changed or told.
@@ -106,7 +108,7 @@ impl Failure {
             Self::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {
                 Status::NotPutBack
             }
-            Self::Apply(apply::Error::Unfinished(_)) => Status::NotPutBack,
+            Self::NotReleased(_) | Self::Apply(apply::Error::Unfinished(_)) => Status::NotPutBack,
             Self::Apply(apply::Error::Failed { failures, .. }) if failures.iter().any(is_bug) => Status::Bug,
             Self::Interrupted
             | Self::Apply(apply::Error::Interrupted | apply::Error::Failed { interrupted: true, .. }) => {
@@ -144,7 +146,11 @@ impl Failure {
             Self::State(error) | Self::Apply(apply::Error::State(error)) => {
                 matches!(error, state::Error::Locked { .. } | state::Error::Orphaned { .. })
             }
-            Self::Usage(_) | Self::PlanFile(_) | Self::Interrupted | Self::Apply(_) => false,
+            Self::Usage(_)
+            | Self::PlanFile(_)
+            | Self::NotReleased(_)
+            | Self::Interrupted
+            | Self::Apply(_) => false,
         };
         if is_before_anything && cancel.is_requested() { Self::Interrupted } else { self }
     }
@@ -203,6 +209,7 @@ impl Failure {
             Self::Usage(message)
             | Self::PlanFile(message)
             | Self::Refused(message)
+            | Self::NotReleased(message)
             | Self::Unsettled(message)
             | Self::Other(message) => {
                 vec![printable_lines(message)]

@@ -1,5 +1,4 @@
 //! `list`: every swarm on this host.
-#![expect(clippy::disallowed_methods, reason = "looks whether workspaces are still there")]
 
 use std::process::ExitCode;
 
@@ -33,6 +32,17 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let head = ["SWARM", "WORKSPACE", "SESSIONS", "PORTS", "SINCE", "STATE"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(head).chain(swarms.iter().map(|found| row(found, &host))).collect();
     print::out(&print::table(&rows));
+    if let Some(gone) = swarms.iter().find(|found| workspace_exists(found) == Some(false)) {
+        let name = printable(if swarms.iter().filter(|found| found.name() == gone.name()).count() > 1 {
+            &gone.key
+        } else {
+            gone.name()
+        });
+        say!(
+            "a workspace is gone: where it was moved to, `seedbed recover --moved` rebinds it; where it was deleted, \
+             `seedbed destroy {name} --gone` removes what is kept of it"
+        );
+    }
     for found in &swarms {
         for error in &found.unreadable {
             say!("seedbed: {}", printable(&error.to_string()));
@@ -71,7 +81,7 @@ fn states(found: &Found, host: &Host) -> Vec<String> {
 }
 
 fn workspace_exists(found: &Found) -> Option<bool> {
-    found.workspace().map(std::path::Path::is_dir)
+    found.workspace().map(|workspace| !state::is_gone(workspace))
 }
 
 /// The blocks that are no shares of others.

@@ -5,6 +5,7 @@ use seedbed::host::text::printable;
 use seedbed::state::{self, Locked, Swarm};
 
 use super::Global;
+use super::elsewhere;
 use super::exit::Failure;
 use super::progress::Progress;
 use super::setting::Setting;
@@ -17,7 +18,9 @@ pub(super) fn locked<T>(
     what: &str,
     act: impl FnOnce(&Context<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let locked = lock(global, &setting.swarm()?, what)?;
+    let swarm = setting.swarm()?;
+    elsewhere::refuse_strays(&swarm, &setting.registry)?;
+    let locked = lock(global, &swarm, what)?;
     let progress = Progress::new(global, &setting.host.cancel);
     let events = |event: &Event| progress.hear(event);
     let done = act(&Context { swarm: &locked, registry: &setting.registry, events: &events });
@@ -29,7 +32,7 @@ pub(super) fn locked<T>(
     done
 }
 
-fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<Locked<'h>, Failure> {
+pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<Locked<'h>, Failure> {
     match swarm.lock(global.lock_timeout.unwrap_or_default(), what) {
         Err(error @ state::Error::Orphaned { .. }) if global.lock_timeout.is_none() => {
             if !global.quiet {

@@ -21,7 +21,7 @@ use super::exit::{Failure, Status};
 use super::format::Format;
 use super::outcome;
 use super::setting::Setting;
-use super::{Global, Schema, print, signals};
+use super::{Global, Schema, elsewhere, print, signals};
 
 /// What `plan` takes.
 #[derive(Debug, Args)]
@@ -69,6 +69,7 @@ pub(super) fn make(
     swarm: &Swarm<'_>,
     manifest: &Manifest,
 ) -> Result<(Plan, Survey), Failure> {
+    elsewhere::refuse_strays(swarm, &setting.registry)?;
     let survey = apply::survey(swarm, &setting.registry, manifest)?;
     let (mut plan, survey) = planned(setting, manifest, survey)?;
     plan.losses = losses(setting, swarm, survey.record.as_ref(), &plan)?;
@@ -82,6 +83,7 @@ pub(super) fn make_without_programs(
     swarm: &Swarm<'_>,
     manifest: &Manifest,
 ) -> Result<(Plan, Survey), Failure> {
+    elsewhere::refuse_strays(swarm, &setting.registry)?;
     let survey = apply::survey_without_programs(swarm, &setting.registry, manifest)?;
     planned(setting, manifest, survey)
 }

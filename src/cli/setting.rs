@@ -213,11 +213,15 @@ fn above(directory: &Path) -> Option<PathBuf> {
         // A session may have put something there that is waited for.
         let bytes = file.is_file().then(|| std::fs::read(&file).ok())??;
         let snapshot: Snapshot = serde_json::from_slice(&bytes).ok()?;
+        // What was moved or copied names another place than its own: then the workspace is looked for above.
+        if std::fs::canonicalize(&snapshot.working_directory).ok() != std::fs::canonicalize(above).ok() {
+            return above.parent().map(Path::to_owned);
+        }
         // A workspace inside the session would be searched for ever.
         (!snapshot.workspace_root.starts_with(above)).then_some(snapshot.workspace_root)
     });
     match session {
-        Some(workspace) => above(&workspace),
+        Some(next) => above(&next),
         None => directory.ancestors().map(|above| above.join(MANIFEST)).find(|path| path.is_file()),
     }
 }

@@ -6,13 +6,14 @@ use seedbed::plan::Session;
 use seedbed::state::{Record, Swarm};
 
 use super::exit::Failure;
-use super::unfinished;
+use super::{elsewhere, setting, unfinished};
 
 /// The record of the swarm; an error where it does not stand.
 pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     if let Some(record) = swarm.standing()? {
         return Ok(record);
     }
+    elsewhere::refuse_strays(swarm, &setting::registry())?;
     let found = swarm.found()?;
     let unfinished = found.map(|found| unfinished::described(&found, swarm.host())).unwrap_or_default();
     Err(Failure::Usage(if unfinished.is_empty() {

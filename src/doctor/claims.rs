@@ -1,19 +1,19 @@
 //! What earlier runs claim and have left: runs that were interrupted, leases and lock files, temporary directories.
 
-#![expect(clippy::disallowed_methods, reason = "looks whether workspaces are still there")]
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::Severity::Warns;
+use super::Severity::{Fails, Warns};
 use super::machine::worktree_roots;
 use super::repository::LINE_MAX;
 use super::{Case, Findings, Id};
+use crate::apply::{self, Relation, Stray};
 use crate::host::absolute;
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
 use crate::observe::{self, Holder, Question};
+use crate::provider::Registry;
 use crate::provider::git_worktree::Mark;
 use crate::provider::port_range::{Block, Options};
 use crate::state;
@@ -34,6 +34,7 @@ const OWNER_DIGITS: usize = 32;
 /// `common_dir` is the repository's, where there is one.
 pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
     runs(case, findings);
+    strays(case, findings);
     let owners = match state::owners(case.host) {
         Ok(owners) => owners,
         Err(error) => {
@@ -101,8 +102,8 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 Id::UnknownWorktree,
                 format!("the worktree {shown} is of the session {session}, whose swarm is unknown here"),
                 format!(
-                    "{ELSEWHERE}; where its records are lost: git worktree remove --force --force {shown}, once nothing \
-                     in it is needed"
+                    "{ELSEWHERE}; where its records are lost: git worktree unlock {shown}, then git worktree remove {shown}, \
+                     once no commit in it is needed"
                 ),
             );
         }
@@ -140,14 +141,14 @@ fn runs(case: &Case<'_>, findings: &mut Findings) {
         let Some(workspace) = found.workspace() else { continue };
         let (name, shown) = (found.name(), workspace.display());
         let what = if found.is_alone() { "session" } else { "swarm" };
-        if !workspace.is_dir() {
+        if state::is_gone(workspace) {
             findings.add(
                 Warns,
                 Id::WorkspaceGone,
                 format!("the workspace {shown} of {what} {name} is gone, and what it leased is not"),
                 format!(
-                    "bring it back and release the {what}; or give up all of it: rm -r {}, then seedbed doctor --reap",
-                    case.host.state.join(found.directory()).display()
+                    "where it was moved to: seedbed recover --moved; once it is deleted: seedbed destroy {} --gone",
+                    found.key
                 ),
             );
         } else if found.is_unfinished() && !found.is_running(case.host) {
@@ -157,6 +158,29 @@ fn runs(case: &Case<'_>, findings: &mut Findings) {
                 format!("a run of {what} {name} of {shown} was interrupted"),
                 format!("seedbed recover, in {shown}"),
             );
+        }
+    }
+}
+
+/// Swarms of another workspace, and sessions on their own, that were moved to this one or copied there.
+fn strays(case: &Case<'_>, findings: &mut Findings) {
+    // What cannot be read is found above.
+    let strays = apply::strays(case.host, &Registry::built_in(), case.workspace).unwrap_or_default();
+    for Stray { found, relation, workspace } in strays {
+        let (name, there) = (found.name(), workspace.display());
+        match relation {
+            Relation::Moved => findings.add(
+                Fails,
+                Id::MovedWorkspace,
+                format!("{name} was applied in {there}, and was moved here with its workspace"),
+                "seedbed recover --moved",
+            ),
+            Relation::Copied => findings.add(
+                Fails,
+                Id::CopiedWorkspace,
+                format!("this is a copy of {there} with the worktrees of {name}: git in them changes those of {there}"),
+                format!("work in {there}; to keep the copied worktrees as another swarm: seedbed recover --copied"),
+            ),
         }
     }
 }

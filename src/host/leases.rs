@@ -165,6 +165,17 @@ pub fn revoke(host: &Host, lease: &Lease) -> Result<(), Error> {
     Ok(())
 }
 
+/// Rewrites the lease of this owner, session and block, if it exists, to what this one says: its workspace was moved.
+pub fn rebind(host: &Host, lease: &Lease) -> Result<(), Error> {
+    let (block, own) = file_of(lease)?;
+    let Some(registry) = open(host)? else { return Ok(()) };
+    let _guard = lock(&registry)?;
+    if read(&registry, block, &own).is_some_and(|held| held != *lease) {
+        registry.replace(Path::new(&own), &bytes_of(&registry, lease)?)?;
+    }
+    Ok(())
+}
+
 /// The registry, unless nothing was ever leased on this host. A link in its place is an error.
 fn open(host: &Host) -> Result<Option<files::Root>, files::Error> {
     match files::Root::open(&host.state) {

@@ -149,6 +149,17 @@ fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
     if whole { Ok(()) } else { Err("an overlay there does not show what it should".to_owned()) }
 }
 
+/// Returns where an overlay is mounted that keeps its writes in `upper`, as far as this process sees mounts.
+pub(crate) fn shown_at(upper: &Path) -> Option<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let option = format!("upperdir={}", upper.display());
+    let line = table.lines().find(|line| {
+        let options = line.rsplit(' ').next().unwrap_or_default();
+        options.split(',').any(|found| found == option)
+    })?;
+    line.split(' ').nth(4).map(PathBuf::from)
+}
+
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{mount, unmount};
 

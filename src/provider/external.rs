@@ -137,6 +137,11 @@ impl Provider for External {
         Ok(Losses { beyond_rescue: found.losses, ..Losses::default() })
     }
 
+    fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
+        // The program cannot be run in a workspace that is gone.
+        self.release(&Task { workspace: &task.host.state, ..*task })
+    }
+
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         done(task, &ask(task, Request::Release)?)
     }

@@ -11,6 +11,7 @@ mod overlay;
 mod ownership;
 mod plan;
 mod populate;
+mod rebind;
 mod register;
 mod release;
 mod repository;
@@ -338,6 +339,36 @@ impl Provider for GitWorktree {
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         release::release(task, &worktree(task)?)
+    }
+
+    fn bears_mark(&self, task: &Task<'_>) -> bool {
+        worktree(task).and_then(|worktree| rebind::bears_mark(task, &worktree)).unwrap_or(false)
+    }
+
+    fn rebind(&self, task: &Task<'_>) -> Result<(), Error> {
+        rebind::rebind(task, &worktree(task)?)
+    }
+
+    fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
+        if !rebind::adopt(task, &worktree(task)?, from)? {
+            return Ok(None);
+        }
+        // A mount is copied as the files that it shows.
+        let mut allocation = task.allocation.clone();
+        if allocation.allocation.get("checkout") == Some(&"overlay".into()) {
+            allocation.allocation.insert("checkout".to_owned(), "git".into());
+        }
+        Ok(Some(allocation))
+    }
+
+    fn kept(&self, task: &Task<'_>) -> Result<Losses, Error> {
+        overlay::kept(task, &worktree(task)?)
+    }
+
+    fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
+        let worktree = worktree(task)?;
+        overlay::remove(task, &worktree)?;
+        repository::forget(task, &worktree)
     }
 
     fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {

@@ -239,6 +239,23 @@ impl Provider for PortRange {
         Ok(Losses::default())
     }
 
+    fn bears_mark(&self, task: &Task<'_>) -> bool {
+        lease::bears_mark(task).unwrap_or(false)
+    }
+
+    fn rebind(&self, task: &Task<'_>) -> Result<(), Error> {
+        lease::rebind(task)
+    }
+
+    fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
+        lease::unlock_copy(task, from)?;
+        Ok(None)
+    }
+
+    fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
+        lease::forget(task)
+    }
+
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         lease::release(task)
     }

@@ -63,6 +63,12 @@ impl Found {
         self.collection == SESSIONS
     }
 
+    /// The swarm or session of this name in the workspace at `workspace`, a directory.
+    pub fn swarm_in<'h>(&self, host: &'h Host, workspace: &Path) -> Result<Swarm<'h>, Error> {
+        let new = if self.is_alone() { Swarm::of_session } else { Swarm::new };
+        new(host, workspace, self.name())
+    }
+
     /// Where its records are, below the state directory.
     pub fn directory(&self) -> PathBuf {
         Path::new(self.collection).join(&self.key)
@@ -135,6 +141,32 @@ fn all(host: &Host, collection: &'static str) -> Result<Vec<Found>, Error> {
     keys.retain(|key| root.path().join(key).is_dir());
     keys.sort();
     Ok(keys.into_iter().map(|key| look(&root, collection, key)).filter(has_records).collect())
+}
+
+/// Removes lock files of swarms and sessions that have no record, and that no process holds: a killed run of a workspace
+/// that is elsewhere now has left them.
+pub fn sweep_locks(host: &Host) -> Result<(), Error> {
+    for collection in [SWARMS, SESSIONS] {
+        let root = match Root::open(&host.state.join(collection)) {
+            Ok(root) => root,
+            Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for name in root.names()? {
+            let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".lock")) else { continue };
+            let lock = match root.open_or_create(Path::new(&name)) {
+                Ok(lock) if lock.try_lock().is_ok() => lock,
+                _ => continue,
+            };
+            // Who waits for the lock sees that its file is gone, and makes a new one.
+            if root.file_type(key.as_ref()).is_none() {
+                root.remove_file(Path::new(&format!("{key}.holder")))?;
+                root.remove_file(Path::new(&name))?;
+            }
+            drop(lock);
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a process holds the lock whose file this is.

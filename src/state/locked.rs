@@ -196,7 +196,7 @@ impl Locked<'_> {
         Ok(records.sync()?)
     }
 
-    fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), Error> {
+    pub(super) fn write<T: Serialize>(&self, name: &str, record: &T) -> Result<(), Error> {
         let bytes = serde_json::to_vec(record).map_err(|error| Error::Unreadable {
             path: self.directory().join(name),
             why: error.to_string(),

@@ -17,6 +17,7 @@ mod determinism;
 mod doctor;
 mod documents;
 mod editors;
+mod elsewhere;
 mod environment;
 mod exec;
 mod explain;

@@ -63,6 +63,14 @@ pub(super) fn is_the_workspaces(worktree: &Worktree, site: &Site, path: &Path) -
     matches(&worktree.copy) && is_same(&here, &there).unwrap_or(false)
 }
 
+/// Returns whether a path of the worktree is one where a link to `target` in the workspace belongs.
+pub(super) fn is_linked(worktree: &Worktree, site: &Site, path: &Path, target: &Path) -> bool {
+    let Ok(own) = path.strip_prefix(within(site)) else { return false };
+    let globs = worktree.link.iter().filter_map(|glob| matcher(glob).ok());
+    let mut globs = globs.filter(|glob| own.ancestors().any(|path| glob.is_match(path)));
+    target == site.workspace.join(own) && globs.next().is_some()
+}
+
 /// Paths relative to the workspace. What lies in other repositories and worktrees is not listed by git.
 fn untracked(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<PathBuf>, Error> {
     let mut args = ["ls-files", "-z", "--others", "--"].map(String::from).to_vec();

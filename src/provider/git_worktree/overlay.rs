@@ -28,7 +28,7 @@ use super::{Checkout, Worktree, worktree};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
-use crate::provider::{Error, Task};
+use crate::provider::{Error, Losses, Task};
 
 /// The directory of all overlays, in the state directory.
 const DIRECTORY: &str = "overlays";
@@ -189,6 +189,38 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     }
     overlays.remove_directory(owner)?;
     Ok(())
+}
+
+/// Writes the worktree's `.git` file where the session's writes are kept; the worktree is not mounted.
+pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+    if is_wanted(worktree)
+        && let Some(overlay) = Overlay::existing(task, worktree)?
+        && let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))?
+    {
+        upper.replace(Path::new(".git"), &site.dot_git_line())?;
+    }
+    Ok(())
+}
+
+/// Returns what [`remove`] would lose of a worktree whose repository is gone. A mount that still shows it is
+/// [`Error::Refused`].
+pub(super) fn kept(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error> {
+    let mut losses = Losses::default();
+    if !is_wanted(worktree) {
+        return Ok(losses);
+    }
+    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(losses) };
+    let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(losses) };
+    let path = upper.path().display();
+    if let Some(place) = mounts::shown_at(upper.path()) {
+        return Err(Error::Refused(format!("{path} is still mounted at {}: unmount it", place.display())));
+    }
+    if !written::is_nothing(upper.path(), worktree)? {
+        losses
+            .beyond_rescue
+            .push(format!("{path} holds what was written in the worktree: copy it elsewhere"));
+    }
+    Ok(losses)
 }
 
 /// Whether the worktree is a mount that is not there, as after a reboot.

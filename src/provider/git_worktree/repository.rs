@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use super::Worktree;
 use super::site::{Site, io};
 use crate::host::Host;
 use crate::host::files::Root;
 use crate::name::sha256_hex;
-use crate::provider::Error;
+use crate::provider::{Error, Task};
 
 /// The lock of one repository on this host, held until it is dropped.
 #[derive(Debug)]
@@ -35,4 +36,40 @@ impl Lock {
 /// Where the records of repositories are kept.
 pub(super) fn records(host: &Host) -> PathBuf {
     host.state.join("repositories")
+}
+
+/// Takes the record of the repository along that was at `old`, a common git directory, and is at the site's.
+pub(super) fn rebind(host: &Host, site: &Site, old: &Path) -> Result<(), Error> {
+    if old == site.common.path() {
+        return Ok(());
+    }
+    let lock = Lock::take(host, site)?;
+    let name = sha256_hex(old.as_os_str().as_bytes());
+    if lock.records.file_type(lock.record.as_os_str()).is_none() {
+        lock.records.rename(&Path::new(&name).with_extension("json"), &lock.record)?;
+    }
+    lock.records.remove_file(&Path::new(&name).with_extension("lock"))?;
+    Ok(())
+}
+
+/// Removes the record of the repository around a workspace that is gone.
+pub(super) fn forget(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let mut common = task.workspace.to_owned();
+    for part in worktree.repo_root.components() {
+        match part {
+            Component::ParentDir => drop(common.pop()),
+            Component::CurDir => {}
+            part => common.push(part),
+        }
+    }
+    common.push(".git");
+    if Root::open(&common).is_ok() {
+        return Ok(());
+    }
+    let Ok(records) = Root::open(&records(task.host)) else { return Ok(()) };
+    let name = sha256_hex(common.as_os_str().as_bytes());
+    for extension in ["json", "lock"] {
+        records.remove_file(&Path::new(&name).with_extension(extension))?;
+    }
+    Ok(())
 }

@@ -85,6 +85,38 @@ pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
     Ok(debris)
 }
 
+/// Returns whether the lock file of the ports is in the task's workspace, and its session's.
+pub(super) fn bears_mark(task: &Task<'_>) -> Result<bool, Error> {
+    let (block, _) = block(task)?;
+    let (root, directory, name) = place(task, &block)?;
+    let is_here = root.path().join(&directory).starts_with(task.workspace);
+    Ok(is_here && read(&root, &directory.join(name))?.is_some_and(|lock| is_own(task, &lock)))
+}
+
+/// Has the lease name the task's workspace.
+pub(super) fn rebind(task: &Task<'_>) -> Result<(), Error> {
+    let (_, ports) = block(task)?;
+    leases::rebind(task.host, &lease(task, ports)).map_err(refused)
+}
+
+/// Removes the lock file that a copy of the workspace has of the swarm whose ownership marker is `from`.
+pub(super) fn unlock_copy(task: &Task<'_>, from: &str) -> Result<(), Error> {
+    let (block, _) = block(task)?;
+    let original = Task { owner: from, ..*task };
+    if bears_mark(&original)? {
+        let (root, directory, name) = place(task, &block)?;
+        root.remove_file(&directory.join(name))?;
+        root.remove_hidden(&directory)?;
+    }
+    Ok(())
+}
+
+/// Revokes the lease of a workspace that is gone.
+pub(super) fn forget(task: &Task<'_>) -> Result<(), Error> {
+    let (_, ports) = block(task)?;
+    leases::revoke(task.host, &lease(task, ports)).map_err(refused)
+}
+
 fn refused(error: leases::Error) -> Error {
     match error {
         leases::Error::File(error) => Error::File(error),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use super::{
     OVERLAYS, PAIR, TREE, assert_put_back, check_all, crash, is_of_overlays, listed, sandbox, traced, twice,
@@ -118,6 +119,22 @@ fn every_point_is_reached() {
     reach(&tree, &["destroy"]);
     crash(&tree, &["apply"], "apply.told#1");
     reach(&tree, &["recover"]);
+    // Moved here, and then copied here.
+    let elsewhere = tree.top.join("elsewhere");
+    fs::rename(&tree.repository, &elsewhere).unwrap();
+    tree.seedbed_in(&elsewhere, &["apply"]).expect(0);
+    fs::rename(&elsewhere, &tree.repository).unwrap();
+    reach(&tree, &["recover", "--moved"]);
+    tree.ok(&["destroy"]);
+    fs::rename(&tree.repository, &elsewhere).unwrap();
+    tree.seedbed_in(&elsewhere, &["apply"]).expect(0);
+    let copied = Command::new("cp").arg("-a").args([&elsewhere, &tree.repository]).status().unwrap();
+    assert!(copied.success());
+    reach(&tree, &["recover", "--copied"]);
+    tree.ok(&["destroy", "--discard"]);
+    tree.unmount_all();
+    fs::remove_dir_all(elsewhere).unwrap();
+    reach(&tree, &["destroy", "shop", "--gone"]);
     let other = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     other.git(&["config", "extensions.unknownOfTests", "true"]);
     // What the work tree does not have as it was committed, git writes.

@@ -140,7 +140,8 @@ impl Worktrees<'_> {
             && !self.freed.contains(path)
         {
             let message = format!("`{}` exists already and is not this swarm's", path.display());
-            let help = "move it away, or remove it if nothing in it is needed; `seedbed doctor` tells whether it is of another swarm".to_owned();
+            let help = "`seedbed doctor` tells whether it is of another swarm; where it is not, move it away"
+                .to_owned();
             return Err(fault(
                 rule::PATH_TAKEN,
                 &place(),
@@ -153,7 +154,7 @@ impl Worktrees<'_> {
             let message =
                 format!("the repository has a worktree called `{entry}` already that is not this swarm's");
             let help =
-                "`git worktree list` shows where it is; `git worktree remove` takes it away".to_owned();
+                "`git worktree list` shows where it is; `seedbed doctor` tells whether it is of another swarm".to_owned();
             return Err(fault(rule::PATH_TAKEN, request.place, &message, "would have that name", Some(help)));
         }
         let length = self.observation.workspace.join(path).as_os_str().len();

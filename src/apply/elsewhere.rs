@@ -1,0 +1,288 @@
+//! Workspaces that were moved, copied or deleted together with what stands in them.
+//!
+//! A record belongs to a workspace by its path. What stands there carries the record's ownership marker: so a workspace
+//! without a record of its own that bears the marker of another's was moved, where the other is gone, or else copied.
+
+#![expect(clippy::disallowed_methods, reason = "compares directories")]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Context, Error, Failure, Run, failure, with_task};
+use crate::discovery;
+use crate::host::Host;
+use crate::host::failpoint::crashpoint;
+use crate::host::git::Git;
+use crate::host::process::Cancel;
+use crate::name::sha256_hex;
+use crate::plan::{Loss, Session};
+use crate::provider::{self, Allocation, Provider, Registry, Task};
+use crate::state::{self, Found, Locked, Record, Swarm, Unsaved, is_gone};
+
+/// What a workspace is in relation to the workspace of a record whose ownership marker it bears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// The same one, which was moved here.
+    Moved,
+    /// A copy of the other, which exists.
+    Copied,
+}
+
+/// A record of another workspace whose ownership marker this workspace bears.
+#[derive(Debug)]
+pub struct Stray {
+    /// The record.
+    pub found: Found,
+    /// What this workspace is in relation to the record's.
+    pub relation: Relation,
+    /// The workspace of the record.
+    pub workspace: PathBuf,
+}
+
+/// Finds the records of other workspaces whose swarms, or sessions on their own, were moved to `workspace` or copied there.
+///
+/// Reads every record of the host.
+pub fn strays(host: &Host, registry: &Registry, workspace: &Path) -> Result<Vec<Stray>, state::Error> {
+    let mut found = state::swarms(host)?;
+    found.extend(state::sessions(host)?);
+    // What was copied and taken in is no stray any more.
+    let own: BTreeSet<String> = found
+        .iter()
+        .filter(|found| found.workspace() == Some(workspace))
+        .flat_map(records)
+        .map(|record| record.owner.clone())
+        .collect();
+    found.retain(|found| !records(found).any(|record| own.contains(&owner_of_copy(record, workspace))));
+    Ok(found.into_iter().filter_map(|found| stray(host, registry, workspace, found)).collect())
+}
+
+/// Returns the ownership marker that a copy of the record's workspace has: the same whenever it is taken in, so that a
+/// killed run is done again.
+fn owner_of_copy(record: &Record, workspace: &Path) -> String {
+    let identity = [record.owner.as_bytes(), b"\0", workspace.as_os_str().as_encoded_bytes()].concat();
+    sha256_hex(&identity)[..32].to_owned()
+}
+
+fn stray(host: &Host, registry: &Registry, workspace: &Path, found: Found) -> Option<Stray> {
+    let other = found.workspace()?.to_owned();
+    // A killed move may have rewritten some of the records.
+    let is_half_moved = other == workspace && found.swarm_in(host, workspace).ok()?.key() != found.key;
+    if other == workspace && !is_half_moved {
+        return None;
+    }
+    let is_taken_in = |record: &Record| {
+        let copy = Record { owner: owner_of_copy(record, workspace), ..record.clone() };
+        bears_mark(host, registry, &copy, workspace)
+    };
+    let is_here =
+        records(&found).any(|record| bears_mark(host, registry, record, workspace) || is_taken_in(record));
+    if !is_here && !is_half_moved {
+        return None;
+    }
+    let other = if is_half_moved { PathBuf::from("an earlier place") } else { other };
+    let relation = relation(host, registry, workspace, &found, &other)?;
+    Some(Stray { found, relation, workspace: other })
+}
+
+/// Returns `None` where the two workspaces are different directories of one repository, or one directory under two paths.
+fn relation(
+    host: &Host,
+    registry: &Registry,
+    workspace: &Path,
+    found: &Found,
+    other: &Path,
+) -> Option<Relation> {
+    if is_gone(other) || std::fs::canonicalize(other).is_ok_and(|other| other == workspace) {
+        return Some(Relation::Moved);
+    }
+    if !records(found).any(|record| bears_mark(host, registry, record, other)) {
+        return Some(Relation::Moved);
+    }
+    let id = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let common = |path: &Path| {
+        let args = ["rev-parse", "--path-format=absolute", "--git-common-dir"];
+        let common = Git::around(host, path).path(args).ok()?;
+        id(&common)
+    };
+    let is_same =
+        id(workspace) == id(other) || common(workspace).is_some_and(|own| common(other) == Some(own));
+    (!is_same).then_some(Relation::Copied)
+}
+
+/// Every record of a swarm, whatever became of the run that wrote it.
+fn records(found: &Found) -> impl Iterator<Item = &Record> {
+    let going = found.releasing.as_ref().map(|releasing| &releasing.before);
+    found.standing.iter().chain(&found.intent).chain(going)
+}
+
+fn bears_mark(host: &Host, registry: &Registry, record: &Record, workspace: &Path) -> bool {
+    let here = Record { workspace: workspace.to_owned(), ..record.clone() };
+    let mut any = false;
+    let looked = each(host, registry, &here, None, "look at", |_, provider, task| {
+        any = any || provider.bears_mark(task);
+        Ok(())
+    });
+    looked.is_ok() && any
+}
+
+/// Calls `act` for each allocation of a record, parents before children, until one fails. `step` says what is done.
+fn each(
+    host: &Host,
+    registry: &Registry,
+    record: &Record,
+    lock: Option<&std::fs::File>,
+    step: &str,
+    mut act: impl FnMut(&Session, &dyn Provider, &Task<'_>) -> Result<(), provider::Error>,
+) -> Result<(), Failure> {
+    for session in &record.plan.sessions {
+        for allocation in &session.allocations {
+            let Some(provider) = registry.get(&allocation.kind) else { continue };
+            let done =
+                with_task(host, record, session, allocation, lock, |task| act(session, provider, task));
+            let step = || format!("{step} {}", allocation.kind);
+            done.map_err(|error| failure(session, &step(), error.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(failure: Failure) -> Error {
+    Error::Failed { failures: vec![failure], leftovers: Vec::new(), interrupted: false }
+}
+
+/// Rebinds what stands in a workspace that was moved to where it is now: worktrees, leases, discovery files. Idempotent;
+/// what fits already is left alone. The record has to be this workspace's, or of `old`, whose lock is held.
+///
+/// Until the last record is taken over, every command finds the swarm moved, and this is done again. Nothing is put back
+/// on a failure: what pointed to the old place points nowhere.
+pub fn rebind(context: &Context<'_>, old: Option<&Locked<'_>>) -> Result<(), Error> {
+    let swarm = context.swarm;
+    let host = Host { cancel: Cancel::default(), ..swarm.host().clone() };
+    let found = match old {
+        Some(old) => old.found()?,
+        None => swarm.found()?,
+    };
+    let Some(found) = found else { return Ok(()) };
+    for record in records(&found) {
+        let here = Record { workspace: swarm.workspace().to_owned(), ..record.clone() };
+        each(&host, context.registry, &here, Some(swarm.file()), "rebind", |_, provider, task| {
+            crashpoint!("moved.allocation");
+            provider.rebind(task)
+        })
+        .map_err(failed)?;
+    }
+    if let Some(old) = old {
+        swarm.take_over(old)?;
+    }
+    let Some(record) = swarm.standing()? else { return Ok(()) };
+    let run = Run { context, record: &record, host: &host };
+    for session in &record.plan.sessions {
+        crashpoint!("moved.discovery");
+        let expected = discovery::snapshot(&record.plan, session, context.registry, swarm.workspace());
+        // A session that has lost its directory is repaired by `apply`.
+        if discovery::directory(swarm, session).is_ok()
+            && discovery::inspect(swarm, session, &expected).is_some()
+        {
+            run.tell(session).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives what was copied with a workspace to a swarm of the copy's own: worktrees, with everything in them. Ports and
+/// resources of external kinds stay the original's, and nothing of the original is touched. Idempotent.
+pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
+    let swarm = context.swarm;
+    let Some(record) = original.record() else { return Ok(()) };
+    let mut copy = Record {
+        owner: owner_of_copy(record, swarm.workspace()),
+        workspace: swarm.workspace().to_owned(),
+        temporary: false,
+        ..record.clone()
+    };
+    let mut kept: Vec<Vec<Allocation>> = Vec::new();
+    for session in &copy.plan.sessions {
+        let mut allocations = Vec::new();
+        for allocation in &session.allocations {
+            let Some(provider) = context.registry.get(&allocation.kind) else { continue };
+            crashpoint!("copied.allocation");
+            let adopted = with_task(swarm.host(), &copy, session, allocation, Some(swarm.file()), |task| {
+                provider.adopt(task, &record.owner)
+            });
+            let step = format!("adopt {}", allocation.kind);
+            allocations.extend(adopted.map_err(|error| failed(failure(session, &step, error.to_string())))?);
+        }
+        kept.push(allocations);
+    }
+    for (session, allocations) in copy.plan.sessions.iter_mut().zip(kept) {
+        session.allocations = allocations;
+    }
+    copy.plan.changes.clear();
+    copy.plan.digest = copy.plan.computed_digest();
+    crashpoint!("copied.adopted");
+    swarm.adopt(&copy)?;
+    let run = Run { context, record: &copy, host: swarm.host() };
+    for session in &copy.plan.sessions {
+        crashpoint!("copied.discovery");
+        if discovery::directory(swarm, session).is_ok() {
+            run.tell(session).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is kept of a swarm, or of a session on its own, whose workspace is gone: leases, layers of overlays, resources
+/// of external kinds, records, logs. Idempotent.
+///
+/// Unsaved work that is kept outside the workspace is refused, unless it is given up; with that, what cannot be released
+/// is given up too, and returned.
+pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, Error> {
+    let swarm: &Swarm<'_> = context.swarm;
+    let host = swarm.host();
+    let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
+    let mut losses = Vec::new();
+    for record in records(&found) {
+        let looked = each(host, context.registry, record, None, "look at", |session, provider, task| {
+            let kept = provider.kept(task)?;
+            let lines = kept.work.into_iter().chain(kept.beyond_rescue);
+            losses.extend(lines.map(|what| Loss { session: session.path.clone(), what }));
+            Ok(())
+        });
+        looked.map_err(failed)?;
+    }
+    losses.dedup();
+    if !losses.is_empty() && unsaved != Unsaved::Discard {
+        return Err(Error::Refused(losses));
+    }
+    let mut failures: Vec<Failure> = Vec::new();
+    for record in records(&found) {
+        for session in record.plan.sessions.iter().rev() {
+            for allocation in session.allocations.iter().rev() {
+                crashpoint!("gone.allocation");
+                let step = format!("release {}", allocation.kind);
+                let lock = Some(context.swarm.file());
+                let done = match context.registry.get(&allocation.kind) {
+                    Some(provider) => {
+                        with_task(host, record, session, allocation, lock, |task| provider.forget(task))
+                    }
+                    None => Err(provider::Error::Refused("this program does not know the kind".to_owned())),
+                };
+                if let Err(error) = done {
+                    let failure = failure(session, &step, error.to_string());
+                    if !failures.contains(&failure) {
+                        failures.push(failure);
+                    }
+                }
+            }
+        }
+    }
+    if !failures.is_empty() && unsaved != Unsaved::Discard {
+        return Err(Error::Failed { failures: Vec::new(), leftovers: failures, interrupted: false });
+    }
+    context.swarm.forget()?;
+    Ok(failures)
+}

@@ -1,0 +1,227 @@
+//! Workspaces that were moved, copied or deleted with what stands in them: what commands say of them, and what they do.
+
+use std::path::Path;
+
+use seedbed::apply::{self, Context, Event, Relation, Stray, Unsaved};
+use seedbed::host::Host;
+use seedbed::host::text::printable;
+use seedbed::provider::Registry;
+use seedbed::state::{self, Found, Swarm, is_gone};
+
+use super::Global;
+use super::exit::Failure;
+use super::locked;
+use super::progress::Progress;
+use super::setting;
+
+/// Refuses to go on where nothing is recorded of the swarm, but was moved here or copied here: every advice would be wrong.
+pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<(), Failure> {
+    if swarm.found()?.is_some() {
+        return Ok(());
+    }
+    let strays = apply::strays(swarm.host(), registry, swarm.workspace())?;
+    let is_own =
+        |stray: &&Stray| stray.found.is_alone() == swarm.is_alone() && stray.found.name() == swarm.name();
+    match strays.iter().find(is_own) {
+        Some(stray) => Err(Failure::Refused(described(stray, swarm.workspace()))),
+        None => Ok(()),
+    }
+}
+
+/// Returns what happened to a workspace, and what to do about it.
+fn described(stray: &Stray, workspace: &Path) -> String {
+    let (name, here, there) = (stray.found.name(), workspace.display(), stray.workspace.display());
+    let what = if stray.found.is_alone() { "session" } else { "swarm" };
+    match stray.relation {
+        Relation::Moved => format!(
+            "{what} {name} was applied in {there}, and its workspace was moved to {here}; keep its worktrees, and run \
+             `seedbed recover --moved`"
+        ),
+        Relation::Copied => format!(
+            "{here} is a copy of {there}, where {what} {name} is applied: git in the copied worktrees changes those of {there}; \
+             `seedbed recover --copied` gives the copied worktrees to this directory"
+        ),
+    }
+}
+
+/// Rebinds what was moved to this workspace, or gives it what was copied; returns how many swarms and sessions on their own
+/// there were. What is recorded here is rebound too: it may have been moved there and back.
+pub(super) fn recover(
+    global: &Global,
+    host: &Host,
+    registry: &Registry,
+    workspace: &Path,
+    relation: Relation,
+) -> Result<usize, Failure> {
+    let mut strays = apply::strays(host, registry, workspace)?;
+    strays.retain(|stray| stray.relation == relation);
+    for stray in &strays {
+        let swarm = stray.found.swarm_in(host, workspace)?;
+        if swarm.key() != stray.found.key && swarm.found()?.is_some() {
+            return Err(Failure::Refused(format!(
+                "{} is applied in {} too: destroy one of the two, the other with `seedbed destroy {} --gone`",
+                stray.found.name(),
+                workspace.display(),
+                stray.found.key
+            )));
+        }
+        match relation {
+            Relation::Moved => {
+                let Some(old) = stray.found.swarm(host) else { continue };
+                act(global, registry, &swarm, "recover --moved", |context| {
+                    let old = locked::lock(global, &old, "recover --moved")?;
+                    let done = apply::rebind(context, Some(&old));
+                    old.unlock()?;
+                    Ok(done?)
+                })?;
+            }
+            Relation::Copied => act(global, registry, &swarm, "recover --copied", |context| {
+                Ok(apply::adopt(context, &stray.found)?)
+            })?,
+        }
+        if !global.quiet && !global.json {
+            let (name, here, there) = (stray.found.name(), workspace.display(), stray.workspace.display());
+            say!(
+                "{}",
+                printable(&match relation {
+                    Relation::Moved =>
+                        format!("{name} was rebound from {there} to {here}; its setup was not run again"),
+                    Relation::Copied => format!(
+                        "{name} of {here} is another than that of {there} now, without ports: `seedbed apply` leases some, \
+                     `seedbed destroy` removes it"
+                    ),
+                })
+            );
+        }
+    }
+    state::sweep_locks(host)?;
+    Ok(strays.len())
+}
+
+/// Rebinds a swarm to the workspace that its record names: it may have been moved away and back.
+pub(super) fn rebind(global: &Global, registry: &Registry, swarm: &Swarm<'_>) -> Result<(), Failure> {
+    if swarm.found()?.is_none() {
+        return Ok(());
+    }
+    act(global, registry, swarm, "recover --moved", |context| Ok(apply::rebind(context, None)?))
+}
+
+/// Removes what is kept of a swarm whose workspace is gone; returns of how many sessions.
+pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Result<usize, Failure> {
+    if unsaved == Unsaved::Rescue {
+        let why =
+            "--rescue saves into the repository, and that is gone; copy what is needed, then say --discard";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let host = setting::host(global)?;
+    let registry = setting::registry();
+    let mut all = state::swarms(&host)?;
+    all.extend(state::sessions(&host)?);
+    let path = setting::directory(global)?.join(name);
+    let is_of_path = |found: &Found| found.workspace().is_some_and(|workspace| workspace == path);
+    let mut named: Vec<&Found> = all.iter().filter(|found| found.key == name).collect();
+    if named.is_empty() {
+        named = all.iter().filter(|found| found.name() == name).collect();
+        if named.len() > 1 {
+            let gone: Vec<_> =
+                named.iter().copied().filter(|found| found.workspace().is_some_and(is_gone)).collect();
+            if gone.len() == 1 {
+                named = gone;
+            } else {
+                return Err(Failure::Usage(format!(
+                    "more than one swarm is called `{name}`; say one of these instead:\n{}",
+                    candidates(&named)
+                )));
+            }
+        }
+    }
+    if named.is_empty() {
+        named = all.iter().filter(|found| is_of_path(found)).collect();
+    }
+    if named.is_empty() {
+        state::sweep_locks(&host)?;
+        let message = format!("no swarm of this host is called `{name}`; `seedbed list` lists them");
+        return Err(Failure::Usage(message));
+    }
+    // Sessions that a program provisioned below a swarm's go with it, the deepest first.
+    let mut goes: Vec<&Found> = all
+        .iter()
+        .filter(|found| {
+            let is_below = |named: &&Found| {
+                let (one, other) = (found.record(), named.record());
+                one.zip(other)
+                    .is_some_and(|(one, other)| one.owner == other.owner && one.workspace == other.workspace)
+            };
+            named.iter().any(|named| named.key == found.key) || found.is_alone() && named.iter().any(is_below)
+        })
+        .collect();
+    goes.sort_by_key(|found| {
+        std::cmp::Reverse((found.is_alone(), found.record().map(|record| record.ancestors.len())))
+    });
+    for found in &goes {
+        let Some(workspace) = found.workspace() else {
+            return Err(Failure::Other(format!("no record of {} can be read", found.key)));
+        };
+        if !is_gone(workspace) {
+            return Err(Failure::Refused(format!(
+                "the workspace {} of {} is not gone: run `seedbed destroy` there",
+                workspace.display(),
+                found.name()
+            )));
+        }
+    }
+    let mut sessions = 0;
+    for found in goes {
+        let Some(swarm) = found.swarm(&host) else { continue };
+        let left =
+            act(global, &registry, &swarm, "destroy --gone", |context| Ok(apply::forget(context, unsaved)?))
+                .map_err(|error| with_remedy(error, &found.key))?;
+        for failure in left {
+            say!("given up: {}: {}: {}", failure.session, failure.step, printable(&failure.cause));
+        }
+        state::sweep_locks(&host)?;
+        sessions += found.record().map_or(0, |record| record.plan.sessions.len());
+    }
+    Ok(sessions)
+}
+
+/// What could not be released is kept on record, which is said in place of what helps elsewhere.
+fn with_remedy(failure: Failure, key: &str) -> Failure {
+    match failure {
+        Failure::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {
+            let lines =
+                leftovers.iter().map(|left| format!("  {}: {}: {}\n", left.session, left.step, left.cause));
+            Failure::NotReleased(format!(
+                "could not be released:\n{}its record is kept; repair the cause and repeat this, or give it up: \
+                 `seedbed destroy {key} --gone --discard`",
+                lines.collect::<String>()
+            ))
+        }
+        other => other,
+    }
+}
+
+fn candidates(found: &[&Found]) -> String {
+    let line = |found: &&Found| {
+        let workspace = found.workspace().map(|workspace| workspace.display().to_string());
+        format!("  {}  {}", found.key, workspace.unwrap_or_default())
+    };
+    found.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Runs `act` under the lock of a swarm or session.
+fn act<T>(
+    global: &Global,
+    registry: &Registry,
+    swarm: &Swarm<'_>,
+    what: &str,
+    act: impl FnOnce(&Context<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let locked = locked::lock(global, swarm, what)?;
+    let progress = Progress::new(global, &swarm.host().cancel);
+    let events = |event: &Event| progress.hear(event);
+    let done = act(&Context { swarm: &locked, registry, events: &events });
+    drop(progress);
+    locked.unlock()?;
+    done
+}

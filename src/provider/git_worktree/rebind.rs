@@ -1,0 +1,183 @@
+//! Makes worktrees of a repository that was moved or copied point to where they are now.
+//!
+//! Git's pointers are absolute: the admin directory names the worktree, and the worktree's `.git` file the admin
+//! directory. Every write is one rename, and what fits already is left alone, so that a killed run is simply done again.
+
+#![expect(clippy::disallowed_methods, reason = "compares directories, and links to the workspace again")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use super::ownership::{self, Mark};
+use super::site::{Content, Site, io, read};
+use super::{Worktree, files, overlay, repository};
+use crate::host::failpoint::{crashpoint, failpoint};
+use crate::host::files::Root;
+use crate::provider::{Error, Task};
+
+/// Returns whether a worktree with the task's ownership marker lies where it is planned in the task's workspace,
+/// wherever it was made.
+///
+/// A path that other workspaces share is no evidence, unless the repository lies in this one.
+pub(super) fn bears_mark(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
+    let site = Site::of(task, worktree)?;
+    let is_here = [&site.worktree, site.common.path()].iter().any(|path| path.starts_with(&site.workspace));
+    Ok(is_here && is_marked(&site, task.owner)? && dot_git(&site)?.is_some())
+}
+
+/// Rewrites the pointers of an admin directory with the task's ownership marker and of its worktree, and the worktree's
+/// links to the workspace. Of a worktree that is gone, as half-way through a release, there is only the admin directory.
+pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let site = Site::of(task, worktree)?;
+    if !is_marked(&site, task.owner)? {
+        return Ok(());
+    }
+    let was = dot_git(&site)?;
+    let gitdir = site.read_entry("gitdir")?;
+    let old = recorded(&gitdir);
+    if let Some(old) = old.as_deref().filter(|old| !is_same(old, &site.worktree)) {
+        // Another worktree of this admin directory exists: the user has moved or copied it there.
+        if old.join(".git").symlink_metadata().is_ok() {
+            return Err(Error::Refused(format!(
+                "{} records the worktree {}, which exists: move it to {}, or move one of the two away",
+                site.entry_path().display(),
+                old.display(),
+                site.worktree.display()
+            )));
+        }
+    }
+    let points_elsewhere = was.as_ref().is_some_and(|was| *was != site.entry_path());
+    if points_elsewhere || gitdir != Content::Bytes(site.gitdir_line()) {
+        overlay::unmount(worktree, &site)?;
+        crashpoint!("rebind.unmounted");
+        overlay::rebind(task, worktree, &site)?;
+        if let Some(was) = was {
+            site.standing()?.replace(Path::new(".git"), &site.dot_git_line())?;
+            crashpoint!("rebind.worktree");
+            if let Some(common) = was.parent().and_then(Path::parent) {
+                repository::rebind(task.host, &site, common)?;
+            }
+            if let Some(from) = old.as_deref().and_then(|old| workspace_of(old, &site)) {
+                relink(worktree, &site, &from)?;
+            }
+        }
+        // Last: until then the old place is known.
+        site.common.replace(&site.entry.join("gitdir"), &site.gitdir_line())?;
+        crashpoint!("rebind.entry");
+    }
+    match overlay::fault(task, worktree, &site)? {
+        Some(overlay::Fault::Unmounted(_)) if site.directory()?.is_some() => {
+            overlay::mend(task, worktree, &site)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Gives a worktree of a copied repository, and its admin directory, to the task's swarm instead of the swarm whose
+/// ownership marker is `from`. Returns whether there is one.
+pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<bool, Error> {
+    let site = Site::of(task, worktree)?;
+    let is_ours = is_marked(&site, task.owner)?;
+    if !(is_ours || is_marked(&site, from)?) || dot_git(&site)?.is_none() {
+        return Ok(false);
+    }
+    let mark = format!("{}\n", ownership::mark(task));
+    if let Some(from) = recorded(&site.read_entry("gitdir")?).and_then(|old| workspace_of(&old, &site)) {
+        relink(worktree, &site, &from)?;
+    }
+    site.standing()?.replace(Path::new(".git"), &site.dot_git_line())?;
+    crashpoint!("adopt.worktree");
+    site.common.replace(&site.entry.join("gitdir"), &site.gitdir_line())?;
+    crashpoint!("adopt.entry");
+    site.common.replace(&site.entry.join("locked"), mark.as_bytes())?;
+    // Last: a killed run is told by it that there is something left to do.
+    site.common.replace(&site.entry.join(ownership::MARK), mark.as_bytes())?;
+    Ok(true)
+}
+
+/// Returns whether the admin directory carries the ownership marker of `owner`.
+fn is_marked(site: &Site, owner: &str) -> Result<bool, Error> {
+    let Some(entry) = site.common.directory(&site.entry)? else { return Ok(false) };
+    Ok(Mark::of_entry(&entry).is_some_and(|mark| mark.owner == owner))
+}
+
+/// Returns the admin directory that the worktree's `.git` file names, if it has the planned name, in whichever repository.
+fn dot_git(site: &Site) -> Result<Option<PathBuf>, Error> {
+    let Some(directory) = site.directory()? else { return Ok(None) };
+    let Content::Bytes(bytes) = read(&directory, Path::new(".git"))? else { return Ok(None) };
+    let Some(path) = bytes.strip_prefix(b"gitdir: ") else { return Ok(None) };
+    let path = PathBuf::from(OsStr::from_bytes(path.trim_ascii_end()));
+    Ok(path.ends_with(&site.entry).then_some(path))
+}
+
+/// Returns the worktree that an admin directory's `gitdir` names.
+fn recorded(gitdir: &Content) -> Option<PathBuf> {
+    let Content::Bytes(bytes) = gitdir else { return None };
+    Path::new(OsStr::from_bytes(bytes.trim_ascii_end())).parent().map(Path::to_owned)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    one == other || matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Returns the old workspace, given where the worktree was in it.
+fn workspace_of(old: &Path, site: &Site) -> Option<PathBuf> {
+    let below = site.worktree.strip_prefix(&site.workspace).ok()?;
+    old.ends_with(below).then(|| old.ancestors().nth(below.components().count()).map(Path::to_owned))?
+}
+
+/// Makes links that `link` made to the old workspace links to this one.
+fn relink(worktree: &Worktree, site: &Site, from: &Path) -> Result<(), Error> {
+    if worktree.link.is_empty() {
+        return Ok(());
+    }
+    let directory = site.standing()?;
+    let mut links = BTreeSet::new();
+    find_links(&directory, Path::new(""), &mut links)?;
+    for path in links {
+        let full = site.worktree.join(&path);
+        let Ok(target) = fs::read_link(&full) else { continue };
+        let Some(to) = target.strip_prefix(from).ok().map(|below| site.workspace.join(below)) else {
+            continue;
+        };
+        if !files::is_linked(worktree, site, &path, &to) {
+            continue;
+        }
+        let aside = path.with_file_name(format!(".seedbed-link-{}", worktree.entry));
+        let full_aside = site.worktree.join(&aside);
+        match fs::remove_file(&full_aside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(io("remove", &full_aside)(error));
+            }
+            _ => {}
+        }
+        let linked = failpoint!("rebind.link").map_err(std::io::Error::from);
+        linked.and_then(|()| symlink(&to, &full_aside)).map_err(io("link", &full))?;
+        directory.rename(&aside, &path)?;
+        crashpoint!("rebind.linked");
+    }
+    Ok(())
+}
+
+/// Finds the links in a directory, without following any; `.git` and worktrees below are passed over.
+fn find_links(top: &Root, below: &Path, links: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
+    let at = if below == Path::new("") { Path::new(".") } else { below };
+    let Some(directory) = top.directory(at)? else { return Ok(()) };
+    for name in directory.names()? {
+        let path = below.join(&name);
+        match directory.file_type(&name) {
+            Some(rustix::fs::FileType::Symlink) => drop(links.insert(path)),
+            Some(rustix::fs::FileType::Directory) if name != ".git" && name != files::HIDDEN => {
+                find_links(top, &path, links)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! Repositories that are moved, copied or deleted with a swarm in them: recognised, rebound, and no work is lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::faults::{
+    PAIR, assert_put_back, check_all, crash, sandbox as faulty, traced, twice, with_overlays,
+};
+use crate::sandbox::{Sandbox, assert_same};
+
+const MIXED: &str = r#"
+[session.lead]
+resources = [{ kind = "git-worktree", branch = "agents/{{ session.name }}", layout = "nested", copy = [".env"] }, "port-range"]
+[session.lead.child.coder]
+count = 2
+[session.sparse]
+resources = [{ kind = "git-worktree", target-path = "app" }]
+[session.linked]
+resources = [{ kind = "git-worktree", link = ["cache"] }]
+"#;
+
+/// Applies the swarm in another directory, and moves that to the sandbox's repository.
+fn moved(sandbox: &Sandbox) {
+    let elsewhere = sandbox.top.join("before");
+    fs::rename(&sandbox.repository, &elsewhere).unwrap();
+    sandbox.seedbed_in(&elsewhere, &["apply"]).expect(0);
+    fs::rename(&elsewhere, &sandbox.repository).unwrap();
+}
+
+/// Where sessions work, by the names of their directories.
+fn worktree(workspace: &Path, name: &str) -> PathBuf {
+    let worktrees = fs::read_dir(workspace.join(".ai_ops/worktrees")).unwrap();
+    let mut paths = worktrees.map(|entry| entry.unwrap().path());
+    let start = format!("shop-{name}-");
+    paths.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&start)).unwrap()
+}
+
+#[test]
+fn a_moved_repository_is_recognised_by_every_command_and_rebound_with_its_work() {
+    let sandbox = faulty(&with_overlays(MIXED));
+    let before = sandbox.inventory();
+    moved(&sandbox);
+    let lead = worktree(&sandbox.repository, "lead");
+    fs::write(lead.join("work.txt"), "work\n").unwrap();
+    let told = ["was moved to", "seedbed recover --moved"];
+    sandbox.unchanged(|| {
+        for args in [
+            &["status"][..],
+            &["plan"],
+            &["apply", "-y"],
+            &["destroy", "--discard"],
+            &["recover"],
+            &["run", "--", "true"],
+            &["env", "lead"],
+        ] {
+            sandbox.seedbed(args).expect(69).says(&told);
+        }
+        sandbox.seedbed_in(&lead, &["status"]).expect(69).says(&told);
+        let found = sandbox.seedbed(&["doctor"]).expect(1).stdout;
+        assert!(found.contains("moved-workspace") && found.contains("seedbed recover --moved"), "{found}");
+        let listed = sandbox.ok(&["list"]).says(&["seedbed recover --moved", "seedbed destroy shop --gone"]);
+        assert!(listed.stdout.contains("workspace gone"), "{}", listed.stdout);
+    });
+    sandbox.ok(&["recover", "--moved"]).says(&["shop was rebound from"]);
+    let status = sandbox.ok(&["status"]).stdout;
+    for line in status.lines() {
+        assert!(line.contains(" sound "), "{status}");
+    }
+    assert!(status.contains("1 untracked"), "{status}");
+    assert_eq!(sandbox.git_in(&lead, &["status", "--porcelain"]), "?? work.txt");
+    assert_eq!(sandbox.git_in(&lead, &["branch", "--show-current"]), "agents/lead");
+    let said = fs::read_to_string(lead.join(".agent-context/resources.json")).unwrap();
+    assert!(!said.contains("/before"), "{said}");
+    let linked = worktree(&sandbox.repository, "linked");
+    assert_eq!(fs::read_link(linked.join("cache")).unwrap(), sandbox.repository.join("cache"));
+    sandbox.ok(&["apply"]).says(&["nothing to do"]);
+    sandbox.seedbed(&["destroy"]).expect(69);
+    fs::remove_file(lead.join("work.txt")).unwrap();
+    sandbox.ok(&["destroy"]);
+    assert_put_back(&before, &sandbox);
+}
+
+#[test]
+fn a_recovery_of_what_was_moved_is_done_again_wherever_it_is_killed() {
+    let manifest = with_overlays(PAIR);
+    let lab = faulty(&manifest);
+    moved(&lab);
+    let run = traced(&lab, &["recover", "--moved"], None);
+    assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
+    let mut points = twice(&run.counts());
+    points.retain(|point| {
+        ["moved.", "rebind.", "mounts.", "state."].iter().any(|part| point.starts_with(part))
+    });
+    check_all(&manifest, &points, |sandbox, point| {
+        let before = sandbox.inventory();
+        moved(sandbox);
+        crash(sandbox, &["recover", "--moved"], point);
+        sandbox.ok(&["recover", "--moved"]);
+        let status = sandbox.ok(&["status"]).stdout;
+        assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+        sandbox.ok(&["destroy"]);
+        assert_put_back(&before, sandbox);
+    });
+}
+
+#[test]
+fn what_was_moved_away_and_back_is_as_it_was() {
+    let sandbox = faulty(MIXED);
+    sandbox.ok(&["apply"]);
+    let stood = sandbox.inventory();
+    let away = sandbox.top.join("away");
+    fs::rename(&sandbox.repository, &away).unwrap();
+    // Half of it is rebound, and then it is moved back.
+    let mut killed = sandbox.command(&["recover", "--moved"]);
+    killed.current_dir(&away).env("SEEDBED_FAILPOINT", "rebind.entry#2=crash");
+    assert!(!killed.output().unwrap().status.success());
+    fs::rename(&away, &sandbox.repository).unwrap();
+    sandbox.ok(&["recover", "--moved"]);
+    assert_same(&stood, &sandbox.inventory());
+    fs::rename(&sandbox.repository, &away).unwrap();
+    sandbox.seedbed_in(&away, &["recover", "--moved"]).expect(0);
+    fs::rename(&away, &sandbox.repository).unwrap();
+    sandbox.ok(&["recover", "--moved"]);
+    let status = sandbox.ok(&["status"]).stdout;
+    assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn an_interrupted_run_is_recovered_after_a_move() {
+    let sandbox = faulty(MIXED);
+    let before = sandbox.inventory();
+    for (run, point) in [("apply", "apply.told#1"), ("destroy", "release.directory-gone#1")] {
+        let elsewhere = sandbox.top.join("before");
+        fs::rename(&sandbox.repository, &elsewhere).unwrap();
+        if run == "destroy" {
+            sandbox.seedbed_in(&elsewhere, &["apply"]).expect(0);
+        }
+        let mut killed = sandbox.command(&[run]);
+        killed.current_dir(&elsewhere).env("SEEDBED_FAILPOINT", format!("{point}=crash"));
+        assert!(!killed.output().unwrap().status.success());
+        fs::rename(&elsewhere, &sandbox.repository).unwrap();
+        sandbox.seedbed(&["recover", "--moved"]);
+        sandbox.ok(&["recover"]);
+        assert_put_back(&before, &sandbox);
+    }
+}
+
+#[test]
+fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_touched() {
+    let sandbox = faulty(&with_overlays(MIXED));
+    sandbox.ok(&["apply"]);
+    let copy = sandbox.top.join("copy");
+    let copied = Command::new("cp").arg("-a").args([&sandbox.repository, &copy]).status().unwrap();
+    assert!(copied.success());
+    let lead = worktree(&copy, "lead");
+    fs::write(lead.join("work.txt"), "work\n").unwrap();
+    let original = |sandbox: &Sandbox| {
+        let mut found = sandbox.inventory();
+        // What is recorded of the copy.
+        found.retain(|path, _| !path.starts_with("state/"));
+        found
+    };
+    let before = original(&sandbox);
+    let told = ["is a copy of", "seedbed recover --copied"];
+    for args in [&["status"][..], &["plan"], &["apply", "-y"], &["destroy", "--discard"]] {
+        sandbox.seedbed_in(&copy, args).expect(69).says(&told);
+        sandbox.seedbed_in(&lead, args).expect(69).says(&told);
+    }
+    let found = sandbox.seedbed_in(&copy, &["doctor"]).expect(1).stdout;
+    assert!(found.contains("copied-workspace"), "{found}");
+    sandbox.seedbed_in(&copy, &["recover", "--moved"]).expect(69);
+    for point in
+        ["copied.allocation#2", "adopt.worktree#1", "adopt.entry#2", "copied.adopted#1", "copied.discovery#2"]
+    {
+        let mut killed = sandbox.command(&["recover", "--copied"]);
+        killed.current_dir(&copy).env("SEEDBED_FAILPOINT", format!("{point}=crash"));
+        killed.output().unwrap();
+    }
+    sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(0);
+    assert_same(&before, &original(&sandbox));
+    assert_eq!(sandbox.git_in(&lead, &["status", "--porcelain"]), "?? work.txt");
+    sandbox.git_in(&lead, &["add", "work.txt"]);
+    sandbox.git_in(&lead, &["commit", "--quiet", "-m", "work"]);
+    sandbox.ok(&["status"]);
+    assert_same(&before, &original(&sandbox));
+    let status = sandbox.seedbed_in(&copy, &["status"]).expect(0).stdout;
+    assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+    sandbox.seedbed_in(&copy, &["apply", "-y", "--discard"]).expect(0);
+    sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
+    assert_same(&before, &original(&sandbox));
+    let status = sandbox.ok(&["status"]).stdout;
+    assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn other_workspaces_of_one_repository_are_neither_moved_nor_copied() {
+    let sandbox = faulty("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    sandbox.ok(&["apply"]);
+    let below = sandbox.repository.join("app");
+    fs::copy(sandbox.repository.join("seedbed.toml"), below.join("seedbed.toml")).unwrap();
+    sandbox.seedbed_in(&below, &["status"]).expect(64).says(&["does not stand here"]);
+    let found = sandbox.seedbed_in(&below, &["doctor"]).stdout;
+    assert!(!found.contains("moved-workspace") && !found.contains("copied-workspace"), "{found}");
+    let clone = sandbox.clone_to("clone");
+    sandbox.seedbed_in(&clone, &["status"]).expect(64).says(&["does not stand here"]);
+    // The old name of a moved repository may be a link to it.
+    fs::rename(&sandbox.repository, sandbox.top.join("real")).unwrap();
+    std::os::unix::fs::symlink(sandbox.top.join("real"), &sandbox.repository).unwrap();
+    sandbox.seedbed(&["status"]).expect(69).says(&["seedbed recover --moved"]);
+    sandbox.ok(&["recover", "--moved"]);
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn what_is_kept_of_a_deleted_workspace_is_removed_from_anywhere() {
+    let manifest = with_overlays(PAIR);
+    let lab = faulty(&manifest);
+    let nothing = |sandbox: &Sandbox| {
+        let mut found = sandbox.inventory();
+        found.retain(|path, _| path.starts_with("state/"));
+        assert!(found.is_empty(), "{found:?}");
+        assert!(
+            !sandbox.state().join("logs").exists()
+                || fs::read_dir(sandbox.state().join("logs")).unwrap().next().is_none()
+        );
+    };
+    let gone = |sandbox: &Sandbox| {
+        let workspace = sandbox.top.join("workspace");
+        fs::rename(&sandbox.repository, &workspace).unwrap();
+        sandbox.seedbed_in(&workspace, &["apply"]).expect(0);
+        sandbox.seedbed_in(&sandbox.top, &["destroy", "shop", "--gone"]).expect(69).says(&["is not gone"]);
+        sandbox.unmount_all();
+        let copied = Command::new("cp").arg("-a").args([&workspace, &sandbox.repository]).status().unwrap();
+        assert!(copied.success());
+        fs::remove_dir_all(workspace).unwrap();
+        let _ = fs::remove_dir_all(sandbox.repository.join(".ai_ops"));
+        let _ = fs::remove_dir_all(sandbox.repository.join(".git/worktrees"));
+    };
+    gone(&lab);
+    lab.seedbed_in(&lab.top, &["destroy", "other", "--gone"]).expect(64).says(&["seedbed list"]);
+    let run = traced(&lab, &["destroy", "shop", "--gone"], None);
+    assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
+    nothing(&lab);
+    let mut points = twice(&run.counts());
+    points.retain(|point| ["gone.", "overlay.", "state."].iter().any(|part| point.starts_with(part)));
+    check_all(&manifest, &points, |sandbox, point| {
+        gone(sandbox);
+        crash(sandbox, &["destroy", "shop", "--gone"], point);
+        let again = sandbox.seedbed(&["destroy", "shop", "--gone"]);
+        assert!(again.code == 0 || again.stderr.contains("no swarm of this host"), "{again:?}");
+        for branch in sandbox.git(&["branch", "--list", "--format=%(refname:short)", "agents/*"]).lines() {
+            sandbox.git(&["branch", "-D", "--quiet", branch]);
+        }
+        nothing(sandbox);
+    });
+}
+
+#[test]
+fn two_deleted_workspaces_of_one_name_are_told_apart() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");
+    let clones = ["one", "two"].map(|name| sandbox.clone_to(name));
+    for clone in &clones {
+        sandbox.seedbed_in(clone, &["apply"]).expect(0);
+        fs::remove_dir_all(clone).unwrap();
+    }
+    let refused =
+        sandbox.seedbed(&["destroy", "shop", "--gone"]).expect(64).says(&["more than one", "/one", "/two"]);
+    let key = refused
+        .stderr
+        .lines()
+        .find(|line| line.ends_with("/one"))
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
+    sandbox.ok(&["destroy", key, "--gone"]);
+    sandbox.ok(&["destroy", clones[1].to_str().unwrap(), "--gone"]);
+    assert_eq!(sandbox.ok(&["list"]).stdout, "");
+}
+
+#[test]
+fn what_an_overlay_has_kept_of_a_deleted_workspace_is_given_up_only_where_that_is_said() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n");
+    if !sandbox.can_mount() {
+        return;
+    }
+    let clone = sandbox.clone_to("clone");
+    sandbox.seedbed_in(&clone, &["apply"]).expect(0);
+    fs::write(worktree(&clone, "a").join("work.txt"), "work\n").unwrap();
+    sandbox.unmount_all();
+    fs::remove_dir_all(&clone).unwrap();
+    sandbox.unchanged(|| {
+        sandbox.seedbed(&["destroy", "shop", "--gone"]).expect(69).says(&["holds what was written"]);
+        sandbox.seedbed(&["destroy", "shop", "--gone", "--rescue"]).expect(64).says(&["copy what is needed"]);
+    });
+    sandbox.ok(&["destroy", "shop", "--gone", "--discard"]);
+    assert_eq!(sandbox.ok(&["list"]).stdout, "");
+}

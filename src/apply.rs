@@ -8,6 +8,7 @@
 mod commands;
 mod elsewhere;
 mod event;
+mod family;
 mod fill;
 mod inner;
 mod inspect;
@@ -36,7 +37,7 @@ pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
 pub use stale::{questions, stale};
-pub use survey::{Error as SurveyError, Survey, standing, survey, survey_without_programs};
+pub use survey::{Error as SurveyError, Survey, against, standing, survey, survey_without_programs};
 pub use work::{AtStake, Loss, at_stake, at_stake_in};
 
 use self::event::Telling;
@@ -172,6 +173,7 @@ pub fn apply(
         owner,
         workspace: context.swarm.workspace().to_owned(),
         ancestors: Vec::new(),
+        child: None,
         temporary: options.temporary,
         plan: plan.clone(),
     };
@@ -200,6 +202,12 @@ pub(crate) fn provision(
     record: &Record,
     standing: Option<&Record>,
 ) -> Result<(), Error> {
+    begin(context, record)?;
+    provision_begun(context, record, standing)
+}
+
+/// Writes the intent of the second half of a run down.
+pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     let plan = &record.plan;
     for (session, change) in plan.sessions.iter().zip(&plan.changes) {
         if !change.provision.is_empty() && !session.setup.is_empty() {
@@ -208,6 +216,15 @@ pub(crate) fn provision(
     }
     context.swarm.begin(record)?;
     crashpoint!("apply.intended");
+    Ok(())
+}
+
+/// What [`provision`] does once the intent is written.
+pub(crate) fn provision_begun(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+) -> Result<(), Error> {
     let run = Run { context, record, host: context.swarm.host() };
     let failures = run.provision();
     let interrupted = run.host.cancel.is_requested();

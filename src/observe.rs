@@ -245,6 +245,9 @@ pub struct Observation {
     pub workspace: PathBuf,
     /// The ownership mark of the swarm that is planned, where it stands already: what it holds is not in its way.
     pub owner: Option<String>,
+    /// The living sessions that share the ownership mark and are not what is planned, by id, each with its number: for a
+    /// swarm the children that programs have provisioned from its sessions. What they hold is in its way.
+    pub family: BTreeMap<String, u32>,
     /// The repository around the workspace; `None` where no question was about one.
     pub repository: Option<Result<Repository, String>>,
     /// For each ref asked about, its commit; empty where there is no repository.

@@ -30,7 +30,7 @@ use crate::manifest::{self, Manifest, Options};
 use crate::observe::{Holder, Observation};
 use crate::plan;
 use crate::provider::Registry;
-use crate::state::{self, Found, Locked, Record, Swarm};
+use crate::state::{self, ChildOf, FamilyGuard, Found, Locked, Record, Swarm};
 
 /// Runs of one session never wait for one another: the second has nothing to do that the first does not.
 const LOCK_TIMEOUT: Duration = Duration::ZERO;
@@ -90,6 +90,10 @@ struct Family {
     owner: String,
     /// Nearest first.
     ancestors: Vec<String>,
+    /// The child's own place.
+    child: ChildOf,
+    /// The living sessions of the same mark, with their numbers.
+    numbers: BTreeMap<String, u32>,
 }
 
 impl Orchestrator {
@@ -149,8 +153,8 @@ impl Orchestrator {
     ) -> Result<Provisioned, Error> {
         let resources = child_requests(parent, child_index, child_count)?;
         let workspace = canonical(&parent.workspace_root)?;
-        let family = self.shared.family(parent, &workspace)?;
-        self.provision_in(child_id, &resources, &workspace, family.as_ref())
+        let child = ChildOf { index: child_index, count: child_count };
+        self.provision_in(child_id, &resources, &workspace, Some((parent, child)))
     }
 
     /// The session of this id, where it stands: provisioned by this process or another, which may be gone. What an
@@ -210,7 +214,7 @@ impl Orchestrator {
         id: &str,
         resources: &[ResourceRequest],
         workspace: &Path,
-        family: Option<&Family>,
+        above: Option<(&Snapshot, ChildOf)>,
     ) -> Result<Provisioned, Error> {
         let registry = &self.shared.registry;
         if id.is_empty() || id.contains(char::is_control) {
@@ -227,7 +231,7 @@ impl Orchestrator {
             if context.swarm.standing()?.is_some() {
                 return Err(Error::Stands(id.to_owned()));
             }
-            let record = self.provision_one(context, &manifest, family)?;
+            let record = self.provision_one(context, &manifest, above)?;
             self.provisioned(context.swarm, &record).ok_or_else(|| Error::Released(id.to_owned()))
         })
     }
@@ -237,37 +241,47 @@ impl Orchestrator {
         &self,
         context: &Context<'_>,
         manifest: &Manifest,
-        family: Option<&Family>,
+        above: Option<(&Snapshot, ChildOf)>,
     ) -> Result<Record, Error> {
         let registry = &self.shared.registry;
-        let observe = || {
-            let mut observation = apply::survey(context.swarm, registry, manifest)?.observation;
-            if let Some(family) = family {
-                family.let_in(&mut observation);
-            }
-            Ok::<_, Error>(observation)
-        };
-        let (owner, ancestors) = match family {
-            Some(family) => (family.owner.clone(), family.ancestors.clone()),
-            None => (state::new_owner()?, Vec::new()),
-        };
+        let observe = || Ok::<_, Error>(apply::survey(context.swarm, registry, manifest)?.observation);
+        let mut owner = None;
         let mut observation = observe()?;
         let mut overtaken = Overtaken::default();
         loop {
+            // Until the intent is on disk, no brother is begun with the same number, and no parent is released.
+            let guard = above.map(|_| FamilyGuard::acquire(context.swarm.host())).transpose()?;
+            let family = match above {
+                Some((parent, child)) => self.shared.family(parent, child, context.swarm)?,
+                None => None,
+            };
+            if let Some(family) = &family {
+                family.let_in(&mut observation);
+            }
             let record = Record {
                 schema_version: state::SCHEMA_VERSION,
-                owner: owner.clone(),
+                owner: match (&family, &owner) {
+                    (Some(family), _) => family.owner.clone(),
+                    (None, Some(owner)) => String::clone(owner),
+                    (None, None) => owner.insert(state::new_owner()?).clone(),
+                },
                 workspace: context.swarm.workspace().to_owned(),
-                ancestors: ancestors.clone(),
+                ancestors: family.as_ref().map(|family| family.ancestors.clone()).unwrap_or_default(),
+                child: family.as_ref().map(|family| family.child),
                 temporary: false,
                 plan: plan::plan(manifest, registry, &observation, None).map_err(Error::Faults)?,
             };
-            let error = match apply::provision(context, &record, None) {
+            apply::begin(context, &record).map_err(Error::of_provisioning)?;
+            drop(guard);
+            let error = match apply::provision_begun(context, &record, None) {
                 Ok(()) => return Ok(record),
                 Err(error) if error.is_undone() => error,
                 Err(error) => return Err(Error::of_provisioning(error)),
             };
             observation = observe()?;
+            if let Some(family) = &family {
+                family.let_in(&mut observation);
+            }
             if overtaken.by(&error, &record.plan, registry, &observation, None).is_none() {
                 return Err(Error::of_provisioning(error));
             }
@@ -319,29 +333,53 @@ impl Shared {
         self.host.with_cancel(self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// Finds the record of a parent. `None` where it does not stand as its snapshot says: then the child has no more
-    /// right to those ports than anybody.
-    fn family(&self, parent: &Snapshot, workspace: &Path) -> Result<Option<Family>, Error> {
+    /// Finds the record of a parent, and who else is of its family. `None` where it does not stand as its snapshot says:
+    /// then the child has no more right to those ports than anybody. The child itself is the swarm `own`.
+    fn family(&self, parent: &Snapshot, child: ChildOf, own: &Swarm<'_>) -> Result<Option<Family>, Error> {
         let swarm = match &parent.swarm {
-            Some(place) => Swarm::new(&self.host, workspace, &place.name)?,
-            None => Swarm::of_session(&self.host, workspace, &parent.session_id)?,
+            Some(place) => Swarm::new(&self.host, own.workspace(), &place.name)?,
+            None => Swarm::of_session(&self.host, own.workspace(), &parent.session_id)?,
         };
         let Some(record) = swarm.standing()? else { return Ok(None) };
         let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
         let Some(session) = session else { return Ok(None) };
-        let stands = discovery::snapshot(&record.plan, session, &self.registry, workspace);
+        let stands = discovery::snapshot(&record.plan, session, &self.registry, own.workspace());
         if stands.hard_constraints != parent.hard_constraints {
             return Ok(None);
         }
+        let goes = |before: &Record| before.plan.changes.iter().any(|change| change.session == session.path);
+        if swarm.releasing()?.is_some_and(|releasing| goes(&releasing.before)) {
+            return Err(Error::Released(parent.session_id.clone()));
+        }
         let mut ancestors = vec![session.id.clone()];
         ancestors.extend(apply::ancestors(&record, &session.path));
-        Ok(Some(Family { owner: record.owner, ancestors }))
+        let mut numbers = BTreeMap::new();
+        if parent.swarm.is_some() {
+            numbers.extend(record.plan.sessions.iter().map(|session| (session.id.clone(), session.index)));
+        }
+        for other in state::alone(&self.host, &record.owner)? {
+            let Some(first) = other.plan.sessions.first().filter(|first| first.id != own.name()) else {
+                continue;
+            };
+            let is_brother = other.ancestors.first() == ancestors.first();
+            if is_brother && other.child.is_some_and(|other| other.index == child.index) {
+                let (index, session) = (child.index, first.id.clone());
+                return Err(Error::Child(ChildError::Taken { index, session }));
+            }
+            numbers.insert(first.id.clone(), first.index);
+        }
+        if numbers.contains_key(own.name()) {
+            return Err(Error::Stands(own.name().to_owned()));
+        }
+        Ok(Some(Family { owner: record.owner, ancestors, child, numbers }))
     }
 }
 
 impl Family {
-    /// Takes out of an observation what the ancestors themselves hold or serve: a share lies inside of it.
+    /// Takes out of an observation what the ancestors themselves hold or serve, because a share lies inside of it, and
+    /// adds the numbers that the family has.
     fn let_in(&self, observation: &mut Observation) {
+        observation.family.clone_from(&self.numbers);
         let of_family = |session: &str, owner: &str| {
             owner == self.owner && self.ancestors.iter().any(|ancestor| ancestor == session)
         };

@@ -39,6 +39,7 @@ pub use found::{Found, Unfinished, sessions, swarms, sweep_locks};
 pub use locked::Locked;
 pub use rebind::is_gone;
 
+use self::found::sessions as sessions_of;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock, holders, mounts};
@@ -82,6 +83,9 @@ const SWARMS: &str = "swarms";
 /// Where those of sessions on their own are.
 const SESSIONS: &str = "sessions";
 
+/// The file there that [`FamilyGuard`] locks.
+const GUARD: &str = ".guard";
+
 /// A plan that stands, or is about to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -96,6 +100,9 @@ pub struct Record {
     /// a swarm the plan says which they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<String>,
+    /// For a child that a program provisioned from another session's snapshot, its place among the children.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<ChildOf>,
     /// Whether `seedbed run` made it for one command: it is removed when the command has ended, with everything in it,
     /// and by any later run that finds it, because a run holds the lock for as long as it lives. Default: `false`.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -107,6 +114,16 @@ pub struct Record {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// The place of a child among the children of its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChildOf {
+    /// Its position, from 0; no other living child of its parent has it.
+    pub index: u32,
+    /// Into how many shares its parent was divided for it, at least 1.
+    pub count: u32,
 }
 
 /// A release under way: what goes, and what stands once it is gone.
@@ -387,6 +404,54 @@ fn canonical(workspace: &Path) -> Result<PathBuf, Error> {
 fn identity(workspace: &Path, name: &str) -> String {
     let identity = [workspace.as_os_str().as_encoded_bytes(), b"\0", name.as_bytes()].concat();
     sha256_hex(&identity)[..16].to_owned()
+}
+
+/// Keeps a parent from being released while a child of it is begun, and two children from being given one number.
+///
+/// Held for moments: from looking at who stands to the intent that says what is begun.
+#[derive(Debug)]
+pub struct FamilyGuard(File);
+
+impl FamilyGuard {
+    /// Waits until nobody else holds it.
+    pub fn acquire(host: &Host) -> Result<Self, Error> {
+        Root::create_private(&host.state)?;
+        let sessions = Root::create(&host.state.join(SESSIONS))?;
+        let guard = sessions.open_or_create(Path::new(GUARD))?;
+        guard.lock().map_err(|source| Error::Lock { path: sessions.path().join(GUARD), source })?;
+        Ok(Self(guard))
+    }
+}
+
+impl Drop for FamilyGuard {
+    /// As for the lock of a swarm: a process that has just been forked holds the file too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// The children that programs have provisioned from sessions of `record`, and theirs: every session on its own that stands,
+/// comes or goes with the same ownership mark below one of them. Parents come before their children.
+///
+/// An error where a record of any session on its own cannot be read: it may be of one of them.
+pub fn children(host: &Host, record: &Record) -> Result<Vec<Found>, Error> {
+    let sessions: BTreeSet<&str> = record.plan.sessions.iter().map(|session| session.id.as_str()).collect();
+    let mut children = Vec::new();
+    for mut found in sessions_of(host)? {
+        if let Some(unreadable) = found.unreadable.pop() {
+            return Err(unreadable);
+        }
+        let is_child = found.record().is_some_and(|child| {
+            child.owner == record.owner
+                && child.ancestors.iter().any(|ancestor| sessions.contains(ancestor.as_str()))
+        });
+        if is_child {
+            children.push(found);
+        }
+    }
+    let depth = |found: &Found| found.record().map_or(0, |child| child.ancestors.len());
+    children.sort_by(|one, other| (depth(one), one.name()).cmp(&(depth(other), other.name())));
+    Ok(children)
 }
 
 /// The records of the sessions on their own that stand with this ownership mark, or are being provisioned, in order

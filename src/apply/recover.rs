@@ -74,7 +74,7 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
 fn remove_temporary(context: &Context<'_>, unsaved: Unsaved) -> Result<bool, Error> {
     let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
     let unsaved = if unsaved == Unsaved::Rescue { Unsaved::Rescue } else { Unsaved::Discard };
-    release::destroy(context, &record, &Destroy { unsaved, ..Destroy::default() })?;
+    release::destroy(context, &record, &Destroy { unsaved, children: true, ..Destroy::default() })?;
     Ok(true)
 }
 

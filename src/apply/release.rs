@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
-use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, failure_of, tree, work};
+use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, failure_of, family, tree, work};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -23,6 +23,9 @@ pub struct Destroy {
     pub sessions: BTreeSet<SessionPath>,
     /// What becomes of unsaved work.
     pub unsaved: Unsaved,
+    /// Whether the children go too that programs have provisioned from these sessions, first of all; else they are
+    /// refused. Default: `false`.
+    pub children: bool,
 }
 
 /// Releases sessions of a standing swarm, children first. What stands of it afterwards is returned.
@@ -30,6 +33,9 @@ pub struct Destroy {
 /// An interrupted run is recovered first, by [`super::recover()`]; until then this is [`state::Error::Unrecovered`].
 pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
     context.swarm.settled()?;
+    if destroy.children {
+        family::destroy_children(context, standing, destroy)?;
+    }
     release(context, standing, &destroy.released(standing), destroy.unsaved)
 }
 
@@ -110,7 +116,7 @@ fn release(
         .collect();
     let releasing =
         Releasing { schema_version: state::SCHEMA_VERSION, before, after: after.clone(), unsaved };
-    context.swarm.begin_release(&releasing)?;
+    work::begin(context, &releasing, released)?;
     crashpoint!("destroy.intended");
     let torn_down = tear_down(context, standing, released);
     crashpoint!("destroy.torn-down");

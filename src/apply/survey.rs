@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::host::Host;
 use crate::manifest::Manifest;
 use crate::observe::{self, Observation, Question};
 use crate::plan::{self, Standing};
@@ -54,7 +55,9 @@ fn look(swarm: &Swarm<'_>, registry: &Registry, questions: &BTreeSet<Question>) 
     let mut questions = questions.clone();
     questions.extend(standing.iter().flat_map(|standing| questions_again(standing, registry)));
     let mut observation = observe::observe(swarm.host(), workspace, &questions)?;
-    observation.owner = record.as_ref().map(|record| record.owner.clone());
+    if let Some(record) = &record {
+        against(&mut observation, swarm.host(), record)?;
+    }
     Ok(Survey { observation, record, standing })
 }
 
@@ -71,6 +74,16 @@ pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTree
         session.allocations.iter().filter(move |held| held.within_parent || is_broken(&held.kind))
     });
     allocations.filter_map(|held| Some(registry.get(&held.kind)?.questions_again(held))).flatten().collect()
+}
+
+/// Adds to an observation what of it belongs to a swarm that stands, and what to the children that programs have
+/// provisioned from its sessions.
+pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> Result<(), state::Error> {
+    observation.owner = Some(record.owner.clone());
+    let children = state::children(host, record)?;
+    let sessions = children.iter().filter_map(state::Found::record).flat_map(|child| &child.plan.sessions);
+    observation.family = sessions.map(|session| (session.id.clone(), session.index)).collect();
+    Ok(())
 }
 
 /// Looks at a swarm that stands, for what of it is broken.

@@ -5,13 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
 use super::release::{Destroy, Released, goes};
-use super::{Context, Error, Event, Failure, Phase, failure_of, inner, tree, with_task};
+use super::{Context, Error, Event, Failure, Phase, failure_of, family, inner, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
 pub use crate::plan::Loss;
 use crate::plan::{Plan, Session};
 use crate::provider::{Allocation, Findings, Losses, Provider, Registry, Rescue, Task};
-use crate::state::{self, Record, Swarm, Unsaved};
+use crate::state::{self, FamilyGuard, Record, Releasing, Swarm, Unsaved};
 
 /// What goes with sessions that are released, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,15 @@ pub struct AtStake {
 }
 
 impl AtStake {
+    /// Adds what goes with others.
+    pub fn add(&mut self, more: Self) {
+        self.held.extend(more.held);
+        self.obstacles.extend(more.obstacles);
+        self.work.extend(more.work);
+        self.beyond_rescue.extend(more.beyond_rescue);
+        self.passing.extend(more.passing);
+    }
+
     /// What a release is refused for; empty where it is not.
     pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
         let kinds: &[&Vec<Loss>] = match unsaved {
@@ -50,6 +59,9 @@ pub fn at_stake(
     standing: &Record,
     destroy: &Destroy,
 ) -> Result<AtStake, state::Error> {
+    if destroy.children {
+        return family::at_stake(swarm, registry, standing, destroy);
+    }
     stake_of(swarm, registry, standing, &destroy.released(standing))
 }
 
@@ -73,8 +85,19 @@ fn stake_of(
     standing: &Record,
     released: &Released,
 ) -> Result<AtStake, state::Error> {
+    let mut stake = stake_without_children(swarm, registry, standing, released)?;
+    stake.held.extend(children_on_their_own(swarm.host(), standing, released)?);
+    Ok(stake)
+}
+
+/// The same where the children go too.
+pub(super) fn stake_without_children(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+    released: &Released,
+) -> Result<AtStake, state::Error> {
     let mut stake = look(swarm.host(), registry, standing, released).0;
-    stake.held = children_on_their_own(swarm.host(), standing, released)?;
     stake.held.extend(unknown(registry, standing, released).map(|(session, kind)| Loss {
         session: session.path.clone(),
         what: format!("only the program that provisioned its `{kind}` can release it"),
@@ -151,6 +174,16 @@ fn unknown<'r>(
         kinds.is_some_and(|kinds| kinds.contains(&allocation.kind)) && registry.provider(allocation).is_none()
     })
     .map(|(session, allocation)| (session, allocation.kind.as_str()))
+}
+
+/// Writes a release down, unless a child has been provisioned from what goes in the meantime.
+pub(super) fn begin(context: &Context<'_>, releasing: &Releasing, released: &Released) -> Result<(), Error> {
+    let _family = FamilyGuard::acquire(context.swarm.host())?;
+    let held = children_on_their_own(context.swarm.host(), &releasing.before, released)?;
+    if !held.is_empty() {
+        return Err(Error::Refused(held));
+    }
+    Ok(context.swarm.begin_release(releasing)?)
 }
 
 /// Makes sure that what is to be released can be.
@@ -320,7 +353,10 @@ fn children_on_their_own(
         let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
         ids.map(|id| Loss {
             session: session.path.clone(),
-            what: format!("its child `{id}` stands: release that first"),
+            what: format!(
+                "its child `{id}` stands: release that first, with the program that provisioned it or with `seedbed \
+                 destroy`"
+            ),
         })
     });
     Ok(found.collect())

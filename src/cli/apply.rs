@@ -113,7 +113,9 @@ fn checked(
     let questions = apply::questions(&plan, &setting.registry);
     let mut observation =
         observe::observe(&setting.host, swarm.workspace(), &questions).map_err(Failure::Observe)?;
-    observation.owner = record.as_ref().map(|record| record.owner.clone());
+    if let Some(record) = &record {
+        apply::against(&mut observation, &setting.host, record)?;
+    }
     let standing = record.as_ref().map(|record| apply::standing(swarm, &setting.registry, record));
     let stale = apply::stale(&plan, &setting.registry, &observation, standing.as_ref());
     if !stale.is_empty() {

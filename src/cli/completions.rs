@@ -13,10 +13,12 @@ use clap_complete::engine::{
     self, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
 };
 use seedbed::host::text::printable;
+use seedbed::plan::Session;
 use seedbed::review;
 
 use super::exit::{Failure, Status};
 use super::setting::Setting;
+use super::standing::Family;
 use super::{Arguments as CommandLine, Global, print, setting};
 
 /// The shells that there is a script for.
@@ -135,14 +137,14 @@ fn elsewhere() -> Option<Global> {
 
 /// The sessions that stand, with the ports of each.
 fn standing_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
-    let record = setting.swarm().and_then(|swarm| Ok(swarm.standing()?));
-    let sessions = record.ok().flatten().map(|record| record.plan.sessions).unwrap_or_default();
-    let candidate = |session| {
+    let family = setting.swarm().and_then(|swarm| Family::find(swarm, setting.name()));
+    let sessions = family.as_ref().map(Family::sessions).unwrap_or_default();
+    let candidate = |session: &Session| {
         let ports = Some(review::ports(session)).filter(|ports| ports != "-");
         CompletionCandidate::new(session.path.as_str())
             .help(ports.map(|ports| format!("ports {ports}").into()))
     };
-    sessions.iter().map(candidate).collect()
+    sessions.iter().map(|active| candidate(active.session)).collect()
 }
 
 /// The sessions that the manifest asks for.

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use seedbed::apply::{self, Destroy, Loss, Recovered, Relation, Unsaved};
+use seedbed::apply::{self, AtStake, Context, Destroy, Loss, Recovered, Relation, Unsaved};
 use seedbed::host::Host;
 use seedbed::host::text::printable;
+use seedbed::name::SessionPath;
 use seedbed::orchestrator::{Orchestrator, Recovery};
-use seedbed::state::{self, Record};
+use seedbed::state::{self, Record, Swarm};
 
 use super::exit::{Failure, Status};
 use super::locked::{self, locked, recover as recover_first};
@@ -69,9 +71,19 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let done = locked(global, &setting, "destroy", |context| {
         recover_first(global, context, arguments.unsaved.into())?;
         let Some(record) = context.swarm.standing()? else { return Ok(None) };
-        let after = apply::destroy(context, &record, &what(arguments, &record)?)?;
-        let left = after.map_or(0, |record| record.plan.sessions.len());
-        Ok(Some((record.plan.sessions.len() - left, left)))
+        let (destroy, named) = what(arguments, context.swarm, &record)?;
+        let mut released = 0;
+        for (child, record) in &named {
+            released += destroy_child(context, child, record, destroy.unsaved)?;
+        }
+        if named.is_empty() || !destroy.sessions.is_empty() {
+            released += destroy.children_of(context.swarm.host(), &record)?.len();
+            let after = apply::destroy(context, &record, &destroy)?;
+            let left = after.as_ref().map_or(0, |record| record.plan.sessions.len());
+            released += record.plan.sessions.len() - left;
+            return Ok(Some((released, left + children(context, after.as_ref())?)));
+        }
+        Ok(Some((released, record.plan.sessions.len() + children(context, Some(&record))?)))
     })?;
     let (released, left) = done.unwrap_or_default();
     if global.json {
@@ -86,14 +98,64 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-/// What the arguments ask to release.
-fn what(arguments: &Arguments, record: &Record) -> Result<Destroy, Failure> {
-    let sessions: Result<BTreeSet<_>, Failure> = arguments
-        .sessions
-        .iter()
-        .map(|name| standing::session(record, name).map(|session| session.path.clone()))
-        .collect();
-    Ok(Destroy { sessions: sessions?, unsaved: arguments.unsaved.into() })
+/// How many children programs have provisioned from what is left.
+fn children(context: &Context<'_>, left: Option<&Record>) -> Result<usize, Failure> {
+    Ok(left.map_or(Ok(0), |left| state::children(context.swarm.host(), left).map(|found| found.len()))?)
+}
+
+/// What the arguments ask to release: sessions of the swarm, and children of them by their ids.
+fn what<'h>(
+    arguments: &Arguments,
+    swarm: &Swarm<'h>,
+    record: &Record,
+) -> Result<(Destroy, Vec<(Swarm<'h>, Record)>), Failure> {
+    let mut destroy = Destroy { unsaved: arguments.unsaved.into(), children: true, ..Destroy::default() };
+    let mut children = standing::children(swarm, record)?;
+    let mut named = BTreeSet::new();
+    for name in &arguments.sessions {
+        match standing::session(record, name) {
+            Ok(session) => {
+                destroy.sessions.insert(session.path.clone());
+            }
+            Err(failure) if !children.iter().any(|(child, _)| child.name() == name) => return Err(failure),
+            Err(_) => {
+                named.insert(name.as_str());
+            }
+        }
+    }
+    // One below another that is named, or below a session, goes with that.
+    let goes_along = |child: &Record| {
+        child.ancestors.iter().any(|above| {
+            named.contains(above.as_str())
+                || destroy.sessions.iter().any(|path| path.id(&record.plan.swarm) == *above)
+        })
+    };
+    children.retain(|(child, record)| named.contains(child.name()) && !goes_along(record));
+    Ok((destroy, children))
+}
+
+/// Releases a child that a program has provisioned, and its own children before it. How many those are is returned.
+fn destroy_child(
+    context: &Context<'_>,
+    child: &Swarm<'_>,
+    record: &Record,
+    unsaved: Unsaved,
+) -> Result<usize, Failure> {
+    let locked = child.lock(Duration::ZERO, "destroy")?;
+    let of_child = Context { swarm: &locked, registry: context.registry, events: context.events };
+    let destroy = Destroy { unsaved, children: true, ..Destroy::default() };
+    let done = || {
+        apply::recover(&of_child, unsaved)?;
+        let count = destroy.children_of(child.host(), record)?.len();
+        match locked.standing()? {
+            Some(record) => apply::destroy(&of_child, &record, &destroy).map(|_| count + 1),
+            None => Ok(count),
+        }
+    };
+    let done = done();
+    // What was done counts; at worst an empty file stays behind.
+    let _ = locked.unlock();
+    Ok(done?)
 }
 
 /// Says what the real one would do. It decides with the same code, by the same look.
@@ -115,11 +177,20 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         }
         return Ok(Status::Done.into());
     };
-    let destroy = what(arguments, &record)?;
-    let stake = apply::at_stake(&swarm, &setting.registry, &record, &destroy)?;
+    let (destroy, named) = what(arguments, &swarm, &record)?;
+    let mut stake = AtStake::default();
+    let mut sessions = Vec::new();
+    let everything = Destroy { sessions: BTreeSet::new(), ..destroy.clone() };
+    let own = (named.is_empty() || !destroy.sessions.is_empty()).then_some((&swarm, &record, &destroy));
+    let named = named.iter().map(|(child, record)| (child, record, &everything));
+    for (swarm, record, destroy) in named.chain(own) {
+        stake.add(apply::at_stake(swarm, &setting.registry, record, destroy)?);
+        let children = destroy.children_of(swarm.host(), record)?;
+        sessions.extend(children.iter().rev().map(|child| child.name().to_owned()));
+        sessions.extend(destroy.sessions_of(record).map(|session| session.path.to_string()));
+    }
     global.unless_interrupted()?;
     let refused = stake.refused(destroy.unsaved);
-    let sessions: Vec<_> = destroy.sessions_of(&record).map(|session| session.path.as_str()).collect();
     let work = [&stake.held, &stake.obstacles, &stake.beyond_rescue, &stake.work].map(|losses| losses.iter());
     let work: Vec<_> = work.into_iter().flatten().collect();
     if global.json {
@@ -127,7 +198,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         super::print::json(&DryRun::DryRun {
             schema_version: outcome::SCHEMA_VERSION,
             refused: !refused.is_empty(),
-            sessions: destroy.sessions_of(&record).map(|session| session.path.clone()).collect(),
+            sessions: sessions.iter().map(|session| SessionPath::alone(session)).collect(),
             losses: work.into_iter().cloned().collect(),
             rescued: if is_rescued { stake.work.clone() } else { Vec::new() },
             goes_along: stake.passing,

@@ -13,7 +13,8 @@ use seedbed::provider::DISCOVERY_DIRECTORY;
 
 use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
-use super::{Global, completions, print, standing};
+use super::standing::{Active, Family};
+use super::{Global, completions, print};
 
 /// What `env` takes.
 #[derive(Debug, Args)]
@@ -53,10 +54,9 @@ pub(super) struct PromptArguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    let swarm = setting.swarm()?;
-    let record = standing::record(&swarm, setting.name())?;
-    let session = standing::session(&record, &arguments.session)?;
-    let environment = discovery::environment(&swarm, session);
+    let family = Family::find(setting.swarm()?, setting.name())?;
+    let Active { swarm, session, .. } = family.session(&arguments.session)?;
+    let environment = discovery::environment(swarm, session);
     let format = if global.json { Format::Json } else { arguments.format };
     let lines = environment.iter().map(|(name, value)| match format {
         Format::Shell | Format::Direnv => Ok(format!("export {name}={}\n", shell(value))),
@@ -119,9 +119,8 @@ fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
 
 pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    let swarm = setting.swarm()?;
-    let record = standing::record(&swarm, setting.name())?;
-    let session = standing::session(&record, &arguments.session)?;
+    let family = Family::find(setting.swarm()?, setting.name())?;
+    let Active { swarm, record, session } = family.session(&arguments.session)?;
     let snapshot = discovery::snapshot(&record.plan, session, &setting.registry, swarm.workspace());
     let text = match &arguments.text {
         Some(text) => text.clone(),

@@ -21,6 +21,7 @@ use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::outcome::Outcome;
 use super::setting::Setting;
+use super::standing::{Active, Family};
 use super::{Global, completions, print, standing};
 
 mod side_by_side;
@@ -71,27 +72,26 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
 
 fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    let swarm = setting.swarm()?;
-    let record = standing::record(&swarm, setting.name())?;
-    let mut sessions: Vec<&Session> = Vec::new();
+    let family = Family::find(setting.swarm()?, setting.name())?;
+    let mut sessions: Vec<Active<'_>> = Vec::new();
     if arguments.all {
-        sessions.extend(&record.plan.sessions);
+        sessions.extend(family.sessions());
     }
     for name in &arguments.sessions {
-        for session in standing::sessions(&record, name)? {
-            if !sessions.iter().any(|known| known.path == session.path) {
-                sessions.push(session);
+        for one in family.called(name)? {
+            if !sessions.iter().any(|known| known.session.id == one.session.id) {
+                sessions.push(one);
             }
         }
     }
-    if let ([session], false) = (&sessions[..], global.json) {
+    if let ([one], false) = (&sessions[..], global.json) {
         // Takes this process's place: signals and the terminal are the command's own.
-        let error = command(&swarm, session, &arguments.command)?.exec();
+        let error = command(one.swarm, one.session, &arguments.command)?.exec();
         say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
         return Ok(ExitCode::from(code_of_error(&error)));
     }
     global.catch_signals()?;
-    side_by_side::run(global, &swarm, &sessions, &arguments.command)
+    side_by_side::run(global, &sessions, &arguments.command)
 }
 
 pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
@@ -118,7 +118,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             && let Some(record) = context.swarm.standing()?
         {
             // What a fixture leaves in its worktrees is nobody's work.
-            let everything = Destroy { unsaved: Unsaved::Discard, ..Destroy::default() };
+            let everything = Destroy { unsaved: Unsaved::Discard, children: true, ..Destroy::default() };
             apply::destroy(context, &record, &everything)?;
         }
         Ok((code?, plan))

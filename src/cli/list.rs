@@ -17,9 +17,16 @@ const BLOCKS_SHOWN: usize = 3;
 
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let host = setting::host(global)?;
-    let swarms = state::swarms(&host)?;
+    let swarms = with_children(state::swarms(&host)?, state::sessions(&host)?);
     if global.json {
-        let swarms: Vec<_> = swarms.iter().map(|found| as_json(found, &host)).collect();
+        let swarms: Vec<_> = swarms
+            .iter()
+            .map(|(found, children)| {
+                let mut swarm = as_json(found, &host);
+                swarm["children"] = children.iter().map(|child| child_as_json(child, &host)).collect();
+                swarm
+            })
+            .collect();
         print::json_pretty(&json!({ "schemaVersion": 1, "swarms": swarms }));
         return Ok(Status::Done.into());
     }
@@ -30,10 +37,19 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         return Ok(Status::Done.into());
     }
     let head = ["SWARM", "WORKSPACE", "SESSIONS", "PORTS", "SINCE", "STATE"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(swarms.iter().map(|found| row(found, &host))).collect();
+    let rows = swarms.iter().flat_map(|(found, children)| {
+        let children = children.iter().map(|child| {
+            let mut row = row(child, &host);
+            row[0] = format!("└ {}", child.name());
+            row
+        });
+        std::iter::once(row(found, &host)).chain(children)
+    });
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     print::out(&print::table(&rows));
-    if let Some(gone) = swarms.iter().find(|found| workspace_exists(found) == Some(false)) {
-        let name = printable(if swarms.iter().filter(|found| found.name() == gone.name()).count() > 1 {
+    let is_gone = |(found, _): &&(Found, Vec<Found>)| workspace_exists(found) == Some(false);
+    if let Some((gone, _)) = swarms.iter().find(is_gone) {
+        let name = printable(if swarms.iter().filter(|(found, _)| found.name() == gone.name()).count() > 1 {
             &gone.key
         } else {
             gone.name()
@@ -43,12 +59,40 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
              `seedbed destroy {name} --gone` removes what is kept of it"
         );
     }
-    for found in &swarms {
+    for found in swarms.iter().flat_map(|(found, children)| std::iter::once(found).chain(children)) {
         for error in &found.unreadable {
             say!("seedbed: {}", printable(&error.to_string()));
         }
     }
     Ok(Status::Done.into())
+}
+
+/// Each swarm with the children that programs have provisioned from its sessions, and theirs.
+fn with_children(swarms: Vec<Found>, sessions: Vec<Found>) -> Vec<(Found, Vec<Found>)> {
+    let owner = |found: &Found| found.record().map(|record| record.owner.clone());
+    let mut with_children: Vec<_> = swarms.into_iter().map(|swarm| (swarm, Vec::new())).collect();
+    for session in sessions {
+        let of = with_children
+            .iter_mut()
+            .find(|(swarm, _)| owner(swarm).is_some() && owner(swarm) == owner(&session));
+        if let Some((_, children)) = of {
+            children.push(session);
+        }
+    }
+    with_children
+}
+
+fn child_as_json(found: &Found, host: &Host) -> Value {
+    let mut child = as_json(found, host);
+    let record = found.record();
+    child["id"] = found.name().into();
+    child["childOf"] = record.and_then(|record| record.ancestors.first()).cloned().into();
+    child["childIndex"] = record.and_then(|record| record.child).map(|child| child.index).into();
+    if let Some(fields) = child.as_object_mut() {
+        fields.remove("swarm");
+        fields.remove("sessions");
+    }
+    child
 }
 
 fn row(found: &Found, host: &Host) -> [String; 6] {

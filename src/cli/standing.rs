@@ -3,7 +3,7 @@
 use globset::GlobBuilder;
 use seedbed::name::SessionPath;
 use seedbed::plan::Session;
-use seedbed::state::{Record, Swarm};
+use seedbed::state::{self, Record, Swarm};
 
 use super::exit::Failure;
 use super::{elsewhere, setting, unfinished};
@@ -21,6 +21,80 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     } else {
         format!("the swarm of {name} does not stand here: {}", unfinished.join("; "))
     }))
+}
+
+/// A swarm that stands, with the children that programs have provisioned from its sessions.
+pub(super) struct Family<'h> {
+    pub(super) swarm: Swarm<'h>,
+    pub(super) record: Record,
+    /// Parents before their children.
+    pub(super) children: Vec<(Swarm<'h>, Record)>,
+}
+
+/// A session that stands, and the swarm that it is of; a child is one of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Active<'f> {
+    pub(super) swarm: &'f Swarm<'f>,
+    pub(super) record: &'f Record,
+    pub(super) session: &'f Session,
+}
+
+impl<'h> Family<'h> {
+    /// The family of a swarm; an error where that does not stand.
+    pub(super) fn find(swarm: Swarm<'h>, name: &str) -> Result<Self, Failure> {
+        let record = record(&swarm, name)?;
+        let children = children(&swarm, &record)?;
+        Ok(Self { swarm, record, children })
+    }
+
+    /// Every session, each before its children, those that programs have provisioned first.
+    pub(super) fn sessions(&self) -> Vec<Active<'_>> {
+        let mut sessions = Vec::with_capacity(self.record.plan.sessions.len());
+        for session in &self.record.plan.sessions {
+            sessions.push(Active { swarm: &self.swarm, record: &self.record, session });
+            self.add_children_of(&session.id, &mut sessions);
+        }
+        sessions
+    }
+
+    fn add_children_of<'f>(&'f self, id: &str, sessions: &mut Vec<Active<'f>>) {
+        for (swarm, record) in &self.children {
+            if record.ancestors.first().is_some_and(|parent| parent == id) {
+                for session in record.plan.sessions.iter().filter(|session| session.id != id) {
+                    sessions.push(Active { swarm, record, session });
+                    self.add_children_of(&session.id, sessions);
+                }
+            }
+        }
+    }
+
+    /// The sessions that the user calls `name`, as [`sessions`] finds them, or the child of this id.
+    pub(super) fn called(&self, name: &str) -> Result<Vec<Active<'_>>, Failure> {
+        match sessions(&self.record, name) {
+            Ok(called) => {
+                let own = |session| Active { swarm: &self.swarm, record: &self.record, session };
+                Ok(called.into_iter().map(own).collect())
+            }
+            Err(failure) => self.session(name).map(|active| vec![active]).map_err(|_| failure),
+        }
+    }
+
+    /// The session that the user calls `name`, as [`session`] finds it, or the child of this id.
+    pub(super) fn session(&self, name: &str) -> Result<Active<'_>, Failure> {
+        match session(&self.record, name) {
+            Ok(session) => Ok(Active { swarm: &self.swarm, record: &self.record, session }),
+            Err(failure) => {
+                let mut sessions = self.sessions().into_iter();
+                sessions.find(|active| active.session.id == name).ok_or(failure)
+            }
+        }
+    }
+}
+
+/// The children that programs have provisioned from sessions of a swarm, and that stand.
+pub(super) fn children<'h>(swarm: &Swarm<'h>, record: &Record) -> Result<Vec<(Swarm<'h>, Record)>, Failure> {
+    let found = state::children(swarm.host(), record)?;
+    Ok(found.into_iter().filter_map(|found| Some((found.swarm(swarm.host())?, found.standing?))).collect())
 }
 
 /// The session that the user calls `name`: its path, its id, or its name where only one has it.

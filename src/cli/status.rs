@@ -11,11 +11,13 @@ use seedbed::observe::{self, Holder, Question};
 use seedbed::plan::Session;
 use seedbed::provider::port_range::Block;
 use seedbed::review;
+use seedbed::state::{Record, Swarm};
 use serde_json::json;
 
 use super::exit::{Failure, Status};
 use super::locked::locked;
 use super::setting::Setting;
+use super::standing::{Active, Family};
 use super::{Global, print, standing, unfinished};
 
 /// What `status` takes.
@@ -29,15 +31,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
-    let swarm = setting.swarm()?;
-    let record = standing::record(&swarm, setting.name())?;
+    let family = Family::find(setting.swarm()?, setting.name())?;
+    let Family { swarm, record, children } = &family;
     let found = swarm.found()?;
     let unfinished = found.map(|found| unfinished::described(&found, swarm.host())).unwrap_or_default();
     let repair = if arguments.repair { Some(repair(global, &setting)?) } else { None };
     let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
     let status = if repair.as_ref().is_none_or(whole) { Status::Done } else { Status::Failed };
-    let broken = apply::inspect(&swarm, &setting.registry, &record);
-    let stake = apply::at_stake(&swarm, &setting.registry, &record, &Destroy::default())?;
     let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
         .map_err(Failure::Observe)?;
     let sockets: BTreeSet<u16> = observation
@@ -47,26 +47,23 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         .map(|taken| taken.block.start())
         .collect();
 
-    let by_session = |losses: Vec<Loss>| {
-        let mut sessions: BTreeMap<SessionPath, Vec<String>> = BTreeMap::new();
-        for loss in losses {
-            sessions.entry(loss.session).or_default().push(loss.what);
-        }
-        sessions
-    };
-    let mut unsaved = by_session([stake.obstacles, stake.work, stake.beyond_rescue].concat());
-    let mut passing = by_session(stake.passing);
-    let mut drifts: BTreeMap<_, Vec<String>> = BTreeMap::new();
-    for ((path, kind), damage) in &broken {
-        drifts.entry(path).or_default().push(format!("{kind}: {}", damage.why));
+    let mut looked = Looked::default();
+    looked.add(&setting, swarm, record)?;
+    for (swarm, record) in children {
+        looked.add(&setting, swarm, record)?;
     }
-    let found = record.plan.sessions.iter().map(|session| {
-        let drift = drifts.remove(&session.path).unwrap_or_default();
-        let unsaved = unsaved.remove(&session.path).unwrap_or_default();
-        let passing = passing.remove(&session.path).unwrap_or_default();
-        Found { session, drift, unsaved, passing, listening: listening(session, &sockets) }
-    });
-    let found: Vec<_> = found.collect();
+    let found: Vec<_> = family
+        .sessions()
+        .into_iter()
+        .map(|Active { record, session, .. }| Found {
+            session,
+            child_of: record.ancestors.first(),
+            drift: looked.drift.remove(&session.id).unwrap_or_default(),
+            unsaved: looked.unsaved.remove(&session.id).unwrap_or_default(),
+            passing: looked.passing.remove(&session.id).unwrap_or_default(),
+            listening: listening(session, &sockets),
+        })
+        .collect();
     global.unless_interrupted()?;
     if global.json {
         let mut document = json!({
@@ -112,8 +109,36 @@ fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
     Ok(repair)
 }
 
+/// What was found of each session, by its id.
+#[derive(Default)]
+struct Looked {
+    drift: BTreeMap<String, Vec<String>>,
+    unsaved: BTreeMap<String, Vec<String>>,
+    passing: BTreeMap<String, Vec<String>>,
+}
+
+impl Looked {
+    /// Adds what is found of the sessions of one record.
+    fn add(&mut self, setting: &Setting, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
+        let id = |path: &SessionPath| path.id(&record.plan.swarm);
+        for ((path, kind), damage) in apply::inspect(swarm, &setting.registry, record) {
+            self.drift.entry(id(&path)).or_default().push(format!("{kind}: {}", damage.why));
+        }
+        let stake = apply::at_stake(swarm, &setting.registry, record, &Destroy::default())?;
+        for Loss { session, what } in [stake.obstacles, stake.work, stake.beyond_rescue].concat() {
+            self.unsaved.entry(id(&session)).or_default().push(what);
+        }
+        for Loss { session, what } in stake.passing {
+            self.passing.entry(id(&session)).or_default().push(what);
+        }
+        Ok(())
+    }
+}
+
 struct Found<'r> {
     session: &'r Session,
+    /// For a child that a program has provisioned, the id of its parent.
+    child_of: Option<&'r String>,
     drift: Vec<String>,
     unsaved: Vec<String>,
     /// What would go with the session and is no reason to keep it.
@@ -136,13 +161,18 @@ impl Found<'_> {
             format!("{ports} (listening: {})", listening.join(", "))
         };
         let directory = self.session.working_directory.to_string_lossy().into_owned();
-        [self.session.path.to_string(), state, work, ports, directory]
+        let name = match self.child_of {
+            Some(_) => format!("└ {}", self.session.path),
+            None => self.session.path.to_string(),
+        };
+        [name, state, work, ports, directory]
     }
 
     fn json(&self) -> serde_json::Value {
         json!({
             "session": self.session.path,
             "id": self.session.id,
+            "childOf": self.child_of,
             "index": self.session.index,
             "workingDirectory": self.session.working_directory,
             "drift": self.drift,

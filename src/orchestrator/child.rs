@@ -26,6 +26,14 @@ pub enum ChildError {
     /// A text of the parent's allocation is not there.
     #[error("Allocation field \"{0}\" must be a non-empty string.")]
     NotAString(&'static str),
+    /// A living child of the same parent has this position.
+    #[error("child {index} of its parent stands already: it is `{session}`")]
+    Taken {
+        /// The position.
+        index: u32,
+        /// The id of the child that has it.
+        session: String,
+    },
     /// There are more children than ports.
     #[error("Cannot suballocate {count} child port blocks from parent range {start}-{end}.")]
     TooManyChildren {

@@ -47,7 +47,7 @@ pub(super) fn allocate(
     let mut pass = Pass {
         manifest,
         demands: &demands,
-        identities: identities(manifest, &stood),
+        identities: identities(manifest, &stood, observation.family.values().copied()),
         planners: planners(manifest, registry, observation, &demands),
         takers: takers(manifest, &demands),
         taken: demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect(),

@@ -17,11 +17,17 @@ pub(super) struct Identity {
     pub(super) replica: Option<u32>,
 }
 
-/// The identity of each session, in the manifest's order; `stood` is what stands of each.
-pub(super) fn identities(manifest: &Manifest, stood: &[Option<&Session>]) -> Vec<Identity> {
+/// The identity of each session, in the manifest's order; `stood` is what stands of each, and `family` the numbers of
+/// sessions that are not planned and keep theirs.
+pub(super) fn identities(
+    manifest: &Manifest,
+    stood: &[Option<&Session>],
+    family: impl IntoIterator<Item = u32>,
+) -> Vec<Identity> {
     let ids: Vec<_> = manifest.sessions.par_iter().map(|session| session.path.id(&manifest.swarm)).collect();
     let scoped_names = scoped_names(&ids, |at| stood[at].map(|session| session.scoped_name.as_str()));
-    let indices = indices(ids.len(), |at| stood[at].map(|session| session.index));
+    let indices =
+        indices(ids.len(), family.into_iter().collect(), |at| stood[at].map(|session| session.index));
     let slugs = slugs(manifest, |at| stood[at].map(|session| &session.slug));
     let each = ids.into_iter().zip(scoped_names).zip(indices).zip(slugs).zip(&manifest.sessions);
     each.map(|((((id, scoped_name), index), slug), session)| {
@@ -67,8 +73,9 @@ fn scoped_names<'s>(ids: &[String], stood: impl Fn(usize) -> Option<&'s str> + S
 }
 
 /// A standing session keeps its number; the others take the lowest that are free, in canonical order.
-fn indices(count: usize, stood: impl Fn(usize) -> Option<u32>) -> Vec<u32> {
-    let held: HashSet<u32> = (0..count).filter_map(&stood).collect();
+fn indices(count: usize, family: HashSet<u32>, stood: impl Fn(usize) -> Option<u32>) -> Vec<u32> {
+    let mut held = family;
+    held.extend((0..count).filter_map(&stood));
     let mut free = (0..).filter(|index| !held.contains(index));
     (0..count).map(|at| stood(at).or_else(|| free.next()).unwrap_or(u32::MAX)).collect()
 }

@@ -156,7 +156,7 @@ impl Sandbox {
         self.locked(registry, swarm, |context| {
             let standing = context.swarm.standing().unwrap().unwrap();
             let unsaved = if discard { Unsaved::Discard } else { Unsaved::Keep };
-            apply::destroy(context, &standing, &Destroy { sessions: BTreeSet::new(), unsaved })
+            apply::destroy(context, &standing, &Destroy { unsaved, ..Destroy::default() })
                 .map(|after| assert_eq!(after, None))
                 .map_err(|error| format!("{error:?}"))
         })

@@ -11,6 +11,7 @@ mod branches;
 mod browser;
 mod change;
 mod checkout;
+mod children;
 mod codes;
 mod crowd;
 mod determinism;

@@ -89,7 +89,11 @@ fn any_text_without_control_characters_is_an_id() {
         let session = session.unwrap_or_else(|error| panic!("{id:?}: {error}"));
         assert_eq!(session.snapshot().session_id, id);
         let child = orchestrator.provision_child(session.snapshot(), &format!("{id}'s child"), 0, 1).unwrap();
-        assert_eq!(fs::read_dir(sandbox.host.state.join("sessions")).unwrap().count(), 4, "{id}: 2 each");
+        assert_eq!(
+            fs::read_dir(sandbox.host.state.join("sessions")).unwrap().count(),
+            5,
+            "{id}: 2 each, and the guard"
+        );
         child.release().unwrap();
         orchestrator.standing(id, &sandbox.repo).unwrap().expect("it stands").release().unwrap();
         assert_eq!(sandbox.trace(), before, "{id:?}");
@@ -471,11 +475,11 @@ fn the_command_line_leaves_what_only_another_program_can_release() {
 }
 
 /// Runs the command line beside the library, in its repository and with its state.
-fn seedbed(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+pub(crate) fn seedbed(sandbox: &Sandbox, args: &[&str]) -> Outcome {
     Outcome::of(seedbed_command(sandbox, args).output().unwrap())
 }
 
-fn seedbed_command(sandbox: &Sandbox, args: &[&str]) -> Command {
+pub(crate) fn seedbed_command(sandbox: &Sandbox, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seedbed"));
     command.args(args).current_dir(&sandbox.repo).env_clear().envs(sandbox.host.environment.iter().cloned());
     command.env("SEEDBED_STATE_DIR", &sandbox.host.state);

@@ -17,6 +17,7 @@ use seedbed::state::Swarm;
 
 use super::super::exit::Failure;
 use super::super::outcome::{Line, Outcome};
+use super::super::standing::Active;
 use super::super::{Global, print};
 use super::{FAILED, code_of, code_of_error, environment};
 
@@ -41,12 +42,7 @@ struct Ended {
 }
 
 /// Runs the command in all sessions, and returns the largest of the exit codes.
-pub(super) fn run(
-    global: &Global,
-    swarm: &Swarm<'_>,
-    sessions: &[&Session],
-    words: &[String],
-) -> Result<ExitCode, Failure> {
+pub(super) fn run(global: &Global, sessions: &[Active<'_>], words: &[String]) -> Result<ExitCode, Failure> {
     let at_once = at_once(global, sessions.len());
     if at_once < sessions.len() && !global.quiet {
         say!("{}", waiting(global, sessions, at_once));
@@ -56,12 +52,13 @@ pub(super) fn run(
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
-                while let Some(session) = sessions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(active) = sessions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Active { swarm, session, .. } = *active;
                     if swarm.host().cancel.is_requested() {
                         break;
                     }
                     let how = one(global.json, swarm, session, words);
-                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(&session.path, how);
+                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(session.id.as_str(), how);
                 }
             });
         }
@@ -86,20 +83,20 @@ fn at_once(global: &Global, sessions: usize) -> usize {
 }
 
 /// Says which sessions wait for others to end.
-fn waiting(global: &Global, sessions: &[&Session], at_once: usize) -> String {
+fn waiting(global: &Global, sessions: &[Active<'_>], at_once: usize) -> String {
     let why = match global.jobs {
         Some(jobs) if jobs.get() == at_once => format!("--jobs {jobs}"),
         _ => "the limit of open files (`ulimit -n`)".to_owned(),
     };
-    let waiting = listed(sessions[at_once..].iter().map(|session| session.path.to_string()));
+    let waiting = listed(sessions[at_once..].iter().map(|active| active.session.path.to_string()));
     format!("{at_once} of {} sessions run at once ({why}); waiting: {waiting}", sessions.len())
 }
 
 /// Says which sessions' commands failed, and how.
-fn summary(sessions: &[&Session], ended: &BTreeMap<&SessionPath, Ended>) -> String {
+fn summary(sessions: &[Active<'_>], ended: &BTreeMap<&str, Ended>) -> String {
     let failed: Vec<_> = sessions
         .iter()
-        .filter_map(|session| Some((&session.path, ended.get(&session.path)?)))
+        .filter_map(|active| Some((&active.session.path, ended.get(active.session.id.as_str())?)))
         .filter(|(_, ended)| ended.code != 0)
         .map(|(path, ended)| format!("{path} ({})", how(ended)))
         .collect();

@@ -1,5 +1,6 @@
 //! What there is to explain with: every plan that stands on this host, and the one that the manifest comes to.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use seedbed::host::Host;
@@ -43,6 +44,10 @@ pub(super) struct Side {
     pub(super) workspace: PathBuf,
     /// What the swarm's files in the state directory are called.
     pub(super) key: String,
+    /// Where its records are, below the state directory.
+    pub(super) directory: PathBuf,
+    /// How many sessions are above a child that a program has provisioned.
+    depth: usize,
     pub(super) state: State,
     /// Whether it is of the swarm of the manifest.
     pub(super) own: bool,
@@ -72,14 +77,18 @@ impl<'a> Known<'a> {
         let own = setting.and_then(|setting| setting.swarm().ok());
         let mut sides = Vec::new();
         let mut notes = Vec::new();
-        for found in state::swarms(host)? {
+        let owner = own.as_ref().and_then(|own| own.standing().ok()?).map(|record| record.owner);
+        for found in state::swarms(host)?.into_iter().chain(state::sessions(host)?) {
             notes.extend(found.unreadable.iter().map(ToString::to_string));
-            let is_own = own
-                .as_ref()
-                .is_some_and(|own| found.name() == own.name() && found.workspace() == Some(own.workspace()));
-            sides.extend(sides_of(found, is_own));
+            let is_own = own.as_ref().is_some_and(|own| {
+                !found.is_alone() && found.name() == own.name() && found.workspace() == Some(own.workspace())
+            });
+            // Its children are called by their ids, as its sessions are.
+            let is_child = owner.is_some() && found.record().map(|record| &record.owner) == owner.as_ref();
+            sides.extend(sides_of(found, is_own || is_child));
         }
-        sides.sort_by_key(|side| (!side.own, side.state != State::Standing));
+        // What a child has lies inside of what its parent has.
+        sides.sort_by_key(|side| (!side.own, side.state != State::Standing, Reverse(side.depth)));
         Ok(Self {
             host,
             directory,
@@ -107,11 +116,20 @@ impl<'a> Known<'a> {
         let planned = setting.manifest().and_then(|manifest| {
             let swarm = setting.swarm()?;
             let (plan, _) = plan::make_without_programs(setting, &swarm, &manifest)?;
-            Ok((plan, swarm.workspace().to_owned(), swarm.key().to_owned()))
+            let directory = Path::new("swarms").join(swarm.key());
+            Ok((plan, swarm.workspace().to_owned(), swarm.key().to_owned(), directory))
         });
         match planned {
-            Ok((plan, workspace, key)) => {
-                self.sides.push(Side { plan, workspace, key, state: State::Planned, own: true });
+            Ok((plan, workspace, key, directory)) => {
+                self.sides.push(Side {
+                    plan,
+                    workspace,
+                    key,
+                    directory,
+                    depth: 0,
+                    state: State::Planned,
+                    own: true,
+                });
             }
             Err(failure) => {
                 self.notes.push(format!(
@@ -239,15 +257,18 @@ impl<'a> Known<'a> {
 }
 
 fn sides_of(found: Found, own: bool) -> Vec<Side> {
+    let directory = found.directory();
     let standing = found.standing.map(|record| (record, State::Standing));
     let intent = found.intent.map(|record| (record, State::Unfinished));
     let going = found.releasing.map(|releasing| (releasing.before, State::Unfinished));
     let key = found.key;
     let records = [standing, intent, going].into_iter().flatten();
     let side = |(record, state): (state::Record, State)| Side {
+        depth: record.ancestors.len(),
         plan: record.plan,
         workspace: record.workspace,
         key: key.clone(),
+        directory: directory.clone(),
         state,
         own,
     };

@@ -94,7 +94,7 @@ fn things(host: &Host, side: &Side, session: &Session) -> Vec<Thing> {
         )];
         add(at(&block.lock_path), "lock file", Some(port_range::KIND), rules);
     }
-    let copies = host.state.join("swarms").join(&side.key).join("sessions").join(&session.scoped_name);
+    let copies = host.state.join(&side.directory).join("sessions").join(&session.scoped_name);
     let rule =
         "the state directory keeps a copy, from which a lost discovery file is written again".to_owned();
     add(copies, "copy of the discovery file", None, vec![rule]);

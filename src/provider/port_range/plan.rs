@@ -35,6 +35,8 @@ pub(super) struct Ports<'o> {
     taken: Vec<(PortBlock, String)>,
     /// The last ports of `taken` so far, by position: lets a search stop where nothing before can reach.
     reach: Vec<u16>,
+    /// What children hold that programs have provisioned from sessions of this swarm: shares of their blocks.
+    childrens: Vec<PortBlock>,
     /// The sessions that stand and stay.
     kept: BTreeSet<String>,
     /// For each parent whose shares are kept: into how many it was divided, and which of them are held.
@@ -43,10 +45,21 @@ pub(super) struct Ports<'o> {
 
 impl<'o> Ports<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
+        let is_childs = |by: &Holder| {
+            observation.owner.is_some()
+                && owner(by) == observation.owner.as_deref()
+                && session(by).is_some_and(|session| observation.family.contains_key(session))
+        };
+        let childrens = observation.taken.iter().filter(|taken| is_childs(&taken.by));
+        let childrens = childrens.map(|taken| taken.block).collect();
         let mut taken: Vec<_> = observation
             .taken
             .iter()
-            .filter(|taken| observation.owner.is_none() || owner(&taken.by) != observation.owner.as_deref())
+            .filter(|taken| {
+                observation.owner.is_none()
+                    || owner(&taken.by) != observation.owner.as_deref()
+                    || is_childs(&taken.by)
+            })
             .map(|taken| (taken.block, holder(taken.block, &taken.by)))
             .collect();
         taken.sort();
@@ -63,6 +76,7 @@ impl<'o> Ports<'o> {
             taken,
             reach,
             planned: BTreeMap::new(),
+            childrens,
             kept: BTreeSet::new(),
             shares: BTreeMap::new(),
         }
@@ -217,11 +231,11 @@ impl Planner for Ports<'_> {
         let block = Block::of(parent.allocation).ok_or_else(unreadable)?;
         let slots = parent.allocation.options.get("slots").and_then(Value::as_u64);
         let of = slots.and_then(|slots| u32::try_from(slots).ok()).unwrap_or(parent.count);
-        let Some(share) = self.free_share(parent, of) else {
-            return self.instead_of_a_share(request, parent);
-        };
         let reserve = block.reserve;
         let rest = PortBlock::new(block.start_port + reserve, block.end_port);
+        let Some(share) = self.free_share(parent, rest, of) else {
+            return self.instead_of_a_share(request, parent);
+        };
         let Some(ports) = rest.and_then(|rest| share_of(rest, share)) else {
             return Err(vec![fault(
                 rule::NO_PORT_TO_SHARE,
@@ -261,17 +275,18 @@ impl Planner for Ports<'_> {
 }
 
 impl Ports<'_> {
-    /// The share that a new child takes: its own position, or where shares are kept the first free one of the same
+    /// The share that a new child takes of `rest`: its own position, or where that is held the first free one of the same
     /// division. `None` where the division has none left.
-    fn free_share(&self, parent: &Parent<'_>, of: u32) -> Option<Share> {
-        match self.shares.get(parent.session) {
-            None => Some(Share { index: parent.index, of }).filter(|share| share.index < share.of),
-            Some((of, held)) => {
-                let free = |index: &u32| !held.contains(index);
-                let index = Some(parent.index).filter(|index| index < of).filter(free);
-                index.or_else(|| (0..*of).find(free)).map(|index| Share { index, of: *of })
-            }
-        }
+    fn free_share(&self, parent: &Parent<'_>, rest: Option<PortBlock>, of: u32) -> Option<Share> {
+        let none = BTreeSet::new();
+        let (of, held) = self.shares.get(parent.session).map_or((of, &none), |(of, held)| (*of, held));
+        let is_childs = |index| {
+            let ports = rest.and_then(|rest| share_of(rest, Share { index, of }));
+            ports.is_some_and(|ports| self.childrens.iter().any(|childs| childs.overlaps(ports)))
+        };
+        let free = |index: &u32| !held.contains(index) && !is_childs(*index);
+        let index = Some(parent.index).filter(|index| *index < of).filter(free);
+        index.or_else(|| (0..of).find(free)).map(|index| Share { index, of })
     }
 
     /// A block of its own for a child whose parent's block is divided up already: what stands is never moved.
@@ -447,6 +462,15 @@ fn owner(by: &Holder) -> Option<&str> {
     match by {
         Holder::Lease { owner, .. } => Some(owner),
         Holder::LockFile { owner, .. } => owner.as_deref(),
+        Holder::Socket { .. } => None,
+    }
+}
+
+/// The session that it is held for.
+fn session(by: &Holder) -> Option<&str> {
+    match by {
+        Holder::Lease { session, .. } => Some(session),
+        Holder::LockFile { session, .. } => session.as_deref(),
         Holder::Socket { .. } => None,
     }
 }

@@ -54,7 +54,9 @@ pub(super) fn destroy_children(
     }
     let done = destroy_locked(context, standing, destroy, &mut locked);
     // What was done counts; at worst an empty file stays behind.
-    locked.into_iter().for_each(|child| drop(child.unlock()));
+    for child in locked {
+        let _ = child.unlock();
+    }
     done
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::protocol::{Answer, DoneAnswer, Found, InspectAnswer, LeaseRequest, PROTOCOL, Request};
-use super::{Allocation, Condition, Context, Error, Losses, Planner, Provider, Task};
+use super::{Allocation, Condition, Context, Error, Losses, Planner, Provider, Task, markers};
 use crate::host::program;
 use crate::host::text::printable_lines;
 use crate::manifest::Options;
@@ -161,13 +161,19 @@ fn ask<A: Answer>(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Re
         let message = format!("no program is known that plans and makes `{}`", task.allocation.kind);
         return Err(Error::Refused(message));
     };
+    // In a plan a marker stands for what only this clone has.
+    let filled = |fields: &Map<String, Value>| {
+        let filled =
+            |(name, value): (&String, &Value)| (name.clone(), markers::filled_value(value, task.workspace));
+        fields.iter().map(filled).collect()
+    };
     let request = operation(LeaseRequest {
         protocol: PROTOCOL,
         kind: task.allocation.kind.clone(),
         session: task.session.to_owned(),
         owner: task.owner.to_owned(),
-        options: task.allocation.options.clone(),
-        allocation: task.allocation.allocation.clone(),
+        options: filled(&task.allocation.options),
+        allocation: filled(&task.allocation.allocation),
     });
     let request = serde_json::to_string(&request).map_err(|error| Error::Refused(error.to_string()))?;
     let timeout = Duration::from_secs(external.timeout.into());

@@ -445,3 +445,26 @@ fn the_example_finds_every_wrong_option() {
         assert!(text.contains(said), "{said}: {text}");
     }
 }
+
+#[test]
+fn a_program_gets_the_workspace_root_where_its_plan_says_so() {
+    let plan =
+        PLAN.replace("\"thing of a\"", "\"{{ workspace.root }}/a\", \"in\": [\"{{ workspace.root }}\"]");
+    let sandbox = things(&format!("plan() {{ cat <<'END'\n{plan}\nEND\n}}\n"));
+    let planned = sandbox.plan();
+    let held = &sessions(&planned).next().unwrap()["allocations"][1]["allocation"];
+    assert_eq!(held["name"], "{{ workspace.root }}/a", "a plan is the same in every clone");
+    asked(&sandbox);
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["status"]);
+    sandbox.ok(&["destroy"]);
+    let root = sandbox.repository.to_str().unwrap();
+    let allocation = json!({ "name": format!("{root}/a"), "in": [root] });
+    let requests = asked(&sandbox);
+    let of_a: Vec<_> = requests.iter().filter(|request| request["session"] == "shop/a").collect();
+    for operation in ["provision", "inspect", "release"] {
+        let mut of_operation = of_a.iter().filter(|request| request["operation"] == operation).peekable();
+        assert!(of_operation.peek().is_some(), "{operation}");
+        assert!(of_operation.all(|request| request["allocation"] == allocation), "{operation}: {of_a:?}");
+    }
+}

@@ -8,7 +8,7 @@
 //! STATE/swarms/NAME-HASH/releasing.json   a run that is releasing; recovery finishes it
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
-//! STATE/logs/NAME-HASH/                   what setup and teardown printed; kept when a run is undone
+//! STATE/logs/NAME-HASH/                   what setup and teardown printed, until the session is released; after a failure, longer
 //! STATE/ports/                            port leases of every swarm
 //! STATE/overlays/                         what worktrees with `checkout = "overlay"` show and keep
 //! STATE/repositories/                     what was changed in a repository's shared config
@@ -30,6 +30,7 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -327,7 +328,7 @@ impl<'h> Swarm<'h> {
                         |there: std::fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
                     if std::fs::symlink_metadata(&path).is_ok_and(same) {
                         crashpoint!("state.locked");
-                        let locked = Locked { swarm: self.clone(), lock };
+                        let locked = Locked { swarm: self.clone(), lock, named_logs: Mutex::default() };
                         let text = format!("by pid {} (`{what}`) since {}", std::process::id(), clock::now());
                         let begun = self.sweep(&state, &swarms);
                         let begun = begun.and_then(|()| Ok(swarms.replace(&holder, text.as_bytes())?));

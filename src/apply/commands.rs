@@ -35,7 +35,10 @@ pub(super) fn run(
             .cancel(&host.cancel)
             .log(log)
             .run()
-            .map_err(|error| format!("{error}\nwhole log: {}", whole(&swarm.log_directory(), &name)))?;
+            .map_err(|error| {
+                swarm.keep_log(&name);
+                format!("{error}\nwhole log: {}", whole(&swarm.log_directory(), &name))
+            })?;
     }
     Ok(())
 }

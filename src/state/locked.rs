@@ -1,9 +1,11 @@
 //! A swarm whose lock is held: what a run writes down, and when.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -16,6 +18,8 @@ use crate::host::files::{self, Root};
 pub struct Locked<'h> {
     pub(super) swarm: Swarm<'h>,
     pub(super) lock: File,
+    /// Logs that a failure of this run has named.
+    pub(super) named_logs: Mutex<BTreeSet<String>>,
 }
 
 impl<'h> Deref for Locked<'h> {
@@ -134,12 +138,31 @@ impl Locked<'_> {
         Ok(session.replace(Path::new(crate::plan::DISCOVERY_FILE), bytes)?)
     }
 
-    /// Removes the canonical copy of a session's discovery file.
+    /// Removes the canonical copy of a session's discovery file, and its logs except those that a failure of this run has
+    /// named: those stay until the session is released again.
     pub fn remove_discovery(&self, scoped_name: &str) -> Result<(), Error> {
         let records = self.records()?;
         records.remove_all(&Path::new("sessions").join(scoped_name))?;
         records.remove_directory(Path::new("sessions"))?;
+        self.remove_logs(scoped_name);
         Ok(())
+    }
+
+    /// A log that cannot be removed is no reason to fail.
+    fn remove_logs(&self, scoped_name: &str) {
+        let Ok(logs) = Root::open(&self.log_directory()) else { return };
+        let named = self.named_logs.lock().unwrap_or_else(PoisonError::into_inner);
+        for step in ["setup", "teardown"] {
+            let log = format!("{scoped_name}.{step}.log");
+            if !named.contains(&log) {
+                let _ = logs.remove_file(Path::new(&log));
+            }
+        }
+    }
+
+    /// Keeps a log that a failure names, although its session is released.
+    pub fn keep_log(&self, name: &str) {
+        self.named_logs.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
 
     /// Creates the log of one session's commands, empty.
@@ -170,6 +193,9 @@ impl Locked<'_> {
         swarms.remove_file(Path::new(&format!("{}.holder", self.key)))?;
         crashpoint!("state.unlocking");
         if swarms.remove_directory(Path::new(&self.key))? || !self.directory().exists() {
+            if let Ok(logs) = Root::open(&self.host.state.join("logs")) {
+                let _ = logs.remove_directory(Path::new(&self.key));
+            }
             // Whoever waits for the lock sees that its file is gone, and makes a new one.
             swarms.remove_file(Path::new(&format!("{}.lock", self.key)))?;
         }

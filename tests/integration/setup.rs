@@ -224,3 +224,41 @@ fn a_setup_that_leaves_something_running_is_not_waited_for() {
     fs::write(stop, "").unwrap();
     crate::sandbox::wait_until("it has ended", || !alive());
 }
+
+#[test]
+fn logs_go_with_their_session_except_those_that_a_failure_has_named() {
+    let sandbox = Sandbox::new();
+    let manifest = |setup: &str, teardown: &str| {
+        sandbox.manifest(&format!(
+            "[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"{setup}\"]\nteardown = [\"{teardown}\"]\n"
+        ));
+    };
+    let logs = || -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for directory in fs::read_dir(sandbox.state().join("logs")).into_iter().flatten() {
+            let path = directory.unwrap().path();
+            found.push("directory".to_owned());
+            let names =
+                fs::read_dir(path).unwrap().map(|log| log.unwrap().file_name().into_string().unwrap());
+            found.extend(names.map(|name| name.split_once('.').unwrap().1.to_owned()));
+        }
+        found.sort();
+        found
+    };
+    manifest("true", "true");
+    sandbox.ok(&["apply"]);
+    assert_eq!(logs(), ["directory", "setup.log"]);
+    sandbox.ok(&["destroy"]);
+    assert_eq!(logs(), Vec::<String>::new());
+    manifest("echo broken; false", "true");
+    sandbox.seedbed(&["apply"]).expect(1).says(&["whole log: "]);
+    assert_eq!(logs(), ["directory", "setup.log"]);
+    manifest("true", "false");
+    sandbox.ok(&["apply"]);
+    sandbox.seedbed(&["destroy"]).expect(1).says(&["whole log: "]);
+    assert_eq!(logs(), ["directory", "teardown.log"]);
+    manifest("true", "true");
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["destroy"]);
+    assert_eq!(logs(), Vec::<String>::new());
+}

@@ -33,7 +33,8 @@ use toml::de::{DeTable, DeValue};
 
 pub use excerpt::Excerpt;
 pub use fault::{Fault, Place};
-pub(crate) use meaning::{denied_variable, is_variable};
+pub(crate) use meaning::denied_variable;
+pub use meaning::is_variable;
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
 pub use schema::{Kinds, schema};
@@ -268,6 +269,13 @@ pub enum CommandLine {
     Arguments(Vec<String>),
     /// A line for `sh -c`.
     Shell(String),
+}
+
+/// Returns everything that is wrong with a manifest given as JSON, in no order. Pure.
+pub(crate) fn faults_of(manifest: Value, kinds: &Kinds) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    of_value(manifest, kinds, &mut faults);
+    faults
 }
 
 /// Reads a manifest whose syntax is sound; `None` where too little of it is left.

@@ -11,6 +11,7 @@ mod document;
 mod faults;
 mod identity;
 mod names;
+mod read;
 mod render;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use difference::{Action, Change, DISCOVERY, Field};
+pub use read::Unreadable;
 
 use crate::manifest::{CommandLine, Fault, Manifest, Place, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
@@ -222,7 +224,7 @@ impl Plan {
 
     /// A session whose names and places are not those that planning gives: a plan file is nobody's word for where
     /// things may be written.
-    pub fn misplaced(&self, registry: &Registry) -> Option<&Session> {
+    fn misplaced(&self, registry: &Registry) -> Option<&Session> {
         self.sessions.iter().find(|session| {
             let held =
                 || session.allocations.iter().filter_map(|held| Some((registry.get(&held.kind)?, held)));

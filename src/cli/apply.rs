@@ -13,6 +13,7 @@ use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan};
+use seedbed::review::text::Style;
 use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record, Unsaved};
 
@@ -50,7 +51,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             return apply_manifest(global, &setting, context, &manifest, options);
         };
         let (plan, record) = checked(&setting, context.swarm, &manifest, plan, path)?;
-        consent(global, &plan, options)?;
+        consent(global, &plan, options, true)?;
         apply::apply(context, &plan, record.as_ref(), options)?;
         Ok(plan)
     })?;
@@ -74,7 +75,7 @@ pub(super) fn apply_manifest(
     let (mut plan, mut survey) = plan::make(setting, context.swarm, manifest)?;
     let mut overtaken = Overtaken::default();
     loop {
-        consent(global, &plan, options)?;
+        consent(global, &plan, options, global.verbose)?;
         let error = match apply::apply(context, &plan, survey.record.as_ref(), options) {
             Ok(()) => return Ok(plan),
             Err(error) if error.is_undone() => error,
@@ -127,8 +128,8 @@ fn checked(
 
 /// What stands is only taken away with consent.
 ///
-/// What would be refused afterwards is refused before anybody is asked.
-fn consent(global: &Global, plan: &Plan, options: apply::Options) -> Result<(), Failure> {
+/// What would be refused afterwards is refused before anybody is asked. `full` shows all that a plan sets and runs.
+fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) -> Result<(), Failure> {
     if options.unsaved == Unsaved::Keep && !plan.losses.is_empty() {
         return Err(apply::Error::Refused(plan.losses.clone()).into());
     }
@@ -149,7 +150,7 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options) -> Result<(), 
             goes.join(", ")
         )));
     }
-    let style = print::style(global, &std::io::stderr());
+    let style = Style { full, ..print::style(global, &std::io::stderr()) };
     let shown = Review { plan, notices: &[], observation: None }.text(style);
     print::err(&format!("{shown}\nDestroy or replace {}? [y/N] ", goes.join(", ")));
     let mut answer = String::new();

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use seedbed::discovery::{self, Snapshot};
 use seedbed::host::text::{printable, printable_lines};
+use seedbed::manifest::is_variable;
 use seedbed::plan::DISCOVERY_FILE;
 use seedbed::provider::DISCOVERY_DIRECTORY;
 
@@ -58,6 +59,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let Active { swarm, session, .. } = family.session(&arguments.session)?;
     let environment = discovery::environment(swarm, session);
     let format = if global.json { Format::Json } else { arguments.format };
+    // A shell evaluates names too, and quotes do not help there. JSON can hold any.
+    let is_no_name = |name: &&String| format != Format::Json && !is_variable(name);
+    if let Some(name) = environment.keys().find(is_no_name) {
+        return Err(Failure::Other(format!(
+            "`{}` cannot be the name of a variable; the record of the swarm was edited",
+            printable(name)
+        )));
+    }
     let lines = environment.iter().map(|(name, value)| match format {
         Format::Shell | Format::Direnv => Ok(format!("export {name}={}\n", shell(value))),
         Format::Fish => Ok(format!("set --global --export {name} {}\n", fish(value))),

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use seedbed::review::Review;
+use seedbed::review::text::Style;
 
 use super::exit::Failure;
 use super::{Global, print};
@@ -34,10 +35,13 @@ impl Format {
         }
     }
 
-    /// Prints the plan to stdout.
-    pub(super) fn show(self, global: &Global, review: &Review<'_>) {
+    /// Prints the plan to stdout; `full` is text with all that every session is told.
+    pub(super) fn show(self, global: &Global, review: &Review<'_>, full: bool) {
         match self {
-            Self::Text => print::out(&review.text(print::style(global, &std::io::stdout()))),
+            Self::Text => {
+                let style = print::style(global, &std::io::stdout());
+                print::out(&review.text(Style { full, ..style }));
+            }
             Self::Json => print::plan(review.plan),
             Self::Markdown => print::out(&review.markdown()),
             Self::Mermaid => print::out(&review.mermaid()),

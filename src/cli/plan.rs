@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let mut notices = notices(&setting.registry, &plan, &survey);
     notices.splice(0..0, refusals(&plan));
     let review = Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) };
-    signals::while_computing(&global.cancel, || format.show(global, &review));
+    signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         say!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
     }

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::plan::{Plan, SCHEMA_VERSION};
+use seedbed::plan::Plan;
 use seedbed::review::Review;
-use serde_json::Value;
 
 use super::exit::{Failure, Status};
 use super::format::Format;
@@ -30,7 +29,8 @@ pub(super) fn show(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     let path = directory(global)?.join(&arguments.file);
     let plan = read(&path)?;
     let notices = plan::refusals(&plan);
-    format.show(global, &Review { plan: &plan, notices: &notices, observation: None });
+    // The file may be a stranger's, and nothing of it is elsewhere.
+    format.show(global, &Review { plan: &plan, notices: &notices, observation: None }, true);
     Ok(Status::Done.into())
 }
 
@@ -38,34 +38,5 @@ pub(super) fn show(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
 pub(super) fn read(path: &Path) -> Result<Plan, Failure> {
     let unusable = |why: String| Failure::PlanFile(format!("{} {why}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
-    let document: Value =
-        serde_json::from_slice(&bytes).map_err(|error| unusable(format!("is not a plan: {error}")))?;
-    match document.get("schemaVersion").and_then(Value::as_u64) {
-        Some(version) if version == u64::from(SCHEMA_VERSION) => {}
-        Some(version) => {
-            let what = if version > u64::from(SCHEMA_VERSION) {
-                "a newer seedbed wrote it: use that one"
-            } else {
-                "an older seedbed wrote it: use that one"
-            };
-            return Err(unusable(format!(
-                "has format {version}, and this seedbed reads format {SCHEMA_VERSION}; {what}, or make a new plan: \
-                 seedbed plan -o FILE"
-            )));
-        }
-        None => return Err(unusable("is not a plan".to_owned())),
-    }
-    let plan: Plan =
-        serde_json::from_value(document).map_err(|error| unusable(format!("is not a plan: {error}")))?;
-    if plan.computed_digest() != plan.digest {
-        return Err(unusable("was edited: its digest does not match its content".to_owned()));
-    }
-    let registry = registry();
-    if plan.standing.is_none() && plan.changes != plan.changes_from(&registry, None) {
-        return Err(unusable("was edited: its changes do not create its sessions".to_owned()));
-    }
-    if let Some(session) = plan.misplaced(&registry) {
-        return Err(unusable(format!("was edited: no manifest gives {} these places", session.path)));
-    }
-    Ok(plan)
+    Plan::read(&bytes, &registry()).map_err(|error| unusable(error.to_string()))
 }

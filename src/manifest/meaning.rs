@@ -355,8 +355,8 @@ pub(crate) fn denied_variable(name: &str) -> Option<&'static str> {
     denied(name).map(|(_, reason)| *reason)
 }
 
-/// Tells whether `name` can be a variable of a session's environment: `[A-Z_][A-Z0-9_]*`.
-pub(crate) fn is_variable(name: &str) -> bool {
+/// Returns whether `name` can be a variable of a session's environment: `[A-Z_][A-Z0-9_]*`.
+pub fn is_variable(name: &str) -> bool {
     let first = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_');
     first && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }

@@ -2,11 +2,10 @@
 //!
 //! In parallel: by now every name that a template can say is known.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use serde_json::Map;
 
 use super::allocate::Allocated;
 use super::demand::{self, Rendered};
@@ -14,7 +13,8 @@ use super::identity::Identity;
 use super::names::Names;
 use super::{Session, discovery_file};
 use crate::manifest::{Fault, Manifest, Place, rule};
-use crate::provider::{Allocation, Registry, markers};
+use crate::name::Slug;
+use crate::provider::{Allocation, Context, Registry, markers};
 use crate::template::Templates;
 
 /// Renders every template and puts the sessions together; every fault, those of the allocations too, not only the first.
@@ -107,23 +107,9 @@ impl Whole<'_> {
         allocations: Vec<Allocation>,
         told: Rendered,
     ) -> Session {
-        let mut env = BTreeMap::new();
-        let mut prompt_sections = Vec::new();
-        let mut metadata = Map::new();
-        let mut directory = None;
-        for held in &allocations {
-            let Some(provider) = self.registry.get(&held.kind) else { continue };
-            let context = provider.context(held);
-            env.extend(context.env);
-            prompt_sections.extend(context.prompt_sections);
-            metadata.extend(context.metadata);
-            directory = context.working_directory.or(directory);
-        }
-        env.insert("AGENT_SESSION_ID".to_owned(), identity.id.clone());
-        env.insert("AGENT_SESSION_INDEX".to_owned(), identity.index.to_string());
-        env.insert("AGENT_SESSION_REPLICA".to_owned(), identity.replica.unwrap_or(0).to_string());
-        env.insert("AGENT_SESSION_SLUG".to_owned(), identity.slug.as_str().to_owned());
-        env.insert("AGENT_SESSION_HASH".to_owned(), markers::session_hash_marker(&identity.id));
+        let Context { mut env, mut prompt_sections, mut metadata, working_directory: directory } =
+            contributed(&allocations, self.registry);
+        env.extend(named(&identity.id, identity.index, identity.replica, &identity.slug));
         env.extend(told.env);
         prompt_sections.extend(told.prompt);
         metadata.extend(told.metadata);
@@ -148,6 +134,39 @@ impl Whole<'_> {
             teardown: told.teardown,
         }
     }
+}
+
+/// Returns what a session of a plan is given by its allocations and its names.
+pub(super) fn given(session: &Session, registry: &Registry) -> Context {
+    let mut given = contributed(&session.allocations, registry);
+    given.env.extend(named(&session.id, session.index, session.replica, &session.slug));
+    given
+}
+
+/// Returns what all allocations of a session contribute, each over those before it.
+fn contributed(allocations: &[Allocation], registry: &Registry) -> Context {
+    let mut all = Context::default();
+    for held in allocations {
+        let Some(provider) = registry.get(&held.kind) else { continue };
+        let context = provider.context(held);
+        all.env.extend(context.env);
+        all.prompt_sections.extend(context.prompt_sections);
+        all.metadata.extend(context.metadata);
+        all.working_directory = context.working_directory.or(all.working_directory);
+    }
+    all
+}
+
+/// Returns the variables that name a session.
+fn named(id: &str, index: u32, replica: Option<u32>, slug: &Slug) -> [(String, String); 5] {
+    [
+        ("AGENT_SESSION_ID", id.to_owned()),
+        ("AGENT_SESSION_INDEX", index.to_string()),
+        ("AGENT_SESSION_REPLICA", replica.unwrap_or(0).to_string()),
+        ("AGENT_SESSION_SLUG", slug.as_str().to_owned()),
+        ("AGENT_SESSION_HASH", markers::session_hash_marker(id)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 fn children(manifest: &Manifest) -> Vec<Vec<usize>> {

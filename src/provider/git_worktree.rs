@@ -260,8 +260,11 @@ impl Provider for GitWorktree {
     }
 
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
+        let options = self.options(&allocation.options, None, &manifest::Options::new());
+        let Ok(options) = Options::deserialize(&options) else { return false };
         Worktree::of(allocation).is_some_and(|worktree| {
-            worktree.entry == scoped_name
+            plan::is_of(&worktree, &options, allocation.within_parent)
+                && worktree.entry == scoped_name
                 && worktree.worktree_path == worktree.worktree_root.join(scoped_name)
                 && !in_git(&worktree.worktree_path)
                 && worktree

@@ -148,6 +148,28 @@ impl Block {
         named
     }
 
+    /// Returns whether planning could have decided this for these options.
+    fn is_of(&self, options: &Options) -> bool {
+        let lies_within = |port: u64| (u64::from(self.start_port)..=u64::from(self.end_port)).contains(&port);
+        let is_cut_from_range = self.base_port == options.base_port
+            && self.block_size == options.block_size
+            && self.block_count == options.blocks()
+            && self.block_index < self.block_count
+            && u64::from(self.start_port)
+                == u64::from(self.base_port) + u64::from(self.block_index) * u64::from(self.block_size);
+        check::faults(options, &manifest::Place::default(), self.share.is_some()).is_empty()
+            && u64::from(self.end_port) + 1 == u64::from(self.start_port) + u64::from(self.block_size)
+            && lies_within(self.primary_port.into())
+            && self.reserve <= self.block_size
+            && self.names.len() == options.names.len()
+            && options
+                .names
+                .iter()
+                .all(|name| self.names.get(name).and_then(Value::as_u64).is_some_and(lies_within))
+            && self.lock_path.parent() == Some(&options.lock_directory)
+            && (self.share.is_some() || is_cut_from_range)
+    }
+
     /// Its ports; `None` where they make no sense.
     pub fn ports(&self) -> Option<PortBlock> {
         PortBlock::new(self.start_port, self.end_port)
@@ -200,8 +222,11 @@ impl Provider for PortRange {
     }
 
     fn is_in_place(&self, allocation: &Allocation, _scoped_name: &str) -> bool {
+        let options = self.options(&allocation.options, None, &manifest::Options::new());
+        let Ok(options) = Options::deserialize(&options) else { return false };
         Block::of(allocation).is_some_and(|block| {
-            block.ports().is_some_and(|ports| block.lock_path.ends_with(format!("{ports}.lock")))
+            block.is_of(&options)
+                && block.ports().is_some_and(|ports| block.lock_path.ends_with(format!("{ports}.lock")))
                 && !in_git(&block.lock_path)
         })
     }

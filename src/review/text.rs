@@ -8,6 +8,7 @@ use super::outline::{Entry, Member, outline};
 use super::{Review, command, folded, mark, said};
 use crate::host::text::printable;
 use crate::plan::Action;
+use crate::provider::Allocation;
 
 /// How the tree is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,6 +132,9 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
     for (at, allocation) in session.allocations.iter().enumerate() {
         lines.push((shade, column(&allocation.kind, &folded::held(entry, at, allocation))));
         lines.extend(folded::notes(entry, at).into_iter().map(|note| (shade, column("", &note))));
+        if full {
+            lines.extend(asked(allocation).iter().map(|line| (shade, column("", line))));
+        }
     }
     let mut told: Vec<(&str, Vec<String>)> = vec![
         ("setup", session.setup.iter().map(command).collect()),
@@ -148,6 +152,16 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
         }
     }
     lines
+}
+
+/// Returns what decides which programs run for an allocation and which files it gets: its options, and its own program.
+fn asked(allocation: &Allocation) -> Vec<String> {
+    let options = allocation.options.iter().map(|(name, value)| format!("{name} = {value}"));
+    let program = allocation.external.iter().map(|external| {
+        let words: Vec<_> = external.command.iter().map(|word| format!("{word:?}")).collect();
+        format!("made by the program {}", words.join(" "))
+    });
+    options.chain(program).collect()
 }
 
 /// A line of two columns, safe to print.

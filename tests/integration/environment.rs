@@ -365,3 +365,24 @@ fn a_session_knows_its_replica_its_slug_and_its_hash() {
     assert_eq!(here("a/b")["AGENT_SESSION_SLUG"], "a-b");
     assert!(here("a-b")["AGENT_SESSION_SLUG"].starts_with("a-b-"));
 }
+
+/// A shell evaluates the names of variables as it does their values.
+#[test]
+fn a_name_that_a_shell_would_run_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nenv = { A = \"1\" }\n");
+    sandbox.ok(&["apply"]);
+    let swarms = fs::read_dir(sandbox.state().join("swarms")).unwrap().map(|entry| entry.unwrap().path());
+    let record = swarms.map(|swarm| swarm.join("standing.json")).find(|record| record.exists()).unwrap();
+    let text = fs::read_to_string(&record).unwrap();
+    let edited = text.replacen("\"A\":\"1\"", "\"A;touch PWNED;B\":\"1\"", 1);
+    assert_ne!(edited, text);
+    fs::write(&record, edited).unwrap();
+    for format in ["shell", "direnv", "fish", "dotenv"] {
+        sandbox
+            .seedbed(&["env", "a", "--format", format])
+            .expect(1)
+            .says(&["cannot be the name of a variable"]);
+    }
+    sandbox.ok(&["env", "a", "--format", "json"]);
+}

@@ -76,7 +76,7 @@ fn a_stale_plan_is_refused_with_each_reason() {
 #[test]
 fn a_saved_plan_is_shown_without_its_manifest() {
     let (sandbox, file) = saved(CODERS);
-    let planned = sandbox.ok(&["plan"]).stdout;
+    let planned = sandbox.ok(&["plan", "-v"]).stdout;
     let elsewhere = sandbox.top.join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let file = file.to_str().unwrap();
@@ -205,5 +205,99 @@ fn a_plan_file_cannot_say_where_things_are_written() {
         fs::write(&file, serde_json::to_vec(&plan).unwrap()).unwrap();
         let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(65));
         refused.says(&["was edited"]);
+    }
+}
+
+/// A plan as anybody can write one: whatever is edited, its digest is computed again.
+fn forged(good: &serde_json::Value, edit: &dyn Fn(&mut serde_json::Value)) -> Vec<u8> {
+    let mut bad = good.clone();
+    edit(&mut bad);
+    let mut plan: seedbed::plan::Plan = serde_json::from_value(bad).unwrap();
+    plan.digest = plan.computed_digest();
+    plan.changes = plan.changes_from(&seedbed::provider::Registry::built_in().with_external_kinds(), None);
+    serde_json::to_vec(&plan).unwrap()
+}
+
+/// R41: what no manifest can say, no plan can say, in the library as on the command line.
+#[test]
+fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {
+    let (sandbox, file) = saved(
+        "[session.lead]\nresources = [{ kind = \"git-worktree\", branch = \"agents/{{ session.slug }}\", copy = [\".env\"] }, { kind = \"port-range\", names = [\"http\"] }]\nenv = { A = \"1\" }\nsetup = [[\"true\"]]\n[session.lead.child.coder]\ncount = 2\nresources = [\"git-worktree\", { kind = \"port-range\", from = \"pool\" }]\n",
+    );
+    let good: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let registry = seedbed::provider::Registry::built_in().with_external_kinds();
+    let read = |bytes: &[u8]| seedbed::plan::Plan::read(bytes, &registry);
+    read(&forged(&good, &|_| {})).expect("what was not edited is read");
+    let edits: [(&str, serde_json::Value, &str); 33] = [
+        ("/swarm", "a b".into(), "not a name"),
+        ("/sessions/0/env/A;touch PWNED;B", "1".into(), "the name of a variable"),
+        ("/sessions/0/env/lower", "1".into(), "the name of a variable"),
+        ("/sessions/0/env/PATH", "/tmp".into(), "cannot be set"),
+        ("/sessions/0/env/LD_PRELOAD", "/tmp/x.so".into(), "cannot be set"),
+        ("/sessions/0/env/GIT_DIR", "/tmp".into(), "cannot be set"),
+        ("/sessions/0/env/AGENT_PORT_HTTP", "1".into(), "AGENT_PORT_HTTP"),
+        ("/sessions/0/env/AGENT_OTHER", "1".into(), "AGENT_OTHER"),
+        ("/sessions/0/env/A", "a\0b".into(), "NUL"),
+        ("/sessions/0/metadata/a", "a\0b".into(), "NUL"),
+        ("/sessions/0/promptSections/0", "another".into(), "its prompt"),
+        ("/sessions/0/setup/0", serde_json::json!({ "arguments": [] }), "is empty"),
+        ("/sessions/0/setup/0", serde_json::json!({ "arguments": [""] }), "program is empty"),
+        ("/sessions/0/setup/0", serde_json::json!({ "arguments": ["a\0"] }), "NUL"),
+        ("/sessions/0/setup/0", serde_json::json!({ "shell": "" }), "is empty"),
+        ("/sessions/0/path", "other".into(), ""),
+        ("/sessions/1/path", "lead/a b".into(), "has a path"),
+        ("/sessions/1/path", "lead/coder-1".into(), ""),
+        ("/sessions/1/path", "lead/CODER-1".into(), ""),
+        ("/sessions/1/parent", serde_json::Value::Null, "is not below its parent"),
+        ("/sessions/0/children", serde_json::json!([]), "other children"),
+        ("/sessions/1/index", 0.into(), "of another session"),
+        ("/sessions/1/replica", 7.into(), "has a number"),
+        ("/sessions/1/slug", "lead".into(), ""),
+        ("/sessions/0/allocations/0/kind", "nothing".into(), "is not a kind"),
+        ("/sessions/0/allocations/1/kind", "git-worktree".into(), "twice"),
+        ("/sessions/0/allocations/0/options/base-ref", 1.into(), "must be a string"),
+        ("/sessions/0/allocations/0/options/other", 1.into(), "unknown key"),
+        ("/sessions/0/allocations/0/allocation/commit", "--help".into(), "these places"),
+        ("/sessions/0/allocations/0/allocation/branch", "a..b".into(), "these places"),
+        (
+            "/sessions/0/allocations/0/allocation/copy",
+            serde_json::json!(["../../etc/passwd"]),
+            "these places",
+        ),
+        ("/sessions/0/allocations/0/allocation/worktreeRoot", "app".into(), "these places"),
+        ("/sessions/0/allocations/1/allocation/primaryPort", 80.into(), ""),
+    ];
+    let mut wrong = Vec::new();
+    for (pointer, value, why) in edits {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let bytes = forged(&good, &|plan| match plan.pointer_mut(parent).unwrap() {
+            serde_json::Value::Object(fields) => drop(fields.insert(key.to_owned(), value.clone())),
+            serde_json::Value::Array(values) => values[key.parse::<usize>().unwrap()] = value.clone(),
+            other => panic!("{other}"),
+        });
+        let error = read(&bytes).map_or_else(|error| error.to_string(), |_| "was read".to_owned());
+        if !error.starts_with("was edited: ") || !error.contains(why) {
+            wrong.push(format!("{pointer}: {error}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // The command line reads plans the same way, to show and to apply them.
+    let edit = |plan: &mut serde_json::Value| plan["sessions"][0]["env"]["A;touch PWNED;B"] = "1".into();
+    fs::write(&file, forged(&good, &edit)).unwrap();
+    for command in ["show", "apply"] {
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&[command, "../plan.json"]).expect(65));
+        refused.says(&["was edited", "A;touch PWNED;B"]);
+    }
+}
+
+/// A plan file may be from a stranger: all that it would set and run is in what `show` prints.
+#[test]
+fn show_prints_all_that_a_plan_sets_and_runs() {
+    let (sandbox, _) = saved(
+        "[session.coder]\ncount = 2\nenv = { TOKEN = \"x-{{ session.index }}\" }\nprompt = [\"Be kind.\"]\nsetup = [\"make all\"]\nteardown = [[\"make\", \"clean\"]]\n",
+    );
+    let shown = sandbox.ok(&["show", "../plan.json"]).stdout;
+    for text in ["TOKEN=x-0", "TOKEN=x-1", "make all", "\"clean\"", "Be kind."] {
+        assert!(shown.contains(text), "{text}: {shown}");
     }
 }

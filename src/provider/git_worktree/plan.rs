@@ -307,6 +307,25 @@ fn fields(worktree: &Worktree) -> Map<String, Value> {
     fields
 }
 
+/// Returns whether planning could have decided this for these options.
+pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool) -> bool {
+    let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
+    let is_object_id =
+        |id: &str| matches!(id.len(), 40 | 64) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let is_glob = |glob: &String| check_glob(glob, &Place::default()).is_ok();
+    worktree.base_ref == options.base_ref
+        && is_object_id(&worktree.commit)
+        && target.is_ok_and(|target| target == worktree.target_path)
+        && worktree.branch.is_some() == options.branch.is_some()
+        && (worktree.branch.is_some() || worktree.existing.is_none())
+        && worktree.branch.as_deref().is_none_or(super::branch::is_name)
+        && worktree.checkout == options.checkout
+        && worktree.git_hooks == options.git_hooks
+        && (&worktree.copy, &worktree.link) == (&options.copy, &options.link)
+        && worktree.copy.iter().chain(&worktree.link).all(is_glob)
+        && (within_parent || worktree.worktree_root == options.root_directory)
+}
+
 fn top_of(path: &Path) -> String {
     path.components().next().map(|top| top.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
 }

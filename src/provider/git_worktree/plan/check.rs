@@ -6,7 +6,7 @@ use super::super::{Checkout, Options};
 use super::{Worktrees, fault};
 use crate::manifest::{Fault, Place, rule};
 use crate::observe::{Directory, Repository, TreeEntry, UnknownRef};
-use crate::provider::{DISCOVERY_DIRECTORY, Request, holds_the_workspace};
+use crate::provider::{DISCOVERY_DIRECTORY, Request, holds_the_workspace, in_git};
 
 /// The longest path of a worktree, in bytes: git was measured to die near 4070, and files lie below it.
 const PATH_MAX: usize = 4000;
@@ -94,6 +94,12 @@ impl Worktrees<'_> {
                 Some(help),
             ));
         }
+        if in_git(root) {
+            let message = format!("`{}` lies in a git directory", root.display());
+            let help = "name a directory beside it, such as `.ai_ops/worktrees`".to_owned();
+            let label = "is Git's own, or a repository's";
+            return Err(fault(rule::ROOT_DIRECTORY, &place(), &message, label, Some(help)));
+        }
         let way_back = root.components().skip_while(|part| *part == Component::ParentDir);
         if way_back.clone().any(|part| part == Component::ParentDir) {
             let message = format!("`{}` goes back on its way", root.display());
@@ -178,6 +184,12 @@ pub(super) fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
             Some("write it relative to the workspace: `.env`, `config/*`".to_owned()),
         ))
     };
+    if Path::new(glob).components().all(|part| part == Component::CurDir) {
+        return refused("names no file");
+    }
+    if in_git(Path::new(glob)) {
+        return refused("leads into a git directory");
+    }
     if Path::new(glob).is_absolute() || Path::new(glob).components().any(|part| part == Component::ParentDir)
     {
         return refused("leads out of it");

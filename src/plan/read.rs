@@ -1,0 +1,227 @@
+//! Plan documents from files, which are untrusted: all rules of a manifest hold for them.
+//!
+//! The digest tells an edited plan, but whoever edits a file can compute its digest again. So a plan that is read is turned
+//! back into a manifest, which has to pass the checks of every manifest; and what planning derives (ids, names, directories,
+//! the variables of allocations) is derived again, and has to be the same.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{Plan, SCHEMA_VERSION, Session, render};
+use crate::host::text::printable;
+use crate::manifest::{self, CommandLine};
+use crate::name::{SessionPath, Slug, is_name};
+use crate::provider::Registry;
+
+/// How deep a tree of sessions may be: deeper than TOML nests the tables that declare one.
+const DEPTH_MAX: usize = 64;
+
+/// Why a document is no plan that can be applied; each reads on after the name of the file.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// It is not JSON, or not of the schema.
+    #[error("is not a plan{}{}", if .0.is_empty() { "" } else { ": " }, printable(.0))]
+    NoPlan(String),
+    /// Another version of seedbed wrote it.
+    #[error(
+        "has format {version}, and this seedbed reads format {SCHEMA_VERSION}; {} seedbed wrote it: use that one, or make \
+         a new plan: seedbed plan -o FILE",
+        if *version > u64::from(SCHEMA_VERSION) { "a newer" } else { "an older" }
+    )]
+    Version {
+        /// The version of its format.
+        version: u64,
+    },
+    /// Planning did not make it.
+    #[error("was edited: {}", printable(.0))]
+    Edited(String),
+}
+
+impl Plan {
+    /// Reads a document that was saved, by this program or by anybody. The plan that comes out is one that planning could
+    /// have made from a manifest.
+    ///
+    /// Deserialising a [`Plan`] by itself checks nothing but its types.
+    pub fn read(document: &[u8], registry: &Registry) -> Result<Self, Unreadable> {
+        let no_plan = |error: serde_json::Error| Unreadable::NoPlan(error.to_string());
+        let document: Value = serde_json::from_slice(document).map_err(no_plan)?;
+        match document.get("schemaVersion").and_then(Value::as_u64) {
+            Some(version) if version == u64::from(SCHEMA_VERSION) => {}
+            Some(version) => return Err(Unreadable::Version { version }),
+            None => return Err(Unreadable::NoPlan(String::new())),
+        }
+        let plan: Self = serde_json::from_value(document).map_err(no_plan)?;
+        plan.check(registry).map_err(Unreadable::Edited)?;
+        Ok(plan)
+    }
+
+    /// Checks everything that is true of each plan of a swarm that planning makes; the error says what is not.
+    fn check(&self, registry: &Registry) -> Result<(), String> {
+        if self.computed_digest() != self.digest {
+            return Err("its digest does not match its content".to_owned());
+        }
+        if !is_name(&self.swarm) {
+            return Err(format!("`{}` is not a name for a swarm", self.swarm));
+        }
+        self.check_tree()?;
+        for session in &self.sessions {
+            check_session(session, registry).map_err(|why| format!("session {}: {why}", session.path))?;
+        }
+        self.check_as_manifest(registry)?;
+        if let Some(session) = self.misplaced(registry) {
+            return Err(format!("no manifest gives {} these places", session.path));
+        }
+        if self.standing.is_none() && self.changes != self.changes_from(registry, None) {
+            return Err("its changes do not create its sessions".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Parents come before children, and no two sessions meet in a name or number.
+    fn check_tree(&self) -> Result<(), String> {
+        let mut seen = HashSet::new();
+        let mut children: HashMap<&SessionPath, Vec<&SessionPath>> = HashMap::new();
+        for session in &self.sessions {
+            let path = &session.path;
+            let wrong = |why: &str| Err(format!("session {path} {why}"));
+            if path.as_str().split('/').count() > DEPTH_MAX || !path.as_str().split('/').all(is_name) {
+                return wrong("has a path that no session has");
+            }
+            let above = path.as_str().rsplit_once('/').map(|(above, _)| above);
+            if session.parent.as_ref().map(SessionPath::as_str) != above {
+                return wrong("is not below its parent");
+            }
+            if above.is_some_and(|above| !seen.contains(&Unique::Path(above.to_ascii_lowercase()))) {
+                return wrong("comes before its parent, or has none");
+            }
+            if let Some(parent) = &session.parent {
+                children.entry(parent).or_default().push(path);
+            }
+            let unique = [
+                Unique::Path(path.as_str().to_ascii_lowercase()),
+                Unique::Name(&session.scoped_name),
+                Unique::Slug(session.slug.as_str()),
+                Unique::Index(session.index),
+            ];
+            if !unique.into_iter().all(|unique| seen.insert(unique)) {
+                return wrong("has a name or a number of another session");
+            }
+            let replica = path.name().rsplit_once('-').and_then(|(_, number)| number.parse().ok());
+            if session.replica.is_some() && session.replica != replica {
+                return wrong("has a number that is not the one in its name");
+            }
+            if ![Slug::short(path), Slug::with_hash(path)].contains(&session.slug) {
+                return wrong("has a slug that is not its own");
+            }
+        }
+        let none = Vec::new();
+        let is_wrong = |session: &&Session| {
+            !session.children.iter().eq(children.get(&session.path).unwrap_or(&none).iter().copied())
+        };
+        match self.sessions.iter().find(is_wrong) {
+            Some(session) => Err(format!("session {} names other children than it has", session.path)),
+            None => Ok(()),
+        }
+    }
+
+    /// The sessions, each a table of its own, pass the checks of every manifest.
+    fn check_as_manifest(&self, registry: &Registry) -> Result<(), String> {
+        let mut providers = Map::new();
+        let mut tables = Map::new();
+        for (at, session) in self.sessions.iter().enumerate() {
+            let resources = session.allocations.iter().map(|held| {
+                let mut resource = held.options.clone();
+                resource.insert("kind".to_owned(), held.kind.as_str().into());
+                if let Some(external) = &held.external {
+                    let program = json!({ "command": external.command, "timeout": external.timeout });
+                    providers.insert(held.kind.clone(), program);
+                }
+                resource.into()
+            });
+            let resources: Vec<Value> = resources.collect();
+            let own = session.env.iter().filter(|(name, _)| !name.starts_with("AGENT_"));
+            let env: Map<String, Value> =
+                own.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            let table = json!({
+                "resources": resources,
+                "env": env,
+                "prompt": session.prompt_sections,
+                "metadata": session.metadata,
+                "setup": commands(&session.setup),
+                "teardown": commands(&session.teardown),
+            });
+            tables.insert(format!("s{at}"), table);
+        }
+        let manifest = json!({
+            "version": manifest::VERSION,
+            "swarm": self.swarm,
+            "provider": providers,
+            "session": tables,
+        });
+        let faults = manifest::faults_of(manifest, &registry.kinds());
+        let Some(fault) = faults.first() else { return Ok(()) };
+        let session = fault.place.steps.iter().find_map(|step| match step {
+            manifest::fault::Step::Key(key) => {
+                self.sessions.get(key.strip_prefix('s')?.parse::<usize>().ok()?)
+            }
+            manifest::fault::Step::Index(_) => None,
+        });
+        Err(match session {
+            Some(session) => format!("session {}: {}", session.path, fault.message),
+            None => fault.message.clone(),
+        })
+    }
+}
+
+/// What only one session of a plan has.
+#[derive(PartialEq, Eq, Hash)]
+enum Unique<'p> {
+    Path(String),
+    Name(&'p str),
+    Slug(&'p str),
+    Index(u32),
+}
+
+/// What a session holds is of kinds that there are, and what it is given by them and by its names is there.
+fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
+    let mut kinds = BTreeSet::new();
+    for held in &session.allocations {
+        let kind = &held.kind;
+        if !kinds.insert(kind) {
+            return Err(format!("it holds a `{kind}` twice"));
+        }
+        if registry.kinds().contains_key(kind) == held.external.is_some() {
+            return Err(format!("`{kind}` is not a kind, or not one of a program"));
+        }
+        if let Some(external) = &held.external {
+            let texts = external.env.values().chain(&external.prompt_sections).chain(&external.command);
+            if texts.into_iter().any(|text| text.contains('\0')) {
+                return Err(format!("a text of its `{kind}` holds NUL"));
+            }
+        }
+    }
+    let given = render::given(session, registry);
+    for (name, value) in &given.env {
+        match session.env.get(name) {
+            Some(own) if own == value || !name.starts_with("AGENT_") => {}
+            _ => return Err(format!("`{name}` is not what its allocations say")),
+        }
+    }
+    let is_foreign = |name: &&String| name.starts_with("AGENT_") && !given.env.contains_key(*name);
+    if let Some(name) = session.env.keys().find(is_foreign) {
+        return Err(format!("`{name}` is not a variable of its allocations"));
+    }
+    if !session.prompt_sections.starts_with(&given.prompt_sections) {
+        return Err("its prompt is not what its allocations say".to_owned());
+    }
+    Ok(())
+}
+
+fn commands(commands: &[CommandLine]) -> Vec<Value> {
+    let value = |command: &CommandLine| match command {
+        CommandLine::Arguments(arguments) => arguments.clone().into(),
+        CommandLine::Shell(line) => line.as_str().into(),
+    };
+    commands.iter().map(value).collect()
+}

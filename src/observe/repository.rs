@@ -1,5 +1,7 @@
 //! The repository around a workspace.
 
+#![expect(clippy::disallowed_methods, reason = "compares directories")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -102,6 +104,17 @@ fn find(
     let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
     let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
     Ok(match lines[..] {
+        [b"false", _, common_dir, root]
+            if output.status.success() && !leads_to(&path(root), &path(common_dir)) =>
+        {
+            let (root, common_dir) = (path(root), path(common_dir));
+            Err(format!(
+                "the work tree of {} is {}, which does not lead back there: look at `git config --show-origin \
+                 core.worktree`, and unset it",
+                common_dir.display(),
+                root.display()
+            ))
+        }
         [bare, format, common_dir, root] if output.status.success() => Ok(Place {
             root: path(root),
             common_dir: path(common_dir),
@@ -122,6 +135,20 @@ fn find(
         }
         _ => Err(refusal(workspace, &String::from_utf8_lossy(&output.stderr))),
     })
+}
+
+/// Returns whether the `.git` of a work tree is the repository with this common directory, or a file that names it. A
+/// setting (`core.worktree`) can name a work tree from which nothing leads back.
+fn leads_to(root: &Path, common_dir: &Path) -> bool {
+    let dot_git = root.join(".git");
+    let line = |directory: &Path, name: &str, head: &[u8]| {
+        let bytes = Root::open(directory).ok()?.read(Path::new(name), CONFIG_MAX).ok()??;
+        Some(directory.join(OsStr::from_bytes(bytes.strip_prefix(head)?.trim_ascii_end())))
+    };
+    let git_dir = line(root, ".git", b"gitdir: ").unwrap_or(dot_git);
+    let common = line(&git_dir, "commondir", b"").unwrap_or(git_dir);
+    let found = std::fs::canonicalize(common);
+    found.is_ok_and(|found| std::fs::canonicalize(common_dir).is_ok_and(|common_dir| found == common_dir))
 }
 
 /// What git says when it finds no repository, in seedbed's words where they are known.

@@ -296,3 +296,21 @@ fn what_is_no_text_is_said_to_be_none() {
     sandbox.seedbed(&["validate"]).expect(65).says(&["[seedbed.toml:1:1]", "this is UTF-16"]);
     sandbox.seedbed(&["-f", "app", "validate"]).expect(64).says(&["is a directory", "app/seedbed.toml"]);
 }
+
+#[test]
+fn a_work_tree_that_a_setting_leads_elsewhere_is_refused_before_anything_is_made() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    let elsewhere = sandbox.top.join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    for other in [elsewhere, sandbox.clone_to("clone")] {
+        sandbox.git(&["config", "core.worktree", other.to_str().unwrap()]);
+        sandbox.seedbed(&["apply"]).expect(65).says(&["core.worktree"]);
+        sandbox.seedbed(&["recover"]).expect(0).says(&["nothing to recover"]);
+        sandbox.git(&["config", "--unset", "core.worktree"]);
+    }
+    // A setting that leads where the work tree is changes nothing.
+    sandbox.git(&["config", "core.worktree", sandbox.repository.to_str().unwrap()]);
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["destroy"]);
+}

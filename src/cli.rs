@@ -224,6 +224,8 @@ enum Schema {
     Discovery,
     /// Each line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`
     Events,
+    /// What `status --json` prints
+    Status,
 }
 
 /// Runs the command line.

@@ -360,7 +360,8 @@ impl<'h> Swarm<'h> {
     /// just been forked looks like the run that forks it, and who has just let go is not seen any more.
     fn held(&self, swarms: &Root, holder: &Path, lock: &File, tries: u32) -> Option<Error> {
         let text = swarms.read(holder, found::HOLDER_MAX).ok().flatten().unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).escape_debug().to_string();
+        let text = String::from_utf8_lossy(&text);
+        let text = text.lines().next().unwrap_or_default().escape_debug().to_string();
         let swarm = self.name.clone();
         let holders = holders::of_lock(lock);
         let run = |holder: &holders::Holder| text.starts_with(&format!("by pid {} ", holder.pid));

@@ -128,6 +128,24 @@ pub enum Phase {
     RollBack,
 }
 
+impl Phase {
+    /// The name of the phase in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rescue => "rescue",
+            Self::TearDown => "tearDown",
+            Self::Release => "release",
+            Self::Claim => "claim",
+            Self::Make => "make",
+            Self::Fill => "fill",
+            Self::Finish => "finish",
+            Self::SetUp => "setUp",
+            Self::Tell => "tell",
+            Self::RollBack => "rollBack",
+        }
+    }
+}
+
 /// Tells of one phase: that it begins, who has passed it, and where this is dropped that it has ended.
 pub(super) struct Telling<'a> {
     context: &'a Context<'a>,
@@ -142,6 +160,7 @@ impl<'a> Telling<'a> {
     pub(super) fn begin(context: &'a Context<'a>, phase: Phase, sessions: usize) -> Self {
         let is_heard = sessions > 0;
         if is_heard {
+            context.swarm.note_phase(phase.name());
             (context.events)(&Event::Begun { phase, sessions });
         }
         Self { context, phase, begun: Instant::now(), passed: 0.into(), is_heard }

@@ -21,7 +21,7 @@ use super::exit::{Failure, Status};
 use super::format::Format;
 use super::outcome;
 use super::setting::Setting;
-use super::{Global, Schema, elsewhere, print, signals};
+use super::{Global, Schema, elsewhere, print, signals, status};
 
 /// What `plan` takes.
 #[derive(Debug, Args)]
@@ -158,6 +158,7 @@ pub(super) fn schema(what: Schema) -> ExitCode {
         Schema::Provider => schema_for!(Protocol).to_value(),
         Schema::Discovery => schema_for!(Snapshot).to_value(),
         Schema::Events => outcome::schema().to_value(),
+        Schema::Status => status::schema().to_value(),
     };
     print::json_pretty(&schema);
     Status::Done.into()

@@ -1,24 +1,32 @@
-//! `status`: every session, what it holds, what of it is unsaved, what listens on its ports.
+//! `status`: every session, what it holds, what of it is unsaved, how far it has come, what listens on its ports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use schemars::{JsonSchema, Schema, schema_for};
 use seedbed::apply::{self, Destroy, Loss, Repair};
+use seedbed::discovery;
 use seedbed::host::text::printable;
-use seedbed::name::{PortBlock, SessionPath};
+use seedbed::host::{absolute, clock};
+use seedbed::name::SessionPath;
 use seedbed::observe::{self, Holder, Question};
 use seedbed::plan::Session;
+use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::port_range::Block;
-use seedbed::review;
 use seedbed::state::{Record, Swarm};
-use serde_json::json;
+use serde::Serialize;
 
 use super::exit::{Failure, Status};
 use super::locked::locked;
 use super::setting::Setting;
 use super::standing::{Active, Family};
 use super::{Global, print, standing, unfinished};
+
+/// How long the message of a commit may get in the table, in characters.
+const SUBJECT_MAX: usize = 30;
 
 /// What `status` takes.
 #[derive(Debug, Args)]
@@ -27,6 +35,9 @@ pub(super) struct Arguments {
     /// something is left, which `seedbed apply` makes anew
     #[arg(long)]
     repair: bool,
+    /// Exits with 2 where something is not as it was applied, or a run was interrupted
+    #[arg(long)]
+    detailed_exitcode: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -34,57 +45,65 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let family = Family::find(setting.swarm()?, setting.name())?;
     let Family { swarm, record, children } = &family;
     let found = swarm.found()?;
-    let unfinished = found.map(|found| unfinished::described(&found, swarm.host())).unwrap_or_default();
+    let unfinished =
+        found.as_ref().map(|found| unfinished::described(found, swarm.host())).unwrap_or_default();
     let repair = if arguments.repair { Some(repair(global, &setting)?) } else { None };
     let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
-    let status = if repair.as_ref().is_none_or(whole) { Status::Done } else { Status::Failed };
-    let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
-        .map_err(Failure::Observe)?;
-    let sockets: BTreeSet<u16> = observation
-        .taken
-        .iter()
-        .filter(|taken| matches!(taken.by, Holder::Socket { .. }))
-        .map(|taken| taken.block.start())
-        .collect();
-
+    let served = served(swarm)?;
     let mut looked = Looked::default();
     looked.add(&setting, swarm, record)?;
     for (swarm, record) in children {
         looked.add(&setting, swarm, record)?;
     }
-    let found: Vec<_> = family
-        .sessions()
-        .into_iter()
-        .map(|Active { record, session, .. }| Found {
-            session,
-            child_of: record.ancestors.first(),
-            drift: looked.drift.remove(&session.id).unwrap_or_default(),
-            unsaved: looked.unsaved.remove(&session.id).unwrap_or_default(),
-            passing: looked.passing.remove(&session.id).unwrap_or_default(),
-            listening: listening(session, &sockets),
-        })
-        .collect();
+    let active = family.sessions();
+    let mut progress = progress(swarm, &active);
+    let sessions = active.iter().map(|Active { swarm, record, session }| SessionStatus {
+        session: session.path.clone(),
+        id: session.id.clone(),
+        child_of: record.ancestors.first().cloned(),
+        index: session.index,
+        replica: session.replica,
+        working_directory: absolute(swarm.workspace(), &session.working_directory),
+        discovery_file: discovery::file(swarm, session),
+        drift: looked.drift.remove(&session.id).unwrap_or_default(),
+        unsaved: looked.unsaved.remove(&session.id).unwrap_or_default(),
+        goes_along: looked.passing.remove(&session.id).unwrap_or_default(),
+        worktree: progress.remove(&session.id),
+        ports: ports(session, &served),
+        listening: listening(session, &served),
+        environment: discovery::environment(swarm, session),
+    });
+    let sessions: Vec<_> = sessions.collect();
     global.unless_interrupted()?;
+    let is_interrupted = found.as_ref().is_some_and(|found| !found.is_running(swarm.host()));
+    let is_interrupted = is_interrupted && !unfinished.is_empty();
+    let has_drift = is_interrupted || sessions.iter().any(|session| !session.drift.is_empty());
+    let status = match &repair {
+        Some(repair) if !whole(repair) => Status::Failed,
+        _ if arguments.detailed_exitcode && has_drift => Status::Changes,
+        _ => Status::Done,
+    };
     if global.json {
-        let mut document = json!({
-            "schemaVersion": 1,
-            "swarm": record.plan.swarm,
-            "workspace": record.workspace,
-            "plan": record.plan.digest,
-            "interrupted": !unfinished.is_empty(),
-            "unfinished": unfinished,
-            "sessions": found.iter().map(Found::json).collect::<Vec<_>>(),
+        print::json_pretty(&SwarmStatus {
+            schema_version: 1,
+            swarm: record.plan.swarm.clone(),
+            workspace: record.workspace.clone(),
+            plan: record.plan.digest.clone(),
+            interrupted: !unfinished.is_empty(),
+            run: found.filter(|found| found.is_running(swarm.host())).and_then(|found| {
+                let (phase, phase_since) = found.phase.unzip();
+                Some(Run { holder: found.holder?, phase, phase_since })
+            }),
+            unfinished,
+            sessions,
+            repair: repair.map(|Repair { repaired, left, failures }| Repairs { repaired, left, failures }),
         });
-        if let Some(Repair { repaired, left, failures }) = repair {
-            document["repair"] = json!({ "repaired": repaired, "left": left, "failures": failures });
-        }
-        print::json_pretty(&document);
         return Ok(status.into());
     }
     for line in &unfinished {
         say!("{}", printable(line));
     }
-    print::out(&print::table(&found.iter().map(Found::row).collect::<Vec<_>>()));
+    print::out(&text(&sessions, global.verbose));
     Ok(status.into())
 }
 
@@ -135,55 +154,315 @@ impl Looked {
     }
 }
 
-struct Found<'r> {
-    session: &'r Session,
-    /// For a child that a program has provisioned, the id of its parent.
-    child_of: Option<&'r String>,
+/// The schema of what `status --json` prints.
+pub(super) fn schema() -> Schema {
+    schema_for!(SwarmStatus)
+}
+
+/// A swarm as it is now: what `status --json` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SwarmStatus {
+    /// The version of this document's format, 1.
+    schema_version: u32,
+    /// The swarm's name.
+    swarm: String,
+    /// The workspace root, absolute.
+    workspace: PathBuf,
+    /// The digest of the plan that was applied last.
+    plan: String,
+    /// Whether a run is under way or was interrupted.
+    interrupted: bool,
+    /// One line for each thing that a run has not finished.
+    unfinished: Vec<String>,
+    /// The run that is under way; `null` where none is.
+    run: Option<Run>,
+    /// The sessions, parents before children.
+    sessions: Vec<SessionStatus>,
+    /// What `--repair` did; absent without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<Repairs>,
+}
+
+/// A run that is under way.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Run {
+    /// The process, the command and since when, as `by pid 12 (`apply`) since 2026-11-28T02:00:00Z`.
+    holder: String,
+    /// The phase that the run is in, as in events; `null` before its first.
+    phase: Option<String>,
+    /// Since when, in UTC as RFC 3339.
+    phase_since: Option<String>,
+}
+
+/// What `--repair` did.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Repairs {
+    /// What was repaired.
+    repaired: Vec<Loss>,
+    /// What only `seedbed apply` repairs.
+    left: Vec<Loss>,
+    /// What could not be repaired.
+    failures: Vec<apply::Failure>,
+}
+
+/// One session as it is now.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SessionStatus {
+    /// The session's path.
+    session: SessionPath,
+    /// `SWARM/PATH`.
+    id: String,
+    /// The id of its parent, for a child that a program has provisioned; `null` for a session of the manifest.
+    child_of: Option<String>,
+    /// Its number in the swarm.
+    index: u32,
+    /// Its number among the replicas of its table; `null` where the table has no `count`.
+    replica: Option<u32>,
+    /// The directory that it works in, absolute.
+    working_directory: PathBuf,
+    /// Its discovery file, absolute.
+    discovery_file: PathBuf,
+    /// What is not as it was applied, one line each.
     drift: Vec<String>,
+    /// Unsaved work, for which a release is refused, one line each.
     unsaved: Vec<String>,
-    /// What would go with the session and is no reason to keep it.
-    passing: Vec<String>,
+    /// What goes along with a release and is no reason to refuse it, such as ignored files, one line each.
+    goes_along: Vec<String>,
+    /// Its worktree; `null` where it has none.
+    worktree: Option<WorktreeStatus>,
+    /// Its named ports, or the primary port where none has a name.
+    ports: Vec<PortStatus>,
+    /// The ports of its blocks on which something listens.
     listening: Vec<u16>,
+    /// Its environment.
+    environment: BTreeMap<String, String>,
 }
 
-impl Found<'_> {
-    fn row(&self) -> [String; 5] {
-        let state = if self.drift.is_empty() { "sound".to_owned() } else { self.drift.join("; ") };
-        let mut work = if self.unsaved.is_empty() { "clean".to_owned() } else { self.unsaved.join("; ") };
-        if !self.passing.is_empty() {
-            work = format!("{work} (not kept: {})", self.passing.join("; "));
-        }
-        let listening: Vec<_> = self.listening.iter().map(u16::to_string).collect();
-        let ports = review::ports(self.session);
-        let ports = if listening.is_empty() {
-            ports
+/// One worktree as it is now.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WorktreeStatus {
+    /// The worktree, absolute; of a sparse one the session works in a directory below.
+    path: PathBuf,
+    /// The ref that it was made from.
+    base_ref: String,
+    /// The commit that it was made from.
+    made_from: String,
+    /// Where it is against its base; `null` where that cannot be found out.
+    progress: Option<Commits>,
+    /// Why not; absent where it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Where a worktree is against its base.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Commits {
+    /// The branch that is checked out; `null` for a detached HEAD.
+    branch: Option<String>,
+    /// The commit that is checked out.
+    head: String,
+    /// The commit that the base ref names now.
+    base: String,
+    /// How many commits `head` has that `base` does not.
+    ahead: u64,
+    /// How many commits `base` has that `head` does not.
+    behind: u64,
+    /// The first line of the message of `head`.
+    subject: String,
+    /// When `head` was committed, in UTC as RFC 3339.
+    committed: String,
+}
+
+/// One port that has a name, or is the primary one.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PortStatus {
+    /// Its name; `primary` where no port of the block has one.
+    name: String,
+    /// The port.
+    port: u16,
+    /// Whether something listens there.
+    listens: bool,
+}
+
+/// The ports of the host on which something listens.
+fn served(swarm: &Swarm<'_>) -> Result<BTreeSet<u16>, Failure> {
+    let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
+        .map_err(Failure::Observe)?;
+    let taken = observation.taken.iter().filter(|taken| matches!(taken.by, Holder::Socket { .. }));
+    Ok(taken.map(|taken| taken.block.start()).collect())
+}
+
+/// The worktrees of the sessions, by the sessions' ids.
+fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, WorktreeStatus> {
+    let worktree = |session: &Session| Worktree::of(session.allocation(git_worktree::KIND)?);
+    let worktrees: Vec<(&String, Worktree)> =
+        sessions.iter().filter_map(|active| Some((&active.session.id, worktree(active.session)?))).collect();
+    let listed: Vec<&Worktree> = worktrees.iter().map(|(_, worktree)| worktree).collect();
+    let progress = git_worktree::progress(swarm.host(), swarm.workspace(), &listed);
+    let status = |((id, worktree), progress): ((&String, Worktree), Result<Progress, String>)| {
+        let (progress, error) = match progress {
+            Ok(progress) => (Some(progress), None),
+            Err(error) => (None, Some(error)),
+        };
+        let status = WorktreeStatus {
+            path: absolute(swarm.workspace(), &worktree.worktree_path),
+            base_ref: worktree.base_ref,
+            made_from: worktree.commit,
+            progress: progress.map(|progress| Commits {
+                branch: progress.branch,
+                head: progress.head,
+                base: progress.base,
+                ahead: progress.ahead,
+                behind: progress.behind,
+                subject: progress.subject,
+                committed: clock::rfc3339(progress.committed),
+            }),
+            error,
+        };
+        (id.clone(), status)
+    };
+    worktrees.into_iter().zip(progress).map(status).collect()
+}
+
+fn ports(session: &Session, served: &BTreeSet<u16>) -> Vec<PortStatus> {
+    let of_block = |block: Block| {
+        let port = |name: &str, port: u64| {
+            let port = u16::try_from(port).ok()?;
+            Some(PortStatus { name: name.to_owned(), port, listens: served.contains(&port) })
+        };
+        let named: Vec<PortStatus> =
+            block.names.iter().filter_map(|(name, number)| port(name, number.as_u64()?)).collect();
+        if named.is_empty() {
+            port("primary", block.primary_port.into()).into_iter().collect()
         } else {
-            format!("{ports} (listening: {})", listening.join(", "))
+            named
+        }
+    };
+    session.allocations.iter().filter_map(Block::of).flat_map(of_block).collect()
+}
+
+fn listening(session: &Session, served: &BTreeSet<u16>) -> Vec<u16> {
+    let blocks = session.allocations.iter().filter_map(Block::of).filter_map(|block| block.ports());
+    blocks.flat_map(|block| served.range(block.start()..=block.end()).copied()).collect()
+}
+
+/// One row a session, and below it what is wrong or unsaved; with `verbose` all that is known.
+fn text(sessions: &[SessionStatus], verbose: bool) -> String {
+    let head = ["SESSION", "STATE", "WORK", "BRANCH", "PORTS", "LAST COMMIT"].map(str::to_owned);
+    let rows: Vec<_> = std::iter::once(head).chain(sessions.iter().map(SessionStatus::row)).collect();
+    let table = print::table(&rows);
+    let mut lines = table.lines();
+    let mut text = lines.next().map(|head| format!("{head}\n")).unwrap_or_default();
+    for (line, session) in lines.zip(sessions) {
+        let _ = writeln!(text, "{line}");
+        for detail in session.details(verbose) {
+            let _ = writeln!(text, "    {}", printable(&detail));
+        }
+    }
+    text
+}
+
+impl SessionStatus {
+    fn row(&self) -> [String; 6] {
+        let progress = self.worktree.as_ref().map(|worktree| worktree.progress.as_ref());
+        let (branch, last) = match progress {
+            None => ("-".to_owned(), "-".to_owned()),
+            Some(None) => ("unknown".to_owned(), "unknown".to_owned()),
+            Some(Some(commits)) => (commits.shown(), commits.last()),
         };
-        let directory = self.session.working_directory.to_string_lossy().into_owned();
-        let name = match self.child_of {
-            Some(_) => format!("└ {}", self.session.path),
-            None => self.session.path.to_string(),
-        };
-        [name, state, work, ports, directory]
+        let ports: Vec<_> = self.ports.iter().map(PortStatus::shown).collect();
+        [
+            format!("{}{}", if self.child_of.is_some() { "└ " } else { "" }, self.session),
+            if self.drift.is_empty() { "sound" } else { "broken" }.to_owned(),
+            self.work(),
+            branch,
+            if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },
+            last,
+        ]
     }
 
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "session": self.session.path,
-            "id": self.session.id,
-            "childOf": self.child_of,
-            "index": self.session.index,
-            "workingDirectory": self.session.working_directory,
-            "drift": self.drift,
-            "unsaved": self.unsaved,
-            "goesAlong": self.passing,
-            "listening": self.listening,
-        })
+    /// `clean, 3 ignored`, or how many things are unsaved.
+    fn work(&self) -> String {
+        let work = if self.unsaved.is_empty() { "clean" } else { "unsaved" };
+        match self.ignored() {
+            0 => work.to_owned(),
+            ignored => format!("{work}, {ignored} ignored"),
+        }
+    }
+
+    /// How many files and directories Git ignores.
+    fn ignored(&self) -> usize {
+        self.goes_along.iter().map(|line| counted(line)).sum()
+    }
+
+    fn details(&self, verbose: bool) -> Vec<String> {
+        let mut details = self.drift.clone();
+        details.extend(self.unsaved.iter().cloned());
+        if let Some(worktree) = &self.worktree {
+            details.extend(worktree.error.iter().map(|error| format!("commits: {error}")));
+            details.extend(worktree.progress.as_ref().and_then(|commits| {
+                let to = if worktree.base_ref == "HEAD" { &commits.base[..12] } else { &worktree.base_ref };
+                let what = if commits.behind == 1 {
+                    "1 commit".to_owned()
+                } else {
+                    format!("{} commits", commits.behind)
+                };
+                (commits.behind > 0).then(|| {
+                    format!(
+                        "{} has {what} that it has not: seedbed exec {} -- git rebase {to}",
+                        worktree.base_ref, self.session
+                    )
+                })
+            }));
+        }
+        let others = self.listening.iter().filter(|port| self.ports.iter().all(|named| named.port != **port));
+        let others: Vec<_> = others.map(u16::to_string).collect();
+        details.extend((!others.is_empty()).then(|| format!("listens on {} too", others.join(", "))));
+        if verbose {
+            details.extend(self.goes_along.iter().map(|line| format!("not kept: {line}")));
+            details.push(format!("directory: {}", self.working_directory.display()));
+            let commits = self.worktree.as_ref().and_then(|worktree| worktree.progress.as_ref());
+            details.extend(commits.map(|commits| {
+                format!("last commit: {} of {}, {}", &commits.head, commits.committed, commits.subject)
+            }));
+        }
+        details
     }
 }
 
-fn listening(session: &Session, sockets: &BTreeSet<u16>) -> Vec<u16> {
-    let blocks = session.allocations.iter().filter_map(Block::of).filter_map(|block| block.ports());
-    blocks.flat_map(|block: PortBlock| sockets.range(block.start()..=block.end()).copied()).collect()
+/// How many ignored files a line of what goes along counts.
+fn counted(line: &str) -> usize {
+    let before = line.split_once(" ignored files").map(|(before, _)| before);
+    before.and_then(|before| before.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+impl Commits {
+    fn shown(&self) -> String {
+        let mut shown = self.branch.clone().unwrap_or_else(|| "detached".to_owned());
+        for (count, word) in [(self.ahead, "ahead"), (self.behind, "behind")] {
+            if count > 0 {
+                let _ = write!(shown, ", {count} {word}");
+            }
+        }
+        shown
+    }
+
+    fn last(&self) -> String {
+        let cut: String = self.subject.chars().take(SUBJECT_MAX).collect();
+        let more = if cut.len() < self.subject.len() { "…" } else { "" };
+        format!("{:.10} {cut}{more}", self.head)
+    }
+}
+
+impl PortStatus {
+    fn shown(&self) -> String {
+        format!("{}={}{}", self.name, self.port, if self.listens { " (listens)" } else { "" })
+    }
 }

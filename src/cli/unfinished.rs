@@ -23,7 +23,9 @@ pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
             ),
         };
         if is_running {
-            format!("{what} is under way{by}")
+            let phase = found.phase.as_ref().filter(|_| !matches!(unfinished, Unfinished::Command(_)));
+            let phase = phase.map(|(name, since)| format!(", in the phase `{name}` since {since}"));
+            format!("{what} is under way{by}{}", phase.unwrap_or_default())
         } else {
             format!("{what} was interrupted{by}: `seedbed recover` {remedy}")
         }

@@ -11,6 +11,7 @@ mod overlay;
 mod ownership;
 mod plan;
 mod populate;
+mod progress;
 mod rebind;
 mod register;
 mod release;
@@ -37,6 +38,7 @@ use crate::observe::{Observation, Question};
 pub(crate) use ownership::Mark;
 pub(crate) use plan::nested_root;
 pub use plan::normalize_target_path;
+pub use progress::{Progress, progress};
 
 /// The name of the kind.
 pub const KIND: &str = "git-worktree";

@@ -10,7 +10,7 @@ use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
 
 /// The most that is read of the text that says who holds a lock, in bytes.
-pub(super) const HOLDER_MAX: usize = 4096;
+pub(super) const HOLDER_MAX: usize = 64 << 10;
 
 /// A swarm, or a session on its own, that has records on this host.
 #[derive(Debug)]
@@ -33,6 +33,9 @@ pub struct Found {
     pub since: Option<String>,
     /// Who holds its lock, or held it when it was killed: `by pid 12 (`apply`) since …`. For messages.
     pub holder: Option<String>,
+    /// The phase that the holder is in, or was in when it was killed, by the name that it has in events, and since when, in
+    /// UTC as RFC 3339.
+    pub phase: Option<(String, String)>,
 }
 
 /// Work of a run that is under way or was interrupted.
@@ -196,15 +199,17 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
     let written = || directory.join("standing.json").metadata()?.modified();
     let since = standing.as_ref().and_then(|_| written().ok()?.duration_since(UNIX_EPOCH).ok());
     let holder = root.read(Path::new(&format!("{key}.holder")), HOLDER_MAX).ok().flatten();
+    let holder = holder.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let mut lines = holder.lines();
+    let (holder, phase) = (lines.next().map(str::to_owned), lines.next_back());
     Found {
         collection,
         intent: kept(read(&directory, "intent.json"), &mut unreadable),
         releasing: kept(read(&directory, "releasing.json"), &mut unreadable),
         rescuing: kept(read::<Rescuing>(&directory, "rescuing.json"), &mut unreadable).is_some(),
         since: since.map(|since| clock::rfc3339(since.as_secs())),
-        holder: holder
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .filter(|text| !text.is_empty()),
+        phase: phase.and_then(|line| line.split_once(' ')).map(|(name, since)| (name.into(), since.into())),
+        holder,
         key,
         standing,
         unreadable,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Write as _;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use super::{Error, Record, Releasing, Rescuing, SCHEMA_VERSION, Swarm, read};
+use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
 
@@ -185,6 +187,14 @@ impl Locked<'_> {
     pub fn remove_log(&self, name: &str) -> Result<(), Error> {
         Root::create(&self.log_directory())?.remove_file(Path::new(name))?;
         Ok(())
+    }
+
+    /// Writes down which phase the run is in and since when, for others to read. Nothing depends on it.
+    pub(crate) fn note_phase(&self, phase: &str) {
+        let holder = self.host.state.join(self.collection).join(format!("{}.holder", self.key));
+        let line = format!("\n{phase} {}", clock::now());
+        let _ =
+            File::options().append(true).open(holder).and_then(|mut file| file.write_all(line.as_bytes()));
     }
 
     /// Ends the run: what is empty is taken away, and the lock is let go.

@@ -171,7 +171,7 @@ fn the_status_tells_what_every_session_holds_and_has_unsaved() {
     assert!(found[1]["unsaved"][0].as_str().unwrap().contains("1 untracked"));
     assert_eq!(found[2]["unsaved"], serde_json::json!([]));
     let text = sandbox.ok(&["status"]).stdout;
-    assert!(text.contains("1 untracked") && text.contains(&format!("listening: {start}")), "{text}");
+    assert!(text.contains("1 untracked") && text.contains(&format!("primary={start} (listens)")), "{text}");
 }
 
 #[test]

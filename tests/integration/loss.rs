@@ -117,7 +117,8 @@ fn ignored_files_are_no_loss_and_are_named() {
     assert!(passing.ends_with(said), "{passing}");
     assert_eq!(status["sessions"][1]["unsaved"], serde_json::json!([]));
     assert_eq!(status["sessions"][0]["goesAlong"], serde_json::json!([]));
-    assert!(sandbox.ok(&["status"]).stdout.contains(said));
+    assert!(sandbox.ok(&["status"]).stdout.contains("clean, 2 ignored"));
+    assert!(sandbox.ok(&["status", "-v"]).stdout.contains(said));
     assert!(sandbox.unchanged(|| sandbox.ok(&["destroy", "--dry-run"])).stdout.contains(said));
     sandbox.ok(&["destroy"]).says(&["coder-1: ", said]);
 }

@@ -55,4 +55,5 @@ mod seed_vectors;
 mod setup;
 mod shells;
 mod standing;
+mod status;
 mod validate;

@@ -97,6 +97,13 @@ impl Site {
     }
 }
 
+/// Opens the common git directory of the repository that a worktree is of.
+pub(super) fn common_of(workspace: &Path, worktree: &Worktree) -> Result<Root, Error> {
+    let workspace = canonical(workspace)?;
+    let (above, below) = anchor(&workspace, &worktree.repo_root);
+    Ok(Root::open(&common_dir(&canonical(&above.join(below))?)?)?)
+}
+
 /// What was found at the place of a small file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {

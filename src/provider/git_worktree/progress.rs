@@ -1,0 +1,226 @@
+//! How far a worktree has come from its base: its branch, the commits on either side, the last commit.
+//!
+//! One git process reads the commits of all worktrees. Another lists the commits between a base and the worktrees that
+//! were made from it, where any of those is somewhere else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use super::Worktree;
+use super::site::{Content, common_of, read};
+use crate::host::Host;
+use crate::host::git::Git;
+use crate::provider::Error;
+
+/// Where one worktree stands against its base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The branch that is checked out, without `refs/heads/`; `None` for a detached HEAD.
+    pub branch: Option<String>,
+    /// The commit that is checked out.
+    pub head: String,
+    /// The commit that the base ref names now; the one that the worktree was made from where the ref names none.
+    pub base: String,
+    /// How many commits `head` has that `base` does not.
+    pub ahead: u64,
+    /// How many commits `base` has that `head` does not.
+    pub behind: u64,
+    /// The first line of the message of `head`; what is not UTF-8 in it is replaced.
+    pub subject: String,
+    /// When `head` was committed, in seconds since 1970, UTC.
+    pub committed: u64,
+}
+
+/// A commit as `cat-file` prints it.
+struct Commit {
+    id: String,
+    subject: String,
+    committed: u64,
+}
+
+/// Where the HEAD of a worktree is.
+struct Head {
+    branch: Option<String>,
+    /// What git finds its commit by.
+    name: String,
+}
+
+/// Returns where each worktree stands against its base, in order; or why that cannot be found out.
+pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<Result<Progress, String>> {
+    let heads: Vec<_> = worktrees.iter().map(|worktree| head(host, workspace, worktree)).collect();
+    let mut names: BTreeSet<&str> = heads.iter().flatten().map(|head| head.name.as_str()).collect();
+    names.extend(worktrees.iter().map(|worktree| worktree.base_ref.as_str()));
+    let git = Git::around(host, workspace);
+    let commits = match commits(&git, names) {
+        Ok(commits) => commits,
+        Err(error) => return worktrees.iter().map(|_| Err(error.to_string())).collect(),
+    };
+    let found = worktrees.iter().zip(&heads).map(|(worktree, head)| {
+        let head = head.as_ref().map_err(ToString::to_string)?;
+        let commit = commits.get(head.name.as_str());
+        let commit = commit.ok_or_else(|| format!("{} names no commit", head.name))?;
+        let base = commits.get(worktree.base_ref.as_str()).map_or(&worktree.commit, |commit| &commit.id);
+        Ok(Progress {
+            branch: head.branch.clone(),
+            head: commit.id.clone(),
+            base: base.clone(),
+            ahead: 0,
+            behind: 0,
+            subject: commit.subject.clone(),
+            committed: commit.committed,
+        })
+    });
+    let mut found: Vec<Result<Progress, String>> = found.collect();
+    count(&git, worktrees, &mut found);
+    found
+}
+
+/// Reads the HEAD of a worktree from its admin directory; an agent can replace what the worktree's `.git` names.
+fn head(host: &Host, workspace: &Path, worktree: &Worktree) -> Result<Head, Error> {
+    let common = common_of(workspace, worktree)?;
+    let admin = Path::new("worktrees").join(&worktree.entry);
+    let unreadable =
+        || Error::Refused(format!("HEAD of {} cannot be read", worktree.worktree_path.display()));
+    let Content::Bytes(bytes) = read(&common, &admin.join("HEAD"))? else { return Err(unreadable()) };
+    let text = String::from_utf8(bytes).map_err(|_| unreadable())?;
+    let text = text.trim_end();
+    if text == "ref: refs/heads/.invalid" {
+        // Reftables keep HEAD too.
+        let admin = common.path().join(admin);
+        let git = Git::of(host, &admin, None);
+        let name = git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?;
+        let branch = git.line(["symbolic-ref", "--short", "--quiet", "HEAD"]).ok();
+        return Ok(Head { branch, name });
+    }
+    match text.strip_prefix("ref: ") {
+        Some(name) if !name.contains(char::is_control) => Ok(Head {
+            branch: Some(name.strip_prefix("refs/heads/").unwrap_or(name).to_owned()),
+            name: name.to_owned(),
+        }),
+        None if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Ok(Head { branch: None, name: text.to_owned() })
+        }
+        _ => Err(unreadable()),
+    }
+}
+
+/// Reads the commits that these names are of, by name; those that name none are left out.
+fn commits<'n>(git: &Git<'_>, names: BTreeSet<&'n str>) -> Result<HashMap<&'n str, Commit>, Error> {
+    let names: Vec<&str> = names.into_iter().filter(|name| !name.contains('\n')).collect();
+    let input = names.iter().fold(String::new(), |input, name| input + name + "^{commit}\n");
+    let printed = git.run_with_input(["cat-file", "--batch"], input.into_bytes())?;
+    let mut commits = HashMap::with_capacity(names.len());
+    let mut rest = printed.as_slice();
+    for name in names {
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { break };
+        let header = String::from_utf8_lossy(&rest[..end]).into_owned();
+        rest = &rest[end + 1..];
+        let mut words = header.split(' ');
+        let (Some(id), Some("commit"), Some(size)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let Some(size) = size.parse::<usize>().ok().filter(|size| *size < rest.len()) else { break };
+        commits.insert(name, commit(id, &rest[..size]));
+        rest = &rest[size + 1..];
+    }
+    Ok(commits)
+}
+
+fn commit(id: &str, object: &[u8]) -> Commit {
+    let object = String::from_utf8_lossy(object);
+    let (headers, message) = object.split_once("\n\n").unwrap_or((&object, ""));
+    let line = headers.lines().find_map(|line| line.strip_prefix("committer "));
+    let committed = line.and_then(|line| line.rsplit(' ').nth(1)?.parse().ok()).unwrap_or(0);
+    let subject = message.trim_start().lines().next().unwrap_or_default().to_owned();
+    Commit { id: id.to_owned(), subject, committed }
+}
+
+/// Counts the commits on either side, with one git process for all worktrees that were made from one commit of one base.
+fn count(git: &Git<'_>, worktrees: &[&Worktree], found: &mut [Result<Progress, String>]) {
+    let mut groups: BTreeMap<(String, &str), Vec<usize>> = BTreeMap::new();
+    for (at, (worktree, progress)) in worktrees.iter().zip(found.iter()).enumerate() {
+        if let Ok(progress) = progress
+            && progress.head != progress.base
+        {
+            groups.entry((progress.base.clone(), &worktree.commit)).or_default().push(at);
+        }
+    }
+    for ((base, made_from), members) in groups {
+        let heads = members.iter().filter_map(|at| found[*at].as_ref().ok());
+        let heads: BTreeSet<String> = heads.map(|progress| progress.head.clone()).collect();
+        let graph = Graph::read(git, &base, made_from, &heads);
+        for at in members {
+            let counted = match &found[at] {
+                Ok(progress) => match graph.as_ref().and_then(|graph| graph.sides(&progress.head)) {
+                    Some(sides) => Ok(sides),
+                    None => one_by_one(git, &progress.head, &base),
+                },
+                Err(_) => continue,
+            };
+            match (counted, &mut found[at]) {
+                (Ok((ahead, behind)), Ok(progress)) => (progress.ahead, progress.behind) = (ahead, behind),
+                (Err(error), progress) => *progress = Err(error.to_string()),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn one_by_one(git: &Git<'_>, head: &str, base: &str) -> Result<(u64, u64), Error> {
+    let range = format!("{head}...{base}");
+    let counted =
+        git.line(["rev-list", "--left-right", "--count", "--end-of-options", range.as_str(), "--"])?;
+    let sides =
+        counted.split_once('\t').and_then(|(left, right)| Some((left.parse().ok()?, right.parse().ok()?)));
+    sides.ok_or_else(|| Error::Refused(format!("git counts `{counted}` commits")))
+}
+
+/// The commits that a base and worktrees have and the commit does not that the worktrees were made from.
+struct Graph<'g> {
+    parents: HashMap<String, Vec<String>>,
+    made_from: &'g str,
+    /// What the base reaches.
+    base: HashSet<String>,
+}
+
+impl<'g> Graph<'g> {
+    /// `None` where the base does not have the commit that the worktrees were made from, or that one is gone.
+    fn read(git: &Git<'_>, base: &str, made_from: &'g str, heads: &BTreeSet<String>) -> Option<Self> {
+        let input = heads.iter().map(String::as_str).chain([base]).collect::<Vec<_>>().join("\n");
+        let input = format!("{input}\n^{made_from}\n");
+        let printed = git.run_with_input(["rev-list", "--parents", "--stdin"], input.into_bytes()).ok()?;
+        let mut parents = HashMap::new();
+        for line in String::from_utf8_lossy(&printed).lines() {
+            let mut ids = line.split(' ').map(str::to_owned);
+            parents.insert(ids.next()?, ids.collect());
+        }
+        let mut graph = Self { parents, made_from, base: HashSet::new() };
+        graph.base = graph.reached(base)?;
+        Some(graph)
+    }
+
+    /// Returns how many commits the head has that the base does not, and the reverse; `None` where the head does not
+    /// have the commit that the worktree was made from: what the two share may lie before it.
+    fn sides(&self, head: &str) -> Option<(u64, u64)> {
+        let reached = self.reached(head)?;
+        let ahead = reached.difference(&self.base).count();
+        let behind = self.base.difference(&reached).count();
+        Some((ahead as u64, behind as u64))
+    }
+
+    /// Returns what a commit reaches of the graph; `None` where that does not lead to `made_from`.
+    fn reached(&self, from: &str) -> Option<HashSet<String>> {
+        let mut reached = HashSet::new();
+        let mut leads_there = false;
+        let mut left = vec![from];
+        while let Some(id) = left.pop() {
+            leads_there |= id == self.made_from;
+            if let Some(parents) = self.parents.get(id)
+                && reached.insert(id.to_owned())
+            {
+                left.extend(parents.iter().map(String::as_str));
+            }
+        }
+        leads_there.then_some(reached)
+    }
+}

@@ -13,6 +13,7 @@ mod identity;
 mod names;
 mod read;
 mod render;
+mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -128,17 +129,26 @@ pub struct Damage {
     pub mendable: bool,
 }
 
-/// What has to be observed before this manifest can be planned.
+/// What has to be observed before this manifest can be planned, all but what [`programs`] asks.
 pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question> {
     let demands = demand::demands(manifest, registry);
-    let programs = allocate::programs(manifest, registry, &demands.each);
     demands
         .options
         .iter()
         .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.questions(&options.all)))
         .flatten()
-        .chain(programs)
         .collect()
+}
+
+/// What the programs of external kinds have to be asked, once all that [`questions`] asks has been observed: their options
+/// are templates of what the other kinds give.
+pub fn programs(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> BTreeSet<Question> {
+    allocate::programs(manifest, registry, observation, standing).into_iter().collect()
 }
 
 /// Decides everything. Every fault that can be known is returned, not only the first, and of replicas one for all.

@@ -165,7 +165,7 @@ impl<'s> Templates<'s> {
 }
 
 /// Most strings have nothing to render.
-fn is_plain(source: &str) -> bool {
+pub(crate) fn is_plain(source: &str) -> bool {
     let opens = |at: usize| matches!(source.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
     !source.match_indices('{').any(|(at, _)| opens(at))
 }

@@ -34,7 +34,12 @@ pub enum Error {
 
 /// Looks at the host and at the swarm, for planning `manifest`.
 pub fn survey(swarm: &Swarm<'_>, registry: &Registry, manifest: &Manifest) -> Result<Survey, Error> {
-    look(swarm, registry, &plan::questions(manifest, registry))
+    let mut survey = survey_without_programs(swarm, registry, manifest)?;
+    let questions = plan::programs(manifest, registry, &survey.observation, survey.standing.as_ref());
+    if !questions.is_empty() {
+        survey.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
+    }
+    Ok(survey)
 }
 
 /// The same without running any program that the manifest names: what external kinds come to stays open.
@@ -43,16 +48,10 @@ pub fn survey_without_programs(
     registry: &Registry,
     manifest: &Manifest,
 ) -> Result<Survey, Error> {
-    let mut questions = plan::questions(manifest, registry);
-    questions.retain(|question| !matches!(question, Question::Program { .. }));
-    look(swarm, registry, &questions)
-}
-
-fn look(swarm: &Swarm<'_>, registry: &Registry, questions: &BTreeSet<Question>) -> Result<Survey, Error> {
     let record = swarm.standing()?;
     let workspace: &Path = swarm.workspace();
     let standing = record.as_ref().map(|record| standing(swarm, registry, record));
-    let mut questions = questions.clone();
+    let mut questions = plan::questions(manifest, registry);
     questions.extend(standing.iter().flat_map(|standing| questions_again(standing, registry)));
     let mut observation = observe::observe(swarm.host(), workspace, &questions)?;
     if let Some(record) = &record {

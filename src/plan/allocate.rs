@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::demand::{Demand, Wish, demands};
 use super::identity::{Identity, identities};
+use super::resolve::{Resolved, resolve};
 use super::{Damage, Session, Standing};
 use crate::manifest::fault::Step;
 use crate::manifest::{Fault, Manifest, Options, Place, rule};
@@ -34,6 +35,28 @@ pub(super) fn allocate(
     observation: &Observation,
     standing: Option<&Standing>,
 ) -> Allocated {
+    let asked = demands(manifest, registry).each;
+    let has_lost = asked.iter().map(|demand| kinds(demand)).collect::<Vec<_>>();
+    let Resolved { each, without, faults } = resolve(manifest, registry, observation, standing, asked);
+    let mut allocated = pass(manifest, registry, observation, standing, &each);
+    allocated.faults.extend(faults);
+    if !without.is_empty() {
+        for (at, session) in manifest.sessions.iter().enumerate() {
+            let above = session.parent.is_some_and(|parent| allocated.open[parent]);
+            allocated.open[at] |= above || has_lost[at].iter().any(|kind| without.contains(kind));
+        }
+    }
+    allocated
+}
+
+/// The same for what these demands ask for.
+pub(super) fn pass(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+    demands: &[Arc<Demand<'_>>],
+) -> Allocated {
     let by_path: HashMap<&str, &Session> = standing
         .iter()
         .flat_map(|standing| &standing.plan.sessions)
@@ -41,15 +64,14 @@ pub(super) fn allocate(
         .collect();
     let stood: Vec<_> =
         manifest.sessions.iter().map(|session| by_path.get(session.path.as_str()).copied()).collect();
-    let demands = demands(manifest, registry).each;
-    let kept = kept(manifest, registry, &demands, &stood);
+    let kept = kept(manifest, registry, demands, &stood);
     let broken = standing.map(|standing| &standing.broken);
     let mut pass = Pass {
         manifest,
-        demands: &demands,
+        demands,
         identities: identities(manifest, &stood, observation.family.values().copied()),
-        planners: planners(manifest, registry, observation, &demands),
-        takers: takers(manifest, &demands),
+        planners: planners(manifest, registry, observation, demands),
+        takers: takers(manifest, demands),
         taken: demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
         broken,
@@ -90,11 +112,14 @@ fn planners<'a>(
 pub(super) fn programs(
     manifest: &Manifest,
     registry: &Registry,
-    demands: &[Arc<Demand<'_>>],
+    observation: &Observation,
+    standing: Option<&Standing>,
 ) -> Vec<Question> {
     if manifest.providers.is_empty() || !registry.has_external_kinds() {
         return Vec::new();
     }
+    let demands = demands(manifest, registry).each;
+    let demands = &resolve(manifest, registry, observation, standing, demands).each;
     let takers = takers(manifest, demands);
     manifest
         .providers
@@ -229,7 +254,9 @@ impl<'a> Pass<'a> {
                 None => self.wish(at, wish, shares, share),
             };
             held.extend(decided.unwrap_or_else(|found| {
-                let found = found.into_iter().map(|fault| self.where_it_is_said(at, wish, fault));
+                let found = found
+                    .into_iter()
+                    .map(|fault| where_it_is_said(self.manifest, self.demands, at, wish, &fault));
                 let found: Vec<_> = found.collect();
                 self.faults.extend(found);
                 None
@@ -343,40 +370,49 @@ fn request<'r>(
     }
 }
 
-impl Pass<'_> {
-    /// Moves a fault of an option that the request does not say itself to where it is said: at a session above, whose
-    /// options are taken along, or among the defaults.
-    fn where_it_is_said(&self, at: usize, wish: &Wish<'_>, fault: Fault) -> Fault {
-        let depth = wish.place.steps.len();
-        let (Some(Step::Key(option)), true) =
-            (fault.place.steps.get(depth), fault.place.steps.starts_with(&wish.place.steps))
-        else {
-            return fault;
-        };
-        let in_force = wish.options.all.get(option);
-        let moved = |to: Place| {
-            let mut place = to;
-            place.steps.extend_from_slice(&fault.place.steps[depth..]);
-            place.part = fault.place.part.clone();
-            Fault { place, ..fault.clone() }
-        };
-        let mut said = Some((at, wish));
-        while let Some((at, wish)) = said {
-            if wish.own.contains_key(option) && wish.own.get(option) == in_force {
-                return moved(wish.place.clone());
-            }
-            let parent = self.manifest.sessions[at].parent.filter(|_| wish.shared);
-            said = parent.and_then(|parent| {
-                let of_parent = self.demands[parent].wishes.iter().find(|above| above.kind == wish.kind);
-                Some((parent, of_parent?))
-            });
+/// Moves a fault of an option that the request does not say itself to where it is said: at a session above, whose
+/// options are taken along, or among the defaults.
+pub(super) fn where_it_is_said(
+    manifest: &Manifest,
+    demands: &[Arc<Demand<'_>>],
+    at: usize,
+    wish: &Wish<'_>,
+    fault: &Fault,
+) -> Fault {
+    let depth = wish.place.steps.len();
+    let (Some(Step::Key(option)), true) =
+        (fault.place.steps.get(depth), fault.place.steps.starts_with(&wish.place.steps))
+    else {
+        return fault.clone();
+    };
+    let in_force = wish.options.all.get(option);
+    let moved = |to: Place| {
+        let mut place = to;
+        place.steps.extend_from_slice(&fault.place.steps[depth..]);
+        place.part = fault.place.part.clone();
+        Fault { place, ..fault.clone() }
+    };
+    let mut said = Some((at, wish));
+    while let Some((at, wish)) = said {
+        if wish.own.contains_key(option) && wish.own.get(option) == in_force {
+            return moved(wish.place.clone());
         }
-        let default = self.manifest.defaults.get(wish.kind).and_then(|defaults| defaults.get(option));
-        if default.is_some() && default == in_force {
-            return moved(Place::default().key("defaults").key(wish.kind));
-        }
-        fault
+        let parent = manifest.sessions[at].parent.filter(|_| wish.shared);
+        said = parent.and_then(|parent| {
+            let of_parent = demands[parent].wishes.iter().find(|above| above.kind == wish.kind);
+            Some((parent, of_parent?))
+        });
     }
+    let default = manifest.defaults.get(wish.kind).and_then(|defaults| defaults.get(option));
+    if default.is_some() && default == in_force {
+        return moved(Place::default().key("defaults").key(wish.kind));
+    }
+    fault.clone()
+}
+
+/// The kinds that a demand asks for.
+fn kinds<'m>(demand: &Demand<'m>) -> Vec<&'m str> {
+    demand.wishes.iter().map(|wish| wish.kind).collect()
 }
 
 fn unknown_kind(wish: &Wish<'_>) -> Fault {

@@ -22,6 +22,7 @@ impl Demand<'_> {
 }
 
 /// One resource that is asked for.
+#[derive(Clone)]
 pub(super) struct Wish<'m> {
     pub(super) kind: &'m str,
     /// Whether it is a share of the parent's.
@@ -161,7 +162,8 @@ pub(super) fn visit<'d>(declaration: &'d Declaration, see: &mut dyn FnMut(&'d st
     }
 }
 
-fn strings<'v>(
+/// Shows `see` every string of a value, always in the same order.
+pub(super) fn strings<'v>(
     value: &'v Value,
     place: &dyn Fn() -> Place,
     see: &mut dyn FnMut(&'v str, &dyn Fn() -> Place),
@@ -229,7 +231,8 @@ pub(super) fn render(
     Ok(Rendered { env, prompt, metadata, setup, teardown })
 }
 
-fn replace(value: &mut Value, next: &mut impl FnMut() -> String) {
+/// Puts what `next` gives in the place of every string of a value, in the order of [`strings`].
+pub(super) fn replace(value: &mut Value, next: &mut impl FnMut() -> String) {
     match value {
         Value::String(text) => *text = next(),
         Value::Array(values) => values.iter_mut().for_each(|value| replace(value, next)),

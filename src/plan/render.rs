@@ -61,7 +61,7 @@ pub(super) fn render(
 }
 
 /// Returns the fault of a manifest whose templates take too long, or come to too much text, all together.
-fn too_much() -> Fault {
+pub(super) fn too_much() -> Fault {
     let message = "the templates of the manifest compute too much, all together".to_owned();
     Fault::new(rule::TOO_LARGE, Place::default().key("session"), message, "too much work, or too much text").with_help(
         "each replica counts: move long texts into files that the sessions read, lower a `count`, or loop less",

@@ -144,6 +144,13 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     stage.run(&["destroy", "helper"]).expect(69).says(&["grandchild: ", "1 untracked"]);
     assert_eq!(stage.sandbox.trace(), standing);
 
+    // Where only the session itself has work, its children stay too.
+    let of_lead = stage.lead().working_directory.join("new");
+    fs::rename(&work, &of_lead).unwrap();
+    stage.run(&["destroy", "lead"]).expect(69).says(&["lead: ", "1 untracked", "nothing was touched"]);
+    fs::rename(&of_lead, &work).unwrap();
+    assert_eq!(stage.sandbox.trace(), standing);
+
     // A plan that takes the session away refuses its children, whatever becomes of their work.
     stage.sandbox.write("seedbed.toml", "version = 1\nswarm = \"s\"\n[session.other]\nresources = []\n");
     let refused = stage.run(&["apply", "-y", "--discard"]).expect(69);

@@ -1,0 +1,137 @@
+//! Options of external kinds are templates of what is planned before them: everything that the other kinds give.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Standing;
+use super::allocate::{self, Allocated};
+use super::demand::{Demand, InForce, Wish, replace, strings};
+use super::names::Names;
+use super::render::too_much;
+use crate::manifest::{Fault, Manifest, Options, rule};
+use crate::observe::Observation;
+use crate::provider::Registry;
+use crate::template::{Templates, is_plain};
+
+/// What each session asks for, with the options of external kinds rendered.
+pub(super) struct Resolved<'m> {
+    pub(super) each: Vec<Arc<Demand<'m>>>,
+    /// Kinds of which the options of a session cannot be rendered: nothing asks for them any more.
+    pub(super) without: BTreeSet<&'m str>,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// Renders the options of external kinds for each session; every fault, not only the first.
+pub(super) fn resolve<'m>(
+    manifest: &'m Manifest,
+    registry: &'m Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+    demands: Vec<Arc<Demand<'m>>>,
+) -> Resolved<'m> {
+    let is_external =
+        |wish: &Wish<'_>| registry.has_external_kinds() && manifest.providers.contains_key(wish.kind);
+    let is_template = |wish: &&Wish<'_>| is_external(wish) && has_templates(&wish.options.all);
+    if !demands.iter().any(|demand| demand.wishes.iter().any(|wish| is_template(&wish))) {
+        return Resolved { each: demands, without: BTreeSet::new(), faults: Vec::new() };
+    }
+    let others = retained(&demands, |wish| !is_external(wish));
+    let Allocated { identities, allocations, open, .. } =
+        allocate::pass(manifest, registry, observation, standing, &others);
+    let names = Names::new(manifest, registry, &identities, allocations, &open);
+
+    let mut templates = Templates::default();
+    let mut without = BTreeSet::new();
+    let mut faults = Vec::new();
+    let mut each = Vec::with_capacity(demands.len());
+    for (at, demand) in demands.iter().enumerate() {
+        if !demand.wishes.iter().any(|wish| is_template(&wish)) {
+            each.push(Arc::clone(demand));
+            continue;
+        }
+        let scope = names.scope(at);
+        let mut wishes = Vec::with_capacity(demand.wishes.len());
+        for wish in &demand.wishes {
+            let mut wish = wish.clone();
+            if is_template(&&wish) {
+                let mut found = Vec::new();
+                let all = rendered(&demand.wishes, &wish, &mut templates, &scope, &mut found);
+                // What comes of a name that stands for anything says nothing.
+                found.retain(|fault| !open[at] || fault.rule == rule::TEMPLATE_NAME);
+                let said = wish.options.said.keys();
+                let said = said.filter_map(|key| Some((key.clone(), all.get(key)?.clone()))).collect();
+                if !found.is_empty() {
+                    without.insert(wish.kind);
+                }
+                let of_wish = &wish;
+                let found = found.into_iter();
+                faults.extend(
+                    found.map(|fault| allocate::where_it_is_said(manifest, &demands, at, of_wish, &fault)),
+                );
+                wish.options = Arc::new(InForce { all: Arc::new(all), said });
+            }
+            wishes.push(wish);
+        }
+        each.push(Arc::new(Demand { wishes }));
+    }
+    if !templates.is_within_bounds() {
+        faults.push(too_much());
+    }
+    if !without.is_empty() {
+        each = retained(&each, |wish| !without.contains(wish.kind));
+    }
+    Resolved { each, without, faults }
+}
+
+/// The options of a wish as they are rendered for one session.
+fn rendered<'d>(
+    wishes: &'d [Wish<'_>],
+    wish: &Wish<'_>,
+    templates: &mut Templates<'d>,
+    scope: &minijinja::Value,
+    faults: &mut Vec<Fault>,
+) -> Options {
+    let mut all = Options::clone(&wish.options.all);
+    // The same options, which live as long as the templates.
+    let source = wishes.iter().find(|of| of.kind == wish.kind).map(|of| &of.options.all);
+    let mut texts = Vec::new();
+    for (option, value) in source.iter().flat_map(|all| all.iter()) {
+        strings(value, &|| wish.place.key(option), &mut |text, place| {
+            let rendered = templates.add(text).and_then(|()| templates.render(text, scope));
+            texts.push(rendered.unwrap_or_else(|problems| {
+                faults.extend(problems.into_iter().map(|problem| problem.at(&place())));
+                String::new()
+            }));
+        });
+    }
+    let mut texts = texts.into_iter();
+    all.values_mut().for_each(|value| replace(value, &mut || texts.next().unwrap_or_default()));
+    all
+}
+
+fn has_templates(options: &Options) -> bool {
+    fn has(value: &Value) -> bool {
+        match value {
+            Value::String(text) => !is_plain(text),
+            Value::Array(values) => values.iter().any(has),
+            Value::Object(values) => values.values().any(has),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    options.values().any(has)
+}
+
+/// The demands with those of their wishes that are kept, shared as they were.
+fn retained<'m>(demands: &[Arc<Demand<'m>>], keep: impl Fn(&Wish<'m>) -> bool) -> Vec<Arc<Demand<'m>>> {
+    let mut known: HashMap<*const Demand<'_>, Arc<Demand<'m>>> = HashMap::new();
+    let retained = |demand: &Arc<Demand<'m>>| {
+        let wishes = demand.wishes.iter().filter(|wish| keep(wish)).cloned().collect();
+        Arc::new(Demand { wishes })
+    };
+    demands
+        .iter()
+        .map(|demand| Arc::clone(known.entry(Arc::as_ptr(demand)).or_insert_with(|| retained(demand))))
+        .collect()
+}

@@ -1,9 +1,8 @@
 //! Plan to leases: all of it, or none of it.
 //!
-//! A run has two halves, each with its own intent on disk before its first effect. What goes is *released*, which
-//! recovery finishes; then what comes is *provisioned*, which a failure, Ctrl-C or recovery undoes. Undoing is not
-//! replaying a log: the plan names everything that can exist, and each provider's `release` takes away what of it
-//! does.
+//! What a run releases is moved aside, what it provisions is made, and only then is the run committed and what is aside
+//! released (see `transaction`). A failure, Ctrl-C or crash before that is undone. Undoing is not replaying a log: the
+//! record names everything that can exist, and each provider's `release` and `bring_back` work on what of it does.
 
 mod commands;
 mod elsewhere;
@@ -18,7 +17,9 @@ mod release;
 mod repair;
 mod stale;
 mod survey;
+pub(crate) mod transaction;
 mod tree;
+mod walk;
 mod work;
 
 use std::fs::File;
@@ -44,12 +45,11 @@ use self::event::Telling;
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
-use crate::host::process::Cancel;
 use crate::name::SessionPath;
 use crate::plan::{Action, Change, Plan, Session};
-use crate::provider::{self, Allocation, Filled, Provider, Registry, Task};
+use crate::provider::{self, Allocation, Filled, Location, Provider, Registry, Task};
 pub use crate::state::Unsaved;
-use crate::state::{self, Locked, Record};
+use crate::state::{self, Locked, Record, Recovery, Release};
 
 /// What a run works with.
 #[derive(Clone, Copy)]
@@ -80,13 +80,26 @@ pub struct Failure {
     pub panicked: bool,
 }
 
+impl Failure {
+    /// The failure of a release that would have lost work.
+    fn from_loss(loss: Loss) -> Self {
+        Self {
+            session: loss.session,
+            step: "release".to_owned(),
+            cause: loss.what,
+            taken: false,
+            panicked: false,
+        }
+    }
+}
+
 /// Why a run did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The plan does not hold any more; nothing was touched.
     #[error("the plan is stale")]
     Stale(Vec<String>),
-    /// Work would be lost; nothing was touched.
+    /// Work would be lost; nothing was released.
     #[error("work would be lost")]
     Refused(Vec<Loss>),
     /// Work could not be rescued, and nothing was released; what was rescued of other sessions stays.
@@ -107,7 +120,7 @@ pub enum Error {
         /// Whether it was an interruption, not a failure.
         interrupted: bool,
     },
-    /// Commands of `teardown` failed; what was to go is gone all the same, and what was to come has not come.
+    /// Commands of `teardown` failed; everything else of the run is done.
     #[error("{} teardown(s) failed", .0.len())]
     NotTornDown(Vec<Failure>),
     /// A resource of a kind that the registry does not know would have to be released; nothing was touched.
@@ -163,12 +176,12 @@ pub fn apply(
     if stands && !plan.has_changes() {
         return Ok(());
     }
-    let standing = release::release_changed(context, plan, standing, options.unsaved)?;
-    let owner = match &standing {
-        Some(record) => record.owner.clone(),
+    let kinds = release::planned(plan);
+    let owner = match standing {
+        Some(standing) => standing.owner.clone(),
         None => state::new_owner()?,
     };
-    let record = Record {
+    let mut record = Record {
         schema_version: state::SCHEMA_VERSION,
         owner,
         workspace: context.swarm.workspace().to_owned(),
@@ -176,78 +189,21 @@ pub fn apply(
         child: None,
         temporary: options.temporary,
         plan: plan.clone(),
+        release: None,
     };
-    provision(context, &record, standing.as_ref()).map_err(|error| with_what_is_gone(plan, error))
+    if let Some(before) = standing.filter(|_| !kinds.is_empty()) {
+        work::secure(context, before, &kinds, options.unsaved)?;
+        let (before, unsaved) = (before.clone(), options.unsaved);
+        record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));
+    }
+    transaction::run(context, &record, standing)
 }
 
-/// What a plan replaces is gone by the time that something of the rest fails: that is said, not passed over.
-fn with_what_is_gone(plan: &Plan, mut error: Error) -> Error {
-    if let Error::Failed { leftovers, .. } = &mut error {
-        let gone = plan.changes.iter().filter(|change| !change.release.is_empty());
-        leftovers.extend(gone.map(|change| Failure {
-            session: change.session.clone(),
-            step: format!("put back {}", change.release.join(", ")),
-            cause: "was released before, to be made anew; the next apply does".to_owned(),
-            taken: false,
-            panicked: false,
-        }));
+impl Context<'_> {
+    /// Returns whether leases of this kind are moved aside before they are released.
+    fn moves_aside(&self, kind: &str) -> bool {
+        self.registry.get(kind).is_some_and(Provider::moves_aside)
     }
-    error
-}
-
-/// The second half of a run: what the changes of the record's plan provision, all of it or none. `standing` is what is
-/// left of what stood.
-pub(crate) fn provision(
-    context: &Context<'_>,
-    record: &Record,
-    standing: Option<&Record>,
-) -> Result<(), Error> {
-    begin(context, record)?;
-    provision_begun(context, record, standing)
-}
-
-/// Writes the intent of the second half of a run down.
-pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error> {
-    let plan = &record.plan;
-    for (session, change) in plan.sessions.iter().zip(&plan.changes) {
-        if !change.provision.is_empty() && !session.setup.is_empty() {
-            commands::forget(context.swarm, session, "setup")?;
-        }
-    }
-    context.swarm.begin(record)?;
-    crashpoint!("apply.intended");
-    Ok(())
-}
-
-/// What [`provision`] does once the intent is written.
-pub(crate) fn provision_begun(
-    context: &Context<'_>,
-    record: &Record,
-    standing: Option<&Record>,
-) -> Result<(), Error> {
-    let run = Run { context, record, host: context.swarm.host() };
-    let failures = run.provision();
-    let interrupted = run.host.cancel.is_requested();
-    let mut uncommitted = None;
-    if failures.is_empty() && !interrupted {
-        match context.swarm.commit() {
-            Ok(()) => {
-                crashpoint!("apply.committed");
-                return Ok(());
-            }
-            Err(error) => uncommitted = Some(error),
-        }
-    }
-    (context.events)(&Event::RollingBack);
-    if uncommitted.is_some() {
-        context.swarm.take_back(record, standing).map_err(Error::Unfinished)?;
-    }
-    // Undoing is not interrupted by the Ctrl-C that caused it.
-    let leftovers = recover::undo(context, record, standing, &Cancel::default())?;
-    if let Some(error) = uncommitted.filter(|_| leftovers.is_empty()) {
-        return Err(error.into());
-    }
-    Err(Error::Failed { failures, leftovers, interrupted })
 }
 
 /// What a failure of any step of provisioning is called.
@@ -472,6 +428,7 @@ fn task<'a>(
         session: &session.id,
         ancestors,
         allocation,
+        location: Location::Home,
         lock,
         filled: Filled::default(),
         findings: None,

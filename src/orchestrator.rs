@@ -270,10 +270,11 @@ impl Orchestrator {
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,
                 plan: plan::plan(manifest, registry, &observation, None).map_err(Error::Faults)?,
+                release: None,
             };
-            apply::begin(context, &record).map_err(Error::of_provisioning)?;
+            apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
             drop(guard);
-            let error = match apply::provision_begun(context, &record, None) {
+            let error = match apply::transaction::run_begun(context, &record, None) {
                 Ok(()) => return Ok(record),
                 Err(error) if error.is_undone() => error,
                 Err(error) => return Err(Error::of_provisioning(error)),
@@ -347,8 +348,10 @@ impl Shared {
         if stands.hard_constraints != parent.hard_constraints {
             return Ok(None);
         }
-        let goes = |before: &Record| before.plan.changes.iter().any(|change| change.session == session.path);
-        if swarm.releasing()?.is_some_and(|releasing| goes(&releasing.before)) {
+        let releases = |record: &Record| {
+            record.release.as_ref().is_some_and(|release| release.kinds.contains_key(&session.path))
+        };
+        if swarm.interrupted()?.is_some_and(|(run, _)| releases(&run)) {
             return Err(Error::Released(parent.session_id.clone()));
         }
         let mut ancestors = vec![session.id.clone()];

@@ -164,7 +164,33 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
-    /// Takes away whatever of the allocation exists and is this swarm's. Idempotent: what is gone already is no error.
+    /// Returns whether [`Provider::set_aside`] and [`Provider::give_way`] move leases of this kind aside, so that a run
+    /// can bring them back exactly. Leases of other kinds stay where they are until the run is committed; one whose
+    /// planned successor is the very same resource is released before that is provisioned, and provisioned again where
+    /// the run is undone.
+    fn moves_aside(&self) -> bool {
+        false
+    }
+
+    /// Moves the lease from [`Location::Home`] to [`Location::Aside`], where only processes that use it already reach it.
+    /// Idempotent, also after a kill half-way. Unsaved work is judged again after it.
+    fn set_aside(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Gives up, for a lease that was set aside, the names that a new one may need: a branch, ports. Idempotent.
+    fn give_way(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Undoes [`Provider::give_way`] and [`Provider::set_aside`], as far as they came: everything is as it was.
+    /// Idempotent.
+    fn bring_back(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Takes away whatever of the allocation exists at the task's location and is this swarm's. Idempotent: what is gone
+    /// already is no error.
     fn release(&self, task: &Task<'_>) -> Result<(), Error>;
 
     /// Returns whether what lies at the allocation's place in the task's workspace carries the task's ownership marker,
@@ -348,6 +374,8 @@ pub struct Task<'a> {
     pub ancestors: &'a [&'a str],
     /// What to make real, look at, or take away.
     pub allocation: &'a Allocation,
+    /// Location of the lease.
+    pub location: Location,
     /// Handed to git children as their standard input, so that the swarm's lock outlives a killed seedbed for as
     /// long as they run; `None` where nothing is changed, and in tests.
     pub lock: Option<&'a std::fs::File>,
@@ -355,6 +383,16 @@ pub struct Task<'a> {
     pub filled: Filled<'a>,
     /// What was found out for other allocations that are looked at in the same breath; `None` for one on its own.
     pub findings: Option<&'a Findings>,
+}
+
+/// Location of a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Location {
+    /// Where its session finds it.
+    #[default]
+    Home,
+    /// Where [`Provider::set_aside`] moves it, beside a new lease of the same session.
+    Aside,
 }
 
 impl Task<'_> {

@@ -3,9 +3,9 @@
 //! ```text
 //! STATE/swarms/NAME-HASH.lock             flock: one run a swarm at a time
 //! STATE/swarms/NAME-HASH.holder           who holds it and since when, for messages
-//! STATE/swarms/NAME-HASH/standing.json    the plan that stands
-//! STATE/swarms/NAME-HASH/intent.json      a run that is provisioning; recovery undoes it
-//! STATE/swarms/NAME-HASH/releasing.json   a run that is releasing; recovery finishes it
+//! STATE/swarms/NAME-HASH/releasing.json   a run that moves aside what it releases; nothing of it is provisioned yet
+//! STATE/swarms/NAME-HASH/intent.json      a run that provisions, what it releases is aside
+//! STATE/swarms/NAME-HASH/standing.json    the plan that stands; a run whose asides are still there is finished
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   what setup and teardown printed, until the session is released; after a failure, longer
@@ -16,6 +16,11 @@
 //!
 //! A session on its own, without a swarm, has the same files in `STATE/sessions`, under its scoped name.
 //!
+//! A run writes one [`Record`] and renames it from stage to stage, so that each stage begins in one step:
+//! `releasing.json`, `intent.json`, `standing.json`. A run that releases nothing begins with `intent.json`, one that
+//! provisions nothing skips it. Until the last rename, recovery brings back what was moved aside and removes what was
+//! provisioned; only an interrupted `destroy` is finished instead.
+//!
 //! All of it lies outside the checkouts, where neither `git clean` nor a commit reaches it. Liveness is the flock,
 //! never a pid: pids stand here for messages alone.
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
@@ -24,7 +29,7 @@ mod found;
 mod locked;
 mod rebind;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read as _};
@@ -44,11 +49,11 @@ use self::found::sessions as sessions_of;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock, holders, mounts};
-use crate::name::{HashDigits, scoped_name, sha256_hex};
+use crate::name::{HashDigits, SessionPath, scoped_name, sha256_hex};
 use crate::plan::Plan;
 
 /// The version of the record files' format.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// The most that is read of a record, in bytes; a plan of 100,000 sessions takes some 300 MB.
 const RECORD_MAX: usize = 2 << 30;
@@ -108,8 +113,11 @@ pub struct Record {
     /// and by any later run that finds it, because a run holds the lock for as long as it lives. Default: `false`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub temporary: bool,
-    /// The plan.
+    /// The plan; without sessions where everything is released.
     pub plan: Plan,
+    /// What the run that made this record releases; `None` once that is gone, and for a run that releases nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Box<Release>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -127,19 +135,50 @@ pub struct ChildOf {
     pub count: u32,
 }
 
-/// A release under way: what goes, and what stands once it is gone.
+/// Allocations that a run releases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Releasing {
-    /// The version of this file's format.
-    pub schema_version: u32,
-    /// What stood before; its `changes` say which allocations go.
+pub struct Release {
+    /// The record that stood before the run.
     pub before: Record,
-    /// What stands afterwards; `null` where nothing does.
-    pub after: Option<Record>,
+    /// The kinds that are released, by session of `before`, in the order in which they are released.
+    pub kinds: BTreeMap<SessionPath, Vec<String>>,
     /// What becomes of unsaved work.
     pub unsaved: Unsaved,
+    /// What recovery does before the run is committed.
+    pub recovery: Recovery,
 }
+
+/// What recovery does with a run that was interrupted before it was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recovery {
+    /// It undoes the run: what was moved aside is brought back.
+    Undo,
+    /// It finishes the run, unless unsaved work has appeared meanwhile: a `destroy`.
+    Finish,
+}
+
+/// How far a run has come that is not committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// What it releases is being moved aside, or brought back; nothing of it is provisioned.
+    SettingAside,
+    /// What it releases is aside, and what it provisions may be there.
+    Provisioning,
+}
+
+impl Stage {
+    fn file(self) -> &'static str {
+        match self {
+            Self::SettingAside => "releasing.json",
+            Self::Provisioning => "intent.json",
+        }
+    }
+}
+
+/// The record of the last run that was committed.
+const COMMITTED: &str = "standing.json";
 
 /// A rescue under way. What it may have left follows from what stands.
 #[derive(Debug, Serialize, Deserialize)]
@@ -285,17 +324,28 @@ impl<'h> Swarm<'h> {
 
     /// The plan that stands; `None` where nothing does.
     pub fn standing(&self) -> Result<Option<Record>, Error> {
-        read(&self.directory(), "standing.json")
+        let record = self.committed()?;
+        Ok(record.filter(|record| !record.plan.sessions.is_empty()))
     }
 
-    /// The run that was provisioning when it was interrupted.
-    pub fn intent(&self) -> Result<Option<Record>, Error> {
-        read(&self.directory(), "intent.json")
+    /// The record of the last run that was committed, which may have nothing left but asides to release.
+    pub fn committed(&self) -> Result<Option<Record>, Error> {
+        read(&self.directory(), COMMITTED)
     }
 
-    /// The run that was releasing when it was interrupted.
-    pub fn releasing(&self) -> Result<Option<Releasing>, Error> {
-        read(&self.directory(), "releasing.json")
+    /// The run that was interrupted before it was committed, and how far it had come.
+    pub fn interrupted(&self) -> Result<Option<(Record, Stage)>, Error> {
+        for stage in [Stage::SettingAside, Stage::Provisioning] {
+            if let Some(record) = read(&self.directory(), stage.file())? {
+                return Ok(Some((record, stage)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns whether a run was interrupted, before it was committed or before its asides were released.
+    pub fn is_unfinished(&self) -> Result<bool, Error> {
+        Ok(self.interrupted()?.is_some() || self.committed()?.is_some_and(|record| record.release.is_some()))
     }
 
     /// Everything that is recorded of it; `None` where nothing is.
@@ -468,9 +518,9 @@ pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
     }
     for key in Root::open(&path)?.names()? {
         // In this order, so that one which is committed in between is not missed.
-        for name in ["intent.json", "standing.json"] {
+        for name in [Stage::Provisioning.file(), COMMITTED] {
             let record = read::<Record>(&path.join(&key), name)?;
-            records.extend(record.filter(|record| record.owner == owner));
+            records.extend(record.filter(|record| record.owner == owner && !record.plan.sessions.is_empty()));
         }
     }
     let id = |record: &Record| record.plan.sessions.first().map(|session| session.id.clone());
@@ -516,10 +566,10 @@ fn owners_once(host: &Host) -> Result<BTreeSet<String>, Error> {
         }
         for key in Root::open(&path)?.names()? {
             let directory = path.join(&key);
-            // In this order: an intent becomes what stands, and what stands is there until a release has ended.
-            owners.extend(read::<Record>(&directory, "intent.json")?.map(|record| record.owner));
-            owners.extend(read::<Releasing>(&directory, "releasing.json")?.map(|going| going.before.owner));
-            owners.extend(read::<Record>(&directory, "standing.json")?.map(|record| record.owner));
+            // In the order in which a run renames its record, so that none is missed.
+            for name in [Stage::SettingAside.file(), Stage::Provisioning.file(), COMMITTED] {
+                owners.extend(read::<Record>(&directory, name)?.map(|record| record.owner));
+            }
         }
     }
     Ok(owners)

@@ -115,8 +115,8 @@ fn relation(
 
 /// Every record of a swarm, whatever became of the run that wrote it.
 fn records(found: &Found) -> impl Iterator<Item = &Record> {
-    let going = found.releasing.as_ref().map(|releasing| &releasing.before);
-    found.standing.iter().chain(&found.intent).chain(going)
+    let before = found.run.as_ref().and_then(|run| run.release.as_ref()).map(|release| &release.before);
+    found.standing.iter().chain(&found.run).chain(before)
 }
 
 fn bears_mark(host: &Host, registry: &Registry, record: &Record, workspace: &Path) -> bool {

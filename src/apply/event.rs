@@ -56,6 +56,11 @@ pub enum Event {
         /// The session's path.
         session: SessionPath,
     },
+    /// The commands of `setup` have run again, in a session that was torn down and is back because the run was undone.
+    SetUpAgain {
+        /// The session's path.
+        session: SessionPath,
+    },
     /// The commands of `teardown` have run.
     TornDown {
         /// The session's path.
@@ -110,7 +115,11 @@ pub enum Phase {
     Rescue,
     /// The commands of `teardown` run in what goes.
     TearDown,
-    /// What goes is taken away.
+    /// What goes is moved aside, and judged again there.
+    SetAside,
+    /// What goes gives up the names that what comes may need.
+    GiveWay,
+    /// What was moved aside is taken away.
     Release,
     /// What others could take first is taken: ports.
     Claim,
@@ -126,6 +135,8 @@ pub enum Phase {
     Tell,
     /// What this run made is taken away again.
     RollBack,
+    /// What this run moved aside is brought back.
+    BringBack,
 }
 
 impl Phase {

@@ -26,10 +26,10 @@ pub(super) fn at_stake(
     standing: &Record,
     destroy: &Destroy,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = work::stake_without_children(swarm, registry, standing, &destroy.released(standing))?;
+    let mut stake = work::stake_without_children(swarm, registry, standing, &destroy.kinds(standing))?;
     for found in destroy.children_of(swarm.host(), standing)? {
         if let (Some(child), Some(record)) = (found.swarm(swarm.host()), found.record()) {
-            let released = Destroy::default().released(record);
+            let released = Destroy::default().kinds(record);
             stake.add(work::stake_without_children(&child, registry, record, &released)?);
         }
     }
@@ -70,10 +70,10 @@ fn destroy_locked(
     for child in locked.iter().rev() {
         recover(&of_child(context, child), destroy.unsaved)?;
     }
-    work::known(context, standing, &destroy.released(standing))?;
+    work::known(context, standing, &destroy.kinds(standing))?;
     for child in locked.iter() {
         if let Some(record) = child.standing()? {
-            work::known(&of_child(context, child), &record, &Destroy::default().released(&record))?;
+            work::known(&of_child(context, child), &record, &Destroy::default().kinds(&record))?;
         }
     }
     let refused = at_stake(context.swarm, context.registry, standing, destroy)?.refused(destroy.unsaved);

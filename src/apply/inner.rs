@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::release::Released;
+use super::release::Kinds;
 use crate::host::absolute;
 use crate::host::text::printable;
 use crate::plan::{Loss, Session};
@@ -15,7 +15,7 @@ pub(super) fn swarms(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
-    released: &Released,
+    released: &Kinds,
 ) -> Result<Vec<Loss>, state::Error> {
     let directories = |session: &Session| {
         let kinds = released.get(&session.path).into_iter().flatten();

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
-use super::release::{Destroy, Released, goes};
+use super::release::{self, Destroy, Kinds};
 use super::{Context, Error, Event, Failure, Phase, failure_of, family, inner, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
 pub use crate::plan::Loss;
 use crate::plan::{Plan, Session};
-use crate::provider::{Allocation, Findings, Losses, Provider, Registry, Rescue, Task};
-use crate::state::{self, FamilyGuard, Record, Releasing, Swarm, Unsaved};
+use crate::provider::{Allocation, Findings, Location, Losses, Provider, Registry, Rescue, Task};
+use crate::state::{self, Record, Swarm, Unsaved};
 
 /// What goes with sessions that are released, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub fn at_stake(
     if destroy.children {
         return family::at_stake(swarm, registry, standing, destroy);
     }
-    stake_of(swarm, registry, standing, &destroy.released(standing))
+    stake_of(swarm, registry, standing, &destroy.kinds(standing))
 }
 
 /// What [`super::apply`] would find at stake in what `plan` releases. Changes nothing.
@@ -72,7 +72,7 @@ pub fn at_stake_in(
     standing: &Record,
     plan: &Plan,
 ) -> Result<AtStake, state::Error> {
-    let released = goes(plan);
+    let released = release::planned(plan);
     if released.is_empty() {
         return Ok(AtStake::default());
     }
@@ -83,7 +83,7 @@ fn stake_of(
     swarm: &Swarm<'_>,
     registry: &Registry,
     standing: &Record,
-    released: &Released,
+    released: &Kinds,
 ) -> Result<AtStake, state::Error> {
     let mut stake = stake_without_children(swarm, registry, standing, released)?;
     stake.held.extend(children_on_their_own(swarm.host(), standing, released)?);
@@ -95,9 +95,9 @@ pub(super) fn stake_without_children(
     swarm: &Swarm<'_>,
     registry: &Registry,
     standing: &Record,
-    released: &Released,
+    released: &Kinds,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = look(swarm.host(), registry, standing, released).0;
+    let mut stake = look(swarm.host(), registry, standing, released, Location::Home).0;
     stake.held.extend(unknown(registry, standing, released).map(|(session, kind)| Loss {
         session: session.path.clone(),
         what: format!("only the program that provisioned its `{kind}` can release it"),
@@ -106,23 +106,24 @@ pub(super) fn stake_without_children(
     Ok(stake)
 }
 
-/// Lets a release go on only once nothing is lost by it: what nobody gave up is refused, or saved first.
+/// Lets a run begin only if nothing would be lost by what it releases: unsaved work is refused, unless it is given up or
+/// can be saved.
 pub(super) fn secure(
     context: &Context<'_>,
     standing: &Record,
-    released: &Released,
+    released: &Kinds,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     let host = context.swarm.host();
     known(context, standing, released)?;
     ready(context, standing, released)?;
-    let (mut stake, with_work) = match unsaved {
+    let mut stake = match unsaved {
         // Work that is given up need not be looked for, and often cannot be.
         Unsaved::Discard => {
             let obstacles = obstacles(host, context.registry, standing, released);
-            (AtStake { obstacles, ..AtStake::default() }, Released::new())
+            AtStake { obstacles, ..AtStake::default() }
         }
-        Unsaved::Keep | Unsaved::Rescue => look(host, context.registry, standing, released),
+        Unsaved::Keep | Unsaved::Rescue => look(host, context.registry, standing, released, Location::Home).0,
     };
     stake.held = children_on_their_own(host, standing, released)?;
     stake.obstacles.extend(inner::swarms(context.swarm, context.registry, standing, released)?);
@@ -133,15 +134,6 @@ pub(super) fn secure(
     if !refused.is_empty() {
         return Err(Error::Refused(refused));
     }
-    if unsaved == Unsaved::Rescue && !with_work.is_empty() {
-        context.swarm.begin_rescue()?;
-        let rescued = rescue(context, standing, &with_work);
-        // What could not be swept now is swept by the next recovery.
-        if sweep(context, standing).is_ok() {
-            context.swarm.end_rescue()?;
-        }
-        rescued?;
-    }
     for Loss { session, what } in stake.passing {
         (context.events)(&Event::GoesAlong { session, what });
     }
@@ -149,7 +141,7 @@ pub(super) fn secure(
 }
 
 /// Refuses to release a resource of a kind that only another program knows: half a session is of no use to anybody.
-pub(super) fn known(context: &Context<'_>, record: &Record, released: &Released) -> Result<(), Error> {
+pub(super) fn known(context: &Context<'_>, record: &Record, released: &Kinds) -> Result<(), Error> {
     match unknown(context.registry, record, released).next() {
         None => Ok(()),
         Some((session, kind)) => {
@@ -162,7 +154,7 @@ pub(super) fn known(context: &Context<'_>, record: &Record, released: &Released)
 fn unknown<'r>(
     registry: &Registry,
     record: &'r Record,
-    released: &Released,
+    released: &Kinds,
 ) -> impl Iterator<Item = (&'r Session, &'r str)> {
     let held = record
         .plan
@@ -176,18 +168,44 @@ fn unknown<'r>(
     .map(|(session, allocation)| (session, allocation.kind.as_str()))
 }
 
-/// Writes a release down, unless a child has been provisioned from what goes in the meantime.
-pub(super) fn begin(context: &Context<'_>, releasing: &Releasing, released: &Released) -> Result<(), Error> {
-    let _family = FamilyGuard::acquire(context.swarm.host())?;
-    let held = children_on_their_own(context.swarm.host(), &releasing.before, released)?;
-    if !held.is_empty() {
-        return Err(Error::Refused(held));
+/// Judges unsaved work again once it was moved aside, where nothing changes it any more, and saves it there: work that came
+/// after [`secure`] is refused or saved like the rest.
+pub(super) fn judge_aside(
+    context: &Context<'_>,
+    before: &Record,
+    kinds: &Kinds,
+    unsaved: Unsaved,
+) -> Result<(), Error> {
+    if unsaved == Unsaved::Discard {
+        return Ok(());
     }
-    Ok(context.swarm.begin_release(releasing)?)
+    // What stays where it is can change again at any time; it is only judged again to be rescued.
+    let is_judged = |kind: &&String| unsaved == Unsaved::Rescue || context.moves_aside(kind);
+    let judged = |kinds: &Vec<String>| kinds.iter().filter(is_judged).cloned().collect();
+    let kinds = kinds.iter().map(|(path, kinds)| (path.clone(), judged(kinds))).collect();
+    let host = context.swarm.host();
+    let (stake, with_work) = look(host, context.registry, before, &kinds, Location::Aside);
+    if host.cancel.is_requested() {
+        return Ok(());
+    }
+    let refused = stake.refused(unsaved);
+    if !refused.is_empty() {
+        return Err(Error::Refused(refused));
+    }
+    if with_work.is_empty() {
+        return Ok(());
+    }
+    context.swarm.begin_rescue()?;
+    let rescued = rescue(context, before, &with_work);
+    // What could not be swept now is swept by the next recovery.
+    if sweep(context, before).is_ok() {
+        context.swarm.end_rescue()?;
+    }
+    rescued
 }
 
 /// Makes sure that what is to be released can be.
-fn ready(context: &Context<'_>, record: &Record, released: &Released) -> Result<(), Error> {
+pub(super) fn ready(context: &Context<'_>, record: &Record, released: &Kinds) -> Result<(), Error> {
     let host = context.swarm.host();
     let mut asked = BTreeSet::new();
     for session in &record.plan.sessions {
@@ -213,8 +231,9 @@ pub(super) fn sweep_after_a_kill(context: &Context<'_>) -> Result<(), Error> {
     if !context.swarm.is_rescuing()? {
         return Ok(());
     }
-    let going = context.swarm.releasing()?.map(|releasing| releasing.before);
-    for record in going.iter().chain(context.swarm.standing()?.iter()) {
+    let interrupted = context.swarm.interrupted()?.and_then(|(record, _)| record.release);
+    let before = interrupted.map(|release| release.before);
+    for record in before.iter().chain(context.swarm.standing()?.iter()) {
         sweep(context, record).map_err(|failure| Error::Failed {
             failures: Vec::new(),
             leftovers: vec![failure],
@@ -239,12 +258,18 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
 }
 
 /// What would be lost if these kinds of these sessions were released, and which of them have work to rescue.
-fn look(host: &Host, registry: &Registry, record: &Record, released: &Released) -> (AtStake, Released) {
+fn look(
+    host: &Host,
+    registry: &Registry,
+    record: &Record,
+    released: &Kinds,
+    location: Location,
+) -> (AtStake, Kinds) {
     let findings = Findings::default();
-    let found = Mutex::new((AtStake::default(), Released::new()));
+    let found = Mutex::new((AtStake::default(), Kinds::new()));
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| {
-            provider.losses(&Task { findings: Some(&findings), ..*task })
+            provider.losses(&Task { findings: Some(&findings), location, ..*task })
         });
         // What cannot be looked at cannot be called saved.
         let losses = losses
@@ -270,7 +295,7 @@ fn look(host: &Host, registry: &Registry, record: &Record, released: &Released) 
 }
 
 /// Returns what keeps these kinds of these sessions from being released, even where their work is given up.
-fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Released) -> Vec<Loss> {
+fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Kinds) -> Vec<Loss> {
     let findings = Findings::default();
     let found = Mutex::new(Vec::new());
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
@@ -286,14 +311,17 @@ fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Relea
     found
 }
 
-/// Saves the work of these kinds of these sessions. Where one fails, what was saved of the others stays.
-fn rescue(context: &Context<'_>, record: &Record, with_work: &Released) -> Result<(), Error> {
+/// Saves the work of these kinds of these sessions, which are aside. Where one fails, what was saved of the others stays.
+fn rescue(context: &Context<'_>, record: &Record, with_work: &Kinds) -> Result<(), Error> {
     let host = context.swarm.host();
     let failures = Mutex::new(Vec::new());
     let telling = Telling::begin(context, Phase::Rescue, with_work.len());
     each(&record.plan.sessions, with_work, context.registry, host, |session, allocation, provider| {
         let lock = Some(context.swarm.file());
-        match with_task(host, record, session, allocation, lock, |task| provider.rescue(task)) {
+        let rescued = with_task(host, record, session, allocation, lock, |task| {
+            provider.rescue(&Task { location: Location::Aside, ..*task })
+        });
+        match rescued {
             Ok(Rescue { reference, command, missing }) => {
                 (context.events)(&Event::Rescued {
                     session: session.path.clone(),
@@ -322,7 +350,7 @@ fn rescue(context: &Context<'_>, record: &Record, with_work: &Released) -> Resul
 /// Calls `act` for each of these kinds of these sessions, in parallel.
 fn each(
     sessions: &[Session],
-    kinds: &Released,
+    kinds: &Kinds,
     registry: &Registry,
     host: &Host,
     act: impl Fn(&Session, &Allocation, &dyn Provider) + Sync,
@@ -341,10 +369,10 @@ fn each(
 }
 
 /// Sessions on their own that have a share of what is released, or a worktree inside it: they would lose it.
-fn children_on_their_own(
+pub(super) fn children_on_their_own(
     host: &Host,
     record: &Record,
-    released: &Released,
+    released: &Kinds,
 ) -> Result<Vec<Loss>, state::Error> {
     let alone = state::alone(host, &record.owner)?;
     let above = |session: &&Session| released.contains_key(&session.path);

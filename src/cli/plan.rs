@@ -122,7 +122,7 @@ pub(super) fn refusals(plan: &Plan) -> Vec<String> {
 /// Half of a swarm cannot be planned against: it would be in its own way.
 pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
     let is_abandoned = swarm.standing()?.is_some_and(|record| record.temporary) && !swarm.is_locked();
-    if swarm.intent()?.is_none() && swarm.releasing()?.is_none() && !is_abandoned {
+    if !swarm.is_unfinished()? && !is_abandoned {
         return Ok(());
     }
     Err(Failure::Unsettled(format!(

@@ -161,6 +161,9 @@ impl State {
             Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),
             Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} mended")),
             Event::SetUp { session } => said(verbose, || format!("{session}: set up")),
+            Event::SetUpAgain { session } => {
+                vec![format!("{session}: was torn down, is back, and was set up again")]
+            }
             Event::TornDown { session } => said(verbose, || format!("{session}: torn down")),
             Event::Ready { session } => said(verbose, || format!("{session}: ready")),
             Event::Released { session, kind } => said(verbose, || format!("{session}: {kind} released")),
@@ -227,6 +230,8 @@ fn words(phase: Phase) -> (&'static str, &'static str) {
     match phase {
         Phase::Rescue => ("rescuing", "rescued"),
         Phase::TearDown => ("tearing down", "tore down"),
+        Phase::SetAside => ("setting aside", "set aside"),
+        Phase::GiveWay => ("making room for the new of", "made room for the new of"),
         Phase::Release => ("releasing", "released"),
         Phase::Claim => ("reserving for", "reserved for"),
         Phase::Make => ("making", "made"),
@@ -235,5 +240,6 @@ fn words(phase: Phase) -> (&'static str, &'static str) {
         Phase::SetUp => ("setting up", "set up"),
         Phase::Tell => ("telling", "told"),
         Phase::RollBack => ("rolling back", "rolled back"),
+        Phase::BringBack => ("bringing back", "brought back"),
     }
 }

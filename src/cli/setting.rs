@@ -102,7 +102,7 @@ impl Setting {
             Err(fault) => return fault.into_iter().collect(),
         };
         // Half of a swarm would be in the way of what is planned.
-        if !matches!((swarm.intent(), swarm.releasing()), (Ok(None), Ok(None))) {
+        if swarm.is_unfinished().unwrap_or(true) {
             return Vec::new();
         }
         // No program that it names runs for a manifest that is wrong anyway.

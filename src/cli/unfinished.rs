@@ -1,7 +1,7 @@
 //! Runs that are under way or were interrupted, as `status` and `list` describe them.
 
 use seedbed::host::Host;
-use seedbed::plan::Action;
+use seedbed::name::SessionPath;
 use seedbed::state::{Found, Record, Unfinished};
 
 /// How many sessions a line names.
@@ -39,9 +39,8 @@ fn provisioned(record: &Record) -> String {
 }
 
 fn released(record: &Record) -> String {
-    let changes = record.plan.changes.iter();
-    let changes = changes.filter(|change| change.action == Action::Destroy || !change.release.is_empty());
-    named(&changes.map(|change| change.session.as_str()).collect::<Vec<_>>())
+    let sessions = record.release.iter().flat_map(|release| release.kinds.keys());
+    named(&sessions.map(SessionPath::as_str).collect::<Vec<_>>())
 }
 
 fn all(record: &Record) -> String {

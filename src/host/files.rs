@@ -350,8 +350,13 @@ impl Root {
     ///
     /// As rename(2) has it: a file at `to` is replaced, and so is an empty directory by a directory.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<bool, Error> {
+        self.rename_into(from, self, to)
+    }
+
+    /// Renames from below this root to below another one, as [`Root::rename`] does.
+    pub fn rename_into(&self, from: &Path, root: &Self, to: &Path) -> Result<bool, Error> {
         let Some((source, from)) = self.parent(from)? else { return Ok(false) };
-        let (target, to) = self.existing_parent(to)?;
+        let (target, to) = root.existing_parent(to)?;
         let renamed =
             failpoint!("files.rename").and_then(|()| rustix::fs::renameat(&source.fd, from, &target.fd, to));
         match renamed {

@@ -5,6 +5,9 @@
 //!
 //! A file's name, `START-END.MARK.json`, says which ports it holds and, by a hash, whose they are. What is in the file
 //! only tells people. So a file whose content is torn still holds its ports, and its session can still revoke it.
+//!
+//! A lease that a run is about to revoke is set aside, as `START-END.MARK.aside.json`: its ports are free to new leases of
+//! the same owner, and to nobody else.
 
 mod probe;
 
@@ -27,6 +30,10 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub(crate) const DIRECTORY: &str = "ports";
 /// The file whose flock orders mutations.
 const GUARD: &str = ".guard";
+/// The end of a lease file's name.
+const SUFFIX: &str = ".json";
+/// The same of a lease that is set aside.
+const ASIDE: &str = ".aside.json";
 /// A lease is some 300 bytes; two paths of the longest kind still fit.
 const FILE_LIMIT: usize = 64 * 1024;
 /// 64 bits of hash: the owner in it is random, so that nobody can aim at another's file name.
@@ -132,6 +139,11 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
             continue;
         }
         let Some(other) = read(&registry, held, &name) else { continue };
+        if is_aside(&name) && other.owner == lease.owner {
+            // What listens there is the session's that gives them up, which ends with its teardown.
+            shared |= held.contains(wanted);
+            continue;
+        }
         if name == own {
             if other != *lease {
                 registry.replace(Path::new(&own), &bytes_of(&registry, lease)?)?;
@@ -159,9 +171,41 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
 /// Revokes the lease of this owner, session and block, if it exists.
 pub fn revoke(host: &Host, lease: &Lease) -> Result<(), Error> {
     let (_, own) = file_of(lease)?;
+    remove(host, &own)
+}
+
+/// Sets a lease aside, if it exists.
+pub fn set_aside(host: &Host, lease: &Lease) -> Result<(), Error> {
+    let (_, own) = file_of(lease)?;
+    rename(host, &own, &aside_of(&own))
+}
+
+/// Brings back a lease that was set aside, if it exists.
+pub fn bring_back(host: &Host, lease: &Lease) -> Result<(), Error> {
+    let (_, own) = file_of(lease)?;
+    rename(host, &aside_of(&own), &own)
+}
+
+/// Revokes a lease that was set aside, if it exists.
+pub fn revoke_aside(host: &Host, lease: &Lease) -> Result<(), Error> {
+    let (_, own) = file_of(lease)?;
+    remove(host, &aside_of(&own))
+}
+
+fn rename(host: &Host, from: &str, to: &str) -> Result<(), Error> {
     let Some(registry) = open(host)? else { return Ok(()) };
     let _guard = lock(&registry)?;
-    registry.remove_file(Path::new(&own))?;
+    // What is no file is not ours to move.
+    if registry.read(Path::new(from), FILE_LIMIT)?.is_some() {
+        registry.rename(Path::new(from), Path::new(to))?;
+    }
+    Ok(())
+}
+
+fn remove(host: &Host, name: &str) -> Result<(), Error> {
+    let Some(registry) = open(host)? else { return Ok(()) };
+    let _guard = lock(&registry)?;
+    registry.remove_file(Path::new(name))?;
     Ok(())
 }
 
@@ -232,7 +276,8 @@ fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
         ) => None,
     };
     let lease = content.filter(|lease| {
-        lease.schema_version == SCHEMA_VERSION && file_of(lease).is_ok_and(|(_, expected)| expected == name)
+        lease.schema_version == SCHEMA_VERSION
+            && file_of(lease).is_ok_and(|(_, expected)| expected == name || aside_of(&expected) == name)
     });
     Some(lease.unwrap_or_else(|| Lease {
         schema_version: SCHEMA_VERSION,
@@ -249,12 +294,21 @@ fn file_of(lease: &Lease) -> Result<(PortBlock, String), Error> {
     let (start, end) = (lease.start_port, lease.end_port);
     let block = PortBlock::new(start.into(), end.into()).ok_or(Error::NoBlock { start, end })?;
     let hash = sha256_hex(format!("{}\0{}", lease.owner, lease.session).as_bytes());
-    Ok((block, format!("{block}.{}.json", &hash[..MARK_DIGITS])))
+    Ok((block, format!("{block}.{}{SUFFIX}", &hash[..MARK_DIGITS])))
+}
+
+/// The name of a lease's file while the lease is set aside.
+fn aside_of(name: &str) -> String {
+    format!("{}{ASIDE}", name.strip_suffix(SUFFIX).unwrap_or(name))
+}
+
+fn is_aside(name: &str) -> bool {
+    name.ends_with(ASIDE)
 }
 
 /// The block that a lease file's name says it holds; `None` for any other name.
 fn block_of(name: &str) -> Option<PortBlock> {
-    let (ports, mark) = name.strip_suffix(".json")?.split_once('.')?;
+    let (ports, mark) = name.strip_suffix(ASIDE).or_else(|| name.strip_suffix(SUFFIX))?.split_once('.')?;
     let (start, end) = ports.split_once('-')?;
     let block = PortBlock::new(start.parse().ok()?, end.parse().ok()?)?;
     let canonical = block.to_string() == ports;

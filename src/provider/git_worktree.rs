@@ -1,5 +1,6 @@
 //! The `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
 
+mod aside;
 mod branch;
 mod copy;
 mod donor;
@@ -340,6 +341,22 @@ impl Provider for GitWorktree {
 
     fn sweep(&self, task: &Task<'_>) -> Result<(), Error> {
         rescue::sweep(task, &worktree(task)?)
+    }
+
+    fn moves_aside(&self) -> bool {
+        true
+    }
+
+    fn set_aside(&self, task: &Task<'_>) -> Result<(), Error> {
+        aside::set_aside(task, &worktree(task)?)
+    }
+
+    fn give_way(&self, task: &Task<'_>) -> Result<(), Error> {
+        aside::give_way(task, &worktree(task)?)
+    }
+
+    fn bring_back(&self, task: &Task<'_>) -> Result<(), Error> {
+        aside::bring_back(task, &worktree(task)?)
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {

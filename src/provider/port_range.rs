@@ -281,6 +281,18 @@ impl Provider for PortRange {
         lease::forget(task)
     }
 
+    fn moves_aside(&self) -> bool {
+        true
+    }
+
+    fn give_way(&self, task: &Task<'_>) -> Result<(), Error> {
+        lease::give_way(task)
+    }
+
+    fn bring_back(&self, task: &Task<'_>) -> Result<(), Error> {
+        lease::bring_back(task)
+    }
+
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         lease::release(task)
     }

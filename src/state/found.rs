@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{Error, Record, Releasing, Rescuing, SESSIONS, SWARMS, Swarm, read};
+use super::{COMMITTED, Error, Record, Recovery, Rescuing, SESSIONS, SWARMS, Stage, Swarm, read};
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
 
@@ -21,10 +21,9 @@ pub struct Found {
     pub key: String,
     /// The plan that stands.
     pub standing: Option<Record>,
-    /// A run that is provisioning, or was when it was interrupted.
-    pub intent: Option<Record>,
-    /// A run that is releasing, or was when it was interrupted.
-    pub releasing: Option<Releasing>,
+    /// The record of a run that is under way, or was interrupted: before it was committed, or before what it moved
+    /// aside was released.
+    pub run: Option<Record>,
     /// Whether a run is saving work, or was when it was interrupted.
     rescuing: bool,
     /// The records that are there and cannot be read, each with why.
@@ -43,9 +42,9 @@ pub struct Found {
 pub enum Unfinished<'r> {
     /// Unsaved work is being rescued; recovery removes what the rescue left beside it.
     Rescue,
-    /// The record's changes are being provisioned; recovery undoes them.
+    /// The run of this record is not committed; recovery undoes it.
     Apply(&'r Record),
-    /// The record's changes are being released; recovery finishes that.
+    /// The run of this record is a `destroy`, or committed and releases what it has moved aside; recovery finishes it.
     Release(&'r Record),
     /// The record's swarm was made for the command of `seedbed run`; recovery removes it.
     Command(&'r Record),
@@ -90,10 +89,10 @@ impl Found {
         self.record().map(|record| record.workspace.as_path())
     }
 
-    /// What stands, else what is about to, else what is going.
+    /// The record that stands, else the one that stood before an unfinished run, else that of the run.
     pub fn record(&self) -> Option<&Record> {
-        let going = self.releasing.as_ref().map(|releasing| &releasing.before);
-        self.standing.as_ref().or(self.intent.as_ref()).or(going)
+        let before = || Some(&self.run.as_ref()?.release.as_ref()?.before);
+        self.standing.as_ref().or_else(before).or(self.run.as_ref())
     }
 
     /// Returns whether a run is under way, or was interrupted: which of the two, only its lock knows.
@@ -107,10 +106,15 @@ impl Found {
         self.rescuing
             .then_some(Unfinished::Rescue)
             .into_iter()
-            .chain(self.intent.as_ref().map(Unfinished::Apply))
-            .chain(self.releasing.as_ref().map(|releasing| Unfinished::Release(&releasing.before)))
+            .chain(self.run.as_ref().map(|run| self.stage_of(run)))
             .chain(temporary.map(Unfinished::Command))
             .collect()
+    }
+
+    fn stage_of<'r>(&self, run: &'r Record) -> Unfinished<'r> {
+        let is_destroy = run.release.as_ref().is_some_and(|release| release.recovery == Recovery::Finish);
+        let is_committed = self.standing.as_ref() == Some(run);
+        if is_destroy || is_committed { Unfinished::Release(run) } else { Unfinished::Apply(run) }
     }
 
     /// Tells whether a run of it is under way.
@@ -195,8 +199,12 @@ pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<O
 fn look(root: &Root, collection: &'static str, key: String) -> Found {
     let directory = root.path().join(&key);
     let mut unreadable = Vec::new();
-    let standing = kept(read(&directory, "standing.json"), &mut unreadable);
-    let written = || directory.join("standing.json").metadata()?.modified();
+    let [setting_aside, provisioning, committed]: [Option<Record>; 3] =
+        [Stage::SettingAside.file(), Stage::Provisioning.file(), COMMITTED]
+            .map(|name| kept(read(&directory, name), &mut unreadable));
+    let written = || directory.join(COMMITTED).metadata()?.modified();
+    let unreleased = committed.clone().filter(|record| record.release.is_some());
+    let standing = committed.filter(|record| !record.plan.sessions.is_empty());
     let since = standing.as_ref().and_then(|_| written().ok()?.duration_since(UNIX_EPOCH).ok());
     let holder = root.read(Path::new(&format!("{key}.holder")), HOLDER_MAX).ok().flatten();
     let holder = holder.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
@@ -204,8 +212,7 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
     let (holder, phase) = (lines.next().map(str::to_owned), lines.next_back());
     Found {
         collection,
-        intent: kept(read(&directory, "intent.json"), &mut unreadable),
-        releasing: kept(read(&directory, "releasing.json"), &mut unreadable),
+        run: setting_aside.or(provisioning).or(unreleased),
         rescuing: kept(read::<Rescuing>(&directory, "rescuing.json"), &mut unreadable).is_some(),
         since: since.map(|since| clock::rfc3339(since.as_secs())),
         phase: phase.and_then(|line| line.split_once(' ')).map(|(name, since)| (name.into(), since.into())),

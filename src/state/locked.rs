@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::{Error, Record, Releasing, Rescuing, SCHEMA_VERSION, Swarm, read};
+use super::{COMMITTED, Error, Record, Rescuing, SCHEMA_VERSION, Stage, Swarm, read};
 use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
@@ -54,58 +54,58 @@ impl Locked<'_> {
         Ok(lock)
     }
 
-    /// Refuses where a run was interrupted and not recovered: its records name what nobody else does.
+    /// Refuses to begin a run over one that was interrupted and not recovered, whose record alone names what it made.
     pub fn settled(&self) -> Result<(), Error> {
-        if self.intent()?.is_none() && self.releasing()?.is_none() {
-            return Ok(());
-        }
-        Err(Error::Unrecovered { swarm: self.name.clone() })
+        if self.is_unfinished()? { Err(Error::Unrecovered { swarm: self.name.clone() }) } else { Ok(()) }
     }
 
-    /// Writes down what is about to be provisioned, before the first effect. An interrupted run is recovered first, else
-    /// this is [`Error::Unrecovered`].
-    pub fn begin(&self, intent: &Record) -> Result<(), Error> {
+    /// Writes the record of a run before its first effect. An interrupted run is recovered first, else this is
+    /// [`Error::Unrecovered`].
+    pub fn begin(&self, record: &Record) -> Result<(), Error> {
         self.settled()?;
-        self.intend("intent.json", intent)
+        let stage = if record.release.is_some() { Stage::SettingAside } else { Stage::Provisioning };
+        self.write(stage.file(), record).inspect_err(|_| {
+            // Nothing has begun, so that nothing is left to recover.
+            let _ = self.remove(stage.file());
+        })
     }
 
-    /// Makes the intent what stands, in one step.
-    pub fn commit(&self) -> Result<(), Error> {
-        let records = self.records()?;
-        records.rename(Path::new("intent.json"), Path::new("standing.json"))?;
-        Ok(records.sync()?)
+    /// Passes to the next stage: what the run releases is aside, and it provisions now.
+    pub fn begin_provisioning(&self) -> Result<(), Error> {
+        self.rename(Stage::SettingAside.file(), Stage::Provisioning.file())
     }
 
-    /// Makes `intent` an intent again after its commit failed, whether or not it stands by now, and `before` what
+    /// Passes back: nothing that the run provisioned exists, and what it moved aside is brought back now.
+    pub fn begin_bringing_back(&self) -> Result<(), Error> {
+        self.rename(Stage::Provisioning.file(), Stage::SettingAside.file())
+    }
+
+    /// Makes the record of the run what stands, in one step.
+    pub fn commit(&self, stage: Stage) -> Result<(), Error> {
+        self.rename(stage.file(), COMMITTED)
+    }
+
+    /// Makes `record` an intent again after its commit failed, whether or not it stands by now, and `before` what
     /// stands.
-    pub fn take_back(&self, intent: &Record, before: Option<&Record>) -> Result<(), Error> {
-        self.intend("intent.json", intent)?;
+    pub fn take_back(&self, record: &Record, stage: Stage, before: Option<&Record>) -> Result<(), Error> {
+        self.write(stage.file(), record)?;
         match before {
-            Some(record) => self.write("standing.json", record),
-            None => self.remove("standing.json"),
+            Some(before) => self.write(COMMITTED, before),
+            None => self.remove(COMMITTED),
         }
     }
 
-    /// Forgets an intent that was undone.
-    pub fn abandon(&self) -> Result<(), Error> {
-        self.remove("intent.json")
+    /// Forgets a run that was undone.
+    pub fn abandon(&self, stage: Stage) -> Result<(), Error> {
+        self.remove(stage.file())
     }
 
-    /// Writes down what is about to be released, before the first effect. An interrupted run is recovered first, else
-    /// this is [`Error::Unrecovered`].
-    pub fn begin_release(&self, releasing: &Releasing) -> Result<(), Error> {
-        self.settled()?;
-        self.intend("releasing.json", releasing)
-    }
-
-    /// Changes what an interrupted release does with unsaved work.
-    pub(crate) fn amend_release(&self, releasing: &Releasing) -> Result<(), Error> {
-        self.intend("releasing.json", releasing)
-    }
-
-    /// Forgets a release of which nothing has gone.
-    pub fn take_back_release(&self) -> Result<(), Error> {
-        self.remove("releasing.json")
+    /// Forgets what a committed run released, once it is gone; nothing is left of a record without sessions.
+    pub fn end_release(&self, record: &Record) -> Result<(), Error> {
+        if record.plan.sessions.is_empty() {
+            return self.remove(COMMITTED);
+        }
+        self.write(COMMITTED, &Record { release: None, ..record.clone() })
     }
 
     /// Writes down that work is about to be saved, before the first effect.
@@ -122,16 +122,6 @@ impl Locked<'_> {
     pub fn end_rescue(&self) -> Result<(), Error> {
         self.records()?.remove_file(Path::new("rescuing.json"))?;
         Ok(())
-    }
-
-    /// Makes what is left after a release what stands.
-    pub fn end_release(&self, after: Option<&Record>) -> Result<(), Error> {
-        match after {
-            Some(record) => self.write("standing.json", record)?,
-            None => self.remove("standing.json")?,
-        }
-        crashpoint!("state.left-standing");
-        self.remove("releasing.json")
     }
 
     /// Writes the canonical copy of a session's discovery file.
@@ -216,14 +206,10 @@ impl Locked<'_> {
         Ok(Root::create(&self.directory())?)
     }
 
-    /// Writes an intent; where that fails nothing has begun, and none is left behind.
-    fn intend<T: Serialize>(&self, name: &str, intent: &T) -> Result<(), Error> {
-        let was_there = self.directory().join(name).exists();
-        self.write(name, intent).inspect_err(|_| {
-            if !was_there {
-                let _ = self.remove(name);
-            }
-        })
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let records = self.records()?;
+        records.rename(Path::new(from), Path::new(to))?;
+        Ok(records.sync()?)
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {

@@ -9,6 +9,7 @@ mod git;
 mod orphan;
 mod planted;
 mod races;
+mod replace;
 pub(crate) mod shim;
 mod soak;
 mod torn;

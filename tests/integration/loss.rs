@@ -178,3 +178,36 @@ fn a_dry_run_and_the_real_one_decide_alike() {
     let nothing = sandbox.unchanged(|| sandbox.ok(&["destroy", "--dry-run"]));
     nothing.says(&["nothing stands"]);
 }
+
+/// While another session's teardown works, an agent goes on in a session that was judged already.
+#[test]
+fn work_that_is_done_while_another_session_is_torn_down_is_not_lost() {
+    let manifest = "[session.a]\nresources = [\"git-worktree\"]\n\
+                    [session.b]\nresources = [\"git-worktree\"]\nsetup = ['echo up >> ups.log']\nteardown = ['TEARDOWN']\n";
+    let stand = |teardown: &str| {
+        let sandbox = Sandbox::new();
+        let repository = sandbox.repository.display();
+        let worktrees = format!("{repository}/.ai_ops/worktrees");
+        sandbox.manifest(&manifest.replace("TEARDOWN", &teardown.replace("WORKTREES", &worktrees)));
+        sandbox.ok(&["apply"]);
+        sandbox
+    };
+    let writes = "echo work > WORKTREES/shop-a-8585119b/late";
+    let commits = "cd WORKTREES/shop-a-8585119b && echo work > late && git add late && git commit -qm late";
+    for teardown in [writes, commits] {
+        let sandbox = stand(teardown);
+        sandbox.seedbed(&["destroy"]).expect(69).says(&["shop-a-8585119b", "b: was torn down, is back"]);
+        let (a, b) = (sandbox.directory("a"), sandbox.directory("b"));
+        assert_eq!(fs::read_to_string(a.join("late")).unwrap(), "work\n");
+        assert_eq!(
+            fs::read_to_string(b.join("ups.log")).unwrap(),
+            "up\nup\n",
+            "what was torn down is set up again"
+        );
+        sandbox.ok(&["status"]);
+        let sandbox = stand(teardown);
+        sandbox.ok(&["destroy", "--rescue"]);
+        let refs = sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue/shop/a"]);
+        assert_eq!(sandbox.git(&["show", &format!("{refs}:late")]), "work");
+    }
+}

@@ -370,7 +370,7 @@ fn a_run_is_not_begun_over_an_interrupted_one() {
     assert_eq!(sandbox.trace(), before);
 
     let record = sandbox.apply(ONE).unwrap();
-    let half_gone = kill("destroy", "destroy.intended");
+    let half_gone = kill("destroy", "run.intended");
     sandbox.locked(&Registry::built_in(), "s", |context| {
         let error = apply::destroy(context, &record, &Destroy::default()).unwrap_err();
         assert!(matches!(error, apply::Error::State(state::Error::Unrecovered { .. })), "{error}");

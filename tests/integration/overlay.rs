@@ -206,7 +206,8 @@ fn a_session_in_use_is_not_taken_away() {
     assert_ne!(outcome.code, 0);
     assert!(outcome.stderr.contains(&format!("sleep (pid {})", sleeper.id())), "{}", outcome.stderr);
     assert!(worktrees[3].join("README.md").is_file(), "it is still there");
-    lab.ok(&["recover"]);
+    assert_eq!(lab.mounts().len(), 4, "all are");
+    lab.ok(&["destroy"]);
     assert_eq!(lab.mounts(), NOTHING);
     assert!(!worktrees[3].exists());
 }

@@ -259,10 +259,9 @@ impl<'a> Known<'a> {
 fn sides_of(found: Found, own: bool) -> Vec<Side> {
     let directory = found.directory();
     let standing = found.standing.map(|record| (record, State::Standing));
-    let intent = found.intent.map(|record| (record, State::Unfinished));
-    let going = found.releasing.map(|releasing| (releasing.before, State::Unfinished));
+    let unfinished = found.run.map(|record| (record, State::Unfinished));
     let key = found.key;
-    let records = [standing, intent, going].into_iter().flatten();
+    let records = [standing, unfinished].into_iter().flatten();
     let side = |(record, state): (state::Record, State)| Side {
         depth: record.ancestors.len(),
         plan: record.plan,

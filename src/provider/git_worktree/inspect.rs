@@ -18,7 +18,7 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     }
     let index = site.common.directory(&site.entry)?.and_then(|entry| entry.file_type(OsStr::new("index")));
     match index {
-        None => return Ok(Condition::Broken(format!("{} was never populated", site.worktree.display()))),
+        None => return Ok(Condition::Broken(format!("{} was never populated", site.home.display()))),
         Some(FileType::RegularFile) => {}
         Some(_) => {
             let index = site.entry_path().join("index");
@@ -31,7 +31,7 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
         Some(overlay::Fault::Gone(why)) => return Ok(Condition::Broken(why)),
     }
     if !is_locked(task, &site)? {
-        return Ok(Condition::Mendable(format!("{} is not locked any more", site.worktree.display())));
+        return Ok(Condition::Mendable(format!("{} is not locked any more", site.home.display())));
     }
     Ok(Condition::Sound)
 }
@@ -64,13 +64,13 @@ pub(super) fn registration_fault(
         Owner::Us => {}
     }
     match ownership::of_directory(site, &Owner::Us)? {
-        Owner::Nobody => return Ok(Some(format!("{} is gone", site.worktree.display()))),
+        Owner::Nobody => return Ok(Some(format!("{} is gone", site.home.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::Us => {}
     }
     let fault = |name: &str, what: &str| Ok(Some(format!("{} {what}", entry.join(name).display())));
     let Some(directory) = site.directory()? else {
-        return Ok(Some(format!("{} is gone", site.worktree.display())));
+        return Ok(Some(format!("{} is gone", site.home.display())));
     };
     if read(&directory, Path::new(".git"))? != Content::Bytes(site.dot_git_line()) {
         return Ok(Some(format!("{} does not name its entry", site.worktree.join(".git").display())));

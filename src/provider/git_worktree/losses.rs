@@ -57,7 +57,7 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         let _ = commits::add(task, worktree, &site, &mut losses);
         return Ok(losses);
     };
-    let path = site.worktree.display();
+    let path = site.home.display();
     let Some(entry) = entry else {
         let names = directory.names()?;
         let files = names.iter().filter(|name| *name != ".git").count();

@@ -28,7 +28,7 @@ use super::{Checkout, Worktree, worktree};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
-use crate::provider::{Error, Losses, Task};
+use crate::provider::{Error, Location, Losses, Task};
 
 /// The directory of all overlays, in the state directory.
 const DIRECTORY: &str = "overlays";
@@ -91,7 +91,7 @@ pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result
         return Ok(None);
     }
     let gone = |path: PathBuf| {
-        let (worktree, path) = (site.worktree.display(), path.display());
+        let (worktree, path) = (site.home.display(), path.display());
         Ok(Some(Fault::Gone(format!("{worktree} is not mounted, and {path} is gone"))))
     };
     let Some(overlay) = Overlay::existing(task, worktree)? else {
@@ -102,7 +102,7 @@ pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result
             return gone(overlay.top.path().join(layer));
         }
     }
-    Ok(Some(Fault::Unmounted(format!("{} is not mounted", site.worktree.display()))))
+    Ok(Some(Fault::Unmounted(format!("{} is not mounted", site.home.display()))))
 }
 
 /// Mounts the worktree again, if it is not.
@@ -134,11 +134,10 @@ pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) ->
     if !is_wanted(worktree) || is_unmounted(worktree, site)? {
         return Ok(false);
     }
-    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(false) };
-    let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(false) };
-    Ok(written::is_at(site, worktree)?
-        && base::is_index(&overlay.base_path().join("index"), &site.entry_path().join("index"))
-        && written::is_nothing(upper.path(), worktree)?)
+    match Overlay::existing(task, worktree)? {
+        Some(overlay) => overlay.is_as_made(site, worktree),
+        None => Ok(false),
+    }
 }
 
 /// Unmounts the worktree; one that somebody uses is [`Error::Refused`].
@@ -151,14 +150,60 @@ pub(super) fn unmount(worktree: &Worktree, site: &Site) -> Result<(), Error> {
     Ok(())
 }
 
+/// Gives the layers of an unmounted worktree another name, and mounts it at `aside` if something was done in it, so that
+/// git can tell what.
+pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
+    rename_layers(task, worktree, Location::Home, Location::Aside)?;
+    let at_aside = Task { location: Location::Aside, ..*task };
+    if !is_wanted(worktree) || aside.directory()?.is_none() || !is_unmounted(worktree, aside)? {
+        return Ok(());
+    }
+    match Overlay::existing(&at_aside, worktree)? {
+        Some(overlay) if !overlay.is_as_made(aside, worktree)? => overlay.mount(aside),
+        _ => Ok(()),
+    }
+}
+
+/// Unmounts the worktree at `aside`, and gives its layers their name back.
+pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
+    unmount(worktree, aside)?;
+    rename_layers(task, worktree, Location::Aside, Location::Home)
+}
+
+/// Mounts the worktree where it was, unless its layers are gone.
+pub(super) fn mount_again(task: &Task<'_>, worktree: &Worktree, home: &Site) -> Result<(), Error> {
+    let at_home = Task { location: Location::Home, ..*task };
+    match fault(&at_home, worktree, home)? {
+        Some(Fault::Unmounted(_)) if home.directory()?.is_some() => mend(&at_home, worktree, home),
+        _ => Ok(()),
+    }
+}
+
+fn rename_layers(task: &Task<'_>, worktree: &Worktree, from: Location, to: Location) -> Result<(), Error> {
+    if !is_wanted(worktree) {
+        return Ok(());
+    }
+    let existing = |location| Overlay::existing(&Task { location, ..*task }, worktree);
+    let (Some(from), Some(to)) = (existing(from)?, existing(to)?) else { return Ok(()) };
+    let _guard = guard(&from.overlays)?;
+    if from.top.directory(&from.session)?.is_some() {
+        from.top.rename(&from.session, &to.session)?;
+    }
+    crashpoint!("overlay.renamed");
+    if from.top.directory(&from.base.join("users"))?.is_some() {
+        from.top.rename(&from.user(), &to.user())?;
+    }
+    Ok(())
+}
+
 /// Removes what an unmounted worktree had written, and the base that nobody else uses.
 pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if !is_wanted(worktree) {
         return Ok(());
     }
-    let Some(Overlay { overlays, top, session, base }) = Overlay::existing(task, worktree)? else {
-        return Ok(());
-    };
+    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(()) };
+    let user = overlay.user();
+    let Overlay { overlays, top, session, base } = overlay;
     let owner = Path::new(task.owner);
     let trash = PathBuf::from(format!(".trash-{}", worktree.entry));
     top.remove_all(&trash)?;
@@ -172,7 +217,7 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         top.rename(&session, &trash.join("session"))?;
         crashpoint!("overlay.session-gone");
         let users = base.join("users");
-        top.remove_file(&users.join(&worktree.entry))?;
+        top.remove_file(&user)?;
         crashpoint!("overlay.no-user");
         if top.directory(&base)?.is_some()
             && (top.remove_directory(&users)? || top.directory(&users)?.is_none())
@@ -249,7 +294,7 @@ impl Overlay {
     fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         let overlays = Root::create(&task.host.state.join(DIRECTORY))?;
         let top = overlays.create_directories(Path::new(task.owner))?;
-        Ok(Self::below(overlays, top, worktree))
+        Ok(Self::below(overlays, top, task.location, worktree))
     }
 
     /// The same where it exists, for who only looks.
@@ -261,20 +306,39 @@ impl Overlay {
         };
         let Some(overlays) = overlays else { return Ok(None) };
         let top = overlays.directory(Path::new(task.owner))?;
-        Ok(top.map(|top| Self::below(overlays, top, worktree)))
+        Ok(top.map(|top| Self::below(overlays, top, task.location, worktree)))
     }
 
-    fn below(overlays: Root, top: Root, worktree: &Worktree) -> Self {
+    fn below(overlays: Root, top: Root, location: Location, worktree: &Worktree) -> Self {
+        let entry = &worktree.entry;
+        let name = match location {
+            Location::Home => entry.clone(),
+            Location::Aside => format!(".aside-{entry}"),
+        };
         Self {
             overlays,
             top,
-            session: Path::new("sessions").join(&worktree.entry),
+            session: Path::new("sessions").join(name),
             base: Path::new("bases").join(base::name(worktree)),
         }
     }
 
     fn base_path(&self) -> PathBuf {
         self.top.path().join(&self.base)
+    }
+
+    /// The file that says that the session uses its base, relative to `top`.
+    fn user(&self) -> PathBuf {
+        self.base.join("users").join(self.session.file_name().unwrap_or_default())
+    }
+
+    /// Returns whether nothing was done in the worktree, mounted or not: nothing was written but what is seedbed's, the
+    /// index is the base's, and HEAD is at the base's commit.
+    fn is_as_made(&self, site: &Site, worktree: &Worktree) -> Result<bool, Error> {
+        let Some(upper) = self.top.directory(&self.session.join("upper"))? else { return Ok(false) };
+        Ok(written::is_at(site, worktree)?
+            && base::is_index(&self.base_path().join("index"), &site.entry_path().join("index"))
+            && written::is_nothing(upper.path(), worktree)?)
     }
 
     /// Says that the session uses its base, before there is one: from here on nobody takes it away.

@@ -87,7 +87,7 @@ pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
         Content::Bytes(bytes) if bytes.starts_with(b"/") && bytes.trim_ascii_end().ends_with(b"/.git") => {
             let text = String::from_utf8_lossy(&bytes);
             let there = text.trim_end().trim_end_matches("/.git").escape_debug();
-            let here = site.worktree.display();
+            let here = site.home.display();
             other(&format!(
                 "it records the worktree {there}; `git worktree move` of that to {here} brings it back, `git worktree \
                  remove` gives it up"
@@ -109,8 +109,7 @@ pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
 /// empty: files that nothing says anything of may be somebody's.
 pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
     let Some(directory) = site.directory()? else { return Ok(Owner::Nobody) };
-    let other =
-        |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", site.worktree.display())));
+    let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", site.home.display())));
     match read(&directory, Path::new(".git"))? {
         Content::Bytes(bytes) if bytes == site.dot_git_line() => Ok(Owner::Us),
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {

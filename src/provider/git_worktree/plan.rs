@@ -294,9 +294,12 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
     Ok((!parts.is_empty()).then(|| parts.join("/")))
 }
 
+/// The directory in a worktree that the worktrees of nested children lie in.
+pub(super) const NESTED: &str = ".ai_ops/child-worktrees";
+
 /// Where the seed keeps the worktrees of a session's children.
 pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
-    parent.join(".ai_ops/child-worktrees").join(scoped_parent)
+    parent.join(NESTED).join(scoped_parent)
 }
 
 /// A worktree as its allocation has it.

@@ -98,7 +98,7 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error
     if dot_git != Some(Content::Bytes(site.dot_git_line())) {
         return Err(Error::Refused(format!(
             "git did not register {} as {}",
-            site.worktree.display(),
+            site.home.display(),
             worktree.entry
         )));
     }
@@ -162,14 +162,24 @@ fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) 
 }
 
 fn create_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
+    create_branch_at(task, site, branch, &worktree.commit)
+}
+
+/// Creates a branch of ours at this commit; an error where it exists.
+pub(super) fn create_branch_at(
+    task: &Task<'_>,
+    site: &Site,
+    branch: &str,
+    commit: &str,
+) -> Result<(), Error> {
     let args = [
         "update-ref".to_owned(),
         "--create-reflog".to_owned(),
         "-m".to_owned(),
         branch_message(task),
         format!("refs/heads/{branch}"),
-        worktree.commit.clone(),
-        "0".repeat(worktree.commit.len()),
+        commit.to_owned(),
+        "0".repeat(commit.len()),
     ];
     Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
     Ok(())

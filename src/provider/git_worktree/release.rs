@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use super::ownership;
 use super::repository::Lock;
 use super::site::{Content, Site, move_directory, read};
-use super::{Worktree, overlay, register, repository, rescue, sparse};
+use super::{Worktree, aside, overlay, register, repository, rescue, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
 use crate::host::git::Git;
-use crate::provider::{Error, Task};
+use crate::provider::{Error, Location, Task};
 
 /// Makes sure that git can be asked about the repository, which branches take.
 pub(super) fn ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
@@ -31,7 +31,8 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     remove_entry(task, worktree, &site)?;
     overlay::remove(task, worktree)?;
     crashpoint!("release.entry-gone");
-    if let Some(branch) = &worktree.branch {
+    // A branch that went with a worktree that is aside has given way; another one of the name is the new worktree's.
+    if let Some(branch) = worktree.branch.as_ref().filter(|_| task.location == Location::Home) {
         remove_branch(task, worktree, &site, branch)?;
     }
     crashpoint!("release.branch-gone");
@@ -40,6 +41,12 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     }
     crashpoint!("release.sparse-gone");
     site.base.remove_hidden(&site.parent)?;
+    if task.location == Location::Aside {
+        aside::forget(&site)?;
+        // The worktree of a nested child lay in a directory of its own, in its parent's.
+        let home = Site::at(Location::Home, task, worktree)?;
+        home.base.remove_hidden(&home.parent)?;
+    }
     crashpoint!("release.unhidden");
     site.common.remove_directory(Path::new(ownership::MARK))?;
     // git removes it with the last worktree too.
@@ -51,6 +58,12 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
 pub(super) fn debris(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<PathBuf>, Error> {
     let site = Site::of(task, worktree)?;
     let mut debris: Vec<_> = site.parent.ancestors().map(|above| site.base.path().join(above)).collect();
+    let entries = ["worktrees", ownership::MARK].map(|name| site.common.path().join(name));
+    debris.extend(entries);
+    debris.push(Site::at(Location::Aside, task, worktree)?.entry_path());
+    // The reflog of a branch that gave way is written back.
+    let log = worktree.branch.as_ref().map(|branch| site.common.path().join("logs/refs/heads").join(branch));
+    debris.extend(log.and_then(|log| log.parent().map(Path::to_path_buf)));
     debris.extend([site.entry_path(), site.common.path().to_owned(), repository::records(task.host)]);
     Ok(debris)
 }
@@ -81,9 +94,14 @@ fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str
     if is_checked_out(site, &name)? {
         return Ok(());
     }
+    delete_branch(task, site, &name, &tip)
+}
+
+/// Deletes the branch of this full name; an error where it is not at `tip`.
+pub(super) fn delete_branch(task: &Task<'_>, site: &Site, name: &str, tip: &str) -> Result<(), Error> {
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
     // What has moved in between stays.
-    git.run_beside_others(&["update-ref", "-d", &name, &tip])?;
+    git.run_beside_others(&["update-ref", "-d", name, tip])?;
     Ok(())
 }
 
@@ -99,7 +117,7 @@ pub(super) fn is_as_made(
 
 /// The tip of the branch of this full name, where the swarm made the branch and no commit has come to it since. Planning
 /// decides by the same rule (`plan::branches::goes_with`).
-fn tip_as_made(
+pub(super) fn tip_as_made(
     task: &Task<'_>,
     worktree: &Worktree,
     site: &Site,
@@ -117,7 +135,8 @@ fn tip_as_made(
     Ok((String::from_utf8_lossy(&log).lines().last() == Some(&made)).then_some(at))
 }
 
-fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
+/// Returns whether any worktree, the main one too, has the branch of this full name checked out.
+pub(super) fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
     let wanted = Content::Bytes(format!("ref: {name}\n").into_bytes());
     if read(&site.common, Path::new("HEAD"))? == wanted {
         return Ok(true);

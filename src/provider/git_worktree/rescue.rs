@@ -31,7 +31,7 @@ use super::{Worktree, overlay};
 use crate::host::clock;
 use crate::host::git::Git;
 use crate::name::sha256_hex;
-use crate::provider::{Error, Rescue, Task};
+use crate::provider::{Error, Location, Rescue, Task};
 
 /// How often a name is tried again that another rescue of the same second took.
 const TRIES: u32 = 100;
@@ -49,7 +49,7 @@ const DURABLE: [&str; 5] = [
 pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Error> {
     let site = Site::of(task, worktree)?;
     if overlay::is_unmounted(worktree, &site)? {
-        let path = site.worktree.display();
+        let path = site.home.display();
         return Err(Error::Refused(format!("{path} is not mounted; `seedbed apply` mounts it again")));
     }
     Git::can_read(&site.worktree)?;
@@ -159,11 +159,14 @@ pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     PathBuf::from(format!(".rescue-{}-{}", task.owner, worktree.entry))
 }
 
-/// Removes the scratch directory of a rescue that was killed.
+/// Removes the scratch directories of rescues that were killed.
 pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let site = Site::of(task, worktree)?;
-    site.base.remove_all(&site.parent.join(scratch(task, worktree)))?;
-    Ok(site.base.remove_hidden(&site.parent)?)
+    for location in [Location::Home, Location::Aside] {
+        let site = Site::at(location, task, worktree)?;
+        site.base.remove_all(&site.parent.join(scratch(task, worktree)))?;
+        site.base.remove_hidden(&site.parent)?;
+    }
+    Ok(())
 }
 
 impl<'s> Scratch<'s> {

@@ -9,8 +9,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::Worktree;
+use super::ownership::MARK;
+use super::plan::NESTED;
 use crate::host::files::{self, Root};
-use crate::provider::{Error, Task, again_while_missing};
+use crate::provider::{Error, Location, Task, again_while_missing};
 
 /// The most that is read of any file of an entry, in bytes; git's own hold one line.
 const LINE_MAX: usize = 64 * 1024;
@@ -35,13 +37,30 @@ pub(super) struct Site {
     pub(super) worktree: PathBuf,
     /// The entry, relative to `common`.
     pub(super) entry: PathBuf,
+    /// The worktree's path at [`Location::Home`], absolute, by which messages call it and its entry knows it.
+    pub(super) home: PathBuf,
+    /// The name of its entry at [`Location::Home`].
+    entry_name: String,
 }
 
 impl Site {
     /// Finds the site of a task. The workspace and the repository have to exist, the worktree and its entry do not.
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
+        Self::at(task.location, task, worktree)
+    }
+
+    /// The same at another location than the task's.
+    pub(super) fn at(location: Location, task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         let workspace = canonical(task.workspace)?;
         let (above, below) = anchor(&workspace, &worktree.worktree_path);
+        let home = above.join(&below);
+        let (below, entry) = match location {
+            Location::Home => (below, worktree.entry.clone()),
+            Location::Aside => {
+                let aside = format!("{}-{}", task.owner, worktree.entry);
+                (outermost(&below).with_file_name(format!(".aside-{aside}")), aside)
+            }
+        };
         let (Some(parent), Some(name)) = (below.parent(), below.file_name()) else {
             return Err(Error::Refused(format!("{} cannot be a worktree", worktree.worktree_path.display())));
         };
@@ -61,7 +80,12 @@ impl Site {
             parent,
             name: name.to_owned(),
             worktree: above.join(&below),
-            entry: Path::new("worktrees").join(&worktree.entry),
+            entry: match location {
+                Location::Home => Path::new("worktrees").join(entry),
+                Location::Aside => Path::new(MARK).join(format!("aside-{entry}")),
+            },
+            home,
+            entry_name: worktree.entry.clone(),
             workspace,
         })
     }
@@ -73,12 +97,12 @@ impl Site {
 
     /// What the entry's `gitdir` says: where the worktree's `.git` file lies.
     pub(super) fn gitdir_line(&self) -> Vec<u8> {
-        line(b"", &self.worktree.join(".git"))
+        line(b"", &self.home.join(".git"))
     }
 
     /// What the worktree's `.git` file says: where the entry lies.
     pub(super) fn dot_git_line(&self) -> Vec<u8> {
-        line(b"gitdir: ", &self.entry_path())
+        line(b"gitdir: ", &self.common.path().join("worktrees").join(&self.entry_name))
     }
 
     /// The worktree's directory; `None` where there is none.
@@ -147,6 +171,17 @@ pub(super) fn move_directory(root: &Root, from: &Path, to: &Path) -> Result<bool
     })
 }
 
+/// Renames a worktree's directory from one site of it to another; `false` where there is none.
+pub(super) fn move_worktree(from: &Site, to: &Site) -> Result<bool, Error> {
+    if from.directory()?.is_none() {
+        return Ok(false);
+    }
+    again_while_missing(|| {
+        let target = to.base.create_hidden(&to.parent)?;
+        Ok(from.base.rename_into(&from.parent.join(&from.name), &target, Path::new(&to.name))?)
+    })
+}
+
 /// Wraps what the system says of a path.
 pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| files::Error::Io { action, path: path.to_path_buf(), source }.into()
@@ -175,6 +210,15 @@ fn anchor(workspace: &Path, planned: &Path) -> (PathBuf, PathBuf) {
             _ => return (above, here.as_path().to_path_buf()),
         }
     }
+}
+
+/// The worktree that a planned path lies in, as that of a nested child does in its parent's; else the path itself. It is
+/// told by the path alone: when it is asked, the worktree may have been moved.
+fn outermost(path: &Path) -> PathBuf {
+    let names: Vec<_> = path.components().collect();
+    let nested: Vec<_> = Path::new(NESTED).components().collect();
+    let at = names.windows(nested.len()).position(|window| window == nested).filter(|at| *at > 0);
+    at.map_or_else(|| path.to_path_buf(), |at| names[..at].iter().collect())
 }
 
 /// Moves down into the last directory on the way that is a work tree of its own: that of a parent session, which does

@@ -133,6 +133,7 @@ impl Lab {
 
     fn task(&self) -> Task<'_> {
         Task {
+            location: crate::provider::Location::Home,
             host: &self.host,
             workspace: &self.repo,
             owner: OWNER,

@@ -8,11 +8,14 @@ use super::Block;
 use crate::host::failpoint::crashpoint;
 use crate::host::leases::{self, Lease};
 use crate::host::{clock, files};
-use crate::name::PortBlock;
-use crate::provider::{Condition, Error, Task, again_while_missing};
+use crate::name::{PortBlock, sha256_hex};
+use crate::provider::{Condition, Error, Location, Task, again_while_missing};
 
 /// The most that is read of a lock file, in bytes.
 const LOCK_MAX: usize = 64 * 1024;
+
+/// Digits of the hash of a session's id in the name of its lock file, while that is set aside.
+const ASIDE_DIGITS: usize = 16;
 
 /// What a lock file holds: the seed's four fields, and whose it is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,9 +66,31 @@ pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
     Ok(Condition::Sound)
 }
 
-pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
+/// Sets the lock file and the lease aside: only new leases of this swarm may have the ports.
+pub(super) fn give_way(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
     let (root, directory, name) = place(task, &block)?;
+    leases::set_aside(task.host, &lease(task, ports)).map_err(refused)?;
+    crashpoint!("lease.aside");
+    rename_lock(task, &root, &directory.join(&name), &directory.join(aside_of(task, &name)))
+}
+
+/// Undoes [`give_way`].
+pub(super) fn bring_back(task: &Task<'_>) -> Result<(), Error> {
+    let (block, ports) = block(task)?;
+    let (root, directory, name) = place(task, &block)?;
+    rename_lock(task, &root, &directory.join(aside_of(task, &name)), &directory.join(&name))?;
+    crashpoint!("lease.unlocked-back");
+    leases::bring_back(task.host, &lease(task, ports)).map_err(refused)
+}
+
+/// Releases the block, or what of it was set aside.
+pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
+    let (block, ports) = block(task)?;
+    let (root, directory, mut name) = place(task, &block)?;
+    if task.location == Location::Aside {
+        name = aside_of(task, &name);
+    }
     let path = directory.join(name);
     if read(&root, &path)?.is_some_and(|lock| is_own(task, &lock)) {
         root.remove_file(&path)?;
@@ -73,7 +98,25 @@ pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
     crashpoint!("lease.unlocked");
     root.remove_hidden(&directory)?;
     crashpoint!("lease.unhidden");
-    leases::revoke(task.host, &lease(task, ports)).map_err(refused)
+    let lease = lease(task, ports);
+    match task.location {
+        Location::Home => leases::revoke(task.host, &lease),
+        Location::Aside => leases::revoke_aside(task.host, &lease),
+    }
+    .map_err(refused)
+}
+
+/// The name of a lock file that is set aside; another session may have one of the same block.
+fn aside_of(task: &Task<'_>, name: &str) -> String {
+    let session = sha256_hex(task.session.as_bytes());
+    format!(".aside-{}-{}-{name}", task.owner, &session[..ASIDE_DIGITS])
+}
+
+fn rename_lock(task: &Task<'_>, root: &files::Root, from: &Path, to: &Path) -> Result<(), Error> {
+    if read(root, from)?.is_some_and(|lock| is_own(task, &lock)) {
+        root.rename(from, to)?;
+    }
+    Ok(())
 }
 
 /// The directory of the lock files with all above it that this may have made, and the registry.

@@ -21,7 +21,7 @@ fn an_apply_killed_anywhere_is_undone() {
         let _ = fs::remove_dir_all(sandbox.state());
         crash(sandbox, &["apply", "--jobs", "2"], point);
         sandbox.ok(&["recover"]);
-        if point == "apply.committed#1" || point.starts_with("state.unlocking") {
+        if point == "run.committed#1" || point.starts_with("state.unlocking") {
             sandbox.ok(&["destroy"]);
         }
         assert_put_back(&before, sandbox);
@@ -75,7 +75,7 @@ fn a_recover_killed_anywhere_while_it_undoes_is_done_again() {
 
 #[test]
 fn a_recover_killed_anywhere_while_it_finishes_is_done_again() {
-    check_recover(&["destroy"], "destroy.torn-down#1");
+    check_recover(&["destroy"], "run.torn-down#1");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_growth_killed_anywhere_leaves_what_stood() {
         crash(sandbox, &["apply"], point);
         sandbox.ok(&["recover"]);
         sandbox.manifest(smaller);
-        if point != "apply.committed#1" {
+        if point != "run.committed#1" {
             assert_same(&stood, &sandbox.inventory());
         }
         sandbox.ok(&["destroy"]);
@@ -119,6 +119,14 @@ fn every_point_is_reached() {
     reach(&tree, &["destroy"]);
     crash(&tree, &["apply"], "apply.told#1");
     reach(&tree, &["recover"]);
+    tree.ok(&["apply"]);
+    tree.manifest(
+        &manifest.replace("copy = [\".env\"]", "copy = []").replace("block-size = 16", "block-size = 12"),
+    );
+    crash(&tree, &["apply", "--yes"], "apply.told#1");
+    reach(&tree, &["recover"]);
+    tree.ok(&["destroy"]);
+    tree.manifest(&manifest);
     // Moved here, and then copied here.
     let elsewhere = tree.top.join("elsewhere");
     fs::rename(&tree.repository, &elsewhere).unwrap();

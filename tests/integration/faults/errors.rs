@@ -26,7 +26,7 @@ pub(super) enum With {
 }
 
 /// Each point that can fail, at each time it was reached up to [`TIMES`] evenly spread.
-fn cases(counts: &BTreeMap<String, u64>, with: With) -> Vec<String> {
+pub(super) fn cases(counts: &BTreeMap<String, u64>, with: With) -> Vec<String> {
     let failing = failing();
     let mut next = (0..).map(|case: usize| &ERRORS[case % ERRORS.len()..][..1]);
     let mut cases = Vec::new();
@@ -41,14 +41,14 @@ fn cases(counts: &BTreeMap<String, u64>, with: With) -> Vec<String> {
     cases
 }
 
-fn succeeded(run: &Traced) -> BTreeMap<String, u64> {
+pub(super) fn succeeded(run: &Traced) -> BTreeMap<String, u64> {
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
     run.counts()
 }
 
 /// Runs a command with one step failing, and expects that the step failed, and if that mattered that it was said.
 #[track_caller]
-fn fail(sandbox: &Sandbox, args: &[&str], case: &str) -> Outcome {
+pub(super) fn fail(sandbox: &Sandbox, args: &[&str], case: &str) -> Outcome {
     let run = traced(sandbox, args, Some(case));
     let (point, error) = case.split_once('=').unwrap();
     let failed = format!("{error} {}", point.trim_end_matches('+'));

@@ -160,7 +160,7 @@ fn an_old_git_is_told_so_and_does_nothing() {
     for (args, code) in exits {
         old(args, code);
     }
-    crash(&sandbox, &["destroy", "--discard"], "destroy.intended#1");
+    crash(&sandbox, &["destroy", "--discard"], "run.intended#1");
     sandbox.seedbed(&["plan"]).expect(75);
     let recover = Outcome::of(shim.command(&sandbox, &["recover"]).output().unwrap());
     recover.expect(1).says(&["git 2.30 is older than 2.31"]);

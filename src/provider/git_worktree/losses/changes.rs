@@ -40,7 +40,7 @@ pub(super) fn add(
         }
         Some(path.ancestors().any(|above| changes.ignored.iter().any(|it| Path::new(it) == above)))
     });
-    let path = site.worktree.display();
+    let path = site.home.display();
     let counts = changes.counts(hidden);
     if !counts.is_empty() {
         losses.work.push(format!("{path} has uncommitted changes: {counts}"));

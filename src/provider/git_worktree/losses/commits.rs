@@ -77,7 +77,7 @@ pub(super) fn add(
     site: &Site,
     losses: &mut Losses,
 ) -> Result<(), Error> {
-    let path = site.worktree.display();
+    let path = site.home.display();
     if site.common.directory(&site.entry)?.is_none() {
         return Ok(());
     }

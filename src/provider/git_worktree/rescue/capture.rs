@@ -98,7 +98,7 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     if !repositories.is_empty() {
         return Err(Error::Refused(format!(
             "{} holds repositories of their own ({}), which git cannot take into a commit; move them away",
-            work.site.worktree.display(),
+            work.site.home.display(),
             repositories.join(", ")
         )));
     }

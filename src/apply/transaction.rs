@@ -1,0 +1,385 @@
+//! The protocol of a run: all that it changes, or nothing.
+//!
+//! | stage | on disk | what happens | what undoes it |
+//! |---|---|---|---|
+//! | leave | `releasing.json` | teardowns run; what is released is moved aside, judged again there, and gives way | it is brought back, and set up again where it was torn down |
+//! | provision | `intent.json` | everything new is provisioned and set up | everything new is released, then as above |
+//! | commit | `standing.json` | what is aside is released | nothing: `recover` finishes it |
+//!
+//! Each stage begins with one rename of the run's record, so that recovery knows from its name what may exist.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::release::{self, Kinds};
+use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, work};
+use crate::discovery;
+use crate::host::Host;
+use crate::host::failpoint::crashpoint;
+use crate::host::process::Cancel;
+use crate::plan::{Action, Session};
+use crate::provider::Location;
+use crate::state::{self, FamilyGuard, Record, Release, Stage, Unsaved};
+
+/// Carries out the run of `record`. `standing` is what stands before it.
+pub(super) fn run(context: &Context<'_>, record: &Record, standing: Option<&Record>) -> Result<(), Error> {
+    begin(context, record)?;
+    run_begun(context, record, standing)
+}
+
+/// Writes the record of a run, unless a child was provisioned meanwhile from what the run releases.
+pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error> {
+    forget_logs(context, record)?;
+    let _family = match &record.release {
+        Some(release) => {
+            let guard = FamilyGuard::acquire(context.swarm.host())?;
+            let children =
+                work::children_on_their_own(context.swarm.host(), &release.before, &release.kinds)?;
+            if !children.is_empty() {
+                return Err(Error::Refused(children));
+            }
+            Some(guard)
+        }
+        None => None,
+    };
+    context.swarm.begin(record)?;
+    crashpoint!("run.intended");
+    Ok(())
+}
+
+/// Does what [`run`] does once the record is written.
+pub(crate) fn run_begun(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+) -> Result<(), Error> {
+    let attempted = attempt(context, record, Teardowns::All);
+    conclude(context, record, standing, attempted)
+}
+
+/// Carries on with a `destroy` that was interrupted before it was committed. Sessions whose teardown had begun are not
+/// torn down again.
+pub(super) fn carry_on(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+) -> Result<(), Error> {
+    let attempted = attempt(context, record, Teardowns::NotBegun);
+    conclude(context, record, standing, attempted)
+}
+
+/// Sessions whose teardown a run runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Teardowns {
+    /// All that are released as a whole.
+    All,
+    /// Those of them whose teardown an interrupted run has not begun.
+    NotBegun,
+}
+
+/// Commits what was attempted, or undoes it.
+fn conclude(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+    attempted: Result<Attempt, Error>,
+) -> Result<(), Error> {
+    let error = match attempted {
+        Ok(Attempt { stage, not_torn_down }) => match context.swarm.commit(stage) {
+            Ok(()) => {
+                crashpoint!("run.committed");
+                return finish(context, record, not_torn_down);
+            }
+            Err(error) => {
+                context.swarm.take_back(record, stage, standing).map_err(Error::Unfinished)?;
+                error.into()
+            }
+        },
+        Err(error) => error,
+    };
+    (context.events)(&Event::RollingBack);
+    // Undoing is not interrupted by the Ctrl-C that caused it.
+    let leftovers = undo(context, record, standing, &Cancel::default())?;
+    if leftovers.is_empty() {
+        return Err(error);
+    }
+    let (failures, interrupted) = match error {
+        Error::Failed { failures, interrupted, .. } | Error::NotRescued { failures, interrupted } => {
+            (failures, interrupted)
+        }
+        Error::Refused(losses) => (losses.into_iter().map(Failure::from_loss).collect(), false),
+        _ => (Vec::new(), false),
+    };
+    Err(Error::Failed { failures, leftovers, interrupted })
+}
+
+/// A run that is ready to be committed.
+struct Attempt {
+    /// The stage that it has reached.
+    stage: Stage,
+    /// Teardowns that failed, which stops nothing.
+    not_torn_down: Vec<Failure>,
+}
+
+fn attempt(context: &Context<'_>, record: &Record, teardowns: Teardowns) -> Result<Attempt, Error> {
+    let mut attempt = Attempt { stage: Stage::SettingAside, not_torn_down: Vec::new() };
+    if let Some(release) = &record.release {
+        attempt.not_torn_down = release::tear_down(context, &release.before, &release.kinds, teardowns);
+        crashpoint!("run.torn-down");
+        // What is given up goes even where the caller was interrupted before, unless a teardown was.
+        let goes_on = release.unsaved == Unsaved::Discard && attempt.not_torn_down.is_empty();
+        let cancel = if goes_on { Cancel::default() } else { context.swarm.host().cancel.clone() };
+        let host = Host { cancel, ..context.swarm.host().clone() };
+        leave(context, record, release, &host)?;
+        if record.plan.changes.is_empty() {
+            return Ok(attempt);
+        }
+        context.swarm.begin_provisioning()?;
+    }
+    crashpoint!("run.left");
+    attempt.stage = Stage::Provisioning;
+    let host = context.swarm.host();
+    check(host, Run { context, record, host }.provision())?;
+    Ok(attempt)
+}
+
+/// An error where anything failed or the run was interrupted.
+fn check(host: &Host, failures: Vec<Failure>) -> Result<(), Error> {
+    let interrupted = host.cancel.is_requested();
+    if failures.is_empty() && !interrupted {
+        return Ok(());
+    }
+    Err(Error::Failed { failures, leftovers: Vec::new(), interrupted })
+}
+
+/// Moves what is released aside, judges it there, and has it give way.
+fn leave(context: &Context<'_>, record: &Record, release: &Release, host: &Host) -> Result<(), Error> {
+    let (before, kinds) = (&release.before, &release.kinds);
+    check(host, Vec::new())?;
+    let run = Run { context, record: before, host };
+    check(host, run.leave(Phase::SetAside, "set aside", kinds, &|provider, task| provider.set_aside(task)))?;
+    crashpoint!("run.set-aside");
+    work::judge_aside(context, before, kinds, release.unsaved)?;
+    check(host, Vec::new())?;
+    let kinds = &restricted(before, kinds, |session, kind| {
+        is_same_resource(context, record, before, session, kind) || context.moves_aside(kind)
+    });
+    let failures = run.leave(Phase::GiveWay, "give way", kinds, &|provider, task| {
+        if provider.moves_aside() { provider.give_way(task) } else { provider.release(task) }
+    });
+    check(host, failures)?;
+    release::sync(context, before, &release.kinds);
+    crashpoint!("run.given-way");
+    Ok(())
+}
+
+/// Returns whether an allocation that cannot be moved aside is planned again as the very same resource.
+fn is_same_resource(
+    context: &Context<'_>,
+    record: &Record,
+    before: &Record,
+    session: &Session,
+    kind: &str,
+) -> bool {
+    if context.moves_aside(kind) {
+        return false;
+    }
+    let planned = record.plan.sessions.iter().find(|planned| planned.path == session.path);
+    let of = |session: &Session| session.allocation(kind).map(|held| held.allocation.clone());
+    let before = before.plan.sessions.iter().find(|before| before.path == session.path);
+    planned.and_then(of).is_some_and(|planned| before.and_then(of) == Some(planned))
+}
+
+/// The kinds for which `applies` is true.
+fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Session, &str) -> bool) -> Kinds {
+    let of_session = |session: &Session| {
+        let kinds = kinds.get(&session.path)?.iter().filter(|kind| applies(session, kind)).cloned();
+        Some((session.path.clone(), kinds.collect()))
+    };
+    record.plan.sessions.iter().filter_map(of_session).collect()
+}
+
+/// Releases what a committed run has moved aside, then forgets that there was anything.
+pub(super) fn finish(
+    context: &Context<'_>,
+    record: &Record,
+    mut failures: Vec<Failure>,
+) -> Result<(), Error> {
+    if let Some(release) = &record.release {
+        let before = &release.before;
+        // A release that is committed is finished: half a session is of no use to anybody.
+        let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+        let run = Run { context, record: before, host: &host };
+        let is_left =
+            |session: &Session, kind: &str| !is_same_resource(context, record, before, session, kind);
+        let kinds = restricted(before, &release.kinds, is_left);
+        let mut leftovers = run.release(Phase::Release, Location::Aside, &kinds);
+        crashpoint!("run.released");
+        if leftovers.is_empty() {
+            leftovers = release::write_to_parents(context, record, before, &host);
+        }
+        if !leftovers.is_empty() {
+            failures.extend(leftovers.iter().cloned());
+            return Err(Error::Failed { failures, leftovers, interrupted: false });
+        }
+        release::forget_discovery(context, record, before).map_err(Error::Unfinished)?;
+        crashpoint!("run.forgotten");
+        context.swarm.end_release(record).map_err(Error::Unfinished)?;
+        crashpoint!("run.ended");
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Error::NotTornDown(failures)) }
+}
+
+/// Undoes a run that is not committed, whatever stage it has reached: releases what it provisioned, brings back what it
+/// moved aside, and writes again what the sessions of `standing` own. What could not be undone is returned, and the
+/// record kept for the next attempt; so it is where `cancel` ends commands.
+pub(super) fn undo(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+    cancel: &Cancel,
+) -> Result<Vec<Failure>, Error> {
+    let Some((_, mut stage)) = context.swarm.interrupted()? else { return Ok(Vec::new()) };
+    // Undoing is not interrupted by the Ctrl-C that caused it; its commands may be.
+    let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    let interruptible = Host { cancel: cancel.clone(), ..host.clone() };
+    if stage == Stage::Provisioning {
+        let leftovers = unprovision(context, record, &host, &interruptible)?;
+        if !leftovers.is_empty() {
+            return Ok(leftovers);
+        }
+        if record.release.is_some() {
+            context.swarm.begin_bringing_back().map_err(Error::Unfinished)?;
+            stage = Stage::SettingAside;
+        }
+    }
+    crashpoint!("undo.unprovisioned");
+    let mut failures = Vec::new();
+    if let Some(release) = &record.release {
+        let leftovers = bring_back(context, record, release, &host);
+        if !leftovers.is_empty() {
+            return Ok(leftovers);
+        }
+        crashpoint!("undo.brought-back");
+        failures = set_up_again(context, release, &interruptible);
+        if cancel.is_requested() && !failures.is_empty() {
+            return Err(Error::Interrupted);
+        }
+    }
+    failures.extend(write_again(context, record, standing, &host)?);
+    crashpoint!("undo.written");
+    context.swarm.abandon(stage).map_err(Error::Unfinished)?;
+    crashpoint!("undo.abandoned");
+    Ok(failures)
+}
+
+/// Releases what the run has provisioned, torn down where it was set up.
+fn unprovision(
+    context: &Context<'_>,
+    record: &Record,
+    host: &Host,
+    interruptible: &Host,
+) -> Result<Vec<Failure>, Error> {
+    let pairs = || record.plan.sessions.iter().zip(&record.plan.changes);
+    for (session, change) in pairs().rev() {
+        let was_set_up = !session.setup.is_empty() && commands::was_run(context.swarm, session, "setup");
+        if !change.provision.is_empty() && !session.teardown.is_empty() && was_set_up {
+            // The run has failed already; what its teardown says is in the log.
+            let torn_down = commands::run(context.swarm, interruptible, session, UNDO, &session.teardown);
+            if torn_down.is_err() && interruptible.cancel.is_requested() {
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+    crashpoint!("undo.torn-down");
+    Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, &provisioned(record)))
+}
+
+/// What the run of a record provisions, in the order in which undoing releases it.
+pub(super) fn provisioned(record: &Record) -> Kinds {
+    let pairs = record.plan.sessions.iter().zip(&record.plan.changes);
+    pairs
+        .filter(|(_, change)| !change.provision.is_empty())
+        .map(|(session, change)| (session.path.clone(), change.provision.iter().rev().cloned().collect()))
+        .collect()
+}
+
+/// The teardown of what is undone; its log is not that of the teardown of what stood before.
+const UNDO: &str = "undo";
+
+fn bring_back(context: &Context<'_>, record: &Record, release: &Release, host: &Host) -> Vec<Failure> {
+    let before = &release.before;
+    let run = Run { context, record: before, host };
+    let aside = restricted(before, &release.kinds, |_, kind| context.moves_aside(kind));
+    let mut failures = run.bring_back(&aside, &|provider, task| provider.bring_back(task));
+    // What was broken before the run is left as it was: released.
+    let same = restricted(before, &release.kinds, |session, kind| {
+        let planned = record.plan.sessions.iter().find(|planned| planned.path == session.path);
+        is_same_resource(context, record, before, session, kind)
+            && planned.is_some_and(|planned| planned.allocation(kind) != session.allocation(kind))
+    });
+    failures.extend(run.bring_back(&same, &|provider, task| provider.provision(task)));
+    failures
+}
+
+/// Runs the setup of sessions that were torn down and are back.
+fn set_up_again(context: &Context<'_>, release: &Release, host: &Host) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for session in &release.before.plan.sessions {
+        let was_torn_down = release.kinds.contains_key(&session.path)
+            && !session.teardown.is_empty()
+            && commands::was_run(context.swarm, session, "teardown");
+        if !was_torn_down || session.setup.is_empty() {
+            continue;
+        }
+        match commands::run(context.swarm, host, session, "setup", &session.setup) {
+            Ok(()) => (context.events)(&Event::SetUpAgain { session: session.path.clone() }),
+            Err(cause) => failures.push(failure(session, "set up again", cause)),
+        }
+    }
+    failures
+}
+
+/// Writes the discovery files again that the run may have changed.
+fn write_again(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+    host: &Host,
+) -> Result<Vec<Failure>, Error> {
+    let stood: HashMap<_, _> = standing
+        .iter()
+        .flat_map(|standing| &standing.plan.sessions)
+        .map(|session| (&session.path, session))
+        .collect();
+    let mut failures = Vec::new();
+    let changed = record.plan.sessions.iter().zip(&record.plan.changes);
+    for (session, _) in changed.filter(|(_, change)| change.action != Action::Keep) {
+        match (standing, stood.get(&session.path)) {
+            // Where its directory was missing before, nothing is written.
+            (Some(standing), Some(stood)) if discovery::directory(context.swarm, stood).is_ok() => {
+                failures.extend(Run { context, record: standing, host }.tell(stood).err());
+            }
+            (Some(_), Some(_)) => {}
+            _ => context.swarm.remove_discovery(&session.scoped_name).map_err(Error::Unfinished)?,
+        }
+    }
+    Ok(failures)
+}
+
+/// Forgets what earlier runs have set up and torn down: which of it this run did, its logs say.
+fn forget_logs(context: &Context<'_>, record: &Record) -> Result<(), state::Error> {
+    for (session, change) in record.plan.sessions.iter().zip(&record.plan.changes) {
+        if !change.provision.is_empty() && !session.setup.is_empty() {
+            commands::forget(context.swarm, session, "setup")?;
+        }
+    }
+    let Some(release) = &record.release else { return Ok(()) };
+    let before: BTreeMap<_, _> =
+        release.before.plan.sessions.iter().map(|session| (&session.path, session)).collect();
+    for session in release.kinds.keys().filter_map(|path| before.get(path)) {
+        if !session.teardown.is_empty() {
+            commands::forget(context.swarm, session, "teardown")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Walks over the leases that a run releases, moves aside or brings back.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::event::Telling;
+use super::release::Kinds;
+use super::{Event, Failure, Phase, Run, failure_of, tree};
+use crate::host::failpoint::crashpoint;
+use crate::name::SessionPath;
+use crate::plan::Session;
+use crate::provider::{self, Location, Provider, Task};
+
+/// What is done with one lease.
+type Act<'a> = dyn Fn(&dyn Provider, &Task<'_>) -> Result<(), provider::Error> + Sync + 'a;
+
+/// Order of a walk, and what it does about a failure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    /// Children before their parents, kinds in the order given; halts at a failure and when the run is cancelled.
+    Leave,
+    /// The same; goes on past what fails.
+    Release,
+    /// Parents before their children, kinds in reverse order; goes on past what fails.
+    Return,
+}
+
+impl Run<'_> {
+    /// Releases leases where they are. Claims are released last of all, one session after another: no port is free while
+    /// what was made after it exists. Those of a session in which, or below which, something is left are kept.
+    pub(super) fn release(&self, phase: Phase, location: Location, kinds: &Kinds) -> Vec<Failure> {
+        let mut failures: Vec<Failure> = Vec::new();
+        for claims in [false, true] {
+            let is_left =
+                |path: &SessionPath| failures.iter().any(|failure| failure.session.is_at_or_below(path));
+            let of_session = |(path, kinds): (&SessionPath, &Vec<String>)| {
+                let kinds: Vec<_> =
+                    kinds.iter().filter(|kind| self.is_claim(kind) == claims).cloned().collect();
+                (!kinds.is_empty() && !is_left(path)).then(|| (path.clone(), kinds))
+            };
+            let kinds: Kinds = kinds.iter().filter_map(of_session).collect();
+            failures.extend(self.walk(phase, &kinds, Walk::Release, &|session, kind| {
+                crashpoint!("release.allocation");
+                self.act(session, kind, "release", location, &|provider, task| provider.release(task))?;
+                let (session, kind) = (session.path.clone(), kind.to_owned());
+                (self.context.events)(&Event::Released { session, kind });
+                Ok(())
+            }));
+        }
+        failures
+    }
+
+    /// Does one step of moving aside with leases, up to the first failure.
+    pub(super) fn leave(&self, phase: Phase, step: &str, kinds: &Kinds, act: &Act<'_>) -> Vec<Failure> {
+        self.walk(phase, kinds, Walk::Leave, &|session, kind| {
+            crashpoint!("leave.allocation");
+            self.act(session, kind, step, Location::Home, act)
+        })
+    }
+
+    /// Brings leases back.
+    pub(super) fn bring_back(&self, kinds: &Kinds, act: &Act<'_>) -> Vec<Failure> {
+        self.walk(Phase::BringBack, kinds, Walk::Return, &|session, kind| {
+            crashpoint!("bring-back.allocation");
+            self.act(session, kind, "bring back", Location::Home, act)
+        })
+    }
+
+    fn act(
+        &self,
+        session: &Session,
+        kind: &str,
+        step: &str,
+        location: Location,
+        act: &Act<'_>,
+    ) -> Result<(), Failure> {
+        let (Some(allocation), Some(provider)) = (session.allocation(kind), self.context.registry.get(kind))
+        else {
+            return Ok(());
+        };
+        self.with_task(session, allocation, |task| act(provider, &Task { location, ..*task }))
+            .map_err(|error| failure_of(session, step, kind, &error))
+    }
+
+    fn walk(
+        &self,
+        phase: Phase,
+        kinds: &Kinds,
+        walk: Walk,
+        act: &(dyn Fn(&Session, &str) -> Result<(), Failure> + Sync),
+    ) -> Vec<Failure> {
+        let sessions = &self.record.plan.sessions;
+        let of = |session: &Session| kinds.get(&session.path).map_or(&[][..], Vec::as_slice);
+        let count = sessions.iter().filter(|session| !of(session).is_empty()).count();
+        if count == 0 {
+            return Vec::new();
+        }
+        let is_claim = |session: &Session| of(session).iter().all(|kind| self.is_claim(kind));
+        // Claims are taken and given up one session after another.
+        let jobs = if sessions.iter().all(is_claim) { NonZeroUsize::MIN } else { self.host.jobs };
+        let telling = Telling::begin(self.context, phase, count);
+        let failures = Mutex::new(Vec::new());
+        let halted = AtomicBool::new(false);
+        let visit = |at: usize| {
+            let session = &sessions[at];
+            let mut kinds: Vec<&String> = of(session).iter().collect();
+            if kinds.is_empty() {
+                return;
+            }
+            if walk == Walk::Return {
+                kinds.reverse();
+            }
+            let mut is_through = true;
+            for kind in kinds {
+                let stops = walk == Walk::Leave
+                    && (halted.load(Ordering::Relaxed) || self.host.cancel.is_requested());
+                if stops {
+                    return;
+                }
+                if let Err(failure) = act(session, kind) {
+                    is_through = false;
+                    halted.store(true, Ordering::Relaxed);
+                    failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                }
+            }
+            if is_through {
+                telling.passed(&session.path);
+            }
+        };
+        if walk == Walk::Return {
+            tree::parents_first(sessions, jobs, visit);
+        } else {
+            tree::children_first(sessions, jobs, visit);
+        }
+        failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,138 @@
+//! Moves a worktree aside while its session gets another one, and back where that fails.
+//!
+//! Aside, the directory lies beside its old place under a hidden name, and the admin directory where git does not list
+//! it. Both keep every byte; only `HEAD` is detached once the branch gives way, and attached again on the way back.
+
+use std::path::{Path, PathBuf};
+
+use super::register;
+use super::repository::Lock;
+use super::site::{Content, Site, move_directory, move_worktree, read};
+use super::{Worktree, overlay, ownership, release, sparse};
+use crate::host::failpoint::crashpoint;
+use crate::host::git::Git;
+use crate::provider::{Error, Location, Task};
+
+/// Suffix of the file beside the admin directory that holds the tip and the reflog of a branch that gave way.
+const BRANCH: &str = ".branch";
+
+/// Suffix of the file beside the admin directory that says that `HEAD` named that branch.
+const HEAD: &str = ".head";
+
+/// Largest reflog of a branch that is kept, in bytes; a line takes some 200.
+const LOG_MAX: usize = 64 << 20;
+
+/// Moves the worktree and its admin directory aside.
+pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let (home, aside) = sites(task, worktree)?;
+    ownership::of_entry_if_not_others(task, &home)?;
+    overlay::unmount(worktree, &home)?;
+    move_worktree(&home, &aside)?;
+    crashpoint!("aside.directory-moved");
+    move_directory(&home.common, &home.entry, &aside.entry)?;
+    crashpoint!("aside.entry-moved");
+    overlay::set_aside(task, worktree, &aside)
+}
+
+/// Removes the branch that goes with the worktree, keeping its reflog.
+pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let Some(branch) = &worktree.branch else { return Ok(()) };
+    let site = Site::at(Location::Aside, task, worktree)?;
+    let name = full_name(branch);
+    let Some(tip) = release::tip_as_made(task, worktree, &site, &name)? else { return Ok(()) };
+    if release::is_checked_out(&site, &name)? {
+        return Ok(());
+    }
+    let log = site.common.read(&log_of(&name), LOG_MAX)?.unwrap_or_default();
+    site.common.create_directories(Path::new(ownership::MARK))?;
+    site.common.replace(&kept(&site, BRANCH), &[tip.as_bytes(), b"\n", &log].concat())?;
+    if site.read_entry("HEAD")? == Content::Bytes(attached(&name)) {
+        site.common.replace(&kept(&site, HEAD), b"")?;
+        site.common.replace(&site.entry.join("HEAD"), format!("{tip}\n").as_bytes())?;
+    }
+    crashpoint!("aside.detached");
+    release::delete_branch(task, &site, &name, &tip)?;
+    crashpoint!("aside.branch-gone");
+    Ok(())
+}
+
+/// Brings everything back to where it was.
+pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let (home, aside) = sites(task, worktree)?;
+    if aside.directory()?.is_some() && home.directory()?.is_some() {
+        let (there, kept) = (home.worktree.display(), aside.worktree.display());
+        return Err(Error::Refused(format!(
+            "{there} exists again, and the worktree that belongs there is kept as {kept}: move {there} away"
+        )));
+    }
+    restore_branch(task, worktree, &aside)?;
+    overlay::bring_back(task, worktree, &aside)?;
+    if aside.common.directory(&aside.entry)?.is_some() {
+        // Another session's release may have taken the setting back meanwhile.
+        let lock = sparse::is_wanted(worktree).then(|| Lock::take(task.host, &home)).transpose()?;
+        if let Some(lock) = &lock {
+            sparse::enable(task, &home, lock)?;
+        }
+        move_directory(&home.common, &aside.entry, &home.entry)?;
+    }
+    crashpoint!("aside.entry-back");
+    move_worktree(&aside, &home)?;
+    crashpoint!("aside.directory-back");
+    overlay::mount_again(task, worktree, &home)?;
+    home.common.remove_directory(Path::new(ownership::MARK))?;
+    Ok(aside.base.remove_hidden(&aside.parent)?)
+}
+
+/// Creates the branch again that gave way, at the same commit and with the same reflog.
+fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
+    let kept_branch = aside.common.read(&kept(aside, BRANCH), LOG_MAX)?;
+    let (Some(branch), Some(kept_branch)) = (&worktree.branch, kept_branch) else { return Ok(()) };
+    let line = kept_branch.iter().position(|byte| *byte == b'\n').unwrap_or(kept_branch.len());
+    let (tip, log) = (String::from_utf8_lossy(&kept_branch[..line]), kept_branch.get(line + 1..));
+    let name = full_name(branch);
+    let git = Git::of(task.host, aside.common.path(), None).holding(task.lock);
+    if !git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.status.success() {
+        register::create_branch_at(task, aside, branch, &tip)?;
+    }
+    let log = log.filter(|log| !log.is_empty());
+    if let Some(log) = log.filter(|_| !matches!(read(&aside.common, &log_of(&name)), Ok(Content::Missing))) {
+        aside.common.replace(&log_of(&name), log)?;
+    }
+    crashpoint!("aside.branch-back");
+    if aside.common.read(&kept(aside, HEAD), 0)?.is_some() {
+        aside.common.replace(&aside.entry.join("HEAD"), &attached(&name))?;
+    }
+    forget(aside)
+}
+
+/// Removes what was kept of a branch that gave way.
+pub(super) fn forget(aside: &Site) -> Result<(), Error> {
+    for suffix in [HEAD, BRANCH] {
+        aside.common.remove_file(&kept(aside, suffix))?;
+    }
+    Ok(())
+}
+
+fn kept(aside: &Site, suffix: &str) -> PathBuf {
+    let mut path = aside.entry.clone().into_os_string();
+    path.push(suffix);
+    path.into()
+}
+
+fn sites(task: &Task<'_>, worktree: &Worktree) -> Result<(Site, Site), Error> {
+    Ok((Site::at(Location::Home, task, worktree)?, Site::at(Location::Aside, task, worktree)?))
+}
+
+fn full_name(branch: &str) -> String {
+    format!("refs/heads/{branch}")
+}
+
+/// The `HEAD` of a worktree that has a branch checked out.
+fn attached(name: &str) -> Vec<u8> {
+    format!("ref: {name}\n").into_bytes()
+}
+
+/// The file that the reflog of a ref is in, relative to the common git directory.
+fn log_of(name: &str) -> PathBuf {
+    Path::new("logs").join(name)
+}

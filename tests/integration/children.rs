@@ -275,7 +275,7 @@ fn no_child_is_begun_from_what_is_being_released() {
     let stage = Stage::new();
     let lead = stage.lead();
     let mut kill = seedbed_command(&stage.sandbox, &["destroy"]);
-    Outcome::of(kill.env("SEEDBED_FAILPOINT", "destroy.intended=crash").output().unwrap()).expect(137);
+    Outcome::of(kill.env("SEEDBED_FAILPOINT", "run.intended=crash").output().unwrap()).expect(137);
     let error = stage.orchestrator.provision_child(&lead, "helper", 0, 4).unwrap_err();
     assert!(matches!(error, Error::Released(_)), "{error}");
     stage.run(&["recover"]).expect(0);
@@ -299,7 +299,7 @@ fn a_child_whose_run_was_interrupted_goes_with_its_session() {
     let [helper, below] = stage.two();
     let mut kill = seedbed_command(&stage.sandbox, &["destroy"]);
     // The grandchild is gone, and of the helper all but its record.
-    Outcome::of(kill.env("SEEDBED_FAILPOINT", "destroy.told#2=crash").output().unwrap()).expect(137);
+    Outcome::of(kill.env("SEEDBED_FAILPOINT", "run.forgotten#2=crash").output().unwrap()).expect(137);
     assert!(!below.working_directory().exists());
     assert!(!helper.working_directory().exists());
     let list = stage.run(&["list"]).expect(0).stdout;

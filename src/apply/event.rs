@@ -145,6 +145,8 @@ impl Phase {
         match self {
             Self::Rescue => "rescue",
             Self::TearDown => "tearDown",
+            Self::SetAside => "setAside",
+            Self::GiveWay => "giveWay",
             Self::Release => "release",
             Self::Claim => "claim",
             Self::Make => "make",
@@ -153,6 +155,7 @@ impl Phase {
             Self::SetUp => "setUp",
             Self::Tell => "tell",
             Self::RollBack => "rollBack",
+            Self::BringBack => "bringBack",
         }
     }
 }

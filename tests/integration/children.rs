@@ -89,10 +89,11 @@ fn every_command_knows_a_child_of_the_library() {
 
     fs::write(below.working_directory().join("new"), "work\n").unwrap();
     let status = stage.run(&["status"]).expect(0).stdout;
-    let column: Vec<_> = status.lines().map(|row| row.split_whitespace().collect::<Vec<_>>()).collect();
-    assert_eq!((column[0][0], column[3][0]), ("lead", "other"), "{status}");
+    let column: Vec<_> =
+        status.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!((column[0][0], column[4][0]), ("lead", "other"), "{status}");
     assert_eq!((&column[1][..2], &column[2][..2]), (&["└", "helper"][..], &["└", "grandchild"][..]));
-    assert!(status.lines().nth(2).unwrap().contains("1 untracked"), "{status}");
+    assert!(status.lines().nth(4).unwrap().contains("1 untracked"), "{status}");
     let status = stage.run(&["status", "--json"]).expect(0).json();
     let of_child = &status["sessions"][2];
     assert_eq!((&of_child["id"], &of_child["childOf"]), (&json!("grandchild"), &json!("helper")));

@@ -334,11 +334,23 @@ fn after_a_kill_recovery_waits_for_the_program() {
     send(Signal::KILL, &run);
     run.wait().unwrap();
     asked(&sandbox);
-    sandbox.seedbed(&["recover"]).expect(75).says(&["locked"]);
+    let left = format!("locked by what a killed run left running: pid {pid} ");
+    sandbox
+        .seedbed(&["recover", "--lock-timeout", "0"])
+        .expect(75)
+        .says(&["left running", &format!("pid {pid} ")]);
+    assert_eq!(asked(&sandbox), [] as [Value; 0]);
+    // Without a limit of its own it waits, and says for what.
+    let mut command = sandbox.command(&["recover"]);
+    let mut recover = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(recover.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.contains("waiting up to 60 s") && line.contains(&left[..20]), "{line}");
     assert_eq!(asked(&sandbox), [] as [Value; 0]);
     fs::write(sandbox.top.join("go"), "").unwrap();
-    wait_until("the program ends", || !Path::new(&format!("/proc/{pid}")).exists());
-    sandbox.ok(&["recover", "--lock-timeout", "60"]);
+    assert!(recover.wait().unwrap().success());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it has ended by then");
     assert_eq!(steps(&asked(&sandbox)), ["release shop/a"]);
     crate::sandbox::assert_same(&before, &sandbox.inventory());
 }

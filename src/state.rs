@@ -9,6 +9,7 @@
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   what setup and teardown printed, until the session is released; after a failure, longer
+//! STATE/.guard                            held while a child of a session, or a release, is begun
 //! STATE/ports/                            port leases of every swarm
 //! STATE/overlays/                         what worktrees with `checkout = "overlay"` show and keep
 //! STATE/repositories/                     what was changed in a repository's shared config
@@ -89,7 +90,7 @@ const SWARMS: &str = "swarms";
 /// Where those of sessions on their own are.
 const SESSIONS: &str = "sessions";
 
-/// The file there that [`FamilyGuard`] locks.
+/// The file of the state directory that [`FamilyGuard`] locks.
 const GUARD: &str = ".guard";
 
 /// A plan that stands, or is about to.
@@ -467,10 +468,9 @@ pub struct FamilyGuard(File);
 impl FamilyGuard {
     /// Waits until nobody else holds it.
     pub fn acquire(host: &Host) -> Result<Self, Error> {
-        Root::create_private(&host.state)?;
-        let sessions = Root::create(&host.state.join(SESSIONS))?;
-        let guard = sessions.open_or_create(Path::new(GUARD))?;
-        guard.lock().map_err(|source| Error::Lock { path: sessions.path().join(GUARD), source })?;
+        let state = Root::create_private(&host.state)?;
+        let guard = state.open_or_create(Path::new(GUARD))?;
+        guard.lock().map_err(|source| Error::Lock { path: state.path().join(GUARD), source })?;
         Ok(Self(guard))
     }
 }

@@ -310,7 +310,7 @@ impl Sandbox {
         let is_kept = |path: &str| {
             path.starts_with("state/logs/")
                 || path == "state/ports/.guard"
-                || path == "state/sessions/.guard"
+                || path == "state/.guard"
                 || path == "state/overlays/.guard"
                 || path.starts_with("state/repositories/")
                     && Path::new(path).extension() == Some("lock".as_ref())

@@ -32,7 +32,7 @@ use serde::Serialize;
 
 pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
 pub use event::{Event, Phase};
-pub use inspect::inspect;
+pub use inspect::{directory, inspect};
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};

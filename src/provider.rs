@@ -135,6 +135,12 @@ pub trait Provider: Send + Sync {
     /// Looks whether a lease still is what was provisioned.
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error>;
 
+    /// Why nothing can be run in the directory that a lease gives its session, one line; `None` where it is what was
+    /// provisioned. Asked before anything is run there.
+    fn unusable(&self, _task: &Task<'_>) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     /// Tells whether what releasing works with is there and can be used: a program, say, that is not too old. Asked
     /// before the first release of a run, for one allocation of the kind, so that none is begun in vain.
     fn ready(&self, _task: &Task<'_>) -> Result<(), Error> {

@@ -1,15 +1,38 @@
 //! What of a standing swarm is not as it was made.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
 use super::with_task;
 use crate::discovery;
 use crate::name::SessionPath;
-use crate::plan::{DISCOVERY, Damage};
+use crate::plan::{DISCOVERY, Damage, Session};
 use crate::provider::{Condition, Registry};
 use crate::state::{self, Record};
+
+/// Where a session works, absolute; or why nothing can be run there, one line. Where its worktree is gone, not mounted or
+/// not what was made, git and programs would work in whatever lies around it: the repository's own checkout.
+pub fn directory(
+    swarm: &state::Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    session: &Session,
+) -> Result<PathBuf, String> {
+    for held in &session.allocations {
+        let Some(provider) = registry.get(&held.kind) else { continue };
+        if provider.context(held).working_directory.is_some() {
+            let found = with_task(swarm.host(), record, session, held, None, |task| provider.unusable(task));
+            match found {
+                Ok(None) => {}
+                Ok(Some(why)) => return Err(why),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+    discovery::directory(swarm, session)
+}
 
 /// Finds what of a standing swarm is gone or broken, for planning to repair.
 pub fn inspect(

@@ -150,7 +150,7 @@ pub(super) fn tear_down(
         if !is_torn_down(session) {
             return;
         }
-        if let Err(why) = discovery::directory(context.swarm, session) {
+        if let Err(why) = super::directory(context.swarm, context.registry, standing, session) {
             (context.events)(&Event::NotTornDown { session: session.path.clone(), why });
             telling.passed(&session.path);
             return;

@@ -56,7 +56,9 @@ pub(super) struct PromptArguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
     let family = Family::find(setting.swarm()?, setting.name())?;
-    let Active { swarm, session, .. } = family.session(&arguments.session)?;
+    let active = family.session(&arguments.session)?;
+    active.directory(&setting.registry).map_err(Failure::Refused)?;
+    let Active { swarm, session, .. } = active;
     let environment = discovery::environment(swarm, session);
     let format = if global.json { Format::Json } else { arguments.format };
     // A shell evaluates names too, and quotes do not help there. JSON can hold any.
@@ -129,7 +131,9 @@ fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
 pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find(global)?;
     let family = Family::find(setting.swarm()?, setting.name())?;
-    let Active { swarm, record, session } = family.session(&arguments.session)?;
+    let active = family.session(&arguments.session)?;
+    active.directory(&setting.registry).map_err(Failure::Refused)?;
+    let Active { swarm, record, session } = active;
     let snapshot = discovery::snapshot(&record.plan, session, &setting.registry, swarm.workspace());
     let text = match &arguments.text {
         Some(text) => text.clone(),

@@ -14,6 +14,7 @@ use seedbed::apply::{self, Context, Destroy, Unsaved};
 use seedbed::discovery;
 use seedbed::host::text::printable_lines;
 use seedbed::plan::Session;
+use seedbed::provider::Registry;
 use seedbed::state::{Record, Swarm};
 
 use super::apply::apply_manifest;
@@ -86,12 +87,12 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     if let ([one], false) = (&sessions[..], global.json) {
         // Takes this process's place: signals and the terminal are the command's own.
-        let error = command(one.swarm, one.session, &arguments.command)?.exec();
+        let error = command(*one, &setting.registry, &arguments.command)?.exec();
         say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
         return Ok(ExitCode::from(code_of_error(&error)));
     }
     global.catch_signals()?;
-    side_by_side::run(global, &sessions, &arguments.command)
+    side_by_side::run(global, &setting.registry, &sessions, &arguments.command)
 }
 
 pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
@@ -145,13 +146,14 @@ fn run_in(
         Some(name) => standing::session(record, name)?,
         None => &record.plan.sessions[0],
     };
-    let mut command = command(swarm, session, &arguments.command)?;
+    let active = Active { swarm, record, session };
+    let mut command = command(active, context.registry, &arguments.command)?;
     let lock = context
         .swarm
         .inheritable()
         .map_err(|error| Failure::Other(format!("cannot lend the lock: {error}")))?;
     if global.json {
-        return Ok(side_by_side::alone(swarm, session, &arguments.command));
+        return Ok(side_by_side::alone(active, context.registry, &arguments.command));
     }
     let spawned = command.spawn();
     drop(lock);
@@ -177,9 +179,9 @@ fn run_in(
     }
 }
 
-fn command(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Result<Command, Failure> {
-    let directory = discovery::directory(swarm, session)
-        .map_err(|why| Failure::Other(format!("nothing can be run in {}: {why}", session.path)))?;
+fn command(active: Active<'_>, registry: &Registry, words: &[String]) -> Result<Command, Failure> {
+    let directory = active.directory(registry).map_err(Failure::Refused)?;
+    let Active { swarm, session, .. } = active;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(&directory).env_clear();
     command.envs(environment(swarm, session, &directory));

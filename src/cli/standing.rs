@@ -1,8 +1,13 @@
 //! A swarm that stands, for the commands that look at one.
 
+use std::path::PathBuf;
+
 use globset::GlobBuilder;
+use seedbed::apply;
+use seedbed::host::text::printable;
 use seedbed::name::SessionPath;
 use seedbed::plan::Session;
+use seedbed::provider::Registry;
 use seedbed::state::{self, Record, Swarm};
 
 use super::exit::Failure;
@@ -37,6 +42,20 @@ pub(super) struct Active<'f> {
     pub(super) swarm: &'f Swarm<'f>,
     pub(super) record: &'f Record,
     pub(super) session: &'f Session,
+}
+
+impl Active<'_> {
+    /// Where the session works, absolute; or why nothing can be done there, and what to do.
+    pub(super) fn directory(&self, registry: &Registry) -> Result<PathBuf, String> {
+        let Self { swarm, record, session } = self;
+        apply::directory(swarm, registry, record, session).map_err(|why| {
+            format!(
+                "session {} has no directory to work in: {}; `seedbed apply` makes it again, `seedbed destroy` removes it",
+                printable(session.path.as_str()),
+                printable(&why)
+            )
+        })
+    }
 }
 
 impl<'h> Family<'h> {

@@ -319,6 +319,10 @@ impl Provider for GitWorktree {
         inspect::inspect(task, &worktree(task)?)
     }
 
+    fn unusable(&self, task: &Task<'_>) -> Result<Option<String>, Error> {
+        inspect::unusable(task, &worktree(task)?)
+    }
+
     fn mend(&self, task: &Task<'_>) -> Result<(), Error> {
         inspect::mend(task, &worktree(task)?)
     }

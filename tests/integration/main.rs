@@ -36,6 +36,7 @@ mod library;
 mod lifecycle;
 mod list;
 mod loss;
+mod lost;
 mod manifest;
 mod orchestrator;
 mod overlay;

@@ -8,12 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rustix::process::{Resource, Signal, getrlimit};
-use seedbed::discovery;
 use seedbed::host::process::{self, Listener, Process, Stream};
 use seedbed::host::text::printable_lines;
 use seedbed::name::SessionPath;
-use seedbed::plan::Session;
-use seedbed::state::Swarm;
+use seedbed::provider::Registry;
 
 use super::super::exit::Failure;
 use super::super::outcome::{Line, Outcome};
@@ -42,7 +40,12 @@ struct Ended {
 }
 
 /// Runs the command in all sessions, and returns the largest of the exit codes.
-pub(super) fn run(global: &Global, sessions: &[Active<'_>], words: &[String]) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    global: &Global,
+    registry: &Registry,
+    sessions: &[Active<'_>],
+    words: &[String],
+) -> Result<ExitCode, Failure> {
     let at_once = at_once(global, sessions.len());
     if at_once < sessions.len() && !global.quiet {
         say!("{}", waiting(global, sessions, at_once));
@@ -57,7 +60,7 @@ pub(super) fn run(global: &Global, sessions: &[Active<'_>], words: &[String]) ->
                     if swarm.host().cancel.is_requested() {
                         break;
                     }
-                    let how = one(global.json, swarm, session, words);
+                    let how = one(global.json, *active, registry, words);
                     ended.lock().unwrap_or_else(PoisonError::into_inner).insert(session.id.as_str(), how);
                 }
             });
@@ -126,9 +129,10 @@ fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
 
 /// Runs the command in one session and shows what it prints. An interruption ends it with everything that it has
 /// started.
-fn one(json: bool, swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Ended {
+fn one(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) -> Ended {
     let begun = Instant::now();
-    let ended = supervised(json, swarm, session, words);
+    let session = active.session;
+    let ended = supervised(json, active, registry, words);
     if let (Some(error), false) = (&ended.error, json) {
         say!("{}: {error}", session.path);
     }
@@ -144,11 +148,12 @@ fn one(json: bool, swarm: &Swarm<'_>, session: &Session, words: &[String]) -> En
     ended
 }
 
-fn supervised(json: bool, swarm: &Swarm<'_>, session: &Session, words: &[String]) -> Ended {
+fn supervised(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) -> Ended {
+    let Active { swarm, session, .. } = active;
     let failed = |code, error: String| Ended { code, signal: None, error: Some(error) };
-    let directory = match discovery::directory(swarm, session) {
+    let directory = match active.directory(registry) {
         Ok(directory) => directory,
-        Err(why) => return failed(FAILED, format!("nothing can be run there: {why}")),
+        Err(why) => return failed(FAILED, why),
     };
     let lines = Arc::new(Lines::new(json, session.path.clone()));
     let hears = Arc::clone(&lines);
@@ -174,8 +179,8 @@ fn supervised(json: bool, swarm: &Swarm<'_>, session: &Session, words: &[String]
 }
 
 /// Runs the command in one session for `run --json`, and returns its exit code.
-pub(super) fn alone(swarm: &Swarm<'_>, session: &Session, words: &[String]) -> u8 {
-    one(true, swarm, session, words).code
+pub(super) fn alone(active: Active<'_>, registry: &Registry, words: &[String]) -> u8 {
+    one(true, active, registry, words).code
 }
 
 /// Puts together the lines of what one session's command prints, and shows each whole.

@@ -36,6 +36,17 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     Ok(Condition::Sound)
 }
 
+/// Why git and programs would not work in this worktree, but elsewhere or nowhere; `None` where they would.
+pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<String>, Error> {
+    let site = Site::of(task, worktree)?;
+    if let Some(fault) = registration_fault(task, worktree, &site)? {
+        return Ok(Some(fault));
+    }
+    Ok(overlay::fault(task, worktree, &site)?.map(|fault| match fault {
+        overlay::Fault::Unmounted(why) | overlay::Fault::Gone(why) => why,
+    }))
+}
+
 /// Mounts the worktree again where it is an overlay, and locks it again, with our mark as the reason; everything else
 /// about it is sound.
 pub(super) fn mend(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {

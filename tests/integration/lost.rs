@@ -1,0 +1,99 @@
+//! Sessions that have lost their worktree: nothing is run in their name anywhere else, least of all in the main checkout.
+
+use std::fs;
+use std::path::Path;
+
+use crate::sandbox::{Sandbox, sessions};
+
+const PAIR: &str = "[session.coder]\ncount = 2\nresources = [{ kind = \"git-worktree\", CHECKOUT }, \"port-range\"]\nteardown = [\"touch torn-down; git rev-parse --show-toplevel\"]\n";
+
+fn standing(checkout: &str) -> Option<Sandbox> {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(&PAIR.replace("CHECKOUT", &format!("checkout = \"{checkout}\"")));
+    if !sandbox.can_mount() {
+        return None;
+    }
+    sandbox.ok(&["apply"]);
+    Some(sandbox)
+}
+
+/// Loses coder-0's worktree by `lose`, and expects that nothing works there any more, and everything in coder-1.
+fn check(checkout: &str, lose: impl Fn(&Sandbox, &Path)) {
+    let Some(sandbox) = standing(checkout) else { return };
+    let directory = sandbox.directory("coder-0");
+    lose(&sandbox, &directory);
+    sandbox.unchanged(|| {
+        for args in [&["exec", "coder-0", "--"][..], &["exec", "coder-0", "--json", "--"]] {
+            let outcome = sandbox.seedbed(&[args, &["touch", "here"]].concat()).expect(125);
+            let text = outcome.stdout + &outcome.stderr;
+            assert!(text.contains("has no directory to work in: "), "{text}");
+        }
+        for command in ["env", "prompt"] {
+            sandbox
+                .seedbed(&[command, "coder-0"])
+                .expect(69)
+                .says(&["session coder-0 has no directory to work in: ", "`seedbed apply` makes it again"]);
+        }
+        let outcome = sandbox.seedbed(&["exec", "--all", "--", "pwd"]).expect(125);
+        assert_eq!(outcome.stdout.trim(), format!("coder-1: {}", sandbox.directory("coder-1").display()));
+        let status = sandbox.ok(&["status", "--json"]).json();
+        let drift = |name: &str| {
+            let found = sessions(&status).find(|found| found["session"] == name).unwrap();
+            found["drift"].as_array().unwrap().len()
+        };
+        assert_eq!((drift("coder-0").min(1), drift("coder-1")), (1, 0), "{status:#}");
+    });
+    // What runs before it goes is left out too.
+    let outcome = sandbox.seedbed(&["destroy", "coder-0", "--discard"]);
+    assert!(!sandbox.repository.join("torn-down").exists(), "{outcome:?}");
+}
+
+#[test]
+fn a_worktree_that_was_removed() {
+    check("auto", |_, directory| fs::remove_dir_all(directory).unwrap());
+}
+
+#[test]
+fn a_worktree_that_was_moved() {
+    check("auto", |sandbox, directory| fs::rename(directory, sandbox.top.join("moved")).unwrap());
+}
+
+#[test]
+fn a_worktree_whose_git_file_is_gone_or_another() {
+    check("auto", |_, directory| fs::remove_file(directory.join(".git")).unwrap());
+    check("auto", |sandbox, directory| {
+        let other = sandbox.repository.join(".git");
+        fs::write(directory.join(".git"), format!("gitdir: {}\n", other.display())).unwrap();
+    });
+    check("auto", |_, directory| {
+        fs::remove_file(directory.join(".git")).unwrap();
+        fs::create_dir(directory.join(".git")).unwrap();
+    });
+}
+
+#[test]
+fn a_worktree_whose_entry_is_gone() {
+    check("auto", |sandbox, directory| {
+        let entry = sandbox.repository.join(".git/worktrees").join(directory.file_name().unwrap());
+        fs::remove_dir_all(entry).unwrap();
+    });
+}
+
+#[test]
+fn an_overlay_that_is_not_mounted() {
+    check("overlay", |_, directory| {
+        rustix::mount::unmount(directory, rustix::mount::UnmountFlags::empty()).unwrap();
+    });
+}
+
+#[test]
+fn a_session_that_asks_for_no_directory_works_in_the_workspace() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.server]\nresources = [\"port-range\"]\n");
+    sandbox.ok(&["apply"]);
+    assert_eq!(
+        sandbox.ok(&["exec", "server", "--", "pwd"]).stdout.trim(),
+        sandbox.repository.to_str().unwrap()
+    );
+    sandbox.ok(&["env", "server"]);
+}

@@ -116,13 +116,13 @@ impl Slug {
     /// Returns the path in lower case, with `-` for each run of other characters, cut at 63. Two paths may have the same
     /// one.
     pub fn short(path: &SessionPath) -> Self {
-        Self::cut(path, NAME_MAX)
+        Self::of_length(path, NAME_MAX)
     }
 
     /// Returns the same, cut shorter, with 16 digits of the path's hash behind it: no two paths have the same one.
     pub fn with_hash(path: &SessionPath) -> Self {
         let hash = &sha256_hex(path.as_str().as_bytes())[..16];
-        Self(format!("{}-{hash}", Self::cut(path, NAME_MAX - 1 - hash.len()).0))
+        Self(format!("{}-{hash}", Self::of_length(path, NAME_MAX - 1 - hash.len()).0))
     }
 
     /// Returns the slug as text.
@@ -130,7 +130,8 @@ impl Slug {
         &self.0
     }
 
-    fn cut(path: &SessionPath, length: usize) -> Self {
+    /// Returns the same as [`Slug::short`], cut at `length`, which is at least 7.
+    pub(crate) fn of_length(path: &SessionPath, length: usize) -> Self {
         let mut slug = String::with_capacity(path.as_str().len().min(length));
         for c in path.as_str().chars().map(|c| c.to_ascii_lowercase()) {
             let is_kept = c.is_ascii_lowercase() || c.is_ascii_digit();

@@ -16,6 +16,7 @@ use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 use crate::provider::external::protocol::Asked;
 use crate::provider::external::{self, Externals};
+use crate::provider::markers;
 use crate::provider::{Allocation, Parent, Planner, Provider, Registry, Request};
 
 /// What every session is called and holds, in the manifest's order.
@@ -121,16 +122,40 @@ pub(super) fn programs(
     let demands = demands(manifest, registry).each;
     let demands = &resolve(manifest, registry, observation, standing, demands).each;
     let takers = takers(manifest, demands);
+    let stood: HashMap<&str, &Session> = standing
+        .iter()
+        .flat_map(|standing| &standing.plan.sessions)
+        .map(|session| (session.path.as_str(), session))
+        .collect();
+    let stood: Vec<_> =
+        manifest.sessions.iter().map(|session| stood.get(session.path.as_str()).copied()).collect();
+    let identities = identities(manifest, &stood, observation.family.values().copied());
+    let workspace = &observation.workspace;
     manifest
         .providers
         .iter()
         .filter_map(|(kind, program)| {
             let id = |at: usize| manifest.sessions[at].path.id(&manifest.swarm);
-            let asked = asking(manifest, demands, kind).map(|(at, wish)| Asked {
-                session: id(at),
-                share_of: manifest.sessions[at].parent.filter(|_| wish.shared).map(id),
-                shares: takers[at][demands[at].position(kind).unwrap_or_default()],
-                options: Options::clone(&wish.options.all),
+            let mut taken: HashMap<usize, u32> = HashMap::new();
+            let asked = asking(manifest, demands, kind).map(|(at, wish)| {
+                let parent = manifest.sessions[at].parent.filter(|_| wish.shared);
+                let share = parent.map(|parent| {
+                    let taken = taken.entry(parent).or_default();
+                    *taken += 1;
+                    *taken - 1
+                });
+                let held = stood[at].and_then(|session| session.allocation(kind));
+                Asked {
+                    session: id(at),
+                    path: manifest.sessions[at].path.to_string(),
+                    index: identities[at].index,
+                    name: markers::unique_name(&identities[at].id, workspace),
+                    share_of: parent.map(id),
+                    share,
+                    shares: takers[at][demands[at].position(kind).unwrap_or_default()],
+                    standing: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
+                    options: Options::clone(&wish.options.all),
+                }
             });
             let asked: Vec<_> = asked.collect();
             (!asked.is_empty()).then(|| Question::Program {

@@ -162,15 +162,12 @@ fn ask<A: Answer>(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Re
         return Err(Error::Refused(message));
     };
     // In a plan a marker stands for what only this clone has.
-    let filled = |fields: &Map<String, Value>| {
-        let filled =
-            |(name, value): (&String, &Value)| (name.clone(), markers::filled_value(value, task.workspace));
-        fields.iter().map(filled).collect()
-    };
+    let filled = |fields| markers::filled_fields(fields, task.workspace);
     let request = operation(LeaseRequest {
         protocol: PROTOCOL,
         kind: task.allocation.kind.clone(),
         session: task.session.to_owned(),
+        name: markers::unique_name(task.session, task.workspace),
         owner: task.owner.to_owned(),
         options: filled(&task.allocation.options),
         allocation: filled(&task.allocation.allocation),

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::name::sha256_hex;
+use crate::name::{NAME_MAX, SessionPath, Slug, sha256_hex};
 
 /// Stands in a plan's strings where the workspace root will be. A manifest cannot produce it otherwise.
 pub const WORKSPACE_ROOT: &str = "{{ workspace.root }}";
@@ -27,6 +27,34 @@ pub fn session_hash_marker(id: &str) -> String {
 /// workspace is moved.
 pub fn session_hash(id: &str, workspace: &Path) -> String {
     of_named(&named(id), workspace)
+}
+
+/// Returns a name of 1 to 63 of `a-z`, `0-9` and `-` that no other session has, nor the same session in another clone:
+/// the session's id in short, and its hash.
+pub fn unique_name(id: &str, workspace: &Path) -> String {
+    let slug = Slug::of_length(&SessionPath::alone(id), NAME_MAX - 1 - HASH);
+    format!("{}-{}", slug.as_str(), session_hash(id, workspace))
+}
+
+/// Returns the value with a marker in the place of each of these sessions' hashes: the reverse of [`filled_value`].
+pub fn marked(value: &Value, ids: &[&str], workspace: &Path) -> Value {
+    let hashes: Vec<_> =
+        ids.iter().map(|id| (session_hash(id, workspace), session_hash_marker(id))).collect();
+    marked_by(value, &hashes)
+}
+
+fn marked_by(value: &Value, hashes: &[(String, String)]) -> Value {
+    match value {
+        Value::String(text) => {
+            let marked = hashes.iter().fold(text.clone(), |text, (hash, marker)| text.replace(hash, marker));
+            Value::from(marked)
+        }
+        Value::Array(values) => values.iter().map(|value| marked_by(value, hashes)).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| (key.clone(), marked_by(value, hashes))).collect()
+        }
+        other => other.clone(),
+    }
 }
 
 /// Returns the text with the values of its markers.
@@ -63,6 +91,11 @@ pub fn filled_value(value: &Value, workspace: &Path) -> Value {
         ),
         other => other.clone(),
     }
+}
+
+/// Returns the fields with the markers in all of their strings filled.
+pub fn filled_fields(fields: &Map<String, Value>, workspace: &Path) -> Map<String, Value> {
+    fields.iter().map(|(key, value)| (key.clone(), filled_value(value, workspace))).collect()
 }
 
 /// Returns the digits that name a session in its marker.

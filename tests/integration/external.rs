@@ -92,10 +92,20 @@ fn a_plan_is_asked_once_and_stands_for_review() {
     let expected = json!({
         "operation": "plan", "protocol": 1, "kind": "thing", "swarm": "shop",
         "sessions": [
-            { "session": "shop/a", "shareOf": null, "shares": 0, "options": { "size": 3 } },
-            { "session": "shop/b", "shareOf": null, "shares": 0, "options": {} },
+            { "session": "shop/a", "path": "a", "index": 0, "name": "", "shareOf": null, "share": null, "shares": 0,
+              "standing": null, "options": { "size": 3 } },
+            { "session": "shop/b", "path": "b", "index": 1, "name": "", "shareOf": null, "share": null, "shares": 0,
+              "standing": null, "options": {} },
         ],
     });
+    let mut requests = requests;
+    for (session, slug) in
+        requests[0]["sessions"].as_array_mut().unwrap().iter_mut().zip(["shop-a-", "shop-b-"])
+    {
+        let name = session["name"].as_str().unwrap();
+        assert!(name.starts_with(slug) && name.len() == slug.len() + 12, "{name}");
+        session["name"] = "".into();
+    }
     assert_eq!(requests, [expected]);
     let held = &sessions(&plan).next().unwrap()["allocations"][1];
     assert_eq!(held["allocation"], json!({ "name": "thing of a" }));
@@ -154,9 +164,94 @@ fn children_take_shares() {
     let request = &asked(&sandbox)[0];
     assert_eq!(request["sessions"][0]["shares"], 1);
     assert_eq!(request["sessions"][1]["shareOf"], "shop/a");
+    assert_eq!(
+        (&request["sessions"][0]["share"], &request["sessions"][1]["share"]),
+        (&Value::Null, &json!(0))
+    );
     assert_eq!(request["sessions"][1]["options"], json!({ "size": 1 }), "options are taken along");
     let child = &sessions(&plan).nth(1).unwrap()["allocations"][0];
     assert_eq!((&child["shared"], &child["withinParent"]), (&json!(true), &json!(true)));
+}
+
+/// The program of a pool: the lowest number that no session has.
+const POOL: &str = r#"#!/usr/bin/env python3
+import json, sys
+request = json.load(sys.stdin)
+answer = {"protocol": 1}
+if request["operation"] == "plan":
+    sessions = request["sessions"]
+    taken = {s["standing"]["number"] for s in sessions if s["standing"]}
+    allocations = answer["allocations"] = {}
+    for session in sessions:
+        number = next(n for n in range(99) if n not in taken)
+        held = session["standing"] or {"number": number, "name": session["name"]}
+        taken.add(held["number"])
+        allocations[session["session"]] = {"allocation": held, "env": {"POOL_NAME": session["name"]}}
+elif request["operation"] == "inspect":
+    answer["condition"] = "sound"
+elif request["allocation"]["name"] != request["name"]:
+    answer["error"] = "another name than planned: " + json.dumps(request)
+print(json.dumps(answer))
+"#;
+
+#[test]
+fn a_program_plans_from_a_pool_by_what_stands() {
+    if !installed("python3") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("tools/pool", POOL);
+    let path = sandbox.repository.join("tools/pool");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.commit("the program");
+    let manifest = |sessions: &[&str]| {
+        let tables: String =
+            sessions.iter().map(|name| format!("[session.{name}]\nresources = ['pool']\n")).collect();
+        sandbox.manifest(&format!("[provider.pool]\ncommand = ['./tools/pool']\n{tables}"));
+    };
+    let number = |session: &str| {
+        let plan = sandbox.plan();
+        let found = sessions(&plan).find(|found| found["path"] == session).unwrap();
+        found["allocations"][0]["allocation"]["number"].as_u64().unwrap()
+    };
+    manifest(&["a", "c"]);
+    let clone = sandbox.clone_to("other");
+    assert_eq!(sandbox.plan(), sandbox.plan_in(&clone), "the same bytes in every clone");
+    sandbox.ok(&["apply"]);
+    manifest(&["a", "b", "c"]);
+    assert_eq!((number("a"), number("b"), number("c")), (0, 2, 1), "who comes between gets what is free");
+    sandbox.ok(&["apply"]);
+    sandbox.seedbed_in(&clone, &["apply"]).expect(0);
+    let name = |directory: &Path| {
+        sandbox.seedbed_in(directory, &["env", "a", "--json"]).expect(0).json()["POOL_NAME"].clone()
+    };
+    assert_ne!(name(&sandbox.repository), name(&clone));
+    sandbox.ok(&["destroy"]);
+    sandbox.seedbed_in(&clone, &["destroy"]).expect(0);
+}
+
+#[test]
+fn one_allocation_for_two_sessions_that_share_none_is_a_fault() {
+    let same = r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 1}}}}'; }"#;
+    let sandbox = things(same);
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "--json"]).expect(65));
+    assert!(
+        refused.stdout.contains("one allocation to `shop/a` and to `shop/b`, which share none"),
+        "{refused:?}"
+    );
+    // A child shares its parent's.
+    let shared = same.replace("shop/b", "shop/a/b");
+    let sandbox = things(&shared);
+    sandbox.manifest("[provider.thing]\ncommand = ['./tools/thing']\n[session.a]\nresources = ['thing']\n[session.a.child.b]\n");
+    sandbox.ok(&["apply"]);
+    // What is kept counts too, whatever the program answers for it.
+    program(
+        &sandbox,
+        r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 9}}, "shop/a/b": {"allocation": {"db": 9}}, "shop/c": {"allocation": {"db": 1}}}}'; }"#,
+    );
+    sandbox.manifest("[provider.thing]\ncommand = ['./tools/thing']\n[session.a]\nresources = ['thing']\n[session.a.child.b]\n[session.c]\nresources = ['thing']\n");
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["plan", "--json"]).expect(65));
+    assert!(refused.stdout.contains("one allocation to `shop/a` and to `shop/c`"), "{refused:?}");
 }
 
 #[test]

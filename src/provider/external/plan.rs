@@ -1,13 +1,16 @@
 //! Plans an external kind by what its program answered. Pure: the program was asked when the host was observed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
 
 use super::protocol::{self, Asked, PROTOCOL, PlanAnswer, PlanRequest, Request as Question, Wrong};
 use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
 use crate::manifest::{Fault, Place, Program, denied_variable, is_variable, rule};
 use crate::observe::Observation;
-use crate::provider::{Allocation, Parent, Planned, Planner, Request};
+use crate::provider::{Allocation, Parent, Planned, Planner, Request, markers};
 
 /// The longest line that is taken over from a program, in characters.
 const LINE_MAX: usize = 400;
@@ -28,6 +31,11 @@ pub(crate) struct Externals {
     kind: String,
     program: Program,
     answer: Answer,
+    workspace: PathBuf,
+    /// The session whose allocation each session has a share of, nearest to the top; its own id where it has none.
+    tops: HashMap<String, String>,
+    /// The session at the top of those that share it, by the allocation as JSON.
+    given: HashMap<String, String>,
 }
 
 /// What is known of the program's plan.
@@ -62,12 +70,49 @@ impl Externals {
                 },
             },
         };
-        Self { kind: kind.to_owned(), program: program.clone(), answer }
+        Self {
+            kind: kind.to_owned(),
+            program: program.clone(),
+            answer,
+            workspace: observation.workspace.clone(),
+            tops: HashMap::new(),
+            given: HashMap::new(),
+        }
     }
 
-    fn plan(&self, request: &Request<'_>, within_parent: bool) -> Result<Planned, Vec<Fault>> {
+    fn plan(&mut self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Vec<Fault>> {
+        let planned = self.answered(request, parent)?;
+        if let Some(other) = self.give(request.session, parent, &planned.allocation) {
+            let why =
+                format!("it gave one allocation to `{other}` and to `{}`, which share none", request.session);
+            return Err(vec![self.no_plan(&why)]);
+        }
+        Ok(planned)
+    }
+
+    /// Notes that a session has an allocation, a share of its parent's where `parent` is there; returns the session that
+    /// has the same and shares none with it. An allocation without a field says nothing, and is never the same.
+    fn give(
+        &mut self,
+        session: &str,
+        parent: Option<&str>,
+        allocation: &Map<String, Value>,
+    ) -> Option<String> {
+        let top =
+            parent.map_or(session, |parent| self.tops.get(parent).map_or(parent, String::as_str)).to_owned();
+        self.tops.insert(session.to_owned(), top.clone());
+        if allocation.is_empty() {
+            return None;
+        }
+        let text = serde_json::to_string(allocation).unwrap_or_default();
+        let known = self.given.entry(text).or_insert_with(|| top.clone());
+        (*known != top).then(|| known.clone())
+    }
+
+    fn answered(&self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Vec<Fault>> {
+        let within_parent = parent.is_some();
         let answer = match &self.answer {
-            Answer::NotAsked => return Ok(self.planned(protocol::Planned::default(), within_parent)),
+            Answer::NotAsked => return Ok(self.planned(&protocol::Planned::default(), &[], within_parent)),
             Answer::None(why) => return Err(vec![self.no_plan(why)]),
             Answer::Given(answer) => answer,
         };
@@ -92,20 +137,30 @@ impl Externals {
                 self.no_plan(&format!("what it planned for `{}` cannot be used: {why}", request.session)),
             ]);
         }
-        Ok(self.planned(planned.clone(), within_parent))
+        let ids: Vec<&str> = parent.into_iter().chain([request.session]).collect();
+        Ok(self.planned(planned, &ids, within_parent))
     }
 
-    fn planned(&self, planned: protocol::Planned, within_parent: bool) -> Planned {
+    /// What was planned, with markers in the place of the names of these sessions that only this clone has.
+    fn planned(&self, planned: &protocol::Planned, ids: &[&str], within_parent: bool) -> Planned {
+        let value = |value: &Value| markers::marked(value, ids, &self.workspace);
+        let map = |map: &Map<String, Value>| -> Map<String, Value> {
+            map.iter().map(|(key, field)| (key.clone(), value(field))).collect()
+        };
+        let text = |text: &String| match value(&Value::from(text.as_str())) {
+            Value::String(text) => text,
+            _ => text.clone(),
+        };
         Planned {
-            allocation: planned.allocation,
+            allocation: map(&planned.allocation),
             within_parent,
-            notes: planned.notes.iter().map(|note| line(note)).collect(),
+            notes: planned.notes.iter().map(|note| text(&line(note))).collect(),
             external: Some(Contribution {
                 command: self.program.command.clone(),
                 timeout: self.program.timeout,
-                env: planned.env,
-                prompt_sections: planned.prompt_sections,
-                metadata: planned.metadata,
+                env: planned.env.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+                prompt_sections: planned.prompt_sections.iter().map(text).collect(),
+                metadata: map(&planned.metadata),
             }),
         }
     }
@@ -140,16 +195,19 @@ impl Externals {
 }
 
 impl Planner for Externals {
-    fn keep(&mut self, _session: &str, _parent: Option<&str>, _allocation: &Allocation) {}
+    fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
+        // What exists already is not this plan's doing.
+        let _ = self.give(session, parent.filter(|_| allocation.shared), &allocation.allocation);
+    }
 
     fn free(&mut self, _allocation: &Allocation) {}
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
-        self.plan(request, false)
+        self.plan(request, None)
     }
 
-    fn sub_allocate(&mut self, request: &Request<'_>, _parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
-        self.plan(request, true)
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+        self.plan(request, Some(parent.session))
     }
 }
 

@@ -65,10 +65,22 @@ pub struct PlanRequest {
 pub struct Asked {
     /// Its id, `SWARM/PATH`.
     pub session: String,
+    /// Its path in the tree.
+    pub path: String,
+    /// Its number in the swarm, from 0.
+    pub index: u32,
+    /// A name of 1 to 63 of `a-z`, `0-9` and `-` that no other session and no other clone has. An answer may hold it: the
+    /// plan has a marker in the place of what only this clone has.
+    pub name: String,
     /// The id of the session whose allocation it takes a share of; `null` for one of its own.
     pub share_of: Option<String>,
+    /// The position of its share among those that are taken of the same allocation, from 0; `null` for one of its own.
+    pub share: Option<u32>,
     /// How many children take a share of what it gets.
     pub shares: u32,
+    /// The allocation that it has, whether or not it keeps that; `null` where it has none. No other session may be given the
+    /// same, unless that takes a share of it.
+    pub standing: Option<Map<String, Value>>,
     /// The options in force: its own, over its parent's where it takes a share, over the manifest's defaults.
     pub options: Map<String, Value>,
 }
@@ -88,7 +100,7 @@ pub struct PlanAnswer {
 }
 
 /// What one session would get. In its strings `{{ workspace.root }}` stands for the workspace root, so that a plan is
-/// the same in every clone.
+/// the same in every clone; the same is done to a session's `name`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Planned {
@@ -135,6 +147,8 @@ pub struct LeaseRequest {
     pub kind: String,
     /// The session's id.
     pub session: String,
+    /// The name that no other session and no other clone has, as in the request for a plan.
+    pub name: String,
     /// The ownership mark of its swarm, 32 hexadecimal digits. What carries another one is somebody else's.
     pub owner: String,
     /// The options in force when it was planned.

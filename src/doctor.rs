@@ -9,6 +9,7 @@ mod space;
 mod tests;
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,6 +17,10 @@ pub use claims::{Error, Reaped, reap};
 
 use crate::host::Host;
 use crate::plan::Plan;
+
+/// The time for looking through all files of one commit: a million files take two seconds. A few trees that name each other
+/// hold any number.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is examined.
 #[derive(Clone, Copy, Debug)]

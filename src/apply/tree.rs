@@ -105,9 +105,13 @@ impl Tree {
     }
 }
 
-/// Runs `work` on `jobs` threads; where they cannot be had, on this one's pool.
+/// The most threads of one step. The 64 sessions that are promised to be made at once need 64; thousands of threads only
+/// look for work in each other's queues, and did not end within minutes.
+const JOBS_MAX: usize = 256;
+
+/// Runs `work` on `jobs` threads, at most [`JOBS_MAX`]; where they cannot be had, on this one's pool.
 fn with_jobs<'s>(jobs: NonZeroUsize, work: impl FnOnce(&rayon::ScopeFifo<'s>) + Send) {
-    match rayon::ThreadPoolBuilder::new().num_threads(jobs.get()).build() {
+    match rayon::ThreadPoolBuilder::new().num_threads(jobs.get().min(JOBS_MAX)).build() {
         Ok(pool) => pool.scope_fifo(work),
         Err(_) => rayon::scope_fifo(work),
     }

@@ -264,7 +264,15 @@ fn git_deadline() -> Result<Duration, Failure> {
 /// What the command lends to the library; from here on it may run programs, and listens for Ctrl-C.
 pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = variable("SEEDBED_STATE_DIR")
+    let chosen = variable("SEEDBED_STATE_DIR");
+    if let Some(path) = chosen.as_ref().filter(|path| !path.is_absolute()) {
+        // From another directory it would be another state, in which nothing is leased.
+        return Err(Failure::Usage(format!(
+            "SEEDBED_STATE_DIR is {}, and has to be an absolute path",
+            printable(&path.to_string_lossy())
+        )));
+    }
+    let state = chosen
         .or_else(|| Some(variable("XDG_STATE_HOME").filter(|path| path.is_absolute())?.join("seedbed")))
         // Without `HOME`, the home directory that the system's user database has.
         .or_else(|| Some(std::env::home_dir()?.join(".local/state/seedbed")))

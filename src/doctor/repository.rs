@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Severity::{Fails, Notes, Warns};
-use super::{Case, Findings, Id};
+use super::{Case, Findings, Id, PATIENCE};
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::git::config::{self, is_on};
@@ -67,7 +67,7 @@ pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> 
         }
         _ => BTreeSet::from(["HEAD".to_owned()]),
     };
-    let git = Git::around(case.host, case.workspace);
+    let git = Git::around(case.host, case.workspace).within(PATIENCE);
     filters(case, &git, &commits, findings);
     submodules(&git, &commits, findings);
     hooks_path(&git, &repository.root, findings);

@@ -7,9 +7,10 @@ use rustix::fs::{stat, statvfs};
 
 use super::Severity::{Fails, Warns};
 use super::machine::nearest;
-use super::{Case, Findings, Id};
+use super::{Case, Findings, Id, PATIENCE};
 use crate::host::absolute;
 use crate::host::git::Git;
+use crate::host::process::Error;
 use crate::plan::Plan;
 use crate::provider::git_worktree::{Checkout, KIND, Worktree};
 
@@ -35,13 +36,18 @@ impl Amount {
 pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) {
     let Some(Ok(plan)) = case.plan else { return };
     let mut trees: BTreeMap<String, Vec<File>> = BTreeMap::new();
+    let mut uncounted = BTreeSet::new();
     // By the device of the file system.
     let mut needed: BTreeMap<u64, (PathBuf, Amount, usize)> = BTreeMap::new();
     let mut shared = BTreeSet::new();
     for worktree in to_be_made(plan) {
         let files = trees.entry(worktree.commit.clone()).or_insert_with_key(|commit| {
-            // What cannot be listed fails elsewhere, and says so there.
-            list(&Git::of(case.host, common_dir, None), commit).unwrap_or_default()
+            let listed = list(&Git::of(case.host, common_dir, None).within(PATIENCE), commit);
+            if matches!(listed, Err(Error::Deadline { .. } | Error::TooMuch { .. })) {
+                uncounted.insert(commit.clone());
+            }
+            // What cannot be listed for another reason fails elsewhere, and says so there.
+            listed.unwrap_or_default()
         });
         // Mounts share one checkout of each commit, in the state directory.
         let path = if worktree.checkout == Checkout::Overlay {
@@ -56,6 +62,11 @@ pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) 
         let (_, sum, count) = needed.entry(there.st_dev).or_insert((path, Amount::default(), 0));
         *sum = sum.plus(taken(files, worktree.target_path.as_deref()));
         *count += 1;
+    }
+    for commit in uncounted {
+        let what = format!("commit {commit} has too many files to count them");
+        let remedy = "check out less of it with target-path; git ls-tree -r --name-only lists its files";
+        findings.add(Warns, Id::DiskSpace, what, remedy);
     }
     for (path, needed, count) in needed.into_values() {
         if let Ok(there) = statvfs(&path) {
@@ -114,20 +125,18 @@ struct File {
     size: u64,
 }
 
-fn list(git: &Git<'_>, commit: &str) -> Option<Vec<File>> {
-    let listed = git.run(["ls-tree", "-r", "-l", "-z", "--full-tree", commit]).ok()?;
+fn list(git: &Git<'_>, commit: &str) -> Result<Vec<File>, Error> {
+    let listed = git.run(["ls-tree", "-r", "-l", "-z", "--full-tree", commit])?;
     let lines = listed.split(|byte| *byte == 0);
-    Some(
-        lines
-            .filter_map(|line| {
-                // `MODE TYPE OBJECT SIZE`, the size padded, a tab, and the path; `-` for a submodule.
-                let line = String::from_utf8_lossy(line);
-                let (facts, path) = line.split_once('\t')?;
-                let size = facts.split_whitespace().last()?.parse().unwrap_or(0);
-                Some(File { path: path.to_owned(), size })
-            })
-            .collect(),
-    )
+    Ok(lines
+        .filter_map(|line| {
+            // `MODE TYPE OBJECT SIZE`, the size padded, a tab, and the path; `-` for a submodule.
+            let line = String::from_utf8_lossy(line);
+            let (facts, path) = line.split_once('\t')?;
+            let size = facts.split_whitespace().last()?.parse().unwrap_or(0);
+            Some(File { path: path.to_owned(), size })
+        })
+        .collect())
 }
 
 /// What a checkout takes; of a sparse one, the directory and the files beside every directory on the way to it.

@@ -107,6 +107,7 @@ pub struct Git<'a> {
     of_any_version: bool,
     variables: Vec<(OsString, OsString)>,
     settings: Vec<&'a str>,
+    deadline: Duration,
 }
 
 /// What does not have to be asked or looked for again.
@@ -145,6 +146,7 @@ impl<'a> Git<'a> {
             of_any_version: false,
             variables: Vec::new(),
             settings: Vec::new(),
+            deadline: host.git_deadline,
         }
     }
 
@@ -167,6 +169,13 @@ impl<'a> Git<'a> {
     #[must_use]
     pub(crate) fn of_any_version(mut self) -> Self {
         self.of_any_version = true;
+        self
+    }
+
+    /// Ends a call after `deadline`, where that is less than what the host gives every call.
+    #[must_use]
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = self.deadline.min(deadline);
         self
     }
 
@@ -273,7 +282,7 @@ impl<'a> Git<'a> {
             .unsaid_args(HARDENED)
             .unsaid_args(WITHOUT_HOOKS.into_iter().filter(|_| !self.hooks))
             .envs(inherited.chain(fixed).chain(self.variables.iter().cloned()))
-            .deadline(self.host.git_deadline)
+            .deadline(self.deadline)
             .cancel(&self.host.cancel);
         process = match self.repository {
             Repository::Around(directory) => process.arg("-C").arg(directory),

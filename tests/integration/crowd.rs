@@ -80,3 +80,12 @@ fn round(sandbox: &Sandbox, phase: &AtomicUsize) {
     let left = sandbox.git(&["worktree", "list", "--porcelain"]);
     assert_eq!(left.matches("worktree ").count(), 1, "{left}");
 }
+
+/// However many jobs are asked for, a run ends.
+#[test]
+fn thousands_of_jobs_end() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\ncount = 3\nresources = [\"git-worktree\", \"port-range\"]\n");
+    sandbox.ok(&["apply", "--jobs", "4000"]);
+    sandbox.ok(&["destroy", "--jobs", "4000"]);
+}

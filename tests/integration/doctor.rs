@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -393,4 +394,35 @@ fn what_a_run_that_is_gone_has_left() {
     assert_eq!(ids, ["leftover", "leftover"], "{findings:?}");
     sandbox.ok(&["doctor", "--reap"]);
     assert!(trash.exists() && aside.exists(), "nobody knows what is in it");
+}
+
+/// Ten trees, each of which holds the one below ten times: ten thousand million files in two kilobytes.
+#[test]
+fn a_tree_that_repeats_itself_ends() {
+    let sandbox = Sandbox::new();
+    let blob = sandbox.git(&["hash-object", "-w", "README.md"]).trim().to_owned();
+    let mut object = format!("100644 blob {blob}");
+    for _ in 0..10 {
+        let entries: Vec<String> = (0..10).map(|name| format!("{object}\t{name}\n")).collect();
+        let listing = sandbox.top.join("tree");
+        fs::write(&listing, entries.concat()).unwrap();
+        let mut mktree = Command::new("git");
+        let mktree =
+            mktree.current_dir(&sandbox.repository).arg("mktree").stdin(fs::File::open(&listing).unwrap());
+        let tree = String::from_utf8(mktree.output().unwrap().stdout).unwrap();
+        object = format!("040000 tree {}", tree.trim());
+    }
+    let tree = object.rsplit(' ').next().unwrap();
+    let commit = sandbox.git(&["commit-tree", "-m", "large", tree]);
+    sandbox.git(&["branch", "large", commit.trim()]);
+    sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", base-ref = \"large\" }]\n");
+    let mut doctor = sandbox.command(&["doctor", "--json"]);
+    let found = Outcome::of(doctor.env("SEEDBED_GIT_TIMEOUT", "1").output().unwrap()).json();
+    let findings = found["findings"].as_array().unwrap();
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding["what"].as_str().is_some_and(|what| what.contains("too many files"))),
+        "{findings:#?}"
+    );
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 
-use crate::sandbox::{Inventory, Sandbox, walk};
+use crate::sandbox::{Inventory, Outcome, Sandbox, walk};
 
 /// Expects that the manifest is refused at `line` with `value` underlined, and that this changes nothing.
 #[track_caller]
@@ -313,4 +313,16 @@ fn a_work_tree_that_a_setting_leads_elsewhere_is_refused_before_anything_is_made
     sandbox.git(&["config", "core.worktree", sandbox.repository.to_str().unwrap()]);
     sandbox.ok(&["apply"]);
     sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn a_relative_state_directory_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\n");
+    for args in [&["plan"][..], &["apply"], &["list"], &["status"]] {
+        let mut command = sandbox.command(args);
+        let outcome = Outcome::of(command.env("SEEDBED_STATE_DIR", "state").output().unwrap());
+        outcome.expect(64).says(&["SEEDBED_STATE_DIR is state, and has to be an absolute path"]);
+    }
+    assert!(!sandbox.repository.join("state").exists());
 }

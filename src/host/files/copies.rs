@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::ops::Range;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::super::failpoint::failpoint;
@@ -307,7 +307,7 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// Copies a file of `size` bytes into an empty one: by sharing its blocks where the file system can, else inside the
 /// kernel, else through memory.
-fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
+pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
     if shares(from, to) {
         return Ok(());
     }
@@ -315,6 +315,7 @@ fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
     if copied_by_the_kernel(from, to, size)? {
         return Ok(());
     }
+    // What a part of it has got by then is the same.
     from.rewind()?;
     let mut buffer = vec![0; SMALL_MAX];
     let mut left = size;
@@ -338,18 +339,55 @@ fn shares(from: &File, to: &File) -> bool {
     is_shared
 }
 
-/// `false` where the kernel does not copy between these two; nothing is written then.
+/// Copies what is in a file into an empty one inside the kernel, holes left as holes; `false` where it does not copy between
+/// these two, and a part may be copied then. The position in the file that is written stays at its start.
+///
+/// The kernel alone fills holes: it reads zeros there, and writes them.
 #[cfg(target_os = "linux")]
 fn copied_by_the_kernel(from: &File, to: &File, size: u64) -> io::Result<bool> {
-    let mut offset = 0;
-    while offset < size {
-        let most = usize::try_from(size - offset).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(from, Some(&mut offset), to, None, most) {
-            Ok(0) if offset == 0 => return Ok(false),
+    let mut at = 0;
+    while let Some((start, end)) = next_data(from, at, size)? {
+        if !range_copied(from, to, start, end)? {
+            return Ok(false);
+        }
+        at = end;
+    }
+    if at < size {
+        // The hole at its end.
+        to.set_len(size)?;
+    }
+    Ok(true)
+}
+
+/// Finds the next part of a file with data in it; `None` where only a hole follows.
+#[cfg(target_os = "linux")]
+fn next_data(file: &File, from: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
+    if from >= size {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, SeekFrom::Data(from)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that does not tell.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((from, size))),
+        Err(error) => return Err(error.into()),
+    };
+    let end = rustix::fs::seek(file, SeekFrom::Hole(start))?.min(size);
+    Ok((start < end).then_some((start, end)))
+}
+
+/// Copies one part to the same place; `false` where the kernel does not copy between these two.
+#[cfg(target_os = "linux")]
+fn range_copied(from: &File, to: &File, start: u64, end: u64) -> io::Result<bool> {
+    let (mut read, mut written) = (start, start);
+    while read < end {
+        let most = usize::try_from(end - read).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), most) {
+            Ok(0) if read == start => return Ok(false),
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
-                if offset == 0 =>
+                if read == start =>
             {
                 return Ok(false);
             }

@@ -428,3 +428,28 @@ fn a_private_directory_is_nobody_elses() {
         }
     }
 }
+
+/// A disk image of some gigabytes takes as much as is in it.
+#[test]
+fn holes_are_copied_as_holes() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    let directory = tempfile::tempdir().unwrap();
+    let data = [(0, "start"), (5 << 20, "middle"), ((40 << 20) - 3, "end")];
+    for (name, parts, size) in
+        [("whole", &data[..], 40 << 20), ("ends", &data[..2], 64 << 20), ("none", &[], 9 << 20)]
+    {
+        let path = directory.path().join(name);
+        let from = fs::File::create_new(&path).unwrap();
+        for (at, text) in parts {
+            from.write_all_at(text.as_bytes(), *at).unwrap();
+        }
+        from.set_len(size).unwrap();
+        let from = fs::File::open(&path).unwrap();
+        let copy = directory.path().join("copy");
+        let mut to = fs::File::create(&copy).unwrap();
+        super::copies::copy_large(&from, &mut to, size).unwrap();
+        assert!(fs::read(&path).unwrap() == fs::read(&copy).unwrap(), "{name}");
+        let taken = fs::metadata(&copy).unwrap().blocks() * 512;
+        assert!(taken < 1 << 20, "{name} takes {taken} bytes");
+    }
+}

@@ -16,6 +16,7 @@ use rustix::fs::OFlags;
 use super::Worktree;
 use super::site::{Site, io as failed};
 use crate::host::failpoint::failpoint;
+use crate::host::files::copies::copy_large;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
@@ -156,7 +157,7 @@ fn copy(site: &Site, path: &Path) -> Result<(), Error> {
     }
     // Neither a link nor a FIFO that took the file's place since is opened.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let mut source =
+    let source =
         OpenOptions::new().read(true).custom_flags(flags).open(&from).map_err(failed("open", &from))?;
     let found = source.metadata().map_err(failed("look at", &from))?;
     if !found.is_file() {
@@ -169,7 +170,7 @@ fn copy(site: &Site, path: &Path) -> Result<(), Error> {
     let Some(mut file) = unless_there(created).map_err(failed("create", &to))? else { return Ok(()) };
     failpoint!("bring.write")
         .map_err(io::Error::from)
-        .and_then(|()| io::copy(&mut source, &mut file))
+        .and_then(|()| copy_large(&source, &mut file, found.len()))
         .map_err(failed("write", &to))?;
     // The mode at creation is less the umask.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", &to))

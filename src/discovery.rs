@@ -1,6 +1,8 @@
 //! What a session is told: the snapshot in its discovery file, its environment, its prompt.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -18,9 +20,19 @@ use crate::provider::markers::{filled, filled_value};
 use crate::provider::{Provider, Registry};
 use crate::state::{Locked, Swarm};
 
-/// Hides the directory that a discovery file lies in from git.
-const GITIGNORE: &[u8] = b"*\n";
+/// Hides a discovery file from git, and nothing beside it: the notes of an agent are work like any other file.
 const IGNORE: &str = ".gitignore";
+
+/// The beginning of that file. It hides the file itself, and what a killed process left half-written; each discovery file
+/// in the directory has a line of its own below.
+const IGNORE_HEAD: &str =
+    "# written by seedbed: hides its own files, and no others\n/.gitignore\n/.*.seedbed-*\n";
+
+/// The whole of that file as versions wrote it that hid the directory.
+const IGNORE_ALL: &[u8] = b"*\n";
+
+/// The most that is read of that file, in bytes.
+const IGNORE_MAX: usize = 4096;
 
 /// What one session owns: the seed's `DiscoverySnapshot`, key for key, and its place in the swarm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -193,7 +205,7 @@ pub fn write(swarm: &Locked<'_>, session: &Session, snapshot: &Snapshot) -> Resu
     Ok(())
 }
 
-/// Writes a discovery file at `path`, in the workspace or relative to it, and hides its directory from git. No component
+/// Writes a discovery file at `path`, in the workspace or relative to it, and hides it from git. No component
 /// below the workspace may be a link.
 pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<(), files::Error> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
@@ -201,18 +213,43 @@ pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<()
     };
     let (root, directory) = Root::toward(workspace, directory)?;
     let directory = root.create_directories(&directory)?;
-    let ignore = Path::new(IGNORE);
-    if directory.read(ignore, GITIGNORE.len()).ok().flatten().as_deref() != Some(GITIGNORE) {
-        directory.replace(ignore, GITIGNORE)?;
-    }
+    hide(&directory, name)?;
     crashpoint!("discovery.hidden");
     directory.replace(Path::new(name), bytes)
 }
 
-/// Tells whether a directory is empty, or one that [`write_in`] hid.
+/// Hides a discovery file from git. Others that were written to the same directory stay hidden.
+fn hide(directory: &Root, name: &OsStr) -> Result<(), files::Error> {
+    let ignore = Path::new(IGNORE);
+    let found = directory.read(ignore, IGNORE_MAX).ok().flatten().unwrap_or_default();
+    let wanted = hiding(name);
+    let line = &wanted[IGNORE_HEAD.len()..];
+    let is_shared = name != DISCOVERY_FILE && found.starts_with(IGNORE_HEAD.as_bytes());
+    if found == wanted || is_shared && found.split_inclusive(|byte| *byte == b'\n').any(|it| it == line) {
+        return Ok(());
+    }
+    let content = if is_shared { [found.as_slice(), line].concat() } else { wanted };
+    directory.replace(ignore, &content)
+}
+
+/// Returns the content of a `.gitignore` that hides one discovery file, and itself.
+pub(crate) fn hiding(name: &OsStr) -> Vec<u8> {
+    let mut content = format!("{IGNORE_HEAD}/").into_bytes();
+    for byte in name.as_bytes() {
+        if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'.' | b'-' | b'_') {
+            content.push(b'\\');
+        }
+        content.push(*byte);
+    }
+    content.push(b'\n');
+    content
+}
+
+/// Tells whether a directory is empty, or one that [`write_in`] wrote to.
 pub(crate) fn is_own_directory(directory: &Root) -> Result<bool, files::Error> {
-    let hidden = directory.read(Path::new(IGNORE), GITIGNORE.len()).ok().flatten();
-    Ok(hidden.as_deref() == Some(GITIGNORE) || directory.names()?.is_empty())
+    let found = directory.read(Path::new(IGNORE), IGNORE_MAX).ok().flatten().unwrap_or_default();
+    let is_own = found == IGNORE_ALL || found.starts_with(IGNORE_HEAD.as_bytes());
+    Ok(is_own || directory.names()?.is_empty())
 }
 
 /// Puts a session's discovery file back, and what hides it from git, from the canonical copy; where that is gone too, or
@@ -249,8 +286,8 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
     let of_file = fault(DISCOVERY_FILE, read(&path, limit), &|found| is_told_by(found, expected));
     let of_gitignore = || {
         let ignore = session.discovery_file.as_ref()?.with_file_name(IGNORE);
-        fault(&format!("{IGNORE} beside {DISCOVERY_FILE}"), read(&ignore, GITIGNORE.len()), &|found| {
-            found == GITIGNORE
+        fault(&format!("{IGNORE} beside {DISCOVERY_FILE}"), read(&ignore, IGNORE_MAX), &|found| {
+            found == hiding(OsStr::new(DISCOVERY_FILE))
         })
     };
     of_file.or_else(of_gitignore)

@@ -124,6 +124,38 @@ fn ignored_files_are_no_loss_and_are_named() {
 }
 
 #[test]
+fn notes_beside_the_discovery_file_are_work() {
+    let sandbox = stands();
+    let directory = sandbox.directory("coder-1");
+    let notes = directory.join(".agent-context/notes.md");
+    let own = || {
+        ["resources.json", ".gitignore"]
+            .map(|name| fs::read(directory.join(".agent-context").join(name)).unwrap())
+    };
+    let before = own();
+    sandbox.assert_clean(&directory);
+    fs::write(&notes, "notes\n").unwrap();
+    sandbox.seedbed(&["destroy"]).expect(69).says(&["1 untracked"]);
+    // Git takes the notes away, and nothing else.
+    for command in [&["clean", "-fdq"][..], &["stash", "--include-untracked", "--quiet"]] {
+        fs::write(&notes, "notes\n").unwrap();
+        sandbox.git_in(&directory, command);
+        assert!(!notes.exists());
+        assert_eq!(own(), before);
+    }
+    sandbox.git_in(&directory, &["add", "--all"]);
+    sandbox.assert_clean(&directory);
+    // A directory that an earlier version hid is repaired.
+    fs::write(directory.join(".agent-context/.gitignore"), "*\n").unwrap();
+    assert!(
+        sandbox.ok(&["status"]).stdout.contains(".gitignore beside resources.json is not what was written")
+    );
+    sandbox.ok(&["status", "--repair"]);
+    assert_eq!(own(), before);
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
 fn a_stash_outlasts_the_session_that_made_it() {
     let sandbox = stands();
     let directory = sandbox.directory("coder-1");

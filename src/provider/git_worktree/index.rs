@@ -142,12 +142,7 @@ impl Index {
 
     /// The id of the object of this kind, in the repository that the index is of.
     pub(super) fn object_id(&self, kind: &str, content: &[u8]) -> Vec<u8> {
-        let head = format!("{kind} {}\0", content.len());
-        if self.id == 32 {
-            Sha256::new().chain_update(head).chain_update(content).finalize().to_vec()
-        } else {
-            Sha1::new().chain_update(head).chain_update(content).finalize().to_vec()
-        }
+        object_id(self.id, kind, content)
     }
 
     /// The id of an entry's blob, or of a submodule's commit.
@@ -249,6 +244,21 @@ impl Index {
             }
         }
         Some(())
+    }
+}
+
+/// Returns whether `content` makes the blob of this id, in hexadecimal.
+pub(super) fn is_blob_of(id: &str, content: &[u8]) -> bool {
+    hex(&object_id(id.len() / 2, "blob", content)) == id
+}
+
+/// Returns the id, of this many bytes, of an object.
+fn object_id(bytes: usize, kind: &str, content: &[u8]) -> Vec<u8> {
+    let head = format!("{kind} {}\0", content.len());
+    if bytes == 32 {
+        Sha256::new().chain_update(head).chain_update(content).finalize().to_vec()
+    } else {
+        Sha1::new().chain_update(head).chain_update(content).finalize().to_vec()
     }
 }
 

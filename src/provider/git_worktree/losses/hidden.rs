@@ -1,46 +1,94 @@
 //! Changes that bits of the index hide: `assume-unchanged` and `skip-worktree` tell git not to look.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use super::changes::File;
 use crate::host::git::Git;
 use crate::provider::Error;
+use crate::provider::git_worktree::index;
 use crate::provider::git_worktree::site::Site;
 
-/// How many of these files git does not look at, that are there, and that are not what the index has. What is not there
-/// is a sparse checkout's, or a deletion, and nothing of it is lost.
+/// Returns how many of these files git does not look at, that are there, and that are not what the index has. What is not
+/// there is a sparse checkout's, or a deletion, and nothing of it is lost.
 pub(super) fn changed(git: &Git<'_>, site: &Site, files: &[File<'_>]) -> Result<usize, Error> {
     let mut changed = 0;
-    // A submodule has its own say.
+    let mut to_hash = Vec::new();
+    // A submodule is asked on its own.
     for file in files.iter().filter(|file| file.hidden && file.mode != "160000") {
-        changed += usize::from(differs(git, site, file)?);
+        match look(site, file) {
+            Look::Same => {}
+            Look::Differs => changed += 1,
+            Look::Content => to_hash.push(file),
+        }
     }
-    Ok(changed)
+    let paths: Vec<_> = to_hash.iter().map(|file| file.path).collect();
+    let objects = hash(git, &paths, Filters::Apply)?;
+    Ok(changed + to_hash.iter().zip(&objects).filter(|(file, object)| file.object != **object).count())
+}
+
+/// The outcome of a look at a file that opens nothing.
+enum Look {
+    Same,
+    Differs,
+    /// The content decides.
+    Content,
 }
 
 #[expect(clippy::disallowed_methods, reason = "looks at what git was told not to look at")]
-fn differs(git: &Git<'_>, site: &Site, file: &File<'_>) -> Result<bool, Error> {
+fn look(site: &Site, file: &File<'_>) -> Look {
     let path = site.worktree.join(file.path);
-    let Ok(found) = std::fs::symlink_metadata(&path) else { return Ok(false) };
-    if found.is_dir() {
-        // git would call what is in it untracked, and does.
-        return Ok(false);
+    let found = match std::fs::symlink_metadata(&path) {
+        // Git would call the content of a directory untracked, and does.
+        Ok(found) if found.is_dir() => return Look::Same,
+        Ok(found) => found,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Look::Same;
+        }
+        Err(_) => return Look::Differs,
+    };
+    if found.is_symlink() {
+        let target = std::fs::read_link(&path).unwrap_or_default();
+        let is_same = file.mode == "120000" && index::is_blob_of(file.object, target.as_os_str().as_bytes());
+        return if is_same { Look::Same } else { Look::Differs };
     }
     let executable = found.permissions().mode() & 0o100 != 0;
-    let as_expected = match file.mode {
-        "120000" => found.is_symlink(),
-        mode => found.is_file() && executable == (mode == "100755"),
+    let as_expected = found.is_file() && file.mode != "120000" && executable == (file.mode == "100755");
+    if as_expected { Look::Content } else { Look::Differs }
+}
+
+/// Whether conversions and filters are applied before a file is hashed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filters {
+    Apply,
+    Leave,
+}
+
+/// Returns the ids of the blobs that files make, in their order: one process for all of them, and one for each path that
+/// a list of lines cannot name.
+pub(super) fn hash(git: &Git<'_>, paths: &[&Path], filters: Filters) -> Result<Vec<String>, Error> {
+    let leave = (filters == Filters::Leave).then_some("--no-filters");
+    let is_line = |path: &Path| {
+        let bytes = path.as_os_str().as_bytes();
+        !bytes.contains(&b'\n') && !bytes.starts_with(b"\"")
     };
-    if !as_expected {
-        return Ok(true);
+    let (lines, others): (Vec<&Path>, Vec<&Path>) = paths.iter().partition(|path| is_line(path));
+    let mut objects = HashMap::new();
+    if !lines.is_empty() {
+        let input = lines.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\n"].concat()).collect();
+        let args = ["hash-object", "--stdin-paths"].into_iter().chain(leave);
+        let hashed = git.run_with_input(args, input)?;
+        let hashed = String::from_utf8_lossy(&hashed).into_owned();
+        objects.extend(lines.iter().copied().zip(hashed.lines().map(str::to_owned)));
     }
-    let object = if found.is_symlink() {
-        let target = std::fs::read_link(&path).unwrap_or_default();
-        git.run_with_input(["hash-object", "--stdin"], target.as_os_str().as_bytes().to_vec())?
-    } else {
-        git.run([OsStr::new("hash-object"), OsStr::new("--"), file.path.as_os_str()])?
-    };
-    Ok(object.trim_ascii_end() != file.object.as_bytes())
+    for path in others {
+        let args = ["hash-object"].into_iter().chain(leave).chain(["--"]).map(OsStr::new);
+        objects.insert(path, git.line(args.chain([path.as_os_str()]))?);
+    }
+    // A git that says less than it was asked has found none of the rest as it was.
+    Ok(paths.iter().map(|path| objects.remove(path).unwrap_or_default()).collect())
 }

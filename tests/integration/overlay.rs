@@ -1,7 +1,7 @@
 //! `checkout = "overlay"`: worktrees that are mounts over one checkout.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::sandbox::{Outcome, Sandbox, assert_same, wait_until};
@@ -192,6 +192,96 @@ fn a_repair_mounts_again() {
         assert_eq!(names, [".git"]);
     }
     lab.ok(&["status", "--repair"]);
+}
+
+/// After a reboot `git checkout` works in the directory below the mount, and so does everything else.
+#[test]
+fn what_was_written_while_nothing_was_mounted_is_work_and_never_covered() {
+    let Some(lab) = lab(FOUR) else { return };
+    lab.ok(&["apply"]);
+    let directory = lab.directories().swap_remove(1);
+    fs::write(directory.join("above"), "written in the mount\n").unwrap();
+    lab.unmount_all();
+    lab.git_in(&directory, &["checkout", "--", "."]);
+    fs::write(directory.join("below"), "written without it\n").unwrap();
+    let says = ["is not mounted", "files were written into the directory", "and 3 more", "move them away"];
+    lab.seedbed(&["destroy"]).expect(69).says(&says);
+    lab.seedbed(&["destroy", "--rescue"]).expect(69).says(&says);
+    lab.seedbed(&["apply"]).expect(69).says(&says);
+    lab.seedbed(&["status", "--repair"]).expect(1);
+    let status = lab.ok(&["status"]).stdout;
+    assert!(status.contains("files were written into the directory"), "{status}");
+    assert!(directory.join("below").is_file());
+    // What says what to do is enough: the rest of the files can be checked out again.
+    for entry in fs::read_dir(&directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != ".git" {
+            fs::rename(entry.path(), lab.top.join(entry.file_name())).unwrap();
+        }
+    }
+    lab.ok(&["apply"]);
+    assert!(directory.join("above").is_file() && !directory.join("below").exists());
+    lab.ok(&["destroy", "--discard"]);
+}
+
+/// Only an overlay of seedbed's is unmounted, and only its layers are removed.
+#[test]
+fn what_another_program_mounts_over_or_in_an_overlay_keeps_it() {
+    let Some(lab) = lab(FOUR) else { return };
+    lab.ok(&["apply"]);
+    let directory = lab.directories().swap_remove(1);
+    let elsewhere = lab.top.join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("precious"), "x").unwrap();
+    for place in [directory.clone(), directory.join("app")] {
+        rustix::mount::mount_bind(&elsewhere, &place).unwrap();
+        let says = format!("umount {}", place.display());
+        for flags in [&[][..], &["--discard"]] {
+            lab.seedbed(&[&["destroy"][..], flags].concat()).expect(69).says(&[&says]);
+        }
+        assert!(elsewhere.join("precious").is_file());
+        assert_eq!(lab.mounts().len(), 5);
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).unwrap();
+    }
+    lab.ok(&["destroy"]);
+    assert!(elsewhere.join("precious").is_file());
+}
+
+/// Whatever their number, Git is asked of none.
+#[test]
+fn untouched_overlays_are_told_by_their_admin_directories() {
+    let manifest = |count: u32| {
+        format!(
+            "[session.a]\ncount = {count}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\" }}]\n"
+        )
+    };
+    let Some(lab) = lab(&manifest(2)) else { return };
+    let (tools, log) = (lab.top.join("tools"), lab.top.join("calls"));
+    fs::create_dir(&tools).unwrap();
+    let git = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|directory| directory.join("git"))
+        .find(|git| git.is_file())
+        .unwrap();
+    let script = format!("#!/bin/sh\necho \"$*\" >> {}\nexec {} \"$@\"\n", log.display(), git.display());
+    fs::write(tools.join("git"), script).unwrap();
+    fs::set_permissions(tools.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let calls = |args: &[&str]| {
+        let _ = fs::remove_file(&log);
+        let outcome = Outcome::of(lab.command(args).env("PATH", &path).output().unwrap()).expect(0);
+        (outcome, fs::read_to_string(&log).unwrap_or_default().lines().count())
+    };
+    let mut counts = Vec::new();
+    for count in [2, 6] {
+        lab.manifest(&manifest(count));
+        lab.ok(&["apply"]);
+        let (status, mounted) = calls(&["status"]);
+        assert_eq!(status.stdout.matches("clean").count(), count as usize, "{}", status.stdout);
+        lab.unmount_all();
+        counts.push((mounted, calls(&["status"]).1, calls(&["destroy", "--dry-run"]).1));
+    }
+    assert_eq!(counts[0], counts[1]);
+    lab.ok(&["destroy"]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::losses::list;
 use super::site::{Site, io};
 use super::{Checkout, Worktree, worktree};
 use crate::host::failpoint::crashpoint;
@@ -102,7 +103,29 @@ pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result
             return gone(overlay.top.path().join(layer));
         }
     }
+    if let Some(why) = covered(worktree, site)? {
+        return Ok(Some(Fault::Gone(why)));
+    }
     Ok(Some(Fault::Unmounted(format!("{} is not mounted", site.home.display()))))
+}
+
+/// Returns what was written into the directory of a worktree that is not mounted, where a mount would hide it, in words;
+/// `None` where nothing was.
+pub(super) fn covered(worktree: &Worktree, site: &Site) -> Result<Option<String>, Error> {
+    if !is_unmounted(worktree, site)? {
+        return Ok(None);
+    }
+    let Some(directory) = site.directory()? else { return Ok(None) };
+    if written::is_nothing(directory.path(), worktree)? {
+        return Ok(None);
+    }
+    let names = directory.names()?.into_iter().filter(|name| *name != ".git").collect();
+    let path = site.home.display();
+    Ok(Some(format!(
+        "{path} is not mounted, and files were written into the directory meanwhile ({}), which a mount would hide; move \
+         them away, then `seedbed apply` mounts it",
+        list(&names)
+    )))
 }
 
 /// Mounts the worktree again, if it is not.
@@ -128,10 +151,10 @@ pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> R
     })
 }
 
-/// Whether the worktree is its base, for certain, without asking git: nothing was written but what is seedbed's, the
-/// index is the base's, and HEAD is at the base's commit.
+/// Returns whether the worktree is its base, for certain, without asking git: nothing was written but what is seedbed's,
+/// the index is the base's, and HEAD is at the base's commit. It need not be mounted.
 pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
-    if !is_wanted(worktree) || is_unmounted(worktree, site)? {
+    if !is_wanted(worktree) || covered(worktree, site)?.is_some() {
         return Ok(false);
     }
     match Overlay::existing(task, worktree)? {

@@ -36,11 +36,13 @@ pub(super) fn is_as_made(
     site: &Site,
     entry: &Root,
 ) -> Result<bool, Error> {
-    // What an overlay has written is told by its layers; a branch goes with its worktree, and git has to say what else
-    // reaches its commits.
-    if overlay::is_wanted(worktree) || worktree.branch.is_some() || !is_entry_as_made(worktree, site, entry)?
-    {
+    // A branch goes with its worktree, and git has to say what else reaches its commits.
+    if worktree.branch.is_some() || !is_entry_as_made(worktree, site, entry)? {
         return Ok(false);
+    }
+    // The layers of an overlay hold all that was ever written in it.
+    if overlay::is_wanted(worktree) {
+        return Ok(overlay::is_untouched(task, worktree, site)? && is_reached(task, worktree, site)?);
     }
     let written = lstat(site.entry_path().join("index"));
     let (Ok(Some(bytes)), Ok(written)) = (entry.read(Path::new("index"), index::MAX), written) else {

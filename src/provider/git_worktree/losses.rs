@@ -2,6 +2,7 @@
 
 mod changes;
 mod commits;
+mod filtered;
 mod hidden;
 mod inside;
 mod repositories;
@@ -19,6 +20,7 @@ use crate::provider::{Error, Losses, Task};
 
 pub(super) use changes::File;
 pub(super) use commits::{Tips, is_object, lost};
+pub(super) use filtered::changed as filtered;
 
 /// The files of an entry that say that git stopped in the middle of something, and of what.
 const OPERATIONS: [(&str, &str); 8] = [
@@ -79,12 +81,13 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         losses.obstacles.extend(stuck(&site, survey));
         losses.beyond_rescue.extend(unknown(&site, survey));
     }
+    losses.beyond_rescue.extend(overlay::covered(worktree, &site)?);
     if overlay::hides_work(task, worktree, &site)? {
         losses.beyond_rescue.push(format!(
             "{path} is not mounted, and what was written in it cannot be told; `seedbed apply` mounts it again"
         ));
     } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
-        // Nothing was ever written in it.
+        // Nothing was ever written in the mount.
     } else if let Err(error) = survey
         .map_err(Error::from)
         .and_then(|survey| changes::add(task, worktree, &site, &survey, &mut losses))
@@ -126,7 +129,7 @@ pub(super) fn obstacles(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Stri
 }
 
 fn stuck(site: &Site, survey: &Survey) -> Option<String> {
-    let path = site.worktree.display();
+    let path = site.home.display();
     let stuck: BTreeSet<_> = survey.stuck.iter().map(|path| path.as_os_str().to_owned()).collect();
     (!stuck.is_empty()).then(|| {
         format!(
@@ -138,7 +141,7 @@ fn stuck(site: &Site, survey: &Survey) -> Option<String> {
 }
 
 fn unknown(site: &Site, survey: &Survey) -> Option<String> {
-    let path = site.worktree.display();
+    let path = site.home.display();
     let unknown: BTreeSet<_> = survey.unknown.iter().map(|path| path.as_os_str().to_owned()).collect();
     (!unknown.is_empty()).then(|| {
         format!(
@@ -149,7 +152,7 @@ fn unknown(site: &Site, survey: &Survey) -> Option<String> {
 }
 
 /// The first few names, and how many more there are.
-fn list(names: &BTreeSet<OsString>) -> String {
+pub(super) fn list(names: &BTreeSet<OsString>) -> String {
     let shown: Vec<_> = names.iter().take(NAMED).map(|name| name.to_string_lossy()).collect();
     match names.len().saturating_sub(NAMED) {
         0 => shown.join(", "),

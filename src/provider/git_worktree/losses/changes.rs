@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FileType};
 
 use super::repositories::Inner;
 use super::survey::{self, Survey};
-use super::{hidden, list};
+use super::{filtered, hidden, list};
 use crate::host::git::Git;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::{Content, Site, read};
-use crate::provider::git_worktree::{Worktree, files};
+use crate::provider::git_worktree::{Worktree, files, index};
 use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error, Losses, Task};
 
 /// Adds what `git status` tells, and what it keeps to itself.
@@ -32,6 +32,9 @@ pub(super) fn add(
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
     let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(File::parse).collect();
     let hidden = hidden::changed(&git, site, &files)?;
+    let index = site.common.read(&site.entry.join("index"), index::MAX)?;
+    let filtered = filtered::changed(&git, &site.worktree, index, &files, &changes.tracked)?;
+    let filtered = filtered.iter().filter(|path| !is_discovery(worktree, path)).count();
     let submodules = submodules(site, &files)?;
     let inner = Inner::ask(task, site, survey, |path| {
         let is_reported = changes.repositories.iter().any(|it| Path::new(it) == path);
@@ -41,7 +44,7 @@ pub(super) fn add(
         Some(path.ancestors().any(|above| changes.ignored.iter().any(|it| Path::new(it) == above)))
     });
     let path = site.home.display();
-    let counts = changes.counts(hidden);
+    let counts = changes.counts(hidden, filtered);
     if !counts.is_empty() {
         losses.work.push(format!("{path} has uncommitted changes: {counts}"));
     }
@@ -92,6 +95,8 @@ struct Changes {
     staged: usize,
     unmerged: usize,
     untracked: usize,
+    /// Tracked files that are changed in any way.
+    tracked: BTreeSet<PathBuf>,
     ignored: BTreeSet<OsString>,
     /// Untracked repositories.
     repositories: BTreeSet<OsString>,
@@ -132,12 +137,16 @@ impl Changes {
             }
             [b'!', b'!'] if path.starts_with(files::HIDDEN) => {}
             [b'!', b'!'] => drop(self.ignored.insert(path.as_os_str().to_owned())),
-            [b'U', _] | [_, b'U'] | [b'A', b'A'] | [b'D', b'D'] => self.unmerged += 1,
+            [b'U', _] | [_, b'U'] | [b'A', b'A'] | [b'D', b'D'] => {
+                self.unmerged += 1;
+                self.tracked.insert(path.to_owned());
+            }
             // A branch may track them; what seedbed puts back there is nobody's work.
             [b' ', _] if is_discovery(worktree, path) => {}
             [index, tree] => {
                 self.staged += usize::from(index != b' ');
                 self.modified += usize::from(tree != b' ');
+                self.tracked.insert(path.to_owned());
                 self.add_unreadable(site, path);
             }
             _ => {}
@@ -151,13 +160,14 @@ impl Changes {
     }
 
     /// Returns how many files are changed in which way, in words; empty text for none.
-    fn counts(&self, hidden: usize) -> String {
+    fn counts(&self, hidden: usize, filtered: usize) -> String {
         let counts = [
             (self.modified, "modified"),
             (self.staged, "staged"),
             (self.unmerged, "unmerged"),
             (self.untracked, "untracked"),
             (hidden, "hidden from `git status` by assume-unchanged or skip-worktree"),
+            (filtered, "hidden from `git status` by filters, line ends or equal times"),
         ];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
         counts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")

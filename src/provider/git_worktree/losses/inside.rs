@@ -90,14 +90,12 @@ struct Registered {
 fn registered(task: &Task<'_>, site: &Site) -> Result<Vec<Registered>, Error> {
     let what = format!("registered {}", site.common.path().display());
     let listed = task.found(&what, || list(site))?;
-    let prefix = format!("{}/", escaped(&site.worktree));
+    // Wherever the worktree has been moved, the admin directories of others name its home.
+    let prefix = format!("{}/", escaped(&site.home));
     let found = listed.lines().filter_map(|line| {
         let (path, rest) = line.split_once('\t')?;
-        if !path.starts_with(&prefix) {
-            return None;
-        }
+        let path = site.worktree.join(unescaped(path.strip_prefix(&prefix)?));
         let (owner, session) = rest.split_once('\t')?;
-        let path = unescaped(path);
         let exists = rustix::fs::lstat(&path).is_ok();
         exists.then(|| Registered { path, owner: owner.to_owned(), session: session.to_owned() })
     });

@@ -14,7 +14,8 @@ use rustix::fs::OFlags;
 
 use super::{Work, capture};
 use crate::provider::Error;
-use crate::provider::git_worktree::site;
+use crate::provider::git_worktree::settings::EXACT;
+use crate::provider::git_worktree::{losses, site};
 
 /// Where the files are checked out to, in the scratch directory.
 const CHECK: &str = "check";
@@ -25,13 +26,14 @@ const CHECK: &str = "check";
 pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     let args = ["diff-index", "--cached", "-z", "--no-renames", "--diff-filter=d", "--name-only"];
     let listed = work.git(capture::FILES).run(args.into_iter().chain([work.head.as_str(), "--"]))?;
-    let changed: BTreeSet<PathBuf> = listed
+    let mut changed: BTreeSet<PathBuf> = listed
         .split(|byte| *byte == 0)
         .filter(|path| !path.is_empty())
         .map(|bytes| capture::path(bytes).to_owned())
         // What a sparse checkout leaves out is not there to be compared.
         .filter(|path| fs::symlink_metadata(work.site.worktree.join(path)).is_ok())
         .collect();
+    changed.extend(hidden_edits(work)?);
     let filtered = different(work, &changed)?;
     let mut lines = Vec::new();
     for path in &filtered {
@@ -57,6 +59,16 @@ pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
         }
     }
     Ok(converted)
+}
+
+/// Returns the files whose edits Git takes for none, so that their blobs are those of the index.
+fn hidden_edits(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
+    let git = EXACT.iter().fold(work.git(capture::INDEX), |git, setting| git.with_setting(setting));
+    let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
+    let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(losses::File::parse).collect();
+    let index = work.scratch.join(capture::INDEX);
+    let index = fs::read(&index).map_err(site::io("read", &index))?;
+    losses::filtered(&git, &work.site.worktree, Some(index), &files, &BTreeSet::new())
 }
 
 /// Which of these paths do not come out of [`capture::FILES`] as they stand.

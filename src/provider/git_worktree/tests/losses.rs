@@ -306,6 +306,141 @@ fn changes_that_the_index_hides() {
 }
 
 #[test]
+fn hidden_files_of_any_name_are_compared() {
+    let names = ["a b", "line\nfeed", "\"quoted\"", "\u{e4}", "link"];
+    let lab = Lab::with_files(&names[..4].iter().map(|name| (*name, "x\n")).collect::<Vec<_>>());
+    std::os::unix::fs::symlink("a b", lab.repo.join("link")).unwrap();
+    lab.git(&["add", "-A"]);
+    lab.git(&["commit", "-q", "-m", "two"]);
+    let commit = lab.git(&["rev-parse", "HEAD"]).trim().to_owned();
+    let worktree = Worktree { commit, ..lab.worktree("w") };
+    lab.make(&worktree);
+    let path = lab.path(&worktree);
+    for name in names {
+        lab.git_in(&path, &["update-index", "--assume-unchanged", "--", name]);
+    }
+    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
+    for (changed, name) in names.into_iter().enumerate() {
+        let file = path.join(name);
+        if name == "link" {
+            fs::remove_file(&file).unwrap();
+            std::os::unix::fs::symlink("elsewhere", &file).unwrap();
+        } else {
+            fs::write(file, "y\n").unwrap();
+        }
+        let hidden = format!("{} hidden from `git status` by assume-unchanged", changed + 1);
+        assert!(losses(&lab.task(), &worktree).unwrap().work[0].contains(&hidden), "{name:?}");
+    }
+}
+
+/// Writes a file of the same length over another, and sets its time back.
+fn edit_unseen(file: &Path) {
+    let (content, time) = (fs::read(file).unwrap(), fs::metadata(file).unwrap().modified().unwrap());
+    fs::write(file, vec![b'x'; content.len()]).unwrap();
+    fs::File::options().append(true).open(file).unwrap().set_modified(time).unwrap();
+}
+
+/// Each setting hides an edit from `git status`, and hides none from this.
+#[test]
+fn edit_is_found_whatever_the_repository_is_set_to() {
+    let check = |settings: &[(&str, &str)], prepare: &[&[&str]], edit: &dyn Fn(&Path)| {
+        let lab = Lab::with_files(&[
+            ("a.txt", "one\n"),
+            ("other/x", "x\n"),
+            ("n.up", "ONE\n"),
+            (".gitattributes", "*.up filter=up\n"),
+        ]);
+        let worktree = lab.worktree("w");
+        for (key, value) in settings {
+            let value = value.replace("HERE", lab.repo.join("..").to_str().unwrap());
+            lab.git(&["config", key, &value]);
+        }
+        fs::write(lab.repo.join("../monitor"), "#!/bin/sh\nprintf 'token\\0'\n").unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(lab.repo.join("../monitor"), executable).unwrap();
+        lab.make(&worktree);
+        let path = lab.path(&worktree);
+        settle(&lab, &worktree);
+        for args in prepare {
+            lab.git_in(&path, args);
+        }
+        assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default(), "{settings:?}");
+        // Longer than a tick of the clock that files get their times from.
+        std::thread::sleep(Duration::from_millis(20));
+        edit(&path);
+        // A Git that has looked at a filtered file says of it in the index what it is by now.
+        let seen = lab.git_in(&path, &["--no-optional-locks", "status", "--porcelain"]);
+        assert!(seen.is_empty() || settings[0].0 == "core.untrackedCache", "{settings:?}: Git sees {seen}");
+        assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1, "{settings:?}");
+    };
+    let a = |path: &Path| fs::write(path.join("a.txt"), "two\n").unwrap();
+    let unseen = |path: &Path| edit_unseen(&path.join("a.txt"));
+    check(&[("core.ignoreCase", "true")], &[], &|path| fs::write(path.join("A.TXT"), "work").unwrap());
+    check(&[("core.trustctime", "false")], &[], &unseen);
+    check(&[("core.checkStat", "minimal")], &[], &unseen);
+    check(&[("core.fileMode", "false")], &[], &|path| {
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(path.join("a.txt"), executable).unwrap();
+    });
+    check(
+        &[("core.ignoreStat", "true")],
+        &[
+            &["checkout", "-q", "-f", "HEAD", "--", "."],
+            &["rm", "-q", "--cached", "a.txt"],
+            &["add", "a.txt"],
+        ],
+        &a,
+    );
+    check(&[("status.showUntrackedFiles", "no")], &[], &|path| fs::write(path.join("new"), "").unwrap());
+    check(
+        &[("core.fsmonitor", "HERE/monitor"), ("core.fsmonitorHookVersion", "2")],
+        &[&["update-index", "--fsmonitor"], &["status"], &["status"]],
+        &a,
+    );
+    check(
+        &[("core.untrackedCache", "true"), ("core.trustctime", "false"), ("core.checkStat", "minimal")],
+        &[&["update-index", "--force-untracked-cache"], &["status"], &["status"]],
+        &|path| {
+            let directory = fs::File::open(path.join("other")).unwrap();
+            let time = directory.metadata().unwrap().modified().unwrap();
+            fs::write(path.join("other/new"), "").unwrap();
+            directory.set_modified(time).unwrap();
+        },
+    );
+    check(
+        &[("sparse.expectFilesOutsideOfPatterns", "true"), ("core.sparseCheckout", "true")],
+        &[&["update-index", "--skip-worktree", "a.txt"]],
+        &a,
+    );
+    // Where the length is another, Git says so.
+    let up = [("filter.up.clean", "tr a-z A-Z"), ("filter.up.smudge", "cat")];
+    check(&up, &[], &|path| fs::write(path.join("n.up"), "oNe\n").unwrap());
+}
+
+/// A checkout would write the same bytes again.
+#[test]
+fn touched_file_is_no_work_whatever_converts_it() {
+    let lab = Lab::with_files(&[
+        ("a.txt", "one\n"),
+        ("a.dos", "one\ntwo\n"),
+        ("a.up", "ONE\n"),
+        (".gitattributes", "*.dos text eol=crlf\n*.up filter=up\n"),
+    ]);
+    lab.git(&["config", "filter.up.clean", "tr a-z A-Z"]);
+    lab.git(&["config", "filter.up.smudge", "tr A-Z a-z"]);
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    let path = lab.path(&worktree);
+    assert_eq!(fs::read_to_string(path.join("a.up")).unwrap(), "one\n");
+    for name in ["a.txt", "a.dos", "a.up"] {
+        let content = fs::read(path.join(name)).unwrap();
+        fs::remove_file(path.join(name)).unwrap();
+        fs::write(path.join(name), content).unwrap();
+    }
+    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
+}
+
+#[test]
 fn what_only_the_index_has() {
     let lost = after(|lab, _, path| {
         fs::write(path.join("a.txt"), "staged").unwrap();
@@ -321,7 +456,7 @@ fn what_only_the_index_has() {
 fn ignored_files_are_counted_and_named() {
     let lab = Lab::with_files(&[(".gitignore", "*.log\n/target/\n"), ("a", "")]);
     let losses = at_stake(&lab, &lab.worktree("w"), |_, _, path| {
-        // What seedbed puts there is nobody's, what a session puts beside it is its own.
+        // What seedbed puts there is nobody's. An earlier version hid what a session puts beside it.
         for name in [".agent-context", "target", "target/debug"] {
             fs::create_dir(path.join(name)).unwrap();
         }

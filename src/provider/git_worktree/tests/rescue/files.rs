@@ -168,6 +168,40 @@ fn what_the_index_hides() {
     });
 }
 
+/// Git calls these files unchanged, or knows one of them by another name.
+#[test]
+fn edits_that_git_does_not_see_are_saved() {
+    let lab =
+        Lab::with_files(&[("a.txt", "one\n"), ("n.up", "ONE\n"), (".gitattributes", "*.up filter=up\n")]);
+    for (key, value) in [
+        ("core.ignoreCase", "true"),
+        ("core.trustctime", "false"),
+        ("core.checkStat", "minimal"),
+        ("filter.up.clean", "tr a-z A-Z"),
+        ("filter.up.smudge", "cat"),
+    ] {
+        lab.git(&["config", key, value]);
+    }
+    let worktree = lab.worktree("w");
+    lab.make(&worktree);
+    let path = lab.path(&worktree);
+    fs::write(path.join("A.TXT"), "work").unwrap();
+    fs::write(path.join("n.up"), "oNe\n").unwrap();
+    let file = path.join("a.txt");
+    let time = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::write(&file, "two\n").unwrap();
+    fs::File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
+    assert_eq!(lab.git_in(&path, &["--no-optional-locks", "status", "--porcelain"]), "");
+    let mut files = BTreeMap::new();
+    walk(&path, &path, &mut files);
+
+    let rescued = rescue(&lab.task(), &worktree).unwrap();
+    let place = bring_back(&lab, &worktree, &rescued);
+    let mut restored = BTreeMap::new();
+    walk(&place, &place, &mut restored);
+    assert_eq!(restored, files);
+}
+
 #[test]
 fn settings_of_the_repository_do_not_decide_what_is_saved() {
     let lab = Lab::with_files(&[(".gitattributes", "*.txt text\n"), ("a.txt", "one\n"), ("b", "one\n")]);

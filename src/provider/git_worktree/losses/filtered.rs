@@ -1,0 +1,87 @@
+//! Edits that Git takes for none.
+//!
+//! A filter or a conversion of line ends may take an edit away before Git compares: a checkout would write other bytes. And
+//! most builds of Git compare whole seconds, so that an edit in the second of the checkout, of the same length and with the
+//! time set back, is not looked at.
+//!
+//! Both are found by the times in the index. A Git that refreshes its index after a filtered edit leaves no trace of it.
+
+#![expect(clippy::disallowed_methods, reason = "compares files with what a checkout would write")]
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::lstat;
+
+use super::File;
+use super::hidden::{Filters, hash};
+use crate::host::git::Git;
+use crate::provider::Error;
+use crate::provider::git_worktree::index::Index;
+use crate::provider::git_worktree::site::io;
+
+/// Returns the files that were touched since `index` was written, and are neither the bytes of their blob nor those of a
+/// checkout; `known` are left out.
+pub(in super::super) fn changed(
+    git: &Git<'_>,
+    top: &Path,
+    index: Option<Vec<u8>>,
+    files: &[File<'_>],
+    known: &BTreeSet<PathBuf>,
+) -> Result<BTreeSet<PathBuf>, Error> {
+    let listed = touched(git, top, index, files)?;
+    // What Git was told not to look at is looked at elsewhere.
+    let seen = files.iter().filter(|file| !file.hidden);
+    let objects: HashMap<&Path, &str> = seen.map(|file| (file.path, file.object)).collect();
+    let is_file = |path: &Path| fs::symlink_metadata(top.join(path)).is_ok_and(|found| found.is_file());
+    let touched: Vec<&Path> = listed
+        .split(|byte| *byte == 0)
+        .filter(|path| !path.is_empty())
+        .map(|path| Path::new(OsStr::from_bytes(path)))
+        .filter(|path| !known.contains(*path) && objects.contains_key(path) && is_file(path))
+        .collect();
+    let hashed = hash(git, &touched, Filters::Leave)?;
+    let converted: Vec<_> = touched
+        .into_iter()
+        .zip(hashed)
+        .filter_map(|(path, hashed)| {
+            Some((path, *objects.get(path)?)).filter(|(_, object)| hashed != *object)
+        })
+        .collect();
+    let mut changed = BTreeSet::new();
+    for (path, object) in converted {
+        let mut option = OsString::from("--path=");
+        option.push(path);
+        let written = git.run([OsString::from("cat-file"), "--filters".into(), option, object.into()])?;
+        let here = top.join(path);
+        if fs::read(&here).map_err(io("read", &here))? != written {
+            changed.insert(path.to_owned());
+        }
+    }
+    Ok(changed)
+}
+
+/// Lists the files that are not those that the index was written of, each ended by NUL.
+fn touched(git: &Git<'_>, top: &Path, index: Option<Vec<u8>>, files: &[File<'_>]) -> Result<Vec<u8>, Error> {
+    let id = files.first().map_or(0, |file| file.object.len() / 2);
+    let Some(index) = index.and_then(|bytes| Index::read(&bytes, id)) else {
+        // Git does not refresh the index here: it lists whatever was touched, if not in the same second.
+        return Ok(git.run([
+            "diff-files",
+            "--name-only",
+            "-z",
+            "--no-renames",
+            "--ignore-submodules=all",
+        ])?);
+    };
+    let is_touched = |name: &[u8], entry| {
+        let found = lstat(top.join(OsStr::from_bytes(name)));
+        found.is_ok_and(|found| !index.is_of(entry, &found))
+    };
+    let names = index.entries().iter().map(|entry| (index.name(entry), entry));
+    let touched = names.filter(|(name, entry)| is_touched(name, entry));
+    Ok(touched.flat_map(|(name, _)| [name, b"\0"].concat()).collect())
+}

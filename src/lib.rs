@@ -40,15 +40,16 @@
 //!
 //! # All or nothing
 //!
-//! A run has two halves. What goes is *released*: the intent says what, and once it is on disk the release is always
-//! finished. What comes is *provisioned*: the intent is the plan, and until it is renamed to what stands, any failure,
-//! Ctrl-C or crash undoes it. Both are reconciliation, not replay: [`provider::Provider::release`] is idempotent, works
-//! on whatever half-made thing it finds, and touches only what carries the swarm's ownership mark. Liveness is a flock
-//! that git children inherit, never a pid.
+//! A run moves aside what it replaces or destroys, provisions everything new, and is then committed by one rename; only
+//! after that is anything released. Until then a failure, Ctrl-C or crash is undone: what is new is released, and what was
+//! moved aside is brought back as it was. Only an interrupted `destroy` is finished instead. Both are reconciliation, not
+//! replay: [`provider::Provider::release`] and [`provider::Provider::bring_back`] are idempotent, work on whatever exists
+//! half-made, and touch only what carries the swarm's ownership marker. Liveness is a flock that git children inherit,
+//! never a pid.
 //!
-//! A release begins once nothing is lost by it: [`provider::Provider::losses`] says what would be, and what nobody gave
-//! up is refused, or saved by [`provider::Provider::rescue`] before the intent is written. The intent says which of
-//! the two was asked for, and recovery does it again.
+//! Unsaved work is judged twice ([`provider::Provider::losses`]): before the run, to refuse early, and again once the
+//! lease is aside, where nobody changes it any more. There it is saved, if that was asked for
+//! ([`provider::Provider::rescue`]).
 //!
 //! # Using it
 //!

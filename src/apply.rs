@@ -11,6 +11,7 @@ mod family;
 mod fill;
 mod inner;
 mod inspect;
+mod kept;
 mod overtaken;
 mod recover;
 mod release;
@@ -33,6 +34,7 @@ use serde::Serialize;
 pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
 pub use event::{Event, Phase};
 pub use inspect::{directory, inspect};
+pub use kept::{KeptBranch, kept};
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
@@ -196,7 +198,9 @@ pub fn apply(
         let (before, unsaved) = (before.clone(), options.unsaved);
         record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));
     }
-    transaction::run(context, &record, standing)
+    let done = transaction::run(context, &record, standing);
+    kept::report(context, &record, &done);
+    done
 }
 
 impl Context<'_> {

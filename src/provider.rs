@@ -51,6 +51,17 @@ pub trait Provider: Send + Sync {
         Vec::new()
     }
 
+    /// The branch that an allocation works on, without `refs/heads/`. Pure.
+    fn branch(&self, _allocation: &Allocation) -> Option<String> {
+        None
+    }
+
+    /// The branch that outlasts the release of a lease, by an observation that answers [`Provider::questions_again`]. With
+    /// no owner in it, what exists has outlasted a release that was made. Pure.
+    fn outlasts(&self, _allocation: &Allocation, _observation: &Observation) -> Option<Outlasts> {
+        None
+    }
+
     /// Returns whether an allocation with these options in force is kept where `asked` are asked for. Pure.
     fn is_answered_by(&self, standing: &Options, asked: &Options) -> bool {
         standing == asked
@@ -460,6 +471,17 @@ pub struct Losses {
     /// Things inside that are not the session's, and things that cannot be removed: a mount, a worktree that another
     /// program registered. They keep the lease from being released even where its work is given up.
     pub obstacles: Vec<String>,
+}
+
+/// A branch that outlasts a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlasts {
+    /// Its name, without `refs/heads/`.
+    pub branch: String,
+    /// The commit that it names.
+    pub commit: String,
+    /// The number of commits that it has beyond the one that the lease began at.
+    pub commits: usize,
 }
 
 /// Work that was saved before its lease was released.

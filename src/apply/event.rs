@@ -6,7 +6,7 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, KeptBranch};
 use crate::name::SessionPath;
 
 /// What happened. Of each phase that has anything to do: that it has begun, each session that has passed it, and that
@@ -103,6 +103,8 @@ pub enum Event {
         /// What, one line.
         what: String,
     },
+    /// A branch outlasts its session: it has commits, or was there before.
+    BranchKept(KeptBranch),
     /// Something failed or was interrupted, and what this run made is being taken away.
     RollingBack,
 }

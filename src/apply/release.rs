@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
 use super::transaction::{self, Teardowns};
-use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, family, tree, with_task, work};
+use super::{
+    Context, Error, Event, Failure, Phase, Run, commands, failure, family, kept, tree, with_task, work,
+};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::files::Root;
@@ -39,7 +41,9 @@ pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> R
         Release { before: standing.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
     let mut record = without(standing, &release.kinds);
     record.release = Some(Box::new(release));
-    transaction::run(context, &record, Some(standing))?;
+    let done = transaction::run(context, &record, Some(standing));
+    kept::report(context, &record, &done);
+    done?;
     record.release = None;
     Ok((!record.plan.sessions.is_empty()).then_some(record))
 }

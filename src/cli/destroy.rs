@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use seedbed::apply::{self, AtStake, Context, Destroy, Loss, Recovered, Relation, Unsaved};
+use seedbed::apply::{self, AtStake, Context, Destroy, Event, Loss, Recovered, Relation, Unsaved};
 use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::name::SessionPath;
@@ -19,7 +20,7 @@ use super::outcome::{self, DryRun, Outcome};
 use super::plan::settled;
 use super::setting::{self, Setting};
 use super::unsaved::UnsavedWork;
-use super::{Global, completions, elsewhere, standing};
+use super::{Global, completions, elsewhere, print, standing};
 
 /// What `destroy` takes.
 #[derive(Debug, Args)]
@@ -68,7 +69,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     if arguments.dry_run {
         return dry_run(global, &setting, arguments);
     }
+    let kept = AtomicUsize::new(0);
     let done = locked(global, &setting, "destroy", |context| {
+        let events = |event: &Event| {
+            let stays = matches!(event, Event::BranchKept(_) | Event::Rescued { .. });
+            kept.fetch_add(usize::from(stays), Ordering::Relaxed);
+            (context.events)(event);
+        };
+        let context = &Context { events: &events, ..*context };
         recover_first(global, context, arguments.unsaved.into())?;
         let Some(record) = context.swarm.standing()? else { return Ok(None) };
         let (destroy, named) = what(arguments, context.swarm, &record)?;
@@ -91,7 +99,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     } else if !global.quiet {
         match done {
             None => say!("nothing stands"),
-            Some((released, 0)) => say!("{released} session(s) released; nothing is left"),
+            Some((released, 0)) => match kept.into_inner() {
+                0 => say!("{released} session(s) released; nothing is left"),
+                kept => say!(
+                    "{released} session(s) released; what is named above stays: {kept} branch(es) or rescue ref(s)"
+                ),
+            },
             Some((released, left)) => say!("{released} session(s) released, {left} left standing"),
         }
     }
@@ -168,6 +181,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
                 schema_version: outcome::SCHEMA_VERSION,
                 refused: false,
                 sessions: Vec::new(),
+                branches: Vec::new(),
                 losses: Vec::new(),
                 rescued: Vec::new(),
                 goes_along: Vec::new(),
@@ -180,6 +194,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     let (destroy, named) = what(arguments, &swarm, &record)?;
     let mut stake = AtStake::default();
     let mut sessions = Vec::new();
+    let mut branches = Vec::new();
     let everything = Destroy { sessions: BTreeSet::new(), ..destroy.clone() };
     let own = (named.is_empty() || !destroy.sessions.is_empty()).then_some((&swarm, &record, &destroy));
     let named = named.iter().map(|(child, record)| (child, record, &everything));
@@ -188,6 +203,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         let children = destroy.children_of(swarm.host(), record)?;
         sessions.extend(children.iter().rev().map(|child| child.name().to_owned()));
         sessions.extend(destroy.sessions_of(record).map(|session| session.path.to_string()));
+        branches.extend(apply::kept(swarm, &setting.registry, record, destroy.sessions_of(record))?);
     }
     global.unless_interrupted()?;
     let refused = stake.refused(destroy.unsaved);
@@ -199,6 +215,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
             schema_version: outcome::SCHEMA_VERSION,
             refused: !refused.is_empty(),
             sessions: sessions.iter().map(|session| SessionPath::alone(session)).collect(),
+            branches,
             losses: work.into_iter().cloned().collect(),
             rescued: if is_rescued { stake.work.clone() } else { Vec::new() },
             goes_along: stake.passing,
@@ -215,6 +232,9 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         };
         let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
         let mut text = format!("would release {}\n", sessions.join(", "));
+        for kept in &branches {
+            text += &format!("  {}\n", print::kept(kept));
+        }
         text += &lines("refused: ", &blocking);
         text += &lines(would, &kept);
         text += &lines("", &stake.passing.iter().collect::<Vec<_>>());

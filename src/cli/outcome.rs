@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, schema_for};
-use seedbed::apply::{self, Event, Failure, Loss};
+use seedbed::apply::{self, Event, Failure, KeptBranch, Loss};
 use seedbed::host::process;
 use seedbed::manifest::Entry;
 use seedbed::name::SessionPath;
@@ -81,6 +81,8 @@ pub(super) enum DryRun {
         refused: bool,
         /// The paths of the sessions that it would release.
         sessions: Vec<SessionPath>,
+        /// The branches that would stay, because they have commits or were there before.
+        branches: Vec<KeptBranch>,
         /// The work that would be lost, rescued or not.
         losses: Vec<Loss>,
         /// The work among it that `--rescue` would save.

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use seedbed::apply::KeptBranch;
 use seedbed::host::text::printable;
 use seedbed::plan::{Plan, Session};
 use seedbed::review::ports;
@@ -117,6 +118,17 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
         })
         .collect();
     table(&rows)
+}
+
+/// A branch that outlasts its session.
+pub(super) fn kept(kept: &KeptBranch) -> String {
+    let KeptBranch { session, branch, commit, commits } = kept;
+    let commits = match commits {
+        0 => "no commit".to_owned(),
+        1 => "1 commit".to_owned(),
+        _ => format!("{commits} commits"),
+    };
+    format!("{session}: branch {} stays, with {commits} of its own, at {commit:.10}", printable(branch))
 }
 
 /// Columns as wide as they have to be, two spaces between.

@@ -154,6 +154,7 @@ impl State {
                 lines
             }
             Event::GoesAlong { session, what } => vec![format!("{session}: {}", printable(what))],
+            Event::BranchKept(kept) => vec![print::kept(kept)],
             Event::NotTornDown { session, why } => {
                 vec![format!("{session}: teardown was not run: {}", printable(why))]
             }

@@ -31,7 +31,8 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Condition, Context, Error, Losses, Planner, Provider, Rescue, Task, in_git, options_in_force,
+    Allocation, Condition, Context, Error, Losses, Outlasts, Planner, Provider, Rescue, Task, in_git,
+    options_in_force,
 };
 use crate::manifest;
 use crate::observe::{Observation, Question};
@@ -234,6 +235,14 @@ impl Provider for GitWorktree {
 
     fn questions_again(&self, allocation: &Allocation) -> Vec<Question> {
         plan::questions_again(allocation)
+    }
+
+    fn branch(&self, allocation: &Allocation) -> Option<String> {
+        Worktree::of(allocation)?.branch
+    }
+
+    fn outlasts(&self, allocation: &Allocation, observation: &Observation) -> Option<Outlasts> {
+        plan::outlasts(allocation, observation)
     }
 
     /// What becomes of a branch that exists is decided when a worktree is made, and then holds.

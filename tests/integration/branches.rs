@@ -83,6 +83,56 @@ fn destroy_and_apply_go_on_where_the_sessions_were() {
 }
 
 #[test]
+fn destroy_names_the_branches_that_it_keeps() {
+    let sandbox = mini();
+    let stays = |outcome: &Outcome, commit: &str| {
+        let line =
+            format!("coder-0: branch agents/coder-0 stays, with 2 commits of its own, at {commit:.10}");
+        says(outcome, &[&line]);
+        assert!(!outcome.stderr.contains("nothing is left"), "{outcome:?}");
+        assert!(!outcome.stderr.contains("coder-1: branch"), "{outcome:?}");
+    };
+    sandbox.ok(&["apply"]);
+    work(&sandbox, "coder-0", "one");
+    let commit = work(&sandbox, "coder-0", "two");
+    let named = serde_json::json!({ "session": "coder-0", "branch": "agents/coder-0", "commit": commit, "commits": 2 });
+    sandbox.unchanged(|| {
+        let dry = sandbox.ok(&["destroy", "--dry-run"]);
+        let line = "branch agents/coder-0 stays, with 2 commits of its own";
+        assert!(dry.stdout.contains(line), "{dry:?}");
+        let dry = sandbox.ok(&["destroy", "--dry-run", "--json"]).json();
+        assert_eq!(dry["branches"], serde_json::json!([named]));
+    });
+    stays(&sandbox.ok(&["destroy"]), &commit);
+    sandbox.ok(&["apply"]);
+    stays(&sandbox.ok(&["destroy", "--discard"]), &commit);
+    sandbox.ok(&["apply"]);
+    let events = sandbox.ok(&["destroy", "--json"]).stdout;
+    let mut event = named.clone();
+    event["event"] = "branchKept".into();
+    let found = events.lines().map(|line| serde_json::from_str(line).unwrap());
+    assert_eq!(
+        found.filter(|line: &serde_json::Value| line["event"] == "branchKept").collect::<Vec<_>>(),
+        [event]
+    );
+    // What an apply destroys is named too; what goes on is not.
+    sandbox.ok(&["apply"]);
+    sandbox.manifest(&PAIR.replace("BASE", "main").replace("coder", "other"));
+    stays(&sandbox.ok(&["apply", "--yes"]), &commit);
+    sandbox.git(&["branch", "-D", "agents/coder-0"]);
+    sandbox.ok(&["destroy"]).says(&["2 session(s) released; nothing is left"]);
+}
+
+#[test]
+fn what_is_rescued_is_left() {
+    let sandbox = mini();
+    sandbox.ok(&["apply"]);
+    fs::write(sandbox.directory("coder-0").join("new"), "new").unwrap();
+    let outcome = sandbox.ok(&["destroy", "--rescue"]);
+    assert!(!outcome.stderr.contains("nothing is left"), "{outcome:?}");
+}
+
+#[test]
 fn a_run_that_fails_leaves_a_branch_that_it_went_on_with() {
     let sandbox = mini();
     let commit = sandbox.git(&["rev-parse", "main"]);

@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use self::branches::Tip;
-pub(super) use self::branches::questions_again;
+pub(super) use self::branches::{outlasts, questions_again};
 use self::check::{check_glob, unknown_ref};
 pub(super) use self::planned::{basis, context, names, notices, stale};
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};

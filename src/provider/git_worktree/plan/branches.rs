@@ -4,8 +4,8 @@ use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership:
 use super::{Worktrees, fault, fields};
 use crate::host::git::checkouts::Checkout;
 use crate::manifest::{Fault, rule};
-use crate::observe::{Apart, Branch, Commit, Names, Question, Repository, branch_ref};
-use crate::provider::{Allocation, Request};
+use crate::observe::{Apart, Branch, Commit, Names, Observation, Question, Repository, branch_ref};
+use crate::provider::{Allocation, Outlasts, Request};
 use crate::template;
 
 /// Where a branch that exists is, and what it has beyond the commit that its session asks for.
@@ -38,6 +38,20 @@ pub(in super::super) fn goes_with(worktree: &Worktree, branch: &Branch, owner: O
     // One that was found there is not the worktree's to remove.
     let has_changed = worktree.existing.is_some() == (branch.tip == worktree.commit);
     is_made && !has_changed && branch.checkouts.iter().all(is_own)
+}
+
+/// The branch of a worktree that is there after its release.
+pub(in super::super) fn outlasts(allocation: &Allocation, observation: &Observation) -> Option<Outlasts> {
+    let worktree = Worktree::of(allocation)?;
+    let Some(Ok(repository)) = &observation.repository else { return None };
+    let name = worktree.branch.clone()?;
+    let branch = repository.branches.get(&name)?;
+    if goes_with(&worktree, branch, observation.owner.as_deref()) {
+        return None;
+    }
+    let apart = observation.apart.get(&(worktree.base().to_owned(), name.clone()));
+    let commits = apart.map_or(0, |apart| apart.ahead);
+    Some(Outlasts { branch: name, commit: branch.tip.clone(), commits })
 }
 
 impl Worktrees<'_> {

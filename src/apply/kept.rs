@@ -1,0 +1,84 @@
+//! Branches that outlast the sessions that worked on them.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Context, Error, Event, SurveyError};
+use crate::name::SessionPath;
+use crate::observe;
+use crate::plan::Session;
+use crate::provider::{Allocation, Outlasts, Registry};
+use crate::state::{Record, Swarm};
+
+/// A branch that outlasts its session, because it has commits or was there before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeptBranch {
+    /// The session's path.
+    pub session: SessionPath,
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// The commit that it names.
+    pub commit: String,
+    /// The number of commits that it has beyond the one that its session began at.
+    pub commits: usize,
+}
+
+/// The branches that would outlast a release of these sessions.
+pub fn kept<'s>(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    sessions: impl Iterator<Item = &'s Session>,
+) -> Result<Vec<KeptBranch>, SurveyError> {
+    find(swarm, registry, Some(&record.owner), sessions.flat_map(of_session))
+}
+
+/// Reports the branches that have outlasted what a run released, and that no session works on now. What cannot be found
+/// out changes nothing about the run.
+pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), Error>) {
+    let (Some(release), Ok(()) | Err(Error::NotTornDown(_))) = (&record.release, done) else { return };
+    let sessions = release.before.plan.sessions.iter();
+    let released = sessions.flat_map(of_session).filter(|(session, held)| {
+        release.kinds.get(*session).is_some_and(|kinds| kinds.contains(&held.kind))
+    });
+    // Those that went with their sessions are gone by now.
+    let Ok(mut kept) = find(context.swarm, context.registry, None, released) else { return };
+    let standing = record.plan.sessions.iter().flat_map(|session| &session.allocations);
+    let used: BTreeSet<String> =
+        standing.filter_map(|held| context.registry.get(&held.kind)?.branch(held)).collect();
+    kept.retain(|kept| !used.contains(&kept.branch));
+    for kept in kept {
+        (context.events)(&Event::BranchKept(kept));
+    }
+}
+
+fn of_session(session: &Session) -> impl Iterator<Item = (&SessionPath, &Allocation)> {
+    session.allocations.iter().map(|held| (&session.path, held))
+}
+
+fn find<'s>(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    owner: Option<&String>,
+    held: impl Iterator<Item = (&'s SessionPath, &'s Allocation)>,
+) -> Result<Vec<KeptBranch>, SurveyError> {
+    let held: Vec<_> = held.collect();
+    let questions: BTreeSet<_> = held
+        .iter()
+        .filter_map(|(_, held)| Some(registry.get(&held.kind)?.questions_again(held)))
+        .flatten()
+        .collect();
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut observation = observe::observe(swarm.host(), swarm.workspace(), &questions)?;
+    observation.owner = owner.cloned();
+    let kept = held.iter().filter_map(|(session, held)| {
+        let Outlasts { branch, commit, commits } = registry.get(&held.kind)?.outlasts(held, &observation)?;
+        Some(KeptBranch { session: (*session).clone(), branch, commit, commits })
+    });
+    Ok(kept.collect())
+}

@@ -233,7 +233,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
         let mut text = format!("would release {}\n", sessions.join(", "));
         for kept in &branches {
-            text += &format!("  {}\n", print::kept(kept));
+            text.extend(["  ", &print::kept(kept), "\n"]);
         }
         text += &lines("refused: ", &blocking);
         text += &lines(would, &kept);

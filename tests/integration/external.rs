@@ -205,8 +205,8 @@ fn a_program_plans_from_a_pool_by_what_stands() {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     sandbox.commit("the program");
     let manifest = |sessions: &[&str]| {
-        let tables: String =
-            sessions.iter().map(|name| format!("[session.{name}]\nresources = ['pool']\n")).collect();
+        let table = |text: String, name: &&str| text + "[session." + name + "]\nresources = ['pool']\n";
+        let tables = sessions.iter().fold(String::new(), table);
         sandbox.manifest(&format!("[provider.pool]\ncommand = ['./tools/pool']\n{tables}"));
     };
     let number = |session: &str| {

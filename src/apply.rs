@@ -33,7 +33,7 @@ use serde::Serialize;
 
 pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
 pub use event::{Event, Phase};
-pub use inspect::{directory, inspect};
+pub use inspect::{directory, inspect, unknown};
 pub use kept::{KeptBranch, kept};
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
@@ -41,7 +41,7 @@ pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
 pub use stale::{questions, stale};
 pub use survey::{Error as SurveyError, Survey, against, standing, survey, survey_without_programs};
-pub use work::{AtStake, Loss, at_stake, at_stake_in};
+pub use work::{AtStake, Broken, Loss, at_stake, at_stake_in, examine};
 
 use self::event::Telling;
 use crate::discovery;

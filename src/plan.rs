@@ -70,6 +70,10 @@ pub struct Loss {
     pub session: SessionPath,
     /// What, one line.
     pub what: String,
+    /// Whether it is unknown what would be lost, or whether anything would: what the lease needs to be inspected does not
+    /// answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
 }
 
 /// Everything that one session gets.
@@ -127,6 +131,15 @@ pub struct Damage {
     pub why: String,
     /// Whether it can be mended where it stands, without releasing it first.
     pub mendable: bool,
+    /// Whether nobody can say what is wrong, or whether anything is: what it needs to be inspected does not answer.
+    pub unknown: bool,
+}
+
+impl Damage {
+    /// Returns whether the lease has to be made again.
+    pub fn is_lost(&self) -> bool {
+        !self.mendable && !self.unknown
+    }
 }
 
 /// What has to be observed before this manifest can be planned, all but what [`programs`] asks.

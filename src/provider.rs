@@ -420,20 +420,24 @@ impl Task<'_> {
         find: impl FnOnce() -> Result<String, Error>,
     ) -> Result<String, Error> {
         let Some(findings) = self.findings else { return find() };
+        let finding = {
+            let mut findings = findings.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(findings.entry(what.to_owned()).or_default())
+        };
         // Who comes second waits for what the first one finds.
-        let mut findings = findings.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = findings.get(what) {
+        let mut finding = finding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*finding {
             return Ok(found.clone());
         }
         let found = find()?;
-        findings.insert(what.to_owned(), found.clone());
+        *finding = Some(found.clone());
         Ok(found)
     }
 }
 
 /// What holds for many allocations and is found out once for all that are looked at together.
 #[derive(Debug, Default)]
-pub struct Findings(Mutex<BTreeMap<String, String>>);
+pub struct Findings(Mutex<BTreeMap<String, Arc<Mutex<Option<String>>>>>);
 
 /// Hears that one allocation is filled: a call that fills many takes long, and somebody watches.
 #[derive(Clone, Copy, Default)]
@@ -466,6 +470,8 @@ pub struct Losses {
     pub work: Vec<String>,
     /// Work that is saved nowhere else, and that no rescue saves.
     pub beyond_rescue: Vec<String>,
+    /// Why it cannot be found out what would be lost, and what to do. Nothing is released then, unless its work is given up.
+    pub unknown: Vec<String>,
     /// What goes along and is no reason to keep the lease: files that git ignores, commits that were rewritten.
     pub passing: Vec<String>,
     /// Things inside that are not the session's, and things that cannot be removed: a mount, a worktree that another
@@ -504,6 +510,8 @@ pub enum Condition {
     Mendable(String),
     /// Gone or broken, with what is wrong, one line.
     Broken(String),
+    /// Not to be found out, with why and what to do, one line: a server does not run. It is neither repaired nor released.
+    Unknown(String),
 }
 
 /// Why a step of a provider failed.

@@ -6,7 +6,7 @@ use super::release::{Destroy, destroy as destroy_one};
 use super::work::{self, AtStake};
 use super::{Context, Error, recover};
 use crate::host::Host;
-use crate::provider::Registry;
+use crate::provider::{Findings, Registry};
 use crate::state::{self, Found, Locked, Record, Swarm};
 
 impl Destroy {
@@ -26,11 +26,23 @@ pub(super) fn at_stake(
     standing: &Record,
     destroy: &Destroy,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = work::stake_without_children(swarm, registry, standing, &destroy.kinds(standing))?;
+    let mut stake = work::stake_without_children(
+        swarm,
+        registry,
+        standing,
+        &destroy.kinds(standing),
+        &Findings::default(),
+    )?;
     for found in destroy.children_of(swarm.host(), standing)? {
         if let (Some(child), Some(record)) = (found.swarm(swarm.host()), found.record()) {
             let released = Destroy::default().kinds(record);
-            stake.add(work::stake_without_children(&child, registry, record, &released)?);
+            stake.add(work::stake_without_children(
+                &child,
+                registry,
+                record,
+                &released,
+                &Findings::default(),
+            )?);
         }
     }
     Ok(stake)

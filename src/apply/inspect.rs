@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::with_task;
 use crate::discovery;
 use crate::name::SessionPath;
-use crate::plan::{DISCOVERY, Damage, Session};
-use crate::provider::{Condition, Registry};
+use crate::plan::{DISCOVERY, Damage, Loss, Session, Standing};
+use crate::provider::{Condition, Findings, Registry, Task};
 use crate::state::{self, Record};
 
 /// Where a session works, absolute; or why nothing can be run there, one line. Where its worktree is gone, not mounted or
@@ -40,6 +40,16 @@ pub fn inspect(
     registry: &Registry,
     record: &Record,
 ) -> BTreeMap<(SessionPath, String), Damage> {
+    inspect_sharing(swarm, registry, record, &Findings::default())
+}
+
+/// The same, with what is found out kept for whatever else looks at the swarm in the same breath.
+pub(super) fn inspect_sharing(
+    swarm: &state::Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    findings: &Findings,
+) -> BTreeMap<(SessionPath, String), Damage> {
     record
         .plan
         .sessions
@@ -48,22 +58,34 @@ pub fn inspect(
             let mut broken = Vec::new();
             for allocation in &session.allocations {
                 let Some(provider) = registry.get(&allocation.kind) else { continue };
-                let found =
-                    with_task(swarm.host(), record, session, allocation, None, |task| provider.inspect(task));
+                let found = with_task(swarm.host(), record, session, allocation, None, |task| {
+                    provider.inspect(&Task { findings: Some(findings), ..*task })
+                });
                 let damage = match found {
                     Ok(Condition::Sound) => continue,
-                    Ok(Condition::Mendable(why)) => Damage { why, mendable: true },
-                    Ok(Condition::Broken(why)) => Damage { why, mendable: false },
-                    Err(error) => Damage { why: error.to_string(), mendable: false },
+                    Ok(Condition::Mendable(why)) => Damage { why, mendable: true, unknown: false },
+                    Ok(Condition::Broken(why)) => Damage { why, mendable: false, unknown: false },
+                    Ok(Condition::Unknown(why)) => Damage { why, mendable: false, unknown: true },
+                    Err(error) => Damage { why: error.to_string(), mendable: false, unknown: false },
                 };
                 broken.push(((session.path.clone(), allocation.kind.clone()), damage));
             }
             let expected = discovery::snapshot(&record.plan, session, registry, &record.workspace);
             if let Some(why) = discovery::inspect(swarm, session, &expected) {
-                let damage = Damage { why, mendable: true };
+                let damage = Damage { why, mendable: true, unknown: false };
                 broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
             }
             broken
         })
         .collect()
+}
+
+/// Returns what of a standing swarm cannot be inspected, as what nobody can say is not lost.
+pub fn unknown(standing: Option<&Standing>) -> impl Iterator<Item = Loss> {
+    let broken = standing.into_iter().flat_map(|standing| &standing.broken);
+    broken.filter(|(_, damage)| damage.unknown).map(|((session, _), damage)| Loss {
+        session: session.clone(),
+        what: damage.why.clone(),
+        unknown: true,
+    })
 }

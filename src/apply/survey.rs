@@ -62,13 +62,13 @@ pub fn survey_without_programs(
 
 /// What has to be observed before what is broken can be made again, or anything that lies inside it.
 pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTreeSet<Question> {
-    if standing.broken.values().all(|damage| damage.mendable) {
+    if standing.broken.values().all(|damage| !damage.is_lost()) {
         return BTreeSet::new();
     }
     let allocations = standing.plan.sessions.iter().flat_map(|session| {
         let is_broken = |kind: &str| {
             let damage = standing.broken.get(&(session.path.clone(), kind.to_owned()));
-            damage.is_some_and(|damage| !damage.mendable)
+            damage.is_some_and(plan::Damage::is_lost)
         };
         session.allocations.iter().filter(move |held| held.within_parent || is_broken(&held.kind))
     });

@@ -1,6 +1,6 @@
 //! Unsaved work: what a release would lose, and how it is kept from that. A dry run and the real one decide here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
@@ -8,8 +8,9 @@ use super::release::{self, Destroy, Kinds};
 use super::{Context, Error, Event, Failure, Phase, failure_of, family, inner, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
+use crate::name::SessionPath;
 pub use crate::plan::Loss;
-use crate::plan::{Plan, Session};
+use crate::plan::{Damage, Plan, Session};
 use crate::provider::{Allocation, Findings, Location, Losses, Provider, Registry, Rescue, Task};
 use crate::state::{self, Record, Swarm, Unsaved};
 
@@ -25,6 +26,8 @@ pub struct AtStake {
     pub work: Vec<Loss>,
     /// Work that is saved nowhere else, and that no rescue saves.
     pub beyond_rescue: Vec<Loss>,
+    /// What cannot be found out: it is refused, unless whatever it is is given up.
+    pub unknown: Vec<Loss>,
     /// What goes along and is no reason to refuse: files that git ignores, commits that were rewritten.
     pub passing: Vec<Loss>,
 }
@@ -36,14 +39,15 @@ impl AtStake {
         self.obstacles.extend(more.obstacles);
         self.work.extend(more.work);
         self.beyond_rescue.extend(more.beyond_rescue);
+        self.unknown.extend(more.unknown);
         self.passing.extend(more.passing);
     }
 
     /// What a release is refused for; empty where it is not.
     pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
         let kinds: &[&Vec<Loss>] = match unsaved {
-            Unsaved::Keep => &[&self.held, &self.obstacles, &self.work, &self.beyond_rescue],
-            Unsaved::Rescue => &[&self.held, &self.obstacles, &self.beyond_rescue],
+            Unsaved::Keep => &[&self.held, &self.obstacles, &self.work, &self.beyond_rescue, &self.unknown],
+            Unsaved::Rescue => &[&self.held, &self.obstacles, &self.beyond_rescue, &self.unknown],
             Unsaved::Discard => &[&self.held, &self.obstacles],
         };
         let mut refused: Vec<Loss> = kinds.iter().flat_map(|losses| losses.iter().cloned()).collect();
@@ -62,7 +66,7 @@ pub fn at_stake(
     if destroy.children {
         return family::at_stake(swarm, registry, standing, destroy);
     }
-    stake_of(swarm, registry, standing, &destroy.kinds(standing))
+    stake_of(swarm, registry, standing, &destroy.kinds(standing), &Findings::default())
 }
 
 /// What [`super::apply`] would find at stake in what `plan` releases. Changes nothing.
@@ -76,7 +80,23 @@ pub fn at_stake_in(
     if released.is_empty() {
         return Ok(AtStake::default());
     }
-    stake_of(swarm, registry, standing, &released)
+    stake_of(swarm, registry, standing, &released, &Findings::default())
+}
+
+/// The damage of leases, by session and kind.
+pub type Broken = BTreeMap<(SessionPath, String), Damage>;
+
+/// What is broken of a standing swarm, as [`super::inspect`] finds it, and what would be at stake if all of it were
+/// released. A program of an external kind is asked once for both. Changes nothing.
+pub fn examine(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+) -> Result<(Broken, AtStake), state::Error> {
+    let findings = Findings::default();
+    let broken = super::inspect::inspect_sharing(swarm, registry, standing, &findings);
+    let everything = Destroy::default().kinds(standing);
+    Ok((broken, stake_of(swarm, registry, standing, &everything, &findings)?))
 }
 
 fn stake_of(
@@ -84,8 +104,9 @@ fn stake_of(
     registry: &Registry,
     standing: &Record,
     released: &Kinds,
+    findings: &Findings,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = stake_without_children(swarm, registry, standing, released)?;
+    let mut stake = stake_without_children(swarm, registry, standing, released, findings)?;
     stake.held.extend(children_on_their_own(swarm.host(), standing, released)?);
     Ok(stake)
 }
@@ -96,11 +117,13 @@ pub(super) fn stake_without_children(
     registry: &Registry,
     standing: &Record,
     released: &Kinds,
+    findings: &Findings,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = look(swarm.host(), registry, standing, released, Location::Home).0;
+    let mut stake = look(swarm.host(), registry, standing, released, Location::Home, findings).0;
     stake.held.extend(unknown(registry, standing, released).map(|(session, kind)| Loss {
         session: session.path.clone(),
         what: format!("only the program that provisioned its `{kind}` can release it"),
+        unknown: false,
     }));
     stake.obstacles.extend(inner::swarms(swarm, registry, standing, released)?);
     Ok(stake)
@@ -123,7 +146,9 @@ pub(super) fn secure(
             let obstacles = obstacles(host, context.registry, standing, released);
             AtStake { obstacles, ..AtStake::default() }
         }
-        Unsaved::Keep | Unsaved::Rescue => look(host, context.registry, standing, released, Location::Home).0,
+        Unsaved::Keep | Unsaved::Rescue => {
+            look(host, context.registry, standing, released, Location::Home, &Findings::default()).0
+        }
     };
     stake.held = children_on_their_own(host, standing, released)?;
     stake.obstacles.extend(inner::swarms(context.swarm, context.registry, standing, released)?);
@@ -134,7 +159,7 @@ pub(super) fn secure(
     if !refused.is_empty() {
         return Err(Error::Refused(refused));
     }
-    for Loss { session, what } in stake.passing {
+    for Loss { session, what, .. } in stake.passing {
         (context.events)(&Event::GoesAlong { session, what });
     }
     Ok(())
@@ -184,7 +209,8 @@ pub(super) fn judge_aside(
     let judged = |kinds: &Vec<String>| kinds.iter().filter(is_judged).cloned().collect();
     let kinds = kinds.iter().map(|(path, kinds)| (path.clone(), judged(kinds))).collect();
     let host = context.swarm.host();
-    let (stake, with_work) = look(host, context.registry, before, &kinds, Location::Aside);
+    let (stake, with_work) =
+        look(host, context.registry, before, &kinds, Location::Aside, &Findings::default());
     if host.cancel.is_requested() {
         return Ok(());
     }
@@ -264,12 +290,12 @@ fn look(
     record: &Record,
     released: &Kinds,
     location: Location,
+    findings: &Findings,
 ) -> (AtStake, Kinds) {
-    let findings = Findings::default();
     let found = Mutex::new((AtStake::default(), Kinds::new()));
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| {
-            provider.losses(&Task { findings: Some(&findings), location, ..*task })
+            provider.losses(&Task { findings: Some(findings), location, ..*task })
         });
         // What cannot be looked at cannot be called saved.
         let losses = losses
@@ -279,16 +305,18 @@ fn look(
         if !losses.work.is_empty() {
             with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
         }
-        let of_session =
-            |lines: Vec<String>| lines.into_iter().map(|what| Loss { session: session.path.clone(), what });
+        let of_session = |lines: Vec<String>| {
+            lines.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false })
+        };
         stake.work.extend(of_session(losses.work));
         stake.beyond_rescue.extend(of_session(losses.beyond_rescue));
+        stake.unknown.extend(of_session(losses.unknown).map(|loss| Loss { unknown: true, ..loss }));
         stake.passing.extend(of_session(losses.passing));
         stake.obstacles.extend(of_session(losses.obstacles));
     });
     let (mut stake, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let AtStake { held: _, obstacles, work, beyond_rescue, passing } = &mut stake;
-    for losses in [obstacles, work, beyond_rescue, passing] {
+    let AtStake { held: _, obstacles, work, beyond_rescue, unknown, passing } = &mut stake;
+    for losses in [obstacles, work, beyond_rescue, unknown, passing] {
         losses.sort_by(|one, other| one.session.cmp(&other.session));
     }
     (stake, with_work)
@@ -303,7 +331,8 @@ fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Kinds
             provider.obstacles(&Task { findings: Some(&findings), ..*task })
         });
         let obstacles = obstacles.unwrap_or_else(|error| vec![error.to_string()]);
-        let losses = obstacles.into_iter().map(|what| Loss { session: session.path.clone(), what });
+        let losses =
+            obstacles.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false });
         found.lock().unwrap_or_else(PoisonError::into_inner).extend(losses);
     });
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -385,6 +414,7 @@ pub(super) fn children_on_their_own(
                 "its child `{id}` stands: release that first, with the program that provisioned it or with `seedbed \
                  destroy`"
             ),
+            unknown: false,
         })
     });
     Ok(found.collect())

@@ -122,7 +122,7 @@ fn checked(
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
-    plan.losses = plan::losses(setting, swarm, record.as_ref(), &plan)?;
+    plan.losses = plan::losses(setting, swarm, record.as_ref(), standing.as_ref(), &plan)?;
     Ok((plan, record))
 }
 
@@ -130,8 +130,14 @@ fn checked(
 ///
 /// What would be refused afterwards is refused before anybody is asked. `full` shows all that a plan sets and runs.
 fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) -> Result<(), Failure> {
-    if options.unsaved == Unsaved::Keep && !plan.losses.is_empty() {
-        return Err(apply::Error::Refused(plan.losses.clone()).into());
+    let mut refused = plan.losses.clone();
+    refused.retain(|loss| match options.unsaved {
+        Unsaved::Keep => true,
+        Unsaved::Rescue => loss.unknown,
+        Unsaved::Discard => false,
+    });
+    if !refused.is_empty() {
+        return Err(apply::Error::Refused(refused).into());
     }
     let goes: Vec<_> = plan
         .changes

@@ -207,7 +207,8 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     }
     global.unless_interrupted()?;
     let refused = stake.refused(destroy.unsaved);
-    let work = [&stake.held, &stake.obstacles, &stake.beyond_rescue, &stake.work].map(|losses| losses.iter());
+    let work = [&stake.held, &stake.obstacles, &stake.beyond_rescue, &stake.unknown, &stake.work]
+        .map(|losses| losses.iter());
     let work: Vec<_> = work.into_iter().flatten().collect();
     if global.json {
         let is_rescued = destroy.unsaved == Unsaved::Rescue;

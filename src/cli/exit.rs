@@ -230,13 +230,16 @@ impl Failure {
                 lines
             }
             Self::Apply(apply::Error::Refused(losses)) => {
-                let mut lines = vec!["refused, because work would be lost; nothing was touched".to_owned()];
+                let is_unknown = losses.iter().all(|loss| loss.unknown);
+                let why = if is_unknown { "nobody can say what would be lost" } else { "work would be lost" };
+                let mut lines = vec![format!("refused, because {why}; nothing was touched")];
                 lines.extend(
                     losses.iter().map(|loss| format!("  {}: {}", loss.session, printable(&loss.what))),
                 );
-                lines.push(
-                    "commit it to a branch, save it with --rescue, or give it up with --discard".to_owned(),
-                );
+                if losses.iter().any(|loss| !loss.unknown) {
+                    let remedy = "commit it to a branch, save it with --rescue, or give it up with --discard";
+                    lines.push(remedy.to_owned());
+                }
                 lines
             }
             Self::Apply(apply::Error::NotRescued { failures, .. }) => {

@@ -11,7 +11,7 @@ use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest, Validation};
-use seedbed::plan::{Change, Loss, Plan, Session};
+use seedbed::plan::{Change, Loss, Plan, Session, Standing};
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
 use seedbed::review::Review;
@@ -72,7 +72,7 @@ pub(super) fn make(
     elsewhere::refuse_strays(swarm, &setting.registry)?;
     let survey = apply::survey(swarm, &setting.registry, manifest)?;
     let (mut plan, survey) = planned(setting, manifest, survey)?;
-    plan.losses = losses(setting, swarm, survey.record.as_ref(), &plan)?;
+    plan.losses = losses(setting, swarm, survey.record.as_ref(), survey.standing.as_ref(), &plan)?;
     Ok((plan, survey))
 }
 
@@ -97,11 +97,17 @@ pub(super) fn losses(
     setting: &Setting,
     swarm: &Swarm<'_>,
     standing: Option<&Record>,
+    broken: Option<&Standing>,
     plan: &Plan,
 ) -> Result<Vec<Loss>, Failure> {
     let Some(standing) = standing else { return Ok(Vec::new()) };
     let stake = apply::at_stake_in(swarm, &setting.registry, standing, plan)?;
-    Ok(stake.refused(Unsaved::Keep))
+    let mut losses = stake.refused(Unsaved::Keep);
+    // Whether what is kept has to be repaired is unknown too.
+    let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
+    let unknown: Vec<_> = apply::unknown(broken).filter(is_kept).collect();
+    losses.extend(unknown);
+    Ok(losses)
 }
 
 /// What a reviewer should hear of the work that a plan would lose, one line each.
@@ -110,10 +116,11 @@ pub(super) fn refusals(plan: &Plan) -> Vec<String> {
         .losses
         .iter()
         .map(|loss| {
-            format!("apply refuses this as it stands: {} has unsaved work: {}", loss.session, loss.what)
+            let has = if loss.unknown { "" } else { " has unsaved work" };
+            format!("apply refuses this as it stands: {}{has}: {}", loss.session, loss.what)
         })
         .collect();
-    if !lines.is_empty() {
+    if plan.losses.iter().any(|loss| !loss.unknown) {
         lines.push("commit that work to a branch, or apply with --rescue or --discard".to_owned());
     }
     lines

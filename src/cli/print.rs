@@ -13,6 +13,7 @@ use seedbed::plan::{Plan, Session};
 use seedbed::review::ports;
 use seedbed::review::text::Style;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::Global;
 use super::exit::Status;
@@ -136,13 +137,14 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
+            *width = printable(cell).width().max(*width);
         }
     }
     let mut text = String::new();
     for row in rows {
         let line = row.iter().zip(widths).fold(String::new(), |mut line, (cell, width)| {
-            let _ = write!(line, "{}{:fill$}  ", printable(cell), "", fill = width - cell.chars().count());
+            let cell = printable(cell);
+            let _ = write!(line, "{cell}{:fill$}  ", "", fill = width - cell.width());
             line
         });
         text.push_str(line.trim_end());

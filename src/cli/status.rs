@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use schemars::{JsonSchema, Schema, schema_for};
-use seedbed::apply::{self, Destroy, Loss, Repair};
+use seedbed::apply::{self, Loss, Repair};
 use seedbed::discovery;
 use seedbed::host::text::printable;
 use seedbed::host::{absolute, clock};
@@ -117,7 +117,7 @@ fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
     if global.json || global.quiet {
         return Ok(repair);
     }
-    let say = |word: &str, Loss { session, what }: &Loss| {
+    let say = |word: &str, Loss { session, what, .. }: &Loss| {
         say!("{session}: {word}: {}", printable(what));
     };
     repair.repaired.iter().for_each(|line| say("repaired", line));
@@ -140,14 +140,16 @@ impl Looked {
     /// Adds what is found of the sessions of one record.
     fn add(&mut self, setting: &Setting, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
         let id = |path: &SessionPath| path.id(&record.plan.swarm);
-        for ((path, kind), damage) in apply::inspect(swarm, &setting.registry, record) {
+        let (broken, stake) = apply::examine(swarm, &setting.registry, record)?;
+        for ((path, kind), damage) in broken {
             self.drift.entry(id(&path)).or_default().push(format!("{kind}: {}", damage.why));
         }
-        let stake = apply::at_stake(swarm, &setting.registry, record, &Destroy::default())?;
-        for Loss { session, what } in [stake.obstacles, stake.work, stake.beyond_rescue].concat() {
+        for Loss { session, what, .. } in
+            [stake.obstacles, stake.work, stake.beyond_rescue, stake.unknown].concat()
+        {
             self.unsaved.entry(id(&session)).or_default().push(what);
         }
-        for Loss { session, what } in stake.passing {
+        for Loss { session, what, .. } in stake.passing {
             self.passing.entry(id(&session)).or_default().push(what);
         }
         Ok(())

@@ -311,7 +311,7 @@ impl<'a> Pass<'a> {
         let Some(broken) = self.broken.filter(|broken| !broken.is_empty()) else { return false };
         let above = session.parent.filter(|_| kept.within_parent);
         above.is_some_and(|parent| self.again[parent].contains(&kept.kind.as_str()))
-            || broken.get(&(session.path.clone(), kept.kind.clone())).is_some_and(|damage| !damage.mendable)
+            || broken.get(&(session.path.clone(), kept.kind.clone())).is_some_and(Damage::is_lost)
     }
 
     /// What stands, as it is made again.

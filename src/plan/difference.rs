@@ -155,15 +155,16 @@ fn difference(
         let damage = broken.get(&(session.path.clone(), old.kind.clone()));
         let goes_along = old.within_parent && released_above.contains(&old.kind);
         // What is made again may begin elsewhere: a branch where it is now.
-        let is_again = goes_along || damage.is_some_and(|damage| !damage.mendable);
+        let is_again = goes_along || damage.is_some_and(Damage::is_lost);
         match session.allocation(&old.kind) {
             Some(new)
                 if new == old || (is_again && new.options == old.options && new.shared == old.shared) =>
             {
                 let why = match damage {
                     _ if goes_along => format!("{} lies inside its parent's, which is made anew", old.kind),
-                    Some(damage) => damage.why.clone(),
-                    None => continue,
+                    Some(damage) if !damage.unknown => damage.why.clone(),
+                    // What cannot be inspected is left as it is.
+                    _ => continue,
                 };
                 change.action = change.action.max(Action::Repair);
                 change.reasons.push(why);

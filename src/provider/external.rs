@@ -120,7 +120,10 @@ impl Provider for External {
     }
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
-        let found: InspectAnswer = ask(task, Request::Inspect)?;
+        let found = match inspected(task) {
+            Ok(found) => found,
+            Err(error) => return Ok(Condition::Unknown(unknown(task, &error))),
+        };
         let why = || match found.why.as_deref().map(str::trim) {
             Some(why) if !why.is_empty() => format!("{}: {}", task.allocation.kind, printable_lines(why)),
             _ => format!("{} is not as it was provisioned", task.allocation.kind),
@@ -133,7 +136,12 @@ impl Provider for External {
     }
 
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
-        let found: InspectAnswer = ask(task, Request::Inspect)?;
+        let found = match inspected(task) {
+            Ok(found) => found,
+            Err(error) => {
+                return Ok(Losses { unknown: vec![unknown(task, &error)], ..Losses::default() });
+            }
+        };
         Ok(Losses { beyond_rescue: found.losses, ..Losses::default() })
     }
 
@@ -154,8 +162,38 @@ fn done(task: &Task<'_>, answer: &DoneAnswer) -> Result<(), Error> {
     }
 }
 
+/// Asks the program for the condition of a lease, once for all that is looked at in the same breath.
+fn inspected(task: &Task<'_>) -> Result<InspectAnswer, Error> {
+    let what = format!("inspect {} of {}", task.allocation.kind, task.session);
+    let answer = task.found(&what, || {
+        let answer = said(task, Request::Inspect)?;
+        // What cannot be read is not kept.
+        read::<InspectAnswer>(task, &answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    })?;
+    read(task, answer.as_bytes())
+}
+
+/// Says that nobody knows the condition of a lease, and what to do.
+fn unknown(task: &Task<'_>, error: &Error) -> String {
+    format!(
+        "nobody can say how its {} is: {}; start what {} needs (a server, say), and try again",
+        task.allocation.kind,
+        printable_lines(&error.to_string()),
+        shown(task)
+    )
+}
+
 /// Has the program that planned an allocation act on it.
 fn ask<A: Answer>(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<A, Error> {
+    read(task, &said(task, operation)?)
+}
+
+fn read<A: Answer>(task: &Task<'_>, answer: &[u8]) -> Result<A, Error> {
+    protocol::read(answer).map_err(|why| Error::Refused(format!("{}: {why}", shown(task))))
+}
+
+fn said(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec<u8>, Error> {
     let Some(external) = task.allocation.external.as_ref().filter(|external| !external.command.is_empty())
     else {
         let message = format!("no program is known that plans and makes `{}`", task.allocation.kind);
@@ -174,8 +212,7 @@ fn ask<A: Answer>(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Re
     });
     let request = serde_json::to_string(&request).map_err(|error| Error::Refused(error.to_string()))?;
     let timeout = Duration::from_secs(external.timeout.into());
-    let answer = program::ask(task.host, task.workspace, &external.command, timeout, request, task.lock)?;
-    protocol::read(&answer).map_err(|why| Error::Refused(format!("{}: {why}", shown(task))))
+    Ok(program::ask(task.host, task.workspace, &external.command, timeout, request, task.lock)?)
 }
 
 fn shown(task: &Task<'_>) -> String {

@@ -384,6 +384,41 @@ fn what_would_be_lost_is_refused() {
     sandbox.ok(&["destroy", "--discard"]);
 }
 
+/// The server that a lease is on does not run.
+#[test]
+fn what_cannot_be_inspected_is_unknown_and_refused() {
+    let operations = r#"inspect() { test -e "$top/down" && { echo "connection refused" >&2; exit 1; }; echo '{"protocol": 1, "condition": "sound"}'; }"#;
+    let sandbox = things(operations);
+    sandbox.ok(&["apply"]);
+    fs::write(sandbox.top.join("down"), "").unwrap();
+    let unknown =
+        ["nobody can say how its thing is", "connection refused", "start what `./tools/thing` needs"];
+    for args in [
+        &["apply"][..],
+        &["apply", "--rescue"],
+        &["destroy"],
+        &["destroy", "--rescue"],
+        &["destroy", "--dry-run"],
+    ] {
+        let refused = sandbox.unchanged(|| sandbox.seedbed(args).expect(69));
+        let said = refused.stdout + &refused.stderr;
+        for part in unknown {
+            assert!(said.contains(part), "{args:?}: {part}: {said}");
+        }
+        assert!(!said.contains("commit it to a branch"), "{args:?}: {said}");
+    }
+    let plan = sandbox.unchanged(|| sandbox.ok(&["plan"])).stdout;
+    assert!(plan.contains("apply refuses this as it stands: a: nobody can say"), "{plan}");
+    asked(&sandbox);
+    let status = sandbox.unchanged(|| sandbox.ok(&["status"])).stdout;
+    assert!(unknown.iter().all(|part| status.contains(part)), "{status}");
+    fs::remove_file(sandbox.top.join("down")).unwrap();
+    asked(&sandbox);
+    sandbox.ok(&["status"]);
+    assert_eq!(steps(&asked(&sandbox)), ["inspect shop/a", "inspect shop/b"], "once per lease and command");
+    sandbox.ok(&["destroy"]);
+}
+
 #[test]
 fn what_is_broken_is_made_again_and_what_can_be_mended_is() {
     let operations =

@@ -115,3 +115,21 @@ fn a_record_that_cannot_be_read_hides_no_other() {
     let outcome = sandbox.ok(&["list"]).says(&["torn-0123456789abcdef", "cannot be read"]);
     assert!(outcome.stdout.contains("has a record that cannot be read"), "{}", outcome.stdout);
 }
+
+#[test]
+fn columns_line_up_where_a_name_is_wide() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\n");
+    sandbox.ok(&["apply", "--quiet"]);
+    let wide = sandbox.clone_to("\u{65e5}\u{672c}\u{8a9e}");
+    sandbox.seedbed_in(&wide, &["apply", "--quiet"]).expect(0);
+    let list = sandbox.ok(&["list"]).stdout;
+    let column = |line: &str| {
+        let before = &line[..line.find("  1  ").unwrap()];
+        before.trim_end().chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum::<usize>()
+            + (before.len() - before.trim_end().len())
+    };
+    let columns: Vec<_> = list.lines().skip(1).map(column).collect();
+    assert_eq!(columns.len(), 2, "{list}");
+    assert_eq!(columns[0], columns[1], "{list}");
+}

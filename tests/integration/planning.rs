@@ -208,7 +208,7 @@ fn the_digest_and_the_document_are_those_of_the_content_however_many_sessions_th
         plan.losses = plan
             .sessions
             .iter()
-            .map(|session| Loss { session: session.path.clone(), what: what.clone() })
+            .map(|session| Loss { session: session.path.clone(), what: what.clone(), unknown: false })
             .collect();
         plan.standing = Some(plan.digest.clone());
         check_document(&plan);

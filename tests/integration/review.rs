@@ -130,7 +130,7 @@ pub(crate) fn planned(text: &str, standing: Option<&Standing>) -> Plan {
 pub(crate) fn difference() -> Plan {
     let stands = planned(SMALL, None);
     let coder = stands.sessions[1].path.clone();
-    let gone = Damage { why: "the worktree is gone".to_owned(), mendable: false };
+    let gone = Damage { why: "the worktree is gone".to_owned(), mendable: false, unknown: false };
     let broken = BTreeMap::from([((coder, git_worktree::KIND.to_owned()), gone)]);
     planned(LATER, Some(&Standing { plan: stands, broken }))
 }

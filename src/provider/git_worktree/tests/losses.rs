@@ -21,6 +21,7 @@ fn at_stake(lab: &Lab, worktree: &Worktree, act: impl FnOnce(&Lab, &Worktree, &P
     Losses {
         work: shown(losses.work),
         beyond_rescue: shown(losses.beyond_rescue),
+        unknown: Vec::new(),
         passing: shown(losses.passing),
         obstacles: shown(losses.obstacles),
     }

@@ -4,6 +4,7 @@
 //! modules need of the outside stands here, so that a defence stands at one place. What the process was given (environment, state directory, cores) arrives as one [`Host`] value: the
 //! library never reads the environment.
 
+mod bound;
 pub mod clock;
 pub(crate) mod failpoint;
 pub mod files;
@@ -38,6 +39,8 @@ pub struct Host {
     pub cancel: process::Cancel,
     /// What was found out about git once, for all that is done with this host and its clones.
     pub(crate) git: Arc<git::Known>,
+    /// What claims found bound, for all that is done with this host and its clones.
+    pub(crate) bound: Arc<bound::Bound>,
 }
 
 /// The variables that tie git to one repository (`git rev-parse --local-env-vars`): inherited from a hook they would
@@ -73,6 +76,7 @@ impl Host {
             git_deadline: git::DEADLINE,
             cancel: process::Cancel::default(),
             git: Arc::default(),
+            bound: Arc::default(),
         }
     }
 

@@ -67,7 +67,7 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
             }
             Question::Ports => {
                 observation.taken.extend(ports::leases(host).map_err(Error::Registry)?);
-                observation.taken.extend(ports::served());
+                observation.taken.extend(ports::served(host));
                 observation.ephemeral = ports::ephemeral();
             }
         }

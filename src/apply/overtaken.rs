@@ -37,11 +37,11 @@ impl Overtaken {
             return None;
         }
         let seen = stale(late, registry, observation, standing).into_iter().next();
-        let unseen = || failures.iter().find(|failure| failure.taken).map(|failure| failure.cause.clone());
-        let (count, max, why) = match seen {
-            Some(why) => (&mut self.seen, SEEN_MAX, why),
-            None => (&mut self.unseen, UNSEEN_MAX, unseen()?),
-        };
+        let found = failures.iter().find(|failure| failure.taken).map(|failure| failure.cause.clone());
+        let (count, max) =
+            if seen.is_some() { (&mut self.seen, SEEN_MAX) } else { (&mut self.unseen, UNSEEN_MAX) };
+        // What the claim found says who has it.
+        let why = found.or(seen)?;
         *count += 1;
         (*count <= max).then_some(why)
     }

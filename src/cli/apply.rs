@@ -89,7 +89,7 @@ pub(super) fn apply_manifest(
             return Err(error.into());
         };
         if !global.quiet && !global.json {
-            say!("another run was faster ({}); planning anew", printable(&why));
+            say!("what was planned is in use ({}); planning again", printable(&why));
         }
     }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use probe::probe;
 
 use crate::host::failpoint::failpoint;
-use crate::host::{Host, files};
+use crate::host::{Host, files, listeners};
 use crate::name::{PortBlock, sha256_hex};
 
 /// The version of a lease file's format.
@@ -73,7 +73,10 @@ pub enum Error {
         workspace: std::path::PathBuf,
     },
     /// Something is bound to one of the ports.
-    #[error("ports {wanted} are not free: {protocol} port {port} is in use by a process")]
+    #[error(
+        "ports {wanted} are not free: {protocol} port {port} is in use{}",
+        if holder.is_empty() { " by a process" } else { holder }
+    )]
     Bound {
         /// What was asked for.
         wanted: PortBlock,
@@ -81,6 +84,8 @@ pub enum Error {
         port: u16,
         /// `tcp` or `udp`.
         protocol: &'static str,
+        /// ` by pid NUMBER (COMMAND)`; empty where that cannot be told.
+        holder: String,
     },
     /// The lease holds no port, or port 0.
     #[error("{start}-{end} is no block of ports")]
@@ -159,7 +164,10 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
         shared |= ancestor && held.contains(wanted);
     }
     if !shared {
-        probe(wanted).map_err(|(port, protocol)| Error::Bound { wanted, port, protocol })?;
+        probe(wanted).map_err(|(port, protocol)| {
+            host.bound.note(port, protocol);
+            Error::Bound { wanted, port, protocol, holder: listeners::holder(port, protocol) }
+        })?;
     }
     if registry.create_new(Path::new(&own), &bytes_of(&registry, lease)?)? {
         Ok(())

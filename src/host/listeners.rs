@@ -8,10 +8,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::sockets;
+use super::text::printable;
 use crate::name::PortBlock;
 
 /// How much of a process's command is kept, in bytes.
 const COMMAND_MAX: usize = 4096;
+
+/// How much of it stands in a message, in characters.
+const SHOWN_MAX: usize = 60;
 
 /// One socket that waits for whoever comes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,6 +60,22 @@ pub fn on(ports: PortBlock) -> Vec<Listener> {
         processes: holders.get(&socket.inode).into_iter().flatten().cloned().collect(),
     };
     served.into_iter().map(listener).collect()
+}
+
+/// Describes who has a port bound, listening or not, as far as the kernel tells this user: ` by pid 12 (python3 -m http)`;
+/// empty where it does not. A TCP socket that neither listens nor is connected is in no table of the kernel's.
+pub(crate) fn holder(port: u16, protocol: &str) -> String {
+    let bound =
+        sockets::all().into_iter().filter(|socket| socket.port == port && socket.protocol == protocol);
+    let inodes: BTreeSet<u64> = bound.map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
+    if inodes.is_empty() {
+        return String::new();
+    }
+    let running = holders(&inodes).into_values().flatten().next();
+    running.map_or_else(String::new, |running| {
+        let command: String = printable(&running.command).chars().take(SHOWN_MAX).collect();
+        format!(" by pid {} ({command})", running.pid)
+    })
 }
 
 /// The processes that hold each of the sockets. Those that this user may not look into are passed over.

@@ -1,6 +1,7 @@
 //! Which ports somebody has: by the host's registry, by lock files of a workspace, by sockets.
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
@@ -44,15 +45,15 @@ pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> V
         .collect()
 }
 
-/// What processes listen on (TCP) or are bound to (UDP).
+/// What processes listen on (TCP) or are bound to (UDP), and what a claim of this host's found bound.
 ///
-/// Only what the kernel tells; where it tells nothing, binding the ports before they are granted has to do.
-pub(super) fn served() -> Vec<Taken> {
-    sockets::served()
-        .into_iter()
-        .filter_map(|socket| {
-            let block = PortBlock::single(socket.port)?;
-            Some(Taken { block, by: Holder::Socket { protocol: socket.protocol } })
+/// The kernel does not list all; binding the ports before they are granted finds the rest.
+pub(super) fn served(host: &Host) -> Vec<Taken> {
+    let served = sockets::served().into_iter().map(|socket| (socket.port, socket.protocol));
+    let all: BTreeSet<(u16, &'static str)> = served.chain(host.bound.all()).collect();
+    all.into_iter()
+        .filter_map(|(port, protocol)| {
+            Some(Taken { block: PortBlock::single(port)?, by: Holder::Socket { protocol } })
         })
         .collect()
 }
@@ -82,7 +83,6 @@ mod tests {
     use super::*;
     use crate::observe::Question;
     use crate::observe::sandbox::Sandbox;
-    use std::collections::BTreeSet;
     use std::net::{TcpListener, UdpSocket};
 
     fn lock(session: Option<&str>, owner: Option<&str>, name: &str) -> Taken {

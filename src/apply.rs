@@ -12,6 +12,7 @@ mod fill;
 mod inner;
 mod inspect;
 mod kept;
+mod occupants;
 mod overtaken;
 mod recover;
 mod release;
@@ -35,6 +36,7 @@ pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
 pub use event::{Event, Phase};
 pub use inspect::{directory, inspect, unknown};
 pub use kept::{KeptBranch, kept};
+pub use occupants::{Occupancy, Occupants, STOP_PATIENCE, occupancy, occupancy_in};
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
 pub use release::{Destroy, destroy};
@@ -48,6 +50,7 @@ use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
+pub use crate::plan::Occupant;
 use crate::plan::{Action, Change, Plan, Session};
 use crate::provider::{self, Allocation, Filled, Location, Provider, Registry, Task};
 pub use crate::state::Unsaved;
@@ -83,6 +86,17 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The failure of a release that a process is in the way of.
+    fn from_occupant(occupant: Occupant) -> Self {
+        Self {
+            cause: occupant.described(),
+            session: occupant.session,
+            step: "release".to_owned(),
+            taken: false,
+            panicked: false,
+        }
+    }
+
     /// The failure of a release that would have lost work.
     fn from_loss(loss: Loss) -> Self {
         Self {
@@ -104,6 +118,15 @@ pub enum Error {
     /// Work would be lost; nothing was released.
     #[error("work would be lost")]
     Refused(Vec<Loss>),
+    /// Processes are at work in what would be released. Nothing was touched; where they were only found once teardowns had
+    /// run, what was torn down was set up again.
+    #[error("{} process(es) are at work in what would be released", occupants.len())]
+    Occupied {
+        /// The processes.
+        occupants: Vec<Occupant>,
+        /// Number of processes of the host that this user may not inspect.
+        uninspected: usize,
+    },
     /// Work could not be rescued, and nothing was released; what was rescued of other sessions stays.
     #[error("{} rescue(s) failed", failures.len())]
     NotRescued {
@@ -154,14 +177,22 @@ impl Error {
     }
 }
 
-/// How to apply.
-#[derive(Clone, Copy, Debug, Default)]
+/// How to apply, and to recover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// What becomes of unsaved work in what the plan releases.
+    /// What becomes of unsaved work in what the run releases.
     pub unsaved: Unsaved,
     /// Whether the swarm is for one command of the caller, who keeps the lock until it has ended. Where the caller is
     /// killed, [`recover`] removes the swarm with everything in it.
     pub temporary: bool,
+    /// What becomes of processes at work in what the run releases.
+    pub occupants: Occupants,
+}
+
+impl From<Unsaved> for Options {
+    fn from(unsaved: Unsaved) -> Self {
+        Self { unsaved, ..Self::default() }
+    }
 }
 
 /// Makes a plan real. `standing` is what stands, as the plan was made against it.
@@ -194,11 +225,13 @@ pub fn apply(
         release: None,
     };
     if let Some(before) = standing.filter(|_| !kinds.is_empty()) {
+        let left = occupants::left_for_teardown(before, &kinds);
+        occupants::clear(context, before, &kinds, options, &left)?;
         work::secure(context, before, &kinds, options.unsaved)?;
         let (before, unsaved) = (before.clone(), options.unsaved);
         record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));
     }
-    let done = transaction::run(context, &record, standing);
+    let done = transaction::run(context, &record, standing, options.occupants);
     kept::report(context, &record, &done);
     done
 }

@@ -13,6 +13,7 @@ pub mod holders;
 pub mod leases;
 pub(crate) mod mounts;
 pub mod listeners;
+pub mod occupants;
 pub mod process;
 pub mod program;
 pub(crate) mod sockets;

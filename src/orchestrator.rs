@@ -22,7 +22,7 @@ pub use child::{ChildError, child_requests};
 pub use error::Error;
 pub use provisioned::{Provisioned, RuntimeInjection, Saved};
 
-use crate::apply::{self, Context, Overtaken, Recovered, Unsaved};
+use crate::apply::{self, Context, Overtaken, Recovered};
 use crate::discovery::{self, Snapshot};
 use crate::host::Host;
 use crate::host::process::Cancel;
@@ -162,7 +162,7 @@ impl Orchestrator {
     pub fn standing(&self, session_id: &str, workspace_root: &Path) -> Result<Option<Provisioned>, Error> {
         let workspace = canonical(workspace_root)?;
         self.shared.locked(&workspace, session_id, "find", |context| {
-            apply::recover(context, Unsaved::Keep).map_err(Error::of_release)?;
+            apply::recover(context, apply::Options::default()).map_err(Error::of_release)?;
             Ok(context.swarm.standing()?.and_then(|record| self.provisioned(context.swarm, &record)))
         })
     }
@@ -170,13 +170,13 @@ impl Orchestrator {
     /// Finishes or undoes interrupted runs of the sessions on their own of this workspace, children before their parents,
     /// and tells for each of those what it did, or why it could not. Runs that are under way are left alone.
     ///
-    /// `unsaved` is as for [`apply::recover`], and `timeout` how long what a killed run left running is waited for. Of a
+    /// `options` are as for [`apply::recover`], and `timeout` how long what a killed run left running is waited for. Of a
     /// session with a resource of a kind that the registry does not know, which is [`Error::UnknownKind`], nothing is
     /// taken away.
     pub fn recover(
         &self,
         workspace_root: &Path,
-        unsaved: Unsaved,
+        options: apply::Options,
         timeout: Duration,
     ) -> Result<Vec<Recovery>, Error> {
         let workspace = canonical(workspace_root)?;
@@ -184,7 +184,7 @@ impl Orchestrator {
         found.retain(|found| found.workspace() == Some(&workspace) && found.is_unfinished());
         found.sort_by_key(|found| found.record().map(|record| Reverse(record.ancestors.len())));
         let of_session = |found: &Found| {
-            let done = self.recover_one(found, &workspace, unsaved, timeout);
+            let done = self.recover_one(found, &workspace, options, timeout);
             let is_under_way = matches!(done, Err(Error::State(state::Error::Locked { .. })));
             (!is_under_way).then(|| Recovery { session_id: found.name().to_owned(), done })
         };
@@ -195,12 +195,12 @@ impl Orchestrator {
         &self,
         found: &Found,
         workspace: &Path,
-        unsaved: Unsaved,
+        options: apply::Options,
         timeout: Duration,
     ) -> Result<Recovered, Error> {
         let recover = |timeout| {
             self.shared.locked_within(timeout, workspace, found.name(), "recover", |context| {
-                apply::recover(context, unsaved).map_err(Error::of_release)
+                apply::recover(context, options).map_err(Error::of_release)
             })
         };
         match recover(LOCK_TIMEOUT) {
@@ -227,7 +227,7 @@ impl Orchestrator {
         let manifest =
             manifest::of_session(id, &resources, &self.defaults, &registry.kinds()).map_err(Error::Faults)?;
         self.shared.locked(workspace, id, "provision", |context| {
-            apply::recover(context, Unsaved::Keep).map_err(Error::of_provisioning)?;
+            apply::recover(context, apply::Options::default()).map_err(Error::of_provisioning)?;
             if context.swarm.standing()?.is_some() {
                 return Err(Error::Stands(id.to_owned()));
             }
@@ -274,7 +274,8 @@ impl Orchestrator {
             };
             apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
             drop(guard);
-            let error = match apply::transaction::run_begun(context, &record, None) {
+            let error = match apply::transaction::run_begun(context, &record, None, apply::Occupants::Refuse)
+            {
                 Ok(()) => return Ok(record),
                 Err(error) if error.is_undone() => error,
                 Err(error) => return Err(Error::of_provisioning(error)),

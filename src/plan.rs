@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 pub use difference::{Action, Change, DISCOVERY, Field};
 pub use read::Unreadable;
 
+use crate::host::occupants::Use;
 use crate::manifest::{CommandLine, Fault, Manifest, Place, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Question};
@@ -48,8 +49,8 @@ pub struct Plan {
     pub schema_version: u32,
     /// The swarm's name; empty where this is the plan of one session on its own, whose path is its id.
     pub swarm: String,
-    /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing`, `changes` and
-    /// `losses`.
+    /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing`, `changes`,
+    /// `losses` and `occupants`.
     pub digest: String,
     /// The digest of the standing plan that `changes` start from; `null` where nothing stands.
     pub standing: Option<String>,
@@ -60,6 +61,64 @@ pub struct Plan {
     /// The work that applying this would lose, as it was when the plan was made, and is refused for; applying looks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
+    /// Processes that use what applying this would release, as they were when the plan was made; applying looks again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub occupants: Vec<Occupant>,
+}
+
+/// A process that uses what a release would remove: a directory that it works in, a port that it listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Occupant {
+    /// Path of the session in the tree.
+    pub session: SessionPath,
+    /// Number of the process; `null` for a socket whose process cannot be found, such as another user's.
+    pub pid: Option<u32>,
+    /// Program and arguments, a blank between them; empty where `pid` is `null`.
+    pub command: String,
+    /// The ways in which it uses the session, at least one; of many files only the first few.
+    pub uses: Vec<Use>,
+    /// The part that the process plays in the release.
+    pub role: Role,
+}
+
+/// The part that a process plays in the release of a session that it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The release is refused while the process uses the session.
+    Refuses,
+    /// It is the process that asks for the release, or one that this process descends from. It is never ended; the
+    /// command line asks for `--yes`.
+    Caller,
+    /// It is a caller in a directory that is a mount, which cannot be unmounted under it: the release is refused.
+    PinningCaller,
+    /// The session's `setup` left it running, and its `teardown` is there to end it. If it does not, the release is refused
+    /// after the teardown.
+    LeftByCommand,
+}
+
+impl Occupant {
+    /// Returns whether the release of the session is refused because of it.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.role, Role::Refuses | Role::PinningCaller)
+    }
+
+    /// The process and what it uses, on one line; not escaped.
+    pub fn described(&self) -> String {
+        let uses: Vec<_> = self.uses.iter().map(Use::described).collect();
+        let uses = uses.join(", ");
+        let Some(pid) = self.pid else { return format!("a process that cannot be inspected {uses}") };
+        let note = match self.role {
+            Role::Refuses => "",
+            Role::Caller => " (seedbed was called from it)",
+            Role::PinningCaller => {
+                " (seedbed was called from it; an overlay is not unmounted under it: leave it first)"
+            }
+            Role::LeftByCommand => " (left running by setup, for teardown to end)",
+        };
+        format!("pid {pid} (`{}`) {uses}{note}", self.command)
+    }
 }
 
 /// Work that a release would lose.
@@ -182,6 +241,7 @@ pub fn plan(
         sessions: sessions(manifest, registry, observation, standing)?,
         changes: Vec::new(),
         losses: Vec::new(),
+        occupants: Vec::new(),
     };
     plan.digest = plan.computed_digest();
     plan.changes = plan.changes_from(registry, standing);

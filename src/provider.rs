@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 pub use markers::WORKSPACE_ROOT;
 pub use registry::{AlreadyRegistered, Registry};
 
+use crate::host::occupants::Area;
 use crate::host::text::printable_lines;
 use crate::host::{Host, files, process};
 use crate::manifest::{Fault, Options, Place};
@@ -237,6 +238,12 @@ pub trait Provider: Send + Sync {
     /// Removes what is kept of an allocation outside its workspace, which is gone. Idempotent. Default: releases it.
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
         self.release(task)
+    }
+
+    /// Directories and ports of the allocation that processes may use: none may, where it is released. What cannot be found
+    /// is left out.
+    fn area(&self, _task: &Task<'_>) -> Area {
+        Area::default()
     }
 
     /// The directories, absolute, where a killed run may have left a file half-written beside the allocation.

@@ -11,6 +11,14 @@ use crate::manifest::CommandLine;
 use crate::plan::Session;
 use crate::state::{self, Locked};
 
+/// Variable in the environment of these commands, and of what they leave running, whose value is [`mark`].
+pub(super) const MARK: &str = "SEEDBED_COMMAND";
+
+/// What tells processes of this step of the session from others: `STEP:SESSION_ID`.
+pub(super) fn mark(step: &str, session: &Session) -> String {
+    format!("{step}:{}", session.id)
+}
+
 /// Runs the commands one after another until one fails; the error says which, why, what it printed last, and where
 /// the whole of it is.
 pub(super) fn run(
@@ -23,7 +31,8 @@ pub(super) fn run(
     let directory = discovery::directory(swarm, session)?;
     let name = log_name(session, step);
     let log = swarm.create_log(&name).map_err(|error| error.to_string())?;
-    let variables = environment(swarm, host, session, &directory);
+    let mut variables = environment(swarm, host, session, &directory);
+    variables.push((MARK.into(), mark(step, session).into()));
     for command in commands {
         let words = discovery::command(command, swarm.workspace());
         let Some((program, arguments)) = words.split_first() else { continue };

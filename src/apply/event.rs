@@ -105,6 +105,22 @@ pub enum Event {
     },
     /// A branch outlasts its session: it has commits, or was there before.
     BranchKept(KeptBranch),
+    /// Processes of the host may not be inspected by this user: whether they use what is released is unknown.
+    Uninspected {
+        /// Their number.
+        processes: usize,
+    },
+    /// A process that used what is to be released was ended, or one that descends from such a process.
+    Stopped {
+        /// The session's path.
+        session: SessionPath,
+        /// Number of the process.
+        pid: u32,
+        /// Program and arguments, a blank between them.
+        command: String,
+        /// Whether it was killed because it had not ended by itself in time.
+        killed: bool,
+    },
     /// Something failed or was interrupted, and what this run made is being taken away.
     RollingBack,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::release::{Destroy, destroy as destroy_one};
 use super::work::{self, AtStake};
-use super::{Context, Error, recover};
+use super::{Context, Error, Occupants, Options, occupants, recover};
 use crate::host::Host;
 use crate::provider::{Findings, Registry};
 use crate::state::{self, Found, Locked, Record, Swarm};
@@ -80,7 +80,9 @@ fn destroy_locked(
     locked: &mut Vec<Locked<'_>>,
 ) -> Result<(), Error> {
     for child in locked.iter().rev() {
-        recover(&of_child(context, child), destroy.unsaved)?;
+        let options =
+            Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
+        recover(&of_child(context, child), options)?;
     }
     work::known(context, standing, &destroy.kinds(standing))?;
     for child in locked.iter() {
@@ -92,9 +94,13 @@ fn destroy_locked(
     if !refused.is_empty() {
         return Err(Error::Refused(refused));
     }
+    if destroy.occupants == Occupants::Refuse {
+        occupants::refuse(&occupants::occupancy(context.swarm, context.registry, standing, destroy)?)?;
+    }
     while let Some(child) = locked.last() {
         if let Some(record) = child.standing()? {
-            let whole = Destroy { unsaved: destroy.unsaved, ..Destroy::default() };
+            let Destroy { unsaved, occupants, .. } = *destroy;
+            let whole = Destroy { unsaved, occupants, ..Destroy::default() };
             destroy_one(&of_child(context, child), &record, &whole)?;
         }
         // What was done counts; at worst an empty file stays behind.

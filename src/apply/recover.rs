@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::{Context, Destroy, Error, release, transaction, with_task, work};
+use super::occupants::Marks;
+use super::{Context, Destroy, Error, Options, occupants, release, transaction, with_task, work};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
-use crate::state::{self, Record, Recovery, Unsaved};
+use crate::state::{self, Record, Recovery, Release, Stage, Unsaved};
 
 /// What there was to recover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +24,12 @@ pub enum Recovered {
 }
 
 /// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
-/// `unsaved` says what becomes of work in what an interrupted release has still to take away; where it says nothing
+/// `options.unsaved` says what becomes of work in what an interrupted release has still to take away; where it says nothing
 /// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since.
-pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Error> {
-    let interrupted = context.swarm.interrupted()?.map(|(record, _)| record);
+/// Processes at work in what is released are refused or ended, as `options` say.
+pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
+    let unsaved = options.unsaved;
+    let (interrupted, stage) = context.swarm.interrupted()?.unzip();
     if let Some(record) = &interrupted {
         work::known(context, record, &transaction::provisioned(record))?;
     }
@@ -46,11 +49,20 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
                     release.unsaved = unsaved;
                 }
                 work::ready(context, &release.before, &release.kinds)?;
-                transaction::carry_on(context, &record, standing.as_ref())?;
+                let options = Options { unsaved: release.unsaved, ..options };
+                clear_release(context, release, options)?;
+                transaction::carry_on(context, &record, standing.as_ref(), options.occupants)?;
                 return Ok(Recovered::Finished);
             }
         }
-        let leftovers = transaction::undo(context, &record, standing.as_ref(), &context.swarm.host().cancel)?;
+        if stage == Some(Stage::Provisioning) {
+            let provisioned = transaction::provisioned(&record);
+            let own = Marks::of_run(&record, &provisioned);
+            occupants::clear(context, &record, &provisioned, options, &own)?;
+        }
+        let cancel = &context.swarm.host().cancel;
+        let leftovers =
+            transaction::undo(context, &record, standing.as_ref(), cancel, Some(options.occupants))?;
         if !leftovers.is_empty() {
             return Err(Error::Failed { failures: Vec::new(), leftovers, interrupted: false });
         }
@@ -62,18 +74,30 @@ pub fn recover(context: &Context<'_>, unsaved: Unsaved) -> Result<Recovered, Err
         transaction::finish(context, &record, Vec::new())?;
         return Ok(Recovered::Finished);
     }
-    Ok(if remove_temporary(context, unsaved)? { Recovered::Removed } else { Recovered::Nothing })
+    Ok(if remove_temporary(context, options)? { Recovered::Removed } else { Recovered::Nothing })
 }
 
 /// Removes a swarm that was made for one command; the process that made it is gone, because this run holds the lock.
 /// Returns whether there was one.
 ///
 /// Its work goes with it, as `run` says, unless a rescue is asked for.
-fn remove_temporary(context: &Context<'_>, unsaved: Unsaved) -> Result<bool, Error> {
+fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
     let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
-    let unsaved = if unsaved == Unsaved::Rescue { Unsaved::Rescue } else { Unsaved::Discard };
-    release::destroy(context, &record, &Destroy { unsaved, children: true, ..Destroy::default() })?;
+    let unsaved = if options.unsaved == Unsaved::Rescue { Unsaved::Rescue } else { Unsaved::Discard };
+    let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
+    release::destroy(context, &record, &everything)?;
     Ok(true)
+}
+
+/// Makes sure that no process uses what an interrupted `destroy` has still to release; ends its teardown, if that goes on.
+fn clear_release(context: &Context<'_>, release: &Release, options: Options) -> Result<(), Error> {
+    let (before, kinds) = (&release.before, &release.kinds);
+    let torn_down = Marks::new(before, &["teardown"], |session| release::is_torn_down(session, kinds));
+    let mut own = occupants::left_for_teardown(before, kinds);
+    own.extend(&torn_down);
+    occupants::clear(context, before, kinds, options, &own)?;
+    occupants::end_own(context, before, kinds, &torn_down);
+    Ok(())
 }
 
 /// Removes the temporaries that a killed run left beside what `record` is of, each directory once.

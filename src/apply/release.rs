@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use super::event::Telling;
 use super::transaction::{self, Teardowns};
 use super::{
-    Context, Error, Event, Failure, Phase, Run, commands, failure, family, kept, tree, with_task, work,
+    Context, Error, Event, Failure, Occupants, Options, Phase, Run, commands, failure, family, kept,
+    occupants, tree, with_task, work,
 };
 use crate::discovery;
 use crate::host::Host;
@@ -22,6 +23,8 @@ pub struct Destroy {
     pub sessions: BTreeSet<SessionPath>,
     /// What becomes of unsaved work.
     pub unsaved: Unsaved,
+    /// What becomes of processes at work in the sessions.
+    pub occupants: Occupants,
     /// Whether the children go too that programs have provisioned from these sessions, first of all; else they are
     /// refused. Default: `false`.
     pub children: bool,
@@ -36,12 +39,14 @@ pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> R
         family::destroy_children(context, standing, destroy)?;
     }
     let kinds = destroy.kinds(standing);
+    let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
+    occupants::clear(context, standing, &kinds, options, &occupants::left_for_teardown(standing, &kinds))?;
     work::secure(context, standing, &kinds, destroy.unsaved)?;
     let release =
         Release { before: standing.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
     let mut record = without(standing, &release.kinds);
     record.release = Some(Box::new(release));
-    let done = transaction::run(context, &record, Some(standing));
+    let done = transaction::run(context, &record, Some(standing), destroy.occupants);
     kept::report(context, &record, &done);
     done?;
     record.release = None;
@@ -131,6 +136,12 @@ pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &Kinds) {
     }
 }
 
+/// Returns whether the session goes as a whole and has commands that run before.
+pub(super) fn is_torn_down(session: &Session, released: &Kinds) -> bool {
+    let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
+    whole && !session.teardown.is_empty()
+}
+
 /// Runs the `teardown` of sessions that go as a whole; a failure stops nothing. A session whose directory was taken away
 /// by hand goes without: no run could ever do better. An interruption ends the commands, and leaves out the rest.
 pub(super) fn tear_down(
@@ -142,16 +153,15 @@ pub(super) fn tear_down(
     let sessions = &standing.plan.sessions;
     let failures = Mutex::new(Vec::new());
     let host = context.swarm.host();
-    let is_torn_down = |session: &Session| {
-        let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
+    let runs = |session: &Session| {
         let begun = teardowns == Teardowns::NotBegun && commands::was_run(context.swarm, session, "teardown");
-        whole && !session.teardown.is_empty() && !begun
+        is_torn_down(session, released) && !begun
     };
-    let count = sessions.iter().filter(|session| is_torn_down(session)).count();
+    let count = sessions.iter().filter(|session| runs(session)).count();
     let telling = Telling::begin(context, Phase::TearDown, count);
     tree::children_first(sessions, host.jobs, |at| {
         let session = &sessions[at];
-        if !is_torn_down(session) {
+        if !runs(session) {
             return;
         }
         if let Err(why) = super::directory(context.swarm, context.registry, standing, session) {

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::occupants::{self, Marks, Occupants};
 use super::release::{self, Kinds};
 use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, work};
 use crate::discovery;
@@ -21,9 +22,15 @@ use crate::provider::Location;
 use crate::state::{self, FamilyGuard, Record, Release, Stage, Unsaved};
 
 /// Carries out the run of `record`. `standing` is what stands before it.
-pub(super) fn run(context: &Context<'_>, record: &Record, standing: Option<&Record>) -> Result<(), Error> {
+/// What uses what it releases once it is torn down or aside, is refused or ended as `occupants` say.
+pub(super) fn run(
+    context: &Context<'_>,
+    record: &Record,
+    standing: Option<&Record>,
+    occupants: Occupants,
+) -> Result<(), Error> {
     begin(context, record)?;
-    run_begun(context, record, standing)
+    run_begun(context, record, standing, occupants)
 }
 
 /// Writes the record of a run, unless a child was provisioned meanwhile from what the run releases.
@@ -51,8 +58,9 @@ pub(crate) fn run_begun(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,
+    occupants: Occupants,
 ) -> Result<(), Error> {
-    let attempted = attempt(context, record, Teardowns::All);
+    let attempted = attempt(context, record, Teardowns::All, occupants);
     conclude(context, record, standing, attempted)
 }
 
@@ -62,8 +70,9 @@ pub(super) fn carry_on(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,
+    occupants: Occupants,
 ) -> Result<(), Error> {
-    let attempted = attempt(context, record, Teardowns::NotBegun);
+    let attempted = attempt(context, record, Teardowns::NotBegun, occupants);
     conclude(context, record, standing, attempted)
 }
 
@@ -98,13 +107,16 @@ fn conclude(
     };
     (context.events)(&Event::RollingBack);
     // Undoing is not interrupted by the Ctrl-C that caused it.
-    let leftovers = undo(context, record, standing, &Cancel::default())?;
+    let leftovers = undo(context, record, standing, &Cancel::default(), None)?;
     if leftovers.is_empty() {
         return Err(error);
     }
     let (failures, interrupted) = match error {
         Error::Failed { failures, interrupted, .. } | Error::NotRescued { failures, interrupted } => {
             (failures, interrupted)
+        }
+        Error::Occupied { occupants, .. } => {
+            (occupants.into_iter().map(Failure::from_occupant).collect(), false)
         }
         Error::Refused(losses) => (losses.into_iter().map(Failure::from_loss).collect(), false),
         _ => (Vec::new(), false),
@@ -120,16 +132,24 @@ struct Attempt {
     not_torn_down: Vec<Failure>,
 }
 
-fn attempt(context: &Context<'_>, record: &Record, teardowns: Teardowns) -> Result<Attempt, Error> {
+fn attempt(
+    context: &Context<'_>,
+    record: &Record,
+    teardowns: Teardowns,
+    occupants: Occupants,
+) -> Result<Attempt, Error> {
     let mut attempt = Attempt { stage: Stage::SettingAside, not_torn_down: Vec::new() };
     if let Some(release) = &record.release {
         attempt.not_torn_down = release::tear_down(context, &release.before, &release.kinds, teardowns);
         crashpoint!("run.torn-down");
+        if occupants::left_for_teardown(&release.before, &release.kinds) != Marks::default() {
+            occupants::clear_torn_down(context, &release.before, &release.kinds, Location::Home, occupants)?;
+        }
         // What is given up goes even where the caller was interrupted before, unless a teardown was.
         let goes_on = release.unsaved == Unsaved::Discard && attempt.not_torn_down.is_empty();
         let cancel = if goes_on { Cancel::default() } else { context.swarm.host().cancel.clone() };
         let host = Host { cancel, ..context.swarm.host().clone() };
-        leave(context, record, release, &host)?;
+        leave(context, record, release, &host, occupants)?;
         if record.plan.changes.is_empty() {
             return Ok(attempt);
         }
@@ -152,12 +172,19 @@ fn check(host: &Host, failures: Vec<Failure>) -> Result<(), Error> {
 }
 
 /// Moves what is released aside, judges it there, and has it give way.
-fn leave(context: &Context<'_>, record: &Record, release: &Release, host: &Host) -> Result<(), Error> {
+fn leave(
+    context: &Context<'_>,
+    record: &Record,
+    release: &Release,
+    host: &Host,
+    occupants: Occupants,
+) -> Result<(), Error> {
     let (before, kinds) = (&release.before, &release.kinds);
     check(host, Vec::new())?;
     let run = Run { context, record: before, host };
     check(host, run.leave(Phase::SetAside, "set aside", kinds, &|provider, task| provider.set_aside(task)))?;
     crashpoint!("run.set-aside");
+    occupants::clear_torn_down(context, before, kinds, Location::Aside, occupants)?;
     work::judge_aside(context, before, kinds, release.unsaved)?;
     check(host, Vec::new())?;
     let kinds = &restricted(before, kinds, |session, kind| {
@@ -232,18 +259,22 @@ pub(super) fn finish(
 /// Undoes a run that is not committed, whatever stage it has reached: releases what it provisioned, brings back what it
 /// moved aside, and writes again what the sessions of `standing` own. What could not be undone is returned, and the
 /// record kept for the next attempt; so it is where `cancel` ends commands.
+///
+/// What the run's own commands have left running is ended. `occupants` say what becomes of other processes in what it
+/// provisioned; a run that undoes its own failure has none, and passes these over.
 pub(super) fn undo(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,
     cancel: &Cancel,
+    occupants: Option<Occupants>,
 ) -> Result<Vec<Failure>, Error> {
     let Some((_, mut stage)) = context.swarm.interrupted()? else { return Ok(Vec::new()) };
     // Undoing is not interrupted by the Ctrl-C that caused it; its commands may be.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let interruptible = Host { cancel: cancel.clone(), ..host.clone() };
     if stage == Stage::Provisioning {
-        let leftovers = unprovision(context, record, &host, &interruptible)?;
+        let leftovers = unprovision(context, record, &host, &interruptible, occupants)?;
         if !leftovers.is_empty() {
             return Ok(leftovers);
         }
@@ -278,6 +309,7 @@ fn unprovision(
     record: &Record,
     host: &Host,
     interruptible: &Host,
+    occupants: Option<Occupants>,
 ) -> Result<Vec<Failure>, Error> {
     let pairs = || record.plan.sessions.iter().zip(&record.plan.changes);
     for (session, change) in pairs().rev() {
@@ -290,8 +322,13 @@ fn unprovision(
             }
         }
     }
+    let provisioned = provisioned(record);
+    occupants::end_own(context, record, &provisioned, &Marks::of_run(record, &provisioned));
+    if let Some(occupants) = occupants {
+        occupants::clear_torn_down(context, record, &provisioned, Location::Home, occupants)?;
+    }
     crashpoint!("undo.torn-down");
-    Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, &provisioned(record)))
+    Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, &provisioned))
 }
 
 /// What the run of a record provisions, in the order in which undoing releases it.
@@ -304,7 +341,7 @@ pub(super) fn provisioned(record: &Record) -> Kinds {
 }
 
 /// The teardown of what is undone; its log is not that of the teardown of what stood before.
-const UNDO: &str = "undo";
+pub(super) const UNDO: &str = "undo";
 
 fn bring_back(context: &Context<'_>, record: &Record, release: &Release, host: &Host) -> Vec<Failure> {
     let before = &release.before;

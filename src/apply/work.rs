@@ -137,28 +137,7 @@ pub(super) fn secure(
     released: &Kinds,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
-    let host = context.swarm.host();
-    known(context, standing, released)?;
-    ready(context, standing, released)?;
-    let mut stake = match unsaved {
-        // Work that is given up need not be looked for, and often cannot be.
-        Unsaved::Discard => {
-            let obstacles = obstacles(host, context.registry, standing, released);
-            AtStake { obstacles, ..AtStake::default() }
-        }
-        Unsaved::Keep | Unsaved::Rescue => {
-            look(host, context.registry, standing, released, Location::Home, &Findings::default()).0
-        }
-    };
-    stake.held = children_on_their_own(host, standing, released)?;
-    stake.obstacles.extend(inner::swarms(context.swarm, context.registry, standing, released)?);
-    if host.cancel.is_requested() && unsaved != Unsaved::Discard {
-        return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
-    }
-    let refused = stake.refused(unsaved);
-    if !refused.is_empty() {
-        return Err(Error::Refused(refused));
-    }
+    let stake = judge(context, standing, released, unsaved)?;
     for Loss { session, what, .. } in stake.passing {
         (context.events)(&Event::GoesAlong { session, what });
     }
@@ -228,6 +207,35 @@ pub(super) fn judge_aside(
         context.swarm.end_rescue()?;
     }
     rescued
+}
+
+/// Refuses a release that would lose work. Otherwise returns what goes along with it.
+pub(super) fn judge(
+    context: &Context<'_>,
+    standing: &Record,
+    released: &Kinds,
+    unsaved: Unsaved,
+) -> Result<AtStake, Error> {
+    let host = context.swarm.host();
+    known(context, standing, released)?;
+    ready(context, standing, released)?;
+    let mut stake = match unsaved {
+        // Work that is given up need not be looked for, and often cannot be.
+        Unsaved::Discard => {
+            let obstacles = obstacles(host, context.registry, standing, released);
+            AtStake { obstacles, ..AtStake::default() }
+        }
+        Unsaved::Keep | Unsaved::Rescue => {
+            look(host, context.registry, standing, released, Location::Home, &Findings::default()).0
+        }
+    };
+    stake.held = children_on_their_own(host, standing, released)?;
+    stake.obstacles.extend(inner::swarms(context.swarm, context.registry, standing, released)?);
+    if host.cancel.is_requested() && unsaved != Unsaved::Discard {
+        return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
+    }
+    let refused = stake.refused(unsaved);
+    if refused.is_empty() { Ok(stake) } else { Err(Error::Refused(refused)) }
 }
 
 /// Makes sure that what is to be released can be.

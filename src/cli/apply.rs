@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use seedbed::apply::{self, Context, Overtaken};
+use seedbed::apply::{self, Context, Occupancy, Occupants, Overtaken};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
@@ -21,7 +21,7 @@ use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::outcome::Outcome;
 use super::setting::{Setting, directory};
-use super::unsaved::UnsavedWork;
+use super::unsaved::{StopProcesses, UnsavedWork, options};
 use super::{Global, plan, plan_file, print};
 
 /// How often somebody who is asked is looked after for a Ctrl-C instead of an answer.
@@ -34,6 +34,8 @@ pub(super) struct Arguments {
     plan: Option<PathBuf>,
     #[command(flatten)]
     unsaved: UnsavedWork,
+    #[command(flatten)]
+    stop: StopProcesses,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -45,8 +47,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     // A fault of the manifest is told before anything is waited for.
     let manifest = setting.manifest()?;
     let plan = locked(global, &setting, "apply", |context| {
-        let options = apply::Options { unsaved: arguments.unsaved.into(), ..apply::Options::default() };
-        recover(global, context, options.unsaved)?;
+        let options = options(arguments.unsaved, arguments.stop);
+        recover(global, context, options)?;
         let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
             return apply_manifest(global, &setting, context, &manifest, options);
         };
@@ -122,7 +124,7 @@ fn checked(
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
-    plan.losses = plan::losses(setting, swarm, record.as_ref(), standing.as_ref(), &plan)?;
+    plan::look_at_releases(setting, swarm, record.as_ref(), standing.as_ref(), &mut plan)?;
     Ok((plan, record))
 }
 
@@ -139,6 +141,10 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
     if !refused.is_empty() {
         return Err(apply::Error::Refused(refused).into());
     }
+    let at_work = Occupancy { occupants: plan.occupants.clone(), uninspected: 0 };
+    if options.occupants == Occupants::Refuse && !at_work.refusals().is_empty() {
+        return Err(apply::Error::Occupied { occupants: at_work.refusals(), uninspected: 0 }.into());
+    }
     let goes: Vec<_> = plan
         .changes
         .iter()
@@ -150,15 +156,20 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
     if goes.is_empty() || global.yes {
         return Ok(());
     }
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if !has_terminal() {
         return Err(Failure::Refused(format!(
             "{} would be destroyed or replaced; look at `seedbed plan`, then say --yes",
             goes.join(", ")
         )));
     }
     let style = Style { full, ..print::style(global, &std::io::stderr()) };
-    let shown = Review { plan, notices: &[], observation: None }.text(style);
-    print::err(&format!("{shown}\nDestroy or replace {}? [y/N] ", goes.join(", ")));
+    let shown = Review { plan, notices: &plan::refusals(plan), observation: None }.text(style);
+    ask(global, &format!("{shown}\nDestroy or replace {}?", goes.join(", ")))
+}
+
+/// Asks the user on the terminal; everything but a yes refuses the command.
+pub(super) fn ask(global: &Global, question: &str) -> Result<(), Failure> {
+    print::err(&format!("{question} [y/N] "));
     let mut answer = String::new();
     wait_for_an_answer(global)?;
     let read = std::io::stdin().lock().read_line(&mut answer);
@@ -166,6 +177,11 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
         return Ok(());
     }
     Err(Failure::Refused("nothing was changed".to_owned()))
+}
+
+/// Returns whether the user can be asked.
+pub(super) fn has_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 /// Waits until there is something to read, or Ctrl-C: reading itself would go on after one.

@@ -1,25 +1,31 @@
 //! `destroy` and `recover`: takes leases away, never unsaved work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use seedbed::apply::{self, AtStake, Context, Destroy, Event, Loss, Recovered, Relation, Unsaved};
+use seedbed::apply::{
+    self, AtStake, Context, Destroy, Event, Loss, Occupancy, Occupant, Occupants, Options, Recovered,
+    Relation, Unsaved,
+};
 use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::name::SessionPath;
 use seedbed::orchestrator::{Orchestrator, Recovery};
+use seedbed::plan::Role;
 use seedbed::state::{self, Record, Swarm};
 
-use super::exit::{Failure, Status};
+use super::apply::{ask, has_terminal};
+use super::exit::{Failure, Status, at_work, uninspected};
 use super::locked::{self, locked, recover as recover_first};
 use super::outcome::{self, DryRun, Outcome};
 use super::plan::settled;
 use super::setting::{self, Setting};
-use super::unsaved::UnsavedWork;
+use super::unsaved::{StopProcesses, UnsavedWork, options};
 use super::{Global, completions, elsewhere, print, standing};
 
 /// What `destroy` takes.
@@ -30,6 +36,8 @@ pub(super) struct Arguments {
     sessions: Vec<String>,
     #[command(flatten)]
     unsaved: UnsavedWork,
+    #[command(flatten)]
+    stop: StopProcesses,
     /// Says what would be released, lost and rescued, and changes nothing; exits with 69 where it would be refused
     #[arg(long)]
     dry_run: bool,
@@ -50,6 +58,8 @@ pub(super) struct RecoverArguments {
     /// Give worktrees that were copied with this workspace to a swarm of its own, without ports; the original is not touched
     #[arg(long)]
     copied: bool,
+    #[command(flatten)]
+    stop: StopProcesses,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -77,12 +87,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             (context.events)(event);
         };
         let context = &Context { events: &events, ..*context };
-        recover_first(global, context, arguments.unsaved.into())?;
+        recover_first(global, context, options(arguments.unsaved, arguments.stop))?;
         let Some(record) = context.swarm.standing()? else { return Ok(None) };
         let (destroy, named) = what(arguments, context.swarm, &record)?;
+        consent(global, &setting, &targets(context.swarm, &record, &destroy, &named))?;
         let mut released = 0;
         for (child, record) in &named {
-            released += destroy_child(context, child, record, destroy.unsaved)?;
+            released += destroy_child(context, child, record, &destroy)?;
         }
         if named.is_empty() || !destroy.sessions.is_empty() {
             released += destroy.children_of(context.swarm.host(), &record)?.len();
@@ -111,6 +122,51 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
+/// A swarm, or a child that a program has provisioned, and what of it is released.
+struct Target<'a> {
+    swarm: &'a Swarm<'a>,
+    record: &'a Record,
+    destroy: Destroy,
+}
+
+/// What a command releases: children that are named, and what of the swarm is.
+fn targets<'a>(
+    swarm: &'a Swarm<'a>,
+    record: &'a Record,
+    destroy: &Destroy,
+    named: &'a [(Swarm<'a>, Record)],
+) -> Vec<Target<'a>> {
+    let whole = || Destroy { sessions: BTreeSet::new(), ..destroy.clone() };
+    let named_targets = named.iter().map(|(swarm, record)| Target { swarm, record, destroy: whole() });
+    let own = named.is_empty() || !destroy.sessions.is_empty();
+    let own = own.then(|| Target { swarm, record, destroy: destroy.clone() });
+    named_targets.chain(own).collect()
+}
+
+/// What is at stake in all of them, and the names of the sessions that are released.
+fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(AtStake, Vec<String>), Failure> {
+    let mut stake = AtStake::default();
+    let mut sessions = Vec::new();
+    for Target { swarm, record, destroy } in targets {
+        stake.add(apply::at_stake(swarm, &setting.registry, record, destroy)?);
+        let children = destroy.children_of(swarm.host(), record)?;
+        sessions.extend(children.iter().rev().map(|child| child.name().to_owned()));
+        sessions.extend(destroy.sessions_of(record).map(|session| session.path.to_string()));
+    }
+    Ok((stake, sessions))
+}
+
+/// The processes at work in any of them.
+fn occupancy(setting: &Setting, targets: &[Target<'_>]) -> Result<Occupancy, Failure> {
+    let mut all = Occupancy::default();
+    for Target { swarm, record, destroy } in targets {
+        let found = apply::occupancy(swarm, &setting.registry, record, destroy)?;
+        all.occupants.extend(found.occupants);
+        all.uninspected = all.uninspected.max(found.uninspected);
+    }
+    Ok(all)
+}
+
 /// How many children programs have provisioned from what is left.
 fn children(context: &Context<'_>, left: Option<&Record>) -> Result<usize, Failure> {
     Ok(left.map_or(Ok(0), |left| state::children(context.swarm.host(), left).map(|found| found.len()))?)
@@ -122,7 +178,12 @@ fn what<'h>(
     swarm: &Swarm<'h>,
     record: &Record,
 ) -> Result<(Destroy, Vec<(Swarm<'h>, Record)>), Failure> {
-    let mut destroy = Destroy { unsaved: arguments.unsaved.into(), children: true, ..Destroy::default() };
+    let mut destroy = Destroy {
+        unsaved: arguments.unsaved.into(),
+        occupants: arguments.stop.into(),
+        children: true,
+        ..Destroy::default()
+    };
     let mut children = standing::children(swarm, record)?;
     let mut named = BTreeSet::new();
     for name in &arguments.sessions {
@@ -152,13 +213,15 @@ fn destroy_child(
     context: &Context<'_>,
     child: &Swarm<'_>,
     record: &Record,
-    unsaved: Unsaved,
+    destroy: &Destroy,
 ) -> Result<usize, Failure> {
     let locked = child.lock(Duration::ZERO, "destroy")?;
     let of_child = Context { swarm: &locked, registry: context.registry, events: context.events };
-    let destroy = Destroy { unsaved, children: true, ..Destroy::default() };
+    let destroy = Destroy { sessions: BTreeSet::new(), ..destroy.clone() };
     let done = || {
-        apply::recover(&of_child, unsaved)?;
+        let options =
+            Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
+        apply::recover(&of_child, options)?;
         let count = destroy.children_of(child.host(), record)?.len();
         match locked.standing()? {
             Some(record) => apply::destroy(&of_child, &record, &destroy).map(|_| count + 1),
@@ -169,6 +232,53 @@ fn destroy_child(
     // What was done counts; at worst an empty file stays behind.
     let _ = locked.unlock();
     Ok(done?)
+}
+
+/// Asks on a terminal. From inside a session that is released, the user has to say `--yes`: whoever works there loses the
+/// ground under their feet.
+///
+/// What would be refused afterwards is refused before the user is asked.
+fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result<(), Failure> {
+    let Some(unsaved) = targets.first().map(|target| target.destroy.unsaved).filter(|_| !global.yes) else {
+        return Ok(());
+    };
+    let occupancy = occupancy(setting, targets)?;
+    if occupancy.has_caller() {
+        let is_caller = |one: &&Occupant| matches!(one.role, Role::Caller | Role::PinningCaller);
+        let callers = occupancy.occupants.iter().filter(is_caller);
+        let callers: Vec<_> = callers.map(at_work).collect();
+        return Err(Failure::Refused(format!(
+            "this is called from inside what would be released:\n  {}\nleave it, or say --yes",
+            callers.join("\n  ")
+        )));
+    }
+    let stops = targets.iter().any(|target| target.destroy.occupants != Occupants::Refuse);
+    if !has_terminal() || occupancy.occupants.iter().any(|one| refuses(one, stops)) {
+        return Ok(());
+    }
+    let (stake, sessions) = stake(setting, targets)?;
+    if !stake.refused(unsaved).is_empty() {
+        return Ok(());
+    }
+    let mut shown = String::new();
+    if unsaved == Unsaved::Discard {
+        let work = stake.work.iter().chain(&stake.beyond_rescue);
+        shown.extend(
+            work.map(|loss| format!("{}: would be given up: {}\n", loss.session, printable(&loss.what))),
+        );
+    }
+    let ended = occupancy.occupants.iter().filter(|one| one.is_refusal());
+    shown.extend(ended.map(|one| format!("would be ended: {}\n", at_work(one))));
+    ask(global, &format!("{shown}Destroy {}?", sessions.join(", ")))
+}
+
+/// Returns whether a destroy would be refused because of a process, where others are ended if `stops`.
+fn refuses(occupant: &Occupant, stops: bool) -> bool {
+    match occupant.role {
+        Role::Refuses => !stops || occupant.pid.is_none(),
+        Role::PinningCaller => true,
+        Role::Caller | Role::LeftByCommand => false,
+    }
 }
 
 /// Says what the real one would do. It decides with the same code, by the same look.
@@ -182,6 +292,8 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
                 refused: false,
                 sessions: Vec::new(),
                 branches: Vec::new(),
+                occupants: Vec::new(),
+                uninspected: 0,
                 losses: Vec::new(),
                 rescued: Vec::new(),
                 goes_along: Vec::new(),
@@ -192,21 +304,17 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         return Ok(Status::Done.into());
     };
     let (destroy, named) = what(arguments, &swarm, &record)?;
-    let mut stake = AtStake::default();
-    let mut sessions = Vec::new();
+    let targets = targets(&swarm, &record, &destroy, &named);
+    let (stake, sessions) = stake(setting, &targets)?;
     let mut branches = Vec::new();
-    let everything = Destroy { sessions: BTreeSet::new(), ..destroy.clone() };
-    let own = (named.is_empty() || !destroy.sessions.is_empty()).then_some((&swarm, &record, &destroy));
-    let named = named.iter().map(|(child, record)| (child, record, &everything));
-    for (swarm, record, destroy) in named.chain(own) {
-        stake.add(apply::at_stake(swarm, &setting.registry, record, destroy)?);
-        let children = destroy.children_of(swarm.host(), record)?;
-        sessions.extend(children.iter().rev().map(|child| child.name().to_owned()));
-        sessions.extend(destroy.sessions_of(record).map(|session| session.path.to_string()));
+    for Target { swarm, record, destroy } in &targets {
         branches.extend(apply::kept(swarm, &setting.registry, record, destroy.sessions_of(record))?);
     }
     global.unless_interrupted()?;
     let refused = stake.refused(destroy.unsaved);
+    let occupancy = occupancy(setting, &targets)?;
+    let stops = destroy.occupants != Occupants::Refuse;
+    let is_refused = !refused.is_empty() || occupancy.occupants.iter().any(|one| refuses(one, stops));
     let work = [&stake.held, &stake.obstacles, &stake.beyond_rescue, &stake.unknown, &stake.work]
         .map(|losses| losses.iter());
     let work: Vec<_> = work.into_iter().flatten().collect();
@@ -214,9 +322,11 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         let is_rescued = destroy.unsaved == Unsaved::Rescue;
         super::print::json(&DryRun::DryRun {
             schema_version: outcome::SCHEMA_VERSION,
-            refused: !refused.is_empty(),
+            refused: is_refused,
             sessions: sessions.iter().map(|session| SessionPath::alone(session)).collect(),
             branches,
+            occupants: occupancy.occupants.clone(),
+            uninspected: occupancy.uninspected,
             losses: work.into_iter().cloned().collect(),
             rescued: if is_rescued { stake.work.clone() } else { Vec::new() },
             goes_along: stake.passing,
@@ -239,9 +349,21 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         text += &lines("refused: ", &blocking);
         text += &lines(would, &kept);
         text += &lines("", &stake.passing.iter().collect::<Vec<_>>());
+        for occupant in &occupancy.occupants {
+            let would = match (refuses(occupant, stops), occupant.is_refusal()) {
+                (true, _) => "refused: ",
+                (false, true) => "would be ended: ",
+                (false, false) => "",
+            };
+            let line = printable(&occupant.described());
+            let _ = writeln!(text, "  {}: {would}{line}", occupant.session);
+        }
+        if occupancy.uninspected > 0 && !global.quiet {
+            say!("{}", uninspected(occupancy.uninspected));
+        }
         super::print::out(&text);
     }
-    Ok(if refused.is_empty() { Status::Done } else { Status::Refused }.into())
+    Ok(if is_refused { Status::Refused } else { Status::Done }.into())
 }
 
 pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {
@@ -251,7 +373,7 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     }
     let (recovered, workspace, host) = if let Some(setting) = &setting {
         let recovered = locked(global, setting, "recover", |context| {
-            recover_first(global, context, arguments.unsaved.into())
+            recover_first(global, context, options(arguments.unsaved, arguments.stop))
         })?;
         (recovered, setting.swarm()?.workspace().to_owned(), setting.host.clone())
     } else {
@@ -303,7 +425,7 @@ fn recover_alone(
 ) -> Result<BTreeMap<String, outcome::Recovered>, Failure> {
     let orchestrator = Orchestrator::with_registry(host, setting::registry());
     let patience = global.lock_timeout.unwrap_or(state::ORPHANS_TIMEOUT);
-    let found = orchestrator.recover(workspace, arguments.unsaved.into(), patience);
+    let found = orchestrator.recover(workspace, options(arguments.unsaved, arguments.stop), patience);
     let mut done = BTreeMap::new();
     let mut failure = None;
     for Recovery { session_id: id, done: recovered } in

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{Pid, Signal};
-use seedbed::apply::{self, Context, Destroy, Unsaved};
+use seedbed::apply::{self, Context, Destroy, Options, Unsaved};
 use seedbed::discovery;
 use seedbed::host::text::printable_lines;
 use seedbed::plan::Session;
@@ -23,6 +23,7 @@ use super::locked::{locked, recover};
 use super::outcome::Outcome;
 use super::setting::Setting;
 use super::standing::{Active, Family};
+use super::unsaved::StopProcesses;
 use super::{Global, completions, print, standing};
 
 mod side_by_side;
@@ -59,6 +60,8 @@ pub(super) struct RunArguments {
     /// Leaves the swarm standing afterwards, to look at it
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    stop: StopProcesses,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
@@ -100,7 +103,8 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
     let (code, plan) = locked(global, &setting, "run", |context| {
-        recover(global, context, Unsaved::Keep)?;
+        let occupants = arguments.stop.into();
+        recover(global, context, Options { occupants, ..Options::default() })?;
         if context.swarm.standing()?.is_some() {
             let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
             return Err(Failure::Refused(message.to_owned()));
@@ -111,7 +115,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             let message = format!("say which session to run it in, with --session: {}", tops.join(", "));
             return Err(Failure::Usage(message));
         }
-        let options = apply::Options { temporary: !arguments.keep, ..apply::Options::default() };
+        let options = Options { temporary: !arguments.keep, ..Options::default() };
         let plan = apply_manifest(global, &setting, context, &manifest, options)?.digest;
         let code =
             context.swarm.standing()?.map(|record| run_in(global, context, &record, arguments)).transpose();
@@ -119,7 +123,8 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             && let Some(record) = context.swarm.standing()?
         {
             // What a fixture leaves in its worktrees is nobody's work.
-            let everything = Destroy { unsaved: Unsaved::Discard, children: true, ..Destroy::default() };
+            let everything =
+                Destroy { unsaved: Unsaved::Discard, occupants, children: true, ..Destroy::default() };
             apply::destroy(context, &record, &everything)?;
         }
         Ok((code?, plan))

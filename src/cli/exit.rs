@@ -24,7 +24,7 @@ pub(super) enum Status {
     Usage = 64,
     /// The manifest or plan file is invalid.
     Invalid = 65,
-    /// Refused: work would be lost, or the plan is stale.
+    /// Refused: work would be lost, processes are at work, or the plan is stale.
     Refused = 69,
     /// A bug in seedbed.
     Bug = 70,
@@ -45,7 +45,7 @@ pub(super) const HELP: &str = "Exit codes:
   2    plan --detailed-exitcode found changes
   64   usage
   65   manifest or plan file invalid
-  69   refused: work would be lost, or the plan is stale
+  69   refused: work would be lost, processes are at work, or the plan is stale
   70   a bug in seedbed
   73   failed, and something could not be put back
   74   done, but standard output could not be written
@@ -96,7 +96,10 @@ impl Failure {
             Self::Manifest(_) | Self::PlanFile(_) => Status::Invalid,
             Self::Refused(_)
             | Self::Apply(
-                apply::Error::Refused(_) | apply::Error::Stale(_) | apply::Error::UnknownKind { .. },
+                apply::Error::Refused(_)
+                | apply::Error::Occupied { .. }
+                | apply::Error::Stale(_)
+                | apply::Error::UnknownKind { .. },
             ) => Status::Refused,
             Self::Apply(apply::Error::NotRescued { interrupted, .. }) => {
                 if *interrupted {
@@ -142,7 +145,9 @@ impl Failure {
             | Self::Unsettled(_)
             | Self::Observe(_)
             | Self::Other(_)
-            | Self::Apply(apply::Error::Refused(_) | apply::Error::Stale(_)) => true,
+            | Self::Apply(
+                apply::Error::Refused(_) | apply::Error::Occupied { .. } | apply::Error::Stale(_),
+            ) => true,
             Self::State(error) | Self::Apply(apply::Error::State(error)) => {
                 matches!(error, state::Error::Locked { .. } | state::Error::Orphaned { .. })
             }
@@ -164,6 +169,9 @@ impl Failure {
             }
             orchestrator::Error::UnknownKind(kind) => {
                 Self::Apply(apply::Error::UnknownKind { session: id.unwrap_or_default().to_owned(), kind })
+            }
+            orchestrator::Error::Occupied(occupants) => {
+                Self::Apply(apply::Error::Occupied { occupants, uninspected: 0 })
             }
             orchestrator::Error::WouldLose(losses) => Self::Apply(apply::Error::Refused(losses)),
             error => Self::Other(match id {
@@ -242,6 +250,17 @@ impl Failure {
                 }
                 lines
             }
+            Self::Apply(apply::Error::Occupied { occupants, uninspected }) => {
+                let head =
+                    "refused, because processes are at work in what would be released; nothing was released";
+                let mut lines = vec![head.to_owned()];
+                lines.extend(occupants.iter().map(|one| format!("  {}", at_work(one))));
+                if *uninspected > 0 {
+                    lines.push(format!("  {}", self::uninspected(*uninspected)));
+                }
+                lines.push("end them, or let seedbed end them: --stop".to_owned());
+                lines
+            }
             Self::Apply(apply::Error::NotRescued { failures, .. }) => {
                 let mut lines: Vec<_> = failures.iter().map(told).collect();
                 lines.push("what cannot be rescued is not given up: nothing was released".to_owned());
@@ -284,9 +303,14 @@ impl Failure {
             failures: None,
             leftovers: None,
             losses: None,
+            occupants: None,
+            uninspected: None,
             reasons: None,
         };
-        if let Outcome::Failed { faults, failures, leftovers, losses, reasons, .. } = &mut outcome {
+        if let Outcome::Failed {
+            faults, failures, leftovers, losses, occupants, uninspected, reasons, ..
+        } = &mut outcome
+        {
             match self {
                 Self::Manifest(report) => *faults = Some(report.faults().collect()),
                 Self::Apply(apply::Error::Failed { failures: failed, leftovers: left, .. }) => {
@@ -298,6 +322,9 @@ impl Failure {
                     *failures = Some(failed.clone());
                 }
                 Self::Apply(apply::Error::Refused(lost)) => *losses = Some(lost.clone()),
+                Self::Apply(apply::Error::Occupied { occupants: at_work, uninspected: number }) => {
+                    (*occupants, *uninspected) = (Some(at_work.clone()), Some(*number));
+                }
                 Self::Apply(apply::Error::Stale(why)) => *reasons = Some(why.clone()),
                 _ => {}
             }
@@ -312,6 +339,17 @@ fn is_bug(failure: &apply::Failure) -> bool {
 
 fn told(failure: &apply::Failure) -> String {
     format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
+}
+
+/// A process in a session, on one line.
+pub(super) fn at_work(occupant: &apply::Occupant) -> String {
+    format!("{}: {}", occupant.session, printable(&occupant.described()))
+}
+
+/// What is said of processes that cannot be inspected.
+pub(super) fn uninspected(processes: usize) -> String {
+    let s = if processes == 1 { "" } else { "es" };
+    format!("{processes} process{s} of this host cannot be inspected by this user: what they use is unknown")
 }
 
 impl From<apply::Error> for Failure {

@@ -1,6 +1,6 @@
 //! What the commands that change a swarm have in common: its lock, and what an interrupted run left.
 
-use seedbed::apply::{self, Context, Event, Recovered, Unsaved};
+use seedbed::apply::{self, Context, Event, Options, Recovered};
 use seedbed::host::text::printable;
 use seedbed::state::{self, Locked, Swarm};
 
@@ -49,9 +49,9 @@ pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result
 pub(super) fn recover(
     global: &Global,
     context: &Context<'_>,
-    unsaved: Unsaved,
+    options: Options,
 ) -> Result<Recovered, Failure> {
-    let recovered = apply::recover(context, unsaved)?;
+    let recovered = apply::recover(context, options)?;
     if recovered != Recovered::Nothing && !global.quiet && !global.json {
         say!("{}", said(recovered));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, schema_for};
-use seedbed::apply::{self, Event, Failure, KeptBranch, Loss};
+use seedbed::apply::{self, Event, Failure, KeptBranch, Loss, Occupant};
 use seedbed::host::process;
 use seedbed::manifest::Entry;
 use seedbed::name::SessionPath;
@@ -62,6 +62,12 @@ pub(super) enum Outcome {
         /// The work that would have been lost.
         #[serde(skip_serializing_if = "Option::is_none")]
         losses: Option<Vec<Loss>>,
+        /// The processes at work in what would have been released.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        occupants: Option<Vec<Occupant>>,
+        /// Number of processes of the host that this user may not inspect, where others are at work.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        uninspected: Option<usize>,
         /// Why the plan is stale.
         #[serde(skip_serializing_if = "Option::is_none")]
         reasons: Option<Vec<String>>,
@@ -83,6 +89,10 @@ pub(super) enum DryRun {
         sessions: Vec<SessionPath>,
         /// The branches that would stay, because they have commits or were there before.
         branches: Vec<KeptBranch>,
+        /// The processes at work in these sessions.
+        occupants: Vec<Occupant>,
+        /// Number of processes of the host that this user may not inspect.
+        uninspected: usize,
         /// The work that would be lost, rescued or not.
         losses: Vec<Loss>,
         /// The work among it that `--rescue` would save.

@@ -17,7 +17,7 @@ use seedbed::provider::external::protocol::Protocol;
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
 
-use super::exit::{Failure, Status};
+use super::exit::{Failure, Status, at_work};
 use super::format::Format;
 use super::outcome;
 use super::setting::Setting;
@@ -72,7 +72,7 @@ pub(super) fn make(
     elsewhere::refuse_strays(swarm, &setting.registry)?;
     let survey = apply::survey(swarm, &setting.registry, manifest)?;
     let (mut plan, survey) = planned(setting, manifest, survey)?;
-    plan.losses = losses(setting, swarm, survey.record.as_ref(), survey.standing.as_ref(), &plan)?;
+    look_at_releases(setting, swarm, survey.record.as_ref(), survey.standing.as_ref(), &mut plan)?;
     Ok((plan, survey))
 }
 
@@ -92,25 +92,29 @@ fn planned(setting: &Setting, manifest: &Manifest, survey: Survey) -> Result<(Pl
     Ok((setting.plan(manifest, &survey)?, survey))
 }
 
-/// What applying `plan` would be refused for, where nobody says what becomes of unsaved work.
-pub(super) fn losses(
+/// Adds to `plan` what applying it would be refused for, where the user does not say otherwise: unsaved work, and processes
+/// at work.
+pub(super) fn look_at_releases(
     setting: &Setting,
     swarm: &Swarm<'_>,
     standing: Option<&Record>,
     broken: Option<&Standing>,
-    plan: &Plan,
-) -> Result<Vec<Loss>, Failure> {
-    let Some(standing) = standing else { return Ok(Vec::new()) };
+    plan: &mut Plan,
+) -> Result<(), Failure> {
+    let Some(standing) = standing else { return Ok(()) };
     let stake = apply::at_stake_in(swarm, &setting.registry, standing, plan)?;
     let mut losses = stake.refused(Unsaved::Keep);
     // Whether what is kept has to be repaired is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
     let unknown: Vec<_> = apply::unknown(broken).filter(is_kept).collect();
     losses.extend(unknown);
-    Ok(losses)
+    plan.losses = losses;
+    plan.occupants = apply::occupancy_in(swarm, &setting.registry, standing, plan).occupants;
+    Ok(())
 }
 
-/// What a reviewer should hear of the work that a plan would lose, one line each.
+/// What a reviewer should hear of the work that a plan would lose, and of the processes at work in what it releases, one
+/// line each.
 pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<_> = plan
         .losses
@@ -123,6 +127,12 @@ pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     if plan.losses.iter().any(|loss| !loss.unknown) {
         lines.push("commit that work to a branch, or apply with --rescue or --discard".to_owned());
     }
+    let (refusals, others): (Vec<_>, Vec<_>) = plan.occupants.iter().partition(|one| one.is_refusal());
+    lines.extend(refusals.iter().map(|one| format!("apply refuses this as it stands: {}", at_work(one))));
+    if !refusals.is_empty() {
+        lines.push("end these processes, or apply with --stop".to_owned());
+    }
+    lines.extend(others.into_iter().map(at_work));
     lines
 }
 

@@ -14,6 +14,7 @@ use seedbed::apply::{Event, Phase};
 use seedbed::host::process::Cancel;
 use seedbed::host::text::printable;
 
+use super::exit::uninspected;
 use super::{Global, print};
 
 /// How often the bar is drawn, and after how long it is drawn first.
@@ -157,6 +158,11 @@ impl State {
             Event::BranchKept(kept) => vec![print::kept(kept)],
             Event::NotTornDown { session, why } => {
                 vec![format!("{session}: teardown was not run: {}", printable(why))]
+            }
+            Event::Uninspected { processes } => vec![uninspected(*processes)],
+            Event::Stopped { session, pid, command, killed } => {
+                let how = if *killed { "killed" } else { "ended" };
+                vec![format!("{session}: {how} pid {pid} (`{}`)", printable(command))]
             }
             Event::RollingBack => vec!["rolling back".to_owned()],
             Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),

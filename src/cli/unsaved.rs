@@ -1,7 +1,32 @@
-//! `--rescue` and `--discard`: what becomes of unsaved work.
+//! `--rescue`, `--discard` and `--stop`: what becomes of unsaved work, and of processes in what is released.
+
+use std::time::Duration;
 
 use clap::Args;
-use seedbed::apply::Unsaved;
+use seedbed::apply::{Occupants, Options, Unsaved};
+
+use super::seconds;
+
+/// Whether processes are ended that are at work in what is released.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct StopProcesses {
+    /// End processes that work in what is released, use files there or listen on its ports, and all that descend from
+    /// them: TERM, and KILL after this many seconds [default: 10]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
+          value_parser = seconds)]
+    stop: Option<Duration>,
+}
+
+impl From<StopProcesses> for Occupants {
+    fn from(said: StopProcesses) -> Self {
+        said.stop.map_or(Self::Refuse, Self::Stop)
+    }
+}
+
+/// Puts the options of a run together.
+pub(super) fn options(unsaved: UnsavedWork, stop: StopProcesses) -> Options {
+    Options { unsaved: unsaved.into(), occupants: stop.into(), ..Options::default() }
+}
 
 /// What becomes of work that would be lost; where nothing is said, the command is refused.
 #[derive(Clone, Copy, Debug, Args)]

@@ -98,11 +98,12 @@ fn holders(inodes: &BTreeSet<u64>) -> BTreeMap<u64, BTreeSet<Running>> {
 }
 
 /// The inode of an open file that is a socket.
-fn inode(file: &Path) -> Option<u64> {
+pub(super) fn inode(file: &Path) -> Option<u64> {
     file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-fn command(process: &Path) -> String {
+/// The command of a process, by its directory in `/proc`, as [`Running::command`].
+pub(super) fn command(process: &Path) -> String {
     let mut words = std::fs::read(process.join("cmdline")).unwrap_or_default();
     words.truncate(COMMAND_MAX);
     let text = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");

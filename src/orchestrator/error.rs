@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::ChildError;
-use crate::apply::{self, Failure, Loss};
+use crate::apply::{self, Failure, Loss, Occupant};
 use crate::host::files;
 use crate::host::text::printable;
 use crate::manifest::Fault;
@@ -57,6 +57,9 @@ pub enum Error {
     /// Releasing would lose work; nothing was touched.
     #[error("releasing would lose work: {}", lines(.0.iter().map(|loss| &loss.what)))]
     WouldLose(Vec<Loss>),
+    /// Processes are at work in the session; nothing was touched.
+    #[error("processes are at work in the session: {}", lines(.0.iter().map(Occupant::described)))]
+    Occupied(Vec<Occupant>),
     /// Resources could not be released. The others are; releasing again tries these again.
     #[error("Failed to release provisioned resources: {}", failed(.0, &[]))]
     Release(Vec<Failure>),
@@ -102,6 +105,7 @@ impl Error {
             }
             apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
             apply::Error::Refused(losses) => Self::WouldLose(losses),
+            apply::Error::Occupied { occupants, .. } => Self::Occupied(occupants),
             apply::Error::Stale(faults) => Self::Faults(
                 faults
                     .into_iter()

@@ -128,15 +128,15 @@ impl Provisioned {
     /// Goes on past what fails and reports all of it; another call tries that again. Once everything is gone, and
     /// where it was gone before, there is nothing to do and no error. Work that would be lost is
     /// [`Error::WouldLose`], and nothing is touched: changes that are not committed, commits that no ref reaches,
-    /// children that stand.
+    /// children that stand. Neither is anything where other processes are at work in the session: [`Error::Occupied`].
     pub fn release(&self) -> Result<(), Error> {
-        self.release_with(Unsaved::Keep)
+        self.release_with(apply::Options::default())
     }
 
     /// Releases everything, and gives up work that is not saved. Children that stand are refused all the same: their
     /// work is not this session's to give up.
     pub fn release_discarding(&self) -> Result<(), Error> {
-        self.release_with(Unsaved::Discard)
+        self.release_with(Unsaved::Discard.into())
     }
 
     /// Releases everything, once work that is not saved is: what `seedbed destroy --rescue` does, by the same code.
@@ -153,26 +153,40 @@ impl Provisioned {
     /// ```
     pub fn release_rescuing(&self, heard: impl FnMut(Saved) + Send) -> Result<(), Error> {
         let heard = Mutex::new(heard);
-        self.release_and_tell(Unsaved::Rescue, &|event| {
+        self.release_and_tell(Unsaved::Rescue.into(), &|event| {
             if let Event::Rescued { reference, command, missing, .. } = event.clone() {
                 heard.lock().unwrap_or_else(PoisonError::into_inner)(Saved { reference, command, missing });
             }
         })
     }
 
-    fn release_with(&self, unsaved: Unsaved) -> Result<(), Error> {
-        self.release_and_tell(unsaved, &|_| {})
+    /// Releases everything, and does with unsaved work and with processes at work in the session what `options` say.
+    ///
+    /// ```no_run
+    /// # use seedbed::{apply, orchestrator::{Error, Provisioned}};
+    /// # fn end(session: &Provisioned) -> Result<(), Error> {
+    /// let occupants = apply::Occupants::Stop(apply::STOP_PATIENCE);
+    /// session.release_with(apply::Options { occupants, ..Default::default() })
+    /// # }
+    /// ```
+    pub fn release_with(&self, options: apply::Options) -> Result<(), Error> {
+        self.release_and_tell(options, &|_| {})
     }
 
-    fn release_and_tell(&self, unsaved: Unsaved, events: &(dyn Fn(&Event) + Sync)) -> Result<(), Error> {
+    fn release_and_tell(
+        &self,
+        options: apply::Options,
+        events: &(dyn Fn(&Event) + Sync),
+    ) -> Result<(), Error> {
         if self.released.load(Ordering::Acquire) {
             return Ok(());
         }
         self.locked("release", |context| {
             let context = &Context { events, ..*context };
-            apply::recover(context, unsaved).map_err(Error::of_release)?;
+            apply::recover(context, options).map_err(Error::of_release)?;
             if let Some(record) = self.record(context)? {
-                let all = Destroy { unsaved, ..Destroy::default() };
+                let apply::Options { unsaved, occupants, .. } = options;
+                let all = Destroy { unsaved, occupants, ..Destroy::default() };
                 apply::destroy(context, &record, &all).map_err(Error::of_release)?;
             }
             Ok(())

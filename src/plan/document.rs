@@ -33,7 +33,7 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
 
 /// Writes the document, indented, with a line feed behind it.
 pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
-    let Plan { schema_version, swarm, digest, standing, sessions, changes, losses } = plan;
+    let Plan { schema_version, swarm, digest, standing, sessions, changes, losses, occupants } = plan;
     to.write_all(b"{")?;
     for (name, value) in [
         ("schemaVersion", serde_json::to_string(schema_version)?),
@@ -49,6 +49,10 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
     if !losses.is_empty() {
         to.write_all(b",")?;
         list("losses", losses, to)?;
+    }
+    if !occupants.is_empty() {
+        to.write_all(b",")?;
+        list("occupants", occupants, to)?;
     }
     to.write_all(b"\n}\n")
 }

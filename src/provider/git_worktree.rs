@@ -34,6 +34,7 @@ use super::{
     Allocation, Condition, Context, Error, Losses, Outlasts, Planner, Provider, Rescue, Task, in_git,
     options_in_force,
 };
+use crate::host::occupants::Area;
 use crate::manifest;
 use crate::observe::{Observation, Question};
 
@@ -404,6 +405,10 @@ impl Provider for GitWorktree {
         let worktree = worktree(task)?;
         overlay::remove(task, &worktree)?;
         repository::forget(task, &worktree)
+    }
+
+    fn area(&self, task: &Task<'_>) -> Area {
+        Worktree::of(task.allocation).map(|worktree| site::area(task, &worktree)).unwrap_or_default()
     }
 
     fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     Allocation, Condition, Context, Error, Losses, Planner, Provider, Task, in_git, options_in_force,
 };
+use crate::host::occupants::Area;
 use crate::manifest;
 use crate::name::PortBlock;
 use crate::observe::{Observation, Question};
@@ -295,6 +296,11 @@ impl Provider for PortRange {
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         lease::release(task)
+    }
+
+    fn area(&self, task: &Task<'_>) -> Area {
+        let ports = Block::of(task.allocation).and_then(|block| block.ports());
+        Area { ports: ports.into_iter().collect(), ..Area::default() }
     }
 
     fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {

@@ -306,7 +306,8 @@ fn a_child_whose_run_was_interrupted_goes_with_its_session() {
     let list = stage.run(&["list"]).expect(0).stdout;
     assert!(list.contains("└ helper"), "{list}");
     stage.run(&["destroy"]).expect(0);
-    let nothing = stage.orchestrator.recover(&stage.sandbox.repo, Unsaved::Keep, Duration::ZERO).unwrap();
+    let nothing =
+        stage.orchestrator.recover(&stage.sandbox.repo, Unsaved::Keep.into(), Duration::ZERO).unwrap();
     assert!(nothing.is_empty(), "{nothing:?}");
     stage.end();
 }

@@ -38,6 +38,7 @@ mod list;
 mod loss;
 mod lost;
 mod manifest;
+mod occupants;
 mod orchestrator;
 mod overlay;
 mod planning;

@@ -352,7 +352,7 @@ fn a_run_is_not_begun_over_an_interrupted_one() {
     };
     let recover = || {
         sandbox.locked(&Registry::built_in(), "s", |context| {
-            apply::recover(context, Unsaved::Keep).unwrap();
+            apply::recover(context, apply::Options::default()).unwrap();
         });
     };
     let plan = sandbox.plan(ONE).unwrap();
@@ -511,7 +511,7 @@ fn an_interrupted_session_is_named_by_doctor_and_finished_by_recover() {
     // What only another program can take away is left to it.
     let half = sandbox.trace();
     let known = Orchestrator::new(sandbox.host.clone());
-    let recovered = known.recover(&sandbox.repo, Unsaved::Keep, Duration::ZERO).unwrap();
+    let recovered = known.recover(&sandbox.repo, Unsaved::Keep.into(), Duration::ZERO).unwrap();
     assert!(
         matches!(&recovered[..], [Recovery { done: Err(Error::UnknownKind(kind)), .. }] if kind == "crash")
     );

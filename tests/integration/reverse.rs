@@ -84,7 +84,7 @@ fn no_claim_is_released_while_something_made_after_it_is_left() {
         assert_eq!(claims, ["a/x-1/y", "a/x-0/y", "b/z", "a/x-0", "c", "b"], "those above what is left stay");
         fails.store(false, Ordering::Relaxed);
         sandbox.locked(&registry, "s", |context| {
-            seedbed::apply::recover(context, seedbed::apply::Unsaved::Keep).unwrap();
+            seedbed::apply::recover(context, seedbed::apply::Options::default()).unwrap();
         });
         assert_eq!(sandbox.trace(), before);
     }

@@ -215,10 +215,11 @@ fn a_setup_that_leaves_something_running_is_not_waited_for() {
         fs::metadata(format!("/proc/{}", pid.trim())).is_ok()
     };
     assert!(alive());
-    // Nor does it hold the swarm's lock.
-    sandbox.ok(&["destroy"]);
+    // Nor does it hold the swarm's lock; it is named, because no teardown is there to end it.
+    sandbox.seedbed(&["destroy"]).expect(69).says(&[fs::read_to_string(&pid).unwrap().trim()]);
     fs::write(stop, "").unwrap();
     crate::sandbox::wait_until("it has ended", || !alive());
+    sandbox.ok(&["destroy"]);
 }
 
 #[test]

@@ -42,6 +42,22 @@ pub(super) fn is_wanted(worktree: &Worktree) -> bool {
     worktree.checkout == Checkout::Overlay
 }
 
+/// The directory of the layers of a worktree, relative to that of the swarm's overlays.
+fn session_at(location: Location, worktree: &Worktree) -> PathBuf {
+    let entry = &worktree.entry;
+    let name = match location {
+        Location::Home => entry.clone(),
+        Location::Aside => format!(".aside-{entry}"),
+    };
+    Path::new("sessions").join(name)
+}
+
+/// The directory of what one worktree keeps, relative to the state directory: its layer of what was written, and the
+/// kernel's own.
+pub(super) fn layers(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    Path::new(DIRECTORY).join(task.owner).join(session_at(task.location, worktree))
+}
+
 /// Mounts worktrees of one basis, over a base that the first of them gets checked out where there is none.
 pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let Some(first) = tasks.first() else { return Vec::new() };
@@ -333,15 +349,10 @@ impl Overlay {
     }
 
     fn below(overlays: Root, top: Root, location: Location, worktree: &Worktree) -> Self {
-        let entry = &worktree.entry;
-        let name = match location {
-            Location::Home => entry.clone(),
-            Location::Aside => format!(".aside-{entry}"),
-        };
         Self {
             overlays,
             top,
-            session: Path::new("sessions").join(name),
+            session: session_at(location, worktree),
             base: Path::new("bases").join(base::name(worktree)),
         }
     }

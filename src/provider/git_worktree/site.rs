@@ -8,10 +8,12 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use super::Worktree;
 use super::ownership::MARK;
 use super::plan::NESTED;
+use super::{Worktree, overlay};
+use crate::host;
 use crate::host::files::{self, Root};
+use crate::host::occupants::Area;
 use crate::provider::{Error, Location, Task, again_while_missing};
 
 /// The most that is read of any file of an entry, in bytes; git's own hold one line.
@@ -54,13 +56,7 @@ impl Site {
         let workspace = canonical(task.workspace)?;
         let (above, below) = anchor(&workspace, &worktree.worktree_path);
         let home = above.join(&below);
-        let (below, entry) = match location {
-            Location::Home => (below, worktree.entry.clone()),
-            Location::Aside => {
-                let aside = format!("{}-{}", task.owner, worktree.entry);
-                (outermost(&below).with_file_name(format!(".aside-{aside}")), aside)
-            }
-        };
+        let below = below_at(location, task, worktree, &below);
         let (Some(parent), Some(name)) = (below.parent(), below.file_name()) else {
             return Err(Error::Refused(format!("{} cannot be a worktree", worktree.worktree_path.display())));
         };
@@ -80,10 +76,7 @@ impl Site {
             parent,
             name: name.to_owned(),
             worktree: above.join(&below),
-            entry: match location {
-                Location::Home => Path::new("worktrees").join(entry),
-                Location::Aside => Path::new(MARK).join(format!("aside-{entry}")),
-            },
+            entry: entry_at(location, task, worktree),
             home,
             entry_name: worktree.entry.clone(),
             workspace,
@@ -126,6 +119,52 @@ pub(super) fn common_of(workspace: &Path, worktree: &Worktree) -> Result<Root, E
     let workspace = canonical(workspace)?;
     let (above, below) = anchor(&workspace, &worktree.repo_root);
     Ok(Root::open(&common_dir(&canonical(&above.join(below))?)?)?)
+}
+
+/// The path of a worktree at a location, by that at [`Location::Home`], relative to the same directory.
+fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree, below: &Path) -> PathBuf {
+    match location {
+        Location::Home => below.to_owned(),
+        Location::Aside => {
+            outermost(below).with_file_name(format!(".aside-{}-{}", task.owner, worktree.entry))
+        }
+    }
+}
+
+/// The path of the admin directory at a location, relative to the common git directory.
+fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    match location {
+        Location::Home => Path::new("worktrees").join(&worktree.entry),
+        Location::Aside => Path::new(MARK).join(format!("aside-{}-{}", task.owner, worktree.entry)),
+    }
+}
+
+/// The directories of a worktree: its own, that of its entry, and those that an overlay keeps. What all worktrees of a
+/// repository have in common is looked for once.
+pub(super) fn area(task: &Task<'_>, worktree: &Worktree) -> Area {
+    let real = |path: &Path| {
+        let find = || Ok(canonical(path)?.to_str().map(str::to_owned).unwrap_or_default());
+        let found = task.found(&format!("real path of {}", path.display()), find);
+        found.ok().filter(|found| !found.is_empty()).map_or_else(|| path.to_owned(), PathBuf::from)
+    };
+    let (above, below) = anchor(&real(task.workspace), &worktree.worktree_path);
+    let path = above.join(below_at(task.location, task, worktree, &below));
+    let mut directories = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => vec![real(parent).join(name)],
+        _ => Vec::new(),
+    };
+    let repository = real(&host::absolute(task.workspace, &worktree.repo_root));
+    let common = task.found(&format!("common directory of {}", repository.display()), || {
+        Ok(common_dir(&repository)?.to_str().map(str::to_owned).unwrap_or_default())
+    });
+    if let Some(common) = common.ok().filter(|common| !common.is_empty()) {
+        directories.push(Path::new(&common).join(entry_at(task.location, task, worktree)));
+    }
+    let is_mounted = overlay::is_wanted(worktree);
+    if is_mounted {
+        directories.push(real(&task.host.state).join(overlay::layers(task, worktree)));
+    }
+    Area { directories, ports: Vec::new(), is_mounted }
 }
 
 /// What was found at the place of a small file.

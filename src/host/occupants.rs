@@ -1,0 +1,329 @@
+//! Processes that use given directories and ports, found in one scan of `/proc`.
+//!
+//! The kernel names what a process has open by its path. The mount tables say which other paths show the same files: in
+//! bind mounts, and in the mount namespaces of containers. Only Linux has `/proc`; elsewhere no process is found.
+
+#![expect(clippy::disallowed_methods, reason = "reads /proc")]
+
+mod ending;
+mod names;
+mod processes;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use ending::Ending;
+use names::{Names, Namespaces};
+pub(crate) use processes::{Process, Processes};
+
+use super::{listeners, sockets};
+use crate::name::PortBlock;
+
+/// Number of uses that are kept of one process in one area: an editor has thousands of files open.
+const USES_MAX: usize = 8;
+
+/// Suffix that the kernel appends to the path of what was removed.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Directories and ports that belong together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Area {
+    /// Absolute paths without links. One that does not exist matches processes that still use what was removed there.
+    pub directories: Vec<PathBuf>,
+    /// Blocks of ports.
+    pub ports: Vec<PortBlock>,
+    /// Whether a directory is a mount, which the kernel does not release while any process uses it.
+    pub is_mounted: bool,
+}
+
+/// The way in which a process uses an area.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "how", deny_unknown_fields)]
+pub enum Use {
+    /// Its working directory lies there.
+    WorkingDirectory {
+        /// Path of the directory.
+        path: PathBuf,
+    },
+    /// Its root directory lies there.
+    Root {
+        /// Path of the directory.
+        path: PathBuf,
+    },
+    /// The program that it runs lies there.
+    Executable {
+        /// Path of the program.
+        path: PathBuf,
+    },
+    /// It listens (TCP) or is bound (UDP) on a port.
+    Port {
+        /// `tcp` or `udp`.
+        protocol: String,
+        /// Local address; unspecified (`0.0.0.0`, `::`) for all addresses of the host.
+        address: IpAddr,
+        /// Number of the port.
+        port: u16,
+    },
+    /// It has a file or a directory open there.
+    OpenFile {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// It has a file mapped into its memory.
+    MappedFile {
+        /// Path of the file.
+        path: PathBuf,
+    },
+}
+
+/// A process that uses an area, or a socket on a port of the area whose process cannot be found.
+#[derive(Clone, Debug)]
+pub(crate) struct Occupant {
+    /// Position of the area in what was asked for.
+    pub(crate) area: usize,
+    /// The process; `None` for a socket whose process cannot be found.
+    pub(crate) process: Option<Process>,
+    /// Program and arguments, as [`listeners::Running::command`].
+    pub(crate) command: String,
+    /// At least one and at most [`USES_MAX`], in the order of [`Use`].
+    pub(crate) uses: Vec<Use>,
+    /// Whether it is this process or one that it descends from.
+    pub(crate) is_caller: bool,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scan {
+    /// The processes, by area and number.
+    pub(crate) occupants: Vec<Occupant>,
+    /// Number of processes that this user may not inspect.
+    pub(crate) uninspected: usize,
+}
+
+/// Finds every process of the host that uses one of `areas`. A path or a port in more than one area counts for the innermost,
+/// and where these are the same for the last.
+///
+/// Of this process only its directories count: what it has open is the caller's own business.
+pub(crate) fn scan(areas: &[Area]) -> Scan {
+    let processes = Processes::read();
+    let callers = processes.callers();
+    let sockets = sockets_in(areas);
+    let namespaces = Namespaces::new(areas);
+    let processes = processes.all();
+    let inspect = |process: Process| (process, inspect(process, &namespaces, &sockets));
+    let inspected: Vec<_> = processes.into_par_iter().map(inspect).collect();
+    let mut scan = Scan::default();
+    let mut owned = BTreeSet::new();
+    for (process, found) in inspected {
+        let Some(found) = found else {
+            scan.uninspected += 1;
+            continue;
+        };
+        owned.extend(found.inodes);
+        for (area, mut uses) in found.uses {
+            uses.sort();
+            uses.dedup();
+            uses.truncate(USES_MAX);
+            scan.occupants.push(Occupant {
+                area,
+                process: Some(process),
+                command: process.command(),
+                uses,
+                is_caller: callers.contains(&process.pid),
+            });
+        }
+    }
+    let lost = sockets.iter().filter(|(inode, _)| !owned.contains(inode));
+    scan.occupants.extend(lost.map(|(_, socket)| Occupant {
+        area: socket.area,
+        process: None,
+        command: String::new(),
+        uses: vec![socket.used.clone()],
+        is_caller: false,
+    }));
+    scan.occupants.sort_by_key(|occupant| (occupant.area, occupant.process.map(|process| process.pid)));
+    scan
+}
+
+/// A socket on a port of an area.
+struct Socket {
+    area: usize,
+    used: Use,
+}
+
+/// The sockets that are served on ports of the areas, by inode. Those without an inode have no process any more.
+fn sockets_in(areas: &[Area]) -> BTreeMap<u64, Socket> {
+    if areas.iter().all(|area| area.ports.is_empty()) {
+        return BTreeMap::new();
+    }
+    let blocks: Vec<(PortBlock, usize)> = areas
+        .iter()
+        .enumerate()
+        .flat_map(|(at, area)| area.ports.iter().map(move |block| (*block, at)))
+        .collect();
+    // A share may be all of what it is a share of; children stand behind their parents.
+    let innermost = |port: u16| {
+        let around = blocks.iter().filter(|(block, _)| (block.start()..=block.end()).contains(&port));
+        around.min_by_key(|(block, area)| (block.size(), Reverse(*area))).map(|(_, area)| *area)
+    };
+    let served = sockets::served().into_iter().filter(|socket| socket.inode != 0);
+    served
+        .filter_map(|socket| {
+            let area = innermost(socket.port)?;
+            let protocol = socket.protocol.to_owned();
+            let used = Use::Port { protocol, address: socket.address, port: socket.port };
+            Some((socket.inode, Socket { area, used }))
+        })
+        .collect()
+}
+
+/// What one process uses.
+#[derive(Default)]
+struct Inspected {
+    uses: BTreeMap<usize, Vec<Use>>,
+    /// The inodes of the sockets among what was asked for.
+    inodes: Vec<u64>,
+}
+
+impl Inspected {
+    fn add(&mut self, area: usize, used: Use) {
+        self.uses.entry(area).or_default().push(used);
+    }
+
+    fn add_path(&mut self, path: PathBuf, used: OfPath, names: &Names) {
+        if let Some(area) = names.area(&path) {
+            self.add(area, used(path));
+        }
+    }
+
+    /// Drops mapped files that are open or run as well: these are named by that.
+    fn drop_mapped_twice(&mut self) {
+        for uses in self.uses.values_mut() {
+            let open: BTreeSet<PathBuf> = uses
+                .iter()
+                .filter_map(|used| match used {
+                    Use::OpenFile { path } | Use::Executable { path } => Some(path.clone()),
+                    _ => None,
+                })
+                .collect();
+            uses.retain(|used| !matches!(used, Use::MappedFile { path } if open.contains(path)));
+        }
+    }
+}
+
+/// Inspects one process; `None` where this user may not. A process that has ended meanwhile uses nothing.
+fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, Socket>) -> Option<Inspected> {
+    let mut found = Inspected::default();
+    let directory = process.directory();
+    match std::fs::read_link(directory.join("cwd")) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return None,
+        Err(_) => return Some(found),
+        Ok(_) => {}
+    }
+    let names = namespaces.of_process(&directory);
+    let links = [("cwd", working_directory as OfPath), ("root", root), ("exe", executable)];
+    for (link, used) in links {
+        if let Some(path) = target(&directory.join(link)) {
+            found.add_path(path, used, &names);
+        }
+    }
+    if process.pid == std::process::id() {
+        return Some(found);
+    }
+    for file in std::fs::read_dir(directory.join("fd")).into_iter().flatten().flatten() {
+        let Some(path) = target(&file.path()) else { continue };
+        match listeners::inode(&path) {
+            None => found.add_path(path, |path| Use::OpenFile { path }, &names),
+            Some(inode) => {
+                if let Some(socket) = sockets.get(&inode) {
+                    found.inodes.push(inode);
+                    found.add(socket.area, socket.used.clone());
+                }
+            }
+        }
+    }
+    for path in mapped_files(&directory) {
+        found.add_path(path, |path| Use::MappedFile { path }, &names);
+    }
+    found.drop_mapped_twice();
+    Some(found)
+}
+
+/// Makes a use of a path.
+type OfPath = fn(PathBuf) -> Use;
+
+fn working_directory(path: PathBuf) -> Use {
+    Use::WorkingDirectory { path }
+}
+
+fn root(path: PathBuf) -> Use {
+    Use::Root { path }
+}
+
+fn executable(path: PathBuf) -> Use {
+    Use::Executable { path }
+}
+
+/// The files that a process has mapped into its memory.
+fn mapped_files(process: &Path) -> BTreeSet<PathBuf> {
+    let maps = std::fs::read(process.join("maps")).unwrap_or_default();
+    let lines = maps.split(|byte| *byte == b'\n').filter_map(mapped);
+    let paths = lines.map(|path| path.strip_suffix(DELETED).unwrap_or(path));
+    paths
+        .filter(|path| path.first() == Some(&b'/'))
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
+        .collect()
+}
+
+impl Use {
+    /// The use in words that follow the name of a process: `listens on tcp 127.0.0.1:20928`. Paths are not escaped.
+    pub fn described(&self) -> String {
+        match self {
+            Self::WorkingDirectory { path } => format!("works in {}", path.display()),
+            Self::Root { path } => format!("has its root directory at {}", path.display()),
+            Self::Executable { path } => format!("runs {}", path.display()),
+            Self::Port { protocol, address, port } => {
+                format!("listens on {protocol} {}", std::net::SocketAddr::new(*address, *port))
+            }
+            Self::OpenFile { path } => format!("has {} open", path.display()),
+            Self::MappedFile { path } => format!("has {} mapped into its memory", path.display()),
+        }
+    }
+}
+
+/// What a link in `/proc` leads to, without the suffix of what was removed; `None` where it cannot be read.
+fn target(link: &Path) -> Option<PathBuf> {
+    let target = std::fs::read_link(link).ok()?;
+    let bytes = target.as_os_str().as_bytes();
+    let Some(path) = bytes.strip_suffix(DELETED).filter(|_| bytes.first() == Some(&b'/')) else {
+        return Some(target);
+    };
+    // A file may be called so.
+    if std::fs::metadata(link).is_ok_and(|found| found.nlink() > 0) {
+        return Some(target);
+    }
+    Some(PathBuf::from(OsString::from_vec(path.to_vec())))
+}
+
+/// The path in a line of `maps`, behind five fields.
+fn mapped(line: &[u8]) -> Option<&[u8]> {
+    let mut rest = line;
+    for _ in 0..5 {
+        let end = rest.iter().position(|byte| *byte == b' ')?;
+        rest = rest[end..].trim_ascii_start();
+    }
+    Some(rest)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

@@ -17,7 +17,7 @@ use crate::host::git::Git;
 use crate::host::process::Cancel;
 use crate::name::sha256_hex;
 use crate::plan::{Loss, Session};
-use crate::provider::{self, Allocation, Provider, Registry, Task};
+use crate::provider::{self, Allocation, Location, Provider, Registry, Task};
 use crate::state::{self, Found, Locked, Record, Swarm, Unsaved, is_gone};
 
 /// What a workspace is in relation to the workspace of a record whose ownership marker it bears.
@@ -129,7 +129,8 @@ fn bears_mark(host: &Host, registry: &Registry, record: &Record, workspace: &Pat
     looked.is_ok() && any
 }
 
-/// Calls `act` for each allocation of a record, parents before children, until one fails. `step` says what is done.
+/// Calls `act` for each allocation of a record, parents before children, until one fails: where its session finds it, and
+/// where an interrupted run may have moved it aside. `step` says what is done.
 fn each(
     host: &Host,
     registry: &Registry,
@@ -141,13 +142,23 @@ fn each(
     for session in &record.plan.sessions {
         for allocation in &session.allocations {
             let Some(provider) = registry.get(&allocation.kind) else { continue };
-            let done =
-                with_task(host, record, session, allocation, lock, |task| act(session, provider, task));
+            let done = with_task(host, record, session, allocation, lock, |task| {
+                let locations = locations(provider).iter();
+                locations
+                    .copied()
+                    .try_for_each(|location| act(session, provider, &Task { location, ..*task }))
+            });
             let step = || format!("{step} {}", allocation.kind);
             done.map_err(|error| failure(session, &step(), error.to_string()))?;
         }
     }
     Ok(())
+}
+
+/// The locations at which a lease of a kind may lie: aside first, because only the entry of a worktree that is aside may
+/// have stayed behind.
+fn locations(provider: &dyn Provider) -> &'static [Location] {
+    if provider.moves_aside() { &[Location::Aside, Location::Home] } else { &[Location::Home] }
 }
 
 fn failed(failure: Failure) -> Error {
@@ -266,9 +277,10 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
                 let step = format!("release {}", allocation.kind);
                 let lock = Some(context.swarm.file());
                 let done = match context.registry.get(&allocation.kind) {
-                    Some(provider) => {
-                        with_task(host, record, session, allocation, lock, |task| provider.forget(task))
-                    }
+                    Some(provider) => with_task(host, record, session, allocation, lock, |task| {
+                        let forget = |location| provider.forget(&Task { location, ..*task });
+                        locations(provider).iter().copied().try_for_each(forget)
+                    }),
                     None => Err(provider::Error::Refused("this program does not know the kind".to_owned())),
                 };
                 if let Err(error) = done {

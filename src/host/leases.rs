@@ -217,13 +217,15 @@ fn remove(host: &Host, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rewrites the lease of this owner, session and block, if it exists, to what this one says: its workspace was moved.
+/// Rewrites the lease of this owner, session and block, set aside or not, to what this one says: its workspace was moved.
 pub fn rebind(host: &Host, lease: &Lease) -> Result<(), Error> {
     let (block, own) = file_of(lease)?;
     let Some(registry) = open(host)? else { return Ok(()) };
     let _guard = lock(&registry)?;
-    if read(&registry, block, &own).is_some_and(|held| held != *lease) {
-        registry.replace(Path::new(&own), &bytes_of(&registry, lease)?)?;
+    for name in [aside_of(&own), own] {
+        if read(&registry, block, &name).is_some_and(|held| held != *lease) {
+            registry.replace(Path::new(&name), &bytes_of(&registry, lease)?)?;
+        }
     }
     Ok(())
 }

@@ -36,6 +36,12 @@ fn worktree(workspace: &Path, name: &str) -> PathBuf {
     paths.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&start)).unwrap()
 }
 
+/// Every session is sound; the lines about one are indented.
+fn assert_sound(status: &str) {
+    let mut sessions = status.lines().skip(1).filter(|line| !line.starts_with(' '));
+    assert!(sessions.all(|line| line.contains(" sound  ")), "{status}");
+}
+
 #[test]
 fn a_moved_repository_is_recognised_by_every_command_and_rebound_with_its_work() {
     let sandbox = faulty(&with_overlays(MIXED));
@@ -64,9 +70,7 @@ fn a_moved_repository_is_recognised_by_every_command_and_rebound_with_its_work()
     });
     sandbox.ok(&["recover", "--moved"]).says(&["shop was rebound from"]);
     let status = sandbox.ok(&["status"]).stdout;
-    for line in status.lines() {
-        assert!(line.contains(" sound "), "{status}");
-    }
+    assert_sound(&status);
     assert!(status.contains("1 untracked"), "{status}");
     assert_eq!(sandbox.git_in(&lead, &["status", "--porcelain"]), "?? work.txt");
     assert_eq!(sandbox.git_in(&lead, &["branch", "--show-current"]), "agents/lead");
@@ -98,7 +102,7 @@ fn a_recovery_of_what_was_moved_is_done_again_wherever_it_is_killed() {
         crash(sandbox, &["recover", "--moved"], point);
         sandbox.ok(&["recover", "--moved"]);
         let status = sandbox.ok(&["status"]).stdout;
-        assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+        assert_sound(&status);
         sandbox.ok(&["destroy"]);
         assert_put_back(&before, sandbox);
     });
@@ -123,7 +127,7 @@ fn what_was_moved_away_and_back_is_as_it_was() {
     fs::rename(&away, &sandbox.repository).unwrap();
     sandbox.ok(&["recover", "--moved"]);
     let status = sandbox.ok(&["status"]).stdout;
-    assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+    assert_sound(&status);
     sandbox.ok(&["destroy"]);
 }
 
@@ -131,7 +135,14 @@ fn what_was_moved_away_and_back_is_as_it_was() {
 fn an_interrupted_run_is_recovered_after_a_move() {
     let sandbox = faulty(MIXED);
     let before = sandbox.inventory();
-    for (run, point) in [("apply", "apply.told#1"), ("destroy", "release.directory-gone#1")] {
+    let runs = [
+        ("apply", "apply.told#1"),
+        ("destroy", "aside.directory-moved#2"),
+        ("destroy", "lease.aside#2"),
+        ("destroy", "run.given-way#1"),
+        ("destroy", "release.directory-gone#1"),
+    ];
+    for (run, point) in runs {
         let elsewhere = sandbox.top.join("before");
         fs::rename(&sandbox.repository, &elsewhere).unwrap();
         if run == "destroy" {
@@ -141,7 +152,8 @@ fn an_interrupted_run_is_recovered_after_a_move() {
         killed.current_dir(&elsewhere).env("SEEDBED_FAILPOINT", format!("{point}=crash"));
         assert!(!killed.output().unwrap().status.success());
         fs::rename(&elsewhere, &sandbox.repository).unwrap();
-        sandbox.seedbed(&["recover", "--moved"]);
+        let moved = sandbox.seedbed(&["recover", "--moved"]);
+        assert_eq!(moved.code, 0, "{point}: {moved:?}");
         sandbox.ok(&["recover"]);
         assert_put_back(&before, &sandbox);
     }
@@ -186,12 +198,12 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     sandbox.ok(&["status"]);
     assert_same(&before, &original(&sandbox));
     let status = sandbox.seedbed_in(&copy, &["status"]).expect(0).stdout;
-    assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+    assert_sound(&status);
     sandbox.seedbed_in(&copy, &["apply", "-y", "--discard"]).expect(0);
     sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
     assert_same(&before, &original(&sandbox));
     let status = sandbox.ok(&["status"]).stdout;
-    assert!(status.lines().all(|line| line.contains(" sound  ")), "{status}");
+    assert_sound(&status);
     sandbox.ok(&["destroy"]);
 }
 

@@ -275,13 +275,17 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     Ok(())
 }
 
-/// Writes the worktree's `.git` file where the session's writes are kept; the worktree is not mounted.
+/// Writes the worktree's `.git` file where the session's writes are kept, aside too; the worktree is not mounted.
 pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    if is_wanted(worktree)
-        && let Some(overlay) = Overlay::existing(task, worktree)?
-        && let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))?
-    {
-        upper.replace(Path::new(".git"), &site.dot_git_line())?;
+    if !is_wanted(worktree) {
+        return Ok(());
+    }
+    for location in [Location::Home, Location::Aside] {
+        if let Some(overlay) = Overlay::existing(&Task { location, ..*task }, worktree)?
+            && let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))?
+        {
+            upper.replace(Path::new(".git"), &site.dot_git_line())?;
+        }
     }
     Ok(())
 }

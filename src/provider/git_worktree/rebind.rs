@@ -18,7 +18,7 @@ use super::site::{Content, Site, io, read};
 use super::{Worktree, files, overlay, repository};
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
-use crate::provider::{Error, Task};
+use crate::provider::{Error, Location, Task};
 
 /// Returns whether a worktree with the task's ownership marker lies where it is planned in the task's workspace,
 /// wherever it was made.
@@ -27,51 +27,70 @@ use crate::provider::{Error, Task};
 pub(super) fn bears_mark(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
     let site = Site::of(task, worktree)?;
     let is_here = [&site.worktree, site.common.path()].iter().any(|path| path.starts_with(&site.workspace));
-    Ok(is_here && is_marked(&site, task.owner)? && dot_git(&site)?.is_some())
+    if !is_here || !is_marked(&site, task.owner)? {
+        return Ok(false);
+    }
+    // What is aside has lost its directory where a release was interrupted.
+    Ok(task.location == Location::Aside || dot_git(&site)?.is_some())
 }
 
 /// Rewrites the pointers of an admin directory with the task's ownership marker and of its worktree, and the worktree's
-/// links to the workspace. Of a worktree that is gone, as half-way through a release, there is only the admin directory.
+/// links to the workspace. Of a worktree that is gone, as half-way through a release, there is only the admin directory;
+/// half-way aside, the two lie at different locations.
 pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
-    if !is_marked(&site, task.owner)? {
+    let elsewhere = match task.location {
+        Location::Home => Site::at(Location::Aside, task, worktree)?,
+        Location::Aside => Site::at(Location::Home, task, worktree)?,
+    };
+    let entry = if is_marked(&site, task.owner)? {
+        &site
+    } else if site.directory()?.is_some() && is_marked(&elsewhere, task.owner)? {
+        &elsewhere
+    } else {
         return Ok(());
-    }
+    };
     let was = dot_git(&site)?;
-    let gitdir = site.read_entry("gitdir")?;
+    let gitdir = entry.read_entry("gitdir")?;
     let old = recorded(&gitdir);
-    if let Some(old) = old.as_deref().filter(|old| !is_same(old, &site.worktree)) {
+    if let Some(old) = old.as_deref().filter(|old| !is_same(old, &site.home)) {
         // Another worktree of this admin directory exists: the user has moved or copied it there.
         if old.join(".git").symlink_metadata().is_ok() {
             return Err(Error::Refused(format!(
                 "{} records the worktree {}, which exists: move it to {}, or move one of the two away",
-                site.entry_path().display(),
+                entry.entry_path().display(),
                 old.display(),
-                site.worktree.display()
+                site.home.display()
             )));
         }
     }
-    let points_elsewhere = was.as_ref().is_some_and(|was| *was != site.entry_path());
+    let points_elsewhere = was.as_ref().is_some_and(|was| *was != site.home_entry_path());
     if points_elsewhere || gitdir != Content::Bytes(site.gitdir_line()) {
         overlay::unmount(worktree, &site)?;
         crashpoint!("rebind.unmounted");
         overlay::rebind(task, worktree, &site)?;
-        if let Some(was) = was {
+        let from = old.as_deref().and_then(|old| workspace_of(old, &site));
+        if was.is_some() {
             site.standing()?.replace(Path::new(".git"), &site.dot_git_line())?;
             crashpoint!("rebind.worktree");
-            if let Some(common) = was.parent().and_then(Path::parent) {
-                repository::rebind(task.host, &site, common)?;
-            }
-            if let Some(from) = old.as_deref().and_then(|old| workspace_of(old, &site)) {
-                relink(worktree, &site, &from)?;
+            if let Some(from) = &from {
+                relink(worktree, &site, from)?;
             }
         }
+        let common = was.as_deref().and_then(|was| Some(was.parent()?.parent()?.to_owned()));
+        let within = site.common.path().strip_prefix(&site.workspace).ok();
+        if let Some(common) = common.or_else(|| Some(from?.join(within?))) {
+            repository::rebind(task.host, &site, &common)?;
+        }
         // Last: until then the old place is known.
-        site.common.replace(&site.entry.join("gitdir"), &site.gitdir_line())?;
+        entry.common.replace(&entry.entry.join("gitdir"), &entry.gitdir_line())?;
         crashpoint!("rebind.entry");
     }
     match overlay::fault(task, worktree, &site)? {
-        Some(overlay::Fault::Unmounted(_)) if site.directory()?.is_some() => {
+        // Recovery mounts what is aside, where it has to be judged.
+        Some(overlay::Fault::Unmounted(_))
+            if task.location == Location::Home && site.directory()?.is_some() =>
+        {
             overlay::mend(task, worktree, &site)
         }
         Some(_) | None => Ok(()),
@@ -112,7 +131,7 @@ fn dot_git(site: &Site) -> Result<Option<PathBuf>, Error> {
     let Content::Bytes(bytes) = read(&directory, Path::new(".git"))? else { return Ok(None) };
     let Some(path) = bytes.strip_prefix(b"gitdir: ") else { return Ok(None) };
     let path = PathBuf::from(OsStr::from_bytes(path.trim_ascii_end()));
-    Ok(path.ends_with(&site.entry).then_some(path))
+    Ok(path.ends_with(site.home_entry()).then_some(path))
 }
 
 /// Returns the worktree that an admin directory's `gitdir` names.
@@ -128,7 +147,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 
 /// Returns the old workspace, given where the worktree was in it.
 fn workspace_of(old: &Path, site: &Site) -> Option<PathBuf> {
-    let below = site.worktree.strip_prefix(&site.workspace).ok()?;
+    let below = site.home.strip_prefix(&site.workspace).ok()?;
     old.ends_with(below).then(|| old.ancestors().nth(below.components().count()).map(Path::to_owned))?
 }
 

@@ -88,6 +88,16 @@ impl Site {
         self.common.path().join(&self.entry)
     }
 
+    /// The entry's path at [`Location::Home`], absolute, by which the worktree's `.git` file knows it.
+    pub(super) fn home_entry_path(&self) -> PathBuf {
+        self.common.path().join(self.home_entry())
+    }
+
+    /// The same relative to the common git directory.
+    pub(super) fn home_entry(&self) -> PathBuf {
+        Path::new("worktrees").join(&self.entry_name)
+    }
+
     /// What the entry's `gitdir` says: where the worktree's `.git` file lies.
     pub(super) fn gitdir_line(&self) -> Vec<u8> {
         line(b"", &self.home.join(".git"))
@@ -95,7 +105,7 @@ impl Site {
 
     /// What the worktree's `.git` file says: where the entry lies.
     pub(super) fn dot_git_line(&self) -> Vec<u8> {
-        line(b"gitdir: ", &self.common.path().join("worktrees").join(&self.entry_name))
+        line(b"gitdir: ", &self.home_entry_path())
     }
 
     /// The worktree's directory; `None` where there is none.

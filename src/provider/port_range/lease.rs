@@ -98,12 +98,7 @@ pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
     crashpoint!("lease.unlocked");
     root.remove_hidden(&directory)?;
     crashpoint!("lease.unhidden");
-    let lease = lease(task, ports);
-    match task.location {
-        Location::Home => leases::revoke(task.host, &lease),
-        Location::Aside => leases::revoke_aside(task.host, &lease),
-    }
-    .map_err(refused)
+    revoke(task, &lease(task, ports))
 }
 
 /// The name of a lock file that is set aside; another session may have one of the same block.
@@ -131,7 +126,10 @@ pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
 /// Returns whether the lock file of the ports is in the task's workspace, and its session's.
 pub(super) fn bears_mark(task: &Task<'_>) -> Result<bool, Error> {
     let (block, _) = block(task)?;
-    let (root, directory, name) = place(task, &block)?;
+    let (root, directory, mut name) = place(task, &block)?;
+    if task.location == Location::Aside {
+        name = aside_of(task, &name);
+    }
     let is_here = root.path().join(&directory).starts_with(task.workspace);
     Ok(is_here && read(&root, &directory.join(name))?.is_some_and(|lock| is_own(task, &lock)))
 }
@@ -154,10 +152,18 @@ pub(super) fn unlock_copy(task: &Task<'_>, from: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Revokes the lease of a workspace that is gone.
+/// Revokes the lease of a workspace that is gone, or what of it was set aside.
 pub(super) fn forget(task: &Task<'_>) -> Result<(), Error> {
     let (_, ports) = block(task)?;
-    leases::revoke(task.host, &lease(task, ports)).map_err(refused)
+    revoke(task, &lease(task, ports))
+}
+
+fn revoke(task: &Task<'_>, lease: &Lease) -> Result<(), Error> {
+    match task.location {
+        Location::Home => leases::revoke(task.host, lease),
+        Location::Aside => leases::revoke_aside(task.host, lease),
+    }
+    .map_err(refused)
 }
 
 fn refused(error: leases::Error) -> Error {

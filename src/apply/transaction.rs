@@ -188,7 +188,7 @@ fn leave(
     work::judge_aside(context, before, kinds, release.unsaved)?;
     check(host, Vec::new())?;
     let kinds = &restricted(before, kinds, |session, kind| {
-        is_same_resource(context, record, before, session, kind) || context.moves_aside(kind)
+        is_same_resource(context, record, session, kind) || context.moves_aside(kind)
     });
     let failures = run.leave(Phase::GiveWay, "give way", kinds, &|provider, task| {
         if provider.moves_aside() { provider.give_way(task) } else { provider.release(task) }
@@ -199,21 +199,21 @@ fn leave(
     Ok(())
 }
 
-/// Returns whether an allocation that cannot be moved aside is planned again as the very same resource.
-fn is_same_resource(
-    context: &Context<'_>,
-    record: &Record,
-    before: &Record,
-    session: &Session,
-    kind: &str,
-) -> bool {
+/// Returns whether what a session releases, of a kind that cannot be moved aside, is the very resource that the run
+/// provisions, for this session or for another one.
+///
+/// An allocation without a field says nothing of the resource; it is told by its session.
+fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, kind: &str) -> bool {
     if context.moves_aside(kind) {
         return false;
     }
-    let planned = record.plan.sessions.iter().find(|planned| planned.path == session.path);
-    let of = |session: &Session| session.allocation(kind).map(|held| held.allocation.clone());
-    let before = before.plan.sessions.iter().find(|before| before.path == session.path);
-    planned.and_then(of).is_some_and(|planned| before.and_then(of) == Some(planned))
+    let Some(released) = session.allocation(kind).map(|held| &held.allocation) else { return false };
+    let changes = record.plan.sessions.iter().zip(&record.plan.changes);
+    let mut provisioned = changes.filter(|(_, change)| change.provision.iter().any(|it| it == kind));
+    provisioned.any(|(planned, _)| {
+        let is_equal = planned.allocation(kind).is_some_and(|held| held.allocation == *released);
+        is_equal && (planned.path == session.path || !released.is_empty())
+    })
 }
 
 /// The kinds for which `applies` is true.
@@ -236,8 +236,7 @@ pub(super) fn finish(
         // A release that is committed is finished: half a session is of no use to anybody.
         let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
         let run = Run { context, record: before, host: &host };
-        let is_left =
-            |session: &Session, kind: &str| !is_same_resource(context, record, before, session, kind);
+        let is_left = |session: &Session, kind: &str| !is_same_resource(context, record, session, kind);
         let kinds = restricted(before, &release.kinds, is_left);
         let mut leftovers = run.release(Phase::Release, Location::Aside, &kinds);
         crashpoint!("run.released");
@@ -351,8 +350,8 @@ fn bring_back(context: &Context<'_>, record: &Record, release: &Release, host: &
     // What was broken before the run is left as it was: released.
     let same = restricted(before, &release.kinds, |session, kind| {
         let planned = record.plan.sessions.iter().find(|planned| planned.path == session.path);
-        is_same_resource(context, record, before, session, kind)
-            && planned.is_some_and(|planned| planned.allocation(kind) != session.allocation(kind))
+        is_same_resource(context, record, session, kind)
+            && planned.is_none_or(|planned| planned.allocation(kind) != session.allocation(kind))
     });
     failures.extend(run.bring_back(&same, &|provider, task| provider.provision(task)));
     failures

@@ -273,11 +273,14 @@ fn a_run_that_was_interrupted_but_not_one_that_is_under_way() {
 fn a_rescue_that_was_interrupted() {
     let sandbox = Sandbox::new();
     sandbox.manifest(ONE);
-    sandbox.ok(&["apply"]);
-    fs::write(sandbox.directory("a").join("new"), "work").unwrap();
-    let mut calls = 1..;
-    while !records(&sandbox).join("rescuing.json").exists() {
-        crash(&sandbox, &["destroy", "--rescue"], &format!("process.started#{}", calls.next().unwrap()));
+    for call in 1.. {
+        sandbox.ok(&["apply"]);
+        fs::write(sandbox.directory("a").join("new"), "work").unwrap();
+        crash(&sandbox, &["destroy", "--rescue"], &format!("process.started#{call}"));
+        if records(&sandbox).join("rescuing.json").exists() {
+            break;
+        }
+        sandbox.ok(&["recover"]);
     }
     check(&sandbox, "warns", "interrupted-run", "swarm shop");
     sandbox.ok(&["recover"]);

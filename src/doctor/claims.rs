@@ -22,7 +22,7 @@ use crate::state;
 const ASIDE: &str = "seedbed";
 
 /// Beginnings of what releases and rescues put beside worktrees, each followed by an ownership mark.
-const BESIDE: [&str; 2] = [".trash-", ".rescue-"];
+const BESIDE: [&str; 3] = [".trash-", ".rescue-", ".aside-"];
 
 /// What to try first for what this state directory knows nothing of.
 const ELSEWHERE: &str =

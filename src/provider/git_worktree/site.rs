@@ -145,7 +145,7 @@ fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree, below: &Pa
 fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     match location {
         Location::Home => Path::new("worktrees").join(&worktree.entry),
-        Location::Aside => Path::new(MARK).join(format!("aside-{}-{}", task.owner, worktree.entry)),
+        Location::Aside => Path::new(MARK).join(format!("{}-{}.aside", task.owner, worktree.entry)),
     }
 }
 

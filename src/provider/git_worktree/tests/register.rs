@@ -122,9 +122,13 @@ fn sixty_four_at_once_beside_other_gits() {
     // moment before; git's own removal does that too.
     let is_of_removal = |said: &String| {
         said.contains("No such file")
-            && ["fatal: Invalid path", "fatal: failed to read .git/worktrees/"]
-                .iter()
-                .any(|how| said.contains(how))
+            && [
+                "fatal: Invalid path",
+                "fatal: failed to read .git/worktrees/",
+                "fatal: failed to read '.git/worktrees/",
+            ]
+            .iter()
+            .any(|how| said.contains(how))
     };
     others_failed.extend(failed.into_inner().unwrap().into_iter().filter(|said| !is_of_removal(said)));
     let others = others.load(Ordering::SeqCst);

@@ -237,11 +237,13 @@ fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, So
             found.add_path(path, used, &names);
         }
     }
-    if process.pid == std::process::id() {
-        return Some(found);
-    }
+    let is_own = process.pid == std::process::id();
     for file in std::fs::read_dir(directory.join("fd")).into_iter().flatten().flatten() {
         let Some(path) = target(&file.path()) else { continue };
+        if is_own {
+            found.inodes.extend(listeners::inode(&path));
+            continue;
+        }
         match listeners::inode(&path) {
             None => found.add_path(path, |path| Use::OpenFile { path }, &names),
             Some(inode) => {
@@ -251,6 +253,9 @@ fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, So
                 }
             }
         }
+    }
+    if is_own {
+        return Some(found);
     }
     for path in mapped_files(&directory) {
         found.add_path(path, |path| Use::MappedFile { path }, &names);

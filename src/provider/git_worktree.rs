@@ -342,7 +342,8 @@ impl Provider for GitWorktree {
     }
 
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
-        losses::losses(task, &worktree(task)?)
+        let worktree = worktree(task)?;
+        losses::losses(task, &worktree).map_err(|error| aside::named_at_home(task, &worktree, error))
     }
 
     fn obstacles(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
@@ -350,7 +351,8 @@ impl Provider for GitWorktree {
     }
 
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
-        rescue::rescue(task, &worktree(task)?)
+        let worktree = worktree(task)?;
+        rescue::rescue(task, &worktree).map_err(|error| aside::named_at_home(task, &worktree, error))
     }
 
     fn sweep(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -119,6 +119,14 @@ fn kept(aside: &Site, suffix: &str) -> PathBuf {
     path.into()
 }
 
+/// Replaces the paths of a worktree that is aside by those that it comes back to, in an error's text.
+pub(super) fn named_at_home(task: &Task<'_>, worktree: &Worktree, error: Error) -> Error {
+    let (Location::Aside, Ok((home, aside))) = (task.location, sites(task, worktree)) else { return error };
+    let shown = |path: PathBuf| path.display().to_string();
+    let text = error.to_string().replace(&shown(aside.entry_path()), &shown(home.entry_path()));
+    Error::Refused(text.replace(&shown(aside.worktree), &shown(home.worktree)))
+}
+
 fn sites(task: &Task<'_>, worktree: &Worktree) -> Result<(Site, Site), Error> {
     Ok((Site::at(Location::Home, task, worktree)?, Site::at(Location::Aside, task, worktree)?))
 }

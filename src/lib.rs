@@ -68,7 +68,7 @@
 //! let context = apply::Context { swarm: &swarm, registry: &registry, events: &|event| drop(event) };
 //!
 //! // What an interrupted run left comes first: until then, nothing is applied or destroyed.
-//! apply::recover(&context, apply::Unsaved::Keep)?;
+//! apply::recover(&context, apply::Options::default())?;
 //! let survey = apply::survey(&swarm, &registry, &manifest)?;
 //! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())
 //!     .map_err(|faults| format!("{faults:?}"))?;

@@ -9,7 +9,7 @@ mod obstacles;
 pub(crate) mod version;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, FileType};
+use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -114,7 +114,6 @@ pub struct Git<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     said: version::Said,
-    looked: obstacles::Looked,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -193,16 +192,6 @@ impl<'a> Git<'a> {
         self
     }
 
-    /// Makes sure that git can be asked for the state of `work_tree`, which it reads more of than of the repository.
-    pub(crate) fn can_read(work_tree: &Path) -> Result<(), Error> {
-        obstacles::in_work_tree(work_tree)
-    }
-
-    /// The same for one file of a work tree, for a caller that walks through it anyway.
-    pub(crate) fn can_read_file(path: &Path, kind: FileType) -> Result<(), Error> {
-        obstacles::in_work_tree_at(path, kind)
-    }
-
     /// Runs git and returns what it printed; a status other than 0 is an error.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>, Error> {
         let process = self.process(args)?;
@@ -262,10 +251,9 @@ impl<'a> Git<'a> {
         if !self.of_any_version {
             version::require(self.host)?;
         }
-        let looked = &self.host.git.looked;
         match self.repository {
-            Repository::Around(directory) => obstacles::around(looked, directory),
-            Repository::Of { git_dir, .. } => obstacles::of(looked, git_dir),
+            Repository::Around(directory) => obstacles::around(directory),
+            Repository::Of { git_dir, .. } => obstacles::of(git_dir),
         }
     }
 
@@ -283,6 +271,7 @@ impl<'a> Git<'a> {
             .unsaid_args(WITHOUT_HOOKS.into_iter().filter(|_| !self.hooks))
             .envs(inherited.chain(fixed).chain(self.variables.iter().cloned()))
             .deadline(self.deadline)
+            .watched()
             .cancel(&self.host.cancel);
         process = match self.repository {
             Repository::Around(directory) => process.arg("-C").arg(directory),

@@ -19,6 +19,7 @@ use super::failpoint::{crashpoint, failpoint};
 use super::text::{printable, printable_lines};
 
 mod running;
+mod waiting;
 use running::{Halt, Running};
 
 /// The most that is taken of a program's standard output: the file list of a repository with millions of files fits,
@@ -83,6 +84,7 @@ pub struct Process {
     stdin: Stdin,
     deadline: Option<Duration>,
     cancel: Cancel,
+    is_watched: bool,
     log: Option<File>,
     listener: Option<Listener>,
     stdout_max: usize,
@@ -159,7 +161,7 @@ pub enum Error {
         /// The oldest that works.
         needed: String,
     },
-    /// It would wait for what stands in the place of a file, or fail at it, and was not run.
+    /// It would wait for what stands in the place of a file, or fail at it, and was not run; or it waited, and was ended.
     #[error("{} is {what}, where git expects a file: remove it", printable(&path.to_string_lossy()))]
     Obstructed {
         /// What is in the way.
@@ -209,6 +211,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Returns whether the program ended by itself, so that its failure is its answer.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+}
+
 impl Process {
     /// `program` without arguments, with an empty environment, in the current directory, its input empty.
     ///
@@ -223,6 +232,7 @@ impl Process {
             stdin: Stdin::Null,
             deadline: None,
             cancel: Cancel::default(),
+            is_watched: false,
             log: None,
             listener: None,
             stdout_max: STDOUT_MAX,
@@ -285,6 +295,14 @@ impl Process {
         self
     }
 
+    /// Ends it as soon as it waits for a FIFO or a device ([`Error::Obstructed`]). For Git, which opens every file that its
+    /// configuration names.
+    #[must_use]
+    pub(super) fn watched(mut self) -> Self {
+        self.is_watched = true;
+        self
+    }
+
     /// Ends it where it prints more than this on standard output, in bytes.
     #[must_use]
     pub fn stdout_max(mut self, bytes: usize) -> Self {
@@ -331,9 +349,10 @@ impl Process {
             return Err(Error::Cancelled { command });
         }
         let (deadline, cancel) = (self.deadline, self.cancel.clone());
+        let watch = self.is_watched.then(waiting::Watch::new);
         let mut running = self.start()?;
         crashpoint!("process.started");
-        let halt = match running.attend(deadline, &cancel) {
+        let halt = match running.attend(deadline, &cancel, watch) {
             Ok(status) => {
                 crashpoint!("process.ended");
                 return Ok(running.into_output(status));
@@ -346,6 +365,7 @@ impl Process {
             Halt::Deadline(after) => Error::Deadline { command, after },
             Halt::Cancelled => Error::Cancelled { command },
             Halt::TooMuch => Error::TooMuch { command, limit },
+            Halt::Waits(path, what) => Error::Obstructed { path, what },
             Halt::Lost(source) => Error::Lost { command, source },
         })
     }

@@ -311,43 +311,138 @@ fn a_pause_is_cut_by_up_to_a_half() {
     }
 }
 
-/// Whatever stands where git expects its files; the last one in a work tree is looked for only when it is asked about.
+/// Of the files that every call reads it is known without running Git.
 #[test]
-fn what_git_would_wait_for_is_named_and_git_is_not_asked() {
+fn a_fifo_in_the_place_of_a_file_is_named_before_git_runs() {
     let sandbox = Sandbox::new();
     let repo = sandbox.path("repo");
     let git_dir = repo.join(".git");
-    let fifo = |path: &Path| {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
-    };
-    let check = |path: &Path, check: &dyn Fn() -> Result<(), Error>| {
-        assert!(check().is_ok(), "before {}", path.display());
-        fifo(path);
-        let error = check().unwrap_err().to_string();
-        assert_eq!(error, format!("{} is a FIFO, where git expects a file: remove it", path.display()));
-        fs::remove_file(path).unwrap();
-    };
-    // What one host has just looked through another looks through all the same.
-    let another = || Host::new(sandbox.host.environment.clone(), sandbox.host.state.clone());
-    check(&git_dir.join("refs/heads/planted"), &|| Git::of(&another(), &git_dir, None).check());
-    for name in ["commondir", "info/sparse-checkout", "objects/info/alternates", "objects/pack/pack-x.idx"] {
-        check(&git_dir.join(name), &|| Git::of(&sandbox.host, &git_dir, None).check());
-        check(&git_dir.join(name), &|| Git::around(&sandbox.host, &repo.join("a")).check());
-    }
     Git::of(&sandbox.host, &git_dir, None).run(["worktree", "add", "--quiet", "../linked"]).unwrap();
     let entry = git_dir.join("worktrees/linked");
-    for path in [entry.join("rebase-merge/head-name"), git_dir.join("shallow")] {
-        check(&path, &|| Git::of(&sandbox.host, &entry, None).check());
+    let check = |git: Git<'_>, name: &str| {
+        assert!(git.check().is_ok(), "before {name}");
+        let path = git_dir.join(name);
+        fifo(&path);
+        assert_eq!(git.check().unwrap_err().to_string(), obstructed(&path, "a FIFO"));
+        fs::remove_file(path).unwrap();
+    };
+    for name in ["commondir", "info/sparse-checkout", "objects/info/alternates"] {
+        check(Git::of(&sandbox.host, &git_dir, None), name);
+        check(Git::around(&sandbox.host, &repo.join("a")), name);
     }
-    check(&repo.join("a/.gitignore"), &|| Git::can_read(&repo));
-    // What a setting leads to is waited for as well; what is to be empty is not.
-    let git = Git::of(&sandbox.host, &git_dir, None);
-    let elsewhere = sandbox.path("elsewhere");
-    git.run(["config", "core.excludesFile", elsewhere.to_str().unwrap()]).unwrap();
-    check(&elsewhere, &|| Git::of(&sandbox.host, &entry, None).check());
-    git.run(["config", "core.attributesFile", "/dev/null"]).unwrap();
+    check(Git::of(&sandbox.host, &entry, None), "shallow");
+    // What is to be empty keeps no call.
     fs::remove_file(git_dir.join("info/exclude")).unwrap();
     std::os::unix::fs::symlink("/dev/null", git_dir.join("info/exclude")).unwrap();
-    assert!(git.check().is_ok());
+    assert!(Git::of(&sandbox.host, &git_dir, None).check().is_ok());
+}
+
+fn fifo(path: &Path) {
+    let _ = fs::remove_file(path);
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+fn obstructed(path: &Path, what: &str) -> String {
+    format!("{} is {what}, where git expects a file: remove it", path.display())
+}
+
+/// Asks Git what reads the configuration, the objects, the exclusions and the attributes.
+fn ask(sandbox: &Sandbox) -> Result<Vec<u8>, Error> {
+    let repo = sandbox.path("repo");
+    let git = Git::around(&sandbox.host, &repo).within(Duration::from_secs(20));
+    git.run(["status", "--porcelain"])?;
+    git.run(["check-attr", "text", "top"])?;
+    git.run(["cat-file", "--batch-all-objects", "--batch-check"])?;
+    git.run(["log", "--oneline", "--use-mailmap", "--all", "--reflog"])
+}
+
+/// Expects that `ask` is ended before its deadline, with an error that names `path`.
+fn waits_for(sandbox: &Sandbox, path: &Path, what: &str, how: &str) {
+    let error = ask(sandbox).expect_err(how).to_string().replace("repo/.git/../../", "");
+    assert_eq!(error, obstructed(path, what), "{how}");
+}
+
+/// However the configuration leads to it.
+#[test]
+fn a_git_that_waits_for_what_its_configuration_names_is_ended_and_the_file_named() {
+    let sandbox = Sandbox::new();
+    let config = sandbox.path("repo/.git/config");
+    let before = fs::read_to_string(&config).unwrap();
+    fs::write(sandbox.path("repo/untracked"), "").unwrap();
+    assert!(ask(&sandbox).is_ok());
+    let planted = sandbox.path("planted");
+    fifo(&planted);
+    let shown = planted.to_str().unwrap();
+    fs::write(sandbox.path("included"), format!("[include]\n\tpath = {shown}\n")).unwrap();
+    for setting in [
+        format!("[include] path = {shown}"),
+        "[include]\n\tpath = ~/planted".to_owned(),
+        "[include]\n\tpath = ../../planted".to_owned(),
+        format!("[include]\n\tpath = \"{shown}\" ; a comment"),
+        format!("[include]\n\tpath = {}\\\n{}", &shown[..5], &shown[5..]),
+        format!("[include]\n\tpath = {}", sandbox.path("included").display()),
+        format!("[includeIf \"gitdir:**\"] path = {shown}"),
+        format!("[core] excludesFile = {shown}"),
+        format!("[core] attributesFile = {shown}"),
+        format!("[mailmap] file = {shown}"),
+    ] {
+        fs::write(&config, format!("{before}{setting}\n")).unwrap();
+        waits_for(&sandbox, &planted, "a FIFO", &setting);
+    }
+    for (setting, device) in [
+        ("[include] path = /dev/ptmx", "/dev/ptmx"),
+        ("[core] attributesFile = /dev/zero", "/dev/zero"),
+        ("[mailmap] file = /dev/zero", "/dev/zero"),
+    ] {
+        fs::write(&config, format!("{before}{setting}\n")).unwrap();
+        waits_for(&sandbox, Path::new(device), "a device", setting);
+    }
+}
+
+/// Neither lies where a call looks before Git runs.
+#[test]
+fn a_git_that_waits_for_what_lies_deeper_is_ended_and_the_file_named() {
+    let sandbox = Sandbox::new();
+    let git_dir = sandbox.path("repo/.git");
+    fs::write(git_dir.join("objects/pack/pack-1234.pack"), "").unwrap();
+    let index = git_dir.join("objects/pack/pack-1234.idx");
+    fifo(&index);
+    waits_for(&sandbox, &index, "a FIFO", "the index of a pack");
+    fs::remove_file(&index).unwrap();
+    let elsewhere = sandbox.path("objects");
+    fs::create_dir_all(elsewhere.join("info")).unwrap();
+    let alternates = elsewhere.join("info/alternates");
+    fifo(&alternates);
+    fs::write(git_dir.join("objects/info/alternates"), format!("{}\n", elsewhere.display())).unwrap();
+    waits_for(&sandbox, &alternates, "a FIFO", "an alternate of an alternate");
+    // A FIFO that another process writes to without end is open, and read.
+    fs::write(git_dir.join("objects/info/alternates"), "").unwrap();
+    let home = sandbox.path(".gitconfig");
+    fifo(&home);
+    let writer = std::thread::spawn({
+        let home = home.clone();
+        move || {
+            fs::OpenOptions::new()
+                .write(true)
+                .open(home)
+                .map(|file| (std::thread::sleep(Duration::from_secs(2)), file))
+        }
+    });
+    waits_for(&sandbox, &home, "a FIFO", "the configuration of the user");
+    writer.join().unwrap().unwrap();
+}
+
+/// A device that the caller left open is inherited, and nothing that Git waits for.
+#[test]
+fn a_git_that_is_slow_is_left_alone() {
+    let mut sandbox = Sandbox::new();
+    let git = std::process::Command::new("sh").args(["-c", "command -v git"]).output().unwrap();
+    let git = String::from_utf8(git.stdout).unwrap();
+    sandbox.shim(&format!("sleep 0.6; exec {} \"$@\"", git.trim()));
+    let device = File::open("/dev/zero").unwrap();
+    rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::empty()).unwrap();
+    let repo = sandbox.path("repo");
+    assert!(Git::around(&sandbox.host, &repo).run(["rev-parse", "HEAD"]).is_ok());
+    // Tests beside this one have started programs with it.
+    std::mem::forget(device);
 }

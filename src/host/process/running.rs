@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use super::waiting::Watch;
 use super::{Cancel, Listener, Output, STDERR_KEPT, Stream};
 
 /// How often a quiet child is looked at: soon enough for a Ctrl-C to feel immediate, seldom enough to cost nothing.
@@ -35,6 +37,8 @@ pub(super) enum Halt {
     Deadline(Duration),
     Cancelled,
     TooMuch,
+    /// It waits for the file at this path, of this kind.
+    Waits(PathBuf, &'static str),
     Lost(io::Error),
 }
 
@@ -108,7 +112,14 @@ impl Running {
     }
 
     /// Attends to the child until it has exited by itself, or has to be ended.
-    pub(super) fn attend(&mut self, deadline: Option<Duration>, cancel: &Cancel) -> Result<ExitStatus, Halt> {
+    ///
+    /// With a `watch`, it has to be ended as soon as it waits for a file whose content may never end.
+    pub(super) fn attend(
+        &mut self,
+        deadline: Option<Duration>,
+        cancel: &Cancel,
+        mut watch: Option<Watch>,
+    ) -> Result<ExitStatus, Halt> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -117,6 +128,9 @@ impl Running {
             }
             if let Some(after) = deadline.filter(|after| started.elapsed() >= *after) {
                 return Err(Halt::Deadline(after));
+            }
+            if let Some((path, what)) = watch.as_mut().and_then(|watch| watch.check(self.child.id())) {
+                return Err(Halt::Waits(path, what));
             }
             if self.is_cut_off() {
                 thread::sleep(pause);

@@ -55,8 +55,13 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
     }
     let entry = site.common.directory(&site.entry)?;
     let Some(directory) = site.directory()? else {
-        // The files are lost already; commits may still be there, if the entry can be read at all.
-        let _ = commits::add(task, worktree, &site, &mut losses);
+        // The files are lost already; commits may still be there, unless Git answers that the entry is torn.
+        match commits::add(task, worktree, &site, &mut losses) {
+            Err(Error::Process(error)) if !error.is_answer() => {
+                losses.work.push(format!("HEAD of {} cannot be read: {error}", site.home.display()));
+            }
+            _ => {}
+        }
         return Ok(losses);
     };
     let path = site.home.display();
@@ -77,10 +82,8 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         return Ok(losses);
     }
     let survey = Survey::take(&site.worktree, &inside.places);
-    if let Ok(survey) = &survey {
-        losses.obstacles.extend(stuck(&site, survey));
-        losses.beyond_rescue.extend(unknown(&site, survey));
-    }
+    losses.obstacles.extend(stuck(&site, &survey));
+    losses.beyond_rescue.extend(unknown(&site, &survey));
     losses.beyond_rescue.extend(overlay::covered(worktree, &site)?);
     if overlay::hides_work(task, worktree, &site)? {
         losses.beyond_rescue.push(format!(
@@ -88,10 +91,7 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         ));
     } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
         // Nothing was ever written in the mount.
-    } else if let Err(error) = survey
-        .map_err(Error::from)
-        .and_then(|survey| changes::add(task, worktree, &site, &survey, &mut losses))
-    {
+    } else if let Err(error) = changes::add(task, worktree, &site, &survey, &mut losses) {
         losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
     let names = entry.names()?;
@@ -119,11 +119,8 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
 pub(super) fn obstacles(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     let site = Site::of(task, worktree)?;
     let Inside { mut obstacles, places } = Inside::find(task, worktree, &site)?;
-    // A FIFO keeps git waiting, but no removal.
-    if site.directory()?.is_some()
-        && let Ok(survey) = Survey::take(&site.worktree, &places)
-    {
-        obstacles.extend(stuck(&site, &survey));
+    if site.directory()?.is_some() {
+        obstacles.extend(stuck(&site, &Survey::take(&site.worktree, &places)));
     }
     Ok(obstacles)
 }

@@ -52,7 +52,6 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         let path = site.home.display();
         return Err(Error::Refused(format!("{path} is not mounted; `seedbed apply` mounts it again")));
     }
-    Git::can_read(&site.worktree)?;
     let scratch = Scratch::create(task, worktree, &site)?;
     let mut work = Work::find(task, worktree, &site, &scratch)?;
     let index = capture::index(&mut work)?;
@@ -239,6 +238,8 @@ impl<'a> Work<'a> {
                 work.head.clone_from(&tips.head);
                 work.tips = Some(tips);
             }
+            // What HEAD names is unknown.
+            Err(Error::Process(error)) if !error.is_answer() => return Err(error.into()),
             Err(error) => {
                 let commit = &worktree.commit;
                 work.missing.push(format!("HEAD names no commit ({error}); the rescue stands on {commit}"));

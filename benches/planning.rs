@@ -183,7 +183,8 @@ fn kind_host(questions: &BTreeSet<Question>) -> Observation {
             | Question::Locks { .. }
             | Question::Overlays
             | Question::Ports
-            | Question::Program { .. } => {}
+            | Question::Program { .. }
+            | Question::Untracked { .. } => {}
         }
     }
     observation

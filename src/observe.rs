@@ -19,6 +19,7 @@ mod repository;
 #[cfg(test)]
 mod sandbox;
 mod trees;
+pub(crate) mod untracked;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -60,6 +61,9 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
                 observation.taken.extend(ports::locks(workspace, directory, &listed));
                 observation.directories.insert(directory.clone(), listed);
             }
+            Question::Untracked { glob } => {
+                asked.globs.insert(glob);
+            }
             Question::Overlays => observation.overlays = Some(overlays::look(host)),
             Question::Program { kind, command, timeout, request } => {
                 let answer = programs::ask(host, workspace, command, *timeout, request)?;
@@ -74,7 +78,7 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
     }
     observation.taken.sort();
     observation.taken.dedup();
-    if !asked.refs.is_empty() {
+    if !asked.refs.is_empty() || !asked.globs.is_empty() {
         look_at_repository(host, workspace, &asked, &mut observation)?;
     }
     Ok(observation)
@@ -87,6 +91,8 @@ struct Asked<'q> {
     branches: BTreeMap<&'q str, BTreeSet<&'q Names>>,
     /// For each ref, the paths of its tree, and whether they are wanted there.
     refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
+    /// Globs of untracked files.
+    globs: BTreeSet<&'q String>,
 }
 
 /// None of the first answers needs another, and git takes longer to start than to give one: they are asked for side by
@@ -117,6 +123,9 @@ fn look_at_repository(
     let settings = repository::settings(git, &place)?;
     let commits::Resolved { commits, tops } = joined(resolved)?;
     observation.trees = trees::look(git, &commits, &tops, &asked.refs)?;
+    if !asked.globs.is_empty() {
+        observation.untracked = untracked::look(git, workspace, &asked.globs)?;
+    }
     let mut branches = BTreeMap::new();
     if let Some(tips) = tips {
         let looked = branches::look(git, &place, &commits, tips, &asked.branches)?;
@@ -220,6 +229,11 @@ pub enum Question {
         /// Relative to the workspace root, or absolute.
         directory: PathBuf,
     },
+    /// Untracked files of the workspace that a glob matches.
+    Untracked {
+        /// The glob, relative to the workspace; neither absolute nor with `..`.
+        glob: String,
+    },
     /// Which ports of this host are leased or listened on.
     Ports,
     /// Whether overlays can be mounted with their layers in the state directory; finds out by mounting one in a
@@ -257,6 +271,9 @@ pub struct Observation {
     /// For each ref and path asked about, what is there; a ref that names no commit has none. Branches that contain a
     /// ref's commit stand here too, by [`branch_ref`].
     pub trees: BTreeMap<(String, String), TreeEntry>,
+    /// For each glob asked about, the untracked files of the workspace that it matches, else why they cannot be listed, one
+    /// line.
+    pub untracked: BTreeMap<String, Result<Untracked, String>>,
     /// For each path asked about, lock directories too, what is there.
     pub directories: BTreeMap<PathBuf, Directory>,
     /// Ports that somebody has, in the order of their first port; the same block may stand here more than once, each
@@ -349,6 +366,22 @@ pub enum TreeEntry {
     Link,
     /// A submodule.
     Submodule,
+}
+
+/// Untracked files of the workspace that a glob matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untracked {
+    /// These, none for a glob with a wildcard.
+    Files {
+        /// Their number.
+        files: u64,
+        /// The sum of their sizes.
+        bytes: u64,
+    },
+    /// None: the glob is a path that Git tracks.
+    Tracked,
+    /// None: the glob is a path without an untracked file.
+    Missing,
 }
 
 /// What lies at a path of the workspace.

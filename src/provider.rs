@@ -144,6 +144,18 @@ pub trait Provider: Send + Sync {
         self.provision(task)
     }
 
+    /// Returns what a lease has from the workspace that has changed there since, one line each, and that
+    /// [`Provider::refresh`] brings up to date. What its session has changed itself is none. Changes nothing.
+    fn outdated(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Brings what a lease has from the workspace up to date, and returns what is left as it is because its session has
+    /// changed it, one line each.
+    fn refresh(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Looks whether a lease still is what was provisioned.
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error>;
 

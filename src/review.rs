@@ -151,6 +151,14 @@ fn branch_of(branch: &str, worktree: &Worktree) -> String {
     }
 }
 
+/// The files that are brought into a worktree, by the globs of the manifest.
+fn brought(worktree: &Worktree) -> String {
+    let bring = |verb: &str, globs: &[String]| {
+        if globs.is_empty() { String::new() } else { format!("  {verb} {}", globs.join(", ")) }
+    };
+    bring("copies", &worktree.copy) + &bring("links", &worktree.link)
+}
+
 /// What was decided for one resource, on one line.
 fn allocated(allocation: &Allocation) -> String {
     if let Some(worktree) = Worktree::of(allocation) {
@@ -166,6 +174,7 @@ fn allocated(allocation: &Allocation) -> String {
         if let Some(target) = &worktree.target_path {
             let _ = write!(text, "  only {target}");
         }
+        text.push_str(&brought(&worktree));
         return text;
     }
     if let Some(block) = Block::of(allocation) {

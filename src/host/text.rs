@@ -40,6 +40,20 @@ fn acts_on_a_terminal(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A number of bytes that people can read, in units of a thousand: `1 byte`, `900 bytes`, `1.2 MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    match bytes {
+        1 => "1 byte".to_owned(),
+        0..1000 => format!("{bytes} bytes"),
+        _ => {
+            let thousands = bytes.ilog10() / 3;
+            let unit = 1000_u64.pow(thousands);
+            format!("{}.{} {}", bytes / unit, bytes % unit / (unit / 10), UNITS[thousands as usize - 1])
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,6 +85,7 @@ rules! {
     OVERLAY = "overlay", "Overlays are asked for where they can be mounted";
     BRANCH = "branch", "A branch has a name that git takes, and is one session's alone";
     GLOB = "glob", "Globs name files of the workspace";
+    COPIED_FILE = "copied-file", "Files that are copied or linked are untracked files that exist in the workspace";
     PORTS_PAST_END = "ports-past-end", "The blocks of a port range end at port 65535 at the latest";
     PRIMARY_PORT = "primary-port", "The primary port is one of those that the session keeps";
     PORT_NAME = "port-name", "Names of ports have the form of port names, and meet neither each other nor seedbed's own";

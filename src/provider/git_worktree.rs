@@ -2,6 +2,7 @@
 
 mod aside;
 mod branch;
+mod brought;
 mod copy;
 mod donor;
 mod files;
@@ -331,6 +332,14 @@ impl Provider for GitWorktree {
 
     fn unusable(&self, task: &Task<'_>) -> Result<Option<String>, Error> {
         inspect::unusable(task, &worktree(task)?)
+    }
+
+    fn outdated(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+        files::outdated(task, &worktree(task)?)
+    }
+
+    fn refresh(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+        files::refresh(task, &worktree(task)?)
     }
 
     fn mend(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -95,7 +95,8 @@ fn worktrees(worktrees: &[Worktree]) -> String {
         format!("{} {}", range(branches.into_iter()), state(worktrees, &first.base_ref))
     };
     let only = first.target_path.as_ref().map_or(String::new(), |target| format!("  only {target}"));
-    format!("{} in {place}  {from} @ {:.10}{only}", thousands(worktrees.len()), first.base())
+    let brought = super::brought(first);
+    format!("{} in {place}  {from} @ {:.10}{only}{brought}", thousands(worktrees.len()), first.base())
 }
 
 /// Whether the branches of worktrees that are folded are created, or by how many commits they are ahead.

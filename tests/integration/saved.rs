@@ -12,6 +12,7 @@ const CODERS: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\",
 fn saved(rest: &str) -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();
     sandbox.manifest(rest);
+    sandbox.write(".env", "A=1\n");
     let file = sandbox.top.join("plan.json");
     sandbox.ok(&["plan", "-o", "../plan.json"]).says(&["apply exactly this"]);
     (sandbox, file)

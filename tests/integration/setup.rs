@@ -67,6 +67,64 @@ fn copies_that_git_sees_are_no_work_until_they_change() {
 }
 
 #[test]
+fn a_copy_that_nobody_changed_is_no_work_when_the_workspace_changes() {
+    let sandbox = Sandbox::new();
+    sandbox.write("notes.txt", "one\n");
+    sandbox.write("other.txt", "one\n");
+    sandbox.manifest(
+        "[session.a]\ncount = 2\nresources = [{ kind = \"git-worktree\", copy = [\"*.txt\"], branch = \"b/{{ session.name }}\" }]\n",
+    );
+    sandbox.ok(&["apply"]);
+    sandbox.write("notes.txt", "two\n");
+    fs::remove_file(sandbox.repository.join("other.txt")).unwrap();
+    let edited = sandbox.directory("a-1").join("notes.txt");
+    fs::write(&edited, "mine\n").unwrap();
+    let status = sandbox.ok(&["status", "--json"]).json();
+    assert_eq!(status["sessions"][0]["unsaved"], serde_json::json!([]));
+    sandbox.seedbed(&["destroy"]).expect(69).says(&["a-1: ", "1 untracked"]);
+    fs::write(&edited, "two\n").unwrap();
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn a_file_to_copy_that_is_tracked_or_missing_is_a_fault_at_its_place() {
+    let sandbox = Sandbox::new();
+    sandbox.write("untracked/a", "12345");
+    sandbox.write("untracked/b", &"x".repeat(1234));
+    sandbox.manifest(
+        "[session.a]\nresources = [{ kind = \"git-worktree\", copy = [\".env\", \"README.md\", \"./untracked\", \"*.none\"], link = [\"untracked/a\"] }]\n",
+    );
+    let found = sandbox.seedbed(&["validate", "--format", "json"]).expect(65).json();
+    let faults = found["faults"].as_array().unwrap();
+    let rules: Vec<_> = faults.iter().map(|fault| fault["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["copied-file", "copied-file"]);
+    sandbox.seedbed(&["plan"]).expect(65).says(&[
+        "no file `.env`",
+        "does not exist",
+        "Git tracks `README.md`",
+        "is tracked",
+    ]);
+    sandbox.write(".env", "1\n");
+    let manifest = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
+    fs::write(sandbox.repository.join("seedbed.toml"), manifest.replace("\"README.md\", ", "")).unwrap();
+    let plan = sandbox.ok(&["plan", "-o", "saved"]).stdout;
+    for line in [
+        "copies .env, ./untracked, *.none  links untracked/a",
+        "note: copied into worktrees: `.env` (1 file, 2 bytes), `./untracked` (2 files, 1.2 kB), `*.none` (0 files, 0 bytes)",
+        "note: linked into worktrees: `untracked/a` (1 file, 5 bytes)",
+    ] {
+        assert!(plan.contains(line), "{line}\n{plan}");
+    }
+    fs::remove_file(sandbox.repository.join(".env")).unwrap();
+    sandbox.seedbed(&["apply", "saved"]).expect(69).says(&["the workspace has no file `.env` any more"]);
+    sandbox.write(".env", "1\n");
+    sandbox.ok(&["apply", "saved"]);
+    // What is there already needs it no more.
+    fs::remove_file(sandbox.repository.join(".env")).unwrap();
+    sandbox.ok(&["plan"]);
+}
+
+#[test]
 fn setup_runs_in_order_in_the_session_with_its_environment() {
     let sandbox = with_log(
         r#"

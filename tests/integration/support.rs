@@ -113,6 +113,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
             Question::Branch { .. }
             | Question::Locks { .. }
             | Question::Overlays
+            | Question::Untracked { .. }
             | Question::Ports
             | Question::Program { .. } => {}
         }

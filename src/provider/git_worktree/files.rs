@@ -6,22 +6,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use globset::{Glob, GlobBuilder, GlobMatcher};
-use rustix::fs::OFlags;
+use globset::GlobMatcher;
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use super::Worktree;
+use super::brought::{self, Content, Copies, Copy, Stamp};
 use super::site::{Site, io as failed};
 use crate::host::failpoint::failpoint;
 use crate::host::files::copies::copy_large;
 use crate::host::git::Git;
-use crate::provider::{Error, Task};
-
-/// Where swarms keep their worktrees and locks, which are nobody's untracked files.
-pub(super) const HIDDEN: &str = ".ai_ops";
+pub(super) use crate::observe::untracked::HIDDEN;
+use crate::observe::untracked::{self, has_wildcard};
+use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
 /// Copies and links what the globs match among the untracked files of the workspace, ignored ones included.
 ///
@@ -33,35 +32,157 @@ pub(super) fn bring(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     }
     let site = Site::of(task, worktree)?;
     let untracked = untracked(task, worktree, &site)?;
+    let mut copies = Copies::read(&site);
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
-        copy(&site, path)?;
+        let (from, to) = (site.workspace.join(path), destination(&site, path)?);
+        copies.0.extend(copy(&from, &to)?.map(|copy| (path.to_owned(), copy)));
     }
-    for (top, paths) in matched(&worktree.link, &untracked)? {
-        if !link(&site, top)? {
+    copies.write(&site)?;
+    bring_links(worktree, &site, &untracked)
+}
+
+fn bring_links(worktree: &Worktree, site: &Site, untracked: &[PathBuf]) -> Result<(), Error> {
+    for (top, paths) in matched(&worktree.link, untracked)? {
+        if !link(site, top)? {
             for path in paths {
-                link(&site, path)?;
+                link(site, path)?;
             }
         }
     }
     Ok(())
 }
 
-/// Tells whether an untracked file of the worktree, relative to it, is one that was brought and still is what the
-/// workspace has.
-pub(super) fn is_the_workspaces(worktree: &Worktree, site: &Site, path: &Path) -> bool {
-    let Ok(own) = path.strip_prefix(within(site)) else { return false };
-    let matches = |globs: &[String]| {
-        globs
-            .iter()
-            .filter_map(|glob| matcher(glob).ok())
-            .any(|glob| own.ancestors().any(|path| glob.is_match(path)))
-    };
-    let (here, there) = (site.worktree.join(path), site.workspace.join(own));
-    if fs::read_link(&here).is_ok_and(|target| target == there || Some(target) == fs::read_link(&there).ok())
-    {
-        return matches(&worktree.link) || matches(&worktree.copy);
+/// The files of a worktree that were brought.
+pub(super) struct Brought<'w> {
+    site: &'w Site,
+    copy: Vec<GlobMatcher>,
+    link: Vec<GlobMatcher>,
+    copies: Copies,
+}
+
+impl<'w> Brought<'w> {
+    pub(super) fn new(worktree: &Worktree, site: &'w Site) -> Self {
+        let matchers = |globs: &[String]| globs.iter().filter_map(|glob| matcher(glob).ok()).collect();
+        let copies = if worktree.copy.is_empty() { Copies::default() } else { Copies::read(site) };
+        Self { site, copy: matchers(&worktree.copy), link: matchers(&worktree.link), copies }
     }
-    matches(&worktree.copy) && is_same(&here, &there).unwrap_or(false)
+
+    /// Returns whether an untracked file of the worktree, relative to it, was brought and is as it was then, or as the
+    /// workspace has it.
+    pub(super) fn is_untouched(&self, path: &Path) -> bool {
+        let Ok(own) = path.strip_prefix(within(self.site)) else { return false };
+        let matches =
+            |globs: &[GlobMatcher]| globs.iter().any(|glob| own.ancestors().any(|path| glob.is_match(path)));
+        let is_copy = matches(&self.copy);
+        if !is_copy && !matches(&self.link) {
+            return false;
+        }
+        let (here, there) = (self.site.worktree.join(path), self.site.workspace.join(own));
+        let target = fs::read_link(&here).ok();
+        if target.is_some_and(|target| target == there || Some(target) == fs::read_link(&there).ok()) {
+            return true;
+        }
+        let Ok(Some(content)) = brought::content(&here) else { return false };
+        let is_copied = self.copies.0.get(own).is_some_and(|copy| copy.content == content);
+        is_copy && (is_copied || brought::content(&there).is_ok_and(|there| there == Some(content)))
+    }
+}
+
+/// Returns the copies whose files in the workspace have changed since they were copied, in words, one line each. What a
+/// session has changed or removed itself is none.
+pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
+    if worktree.copy.is_empty() {
+        return Ok(Vec::new());
+    }
+    let site = Site::of(task, worktree)?;
+    let mut outdated = Vec::new();
+    for (path, copy) in &Copies::read(&site).0 {
+        let Some(there) = changed(task, &site, path, copy)? else { continue };
+        let here = site.worktree.join(within(&site)).join(path);
+        let here = brought::content(&here).map_err(failed("read", &here))?;
+        if here.as_ref() == Some(&copy.content) && here != Some(there) {
+            outdated.push(format!("`{}` has changed in the workspace since it was copied", path.display()));
+        }
+    }
+    Ok(outdated)
+}
+
+/// Returns what the workspace has at the path of a copy where that is something else than was copied.
+fn changed(task: &Task<'_>, site: &Site, path: &Path, copy: &Copy) -> Result<Option<Content>, Error> {
+    let from = site.workspace.join(path);
+    let Ok(found) = fs::symlink_metadata(&from) else { return Ok(None) };
+    if Stamp::from(&found) == copy.source {
+        return Ok(None);
+    }
+    let there = task.found(&format!("content {}", from.display()), || {
+        Ok(brought::content(&from).map_err(failed("read", &from))?.unwrap_or_default())
+    })?;
+    Ok((!there.is_empty() && there != copy.content).then_some(there))
+}
+
+/// Brings files again, as [`bring`] does, and replaces the copies whose files in the workspace have changed. Returns what
+/// was not replaced because its session has changed or removed it, in words, one line each.
+pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
+    if worktree.copy.is_empty() && worktree.link.is_empty() {
+        return Ok(Vec::new());
+    }
+    let site = Site::of(task, worktree)?;
+    let untracked = untracked(task, worktree, &site)?;
+    let mut copies = Copies::read(&site);
+    let mut kept = Vec::new();
+    for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
+        let (from, to) = (site.workspace.join(path), destination(&site, path)?);
+        let made = match copies.0.get(path) {
+            None => copy(&from, &to)?,
+            Some(old) if changed(task, &site, path, old)?.is_none() => continue,
+            Some(old) => {
+                let made = replace(worktree, &site, &from, &to, old)?;
+                if made.is_none() {
+                    kept.push(format!("`{}` was changed or removed in the session", path.display()));
+                }
+                made
+            }
+        };
+        copies.0.extend(made.map(|copy| (path.to_owned(), copy)));
+    }
+    copies.write(&site)?;
+    bring_links(worktree, &site, &untracked)?;
+    Ok(kept)
+}
+
+/// Replaces an untouched copy in one step; `None` where it is not untouched.
+///
+/// Both are exchanged and the old one is looked at once nothing writes it by its name any more: an edit that comes at the
+/// same moment is brought back.
+fn replace(
+    worktree: &Worktree,
+    site: &Site,
+    from: &Path,
+    to: &Path,
+    old: &Copy,
+) -> Result<Option<Copy>, Error> {
+    let is_old = |path: &Path| brought::content(path).is_ok_and(|here| here.as_ref() == Some(&old.content));
+    if !is_old(to) {
+        return Ok(None);
+    }
+    let own = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
+    let own = site.standing()?.create_directories(&own)?;
+    let temporary = own.make_temporary_directory(OsStr::new("copy"))?;
+    let beside = own.path().join(&temporary.name).join("copy");
+    let exchange = || renameat_with(CWD, &beside, CWD, to, RenameFlags::EXCHANGE).map_err(io::Error::from);
+    let replaced = copy(from, &beside).and_then(|made| {
+        if made.is_none() {
+            return Ok(None);
+        }
+        exchange().map_err(failed("replace", to))?;
+        if is_old(&beside) {
+            return Ok(made);
+        }
+        exchange().map_err(failed("replace", to))?;
+        Ok(None)
+    });
+    own.remove_all(Path::new(&temporary.name))?;
+    replaced
 }
 
 /// Returns whether a path of the worktree is one where a link to `target` in the workspace belongs.
@@ -72,28 +193,12 @@ pub(super) fn is_linked(worktree: &Worktree, site: &Site, path: &Path, target: &
     target == site.workspace.join(own) && globs.next().is_some()
 }
 
-/// Paths relative to the workspace. What lies in other repositories and worktrees is not listed by git.
+/// Paths relative to the workspace.
 fn untracked(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<PathBuf>, Error> {
-    let mut args = ["ls-files", "-z", "--others", "--"].map(String::from).to_vec();
-    for glob in worktree.copy.iter().chain(&worktree.link) {
-        matcher(glob)?;
-        // What stands before the first wildcard saves git the walk through everything else.
-        let literal: Vec<&str> = glob.split('/').take_while(|name| !has_wildcard(name)).collect();
-        args.push(if literal.is_empty() {
-            ".".to_owned()
-        } else {
-            format!(":(literal){}", literal.join("/"))
-        });
-    }
-    let listed = Git::around(task.host, &site.workspace).holding(task.lock).run(args)?;
-    Ok(listed
-        .split(|byte| *byte == 0)
-        .filter(|path| !path.is_empty() && !path.ends_with(b"/"))
-        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
-        .filter(|path| {
-            !path.starts_with(HIDDEN) && path.components().all(|part| matches!(part, Component::Normal(_)))
-        })
-        .collect())
+    let globs = || worktree.copy.iter().chain(&worktree.link);
+    globs().try_for_each(|glob| matcher(glob).map(drop))?;
+    let git = Git::around(task.host, &site.workspace).holding(task.lock);
+    Ok(untracked::list(&git, globs())?)
 }
 
 /// The paths that the globs match, under what of them was matched: the path itself, or the highest directory above.
@@ -121,16 +226,7 @@ fn matched<'p>(
 }
 
 fn matcher(glob: &str) -> Result<GlobMatcher, Error> {
-    let literal = glob.trim_end_matches('/');
-    GlobBuilder::new(literal)
-        .literal_separator(true)
-        .build()
-        .map(|glob: Glob| glob.compile_matcher())
-        .map_err(|error| Error::Refused(format!("{glob:?} is not a glob: {error}")))
-}
-
-fn has_wildcard(glob: &str) -> bool {
-    glob.contains(['*', '?', '[', '{', '\\'])
+    untracked::matcher(glob).map_err(|error| Error::Refused(format!("{glob:?} is not a glob: {error}")))
 }
 
 /// Where the workspace lies in the repository, and so in every worktree; empty where it is the repository's top.
@@ -149,31 +245,43 @@ fn destination(site: &Site, path: &Path) -> Result<PathBuf, Error> {
     Ok(site.worktree.join(path))
 }
 
-fn copy(site: &Site, path: &Path) -> Result<(), Error> {
-    let (from, to) = (site.workspace.join(path), destination(site, path)?);
-    if fs::symlink_metadata(&from).map_err(failed("look at", &from))?.is_symlink() {
-        let target = fs::read_link(&from).map_err(failed("read", &from))?;
-        return unless_there(symlink(target, &to)).map(drop).map_err(failed("create", &to));
+/// Copies a file or a link; `None` where something exists at `to`, and for what is neither.
+fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
+    let found = fs::symlink_metadata(from).map_err(failed("look at", from))?;
+    let is_made = if found.is_symlink() {
+        let target = fs::read_link(from).map_err(failed("read", from))?;
+        unless_there(symlink(target, to)).map_err(failed("create", to))?.is_some()
+    } else {
+        copy_file(from, to)?
+    };
+    if !is_made {
+        return Ok(None);
     }
+    let content = brought::content(to).map_err(failed("read", to))?;
+    Ok(content.map(|content| Copy { content, source: Stamp::from(&found) }))
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<bool, Error> {
     // Neither a link nor a FIFO that took the file's place since is opened.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let source =
-        OpenOptions::new().read(true).custom_flags(flags).open(&from).map_err(failed("open", &from))?;
-    let found = source.metadata().map_err(failed("look at", &from))?;
+        OpenOptions::new().read(true).custom_flags(flags).open(from).map_err(failed("open", from))?;
+    let found = source.metadata().map_err(failed("look at", from))?;
     if !found.is_file() {
-        return Ok(());
+        return Ok(false);
     }
     let mode = found.permissions().mode() & 0o777;
     let created = failpoint!("bring.copy")
         .map_err(io::Error::from)
-        .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(mode).open(&to));
-    let Some(mut file) = unless_there(created).map_err(failed("create", &to))? else { return Ok(()) };
+        .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(mode).open(to));
+    let Some(mut file) = unless_there(created).map_err(failed("create", to))? else { return Ok(false) };
     failpoint!("bring.write")
         .map_err(io::Error::from)
         .and_then(|()| copy_large(&source, &mut file, found.len()))
-        .map_err(failed("write", &to))?;
+        .map_err(failed("write", to))?;
     // The mode at creation is less the umask.
-    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", &to))
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", to))?;
+    Ok(true)
 }
 
 /// `false` where something stands there already.
@@ -191,9 +299,4 @@ fn unless_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
-    let (a, b) = (fs::symlink_metadata(one)?, fs::symlink_metadata(other)?);
-    Ok(a.is_file() && b.is_file() && a.len() == b.len() && fs::read(one)? == fs::read(other)?)
 }

@@ -42,6 +42,10 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
         let names = observe::Names::of_template(source);
         questions.push(Question::Branch { base_ref: options.base_ref.clone(), names });
     }
+    // Of what leads out of the workspace, planning says so.
+    let globs = options.copy.iter().chain(&options.link);
+    let globs = globs.filter(|glob| check_glob(glob, &Place::default()).is_ok());
+    questions.extend(globs.map(|glob| Question::Untracked { glob: glob.clone() }));
     if options.checkout == Checkout::Overlay {
         questions.push(Question::Overlays);
     }
@@ -192,7 +196,8 @@ impl<'o> Worktrees<'o> {
         check(self.check_overlay(options, place));
         for (key, globs) in [("copy", &options.copy), ("link", &options.link)] {
             for (index, glob) in globs.iter().enumerate() {
-                check(check_glob(glob, &place.key(key).index(index)));
+                let place = place.key(key).index(index);
+                check(check_glob(glob, &place).and_then(|()| self.check_copied(glob, &place)));
             }
         }
         if !faults.is_empty() {

@@ -12,6 +12,7 @@ use super::repositories::Inner;
 use super::survey::{self, Survey};
 use super::{filtered, hidden, list};
 use crate::host::git::Git;
+use crate::provider::git_worktree::files::Brought;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, files, index};
@@ -116,16 +117,17 @@ impl Changes {
             "--no-renames",
         ])?;
         let mut changes = Self::default();
+        let brought = Brought::new(worktree, site);
         for change in status.split(|byte| *byte == 0) {
             let Some((state, [b' ', path @ ..])) = change.split_at_checked(2) else { continue };
             let path = Path::new(OsStr::from_bytes(path));
-            changes.add(state, path, worktree, site);
+            changes.add(state, path, worktree, &brought, site);
         }
         Ok(changes)
     }
 
-    fn add(&mut self, state: &[u8], path: &Path, worktree: &Worktree, site: &Site) {
-        let is_made = || is_discovery(worktree, path) || files::is_the_workspaces(worktree, site, path);
+    fn add(&mut self, state: &[u8], path: &Path, worktree: &Worktree, brought: &Brought<'_>, site: &Site) {
+        let is_made = || is_discovery(worktree, path) || brought.is_untouched(path);
         match *state {
             [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => {
                 self.repositories.insert(path.as_os_str().to_owned());

@@ -16,15 +16,28 @@ use super::commits::lost;
 use super::survey;
 use crate::host::files::Root;
 use crate::host::git::Git;
+use crate::provider::git_worktree::brought::RECORD;
+use crate::provider::git_worktree::files::Brought;
 use crate::provider::git_worktree::index::{self, Index, What};
 use crate::provider::git_worktree::ownership::MARK;
 use crate::provider::git_worktree::site::{Content, Site};
-use crate::provider::git_worktree::{Worktree, files, overlay, tree};
+use crate::provider::git_worktree::{Worktree, overlay, tree};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
 /// What an entry has in it when it is made. Whatever git does there adds something else.
-const MADE: [&str; 10] =
-    ["HEAD", "commondir", "config.worktree", "gitdir", "index", "info", "locked", "logs", "refs", MARK];
+const MADE: [&str; 11] = [
+    "HEAD",
+    "commondir",
+    "config.worktree",
+    "gitdir",
+    "index",
+    "info",
+    "locked",
+    "logs",
+    "refs",
+    MARK,
+    RECORD,
+];
 
 /// Tells whether the worktree is its commit and nothing else: HEAD never moved, the index holds the commit's tree, each of
 /// its files is the one that git saw when the index was written, and no other is there but what seedbed put there.
@@ -50,7 +63,8 @@ pub(super) fn is_as_made(
     };
     let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(false) };
     let Some(tree) = index.root_tree() else { return Ok(false) };
-    let walk = Walk { worktree, site, index: &index, written: &written };
+    let brought = Brought::new(worktree, site);
+    let walk = Walk { worktree, site, brought: &brought, index: &index, written: &written };
     if !walk.finds_nothing_else().unwrap_or(false) {
         return Ok(false);
     }
@@ -104,6 +118,7 @@ fn is_reached(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool,
 struct Walk<'a> {
     worktree: &'a Worktree,
     site: &'a Site,
+    brought: &'a Brought<'a>,
     index: &'a Index,
     /// The index itself.
     written: &'a Stat,
@@ -160,7 +175,7 @@ impl Walk<'_> {
 
     /// Tells whether seedbed put a file there.
     fn is_own(&self, path: &Path) -> bool {
-        is_discovery(self.worktree, path) || files::is_the_workspaces(self.worktree, self.site, path)
+        is_discovery(self.worktree, path) || self.brought.is_untouched(path)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use super::super::{Checkout, Options};
 use super::{Worktrees, fault};
 use crate::manifest::{Fault, Place, rule};
-use crate::observe::{Directory, Repository, TreeEntry, UnknownRef};
+use crate::observe::{Directory, Repository, TreeEntry, UnknownRef, Untracked};
 use crate::provider::{DISCOVERY_DIRECTORY, Request, holds_the_workspace, in_git};
 
 /// The longest path of a worktree, in bytes: git was measured to die near 4070, and files lie below it.
@@ -128,6 +128,32 @@ impl Worktrees<'_> {
                 None,
             )),
             Some(Directory::Missing | Directory::Listed(_)) | None => Ok(()),
+        }
+    }
+
+    /// A path that `copy` or `link` names is an untracked file of the workspace, or a directory with some.
+    pub(super) fn check_copied(&self, glob: &str, place: &Place) -> Result<(), Fault> {
+        let name = glob.escape_debug();
+        let refused = |message: String, label: &str, help: Option<String>| {
+            Err(fault(rule::COPIED_FILE, place, &message, label, help))
+        };
+        match self.observation.untracked.get(glob) {
+            None | Some(Ok(Untracked::Files { .. })) => Ok(()),
+            Some(Ok(Untracked::Missing)) => refused(
+                format!("the workspace has no file `{name}` to bring into worktrees"),
+                "does not exist",
+                Some("create it in the workspace, or remove it here".to_owned()),
+            ),
+            Some(Ok(Untracked::Tracked)) => refused(
+                format!("Git tracks `{name}`, and every worktree has it from its commit"),
+                "is tracked",
+                Some(format!("remove it here, or keep it out of the repository: `git rm --cached {name}`")),
+            ),
+            Some(Err(why)) => refused(
+                format!("the untracked files of the workspace cannot be listed: {why}"),
+                "would be among them",
+                None,
+            ),
         }
     }
 

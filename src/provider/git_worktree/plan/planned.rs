@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::super::{Worktree, branch, overlay};
 use super::branches::goes_with;
 use crate::host::git::checkouts::Checkout;
-use crate::observe::{Directory, Observation, Repository};
+use crate::host::text::size;
+use crate::observe::{Directory, Observation, Repository, Untracked};
 use crate::provider::{Allocation, Context, WORKSPACE_ROOT};
 
 /// The commit and what of it is checked out, where the files may be copied from another worktree of the same; `None`
@@ -27,7 +28,7 @@ fn field<'a>(allocation: &'a Allocation, name: &str) -> Option<&'a str> {
 
 /// What a reviewer should hear of a worktree in this very repository.
 pub(in super::super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    let mut notices = Vec::new();
+    let mut notices: Vec<String> = brought(allocation, observation).collect();
     if let Some(Ok(repository)) = &observation.repository {
         if field(allocation, "targetPath").is_some() && !repository.worktree_config {
             notices.push(
@@ -48,6 +49,24 @@ pub(in super::super) fn notices(allocation: &Allocation, observation: &Observati
         }
     }
     notices
+}
+
+/// What `copy` and `link` bring into a worktree, with sizes.
+fn brought(allocation: &Allocation, observation: &Observation) -> impl Iterator<Item = String> {
+    let bring = |field: &str, verb: &str| {
+        let globs = allocation.allocation.get(field).and_then(Value::as_array).into_iter().flatten();
+        let globs = globs.filter_map(|glob| sized(glob.as_str()?, observation));
+        let globs: Vec<String> = globs.collect();
+        (!globs.is_empty()).then(|| format!("{verb} into worktrees: {}", globs.join(", ")))
+    };
+    [bring("copy", "copied"), bring("link", "linked")].into_iter().flatten()
+}
+
+/// A glob with what it matches; `None` where that was not observed.
+fn sized(glob: &str, observation: &Observation) -> Option<String> {
+    let Some(Ok(Untracked::Files { files, bytes })) = observation.untracked.get(glob) else { return None };
+    let count = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+    Some(format!("`{glob}` ({count}, {})", size(*bytes)))
 }
 
 /// What has come in the way of a planned worktree since.
@@ -86,6 +105,15 @@ pub(in super::super) fn stale(
     }
     if let (true, Some(Err(why))) = (overlay::is_wanted(&worktree), &observation.overlays) {
         stale.push(format!("overlays cannot be mounted any more: {why}"));
+    }
+    for glob in worktree.copy.iter().chain(&worktree.link) {
+        match observation.untracked.get(glob) {
+            Some(Ok(Untracked::Missing)) => {
+                stale.push(format!("the workspace has no file `{glob}` any more"));
+            }
+            Some(Ok(Untracked::Tracked)) => stale.push(format!("Git tracks `{glob}` by now")),
+            _ => {}
+        }
     }
     match &observation.repository {
         Some(Ok(repository)) => {

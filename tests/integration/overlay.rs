@@ -247,6 +247,27 @@ fn what_another_program_mounts_over_or_in_an_overlay_keeps_it() {
     assert!(elsewhere.join("precious").is_file());
 }
 
+/// Unmounted, it is in the layer that holds what the session has written.
+#[test]
+fn linked_worktree_in_an_unmounted_overlay_refuses_even_a_discard() {
+    let Some(lab) = lab(FOUR) else { return };
+    lab.ok(&["apply"]);
+    let directory = lab.directories().swap_remove(1);
+    let linked = directory.join("linked");
+    lab.git_in(&directory, &["worktree", "add", "--quiet", "--detach", "linked"]);
+    fs::write(linked.join("work"), "work\n").unwrap();
+    lab.unmount_all();
+    let ends = format!("`git worktree remove {}`", linked.display());
+    for flags in [&[][..], &["--rescue"], &["--discard"]] {
+        let outcome = lab.seedbed(&[&["destroy"][..], flags].concat()).expect(69);
+        outcome.says(&["`seedbed status --repair` mounts", &ends]);
+    }
+    lab.ok(&["status", "--repair"]);
+    assert!(linked.join("work").is_file());
+    lab.git(&["worktree", "remove", "--force", linked.to_str().unwrap()]);
+    lab.ok(&["destroy", "--discard"]);
+}
+
 /// Whatever their number, Git is asked of none.
 #[test]
 fn untouched_overlays_are_told_by_their_admin_directories() {

@@ -156,15 +156,25 @@ pub(super) fn mend(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<
 /// Whether the session has written anything that is not seedbed's, into a worktree that is not mounted, and whose
 /// changes git therefore cannot tell.
 pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
-    if !is_unmounted(worktree, site)? {
-        return Ok(false);
+    match hidden_layer(task, worktree, site)? {
+        Some(layer) => Ok(!written::is_nothing(&layer, worktree)?),
+        None => Ok(false),
     }
-    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(false) };
-    let upper = overlay.top.directory(&overlay.session.join("upper"))?;
-    Ok(match upper {
-        Some(upper) => !written::is_nothing(upper.path(), worktree)?,
-        None => false,
-    })
+}
+
+/// Returns the layer that holds what the session has written, if the worktree is not mounted; `None` if it is, or if the
+/// layer does not exist.
+pub(super) fn hidden_layer(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+) -> Result<Option<PathBuf>, Error> {
+    if !is_unmounted(worktree, site)? {
+        return Ok(None);
+    }
+    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(None) };
+    let layer = overlay.top.directory(&overlay.session.join("upper"))?;
+    Ok(layer.map(|layer| layer.path().to_owned()))
 }
 
 /// Returns whether the worktree is its base, for certain, without asking git: nothing was written but what is seedbed's,

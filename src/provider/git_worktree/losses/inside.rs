@@ -34,24 +34,14 @@ impl Inside {
     pub(super) fn find(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Self, Error> {
         let mut inside = Self::default();
         let mut own = BTreeSet::new();
-        for Registered { path, owner, session } in registered(task, site)? {
-            if owner == task.owner {
-                own.insert(path.clone());
+        let layer = overlay::hidden_layer(task, worktree, site)?;
+        for registered in registered(task, site, layer.as_deref())? {
+            if registered.owner == task.owner {
+                own.insert(registered.path.clone());
             } else {
-                let shown = shell_quoted(&path.to_string_lossy());
-                inside.obstacles.push(if owner == NOBODY {
-                    format!(
-                        "{} is a worktree of the same repository: `git worktree remove {shown}` ends it",
-                        path.display()
-                    )
-                } else {
-                    format!(
-                        "{} is the worktree of session {session} of another swarm: `seedbed destroy` of that swarm ends it",
-                        path.display()
-                    )
-                });
+                inside.obstacles.push(registered.described());
             }
-            inside.places.insert(path);
+            inside.places.insert(registered.path);
         }
         let table = task.found("mounts", || Ok(mounts::table()?))?;
         for mount in mounts::at_or_below(&table, &site.worktree) {
@@ -84,20 +74,46 @@ struct Registered {
     owner: String,
     /// The session that its mark names.
     session: String,
+    /// Whether it is reached only once the worktree around it is mounted.
+    hidden: bool,
 }
 
-/// Returns the worktrees that are registered below this one and exist.
-fn registered(task: &Task<'_>, site: &Site) -> Result<Vec<Registered>, Error> {
+impl Registered {
+    fn described(&self) -> String {
+        let Self { path, owner, session, hidden } = self;
+        let mounts =
+            if *hidden { "`seedbed status --repair` mounts the worktree around it, then " } else { "" };
+        let (shown, path) = (shell_quoted(&path.to_string_lossy()), path.display());
+        if owner == NOBODY {
+            format!(
+                "{path} is a worktree of the same repository: {mounts}`git worktree remove {shown}` ends it"
+            )
+        } else {
+            format!(
+                "{path} is the worktree of session {session} of another swarm: {mounts}`seedbed destroy` of that swarm \
+                 ends it"
+            )
+        }
+    }
+}
+
+/// Returns the worktrees that are registered below this one and exist, in `layer` too, which a mount would show.
+fn registered(task: &Task<'_>, site: &Site, layer: Option<&Path>) -> Result<Vec<Registered>, Error> {
     let what = format!("registered {}", site.common.path().display());
     let listed = task.found(&what, || list(site))?;
     // Wherever the worktree has been moved, the admin directories of others name its home.
     let prefix = format!("{}/", escaped(&site.home));
     let found = listed.lines().filter_map(|line| {
         let (path, rest) = line.split_once('\t')?;
-        let path = site.worktree.join(unescaped(path.strip_prefix(&prefix)?));
+        let below = unescaped(path.strip_prefix(&prefix)?);
+        let path = site.worktree.join(&below);
         let (owner, session) = rest.split_once('\t')?;
-        let exists = rustix::fs::lstat(&path).is_ok();
-        exists.then(|| Registered { path, owner: owner.to_owned(), session: session.to_owned() })
+        let exists = |path: &Path| rustix::fs::lstat(path).is_ok();
+        let hidden = !exists(&path);
+        if hidden && !layer.is_some_and(|layer| exists(&layer.join(below))) {
+            return None;
+        }
+        Some(Registered { path, owner: owner.to_owned(), session: session.to_owned(), hidden })
     });
     Ok(found.collect())
 }

@@ -11,6 +11,7 @@ mod planted;
 mod races;
 mod replace;
 pub(crate) mod shim;
+mod sequences;
 mod soak;
 mod torn;
 mod traps;
@@ -122,10 +123,15 @@ impl Traced {
 
 /// Runs seedbed with something to do at a failpoint: `NAME#N=WHAT`, or nothing.
 pub(crate) fn traced(sandbox: &Sandbox, args: &[&str], failpoint: Option<&str>) -> Traced {
+    traced_in(sandbox, &sandbox.repository, args, failpoint)
+}
+
+/// Does what [`traced`] does in another directory.
+fn traced_in(sandbox: &Sandbox, directory: &Path, args: &[&str], failpoint: Option<&str>) -> Traced {
     let trace = sandbox.top.join("trace");
     let _ = fs::remove_file(&trace);
     let mut command = sandbox.command(args);
-    command.env("SEEDBED_FAILPOINT_TRACE", &trace);
+    command.current_dir(directory).env("SEEDBED_FAILPOINT_TRACE", &trace);
     if let Some(failpoint) = failpoint {
         command.env("SEEDBED_FAILPOINT", failpoint);
     }

@@ -1,17 +1,14 @@
-//! Suites K and L: SIGKILL at random moments, and random sequences of everything that can happen.
+//! Suite L: SIGKILL at random moments, every error at every step, disks that are full or cannot be written.
 
 use std::fs;
 use std::process::Stdio;
-use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use rustix::process::Signal;
 
 use super::errors::{With, check_apply, check_destroy, check_layers, check_recover};
-use super::{PAIR, TREE, assert_put_back, check_all, sandbox, traced, with_overlays};
+use super::{PAIR, TREE, assert_put_back, check_all, sandbox, with_overlays};
 use crate::sandbox::{Outcome, Sandbox, assert_same, send};
 
 /// Adds `files` to the repository's commit, in one pack: thousands of loose objects would be read for every inventory.
@@ -107,130 +104,6 @@ fn every_step_fails_with_every_error() {
     check_destroy(PAIR, With::All, |_| true);
     check_recover(PAIR, With::All, |_| true);
     check_layers(With::All);
-}
-
-/// What can happen to a swarm.
-#[derive(Clone, Debug)]
-enum Happens {
-    Apply(usize),
-    Destroy,
-    DestroyOne,
-    KilledApply(usize, u64),
-    KilledDestroy(u64),
-    KilledRecover(u64),
-    Prune,
-    Gc,
-    RemovedByHand,
-    Rebooted,
-    Recover,
-}
-
-fn happens() -> impl Strategy<Value = Happens> {
-    prop_oneof![
-        3 => (0..3usize).prop_map(Happens::Apply),
-        1 => Just(Happens::Destroy),
-        1 => Just(Happens::DestroyOne),
-        3 => (0..3usize, 1..400u64).prop_map(|(manifest, point)| Happens::KilledApply(manifest, point)),
-        2 => (1..200u64).prop_map(Happens::KilledDestroy),
-        2 => (1..100u64).prop_map(Happens::KilledRecover),
-        1 => Just(Happens::Prune),
-        1 => Just(Happens::Gc),
-        1 => Just(Happens::RemovedByHand),
-        1 => Just(Happens::Rebooted),
-        1 => Just(Happens::Recover),
-    ]
-}
-
-static MANIFESTS: LazyLock<[String; 3]> = LazyLock::new(|| {
-    let smaller = PAIR.split("[session.linked]").next().unwrap();
-    let larger = "[session.more]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n";
-    [PAIR.to_owned(), smaller.to_owned(), with_overlays(&format!("{PAIR}{larger}"))]
-});
-
-fn happen(sandbox: &Sandbox, what: &Happens) {
-    let manifests = &*MANIFESTS;
-    // A kill may come too late; what it leaves is then whole. Everything else has to succeed.
-    let killed = |args: &[&str], point: u64| {
-        let outcome = traced(sandbox, args, Some(&format!("*#{point}=crash"))).outcome;
-        assert!(matches!(outcome.code, 0 | 137), "{args:?}: {outcome:?}");
-    };
-    match what {
-        Happens::Apply(manifest) => {
-            sandbox.manifest(&manifests[*manifest]);
-            sandbox.ok(&["apply", "--yes", "--discard"]);
-            for directory in sandbox.directories() {
-                sandbox.assert_clean(&directory);
-            }
-            sandbox.ok(&["plan", "--detailed-exitcode"]);
-        }
-        Happens::Destroy => drop(sandbox.ok(&["destroy", "--discard"])),
-        Happens::DestroyOne => {
-            let outcome = sandbox.seedbed(&["destroy", "linked", "--discard"]);
-            assert!(matches!(outcome.code, 0 | 64), "{outcome:?}");
-        }
-        Happens::KilledApply(manifest, point) => {
-            sandbox.manifest(&manifests[*manifest]);
-            killed(&["apply", "--yes", "--discard"], *point);
-        }
-        Happens::KilledDestroy(point) => killed(&["destroy", "--discard"], *point),
-        Happens::KilledRecover(point) => killed(&["recover"], *point),
-        Happens::Prune => drop(sandbox.git(&["worktree", "prune"])),
-        Happens::Gc => drop(sandbox.git(&["gc", "--quiet"])),
-        Happens::RemovedByHand => {
-            let worktrees = sandbox.repository.join(".ai_ops/worktrees");
-            let any = fs::read_dir(worktrees).ok().and_then(|mut entries| entries.next());
-            if let Some(Ok(entry)) = any {
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
-        Happens::Rebooted => sandbox.unmount_all(),
-        Happens::Recover => drop(sandbox.seedbed(&["recover"])),
-    }
-    // Whatever happened, other people's git goes on.
-    sandbox.git(&["worktree", "list"]);
-    sandbox.git(&["fsck", "--no-progress"]);
-}
-
-fn sequences(cases: u32, length: usize) {
-    let mut runner = TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 64,
-        ..Config::default()
-    });
-    let run = runner.run(&prop::collection::vec(happens(), 1..=length), |sequence| {
-        let sandbox = sandbox(PAIR);
-        let refs = sandbox.git(&["for-each-ref"]);
-        let files: Vec<String> =
-            sandbox.inventory().into_keys().filter(|path| !path.starts_with("repository/.git/")).collect();
-        for what in &sequence {
-            happen(&sandbox, what);
-        }
-        let recovered = sandbox.seedbed(&["destroy", "--discard"]);
-        prop_assert_eq!(recovered.code, 0, "{:?}", recovered);
-        // `gc` has packed what is in `.git`; but for that everything is as it was.
-        let left: Vec<String> =
-            sandbox.inventory().into_keys().filter(|path| !path.starts_with("repository/.git/")).collect();
-        prop_assert_eq!(left, files);
-        prop_assert!(sandbox.mounts().is_empty());
-        prop_assert_eq!(sandbox.git(&["for-each-ref"]), refs);
-        prop_assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
-        prop_assert!(!sandbox.repository.join(".git/seedbed").exists());
-        prop_assert!(!sandbox.repository.join(".git/worktrees").exists());
-        Ok(())
-    });
-    run.unwrap_or_else(|error| panic!("{error}"));
-}
-
-#[test]
-fn whatever_happens_in_whatever_order_it_can_be_taken_down() {
-    sequences(6, 6);
-}
-
-#[test]
-#[ignore = "soak: 64 sequences of up to 10 steps take a minute"]
-fn whatever_happens_in_whatever_order_many_times() {
-    sequences(64, 10);
 }
 
 /// A small file system in memory that is unmounted with the test.

@@ -1,0 +1,107 @@
+//! Repositories that are moved, copied or deleted, with a run in the middle too.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::between::copy;
+use super::sequence::{Sequence, is_documented, settled};
+use super::tokens::scan;
+use crate::faults::traced_in;
+use crate::sandbox::{Inventory, assert_same};
+
+impl Sequence<'_> {
+    /// Runs seedbed in `directory`, perhaps with a kill or an error first, and again without. Returns the last exit code.
+    fn ask_in(&mut self, directory: &Path, args: &[&str]) -> i32 {
+        if let Some(fault) = self.fault() {
+            let outcome = traced_in(self.sandbox, directory, args, Some(&fault)).outcome;
+            self.note(format!("{} {fault} elsewhere -> {}", args.join(" "), outcome.code));
+            assert!(is_documented(outcome.code, Some(&fault)), "{outcome:?}");
+        }
+        let outcome = self.sandbox.seedbed_in(directory, args);
+        self.note(format!("{} elsewhere -> {}", args.join(" "), outcome.code));
+        assert!(is_documented(outcome.code, None), "{outcome:?}");
+        outcome.code
+    }
+
+    /// Works in a copy of the repository: the original is not touched, and nothing is lost in the copy.
+    pub(super) fn copy_repository(&mut self) {
+        if !self.sandbox.mounts().is_empty() || !self.inner.is_empty() {
+            return;
+        }
+        self.note("copy the repository".to_owned());
+        let copied = self.sandbox.top.join("copy-of-repository");
+        copy(self.sandbox, &self.sandbox.repository, &copied);
+        let before = self.sandbox.inventory();
+        let in_copy = || {
+            let mut tokens = BTreeSet::new();
+            scan(&copied, &mut tokens);
+            tokens
+        };
+        let written = in_copy();
+        self.ask_in(&copied, &["apply", "--yes"]);
+        let adopted = self.ask_in(&copied, &["recover", "--copied"]);
+        assert!(matches!(adopted, 0 | 64), "recover --copied");
+        let lost: Vec<_> = written.difference(&in_copy()).cloned().collect();
+        assert!(lost.is_empty(), "lost in the copy: {lost:?}");
+        self.ask_in(&copied, &["apply", "--yes"]);
+        self.ask_in(&copied, &["destroy", "--discard"]);
+        let of_repository = |inventory: Inventory| -> Inventory {
+            inventory.into_iter().filter(|(path, _)| !path.starts_with("state/")).collect()
+        };
+        assert_same(&of_repository(before), &of_repository(self.sandbox.inventory()));
+        fs::remove_dir_all(copied).unwrap();
+    }
+
+    /// Moves the repository away and back, and rebinds it at each place.
+    pub(super) fn move_repository(&mut self) {
+        let is_bound = !self.sandbox.mounts().is_empty()
+            || !self.inner.is_empty()
+            || !self.linked.is_empty()
+            || !self.processes.is_empty();
+        if is_bound {
+            return;
+        }
+        self.note("move the repository".to_owned());
+        let interrupted = self.is_interrupted();
+        let away = self.sandbox.top.join("moved-repository");
+        let is_applied = self.sandbox.seedbed(&["status"]).code == 0;
+        for (from, to) in [(&self.sandbox.repository, &away), (&away, &self.sandbox.repository)] {
+            fs::rename(from, to).unwrap();
+            let code = self.ask_in(to, &["recover", "--moved"]);
+            assert!(code == 0 || code == 64 && !is_applied, "recover --moved");
+        }
+        assert_eq!(self.is_interrupted(), interrupted, "what was interrupted is for `recover`");
+        assert_eq!(self.sandbox.seedbed(&["status"]).code == 0, is_applied, "status");
+    }
+
+    /// Deletes a clone with its swarm, in the middle of a run too, and what is kept of it.
+    pub(super) fn delete_repository(&mut self) {
+        self.note("delete a clone".to_owned());
+        let state = |inventory: Inventory| -> Inventory {
+            settled(inventory).into_iter().filter(|(path, _)| path.starts_with("state/")).collect()
+        };
+        let before = state(self.sandbox.inventory());
+        self.manifest();
+        let clone = self.sandbox.clone_to("copy-deleted");
+        self.sandbox.git_in(&clone, &["branch", "--quiet", "old", "origin/old"]);
+        self.sandbox.seedbed_in(&clone, &["apply", "--yes"]);
+        let mut shape = self.shape.clone();
+        shape.vary(&mut self.random);
+        fs::write(clone.join("seedbed.toml"), self.sandbox.manifest_text(&shape.manifest())).unwrap();
+        let args = ["apply", "--yes", "--discard"];
+        let fault = self.fault();
+        let code = traced_in(self.sandbox, &clone, &args, fault.as_deref()).outcome.code;
+        self.note(format!("{} {} in it -> {code}", args.join(" "), fault.unwrap_or_default()));
+        for mount in self.sandbox.mounts().iter().filter(|mount| mount.starts_with(&clone)) {
+            unmount(mount, UnmountFlags::empty()).unwrap();
+        }
+        fs::remove_dir_all(&clone).unwrap();
+        let top = self.sandbox.top.clone();
+        let code = self.ask_in(&top, &["destroy", clone.to_str().unwrap(), "--gone", "--discard"]);
+        assert!(matches!(code, 0 | 64), "destroy --gone");
+        assert_same(&before, &state(self.sandbox.inventory()));
+    }
+}

@@ -1,0 +1,309 @@
+//! One sequence in its sandbox: its state, how it asks seedbed for something, and the oracle of every moment.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+
+use serde_json::Value;
+
+use super::between::git_works;
+use super::random::Random;
+use super::shape::Shape;
+use super::tokens::{Safety, Written, tokens};
+use crate::faults::traced;
+use crate::sandbox::{Inventory, Sandbox, assert_same};
+
+/// Points in the steps of providers, where a panic is that step's failure.
+const PANICS: [&str; 5] =
+    ["apply.allocation", "register.branched", "register.placed", "lease.granted", "overlay.layered"];
+
+/// One sequence in its sandbox.
+pub(super) struct Sequence<'s> {
+    pub(super) sandbox: &'s Sandbox,
+    pub(super) random: Random,
+    pub(super) shape: Shape,
+    pub(super) written: Vec<Written>,
+    /// Number of the last token.
+    pub(super) next: u64,
+    /// The steps that were done, for the report of a failure.
+    pub(super) steps: Vec<String>,
+    /// Paths outside of the repository that are the steps' own, and are removed at the end.
+    pub(super) outside: Vec<PathBuf>,
+    pub(super) mounts: Vec<PathBuf>,
+    /// Manifests of swarms inside of sessions.
+    pub(super) inner: Vec<PathBuf>,
+    /// Linked worktrees inside of sessions.
+    pub(super) linked: Vec<PathBuf>,
+    /// Programs at work in sessions, each with its working directory.
+    pub(super) processes: Vec<(Child, PathBuf)>,
+    /// Whether the run that was interrupted was run with `--discard`.
+    discards: bool,
+    /// The commit of `main`.
+    pub(super) main: String,
+}
+
+/// An active session that has a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Active {
+    pub(super) name: String,
+    pub(super) directory: PathBuf,
+}
+
+impl<'s> Sequence<'s> {
+    pub(super) fn new(sandbox: &'s Sandbox, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let shape = Shape::new(&mut random);
+        Self {
+            sandbox,
+            random,
+            shape,
+            written: Vec::new(),
+            next: 0,
+            steps: Vec::new(),
+            outside: Vec::new(),
+            mounts: Vec::new(),
+            inner: Vec::new(),
+            linked: Vec::new(),
+            processes: Vec::new(),
+            discards: false,
+            main: sandbox.git(&["rev-parse", "main"]),
+        }
+    }
+
+    pub(super) fn note(&mut self, step: String) {
+        if std::env::var_os("SEEDBED_SEQUENCE").is_some() {
+            eprintln!("{step}");
+        }
+        self.steps.push(step);
+    }
+
+    pub(super) fn manifest(&self) {
+        self.sandbox.manifest(&self.shape.manifest());
+    }
+
+    /// Returns the active sessions that have a directory.
+    pub(super) fn active(&self) -> Vec<Active> {
+        let status = self.sandbox.seedbed(&["status", "--json"]);
+        if status.code != 0 {
+            return Vec::new();
+        }
+        let status = status.json();
+        let sessions = status["sessions"].as_array().unwrap().iter();
+        let active = sessions.filter_map(|found| {
+            let directory = self.sandbox.repository.join(found["workingDirectory"].as_str()?);
+            let is_own = directory != self.sandbox.repository && directory.is_dir();
+            let name = found["session"].as_str()?.to_owned();
+            is_own.then_some(Active { name, directory })
+        });
+        active.collect()
+    }
+
+    /// Returns one of the active sessions.
+    pub(super) fn one(&mut self) -> Option<Active> {
+        let active = self.active();
+        self.random.pick(&active).cloned()
+    }
+
+    /// Returns an active session where Git works, with no mount, swarm or linked worktree inside.
+    pub(super) fn plain(&mut self) -> Option<Active> {
+        let mut active = self.active();
+        active.retain(|one| {
+            let holds = |path: &PathBuf| path.starts_with(&one.directory);
+            let works = git_works(self.sandbox, &one.directory);
+            works && ![&self.mounts, &self.inner, &self.linked].iter().any(|paths| paths.iter().any(holds))
+        });
+        self.random.pick(&active).cloned()
+    }
+
+    /// Returns a new token, which is about to be written.
+    pub(super) fn token(&mut self, session: &str, safety: Safety) -> String {
+        self.next += 1;
+        let token = format!("<<{}>>", self.next);
+        self.written.push(Written { token: token.clone(), safety, session: session.to_owned() });
+        token
+    }
+
+    /// Forgets the tokens that are lost and were allowed to be.
+    pub(super) fn forgive(&mut self, is_forgiven: impl Fn(&Written) -> bool) {
+        let there = tokens(self.sandbox);
+        self.written.retain(|written| there.contains(&written.token) || !is_forgiven(written));
+    }
+
+    /// Checks what has to hold at every moment: no token is lost, and the main checkout is what it was.
+    #[track_caller]
+    pub(super) fn check(&self) {
+        let there = tokens(self.sandbox);
+        let lost: Vec<_> = self.written.iter().filter(|written| !there.contains(&written.token)).collect();
+        assert!(lost.is_empty(), "lost {lost:?}");
+        let repository = &self.sandbox.repository;
+        assert_eq!(self.sandbox.git(&["symbolic-ref", "HEAD"]), "refs/heads/main");
+        assert_eq!(self.sandbox.git(&["rev-parse", "main"]), self.main);
+        let status = self.sandbox.git(&["status", "--porcelain"]);
+        // The directory of worktrees hides itself once it has its name.
+        let changed: Vec<_> =
+            status.lines().filter(|line| !line.starts_with("?? ..ai_ops.seedbed-")).collect();
+        assert!(changed.is_empty(), "the main checkout was changed: {changed:?}");
+        for name in ["made.log", "ran.log"] {
+            assert!(!repository.join(name).exists(), "{name} was made in the main checkout");
+        }
+    }
+
+    /// Returns whether a run is interrupted.
+    pub(super) fn is_interrupted(&self) -> bool {
+        let collections = ["swarms", "sessions"].map(|name| self.sandbox.state().join(name));
+        let records = collections.iter().flat_map(|path| fs::read_dir(path).into_iter().flatten());
+        records.map(|entry| entry.unwrap().path()).any(|record| {
+            let pending = ["releasing.json", "intent.json", "rescuing.json"];
+            let standing = fs::read(record.join("standing.json")).unwrap_or_default();
+            let standing: Value = serde_json::from_slice(&standing).unwrap_or_default();
+            pending.iter().any(|name| record.join(name).exists()) || !standing["release"].is_null()
+        })
+    }
+
+    /// Runs seedbed, perhaps with a kill or an error at some step, and checks the outcome. Returns the exit code. `scope`
+    /// is the session that is released; `None` for all.
+    #[track_caller]
+    pub(super) fn ask(&mut self, args: &[&str], scope: Option<&str>) -> i32 {
+        let fault = self.fault();
+        self.ask_with(args, scope, fault.as_deref())
+    }
+
+    /// Returns a failpoint and what happens there; `None` for most runs.
+    pub(super) fn fault(&mut self) -> Option<String> {
+        let what = match self.random.below(100) {
+            0..25 => "crash",
+            25..31 => "eio",
+            31..37 => "enospc",
+            37..40 => {
+                let at = self.random.pick(&PANICS).unwrap();
+                return Some(format!("{at}#{}=panic", 1 + self.random.below(4)));
+            }
+            _ => return None,
+        };
+        Some(format!("*#{}={what}", 1 + self.random.below(220)))
+    }
+
+    /// Does what [`Self::ask`] does with this fault.
+    #[track_caller]
+    pub(super) fn ask_with(&mut self, args: &[&str], scope: Option<&str>, fault: Option<&str>) -> i32 {
+        let interrupted = self.is_interrupted();
+        let before = self.sandbox.inventory();
+        let outcome = traced(self.sandbox, args, fault).outcome;
+        let code = outcome.code;
+        self.note(format!("{} {} -> {code}", args.join(" "), fault.unwrap_or_default()));
+        // A repair does not recover.
+        let is_locked = code == 75 && interrupted && args[0] == "status";
+        let documented = is_locked || is_documented(code, fault);
+        assert!(documented, "{args:?}: {outcome:?}");
+        let discards = args.contains(&"--discard");
+        let may_discard = discards || interrupted && self.discards;
+        // A repair does what it can, and fails for the rest.
+        let is_repair = args[0] == "status";
+        if matches!(code, 1 | 64 | 65 | 69) && !interrupted && !is_repair {
+            assert_same(&settled(before), &settled(self.sandbox.inventory()));
+        } else {
+            let scope = scope.filter(|_| !interrupted);
+            let is_in_scope = |written: &Written| {
+                scope.is_none_or(|scope| {
+                    let below = written.session.strip_prefix(scope);
+                    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                })
+            };
+            self.forgive(|written| {
+                is_in_scope(written)
+                    && (written.safety == Safety::Ignored || may_discard && written.safety == Safety::Unsaved)
+            });
+        }
+        let is_interrupted = self.is_interrupted();
+        self.discards = is_interrupted && (self.discards || discards);
+        if code == 0 && args[0] != "run" {
+            let expected =
+                !is_interrupted || matches!(args[0], "exec" | "status") || args.contains(&"--dry-run");
+            assert!(expected, "{args:?} left an interrupted run: {outcome:?}");
+        }
+        if code != 137 {
+            self.check_processes(args.iter().any(|arg| arg.starts_with("--stop")));
+        }
+        self.check();
+        code
+    }
+
+    /// Checks that no directory was removed under a process, and no process ended without `--stop`.
+    #[track_caller]
+    fn check_processes(&mut self, stops: bool) {
+        self.processes.retain_mut(|(process, directory)| {
+            if process.try_wait().unwrap().is_some() {
+                assert!(stops, "a process in {} was ended unasked", directory.display());
+                return false;
+            }
+            let works = fs::read_link(format!("/proc/{}/cwd", process.id())).unwrap();
+            assert_eq!(&works, directory, "taken away under a process");
+            true
+        });
+    }
+
+    pub(super) fn end_processes(&mut self) {
+        for (mut process, _) in std::mem::take(&mut self.processes) {
+            let _ = process.kill();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Returns `--stop` now and then while a process is at work.
+    pub(super) fn stop(&mut self) -> Option<&'static str> {
+        (!self.processes.is_empty() && self.random.percent(50)).then_some("--stop=2")
+    }
+
+    /// Returns what is requested to become of unsaved work.
+    pub(super) fn flag(&mut self) -> Option<&'static str> {
+        *self.random.pick(&[None, None, Some("--rescue"), Some("--discard")]).unwrap()
+    }
+}
+
+/// Returns whether a command may end with this code, with a fault at one of its steps.
+pub(super) fn is_documented(code: i32, fault: Option<&str>) -> bool {
+    matches!(code, 0 | 1 | 2 | 64 | 65 | 69)
+        || match fault.and_then(|fault| fault.rsplit('=').next()) {
+            None => false,
+            Some("crash") => code == 137,
+            // A panic in a provider is that step's failure, and one elsewhere a bug that was requested.
+            Some("panic") => matches!(code, 70 | 73 | 101),
+            Some(_) => code == 73,
+        }
+}
+
+/// Returns an inventory without what a run that is rolled back may leave: rescues, objects and logs of refs that are
+/// gone, and locks.
+pub(super) fn settled(inventory: Inventory) -> Inventory {
+    let is_passing = |path: &str| {
+        path.starts_with("repository/.git/objects/")
+            // Git says of refs what they are, wherever it keeps them.
+            || path == "repository/.git/packed-refs"
+            || path.starts_with("repository/.git/refs/heads/agents")
+            || path.starts_with("repository/.git/logs/refs/seedbed")
+            // A rescue stays, whatever becomes of its run.
+            || path.starts_with("repository/.git/refs/seedbed")
+            || path.starts_with("state/") && (path.ends_with(".holder") || path.ends_with(".lock"))
+            // Half-written files go with the next lock.
+            || path.starts_with("state/") && path.contains(".seedbed-")
+            // A directory that was emptied by hand.
+            || ["", "/worktrees", "/.gitignore"].iter().any(|name| path == format!("repository/.ai_ops{name}"))
+    };
+    let settled = inventory.into_iter().filter(|(path, _)| !is_passing(path));
+    settled
+        .map(|(path, what)| {
+            let what = match what.split_once("planDigest") {
+                // A discovery file that is written again names the plan that applies, not the one that changed it last.
+                Some((head, tail)) if path.ends_with("resources.json") => {
+                    format!("{head}{}", tail.split_once("\\n").map_or("", |(_, rest)| rest))
+                }
+                _ if path == "git for-each-ref" => {
+                    let refs = what.lines().filter(|line| !line.contains("refs/seedbed/rescue/"));
+                    refs.collect::<Vec<_>>().join("\n")
+                }
+                _ => what,
+            };
+            (path, what)
+        })
+        .collect()
+}

@@ -1,0 +1,131 @@
+//! Manifests of a sequence.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::LazyLock;
+
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+
+use super::random::Random;
+use crate::faults::sandbox;
+use crate::shells::installed;
+
+/// Features that this host has.
+#[derive(Clone, Copy)]
+pub(super) struct Features {
+    pub(super) overlays: bool,
+    /// Whether the external kind of the examples can be run.
+    pub(super) databases: bool,
+    /// Whether this user may mount.
+    pub(super) mounts: bool,
+}
+
+/// Features of this host. Missing ones are reported once.
+pub(super) static FEATURES: LazyLock<Features> = LazyLock::new(|| {
+    let sandbox = sandbox("");
+    sandbox.manifest(&Shape { mounted: 1, ..Shape::DEFAULT }.manifest());
+    let (one, other) = (sandbox.top.join("one"), sandbox.top.join("other"));
+    fs::create_dir(&one).unwrap();
+    fs::create_dir(&other).unwrap();
+    let mounts = mount_bind(&one, &other).is_ok();
+    let _ = unmount(&other, UnmountFlags::empty());
+    if !mounts {
+        eprintln!("NOT TESTED: this user may not mount inside of sessions");
+    }
+    Features { overlays: sandbox.can_mount(), databases: installed("python3"), mounts }
+});
+
+/// The requests of a manifest.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    coders: u64,
+    mounted: u64,
+    database: bool,
+    base: &'static str,
+    branch: bool,
+    refuse: bool,
+    target: bool,
+    checkout: &'static str,
+    block: u64,
+    /// Whether the `setup` of coders fails.
+    pub(super) fails: bool,
+}
+
+impl Shape {
+    const DEFAULT: Self = Self {
+        coders: 0,
+        mounted: 0,
+        database: false,
+        base: "main",
+        branch: false,
+        refuse: false,
+        target: false,
+        checkout: "auto",
+        block: 4,
+        fails: false,
+    };
+
+    pub(super) fn new(random: &mut Random) -> Self {
+        let features = *FEATURES;
+        Self {
+            coders: random.below(3),
+            mounted: if features.overlays { random.below(2) } else { 0 },
+            database: features.databases && random.percent(30),
+            branch: random.percent(70),
+            ..Self::DEFAULT
+        }
+    }
+
+    /// Grows, shrinks, or changes one option.
+    pub(super) fn vary(&mut self, random: &mut Random) {
+        let features = *FEATURES;
+        match random.below(11) {
+            0..=2 => self.coders = random.below(4),
+            3 if features.overlays => self.mounted = random.below(3),
+            4 if features.databases => self.database = !self.database,
+            5 => self.base = random.pick(&["main", "old", "v1"]).unwrap(),
+            6 => self.branch = !self.branch,
+            7 => self.refuse = !self.refuse,
+            8 => self.target = !self.target,
+            9 => self.checkout = random.pick(&["auto", "git"]).unwrap(),
+            _ => self.block = 12 - self.block,
+        }
+        self.fails = random.percent(12);
+    }
+
+    /// Returns the manifest, without its head.
+    pub(super) fn manifest(&self) -> String {
+        let Self { base, checkout, block, .. } = self;
+        let mut options = format!("base-ref = \"{base}\"");
+        if self.refuse {
+            options += ", branch-exists = \"refuse\"";
+        }
+        let branch = if self.branch { ", branch = \"agents/{{ session.name }}\"" } else { "" };
+        let target = if self.target { ", target-path = \"app\"" } else { "" };
+        let database = if self.database { ", \"scratch-database\"" } else { "" };
+        let setup = if self.fails { "false" } else { "echo made > made.log" };
+        let mut text = String::new();
+        if self.database {
+            text += "[provider.scratch-database]\ncommand = [\"./tools/scratch-database\"]\n";
+        }
+        let _ = write!(
+            text,
+            "[session.lead]\nresources = [{{ kind = \"git-worktree\", {options}, copy = [\".env\"] }}, {{ kind = \"port-range\", block-size = 16, block-count = 32, slots = 4 }}{database}]\n"
+        );
+        if self.coders > 0 {
+            let _ = write!(
+                text,
+                "[session.coder]\ncount = {}\nresources = [{{ kind = \"git-worktree\", checkout = \"{checkout}\", link = [\"cache\"], {options}{branch}{target} }}, {{ kind = \"port-range\", block-size = {block} }}]\nsetup = [\"{setup}\"]\nteardown = [\"true\"]\n",
+                self.coders
+            );
+        }
+        if self.mounted > 0 {
+            let _ = write!(
+                text,
+                "[session.mounted]\ncount = {}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\", {options}{branch} }}]\n",
+                self.mounted
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,76 @@
+//! Tokens: what a sequence writes, and where it is found again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::sandbox::Sandbox;
+
+/// The commands that a token outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Safety {
+    /// All: it is on a branch, or outside of every session.
+    Always,
+    /// All: it is in something else inside of a session, which has a life of its own.
+    Nested,
+    /// All without `--discard`.
+    Unsaved,
+    /// Those that leave its worktree alone, because Git ignores it.
+    Ignored,
+}
+
+/// A token that was written.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) token: String,
+    pub(super) safety: Safety,
+    /// Path of the session; empty outside of sessions.
+    pub(super) session: String,
+}
+
+/// Returns every token that is in a file of the sandbox or in an object that a ref, or a stash, reaches.
+pub(super) fn tokens(sandbox: &Sandbox) -> BTreeSet<String> {
+    let mut tokens = BTreeSet::new();
+    scan(&sandbox.top, &mut tokens);
+    // Of stashes only the last one has a ref.
+    let mut stashes = sandbox.program("git", &sandbox.repository);
+    let stashes = stashes.args(["reflog", "show", "--format=%H", "refs/stash", "--"]).output().unwrap();
+    let stashes = String::from_utf8(stashes.stdout).unwrap();
+    let mut args = vec!["rev-list", "--objects", "--all"];
+    args.extend(stashes.lines());
+    let listed = sandbox.git(&args);
+    let ids: String = listed.lines().flat_map(|line| [line.split(' ').next().unwrap(), "\n"]).collect();
+    let path = sandbox.top.join("ids");
+    fs::write(&path, ids).unwrap();
+    let mut git = sandbox.program("git", &sandbox.repository);
+    git.args(["cat-file", "--batch", "--buffer"]).stdin(fs::File::open(&path).unwrap());
+    find(&git.output().unwrap().stdout, &mut tokens);
+    fs::remove_file(path).unwrap();
+    tokens
+}
+
+/// Adds the tokens in all files below, except in Git's objects and in copies that a step has made.
+pub(super) fn scan(directory: &Path, tokens: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy().into_owned();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            if name != "objects" && !name.starts_with("copy-") {
+                scan(&path, tokens);
+            }
+        } else if kind.is_file() && name != "trace" {
+            find(&fs::read(&path).unwrap_or_default(), tokens);
+        }
+    }
+}
+
+fn find(bytes: &[u8], tokens: &mut BTreeSet<String>) {
+    for (at, _) in bytes.windows(2).enumerate().filter(|(_, pair)| pair == b"<<") {
+        let rest = &bytes[at + 2..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits > 0 && rest[digits..].starts_with(b">>") {
+            tokens.insert(format!("<<{}>>", String::from_utf8_lossy(&rest[..digits])));
+        }
+    }
+}

@@ -57,7 +57,8 @@ impl Sequence<'_> {
         let Some(Active { name, directory }) = self.plain() else { return };
         if step == Step::Write && self.random.percent(30) {
             // Also where Git does not work.
-            let Some(Active { name, directory }) = self.one() else { return };
+            let active = self.workplaces();
+            let Some(Active { name, directory }) = self.random.pick(&active).cloned() else { return };
             let token = self.token(&name, Safety::Unsaved);
             fs::write(directory.join(format!("anyhow-{}", self.next)), &token).unwrap();
             self.note(format!("write {token} in {name}, whatever it is"));

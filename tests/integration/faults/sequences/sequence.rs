@@ -1,7 +1,7 @@
 //! One sequence in its sandbox: its state, how it asks seedbed for something, and the oracle of every moment.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub(super) struct Sequence<'s> {
     /// Programs at work in sessions, each with its working directory.
     pub(super) processes: Vec<(Child, PathBuf)>,
     /// Whether the run that was interrupted was run with `--discard`.
-    discards: bool,
+    pub(super) discards: bool,
     /// The commit of `main`.
     pub(super) main: String,
 }
@@ -98,6 +98,12 @@ impl<'s> Sequence<'s> {
         active.collect()
     }
 
+    /// Returns the active sessions in which steps work: none while a run is interrupted, whose recovery does not look for
+    /// work in what the run has made.
+    pub(super) fn workplaces(&self) -> Vec<Active> {
+        if self.is_interrupted() { Vec::new() } else { self.active() }
+    }
+
     /// Returns one of the active sessions.
     pub(super) fn one(&mut self) -> Option<Active> {
         let active = self.active();
@@ -106,7 +112,7 @@ impl<'s> Sequence<'s> {
 
     /// Returns an active session where Git works, with no mount, swarm or linked worktree inside.
     pub(super) fn plain(&mut self) -> Option<Active> {
-        let mut active = self.active();
+        let mut active = self.workplaces();
         active.retain(|one| {
             let holds = |path: &PathBuf| path.starts_with(&one.directory);
             let works = git_works(self.sandbox, &one.directory);
@@ -127,6 +133,14 @@ impl<'s> Sequence<'s> {
     pub(super) fn forgive(&mut self, is_forgiven: impl Fn(&Written) -> bool) {
         let there = tokens(self.sandbox);
         self.written.retain(|written| there.contains(&written.token) || !is_forgiven(written));
+    }
+
+    /// Forgets what a release may lose of the sessions for which `is_in_scope` is true.
+    pub(super) fn forgive_release(&mut self, discards: bool, is_in_scope: impl Fn(&Written) -> bool) {
+        self.forgive(|written| {
+            is_in_scope(written)
+                && (written.safety == Safety::Ignored || discards && written.safety == Safety::Unsaved)
+        });
     }
 
     /// Checks what has to hold at every moment: no token is lost, and the main checkout is what it was.
@@ -191,6 +205,9 @@ impl<'s> Sequence<'s> {
         let outcome = traced(self.sandbox, args, fault).outcome;
         let code = outcome.code;
         self.note(format!("{} {} -> {code}", args.join(" "), fault.unwrap_or_default()));
+        if std::env::var_os("SEEDBED_SEQUENCE").is_some() {
+            eprintln!("{}", outcome.stderr);
+        }
         // A repair does not recover.
         let is_locked = code == 75 && interrupted && args[0] == "status";
         let documented = is_locked || is_documented(code, fault);
@@ -209,10 +226,7 @@ impl<'s> Sequence<'s> {
                     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
                 })
             };
-            self.forgive(|written| {
-                is_in_scope(written)
-                    && (written.safety == Safety::Ignored || may_discard && written.safety == Safety::Unsaved)
-            });
+            self.forgive_release(may_discard, is_in_scope);
         }
         let is_interrupted = self.is_interrupted();
         self.discards = is_interrupted && (self.discards || discards);
@@ -283,7 +297,7 @@ pub(super) fn settled(inventory: Inventory) -> Inventory {
             || path.starts_with("repository/.git/logs/refs/seedbed")
             // A rescue stays, whatever becomes of its run.
             || path.starts_with("repository/.git/refs/seedbed")
-            || path.starts_with("state/") && (path.ends_with(".holder") || path.ends_with(".lock"))
+            || path.starts_with("state/") && ["holder", "lock"].iter().any(|end| Path::new(path).extension() == Some(end.as_ref()))
             // Half-written files go with the next lock.
             || path.starts_with("state/") && path.contains(".seedbed-")
             // A directory that was emptied by hand.

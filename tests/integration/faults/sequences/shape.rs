@@ -37,6 +37,7 @@ pub(super) static FEATURES: LazyLock<Features> = LazyLock::new(|| {
 
 /// The requests of a manifest.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the manifest")]
 pub(super) struct Shape {
     coders: u64,
     mounted: u64,

@@ -30,30 +30,38 @@ impl Run<'_> {
     /// Releases leases where they are. Claims are released last of all, one session after another: no port is free while
     /// what was made after it exists. Those of a session in which, or below which, something is left are kept.
     pub(super) fn release(&self, phase: Phase, location: Location, kinds: &Kinds) -> Vec<Failure> {
-        let mut failures: Vec<Failure> = Vec::new();
-        for claims in [false, true] {
-            let is_left =
-                |path: &SessionPath| failures.iter().any(|failure| failure.session.is_at_or_below(path));
+        let telling = self.telling(phase, kinds);
+        let release = |session: &Session, kind: &str| {
+            crashpoint!("release.allocation");
+            self.act(session, kind, "release", location, &|provider, task| provider.release(task))?;
+            let (session, kind) = (session.path.clone(), kind.to_owned());
+            (self.context.events)(&Event::Released { session, kind });
+            Ok(())
+        };
+        let part = |claims: bool| -> Kinds {
             let of_session = |(path, kinds): (&SessionPath, &Vec<String>)| {
                 let kinds: Vec<_> =
                     kinds.iter().filter(|kind| self.is_claim(kind) == claims).cloned().collect();
-                (!kinds.is_empty() && !is_left(path)).then(|| (path.clone(), kinds))
+                (!kinds.is_empty()).then(|| (path.clone(), kinds))
             };
-            let kinds: Kinds = kinds.iter().filter_map(of_session).collect();
-            failures.extend(self.walk(phase, &kinds, Walk::Release, &|session, kind| {
-                crashpoint!("release.allocation");
-                self.act(session, kind, "release", location, &|provider, task| provider.release(task))?;
-                let (session, kind) = (session.path.clone(), kind.to_owned());
-                (self.context.events)(&Event::Released { session, kind });
-                Ok(())
-            }));
-        }
+            kinds.iter().filter_map(of_session).collect()
+        };
+        let mut claims = part(true);
+        let passed = |path: &SessionPath| {
+            if !claims.contains_key(path) {
+                telling.passed(path);
+            }
+        };
+        let mut failures = self.walk(&part(false), Walk::Release, &passed, &release);
+        claims.retain(|path, _| !failures.iter().any(|failure| failure.session.is_at_or_below(path)));
+        failures.extend(self.walk(&claims, Walk::Release, &|path| telling.passed(path), &release));
         failures
     }
 
     /// Does one step of moving aside with leases, up to the first failure.
     pub(super) fn leave(&self, phase: Phase, step: &str, kinds: &Kinds, act: &Act<'_>) -> Vec<Failure> {
-        self.walk(phase, kinds, Walk::Leave, &|session, kind| {
+        let telling = self.telling(phase, kinds);
+        self.walk(kinds, Walk::Leave, &|path| telling.passed(path), &|session, kind| {
             crashpoint!("leave.allocation");
             self.act(session, kind, step, Location::Home, act)
         })
@@ -61,10 +69,15 @@ impl Run<'_> {
 
     /// Brings leases back.
     pub(super) fn bring_back(&self, kinds: &Kinds, act: &Act<'_>) -> Vec<Failure> {
-        self.walk(Phase::BringBack, kinds, Walk::Return, &|session, kind| {
+        let telling = self.telling(Phase::BringBack, kinds);
+        self.walk(kinds, Walk::Return, &|path| telling.passed(path), &|session, kind| {
             crashpoint!("bring-back.allocation");
             self.act(session, kind, "bring back", Location::Home, act)
         })
+    }
+
+    fn telling(&self, phase: Phase, kinds: &Kinds) -> Telling<'_> {
+        Telling::begin(self.context, phase, kinds.values().filter(|kinds| !kinds.is_empty()).count())
     }
 
     fn act(
@@ -83,23 +96,19 @@ impl Run<'_> {
             .map_err(|error| failure_of(session, step, kind, &error))
     }
 
+    /// Goes through the sessions of `kinds`; `passed` is told of those in which nothing failed.
     fn walk(
         &self,
-        phase: Phase,
         kinds: &Kinds,
         walk: Walk,
+        passed: &(dyn Fn(&SessionPath) + Sync),
         act: &(dyn Fn(&Session, &str) -> Result<(), Failure> + Sync),
     ) -> Vec<Failure> {
         let sessions = &self.record.plan.sessions;
         let of = |session: &Session| kinds.get(&session.path).map_or(&[][..], Vec::as_slice);
-        let count = sessions.iter().filter(|session| !of(session).is_empty()).count();
-        if count == 0 {
-            return Vec::new();
-        }
         let is_claim = |session: &Session| of(session).iter().all(|kind| self.is_claim(kind));
         // Claims are taken and given up one session after another.
         let jobs = if sessions.iter().all(is_claim) { NonZeroUsize::MIN } else { self.host.jobs };
-        let telling = Telling::begin(self.context, phase, count);
         let failures = Mutex::new(Vec::new());
         let halted = AtomicBool::new(false);
         let visit = |at: usize| {
@@ -125,7 +134,7 @@ impl Run<'_> {
                 }
             }
             if is_through {
-                telling.passed(&session.path);
+                passed(&session.path);
             }
         };
         if walk == Walk::Return {

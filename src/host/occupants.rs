@@ -280,14 +280,13 @@ fn executable(path: PathBuf) -> Use {
 }
 
 /// The files that a process has mapped into its memory.
-fn mapped_files(process: &Path) -> BTreeSet<PathBuf> {
+fn mapped_files(process: &Path) -> Vec<PathBuf> {
     let maps = std::fs::read(process.join("maps")).unwrap_or_default();
-    let lines = maps.split(|byte| *byte == b'\n').filter_map(mapped);
-    let paths = lines.map(|path| path.strip_suffix(DELETED).unwrap_or(path));
-    paths
-        .filter(|path| path.first() == Some(&b'/'))
-        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
-        .collect()
+    let mut paths: Vec<&[u8]> = maps.split(|byte| *byte == b'\n').filter_map(mapped).collect();
+    // The parts of a file follow one another.
+    paths.dedup();
+    let paths = paths.into_iter().map(|path| path.strip_suffix(DELETED).unwrap_or(path));
+    paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
 }
 
 impl Use {
@@ -320,14 +319,10 @@ fn target(link: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsString::from_vec(path.to_vec())))
 }
 
-/// The path in a line of `maps`, behind five fields.
+/// The path in a line of `maps` (`proc_pid_maps(5)`). The fields before it have no slash; what is no file is in brackets.
 fn mapped(line: &[u8]) -> Option<&[u8]> {
-    let mut rest = line;
-    for _ in 0..5 {
-        let end = rest.iter().position(|byte| *byte == b' ')?;
-        rest = rest[end..].trim_ascii_start();
-    }
-    Some(rest)
+    let at = line.iter().position(|byte| *byte == b'/')?;
+    (!line[..at].contains(&b'[')).then_some(&line[at..])
 }
 
 #[cfg(all(test, target_os = "linux"))]

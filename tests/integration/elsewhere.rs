@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::faults::{
     PAIR, assert_put_back, check_all, crash, sandbox as faulty, traced, twice, with_overlays,
 };
-use crate::sandbox::{Sandbox, assert_same};
+use crate::sandbox::{Inventory, Sandbox, assert_same};
 
 const MIXED: &str = r#"
 [session.lead]
@@ -163,9 +163,7 @@ fn an_interrupted_run_is_recovered_after_a_move() {
 fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_touched() {
     let sandbox = faulty(&with_overlays(MIXED));
     sandbox.ok(&["apply"]);
-    let copy = sandbox.top.join("copy");
-    let copied = Command::new("cp").arg("-a").args([&sandbox.repository, &copy]).status().unwrap();
-    assert!(copied.success());
+    let copy = copied(&sandbox);
     let lead = worktree(&copy, "lead");
     fs::write(lead.join("work.txt"), "work\n").unwrap();
     let original = |sandbox: &Sandbox| {
@@ -205,6 +203,67 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     let status = sandbox.ok(&["status"]).stdout;
     assert_sound(&status);
     sandbox.ok(&["destroy"]);
+}
+
+/// Copies the sandbox's repository, as it is, to `copy`.
+fn copied(sandbox: &Sandbox) -> PathBuf {
+    let copy = sandbox.top.join("copy");
+    let copied = Command::new("cp").arg("-a").args([&sandbox.repository, &copy]).status().unwrap();
+    assert!(copied.success());
+    copy
+}
+
+#[test]
+fn copy_made_in_the_middle_of_a_run_gets_home_what_the_run_had_moved_aside() {
+    let sandbox = faulty(PAIR);
+    for point in ["aside.directory-moved#1", "aside.entry-moved#2", "run.given-way#1"] {
+        sandbox.ok(&["apply"]);
+        fs::write(worktree(&sandbox.repository, "lead").join("work"), "work\n").unwrap();
+        crash(&sandbox, &["destroy", "--discard"], point);
+        let copy = copied(&sandbox);
+        let original = || -> Inventory {
+            sandbox.inventory().into_iter().filter(|(path, _)| !path.starts_with("state/")).collect()
+        };
+        let before = original();
+        // A kill while it comes home is made up for.
+        let mut killed = sandbox.command(&["recover", "--copied"]);
+        killed.current_dir(&copy).env("SEEDBED_FAILPOINT", "aside.entry-back#1=crash");
+        killed.output().unwrap();
+        sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(0);
+        let lead = worktree(&copy, "lead");
+        assert!(lead.join("work").is_file(), "{point}");
+        assert_eq!(sandbox.git_in(&lead, &["branch", "--show-current"]), "agents/lead");
+        assert_sound(&sandbox.seedbed_in(&copy, &["status"]).expect(0).stdout);
+        assert_same(&before, &original());
+        sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
+        assert!(!copy.join(".git/worktrees").exists() && !copy.join(".git/seedbed").exists(), "{point}");
+        fs::remove_dir_all(copy).unwrap();
+        sandbox.ok(&["recover"]);
+    }
+}
+
+#[test]
+fn copy_made_while_a_run_replaced_a_worktree_keeps_the_one_that_the_user_leaves() {
+    let sandbox = faulty(PAIR);
+    sandbox.ok(&["apply"]);
+    fs::write(worktree(&sandbox.repository, "lead").join("old"), "old\n").unwrap();
+    sandbox.manifest(&PAIR.replace("target-path = \"app\"", "target-path = \"tools\""));
+    crash(&sandbox, &["apply", "--yes", "--discard"], "run.committed#1");
+    let copy = copied(&sandbox);
+    let refused = sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(1);
+    let paths = |from: &str| -> Vec<PathBuf> {
+        let rest = refused.stderr.split(from).nth(1).expect("the refusal names the paths");
+        let end = rest.find(" out of").or_else(|| rest.find(" to keep")).unwrap();
+        rest[..end].split(" and ").map(PathBuf::from).collect()
+    };
+    for path in paths("here: move ") {
+        assert!(path.starts_with(&copy), "{}", refused.stderr);
+        fs::rename(&path, sandbox.top.join(path.file_name().unwrap())).unwrap_or_else(|_| {
+            fs::rename(&path, sandbox.top.join("entry")).unwrap();
+        });
+    }
+    sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(0);
+    assert!(worktree(&copy, "lead").join("old").is_file());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::ownership::{self, Mark};
 use super::site::{Content, Site, io, read};
-use super::{Worktree, files, overlay, repository};
+use super::{Checkout, Worktree, aside, files, overlay, repository};
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
 use crate::provider::{Error, Location, Task};
@@ -98,8 +98,9 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
 }
 
 /// Gives a worktree of a copied repository, and its admin directory, to the task's swarm instead of the swarm whose
-/// ownership marker is `from`. Returns whether there is one.
+/// ownership marker is `from`. A worktree that a run had moved aside comes home first. Returns whether there is one.
 pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<bool, Error> {
+    bring_home(&Task { owner: from, ..*task }, worktree)?;
     let site = Site::of(task, worktree)?;
     let is_ours = is_marked(&site, task.owner)?;
     if !(is_ours || is_marked(&site, from)?) || dot_git(&site)?.is_none() {
@@ -117,6 +118,28 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     // Last: a killed run is told by it that there is something left to do.
     site.common.replace(&site.entry.join(ownership::MARK), mark.as_bytes())?;
     Ok(true)
+}
+
+/// Brings a worktree of a copied repository home that a run of the original had moved aside when the copy was made. The
+/// task's owner is that of the original.
+fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let [home, aside] = [Location::Home, Location::Aside].map(|location| Site::at(location, task, worktree));
+    let (home, aside) = (home?, aside?);
+    let is_marked_aside = is_marked(&aside, task.owner)?;
+    if aside.directory()?.is_none() || !(is_marked_aside || is_marked(&home, task.owner)?) {
+        return Ok(());
+    }
+    if is_marked_aside && (home.directory()?.is_some() || home.common.directory(&home.entry)?.is_some()) {
+        let both = |site: &Site| format!("{} and {}", site.worktree.display(), site.entry_path().display());
+        return Err(Error::Refused(format!(
+            "a run was interrupted before the copy was made, and both the worktree that it replaced and the new one are \
+             here: move {} out of the repository to keep the old one, or {} to keep the new one",
+            both(&home),
+            both(&aside)
+        )));
+    }
+    // A mount is copied as the files that it shows; its layers are the original's.
+    aside::bring_back(task, &Worktree { checkout: Checkout::Git, ..worktree.clone() })
 }
 
 /// Returns whether the admin directory carries the ownership marker of `owner`.

@@ -22,6 +22,7 @@ impl Sequence<'_> {
         }
         let outcome = self.sandbox.seedbed_in(directory, args);
         self.note(format!("{} elsewhere -> {}", args.join(" "), outcome.code));
+        self.show(&outcome);
         assert!(is_documented(outcome.code, None), "{outcome:?}");
         outcome.code
     }

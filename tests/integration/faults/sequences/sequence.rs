@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::between::git_works;
 use super::random::Random;
+use super::setting;
 use super::shape::Shape;
 use super::tokens::{Safety, Written, tokens};
 use crate::faults::traced;
-use crate::sandbox::{Inventory, Sandbox, assert_same};
+use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same};
 
 /// Points in the steps of providers, where a panic is that step's failure.
 const PANICS: [&str; 5] =
@@ -70,11 +71,20 @@ impl<'s> Sequence<'s> {
         }
     }
 
+    /// Records a step; a sequence that is played alone prints it.
     pub(super) fn note(&mut self, step: String) {
-        if std::env::var_os("SEEDBED_SEQUENCE").is_some() {
+        if setting("SEEDBED_SEQUENCE").is_some() {
             eprintln!("{step}");
         }
         self.steps.push(step);
+    }
+
+    /// Prints what a command reported, if the sequence is played alone.
+    pub(super) fn show(&self, outcome: &Outcome) {
+        if setting("SEEDBED_SEQUENCE").is_some() {
+            let top = format!("{}/", self.sandbox.top.display());
+            eprintln!("    {}", outcome.stderr.trim_end().replace(&top, "").replace('\n', "\n    "));
+        }
     }
 
     pub(super) fn manifest(&self) {
@@ -205,9 +215,7 @@ impl<'s> Sequence<'s> {
         let outcome = traced(self.sandbox, args, fault).outcome;
         let code = outcome.code;
         self.note(format!("{} {} -> {code}", args.join(" "), fault.unwrap_or_default()));
-        if std::env::var_os("SEEDBED_SEQUENCE").is_some() {
-            eprintln!("{}", outcome.stderr);
-        }
+        self.show(&outcome);
         // A repair does not recover.
         let is_locked = code == 75 && interrupted && args[0] == "status";
         let documented = is_locked || is_documented(code, fault);

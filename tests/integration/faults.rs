@@ -20,6 +20,7 @@ mod waits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -181,6 +182,25 @@ pub(crate) fn twice(counts: &BTreeMap<String, u64>) -> Vec<String> {
         [Some(format!("{name}#1")), middle].into_iter().flatten().collect::<Vec<_>>()
     };
     counts.iter().flat_map(times).collect()
+}
+
+/// The variable that has [`some_of`] keep every case.
+const EVERY_CASE: &str = "SEEDBED_EVERY_CASE";
+
+/// Every third case, evenly spread, so that the normal run takes minutes; all of them in
+/// [`every_case_of_every_sweep`].
+pub(crate) fn some_of(cases: Vec<String>) -> Vec<String> {
+    if std::env::var_os(EVERY_CASE).is_some() { cases } else { cases.into_iter().step_by(3).collect() }
+}
+
+#[test]
+#[ignore = "takes minutes: the sweeps that try a third of their cases otherwise try them all"]
+fn every_case_of_every_sweep() {
+    let sweeps = Command::new(std::env::current_exe().unwrap())
+        .args(["faults::crash", "faults::errors", "faults::git", "faults::replace", "elsewhere"])
+        .env(EVERY_CASE, "1")
+        .status();
+    assert!(sweeps.unwrap().success());
 }
 
 /// Checks every case, as many at once as there are cores, each worker in a sandbox of its own; all that fail are

@@ -5,8 +5,8 @@ use std::fs;
 use std::process::Command;
 
 use super::{
-    OVERLAYS, PAIR, TREE, assert_put_back, check_all, crash, is_of_overlays, listed, sandbox, traced, twice,
-    with_overlays,
+    OVERLAYS, PAIR, TREE, assert_put_back, check_all, crash, is_of_overlays, listed, sandbox, some_of,
+    traced, twice, with_overlays,
 };
 use crate::sandbox::{Sandbox, assert_same};
 
@@ -16,7 +16,7 @@ fn an_apply_killed_anywhere_is_undone() {
     let before = sandbox(&tree);
     let run = traced(&before, &["apply", "--jobs", "2"], None);
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
-    check_all(&tree, &twice(&run.counts()), |sandbox, point| {
+    check_all(&tree, &some_of(twice(&run.counts())), |sandbox, point| {
         let before = sandbox.inventory();
         let _ = fs::remove_dir_all(sandbox.state());
         crash(sandbox, &["apply", "--jobs", "2"], point);
@@ -35,7 +35,7 @@ fn a_destroy_killed_anywhere_is_finished() {
     stands.ok(&["apply"]);
     let run = traced(&stands, &["destroy", "--jobs", "2"], None);
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
-    check_all(&tree, &twice(&run.counts()), |sandbox, point| {
+    check_all(&tree, &some_of(twice(&run.counts())), |sandbox, point| {
         let before = sandbox.inventory();
         sandbox.ok(&["apply"]);
         crash(sandbox, &["destroy", "--jobs", "2"], point);
@@ -59,7 +59,7 @@ fn check_recover(run: &'static [&'static str], at: &str) {
     prepare(&killed);
     let recover = traced(&killed, &["recover"], None);
     assert_eq!(recover.outcome.code, 0, "{:?}", recover.outcome);
-    check_all(&pair, &twice(&recover.counts()), |sandbox, point| {
+    check_all(&pair, &some_of(twice(&recover.counts())), |sandbox, point| {
         let before = sandbox.inventory();
         prepare(sandbox);
         crash(sandbox, &["recover"], point);
@@ -90,7 +90,7 @@ fn a_growth_killed_anywhere_leaves_what_stood() {
         .into_iter()
         .filter(|point| point.starts_with("apply.") || point.contains("discovery"))
         .collect();
-    check_all(smaller, &points, |sandbox, point| {
+    check_all(smaller, &some_of(points), |sandbox, point| {
         sandbox.manifest(smaller);
         sandbox.ok(&["apply"]);
         let stood = sandbox.inventory();
@@ -196,7 +196,7 @@ fn work_above_a_shared_checkout_outlives_every_kill() {
         let points = twice(&run.counts()).into_iter().filter(|point| is_of_overlays(point));
         cases.extend(points.map(|point| format!("{at} {point}")));
     }
-    check_all(&growth, &cases, |sandbox, case| {
+    check_all(&growth, &some_of(cases), |sandbox, case| {
         let before = sandbox.inventory();
         let (at, point) = case.split_once(' ').unwrap();
         let (args, prepare) = steps[at.parse::<usize>().unwrap()];

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{
-    PAIR, Traced, assert_put_back, check_all, crash, failing, is_of_overlays, sandbox, traced, with_overlays,
+    PAIR, Traced, assert_put_back, check_all, crash, failing, is_of_overlays, sandbox, some_of, traced,
+    with_overlays,
 };
 use crate::sandbox::{Outcome, Sandbox, assert_same};
 
@@ -23,6 +24,12 @@ pub(super) enum With {
     One,
     /// Each in turn.
     All,
+}
+
+impl With {
+    fn chosen(self, cases: Vec<String>) -> Vec<String> {
+        if self == Self::All { cases } else { some_of(cases) }
+    }
 }
 
 /// Each point that can fail, at each time it was reached up to [`TIMES`] evenly spread.
@@ -70,7 +77,7 @@ pub(super) fn check_apply(manifest: &str, with: With, wanted: impl Fn(&str) -> b
     let tried = AtomicUsize::new(0);
     let mut cases = cases(&counts, with);
     cases.retain(|case| wanted(case));
-    check_all(manifest, &cases, |sandbox, case| {
+    check_all(manifest, &with.chosen(cases), |sandbox, case| {
         let _ = std::fs::remove_dir_all(sandbox.state());
         let before = sandbox.inventory();
         match fail(sandbox, &["apply", "--jobs", "1"], case).code {
@@ -94,7 +101,7 @@ pub(super) fn check_destroy(manifest: &str, with: With, wanted: impl Fn(&str) ->
     let counts = succeeded(&traced(&lab, &["destroy", "--jobs", "1"], None));
     let mut cases = cases(&counts, with);
     cases.retain(|case| wanted(case));
-    check_all(manifest, &cases, |sandbox, case| {
+    check_all(manifest, &with.chosen(cases), |sandbox, case| {
         let before = sandbox.inventory();
         sandbox.ok(&["apply"]);
         let stood = sandbox.inventory();
@@ -119,7 +126,7 @@ pub(super) fn check_recover(manifest: &str, with: With, wanted: impl Fn(&str) ->
     let counts = succeeded(&traced(&lab, &["recover", "--jobs", "1"], None));
     let mut cases = cases(&counts, with);
     cases.retain(|case| wanted(case));
-    check_all(manifest, &cases, |sandbox, case| {
+    check_all(manifest, &with.chosen(cases), |sandbox, case| {
         let before = sandbox.inventory();
         crash(sandbox, &["apply", "--jobs", "1"], "apply.told#1");
         let code = fail(sandbox, &["recover", "--jobs", "1"], case).code;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::errors::{With, cases, fail, succeeded};
-use super::{check_all, crash, sandbox, traced, twice, with_overlays};
+use super::{check_all, crash, sandbox, some_of, traced, twice, with_overlays};
 use crate::sandbox::{Inventory, Sandbox, assert_same};
 
 /// Sessions with everything that can be moved aside.
@@ -66,7 +66,7 @@ fn a_replacement_killed_anywhere_brings_back_what_stood() {
     stand(&lab, &before);
     let run = traced(&lab, &REPLACE, None);
     let points: Vec<_> = twice(&succeeded(&run)).into_iter().filter(|point| is_of_leaving(point)).collect();
-    check_all(&before, &points, |sandbox, point| {
+    check_all(&before, &some_of(points), |sandbox, point| {
         let _ = fs::remove_dir_all(sandbox.state());
         stand(sandbox, &before);
         let stood = sandbox.inventory();
@@ -98,7 +98,7 @@ fn a_recovery_killed_anywhere_while_it_brings_back_is_done_again() {
     stand(&lab, &before);
     crash(&lab, &REPLACE, "apply.told#1");
     let points = twice(&succeeded(&traced(&lab, &["recover"], None)));
-    check_all(&before, &points, |sandbox, point| {
+    check_all(&before, &some_of(points), |sandbox, point| {
         let _ = fs::remove_dir_all(sandbox.state());
         stand(sandbox, &before);
         let stood = sandbox.inventory();
@@ -115,7 +115,7 @@ fn a_replacement_whose_step_fails_brings_back_what_stood() {
     let lab = sandbox(BEFORE);
     stand(&lab, BEFORE);
     let cases = cases(&succeeded(&traced(&lab, &REPLACE, None)), With::One);
-    check_all(BEFORE, &cases, |sandbox, case| {
+    check_all(BEFORE, &some_of(cases), |sandbox, case| {
         let _ = fs::remove_dir_all(sandbox.state());
         stand(sandbox, BEFORE);
         let stood = sandbox.inventory();

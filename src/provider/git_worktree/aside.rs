@@ -92,7 +92,7 @@ fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<
     let name = full_name(branch);
     let git = Git::of(task.host, aside.common.path(), None).holding(task.lock);
     if !git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.status.success() {
-        register::create_branch_at(task, aside, branch, &tip)?;
+        register::create_branch(task, aside, branch, &tip)?;
     }
     let log = log.filter(|log| !log.is_empty());
     if let Some(log) = log.filter(|_| !matches!(read(&aside.common, &log_of(&name)), Ok(Content::Missing))) {

@@ -145,7 +145,7 @@ fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result
 /// Makes sure that the branch is at the worktree's commit: creates it, or finds it there. One that exists is not written.
 fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
     if worktree.existing.is_none() {
-        return create_branch(task, worktree, site, branch);
+        return create_branch(task, site, branch, &worktree.commit);
     }
     let name = format!("refs/heads/{branch}");
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
@@ -161,17 +161,8 @@ fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) 
     )))
 }
 
-fn create_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
-    create_branch_at(task, site, branch, &worktree.commit)
-}
-
 /// Creates a branch of ours at this commit; an error where it exists.
-pub(super) fn create_branch_at(
-    task: &Task<'_>,
-    site: &Site,
-    branch: &str,
-    commit: &str,
-) -> Result<(), Error> {
+pub(super) fn create_branch(task: &Task<'_>, site: &Site, branch: &str, commit: &str) -> Result<(), Error> {
     let args = [
         "update-ref".to_owned(),
         "--create-reflog".to_owned(),

@@ -38,6 +38,7 @@ mod setting;
 mod signals;
 mod standing;
 mod status;
+mod terminal;
 mod unfinished;
 mod unsaved;
 mod validate;
@@ -48,7 +49,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use seedbed::host::process::Cancel;
 
 use self::exit::{Failure, Status};
@@ -91,6 +92,9 @@ struct Global {
     /// Answers every question with yes
     #[arg(short, long, global = true)]
     yes: bool,
+    /// When to colour
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    color: terminal::Color,
     /// Waits this many seconds for another run on the same swarm to end; default: 0, and 60 for what a killed one left
     /// running
     #[arg(long, value_name = "SECONDS", value_parser = seconds, global = true)]
@@ -230,17 +234,11 @@ enum Schema {
 
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
-    let mut arguments = match Arguments::try_parse() {
+    let mut arguments = match parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let printed = error.print();
-            if error.use_stderr() {
-                return Status::Usage.into();
-            }
-            print::note(printed);
-            return print::finish(Status::Done.into());
-        }
+        Err(error) => return print_unparsed(&error),
     };
+    terminal::set_color(arguments.global.color);
     arguments.global.runs_programs = arguments.command.runs_programs();
     arguments.global.needs_state = !matches!(arguments.command, Command::Init | Command::Validate(_));
     let json = arguments.global.json;
@@ -254,6 +252,30 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     print::finish(code)
+}
+
+/// Parses the arguments; help is as wide as the terminal.
+fn parse() -> Result<Arguments, clap::Error> {
+    let mut command = Arguments::command().color(ColorChoice::Always);
+    if let Some(width) = terminal::width(&std::io::stdout()) {
+        command = command.term_width(width);
+    }
+    Arguments::from_arg_matches_mut(&mut command.try_get_matches()?)
+}
+
+/// Prints help, the version, or what is wrong with the arguments.
+fn print_unparsed(error: &clap::Error) -> ExitCode {
+    terminal::set_color(terminal::color_among(std::env::args_os()));
+    let text = |has_color: bool| {
+        let text = error.render();
+        if has_color { text.ansi().to_string() } else { text.to_string() }
+    };
+    if error.use_stderr() {
+        print::err(&text(terminal::has_color(&std::io::stderr())));
+        return Status::Usage.into();
+    }
+    print::out(&text(terminal::has_color(&std::io::stdout())));
+    print::finish(Status::Done.into())
 }
 
 fn report(failure: Failure, cancel: &Cancel, json: bool) -> ExitCode {

@@ -22,7 +22,7 @@ use super::locked::{locked, recover};
 use super::outcome::Outcome;
 use super::setting::{Setting, directory};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
-use super::{Global, plan, plan_file, print};
+use super::{Global, plan, plan_file, print, terminal};
 
 /// How often somebody who is asked is looked after for a Ctrl-C instead of an answer.
 const ANSWER_POLL: Duration = Duration::from_millis(50);
@@ -162,7 +162,7 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
             goes.join(", ")
         )));
     }
-    let style = Style { full, ..print::style(global, &std::io::stderr()) };
+    let style = Style { full, ..terminal::style(global, &std::io::stderr()) };
     let shown = Review { plan, notices: &plan::refusals(plan), observation: None }.text(style);
     ask(global, &format!("{shown}\nDestroy or replace {}?", goes.join(", ")))
 }

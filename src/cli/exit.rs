@@ -9,7 +9,7 @@ use seedbed::manifest::Report;
 use seedbed::{observe, orchestrator, state};
 
 use super::outcome::{Outcome, SCHEMA_VERSION};
-use super::print;
+use super::{print, terminal};
 
 /// The exit codes, as they stand in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +199,10 @@ impl Failure {
 
     fn text(self) -> String {
         match self {
-            Self::Manifest(report) => format!("{:?}\n", miette::Report::new(report.printing(FAULTS_PRINTED))),
+            Self::Manifest(report) => {
+                let drawn = terminal::diagnostic(&report.printing(FAULTS_PRINTED), &std::io::stderr());
+                format!("{drawn}\n")
+            }
             Self::Usage(message) => format!("seedbed: {}\n", printable_lines(&message)),
             other => other.lines().iter().fold(String::new(), |text, line| text + "seedbed: " + line + "\n"),
         }

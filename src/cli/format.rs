@@ -5,7 +5,7 @@ use seedbed::review::Review;
 use seedbed::review::text::Style;
 
 use super::exit::Failure;
-use super::{Global, print};
+use super::{Global, print, terminal};
 
 /// The formats of a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -39,7 +39,7 @@ impl Format {
     pub(super) fn show(self, global: &Global, review: &Review<'_>, full: bool) {
         match self {
             Self::Text => {
-                let style = print::style(global, &std::io::stdout());
+                let style = terminal::style(global, &std::io::stdout());
                 print::out(&review.text(Style { full, ..style }));
             }
             Self::Json => print::plan(review.plan),

@@ -1,9 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
-#![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::fmt::Write as _;
-use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -11,11 +9,9 @@ use seedbed::apply::KeptBranch;
 use seedbed::host::text::printable;
 use seedbed::plan::{Plan, Session};
 use seedbed::review::ports;
-use seedbed::review::text::Style;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::Global;
 use super::exit::Status;
 
 /// The first error of writing to stdout that somebody has to know of.
@@ -48,30 +44,6 @@ pub(super) fn finish(code: ExitCode) -> ExitCode {
 /// The same to stderr.
 pub(super) fn err(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// How text is written to `stream`: as wide as the terminal, with colours where it has some and nobody forbids them.
-pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let terminal = stream.is_terminal();
-    let width = || {
-        let said = variable("COLUMNS").and_then(|columns| columns.parse().ok());
-        said.or_else(|| Some(rustix::termios::tcgetwinsize(stream).ok()?.ws_col.into()))
-            .filter(|width| *width > 0)
-    };
-    let forced = variable("CLICOLOR_FORCE").is_some_and(|value| value != "0");
-    let able = terminal && !is_dumb();
-    Style {
-        // What another program reads is not cut, whatever the shell exports.
-        width: if terminal { width() } else { None },
-        color: variable("NO_COLOR").is_none() && (forced || able),
-        full: global.verbose,
-    }
-}
-
-/// Tells whether the terminal only knows text.
-pub(super) fn is_dumb() -> bool {
-    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// Prints one JSON document on one line.

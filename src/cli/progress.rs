@@ -15,7 +15,7 @@ use seedbed::host::process::Cancel;
 use seedbed::host::text::printable;
 
 use super::exit::uninspected;
-use super::{Global, print};
+use super::{Global, print, terminal};
 
 /// How often the bar is drawn, and after how long it is drawn first.
 const TICK: Duration = Duration::from_millis(100);
@@ -68,7 +68,7 @@ impl Progress {
             Shown::Events
         } else if global.quiet {
             Shown::Nothing
-        } else if std::io::stderr().is_terminal() && !print::is_dumb() {
+        } else if std::io::stderr().is_terminal() && !terminal::is_dumb() {
             Shown::Bar
         } else {
             Shown::Lines

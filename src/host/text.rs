@@ -2,8 +2,8 @@
 
 /// Escapes what a terminal would act upon, so that the text stays on one line and shows what it holds.
 ///
-/// Control characters and those that turn the direction of writing become `\n`, `\u{1b}` and the like; everything
-/// else stays, backslashes too, so that escaping twice changes nothing.
+/// Controls, what is invisible and what turns the direction of writing becomes `\n`, `\u{1b}` and the like; everything else
+/// stays, backslashes too, so that escaping twice changes nothing.
 pub fn printable(text: &str) -> String {
     escape(text, "")
 }
@@ -25,7 +25,7 @@ pub fn shell_quoted(text: &str) -> String {
 fn escape(text: &str, keep: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if acts_on_a_terminal(c) && !keep.contains(c) {
+        if is_unprintable(c) && !keep.contains(c) {
             escaped.extend(c.escape_default());
         } else {
             escaped.push(c);
@@ -34,10 +34,18 @@ fn escape(text: &str, keep: &str) -> String {
     escaped
 }
 
-/// Tells whether a terminal acts upon `c`, or shows what follows it in another order ("Trojan Source").
-fn acts_on_a_terminal(c: char) -> bool {
+/// Returns whether `c` is a control, a format character, or a separator of lines or paragraphs: a terminal acts upon it,
+/// shows nothing in its place, or shows what follows in another order ("Trojan Source").
+///
+/// These are the general categories Cc, Cf, Zl and Zp of Unicode 17, and U+2065, which is reserved for another.
+pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            u32::from(c),
+            0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x180e | 0x200b..=0x200f
+                | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb | 0x1_10bd | 0x1_10cd
+                | 0x1_3430..=0x1_343f | 0x1_bca0..=0x1_bca3 | 0x1_d173..=0x1_d17a | 0xe_0001 | 0xe_0020..=0xe_007f
+        )
 }
 
 /// A number of bytes that people can read, in units of a thousand: `1 byte`, `900 bytes`, `1.2 MB`.
@@ -69,5 +77,6 @@ mod tests {
         check("a\n\tb", "a\\n\\tb", "a\n\tb");
         check("\u{1b}[2J\r\0\u{7f}", "\\u{1b}[2J\\r\\u{0}\\u{7f}", "\\u{1b}[2J\\r\\u{0}\\u{7f}");
         check("\u{9b}1m\u{202e}", "\\u{9b}1m\\u{202e}", "\\u{9b}1m\\u{202e}");
+        check("a\u{200b}b\u{ad}\u{e0041}", "a\\u{200b}b\\u{ad}\\u{e0041}", "a\\u{200b}b\\u{ad}\\u{e0041}");
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::host::text::is_unprintable;
+
 /// Longer text is cut in messages: the snippet below them shows it anyway.
 const ECHO_MAX: usize = 60;
 
@@ -52,13 +54,6 @@ pub(crate) fn visible(text: &str) -> String {
         }
     }
     out
-}
-
-/// Controls, and the Unicode characters that are invisible or change the direction of text ("Trojan Source").
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// `a`, `b` or `c`, each quoted; what joins the last two is up to the caller.

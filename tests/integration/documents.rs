@@ -10,6 +10,7 @@ use seedbed::plan::{self, Plan};
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
 use serde_json::Value;
+use toml::de::{DeTable, DeValue};
 
 use crate::support::friendly;
 
@@ -195,4 +196,41 @@ fn every_mutation_applies() {
         let applied = apply.current_dir(root()).args(["apply", "--check"]).arg(&patch).output().unwrap();
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     }
+}
+
+/// The texts of a list in `deny.toml`, of tables those of their key `crate`.
+fn rules(deny: &DeTable<'_>, section: &str, list: &str) -> Vec<String> {
+    let rules = deny[section].get_ref().get(list).unwrap().get_ref().as_array().unwrap();
+    let text = |rule: &DeValue<'_>| {
+        rule.get("crate").map_or(rule.as_str(), |name| name.get_ref().as_str()).map(str::to_owned)
+    };
+    rules.iter().map(|rule| text(rule.get_ref()).unwrap()).collect()
+}
+
+#[test]
+fn dependencies_obey_deny_toml() {
+    let deny = std::fs::read_to_string(root().join("deny.toml")).unwrap();
+    let deny = DeTable::parse(&deny).unwrap().into_inner();
+    let (licenses, banned) = (rules(&deny, "licenses", "allow"), rules(&deny, "bans", "deny"));
+    let metadata = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--all-features"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let mut versions: BTreeMap<&str, usize> = BTreeMap::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        *versions.entry(name).or_default() += 1;
+        let license = package["license"].as_str().unwrap_or_default();
+        let is_allowed = |license: &str| licenses.iter().any(|allowed| allowed == license);
+        let alternatives = license.replace(['(', ')'], "").replace('/', " OR ");
+        let is_fine = alternatives.split(" AND ").all(|part| part.split(" OR ").any(is_allowed));
+        assert!(is_fine, "{name} has the licence {license:?}");
+        assert!(!banned.iter().any(|banned| banned == name), "{name} is banned");
+    }
+    let twice: Vec<_> = versions.iter().filter(|(_, count)| **count > 1).map(|(name, _)| *name).collect();
+    let mut known = rules(&deny, "bans", "skip");
+    known.sort_unstable();
+    assert_eq!(twice, known, "crates in two versions");
 }

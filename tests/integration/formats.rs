@@ -13,20 +13,38 @@ fn json_is_a_format_and_excludes_the_others() {
     assert!(both.json()["message"].as_str().unwrap().contains("either --json or --format"), "{both:?}");
 }
 
+/// Variables of the environment and their values.
+type Variables = &'static [(&'static str, &'static str)];
+
 #[test]
-fn colours_are_for_terminals_and_whoever_forces_them() {
+fn colours_are_decided_alike_for_plans_diagnostics_and_help() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\n");
-    let plan = |variables: &[(&str, &str)]| {
-        let mut command = sandbox.command(&["plan"]);
-        command.env_remove("NO_COLOR").env("TERM", "xterm").envs(variables.iter().copied());
-        Outcome::of(command.output().unwrap()).expect(0).stdout
-    };
-    let coloured = |variables| plan(variables).contains("\u{1b}[32m+ a");
-    assert!(!coloured(&[]), "stdout is no terminal");
-    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
-    assert!(!coloured(&[("CLICOLOR_FORCE", "0")]));
-    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    let broken = Sandbox::new();
+    broken.manifest("[session.a]\nwrong = 1\n");
+    let commands: [(&Sandbox, &[&str]); 4] =
+        [(&sandbox, &["plan"]), (&broken, &["validate"]), (&sandbox, &["--help"]), (&sandbox, &["unknown"])];
+    let cases: [(&[&str], Variables, bool); 10] = [
+        (&[], &[], false),
+        (&[], &[("CLICOLOR_FORCE", "1")], true),
+        (&[], &[("FORCE_COLOR", "1")], true),
+        (&[], &[("CLICOLOR_FORCE", "0")], false),
+        (&[], &[("FORCE_COLOR", "0")], false),
+        (&[], &[("FORCE_COLOR", "1"), ("NO_COLOR", "1")], false),
+        (&[], &[("FORCE_COLOR", "1"), ("NO_COLOR", "")], true),
+        (&["--color", "always"], &[("NO_COLOR", "1")], true),
+        (&["--color=never"], &[("FORCE_COLOR", "1")], false),
+        (&["--color", "auto"], &[], false),
+    ];
+    for (options, variables, expected) in cases {
+        for (sandbox, args) in commands {
+            let mut command = sandbox.command(&[options, args].concat());
+            command.env_remove("NO_COLOR").env("TERM", "xterm").envs(variables.iter().copied());
+            let Outcome { stdout, stderr, .. } = Outcome::of(command.output().unwrap());
+            let is_colored = (stdout + &stderr).contains("\u{1b}[");
+            assert_eq!(is_colored, expected, "{options:?} {variables:?} {args:?}");
+        }
+    }
 }
 
 #[test]

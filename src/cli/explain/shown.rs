@@ -3,14 +3,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
 use seedbed::host::listeners::Listener;
 use seedbed::host::text::printable;
 use seedbed::manifest::Excerpt;
 use seedbed::plan::Session;
 use serde::Serialize;
 
-use super::super::{Global, print};
+use super::super::{Global, print, terminal};
 use super::known::{Side, State};
 
 /// How long the command of a process may get in text, in characters.
@@ -119,11 +118,11 @@ impl Explanation {
         if global.json {
             print::json_pretty(self);
         } else {
-            print::out(&self.text(print::style(global, &std::io::stdout()).color));
+            print::out(&self.text());
         }
     }
 
-    fn text(&self, color: bool) -> String {
+    fn text(&self) -> String {
         let mut text = format!("{}\n", printable(&self.summary));
         let mut line = |label: &str, said: &str| {
             let _ = writeln!(text, "  {label:<10} {}", printable(said));
@@ -151,13 +150,8 @@ impl Explanation {
         if listeners.is_empty() && self.has_ports {
             line("listening", "nothing");
         }
-        let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
         for excerpt in &self.excerpts {
-            let mut shown = String::new();
-            if handler.render_report(&mut shown, excerpt).is_ok() {
-                let _ = write!(text, "\n{}\n", shown.trim_end());
-            }
+            let _ = write!(text, "\n{}\n", terminal::diagnostic(excerpt, &std::io::stdout()).trim_end());
         }
         text
     }

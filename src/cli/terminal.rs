@@ -1,0 +1,124 @@
+//! Colour and width of everything that is printed, decided in one place: text, diagnostics and help.
+#![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+
+use clap::ValueEnum;
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use seedbed::review::text::Style;
+
+use super::Global;
+
+/// Width of diagnostics that another program reads, in columns.
+const WIDTH_OF_DIAGNOSTICS: usize = 80;
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set; everywhere if `FORCE_COLOR` or `CLICOLOR_FORCE` is
+    #[default]
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
+}
+
+/// Value of `--color`.
+static ASKED: OnceLock<Color> = OnceLock::new();
+
+/// Sets the value of `--color`, once.
+pub(super) fn set_color(color: Color) {
+    let _ = ASKED.set(color);
+}
+
+/// Finds `--color` in arguments that are not parsed yet: errors and help are coloured while they are.
+pub(super) fn color_among(arguments: impl Iterator<Item = OsString>) -> Color {
+    let mut arguments = arguments.take_while(|argument| argument != "--");
+    let mut color = Color::Auto;
+    while let Some(argument) = arguments.next() {
+        let Some(rest) = argument.to_str().and_then(|argument| argument.strip_prefix("--color")) else {
+            continue;
+        };
+        let value = match rest.strip_prefix('=') {
+            Some(value) => Some(value.to_owned()),
+            None if rest.is_empty() => arguments.next().and_then(|value| value.into_string().ok()),
+            None => None,
+        };
+        color = value.and_then(|value| Color::from_str(&value, false).ok()).unwrap_or(color);
+    }
+    color
+}
+
+/// Style of text on `stream`.
+pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style {
+    Style { width: width(stream), color: has_color(stream), full: global.verbose }
+}
+
+/// Returns whether to colour what is written to `stream`.
+///
+/// `NO_COLOR` (no-color.org) goes before `FORCE_COLOR` (force-color.org) and `CLICOLOR_FORCE` (bixense.com/clicolors).
+pub(super) fn has_color(stream: &impl IsTerminal) -> bool {
+    match ASKED.get().copied().unwrap_or_default() {
+        Color::Always => return true,
+        Color::Never => return false,
+        Color::Auto => {}
+    }
+    let is_forced =
+        ["FORCE_COLOR", "CLICOLOR_FORCE"].into_iter().filter_map(variable).any(|value| value != "0");
+    let is_fit = stream.is_terminal() && !is_dumb() && variable("CLICOLOR").as_deref() != Some("0");
+    variable("NO_COLOR").is_none() && (is_forced || is_fit)
+}
+
+/// Value of a variable of the environment that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Columns of a terminal; `COLUMNS` goes before what the terminal says. What another program reads is not wrapped,
+/// whatever the shell exports.
+pub(super) fn width(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
+    if !stream.is_terminal() {
+        return None;
+    }
+    let said = variable("COLUMNS").and_then(|columns| columns.parse().ok());
+    said.or_else(|| Some(rustix::termios::tcgetwinsize(stream).ok()?.ws_col.into()))
+        .filter(|width| *width > 0)
+}
+
+/// Returns whether the terminal only knows text.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+/// Draws a diagnostic for `stream`.
+pub(super) fn diagnostic(shown: &dyn Diagnostic, stream: &(impl IsTerminal + AsFd)) -> String {
+    let theme = match (has_unicode(stream), has_color(stream)) {
+        (true, true) => GraphicalTheme::unicode(),
+        (true, false) => GraphicalTheme::unicode_nocolor(),
+        (false, true) => GraphicalTheme::ascii(),
+        (false, false) => GraphicalTheme::none(),
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        .with_width(width(stream).unwrap_or(WIDTH_OF_DIAGNOSTICS));
+    let mut text = String::new();
+    let drawn = handler.render_report(&mut text, shown);
+    if drawn.is_err() {
+        text = shown.to_string();
+    }
+    text
+}
+
+/// Returns whether line-drawing characters can be shown: the locale has them, and the console of Linux few of them.
+fn has_unicode(stream: &impl IsTerminal) -> bool {
+    if !stream.is_terminal() {
+        return true;
+    }
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    (locale.ends_with("utf-8") || locale.ends_with("utf8")) && variable("TERM").as_deref() != Some("linux")
+}

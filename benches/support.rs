@@ -58,6 +58,7 @@ impl Ground {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", self.0.path())
             .env("SEEDBED_STATE_DIR", self.path("state"))
+            .env("SEEDBED_PORT_REGISTRY", "none")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .stdin(Stdio::null());
         command

@@ -73,6 +73,8 @@ pub enum Id {
     ManifestFaulty,
     /// Blocks lie where the kernel takes ports for outgoing connections.
     PortsEphemeral,
+    /// Leases of ports cannot be published to other users of the host.
+    PortsUnshared,
     /// The worktrees do not fit on the disk, or hardly.
     DiskSpace,
     /// The file system has not enough inodes for the worktrees, or hardly.

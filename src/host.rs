@@ -31,6 +31,10 @@ pub struct Host {
     pub environment: Vec<(OsString, OsString)>,
     /// Where intents, standing plans, leases and logs are kept, e.g. `~/.local/state/seedbed`.
     pub state: PathBuf,
+    /// The directory that leases of ports are published in, for other users of the host and for other state directories;
+    /// `None`, the default, publishes nothing and regards nothing that is published. The command line uses
+    /// [`leases::shared_directory`].
+    pub shared_ports: Option<PathBuf>,
     /// How much is done at once.
     pub jobs: NonZeroUsize,
     /// How long one call of git may take before it is ended; [`git::DEADLINE`] unless there is a reason.
@@ -42,6 +46,8 @@ pub struct Host {
     pub(crate) git: Arc<git::Known>,
     /// What claims found bound, for all that is done with this host and its clones.
     pub(crate) bound: Arc<bound::Bound>,
+    /// Whether what this state directory has leased is published.
+    pub(crate) published: Arc<leases::Complete>,
 }
 
 /// The variables that tie git to one repository (`git rev-parse --local-env-vars`): inherited from a hook they would
@@ -78,6 +84,8 @@ impl Host {
             cancel: process::Cancel::default(),
             git: Arc::default(),
             bound: Arc::default(),
+            shared_ports: None,
+            published: Arc::default(),
         }
     }
 

@@ -413,9 +413,9 @@ pub struct Taken {
 pub enum Holder {
     /// A session of some swarm of this host, by the host-wide registry.
     Lease {
-        /// The session's id.
+        /// The session's id; for one of another user only that user.
         session: String,
-        /// The ownership mark of its swarm.
+        /// The ownership mark of its swarm; empty for one of another user.
         owner: String,
     },
     /// A lock file in the lock directory of the workspace.

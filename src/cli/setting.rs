@@ -10,7 +10,7 @@ use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::git::Git;
 use seedbed::host::text::printable;
-use seedbed::host::{Host, git};
+use seedbed::host::{Host, git, leases};
 use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
@@ -261,6 +261,20 @@ fn git_deadline() -> Result<Duration, Failure> {
     })
 }
 
+/// Where leases of ports are published to other users: `SEEDBED_PORT_REGISTRY`, or a directory that all hosts have; nowhere
+/// for `none`.
+fn shared_ports() -> Result<Option<PathBuf>, Failure> {
+    match std::env::var_os("SEEDBED_PORT_REGISTRY").filter(|value| !value.is_empty()) {
+        None => Ok(Some(leases::shared_directory())),
+        Some(value) if value == "none" => Ok(None),
+        Some(value) if Path::new(&value).is_absolute() => Ok(Some(value.into())),
+        Some(value) => Err(Failure::Usage(format!(
+            "SEEDBED_PORT_REGISTRY is {}, and has to be an absolute path or `none`",
+            printable(&value.to_string_lossy())
+        ))),
+    }
+}
+
 /// What the command lends to the library; from here on it may run programs, and listens for Ctrl-C.
 pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -290,6 +304,7 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let mut host = Host::new(std::env::vars_os().collect(), state);
     host.jobs = global.jobs.unwrap_or_else(cores);
     host.git_deadline = git_deadline()?;
+    host.shared_ports = shared_ports()?;
     host.cancel = global.cancel.clone();
     Ok(host)
 }

@@ -11,7 +11,7 @@ use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::Severity::{Fails, Warns};
 use super::{Case, Findings, Id};
-use crate::host::absolute;
+use crate::host::{absolute, leases};
 use crate::name::PortBlock;
 use crate::provider::git_worktree::Worktree;
 use crate::provider::port_range::{Block, Options};
@@ -25,6 +25,7 @@ const FILES_BESIDE: u64 = 64;
 
 pub(super) fn look(case: &Case<'_>, findings: &mut Findings) {
     ports(case, findings);
+    shared_ports(case, findings);
     state_directory(case, findings);
     file_systems(case, findings);
     open_files(case, findings);
@@ -64,6 +65,19 @@ fn ports(case: &Case<'_>, findings: &mut Findings) {
                 ),
             );
         }
+    }
+}
+
+/// The directory that leases are published in.
+fn shared_ports(case: &Case<'_>, findings: &mut Findings) {
+    if let Some(obstacle) = leases::obstacle(case.host) {
+        findings.add(
+            Warns,
+            Id::PortsUnshared,
+            format!("other users of this host do not see which ports are leased here: {obstacle}"),
+            "have its owner or root remove or repair that; or name a directory in SEEDBED_PORT_REGISTRY that all users have in \
+             theirs (root's, mode 1777); or set it to `none` on a host with one user",
+        );
     }
 }
 

@@ -6,10 +6,13 @@
 //! A file's name, `START-END.MARK.json`, says which ports it holds and, by a hash, whose they are. What is in the file
 //! only tells people. So a file whose content is torn still holds its ports, and its session can still revoke it.
 //!
+//! Each lease is also published to the other users of the host, see [`others`].
+//!
 //! A lease that a run is about to revoke is set aside, as `START-END.MARK.aside.json`: its ports are free to new leases of
 //! the same owner, and to nobody else.
 
 mod probe;
+mod published;
 
 use std::fs::File;
 use std::path::Path;
@@ -18,7 +21,10 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 pub use probe::probe;
+pub(crate) use published::Complete;
+pub use published::{Published, obstacle, others, shared_directory};
 
+use self::published::Shared;
 use crate::host::failpoint::failpoint;
 use crate::host::{Host, files, listeners};
 use crate::name::{PortBlock, sha256_hex};
@@ -71,6 +77,16 @@ pub enum Error {
         session: String,
         /// Of which workspace.
         workspace: std::path::PathBuf,
+    },
+    /// Another user, or another state directory of this user, has published a lease of one of the ports.
+    #[error("ports {wanted} are not free: {held} are leased to a session of {holder}")]
+    Published {
+        /// What was asked for.
+        wanted: PortBlock,
+        /// The lease in the way.
+        held: PortBlock,
+        /// Whose it is.
+        holder: String,
     },
     /// Something is bound to one of the ports.
     #[error(
@@ -137,9 +153,13 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
     let (wanted, own) = file_of(lease)?;
     let registry = create(host)?;
     let _guard = lock(&registry)?;
+    // Also over the probe, which would find that of another user.
+    let published = Shared::locked(host);
 
     let mut shared = false;
-    for (held, name) in entries(&registry)? {
+    let held = entries(&registry)?;
+    let leases = || held.iter().map(|(_, name)| entry_of(name)).collect();
+    for (held, name) in held.iter().cloned() {
         if !held.overlaps(wanted) {
             continue;
         }
@@ -152,6 +172,10 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
         if name == own {
             if other != *lease {
                 registry.replace(Path::new(&own), &bytes_of(&registry, lease)?)?;
+            }
+            if let Some(published) = published {
+                // Where that fails, `doctor` says so.
+                let _ = published.publish(host, &entry_of(&own), &leases());
             }
             return Ok(());
         }
@@ -169,11 +193,22 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
             Error::Bound { wanted, port, protocol, holder: listeners::holder(port, protocol) }
         })?;
     }
-    if registry.create_new(Path::new(&own), &bytes_of(&registry, lease)?)? {
-        Ok(())
-    } else {
-        Err(files::Error::Irregular { path: registry.path().join(own) }.into())
+    if !registry.create_new(Path::new(&own), &bytes_of(&registry, lease)?)? {
+        return Err(files::Error::Irregular { path: registry.path().join(own) }.into());
     }
+    let Some(published) = published else { return Ok(()) };
+    let _ = published.publish(host, &entry_of(&own), &leases());
+    if shared {
+        return Ok(());
+    }
+    let Some(Published { block: held, holder }) =
+        others(host).into_iter().find(|other| other.block.overlaps(wanted))
+    else {
+        return Ok(());
+    };
+    registry.remove_file(Path::new(&own))?;
+    published.withdraw(host, &entry_of(&own));
+    Err(Error::Published { wanted, held, holder })
 }
 
 /// Revokes the lease of this owner, session and block, if it exists.
@@ -214,6 +249,13 @@ fn remove(host: &Host, name: &str) -> Result<(), Error> {
     let Some(registry) = open(host)? else { return Ok(()) };
     let _guard = lock(&registry)?;
     registry.remove_file(Path::new(name))?;
+    // The same block may be leased both newly and aside.
+    let entry = entry_of(name);
+    if !published::has_lease(&host.state, &entry)
+        && let Some(published) = Shared::locked(host)
+    {
+        published.withdraw(host, &entry);
+    }
     Ok(())
 }
 
@@ -310,6 +352,11 @@ fn file_of(lease: &Lease) -> Result<(PortBlock, String), Error> {
 /// The name of a lease's file while the lease is set aside.
 fn aside_of(name: &str) -> String {
     format!("{}{ASIDE}", name.strip_suffix(SUFFIX).unwrap_or(name))
+}
+
+/// The name that a lease is published under, set aside or not.
+fn entry_of(name: &str) -> String {
+    name.strip_suffix(ASIDE).or_else(|| name.strip_suffix(SUFFIX)).unwrap_or(name).to_owned()
 }
 
 fn is_aside(name: &str) -> bool {

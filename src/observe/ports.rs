@@ -8,22 +8,25 @@ use serde_json::Value;
 
 use super::directories;
 use super::{Directory, Holder, Taken};
+use crate::host::leases::{self, Published};
+use crate::host::sockets;
 use crate::host::{Host, files};
-use crate::host::{leases, sockets};
 use crate::name::PortBlock;
 
 /// A lock file is some 200 bytes.
 const LOCK_LIMIT: usize = 64 * 1024;
 
-/// What the registry of this host has leased.
+/// What the registry of this host has leased, and what other users of the host have published.
 pub(super) fn leases(host: &Host) -> Result<Vec<Taken>, files::Error> {
-    let leases = leases::all(host)?.into_iter();
-    Ok(leases
-        .filter_map(|lease| {
-            let block = PortBlock::new(lease.start_port.into(), lease.end_port.into())?;
-            Some(Taken { block, by: Holder::Lease { session: lease.session, owner: lease.owner } })
-        })
-        .collect())
+    let leases = leases::all(host)?.into_iter().filter_map(|lease| {
+        let block = PortBlock::new(lease.start_port.into(), lease.end_port.into())?;
+        Some(Taken { block, by: Holder::Lease { session: lease.session, owner: lease.owner } })
+    });
+    let published = leases::others(host).into_iter().map(|Published { block, holder }| Taken {
+        block,
+        by: Holder::Lease { session: format!("a session of {holder}"), owner: String::new() },
+    });
+    Ok(leases.chain(published).collect())
 }
 
 /// What the lock files in a directory hold.

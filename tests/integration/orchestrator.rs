@@ -478,7 +478,7 @@ pub(crate) fn seedbed(sandbox: &Sandbox, args: &[&str]) -> Outcome {
 pub(crate) fn seedbed_command(sandbox: &Sandbox, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seedbed"));
     command.args(args).current_dir(&sandbox.repo).env_clear().envs(sandbox.host.environment.iter().cloned());
-    command.env("SEEDBED_STATE_DIR", &sandbox.host.state);
+    command.env("SEEDBED_STATE_DIR", &sandbox.host.state).env("SEEDBED_PORT_REGISTRY", "none");
     command
 }
 

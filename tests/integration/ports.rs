@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -10,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use serde_json::Value;
 
 use crate::sandbox::{Outcome, Sandbox, ports, sessions, wait_until};
+use crate::shells::installed;
 
 const CODERS: &str = "[session.coder]\ncount = 8\nresources = [\"port-range\"]\n";
 
@@ -44,6 +46,80 @@ fn two_clones_with_one_manifest_never_share_a_port() {
     sandbox.ok(&["destroy"]);
     assert_eq!(all_ports(&sandbox, &third), before);
     sandbox.seedbed_in(&third, &["plan", "--detailed-exitcode"]).expect(0);
+}
+
+/// A user with an own state directory and an own clone, who publishes leases where the others do.
+fn as_user(sandbox: &Sandbox, name: &str, uid: Option<&str>, args: &[&str]) -> Outcome {
+    let clone = sandbox.top.join(name);
+    let mut command = match uid {
+        None => sandbox.command(args),
+        Some(uid) => {
+            let mut command = sandbox.program("setpriv", &clone);
+            command.args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups"]);
+            command.arg(env!("CARGO_BIN_EXE_seedbed")).args(args);
+            command
+        }
+    };
+    command.current_dir(&clone).env("HOME", &clone).env_remove("SEEDBED_STATE_DIR");
+    command.env("SEEDBED_PORT_REGISTRY", sandbox.top.join("shared"));
+    Outcome::of(command.output().unwrap())
+}
+
+/// One manifest gives all users the same blocks, unless they know of one another.
+#[test]
+fn users_of_one_host_never_share_a_port() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(CODERS);
+    let shared = sandbox.top.join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::set_permissions(&sandbox.top, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut users = ["one", "two"].map(|name| (name, None));
+    for (name, _) in users {
+        sandbox.clone_to(name);
+    }
+    if rustix::process::geteuid().is_root() && installed("setpriv") {
+        for (user, uid) in users.iter_mut().zip(["54321", "54322"]) {
+            let mut chown = sandbox.program("chown", &sandbox.top);
+            assert!(chown.args(["-R", &format!("{uid}:{uid}"), user.0]).status().unwrap().success());
+            user.1 = Some(uid);
+        }
+        let tried = as_user(&sandbox, "one", users[0].1, &["validate"]);
+        if tried.code != 0 {
+            eprintln!("NOT TESTED with several users: one cannot run the binary: {}", tried.stderr);
+            users = users.map(|(name, _)| (name, None));
+        }
+    } else {
+        eprintln!("NOT TESTED with several users: only root can become another user");
+    }
+    let run = |user: usize, args: &[&str]| as_user(&sandbox, users[user].0, users[user].1, args);
+    let held = |user| -> BTreeSet<u64> {
+        let plan: Value = serde_json::from_str(&run(user, &["plan", "--json"]).expect(0).stdout).unwrap();
+        sessions(&plan).map(ports).flat_map(|(start, end)| start..=end).collect()
+    };
+    assert_eq!(held(0), held(1));
+    run(0, &["apply"]).expect(0);
+    let holder = users[0].1.map_or("another state directory of user".to_owned(), |uid| format!("user {uid}"));
+    let shows = |args: &[&str], expected: &str| {
+        let outcome = run(1, args).expect(0);
+        assert!(outcome.stdout.contains(expected), "{args:?}: {}", outcome.stdout);
+    };
+    shows(&["plan"], &format!("leased to a session of {holder}"));
+    run(1, &["apply"]).expect(0);
+    assert!(held(0).is_disjoint(&held(1)));
+    let port = held(0).first().unwrap().to_string();
+    shows(&["explain", &port], &format!("to a session of {holder}"));
+    // What one user releases is free to the other.
+    run(0, &["destroy"]).expect(0);
+    run(1, &["destroy"]).expect(0);
+    assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
+    assert_eq!(held(0), held(1));
+    // Where nothing can be shared, that is said.
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    shows(&["doctor"], "warns  ports-unshared: ");
+    shows(&["doctor"], "has no sticky bit");
+    run(0, &["apply"]).expect(0);
+    run(0, &["destroy"]).expect(0);
 }
 
 #[test]

@@ -194,6 +194,8 @@ impl Sandbox {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", &self.top)
             .env("SEEDBED_STATE_DIR", self.state())
+            // Tests beside one another would keep one another from ports.
+            .env("SEEDBED_PORT_REGISTRY", "none")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());

@@ -73,9 +73,16 @@ fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Ex
         }
     }
     for taken in observation.taken.iter().filter(|taken| holds(taken.block)) {
-        if let Holder::LockFile { name, session, .. } = &taken.by {
-            let of = session.as_ref().map_or_else(String::new, |session| format!(", of session {session}"));
-            explanation.held.push(format!("the lock file {name}{of}"));
+        match &taken.by {
+            Holder::LockFile { name, session, .. } => {
+                let of =
+                    session.as_ref().map_or_else(String::new, |session| format!(", of session {session}"));
+                explanation.held.push(format!("the lock file {name}{of}"));
+            }
+            Holder::Lease { session, owner } if owner.is_empty() => {
+                explanation.held.push(format!("the lease of {} to {session}", taken.block));
+            }
+            Holder::Lease { .. } | Holder::Socket { .. } => {}
         }
     }
     Ok(explanation)

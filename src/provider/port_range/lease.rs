@@ -169,7 +169,9 @@ fn revoke(task: &Task<'_>, lease: &Lease) -> Result<(), Error> {
 fn refused(error: leases::Error) -> Error {
     match error {
         leases::Error::File(error) => Error::File(error),
-        leases::Error::Leased { .. } | leases::Error::Bound { .. } => Error::Taken(error.to_string()),
+        leases::Error::Leased { .. } | leases::Error::Published { .. } | leases::Error::Bound { .. } => {
+            Error::Taken(error.to_string())
+        }
         leases::Error::NoBlock { .. } | leases::Error::Lock(_) => Error::Refused(error.to_string()),
     }
 }

@@ -415,21 +415,17 @@ fn a_git_that_waits_for_what_lies_deeper_is_ended_and_the_file_named() {
     fifo(&alternates);
     fs::write(git_dir.join("objects/info/alternates"), format!("{}\n", elsewhere.display())).unwrap();
     waits_for(&sandbox, &alternates, "a FIFO", "an alternate of an alternate");
-    // A FIFO that another process writes to without end is open, and read.
+    // A FIFO that another process has opened to write is open, and read.
     fs::write(git_dir.join("objects/info/alternates"), "").unwrap();
     let home = sandbox.path(".gitconfig");
     fifo(&home);
-    let writer = std::thread::spawn({
-        let home = home.clone();
-        move || {
-            fs::OpenOptions::new()
-                .write(true)
-                .open(home)
-                .map(|file| (std::thread::sleep(Duration::from_secs(2)), file))
-        }
-    });
+    let mut writer = std::process::Command::new("sh")
+        .args(["-c", "exec >\"$0\"; exec sleep 60", home.to_str().unwrap()])
+        .spawn()
+        .unwrap();
     waits_for(&sandbox, &home, "a FIFO", "the configuration of the user");
-    writer.join().unwrap().unwrap();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
 }
 
 /// A device that the caller left open is inherited, and nothing that Git waits for.

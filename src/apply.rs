@@ -14,7 +14,9 @@ mod inspect;
 mod kept;
 mod occupants;
 mod overtaken;
+mod provision;
 mod recover;
+mod refresh;
 mod release;
 mod repair;
 mod stale;
@@ -39,6 +41,7 @@ pub use kept::{KeptBranch, kept};
 pub use occupants::{Occupancy, Occupants, STOP_PATIENCE, occupancy, occupancy_in};
 pub use overtaken::Overtaken;
 pub use recover::{Recovered, recover};
+pub use refresh::outdated;
 pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
 pub use stale::{questions, stale};
@@ -51,7 +54,7 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
 pub use crate::plan::Occupant;
-use crate::plan::{Action, Change, Plan, Session};
+use crate::plan::{Change, Plan, Session};
 use crate::provider::{self, Allocation, Filled, Location, Provider, Registry, Task};
 pub use crate::state::Unsaved;
 use crate::state::{self, Locked, Record, Recovery, Release};
@@ -148,6 +151,9 @@ pub enum Error {
     /// Commands of `teardown` failed; everything else of the run is done.
     #[error("{} teardown(s) failed", .0.len())]
     NotTornDown(Vec<Failure>),
+    /// Commands of `setup` failed, and what was made stands, as [`Options::keep_failed`] asks; so may teardowns have.
+    #[error("{} setup(s) failed", .0.len())]
+    NotSetUp(Vec<Failure>),
     /// A resource of a kind that the registry does not know would have to be released; nothing was touched.
     #[error(
         "session `{session}` has a resource of kind `{kind}`, which only the program that provisioned it can release; \
@@ -187,6 +193,10 @@ pub struct Options {
     pub temporary: bool,
     /// What becomes of processes at work in what the run releases.
     pub occupants: Occupants,
+    /// Whether what was made stands where a `setup` fails: [`Record::not_set_up`] says of which sessions, and the next run
+    /// runs their `setup` again. What the run releases is then released. Any other failure, and an interruption, is rolled
+    /// back. Default: `false`.
+    pub keep_failed: bool,
 }
 
 impl From<Unsaved> for Options {
@@ -221,6 +231,7 @@ pub fn apply(
         ancestors: Vec::new(),
         child: None,
         temporary: options.temporary,
+        not_set_up: standing.map(|standing| provision::still_not_set_up(standing, plan)).unwrap_or_default(),
         plan: plan.clone(),
         release: None,
     };
@@ -231,7 +242,7 @@ pub fn apply(
         let (before, unsaved) = (before.clone(), options.unsaved);
         record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));
     }
-    let done = transaction::run(context, &record, standing, options.occupants);
+    let done = transaction::run(context, &record, standing, options);
     kept::report(context, &record, &done);
     done
 }
@@ -242,9 +253,6 @@ impl Context<'_> {
         self.registry.get(kind).is_some_and(Provider::moves_aside)
     }
 }
-
-/// What a failure of any step of provisioning is called.
-const PROVISION: &str = "provision";
 
 /// What is done for each session with its change.
 type Step<'a> = dyn Fn(&Session, &Change) -> Result<(), Failure> + Sync + 'a;
@@ -261,75 +269,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Provisions what the plan's changes say, claims first, fills what has something in common, and finishes it; then
-    /// sets up, then writes discovery files: each once all of the step before is done, so that what fails fast fails
-    /// before anything slow.
-    fn provision(&self) -> Vec<Failure> {
-        let is_claim = |kind: &String| self.is_claim(kind);
-        let provision = |session: &Session, change: &Change, claims: bool| {
-            let mut kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
-            kinds.try_for_each(|kind| {
-                self.make(session, kind, PROVISION, |provider, task| provider.provision(task))
-            })
-        };
-        // One after another, so that of runs that want the same the one that is first at the first session is at all.
-        let one = NonZeroUsize::MIN;
-        let jobs = self.host.jobs;
-        let steps: [&dyn Fn() -> Vec<Failure>; 6] = [
-            &|| {
-                let concerned = |_: &Session, change: &Change| change.provision.iter().any(is_claim);
-                self.each(Phase::Claim, one, &concerned, &|session, change| provision(session, change, true))
-            },
-            &|| {
-                let concerned =
-                    |_: &Session, change: &Change| change.provision.iter().any(|kind| !is_claim(kind));
-                self.each(Phase::Make, jobs, &concerned, &|session, change| provision(session, change, false))
-            },
-            &|| self.fill(),
-            &|| {
-                let concerned =
-                    |_: &Session, change: &Change| !change.provision.is_empty() || !change.mend.is_empty();
-                self.each(Phase::Finish, jobs, &concerned, &|session, change| self.finish(session, change))
-            },
-            &|| {
-                let concerned = |session: &Session, change: &Change| {
-                    !change.provision.is_empty() && !session.setup.is_empty()
-                };
-                self.each(Phase::SetUp, jobs, &concerned, &|session, _| self.set_up(session))
-            },
-            &|| {
-                let concerned = |_: &Session, change: &Change| change.action != Action::Keep;
-                self.each(Phase::Tell, jobs, &concerned, &|session, _| self.tell(session))
-            },
-        ];
-        for step in steps {
-            crashpoint!("apply.step");
-            let failures = step();
-            if !failures.is_empty() || self.host.cancel.is_requested() {
-                return failures;
-            }
-        }
-        crashpoint!("apply.told");
-        Vec::new()
-    }
-
     /// Tells whether a kind is taken first, one session after another.
     fn is_claim(&self, kind: &str) -> bool {
         self.context.registry.get(kind).is_some_and(Provider::is_claim)
-    }
-
-    fn finish(&self, session: &Session, change: &Change) -> Result<(), Failure> {
-        for kind in &change.provision {
-            self.make(session, kind, PROVISION, |provider, task| provider.finish(task))?;
-            let (session, kind) = (session.path.clone(), kind.clone());
-            (self.context.events)(&Event::Provisioned { session, kind });
-        }
-        change.mend.iter().try_for_each(|kind| {
-            self.mend(session, kind)?;
-            let (session, kind) = (session.path.clone(), kind.clone());
-            (self.context.events)(&Event::Mended { session, kind });
-            Ok(())
-        })
     }
 
     fn mend(&self, session: &Session, kind: &str) -> Result<(), Failure> {
@@ -354,18 +296,9 @@ impl Run<'_> {
             .map_err(|error| failure_of(session, step, kind, &error))
     }
 
-    fn set_up(&self, session: &Session) -> Result<(), Failure> {
-        crashpoint!("apply.set-up");
-        commands::run(self.context.swarm, self.host, session, "setup", &session.setup)
-            .map_err(|cause| failure(session, "setup", cause))?;
-        (self.context.events)(&Event::SetUp { session: session.path.clone() });
-        Ok(())
-    }
-
     fn tell(&self, session: &Session) -> Result<(), Failure> {
         let swarm = self.context.swarm;
-        let snapshot =
-            discovery::snapshot(&self.record.plan, session, self.context.registry, swarm.workspace());
+        let snapshot = discovery::snapshot(self.record, session, self.context.registry, swarm.workspace());
         discovery::write(swarm, session, &snapshot)
             .map_err(|error| failure(session, "discovery file", error.to_string()))?;
         (self.context.events)(&Event::Ready { session: session.path.clone() });

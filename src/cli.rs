@@ -15,6 +15,7 @@ macro_rules! say {
     };
 }
 
+mod again;
 mod apply;
 mod completions;
 mod destroy;

@@ -15,10 +15,10 @@ use crate::host::files::{self, Root};
 use crate::host::text::printable;
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
-use crate::plan::{DISCOVERY_FILE, Plan, Session};
+use crate::plan::{DISCOVERY_FILE, Session};
 use crate::provider::markers::{filled, filled_value};
 use crate::provider::{Provider, Registry};
-use crate::state::{Locked, Swarm};
+use crate::state::{Locked, Record, Swarm};
 
 /// Hides a discovery file from git, and nothing beside it: the notes of an agent are work like any other file.
 const IGNORE: &str = ".gitignore";
@@ -90,10 +90,14 @@ pub struct Place {
     pub children: Vec<SessionPath>,
     /// Its number in the swarm.
     pub index: u32,
+    /// Why its `setup` has not succeeded, where a failed `apply --keep-failed` left it; absent where it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
 }
 
-/// The snapshot of a planned session in the workspace at `workspace`.
-pub fn snapshot(plan: &Plan, session: &Session, registry: &Registry, workspace: &Path) -> Snapshot {
+/// The snapshot of a session of a record in the workspace at `workspace`.
+pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspace: &Path) -> Snapshot {
+    let plan = &record.plan;
     let hard_constraints = session.allocations.iter().map(|allocation| {
         let paths = registry.get(&allocation.kind).map(Provider::path_fields).unwrap_or_default();
         let fields = allocation.allocation.iter().map(|(key, value)| {
@@ -127,6 +131,7 @@ pub fn snapshot(plan: &Plan, session: &Session, registry: &Registry, workspace: 
             parent: session.parent.clone(),
             children: session.children.clone(),
             index: session.index,
+            setup: record.not_set_up.get(&session.path).map(|it| it.why.clone()),
         }),
     }
 }

@@ -269,12 +269,13 @@ impl Orchestrator {
                 ancestors: family.as_ref().map(|family| family.ancestors.clone()).unwrap_or_default(),
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,
+                not_set_up: BTreeMap::new(),
                 plan: plan::plan(manifest, registry, &observation, None).map_err(Error::Faults)?,
                 release: None,
             };
             apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
             drop(guard);
-            let error = match apply::transaction::run_begun(context, &record, None, apply::Occupants::Refuse)
+            let error = match apply::transaction::run_begun(context, &record, None, apply::Options::default())
             {
                 Ok(()) => return Ok(record),
                 Err(error) if error.is_undone() => error,
@@ -345,7 +346,7 @@ impl Shared {
         let Some(record) = swarm.standing()? else { return Ok(None) };
         let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
         let Some(session) = session else { return Ok(None) };
-        let stands = discovery::snapshot(&record.plan, session, &self.registry, own.workspace());
+        let stands = discovery::snapshot(&record, session, &self.registry, own.workspace());
         if stands.hard_constraints != parent.hard_constraints {
             return Ok(None);
         }

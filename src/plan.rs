@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use difference::{Action, Change, DISCOVERY, Field};
+pub use difference::{Action, Again, Change, DISCOVERY, Field, SETUP};
 pub use read::Unreadable;
 
 use crate::host::occupants::Use;
@@ -50,7 +50,7 @@ pub struct Plan {
     /// The swarm's name; empty where this is the plan of one session on its own, whose path is its id.
     pub swarm: String,
     /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing`, `changes`,
-    /// `losses` and `occupants`.
+    /// `again`, `losses` and `occupants`.
     pub digest: String,
     /// The digest of the standing plan that `changes` start from; `null` where nothing stands.
     pub standing: Option<String>,
@@ -58,6 +58,9 @@ pub struct Plan {
     pub sessions: Vec<Session>,
     /// One entry for each session, and for each that stands and will not any more.
     pub changes: Vec<Change>,
+    /// What is done again in sessions that stand; empty unless the caller asked for it.
+    #[serde(default, skip_serializing_if = "Again::is_empty")]
+    pub again: Again,
     /// The work that applying this would lose, as it was when the plan was made, and is refused for; applying looks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
@@ -240,6 +243,7 @@ pub fn plan(
         standing: standing.map(|standing| standing.plan.digest.clone()),
         sessions: sessions(manifest, registry, observation, standing)?,
         changes: Vec::new(),
+        again: Again::default(),
         losses: Vec::new(),
         occupants: Vec::new(),
     };
@@ -298,6 +302,21 @@ impl Plan {
     /// Writes this document as JSON, indented, with a line feed behind it; `to` should be buffered.
     pub fn write(&self, mut to: impl Write + Send) -> io::Result<()> {
         document::write(self, &mut to)
+    }
+
+    /// Does these things again in sessions that stand.
+    pub fn do_again(&mut self, again: Again, registry: &Registry, standing: Option<&Standing>) {
+        self.again = again;
+        self.changes = self.changes_from(registry, standing);
+    }
+
+    /// The sessions whose `setup` differs from what it was and is not run, because they stand.
+    pub fn setup_not_run(&self) -> impl Iterator<Item = &SessionPath> {
+        let changes = self.sessions.iter().zip(&self.changes);
+        let is_left = |(session, change): &(&Session, &Change)| {
+            !session.setup.is_empty() && !change.runs_setup() && change.changes_setup()
+        };
+        changes.filter(is_left).map(|(session, _)| &session.path)
     }
 
     /// What has to be done to get here from what stands.

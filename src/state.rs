@@ -114,6 +114,9 @@ pub struct Record {
     /// and by any later run that finds it, because a run holds the lock for as long as it lives. Default: `false`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub temporary: bool,
+    /// The sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_set_up: BTreeMap<SessionPath, NotSetUp>,
     /// The plan; without sessions where everything is released.
     pub plan: Plan,
     /// What the run that made this record releases; `None` once that is gone, and for a run that releases nothing.
@@ -124,6 +127,16 @@ pub struct Record {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// A session whose `setup` has not succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NotSetUp {
+    /// Whether its commands have begun; `false` where those of another session failed first.
+    pub begun: bool,
+    /// Why it has not, one line that reads after "setup": `failed: …`.
+    pub why: String,
 }
 
 /// The place of a child among the children of its parent.

@@ -56,6 +56,13 @@ pub enum Event {
         /// The session's path.
         session: SessionPath,
     },
+    /// A file of the workspace that has changed was not copied again: the session has changed its copy.
+    NotRefreshed {
+        /// The session's path.
+        session: SessionPath,
+        /// What, one line.
+        what: String,
+    },
     /// The commands of `setup` have run again, in a session that was torn down and is back because the run was undone.
     SetUpAgain {
         /// The session's path.

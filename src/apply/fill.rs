@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::event::Telling;
-use super::{Failure, PROVISION, Phase, Run, ancestors, failure_of, task, tree};
+use super::provision::PROVISION;
+use super::{Failure, Phase, Run, ancestors, failure_of, task, tree};
 use crate::name::SessionPath;
 use crate::plan::Session;
 use crate::provider::{self, Allocation, Filled, Task};

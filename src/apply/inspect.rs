@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::with_task;
 use crate::discovery;
 use crate::name::SessionPath;
-use crate::plan::{DISCOVERY, Damage, Loss, Session, Standing};
+use crate::plan::{DISCOVERY, Damage, Loss, SETUP, Session, Standing};
 use crate::provider::{Condition, Findings, Registry, Task};
-use crate::state::{self, Record};
+use crate::state::{self, NotSetUp, Record};
 
 /// Where a session works, absolute; or why nothing can be run there, one line. Where its worktree is gone, not mounted or
 /// not what was made, git and programs would work in whatever lies around it: the repository's own checkout.
@@ -70,10 +70,14 @@ pub(super) fn inspect_sharing(
                 };
                 broken.push(((session.path.clone(), allocation.kind.clone()), damage));
             }
-            let expected = discovery::snapshot(&record.plan, session, registry, &record.workspace);
+            let expected = discovery::snapshot(record, session, registry, &record.workspace);
             if let Some(why) = discovery::inspect(swarm, session, &expected) {
                 let damage = Damage { why, mendable: true, unknown: false };
                 broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
+            }
+            if let Some(NotSetUp { why, .. }) = record.not_set_up.get(&session.path) {
+                let damage = Damage { why: why.clone(), mendable: false, unknown: false };
+                broken.push(((session.path.clone(), SETUP.to_owned()), damage));
             }
             broken
         })

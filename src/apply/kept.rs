@@ -39,7 +39,10 @@ pub fn kept<'s>(
 /// Reports the branches that have outlasted what a run released, and that no session works on now. What cannot be found
 /// out changes nothing about the run.
 pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), Error>) {
-    let (Some(release), Ok(()) | Err(Error::NotTornDown(_))) = (&record.release, done) else { return };
+    let (Some(release), Ok(()) | Err(Error::NotTornDown(_) | Error::NotSetUp(_))) = (&record.release, done)
+    else {
+        return;
+    };
     let sessions = release.before.plan.sessions.iter();
     let released = sessions.flat_map(of_session).filter(|(session, held)| {
         release.kinds.get(*session).is_some_and(|kinds| kinds.contains(&held.kind))

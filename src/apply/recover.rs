@@ -51,7 +51,7 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
                 work::ready(context, &release.before, &release.kinds)?;
                 let options = Options { unsaved: release.unsaved, ..options };
                 clear_release(context, release, options)?;
-                transaction::carry_on(context, &record, standing.as_ref(), options.occupants)?;
+                transaction::carry_on(context, &record, standing.as_ref(), options)?;
                 return Ok(Recovered::Finished);
             }
         }

@@ -46,7 +46,7 @@ pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> R
         Release { before: standing.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
     let mut record = without(standing, &release.kinds);
     record.release = Some(Box::new(release));
-    let done = transaction::run(context, &record, Some(standing), destroy.occupants);
+    let done = transaction::run(context, &record, Some(standing), options);
     kept::report(context, &record, &done);
     done?;
     record.release = None;
@@ -94,8 +94,7 @@ pub(super) fn write_to_parents(
     host: &Host,
 ) -> Vec<Failure> {
     let is_true = |session: &Session| {
-        let expected =
-            discovery::snapshot(&before.plan, session, context.registry, context.swarm.workspace());
+        let expected = discovery::snapshot(before, session, context.registry, context.swarm.workspace());
         discovery::inspect(context.swarm, session, &expected).is_none()
     };
     let run = Run { context, record, host };
@@ -142,7 +141,7 @@ pub(super) fn is_torn_down(session: &Session, released: &Kinds) -> bool {
     whole && !session.teardown.is_empty()
 }
 
-/// Runs the `teardown` of sessions that go as a whole; a failure stops nothing. A session whose directory was taken away
+/// Runs the `teardown` of sessions that go as a whole and whose `setup` has begun; a failure stops nothing. A session whose directory was taken away
 /// by hand goes without: no run could ever do better. An interruption ends the commands, and leaves out the rest.
 pub(super) fn tear_down(
     context: &Context<'_>,
@@ -155,7 +154,8 @@ pub(super) fn tear_down(
     let host = context.swarm.host();
     let runs = |session: &Session| {
         let begun = teardowns == Teardowns::NotBegun && commands::was_run(context.swarm, session, "teardown");
-        is_torn_down(session, released) && !begun
+        let is_set_up = standing.not_set_up.get(&session.path).is_none_or(|it| it.begun);
+        is_torn_down(session, released) && is_set_up && !begun
     };
     let count = sessions.iter().filter(|session| runs(session)).count();
     let telling = Telling::begin(context, Phase::TearDown, count);
@@ -192,6 +192,7 @@ fn without(standing: &Record, released: &Kinds) -> Record {
     for session in &mut after.plan.sessions {
         session.children.retain(|child| stays.contains(child));
     }
+    after.not_set_up.retain(|path, _| stays.contains(path));
     after.plan.digest = after.plan.computed_digest();
     after
 }

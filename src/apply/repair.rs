@@ -62,7 +62,7 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
             repair.left.push(line(DISCOVERY, &damage.why));
             continue;
         }
-        let expected = discovery::snapshot(&record.plan, session, context.registry, &record.workspace);
+        let expected = discovery::snapshot(record, session, context.registry, &record.workspace);
         // It may have come back with what it lies in.
         if discovery::inspect(context.swarm, session, &expected).is_none() {
             continue;

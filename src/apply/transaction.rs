@@ -11,8 +11,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::occupants::{self, Marks, Occupants};
+use super::provision::SetUp;
 use super::release::{self, Kinds};
-use super::{Context, Error, Event, Failure, Phase, Run, commands, failure, work};
+use super::{Context, Error, Event, Failure, Options, Phase, Run, commands, failure, work};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -22,15 +23,15 @@ use crate::provider::Location;
 use crate::state::{self, FamilyGuard, Record, Release, Stage, Unsaved};
 
 /// Carries out the run of `record`. `standing` is what stands before it.
-/// What uses what it releases once it is torn down or aside, is refused or ended as `occupants` say.
+/// What uses what it releases once it is torn down or aside, is refused or ended as `options` say.
 pub(super) fn run(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,
-    occupants: Occupants,
+    options: Options,
 ) -> Result<(), Error> {
     begin(context, record)?;
-    run_begun(context, record, standing, occupants)
+    run_begun(context, record, standing, options)
 }
 
 /// Writes the record of a run, unless a child was provisioned meanwhile from what the run releases.
@@ -58,9 +59,9 @@ pub(crate) fn run_begun(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,
-    occupants: Occupants,
+    options: Options,
 ) -> Result<(), Error> {
-    let attempted = attempt(context, record, Teardowns::All, occupants);
+    let attempted = attempt(context, record, Teardowns::All, options);
     conclude(context, record, standing, attempted)
 }
 
@@ -70,9 +71,9 @@ pub(super) fn carry_on(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,
-    occupants: Occupants,
+    options: Options,
 ) -> Result<(), Error> {
-    let attempted = attempt(context, record, Teardowns::NotBegun, occupants);
+    let attempted = attempt(context, record, Teardowns::NotBegun, options);
     conclude(context, record, standing, attempted)
 }
 
@@ -93,10 +94,15 @@ fn conclude(
     attempted: Result<Attempt, Error>,
 ) -> Result<(), Error> {
     let error = match attempted {
-        Ok(Attempt { stage, not_torn_down }) => match context.swarm.commit(stage) {
+        Ok(Attempt { stage, mut not_torn_down, kept }) => match context.swarm.commit(stage) {
             Ok(()) => {
                 crashpoint!("run.committed");
-                return finish(context, record, not_torn_down);
+                let Some((record, failures)) = kept else { return finish(context, record, not_torn_down) };
+                not_torn_down.extend(failures);
+                return finish(context, &record, not_torn_down).map_err(|error| match error {
+                    Error::NotTornDown(failures) => Error::NotSetUp(failures),
+                    error => error,
+                });
             }
             Err(error) => {
                 context.swarm.take_back(record, stage, standing).map_err(Error::Unfinished)?;
@@ -130,15 +136,18 @@ struct Attempt {
     stage: Stage,
     /// Teardowns that failed, which stops nothing.
     not_torn_down: Vec<Failure>,
+    /// Where `setup` failed and what was made is kept: the record that says so, and the failures.
+    kept: Option<(Record, Vec<Failure>)>,
 }
 
 fn attempt(
     context: &Context<'_>,
     record: &Record,
     teardowns: Teardowns,
-    occupants: Occupants,
+    options: Options,
 ) -> Result<Attempt, Error> {
-    let mut attempt = Attempt { stage: Stage::SettingAside, not_torn_down: Vec::new() };
+    let occupants = options.occupants;
+    let mut attempt = Attempt { stage: Stage::SettingAside, not_torn_down: Vec::new(), kept: None };
     if let Some(release) = &record.release {
         attempt.not_torn_down = release::tear_down(context, &release.before, &release.kinds, teardowns);
         crashpoint!("run.torn-down");
@@ -158,7 +167,20 @@ fn attempt(
     crashpoint!("run.left");
     attempt.stage = Stage::Provisioning;
     let host = context.swarm.host();
-    check(host, Run { context, record, host }.provision())?;
+    let run = Run { context, record, host };
+    check(host, run.provision())?;
+    let SetUp { failures, not_set_up } = run.set_up_sessions();
+    if !options.keep_failed || failures.is_empty() || host.cancel.is_requested() {
+        check(host, failures)?;
+        check(host, run.tell_sessions())?;
+        return Ok(attempt);
+    }
+    let mut kept = record.clone();
+    kept.not_set_up.extend(not_set_up);
+    check(host, Run { context, record: &kept, host }.tell_sessions())?;
+    context.swarm.amend(&kept, attempt.stage)?;
+    crashpoint!("apply.kept");
+    attempt.kept = Some((kept, failures));
     Ok(attempt)
 }
 
@@ -364,7 +386,8 @@ fn set_up_again(context: &Context<'_>, release: &Release, host: &Host) -> Vec<Fa
         let was_torn_down = release.kinds.contains_key(&session.path)
             && !session.teardown.is_empty()
             && commands::was_run(context.swarm, session, "teardown");
-        if !was_torn_down || session.setup.is_empty() {
+        let was_set_up = !release.before.not_set_up.contains_key(&session.path);
+        if !was_torn_down || !was_set_up || session.setup.is_empty() {
             continue;
         }
         match commands::run(context.swarm, host, session, "setup", &session.setup) {
@@ -405,7 +428,7 @@ fn write_again(
 /// Forgets what earlier runs have set up and torn down: which of it this run did, its logs say.
 fn forget_logs(context: &Context<'_>, record: &Record) -> Result<(), state::Error> {
     for (session, change) in record.plan.sessions.iter().zip(&record.plan.changes) {
-        if !change.provision.is_empty() && !session.setup.is_empty() {
+        if change.runs_setup() && !session.setup.is_empty() {
             commands::forget(context.swarm, session, "setup")?;
         }
     }

@@ -17,6 +17,7 @@ use seedbed::review::text::Style;
 use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record, Unsaved};
 
+use super::again::DoAgain;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
 use super::outcome::Outcome;
@@ -36,11 +37,21 @@ pub(super) struct Arguments {
     unsaved: UnsavedWork,
     #[command(flatten)]
     stop: StopProcesses,
+    #[command(flatten)]
+    again: DoAgain,
+    /// Keep what was made where a `setup` fails, marked as broken: the next `apply` goes on from there. What the run
+    /// replaces or destroys is then gone. For writing a manifest
+    #[arg(long)]
+    keep_failed: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Before signals are caught, and before anybody has to wait for the swarm: it may come from a pipe.
     let directory = directory(global)?;
+    if arguments.plan.is_some() && !arguments.again.is_nothing() {
+        let message = "a saved plan says what is done again: `seedbed plan -o FILE --setup`, `--refresh`";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let read = |path: &PathBuf| plan_file::read(&directory.join(path));
     let saved = arguments.plan.as_ref().map(read).transpose()?;
     let setting = Setting::find(global)?;
@@ -49,8 +60,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let plan = locked(global, &setting, "apply", |context| {
         let options = options(arguments.unsaved, arguments.stop);
         recover(global, context, options)?;
+        let options = apply::Options { keep_failed: arguments.keep_failed, ..options };
         let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
-            return apply_manifest(global, &setting, context, &manifest, options);
+            return apply_manifest(global, &setting, context, &manifest, &arguments.again, options);
         };
         let (plan, record) = checked(&setting, context.swarm, &manifest, plan, path)?;
         consent(global, &plan, options, true)?;
@@ -58,10 +70,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Ok(plan)
     })?;
     if global.json {
-        print::json(&Outcome::applied(&plan.digest));
+        print::json(&Outcome::applied(&plan));
     } else if !global.quiet {
         print::out(&print::sessions(&plan.sessions));
         say!("{}", outcome(&plan));
+        if let Some(line) = plan::setup_not_run(&plan) {
+            say!("{line}");
+        }
     }
     Ok(Status::Done.into())
 }
@@ -72,9 +87,10 @@ pub(super) fn apply_manifest(
     setting: &Setting,
     context: &Context<'_>,
     manifest: &Manifest,
+    again: &DoAgain,
     options: apply::Options,
 ) -> Result<Plan, Failure> {
-    let (mut plan, mut survey) = plan::make(setting, context.swarm, manifest)?;
+    let (mut plan, mut survey) = plan::make(setting, context.swarm, manifest, again)?;
     let mut overtaken = Overtaken::default();
     loop {
         consent(global, &plan, options, global.verbose)?;
@@ -84,7 +100,7 @@ pub(super) fn apply_manifest(
             Err(error) => return Err(error.into()),
         };
         let planned = plan;
-        (plan, survey) = plan::make(setting, context.swarm, manifest)?;
+        (plan, survey) = plan::make(setting, context.swarm, manifest, again)?;
         let standing = survey.standing.as_ref();
         let Some(why) = overtaken.by(&error, &planned, &setting.registry, &survey.observation, standing)
         else {

@@ -134,7 +134,7 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
     let active = family.session(&arguments.session)?;
     active.directory(&setting.registry).map_err(Failure::Refused)?;
     let Active { swarm, record, session } = active;
-    let snapshot = discovery::snapshot(&record.plan, session, &setting.registry, swarm.workspace());
+    let snapshot = discovery::snapshot(record, session, &setting.registry, swarm.workspace());
     let text = match &arguments.text {
         Some(text) => text.clone(),
         None if std::io::stdin().is_terminal() => String::new(),

@@ -17,6 +17,7 @@ use seedbed::plan::Session;
 use seedbed::provider::Registry;
 use seedbed::state::{Record, Swarm};
 
+use super::again::DoAgain;
 use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
@@ -116,7 +117,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             return Err(Failure::Usage(message));
         }
         let options = Options { temporary: !arguments.keep, ..Options::default() };
-        let plan = apply_manifest(global, &setting, context, &manifest, options)?.digest;
+        let plan = apply_manifest(global, &setting, context, &manifest, &DoAgain::default(), options)?.digest;
         let code =
             context.swarm.standing()?.map(|record| run_in(global, context, &record, arguments)).transpose();
         if !arguments.keep

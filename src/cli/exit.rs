@@ -16,7 +16,7 @@ use super::{print, terminal};
 pub(super) enum Status {
     /// Done.
     Done = 0,
-    /// Failed, and everything was put back.
+    /// Failed, and everything was put back, or kept as `apply --keep-failed` asks.
     Failed = 1,
     /// `plan --detailed-exitcode` found changes.
     Changes = 2,
@@ -41,7 +41,7 @@ pub(super) enum Status {
 /// The exit codes, for `--help`.
 pub(super) const HELP: &str = "Exit codes:
   0    done
-  1    failed, and everything was put back
+  1    failed, and everything was put back, or kept (`apply --keep-failed`)
   2    plan --detailed-exitcode found changes
   64   usage
   65   manifest or plan file invalid
@@ -129,7 +129,10 @@ impl Failure {
                 | state::Error::Unrecovered { .. },
             )) => Status::Locked,
             Self::Apply(
-                apply::Error::Failed { .. } | apply::Error::NotTornDown(_) | apply::Error::State(_),
+                apply::Error::Failed { .. }
+                | apply::Error::NotTornDown(_)
+                | apply::Error::NotSetUp(_)
+                | apply::Error::State(_),
             )
             | Self::Observe(_)
             | Self::State(_)
@@ -280,6 +283,14 @@ impl Failure {
                 lines.push("what was to go is gone all the same".to_owned());
                 lines
             }
+            Self::Apply(apply::Error::NotSetUp(failures)) => {
+                let mut lines: Vec<_> = failures.iter().map(told).collect();
+                lines.push(
+                    "what was made stands, marked as broken; go on from here: seedbed apply; give it up: seedbed destroy"
+                        .to_owned(),
+                );
+                lines
+            }
             Self::Apply(apply::Error::Failed { failures, leftovers, interrupted }) => {
                 let mut lines: Vec<_> = failures.iter().map(told).collect();
                 if *interrupted {
@@ -320,7 +331,9 @@ impl Failure {
                     (*failures, *leftovers) = (Some(failed.clone()), Some(left.clone()));
                 }
                 Self::Apply(
-                    apply::Error::NotRescued { failures: failed, .. } | apply::Error::NotTornDown(failed),
+                    apply::Error::NotRescued { failures: failed, .. }
+                    | apply::Error::NotTornDown(failed)
+                    | apply::Error::NotSetUp(failed),
                 ) => {
                     *failures = Some(failed.clone());
                 }

@@ -114,6 +114,11 @@ fn states(found: &Found, host: &Host) -> Vec<String> {
     if found.standing.is_some() {
         states.push("stands".to_owned());
     }
+    match found.record().map_or(0, |record| record.not_set_up.len()) {
+        0 => {}
+        1 => states.push("broken: the setup of 1 session failed or was not run".to_owned()),
+        sessions => states.push(format!("broken: the setup of {sessions} sessions failed or was not run")),
+    }
     states.extend(unfinished::described(found, host));
     if !found.unreadable.is_empty() {
         states.push("has a record that cannot be read".to_owned());
@@ -162,6 +167,7 @@ fn as_json(found: &Found, host: &Host) -> Value {
         "unfinished": unfinished::described(found, host),
         "holder": found.holder,
         "unreadable": found.unreadable.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "notSetUp": found.record().map(|record| record.not_set_up.keys().collect::<Vec<_>>()).unwrap_or_default(),
         "sessions": sessions.into_iter().flatten().map(|session| &session.path).collect::<Vec<_>>(),
         "ports": ports.iter().map(|block| json!({ "startPort": block.start(), "endPort": block.end() })).collect::<Vec<_>>(),
     })

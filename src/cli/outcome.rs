@@ -7,6 +7,7 @@ use seedbed::apply::{self, Event, Failure, KeptBranch, Loss, Occupant};
 use seedbed::host::process;
 use seedbed::manifest::Entry;
 use seedbed::name::SessionPath;
+use seedbed::plan::Plan;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +26,9 @@ pub(super) enum Outcome {
         /// What has come of it.
         #[serde(skip_serializing_if = "Option::is_none")]
         plan: Option<String>,
+        /// The sessions that stand and whose changed `setup` was not run, for `apply`; absent where there is none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        setup_not_run: Option<Vec<SessionPath>>,
         /// How many sessions were released, for `destroy`.
         #[serde(skip_serializing_if = "Option::is_none")]
         released: Option<usize>,
@@ -168,8 +172,13 @@ pub(super) enum Recovered {
 
 impl Outcome {
     /// An apply that is done, with the digest of its plan.
-    pub(super) fn applied(plan: &str) -> Self {
-        Self::done(Some(plan.to_owned()), None, None)
+    pub(super) fn applied(plan: &Plan) -> Self {
+        let mut outcome = Self::done(Some(plan.digest.clone()), None, None);
+        if let Self::Done { setup_not_run, .. } = &mut outcome {
+            let sessions: Vec<SessionPath> = plan.setup_not_run().cloned().collect();
+            *setup_not_run = (!sessions.is_empty()).then_some(sessions);
+        }
+        outcome
     }
 
     /// A destroy that is done, with how many sessions it released and how many still stand.
@@ -182,6 +191,7 @@ impl Outcome {
         Self::Done {
             schema_version: SCHEMA_VERSION,
             plan: None,
+            setup_not_run: None,
             released: None,
             left: None,
             recovered: Some(recovered),
@@ -203,6 +213,7 @@ impl Outcome {
         Self::Done {
             schema_version: SCHEMA_VERSION,
             plan,
+            setup_not_run: None,
             released,
             left,
             recovered: None,

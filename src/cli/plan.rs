@@ -1,6 +1,7 @@
 //! `plan` and `schema`: what would be done.
 #![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,12 +12,14 @@ use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest, Validation};
+use seedbed::name::SessionPath;
 use seedbed::plan::{Change, Loss, Plan, Session, Standing};
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
 
+use super::again::DoAgain;
 use super::exit::{Failure, Status, at_work};
 use super::format::Format;
 use super::outcome;
@@ -35,6 +38,8 @@ pub(super) struct Arguments {
     /// Exits with 2 where applying would change something
     #[arg(long)]
     detailed_exitcode: bool,
+    #[command(flatten)]
+    again: DoAgain,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -43,7 +48,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
     settled(&swarm)?;
-    let (plan, survey) = make(&setting, &swarm, &manifest)?;
+    let (plan, survey) = make(&setting, &swarm, &manifest, &arguments.again)?;
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let path = super::setting::directory(global)?.join(path);
@@ -53,6 +58,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     }
     let mut notices = notices(&setting.registry, &plan, &survey);
     notices.splice(0..0, refusals(&plan));
+    notices.extend(setup_not_run(&plan));
+    notices.extend(outdated(&setting, &swarm, &plan, survey.record.as_ref()));
     let review = Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) };
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
@@ -68,10 +75,15 @@ pub(super) fn make(
     setting: &Setting,
     swarm: &Swarm<'_>,
     manifest: &Manifest,
+    again: &DoAgain,
 ) -> Result<(Plan, Survey), Failure> {
     elsewhere::refuse_strays(swarm, &setting.registry)?;
     let survey = apply::survey(swarm, &setting.registry, manifest)?;
     let (mut plan, survey) = planned(setting, manifest, survey)?;
+    let again = again.sessions(survey.record.as_ref())?;
+    if !again.is_empty() {
+        plan.do_again(again, &setting.registry, survey.standing.as_ref());
+    }
     look_at_releases(setting, swarm, survey.record.as_ref(), survey.standing.as_ref(), &mut plan)?;
     Ok((plan, survey))
 }
@@ -134,6 +146,51 @@ pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     }
     lines.extend(others.into_iter().map(at_work));
     lines
+}
+
+/// Number of sessions that a note names.
+const NAMED: usize = 4;
+
+/// Some sessions by their paths, as arguments of a command: all of them, or the first few and a word for the rest.
+fn named<'s>(sessions: impl Iterator<Item = &'s SessionPath>) -> String {
+    let sessions: Vec<&str> = sessions.map(SessionPath::as_str).collect();
+    let shown = sessions[..sessions.len().min(NAMED)].join(" ");
+    match sessions.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} … (and {more} more)"),
+    }
+}
+
+/// Names the sessions whose `setup` was changed and is not run, with the command that runs it.
+pub(super) fn setup_not_run(plan: &Plan) -> Option<String> {
+    let sessions = named(plan.setup_not_run());
+    (!sessions.is_empty()).then(|| {
+        format!(
+            "a changed setup is not run in a session that stands; to run it: seedbed apply --setup {sessions}"
+        )
+    })
+}
+
+/// Names the copies of sessions that stay whose files in the workspace have changed, with the command that copies them
+/// again.
+fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&Record>) -> Vec<String> {
+    let Some(record) = record else { return Vec::new() };
+    let stays = |path: &SessionPath| {
+        let change = plan.changes.iter().find(|change| change.session == *path);
+        change.is_some_and(|change| change.release.is_empty() && !change.refresh)
+    };
+    let mut outdated: BTreeMap<String, Vec<SessionPath>> = BTreeMap::new();
+    for Loss { session, what, .. } in apply::outdated(swarm, &setting.registry, record) {
+        if stays(&session) {
+            outdated.entry(what).or_default().push(session);
+        }
+    }
+    let lines = outdated.into_iter();
+    lines
+        .map(|(what, sessions)| {
+            format!("{what}; to copy it again: seedbed apply --refresh {}", named(sessions.iter()))
+        })
+        .collect()
 }
 
 /// Half of a swarm cannot be planned against: it would be in its own way.

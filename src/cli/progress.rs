@@ -168,6 +168,9 @@ impl State {
             Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),
             Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} mended")),
             Event::SetUp { session } => said(verbose, || format!("{session}: set up")),
+            Event::NotRefreshed { session, what } => {
+                vec![format!("{session}: not refreshed: {}", printable(what))]
+            }
             Event::SetUpAgain { session } => {
                 vec![format!("{session}: was torn down, is back, and was set up again")]
             }

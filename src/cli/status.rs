@@ -68,6 +68,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         drift: looked.drift.remove(&session.id).unwrap_or_default(),
         unsaved: looked.unsaved.remove(&session.id).unwrap_or_default(),
         goes_along: looked.passing.remove(&session.id).unwrap_or_default(),
+        outdated: looked.outdated.remove(&session.id).unwrap_or_default(),
         worktree: progress.remove(&session.id),
         ports: ports(session, &served),
         listening: listening(session, &served),
@@ -134,6 +135,7 @@ struct Looked {
     drift: BTreeMap<String, Vec<String>>,
     unsaved: BTreeMap<String, Vec<String>>,
     passing: BTreeMap<String, Vec<String>>,
+    outdated: BTreeMap<String, Vec<String>>,
 }
 
 impl Looked {
@@ -151,6 +153,9 @@ impl Looked {
         }
         for Loss { session, what, .. } in stake.passing {
             self.passing.entry(id(&session)).or_default().push(what);
+        }
+        for Loss { session, what, .. } in apply::outdated(swarm, &setting.registry, record) {
+            self.outdated.entry(id(&session)).or_default().push(what);
         }
         Ok(())
     }
@@ -234,6 +239,9 @@ struct SessionStatus {
     unsaved: Vec<String>,
     /// What goes along with a release and is no reason to refuse it, such as ignored files, one line each.
     goes_along: Vec<String>,
+    /// Copies of files of the workspace that have changed there since, one line each; `seedbed apply --refresh` copies them
+    /// again.
+    outdated: Vec<String>,
     /// Its worktree; `null` where it has none.
     worktree: Option<WorktreeStatus>,
     /// Its named ports, or the primary port where none has a name.
@@ -407,6 +415,8 @@ impl SessionStatus {
     fn details(&self, verbose: bool) -> Vec<String> {
         let mut details = self.drift.clone();
         details.extend(self.unsaved.iter().cloned());
+        let refresh = |line| format!("{line}: seedbed apply --refresh {}", self.session);
+        details.extend(self.outdated.iter().map(refresh));
         if let Some(worktree) = &self.worktree {
             details.extend(worktree.error.iter().map(|error| format!("commits: {error}")));
             details.extend(worktree.progress.as_ref().and_then(|commits| {

@@ -100,9 +100,9 @@ impl Error {
             }
             apply::Error::Failed { failures, .. } if !failures.is_empty() => Self::Release(failures),
             apply::Error::Failed { leftovers, .. } => Self::Release(leftovers),
-            apply::Error::NotRescued { failures, .. } | apply::Error::NotTornDown(failures) => {
-                Self::Release(failures)
-            }
+            apply::Error::NotRescued { failures, .. }
+            | apply::Error::NotTornDown(failures)
+            | apply::Error::NotSetUp(failures) => Self::Release(failures),
             apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
             apply::Error::Refused(losses) => Self::WouldLose(losses),
             apply::Error::Occupied { occupants, .. } => Self::Occupied(occupants),

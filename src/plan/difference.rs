@@ -2,7 +2,7 @@
 
 mod fields;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -33,9 +33,46 @@ pub struct Change {
     pub from: BTreeMap<String, SessionPath>,
     /// The kinds that are mended where they stand.
     pub mend: Vec<String>,
+    /// Whether its `setup` is run although nothing of it is provisioned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub set_up: bool,
+    /// Whether its copies of files of the workspace are brought up to date.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refresh: bool,
     /// What it is told that differs, and which options; empty where nothing of it stands or will.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<Field>,
+}
+
+/// What is done again in sessions that stand. Sessions that are created, or do not exist, are passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Again {
+    /// The sessions whose `setup` is run again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub setup: BTreeSet<SessionPath>,
+    /// The sessions whose copies of files of the workspace are brought up to date.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub refresh: BTreeSet<SessionPath>,
+}
+
+impl Again {
+    /// Returns whether nothing is done again.
+    pub fn is_empty(&self) -> bool {
+        self.setup.is_empty() && self.refresh.is_empty()
+    }
+}
+
+impl Change {
+    /// Returns whether the commands of `setup` run, if there are any.
+    pub fn runs_setup(&self) -> bool {
+        self.set_up || !self.provision.is_empty()
+    }
+
+    /// Returns whether the commands of `setup` are others than before.
+    pub(super) fn changes_setup(&self) -> bool {
+        self.fields.iter().any(|field| field.name.starts_with(fields::SETUP_COMMAND))
+    }
 }
 
 /// What happens to a session.
@@ -99,7 +136,12 @@ fn changes_of_standing(plan: &Plan, standing: &Standing) -> Vec<Change> {
         let above = session.parent.as_ref().and_then(|parent| released.get(parent));
         let change = match stood.get(&session.path) {
             None => create(session),
-            Some(stood) => difference(stood, session, &standing.broken, above.map_or(&[], Vec::as_slice)),
+            Some(stood) => {
+                let above = above.map_or(&[][..], Vec::as_slice);
+                let mut change = difference(stood, session, &standing.broken, above);
+                add_again(&mut change, session, &standing.broken, &plan.again);
+                change
+            }
         };
         released.insert(&session.path, change.release.clone());
         changes.push(change);
@@ -107,6 +149,32 @@ fn changes_of_standing(plan: &Plan, standing: &Standing) -> Vec<Change> {
     let gone = standing.plan.sessions.iter().rev().filter(|session| !planned.contains(&session.path));
     changes.extend(gone.map(destroy));
     changes
+}
+
+/// Adds what is done again in a session that stands: its `setup` where that has not succeeded yet, and what the caller asks
+/// for.
+fn add_again(
+    change: &mut Change,
+    session: &Session,
+    broken: &BTreeMap<(SessionPath, String), Damage>,
+    again: &Again,
+) {
+    let add = |change: &mut Change, action, reason: String| {
+        change.action = change.action.max(action);
+        change.reasons.push(reason);
+    };
+    let has_setup = !session.setup.is_empty() && change.provision.is_empty();
+    if let Some(damage) = broken.get(&(session.path.clone(), SETUP.to_owned())) {
+        add(change, Action::Repair, format!("its setup {}", damage.why));
+        change.set_up = has_setup;
+    } else if has_setup && again.setup.contains(&session.path) {
+        add(change, Action::Update, "its setup is to run again".to_owned());
+        change.set_up = true;
+    }
+    if again.refresh.contains(&session.path) {
+        add(change, Action::Update, "its copies are to be refreshed".to_owned());
+        change.refresh = true;
+    }
 }
 
 fn create(session: &Session) -> Change {
@@ -118,6 +186,8 @@ fn create(session: &Session) -> Change {
         provision: session.allocations.iter().map(|allocation| allocation.kind.clone()).collect(),
         from: BTreeMap::new(),
         mend: Vec::new(),
+        set_up: false,
+        refresh: false,
         fields: Vec::new(),
     }
 }
@@ -131,6 +201,8 @@ fn destroy(session: &Session) -> Change {
         provision: Vec::new(),
         from: BTreeMap::new(),
         mend: Vec::new(),
+        set_up: false,
+        refresh: false,
         fields: Vec::new(),
     }
 }
@@ -149,6 +221,8 @@ fn difference(
         provision: Vec::new(),
         from: BTreeMap::new(),
         mend: Vec::new(),
+        set_up: false,
+        refresh: false,
         fields: Vec::new(),
     };
     for old in stood.allocations.iter().rev() {
@@ -214,6 +288,9 @@ fn difference(
     change.fields.extend(told);
     change
 }
+
+/// Stands for `setup` among the kinds that can be broken: it has not succeeded yet.
+pub const SETUP: &str = "setup";
 
 /// Stands for the discovery file among the kinds that can be broken.
 pub const DISCOVERY: &str = "discovery";

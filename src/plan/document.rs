@@ -33,7 +33,7 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
 
 /// Writes the document, indented, with a line feed behind it.
 pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
-    let Plan { schema_version, swarm, digest, standing, sessions, changes, losses, occupants } = plan;
+    let Plan { schema_version, swarm, digest, standing, sessions, changes, again, losses, occupants } = plan;
     to.write_all(b"{")?;
     for (name, value) in [
         ("schemaVersion", serde_json::to_string(schema_version)?),
@@ -46,6 +46,9 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
     list("sessions", sessions, to)?;
     to.write_all(b",")?;
     list("changes", changes, to)?;
+    if !again.is_empty() {
+        write!(to, ",\n  \"again\": {}", serde_json::to_string(again)?)?;
+    }
     if !losses.is_empty() {
         to.write_all(b",")?;
         list("losses", losses, to)?;

@@ -80,6 +80,11 @@ impl Locked<'_> {
         self.rename(Stage::Provisioning.file(), Stage::SettingAside.file())
     }
 
+    /// Writes the record of the run again, in its stage, before it is committed.
+    pub fn amend(&self, record: &Record, stage: Stage) -> Result<(), Error> {
+        self.write(stage.file(), record)
+    }
+
     /// Makes the record of the run what stands, in one step.
     pub fn commit(&self, stage: Stage) -> Result<(), Error> {
         self.rename(stage.file(), COMMITTED)

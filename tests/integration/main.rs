@@ -7,6 +7,7 @@ mod in_process;
 mod sandbox;
 mod support;
 
+mod again;
 mod branches;
 mod browser;
 mod change;
@@ -32,6 +33,7 @@ mod hostile;
 mod inherited;
 mod inside;
 mod interrupt;
+mod keep_failed;
 mod library;
 mod lifecycle;
 mod list;

@@ -22,6 +22,9 @@ pub struct Field {
     pub to: Option<Value>,
 }
 
+/// Name of the fields that are commands of `setup`, before their numbers.
+pub(super) const SETUP_COMMAND: &str = "setup command";
+
 /// The longest value of a reason, in characters: the field itself has all of it.
 const SHOWN: usize = 60;
 
@@ -76,7 +79,7 @@ pub(super) fn told(stood: &Session, session: &Session) -> Vec<Field> {
     );
     options(&mut fields, "metadata", &stood.metadata, &session.metadata);
     let commands = |commands: &[CommandLine]| commands.iter().map(command).collect();
-    listed(&mut fields, "setup command", commands(&stood.setup), commands(&session.setup));
+    listed(&mut fields, SETUP_COMMAND, commands(&stood.setup), commands(&session.setup));
     listed(&mut fields, "teardown command", commands(&stood.teardown), commands(&session.teardown));
     if stood.children != session.children {
         let (old, new): (BTreeSet<_>, BTreeSet<_>) =

@@ -106,6 +106,20 @@ fn a_growth_killed_anywhere_leaves_what_stood() {
 }
 
 #[test]
+fn an_apply_that_keeps_what_failed_is_undone_when_it_is_killed_before_its_commit() {
+    let sandbox = sandbox("[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"false\"]\n");
+    let before = sandbox.inventory();
+    crash(&sandbox, &["apply", "--keep-failed"], "apply.kept#1");
+    sandbox.ok(&["recover"]);
+    assert_put_back(&before, &sandbox);
+    crash(&sandbox, &["apply", "--keep-failed"], "run.committed#1");
+    sandbox.ok(&["recover"]);
+    assert!(sandbox.ok(&["status"]).stdout.contains("setup: failed"));
+    sandbox.ok(&["destroy"]);
+    assert_put_back(&before, &sandbox);
+}
+
+#[test]
 fn every_point_is_reached() {
     let mut reached = BTreeSet::new();
     let mut reach = |sandbox: &Sandbox, args: &[&str]| {
@@ -148,6 +162,11 @@ fn every_point_is_reached() {
     // What the work tree does not have as it was committed, git writes.
     other.write("README.md", "changed\n");
     reach(&other, &["apply"]);
+    other.ok(&["destroy"]);
+    other.manifest("[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"false\"]\n");
+    let kept = traced(&other, &["apply", "--keep-failed"], None);
+    assert_eq!(kept.outcome.code, 1, "{:?}", kept.outcome);
+    reached.extend(kept.counts().into_keys());
     let mut listed = listed();
     if manifest == TREE {
         eprintln!("NOT TESTED, overlays cannot be mounted here: the points of overlays");

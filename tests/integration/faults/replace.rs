@@ -86,9 +86,19 @@ fn a_replacement_killed_anywhere_brings_back_what_stood() {
 
 /// The points that a run reaches only where it replaces something; the others are those of any apply.
 fn is_of_leaving(point: &str) -> bool {
-    ["run.", "leave.", "aside.", "lease.", "overlay.renamed", "release.", "apply.step", "apply.told"]
-        .iter()
-        .any(|start| point.starts_with(start))
+    [
+        "run.",
+        "leave.",
+        "aside.",
+        "lease.",
+        "overlay.renamed",
+        "release.",
+        "apply.step",
+        "apply.telling",
+        "apply.told",
+    ]
+    .iter()
+    .any(|start| point.starts_with(start))
 }
 
 #[test]

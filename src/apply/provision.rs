@@ -1,0 +1,157 @@
+//! The steps of a run that make what its plan says: leases, then what `setup` does in them, then discovery files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Event, Failure, Phase, Run, commands, failure};
+use crate::host::failpoint::crashpoint;
+use crate::host::text::printable;
+use crate::name::SessionPath;
+use crate::plan::{Action, Change, Plan, Session};
+use crate::state::{NotSetUp, Record};
+
+/// What a failure of any step of provisioning is called.
+pub(super) const PROVISION: &str = "provision";
+
+/// What came of running `setup`.
+pub(super) struct SetUp {
+    /// What failed.
+    pub(super) failures: Vec<Failure>,
+    /// The sessions whose `setup` failed, or was not reached because of that.
+    pub(super) not_set_up: BTreeMap<SessionPath, NotSetUp>,
+}
+
+/// The sessions whose `setup` had not succeeded before a run, and is not run by it either.
+pub(super) fn still_not_set_up(standing: &Record, plan: &Plan) -> BTreeMap<SessionPath, NotSetUp> {
+    let changes = plan.sessions.iter().zip(&plan.changes);
+    let left = changes.filter(|(session, change)| !session.setup.is_empty() && !change.runs_setup());
+    left.filter_map(|(session, _)| {
+        Some((session.path.clone(), standing.not_set_up.get(&session.path)?.clone()))
+    })
+    .collect()
+}
+
+impl Run<'_> {
+    /// Provisions what the plan's changes say, claims first, fills what has something in common, and finishes it: each
+    /// once all of the step before is done, so that what fails fast fails before anything slow.
+    pub(super) fn provision(&self) -> Vec<Failure> {
+        let is_claim = |kind: &String| self.is_claim(kind);
+        let provision = |session: &Session, change: &Change, claims: bool| {
+            let mut kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
+            kinds.try_for_each(|kind| {
+                self.make(session, kind, PROVISION, |provider, task| provider.provision(task))
+            })
+        };
+        // One after another, so that of runs that want the same the one that is first at the first session is at all.
+        let one = NonZeroUsize::MIN;
+        let jobs = self.host.jobs;
+        let steps: [&dyn Fn() -> Vec<Failure>; 4] = [
+            &|| {
+                let concerned = |_: &Session, change: &Change| change.provision.iter().any(is_claim);
+                self.each(Phase::Claim, one, &concerned, &|session, change| provision(session, change, true))
+            },
+            &|| {
+                let concerned =
+                    |_: &Session, change: &Change| change.provision.iter().any(|kind| !is_claim(kind));
+                self.each(Phase::Make, jobs, &concerned, &|session, change| provision(session, change, false))
+            },
+            &|| self.fill(),
+            &|| {
+                let concerned = |_: &Session, change: &Change| {
+                    !change.provision.is_empty() || !change.mend.is_empty() || change.refresh
+                };
+                self.each(Phase::Finish, jobs, &concerned, &|session, change| self.finish(session, change))
+            },
+        ];
+        for step in steps {
+            crashpoint!("apply.step");
+            let failures = step();
+            if !failures.is_empty() || self.host.cancel.is_requested() {
+                return failures;
+            }
+        }
+        Vec::new()
+    }
+
+    fn finish(&self, session: &Session, change: &Change) -> Result<(), Failure> {
+        for kind in &change.provision {
+            self.make(session, kind, PROVISION, |provider, task| provider.finish(task))?;
+            let (session, kind) = (session.path.clone(), kind.clone());
+            (self.context.events)(&Event::Provisioned { session, kind });
+        }
+        for kind in &change.mend {
+            self.mend(session, kind)?;
+            let (session, kind) = (session.path.clone(), kind.clone());
+            (self.context.events)(&Event::Mended { session, kind });
+        }
+        if change.refresh { self.refresh(session) } else { Ok(()) }
+    }
+
+    fn refresh(&self, session: &Session) -> Result<(), Failure> {
+        for allocation in &session.allocations {
+            self.make(session, &allocation.kind, "refresh", |provider, task| {
+                for what in provider.refresh(task)? {
+                    (self.context.events)(&Event::NotRefreshed { session: session.path.clone(), what });
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Runs `setup` in what was provisioned, and where the plan says so.
+    pub(super) fn set_up_sessions(&self) -> SetUp {
+        crashpoint!("apply.setting-up");
+        let done = Mutex::new(BTreeSet::new());
+        let concerned = |session: &Session, change: &Change| change.runs_setup() && !session.setup.is_empty();
+        let failures = self.each(Phase::SetUp, self.host.jobs, &concerned, &|session, _| {
+            self.set_up(session)?;
+            done.lock().unwrap_or_else(PoisonError::into_inner).insert(session.path.clone());
+            Ok(())
+        });
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let causes: BTreeMap<_, _> =
+            failures.iter().map(|failure| (&failure.session, &failure.cause)).collect();
+        let changes = self.record.plan.sessions.iter().zip(&self.record.plan.changes);
+        let left = changes.filter(|(session, change)| {
+            !failures.is_empty() && concerned(session, change) && !done.contains(&session.path)
+        });
+        let not_set_up = left
+            .map(|(session, _)| {
+                let why = match causes.get(&session.path) {
+                    Some(cause) => NotSetUp { begun: true, why: format!("failed: {}", on_one_line(cause)) },
+                    None => {
+                        NotSetUp { begun: false, why: "was not run: another one failed before".to_owned() }
+                    }
+                };
+                (session.path.clone(), why)
+            })
+            .collect();
+        SetUp { failures, not_set_up }
+    }
+
+    fn set_up(&self, session: &Session) -> Result<(), Failure> {
+        crashpoint!("apply.set-up");
+        commands::run(self.context.swarm, self.host, session, "setup", &session.setup)
+            .map_err(|cause| failure(session, "setup", cause))?;
+        (self.context.events)(&Event::SetUp { session: session.path.clone() });
+        Ok(())
+    }
+
+    /// Writes the discovery files of all sessions that something happens to.
+    pub(super) fn tell_sessions(&self) -> Vec<Failure> {
+        crashpoint!("apply.telling");
+        let concerned = |_: &Session, change: &Change| change.action != Action::Keep;
+        let failures = self.each(Phase::Tell, self.host.jobs, &concerned, &|session, _| self.tell(session));
+        if failures.is_empty() && !self.host.cancel.is_requested() {
+            crashpoint!("apply.told");
+        }
+        failures
+    }
+}
+
+/// The cause of a failure on one line.
+fn on_one_line(cause: &str) -> String {
+    printable(&cause.lines().map(str::trim).collect::<Vec<_>>().join("; "))
+}

@@ -1,0 +1,26 @@
+//! Copies of files of the workspace that have changed there since.
+
+use rayon::prelude::*;
+
+use super::with_task;
+use crate::plan::Loss;
+use crate::provider::{Findings, Registry, Task};
+use crate::state::{Record, Swarm};
+
+/// Returns what of the workspace has changed since the sessions of a swarm were given it, and that a plan with
+/// [`Again::refresh`](crate::plan::Again) brings up to date. What cannot be read is left out. Changes nothing.
+pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<Loss> {
+    let findings = Findings::default();
+    let of_session = record.plan.sessions.par_iter().flat_map_iter(|session| {
+        let lines = session.allocations.iter().filter_map(|allocation| {
+            let provider = registry.get(&allocation.kind)?;
+            let outdated = with_task(swarm.host(), record, session, allocation, None, |task| {
+                provider.outdated(&Task { findings: Some(&findings), ..*task })
+            });
+            outdated.ok()
+        });
+        let lines: Vec<String> = lines.flatten().collect();
+        lines.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false })
+    });
+    of_session.collect()
+}

@@ -1,0 +1,53 @@
+//! `--setup` and `--refresh`: what is done again in sessions that stand.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use seedbed::name::SessionPath;
+use seedbed::plan::{Again, Session};
+use seedbed::state::Record;
+
+use super::exit::Failure;
+use super::{completions, standing};
+
+/// What is done again in sessions that stand.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct DoAgain {
+    /// Run `setup` again in these sessions, all that have one where none is named, as they stand
+    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing())]
+    setup: Option<Vec<String>>,
+    /// Copy files of the workspace again (`copy`) that have changed since, into these sessions, all where none is named,
+    /// except over what a session has changed
+    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing())]
+    refresh: Option<Vec<String>>,
+}
+
+impl DoAgain {
+    /// Returns whether nothing is asked for.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.setup.is_none() && self.refresh.is_none()
+    }
+
+    /// The sessions of a swarm that are meant; none where nothing stands yet.
+    pub(super) fn sessions(&self, record: Option<&Record>) -> Result<Again, Failure> {
+        let setup = chosen(self.setup.as_deref(), record, |session| !session.setup.is_empty())?;
+        Ok(Again { setup, refresh: chosen(self.refresh.as_deref(), record, |_| true)? })
+    }
+}
+
+fn chosen(
+    names: Option<&[String]>,
+    record: Option<&Record>,
+    is_default: impl Fn(&Session) -> bool,
+) -> Result<BTreeSet<SessionPath>, Failure> {
+    let (Some(names), Some(record)) = (names, record) else { return Ok(BTreeSet::new()) };
+    if names.is_empty() {
+        let sessions = record.plan.sessions.iter().filter(|session| is_default(session));
+        return Ok(sessions.map(|session| session.path.clone()).collect());
+    }
+    let mut chosen = BTreeSet::new();
+    for name in names {
+        chosen.extend(standing::sessions(record, name)?.into_iter().map(|session| session.path.clone()));
+    }
+    Ok(chosen)
+}

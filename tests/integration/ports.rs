@@ -323,3 +323,29 @@ fn a_lock_file_that_names_somebody_else_is_kept() {
     sandbox.ok(&["destroy"]);
     assert!(!path.exists());
 }
+
+/// The share of a new child is as free as a new block: what the parent's agent serves there is not given away.
+#[test]
+fn a_new_child_of_a_standing_block_gets_no_port_that_is_served() {
+    let sandbox = Sandbox::new();
+    let parent = "[session.a]\nresources = [{ kind = \"port-range\", slots = 2 }]\n";
+    sandbox.manifest(parent);
+    sandbox.ok(&["apply"]);
+    let (start, end) = ports(sessions(&sandbox.plan()).next().unwrap());
+    let served = TcpListener::bind(("127.0.0.1", u16::try_from(start).unwrap())).unwrap();
+    sandbox.manifest(&format!(
+        "{parent}[session.a.child.b]\nresources = [{{ kind = \"port-range\", names = [\"http\"] }}]\n"
+    ));
+    let child = |plan: &Value| ports(sessions(plan).find(|session| session["path"] == "a/b").unwrap());
+    let second = (start + (end - start).div_ceil(2), end);
+    assert_eq!(child(&sandbox.plan()), second, "the first share is served");
+    // Where both are, it gets a block of its own.
+    let other = TcpListener::bind(("127.0.0.1", u16::try_from(end).unwrap())).unwrap();
+    let (own, _) = child(&sandbox.plan());
+    assert!(!(start..=end).contains(&own), "{own}");
+    drop(other);
+    sandbox.ok(&["apply"]);
+    assert_eq!(child(&sandbox.plan()), second);
+    drop(served);
+    sandbox.ok(&["destroy"]);
+}

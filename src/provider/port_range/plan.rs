@@ -37,6 +37,8 @@ pub(super) struct Ports<'o> {
     reach: Vec<u16>,
     /// What children hold that programs have provisioned from sessions of this swarm: shares of their blocks.
     childrens: Vec<PortBlock>,
+    /// Ports that processes serve, whoever they belong to.
+    served: Vec<PortBlock>,
     /// The sessions that stand and stay.
     kept: BTreeSet<String>,
     /// For each parent whose shares are kept: into how many it was divided, and which of them are held.
@@ -52,6 +54,8 @@ impl<'o> Ports<'o> {
         };
         let childrens = observation.taken.iter().filter(|taken| is_childs(&taken.by));
         let childrens = childrens.map(|taken| taken.block).collect();
+        let sockets = observation.taken.iter().filter(|taken| matches!(taken.by, Holder::Socket { .. }));
+        let served = sockets.map(|taken| taken.block).collect();
         let mut taken: Vec<_> = observation
             .taken
             .iter()
@@ -77,6 +81,7 @@ impl<'o> Ports<'o> {
             reach,
             planned: BTreeMap::new(),
             childrens,
+            served,
             kept: BTreeSet::new(),
             shares: BTreeMap::new(),
         }
@@ -275,16 +280,19 @@ impl Planner for Ports<'_> {
 }
 
 impl Ports<'_> {
-    /// The share that a new child takes of `rest`: its own position, or where that is held the first free one of the same
-    /// division. `None` where the division has none left.
+    /// The share that a new child takes of `rest`: its own position, or where that is held or served the first free one of the
+    /// same division. `None` where the division has none left.
     fn free_share(&self, parent: &Parent<'_>, rest: Option<PortBlock>, of: u32) -> Option<Share> {
         let none = BTreeSet::new();
         let (of, held) = self.shares.get(parent.session).map_or((of, &none), |(of, held)| (*of, held));
-        let is_childs = |index| {
+        // A new block is probed as a whole when it is chosen. Of one that stands, so is each new share.
+        let served: &[PortBlock] = if self.kept.contains(parent.session) { &self.served } else { &[] };
+        let is_in_use = |index| {
             let ports = rest.and_then(|rest| share_of(rest, Share { index, of }));
-            ports.is_some_and(|ports| self.childrens.iter().any(|childs| childs.overlaps(ports)))
+            let mut in_use = self.childrens.iter().chain(served);
+            ports.is_some_and(|ports| in_use.any(|in_use| in_use.overlaps(ports)))
         };
-        let free = |index: &u32| !held.contains(index) && !is_childs(*index);
+        let free = |index: &u32| !held.contains(index) && !is_in_use(*index);
         let index = Some(parent.index).filter(|index| *index < of).filter(free);
         index.or_else(|| (0..of).find(free)).map(|index| Share { index, of })
     }

@@ -3,11 +3,15 @@
 //! A [`PortBlock`] that is none cannot be built. A [`SessionPath`] is as good as what it is made from: the manifest has
 //! checked each name in it.
 
+mod similar;
+
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+pub use similar::{nearest, similar};
 
 /// The longest name a session or swarm may have, in bytes (one DNS label, so that it can be part of host names).
 pub const NAME_MAX: usize = 63;

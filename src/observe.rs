@@ -11,7 +11,6 @@
 mod branches;
 mod commits;
 mod directories;
-mod near;
 mod overlays;
 mod ports;
 mod programs;

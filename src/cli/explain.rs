@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::host::text::printable;
+use seedbed::name::nearest;
 
 use self::known::Known;
 use super::exit::{Failure, Status};
@@ -67,13 +68,10 @@ fn unknown(known: &Known<'_>, subject: &str) -> Failure {
         return failure;
     }
     let sessions = known.sides().iter().flat_map(|side| &side.plan.sessions);
-    let nearest = sessions
-        .map(|session| (strsim::damerau_levenshtein(session.path.as_str(), subject), &session.path))
-        .filter(|(distance, path)| *distance <= 1 + path.as_str().len() / 3)
-        .min();
+    let nearest = nearest(subject, sessions.map(|session| session.path.as_str()));
     let message = format!("`{subject}` is no port, no session of this swarm and no path that is there");
     Failure::Usage(match nearest {
-        Some((_, path)) => format!("{message}; did you mean `{path}`?"),
+        Some(path) => format!("{message}; did you mean `{path}`?"),
         None => format!("{message}; `seedbed list` shows the swarms, `seedbed status` the sessions"),
     })
 }

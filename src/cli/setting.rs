@@ -12,6 +12,7 @@ use seedbed::host::git::Git;
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git, leases};
 use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
+use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
 use seedbed::state::Swarm;
@@ -183,17 +184,16 @@ fn nowhere(directory: &Path, root: &Path) -> Fault {
     let lost = root.strip_prefix(exists).ok().and_then(|rest| rest.components().next());
     let lost = lost.map(|lost| lost.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
     let beside = std::fs::read_dir(directory.join(exists)).into_iter().flatten().flatten();
-    let nearest = beside
+    let directories: Vec<String> = beside
         .filter(|entry| entry.path().is_dir())
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .map(|name| (strsim::damerau_levenshtein(&name, &lost), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
-        .min();
+        .collect();
+    let nearest = nearest(&lost, directories.iter().map(String::as_str));
     let place = Place::default().key("workspace").key("root");
     let message = format!("the workspace root `{}` is not a directory", printable(&root.to_string_lossy()));
     let help = "write the way from this file's directory to the repository";
     match nearest {
-        Some((_, near)) => {
+        Some(near) => {
             let near = exists.join(near);
             let label = format!("did you mean `{}`?", printable(&near.to_string_lossy()));
             Fault::new(rule::WORKSPACE_ROOT, place, message, label).with_help(help)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use globset::GlobBuilder;
 use seedbed::apply;
 use seedbed::host::text::printable;
-use seedbed::name::SessionPath;
+use seedbed::name::{SessionPath, nearest};
 use seedbed::plan::Session;
 use seedbed::provider::Registry;
 use seedbed::state::{self, Record, Swarm};
@@ -164,12 +164,8 @@ fn is_replica_of(session: &Session, table: &str) -> bool {
 }
 
 fn unknown<'p>(paths: impl Iterator<Item = &'p SessionPath>, name: &str) -> String {
-    let nearest = paths
-        .map(|path| (strsim::damerau_levenshtein(path.as_str(), name), path))
-        .filter(|(distance, path)| *distance <= 1 + path.as_str().len() / 3)
-        .min();
-    match nearest {
-        Some((_, path)) => format!("no session `{name}` stands; did you mean `{path}`?"),
+    match nearest(name, paths.map(SessionPath::as_str)) {
+        Some(path) => format!("no session `{name}` stands; did you mean `{path}`?"),
         None => format!("no session `{name}` stands; `seedbed status` lists them"),
     }
 }

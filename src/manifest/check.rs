@@ -10,8 +10,8 @@ use super::document::ENV_PATTERN;
 use super::fault::{Fault, Place, Step};
 use super::rule::{self, Rule};
 use super::validator::validator;
-use super::words::{listed, nearest, quoted, toml_of, type_of};
-use crate::name::{NAME_PATTERN, is_name};
+use super::words::{listed, quoted, toml_of, type_of};
+use crate::name::{NAME_PATTERN, is_name, nearest};
 
 /// Checks `manifest` against `schema` and takes out of it what is wrong, so that what is left can be read.
 ///

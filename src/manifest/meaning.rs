@@ -10,9 +10,9 @@ use super::document::{Document, Resource, SessionTable};
 use super::fault::{Fault, Place};
 use super::rule::{self, Rule};
 use super::way::Way;
-use super::words::{escaped, listed, nearest, quoted};
+use super::words::{escaped, listed, quoted};
 use super::{CommandLine, From, total};
-use crate::name::NAME_MAX;
+use crate::name::{NAME_MAX, nearest};
 
 /// Variables that a session's environment cannot set, and why.
 const DENIED: [(&str, &str); 10] = [

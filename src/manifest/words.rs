@@ -1,4 +1,4 @@
-//! How faults speak: quoting, lists, the nearest valid name. What is echoed from a file is escaped here.
+//! How faults speak: quoting, lists. What is echoed from a file is escaped here.
 
 use std::fmt::Write as _;
 
@@ -64,35 +64,6 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>, last: &str) -
         [one] => one.clone(),
         [head @ .., end] => format!("{} {last} {end}", head.join(", ")),
     }
-}
-
-/// The valid name that `wrong` was most likely meant to be.
-pub(crate) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wrong = kebab(wrong);
-    let distance = |name: &str| strsim::damerau_levenshtein(&wrong, &kebab(name));
-    let valid: Vec<&str> = valid.into_iter().collect();
-    let (name, least) = valid.iter().map(|name| (*name, distance(name))).min_by_key(|(_, d)| *d)?;
-    // A third of the letters wrong is a typing mistake; more is another word.
-    if least <= (wrong.chars().count().max(name.chars().count()) / 3).max(1) {
-        return Some(name);
-    }
-    // `children` for `child`, `environment` for `env`, `ref` for none.
-    let mut begins = valid.iter().filter(|name| name.len() > 2 && wrong.starts_with(&kebab(name)));
-    begins.next().filter(|_| begins.next().is_none()).copied()
-}
-
-/// `baseRef` and `base_ref` as `base-ref`: the two other ways of writing a key, the seed's among them.
-fn kebab(name: &str) -> String {
-    let mut out = String::with_capacity(name.len() + 2);
-    let mut after_lower = false;
-    for c in name.chars().take(ECHO_MAX) {
-        if c.is_ascii_uppercase() && after_lower {
-            out.push('-');
-        }
-        after_lower = c.is_ascii_lowercase() || c.is_ascii_digit();
-        out.push(if c == '_' { '-' } else { c.to_ascii_lowercase() });
-    }
-    out
 }
 
 /// What kind of value it is, in TOML's words, with its article.

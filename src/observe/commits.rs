@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::near::near;
 use super::trees::{self, Top};
 use super::{Commit, Error, UnknownRef};
 use crate::host::git::Git;
+use crate::name::similar;
 
 /// What refs name.
 pub(super) struct Resolved {
@@ -100,7 +100,10 @@ fn object<'a>(line: &'a [u8], rest: &'a [u8]) -> Option<Object<'a>> {
 fn unknown(name: &str, reason: &str, names: &[String]) -> UnknownRef {
     let reason =
         if names.is_empty() { "the repository has no commits yet: make a first one" } else { reason };
-    UnknownRef { reason: reason.to_owned(), near: near(name, names.iter().map(String::as_str)) }
+    UnknownRef {
+        reason: reason.to_owned(),
+        near: similar(name, names.iter().map(String::as_str)).into_iter().map(str::to_owned).collect(),
+    }
 }
 
 /// Branches, tags and remote branches, as one writes them; one that begins with `-` cannot be written so.

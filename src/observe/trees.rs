@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::near::near;
 use super::{Commit, Error, TreeEntry, UnknownRef};
 use crate::host::git::Git;
+use crate::name::similar;
 
 /// How many bytes of paths one git process is given; systems take no less than 128 KiB of arguments.
 const ARGUMENTS_MAX: usize = 64 * 1024;
@@ -114,8 +114,8 @@ fn entries<'a>(
         directories = String::from_utf8_lossy(&listed).into_owned();
     }
     for (path, wanted) in missing {
-        let near = if wanted { near(path, directories.split_terminator('\0')) } else { Vec::new() };
-        entries.insert(path, TreeEntry::Missing { near });
+        let near = if wanted { similar(path, directories.split_terminator('\0')) } else { Vec::new() };
+        entries.insert(path, TreeEntry::Missing { near: near.into_iter().map(str::to_owned).collect() });
     }
     Ok(entries)
 }

@@ -9,6 +9,7 @@ use super::language::FILTERS;
 use super::path::{self, Path, Segment};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
+use crate::name::nearest;
 
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Problem {
 
     /// A statement, filter or test that the language of templates does not have.
     pub(super) fn unlisted(what: &str, name: &str, range: Range<usize>, there: &[&str]) -> Self {
-        let label = nearest(name, there)
+        let label = nearest(name, there.iter().copied())
             .map_or_else(|| format!("no such {what}"), |near| format!("did you mean `{near}`?"));
         let of = if what == "statement" { " of templates" } else { "" };
         Self {
@@ -199,7 +200,7 @@ fn because(
     name: &str,
     there: &[String],
 ) -> (String, String, String) {
-    let near = nearest(name, there).map(|near| format!("did you mean `{near}`?"));
+    let near = nearest(name, there.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
     let kind = OF_KINDS.iter().find(|(of, _)| *of == name).map(|(_, kind)| *kind);
     match (owner, kind) {
         (Some("sessions"), _) => {
@@ -289,16 +290,6 @@ fn unclosed(source: &str) -> Option<(Range<usize>, &'static str)> {
     let found = openers.iter().filter_map(|(open, close)| Some((source.rfind(open)?, *close)));
     let (at, close) = found.max_by_key(|(at, _)| *at)?;
     (!source[at..].contains(close)).then_some((at..at + 2, close))
-}
-
-fn nearest<'n, S: AsRef<str>>(name: &str, there: &'n [S]) -> Option<&'n str> {
-    there
-        .iter()
-        .map(AsRef::as_ref)
-        .map(|near: &str| (strsim::damerau_levenshtein(near, name), near))
-        .filter(|(distance, near)| *distance <= 1 + near.len() / 3)
-        .min()
-        .map(|(_, near)| near)
 }
 
 /// The names, each quoted.

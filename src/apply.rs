@@ -19,6 +19,7 @@ mod recover;
 mod refresh;
 mod release;
 mod repair;
+mod since;
 mod stale;
 mod survey;
 pub(crate) mod transaction;
@@ -46,7 +47,7 @@ pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
 pub use stale::{questions, stale};
 pub use survey::{Error as SurveyError, Survey, against, standing, survey, survey_without_programs};
-pub use work::{AtStake, Broken, Loss, at_stake, at_stake_in, examine};
+pub use work::{AtStake, Broken, Loss, at_stake, at_stake_in, at_stake_since, examine};
 
 use self::event::Telling;
 use crate::discovery;

@@ -15,6 +15,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
@@ -173,6 +174,14 @@ pub trait Provider: Send + Sync {
 
     /// What would be lost if the lease were released. Changes nothing.
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error>;
+
+    /// Returns what [`Provider::losses`] would for a lease whose run was interrupted, except for what the run itself has put
+    /// there, `setup` included. Changes nothing.
+    ///
+    /// Default: everything once the session was complete, nothing before.
+    fn losses_since(&self, task: &Task<'_>, made: Made) -> Result<Losses, Error> {
+        if matches!(made, Made::Completely(_)) { self.losses(task) } else { Ok(Losses::default()) }
+    }
 
     /// Returns what [`Losses::obstacles`] would name, for a release that gives up all work. Changes nothing.
     fn obstacles(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
@@ -496,6 +505,29 @@ pub struct Losses {
     /// Things inside that are not the session's, and things that cannot be removed: a mount, a worktree that another
     /// program registered. They keep the lease from being released even where its work is given up.
     pub obstacles: Vec<String>,
+}
+
+/// Progress that an interrupted run has made with the leases of a session. Times are those that the kernel gives to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// They were being filled.
+    Partly,
+    /// They were filled.
+    Filled {
+        /// When that had been done.
+        at: SystemTime,
+        /// When the run, which was finishing them, was alive at the latest.
+        alive: SystemTime,
+    },
+    /// The commands of `setup` were at work.
+    SettingUp {
+        /// When they began.
+        at: SystemTime,
+        /// When they were at work at the latest, as far as that is known.
+        alive: SystemTime,
+    },
+    /// They were complete at this time, and set up.
+    Completely(SystemTime),
 }
 
 /// A branch that outlasts a lease.

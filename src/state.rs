@@ -7,6 +7,7 @@
 //! STATE/swarms/NAME-HASH/intent.json      a run that provisions, what it releases is aside
 //! STATE/swarms/NAME-HASH/standing.json    the plan that stands; a run whose asides are still there is finished
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
+//! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; gone once it is committed or undone
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   what setup and teardown printed, until the session is released; after a failure, longer
 //! STATE/.guard                            held while a child of a session, or a release, is begun
@@ -27,6 +28,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
 
 mod found;
+mod journal;
 mod locked;
 mod rebind;
 
@@ -43,6 +45,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use found::{Found, Unfinished, sessions, swarms, sweep_locks};
+pub use journal::{Journal, Milestone};
 pub use locked::Locked;
 pub use rebind::is_gone;
 
@@ -392,7 +395,12 @@ impl<'h> Swarm<'h> {
                         |there: std::fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
                     if std::fs::symlink_metadata(&path).is_ok_and(same) {
                         crashpoint!("state.locked");
-                        let locked = Locked { swarm: self.clone(), lock, named_logs: Mutex::default() };
+                        let locked = Locked {
+                            swarm: self.clone(),
+                            lock,
+                            named_logs: Mutex::default(),
+                            journal: Mutex::default(),
+                        };
                         let text = format!("by pid {} (`{what}`) since {}", std::process::id(), clock::now());
                         let begun = self.sweep(&state, &swarms);
                         let begun = begun.and_then(|()| Ok(swarms.replace(&holder, text.as_bytes())?));

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::event::Telling;
 use super::provision::PROVISION;
 use super::{Failure, Phase, Run, ancestors, failure_of, task, tree};
+use crate::host::clock;
 use crate::name::SessionPath;
 use crate::plan::Session;
 use crate::provider::{self, Allocation, Filled, Task};
+use crate::state::Milestone;
 
 /// Allocations of one kind that are filled in one call, the one that the others are made from first.
 struct Group<'a> {
@@ -30,6 +32,7 @@ impl Run<'_> {
         let filled = |session: &Session| {
             let left = empty.get(&session.path);
             if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
+                self.context.swarm.note(Milestone::Filled, clock::file_time(), Some(&session.path));
                 telling.passed(&session.path);
             }
         };

@@ -177,6 +177,18 @@ pub(super) fn clear_torn_down(
     found.occupancy().map(drop)
 }
 
+/// Returns the sessions in which commands of `setup` that outlived their run are still at work.
+pub(super) fn left_by_setup(
+    host: &Host,
+    registry: &Registry,
+    record: &Record,
+    released: &Kinds,
+) -> BTreeSet<SessionPath> {
+    let own = Marks::new(record, &["setup"], |session| released.contains_key(&session.path));
+    let search = Search::home(host, registry, [(record, released)], own);
+    search.find().targets(Role::LeftByCommand).map(|(_, session)| session.clone()).collect()
+}
+
 /// Ends what carries one of the marks `own`, in what a run takes back or finishes: an earlier step of the same run has started
 /// it.
 pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &Kinds, own: &Marks) {

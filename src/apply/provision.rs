@@ -5,11 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Event, Failure, Phase, Run, commands, failure};
+use crate::host::clock;
 use crate::host::failpoint::crashpoint;
 use crate::host::text::printable;
 use crate::name::SessionPath;
 use crate::plan::{Action, Change, Plan, Session};
-use crate::state::{NotSetUp, Record};
+use crate::state::{Milestone, NotSetUp, Record};
 
 /// What a failure of any step of provisioning is called.
 pub(super) const PROVISION: &str = "provision";
@@ -56,12 +57,13 @@ impl Run<'_> {
                     |_: &Session, change: &Change| change.provision.iter().any(|kind| !is_claim(kind));
                 self.each(Phase::Make, jobs, &concerned, &|session, change| provision(session, change, false))
             },
-            &|| self.fill(),
+            &|| self.noted(Milestone::Filled, self.fill()),
             &|| {
                 let concerned = |_: &Session, change: &Change| {
                     !change.provision.is_empty() || !change.mend.is_empty() || change.refresh
                 };
-                self.each(Phase::Finish, jobs, &concerned, &|session, change| self.finish(session, change))
+                let finish = |session: &Session, change: &Change| self.finish(session, change);
+                self.noted(Milestone::Finished, self.each(Phase::Finish, jobs, &concerned, &finish))
             },
         ];
         for step in steps {
@@ -72,6 +74,14 @@ impl Run<'_> {
             }
         }
         Vec::new()
+    }
+
+    /// Writes down that a step has ended, unless it failed.
+    fn noted(&self, step: Milestone, failures: Vec<Failure>) -> Vec<Failure> {
+        if failures.is_empty() {
+            self.context.swarm.note(step, clock::file_time(), None);
+        }
+        failures
     }
 
     fn finish(&self, session: &Session, change: &Change) -> Result<(), Failure> {
@@ -133,8 +143,11 @@ impl Run<'_> {
 
     fn set_up(&self, session: &Session) -> Result<(), Failure> {
         crashpoint!("apply.set-up");
-        commands::run(self.context.swarm, self.host, session, "setup", &session.setup)
+        let swarm = self.context.swarm;
+        swarm.note(Milestone::SettingUp, clock::file_time(), Some(&session.path));
+        commands::run(swarm, self.host, session, "setup", &session.setup)
             .map_err(|cause| failure(session, "setup", cause))?;
+        swarm.note(Milestone::SetUp, clock::file_time_after(), Some(&session.path));
         (self.context.events)(&Event::SetUp { session: session.path.clone() });
         Ok(())
     }

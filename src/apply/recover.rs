@@ -8,6 +8,7 @@ use super::occupants::Marks;
 use super::{Context, Destroy, Error, Options, occupants, release, transaction, with_task, work};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
+use crate::provider::Location;
 use crate::state::{self, Record, Recovery, Release, Stage, Unsaved};
 
 /// What there was to recover.
@@ -25,7 +26,9 @@ pub enum Recovered {
 
 /// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
 /// `options.unsaved` says what becomes of work in what an interrupted release has still to take away; where it says nothing
-/// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since.
+/// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since. Of a run
+/// that is undone it says what becomes of work that was done since in what the run had provisioned: [`Error::Refused`]
+/// where it says nothing, and given up with the swarm of a `run`.
 /// Processes at work in what is released are refused or ended, as `options` say.
 pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     let unsaved = options.unsaved;
@@ -41,6 +44,12 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
     work::sweep_after_a_kill(context)?;
     let standing = context.swarm.standing()?;
     if let Some(mut record) = interrupted {
+        let provisioned = transaction::provisioned(&record);
+        let is_judged = stage == Some(Stage::Provisioning);
+        let of_run = if record.temporary { given_up(unsaved) } else { unsaved };
+        if is_judged {
+            work::judge_interrupted(context, &record, &provisioned, of_run)?;
+        }
         sweep(context, &record)?;
         if let Some(release) = &mut record.release {
             sweep(context, &release.before)?;
@@ -55,10 +64,15 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
                 return Ok(Recovered::Finished);
             }
         }
-        if stage == Some(Stage::Provisioning) {
-            let provisioned = transaction::provisioned(&record);
+        if is_judged {
             let own = Marks::of_run(&record, &provisioned);
+            // Work was judged above, by when it was done.
+            let options = Options { unsaved: Unsaved::Discard, ..options };
             occupants::clear(context, &record, &provisioned, options, &own)?;
+            let with_work = work::judge_interrupted(context, &record, &provisioned, of_run)?;
+            if of_run == Unsaved::Rescue {
+                work::save_interrupted(context, &record, &with_work)?;
+            }
         }
         let cancel = &context.swarm.host().cancel;
         let leftovers =
@@ -71,6 +85,8 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
     let Some(record) = committed else { return Ok(Recovered::Nothing) };
     if let Some(release) = &record.release {
         sweep(context, &release.before)?;
+        let kinds = transaction::left_to_release(context, &record, release);
+        occupants::clear_torn_down(context, &release.before, &kinds, Location::Aside, options.occupants)?;
         transaction::finish(context, &record, Vec::new())?;
         return Ok(Recovered::Finished);
     }
@@ -83,10 +99,15 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
 /// Its work goes with it, as `run` says, unless a rescue is asked for.
 fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
     let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
-    let unsaved = if options.unsaved == Unsaved::Rescue { Unsaved::Rescue } else { Unsaved::Discard };
+    let unsaved = given_up(options.unsaved);
     let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
     release::destroy(context, &record, &everything)?;
     Ok(true)
+}
+
+/// Returns what becomes of work in a swarm that was made for one command: it goes, unless a rescue is asked for.
+fn given_up(unsaved: Unsaved) -> Unsaved {
+    if unsaved == Unsaved::Rescue { Unsaved::Rescue } else { Unsaved::Discard }
 }
 
 /// Makes sure that no process uses what an interrupted `destroy` has still to release; ends its teardown, if that goes on.

@@ -167,21 +167,33 @@ fn attempt(
     crashpoint!("run.left");
     attempt.stage = Stage::Provisioning;
     let host = context.swarm.host();
+    context.swarm.begin_journal()?;
+    attempt.kept = context.swarm.while_alive(|| make(context, record, host, options.keep_failed))?;
+    Ok(attempt)
+}
+
+/// Makes what the plan of a run says. Where `setup` fails and what was made is kept, returns the record that says so, and
+/// the failures.
+fn make(
+    context: &Context<'_>,
+    record: &Record,
+    host: &Host,
+    keep_failed: bool,
+) -> Result<Option<(Record, Vec<Failure>)>, Error> {
     let run = Run { context, record, host };
     check(host, run.provision())?;
     let SetUp { failures, not_set_up } = run.set_up_sessions();
-    if !options.keep_failed || failures.is_empty() || host.cancel.is_requested() {
+    if !keep_failed || failures.is_empty() || host.cancel.is_requested() {
         check(host, failures)?;
         check(host, run.tell_sessions())?;
-        return Ok(attempt);
+        return Ok(None);
     }
     let mut kept = record.clone();
     kept.not_set_up.extend(not_set_up);
     check(host, Run { context, record: &kept, host }.tell_sessions())?;
-    context.swarm.amend(&kept, attempt.stage)?;
+    context.swarm.amend(&kept, Stage::Provisioning)?;
     crashpoint!("apply.kept");
-    attempt.kept = Some((kept, failures));
-    Ok(attempt)
+    Ok(Some((kept, failures)))
 }
 
 /// An error where anything failed or the run was interrupted.
@@ -258,8 +270,7 @@ pub(super) fn finish(
         // A release that is committed is finished: half a session is of no use to anybody.
         let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
         let run = Run { context, record: before, host: &host };
-        let is_left = |session: &Session, kind: &str| !is_same_resource(context, record, session, kind);
-        let kinds = restricted(before, &release.kinds, is_left);
+        let kinds = left_to_release(context, record, release);
         let mut leftovers = run.release(Phase::Release, Location::Aside, &kinds);
         crashpoint!("run.released");
         if leftovers.is_empty() {
@@ -275,6 +286,12 @@ pub(super) fn finish(
         crashpoint!("run.ended");
     }
     if failures.is_empty() { Ok(()) } else { Err(Error::NotTornDown(failures)) }
+}
+
+/// Kinds that a committed run has still to release, by session.
+pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &Release) -> Kinds {
+    let is_left = |session: &Session, kind: &str| !is_same_resource(context, record, session, kind);
+    restricted(&release.before, &release.kinds, is_left)
 }
 
 /// Undoes a run that is not committed, whatever stage it has reached: releases what it provisioned, brings back what it

@@ -1,18 +1,20 @@
 //! Unsaved work: what a release would lose, and how it is kept from that. A dry run and the real one decide here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
 use super::release::{self, Destroy, Kinds};
-use super::{Context, Error, Event, Failure, Phase, failure_of, family, inner, tree, with_task};
+use super::since::Interrupted;
+use super::{Context, Error, Event, Failure, Phase, failure_of, family, inner, transaction, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
 pub use crate::plan::Loss;
 use crate::plan::{Damage, Plan, Session};
-use crate::provider::{Allocation, Findings, Location, Losses, Provider, Registry, Rescue, Task};
-use crate::state::{self, Record, Swarm, Unsaved};
+use crate::provider::{Allocation, Condition, Findings, Location, Losses, Provider, Registry, Rescue, Task};
+use crate::state::{self, Record, Stage, Swarm, Unsaved};
 
 /// What goes with sessions that are released, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,7 +121,7 @@ pub(super) fn stake_without_children(
     released: &Kinds,
     findings: &Findings,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = look(swarm.host(), registry, standing, released, Location::Home, findings).0;
+    let mut stake = look(swarm.host(), registry, standing, released, Location::Home, findings, None).0;
     stake.held.extend(unknown(registry, standing, released).map(|(session, kind)| Loss {
         session: session.path.clone(),
         what: format!("only the program that provisioned its `{kind}` can release it"),
@@ -189,7 +191,7 @@ pub(super) fn judge_aside(
     let kinds = kinds.iter().map(|(path, kinds)| (path.clone(), judged(kinds))).collect();
     let host = context.swarm.host();
     let (stake, with_work) =
-        look(host, context.registry, before, &kinds, Location::Aside, &Findings::default());
+        look(host, context.registry, before, &kinds, Location::Aside, &Findings::default(), None);
     if host.cancel.is_requested() {
         return Ok(());
     }
@@ -200,13 +202,95 @@ pub(super) fn judge_aside(
     if with_work.is_empty() {
         return Ok(());
     }
+    save(context, before, &with_work, Location::Aside)
+}
+
+/// Rescues the work of these kinds of these sessions.
+fn save(context: &Context<'_>, record: &Record, with_work: &Kinds, location: Location) -> Result<(), Error> {
     context.swarm.begin_rescue()?;
-    let rescued = rescue(context, before, &with_work);
+    let rescued = rescue(context, record, with_work, location);
     // What could not be swept now is swept by the next recovery.
-    if sweep(context, before).is_ok() {
+    if sweep(context, record).is_ok() {
         context.swarm.end_rescue()?;
     }
     rescued
+}
+
+/// Refuses to undo the interrupted run of `record` where work would be lost that was done since in what it `provisioned`,
+/// unless the work is given up or can be saved. Returns the kinds, by session, that have work to save.
+///
+/// What is given up need not be looked for: releasing reports what is in its way.
+pub(super) fn judge_interrupted(
+    context: &Context<'_>,
+    record: &Record,
+    provisioned: &Kinds,
+    unsaved: Unsaved,
+) -> Result<Kinds, Error> {
+    if unsaved == Unsaved::Discard {
+        return Ok(Kinds::new());
+    }
+    let host = context.swarm.host();
+    let (mut stake, mut with_work) = stake_since(context.swarm, context.registry, record, provisioned)?;
+    if !stake.refused(unsaved).is_empty() && mend(context, record, provisioned) {
+        (stake, with_work) = stake_since(context.swarm, context.registry, record, provisioned)?;
+    }
+    if host.cancel.is_requested() {
+        return Err(Error::Interrupted);
+    }
+    let refused = stake.refused(unsaved);
+    if refused.is_empty() { Ok(with_work) } else { Err(Error::Refused(refused)) }
+}
+
+/// Saves work that was done in what an interrupted run provisioned.
+pub(super) fn save_interrupted(
+    context: &Context<'_>,
+    record: &Record,
+    with_work: &Kinds,
+) -> Result<(), Error> {
+    if with_work.is_empty() { Ok(()) } else { save(context, record, with_work, Location::Home) }
+}
+
+/// Finds what recovery would lose of what was done since in what an interrupted run has provisioned. Changes nothing.
+///
+/// Empty where no run was interrupted while it provisioned.
+pub fn at_stake_since(swarm: &Swarm<'_>, registry: &Registry) -> Result<AtStake, state::Error> {
+    let Some((record, Stage::Provisioning)) = swarm.interrupted()? else { return Ok(AtStake::default()) };
+    Ok(stake_since(swarm, registry, &record, &transaction::provisioned(&record))?.0)
+}
+
+fn stake_since(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    provisioned: &Kinds,
+) -> Result<(AtStake, Kinds), state::Error> {
+    let interrupted = Interrupted::read(swarm, registry, record, provisioned)?;
+    let (host, findings) = (swarm.host(), Findings::default());
+    let (mut stake, with_work) =
+        look(host, registry, record, provisioned, Location::Home, &findings, Some(&interrupted));
+    stake.held = children_on_their_own(host, record, provisioned)?;
+    stake.obstacles.extend(inner::swarms(swarm, registry, record, provisioned)?);
+    Ok((stake, with_work))
+}
+
+/// Mends what can be mended of what an interrupted run has provisioned, so that it can be judged: after a reboot, overlays
+/// are not mounted. Returns whether anything was.
+fn mend(context: &Context<'_>, record: &Record, provisioned: &Kinds) -> bool {
+    let host = context.swarm.host();
+    let mended = AtomicBool::new(false);
+    each(&record.plan.sessions, provisioned, context.registry, host, |session, allocation, provider| {
+        let lock = Some(context.swarm.file());
+        let done =
+            with_task(host, record, session, allocation, lock, |task| match provider.inspect(task)? {
+                Condition::Mendable(_) => provider.mend(task).map(|()| true),
+                Condition::Sound | Condition::Broken(_) | Condition::Unknown(_) => Ok(false),
+            });
+        // What cannot be mended stays refused, with the reason that was found.
+        if done.unwrap_or(false) {
+            mended.store(true, Ordering::Relaxed);
+        }
+    });
+    mended.into_inner()
 }
 
 /// Refuses a release that would lose work. Otherwise returns what goes along with it.
@@ -226,7 +310,7 @@ pub(super) fn judge(
             AtStake { obstacles, ..AtStake::default() }
         }
         Unsaved::Keep | Unsaved::Rescue => {
-            look(host, context.registry, standing, released, Location::Home, &Findings::default()).0
+            look(host, context.registry, standing, released, Location::Home, &Findings::default(), None).0
         }
     };
     stake.held = children_on_their_own(host, standing, released)?;
@@ -265,9 +349,10 @@ pub(super) fn sweep_after_a_kill(context: &Context<'_>) -> Result<(), Error> {
     if !context.swarm.is_rescuing()? {
         return Ok(());
     }
-    let interrupted = context.swarm.interrupted()?.and_then(|(record, _)| record.release);
-    let before = interrupted.map(|release| release.before);
-    for record in before.iter().chain(context.swarm.standing()?.iter()) {
+    let interrupted = context.swarm.interrupted()?.map(|(record, _)| record);
+    let before =
+        interrupted.iter().filter_map(|record| record.release.as_ref()).map(|release| &release.before);
+    for record in before.chain(&interrupted).chain(context.swarm.standing()?.iter()) {
         sweep(context, record).map_err(|failure| Error::Failed {
             failures: Vec::new(),
             leftovers: vec![failure],
@@ -299,11 +384,16 @@ fn look(
     released: &Kinds,
     location: Location,
     findings: &Findings,
+    interrupted: Option<&Interrupted>,
 ) -> (AtStake, Kinds) {
     let found = Mutex::new((AtStake::default(), Kinds::new()));
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| {
-            provider.losses(&Task { findings: Some(findings), location, ..*task })
+            let task = &Task { findings: Some(findings), location, ..*task };
+            match interrupted {
+                None => provider.losses(task),
+                Some(interrupted) => provider.losses_since(task, interrupted.made(session)),
+            }
         });
         // What cannot be looked at cannot be called saved.
         let losses = losses
@@ -348,15 +438,20 @@ fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Kinds
     found
 }
 
-/// Saves the work of these kinds of these sessions, which are aside. Where one fails, what was saved of the others stays.
-fn rescue(context: &Context<'_>, record: &Record, with_work: &Kinds) -> Result<(), Error> {
+/// Saves the work of these kinds of these sessions. Where one fails, what was saved of the others stays.
+fn rescue(
+    context: &Context<'_>,
+    record: &Record,
+    with_work: &Kinds,
+    location: Location,
+) -> Result<(), Error> {
     let host = context.swarm.host();
     let failures = Mutex::new(Vec::new());
     let telling = Telling::begin(context, Phase::Rescue, with_work.len());
     each(&record.plan.sessions, with_work, context.registry, host, |session, allocation, provider| {
         let lock = Some(context.swarm.file());
         let rescued = with_task(host, record, session, allocation, lock, |task| {
-            provider.rescue(&Task { location: Location::Aside, ..*task })
+            provider.rescue(&Task { location, ..*task })
         });
         match rescued {
             Ok(Rescue { reference, command, missing }) => {

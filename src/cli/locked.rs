@@ -51,7 +51,11 @@ pub(super) fn recover(
     context: &Context<'_>,
     options: Options,
 ) -> Result<Recovered, Failure> {
-    let recovered = apply::recover(context, options)?;
+    let recovered = apply::recover(context, options).inspect_err(|error| {
+        if matches!(error, apply::Error::Refused(_)) && !global.quiet && !global.json {
+            say!("a run was interrupted, and recovering it would remove work:");
+        }
+    })?;
     if recovered != Recovered::Nothing && !global.quiet && !global.json {
         say!("{}", said(recovered));
     }

@@ -19,8 +19,7 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
         return Ok(record);
     }
     elsewhere::refuse_strays(swarm, &setting::registry())?;
-    let found = swarm.found()?;
-    let unfinished = found.map(|found| unfinished::described(&found, swarm.host())).unwrap_or_default();
+    let unfinished = unfinished::explained(swarm)?;
     Err(Failure::Usage(if unfinished.is_empty() {
         format!("the swarm of {name} does not stand here; `seedbed apply` makes it stand")
     } else {

@@ -45,8 +45,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let family = Family::find(setting.swarm()?, setting.name())?;
     let Family { swarm, record, children } = &family;
     let found = swarm.found()?;
-    let unfinished =
-        found.as_ref().map(|found| unfinished::described(found, swarm.host())).unwrap_or_default();
+    let unfinished = unfinished::explained(swarm)?;
     let repair = if arguments.repair { Some(repair(global, &setting)?) } else { None };
     let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
     let served = served(swarm)?;

@@ -1,8 +1,9 @@
 //! Runs that are under way or were interrupted, as `status` and `list` describe them.
 
+use seedbed::apply;
 use seedbed::host::Host;
 use seedbed::name::SessionPath;
-use seedbed::state::{Found, Record, Unfinished};
+use seedbed::state::{self, Found, Record, Swarm, Unfinished};
 
 /// How many sessions a line names.
 const NAMED: usize = 3;
@@ -31,6 +32,24 @@ pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
         }
     };
     found.unfinished().iter().map(line).collect()
+}
+
+/// Returns the same of one swarm, with the work that was done since in what an interrupted run had provisioned: recovery
+/// refuses to remove it.
+pub(super) fn explained(swarm: &Swarm<'_>) -> Result<Vec<String>, state::Error> {
+    let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
+    let mut lines = described(&found, swarm.host());
+    if !found.is_running(swarm.host()) {
+        let stake = apply::at_stake_since(swarm, &super::setting::registry())?;
+        let losses = stake.refused(state::Unsaved::Keep);
+        lines.extend(losses.iter().map(|loss| {
+            format!(
+                "{}: recovery would remove this, so it needs --rescue or --discard: {}",
+                loss.session, loss.what
+            )
+        }));
+    }
+    Ok(lines)
 }
 
 fn provisioned(record: &Record) -> String {

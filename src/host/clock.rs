@@ -1,6 +1,6 @@
 //! The time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now, in UTC to the second, as RFC 3339: `2026-11-23T19:04:05Z`.
 pub fn now() -> String {
@@ -8,9 +8,43 @@ pub fn now() -> String {
 }
 
 /// Now, in seconds since 1970-01-01T00:00:00Z; 0 where the clock stands before that.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock; no plan depends on it")]
 pub fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    precise().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Returns the time that the kernel gives to files now. It steps by 1 to 10 ms, so that files of one step have the same.
+#[cfg(target_os = "linux")]
+pub fn file_time() -> SystemTime {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let seconds = Duration::from_secs(now.tv_sec.try_into().unwrap_or_default());
+    UNIX_EPOCH + seconds + Duration::from_nanos(now.tv_nsec.try_into().unwrap_or_default())
+}
+
+/// Returns the time that the kernel gives to files now.
+#[cfg(not(target_os = "linux"))]
+pub fn file_time() -> SystemTime {
+    precise()
+}
+
+/// Waits, for 10 ms at most, until the time of files is later than that of every file that was changed before the call, and
+/// returns it.
+pub fn file_time_after() -> SystemTime {
+    const STEP_MAX: Duration = Duration::from_millis(20);
+    let before = precise();
+    loop {
+        let now = file_time();
+        // A clock that was set back meanwhile is not waited for.
+        if now > before || precise().duration_since(before).map_or(true, |waited| waited > STEP_MAX) {
+            return now;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Returns the time to the nanosecond.
+#[expect(clippy::disallowed_methods, reason = "reads the clock; no plan depends on it")]
+pub(crate) fn precise() -> SystemTime {
+    SystemTime::now()
 }
 
 /// `seconds` since 1970-01-01T00:00:00Z, as [`now`] writes it. The calendar is Howard Hinnant's `civil_from_days`.

@@ -25,7 +25,7 @@ pub(crate) mod copies;
 mod hidden;
 mod mount;
 mod removal;
-mod temporary;
+pub(crate) mod temporary;
 mod way;
 
 /// How a directory is opened: for reading, and as nothing but a directory.

@@ -32,7 +32,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Condition, Context, Error, Losses, Outlasts, Planner, Provider, Rescue, Task, in_git,
+    Allocation, Condition, Context, Error, Losses, Made, Outlasts, Planner, Provider, Rescue, Task, in_git,
     options_in_force,
 };
 use crate::host::occupants::Area;
@@ -353,6 +353,10 @@ impl Provider for GitWorktree {
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
         let worktree = worktree(task)?;
         losses::losses(task, &worktree).map_err(|error| aside::named_at_home(task, &worktree, error))
+    }
+
+    fn losses_since(&self, task: &Task<'_>, made: Made) -> Result<Losses, Error> {
+        losses::losses_since(task, &worktree(task)?, made)
     }
 
     fn obstacles(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {

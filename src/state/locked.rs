@@ -22,6 +22,8 @@ pub struct Locked<'h> {
     pub(super) lock: File,
     /// Logs that a failure of this run has named.
     pub(super) named_logs: Mutex<BTreeSet<String>>,
+    /// The journal of this run, once it provisions.
+    pub(super) journal: Mutex<Option<File>>,
 }
 
 impl<'h> Deref for Locked<'h> {
@@ -63,6 +65,7 @@ impl Locked<'_> {
     /// [`Error::Unrecovered`].
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
         self.settled()?;
+        self.end_journal()?;
         let stage = if record.release.is_some() { Stage::SettingAside } else { Stage::Provisioning };
         self.write(stage.file(), record).inspect_err(|_| {
             // Nothing has begun, so that nothing is left to recover.
@@ -87,7 +90,10 @@ impl Locked<'_> {
 
     /// Makes the record of the run what stands, in one step.
     pub fn commit(&self, stage: Stage) -> Result<(), Error> {
-        self.rename(stage.file(), COMMITTED)
+        self.rename(stage.file(), COMMITTED)?;
+        // Where it stays, the next run removes it.
+        let _ = self.end_journal();
+        Ok(())
     }
 
     /// Makes `record` an intent again after its commit failed, whether or not it stands by now, and `before` what
@@ -102,6 +108,7 @@ impl Locked<'_> {
 
     /// Forgets a run that was undone.
     pub fn abandon(&self, stage: Stage) -> Result<(), Error> {
+        self.end_journal()?;
         self.remove(stage.file())
     }
 
@@ -207,7 +214,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    fn records(&self) -> Result<Root, Error> {
+    pub(super) fn records(&self) -> Result<Root, Error> {
         Ok(Root::create(&self.directory())?)
     }
 

@@ -33,6 +33,7 @@ mod hostile;
 mod inherited;
 mod inside;
 mod interrupt;
+mod interrupted;
 mod keep_failed;
 mod library;
 mod lifecycle;

@@ -372,6 +372,28 @@ fn recover_does_not_finish_a_destroy_under_a_process() {
     assert_same(&before, &sandbox.inventory());
 }
 
+#[test]
+fn recover_does_not_release_what_is_aside_under_a_process() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    let before = sandbox.inventory();
+    sandbox.ok(&["apply"]);
+    let mut destroy = sandbox.command(&["destroy"]);
+    Outcome::of(destroy.env("SEEDBED_FAILPOINT", "run.committed=crash").output().unwrap()).expect(137);
+    let aside = fs::read_dir(sandbox.repository.join(".ai_ops/worktrees")).unwrap();
+    let mut aside: Vec<PathBuf> =
+        aside.map(|entry| entry.unwrap().path()).filter(|path| path.join(".git").exists()).collect();
+    aside.sort();
+    let mut worker = Worker::sleeping_in(&sandbox, &aside[1]);
+    sandbox.seedbed(&["recover"]).expect(69);
+    for command in ["recover", "apply", "destroy"] {
+        sandbox.unchanged(|| sandbox.seedbed(&[command]).expect(69).says(&[&worker.pid(), "works in"]));
+    }
+    sandbox.ok(&["recover", "--stop"]).says(&["a-1: ended pid", "finished"]);
+    assert!(worker.has_ended());
+    assert_same(&before, &sandbox.inventory());
+}
+
 /// A manifest whose `setup` leaves a process in the session, and notes it in `$top/pid`.
 fn with_a_server(sandbox: &Sandbox, rest: &str) {
     let top = sandbox.top.display();

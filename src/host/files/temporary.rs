@@ -143,6 +143,11 @@ pub(super) fn temporary_name(name: &OsStr) -> OsString {
     temporary
 }
 
+/// Returns whether a file is called as temporaries are.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name_of(name).is_some()
+}
+
 /// The name that a temporary is beside, which is empty where it is long; `None` where it is not called as
 /// [`temporary_name`] calls them: `.NAME.seedbed-PID-COUNT`.
 fn name_of(temporary: &OsStr) -> Option<&OsStr> {

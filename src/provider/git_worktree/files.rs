@@ -185,6 +185,14 @@ fn replace(
     replaced
 }
 
+/// Returns whether a path of the worktree is one to which a file of the workspace is brought, whole or not.
+pub(super) fn is_brought(worktree: &Worktree, site: &Site, path: &Path) -> bool {
+    let Ok(own) = path.strip_prefix(within(site)) else { return false };
+    let mut globs = worktree.copy.iter().chain(&worktree.link).filter_map(|glob| matcher(glob).ok());
+    globs.any(|glob| own.ancestors().any(|path| glob.is_match(path)))
+        && fs::symlink_metadata(site.workspace.join(own)).is_ok()
+}
+
 /// Returns whether a path of the worktree is one where a link to `target` in the workspace belongs.
 pub(super) fn is_linked(worktree: &Worktree, site: &Site, path: &Path, target: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(site)) else { return false };

@@ -6,6 +6,7 @@ mod filtered;
 mod hidden;
 mod inside;
 mod repositories;
+mod since;
 mod survey;
 mod untouched;
 
@@ -21,6 +22,7 @@ use crate::provider::{Error, Losses, Task};
 pub(super) use changes::File;
 pub(super) use commits::{Tips, is_object, lost};
 pub(super) use filtered::changed as filtered;
+pub(super) use since::losses_since;
 
 /// The files of an entry that say that git stopped in the middle of something, and of what.
 const OPERATIONS: [(&str, &str); 8] = [
@@ -91,7 +93,7 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         ));
     } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
         // Nothing was ever written in the mount.
-    } else if let Err(error) = changes::add(task, worktree, &site, &survey, &mut losses) {
+    } else if let Err(error) = changes::add(task, worktree, &site, &survey, None, &mut losses) {
         losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
     let names = entry.names()?;

@@ -189,6 +189,11 @@ pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) ->
     }
 }
 
+/// Returns the directory of what the session has written, absolute, mounted or not; `None` for a worktree that is no overlay.
+pub(super) fn upper(task: &Task<'_>, worktree: &Worktree) -> Option<PathBuf> {
+    is_wanted(worktree).then(|| task.host.state.join(layers(task, worktree)).join("upper"))
+}
+
 /// Unmounts the worktree; one that somebody uses is [`Error::Refused`].
 pub(super) fn unmount(worktree: &Worktree, site: &Site) -> Result<(), Error> {
     if is_wanted(worktree)

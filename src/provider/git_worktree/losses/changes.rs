@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, FileType};
 
 use super::repositories::Inner;
+use super::since::Since;
 use super::survey::{self, Survey};
 use super::{filtered, hidden, list};
 use crate::host::git::Git;
@@ -18,32 +19,40 @@ use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, files, index};
 use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error, Losses, Task};
 
-/// Adds what `git status` tells, and what it keeps to itself.
+/// Adds what `git status` tells, and what it keeps to itself; only what was changed `since`, if that is given.
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
     site: &Site,
     survey: &Survey,
+    since: Option<&Since>,
     losses: &mut Losses,
 ) -> Result<(), Error> {
     let entry = site.entry_path();
     let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
     let git = EXACT.iter().fold(git, |git, setting| git.with_setting(setting));
-    let changes = Changes::read(&git, worktree, site)?;
+    let changes = Changes::read(&git, worktree, site, since)?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
-    let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(File::parse).collect();
+    let is_later = |path: &Path| since.is_none_or(|since| since.is_later(site, path));
+    let is_tree_later =
+        |path: &OsStr| since.is_none_or(|since| since.is_tree_later(&site.worktree.join(path)));
+    let files = listed.split(|byte| *byte == 0).filter_map(File::parse);
+    let files: Vec<_> = files.filter(|file| file.mode == "160000" || is_later(file.path)).collect();
     let hidden = hidden::changed(&git, site, &files)?;
     let index = site.common.read(&site.entry.join("index"), index::MAX)?;
     let filtered = filtered::changed(&git, &site.worktree, index, &files, &changes.tracked)?;
     let filtered = filtered.iter().filter(|path| !is_discovery(worktree, path)).count();
-    let submodules = submodules(site, &files)?;
-    let inner = Inner::ask(task, site, survey, |path| {
+    let mut submodules = submodules(site, &files)?;
+    submodules.retain(|path| is_tree_later(path));
+    let mut inner = Inner::ask(task, site, survey, |path| {
         let is_reported = changes.repositories.iter().any(|it| Path::new(it) == path);
         if is_reported || submodules.contains(path.as_os_str()) {
             return None;
         }
         Some(path.ancestors().any(|above| changes.ignored.iter().any(|it| Path::new(it) == above)))
     });
+    inner.with_work.retain(|path| is_tree_later(path));
+    inner.unseen.retain(|path| is_tree_later(path));
     let path = site.home.display();
     let counts = changes.counts(hidden, filtered);
     if !counts.is_empty() {
@@ -106,7 +115,7 @@ struct Changes {
 }
 
 impl Changes {
-    fn read(git: &Git<'_>, worktree: &Worktree, site: &Site) -> Result<Self, Error> {
+    fn read(git: &Git<'_>, worktree: &Worktree, site: &Site, since: Option<&Since>) -> Result<Self, Error> {
         let status = git.run([
             "status",
             "--porcelain=v1",
@@ -121,7 +130,9 @@ impl Changes {
         for change in status.split(|byte| *byte == 0) {
             let Some((state, [b' ', path @ ..])) = change.split_at_checked(2) else { continue };
             let path = Path::new(OsStr::from_bytes(path));
-            changes.add(state, path, worktree, &brought, site);
+            if since.is_none_or(|since| since.counts(worktree, site, state, path)) {
+                changes.add(state, path, worktree, &brought, site);
+            }
         }
         Ok(changes)
     }

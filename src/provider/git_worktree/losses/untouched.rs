@@ -71,7 +71,8 @@ pub(super) fn is_as_made(
     Ok(tree_of(task, worktree, site)? == tree && is_reached(task, worktree, site)?)
 }
 
-fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
+/// Returns whether the entry is what seedbed made: `HEAD` is where it was, and no command of git has left anything else.
+pub(super) fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
     let is_empty = |name: &str| match entry.directory(Path::new(name))? {
         Some(directory) => Ok::<_, Error>(directory.names()?.is_empty()),
         None => Ok(true),
@@ -87,10 +88,12 @@ fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -> Result<bo
         }
         None => Ok(true),
     };
-    let is_head = matches!(
-        site.read_entry("HEAD")?,
-        Content::Bytes(head) if head.trim_ascii_end() == worktree.commit.as_bytes()
-    );
+    let made = match &worktree.branch {
+        Some(branch) => format!("ref: refs/heads/{branch}"),
+        None => worktree.commit.clone(),
+    };
+    let is_head =
+        matches!(site.read_entry("HEAD")?, Content::Bytes(head) if head.trim_ascii_end() == made.as_bytes());
     let names = entry.names()?;
     let is_made = names.iter().all(|name| MADE.iter().any(|made| name == made));
     Ok(is_head && is_made && is_empty("refs")? && is_logged_once()?)

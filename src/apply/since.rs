@@ -1,0 +1,63 @@
+//! Tells work in what an interrupted run has provisioned from what the run did itself.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use super::occupants;
+use super::release::Kinds;
+use crate::host::{Host, clock};
+use crate::name::SessionPath;
+use crate::plan::Session;
+use crate::provider::{Made, Registry};
+use crate::state::{self, Journal, Milestone, Record, Swarm};
+
+/// Progress of an interrupted run, by its journal.
+pub(super) struct Interrupted {
+    journal: Journal,
+    /// Sessions in which commands of `setup` that outlived the run are still at work.
+    at_work: BTreeSet<SessionPath>,
+    now: SystemTime,
+}
+
+impl Interrupted {
+    /// Reads how far the run of `record` had come.
+    pub(super) fn read(
+        swarm: &Swarm<'_>,
+        registry: &Registry,
+        record: &Record,
+        provisioned: &Kinds,
+    ) -> Result<Self, state::Error> {
+        let journal = swarm.journal()?;
+        let is_setting_up = |path: &SessionPath| {
+            journal.sessions.get(path).is_some_and(|(step, _)| *step == Milestone::SettingUp)
+        };
+        let setting_up: Kinds =
+            provisioned.iter().filter(|(path, _)| is_setting_up(path)).map(cloned).collect();
+        let host: &Host = swarm.host();
+        let at_work = occupants::left_by_setup(host, registry, record, &setting_up);
+        Ok(Self { journal, at_work, now: clock::precise() })
+    }
+
+    /// Returns how far the run had come with a session.
+    pub(super) fn made(&self, session: &Session) -> Made {
+        let alive = self.journal.alive_until.unwrap_or(SystemTime::UNIX_EPOCH);
+        let reached = self.journal.reached;
+        match (self.journal.sessions.get(&session.path), reached) {
+            (Some((Milestone::SettingUp, at)), _) => {
+                let alive = if self.at_work.contains(&session.path) { self.now } else { alive };
+                Made::SettingUp { at: *at, alive }
+            }
+            (Some((Milestone::SetUp | Milestone::Finished, at)), _) => Made::Completely(*at),
+            // Sessions are finished once all are filled.
+            (Some((Milestone::Filled, at)), None) => Made::Filled { at: *at, alive: *at },
+            (Some((Milestone::Filled, at)), Some((Milestone::Filled, _))) => Made::Filled { at: *at, alive },
+            (None, Some((Milestone::Filled, at))) => Made::Filled { at, alive },
+            (_, Some((_, at))) => Made::Completely(at),
+            (None, None) => Made::Partly,
+        }
+    }
+}
+
+fn cloned((path, kinds): (&SessionPath, &Vec<String>)) -> (SessionPath, Vec<String>) {
+    (path.clone(), kinds.clone())
+}

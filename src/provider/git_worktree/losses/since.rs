@@ -1,0 +1,316 @@
+//! Work in a worktree whose run was interrupted: what was changed after the run had done its part.
+//!
+//! The time of a change is that of the inode (`ctime`), which no program sets. Where a run was still filling a worktree,
+//! its commit says which files are the run's.
+
+#![expect(clippy::disallowed_methods, reason = "looks at the times of files")]
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::changes::{self, is_discovery};
+use super::inside::Inside;
+use super::survey::Survey;
+use super::{OPERATIONS, commits, list, overlay, ownership, stuck, unknown, untouched};
+use crate::host::files::{Root, temporary};
+use crate::host::git::Git;
+use crate::provider::git_worktree::site::{Content, Site};
+use crate::provider::git_worktree::{Worktree, files};
+use crate::provider::{DISCOVERY_DIRECTORY, Error, Losses, Made, Task};
+
+/// Returns what would be lost that the interrupted run has not made itself. What is another's is not judged: releasing
+/// refuses it.
+pub(in super::super) fn losses_since(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    made: Made,
+) -> Result<Losses, Error> {
+    let site = Site::of(task, worktree)?;
+    let mut losses = Losses::default();
+    match ownership::of_entry_if_not_others(task, &site) {
+        Ok(_) => {}
+        Err(Error::Refused(_)) => return Ok(losses),
+        Err(error) => return Err(error),
+    }
+    // A worktree gets its entry before its first file.
+    let Some(entry) = site.common.directory(&site.entry)? else { return Ok(losses) };
+    let since = Since::new(task, worktree, &site, made)?;
+    if since.has_moved(worktree, &site, &entry)?
+        && let Err(error) = commits::add(task, worktree, &site, &mut losses)
+    {
+        losses.work.push(format!("HEAD of {} cannot be read: {error}", site.home.display()));
+    }
+    if site.directory()?.is_some() {
+        let inside = Inside::find(task, worktree, &site)?;
+        losses.obstacles.extend(inside.obstacles);
+        if since.has_index {
+            since.add_changes(task, worktree, &site, &entry, &inside.places, &mut losses)?;
+        } else {
+            since.add_untracked(task, worktree, &site, &inside.places, &mut losses)?;
+        }
+    }
+    losses.passing.clear();
+    Ok(losses)
+}
+
+/// The end of what an interrupted run did in a worktree.
+pub(super) struct Since {
+    made: Made,
+    /// The time from which on a change of a file is work.
+    changes: SystemTime,
+    /// The time from which on a commit is work.
+    commits: SystemTime,
+    has_index: bool,
+    /// The files of the commit, where the run may have been writing them.
+    commit: Option<HashSet<PathBuf>>,
+}
+
+impl Since {
+    fn new(task: &Task<'_>, worktree: &Worktree, site: &Site, made: Made) -> Result<Self, Error> {
+        let index = fs::symlink_metadata(site.entry_path().join("index")).ok();
+        let (changes, commits) = match made {
+            // The index is written last.
+            Made::Partly => (index.as_ref().map_or(UNIX_EPOCH, changed), UNIX_EPOCH),
+            Made::Filled { at, alive } => (if worktree.git_hooks { alive.max(at) } else { at }, at),
+            Made::SettingUp { at, alive } => (alive.max(at), at),
+            Made::Completely(at) => (at, at),
+        };
+        let commit = (made == Made::Partly).then(|| files_of(task, worktree, site)).transpose()?;
+        Ok(Self { made, changes, commits, has_index: index.is_some(), commit })
+    }
+
+    /// Returns whether a command of git has moved `HEAD` since, or has made refs or anything else in the entry.
+    fn has_moved(&self, worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
+        if untouched::is_entry_as_made(worktree, site, entry)? {
+            return Ok(false);
+        }
+        let head = site.read_entry("HEAD")?;
+        let is_head = |head: &[u8]| head.starts_with(b"ref: refs/") || commits::is_object(&text(head));
+        // Git was killed while it made the entry.
+        if self.made == Made::Partly && !matches!(head, Content::Bytes(head) if is_head(&head)) {
+            return Ok(false);
+        }
+        let is_later = |path: &Path, found: &Metadata| {
+            path != Path::new("index") && !found.is_dir() && changed(found) >= self.commits
+        };
+        Ok(any(&site.entry_path(), &BTreeSet::new(), &is_later))
+    }
+
+    /// Adds files that the commit does not have, in a worktree that has no index yet.
+    fn add_untracked(
+        &self,
+        task: &Task<'_>,
+        worktree: &Worktree,
+        site: &Site,
+        places: &BTreeSet<PathBuf>,
+        losses: &mut Losses,
+    ) -> Result<(), Error> {
+        let mut found = BTreeSet::new();
+        let note = |path: &Path, metadata: &Metadata| {
+            let is_work = !metadata.is_dir()
+                && !is_own(worktree, path)
+                && !self.is_of_commit(path)
+                && (self.commit.is_some() || changed(metadata) >= self.changes);
+            is_work.then(|| path.as_os_str().to_owned())
+        };
+        for top in tops(task, worktree, site)? {
+            each(&top, places, &mut |path, metadata| {
+                found.extend(note(path, metadata));
+                true
+            });
+        }
+        if !found.is_empty() {
+            losses.work.push(format!(
+                "{} was never populated, and has {} of another program: {}",
+                site.home.display(),
+                if found.len() == 1 { "1 file".to_owned() } else { format!("{} files", found.len()) },
+                list(&found)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Adds what Git reports, and what it does not, as far as it was changed since.
+    fn add_changes(
+        &self,
+        task: &Task<'_>,
+        worktree: &Worktree,
+        site: &Site,
+        entry: &Root,
+        places: &BTreeSet<PathBuf>,
+        losses: &mut Losses,
+    ) -> Result<(), Error> {
+        let path = site.home.display();
+        for (name, operation) in OPERATIONS {
+            if self.is_tree_later(&site.entry_path().join(name)) {
+                losses.work.push(format!("{path} is in the middle of {operation}"));
+            }
+        }
+        if self.is_tree_later(&site.entry_path().join("modules"))
+            && entry.directory(Path::new("modules"))?.is_some()
+        {
+            losses.beyond_rescue.push(format!(
+                "{path} has submodules whose commits may be nowhere else; push those, then remove {}",
+                site.entry_path().join("modules").display()
+            ));
+        }
+        if !self.finds_later(task, worktree, site, places)? {
+            return Ok(());
+        }
+        if overlay::hides_work(task, worktree, site)? {
+            losses.beyond_rescue.push(format!(
+                "{path} is not mounted, and what was written in it cannot be told; `seedbed recover` mounts it"
+            ));
+        }
+        losses.beyond_rescue.extend(overlay::covered(worktree, site)?);
+        if overlay::is_unmounted(worktree, site)? {
+            return Ok(());
+        }
+        let survey = Survey::take(&site.worktree, places);
+        losses.obstacles.extend(stuck(site, &survey));
+        losses.beyond_rescue.extend(unknown(site, &survey));
+        if let Err(error) = changes::add(task, worktree, site, &survey, Some(self), losses) {
+            losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
+        }
+        Ok(())
+    }
+
+    /// Returns whether any file of the worktree, or its index, was changed since.
+    fn finds_later(
+        &self,
+        task: &Task<'_>,
+        worktree: &Worktree,
+        site: &Site,
+        places: &BTreeSet<PathBuf>,
+    ) -> Result<bool, Error> {
+        if self.is_index_later(site) {
+            return Ok(true);
+        }
+        let discovery =
+            Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
+        let is_later = |path: &Path, found: &Metadata| {
+            !is_own(worktree, path) && path != discovery && changed(found) >= self.changes
+        };
+        Ok(tops(task, worktree, site)?.iter().any(|top| any(top, places, &is_later)))
+    }
+
+    /// Returns whether something that `git status` reports is work: `state` is what it says of the index and of the file.
+    pub(super) fn counts(&self, worktree: &Worktree, site: &Site, state: &[u8], path: &Path) -> bool {
+        if is_own(worktree, path) || self.is_being_brought(worktree, site, path) {
+            return false;
+        }
+        match *state {
+            [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => {
+                self.is_tree_later(&site.worktree.join(path))
+            }
+            [b'!', b'!'] => true,
+            [_, b' '] => self.is_index_later(site),
+            [b'?' | b' ', _] => self.is_later(site, path),
+            _ => self.is_index_later(site) || self.is_later(site, path),
+        }
+    }
+
+    /// Returns whether a file was changed since; of one that is gone, whether its directory was.
+    pub(super) fn is_later(&self, site: &Site, path: &Path) -> bool {
+        if self.is_of_commit(path) {
+            return false;
+        }
+        let found = path.ancestors().find_map(|path| fs::symlink_metadata(site.worktree.join(path)).ok());
+        found.is_some_and(|found| changed(&found) >= self.changes)
+    }
+
+    /// Returns whether anything in a directory, or the file, was changed since.
+    pub(super) fn is_tree_later(&self, path: &Path) -> bool {
+        let is_later = |_: &Path, found: &Metadata| changed(found) >= self.changes;
+        fs::symlink_metadata(path).is_ok_and(|found| {
+            is_later(path, &found) || found.is_dir() && any(path, &BTreeSet::new(), &is_later)
+        })
+    }
+
+    fn is_index_later(&self, site: &Site) -> bool {
+        let index = fs::symlink_metadata(site.entry_path().join("index"));
+        self.made != Made::Partly && index.is_ok_and(|index| changed(&index) >= self.changes)
+    }
+
+    /// Returns whether the run may have been writing this file of the commit.
+    fn is_of_commit(&self, path: &Path) -> bool {
+        self.commit.as_ref().is_some_and(|files| files.contains(path))
+    }
+
+    /// Returns whether the run may have been bringing this file from the workspace.
+    fn is_being_brought(&self, worktree: &Worktree, site: &Site, path: &Path) -> bool {
+        matches!(self.made, Made::Filled { .. }) && files::is_brought(worktree, site, path)
+    }
+}
+
+/// The files of a worktree's commit.
+fn files_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<HashSet<PathBuf>, Error> {
+    let git = Git::of(task.host, site.common.path(), None);
+    let listed = git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &worktree.commit])?;
+    let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
+}
+
+/// The directories that hold what was written in a worktree: of an overlay the session's own layer, and the directory
+/// below the mount where that is not there.
+fn tops(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<PathBuf>, Error> {
+    let upper = overlay::upper(task, worktree);
+    let is_shown = upper.is_none() || overlay::is_unmounted(worktree, site)?;
+    Ok(upper.into_iter().chain(is_shown.then(|| site.worktree.clone())).collect())
+}
+
+/// Returns whether `is_wanted` is true of anything below `top`, itself included, or something there cannot be listed.
+fn any(top: &Path, places: &BTreeSet<PathBuf>, is_wanted: &dyn Fn(&Path, &Metadata) -> bool) -> bool {
+    let mut found = false;
+    let listed = each(top, places, &mut |path, metadata| {
+        found = found || is_wanted(path, metadata);
+        !found
+    });
+    found || !listed
+}
+
+/// Calls `act` for everything below `top`, itself included, except for `places`, until it returns `false`. Paths are
+/// relative. Returns whether everything could be listed.
+fn each(top: &Path, places: &BTreeSet<PathBuf>, act: &mut dyn FnMut(&Path, &Metadata) -> bool) -> bool {
+    let mut is_listed = true;
+    let mut left = vec![PathBuf::new()];
+    while let Some(relative) = left.pop() {
+        let path = top.join(&relative);
+        // The pointer is judged as such.
+        if places.contains(&path) || relative == Path::new(".git") {
+            continue;
+        }
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if !act(&relative, &found) {
+            return true;
+        }
+        if found.is_dir() {
+            match fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+                Ok(entries) => left.extend(entries.iter().map(|entry| relative.join(entry.file_name()))),
+                Err(_) => is_listed = false,
+            }
+        }
+    }
+    is_listed
+}
+
+/// Returns whether a path is one of the files that tell the session what it owns, or was becoming one.
+fn is_own(worktree: &Worktree, path: &Path) -> bool {
+    let in_discovery = path.parent().is_some_and(|parent| parent.ends_with(DISCOVERY_DIRECTORY));
+    let is_temporary = || path.file_name().is_some_and(temporary::is_temporary);
+    is_discovery(worktree, path) || in_discovery && is_temporary()
+}
+
+fn changed(found: &Metadata) -> SystemTime {
+    let seconds = Duration::from_secs(found.ctime().try_into().unwrap_or_default());
+    UNIX_EPOCH + seconds + Duration::from_nanos(found.ctime_nsec().try_into().unwrap_or_default())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()
+}

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use seedbed::host::git::Git;
 use seedbed::host::text::printable;
+use seedbed::host::{Host, process};
 use seedbed::name::{NAME_MAX, is_name};
 
 use super::Global;
@@ -19,10 +20,22 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let path = directory.join(global.manifest.as_deref().unwrap_or(Path::new(MANIFEST)));
     let shown = printable(&path.to_string_lossy());
     let host = setting::host(global)?;
-    let branch = Git::around(&host, &directory).line(["symbolic-ref", "--short", "HEAD"]);
+    let git = Git::around(&host, &directory);
+    let is_repository = git.line(["rev-parse", "--git-dir"]);
     global.unless_interrupted()?;
-    let base_ref = branch.unwrap_or_else(|_| "HEAD".to_owned());
-    let text = manifest(&swarm_name(&directory), &base_ref);
+    match is_repository {
+        Ok(_) => {}
+        Err(process::Error::Failed { .. }) => {
+            let directory = printable(&directory.to_string_lossy());
+            let message =
+                format!("{directory} is in no git repository, which sessions need; make one: git init");
+            return Err(Failure::Usage(message));
+        }
+        Err(error) => return Err(Failure::Other(error.to_string())),
+    }
+    let found = Found::look(&git, &host);
+    global.unless_interrupted()?;
+    let text = manifest(&swarm_name(&directory), &found);
     let written = File::options()
         .write(true)
         .create_new(true)
@@ -36,6 +49,9 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         Err(error) => return Err(Failure::Other(format!("cannot write {shown}: {error}"))),
     }
     if !global.quiet {
+        if !found.has_commit {
+            say!("sessions begin at a commit, and there is none yet: git commit");
+        }
         say!("wrote {shown}; next: seedbed plan");
     }
     Ok(Status::Done.into())
@@ -54,36 +70,138 @@ fn swarm_name(directory: &Path) -> String {
     if is_name(&name) { name } else { "swarm".to_owned() }
 }
 
-fn manifest(swarm: &str, base_ref: &str) -> String {
-    let base_ref = toml_string(base_ref);
+/// Lock files of package managers at the top of a repository, and the commands that install what they list.
+const LOCK_FILES: [(&str, &[&str]); 14] = [
+    ("package-lock.json", &["npm", "ci"]),
+    ("pnpm-lock.yaml", &["pnpm", "install", "--frozen-lockfile"]),
+    ("yarn.lock", &["yarn", "install", "--frozen-lockfile"]),
+    ("bun.lock", &["bun", "install", "--frozen-lockfile"]),
+    ("bun.lockb", &["bun", "install", "--frozen-lockfile"]),
+    ("uv.lock", &["uv", "sync", "--frozen"]),
+    ("poetry.lock", &["poetry", "install"]),
+    ("Pipfile.lock", &["pipenv", "sync"]),
+    ("Gemfile.lock", &["bundle", "install"]),
+    ("composer.lock", &["composer", "install"]),
+    ("mix.lock", &["mix", "deps.get"]),
+    ("pubspec.lock", &["dart", "pub", "get"]),
+    ("go.sum", &["go", "mod", "download"]),
+    ("Cargo.lock", &["cargo", "fetch", "--locked"]),
+];
+
+/// Untracked files of a workspace that its programs often need.
+const UNTRACKED: [&str; 4] = [".env", ".env.local", ".env.development.local", ".envrc"];
+
+/// Directories for worktrees that a repository may ignore already.
+const ROOT_DIRECTORIES: [&str; 2] = [".worktrees/", "worktrees/"];
+
+/// First part of the names of branches, each tried where a branch has the name before it.
+const PREFIXES: [&str; 3] = ["agents", "sessions", "swarm"];
+
+/// What a repository has that its manifest can use.
+struct Found {
+    has_commit: bool,
+    base_ref: String,
+    prefix: &'static str,
+    root_directory: Option<String>,
+    copy: Vec<String>,
+    /// Commands that install dependencies, and whether their programs are in `PATH`.
+    setup: Vec<(&'static [&'static str], bool)>,
+}
+
+impl Found {
+    fn look(git: &Git<'_>, host: &Host) -> Self {
+        let lines = |args: &[&str]| -> Vec<String> {
+            let listed = git.run(args).unwrap_or_default();
+            let names = listed.split(|byte| matches!(byte, 0 | b'\n')).filter(|name| !name.is_empty());
+            names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+        };
+        let files = lines(&["ls-tree", "-z", "--name-only", "--full-tree", "HEAD"]);
+        let is_there = |lock: &str| files.iter().any(|file| file == lock);
+        let setup = LOCK_FILES.iter().filter(|(lock, _)| is_there(lock));
+        let branches = lines(&["for-each-ref", "--format=%(refname:short)", "refs/heads"]);
+        let is_free = |prefix: &&str| !branches.iter().any(|branch| branch == prefix);
+        let ignored = lines(&[&["check-ignore", "--"], &ROOT_DIRECTORIES[..]].concat());
+        Self {
+            has_commit: git.line(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).is_ok(),
+            base_ref: git.line(["symbolic-ref", "--short", "HEAD"]).unwrap_or_else(|_| "HEAD".to_owned()),
+            prefix: PREFIXES.into_iter().find(is_free).unwrap_or("seedbed"),
+            root_directory: ignored.first().map(|name| name.trim_end_matches('/').to_owned()),
+            copy: lines(&[&["ls-files", "-z", "--others", "--"], &UNTRACKED[..]].concat()),
+            setup: setup.map(|(_, command)| (*command, is_in_path(host, command[0]))).collect(),
+        }
+    }
+
+    /// The lines of `[defaults.git-worktree]` that depend on the repository.
+    fn options(&self) -> String {
+        let copy: Vec<_> = self.copy.iter().map(|name| toml_string(name)).collect();
+        let root_directory = self.root_directory.as_ref();
+        let lines = [
+            format!("base-ref = {}  # resolved once, when planning", toml_string(&self.base_ref)),
+            "# The branch of each session; one with commits outlasts it, and the next apply goes on there."
+                .to_owned(),
+            format!("branch = \"{}/{{{{ session.slug }}}}\"", self.prefix),
+            root_directory.map_or_else(String::new, |root| {
+                format!("root-directory = {}  # ignored here already", toml_string(root))
+            }),
+            if copy.is_empty() {
+                "# copy = [\".env\"]  # untracked files that every worktree needs".to_owned()
+            } else {
+                format!("copy = [{}]  # untracked files that every worktree needs", copy.join(", "))
+            },
+        ];
+        lines.iter().filter(|line| !line.is_empty()).map(|line| line.clone() + "\n").collect()
+    }
+
+    /// The `setup` of a session, as a comment where there is no command or one whose program is not here.
+    fn setup(&self) -> String {
+        let commands: Vec<_> = self.setup.iter().map(|(command, _)| format!("{command:?}")).collect();
+        if commands.is_empty() {
+            return "# setup = [[\"npm\", \"ci\"]]  # run in the session's directory once it is made\n"
+                .to_owned();
+        }
+        let is_here = self.setup.iter().all(|(_, is_here)| *is_here);
+        let mark = if is_here { "" } else { "# " };
+        let why = if is_here {
+            "once it is made"
+        } else {
+            "once it is made; not every program of it is in PATH here"
+        };
+        format!("{mark}setup = [{}]  # run in the session's directory {why}\n", commands.join(", "))
+    }
+}
+
+fn is_in_path(host: &Host, program: &str) -> bool {
+    let path = host.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+    std::env::split_paths(&path.unwrap_or_default()).any(|directory| directory.join(program).is_file())
+}
+
+fn manifest(swarm: &str, found: &Found) -> String {
+    let (options, setup) = (found.options(), found.setup());
     format!(
         r#"# What this swarm needs. `seedbed plan` shows what it comes to, `seedbed apply` makes it real,
-# `seedbed destroy` takes it away again. `seedbed schema` prints the schema of this file, for editors.
+# `seedbed destroy` removes it. `seedbed schema` prints the schema of this file, for editors.
 version = 1
 swarm = "{swarm}"
 
 [workspace]
-root = "."                            # the repository, relative to this file
+root = "."  # the repository, relative to this file
 
 [defaults.git-worktree]
-base-ref = {base_ref}                 # resolved once, when planning
-# copy = [".env"]                     # untracked files that every worktree needs
-
+{options}
 [defaults.port-range]
-block-size = 16                       # ports a session
+block-size = 16  # ports a session
 
 # One table a session; what it is called is how it is found: `seedbed exec lead -- make test`.
 [session.lead]
 resources = ["git-worktree", {{ kind = "port-range", names = ["http"] }}]
 env = {{ ROLE = "lead" }}
 prompt = ["You coordinate. Your service listens on {{{{ port.http }}}}."]
-# setup = [["npm", "ci"]]             # run in the session's directory once it stands
-
+{setup}
 # Children without `resources` share their parent's: a worktree each, and a part of its ports.
 [session.lead.child.coder]
-count = 2                             # coder-0, coder-1
+count = 2  # coder-0, coder-1
 env = {{ ROLE = "coder", LEAD_URL = "http://localhost:{{{{ parent.port.http }}}}" }}
-"#
+{setup}"#
     )
 }
 

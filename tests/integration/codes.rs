@@ -158,6 +158,38 @@ fn init_writes_a_manifest_that_stands() {
 }
 
 #[test]
+fn init_writes_what_the_repository_has() {
+    let sandbox = Sandbox::new();
+    sandbox.write("go.sum", "");
+    sandbox.write(".gitignore", ".env\n.worktrees/\n");
+    sandbox.commit("files");
+    sandbox.git(&["branch", "agents"]);
+    sandbox.write(".env", "A=1\n");
+    sandbox.ok(&["init"]);
+    let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
+    for line in [
+        "branch = \"sessions/{{ session.slug }}\"",
+        "root-directory = \".worktrees\"",
+        "copy = [\".env\"]",
+        "setup = [[\"go\", \"mod\", \"download\"]]",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    sandbox.ok(&["plan"]).stdout.find("copies .env").expect("it is copied");
+}
+
+#[test]
+fn init_refuses_outside_a_repository() {
+    let sandbox = Sandbox::new();
+    let outside = sandbox.top.join("outside");
+    fs::create_dir(&outside).unwrap();
+    sandbox.seedbed_in(&outside, &["init"]).expect(64).says(&["is in no git repository", "git init"]);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    sandbox.git_in(&outside, &["init", "--quiet"]);
+    sandbox.seedbed_in(&outside, &["init"]).expect(0).says(&["begin at a commit"]);
+}
+
+#[test]
 fn init_in_a_directory_with_any_name_writes_a_valid_manifest() {
     let sandbox = Sandbox::new();
     sandbox.manifest(ONE);

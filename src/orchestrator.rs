@@ -151,7 +151,10 @@ impl Orchestrator {
         child_index: u32,
         child_count: u32,
     ) -> Result<Provisioned, Error> {
-        let resources = child_requests(parent, child_index, child_count)?;
+        let mut resources = child_requests(parent, child_index, child_count)?;
+        for request in &mut resources {
+            make_relative(request, &parent.workspace_root);
+        }
         let workspace = canonical(&parent.workspace_root)?;
         let child = ChildOf { index: child_index, count: child_count };
         self.provision_in(child_id, &resources, &workspace, Some((parent, child)))
@@ -405,6 +408,18 @@ impl Family {
             Holder::Socket { .. } => !held.iter().any(|held| held.block.contains(taken.block)),
             Holder::Lease { .. } | Holder::LockFile { .. } => !held.contains(taken),
         });
+    }
+}
+
+/// Makes the directories of a request that lie in the workspace relative to it, so that what is recorded of the session
+/// moves with the workspace, and a copy has its own.
+fn make_relative(request: &mut ResourceRequest, workspace: &Path) {
+    for name in ["rootDirectory", "lockDirectory"] {
+        let Some(Value::String(directory)) = request.options.get_mut(name) else { continue };
+        let below = Path::new(directory).strip_prefix(workspace).ok().and_then(Path::to_str);
+        if let Some(below) = below.filter(|below| !below.is_empty()) {
+            *directory = below.to_owned();
+        }
     }
 }
 

@@ -229,7 +229,16 @@ pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
         }
         kept.push(allocations);
     }
+    // A session whose worktree was not copied along would be told in that of the original.
+    let mut elsewhere = BTreeSet::new();
     for (session, allocations) in copy.plan.sessions.iter_mut().zip(kept) {
+        let has_directory = |allocations: &[Allocation]| {
+            let mut providers = allocations.iter().map(|of| (context.registry.get(&of.kind), of));
+            providers.any(|(provider, of)| provider.is_some_and(|provider| provider.directory(of).is_some()))
+        };
+        if has_directory(&session.allocations) && !has_directory(&allocations) {
+            elsewhere.insert(session.path.clone());
+        }
         session.allocations = allocations;
     }
     copy.plan.changes.clear();
@@ -239,7 +248,7 @@ pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
     let run = Run { context, record: &copy, host: swarm.host() };
     for session in &copy.plan.sessions {
         crashpoint!("copied.discovery");
-        if discovery::directory(swarm, session).is_ok() {
+        if !elsewhere.contains(&session.path) && discovery::directory(swarm, session).is_ok() {
             run.tell(session).map_err(failed)?;
         }
     }

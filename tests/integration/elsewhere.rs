@@ -1,8 +1,13 @@
 //! Repositories that are moved, copied or deleted with a swarm in them: recognised, rebound, and no work is lost.
 
+mod errors;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use seedbed::host::Host;
+use seedbed::orchestrator::Orchestrator;
 
 use crate::faults::{
     PAIR, assert_put_back, check_all, crash, sandbox as faulty, some_of, traced, twice, with_overlays,
@@ -264,6 +269,57 @@ fn copy_made_while_a_run_replaced_a_worktree_keeps_the_one_that_the_user_leaves(
     }
     sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(0);
     assert!(worktree(&copy, "lead").join("old").is_file());
+}
+
+/// A path out of the workspace, or an absolute one, leads from the copy to the original's worktree.
+#[test]
+fn copy_takes_in_no_worktree_that_lies_outside_of_it() {
+    for root in ["../worktrees", "ABSOLUTE"] {
+        let sandbox = faulty("");
+        let root = root.replace("ABSOLUTE", sandbox.repository.join(".ai_ops/worktrees").to_str().unwrap());
+        sandbox.manifest(&format!(
+            "[session.a]\nresources = [{{ kind = \"git-worktree\", root-directory = \"{root}\" }}, \"port-range\"]\n"
+        ));
+        sandbox.ok(&["apply"]);
+        let outside = sandbox.directory_of("a");
+        let before = fs::read(outside.join(".git")).unwrap();
+        let copy = copied(&sandbox);
+        sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(0);
+        assert_eq!(fs::read(outside.join(".git")).unwrap(), before);
+        sandbox.seedbed_in(&copy, &["destroy", "--discard"]);
+        assert!(outside.join("README.md").is_file());
+        assert_sound(&sandbox.ok(&["status"]).stdout);
+        sandbox.ok(&["destroy"]);
+    }
+}
+
+#[test]
+fn child_of_the_library_moves_and_is_copied_with_its_workspace() {
+    let sandbox = faulty(PAIR);
+    sandbox.ok(&["apply"]);
+    let lead = sandbox.ok(&["exec", "linked", "--", "cat", ".agent-context/resources.json"]).stdout;
+    let environment = ["PATH", "HOME"].map(|name| (name.into(), std::env::var_os(name).unwrap()));
+    let orchestrator = Orchestrator::new(Host::new(environment.to_vec(), sandbox.state()));
+    let child = orchestrator.provision_child(&serde_json::from_str(&lead).unwrap(), "child", 0, 2).unwrap();
+    let below = child.snapshot().working_directory.strip_prefix(&sandbox.repository).unwrap().to_owned();
+    let away = sandbox.top.join("away");
+    let common = |repository: &Path| {
+        let args = ["rev-parse", "--path-format=absolute", "--git-common-dir"];
+        let found = sandbox.git_in(&repository.join(&below), &args);
+        assert_eq!(Path::new(&found), repository.join(".git"));
+    };
+    for (from, to) in [(&sandbox.repository, &away), (&away, &sandbox.repository)] {
+        fs::rename(from, to).unwrap();
+        sandbox.seedbed_in(to, &["recover", "--moved"]).expect(0);
+        common(to);
+    }
+    let copy = copied(&sandbox);
+    sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(0);
+    common(&copy);
+    common(&sandbox.repository);
+    sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
+    assert_sound(&sandbox.ok(&["status"]).stdout);
+    sandbox.ok(&["destroy"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! where the run says in its trace that it died at the point that was asked for.
 
 mod crash;
-mod errors;
+pub(crate) mod errors;
 mod git;
 mod orphan;
 mod planted;

@@ -103,7 +103,7 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     bring_home(&Task { owner: from, ..*task }, worktree)?;
     let site = Site::of(task, worktree)?;
     let is_ours = is_marked(&site, task.owner)?;
-    if !(is_ours || is_marked(&site, from)?) || dot_git(&site)?.is_none() {
+    if !(is_ours || is_marked(&site, from)?) || dot_git(&site)?.is_none() || is_originals(&site, &site)? {
         return Ok(false);
     }
     let mark = format!("{}\n", ownership::mark(task));
@@ -129,6 +129,9 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if aside.directory()?.is_none() || !(is_marked_aside || is_marked(&home, task.owner)?) {
         return Ok(());
     }
+    if is_originals(&aside, if is_marked_aside { &aside } else { &home })? {
+        return Ok(());
+    }
     if is_marked_aside && (home.directory()?.is_some() || home.common.directory(&home.entry)?.is_some()) {
         let both = |site: &Site| format!("{} and {}", site.worktree.display(), site.entry_path().display());
         return Err(Error::Refused(format!(
@@ -142,10 +145,22 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     aside::bring_back(task, &Worktree { checkout: Checkout::Git, ..worktree.clone() })
 }
 
-/// Returns whether the admin directory carries the ownership marker of `owner`.
+/// Returns whether the worktree was not copied along: by a path that leads out of the workspace, the copy reaches the
+/// original's. `entry` is where its admin directory lies.
+fn is_originals(worktree: &Site, entry: &Site) -> Result<bool, Error> {
+    let is_rebound = dot_git(worktree)?.is_some_and(|entry| entry == worktree.home_entry_path());
+    let recorded = recorded(&entry.read_entry("gitdir")?);
+    Ok(!is_rebound && recorded.is_some_and(|recorded| is_same(&recorded, &worktree.home)))
+}
+
+/// Returns whether the admin directory carries the ownership marker of `owner`. One that cannot be read is an error: the
+/// worktree would be left to nobody.
 fn is_marked(site: &Site, owner: &str) -> Result<bool, Error> {
-    let Some(entry) = site.common.directory(&site.entry)? else { return Ok(false) };
-    Ok(Mark::of_entry(&entry).is_some_and(|mark| mark.owner == owner))
+    if site.common.directory(&site.entry)?.is_none() {
+        return Ok(false);
+    }
+    let Content::Bytes(mark) = site.read_entry(ownership::MARK)? else { return Ok(false) };
+    Ok(Mark::parse(&mark).is_some_and(|mark| mark.owner == owner))
 }
 
 /// Returns the admin directory that the worktree's `.git` file names, if it has the planned name, in whichever repository.

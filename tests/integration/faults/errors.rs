@@ -19,7 +19,7 @@ const TIMES: u64 = 8;
 
 /// Which errors a step fails with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum With {
+pub(crate) enum With {
     /// One of them, each step another.
     One,
     /// Each in turn.
@@ -33,7 +33,7 @@ impl With {
 }
 
 /// Each point that can fail, at each time it was reached up to [`TIMES`] evenly spread.
-pub(super) fn cases(counts: &BTreeMap<String, u64>, with: With) -> Vec<String> {
+pub(crate) fn cases(counts: &BTreeMap<String, u64>, with: With) -> Vec<String> {
     let failing = failing();
     let mut next = (0..).map(|case: usize| &ERRORS[case % ERRORS.len()..][..1]);
     let mut cases = Vec::new();
@@ -48,14 +48,14 @@ pub(super) fn cases(counts: &BTreeMap<String, u64>, with: With) -> Vec<String> {
     cases
 }
 
-pub(super) fn succeeded(run: &Traced) -> BTreeMap<String, u64> {
+pub(crate) fn succeeded(run: &Traced) -> BTreeMap<String, u64> {
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
     run.counts()
 }
 
 /// Runs a command with one step failing, and expects that the step failed, and if that mattered that it was said.
 #[track_caller]
-pub(super) fn fail(sandbox: &Sandbox, args: &[&str], case: &str) -> Outcome {
+pub(crate) fn fail(sandbox: &Sandbox, args: &[&str], case: &str) -> Outcome {
     let run = traced(sandbox, args, Some(case));
     let (point, error) = case.split_once('=').unwrap();
     let failed = format!("{error} {}", point.trim_end_matches('+'));

@@ -270,9 +270,10 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Tells whether a kind is taken first, one session after another.
-    fn is_claim(&self, kind: &str) -> bool {
-        self.context.registry.get(kind).is_some_and(Provider::is_claim)
+    /// Returns whether the session's allocation of a kind is claimed first, one session after another.
+    fn is_claim(&self, session: &Session, kind: &str) -> bool {
+        let provider = self.context.registry.get(kind).zip(session.allocation(kind));
+        provider.is_some_and(|(provider, allocation)| provider.is_claim(allocation))
     }
 
     fn mend(&self, session: &Session, kind: &str) -> Result<(), Failure> {

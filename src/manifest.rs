@@ -203,6 +203,8 @@ pub struct Program {
     pub command: Vec<String>,
     /// How long it may take for one operation, in seconds, at least 1.
     pub timeout: u32,
+    /// Whether it is provisioned for all sessions, one after another, before anything that is no claim.
+    pub claim: bool,
 }
 
 /// One session of the tree.

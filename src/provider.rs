@@ -112,7 +112,7 @@ pub trait Provider: Send + Sync {
     /// Tells whether provisioning takes nothing but something that other runs may take first, at once: a port, not a
     /// directory. Claims of all sessions come before everything else, so that a run that is too late learns it before
     /// it has cost anything.
-    fn is_claim(&self) -> bool {
+    fn is_claim(&self, _allocation: &Allocation) -> bool {
         false
     }
 

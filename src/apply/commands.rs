@@ -46,10 +46,25 @@ pub(super) fn run(
             .run()
             .map_err(|error| {
                 swarm.keep_log(&name);
-                format!("{error}\nwhole log: {}", whole(&swarm.log_directory(), &name))
+                let hint = hint(step, commands).unwrap_or_default();
+                format!("{error}{hint}\nwhole log: {}", whole(&swarm.log_directory(), &name))
             })?;
     }
     Ok(())
+}
+
+/// Returns what to write where a list of commands looks like the words of one, as in `setup = ["npm", "ci"]`.
+fn hint(step: &str, commands: &[CommandLine]) -> Option<String> {
+    let word = |command: &CommandLine| match command {
+        CommandLine::Shell(line) if !line.contains(char::is_whitespace) => Some(line.clone()),
+        CommandLine::Shell(_) | CommandLine::Arguments(_) => None,
+    };
+    let words = commands.iter().map(word).collect::<Option<Vec<_>>>().filter(|words| words.len() > 1)?;
+    Some(format!(
+        "\neach string of `{step}` is a command of its own; one command with arguments is a list in it: \
+         {step} = [{}]",
+        serde_json::to_string(&words).ok()?
+    ))
 }
 
 /// Tells whether this run has begun the commands of `step`.

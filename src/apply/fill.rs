@@ -15,6 +15,7 @@ use crate::state::Milestone;
 /// Allocations of one kind that are filled in one call, the one that the others are made from first.
 struct Group<'a> {
     kind: &'a str,
+    is_claim: bool,
     members: Vec<(&'a Session, &'a Allocation)>,
 }
 
@@ -23,7 +24,7 @@ impl Run<'_> {
     pub(super) fn fill(&self) -> Vec<Failure> {
         let groups = self.groups();
         // What is claimed has nothing in it. A session is filled when all that it has is.
-        let in_it = groups.iter().filter(|group| !self.is_claim(group.kind)).flat_map(|group| &group.members);
+        let in_it = groups.iter().filter(|group| !group.is_claim).flat_map(|group| &group.members);
         let mut empty: HashMap<&SessionPath, AtomicUsize> = HashMap::new();
         for (session, _) in in_it {
             *empty.entry(&session.path).or_default().get_mut() += 1;
@@ -40,11 +41,7 @@ impl Run<'_> {
             |act| tree::side_by_side(groups.len(), self.host.jobs, act),
             |at| {
                 let group = &groups[at];
-                if self.is_claim(group.kind) {
-                    self.fill_group(group, &|_| {})
-                } else {
-                    self.fill_group(group, &filled)
-                }
+                if group.is_claim { self.fill_group(group, &|_| {}) } else { self.fill_group(group, &filled) }
             },
         )
     }
@@ -58,7 +55,8 @@ impl Run<'_> {
                 let Some(allocation) = session.allocation(kind) else { continue };
                 let first = change.from.get(kind).unwrap_or(&session.path);
                 let at = *position.entry((kind, first)).or_insert_with(|| {
-                    groups.push(Group { kind, members: Vec::new() });
+                    let is_claim = self.is_claim(session, kind);
+                    groups.push(Group { kind, is_claim, members: Vec::new() });
                     groups.len() - 1
                 });
                 groups[at].members.push((session, allocation));

@@ -37,9 +37,8 @@ impl Run<'_> {
     /// Provisions what the plan's changes say, claims first, fills what has something in common, and finishes it: each
     /// once all of the step before is done, so that what fails fast fails before anything slow.
     pub(super) fn provision(&self) -> Vec<Failure> {
-        let is_claim = |kind: &String| self.is_claim(kind);
         let provision = |session: &Session, change: &Change, claims: bool| {
-            let mut kinds = change.provision.iter().filter(|kind| is_claim(kind) == claims);
+            let mut kinds = change.provision.iter().filter(|kind| self.is_claim(session, kind) == claims);
             kinds.try_for_each(|kind| {
                 self.make(session, kind, PROVISION, |provider, task| provider.provision(task))
             })
@@ -49,12 +48,15 @@ impl Run<'_> {
         let jobs = self.host.jobs;
         let steps: [&dyn Fn() -> Vec<Failure>; 4] = [
             &|| {
-                let concerned = |_: &Session, change: &Change| change.provision.iter().any(is_claim);
+                let concerned = |session: &Session, change: &Change| {
+                    change.provision.iter().any(|kind| self.is_claim(session, kind))
+                };
                 self.each(Phase::Claim, one, &concerned, &|session, change| provision(session, change, true))
             },
             &|| {
-                let concerned =
-                    |_: &Session, change: &Change| change.provision.iter().any(|kind| !is_claim(kind));
+                let concerned = |session: &Session, change: &Change| {
+                    change.provision.iter().any(|kind| !self.is_claim(session, kind))
+                };
                 self.each(Phase::Make, jobs, &concerned, &|session, change| provision(session, change, false))
             },
             &|| self.noted(Milestone::Filled, self.fill()),

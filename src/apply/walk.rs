@@ -39,12 +39,13 @@ impl Run<'_> {
             Ok(())
         };
         let part = |claims: bool| -> Kinds {
-            let of_session = |(path, kinds): (&SessionPath, &Vec<String>)| {
+            let of_session = |session: &Session| {
+                let kinds = kinds.get(&session.path)?.iter();
                 let kinds: Vec<_> =
-                    kinds.iter().filter(|kind| self.is_claim(kind) == claims).cloned().collect();
-                (!kinds.is_empty()).then(|| (path.clone(), kinds))
+                    kinds.filter(|kind| self.is_claim(session, kind) == claims).cloned().collect();
+                (!kinds.is_empty()).then(|| (session.path.clone(), kinds))
             };
-            kinds.iter().filter_map(of_session).collect()
+            self.record.plan.sessions.iter().filter_map(of_session).collect()
         };
         let mut claims = part(true);
         let passed = |path: &SessionPath| {
@@ -106,7 +107,7 @@ impl Run<'_> {
     ) -> Vec<Failure> {
         let sessions = &self.record.plan.sessions;
         let of = |session: &Session| kinds.get(&session.path).map_or(&[][..], Vec::as_slice);
-        let is_claim = |session: &Session| of(session).iter().all(|kind| self.is_claim(kind));
+        let is_claim = |session: &Session| of(session).iter().all(|kind| self.is_claim(session, kind));
         // Claims are taken and given up one session after another.
         let jobs = if sessions.iter().all(is_claim) { NonZeroUsize::MIN } else { self.host.jobs };
         let failures = Mutex::new(Vec::new());

@@ -70,6 +70,9 @@ pub(super) struct Provider {
     /// How long the program may take for one operation, in seconds, 1 to 3600. Default: 60.
     #[schemars(range(min = 1, max = 3600), extend("examples" = [60]))]
     pub(super) timeout: Option<u32>,
+    /// Whether `provision` takes something that other swarms may take first (a database of a pool). It is then done for all
+    /// sessions, one after another, before any worktree is made. Default: `false`.
+    pub(super) claim: Option<bool>,
 }
 
 /// What a program may take where nobody says how long: making a database takes seconds, and one that hangs is noticed.
@@ -77,7 +80,11 @@ const TIMEOUT: u32 = 60;
 
 impl Provider {
     pub(super) fn program(self) -> Program {
-        Program { command: self.command, timeout: self.timeout.unwrap_or(TIMEOUT) }
+        Program {
+            command: self.command,
+            timeout: self.timeout.unwrap_or(TIMEOUT),
+            claim: self.claim.unwrap_or(false),
+        }
     }
 }
 

@@ -17,7 +17,9 @@ use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use self::protocol::{Answer, DoneAnswer, Found, InspectAnswer, LeaseRequest, PROTOCOL, Request};
+use self::protocol::{
+    Answer, DoneAnswer, Found, InspectAnswer, LeaseRequest, PROTOCOL, ProvisionAnswer, Request,
+};
 use super::{Allocation, Condition, Context, Error, Losses, Planner, Provider, Task, markers};
 use crate::host::program;
 use crate::host::text::printable_lines;
@@ -38,6 +40,9 @@ pub struct Contribution {
     pub command: Vec<String>,
     /// How long it may take for one operation, in seconds.
     pub timeout: u32,
+    /// Whether it is provisioned before anything that is no claim, and released after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub claim: bool,
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -115,8 +120,16 @@ impl Provider for External {
         &[]
     }
 
+    fn is_claim(&self, allocation: &Allocation) -> bool {
+        allocation.external.as_ref().is_some_and(|external| external.claim)
+    }
+
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
-        done(task, &ask(task, Request::Provision)?)
+        let answer: ProvisionAnswer = ask(task, Request::Provision)?;
+        match &answer.taken {
+            Some(why) => Err(Error::Taken(says(task, why))),
+            None => done(task, answer.error.as_deref()),
+        }
     }
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
@@ -151,15 +164,17 @@ impl Provider for External {
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
-        done(task, &ask(task, Request::Release)?)
+        let answer: DoneAnswer = ask(task, Request::Release)?;
+        done(task, answer.error.as_deref())
     }
 }
 
-fn done(task: &Task<'_>, answer: &DoneAnswer) -> Result<(), Error> {
-    match &answer.error {
-        None => Ok(()),
-        Some(why) => Err(Error::Refused(format!("{} says: {}", shown(task), printable_lines(why)))),
-    }
+fn done(task: &Task<'_>, error: Option<&str>) -> Result<(), Error> {
+    error.map_or(Ok(()), |why| Err(Error::Refused(says(task, why))))
+}
+
+fn says(task: &Task<'_>, why: &str) -> String {
+    format!("{} says: {}", shown(task), printable_lines(why))
 }
 
 /// Asks the program for the condition of a lease, once for all that is looked at in the same breath.

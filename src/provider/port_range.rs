@@ -249,7 +249,7 @@ impl Provider for PortRange {
         &["lockPath"]
     }
 
-    fn is_claim(&self) -> bool {
+    fn is_claim(&self, _allocation: &Allocation) -> bool {
         true
     }
 

@@ -166,7 +166,7 @@ impl Provider for Fake {
         &[]
     }
 
-    fn is_claim(&self) -> bool {
+    fn is_claim(&self, _allocation: &Allocation) -> bool {
         self.is_claim
     }
 

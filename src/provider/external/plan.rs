@@ -158,6 +158,7 @@ impl Externals {
             external: Some(Contribution {
                 command: self.program.command.clone(),
                 timeout: self.program.timeout,
+                claim: self.program.claim,
                 env: planned.env.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
                 prompt_sections: planned.prompt_sections.iter().map(text).collect(),
                 metadata: map(&planned.metadata),

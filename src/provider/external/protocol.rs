@@ -22,7 +22,7 @@ pub struct Protocol {
     /// The answer to `plan`.
     pub plan: PlanAnswer,
     /// The answer to `provision`.
-    pub provision: DoneAnswer,
+    pub provision: ProvisionAnswer,
     /// The answer to `inspect`.
     pub inspect: InspectAnswer,
     /// The answer to `release`.
@@ -35,7 +35,8 @@ pub struct Protocol {
 pub enum Request {
     /// Decides what every session of a swarm would get. Changes nothing, and answers the same to the same question.
     Plan(PlanRequest),
-    /// Makes one allocation real. What is there already, and is its owner's, is no error.
+    /// Makes one allocation real. What is there already, and is its owner's, is no error; what another owner has is
+    /// `taken`.
     Provision(LeaseRequest),
     /// Looks whether a lease still is what was provisioned. Changes nothing.
     Inspect(LeaseRequest),
@@ -157,6 +158,21 @@ pub struct LeaseRequest {
     pub allocation: Map<String, Value>,
 }
 
+/// Whether an allocation was made real.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProvisionAnswer {
+    /// The version of the protocol, 1.
+    pub protocol: u32,
+    /// Why it was not, one line; absent where it was.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Who else has it since it was planned, one line; absent where nobody has. The run is rolled back and planned again:
+    /// the next `plan` has to give something else.
+    #[serde(default)]
+    pub taken: Option<String>,
+}
+
 /// Whether it was done.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -205,7 +221,7 @@ pub(super) trait Answer: serde::de::DeserializeOwned {
 macro_rules! answers {
     ($($name:ty),*) => { $(impl Answer for $name { fn protocol(&self) -> u32 { self.protocol } })* };
 }
-answers!(PlanAnswer, DoneAnswer, InspectAnswer);
+answers!(PlanAnswer, ProvisionAnswer, DoneAnswer, InspectAnswer);
 
 /// How much of an answer that cannot be read stands in the message, in characters.
 const ECHO_MAX: usize = 200;

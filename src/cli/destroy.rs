@@ -267,6 +267,9 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
             work.map(|loss| format!("{}: would be given up: {}\n", loss.session, printable(&loss.what))),
         );
     }
+    let along = stake.passing.iter();
+    shown
+        .extend(along.map(|loss| format!("{}: would be deleted: {}\n", loss.session, printable(&loss.what))));
     let ended = occupancy.occupants.iter().filter(|one| one.is_refusal());
     shown.extend(ended.map(|one| format!("would be ended: {}\n", at_work(one))));
     ask(global, &format!("{shown}Destroy {}?", sessions.join(", ")))

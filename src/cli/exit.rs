@@ -28,6 +28,8 @@ pub(super) enum Status {
     Refused = 69,
     /// A bug in seedbed.
     Bug = 70,
+    /// Done, and a `teardown` failed.
+    NotTornDown = 72,
     /// Failed, and something could not be put back.
     NotPutBack = 73,
     /// Done, and what was to be printed could not be written.
@@ -47,6 +49,7 @@ pub(super) const HELP: &str = "Exit codes:
   65   manifest or plan file invalid
   69   refused: work would be lost, processes are at work, or the plan is stale
   70   a bug in seedbed
+  72   done, but a teardown failed
   73   failed, and something could not be put back
   74   done, but standard output could not be written
   75   locked by another run
@@ -128,12 +131,8 @@ impl Failure {
                 | state::Error::Orphaned { .. }
                 | state::Error::Unrecovered { .. },
             )) => Status::Locked,
-            Self::Apply(
-                apply::Error::Failed { .. }
-                | apply::Error::NotTornDown(_)
-                | apply::Error::NotSetUp(_)
-                | apply::Error::State(_),
-            )
+            Self::Apply(apply::Error::NotTornDown(_)) => Status::NotTornDown,
+            Self::Apply(apply::Error::Failed { .. } | apply::Error::NotSetUp(_) | apply::Error::State(_))
             | Self::Observe(_)
             | Self::State(_)
             | Self::Other(_) => Status::Failed,

@@ -100,11 +100,15 @@ fn object<'a>(line: &'a [u8], rest: &'a [u8]) -> Option<Object<'a>> {
 fn unknown(name: &str, reason: &str, names: &[String]) -> UnknownRef {
     let reason =
         if names.is_empty() { "the repository has no commits yet: make a first one" } else { reason };
-    UnknownRef {
-        reason: reason.to_owned(),
-        near: similar(name, names.iter().map(String::as_str)).into_iter().map(str::to_owned).collect(),
+    let mut near = similar(name, names.iter().map(String::as_str));
+    if near.is_empty() && MAIN_BRANCHES.contains(&name) {
+        near = MAIN_BRANCHES.into_iter().filter(|main| names.iter().any(|name| name == main)).collect();
     }
+    UnknownRef { reason: reason.to_owned(), near: near.into_iter().map(str::to_owned).collect() }
 }
+
+/// Usual names of a repository's main branch: where one of them is missing, another was probably meant.
+const MAIN_BRANCHES: [&str; 4] = ["main", "master", "trunk", "develop"];
 
 /// Branches, tags and remote branches, as one writes them; one that begins with `-` cannot be written so.
 fn short_names(git: &Git<'_>) -> Result<Vec<String>, Error> {

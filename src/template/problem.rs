@@ -178,7 +178,10 @@ fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
     let keys = value.try_iter().ok().filter(|_| is_table);
     let there: Vec<String> = keys.into_iter().flatten().map(|key| key.to_string()).collect();
     let name = segment.name.as_str();
-    let (why, label, help) = because(source, path, owner, name, &there);
+    let inside = if owner.is_none() { path_within(value, name) } else { None };
+    let near = inside.or_else(|| nearest(name, there.iter().map(String::as_str)).map(str::to_owned));
+    let near = near.map(|near| format!("did you mean `{near}`?"));
+    let (why, label, help) = because(source, path, owner, name, &there, near);
     Problem {
         rule: rule::TEMPLATE_NAME,
         message: if why.is_empty() {
@@ -192,6 +195,19 @@ fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
     }
 }
 
+/// Returns the path of a value called `name` one level below the top, those of the session first: `name` is
+/// `session.name`.
+fn path_within(names: &Value, name: &str) -> Option<String> {
+    let has_it = |owner: &&str| {
+        let keys = names.get_attr(owner).ok().and_then(|owner| owner.try_iter().ok());
+        keys.is_some_and(|mut keys| keys.any(|key| key.as_str() == Some(name)))
+    };
+    ["session", "worktree", "port", "workspace"]
+        .into_iter()
+        .find(has_it)
+        .map(|owner| format!("{owner}.{name}"))
+}
+
 /// Why `owner`, or where there is none the template's own session, has no such name; what to say there; what to do.
 fn because(
     source: &str,
@@ -199,8 +215,8 @@ fn because(
     owner: Option<&str>,
     name: &str,
     there: &[String],
+    near: Option<String>,
 ) -> (String, String, String) {
-    let near = nearest(name, there.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
     let kind = OF_KINDS.iter().find(|(of, _)| *of == name).map(|(_, kind)| *kind);
     match (owner, kind) {
         (Some("sessions"), _) => {
@@ -342,6 +358,8 @@ mod tests {
 
     #[test]
     fn the_part_of_a_path_that_is_not_there_is_named() {
+        check("x {{ name }}", &[("name", "`name` names nothing", "did you mean `session.name`?")]);
+        check("x {{ http }}", &[("http", "`http` names nothing", "did you mean `port.http`?")]);
         check("x {{ port.htpp }}", &[("htpp", "`port.htpp` names nothing", "did you mean `http`?")]);
         let none = "names nothing: no session has this path";
         check(

@@ -205,7 +205,7 @@ teardown = ['echo cannot stop $((6 * 7)); exit 3', 'echo never >> {log}']
     );
     sandbox.unchanged(|| {
         sandbox.ok(&["apply"]);
-        sandbox.seedbed(&["destroy"]).expect(1).says(&[
+        sandbox.seedbed(&["destroy"]).expect(72).says(&[
             "a-0: teardown: ",
             "a-1: teardown: ",
             "cannot stop 42",
@@ -256,6 +256,16 @@ fn a_missing_program_is_named() {
     );
     let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
     outcome.says(&["a: setup: ", "`no-such-program`", "there is no such program in PATH"]);
+}
+
+#[test]
+fn a_setup_that_lists_the_words_of_one_command_says_how_to_write_it() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = ['git-worktree']\nsetup = ['false', 'ci']\n");
+    let hint = r#"setup = [["false","ci"]]"#;
+    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["a command of its own", hint]));
+    sandbox.manifest("[session.a]\nresources = ['git-worktree']\nsetup = ['false ci', 'ci']\n");
+    assert!(!sandbox.seedbed(&["apply"]).expect(1).stderr.contains("of its own"));
 }
 
 #[test]
@@ -310,7 +320,7 @@ fn logs_go_with_their_session_except_those_that_a_failure_has_named() {
     assert_eq!(logs(), ["directory", "setup.log"]);
     manifest("true", "false");
     sandbox.ok(&["apply"]);
-    sandbox.seedbed(&["destroy"]).expect(1).says(&["whole log: "]);
+    sandbox.seedbed(&["destroy"]).expect(72).says(&["whole log: "]);
     assert_eq!(logs(), ["directory", "teardown.log"]);
     manifest("true", "true");
     sandbox.ok(&["apply"]);

@@ -298,7 +298,7 @@ pub struct Repository {
     /// `sha1` or `sha256`.
     pub object_format: String,
     /// Whether a worktree can be registered by one rename; else `git worktree add` has to do it, and the text says
-    /// why (reftable, an extension that is not known, an existing `config.worktree`).
+    /// why (reftable, an extension that is not known, `core.sharedRepository`, an existing `config.worktree`).
     pub registration: Result<(), String>,
     /// Whether `extensions.worktreeConfig` is on.
     pub worktree_config: bool,

@@ -20,6 +20,12 @@ use crate::host::text::printable;
 const HARMLESS: [&str; 6] =
     ["objectformat", "worktreeconfig", "noop", "noop-v1", "preciousobjects", "partialclone"];
 
+/// The setting of the permissions that Git gives its own files and directories.
+const SHARED: &str = "core.sharedrepository";
+
+/// Pattern of the settings that are read.
+const SETTINGS: &str = r"^(extensions\.|core\.bare$|core\.sharedrepository$)";
+
 /// The most that is read of a repository's configuration, in bytes.
 const CONFIG_MAX: usize = 1 << 20;
 
@@ -182,19 +188,20 @@ pub(super) fn settings(git: &Git<'_>, place: &Place) -> Result<Settings, Error> 
     {
         return Ok(Settings::new());
     }
-    let output =
-        git.output(["config", "--local", "--null", "--get-regexp", r"^(extensions\.|core\.bare$)"])?;
+    let output = git.output(["config", "--local", "--null", "--get-regexp", SETTINGS])?;
     Ok(config::parse(&output.stdout))
 }
 
-/// Tells whether a configuration has no extensions and is not of a bare repository, whatever else it says. The names of
+/// Returns whether a configuration has no extensions and is neither of a bare nor of a shared repository. The names of
 /// sections and keys stand in it as they are: nothing escapes their letters, and a value that happens to hold them
 /// costs a git process.
 fn is_plain(text: &[u8]) -> bool {
     let text = text.to_ascii_lowercase();
     let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|window| window == word);
     text.split(|byte| *byte == b'\n').all(|line| {
-        !has(line, b"extensions") && (!has(line, b"bare") || line.trim_ascii() == b"bare = false")
+        !has(line, b"extensions")
+            && !has(line, b"sharedrepository")
+            && (!has(line, b"bare") || line.trim_ascii() == b"bare = false")
     })
 }
 
@@ -209,10 +216,25 @@ fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), St
             return Err(format!("it uses the extension `{extension}`, which seedbed does not know"));
         }
     }
+    if is_shared(settings) {
+        return Err("`core.sharedRepository` sets permissions that only Git gives".to_owned());
+    }
     if has_worktree_config {
         return Err("it has a `config.worktree`, which `git worktree add` carries over".to_owned());
     }
     Ok(())
+}
+
+/// Returns whether Git gives its files other permissions than the umask leaves. A value that is no switch is the name or
+/// the octal number of permissions, or refused by Git.
+fn is_shared(settings: &Settings) -> bool {
+    const UMASK: [&str; 6] = ["umask", "false", "no", "off", "0", ""];
+    match settings.get(SHARED) {
+        None => false,
+        Some(value) => {
+            !value.as_ref().is_some_and(|value| UMASK.contains(&value.to_ascii_lowercase().as_str()))
+        }
+    }
 }
 
 #[cfg(test)]

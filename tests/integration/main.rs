@@ -44,6 +44,7 @@ mod manifest;
 mod occupants;
 mod orchestrator;
 mod overlay;
+mod permissions;
 mod planning;
 mod ports;
 mod progress;

@@ -148,8 +148,17 @@ pub fn is_granted(host: &Host, lease: &Lease) -> Result<bool, Error> {
 /// Grants a lease, under the guard: no lease of another session may share a port with it, those of the same owner's
 /// `ancestors` and descendants excepted, and no process may be bound to one of its ports. Granting what this session has is no error.
 ///
-/// Ports that lie in an ancestor's lease are not probed: the ancestor may be using them already.
+/// Ports that lie in a lease of the same owner that is set aside are not probed.
 pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error> {
+    claim(host, lease, ancestors, true)
+}
+
+/// Grants a lease that this session had before it was lost. No port is probed: the session may be using them.
+pub fn grant_again(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error> {
+    claim(host, lease, ancestors, false)
+}
+
+fn claim(host: &Host, lease: &Lease, ancestors: &[&str], probes: bool) -> Result<(), Error> {
     let (wanted, own) = file_of(lease)?;
     let registry = create(host)?;
     let _guard = lock(&registry)?;
@@ -157,6 +166,7 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
     let published = Shared::locked(host);
 
     let mut shared = false;
+    let mut given_up = false;
     let held = entries(&registry)?;
     let leases = || held.iter().map(|(_, name)| entry_of(name)).collect();
     for (held, name) in held.iter().cloned() {
@@ -166,7 +176,7 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
         let Some(other) = read(&registry, held, &name) else { continue };
         if is_aside(&name) && other.owner == lease.owner {
             // What listens there is the session's that gives them up, which ends with its teardown.
-            shared |= held.contains(wanted);
+            given_up |= held.contains(wanted);
             continue;
         }
         if name == own {
@@ -187,7 +197,7 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
         }
         shared |= ancestor && held.contains(wanted);
     }
-    if !shared {
+    if probes && !given_up {
         probe(wanted).map_err(|(port, protocol)| {
             host.bound.note(port, protocol);
             Error::Bound { wanted, port, protocol, holder: listeners::holder(port, protocol) }
@@ -198,7 +208,7 @@ pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error
     }
     let Some(published) = published else { return Ok(()) };
     let _ = published.publish(host, &entry_of(&own), &leases());
-    if shared {
+    if shared || given_up {
         return Ok(());
     }
     let Some(Published { block: held, holder }) =

@@ -349,3 +349,29 @@ fn a_new_child_of_a_standing_block_gets_no_port_that_is_served() {
     drop(served);
     sandbox.ok(&["destroy"]);
 }
+
+/// R45: the kernel does not list a socket that is only bound, so that a new share is probed when it is claimed.
+#[test]
+fn a_new_child_of_a_standing_block_gets_no_port_that_is_bound() {
+    let sandbox = Sandbox::new();
+    let parent = "[session.a]\nresources = [{ kind = \"port-range\", slots = 2 }]\n";
+    sandbox.manifest(parent);
+    sandbox.ok(&["apply"]);
+    let (start, end) = ports(sessions(&sandbox.plan()).next().unwrap());
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(start).unwrap()))).unwrap();
+    sandbox.manifest(&format!("{parent}[session.a.child.b]\nresources = [\"port-range\"]\n"));
+    let said = format!("tcp port {start} is in use");
+    sandbox.ok(&["apply"]).says(&[&said, "planning again"]);
+    let plan = sandbox.plan();
+    let child = sessions(&plan).find(|session| session["path"] == "a/b").unwrap();
+    let second = (start + (end - start).div_ceil(2), end);
+    assert_eq!(ports(child), second);
+
+    // Its lease is granted again when it is lost, though the child serves a port of it.
+    let served = TcpListener::bind(("127.0.0.1", u16::try_from(end).unwrap())).unwrap();
+    std::fs::remove_dir_all(sandbox.state().join("ports")).unwrap();
+    sandbox.ok(&["status", "--repair"]).says(&["a/b: repaired: port-range: "]);
+    drop((served, socket));
+    sandbox.ok(&["destroy"]);
+}

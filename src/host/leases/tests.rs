@@ -136,7 +136,7 @@ fn a_child_shares_its_ancestors_ports_only() {
 }
 
 #[test]
-fn ports_in_use_are_not_granted_unless_an_ancestor_has_them() {
+fn ports_in_use_are_not_granted_for_the_first_time() {
     let registry = Registry::new();
     let (listener, port) = listener();
     let parent = lease("s/a", OURS, port, port + 1);
@@ -150,13 +150,13 @@ fn ports_in_use_are_not_granted_unless_an_ancestor_has_them() {
     drop(listener);
     registry.grant(&parent).unwrap();
     let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    // The parent serves by now; its child is told so by it, and granting again what one has asks nobody.
+    // The parent serves the port now. A lease that stands or was lost is granted again, a new share of it is not.
     registry.grant(&parent).unwrap();
-    grant(&registry.host, &lease("s/a/b", OURS, port, port), &["s/a"]).unwrap();
-    // An ancestor's lease that holds only a part vouches for nothing.
-    let wider = lease("s/a/c", OURS, port - 1, port);
-    revoke(&registry.host, &lease("s/a/b", OURS, port, port)).unwrap();
-    assert!(matches!(grant(&registry.host, &wider, &["s/a"]), Err(Error::Bound { .. })));
+    let share = lease("s/a/b", OURS, port, port);
+    assert!(matches!(grant(&registry.host, &share, &["s/a"]), Err(Error::Bound { .. })));
+    grant_again(&registry.host, &share, &["s/a"]).unwrap();
+    let other = lease("s/c", THEIRS, port, port);
+    assert!(matches!(grant_again(&registry.host, &other, &[]), Err(Error::Leased { .. })));
 }
 
 /// A listener with free ports beside its own.

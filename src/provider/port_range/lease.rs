@@ -30,7 +30,12 @@ struct Lock {
 
 pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
-    leases::grant(task.host, &lease(task, ports), task.ancestors).map_err(refused)?;
+    let (root, directory, name) = place(task, &block)?;
+    let path = directory.join(&name);
+    // A lock file of the session's is written after its first grant and removed before it is revoked.
+    let had = read(&root, &path)?.is_some_and(|lock| is_own(task, &lock));
+    let grant = if had { leases::grant_again } else { leases::grant };
+    grant(task.host, &lease(task, ports), task.ancestors).map_err(refused)?;
     crashpoint!("lease.granted");
     let lock = Lock {
         session_id: task.session.to_owned(),
@@ -39,18 +44,17 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
         end_port: block.end_port,
         owner: Some(task.owner.to_owned()),
     };
-    let (root, directory, name) = place(task, &block)?;
     let mut bytes = serde_json::to_vec(&lock).map_err(|error| Error::Refused(error.to_string()))?;
     bytes.push(b'\n');
     // The directory goes with the last lock in it, which may be released between the two.
     let created =
         again_while_missing(|| Ok(root.create_hidden(&directory)?.create_new(Path::new(&name), &bytes)?))?;
-    if created || holds(task, &root, &directory.join(&name))? {
+    if created || holds(task, &root, &path)? {
         return Ok(());
     }
     Err(Error::Taken(format!(
         "{} belongs to somebody else; ports {ports} are not free",
-        root.path().join(directory).join(name).display()
+        root.path().join(path).display()
     )))
 }
 

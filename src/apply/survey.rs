@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::host::Host;
 use crate::manifest::Manifest;
 use crate::observe::{self, Observation, Question};
 use crate::plan::{self, Standing};
-use crate::provider::Registry;
+use crate::provider::{Findings, Registry};
 use crate::state::{self, Record, Swarm};
 
 /// What a manifest is planned against.
@@ -19,6 +20,8 @@ pub struct Survey {
     pub record: Option<Record>,
     /// The same for planning, with what of it is broken.
     pub standing: Option<Standing>,
+    /// Answers that hold for [`at_stake_in`](super::at_stake_in) too: a program of an external kind is run once for both.
+    pub findings: Arc<Findings>,
 }
 
 /// Why the host or the swarm could not be looked at.
@@ -50,14 +53,15 @@ pub fn survey_without_programs(
 ) -> Result<Survey, Error> {
     let record = swarm.standing()?;
     let workspace: &Path = swarm.workspace();
-    let standing = record.as_ref().map(|record| standing(swarm, registry, record));
+    let findings = Arc::new(Findings::default());
+    let standing = record.as_ref().map(|record| standing(swarm, registry, record, &findings));
     let mut questions = plan::questions(manifest, registry);
     questions.extend(standing.iter().flat_map(|standing| questions_again(standing, registry)));
     let mut observation = observe::observe(swarm.host(), workspace, &questions)?;
     if let Some(record) = &record {
         against(&mut observation, swarm.host(), record)?;
     }
-    Ok(Survey { observation, record, standing })
+    Ok(Survey { observation, record, standing, findings })
 }
 
 /// What has to be observed before what is broken can be made again, or anything that lies inside it.
@@ -85,7 +89,8 @@ pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> R
     Ok(())
 }
 
-/// Looks at a swarm that stands, for what of it is broken.
-pub fn standing(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Standing {
-    Standing { plan: record.plan.clone(), broken: super::inspect(swarm, registry, record) }
+/// Looks at a swarm that stands, for what of it is broken. What is found out stays in `findings`.
+pub fn standing(swarm: &Swarm<'_>, registry: &Registry, record: &Record, findings: &Findings) -> Standing {
+    let broken = super::inspect::inspect_sharing(swarm, registry, record, findings);
+    Standing { plan: record.plan.clone(), broken }
 }

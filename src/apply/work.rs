@@ -71,18 +71,20 @@ pub fn at_stake(
     stake_of(swarm, registry, standing, &destroy.kinds(standing), &Findings::default())
 }
 
-/// What [`super::apply`] would find at stake in what `plan` releases. Changes nothing.
+/// What [`super::apply`] would find at stake in what `plan` releases, with the findings of the survey that it was planned
+/// from. Changes nothing.
 pub fn at_stake_in(
     swarm: &Swarm<'_>,
     registry: &Registry,
     standing: &Record,
     plan: &Plan,
+    findings: &Findings,
 ) -> Result<AtStake, state::Error> {
     let released = release::planned(plan);
     if released.is_empty() {
         return Ok(AtStake::default());
     }
-    stake_of(swarm, registry, standing, &released, &Findings::default())
+    stake_of(swarm, registry, standing, &released, findings)
 }
 
 /// The damage of leases, by session and kind.

@@ -13,6 +13,7 @@ use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan};
+use seedbed::provider::Findings;
 use seedbed::review::text::Style;
 use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record, Unsaved};
@@ -135,12 +136,13 @@ fn checked(
     if let Some(record) = &record {
         apply::against(&mut observation, &setting.host, record)?;
     }
-    let standing = record.as_ref().map(|record| apply::standing(swarm, &setting.registry, record));
+    let findings = Findings::default();
+    let standing = record.as_ref().map(|record| apply::standing(swarm, &setting.registry, record, &findings));
     let stale = apply::stale(&plan, &setting.registry, &observation, standing.as_ref());
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
-    plan::look_at_releases(setting, swarm, record.as_ref(), standing.as_ref(), &mut plan)?;
+    plan::look_at_releases(setting, swarm, record.as_ref(), standing.as_ref(), &findings, &mut plan)?;
     Ok((plan, record))
 }
 

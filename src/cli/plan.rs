@@ -14,8 +14,8 @@ use seedbed::host::text::printable;
 use seedbed::manifest::{self, Manifest, Validation};
 use seedbed::name::SessionPath;
 use seedbed::plan::{Change, Loss, Plan, Session, Standing};
-use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
+use seedbed::provider::{Findings, Registry};
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
 
@@ -84,7 +84,8 @@ pub(super) fn make(
     if !again.is_empty() {
         plan.do_again(again, &setting.registry, survey.standing.as_ref());
     }
-    look_at_releases(setting, swarm, survey.record.as_ref(), survey.standing.as_ref(), &mut plan)?;
+    let Survey { record, standing, findings, .. } = &survey;
+    look_at_releases(setting, swarm, record.as_ref(), standing.as_ref(), findings, &mut plan)?;
     Ok((plan, survey))
 }
 
@@ -111,10 +112,11 @@ pub(super) fn look_at_releases(
     swarm: &Swarm<'_>,
     standing: Option<&Record>,
     broken: Option<&Standing>,
+    findings: &Findings,
     plan: &mut Plan,
 ) -> Result<(), Failure> {
     let Some(standing) = standing else { return Ok(()) };
-    let stake = apply::at_stake_in(swarm, &setting.registry, standing, plan)?;
+    let stake = apply::at_stake_in(swarm, &setting.registry, standing, plan, findings)?;
     let mut losses = stake.refused(Unsaved::Keep);
     // Whether what is kept has to be repaired is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);

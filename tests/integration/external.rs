@@ -29,6 +29,10 @@ const PLAN: &str = r#"{"protocol": 1, "allocations": {
     "shop/a": {"allocation": {"name": "thing of a"}, "env": {"THING": "a in {{ workspace.root }}"}},
     "shop/b": {"allocation": {"name": "thing of b"}, "notes": ["b is the larger one"]}}}"#;
 
+/// The part of it that session `b` has.
+const B: &str = r#",
+    "shop/b": {"allocation": {"name": "thing of b"}, "notes": ["b is the larger one"]}"#;
+
 /// A sandbox whose program of kind `thing` notes what it is asked in the file `asked`, one request a line, and does what
 /// the shell function of the operation does.
 fn things(operations: &str) -> Sandbox {
@@ -505,6 +509,41 @@ fn what_cannot_be_inspected_is_unknown_and_refused() {
     sandbox.ok(&["status"]);
     assert_eq!(steps(&asked(&sandbox)), ["inspect shop/a", "inspect shop/b"], "once per lease and command");
     sandbox.ok(&["destroy"]);
+}
+
+/// Each inspection waits until the other has begun, for three seconds at most.
+#[test]
+fn leases_are_inspected_at_once_and_once_in_a_command() {
+    let operations = r#"inspect() {
+    echo begins >>"$top/inspected"
+    n=0
+    while test "$(grep -c begins "$top/inspected")" -lt 2 && test $n -lt 100; do n=$((n + 1)); sleep 0.03; done
+    echo ends >>"$top/inspected"
+    echo '{"protocol": 1, "condition": "sound"}'
+}"#;
+    let sandbox = things(operations);
+    sandbox.ok(&["apply"]);
+    asked(&sandbox);
+    for args in [&["status"][..], &["plan"], &["apply"], &["destroy", "--dry-run"], &["destroy"]] {
+        let _ = fs::remove_file(sandbox.top.join("inspected"));
+        sandbox.ok(args);
+        let steps = steps(&asked(&sandbox));
+        let inspected: Vec<_> = steps.iter().filter(|step| step.starts_with("inspect")).collect();
+        assert_eq!(inspected, ["inspect shop/a", "inspect shop/b"], "{args:?}: {steps:?}");
+        let times = fs::read_to_string(sandbox.top.join("inspected")).unwrap();
+        assert!(times.starts_with("begins\nbegins\n"), "{args:?}: {times}");
+    }
+    // What a plan releases is inspected for its unsaved work too.
+    sandbox.ok(&["apply"]);
+    sandbox.manifest(THINGS.split("[session.b]").next().unwrap());
+    sandbox.write(
+        "tools/thing",
+        &fs::read_to_string(sandbox.repository.join("tools/thing")).unwrap().replace(B, ""),
+    );
+    asked(&sandbox);
+    let _ = fs::remove_file(sandbox.top.join("inspected"));
+    sandbox.ok(&["plan"]);
+    assert_eq!(steps(&asked(&sandbox)), ["inspect shop/a", "inspect shop/b", "plan "]);
 }
 
 #[test]

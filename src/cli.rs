@@ -35,6 +35,7 @@ mod plan;
 mod plan_file;
 mod print;
 mod progress;
+mod schema;
 mod setting;
 mod signals;
 mod standing;
@@ -50,7 +51,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use seedbed::host::process::Cancel;
 
 use self::exit::{Failure, Status};
@@ -181,7 +182,7 @@ enum Command {
     Schema {
         /// Of what
         #[arg(default_value = "manifest")]
-        what: Schema,
+        what: schema::Schema,
     },
 }
 
@@ -212,25 +213,6 @@ impl Command {
             | Self::Schema { .. } => false,
         }
     }
-}
-
-/// What there is a JSON schema of.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Schema {
-    /// `seedbed.toml`
-    Manifest,
-    /// What `plan --json` prints and `plan -o` saves
-    Plan,
-    /// What `validate --format json` prints
-    Faults,
-    /// What the program of an external kind is asked, and answers
-    Provider,
-    /// The discovery file
-    Discovery,
-    /// Each line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`
-    Events,
-    /// What `status --json` prints
-    Status,
 }
 
 /// Runs the command line.
@@ -308,7 +290,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => Ok(completions::run(*shell)),
         Command::Man(arguments) => man::run(global, arguments),
         Command::Complete(asked) => completions::complete(global, asked),
-        Command::Schema { what } => Ok(plan::schema(*what)),
+        Command::Schema { what } => Ok(schema::run(*what)),
     }
 }
 

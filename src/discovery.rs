@@ -34,10 +34,18 @@ const IGNORE_ALL: &[u8] = b"*\n";
 /// The most that is read of that file, in bytes.
 const IGNORE_MAX: usize = 4096;
 
+/// Version of the discovery file's format.
+pub const SCHEMA_VERSION: u32 = 1;
+
 /// What one session owns: the seed's `DiscoverySnapshot`, key for key, and its place in the swarm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("$id" = "urn:seedbed:discovery:1"))]
 pub struct Snapshot {
+    /// Version of this file's format, [`SCHEMA_VERSION`]; a snapshot of the reference implementation has none.
+    #[serde(default = "schema_version")]
+    #[schemars(extend("const" = SCHEMA_VERSION))]
+    pub schema_version: u32,
     /// `SWARM/PATH`, or what the caller of the library named it.
     pub session_id: String,
     /// The workspace root, absolute.
@@ -51,6 +59,10 @@ pub struct Snapshot {
     /// Its place in its swarm; absent for a session that was provisioned on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swarm: Option<Place>,
+}
+
+fn schema_version() -> u32 {
+    SCHEMA_VERSION
 }
 
 /// One allocation.
@@ -111,6 +123,7 @@ pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspa
         HardConstraint { kind: allocation.kind.clone(), allocation: fields.collect() }
     });
     Snapshot {
+        schema_version: SCHEMA_VERSION,
         session_id: session.id.clone(),
         workspace_root: workspace.to_owned(),
         working_directory: absolute(workspace, &session.working_directory),

@@ -33,6 +33,7 @@
 //! | [`apply`] | order, parallelism, rollback, release, recovery | through `provider`, `state`, `discovery` |
 //! | [`doctor`] | what of a host, a repository and a plan will bite | reads; reaps what belongs to nobody |
 //! | [`orchestrator`] | one session at a time, without a manifest | through `apply` |
+//! | [`report`] | documents that commands print with `--json` | nothing |
 //!
 //! The command line is a module of the binary, out of the library's reach: the library never prints, never reads the
 //! environment, never exits. A clippy list of disallowed methods holds this, and the purity of manifest and plan;
@@ -102,3 +103,4 @@ pub mod discovery;
 pub mod apply;
 pub mod doctor;
 pub mod orchestrator;
+pub mod report;

@@ -44,8 +44,10 @@ pub use crate::provider::DISCOVERY_FILE;
 /// relative to the workspace root, and `{{ workspace.root }}` stands for it in strings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("$id" = "urn:seedbed:plan:1"))]
 pub struct Plan {
-    /// The version of this document's format, 1.
+    /// Version of this document's format, [`SCHEMA_VERSION`].
+    #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// The swarm's name; empty where this is the plan of one session on its own, whose path is its id.
     pub swarm: String,

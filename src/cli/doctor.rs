@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::doctor::{self, Case, Finding, Reaped, Severity};
+use seedbed::host::leases::Lease;
 use seedbed::host::text::printable;
 use seedbed::plan::Plan;
-use serde_json::json;
+use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION};
 
 use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
@@ -56,17 +57,17 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
     global.unless_interrupted()?;
     let fails = findings.iter().any(|finding| finding.severity == Severity::Fails);
     if global.json {
-        let leases: Vec<_> = reaped
-            .leases
-            .iter()
-            .map(|lease| json!({ "session": lease.session, "startPort": lease.start_port, "endPort": lease.end_port }))
-            .collect();
-        print::json_pretty(&json!({
-            "schemaVersion": 1,
-            "workspace": case.workspace,
-            "findings": findings,
-            "reaped": { "leases": leases, "lockFiles": reaped.lock_files },
-        }));
+        let lease = |lease: &Lease| ReapedLease {
+            session: lease.session.clone(),
+            ports: Ports { start_port: lease.start_port, end_port: lease.end_port },
+        };
+        let leases = reaped.leases.iter().map(lease).collect();
+        print::json_pretty(&Diagnosis {
+            schema_version: SCHEMA_VERSION,
+            workspace: case.workspace.to_owned(),
+            findings,
+            reaped: report::Reaped { leases, lock_files: reaped.lock_files },
+        });
     } else {
         for lease in &reaped.leases {
             let (start, end) = (lease.start_port, lease.end_port);

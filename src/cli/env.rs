@@ -11,6 +11,7 @@ use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::is_variable;
 use seedbed::plan::DISCOVERY_FILE;
 use seedbed::provider::DISCOVERY_DIRECTORY;
+use seedbed::report::{Environment, Prompt, SCHEMA_VERSION};
 
 use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
@@ -57,10 +58,19 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let family = Family::find(setting.swarm()?, setting.name())?;
     let active = family.session(&arguments.session)?;
-    active.directory(&setting.registry).map_err(Failure::Refused)?;
+    let working_directory = active.directory(&setting.registry).map_err(Failure::Refused)?;
     let Active { swarm, session, .. } = active;
     let environment = discovery::environment(swarm, session);
-    let format = if global.json { Format::Json } else { arguments.format };
+    if global.json {
+        print::json_pretty(&Environment {
+            schema_version: SCHEMA_VERSION,
+            session: session.id.clone(),
+            working_directory,
+            environment,
+        });
+        return Ok(Status::Done.into());
+    }
+    let format = arguments.format;
     // A shell evaluates names too, and quotes do not help there. JSON can hold any.
     let is_no_name = |name: &&String| format != Format::Json && !is_variable(name);
     if let Some(name) = environment.keys().find(is_no_name) {
@@ -148,7 +158,7 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
     let sections = snapshot.soft_constraints.prompt_sections.iter().map(String::as_str);
     let prompt = discovery::compose_prompt(sections, &text);
     if global.json {
-        print::json(&serde_json::json!({ "schemaVersion": 1, "prompt": prompt }));
+        print::json(&Prompt { schema_version: SCHEMA_VERSION, prompt });
     } else {
         print::out(&prompt);
         if !prompt.ends_with('\n') {

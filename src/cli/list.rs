@@ -1,13 +1,14 @@
 //! `list`: every swarm on this host.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::name::PortBlock;
 use seedbed::provider::port_range::Block;
+use seedbed::report::{List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VERSION};
 use seedbed::state::{self, Found, Record};
-use serde_json::{Value, json};
 
 use super::exit::{Failure, Status};
 use super::{Global, print, setting, unfinished};
@@ -19,15 +20,8 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let host = setting::host(global)?;
     let swarms = with_children(state::swarms(&host)?, state::sessions(&host)?);
     if global.json {
-        let swarms: Vec<_> = swarms
-            .iter()
-            .map(|(found, children)| {
-                let mut swarm = as_json(found, &host);
-                swarm["children"] = children.iter().map(|child| child_as_json(child, &host)).collect();
-                swarm
-            })
-            .collect();
-        print::json_pretty(&json!({ "schemaVersion": 1, "swarms": swarms }));
+        let swarms = swarms.iter().map(|(found, children)| listed(found, children, &host)).collect();
+        print::json_pretty(&List { schema_version: SCHEMA_VERSION, swarms });
         return Ok(Status::Done.into());
     }
     if swarms.is_empty() {
@@ -82,17 +76,26 @@ fn with_children(swarms: Vec<Found>, sessions: Vec<Found>) -> Vec<(Found, Vec<Fo
     with_children
 }
 
-fn child_as_json(found: &Found, host: &Host) -> Value {
-    let mut child = as_json(found, host);
+fn listed(found: &Found, children: &[Found], host: &Host) -> ListedSwarm {
     let record = found.record();
-    child["id"] = found.name().into();
-    child["childOf"] = record.and_then(|record| record.ancestors.first()).cloned().into();
-    child["childIndex"] = record.and_then(|record| record.child).map(|child| child.index).into();
-    if let Some(fields) = child.as_object_mut() {
-        fields.remove("swarm");
-        fields.remove("sessions");
+    let sessions = record.into_iter().flat_map(|record| &record.plan.sessions);
+    ListedSwarm {
+        swarm: found.name().to_owned(),
+        sessions: sessions.map(|session| session.path.clone()).collect(),
+        not_set_up: record.into_iter().flat_map(|record| record.not_set_up.keys().cloned()).collect(),
+        recorded: recorded(found, host),
+        children: children.iter().map(|child| listed_child(child, host)).collect(),
     }
-    child
+}
+
+fn listed_child(found: &Found, host: &Host) -> ListedChild {
+    let record = found.record();
+    ListedChild {
+        id: found.name().to_owned(),
+        child_of: record.and_then(|record| record.ancestors.first()).cloned(),
+        child_index: record.and_then(|record| record.child).map(|child| child.index),
+        recorded: recorded(found, host),
+    }
 }
 
 fn row(found: &Found, host: &Host) -> [String; 6] {
@@ -151,24 +154,20 @@ fn shown_ports(record: &Record) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(" "))
 }
 
-fn as_json(found: &Found, host: &Host) -> Value {
+fn recorded(found: &Found, host: &Host) -> Recorded {
     let ports = found.record().map(ports).unwrap_or_default();
-    let sessions = found.record().map(|record| &record.plan.sessions);
-    json!({
-        "swarm": found.name(),
-        "key": found.key,
-        "workspace": found.workspace(),
-        "workspaceExists": workspace_exists(found),
-        "standing": found.standing.is_some(),
-        "since": found.since,
-        "plan": found.standing.as_ref().map(|record| &record.plan.digest),
-        "interrupted": found.is_unfinished(),
-        "running": found.is_running(host),
-        "unfinished": unfinished::described(found, host),
-        "holder": found.holder,
-        "unreadable": found.unreadable.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "notSetUp": found.record().map(|record| record.not_set_up.keys().collect::<Vec<_>>()).unwrap_or_default(),
-        "sessions": sessions.into_iter().flatten().map(|session| &session.path).collect::<Vec<_>>(),
-        "ports": ports.iter().map(|block| json!({ "startPort": block.start(), "endPort": block.end() })).collect::<Vec<_>>(),
-    })
+    Recorded {
+        key: found.key.clone(),
+        workspace: found.workspace().map(Path::to_owned),
+        workspace_exists: workspace_exists(found),
+        standing: found.standing.is_some(),
+        since: found.since.clone(),
+        plan: found.standing.as_ref().map(|record| record.plan.digest.clone()),
+        interrupted: found.is_unfinished(),
+        running: found.is_running(host),
+        unfinished: unfinished::described(found, host),
+        holder: found.holder.clone(),
+        unreadable: found.unreadable.iter().map(ToString::to_string).collect(),
+        ports: ports.iter().map(|block| Ports { start_port: block.start(), end_port: block.end() }).collect(),
+    }
 }

@@ -21,7 +21,8 @@ pub(super) enum Outcome {
     /// What was asked for is done.
     #[serde(rename_all = "camelCase")]
     Done {
-        /// The version of this line's format, 1.
+        /// Version of this line's format, 1.
+        #[schemars(extend("const" = SCHEMA_VERSION))]
         schema_version: u32,
         /// What has come of it.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +49,8 @@ pub(super) enum Outcome {
     /// It is not, or not all of it.
     #[serde(rename_all = "camelCase")]
     Failed {
-        /// The version of this line's format, 1.
+        /// Version of this line's format, 1.
+        #[schemars(extend("const" = SCHEMA_VERSION))]
         schema_version: u32,
         /// The exit code.
         exit_code: u8,
@@ -85,7 +87,8 @@ pub(super) enum DryRun {
     /// What the same command without `--dry-run` would do.
     #[serde(rename_all = "camelCase")]
     DryRun {
-        /// The version of this line's format, 1.
+        /// Version of this line's format, 1.
+        #[schemars(extend("const" = SCHEMA_VERSION))]
         schema_version: u32,
         /// Whether it would be refused, with exit code 69.
         refused: bool,
@@ -249,6 +252,7 @@ pub(super) fn schema() -> Schema {
             types.extend(more);
         }
     }
+    events.insert("$id".to_owned(), "urn:seedbed:events:1".into());
     events.insert("title".to_owned(), "Line".into());
     let description = "One line of what `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`: events, and at the end `done` or `failed`; `destroy --dry-run` prints `dryRun` alone.";
     events.insert("description".to_owned(), description.into());

@@ -1,4 +1,4 @@
-//! `plan` and `schema`: what would be done.
+//! `plan`: what would be done.
 #![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
 
 use std::collections::BTreeMap;
@@ -7,14 +7,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use rayon::prelude::*;
-use schemars::schema_for;
 use seedbed::apply::{self, Survey};
-use seedbed::discovery::Snapshot;
 use seedbed::host::text::printable;
-use seedbed::manifest::{self, Manifest, Validation};
+use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
 use seedbed::plan::{Change, Loss, Plan, Session, Standing};
-use seedbed::provider::external::protocol::Protocol;
 use seedbed::provider::{Findings, Registry};
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
@@ -22,9 +19,8 @@ use seedbed::state::{Record, Swarm, Unsaved};
 use super::again::DoAgain;
 use super::exit::{Failure, Status, at_work};
 use super::format::Format;
-use super::outcome;
 use super::setting::Setting;
-use super::{Global, Schema, elsewhere, print, signals, status};
+use super::{Global, elsewhere, print, signals};
 
 /// What `plan` takes.
 #[derive(Debug, Args)]
@@ -224,18 +220,4 @@ pub(super) fn notices(registry: &Registry, plan: &Plan, survey: &Survey) -> Vec<
         notices
     };
     plan.sessions.par_iter().zip(&plan.changes).map(of_session).reduce(Vec::new, each_once)
-}
-
-pub(super) fn schema(what: Schema) -> ExitCode {
-    let schema = match what {
-        Schema::Manifest => manifest::schema(&Registry::built_in().kinds()),
-        Schema::Plan => schema_for!(Plan).to_value(),
-        Schema::Faults => schema_for!(Validation).to_value(),
-        Schema::Provider => schema_for!(Protocol).to_value(),
-        Schema::Discovery => schema_for!(Snapshot).to_value(),
-        Schema::Events => outcome::schema().to_value(),
-        Schema::Status => status::schema().to_value(),
-    };
-    print::json_pretty(&schema);
-    Status::Done.into()
 }

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use super::exit::{Failure, Status};
 use super::locked::locked;
+use super::outcome::SCHEMA_VERSION;
 use super::setting::Setting;
 use super::standing::{Active, Family};
 use super::{Global, print, standing, unfinished};
@@ -85,7 +86,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     };
     if global.json {
         print::json_pretty(&SwarmStatus {
-            schema_version: 1,
+            schema_version: SCHEMA_VERSION,
             swarm: record.plan.swarm.clone(),
             workspace: record.workspace.clone(),
             plan: record.plan.digest.clone(),
@@ -168,8 +169,10 @@ pub(super) fn schema() -> Schema {
 /// A swarm as it is now: what `status --json` prints.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("$id" = "urn:seedbed:status:1"))]
 struct SwarmStatus {
-    /// The version of this document's format, 1.
+    /// Version of this document's format, 1.
+    #[schemars(extend("const" = SCHEMA_VERSION))]
     schema_version: u32,
     /// The swarm's name.
     swarm: String,

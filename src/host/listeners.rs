@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::sockets;
 use super::text::printable;
@@ -18,11 +19,11 @@ const COMMAND_MAX: usize = 4096;
 const SHOWN_MAX: usize = 60;
 
 /// One socket that waits for whoever comes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
     /// `tcp` or `udp`.
-    pub protocol: &'static str,
+    pub protocol: String,
     /// The local address; unspecified (`0.0.0.0`, `::`) for all of them.
     pub address: IpAddr,
     /// The port.
@@ -35,7 +36,7 @@ pub struct Listener {
 }
 
 /// A process.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
     /// Its number.
@@ -53,7 +54,7 @@ pub fn on(ports: PortBlock) -> Vec<Listener> {
     let inodes: BTreeSet<u64> = served.iter().map(|socket| socket.inode).collect();
     let holders = if inodes.is_empty() { BTreeMap::new() } else { holders(&inodes) };
     let listener = |socket: sockets::Socket| Listener {
-        protocol: socket.protocol,
+        protocol: socket.protocol.to_owned(),
         address: socket.address,
         port: socket.port,
         user: socket.user,

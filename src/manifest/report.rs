@@ -55,8 +55,10 @@ pub struct Entry {
 /// What `seedbed validate --format json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("$id" = "urn:seedbed:faults:1"))]
 pub struct Validation {
-    /// The version of this document's format, 1.
+    /// Version of this document's format, 1.
+    #[schemars(extend("const" = 1))]
     pub schema_version: u32,
     /// Whether the manifest has no fault.
     pub valid: bool,

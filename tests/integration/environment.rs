@@ -142,7 +142,7 @@ fn a_dotenv_file_says_what_it_can_say() {
     sandbox.ok(&["apply"]);
     let written = sandbox.ok(&["env", "a", "--format", "dotenv"]).stdout;
     let expected: BTreeMap<String, String> =
-        serde_json::from_value(sandbox.ok(&["env", "a", "--json"]).json()).unwrap();
+        serde_json::from_value(sandbox.ok(&["env", "a", "--format", "json"]).json()).unwrap();
     fs::write(sandbox.top.join(".env"), written).unwrap();
     check(program(&sandbox, "sh", &sandbox.top).args(["-c", "set -a; . ./.env; env -0"]), &expected);
     // Node's own reader and Python's most used one.
@@ -326,7 +326,7 @@ fn a_session_knows_its_replica_its_slug_and_its_hash() {
     sandbox.ok(&["apply"]);
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
     let env = |directory: &Path, session: &str| {
-        let env = sandbox.seedbed_in(directory, &["env", session, "--json"]).expect(0).json();
+        let env = sandbox.seedbed_in(directory, &["env", session, "--format", "json"]).expect(0).json();
         serde_json::from_value::<BTreeMap<String, String>>(env).unwrap()
     };
     let here = |session: &str| env(&sandbox.repository, session);

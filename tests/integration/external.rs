@@ -140,7 +140,7 @@ fn what_was_planned_is_made_told_kept_and_taken_away() {
     assert_eq!(of_a["owner"].as_str().unwrap().len(), 32);
     fs::remove_file(sandbox.repository.join("saved.json")).unwrap();
 
-    let env = sandbox.ok(&["env", "a", "--json"]).json();
+    let env = sandbox.ok(&["env", "a", "--format", "json"]).json();
     assert_eq!(env["THING"], format!("a in {}", sandbox.repository.display()));
     let found = sandbox.ok(&["exec", "a", "--", "cat", ".agent-context/resources.json"]).json();
     assert_eq!(
@@ -227,7 +227,7 @@ fn a_program_plans_from_a_pool_by_what_stands() {
     sandbox.ok(&["apply"]);
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
     let name = |directory: &Path| {
-        sandbox.seedbed_in(directory, &["env", "a", "--json"]).expect(0).json()["POOL_NAME"].clone()
+        sandbox.seedbed_in(directory, &["env", "a", "--format", "json"]).expect(0).json()["POOL_NAME"].clone()
     };
     assert_ne!(name(&sandbox.repository), name(&clone));
     sandbox.ok(&["destroy"]);
@@ -677,7 +677,7 @@ fn the_example_makes_databases_and_leaves_nothing() {
         sandbox.ok(&["apply"]);
         sandbox.assert_clean(&sandbox.repository);
         let directory = |session: &str| {
-            let env = sandbox.ok(&["env", session, "--json"]).json();
+            let env = sandbox.ok(&["env", session, "--format", "json"]).json();
             sandbox.repository.join(env["DATABASE_DIR"].as_str().unwrap())
         };
         let database = directory("api");
@@ -760,7 +760,7 @@ fn options_are_templates_of_what_is_planned_before_them() {
     sandbox.ok(&["apply"]);
     let requests = asked(&sandbox);
     let ports = ["a", "b"].map(|session| {
-        let env = sandbox.ok(&["env", session, "--json"]).json();
+        let env = sandbox.ok(&["env", session, "--format", "json"]).json();
         env["AGENT_PORT_DB"].as_str().unwrap().to_owned()
     });
     let planned = requests.iter().find(|request| request["operation"] == "plan").unwrap();

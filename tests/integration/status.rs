@@ -116,7 +116,7 @@ fn status_says_which_named_ports_listen_and_what_is_ignored() {
     );
     assert_eq!(a["workingDirectory"], directory.to_str().unwrap());
     assert_eq!(a["environment"]["AGENT_PORT_HTTP"], http.to_string());
-    assert_eq!(a["environment"], sandbox.ok(&["env", "a", "--json"]).json());
+    assert_eq!(a["environment"], sandbox.ok(&["env", "a", "--format", "json"]).json());
     drop(listener);
 }
 

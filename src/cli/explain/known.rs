@@ -7,33 +7,19 @@ use seedbed::host::Host;
 use seedbed::manifest::{Excerpt, Manifest, Place};
 use seedbed::plan::{Plan, Session};
 use seedbed::provider::port_range;
+use seedbed::report::OwnerState;
 use seedbed::state::{self, Found};
-use serde::Serialize;
 
 use super::super::exit::Failure;
 use super::super::plan;
 use super::super::setting::Setting;
 
-/// How real a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum State {
-    /// It stands.
-    Standing,
-    /// A run is making it or taking it away, or was when it was interrupted.
-    Unfinished,
-    /// The manifest asks for it, and nothing of it is there yet.
-    Planned,
-}
-
-impl State {
-    /// For behind a session's id.
-    pub(super) fn said(self) -> &'static str {
-        match self {
-            Self::Standing => "(standing)",
-            Self::Unfinished => "(unfinished: a run is making it or taking it away, or was interrupted)",
-            Self::Planned => "(planned, not there yet)",
-        }
+/// What follows a session's id.
+pub(super) fn said(state: OwnerState) -> &'static str {
+    match state {
+        OwnerState::Standing => "(standing)",
+        OwnerState::Unfinished => "(unfinished: a run is making it or taking it away, or was interrupted)",
+        OwnerState::Planned => "(planned, not there yet)",
     }
 }
 
@@ -48,7 +34,7 @@ pub(super) struct Side {
     pub(super) directory: PathBuf,
     /// How many sessions are above a child that a program has provisioned.
     depth: usize,
-    pub(super) state: State,
+    pub(super) state: OwnerState,
     /// Whether it is of the swarm of the manifest.
     pub(super) own: bool,
 }
@@ -88,7 +74,7 @@ impl<'a> Known<'a> {
             sides.extend(sides_of(found, is_own || is_child));
         }
         // What a child has lies inside of what its parent has.
-        sides.sort_by_key(|side| (!side.own, side.state != State::Standing, Reverse(side.depth)));
+        sides.sort_by_key(|side| (!side.own, side.state != OwnerState::Standing, Reverse(side.depth)));
         Ok(Self {
             host,
             directory,
@@ -106,7 +92,7 @@ impl<'a> Known<'a> {
         let Some(setting) = self.setting.filter(|_| !std::mem::replace(&mut self.has_planned, true)) else {
             return;
         };
-        if self.sides.iter().any(|side| side.own && side.state == State::Unfinished) {
+        if self.sides.iter().any(|side| side.own && side.state == OwnerState::Unfinished) {
             self.notes.push(
                 "a run of this swarm is under way or was interrupted: what is only planned is not told"
                     .to_owned(),
@@ -127,7 +113,7 @@ impl<'a> Known<'a> {
                     key,
                     directory,
                     depth: 0,
-                    state: State::Planned,
+                    state: OwnerState::Planned,
                     own: true,
                 });
             }
@@ -258,11 +244,11 @@ impl<'a> Known<'a> {
 
 fn sides_of(found: Found, own: bool) -> Vec<Side> {
     let directory = found.directory();
-    let standing = found.standing.map(|record| (record, State::Standing));
-    let unfinished = found.run.map(|record| (record, State::Unfinished));
+    let standing = found.standing.map(|record| (record, OwnerState::Standing));
+    let unfinished = found.run.map(|record| (record, OwnerState::Unfinished));
     let key = found.key;
     let records = [standing, unfinished].into_iter().flatten();
-    let side = |(record, state): (state::Record, State)| Side {
+    let side = |(record, state): (state::Record, OwnerState)| Side {
         depth: record.ancestors.len(),
         plan: record.plan,
         workspace: record.workspace,

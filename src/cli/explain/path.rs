@@ -10,9 +10,9 @@ use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
 
-use super::known::{Known, Side};
+use super::known::{Known, Side, said};
 use super::rule;
-use super::shown::{Explanation, Owner};
+use super::shown::{Explained, owner_of};
 
 /// How many of the things below a path are named before they are only counted.
 const NAMED_MAX: usize = 8;
@@ -28,7 +28,7 @@ struct Thing {
 }
 
 /// `None` where the path is nobody's, and is not there either.
-pub(super) fn explain(known: &mut Known<'_>, asked: &str) -> Option<Explanation> {
+pub(super) fn explain(known: &mut Known<'_>, asked: &str) -> Option<Explained> {
     let path = absolute(known.directory, Path::new(asked));
     let resolved = resolved(&path);
     let host = known.host.clone();
@@ -43,7 +43,7 @@ pub(super) fn explain(known: &mut Known<'_>, asked: &str) -> Option<Explanation>
         }
         nobodys(known, &resolved, below)
     };
-    explanation.path = Some(resolved);
+    explanation.said.path = Some(resolved);
     Some(explanation)
 }
 
@@ -121,13 +121,13 @@ fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<Thing> {
     })
 }
 
-fn owned(known: &Known<'_>, side: &Side, session: &Session, thing: Thing, path: &Path) -> Explanation {
+fn owned(known: &Known<'_>, side: &Side, session: &Session, thing: Thing, path: &Path) -> Explained {
     let itself = if thing.path == path { "is" } else { "lies in" };
     let summary =
-        format!("{} {itself} the {} of {} {}", path.display(), thing.what, session.id, side.state.said());
-    let mut explanation = Explanation::new(summary);
-    explanation.owner = Some(Owner::of(side, session));
-    explanation.rules = thing.rules;
+        format!("{} {itself} the {} of {} {}", path.display(), thing.what, session.id, said(side.state));
+    let mut explanation = Explained::new(summary);
+    explanation.said.owner = Some(owner_of(side, session));
+    explanation.said.rules = thing.rules;
     explanation.shows(match thing.kind {
         Some(kind) => known.asked(side, session, kind, None),
         None => known.declared(side, session),
@@ -147,26 +147,30 @@ fn below(known: &Known<'_>, path: &Path) -> Vec<String> {
             let inside: Vec<_> =
                 things.filter(|thing| thing.path.starts_with(path)).map(|thing| thing.what).collect();
             if !inside.is_empty() {
-                below.push(format!("{} of {} {}", inside.join(", "), session.id, side.state.said()));
+                below.push(format!("{} of {} {}", inside.join(", "), session.id, said(side.state)));
             }
         }
     }
     below
 }
 
-fn nobodys(known: &Known<'_>, path: &Path, below: Vec<String>) -> Explanation {
-    let mut explanation = Explanation::new(format!("{} is no session's", path.display()));
+fn nobodys(known: &Known<'_>, path: &Path, below: Vec<String>) -> Explained {
+    let mut explanation = Explained::new(format!("{} is no session's", path.display()));
     let around = known.sides().iter().find(|side| path.starts_with(&side.workspace));
     if let Some(side) = around.filter(|_| below.is_empty()) {
         let (workspace, swarm) = (side.workspace.display(), &side.plan.swarm);
         explanation
+            .said
             .rules
             .push(format!("it lies in {workspace}, the workspace of swarm {swarm}, which leaves it alone"));
     }
     let more = below.len().saturating_sub(NAMED_MAX);
-    explanation.rules.extend(below.into_iter().take(NAMED_MAX).map(|thing| format!("below it: {thing}")));
+    explanation
+        .said
+        .rules
+        .extend(below.into_iter().take(NAMED_MAX).map(|thing| format!("below it: {thing}")));
     if more > 0 {
-        explanation.rules.push(format!("and of {more} more"));
+        explanation.said.rules.push(format!("and of {more} more"));
     }
     explanation
 }

@@ -10,11 +10,11 @@ use seedbed::plan::Session;
 use seedbed::provider::port_range::{self, Block, Options};
 
 use super::super::exit::Failure;
-use super::known::{Known, Side};
+use super::known::{Known, Side, said};
 use super::rule;
-use super::shown::{Explanation, Owner};
+use super::shown::{Explained, owner_of};
 
-pub(super) fn explain(known: &mut Known<'_>, port: u16) -> Result<Explanation, Failure> {
+pub(super) fn explain(known: &mut Known<'_>, port: u16) -> Result<Explained, Failure> {
     let observation = observe(known)?;
     let mut explanation = match known.find(|side| owner(side, port)) {
         Some((at, session)) => {
@@ -24,9 +24,9 @@ pub(super) fn explain(known: &mut Known<'_>, port: u16) -> Result<Explanation, F
         None => nobodys(known, port, &observation)?,
     };
     let single = PortBlock::single(port);
-    explanation.port = Some(port);
-    explanation.ephemeral = observation.ephemeral.zip(single).map(|(range, port)| range.contains(port));
-    explanation.listeners = single.map(listeners::on).unwrap_or_default();
+    explanation.said.port = Some(port);
+    explanation.said.ephemeral = observation.ephemeral.zip(single).map(|(range, port)| range.contains(port));
+    explanation.said.listeners = single.map(listeners::on).unwrap_or_default();
     explanation.has_ports = true;
     Ok(explanation)
 }
@@ -45,31 +45,34 @@ fn block(session: &Session) -> Option<Block> {
     Block::of(session.allocation(port_range::KIND)?)
 }
 
-fn owned(known: &Known<'_>, side: &Side, session: &Session, port: u16) -> Explanation {
+fn owned(known: &Known<'_>, side: &Side, session: &Session, port: u16) -> Explained {
     let (Some(allocation), Some(block)) = (session.allocation(port_range::KIND), block(session)) else {
-        return Explanation::new(format!("port {port} is of {}", session.id));
+        return Explained::new(format!("port {port} is of {}", session.id));
     };
     let what = rule::of_port(session, &block, port);
     let mut explanation =
-        Explanation::new(format!("port {port} is of {} {}: {what}", session.id, side.state.said()));
-    explanation.owner = Some(Owner::of(side, session));
-    explanation.rules = rule::of_block(side, session, allocation, &block);
+        Explained::new(format!("port {port} is of {} {}: {what}", session.id, said(side.state)));
+    explanation.said.owner = Some(owner_of(side, session));
+    explanation.said.rules = rule::of_block(side, session, allocation, &block);
     let named = block.named_ports();
     let name = named.iter().find(|(_, named)| *named == u64::from(port)).map(|(name, _)| *name);
     explanation.shows(known.asked(side, session, port_range::KIND, name));
     explanation
 }
 
-fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Explanation, Failure> {
-    let mut explanation = Explanation::new(format!("port {port} is no session's of any swarm on this host"));
-    explanation.rules = geometries(known).iter().map(|geometry| geometry.place_of(port)).collect();
+fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Explained, Failure> {
+    let mut explanation = Explained::new(format!("port {port} is no session's of any swarm on this host"));
+    explanation.said.rules = geometries(known).iter().map(|geometry| geometry.place_of(port)).collect();
     let single = PortBlock::single(port);
     let holds = |block: PortBlock| single.is_some_and(|port| block.contains(port));
     for lease in leases::all(known.host).map_err(|error| Failure::Other(error.to_string()))? {
         if PortBlock::new(lease.start_port.into(), lease.end_port.into()).is_some_and(holds) {
             let (start, end) = (lease.start_port, lease.end_port);
             let workspace = lease.workspace.display();
-            explanation.held.push(format!("the lease of {start}-{end} to {} of {workspace}", lease.session));
+            explanation
+                .said
+                .held
+                .push(format!("the lease of {start}-{end} to {} of {workspace}", lease.session));
         }
     }
     for taken in observation.taken.iter().filter(|taken| holds(taken.block)) {
@@ -77,10 +80,10 @@ fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Ex
             Holder::LockFile { name, session, .. } => {
                 let of =
                     session.as_ref().map_or_else(String::new, |session| format!(", of session {session}"));
-                explanation.held.push(format!("the lock file {name}{of}"));
+                explanation.said.held.push(format!("the lock file {name}{of}"));
             }
             Holder::Lease { session, owner } if owner.is_empty() => {
-                explanation.held.push(format!("the lease of {} to {session}", taken.block));
+                explanation.said.held.push(format!("the lease of {} to {session}", taken.block));
             }
             Holder::Lease { .. } | Holder::Socket { .. } => {}
         }

@@ -1,96 +1,44 @@
 //! An explanation, as text and as data.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use seedbed::host::listeners::Listener;
 use seedbed::host::text::printable;
 use seedbed::manifest::Excerpt;
 use seedbed::plan::Session;
-use serde::Serialize;
+use seedbed::report::{Explanation, Owner, Position, SCHEMA_VERSION};
 
 use super::super::{Global, print, terminal};
-use super::known::{Side, State};
+use super::known::Side;
 
 /// How long the command of a process may get in text, in characters.
 const COMMAND_SHOWN_MAX: usize = 120;
 
-/// What there is to say of a port, a path or a session.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Explanation {
-    schema_version: u32,
-    /// One sentence that answers the question.
-    pub(super) summary: String,
-    /// The port asked about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) port: Option<u16>,
-    /// The path asked about, absolute.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) path: Option<PathBuf>,
-    /// Whose it is; `null` for nobody's.
-    pub(super) owner: Option<Owner>,
-    /// By which rules it is so, one line each.
-    pub(super) rules: Vec<String>,
-    /// What else has it, one line each: leases, lock files.
-    pub(super) held: Vec<String>,
-    /// Which lines of the manifest say so.
-    pub(super) manifest: Vec<Position>,
-    /// Whether the port lies in what the kernel gives to outgoing connections; `null` for what is no port, and where the
-    /// kernel does not say.
-    pub(super) ephemeral: Option<bool>,
-    /// What listens there now.
-    pub(super) listeners: Vec<Listener>,
-    #[serde(skip)]
+/// An explanation, with what only its text shows.
+pub(super) struct Explained {
+    pub(super) said: Explanation,
     excerpts: Vec<Excerpt>,
     /// Whether it is about ports, so that it is worth a line where nothing listens.
-    #[serde(skip)]
     pub(super) has_ports: bool,
 }
 
 /// A session that owns what was asked about.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Owner {
-    swarm: String,
-    workspace: PathBuf,
-    session: String,
-    id: String,
-    index: u32,
-    state: State,
-    /// Whether it is of the swarm of the manifest around the current directory.
-    own: bool,
-}
-
-/// A place of the manifest.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Position {
-    file: String,
-    line: usize,
-    column: usize,
-    length: usize,
-    message: String,
-}
-
-impl Owner {
-    pub(super) fn of(side: &Side, session: &Session) -> Self {
-        Self {
-            swarm: side.plan.swarm.clone(),
-            workspace: side.workspace.clone(),
-            session: session.path.to_string(),
-            id: session.id.clone(),
-            index: session.index,
-            state: side.state,
-            own: side.own,
-        }
+pub(super) fn owner_of(side: &Side, session: &Session) -> Owner {
+    Owner {
+        swarm: side.plan.swarm.clone(),
+        workspace: side.workspace.clone(),
+        session: session.path.to_string(),
+        id: session.id.clone(),
+        index: session.index,
+        state: side.state,
+        own: side.own,
     }
 }
 
-impl Explanation {
+impl Explained {
     pub(super) fn new(summary: String) -> Self {
-        Self {
-            schema_version: 1,
+        let said = Explanation {
+            schema_version: SCHEMA_VERSION,
             summary,
             port: None,
             path: None,
@@ -100,9 +48,8 @@ impl Explanation {
             manifest: Vec::new(),
             ephemeral: None,
             listeners: Vec::new(),
-            excerpts: Vec::new(),
-            has_ports: false,
-        }
+        };
+        Self { said, excerpts: Vec::new(), has_ports: false }
     }
 
     /// Adds a line of the manifest.
@@ -110,40 +57,40 @@ impl Explanation {
         let Some(excerpt) = excerpt else { return };
         let (line, column) = excerpt.position();
         let (file, length) = (excerpt.file_name().to_owned(), excerpt.length());
-        self.manifest.push(Position { file, line, column, length, message: excerpt.to_string() });
+        self.said.manifest.push(Position { file, line, column, length, message: excerpt.to_string() });
         self.excerpts.push(excerpt);
     }
 
     pub(super) fn show(&self, global: &Global) {
         if global.json {
-            print::json_pretty(self);
+            print::json_pretty(&self.said);
         } else {
             print::out(&self.text());
         }
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{}\n", printable(&self.summary));
+        let mut text = format!("{}\n", printable(&self.said.summary));
         let mut line = |label: &str, said: &str| {
             let _ = writeln!(text, "  {label:<10} {}", printable(said));
         };
-        if let Some(owner) = &self.owner {
+        if let Some(owner) = &self.said.owner {
             line("session", &format!("{}, number {} of swarm {}", owner.id, owner.index, owner.swarm));
             line("workspace", &owner.workspace.to_string_lossy());
         }
-        for (at, rule) in self.rules.iter().enumerate() {
+        for (at, rule) in self.said.rules.iter().enumerate() {
             line(if at == 0 { "because" } else { "" }, rule);
         }
-        for (at, holder) in self.held.iter().enumerate() {
+        for (at, holder) in self.said.held.iter().enumerate() {
             line(if at == 0 { "held by" } else { "" }, holder);
         }
-        if self.ephemeral == Some(true) {
+        if self.said.ephemeral == Some(true) {
             line(
                 "ephemeral",
                 "the kernel gives it to outgoing connections too, which may have it at any time",
             );
         }
-        let listeners: Vec<_> = self.listeners.iter().map(listener).collect();
+        let listeners: Vec<_> = self.said.listeners.iter().map(listener).collect();
         for (at, listener) in listeners.iter().enumerate() {
             line(if at == 0 { "listening" } else { "" }, listener);
         }
@@ -182,7 +129,7 @@ mod tests {
 
     fn said(processes: Vec<Running>) -> String {
         let address = Ipv6Addr::UNSPECIFIED.into();
-        listener(&Listener { protocol: "tcp", address, port: 80, user: 33, processes })
+        listener(&Listener { protocol: "tcp".to_owned(), address, port: 80, user: 33, processes })
     }
 
     #[test]

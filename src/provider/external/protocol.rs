@@ -16,6 +16,7 @@ pub const PROTOCOL: u32 = 1;
 /// error says why.
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("$id" = "urn:seedbed:provider:1"))]
 pub struct Protocol {
     /// What is asked.
     pub request: Request,

@@ -1,5 +1,6 @@
 //! The `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
 
+mod area;
 mod aside;
 mod branch;
 mod brought;
@@ -8,7 +9,9 @@ mod donor;
 mod files;
 mod index;
 mod inspect;
+mod layout;
 mod losses;
+mod names;
 mod overlay;
 mod ownership;
 mod plan;
@@ -39,8 +42,8 @@ use crate::host::occupants::Area;
 use crate::manifest;
 use crate::observe::{Observation, Question};
 
+pub(crate) use layout::nested_root;
 pub(crate) use ownership::Mark;
-pub(crate) use plan::nested_root;
 pub use plan::normalize_target_path;
 pub use progress::{Progress, progress};
 
@@ -423,7 +426,7 @@ impl Provider for GitWorktree {
     }
 
     fn area(&self, task: &Task<'_>) -> Area {
-        Worktree::of(task.allocation).map(|worktree| site::area(task, &worktree)).unwrap_or_default()
+        Worktree::of(task.allocation).map(|worktree| area::area(task, &worktree)).unwrap_or_default()
     }
 
     fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {

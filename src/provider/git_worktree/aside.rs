@@ -5,10 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::register;
 use super::repository::Lock;
 use super::site::{Content, Site, move_directory, move_worktree, read};
-use super::{Worktree, overlay, ownership, release, sparse};
+use super::{Worktree, branch, layout, overlay, ownership, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
@@ -36,22 +35,22 @@ pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Erro
 
 /// Removes the branch that goes with the worktree, keeping its reflog.
 pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let Some(branch) = &worktree.branch else { return Ok(()) };
+    let Some(own) = &worktree.branch else { return Ok(()) };
     let site = Site::at(Location::Aside, task, worktree)?;
-    let name = full_name(branch);
-    let Some(tip) = release::tip_as_made(task, worktree, &site, &name)? else { return Ok(()) };
-    if release::is_checked_out(&site, &name)? {
+    let name = full_name(own);
+    let Some(tip) = branch::tip_as_made(task, worktree, &site, &name)? else { return Ok(()) };
+    if branch::is_checked_out(&site, &name)? {
         return Ok(());
     }
     let log = site.common.read(&log_of(&name), LOG_MAX)?.unwrap_or_default();
-    site.common.create_directories(Path::new(ownership::MARK))?;
+    site.common.create_directories(Path::new(layout::MARK))?;
     site.common.replace(&kept(&site, BRANCH), &[tip.as_bytes(), b"\n", &log].concat())?;
     if site.read_entry("HEAD")? == Content::Bytes(attached(&name)) {
         site.common.replace(&kept(&site, HEAD), b"")?;
         site.common.replace(&site.entry.join("HEAD"), format!("{tip}\n").as_bytes())?;
     }
     crashpoint!("aside.detached");
-    release::delete_branch(task, &site, &name, &tip)?;
+    branch::delete(task, &site, &name, &tip)?;
     crashpoint!("aside.branch-gone");
     Ok(())
 }
@@ -79,20 +78,20 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
     move_worktree(&aside, &home)?;
     crashpoint!("aside.directory-back");
     overlay::mount_again(task, worktree, &home)?;
-    home.common.remove_directory(Path::new(ownership::MARK))?;
+    home.common.remove_directory(Path::new(layout::MARK))?;
     Ok(aside.base.remove_hidden(&aside.parent)?)
 }
 
 /// Creates the branch again that gave way, at the same commit and with the same reflog.
 fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
     let kept_branch = aside.common.read(&kept(aside, BRANCH), LOG_MAX)?;
-    let (Some(branch), Some(kept_branch)) = (&worktree.branch, kept_branch) else { return Ok(()) };
+    let (Some(own), Some(kept_branch)) = (&worktree.branch, kept_branch) else { return Ok(()) };
     let line = kept_branch.iter().position(|byte| *byte == b'\n').unwrap_or(kept_branch.len());
     let (tip, log) = (String::from_utf8_lossy(&kept_branch[..line]), kept_branch.get(line + 1..));
-    let name = full_name(branch);
+    let name = full_name(own);
     let git = Git::of(task.host, aside.common.path(), None).holding(task.lock);
     if !git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.status.success() {
-        register::create_branch(task, aside, branch, &tip)?;
+        branch::create(task, aside, own, &tip)?;
     }
     let log = log.filter(|log| !log.is_empty());
     if let Some(log) = log.filter(|_| !matches!(read(&aside.common, &log_of(&name)), Ok(Content::Missing))) {

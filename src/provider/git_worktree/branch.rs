@@ -1,6 +1,12 @@
-//! What git takes for a branch's name, and which branches it cannot keep side by side. Pure.
+//! Branches: which names Git takes and keeps side by side, and which branches are a swarm's.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::site::{Content, Site, read};
+use super::{Worktree, layout};
+use crate::host::git::Git;
+use crate::provider::{Error, Task};
 
 /// A branch that git could not keep beside `branch`: the same, or one that would be a directory of the other. Only those
 /// that `stay` count.
@@ -33,4 +39,73 @@ pub(super) fn is_name(name: &str) -> bool {
         && !name.contains("@{")
         && !name.contains(bad)
         && !name.split('/').any(bad_part)
+}
+
+/// Creates a branch of ours at this commit; an error where it exists.
+pub(super) fn create(task: &Task<'_>, site: &Site, branch: &str, commit: &str) -> Result<(), Error> {
+    let args = [
+        "update-ref".to_owned(),
+        "--create-reflog".to_owned(),
+        "-m".to_owned(),
+        layout::branch_message(task),
+        format!("refs/heads/{branch}"),
+        commit.to_owned(),
+        "0".repeat(commit.len()),
+    ];
+    Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    Ok(())
+}
+
+/// Deletes the branch of this full name; an error where it is not at `tip`.
+pub(super) fn delete(task: &Task<'_>, site: &Site, name: &str, tip: &str) -> Result<(), Error> {
+    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+    // What has moved in between stays.
+    git.run_beside_others(&["update-ref", "-d", name, tip])?;
+    Ok(())
+}
+
+/// Returns whether the swarm made the branch of this full name, and no commit has come to it since.
+pub(super) fn is_as_made(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+    name: &str,
+) -> Result<bool, Error> {
+    Ok(tip_as_made(task, worktree, site, name)?.is_some())
+}
+
+/// The tip of the branch of this full name, where the swarm made the branch and no commit has come to it since. Planning
+/// decides by the same rule (`plan::branches::goes_with`).
+pub(super) fn tip_as_made(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    site: &Site,
+    name: &str,
+) -> Result<Option<String>, Error> {
+    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+    let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
+    let at = String::from_utf8_lossy(at.stdout.trim_ascii_end()).into_owned();
+    // One that was found there when the worktree was made is not the worktree's to remove.
+    if at.is_empty() || worktree.existing.is_some() == (at == worktree.commit) {
+        return Ok(None);
+    }
+    let log = git.run(["reflog", "show", "--format=%H %gs", name, "--"])?;
+    let made = format!("{at} {}", layout::branch_message(task));
+    Ok((String::from_utf8_lossy(&log).lines().last() == Some(&made)).then_some(at))
+}
+
+/// Returns whether any worktree, the main one too, has the branch of this full name checked out.
+pub(super) fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
+    let wanted = Content::Bytes(format!("ref: {name}\n").into_bytes());
+    if read(&site.common, Path::new("HEAD"))? == wanted {
+        return Ok(true);
+    }
+    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
+    for entry in entries.names()? {
+        // What cannot be read may have it.
+        if read(&entries, &Path::new(&entry).join("HEAD")).map_or(true, |head| head == wanted) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

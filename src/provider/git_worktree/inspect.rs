@@ -7,7 +7,7 @@ use rustix::fs::FileType;
 
 use super::ownership::{self, Owner};
 use super::site::{Content, Site, read};
-use super::{Registration, Worktree, overlay};
+use super::{Registration, Worktree, layout, overlay};
 use crate::provider::{Condition, Error, Task};
 
 /// Looks at the directory, its pointer and the entry. What is in the worktree is its session's business.
@@ -53,11 +53,11 @@ pub(super) fn mend(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     overlay::mend(task, worktree, &site)?;
     let Some(entry) = site.common.directory(&site.entry)? else { return Ok(()) };
-    Ok(entry.replace(Path::new("locked"), format!("{}\n", ownership::mark(task)).as_bytes())?)
+    Ok(entry.replace(Path::new("locked"), format!("{}\n", layout::mark(task)).as_bytes())?)
 }
 
 fn is_locked(task: &Task<'_>, site: &Site) -> Result<bool, Error> {
-    let mark = ownership::mark(task);
+    let mark = layout::mark(task);
     let locked = site.read_entry("locked")?;
     Ok(matches!(locked, Content::Bytes(locked) if locked.trim_ascii_end() == mark.as_bytes()))
 }

@@ -11,10 +11,11 @@ mod survey;
 mod untouched;
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use self::inside::Inside;
 use self::survey::Survey;
+use super::names::list;
 use super::site::Site;
 use super::{Worktree, overlay, ownership};
 use crate::provider::{Error, Losses, Task};
@@ -35,9 +36,6 @@ const OPERATIONS: [(&str, &str); 8] = [
     ("BISECT_LOG", "a bisection"),
     ("NOTES_MERGE_REF", "a merge of notes"),
 ];
-
-/// How many of several things are named.
-const NAMED: usize = 3;
 
 /// What would be lost; nothing where there is neither directory nor entry. What is somebody else's, or was made so by
 /// whoever worked there, is no work that a rescue could save.
@@ -148,13 +146,4 @@ fn unknown(site: &Site, survey: &Survey) -> Option<String> {
             list(&unknown)
         )
     })
-}
-
-/// The first few names, and how many more there are.
-pub(super) fn list(names: &BTreeSet<OsString>) -> String {
-    let shown: Vec<_> = names.iter().take(NAMED).map(|name| name.to_string_lossy()).collect();
-    match names.len().saturating_sub(NAMED) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
 }

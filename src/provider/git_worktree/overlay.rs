@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::losses::list;
+use super::names::list;
 use super::site::{Site, io};
 use super::{Checkout, Worktree, worktree};
 use crate::host::failpoint::crashpoint;

@@ -5,13 +5,10 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
+use super::layout::MARK;
 use super::site::{Content, Site, read};
 use crate::host::files::Root;
 use crate::provider::{Error, Task};
-
-/// A file of ours in the entry that repeats what `locked` says, for the day on which somebody unlocks the worktree or
-/// a crash tears the file. git passes over names that it does not know, and removes them with the entry.
-pub(super) const MARK: &str = "seedbed";
 
 /// What marks an entry as a session's.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ impl Mark {
         Self::parse(&bytes)
     }
 
-    /// Reads the line that [`mark`] writes, wherever it was written.
+    /// Reads the line that [`mark`](super::layout::mark) writes, wherever it was written.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -50,13 +47,6 @@ pub(super) enum Owner {
     Us,
     /// Somebody else, with why that is thought.
     Other(String),
-}
-
-/// The line that marks an entry as a session's: the reason of its lock. Three words, whatever the id: git folds white
-/// space, and only the last one is what a thing is recognised by.
-pub(super) fn mark(task: &Task<'_>) -> String {
-    let session: String = task.session.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
-    format!("seedbed {session} {}", task.owner)
 }
 
 /// Whose the entry is.

@@ -15,6 +15,7 @@ use self::branches::Tip;
 pub(super) use self::branches::{outlasts, questions_again};
 use self::check::{check_glob, unknown_ref};
 pub(super) use self::planned::{basis, context, names, notices, stale};
+use super::layout::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
@@ -297,14 +298,6 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
         return Err("`target-path` must not contain `..`".to_owned());
     }
     Ok((!parts.is_empty()).then(|| parts.join("/")))
-}
-
-/// The directory in a worktree that the worktrees of nested children lie in.
-pub(super) const NESTED: &str = ".ai_ops/child-worktrees";
-
-/// Where the seed keeps the worktrees of a session's children.
-pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
-    parent.join(NESTED).join(scoped_parent)
 }
 
 /// A worktree as its allocation has it.

@@ -13,9 +13,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use super::ownership::{self, Mark};
+use super::ownership::Mark;
 use super::site::{Content, Site, io, read};
-use super::{Checkout, Worktree, aside, files, overlay, repository};
+use super::{Checkout, Worktree, aside, files, layout, overlay, repository};
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
 use crate::provider::{Error, Location, Task};
@@ -106,7 +106,7 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     if !(is_ours || is_marked(&site, from)?) || dot_git(&site)?.is_none() || is_originals(&site, &site)? {
         return Ok(false);
     }
-    let mark = format!("{}\n", ownership::mark(task));
+    let mark = format!("{}\n", layout::mark(task));
     if let Some(from) = recorded(&site.read_entry("gitdir")?).and_then(|old| workspace_of(&old, &site)) {
         relink(worktree, &site, &from)?;
     }
@@ -116,7 +116,7 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     crashpoint!("adopt.entry");
     site.common.replace(&site.entry.join("locked"), mark.as_bytes())?;
     // Last: a killed run is told by it that there is something left to do.
-    site.common.replace(&site.entry.join(ownership::MARK), mark.as_bytes())?;
+    site.common.replace(&site.entry.join(layout::MARK), mark.as_bytes())?;
     Ok(true)
 }
 
@@ -159,7 +159,7 @@ fn is_marked(site: &Site, owner: &str) -> Result<bool, Error> {
     if site.common.directory(&site.entry)?.is_none() {
         return Ok(false);
     }
-    let Content::Bytes(mark) = site.read_entry(ownership::MARK)? else { return Ok(false) };
+    let Content::Bytes(mark) = site.read_entry(layout::MARK)? else { return Ok(false) };
     Ok(Mark::parse(&mark).is_some_and(|mark| mark.owner == owner))
 }
 

@@ -8,12 +8,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::ownership::{self, Owner};
 use super::repository::Lock;
 use super::site::{Content, Site, io, move_directory, read};
-use super::{Registration, Worktree, inspect, sparse};
+use super::{Registration, Worktree, branch, inspect, layout, sparse};
 use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
@@ -37,19 +37,8 @@ pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     }
 }
 
-/// Where our things lie while git must not see them, relative to the common git directory: on the same file system, so
-/// that a rename is enough.
-pub(super) fn aside(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    Path::new(ownership::MARK).join(format!("{}-{}", task.owner, worktree.entry))
-}
-
-/// The message that a branch's reflog begins with where we made it, and without which it is never removed.
-pub(super) fn branch_message(task: &Task<'_>) -> String {
-    ownership::mark(task)
-}
-
 fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    let aside = aside(task, worktree);
+    let aside = layout::building(task, worktree);
     site.common.remove_all(&aside)?;
     let building = again_while_missing(|| Ok(site.common.create_directories(&aside)?))?;
     build(task, worktree, site, building.path())?;
@@ -74,7 +63,7 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Er
         return Err(Error::Refused(format!("{} was removed while it was made", building.path().display())));
     }
     crashpoint!("register.renamed");
-    site.common.remove_directory(Path::new(ownership::MARK))?;
+    site.common.remove_directory(Path::new(layout::MARK))?;
     Ok(())
 }
 
@@ -83,7 +72,7 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error
     let lock = Lock::take(task.host, site)?;
     let mut args: Vec<OsString> =
         ["worktree", "add", "--no-checkout", "--lock", "--reason"].map(Into::into).into();
-    args.push(ownership::mark(task).into());
+    args.push(layout::mark(task).into());
     match &worktree.branch {
         // A tracking branch would write to the shared config, whose lock is a common reason to fail.
         Some(branch) => {
@@ -102,8 +91,8 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error
             worktree.entry
         )));
     }
-    let mark = format!("{}\n", ownership::mark(task));
-    site.common.replace(&site.entry.join(ownership::MARK), mark.as_bytes())?;
+    let mark = format!("{}\n", layout::mark(task));
+    site.common.replace(&site.entry.join(layout::MARK), mark.as_bytes())?;
     if let Some(target) = &worktree.target_path {
         sparse::enable(task, site, &lock)?;
         let set = ["sparse-checkout", "set", "--cone", "--skip-checks", "--", target];
@@ -114,15 +103,15 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error
     Ok(())
 }
 
-/// Writes what git writes, and [`ownership::MARK`] beside it. The first line of the log has no committer's name.
+/// Writes what git writes, and [`layout::MARK`] beside it. The first line of the log has no committer's name.
 fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result<(), Error> {
-    let mark = format!("{}\n", ownership::mark(task));
+    let mark = format!("{}\n", layout::mark(task));
     let head = match &worktree.branch {
         Some(branch) => format!("ref: refs/heads/{branch}\n"),
         None => format!("{}\n", worktree.commit),
     };
     write(at, "locked", mark.as_bytes())?;
-    write(at, ownership::MARK, mark.as_bytes())?;
+    write(at, layout::MARK, mark.as_bytes())?;
     write(at, "commondir", b"../..\n")?;
     write(at, "gitdir", &site.gitdir_line())?;
     write(at, "HEAD", head.as_bytes())?;
@@ -145,7 +134,7 @@ fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result
 /// Makes sure that the branch is at the worktree's commit: creates it, or finds it there. One that exists is not written.
 fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
     if worktree.existing.is_none() {
-        return create_branch(task, site, branch, &worktree.commit);
+        return branch::create(task, site, branch, &worktree.commit);
     }
     let name = format!("refs/heads/{branch}");
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
@@ -159,21 +148,6 @@ fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) 
         worktree.commit,
         if tip.is_empty() { "nothing" } else { &tip[..tip.len().min(10)] }
     )))
-}
-
-/// Creates a branch of ours at this commit; an error where it exists.
-pub(super) fn create_branch(task: &Task<'_>, site: &Site, branch: &str, commit: &str) -> Result<(), Error> {
-    let args = [
-        "update-ref".to_owned(),
-        "--create-reflog".to_owned(),
-        "-m".to_owned(),
-        branch_message(task),
-        format!("refs/heads/{branch}"),
-        commit.to_owned(),
-        "0".repeat(commit.len()),
-    ];
-    Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
-    Ok(())
 }
 
 fn create_directory(site: &Site) -> Result<(), Error> {

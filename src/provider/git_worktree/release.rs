@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::ownership;
 use super::repository::Lock;
-use super::site::{Content, Site, move_directory, read};
-use super::{Worktree, aside, overlay, register, repository, rescue, sparse};
+use super::site::{Site, move_directory};
+use super::{Worktree, aside, branch, layout, overlay, repository, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
 use crate::host::git::Git;
@@ -48,7 +48,7 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
         home.base.remove_hidden(&home.parent)?;
     }
     crashpoint!("release.unhidden");
-    site.common.remove_directory(Path::new(ownership::MARK))?;
+    site.common.remove_directory(Path::new(layout::MARK))?;
     // git removes it with the last worktree too.
     site.common.remove_directory(Path::new("worktrees"))?;
     Ok(())
@@ -58,7 +58,7 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
 pub(super) fn debris(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<PathBuf>, Error> {
     let site = Site::of(task, worktree)?;
     let mut debris: Vec<_> = site.parent.ancestors().map(|above| site.base.path().join(above)).collect();
-    let entries = ["worktrees", ownership::MARK].map(|name| site.common.path().join(name));
+    let entries = ["worktrees", layout::MARK].map(|name| site.common.path().join(name));
     debris.extend(entries);
     debris.push(Site::at(Location::Aside, task, worktree)?.entry_path());
     // The reflog of a branch that gave way is written back.
@@ -70,13 +70,12 @@ pub(super) fn debris(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<PathBuf
 
 fn remove_directory(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
     let Some(parent) = site.base.directory(&site.parent)? else { return Ok(()) };
-    parent.remove_all(&rescue::scratch(task, worktree))?;
-    let trash = PathBuf::from(format!(".trash-{}-{}", task.owner, worktree.entry));
-    remove_aside(&parent, Path::new(&site.name), &trash)
+    parent.remove_all(&layout::scratch(task, worktree))?;
+    remove_aside(&parent, Path::new(&site.name), &layout::trash(task, worktree))
 }
 
 fn remove_entry(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    remove_aside(&site.common, &site.entry, &register::aside(task, worktree))
+    remove_aside(&site.common, &site.entry, &layout::building(task, worktree))
 }
 
 /// Renames `from` to `trash`, where an earlier release may have left something, and removes it there.
@@ -88,65 +87,11 @@ fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
 }
 
 /// Removes the branch if we made it, it still is where we made it, and nobody has it checked out. Kept otherwise.
-fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
-    let name = format!("refs/heads/{branch}");
-    let Some(tip) = tip_as_made(task, worktree, site, &name)? else { return Ok(()) };
-    if is_checked_out(site, &name)? {
+fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, name: &str) -> Result<(), Error> {
+    let name = format!("refs/heads/{name}");
+    let Some(tip) = branch::tip_as_made(task, worktree, site, &name)? else { return Ok(()) };
+    if branch::is_checked_out(site, &name)? {
         return Ok(());
     }
-    delete_branch(task, site, &name, &tip)
-}
-
-/// Deletes the branch of this full name; an error where it is not at `tip`.
-pub(super) fn delete_branch(task: &Task<'_>, site: &Site, name: &str, tip: &str) -> Result<(), Error> {
-    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
-    // What has moved in between stays.
-    git.run_beside_others(&["update-ref", "-d", name, tip])?;
-    Ok(())
-}
-
-/// Returns whether the swarm made the branch of this full name, and no commit has come to it since.
-pub(super) fn is_as_made(
-    task: &Task<'_>,
-    worktree: &Worktree,
-    site: &Site,
-    name: &str,
-) -> Result<bool, Error> {
-    Ok(tip_as_made(task, worktree, site, name)?.is_some())
-}
-
-/// The tip of the branch of this full name, where the swarm made the branch and no commit has come to it since. Planning
-/// decides by the same rule (`plan::branches::goes_with`).
-pub(super) fn tip_as_made(
-    task: &Task<'_>,
-    worktree: &Worktree,
-    site: &Site,
-    name: &str,
-) -> Result<Option<String>, Error> {
-    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
-    let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
-    let at = String::from_utf8_lossy(at.stdout.trim_ascii_end()).into_owned();
-    // One that was found there when the worktree was made is not the worktree's to remove.
-    if at.is_empty() || worktree.existing.is_some() == (at == worktree.commit) {
-        return Ok(None);
-    }
-    let log = git.run(["reflog", "show", "--format=%H %gs", name, "--"])?;
-    let made = format!("{at} {}", register::branch_message(task));
-    Ok((String::from_utf8_lossy(&log).lines().last() == Some(&made)).then_some(at))
-}
-
-/// Returns whether any worktree, the main one too, has the branch of this full name checked out.
-pub(super) fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
-    let wanted = Content::Bytes(format!("ref: {name}\n").into_bytes());
-    if read(&site.common, Path::new("HEAD"))? == wanted {
-        return Ok(true);
-    }
-    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
-    for entry in entries.names()? {
-        // What cannot be read may have it.
-        if read(&entries, &Path::new(&entry).join("HEAD")).map_or(true, |head| head == wanted) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    branch::delete(task, site, &name, &tip)
 }

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use super::losses::{self, Tips};
 use super::settings::EXACT;
 use super::site::Site;
-use super::{Worktree, overlay};
+use super::{Worktree, layout, overlay};
 use crate::host::clock;
 use crate::host::git::Git;
 use crate::name::sha256_hex;
@@ -153,16 +153,11 @@ struct Scratch<'s> {
     path: PathBuf,
 }
 
-/// Where the rescue of a worktree does its work, relative to the directory that the worktree lies in.
-pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    PathBuf::from(format!(".rescue-{}-{}", task.owner, worktree.entry))
-}
-
 /// Removes the scratch directories of rescues that were killed.
 pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     for location in [Location::Home, Location::Aside] {
         let site = Site::at(location, task, worktree)?;
-        site.base.remove_all(&site.parent.join(scratch(task, worktree)))?;
+        site.base.remove_all(&site.parent.join(layout::scratch(task, worktree)))?;
         site.base.remove_hidden(&site.parent)?;
     }
     Ok(())
@@ -170,7 +165,7 @@ pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
 
 impl<'s> Scratch<'s> {
     fn create(task: &Task<'_>, worktree: &Worktree, site: &'s Site) -> Result<Self, Error> {
-        let name = scratch(task, worktree);
+        let name = layout::scratch(task, worktree);
         let parent = site.base.create_hidden(&site.parent)?;
         parent.remove_all(&name)?;
         let path = parent.create_directories(&name)?.path().to_owned();

@@ -8,12 +8,9 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use super::ownership::MARK;
-use super::plan::NESTED;
-use super::{Worktree, overlay};
-use crate::host;
+use super::Worktree;
+use super::layout::{self, NESTED};
 use crate::host::files::{self, Root};
-use crate::host::occupants::Area;
 use crate::provider::{Error, Location, Task, again_while_missing};
 
 /// The most that is read of any file of an entry, in bytes; git's own hold one line.
@@ -132,49 +129,19 @@ pub(super) fn common_of(workspace: &Path, worktree: &Worktree) -> Result<Root, E
 }
 
 /// The path of a worktree at a location, by that at [`Location::Home`], relative to the same directory.
-fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree, below: &Path) -> PathBuf {
+pub(super) fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree, below: &Path) -> PathBuf {
     match location {
         Location::Home => below.to_owned(),
-        Location::Aside => {
-            outermost(below).with_file_name(format!(".aside-{}-{}", task.owner, worktree.entry))
-        }
+        Location::Aside => outermost(below).with_file_name(layout::aside_name(task, worktree)),
     }
 }
 
 /// The path of the admin directory at a location, relative to the common git directory.
-fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+pub(super) fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     match location {
         Location::Home => Path::new("worktrees").join(&worktree.entry),
-        Location::Aside => Path::new(MARK).join(format!("{}-{}.aside", task.owner, worktree.entry)),
+        Location::Aside => layout::aside_entry(task, worktree),
     }
-}
-
-/// The directories of a worktree: its own, that of its entry, and those that an overlay keeps. What all worktrees of a
-/// repository have in common is looked for once.
-pub(super) fn area(task: &Task<'_>, worktree: &Worktree) -> Area {
-    let real = |path: &Path| {
-        let find = || Ok(canonical(path)?.to_str().map(str::to_owned).unwrap_or_default());
-        let found = task.found(&format!("real path of {}", path.display()), find);
-        found.ok().filter(|found| !found.is_empty()).map_or_else(|| path.to_owned(), PathBuf::from)
-    };
-    let (above, below) = anchor(&real(task.workspace), &worktree.worktree_path);
-    let path = above.join(below_at(task.location, task, worktree, &below));
-    let mut directories = match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => vec![real(parent).join(name)],
-        _ => Vec::new(),
-    };
-    let repository = real(&host::absolute(task.workspace, &worktree.repo_root));
-    let common = task.found(&format!("common directory of {}", repository.display()), || {
-        Ok(common_dir(&repository)?.to_str().map(str::to_owned).unwrap_or_default())
-    });
-    if let Some(common) = common.ok().filter(|common| !common.is_empty()) {
-        directories.push(Path::new(&common).join(entry_at(task.location, task, worktree)));
-    }
-    let is_mounted = overlay::is_wanted(worktree);
-    if is_mounted {
-        directories.push(real(&task.host.state).join(overlay::layers(task, worktree)));
-    }
-    Area { directories, ports: Vec::new(), is_mounted }
 }
 
 /// What was found at the place of a small file.
@@ -240,7 +207,7 @@ pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Erro
 ///
 /// What is absolute and outside the workspace is reached from `/`: a link on the way is refused, since it may have been
 /// planted in the worktree of a parent session.
-fn anchor(workspace: &Path, planned: &Path) -> (PathBuf, PathBuf) {
+pub(super) fn anchor(workspace: &Path, planned: &Path) -> (PathBuf, PathBuf) {
     if let Ok(below) = planned.strip_prefix(workspace) {
         return (workspace.to_path_buf(), below.to_path_buf());
     }
@@ -287,7 +254,7 @@ fn innermost(base: Root, relative: &Path) -> Result<(Root, PathBuf), Error> {
     Ok(found)
 }
 
-fn common_dir(repo_root: &Path) -> Result<PathBuf, Error> {
+pub(super) fn common_dir(repo_root: &Path) -> Result<PathBuf, Error> {
     let dot_git = repo_root.join(".git");
     let git_dir = match fs::metadata(&dot_git) {
         Ok(found) if found.is_dir() => dot_git,
@@ -323,7 +290,7 @@ fn no_repository(path: &Path) -> Error {
     Error::Refused(format!("{} is not a git repository", path.display()))
 }
 
-fn canonical(path: &Path) -> Result<PathBuf, Error> {
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, Error> {
     fs::canonicalize(path).map_err(io("find", path))
 }
 

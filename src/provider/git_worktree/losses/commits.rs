@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use crate::host::git::Git;
 use crate::provider::git_worktree::site::{Content, Site};
-use crate::provider::git_worktree::{Worktree, release};
+use crate::provider::git_worktree::{Worktree, branch};
 use crate::provider::{Error, Losses, Task};
 
 /// Refs of the repository that keep nothing: the stash is emptied by the next `pop`, the others are the main worktree's
@@ -137,7 +137,7 @@ pub(in super::super) fn lost(
     if let Some(branch) = &worktree.branch {
         let name = format!("refs/heads/{branch}");
         // It goes with the worktree.
-        if release::is_as_made(task, worktree, site, &name)? {
+        if branch::is_as_made(task, worktree, site, &name)? {
             args.push(format!("--exclude={name}").into());
         }
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::NAMED;
 use super::survey::{self, Survey};
 use crate::host::git::Git;
+use crate::provider::git_worktree::names::NAMED;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::Site;
 use crate::provider::{Error, Task};

@@ -19,7 +19,7 @@ use crate::host::git::Git;
 use crate::provider::git_worktree::brought::RECORD;
 use crate::provider::git_worktree::files::Brought;
 use crate::provider::git_worktree::index::{self, Index, What};
-use crate::provider::git_worktree::ownership::MARK;
+use crate::provider::git_worktree::layout::MARK;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, overlay, tree};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};

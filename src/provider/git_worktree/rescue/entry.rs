@@ -11,8 +11,8 @@ use super::{Work, capture};
 use crate::host::files::Root;
 use crate::host::git::config;
 use crate::provider::Error;
+use crate::provider::git_worktree::layout;
 use crate::provider::git_worktree::losses::is_object;
-use crate::provider::git_worktree::ownership;
 use crate::provider::git_worktree::site::io;
 
 /// What belongs to the place and not to the work, and is another in a new worktree. Configuration does too: whoever brings
@@ -28,7 +28,7 @@ const OF_THE_PLACE: [&str; 11] = [
     "locked",
     "logs",
     "modules",
-    ownership::MARK,
+    layout::MARK,
 ];
 
 /// Files that name the other side of an operation under way.

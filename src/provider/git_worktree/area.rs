@@ -1,0 +1,37 @@
+//! The directories that processes of a session use.
+
+use std::path::{Path, PathBuf};
+
+use super::site::{anchor, below_at, canonical, common_dir, entry_at};
+use super::{Worktree, overlay};
+use crate::host;
+use crate::host::occupants::Area;
+use crate::provider::Task;
+
+/// The directories of a worktree: its own, that of its entry, and those that an overlay keeps. What all worktrees of a
+/// repository have in common is looked for once.
+pub(super) fn area(task: &Task<'_>, worktree: &Worktree) -> Area {
+    let real = |path: &Path| {
+        let find = || Ok(canonical(path)?.to_str().map(str::to_owned).unwrap_or_default());
+        let found = task.found(&format!("real path of {}", path.display()), find);
+        found.ok().filter(|found| !found.is_empty()).map_or_else(|| path.to_owned(), PathBuf::from)
+    };
+    let (above, below) = anchor(&real(task.workspace), &worktree.worktree_path);
+    let path = above.join(below_at(task.location, task, worktree, &below));
+    let mut directories = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => vec![real(parent).join(name)],
+        _ => Vec::new(),
+    };
+    let repository = real(&host::absolute(task.workspace, &worktree.repo_root));
+    let common = task.found(&format!("common directory of {}", repository.display()), || {
+        Ok(common_dir(&repository)?.to_str().map(str::to_owned).unwrap_or_default())
+    });
+    if let Some(common) = common.ok().filter(|common| !common.is_empty()) {
+        directories.push(Path::new(&common).join(entry_at(task.location, task, worktree)));
+    }
+    let is_mounted = overlay::is_wanted(worktree);
+    if is_mounted {
+        directories.push(real(&task.host.state).join(overlay::layers(task, worktree)));
+    }
+    Area { directories, ports: Vec::new(), is_mounted }
+}

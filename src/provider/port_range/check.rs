@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Options;
 use super::context::variable;
-use super::plan::fault;
+use crate::manifest::rule::Rule;
 use crate::manifest::{Fault, Place, rule};
 
 /// Names that a port cannot have: they are fields of `port.*`, or would set one of the seed's own variables.
@@ -109,4 +109,14 @@ fn is_port_name(name: &str) -> bool {
     name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+}
+
+pub(super) fn fault(rule: &'static Rule, place: &Place, message: &str, label: &str, help: &str) -> Fault {
+    Fault {
+        rule,
+        place: place.clone(),
+        message: message.to_owned(),
+        label: label.to_owned(),
+        help: (!help.is_empty()).then(|| help.into()),
+    }
 }

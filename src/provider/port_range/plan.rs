@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::check::{self, count};
+use super::check::{self, count, fault};
 use super::{Block, KIND, Options, Share};
-use crate::manifest::rule::{self, Rule};
+use crate::manifest::rule;
 use crate::manifest::{self, Fault, Place};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
@@ -489,15 +489,5 @@ fn holder(block: PortBlock, by: &Holder) -> String {
         Holder::LockFile { name, session: Some(session), .. } => format!("lock file {name} of {session}"),
         Holder::LockFile { name, session: None, .. } => format!("lock file {name}"),
         Holder::Socket { protocol } => format!("{protocol} port {} is in use", block.start()),
-    }
-}
-
-pub(super) fn fault(rule: &'static Rule, place: &Place, message: &str, label: &str, help: &str) -> Fault {
-    Fault {
-        rule,
-        place: place.clone(),
-        message: message.to_owned(),
-        label: label.to_owned(),
-        help: (!help.is_empty()).then(|| help.into()),
     }
 }

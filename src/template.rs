@@ -1,5 +1,6 @@
 //! Templates: strings that may name any session's paths and ports. Strict: an unknown name is an error at its place.
 
+mod filters;
 mod language;
 mod path;
 mod problem;

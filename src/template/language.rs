@@ -6,31 +6,8 @@
 
 use std::ops::Range;
 
+use super::filters::FILTERS;
 use super::problem::Problem;
-
-/// Filters, as the documentation lists them.
-pub(super) const FILTERS: [&str; 20] = [
-    "abs",
-    "capitalize",
-    "default",
-    "first",
-    "float",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "lower",
-    "replace",
-    "reverse",
-    "round",
-    "sort",
-    "split",
-    "title",
-    "trim",
-    "unique",
-    "upper",
-];
 
 /// Tests, as in `{% if port is defined %}`.
 pub(super) const TESTS: [&str; 12] = [

@@ -5,7 +5,7 @@ use std::ops::Range;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
-use super::language::FILTERS;
+use super::filters::FILTERS;
 use super::path::{self, Path, Segment};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};

@@ -11,6 +11,7 @@ mod document;
 mod faults;
 mod identity;
 mod names;
+mod programs;
 mod read;
 mod render;
 mod resolve;
@@ -225,7 +226,7 @@ pub fn programs(
     observation: &Observation,
     standing: Option<&Standing>,
 ) -> BTreeSet<Question> {
-    allocate::programs(manifest, registry, observation, standing).into_iter().collect()
+    programs::programs(manifest, registry, observation, standing).into_iter().collect()
 }
 
 /// Decides everything. Every fault that can be known is returned, not only the first, and of replicas one for all.
@@ -285,7 +286,7 @@ fn sessions(
     let mut compiled = render::Compiled::default();
     let allocated = rayon::in_place_scope(|scope| {
         scope.spawn(|_| compiled = render::compile(manifest));
-        allocate::allocate(manifest, registry, observation, standing)
+        resolve::allocate(manifest, registry, observation, standing)
     });
     match render::render(manifest, registry, allocated, compiled) {
         Ok(sessions) if manifest.whole => Ok(sessions),

@@ -6,17 +6,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::demand::{Demand, Wish, demands};
+use super::demand::{Demand, Wish};
 use super::identity::{Identity, identities};
-use super::resolve::{Resolved, resolve};
 use super::{Damage, Session, Standing};
 use crate::manifest::fault::Step;
-use crate::manifest::{Fault, Manifest, Options, Place, rule};
+use crate::manifest::{Fault, Manifest, Place, rule};
 use crate::name::SessionPath;
-use crate::observe::{Observation, Question};
-use crate::provider::external::protocol::Asked;
-use crate::provider::external::{self, Externals};
-use crate::provider::markers;
+use crate::observe::Observation;
+use crate::provider::external::Externals;
 use crate::provider::{Allocation, Parent, Planner, Provider, Registry, Request};
 
 /// What every session is called and holds, in the manifest's order.
@@ -29,28 +26,7 @@ pub(super) struct Allocated {
     pub(super) faults: Vec<Fault>,
 }
 
-/// Allocates for every session; every fault, not only the first.
-pub(super) fn allocate(
-    manifest: &Manifest,
-    registry: &Registry,
-    observation: &Observation,
-    standing: Option<&Standing>,
-) -> Allocated {
-    let asked = demands(manifest, registry).each;
-    let has_lost = asked.iter().map(|demand| kinds(demand)).collect::<Vec<_>>();
-    let Resolved { each, without, faults } = resolve(manifest, registry, observation, standing, asked);
-    let mut allocated = pass(manifest, registry, observation, standing, &each);
-    allocated.faults.extend(faults);
-    if !without.is_empty() {
-        for (at, session) in manifest.sessions.iter().enumerate() {
-            let above = session.parent.is_some_and(|parent| allocated.open[parent]);
-            allocated.open[at] |= above || has_lost[at].iter().any(|kind| without.contains(kind));
-        }
-    }
-    allocated
-}
-
-/// The same for what these demands ask for.
+/// Allocates what these demands ask for; every fault, not only the first.
 pub(super) fn pass(
     manifest: &Manifest,
     registry: &Registry,
@@ -109,67 +85,8 @@ fn planners<'a>(
     planners
 }
 
-/// What the programs of external kinds have to be asked before the manifest can be planned.
-pub(super) fn programs(
-    manifest: &Manifest,
-    registry: &Registry,
-    observation: &Observation,
-    standing: Option<&Standing>,
-) -> Vec<Question> {
-    if manifest.providers.is_empty() || !registry.has_external_kinds() {
-        return Vec::new();
-    }
-    let demands = demands(manifest, registry).each;
-    let demands = &resolve(manifest, registry, observation, standing, demands).each;
-    let takers = takers(manifest, demands);
-    let stood: HashMap<&str, &Session> = standing
-        .iter()
-        .flat_map(|standing| &standing.plan.sessions)
-        .map(|session| (session.path.as_str(), session))
-        .collect();
-    let stood: Vec<_> =
-        manifest.sessions.iter().map(|session| stood.get(session.path.as_str()).copied()).collect();
-    let identities = identities(manifest, &stood, observation.family.values().copied());
-    let workspace = &observation.workspace;
-    manifest
-        .providers
-        .iter()
-        .filter_map(|(kind, program)| {
-            let id = |at: usize| manifest.sessions[at].path.id(&manifest.swarm);
-            let mut taken: HashMap<usize, u32> = HashMap::new();
-            let asked = asking(manifest, demands, kind).map(|(at, wish)| {
-                let parent = manifest.sessions[at].parent.filter(|_| wish.shared);
-                let share = parent.map(|parent| {
-                    let taken = taken.entry(parent).or_default();
-                    *taken += 1;
-                    *taken - 1
-                });
-                let held = stood[at].and_then(|session| session.allocation(kind));
-                Asked {
-                    session: id(at),
-                    path: manifest.sessions[at].path.to_string(),
-                    index: identities[at].index,
-                    name: markers::unique_name(&identities[at].id, workspace),
-                    share_of: parent.map(id),
-                    share,
-                    shares: takers[at][demands[at].position(kind).unwrap_or_default()],
-                    standing: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
-                    options: Options::clone(&wish.options.all),
-                }
-            });
-            let asked: Vec<_> = asked.collect();
-            (!asked.is_empty()).then(|| Question::Program {
-                kind: kind.clone(),
-                command: program.command.clone(),
-                timeout: program.timeout,
-                request: external::request(kind, &manifest.swarm, asked),
-            })
-        })
-        .collect()
-}
-
 /// The sessions that ask for a kind, by position, in canonical order.
-fn asking<'d>(
+pub(super) fn asking<'d>(
     manifest: &Manifest,
     demands: &'d [Arc<Demand<'d>>],
     kind: &str,
@@ -206,7 +123,7 @@ fn kept<'s>(
 }
 
 /// For each wish of each session, how many children take a share.
-fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Vec<u32>> {
+pub(super) fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Vec<u32>> {
     let mut takers: Vec<_> = demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect();
     for (session, demand) in manifest.sessions.iter().zip(demands) {
         for wish in demand.wishes.iter().filter(|wish| wish.shared) {
@@ -436,7 +353,7 @@ pub(super) fn where_it_is_said(
 }
 
 /// The kinds that a demand asks for.
-fn kinds<'m>(demand: &Demand<'m>) -> Vec<&'m str> {
+pub(super) fn kinds<'m>(demand: &Demand<'m>) -> Vec<&'m str> {
     demand.wishes.iter().map(|wish| wish.kind).collect()
 }
 

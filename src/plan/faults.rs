@@ -15,6 +15,14 @@ const ARITHMETIC: [&Rule; 6] = [
     rule::RESERVE,
 ];
 
+/// Returns the fault of a manifest whose templates take too long, or come to too much text, all together.
+pub(super) fn too_much() -> Fault {
+    let message = "the templates of the manifest compute too much, all together".to_owned();
+    Fault::new(rule::TOO_LARGE, Place::default().key("session"), message, "too much work, or too much text").with_help(
+        "each replica counts: move long texts into files that the sessions read, lower a `count`, or loop less",
+    )
+}
+
 /// One fault for each rule and place, in the order in which they were found, with how many more sessions have it; `whole`
 /// tells whether nothing of the manifest was wrong before.
 pub(super) fn told(faults: Vec<Fault>, whole: bool) -> Vec<Fault> {

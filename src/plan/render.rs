@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use super::allocate::Allocated;
 use super::demand::{self, Rendered};
+use super::faults::too_much;
 use super::identity::Identity;
 use super::names::Names;
 use super::{Session, discovery_file};
-use crate::manifest::{Fault, Manifest, Place, rule};
+use crate::manifest::{Fault, Manifest, rule};
 use crate::name::Slug;
 use crate::provider::{Allocation, Context, Registry, markers};
 use crate::template::Templates;
@@ -58,14 +59,6 @@ pub(super) fn render(
         .enumerate()
         .map(|(at, ((identity, allocations), told))| whole.session(at, identity, allocations, told));
     Ok(sessions.collect())
-}
-
-/// Returns the fault of a manifest whose templates take too long, or come to too much text, all together.
-pub(super) fn too_much() -> Fault {
-    let message = "the templates of the manifest compute too much, all together".to_owned();
-    Fault::new(rule::TOO_LARGE, Place::default().key("session"), message, "too much work, or too much text").with_help(
-        "each replica counts: move long texts into files that the sessions read, lower a `count`, or loop less",
-    )
 }
 
 /// The templates of a manifest, and the faults of those that are none.

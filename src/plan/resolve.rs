@@ -7,13 +7,34 @@ use serde_json::Value;
 
 use super::Standing;
 use super::allocate::{self, Allocated};
-use super::demand::{Demand, InForce, Wish, replace, strings};
+use super::demand::{Demand, InForce, Wish, demands, replace, strings};
+use super::faults::too_much;
 use super::names::Names;
-use super::render::too_much;
 use crate::manifest::{Fault, Manifest, Options, rule};
 use crate::observe::Observation;
 use crate::provider::Registry;
 use crate::template::{Templates, is_plain};
+
+/// Allocates for every session; every fault, not only the first.
+pub(super) fn allocate(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> Allocated {
+    let asked = demands(manifest, registry).each;
+    let has_lost = asked.iter().map(|demand| allocate::kinds(demand)).collect::<Vec<_>>();
+    let Resolved { each, without, faults } = resolve(manifest, registry, observation, standing, asked);
+    let mut allocated = allocate::pass(manifest, registry, observation, standing, &each);
+    allocated.faults.extend(faults);
+    if !without.is_empty() {
+        for (at, session) in manifest.sessions.iter().enumerate() {
+            let above = session.parent.is_some_and(|parent| allocated.open[parent]);
+            allocated.open[at] |= above || has_lost[at].iter().any(|kind| without.contains(kind));
+        }
+    }
+    allocated
+}
 
 /// What each session asks for, with the options of external kinds rendered.
 pub(super) struct Resolved<'m> {

@@ -1,0 +1,72 @@
+//! What the programs of external kinds are asked.
+
+use std::collections::HashMap;
+
+use super::allocate::{asking, takers};
+use super::demand::demands;
+use super::identity::identities;
+use super::resolve::resolve;
+use super::{Session, Standing};
+use crate::manifest::{Manifest, Options};
+use crate::observe::{Observation, Question};
+use crate::provider::external::protocol::Asked;
+use crate::provider::{Registry, external, markers};
+
+/// What the programs of external kinds have to be asked before the manifest can be planned.
+pub(super) fn programs(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    standing: Option<&Standing>,
+) -> Vec<Question> {
+    if manifest.providers.is_empty() || !registry.has_external_kinds() {
+        return Vec::new();
+    }
+    let demands = demands(manifest, registry).each;
+    let demands = &resolve(manifest, registry, observation, standing, demands).each;
+    let takers = takers(manifest, demands);
+    let stood: HashMap<&str, &Session> = standing
+        .iter()
+        .flat_map(|standing| &standing.plan.sessions)
+        .map(|session| (session.path.as_str(), session))
+        .collect();
+    let stood: Vec<_> =
+        manifest.sessions.iter().map(|session| stood.get(session.path.as_str()).copied()).collect();
+    let identities = identities(manifest, &stood, observation.family.values().copied());
+    let workspace = &observation.workspace;
+    manifest
+        .providers
+        .iter()
+        .filter_map(|(kind, program)| {
+            let id = |at: usize| manifest.sessions[at].path.id(&manifest.swarm);
+            let mut taken: HashMap<usize, u32> = HashMap::new();
+            let asked = asking(manifest, demands, kind).map(|(at, wish)| {
+                let parent = manifest.sessions[at].parent.filter(|_| wish.shared);
+                let share = parent.map(|parent| {
+                    let taken = taken.entry(parent).or_default();
+                    *taken += 1;
+                    *taken - 1
+                });
+                let held = stood[at].and_then(|session| session.allocation(kind));
+                Asked {
+                    session: id(at),
+                    path: manifest.sessions[at].path.to_string(),
+                    index: identities[at].index,
+                    name: markers::unique_name(&identities[at].id, workspace),
+                    share_of: parent.map(id),
+                    share,
+                    shares: takers[at][demands[at].position(kind).unwrap_or_default()],
+                    standing: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
+                    options: Options::clone(&wish.options.all),
+                }
+            });
+            let asked: Vec<_> = asked.collect();
+            (!asked.is_empty()).then(|| Question::Program {
+                kind: kind.clone(),
+                command: program.command.clone(),
+                timeout: program.timeout,
+                request: external::request(kind, &manifest.swarm, asked),
+            })
+        })
+        .collect()
+}

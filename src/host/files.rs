@@ -25,6 +25,7 @@ pub(crate) mod copies;
 mod hidden;
 mod mount;
 mod removal;
+mod sweep;
 pub(crate) mod temporary;
 mod way;
 

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::failpoint::{crashpoint, failpoint};
-use super::{DIRECTORY, Error, Root, hidden, io, removal};
+use super::{DIRECTORY, Error, Root, io};
 
 /// The longest name, in bytes, that a temporary repeats; names end at 255 on most file systems, and the rest of a
 /// temporary's takes at most 50.
@@ -68,18 +68,6 @@ impl Root {
         let _ = rustix::fs::unlinkat(&self.fd, temporary, AtFlags::empty());
     }
 
-    /// Removes the temporaries in this directory whose makers are gone.
-    pub fn sweep(&self) -> Result<(), Error> {
-        for temporary in &self.names()? {
-            let Some(name) = name_of(temporary) else { continue };
-            let Some(held) = self.take_abandoned(temporary) else { continue };
-            hidden::finish(self, temporary, name)?;
-            removal::remove(self, temporary, removal::Threads::One)?;
-            drop(held);
-        }
-        Ok(())
-    }
-
     /// The temporaries of `name` whose makers are gone, held.
     pub(crate) fn abandoned(&self, name: &OsStr) -> Result<Vec<Temporary>, Error> {
         let names = self.names()?.into_iter().filter(|temporary| name_of(temporary) == Some(name));
@@ -107,7 +95,7 @@ impl Root {
     }
 
     /// Holds a temporary whose maker is gone.
-    fn take_abandoned(&self, name: &OsStr) -> Option<OwnedFd> {
+    pub(super) fn take_abandoned(&self, name: &OsStr) -> Option<OwnedFd> {
         let held = match self.file_type(name) {
             Some(FileType::RegularFile) => {
                 self.regular_file(name, OFlags::RDONLY).ok().flatten().map(|(file, _)| file.into())
@@ -150,7 +138,7 @@ pub(crate) fn is_temporary(name: &OsStr) -> bool {
 
 /// The name that a temporary is beside, which is empty where it is long; `None` where it is not called as
 /// [`temporary_name`] calls them: `.NAME.seedbed-PID-COUNT`.
-fn name_of(temporary: &OsStr) -> Option<&OsStr> {
+pub(super) fn name_of(temporary: &OsStr) -> Option<&OsStr> {
     const MARK: &[u8] = b".seedbed-";
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let name = temporary.as_bytes().strip_prefix(b".")?;

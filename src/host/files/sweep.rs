@@ -1,0 +1,18 @@
+//! Removes the temporaries that killed processes left.
+
+use super::temporary::name_of;
+use super::{Error, Root, hidden, removal};
+
+impl Root {
+    /// Removes the temporaries in this directory whose makers are gone.
+    pub fn sweep(&self) -> Result<(), Error> {
+        for temporary in &self.names()? {
+            let Some(name) = name_of(temporary) else { continue };
+            let Some(held) = self.take_abandoned(temporary) else { continue };
+            hidden::finish(self, temporary, name)?;
+            removal::remove(self, temporary, removal::Threads::One)?;
+            drop(held);
+        }
+        Ok(())
+    }
+}

@@ -2,9 +2,11 @@
 
 mod changes;
 mod commits;
+mod file;
 mod filtered;
 mod hidden;
 mod inside;
+mod interrupted;
 mod repositories;
 mod since;
 mod survey;
@@ -20,10 +22,10 @@ use super::site::Site;
 use super::{Worktree, overlay, ownership};
 use crate::provider::{Error, Losses, Task};
 
-pub(super) use changes::File;
 pub(super) use commits::{Tips, is_object, lost};
+pub(super) use file::File;
 pub(super) use filtered::changed as filtered;
-pub(super) use since::losses_since;
+pub(super) use interrupted::losses_since;
 
 /// The files of an entry that say that git stopped in the middle of something, and of what.
 const OPERATIONS: [(&str, &str); 8] = [

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FileType};
 
+use super::file::{File, is_discovery};
 use super::repositories::Inner;
 use super::since::Since;
 use super::survey::{self, Survey};
@@ -18,7 +19,7 @@ use crate::provider::git_worktree::names::list;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, files, index};
-use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error, Losses, Task};
+use crate::provider::{Error, Losses, Task};
 
 /// Adds what `git status` tells, and what it keeps to itself; only what was changed `since`, if that is given.
 pub(super) fn add(
@@ -195,26 +196,6 @@ fn is_denied(path: &Path) -> bool {
         && rustix::fs::lstat(path).is_ok_and(|found| !FileType::from_raw_mode(found.st_mode).is_symlink())
 }
 
-/// One file as the index has it.
-pub(in super::super) struct File<'l> {
-    /// Whether git was told not to look at it. In lower case the tag says `assume-unchanged`, `S` is `skip-worktree`.
-    pub(in super::super) hidden: bool,
-    pub(in super::super) mode: &'l str,
-    pub(in super::super) object: &'l str,
-    pub(in super::super) path: &'l Path,
-}
-
-impl<'l> File<'l> {
-    /// `TAG MODE OBJECT STAGE`, a tab, and the path.
-    pub(in super::super) fn parse(line: &'l [u8]) -> Option<Self> {
-        let tab = line.iter().position(|byte| *byte == b'\t')?;
-        let mut words = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
-        let (tag, mode, object) = (words.next()?, words.next()?, words.next()?);
-        let hidden = tag == "S" || tag.chars().all(|c| c.is_ascii_lowercase());
-        Some(Self { hidden, mode, object, path: Path::new(OsStr::from_bytes(&line[tab + 1..])) })
-    }
-}
-
 /// The submodules that are checked out.
 fn submodules(site: &Site, files: &[File<'_>]) -> Result<BTreeSet<OsString>, Error> {
     let Some(directory) = site.directory()? else { return Ok(BTreeSet::new()) };
@@ -224,11 +205,4 @@ fn submodules(site: &Site, files: &[File<'_>]) -> Result<BTreeSet<OsString>, Err
         .filter(|file| read(&directory, &file.path.join(".git")).map_or(true, |it| it != Content::Missing))
         .map(|file| file.path.as_os_str().to_owned())
         .collect())
-}
-
-/// Tells whether a path is one of the files that tell the session what it owns.
-pub(super) fn is_discovery(worktree: &Worktree, path: &Path) -> bool {
-    let top = worktree.target_path.as_deref().map_or(Path::new(""), Path::new);
-    let Ok(path) = path.strip_prefix(top.join(DISCOVERY_DIRECTORY)) else { return false };
-    [".gitignore", DISCOVERY_FILE].iter().any(|name| path == Path::new(name))
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::changes::File;
+use super::file::File;
 use crate::host::git::Git;
 use crate::provider::Error;
 use crate::provider::git_worktree::index;

@@ -1,4 +1,4 @@
-//! Work in a worktree whose run was interrupted: what was changed after the run had done its part.
+//! Changes in a worktree after an interrupted run had done its part.
 //!
 //! The time of a change is that of the inode (`ctime`), which no program sets. Where a run was still filling a worktree,
 //! its commit says which files are the run's.
@@ -13,51 +13,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::changes::{self, is_discovery};
-use super::inside::Inside;
-use super::survey::Survey;
-use super::{OPERATIONS, commits, overlay, ownership, stuck, unknown, untouched};
+use super::file::is_discovery;
+use super::{commits, overlay, untouched};
 use crate::host::files::{Root, temporary};
 use crate::host::git::Git;
 use crate::provider::git_worktree::names::list;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, files};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Losses, Made, Task};
-
-/// Returns what would be lost that the interrupted run has not made itself. What is another's is not judged: releasing
-/// refuses it.
-pub(in super::super) fn losses_since(
-    task: &Task<'_>,
-    worktree: &Worktree,
-    made: Made,
-) -> Result<Losses, Error> {
-    let site = Site::of(task, worktree)?;
-    let mut losses = Losses::default();
-    match ownership::of_entry_if_not_others(task, &site) {
-        Ok(_) => {}
-        Err(Error::Refused(_)) => return Ok(losses),
-        Err(error) => return Err(error),
-    }
-    // A worktree gets its entry before its first file.
-    let Some(entry) = site.common.directory(&site.entry)? else { return Ok(losses) };
-    let since = Since::new(task, worktree, &site, made)?;
-    if since.has_moved(worktree, &site, &entry)?
-        && let Err(error) = commits::add(task, worktree, &site, &mut losses)
-    {
-        losses.work.push(format!("HEAD of {} cannot be read: {error}", site.home.display()));
-    }
-    if site.directory()?.is_some() {
-        let inside = Inside::find(task, worktree, &site)?;
-        losses.obstacles.extend(inside.obstacles);
-        if since.has_index {
-            since.add_changes(task, worktree, &site, &entry, &inside.places, &mut losses)?;
-        } else {
-            since.add_untracked(task, worktree, &site, &inside.places, &mut losses)?;
-        }
-    }
-    losses.passing.clear();
-    Ok(losses)
-}
 
 /// The end of what an interrupted run did in a worktree.
 pub(super) struct Since {
@@ -66,13 +29,13 @@ pub(super) struct Since {
     changes: SystemTime,
     /// The time from which on a commit is work.
     commits: SystemTime,
-    has_index: bool,
+    pub(super) has_index: bool,
     /// The files of the commit, where the run may have been writing them.
     commit: Option<HashSet<PathBuf>>,
 }
 
 impl Since {
-    fn new(task: &Task<'_>, worktree: &Worktree, site: &Site, made: Made) -> Result<Self, Error> {
+    pub(super) fn new(task: &Task<'_>, worktree: &Worktree, site: &Site, made: Made) -> Result<Self, Error> {
         let index = fs::symlink_metadata(site.entry_path().join("index")).ok();
         let (changes, commits) = match made {
             // The index is written last.
@@ -86,7 +49,7 @@ impl Since {
     }
 
     /// Returns whether a command of git has moved `HEAD` since, or has made refs or anything else in the entry.
-    fn has_moved(&self, worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
+    pub(super) fn has_moved(&self, worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
         if untouched::is_entry_as_made(worktree, site, entry)? {
             return Ok(false);
         }
@@ -103,7 +66,7 @@ impl Since {
     }
 
     /// Adds files that the commit does not have, in a worktree that has no index yet.
-    fn add_untracked(
+    pub(super) fn add_untracked(
         &self,
         task: &Task<'_>,
         worktree: &Worktree,
@@ -136,53 +99,8 @@ impl Since {
         Ok(())
     }
 
-    /// Adds what Git reports, and what it does not, as far as it was changed since.
-    fn add_changes(
-        &self,
-        task: &Task<'_>,
-        worktree: &Worktree,
-        site: &Site,
-        entry: &Root,
-        places: &BTreeSet<PathBuf>,
-        losses: &mut Losses,
-    ) -> Result<(), Error> {
-        let path = site.home.display();
-        for (name, operation) in OPERATIONS {
-            if self.is_tree_later(&site.entry_path().join(name)) {
-                losses.work.push(format!("{path} is in the middle of {operation}"));
-            }
-        }
-        if self.is_tree_later(&site.entry_path().join("modules"))
-            && entry.directory(Path::new("modules"))?.is_some()
-        {
-            losses.beyond_rescue.push(format!(
-                "{path} has submodules whose commits may be nowhere else; push those, then remove {}",
-                site.entry_path().join("modules").display()
-            ));
-        }
-        if !self.finds_later(task, worktree, site, places)? {
-            return Ok(());
-        }
-        if overlay::hides_work(task, worktree, site)? {
-            losses.beyond_rescue.push(format!(
-                "{path} is not mounted, and what was written in it cannot be told; `seedbed recover` mounts it"
-            ));
-        }
-        losses.beyond_rescue.extend(overlay::covered(worktree, site)?);
-        if overlay::is_unmounted(worktree, site)? {
-            return Ok(());
-        }
-        let survey = Survey::take(&site.worktree, places);
-        losses.obstacles.extend(stuck(site, &survey));
-        losses.beyond_rescue.extend(unknown(site, &survey));
-        if let Err(error) = changes::add(task, worktree, site, &survey, Some(self), losses) {
-            losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
-        }
-        Ok(())
-    }
-
     /// Returns whether any file of the worktree, or its index, was changed since.
-    fn finds_later(
+    pub(super) fn finds_later(
         &self,
         task: &Task<'_>,
         worktree: &Worktree,

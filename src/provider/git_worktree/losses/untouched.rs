@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Stat, lstat};
 
-use super::changes::is_discovery;
 use super::commits::lost;
+use super::file::is_discovery;
 use super::survey;
 use crate::host::files::Root;
 use crate::host::git::Git;

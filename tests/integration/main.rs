@@ -41,6 +41,7 @@ mod list;
 mod loss;
 mod lost;
 mod manifest;
+mod modules;
 mod occupants;
 mod orchestrator;
 mod overlay;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -108,10 +110,47 @@ impl<'s> Sequence<'s> {
         active.collect()
     }
 
-    /// Returns the active sessions in which steps work: none while a run is interrupted, whose recovery does not look for
-    /// work in what the run has made.
+    /// Returns the sessions in which steps work: the active ones, and those that only an interrupted run has made.
     pub(super) fn workplaces(&self) -> Vec<Active> {
-        if self.is_interrupted() { Vec::new() } else { self.active() }
+        let mut workplaces = self.active();
+        for session in self.pending() {
+            if !workplaces.iter().any(|active| active.directory == session.directory) {
+                workplaces.push(session);
+            }
+        }
+        workplaces
+    }
+
+    /// Returns the sessions of interrupted runs that have a directory.
+    fn pending(&self) -> Vec<Active> {
+        let repository = &self.sandbox.repository;
+        let records = self.records().filter_map(|record| fs::read(record.join("intent.json")).ok());
+        let records = records.map(|record| serde_json::from_slice::<Value>(&record).unwrap());
+        let own = records.filter(|record| record["workspace"] == *repository.to_str().unwrap());
+        let sessions = own.flat_map(|record| record["plan"]["sessions"].as_array().unwrap().clone());
+        let pending = sessions.filter_map(|session| {
+            let directory = repository.join(session["workingDirectory"].as_str()?);
+            let is_own = directory != *repository && directory.is_dir();
+            is_own.then_some(Active { name: session["path"].as_str()?.to_owned(), directory })
+        });
+        pending.collect()
+    }
+
+    /// Returns the directories of the records of swarms and of standalone sessions.
+    fn records(&self) -> impl Iterator<Item = PathBuf> {
+        let collections = ["swarms", "sessions"].map(|name| self.sandbox.state().join(name));
+        let records = collections.into_iter().flat_map(|path| fs::read_dir(path).into_iter().flatten());
+        records.map(|entry| entry.unwrap().path())
+    }
+
+    /// Returns whether a swarm of `run` is left, which is given up with its work.
+    fn is_temporary(&self) -> bool {
+        self.records().any(|record| {
+            ["releasing.json", "intent.json", "standing.json"].iter().any(|name| {
+                let record = fs::read(record.join(name)).unwrap_or_default();
+                serde_json::from_slice::<Value>(&record).unwrap_or_default()["temporary"] == true
+            })
+        })
     }
 
     /// Returns one of the active sessions.
@@ -174,9 +213,7 @@ impl<'s> Sequence<'s> {
 
     /// Returns whether a run is interrupted.
     pub(super) fn is_interrupted(&self) -> bool {
-        let collections = ["swarms", "sessions"].map(|name| self.sandbox.state().join(name));
-        let records = collections.iter().flat_map(|path| fs::read_dir(path).into_iter().flatten());
-        records.map(|entry| entry.unwrap().path()).any(|record| {
+        self.records().any(|record| {
             let pending = ["releasing.json", "intent.json", "rescuing.json"];
             let standing = fs::read(record.join("standing.json")).unwrap_or_default();
             let standing: Value = serde_json::from_slice(&standing).unwrap_or_default();
@@ -211,6 +248,7 @@ impl<'s> Sequence<'s> {
     #[track_caller]
     pub(super) fn ask_with(&mut self, args: &[&str], scope: Option<&str>, fault: Option<&str>) -> i32 {
         let interrupted = self.is_interrupted();
+        let is_temporary = self.is_temporary();
         let before = self.sandbox.inventory();
         let outcome = traced(self.sandbox, args, fault).outcome;
         let code = outcome.code;
@@ -221,7 +259,7 @@ impl<'s> Sequence<'s> {
         let documented = is_locked || is_documented(code, fault);
         assert!(documented, "{args:?}: {outcome:?}");
         let discards = args.contains(&"--discard");
-        let may_discard = discards || interrupted && self.discards;
+        let may_discard = discards || is_temporary || interrupted && self.discards;
         // A repair does what it can, and fails for the rest.
         let is_repair = args[0] == "status";
         if matches!(code, 1 | 64 | 65 | 69) && !interrupted && !is_repair {
@@ -238,6 +276,10 @@ impl<'s> Sequence<'s> {
         }
         let is_interrupted = self.is_interrupted();
         self.discards = is_interrupted && (self.discards || discards);
+        if is_interrupted && fault.is_some() {
+            // What changes for so long after the last sign of life may be the run's.
+            thread::sleep(Duration::from_millis(510));
+        }
         if code == 0 && args[0] != "run" {
             let expected =
                 !is_interrupted || matches!(args[0], "exec" | "status") || args.contains(&"--dry-run");

@@ -112,6 +112,16 @@ fn work_in_a_worktree_without_files_is_not_lost() {
 }
 
 #[test]
+fn work_that_was_staged_in_a_worktree_without_files_is_not_lost() {
+    let stage = |sandbox: &Sandbox, worktree: &Path| {
+        fs::write(worktree.join("new.txt"), "new\n").unwrap();
+        fs::write(worktree.join("README.md"), "edited\n").unwrap();
+        sandbox.git_in(worktree, &["add", "new.txt", "README.md"]);
+    };
+    check_kept("apply.step#3", stage, "uncommitted changes: 2 staged", ("README.md", "edited"));
+}
+
+#[test]
 fn what_a_killed_apply_did_itself_is_no_work() {
     for point in
         ["apply.step#2", "apply.step#3", "apply.step#4", "apply.setting-up", "apply.telling", "apply.told"]

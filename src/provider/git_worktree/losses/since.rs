@@ -36,16 +36,16 @@ pub(super) struct Since {
 
 impl Since {
     pub(super) fn new(task: &Task<'_>, worktree: &Worktree, site: &Site, made: Made) -> Result<Self, Error> {
-        let index = fs::symlink_metadata(site.entry_path().join("index")).ok();
+        let has_index = fs::symlink_metadata(site.entry_path().join("index")).is_ok();
         let (changes, commits) = match made {
-            // The index is written last.
-            Made::Partly => (index.as_ref().map_or(UNIX_EPOCH, changed), UNIX_EPOCH),
+            // The run writes files of its commit only, and the index of that.
+            Made::Partly => (UNIX_EPOCH, UNIX_EPOCH),
             Made::Filled { at, alive } => (if worktree.git_hooks { alive.max(at) } else { at }, at),
             Made::SettingUp { at, alive } => (alive.max(at), at),
             Made::Completely(at) => (at, at),
         };
         let commit = (made == Made::Partly).then(|| files_of(task, worktree, site)).transpose()?;
-        Ok(Self { made, changes, commits, has_index: index.is_some(), commit })
+        Ok(Self { made, changes, commits, has_index, commit })
     }
 
     /// Returns whether a command of git has moved `HEAD` since, or has made refs or anything else in the entry.
@@ -128,9 +128,10 @@ impl Since {
                 self.is_tree_later(&site.worktree.join(path))
             }
             [b'!', b'!'] => true,
-            [_, b' '] => self.is_index_later(site),
+            [index, b' '] => self.is_staged(site, index),
             [b'?' | b' ', _] => self.is_later(site, path),
-            _ => self.is_index_later(site) || self.is_later(site, path),
+            [index, ..] => self.is_staged(site, index) || self.is_later(site, path),
+            [] => false,
         }
     }
 
@@ -153,7 +154,13 @@ impl Since {
 
     fn is_index_later(&self, site: &Site) -> bool {
         let index = fs::symlink_metadata(site.entry_path().join("index"));
-        self.made != Made::Partly && index.is_ok_and(|index| changed(&index) >= self.changes)
+        index.is_ok_and(|index| changed(&index) >= self.changes)
+    }
+
+    /// Returns whether a change of the index, `index` in `git status`, is work. Git misses the files of the commit if
+    /// something is added before they are written.
+    fn is_staged(&self, site: &Site, index: u8) -> bool {
+        if self.made == Made::Partly { index != b'D' } else { self.is_index_later(site) }
     }
 
     /// Returns whether the run may have been writing this file of the commit.

@@ -97,9 +97,9 @@ struct Global {
     /// When to colour
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     color: terminal::Color,
-    /// Waits this many seconds for another run on the same swarm to end; default: 0, and 60 for what a killed one left
+    /// Waits this long (`90`, `2m`) for another run on the same swarm to end; default: 0, and 1m for what a killed one left
     /// running
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, global = true)]
+    #[arg(long, value_name = "TIME", value_parser = duration, global = true)]
     lock_timeout: Option<Duration>,
     /// What a Ctrl-C asks, of every command that listens for it.
     #[arg(skip)]
@@ -294,7 +294,10 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is not a time to wait"))
+/// Parses a number of seconds (`90`, `0.5`) or a span of time with units (`2m`, `1h 30m`).
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .ok_or_else(|| format!("`{text}` is not a time to wait: write `90`, `2m` or `1h 30m`"))
 }

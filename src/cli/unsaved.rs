@@ -5,15 +5,15 @@ use std::time::Duration;
 use clap::Args;
 use seedbed::apply::{Occupants, Options, Unsaved};
 
-use super::seconds;
+use super::duration;
 
 /// Whether processes are ended that are at work in what is released.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct StopProcesses {
     /// End processes that work in what is released, use files there or listen on its ports, and all that descend from
-    /// them: TERM, and KILL after this many seconds [default: 10]
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "10",
-          value_parser = seconds)]
+    /// them: TERM, and KILL after this long [default: 10]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10",
+          value_parser = duration)]
     stop: Option<Duration>,
 }
 

@@ -29,6 +29,7 @@ pub use difference::{Action, Again, Change, DISCOVERY, Field, SETUP};
 pub use read::Unreadable;
 
 use crate::host::occupants::Use;
+use crate::host::text::printable_command;
 use crate::manifest::{CommandLine, Fault, Manifest, Place, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Question};
@@ -110,7 +111,7 @@ impl Occupant {
         matches!(self.role, Role::Refuses | Role::PinningCaller)
     }
 
-    /// The process and what it uses, on one line; not escaped.
+    /// The process and what it uses, on one line; paths are not escaped.
     pub fn described(&self) -> String {
         let uses: Vec<_> = self.uses.iter().map(Use::described).collect();
         let uses = uses.join(", ");
@@ -123,7 +124,7 @@ impl Occupant {
             }
             Role::LeftByCommand => " (left running by setup, for teardown to end)",
         };
-        format!("pid {pid} (`{}`) {uses}{note}", self.command)
+        format!("pid {pid} (`{}`) {uses}{note}", printable_command(&self.command))
     }
 }
 

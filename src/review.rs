@@ -142,10 +142,11 @@ fn command(command: &CommandLine) -> String {
 }
 
 /// The branch of a worktree, and whether it is created or goes on from where it is.
-fn branch_of(branch: &str, worktree: &Worktree) -> String {
+fn branch_of(branch: &str, worktree: &Worktree, is_made: bool) -> String {
     let base_ref = &worktree.base_ref;
     match &worktree.existing {
-        None => format!("{branch} (new) from {base_ref}"),
+        None if is_made => format!("{branch} (new) from {base_ref}"),
+        None => format!("{branch} from {base_ref}"),
         // One that did not contain the commit would not be taken.
         Some(Existing { ahead, .. }) => format!("{branch} (exists, {ahead} ahead, 0 behind {base_ref})"),
     }
@@ -160,7 +161,7 @@ fn brought(worktree: &Worktree) -> String {
 }
 
 /// What was decided for one resource, on one line.
-fn allocated(allocation: &Allocation) -> String {
+fn allocated(allocation: &Allocation, is_made: bool) -> String {
     if let Some(worktree) = Worktree::of(allocation) {
         let mut text = format!(
             "{}  {} @ {:.10}",
@@ -168,7 +169,7 @@ fn allocated(allocation: &Allocation) -> String {
             worktree
                 .branch
                 .as_ref()
-                .map_or_else(|| worktree.base_ref.clone(), |branch| branch_of(branch, &worktree)),
+                .map_or_else(|| worktree.base_ref.clone(), |branch| branch_of(branch, &worktree, is_made)),
             worktree.commit
         );
         if let Some(target) = &worktree.target_path {

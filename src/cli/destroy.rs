@@ -371,8 +371,9 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
 
 pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {
     let setting = Setting::find_if_any(global)?;
+    let mut elsewhere = 0;
     if arguments.moved || arguments.copied {
-        recover_elsewhere(global, setting.as_ref(), arguments)?;
+        elsewhere = recover_elsewhere(global, setting.as_ref(), arguments)?;
     }
     let (recovered, workspace, host) = if let Some(setting) = &setting {
         let recovered = locked(global, setting, "recover", |context| {
@@ -391,18 +392,18 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     }
     if global.json {
         super::print::json(&Outcome::recovered(recovered.into(), alone));
-    } else if recovered == Recovered::Nothing && alone.is_empty() && !global.quiet {
+    } else if recovered == Recovered::Nothing && alone.is_empty() && elsewhere == 0 && !global.quiet {
         say!("nothing to recover");
     }
     Ok(Status::Done.into())
 }
 
-/// Rebinds what was moved here, or takes in what was copied here.
+/// Rebinds what was moved here, or takes in what was copied here; returns how many swarms and standalone sessions that was.
 fn recover_elsewhere(
     global: &Global,
     setting: Option<&Setting>,
     arguments: &RecoverArguments,
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let host = setting::host(global)?;
     let registry = setting::registry();
     let workspace = match setting {
@@ -416,7 +417,7 @@ fn recover_elsewhere(
     {
         elsewhere::rebind(global, &registry, &setting.swarm()?)?;
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Puts right what interrupted runs of sessions on their own have left in this workspace.

@@ -11,7 +11,7 @@ use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION};
 
 use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
-use super::{Global, plan, print};
+use super::{Global, elsewhere, plan, print};
 
 /// What `doctor` takes.
 #[derive(Debug, Args)]
@@ -33,10 +33,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     examine(global, arguments, &Case { host: swarm.host(), workspace: swarm.workspace(), plan })
 }
 
-/// What the manifest comes to, or why it cannot be planned; `None` while half of its swarm stands.
+/// What the manifest comes to, or why it cannot be planned; `None` while half of its swarm stands, or where the swarm was moved
+/// or copied here, which is a finding of its own.
 fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
     let swarm = setting.swarm()?;
-    if plan::settled(&swarm).is_err() {
+    if plan::settled(&swarm).is_err() || elsewhere::refuse_strays(&swarm, &setting.registry).is_err() {
         return Ok(None);
     }
     let planned =

@@ -84,8 +84,9 @@ pub(super) fn recover(
             say!(
                 "{}",
                 printable(&match relation {
-                    Relation::Moved =>
-                        format!("{name} was rebound from {there} to {here}; its setup was not run again"),
+                    Relation::Moved => format!(
+                        "{name} was rebound from {there} to {here}; its setup was not run again: `seedbed apply --setup` runs it"
+                    ),
                     Relation::Copied => format!(
                         "{name} of {here} is another than that of {there} now, without ports: `seedbed apply` leases some, \
                      `seedbed destroy` removes it"

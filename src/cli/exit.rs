@@ -18,7 +18,7 @@ pub(super) enum Status {
     Done = 0,
     /// Failed, and everything was put back, or kept as `apply --keep-failed` asks.
     Failed = 1,
-    /// `plan --detailed-exitcode` found changes.
+    /// `plan --detailed-exitcode` or `status --detailed-exitcode` found changes.
     Changes = 2,
     /// The command line is wrong.
     Usage = 64,
@@ -44,7 +44,7 @@ pub(super) enum Status {
 pub(super) const HELP: &str = "Exit codes:
   0    done
   1    failed, and everything was put back, or kept (`apply --keep-failed`)
-  2    plan --detailed-exitcode found changes
+  2    plan or status --detailed-exitcode found changes
   64   usage
   65   manifest or plan file invalid
   69   refused: work would be lost, processes are at work, or the plan is stale

@@ -92,7 +92,7 @@ const LOCK_FILES: [(&str, &[&str]); 14] = [
 const UNTRACKED: [&str; 4] = [".env", ".env.local", ".env.development.local", ".envrc"];
 
 /// Directories for worktrees that a repository may ignore already.
-const ROOT_DIRECTORIES: [&str; 2] = [".worktrees/", "worktrees/"];
+const ROOT_DIRECTORIES: [&str; 2] = [".worktrees", "worktrees"];
 
 /// First part of the names of branches, each tried where a branch has the name before it.
 const PREFIXES: [&str; 3] = ["agents", "sessions", "swarm"];
@@ -102,7 +102,7 @@ struct Found {
     has_commit: bool,
     base_ref: String,
     prefix: &'static str,
-    root_directory: Option<String>,
+    root_directory: Option<&'static str>,
     copy: Vec<String>,
     /// Commands that install dependencies, and whether their programs are in `PATH`.
     setup: Vec<(&'static [&'static str], bool)>,
@@ -120,12 +120,14 @@ impl Found {
         let setup = LOCK_FILES.iter().filter(|(lock, _)| is_there(lock));
         let branches = lines(&["for-each-ref", "--format=%(refname:short)", "refs/heads"]);
         let is_free = |prefix: &&str| !branches.iter().any(|branch| branch == prefix);
-        let ignored = lines(&[&["check-ignore", "--"], &ROOT_DIRECTORIES[..]].concat());
+        // Git compares a name that ends in `/` with an empty line of CRLF too. The path of a file below has no such match.
+        let is_ignored =
+            |root: &&str| git.run(["check-ignore", "--quiet", "--", &format!("{root}/-")]).is_ok();
         Self {
             has_commit: git.line(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).is_ok(),
             base_ref: git.line(["symbolic-ref", "--short", "HEAD"]).unwrap_or_else(|_| "HEAD".to_owned()),
             prefix: PREFIXES.into_iter().find(is_free).unwrap_or("seedbed"),
-            root_directory: ignored.first().map(|name| name.trim_end_matches('/').to_owned()),
+            root_directory: ROOT_DIRECTORIES.into_iter().find(is_ignored),
             copy: lines(&[&["ls-files", "-z", "--others", "--"], &UNTRACKED[..]].concat()),
             setup: setup.map(|(_, command)| (*command, is_in_path(host, command[0]))).collect(),
         }
@@ -134,13 +136,12 @@ impl Found {
     /// The lines of `[defaults.git-worktree]` that depend on the repository.
     fn options(&self) -> String {
         let copy: Vec<_> = self.copy.iter().map(|name| toml_string(name)).collect();
-        let root_directory = self.root_directory.as_ref();
         let lines = [
             format!("base-ref = {}  # resolved once, when planning", toml_string(&self.base_ref)),
             "# The branch of each session; one with commits outlasts it, and the next apply goes on there."
                 .to_owned(),
             format!("branch = \"{}/{{{{ session.slug }}}}\"", self.prefix),
-            root_directory.map_or_else(String::new, |root| {
+            self.root_directory.map_or_else(String::new, |root| {
                 format!("root-directory = {}  # ignored here already", toml_string(root))
             }),
             if copy.is_empty() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seedbed::apply::{Event, Phase};
 use seedbed::host::process::Cancel;
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, printable_command};
 
 use super::exit::uninspected;
 use super::{Global, print, terminal};
@@ -162,7 +162,7 @@ impl State {
             Event::Uninspected { processes } => vec![uninspected(*processes)],
             Event::Stopped { session, pid, command, killed } => {
                 let how = if *killed { "killed" } else { "ended" };
-                vec![format!("{session}: {how} pid {pid} (`{}`)", printable(command))]
+                vec![format!("{session}: {how} pid {pid} (`{}`)", printable_command(command))]
             }
             Event::RollingBack => vec!["rolling back".to_owned()],
             Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),

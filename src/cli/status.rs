@@ -57,7 +57,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     }
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
-    let sessions = active.iter().map(|Active { swarm, record, session }| SessionStatus {
+    let holders = holders(&active, &served);
+    let sessions = active.iter().map(|active @ Active { swarm, record, session }| SessionStatus {
         session: session.path.clone(),
         id: session.id.clone(),
         child_of: record.ancestors.first().cloned(),
@@ -65,13 +66,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         replica: session.replica,
         working_directory: absolute(swarm.workspace(), &session.working_directory),
         discovery_file: discovery::file(swarm, session),
+        has_directory: !looked.drift.contains_key(&session.id) || active.directory(&setting.registry).is_ok(),
         drift: looked.drift.remove(&session.id).unwrap_or_default(),
         unsaved: looked.unsaved.remove(&session.id).unwrap_or_default(),
         goes_along: looked.passing.remove(&session.id).unwrap_or_default(),
         outdated: looked.outdated.remove(&session.id).unwrap_or_default(),
         worktree: progress.remove(&session.id),
         ports: ports(session, &served),
-        listening: listening(session, &served),
+        listening: listening(session, &holders),
         environment: discovery::environment(swarm, session),
     });
     let sessions: Vec<_> = sessions.collect();
@@ -237,6 +239,9 @@ struct SessionStatus {
     discovery_file: PathBuf,
     /// What is not as it was applied, one line each.
     drift: Vec<String>,
+    /// Whether its directory is there; what is not there is not called clean.
+    #[serde(skip)]
+    has_directory: bool,
     /// Unsaved work, for which a release is refused, one line each.
     unsaved: Vec<String>,
     /// What goes along with a release and is no reason to refuse it, such as ignored files, one line each.
@@ -248,7 +253,7 @@ struct SessionStatus {
     worktree: Option<WorktreeStatus>,
     /// Its named ports, or the primary port where none has a name.
     ports: Vec<PortStatus>,
-    /// The ports of its blocks on which something listens.
+    /// The ports of its blocks, without the shares of its children, on which something listens.
     listening: Vec<u16>,
     /// Its environment.
     environment: BTreeMap<String, String>,
@@ -360,9 +365,21 @@ fn ports(session: &Session, served: &BTreeSet<u16>) -> Vec<PortStatus> {
     session.allocations.iter().filter_map(Block::of).flat_map(of_block).collect()
 }
 
-fn listening(session: &Session, served: &BTreeSet<u16>) -> Vec<u16> {
-    let blocks = session.allocations.iter().filter_map(Block::of).filter_map(|block| block.ports());
-    blocks.flat_map(|block| served.range(block.start()..=block.end()).copied()).collect()
+/// Returns the session that owns each of the ports on which something listens: of a parent and a child that has a share of
+/// the parent's block, the child, which is listed after it.
+fn holders<'f>(sessions: &[Active<'f>], served: &BTreeSet<u16>) -> BTreeMap<u16, &'f str> {
+    let mut holders = BTreeMap::new();
+    for Active { session, .. } in sessions {
+        let blocks = session.allocations.iter().filter_map(Block::of).filter_map(|block| block.ports());
+        let ports = blocks.flat_map(|block| served.range(block.start()..=block.end()));
+        holders.extend(ports.map(|port| (*port, session.id.as_str())));
+    }
+    holders
+}
+
+fn listening(session: &Session, holders: &BTreeMap<u16, &str>) -> Vec<u16> {
+    let ports = holders.iter().filter(|(_, holder)| **holder == session.id);
+    ports.map(|(port, _)| *port).collect()
 }
 
 /// One row a session, and below it what is wrong or unsaved; with `verbose` all that is known.
@@ -400,9 +417,13 @@ impl SessionStatus {
         ]
     }
 
-    /// `clean, 3 ignored`, or how many things are unsaved.
+    /// Returns `clean`, `unsaved`, or `unknown` where the directory is gone, and how many files Git ignores.
     fn work(&self) -> String {
-        let work = if self.unsaved.is_empty() { "clean" } else { "unsaved" };
+        let work = match (self.unsaved.is_empty(), self.has_directory) {
+            (false, _) => "unsaved",
+            (true, true) => "clean",
+            (true, false) => "unknown",
+        };
         match self.ignored() {
             0 => work.to_owned(),
             ignored => format!("{work}, {ignored} ignored"),

@@ -28,7 +28,7 @@ pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
             let phase = phase.map(|(name, since)| format!(", in the phase `{name}` since {since}"));
             format!("{what} is under way{by}{}", phase.unwrap_or_default())
         } else {
-            format!("{what} was interrupted{by}: `seedbed recover` {remedy}")
+            format!("{what}{by} was interrupted: `seedbed recover` {remedy}")
         }
     };
     found.unfinished().iter().map(line).collect()

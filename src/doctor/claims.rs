@@ -33,8 +33,8 @@ const OWNER_DIGITS: usize = 32;
 
 /// `common_dir` is the repository's, where there is one.
 pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
-    runs(case, findings);
-    strays(case, findings);
+    let moved = strays(case, findings);
+    runs(case, &moved, findings);
     let owners = match state::owners(case.host) {
         Ok(owners) => owners,
         Err(error) => {
@@ -122,8 +122,9 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
     }
 }
 
-/// Swarms of this host, and sessions on their own, that something is wrong with.
-fn runs(case: &Case<'_>, findings: &mut Findings) {
+/// Swarms of this host, and standalone sessions, that something is wrong with. The workspaces of those in `moved`, by their
+/// keys, are known not to be gone.
+fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
     let mut all = Vec::new();
     for some in [state::swarms(case.host), state::sessions(case.host)] {
         match some {
@@ -141,6 +142,9 @@ fn runs(case: &Case<'_>, findings: &mut Findings) {
         let Some(workspace) = found.workspace() else { continue };
         let (name, shown) = (found.name(), workspace.display());
         let what = if found.is_alone() { "session" } else { "swarm" };
+        if moved.contains(&found.key) {
+            continue;
+        }
         if state::is_gone(workspace) {
             findings.add(
                 Warns,
@@ -162,10 +166,12 @@ fn runs(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// Swarms of another workspace, and sessions on their own, that were moved to this one or copied there.
-fn strays(case: &Case<'_>, findings: &mut Findings) {
+/// Finds swarms of another workspace, and standalone sessions, that were moved to this one or copied there; returns the keys
+/// of those that were moved.
+fn strays(case: &Case<'_>, findings: &mut Findings) -> BTreeSet<String> {
     // What cannot be read is found above.
     let strays = apply::strays(case.host, &Registry::built_in(), case.workspace).unwrap_or_default();
+    let mut moved = BTreeSet::new();
     for Stray { found, relation, workspace } in strays {
         let (name, there) = (found.name(), workspace.display());
         match relation {
@@ -182,7 +188,11 @@ fn strays(case: &Case<'_>, findings: &mut Findings) {
                 format!("work in {there}; to keep the copied worktrees as another swarm: seedbed recover --copied"),
             ),
         }
+        if relation == Relation::Moved {
+            moved.insert(found.key);
+        }
     }
+    moved
 }
 
 /// Tells whether somebody with this mark was here: a lease and a lock file of ports are made together.

@@ -1,5 +1,8 @@
 //! Makes text of others safe to print: what a child said, what a path is called, what a manifest holds.
 
+/// Number of characters of a process's command that a message shows: enough to recognise it.
+const COMMAND_SHOWN_MAX: usize = 120;
+
 /// Escapes what a terminal would act upon, so that the text stays on one line and shows what it holds.
 ///
 /// Controls, what is invisible and what turns the direction of writing becomes `\n`, `\u{1b}` and the like; everything else
@@ -11,6 +14,15 @@ pub fn printable(text: &str) -> String {
 /// The same for text of several lines: line feeds and tabs stay.
 pub fn printable_lines(text: &str) -> String {
     escape(text, "\n\t")
+}
+
+/// Returns the command of a process, cut where it is too long to be read in a message; escaped.
+pub fn printable_command(command: &str) -> String {
+    let command = printable(command);
+    match command.char_indices().nth(COMMAND_SHOWN_MAX) {
+        Some((cut, _)) => format!("{}…", &command[..cut]),
+        None => command,
+    }
 }
 
 /// The text as one word of a POSIX shell, whatever it holds.

@@ -24,7 +24,7 @@ pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
         entry.members.iter().filter_map(|member| member.allocations().get(at)).collect();
     let count = thousands(held.len());
     if let Some(worktrees) = held.par_iter().map(|held| Worktree::of(held)).collect::<Option<Vec<_>>>() {
-        return self::worktrees(&worktrees);
+        return self::worktrees(&worktrees, held.first().is_some_and(|first| entry.makes(first)));
     }
     if let Some(blocks) = held.par_iter().map(|held| Block::of(held)).collect::<Option<Vec<_>>>() {
         return self::blocks(&blocks);
@@ -35,7 +35,7 @@ pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
 /// What the sessions of an entry hold of the resource at this place of theirs, `first` of the first of them, and where
 /// worktrees are made, how they get their files.
 pub(super) fn held(entry: &Entry<'_>, at: usize, first: &Allocation) -> String {
-    let what = if entry.is_folded() { all(entry, at) } else { allocated(first) };
+    let what = if entry.is_folded() { all(entry, at) } else { allocated(first, entry.makes(first)) };
     match way(entry, first) {
         Some(way) => format!("{what}  {way}"),
         None => what,
@@ -78,7 +78,7 @@ pub(super) fn notes(entry: &Entry<'_>, at: usize) -> Vec<String> {
     shown.chain((more > 0).then(|| format!("… and {} more notes", thousands(more)))).collect()
 }
 
-fn worktrees(worktrees: &[Worktree]) -> String {
+fn worktrees(worktrees: &[Worktree], is_made: bool) -> String {
     let Some(first) = worktrees.first() else { return String::new() };
     let paths: Vec<&Path> =
         worktrees.iter().map(|worktree| worktree.worktree_path.parent().unwrap_or(Path::new("."))).collect();
@@ -92,15 +92,15 @@ fn worktrees(worktrees: &[Worktree]) -> String {
     let from = if branches.is_empty() {
         first.base_ref.clone()
     } else {
-        format!("{} {}", range(branches.into_iter()), state(worktrees, &first.base_ref))
+        format!("{} {}", range(branches.into_iter()), state(worktrees, &first.base_ref, is_made))
     };
     let only = first.target_path.as_ref().map_or(String::new(), |target| format!("  only {target}"));
     let brought = super::brought(first);
     format!("{} in {place}  {from} @ {:.10}{only}{brought}", thousands(worktrees.len()), first.base())
 }
 
-/// Whether the branches of worktrees that are folded are created, or by how many commits they are ahead.
-fn state(worktrees: &[Worktree], base_ref: &str) -> String {
+/// Returns whether the branches of folded worktrees are created, or by how many commits they are ahead.
+fn state(worktrees: &[Worktree], base_ref: &str, is_made: bool) -> String {
     let ahead =
         worktrees.iter().filter_map(|worktree| worktree.existing.as_ref()).map(|existing| existing.ahead);
     match (ahead.clone().min(), ahead.max()) {
@@ -108,7 +108,8 @@ fn state(worktrees: &[Worktree], base_ref: &str) -> String {
             format!("(exist, {least} to {most} ahead, 0 behind {base_ref})")
         }
         (Some(ahead), _) => format!("(exist, {ahead} ahead, 0 behind {base_ref})"),
-        _ => format!("(new) from {base_ref}"),
+        _ if is_made => format!("(new) from {base_ref}"),
+        _ => format!("from {base_ref}"),
     }
 }
 

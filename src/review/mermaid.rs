@@ -55,7 +55,11 @@ impl Graph {
         let mut lines = vec![label(&format!("{} {}", verb(action), entry.label()))];
         lines.extend(entry.count().map(|count| label(&count)));
         for (at, held) in entry.first().allocations().iter().enumerate() {
-            let what = if entry.is_folded() { super::folded::all(entry, at) } else { allocated(held) };
+            let what = if entry.is_folded() {
+                super::folded::all(entry, at)
+            } else {
+                allocated(held, entry.makes(held))
+            };
             lines.push(label(&what));
         }
         let node = format!("  {id}[\"{}\"]:::{}\n  {parent} --> {id}\n", lines.join("<br/>"), verb(action));

@@ -55,6 +55,11 @@ pub(super) struct Entry<'p> {
 }
 
 impl<'p> Entry<'p> {
+    /// Returns whether the plan makes this resource of the first of them, or makes it again.
+    pub(super) fn makes(&self, allocation: &Allocation) -> bool {
+        self.first().change.provision.contains(&allocation.kind)
+    }
+
     /// The first of them, which stands for all.
     pub(super) fn first(&self) -> Member<'p> {
         self.members[0]

@@ -178,6 +178,17 @@ fn init_writes_what_the_repository_has() {
     sandbox.ok(&["plan"]).stdout.find("copies .env").expect("it is copied");
 }
 
+/// For git, an empty line that ends in CRLF matches the name `.worktrees/`, and nothing in the directory.
+#[test]
+fn init_names_no_directory_that_is_not_ignored_when_lines_end_in_crlf() {
+    let sandbox = Sandbox::new();
+    sandbox.write(".gitignore", ".env\r\n\r\nbuild/\r\n");
+    sandbox.commit("files");
+    sandbox.ok(&["init"]);
+    let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
+    assert!(!text.contains("root-directory"), "{text}");
+}
+
 #[test]
 fn init_refuses_outside_a_repository() {
     let sandbox = Sandbox::new();

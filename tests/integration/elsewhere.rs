@@ -70,10 +70,12 @@ fn a_moved_repository_is_recognised_by_every_command_and_rebound_with_its_work()
         sandbox.seedbed_in(&lead, &["status"]).expect(69).says(&told);
         let found = sandbox.seedbed(&["doctor"]).expect(1).stdout;
         assert!(found.contains("moved-workspace") && found.contains("seedbed recover --moved"), "{found}");
+        assert!(!found.contains("manifest-faulty") && !found.contains("workspace-gone"), "{found}");
         let listed = sandbox.ok(&["list"]).says(&["seedbed recover --moved", "seedbed destroy shop --gone"]);
         assert!(listed.stdout.contains("workspace gone"), "{}", listed.stdout);
     });
-    sandbox.ok(&["recover", "--moved"]).says(&["shop was rebound from"]);
+    let recovered = sandbox.ok(&["recover", "--moved"]).says(&["shop was rebound from", "apply --setup"]);
+    assert!(!recovered.stderr.contains("nothing to recover"), "{recovered:?}");
     let status = sandbox.ok(&["status"]).stdout;
     assert_sound(&status);
     assert!(status.contains("1 untracked"), "{status}");

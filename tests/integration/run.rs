@@ -82,7 +82,7 @@ fn a_killed_run_is_named_by_every_command_and_removed_by_recover() {
     sandbox.manifest(MANIFEST);
     let before = sandbox.inventory();
     killed(&sandbox);
-    let line = "the command of a run was interrupted by pid";
+    let line = "the command of a run by pid ";
     sandbox.ok(&["status"]).says(&[line, "`seedbed recover` removes 1 session (a)"]);
     let status: Value = sandbox.ok(&["status", "--json"]).json();
     assert_eq!(status["interrupted"], true);

@@ -182,3 +182,35 @@ fn status_of_untouched_worktrees_starts_as_many_gits_for_one_as_for_many() {
     };
     assert_eq!(count(2), count(12));
 }
+
+#[test]
+fn status_lists_a_port_under_the_child_that_owns_it_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.lead]\nresources = [\"port-range\"]\n[session.lead.child.coder]\n");
+    sandbox.ok(&["apply", "--quiet"]);
+    let document = sandbox.ok(&["status", "--json"]).json();
+    let port = document["sessions"][1]["ports"][0]["port"].as_u64().unwrap();
+    let _server = TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).unwrap();
+    let document = self::document(&sandbox.ok(&["status", "--json"]));
+    assert_eq!(document["sessions"][0]["listening"], json!([]), "{document}");
+    assert_eq!(document["sessions"][1]["listening"], json!([port]), "{document}");
+    let text = sandbox.ok(&["status"]).stdout;
+    assert!(!text.contains("too"), "{text}");
+}
+
+#[test]
+fn status_calls_no_worktree_clean_that_is_gone() {
+    let sandbox = stands();
+    fs::remove_dir_all(sandbox.directory("a")).unwrap();
+    let text = sandbox.ok(&["status"]).stdout;
+    let row = text.lines().find(|line| line.starts_with("a ")).unwrap();
+    assert!(row.contains("unknown") && !row.contains("clean"), "{text}");
+}
+
+#[test]
+fn plan_calls_no_branch_new_of_a_session_that_stands() {
+    let sandbox = stands();
+    sandbox.manifest(&MANIFEST.replace("[session.b]", "env = { A = \"1\" }\n[session.b]"));
+    let text = sandbox.ok(&["plan"]).stdout;
+    assert!(text.contains("agents/a from main") && !text.contains("(new)"), "{text}");
+}

@@ -3,16 +3,13 @@
 use std::fmt::Write as _;
 
 use seedbed::host::listeners::Listener;
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, printable_command};
 use seedbed::manifest::Excerpt;
 use seedbed::plan::Session;
 use seedbed::report::{Explanation, Owner, Position, SCHEMA_VERSION};
 
 use super::super::{Global, print, terminal};
 use super::known::Side;
-
-/// How long the command of a process may get in text, in characters.
-const COMMAND_SHOWN_MAX: usize = 120;
 
 /// An explanation, with what only its text shows.
 pub(super) struct Explained {
@@ -111,11 +108,7 @@ fn listener(listener: &Listener) -> String {
         return format!("{socket}: which process cannot be told; it is of user {}", listener.user);
     }
     let process = |process: &seedbed::host::listeners::Running| {
-        let command = printable(&process.command);
-        match command.char_indices().nth(COMMAND_SHOWN_MAX) {
-            Some((cut, _)) => format!("pid {} `{}…`", process.pid, &command[..cut]),
-            None => format!("pid {} `{command}`", process.pid),
-        }
+        format!("pid {} `{}`", process.pid, printable_command(&process.command))
     };
     let processes: Vec<_> = listener.processes.iter().map(process).collect();
     format!("{socket}: {}", processes.join(", "))
@@ -142,6 +135,6 @@ mod tests {
         let running = |command: &str| Running { pid: 7, command: command.to_owned() };
         assert_eq!(said(vec![running("a\u{1b}[2J\nb")]), "tcp [::]:80: pid 7 `a\\u{1b}[2J\\nb`");
         let long = said(vec![running(&"ü".repeat(1000))]);
-        assert_eq!(long, format!("tcp [::]:80: pid 7 `{}…`", "ü".repeat(COMMAND_SHOWN_MAX)));
+        assert_eq!(long, format!("tcp [::]:80: pid 7 `{}…`", "ü".repeat(120)));
     }
 }

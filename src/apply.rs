@@ -9,6 +9,7 @@ mod elsewhere;
 mod event;
 mod family;
 mod fill;
+mod give_up;
 mod inner;
 mod inspect;
 mod kept;
@@ -37,11 +38,12 @@ use serde::Serialize;
 
 pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
 pub use event::{Event, Phase};
+pub use give_up::{described, recover};
 pub use inspect::{directory, inspect, unknown};
 pub use kept::{KeptBranch, kept};
 pub use occupants::{Occupancy, Occupants, STOP_PATIENCE, occupancy, occupancy_in};
 pub use overtaken::Overtaken;
-pub use recover::{Recovered, recover};
+pub use recover::Recovered;
 pub use refresh::outdated;
 pub use release::{Destroy, destroy};
 pub use repair::{Repair, repair};
@@ -198,6 +200,10 @@ pub struct Options {
     /// runs their `setup` again. What the run releases is then released. Any other failure, and an interruption, is rolled
     /// back. Default: `false`.
     pub keep_failed: bool,
+    /// Whether [`recover`] gives up a run that it can neither undo nor finish: what can be released or brought back is, and
+    /// the rest remains, named by [`Event::GivenUp`] and recorded in the state directory. Unsaved work is never given up by
+    /// it. Default: `false`.
+    pub give_up: bool,
 }
 
 impl From<Unsaved> for Options {

@@ -102,6 +102,8 @@ pub enum Id {
     TornEntry,
     /// A run was interrupted.
     InterruptedRun,
+    /// A resource may remain of a run that was given up.
+    GivenUp,
     /// A record of the state directory cannot be read.
     UnreadableRecord,
     /// A swarm's workspace is gone.

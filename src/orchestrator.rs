@@ -278,8 +278,8 @@ impl Orchestrator {
             };
             apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
             drop(guard);
-            let error = match apply::transaction::run_begun(context, &record, None, apply::Options::default())
-            {
+            let (all, options) = (apply::transaction::Teardowns::All, apply::Options::default());
+            let error = match apply::transaction::run_begun(context, &record, None, all, options) {
                 Ok(()) => return Ok(record),
                 Err(error) if error.is_undone() => error,
                 Err(error) => return Err(Error::of_provisioning(error)),

@@ -261,6 +261,12 @@ pub trait Provider: Send + Sync {
         self.release(task)
     }
 
+    /// Returns what may exist of the allocation at the task's location, one line each, for a user who removes it by hand;
+    /// empty where nothing does. Changes nothing.
+    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+        vec![allocation_line(task.allocation)]
+    }
+
     /// Directories and ports of the allocation that processes may use: none may, where it is released. What cannot be found
     /// is left out.
     fn area(&self, _task: &Task<'_>) -> Area {
@@ -428,6 +434,11 @@ pub struct Task<'a> {
     pub filled: Filled<'a>,
     /// What was found out for other allocations that are looked at in the same breath; `None` for one on its own.
     pub findings: Option<&'a Findings>,
+}
+
+/// Describes an allocation by its fields, in one line.
+pub(crate) fn allocation_line(allocation: &Allocation) -> String {
+    format!("{} {}", allocation.kind, Value::Object(allocation.allocation.clone()))
 }
 
 /// Location of a lease.

@@ -11,6 +11,7 @@
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   what setup and teardown printed, until the session is released; after a failure, longer
 //! STATE/.guard                            held while a child of a session, or a release, is begun
+//! STATE/given-up/                         what may remain of runs that were given up
 //! STATE/ports/                            port leases of every swarm
 //! STATE/overlays/                         what worktrees with `checkout = "overlay"` show and keep
 //! STATE/repositories/                     what was changed in a repository's shared config
@@ -28,6 +29,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
 
 mod found;
+mod given_up;
 mod journal;
 mod locked;
 mod rebind;
@@ -45,6 +47,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use found::{Found, Unfinished, sessions, swarms, sweep_locks};
+pub use given_up::{GivenUp, GivenUpFile, Remain, given_up};
 pub use journal::{Journal, Milestone};
 pub use locked::Locked;
 pub use rebind::is_gone;

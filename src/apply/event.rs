@@ -128,6 +128,17 @@ pub enum Event {
         /// Whether it was killed because it had not ended by itself in time.
         killed: bool,
     },
+    /// A resource may remain of a run that was given up.
+    GivenUp {
+        /// The session's path.
+        session: SessionPath,
+        /// The kind.
+        kind: String,
+        /// What may remain: paths, branches, ports, or what a program has made, one line each.
+        what: Vec<String>,
+        /// Why it remains, one line.
+        why: String,
+    },
     /// Something failed or was interrupted, and what this run made is being taken away.
     RollingBack,
 }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::occupants::Marks;
+use super::transaction::Teardowns;
 use super::{Context, Destroy, Error, Options, occupants, release, transaction, with_task, work};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
@@ -22,15 +23,12 @@ pub enum Recovered {
     Finished,
     /// The swarm of a `run` that was killed while its command ran was removed.
     Removed,
+    /// A run that could neither be undone nor finished was given up; [`Event::GivenUp`](super::Event) names what may remain.
+    GivenUp,
 }
 
-/// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
-/// `options.unsaved` says what becomes of work in what an interrupted release has still to take away; where it says nothing
-/// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since. Of a run
-/// that is undone it says what becomes of work that was done since in what the run had provisioned: [`Error::Refused`]
-/// where it says nothing, and given up with the swarm of a `run`.
-/// Processes at work in what is released are refused or ended, as `options` say.
-pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
+/// Finishes or undoes an interrupted run.
+pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     let unsaved = options.unsaved;
     let (interrupted, stage) = context.swarm.interrupted()?.unzip();
     if let Some(record) = &interrupted {
@@ -46,7 +44,7 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
     if let Some(mut record) = interrupted {
         let provisioned = transaction::provisioned(&record);
         let is_judged = stage == Some(Stage::Provisioning);
-        let of_run = if record.temporary { given_up(unsaved) } else { unsaved };
+        let of_run = unsaved_of(&record, unsaved);
         if is_judged {
             work::judge_interrupted(context, &record, &provisioned, of_run)?;
         }
@@ -60,7 +58,8 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
                 work::ready(context, &release.before, &release.kinds)?;
                 let options = Options { unsaved: release.unsaved, ..options };
                 clear_release(context, release, options)?;
-                transaction::carry_on(context, &record, standing.as_ref(), options)?;
+                let teardowns = Teardowns::NotBegun;
+                transaction::run_begun(context, &record, standing.as_ref(), teardowns, options)?;
                 return Ok(Recovered::Finished);
             }
         }
@@ -99,15 +98,16 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
 /// Its work goes with it, as `run` says, unless a rescue is asked for.
 fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
     let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
-    let unsaved = given_up(options.unsaved);
+    let unsaved = unsaved_of(&record, options.unsaved);
     let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
     release::destroy(context, &record, &everything)?;
     Ok(true)
 }
 
-/// Returns what becomes of work in a swarm that was made for one command: it goes, unless a rescue is asked for.
-fn given_up(unsaved: Unsaved) -> Unsaved {
-    if unsaved == Unsaved::Rescue { Unsaved::Rescue } else { Unsaved::Discard }
+/// Returns what becomes of unsaved work in what a run has provisioned. Work in a swarm that was made for one command is
+/// discarded, unless a rescue is asked for.
+pub(super) fn unsaved_of(record: &Record, unsaved: Unsaved) -> Unsaved {
+    if record.temporary && unsaved == Unsaved::Keep { Unsaved::Discard } else { unsaved }
 }
 
 /// Makes sure that no process uses what an interrupted `destroy` has still to release; ends its teardown, if that goes on.

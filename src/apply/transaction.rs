@@ -31,7 +31,7 @@ pub(super) fn run(
     options: Options,
 ) -> Result<(), Error> {
     begin(context, record)?;
-    run_begun(context, record, standing, options)
+    run_begun(context, record, standing, Teardowns::All, options)
 }
 
 /// Writes the record of a run, unless a child was provisioned meanwhile from what the run releases.
@@ -54,32 +54,21 @@ pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error>
     Ok(())
 }
 
-/// Does what [`run`] does once the record is written.
+/// Does what [`run`] does once the record is written; also for a `destroy` that was interrupted before it was committed.
 pub(crate) fn run_begun(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,
+    teardowns: Teardowns,
     options: Options,
 ) -> Result<(), Error> {
-    let attempted = attempt(context, record, Teardowns::All, options);
-    conclude(context, record, standing, attempted)
-}
-
-/// Carries on with a `destroy` that was interrupted before it was committed. Sessions whose teardown had begun are not
-/// torn down again.
-pub(super) fn carry_on(
-    context: &Context<'_>,
-    record: &Record,
-    standing: Option<&Record>,
-    options: Options,
-) -> Result<(), Error> {
-    let attempted = attempt(context, record, Teardowns::NotBegun, options);
+    let attempted = attempt(context, record, teardowns, options);
     conclude(context, record, standing, attempted)
 }
 
 /// Sessions whose teardown a run runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Teardowns {
+pub(crate) enum Teardowns {
     /// All that are released as a whole.
     All,
     /// Those of them whose teardown an interrupted run has not begun.
@@ -251,7 +240,7 @@ fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, k
 }
 
 /// The kinds for which `applies` is true.
-fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Session, &str) -> bool) -> Kinds {
+pub(super) fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Session, &str) -> bool) -> Kinds {
     let of_session = |session: &Session| {
         let kinds = kinds.get(&session.path)?.iter().filter(|kind| applies(session, kind)).cloned();
         Some((session.path.clone(), kinds.collect()))
@@ -312,7 +301,8 @@ pub(super) fn undo(
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let interruptible = Host { cancel: cancel.clone(), ..host.clone() };
     if stage == Stage::Provisioning {
-        let leftovers = unprovision(context, record, &host, &interruptible, occupants)?;
+        let provisioned = provisioned(record);
+        let leftovers = unprovision(context, record, &provisioned, &interruptible, occupants)?;
         if !leftovers.is_empty() {
             return Ok(leftovers);
         }
@@ -341,14 +331,15 @@ pub(super) fn undo(
     Ok(failures)
 }
 
-/// Releases what the run has provisioned, torn down where it was set up.
-fn unprovision(
+/// Releases what the run has `provisioned`, torn down where it was set up. Only teardowns can be interrupted.
+pub(super) fn unprovision(
     context: &Context<'_>,
     record: &Record,
-    host: &Host,
+    provisioned: &Kinds,
     interruptible: &Host,
     occupants: Option<Occupants>,
 ) -> Result<Vec<Failure>, Error> {
+    let host = &Host { cancel: Cancel::default(), ..interruptible.clone() };
     let pairs = || record.plan.sessions.iter().zip(&record.plan.changes);
     for (session, change) in pairs().rev() {
         let was_set_up = !session.setup.is_empty() && commands::was_run(context.swarm, session, "setup");
@@ -360,13 +351,12 @@ fn unprovision(
             }
         }
     }
-    let provisioned = provisioned(record);
-    occupants::end_own(context, record, &provisioned, &Marks::of_run(record, &provisioned));
+    occupants::end_own(context, record, provisioned, &Marks::of_run(record, provisioned));
     if let Some(occupants) = occupants {
-        occupants::clear_torn_down(context, record, &provisioned, Location::Home, occupants)?;
+        occupants::clear_torn_down(context, record, provisioned, Location::Home, occupants)?;
     }
     crashpoint!("undo.torn-down");
-    Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, &provisioned))
+    Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, provisioned))
 }
 
 /// What the run of a record provisions, in the order in which undoing releases it.
@@ -381,7 +371,13 @@ pub(super) fn provisioned(record: &Record) -> Kinds {
 /// The teardown of what is undone; its log is not that of the teardown of what stood before.
 pub(super) const UNDO: &str = "undo";
 
-fn bring_back(context: &Context<'_>, record: &Record, release: &Release, host: &Host) -> Vec<Failure> {
+/// Brings back what the run has moved aside, and what of the other kinds it has released.
+pub(super) fn bring_back(
+    context: &Context<'_>,
+    record: &Record,
+    release: &Release,
+    host: &Host,
+) -> Vec<Failure> {
     let before = &release.before;
     let run = Run { context, record: before, host };
     let aside = restricted(before, &release.kinds, |_, kind| context.moves_aside(kind));
@@ -397,7 +393,7 @@ fn bring_back(context: &Context<'_>, record: &Record, release: &Release, host: &
 }
 
 /// Runs the setup of sessions that were torn down and are back.
-fn set_up_again(context: &Context<'_>, release: &Release, host: &Host) -> Vec<Failure> {
+pub(super) fn set_up_again(context: &Context<'_>, release: &Release, host: &Host) -> Vec<Failure> {
     let mut failures = Vec::new();
     for session in &release.before.plan.sessions {
         let was_torn_down = release.kinds.contains_key(&session.path)
@@ -416,7 +412,7 @@ fn set_up_again(context: &Context<'_>, release: &Release, host: &Host) -> Vec<Fa
 }
 
 /// Writes the discovery files again that the run may have changed.
-fn write_again(
+pub(super) fn write_again(
     context: &Context<'_>,
     record: &Record,
     standing: Option<&Record>,

@@ -482,7 +482,7 @@ fn rescue(
 }
 
 /// Calls `act` for each of these kinds of these sessions, in parallel.
-fn each(
+pub(super) fn each(
     sessions: &[Session],
     kinds: &Kinds,
     registry: &Registry,

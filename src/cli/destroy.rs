@@ -60,6 +60,16 @@ pub(super) struct RecoverArguments {
     copied: bool,
     #[command(flatten)]
     stop: StopProcesses,
+    /// Give up an interrupted run that can be neither undone nor finished: release and bring back what can be, and name what
+    /// remains; unsaved work is never removed by this
+    #[arg(long, conflicts_with_all = ["moved", "copied"])]
+    give_up: bool,
+}
+
+impl RecoverArguments {
+    fn options(&self) -> Options {
+        Options { give_up: self.give_up, ..options(self.unsaved, self.stop) }
+    }
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -377,7 +387,7 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     }
     let (recovered, workspace, host) = if let Some(setting) = &setting {
         let recovered = locked(global, setting, "recover", |context| {
-            recover_first(global, context, options(arguments.unsaved, arguments.stop))
+            recover_first(global, context, arguments.options())
         })?;
         (recovered, setting.swarm()?.workspace().to_owned(), setting.host.clone())
     } else {
@@ -429,7 +439,7 @@ fn recover_alone(
 ) -> Result<BTreeMap<String, outcome::Recovered>, Failure> {
     let orchestrator = Orchestrator::with_registry(host, setting::registry());
     let patience = global.lock_timeout.unwrap_or(state::ORPHANS_TIMEOUT);
-    let found = orchestrator.recover(workspace, options(arguments.unsaved, arguments.stop), patience);
+    let found = orchestrator.recover(workspace, arguments.options(), patience);
     let mut done = BTreeMap::new();
     let mut failure = None;
     for Recovery { session_id: id, done: recovered } in

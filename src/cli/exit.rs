@@ -55,6 +55,9 @@ pub(super) const HELP: &str = "Exit codes:
   75   locked by another run
   130  interrupted, and put back";
 
+/// What helps where the cause of an unfinished run cannot be mended.
+const GIVE_UP: &str = "where it cannot be mended: seedbed recover --give-up";
+
 /// How many faults are printed for people: more are read by nobody, and `--json` gives all of them.
 const FAULTS_PRINTED: usize = 100;
 
@@ -235,6 +238,7 @@ impl Failure {
             Self::Apply(apply::Error::Unfinished(error)) => vec![
                 printable_lines(&error.to_string()),
                 "the run could not be finished: mend the cause, then: seedbed recover".to_owned(),
+                GIVE_UP.to_owned(),
             ],
             Self::Apply(apply::Error::Stale(reasons)) => {
                 let mut lines = vec!["the plan is stale; nothing was touched".to_owned()];
@@ -301,6 +305,7 @@ impl Failure {
                     lines.push("could not be put back:".to_owned());
                     lines.extend(leftovers.iter().map(|left| format!("  {}", told(left))));
                     lines.push("mend the cause, then: seedbed recover, seedbed apply".to_owned());
+                    lines.push(GIVE_UP.to_owned());
                 }
                 lines
             }

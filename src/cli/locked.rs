@@ -69,5 +69,6 @@ pub(super) fn said(recovered: Recovered) -> &'static str {
         Recovered::Undone => "undid an apply that had been interrupted",
         Recovered::Finished => "finished a destroy that had been interrupted",
         Recovered::Removed => "removed the swarm of a `run` that had been killed",
+        Recovered::GivenUp => "gave up a run that could not be recovered; what is named above may remain",
     }
 }

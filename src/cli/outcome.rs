@@ -171,6 +171,8 @@ pub(super) enum Recovered {
     Finished,
     /// The swarm of a killed `run` was removed.
     Removed,
+    /// A run that could be neither undone nor finished was given up; `givenUp` events name what may remain.
+    GivenUp,
 }
 
 impl Outcome {
@@ -233,6 +235,7 @@ impl From<apply::Recovered> for Recovered {
             apply::Recovered::Undone => Self::Undone,
             apply::Recovered::Finished => Self::Finished,
             apply::Recovered::Removed => Self::Removed,
+            apply::Recovered::GivenUp => Self::GivenUp,
         }
     }
 }

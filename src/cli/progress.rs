@@ -164,6 +164,11 @@ impl State {
                 let how = if *killed { "killed" } else { "ended" };
                 vec![format!("{session}: {how} pid {pid} (`{}`)", printable_command(command))]
             }
+            Event::GivenUp { session, kind, what, why } => {
+                let mut lines = vec![format!("{session}: {kind} remains: {}", printable(why))];
+                lines.extend(what.iter().map(|line| format!("  {}", printable(line))));
+                lines
+            }
             Event::RollingBack => vec!["rolling back".to_owned()],
             Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),
             Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} mended")),

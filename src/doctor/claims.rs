@@ -35,6 +35,7 @@ const OWNER_DIGITS: usize = 32;
 pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
     let moved = strays(case, findings);
     runs(case, &moved, findings);
+    given_up(case, findings);
     let owners = match state::owners(case.host) {
         Ok(owners) => owners,
         Err(error) => {
@@ -160,8 +161,44 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
                 Warns,
                 Id::InterruptedRun,
                 format!("a run of {what} {name} of {shown} was interrupted"),
-                format!("seedbed recover, in {shown}"),
+                format!("seedbed recover, in {shown}; where that fails for good: seedbed recover --give-up"),
             );
+        }
+    }
+}
+
+/// Resources that may remain of runs that were given up.
+fn given_up(case: &Case<'_>, findings: &mut Findings) {
+    let registry = Registry::built_in().with_external_kinds();
+    let all = match state::given_up(case.host) {
+        Ok(all) => all,
+        Err(error) => {
+            findings.add(Warns, Id::UnreadableRecord, error.to_string(), "mend what it says");
+            return;
+        }
+    };
+    for state::GivenUpFile { path, run } in all {
+        let file = path.display();
+        let given_up = match run {
+            Ok(given_up) => given_up,
+            Err(error) => {
+                findings.add(Warns, Id::UnreadableRecord, error.to_string(), format!("rm {file}"));
+                continue;
+            }
+        };
+        let workspace = given_up.record.workspace.display();
+        for remain in &given_up.remains {
+            for what in apply::described(case.host, &registry, &given_up, remain) {
+                findings.add(
+                    Warns,
+                    Id::GivenUp,
+                    format!(
+                        "of a run in {workspace} that was given up {}, this may remain of session {}: {what} ({})",
+                        given_up.since, remain.session, remain.why
+                    ),
+                    format!("remove it, or bring it back, by hand; once nothing of that run is needed: rm {file}"),
+                );
+            }
         }
     }
 }
@@ -221,16 +258,38 @@ struct LockFile {
     owner: Option<String>,
 }
 
-/// Every lock file of the workspace.
-fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
+/// Returns the directories of lock files, by default and by the plan, as planned.
+fn lock_directories(case: &Case<'_>) -> BTreeSet<PathBuf> {
     let mut directories = BTreeSet::from([Options::default().lock_directory]);
     if let Some(Ok(plan)) = case.plan {
         let held = plan.sessions.iter().flat_map(|session| &session.allocations);
         let blocks = held.filter_map(Block::of);
         directories.extend(blocks.filter_map(|block| Some(block.lock_path.parent()?.to_owned())));
     }
+    directories
+}
+
+/// Returns the lock files that a run has set aside with a lease.
+fn lock_files_aside(case: &Case<'_>, lease: &Lease) -> Vec<PathBuf> {
+    let Lease { owner, start_port, end_port, .. } = lease;
     let mut found = Vec::new();
-    for directory in directories {
+    for directory in lock_directories(case) {
+        let directory = absolute(case.workspace, &directory);
+        for name in Root::open(&directory).and_then(|root| root.names()).unwrap_or_default() {
+            let text = name.to_string_lossy();
+            let is_aside = text.starts_with(&format!(".aside-{owner}-"));
+            if is_aside && text.ends_with(&format!("-{start_port}-{end_port}.lock")) {
+                found.push(directory.join(name));
+            }
+        }
+    }
+    found
+}
+
+/// Every lock file of the workspace.
+fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
+    let mut found = Vec::new();
+    for directory in lock_directories(case) {
         let question = Question::Locks { directory: directory.clone() };
         let Ok(observed) = observe::observe(case.host, case.workspace, &BTreeSet::from([question])) else {
             continue;
@@ -311,7 +370,13 @@ pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
     }
     for lease in leased {
         if !lease.owner.is_empty() && !owners.contains(&lease.owner) {
+            for path in lock_files_aside(case, &lease) {
+                if remove(case.workspace, &path)? {
+                    reaped.lock_files.push(path);
+                }
+            }
             leases::revoke(case.host, &lease)?;
+            leases::revoke_aside(case.host, &lease)?;
             reaped.leases.push(lease);
         }
     }

@@ -163,6 +163,10 @@ impl Provider for External {
         self.release(&Task { workspace: &task.host.state, ..*task })
     }
 
+    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+        vec![format!("{}, made by {}", super::allocation_line(task.allocation), shown(task))]
+    }
+
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
         let answer: DoneAnswer = ask(task, Request::Release)?;
         done(task, answer.error.as_deref())

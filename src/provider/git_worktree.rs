@@ -20,6 +20,7 @@ mod progress;
 mod rebind;
 mod register;
 mod release;
+mod remains;
 mod repository;
 mod rescue;
 mod settings;
@@ -423,6 +424,10 @@ impl Provider for GitWorktree {
         let worktree = worktree(task)?;
         overlay::remove(task, &worktree)?;
         repository::forget(task, &worktree)
+    }
+
+    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+        Worktree::of(task.allocation).map(|worktree| remains::remains(task, &worktree)).unwrap_or_default()
     }
 
     fn area(&self, task: &Task<'_>) -> Area {

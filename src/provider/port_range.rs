@@ -298,6 +298,10 @@ impl Provider for PortRange {
         lease::release(task)
     }
 
+    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+        lease::remains(task)
+    }
+
     fn area(&self, task: &Task<'_>) -> Area {
         let ports = Block::of(task.allocation).and_then(|block| block.ports());
         Area { ports: ports.into_iter().collect(), ..Area::default() }

@@ -29,6 +29,7 @@ mod faults;
 mod faults_of_the_seed;
 mod foreign;
 mod formats;
+mod given_up;
 mod hostile;
 mod inherited;
 mod inside;

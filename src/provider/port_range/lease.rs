@@ -58,6 +58,14 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     )))
 }
 
+/// Returns a line for the lease where it is granted, set aside or not, or where that cannot be found out.
+pub(super) fn remains(task: &Task<'_>) -> Vec<String> {
+    let Ok((_, ports)) = block(task) else { return Vec::new() };
+    let own = lease(task, ports);
+    let is_gone = leases::all(task.host).is_ok_and(|leases| !leases.contains(&own));
+    if is_gone { Vec::new() } else { vec![format!("lease of ports {ports}")] }
+}
+
 pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
     let (block, ports) = block(task)?;
     if !leases::is_granted(task.host, &lease(task, ports)).map_err(refused)? {

@@ -157,6 +157,18 @@ fn every_point_is_reached() {
     tree.unmount_all();
     fs::remove_dir_all(elsewhere).unwrap();
     reach(&tree, &["destroy", "shop", "--gone"]);
+    let stuck = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    stuck.ok(&["apply"]);
+    stuck.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", link = [\"*.log\"] }]\n");
+    crash(&stuck, &["apply", "--yes"], "apply.told#1");
+    // Git cannot find the repository of what is recovered.
+    fs::rename(stuck.repository.join(".git/objects"), stuck.top.join("objects")).unwrap();
+    reach(&stuck, &["recover", "--give-up"]);
+    let stuck = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    stuck.ok(&["apply"]);
+    crash(&stuck, &["destroy"], "run.committed#1");
+    fs::rename(stuck.repository.join(".git/objects"), stuck.top.join("objects")).unwrap();
+    reach(&stuck, &["recover", "--give-up"]);
     let other = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     other.git(&["config", "extensions.unknownOfTests", "true"]);
     // What the work tree does not have as it was committed, git writes.

@@ -1,0 +1,323 @@
+//! Gives up an interrupted run that can neither be undone nor finished: what can be released or brought back is, and the rest
+//! remains and is recorded.
+//!
+//! A resource remains where its program or its repository cannot be asked, where it has work that cannot be rescued, or
+//! where releasing it fails. Nothing is removed that an ordinary recovery would keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use super::occupants::Marks;
+use super::recover::{Recovered, undo_or_finish, unsaved_of};
+use super::release::{self, Kinds};
+use super::since::Interrupted;
+use super::{
+    Context, Error, Event, Failure, Options, Phase, Run, inner, occupants, transaction, with_task, work,
+};
+use crate::host::Host;
+use crate::host::failpoint::crashpoint;
+use crate::host::process::Cancel;
+use crate::name::SessionPath;
+use crate::plan::Session;
+use crate::provider::{Allocation, Location, Losses, Registry, Task, allocation_line};
+use crate::state::{self, GivenUp, Record, Release, Remain, Stage, Unsaved};
+
+/// Reasons why resources remain, by session and kind.
+type Kept = BTreeMap<(SessionPath, String), String>;
+
+/// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
+/// `options.unsaved` says what becomes of work in what an interrupted release has still to take away; where it says nothing
+/// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since. Of a run
+/// that is undone it says what becomes of work that was done since in what the run had provisioned: [`Error::Refused`]
+/// where it says nothing, and given up with the swarm of a `run`.
+/// Processes at work in what is released are refused or ended, as `options` say.
+///
+/// With [`Options::give_up`], a run that cannot be recovered so is given up.
+pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
+    match undo_or_finish(context, options) {
+        Err(error) if options.give_up && is_for(&error) && context.swarm.is_unfinished()? => {
+            give_up(context, options)
+        }
+        done => done,
+    }
+}
+
+/// Returns whether giving up the run helps against an error of its recovery. Another option, or another command, helps
+/// against the others.
+fn is_for(error: &Error) -> bool {
+    match error {
+        // Which of it is for another option is judged again.
+        Error::Refused(_)
+        | Error::UnknownKind { .. }
+        | Error::State(state::Error::File(_))
+        | Error::Unfinished(state::Error::File(_)) => true,
+        Error::Failed { interrupted, .. } | Error::NotRescued { interrupted, .. } => !interrupted,
+        Error::Stale(_)
+        | Error::Occupied { .. }
+        | Error::NotTornDown(_)
+        | Error::NotSetUp(_)
+        | Error::Interrupted
+        | Error::State(_)
+        | Error::Unfinished(_) => false,
+    }
+}
+
+/// Gives up the interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
+fn give_up(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
+    let remains = match context.swarm.interrupted()? {
+        Some((record, stage)) => undo(context, &record, stage, options)?,
+        None => match context.swarm.committed()? {
+            Some(record) => finish(context, &record, options)?,
+            None => Vec::new(),
+        },
+    };
+    let (host, registry) = (context.swarm.host(), context.registry);
+    for (record, remain) in &remains {
+        let what = described_in(host, registry, record, remain);
+        let Remain { session, kind, why, .. } = remain.clone();
+        (context.events)(&Event::GivenUp { session, kind, what, why });
+    }
+    Ok(Recovered::GivenUp)
+}
+
+/// Undoes what can be undone of a run that is not committed.
+fn undo(
+    context: &Context<'_>,
+    record: &Record,
+    mut stage: Stage,
+    options: Options,
+) -> Result<Vec<(Record, Remain)>, Error> {
+    // Giving up is not interrupted by a Ctrl-C; its commands may be.
+    let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    let standing = context.swarm.standing()?;
+    let mut remains = Vec::new();
+    if stage == Stage::Provisioning {
+        remains = unprovision(context, record, options)?;
+        // Recorded before the stage that says that nothing is provisioned.
+        remains = context.swarm.record_remains(record, remains)?;
+        crashpoint!("give-up.recorded");
+        if record.release.is_some() {
+            context.swarm.begin_bringing_back().map_err(Error::Unfinished)?;
+            stage = Stage::SettingAside;
+        }
+    }
+    let mut failures = Vec::new();
+    if let Some(release) = &record.release {
+        let left = transaction::bring_back(context, record, release, &host);
+        let of_failure = |failure: &Failure| remain(&release.before, "bring back", true, failure);
+        remains.extend(left.iter().filter_map(of_failure));
+        remains = context.swarm.record_remains(record, remains)?;
+        crashpoint!("give-up.brought-back");
+        failures = transaction::set_up_again(context, release, context.swarm.host());
+        failures.retain(|failure| !left.iter().any(|left| left.session == failure.session));
+    }
+    failures.extend(transaction::write_again(context, record, standing.as_ref(), &host)?);
+    failures.retain(|failure| !remains.iter().any(|remain| remain.session == failure.session));
+    context.swarm.abandon(stage).map_err(Error::Unfinished)?;
+    crashpoint!("give-up.abandoned");
+    if !failures.is_empty() {
+        return Err(Error::Failed { failures: Vec::new(), leftovers: failures, interrupted: false });
+    }
+    Ok(with_records(record, remains))
+}
+
+/// Releases what can be released of what an interrupted run has provisioned; returns the rest.
+fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Result<Vec<Remain>, Error> {
+    let provisioned = transaction::provisioned(record);
+    let unsaved = unsaved_of(record, options.unsaved);
+    let mut kept = unknown(context, record, &provisioned);
+    let released = without(context, record, &provisioned, &kept);
+    let with_work = judge(context, record, &released, unsaved, &mut kept)?;
+    let released = without(context, record, &provisioned, &kept);
+    let own = Marks::of_run(record, &provisioned);
+    // Work was judged above, by when it was done.
+    let discarding = Options { unsaved: Unsaved::Discard, ..options };
+    occupants::clear(context, record, &released, discarding, &own)?;
+    match work::save_interrupted(context, record, &with_work) {
+        Err(Error::NotRescued { failures, interrupted: false }) => {
+            let of_failure = |failure: &Failure| remain(record, "rescue", false, failure);
+            for Remain { session, kind, why, .. } in failures.iter().filter_map(of_failure) {
+                kept.insert((session, kind), why);
+            }
+        }
+        done => done?,
+    }
+    let released = without(context, record, &provisioned, &kept);
+    let (gone, failures) = listening(context, |context| {
+        transaction::unprovision(context, record, &released, context.swarm.host(), Some(options.occupants))
+    })?;
+    Ok(left(record, &provisioned, &gone, &kept, &failures, false))
+}
+
+/// Releases what can be released of what a committed run has moved aside.
+fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Vec<(Record, Remain)>, Error> {
+    let Some(release) = &record.release else { return Ok(Vec::new()) };
+    let Release { before, .. } = &**release;
+    let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    let kinds = transaction::left_to_release(context, record, release);
+    let kept = unknown(context, before, &kinds);
+    let released = without(context, before, &kinds, &kept);
+    occupants::clear_torn_down(context, before, &released, Location::Aside, options.occupants)?;
+    let (gone, failures) = listening(context, |context| {
+        let run = Run { context, record: before, host: &host };
+        Ok(run.release(Phase::Release, Location::Aside, &released))
+    })?;
+    let remains = left(before, &kinds, &gone, &kept, &failures, true);
+    let remains = context.swarm.record_remains(record, remains)?;
+    crashpoint!("give-up.released");
+    let untold = release::write_to_parents(context, record, before, &host);
+    release::forget_discovery(context, record, before).map_err(Error::Unfinished)?;
+    context.swarm.end_release(record).map_err(Error::Unfinished)?;
+    if !untold.is_empty() {
+        return Err(Error::Failed { failures: Vec::new(), leftovers: untold, interrupted: false });
+    }
+    Ok(with_records(record, remains))
+}
+
+/// Finds resources that this program cannot release.
+fn unknown(context: &Context<'_>, record: &Record, kinds: &Kinds) -> Kept {
+    let held = record
+        .plan
+        .sessions
+        .iter()
+        .flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)));
+    let is_unknown = |(session, allocation): &(&Session, &Allocation)| {
+        let is_released = kinds.get(&session.path).is_some_and(|kinds| kinds.contains(&allocation.kind));
+        is_released && context.registry.provider(allocation).is_none()
+    };
+    let why = "only the program that provisioned it can release it";
+    held.filter(is_unknown)
+        .map(|(session, allocation)| ((session.path.clone(), allocation.kind.clone()), why.to_owned()))
+        .collect()
+}
+
+/// Judges what releasing would lose, one resource after another. A resource that cannot be judged, or has what `unsaved`
+/// does not cover, is kept. Rescuable work of which `unsaved` says nothing is refused: an option is for it. Returns what has
+/// work to save.
+fn judge(
+    context: &Context<'_>,
+    record: &Record,
+    released: &Kinds,
+    unsaved: Unsaved,
+    kept: &mut Kept,
+) -> Result<Kinds, Error> {
+    let (host, registry) = (context.swarm.host(), context.registry);
+    let interrupted = Interrupted::read(context.swarm, registry, record, released)?;
+    let found = Mutex::new((Kept::new(), Vec::new(), Kinds::new()));
+    work::each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
+        let losses = with_task(host, record, session, allocation, None, |task| match unsaved {
+            Unsaved::Discard => Ok(Losses { obstacles: provider.obstacles(task)?, ..Losses::default() }),
+            Unsaved::Keep | Unsaved::Rescue => provider.losses_since(task, interrupted.made(session)),
+        });
+        let losses =
+            losses.unwrap_or_else(|error| Losses { unknown: vec![error.to_string()], ..Losses::default() });
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, work, with_work) = &mut *found;
+        let keep: Vec<_> =
+            [losses.unknown, losses.obstacles, losses.beyond_rescue].into_iter().flatten().collect();
+        if !keep.is_empty() {
+            kept.insert((session.path.clone(), allocation.kind.clone()), keep.join("; "));
+        } else if !losses.work.is_empty() {
+            with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
+            let of_session = |what| work::Loss { session: session.path.clone(), what, unknown: false };
+            work.extend(losses.work.into_iter().map(of_session));
+        }
+    });
+    let (more, mut refused, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    kept.extend(more);
+    if unsaved == Unsaved::Rescue {
+        refused.clear();
+    }
+    refused.extend(work::children_on_their_own(host, record, released)?);
+    refused.extend(inner::swarms(context.swarm, registry, record, released)?);
+    if host.cancel.is_requested() {
+        return Err(Error::Interrupted);
+    }
+    if refused.is_empty() { Ok(with_work) } else { Err(Error::Refused(refused)) }
+}
+
+/// Returns the kinds without what is kept, and without claims of sessions in which, or below which, something is.
+fn without(context: &Context<'_>, record: &Record, kinds: &Kinds, kept: &Kept) -> Kinds {
+    let host = context.swarm.host();
+    let run = Run { context, record, host };
+    transaction::restricted(record, kinds, |session, kind| {
+        let is_kept = kept.contains_key(&(session.path.clone(), kind.to_owned()));
+        let is_pinned =
+            || run.is_claim(session, kind) && kept.keys().any(|(path, _)| path.is_at_or_below(&session.path));
+        !is_kept && !is_pinned()
+    })
+}
+
+/// Calls `act` and returns the resources that were released meanwhile beside its result.
+fn listening<T>(
+    context: &Context<'_>,
+    act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
+) -> Result<(BTreeSet<(SessionPath, String)>, T), Error> {
+    let released = Mutex::new(BTreeSet::new());
+    let events = |event: &Event| {
+        if let Event::Released { session, kind } = event {
+            let mut released = released.lock().unwrap_or_else(PoisonError::into_inner);
+            released.insert((session.clone(), kind.clone()));
+        }
+        (context.events)(event);
+    };
+    let done = act(&Context { events: &events, ..*context })?;
+    Ok((released.into_inner().unwrap_or_else(PoisonError::into_inner), done))
+}
+
+/// Returns what is left of `kinds` where `gone` was released, each with its reason.
+fn left(
+    record: &Record,
+    kinds: &Kinds,
+    gone: &BTreeSet<(SessionPath, String)>,
+    kept: &Kept,
+    failures: &[Failure],
+    before: bool,
+) -> Vec<Remain> {
+    let failed: Vec<Remain> =
+        failures.iter().filter_map(|failure| remain(record, "release", before, failure)).collect();
+    let mut left = Vec::new();
+    for (session, kinds) in kinds {
+        for kind in kinds.iter().filter(|kind| !gone.contains(&(session.clone(), (*kind).clone()))) {
+            let of_failure = failed.iter().find(|failed| failed.session == *session && failed.kind == *kind);
+            let why = of_failure.map(|failed| &failed.why).or(kept.get(&(session.clone(), kind.clone())));
+            let why = why.map_or("what was made after it remains", String::as_str).to_owned();
+            left.push(Remain { session: session.clone(), kind: kind.clone(), before, why });
+        }
+    }
+    left
+}
+
+/// Returns the resource that a step failed for.
+fn remain<'r>(record: &'r Record, step: &'r str, before: bool, failure: &'r Failure) -> Option<Remain> {
+    let session = record.plan.sessions.iter().find(|session| session.path == failure.session)?;
+    let mut kinds = session.allocations.iter().map(|allocation| &allocation.kind);
+    let kind = kinds.find(|kind| failure.step == format!("{step} {kind}"))?;
+    let (session, kind, why) = (failure.session.clone(), kind.clone(), failure.cause.clone());
+    Some(Remain { session, kind, before, why })
+}
+
+fn with_records(record: &Record, remains: Vec<Remain>) -> Vec<(Record, Remain)> {
+    let before = record.release.as_ref().map(|release| &release.before);
+    let of = |remain: &Remain| before.filter(|_| remain.before).unwrap_or(record).clone();
+    remains.into_iter().map(|remain| (of(&remain), remain)).collect()
+}
+
+/// Returns what may remain now of a resource of a run that was given up, one line each; empty where nothing does.
+pub fn described(host: &Host, registry: &Registry, given_up: &GivenUp, remain: &Remain) -> Vec<String> {
+    described_in(host, registry, given_up.record_of(remain), remain)
+}
+
+fn described_in(host: &Host, registry: &Registry, record: &Record, remain: &Remain) -> Vec<String> {
+    let session = record.plan.sessions.iter().find(|session| session.path == remain.session);
+    let Some(session) = session else { return Vec::new() };
+    let Some(allocation) = session.allocation(&remain.kind) else { return Vec::new() };
+    let Some(provider) = registry.provider(allocation) else {
+        return vec![allocation_line(allocation)];
+    };
+    let location = if remain.before && provider.moves_aside() { Location::Aside } else { Location::Home };
+    let found = with_task(host, record, session, allocation, None, |task| {
+        Ok(provider.remains(&Task { location, ..*task }))
+    });
+    found.unwrap_or_else(|_| vec![allocation_line(allocation)])
+}

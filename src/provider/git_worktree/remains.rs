@@ -1,0 +1,58 @@
+//! Names what may remain of a worktree, for a user who removes or restores it by hand.
+
+#![expect(clippy::disallowed_methods, reason = "finds out what exists")]
+
+use std::fs;
+use std::path::Path;
+
+use super::site::Site;
+use super::{Worktree, overlay};
+use crate::host;
+use crate::host::git::Git;
+use crate::provider::{Location, Task};
+
+/// Returns one line for each thing that exists, or for all that may where the repository cannot be found.
+pub(super) fn remains(task: &Task<'_>, worktree: &Worktree) -> Vec<String> {
+    let branch = worktree.branch.as_ref().filter(|_| task.location == Location::Home);
+    let mut lines = Vec::new();
+    if let Ok(site) = Site::of(task, worktree) {
+        let is_aside = task.location == Location::Aside;
+        let belongs = |path: &Path| {
+            if is_aside { format!(", which belongs at {}", path.display()) } else { String::new() }
+        };
+        if exists(&site.worktree) {
+            lines.push(format!("worktree {}{}", site.worktree.display(), belongs(&site.home)));
+        }
+        if exists(&site.entry_path()) {
+            let home = belongs(&site.home_entry_path());
+            lines.push(format!("admin directory {}{home}", site.entry_path().display()));
+        }
+        lines.extend(branch.filter(|branch| may_exist(task, &site, branch)).map(named));
+    } else {
+        let path = host::absolute(task.workspace, &worktree.worktree_path);
+        lines.push(format!("worktree {}", path.display()));
+        lines.extend(branch.map(named));
+    }
+    if overlay::is_wanted(worktree) {
+        let layers = task.host.state.join(overlay::layers(task, worktree));
+        lines.extend(exists(&layers).then(|| format!("layers of the overlay {}", layers.display())));
+    }
+    lines
+}
+
+fn named(branch: &String) -> String {
+    format!("branch {branch}")
+}
+
+/// Returns whether anything is there; what cannot be found out may be.
+fn exists(path: &Path) -> bool {
+    !fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn may_exist(task: &Task<'_>, site: &Site, branch: &str) -> bool {
+    let name = format!("refs/heads/{branch}");
+    let git = Git::of(task.host, site.common.path(), None);
+    let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name]);
+    // One that Git cannot be asked about may be there.
+    found.map_or(true, |output| output.status.code() != Some(1))
+}

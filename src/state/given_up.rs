@@ -1,0 +1,127 @@
+//! Runs that were given up: records of what may remain of them.
+//!
+//! ```text
+//! STATE/given-up/NAME-HASH-N.json   one run, N from 1; the user removes it with what it names
+//! ```
+//!
+//! They own nothing: [`owners`](super::owners) does not read them, so that what they name counts as left over.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Locked, Record, SCHEMA_VERSION, read};
+use crate::host::files::{self, Root};
+use crate::host::{Host, clock};
+use crate::name::SessionPath;
+
+/// Name of the directory, below the state directory.
+const GIVEN_UP: &str = "given-up";
+
+/// A run that was given up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GivenUp {
+    /// The version of this file's format.
+    pub schema_version: u32,
+    /// The time at which the run was given up, in UTC as RFC 3339.
+    pub since: String,
+    /// The record of the run.
+    pub record: Record,
+    /// Resources that may remain; at least one.
+    pub remains: Vec<Remain>,
+}
+
+/// The file of a run that was given up.
+#[derive(Debug)]
+pub struct GivenUpFile {
+    /// Path of the file, absolute.
+    pub path: PathBuf,
+    /// Content of the file, or why it cannot be read.
+    pub run: Result<GivenUp, Error>,
+}
+
+/// A resource that may remain of a run that was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Remain {
+    /// Path of the session.
+    pub session: SessionPath,
+    /// Kind of the resource.
+    pub kind: String,
+    /// Whether the resource is one that the run was to release; `false` for one that it had provisioned.
+    pub before: bool,
+    /// The reason why it remains, one line.
+    pub why: String,
+}
+
+impl GivenUp {
+    /// Returns the record that has the session of a resource that remains.
+    pub fn record_of(&self, remain: &Remain) -> &Record {
+        let before = self.record.release.as_ref().map(|release| &release.before);
+        before.filter(|_| remain.before).unwrap_or(&self.record)
+    }
+}
+
+impl Locked<'_> {
+    /// Records what may remain of a run, beside what an earlier attempt to give up the same run has recorded. Returns all of
+    /// it.
+    pub fn record_remains(&self, record: &Record, remains: Vec<Remain>) -> Result<Vec<Remain>, Error> {
+        let directory = Root::create(&self.host().state.join(GIVEN_UP))?;
+        let mut number = 0_u32;
+        let (name, earlier) = loop {
+            number += 1;
+            let name = format!("{}-{number}.json", self.key());
+            match read::<GivenUp>(directory.path(), &name) {
+                Ok(None) => break (name, None),
+                Ok(Some(earlier)) if earlier.record == *record => break (name, Some(earlier)),
+                // Another run, or what another version wrote.
+                Ok(Some(_)) | Err(Error::Unreadable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let mut all = remains;
+        for remain in earlier.map(|earlier| earlier.remains).unwrap_or_default() {
+            let is_same = |other: &Remain| {
+                (&other.session, &other.kind, other.before) == (&remain.session, &remain.kind, remain.before)
+            };
+            if !all.iter().any(is_same) {
+                all.push(remain);
+            }
+        }
+        all.sort_by(|one, other| (&one.session, &one.kind).cmp(&(&other.session, &other.kind)));
+        if all.is_empty() {
+            directory.remove_file(Path::new(&name))?;
+            return Ok(all);
+        }
+        let (record, remains) = (record.clone(), all.clone());
+        let given_up = GivenUp { schema_version: SCHEMA_VERSION, since: clock::now(), record, remains };
+        let bytes = serde_json::to_vec(&given_up).map_err(|error| Error::Unreadable {
+            path: directory.path().join(&name),
+            why: error.to_string(),
+        })?;
+        directory.replace(Path::new(&name), &bytes)?;
+        Ok(all)
+    }
+}
+
+/// Reads all runs that were given up on this host, with their files, in order of the files' names. A file that cannot be
+/// read is an error of its own.
+pub fn given_up(host: &Host) -> Result<Vec<GivenUpFile>, Error> {
+    let directory = match Root::open(&host.state.join(GIVEN_UP)) {
+        Ok(directory) => directory,
+        Err(files::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut names: Vec<String> =
+        directory.names()?.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    names.retain(|name| Path::new(name).extension().is_some_and(|extension| extension == "json"));
+    names.sort();
+    let read = |name: &String| {
+        let run = read(directory.path(), name).transpose()?;
+        Some(GivenUpFile { path: directory.path().join(name), run })
+    };
+    Ok(names.iter().filter_map(read).collect())
+}

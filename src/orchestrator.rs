@@ -279,7 +279,7 @@ impl Orchestrator {
             apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
             drop(guard);
             let (all, options) = (apply::transaction::Teardowns::All, apply::Options::default());
-            let error = match apply::transaction::run_begun(context, &record, None, all, options) {
+            let mut error = match apply::transaction::run_begun(context, &record, None, all, options) {
                 Ok(()) => return Ok(record),
                 Err(error) if error.is_undone() => error,
                 Err(error) => return Err(Error::of_provisioning(error)),
@@ -288,7 +288,7 @@ impl Orchestrator {
             if let Some(family) = &family {
                 family.let_in(&mut observation);
             }
-            if overtaken.by(&error, &record.plan, registry, &observation, None).is_none() {
+            if overtaken.by(&mut error, &record.plan, registry, &observation, None).is_none() {
                 return Err(Error::of_provisioning(error));
             }
         }

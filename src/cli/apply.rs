@@ -95,7 +95,7 @@ pub(super) fn apply_manifest(
     let mut overtaken = Overtaken::default();
     loop {
         consent(global, &plan, options, global.verbose)?;
-        let error = match apply::apply(context, &plan, survey.record.as_ref(), options) {
+        let mut error = match apply::apply(context, &plan, survey.record.as_ref(), options) {
             Ok(()) => return Ok(plan),
             Err(error) if error.is_undone() => error,
             Err(error) => return Err(error.into()),
@@ -103,7 +103,7 @@ pub(super) fn apply_manifest(
         let planned = plan;
         (plan, survey) = plan::make(setting, context.swarm, manifest, again)?;
         let standing = survey.standing.as_ref();
-        let Some(why) = overtaken.by(&error, &planned, &setting.registry, &survey.observation, standing)
+        let Some(why) = overtaken.by(&mut error, &planned, &setting.registry, &survey.observation, standing)
         else {
             return Err(error.into());
         };

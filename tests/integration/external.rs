@@ -323,6 +323,18 @@ fn a_swarm_that_loses_an_external_resource_to_another_plans_again() {
 }
 
 #[test]
+fn program_that_plans_what_it_reports_as_taken_is_named() {
+    let sandbox = things(
+        r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 2}}}}'; }
+provision() { echo '{"protocol": 1, "taken": "db 1 is in use"}'; }"#,
+    );
+    let said = "db 1 is in use; `./tools/thing` plans the same allocation again";
+    let failed = sandbox.seedbed(&["apply"]).expect(1).says(&[said]);
+    assert_eq!(failed.stderr.matches("planning again").count(), 2, "{}", failed.stderr);
+    assert!(!sandbox.repository.join(".ai_ops").exists());
+}
+
+#[test]
 fn one_allocation_for_two_sessions_that_share_none_is_a_fault() {
     let same = r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 1}}}}'; }"#;
     let sandbox = things(same);

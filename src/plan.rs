@@ -54,7 +54,7 @@ pub struct Plan {
     /// The swarm's name; empty where this is the plan of one session on its own, whose path is its id.
     pub swarm: String,
     /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing`, `changes`,
-    /// `again`, `losses` and `occupants`.
+    /// `again`, `losses`, `occupants` and `behind`.
     pub digest: String,
     /// The digest of the standing plan that `changes` start from; `null` where nothing stands.
     pub standing: Option<String>,
@@ -71,6 +71,23 @@ pub struct Plan {
     /// Processes that use what applying this would release, as they were when the plan was made; applying looks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub occupants: Vec<Occupant>,
+    /// Sessions that stay and whose base has moved on, as it was when the plan was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Behind>,
+}
+
+/// A session whose base has commits that its worktree lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Behind {
+    /// Path of the session in the tree.
+    pub session: SessionPath,
+    /// The base ref of its worktree.
+    pub base_ref: String,
+    /// The commit that the base ref names.
+    pub base: String,
+    /// The number of commits that `base` has and the worktree's HEAD does not.
+    pub commits: u64,
 }
 
 /// A process that uses what a release would remove: a directory that it works in, a port that it listens on.
@@ -250,6 +267,7 @@ pub fn plan(
         again: Again::default(),
         losses: Vec::new(),
         occupants: Vec::new(),
+        behind: Vec::new(),
     };
     plan.digest = plan.computed_digest();
     plan.changes = plan.changes_from(registry, standing);

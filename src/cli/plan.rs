@@ -1,17 +1,18 @@
 //! `plan`: what would be done.
 #![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use rayon::prelude::*;
 use seedbed::apply::{self, Survey};
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
-use seedbed::plan::{Change, Loss, Plan, Session, Standing};
+use seedbed::plan::{Action, Behind, Change, Loss, Plan, Session, Standing};
+use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Findings, Registry};
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
@@ -44,7 +45,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
     settled(&swarm)?;
-    let (plan, survey) = make(&setting, &swarm, &manifest, &arguments.again)?;
+    let (mut plan, survey) = make(&setting, &swarm, &manifest, &arguments.again)?;
+    plan.behind = behind(&swarm, &plan, &survey);
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let path = super::setting::directory(global)?.join(path);
@@ -56,6 +58,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.splice(0..0, refusals(&plan));
     notices.extend(setup_not_run(&plan));
     notices.extend(outdated(&setting, &swarm, &plan, survey.record.as_ref()));
+    notices.extend(lacking(&plan.behind));
     let review = Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) };
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
@@ -189,6 +192,63 @@ fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&R
             format!("{what}; to copy it again: seedbed apply --refresh {}", named(sessions.iter()))
         })
         .collect()
+}
+
+/// Returns the sessions that stay and whose base has moved on. Git is called only where a base ref names another commit
+/// than a worktree was made from: once for all heads, and once for each base.
+fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
+    let Some(record) = &survey.record else { return Vec::new() };
+    let stays = |change: &&Change| change.action != Action::Destroy && change.release.is_empty();
+    let staying: BTreeSet<&SessionPath> =
+        plan.changes.iter().filter(stays).map(|change| &change.session).collect();
+    let has_moved = |worktree: &Worktree| {
+        let base = survey.observation.commits.get(&worktree.base_ref);
+        base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
+    };
+    let worktree = |session: &Session| Worktree::of(session.allocation(git_worktree::KIND)?);
+    let staying = record.plan.sessions.iter().filter(|session| staying.contains(&session.path));
+    let (sessions, worktrees): (Vec<_>, Vec<_>) =
+        staying.filter_map(|session| Some((&session.path, worktree(session).filter(has_moved)?))).unzip();
+    if worktrees.is_empty() {
+        return Vec::new();
+    }
+    let found =
+        git_worktree::progress(swarm.host(), swarm.workspace(), &worktrees.iter().collect::<Vec<_>>());
+    let found = sessions.into_iter().zip(&worktrees).zip(found);
+    found
+        .filter_map(|((session, worktree), progress)| {
+            // `status` says why the commits of a worktree cannot be read.
+            let Progress { base, behind, .. } = progress.ok().filter(|progress| progress.behind > 0)?;
+            let base_ref = worktree.base_ref.clone();
+            Some(Behind { session: session.clone(), base_ref, base, commits: behind })
+        })
+        .collect()
+}
+
+/// Names the sessions whose base has moved on, with the command that brings them up to date.
+fn lacking(behind: &[Behind]) -> Vec<String> {
+    let mut groups: BTreeMap<(&str, &str, u64), Vec<&SessionPath>> = BTreeMap::new();
+    for Behind { session, base_ref, base, commits } in behind {
+        groups.entry((base_ref, base, *commits)).or_default().push(session);
+    }
+    let groups = groups.into_iter();
+    groups
+        .map(|((base_ref, base, commits), sessions)| {
+            let commits = if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") };
+            let (lack, them) = if sessions.len() == 1 { ("lacks", "it") } else { ("lack", "them") };
+            let names = named(sessions.into_iter());
+            let to = rebase_target(base_ref, base);
+            format!(
+                "{base_ref} has {commits} that {names} {lack}; to bring {them} up to date: seedbed exec {names} -- git \
+                 rebase {to}"
+            )
+        })
+        .collect()
+}
+
+/// Returns what `git rebase` in a worktree has to be given: `HEAD` is the worktree's own there.
+pub(super) fn rebase_target(base_ref: &str, base: &str) -> String {
+    if base_ref == "HEAD" { base.chars().take(12).collect() } else { shell_quoted(base_ref) }
 }
 
 /// Half of a swarm cannot be planned against: it would be in its own way.

@@ -443,7 +443,7 @@ impl SessionStatus {
         if let Some(worktree) = &self.worktree {
             details.extend(worktree.error.iter().map(|error| format!("commits: {error}")));
             details.extend(worktree.progress.as_ref().and_then(|commits| {
-                let to = if worktree.base_ref == "HEAD" { &commits.base[..12] } else { &worktree.base_ref };
+                let to = super::plan::rebase_target(&worktree.base_ref, &commits.base);
                 let what = if commits.behind == 1 {
                     "1 commit".to_owned()
                 } else {

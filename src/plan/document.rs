@@ -33,7 +33,8 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
 
 /// Writes the document, indented, with a line feed behind it.
 pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
-    let Plan { schema_version, swarm, digest, standing, sessions, changes, again, losses, occupants } = plan;
+    let Plan { schema_version, swarm, digest, standing, sessions, changes, again, losses, occupants, behind } =
+        plan;
     to.write_all(b"{")?;
     for (name, value) in [
         ("schemaVersion", serde_json::to_string(schema_version)?),
@@ -56,6 +57,10 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
     if !occupants.is_empty() {
         to.write_all(b",")?;
         list("occupants", occupants, to)?;
+    }
+    if !behind.is_empty() {
+        to.write_all(b",")?;
+        list("behind", behind, to)?;
     }
     to.write_all(b"\n}\n")
 }

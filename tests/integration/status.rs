@@ -44,6 +44,31 @@ fn the_committed_schema_of_status_is_what_the_program_prints() {
 }
 
 #[test]
+fn plan_names_sessions_whose_base_has_moved_on() {
+    let sandbox = stands();
+    let behind = || sandbox.plan()["behind"].clone();
+    assert_eq!(behind(), Value::Null);
+    commit(&sandbox, "a", "one");
+    assert_eq!(behind(), Value::Null, "a commit of the session is none of the base");
+    for message in ["the base moves on", "and on"] {
+        sandbox.write("more", message);
+        sandbox.commit(message);
+    }
+    let base = sandbox.git(&["rev-parse", "main"]);
+    let lacks = |session: &str| json!({ "session": session, "baseRef": "main", "base": base, "commits": 2 });
+    assert_eq!(behind(), json!([lacks("a"), lacks("b")]));
+    let text = sandbox.ok(&["plan"]).stdout;
+    let note =
+        "main has 2 commits that a b lack; to bring them up to date: seedbed exec a b -- git rebase main";
+    assert!(
+        text.replace("\n", " ").split_whitespace().collect::<Vec<_>>().join(" ").contains(note),
+        "{text}"
+    );
+    sandbox.ok(&["exec", "a", "b", "--", "git", "rebase", "--quiet", "main"]);
+    assert_eq!(behind(), Value::Null, "the command brings both up to date");
+}
+
+#[test]
 fn status_counts_commits_on_either_side_of_the_base() {
     let sandbox = stands();
     let commits = |document: &Value, at: usize| {

@@ -1,9 +1,11 @@
 //! Destroying never loses work: whatever is saved nowhere else refuses it, and nothing is touched then.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Outcome, Sandbox};
 
 fn stands() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -209,6 +211,31 @@ fn a_dry_run_and_the_real_one_decide_alike() {
     sandbox.ok(&["destroy", "--rescue"]);
     let nothing = sandbox.unchanged(|| sandbox.ok(&["destroy", "--dry-run"]));
     nothing.says(&["nothing stands"]);
+}
+
+#[test]
+fn destroy_on_a_terminal_lists_ignored_files_before_it_asks() {
+    let sandbox = Sandbox::new();
+    sandbox.write(".gitignore", "*.log\n");
+    sandbox.commit("ignores logs");
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\"]\n");
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("a");
+    fs::write(directory.join("build.log"), "ignored\n").unwrap();
+    let destroy = |answer: &str| {
+        let mut script = sandbox.program("script", &sandbox.repository);
+        let command = format!("{} destroy", env!("CARGO_BIN_EXE_seedbed"));
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env("SHELL", "/bin/sh");
+        let mut terminal = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        terminal.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        Outcome::of(terminal.wait_with_output().unwrap())
+    };
+    let refused = sandbox.unchanged(|| destroy("n\n").expect(69));
+    let (listed, question) = refused.stdout.split_once("Destroy a?").expect("a question");
+    assert!(listed.contains("a: would be deleted: ") && listed.contains("build.log"), "{listed}");
+    assert!(question.contains("nothing was changed"), "{question}");
+    destroy("y\n").expect(0);
+    assert!(!directory.exists());
 }
 
 /// While another session's teardown works, an agent goes on in a session that was judged already.

@@ -108,6 +108,17 @@ fn near_misses_come_from_branches_tags_and_remotes() {
 }
 
 #[test]
+fn missing_main_branch_is_answered_with_the_usual_names_that_exist() {
+    let sandbox = Sandbox::with_files(&["a"]);
+    for branch in ["trunk", "develop", "unrelated"] {
+        sandbox.git(&["branch", branch]);
+    }
+    assert_eq!(check(&sandbox, "master").unwrap_err().near, ["main", "trunk", "develop"]);
+    sandbox.git(&["branch", "--move", "main", "master"]);
+    assert_eq!(check(&sandbox, "main").unwrap_err().near, ["master", "trunk", "develop"]);
+}
+
+#[test]
 fn a_repository_without_commits_says_so() {
     let sandbox = Sandbox::repository(&[]);
     for name in ["HEAD", "main", "-f"] {

@@ -35,6 +35,7 @@ mod plan;
 mod plan_file;
 mod print;
 mod progress;
+mod rescue;
 mod schema;
 mod setting;
 mod signals;
@@ -166,6 +167,8 @@ enum Command {
     /// Looks for what of this host, repository and manifest will bite, and says what to do; exits with 1 where something
     /// will fail
     Doctor(doctor::Arguments),
+    /// List, restore and delete what `--rescue` has saved; neither a manifest nor a swarm has to exist
+    Rescue(rescue::Arguments),
     /// Shows every swarm on this host: its workspace, its sessions and ports, whether a run of it was interrupted
     List,
     /// Prints a script that completes commands, options and sessions in a shell
@@ -200,6 +203,7 @@ impl Command {
             | Self::Explain(_)
             | Self::Destroy(_)
             | Self::Recover(_)
+            | Self::Rescue(_)
             | Self::Doctor(_) => true,
             Self::Show(_)
             | Self::Exec(_)
@@ -223,7 +227,8 @@ pub(crate) fn main() -> ExitCode {
     };
     terminal::set_color(arguments.global.color);
     arguments.global.runs_programs = arguments.command.runs_programs();
-    arguments.global.needs_state = !matches!(arguments.command, Command::Init | Command::Validate(_));
+    arguments.global.needs_state =
+        !matches!(arguments.command, Command::Init | Command::Validate(_) | Command::Rescue(_));
     let json = arguments.global.json;
     // Rust has said where by then.
     let code = match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
@@ -286,6 +291,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Destroy(arguments) => destroy::run(global, arguments),
         Command::Doctor(arguments) => doctor::run(global, arguments),
         Command::Recover(arguments) => destroy::recover(global, arguments),
+        Command::Rescue(arguments) => rescue::run(global, arguments),
         Command::List => list::run(global),
         Command::Completions { shell } => Ok(completions::run(*shell)),
         Command::Man(arguments) => man::run(global, arguments),

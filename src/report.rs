@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::doctor::Finding;
 use crate::host::listeners::Listener;
 use crate::name::SessionPath;
+use crate::provider::git_worktree::rescue::SavedWork;
 
 /// Version of these documents' format.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -242,4 +243,35 @@ pub struct Prompt {
     pub schema_version: u32,
     /// The sections of the session, and the prompt after them.
     pub prompt: String,
+}
+
+/// What `rescue list`, `rescue restore` and `rescue drop` print with `--json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("$id" = "urn:seedbed:rescues:1"))]
+pub struct Rescues {
+    /// Version of this document's format, [`SCHEMA_VERSION`].
+    #[schemars(extend("const" = SCHEMA_VERSION))]
+    pub schema_version: u32,
+    /// Git directory that all worktrees of the repository share, absolute.
+    pub repository: PathBuf,
+    /// What was done with the rescues.
+    pub action: RescueAction,
+    /// The rescues that were listed, restored or deleted.
+    pub rescues: Vec<SavedWork>,
+    /// The new worktree, absolute; absent except for `restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+}
+
+/// What was done with [`Rescues`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum RescueAction {
+    /// Nothing was changed.
+    Listed,
+    /// The work is in a new worktree; the rescue still exists.
+    Restored,
+    /// The refs were deleted.
+    Dropped,
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seedbed::apply::{Event, Phase};
 use seedbed::host::process::Cancel;
-use seedbed::host::text::{printable, printable_command};
+use seedbed::host::text::{printable, printable_command, shell_quoted};
+use seedbed::provider::git_worktree::rescue;
 
 use super::exit::uninspected;
 use super::{Global, print, terminal};
@@ -227,8 +228,10 @@ impl State {
 
 /// What was saved can only be found again by whoever is told how: this is data, whatever is said beside it.
 fn print_data(event: &Event) {
-    if let Event::Rescued { command, .. } = event {
-        print::out(&format!("{}\n", printable(command)));
+    if let Event::Rescued { command, reference, .. } = event {
+        let short = rescue::short_name(reference);
+        let short = short.map(|name| format!("seedbed rescue restore {}", shell_quoted(name)));
+        print::out(&format!("{}\n", printable(&short.unwrap_or_else(|| command.clone()))));
     }
 }
 

@@ -9,7 +9,7 @@ use seedbed::manifest::{self, Validation};
 use seedbed::plan::Plan;
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
-use seedbed::report::{Diagnosis, Environment, Explanation, List, Prompt};
+use seedbed::report::{Diagnosis, Environment, Explanation, List, Prompt, Rescues};
 
 use super::exit::Status;
 use super::{outcome, print, status};
@@ -41,6 +41,8 @@ pub(super) enum Schema {
     Env,
     /// What `prompt --json` prints
     Prompt,
+    /// What `rescue list`, `rescue restore` and `rescue drop` print with `--json`
+    Rescues,
 }
 
 pub(super) fn run(what: Schema) -> ExitCode {
@@ -57,6 +59,7 @@ pub(super) fn run(what: Schema) -> ExitCode {
         Schema::Explain => schema_for!(Explanation).to_value(),
         Schema::Env => schema_for!(Environment).to_value(),
         Schema::Prompt => schema_for!(Prompt).to_value(),
+        Schema::Rescues => schema_for!(Rescues).to_value(),
     };
     print::json_pretty(&schema);
     Status::Done.into()

@@ -22,7 +22,7 @@ mod register;
 mod release;
 mod remains;
 mod repository;
-mod rescue;
+pub mod rescue;
 mod settings;
 mod site;
 mod sparse;

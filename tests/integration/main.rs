@@ -54,6 +54,7 @@ mod recipe;
 mod refused;
 mod repair;
 mod rescue;
+mod rescues;
 mod reverse;
 mod review;
 mod run;

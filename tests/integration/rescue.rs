@@ -14,6 +14,8 @@ const TWO: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\", \"
 fn bring_back(sandbox: &Sandbox, printed: &str) -> BTreeMap<String, PathBuf> {
     sandbox.git(&["gc", "--quiet", "--prune=now"]);
     for command in printed.lines() {
+        let program = format!("{} -C {} ", env!("CARGO_BIN_EXE_seedbed"), sandbox.repository.display());
+        let command = &command.replace("seedbed rescue ", &format!("{program} rescue "));
         let outcome = sandbox.program("sh", &sandbox.top).args(["-c", command]).output().unwrap();
         assert!(outcome.status.success(), "{command}\n{}", String::from_utf8_lossy(&outcome.stderr));
     }
@@ -108,7 +110,7 @@ fn applying_rescues_what_it_replaces_and_destroys() {
     );
     sandbox.unchanged(|| sandbox.seedbed(&["apply", "--yes"]).expect(69));
     let outcome = sandbox.ok(&["apply", "--yes", "--rescue"]);
-    let commands: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("git ")).collect();
+    let commands: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("seedbed ")).collect();
     let places = bring_back(&sandbox, &commands.join("\n"));
     assert_eq!(places.keys().collect::<Vec<_>>(), ["shop-coder-0", "shop-coder-1"]);
     assert_eq!(files(&sandbox, &places["shop-coder-0"]), before);

@@ -19,10 +19,16 @@ mod capture;
 mod command;
 mod entry;
 mod name;
+mod restore;
+mod saved;
 mod verify;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
+
+pub use restore::restore;
+pub use saved::{SavedWork, common_directory, delete, list, short_name};
 
 use super::losses::{self, Tips};
 use super::settings::EXACT;
@@ -30,6 +36,7 @@ use super::site::Site;
 use super::{Worktree, layout, overlay};
 use crate::host::clock;
 use crate::host::git::Git;
+use crate::host::text::shell_quoted;
 use crate::name::sha256_hex;
 use crate::provider::{Error, Location, Rescue, Task};
 
@@ -64,8 +71,8 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     if converted.len() > command::CONVERTED_MAX {
         let (count, first) = (converted.len(), command::CONVERTED_MAX);
         work.missing.push(format!(
-            "{count} files come back with their line ends or contents converted, all but the first {first}; their bytes \
-             are in the rescue (git cat-file blob REF:PATH)"
+            "{count} files come back with their line ends or contents converted, all but the first {first}, where plain git \
+             brings them back; `seedbed rescue restore` writes their bytes"
         ));
     }
     let state = entry::save(&work)?;
@@ -99,12 +106,7 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     for attempt in 1..=TRIES {
         let reference = name::reference(&prefix, &time, attempt);
         let rescue = told(reference);
-        let message = format!(
-            "{}\nBring it back with\n\n    {}\n\n{}{fingerprint}\n",
-            subject("unsaved work of its worktree"),
-            rescue.command,
-            name::FINGERPRINT
-        );
+        let message = message(task.session, &rescue, &fingerprint, &converted);
         let commit = work.commit(&files, &parents, &message)?;
         if work.create_ref(&rescue.reference, &commit)? {
             let checked = work.check_whole(&rescue.reference);
@@ -115,6 +117,23 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         }
     }
     Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
+}
+
+/// Returns the message of a rescue's commit: how to restore it, the hash of its content, and the files that are written
+/// byte by byte.
+fn message(session: &str, rescue: &Rescue, fingerprint: &str, converted: &BTreeSet<PathBuf>) -> String {
+    let short = shell_quoted(short_name(&rescue.reference).unwrap_or(&rescue.reference));
+    let mut message = format!(
+        "{session}{}\n\nBring it back with\n\n    seedbed rescue restore {short}\n\nor, without seedbed, with\n\n    \
+         {}\n\n{}{fingerprint}\n",
+        name::SUBJECT,
+        rescue.command,
+        name::FINGERPRINT
+    );
+    for path in converted {
+        let _ = writeln!(message, "{}", name::exact_line(path));
+    }
+    message
 }
 
 /// A rescue of this session with this very content: one that says so, and has these trees on top of HEAD.

@@ -60,7 +60,7 @@ pub(super) fn bring_back(
 }
 
 /// A place beside the repository that says what it is.
-fn place(root: &Path, session: &str, reference: &str) -> PathBuf {
+pub(super) fn place(root: &Path, session: &str, reference: &str) -> PathBuf {
     let time = reference.rsplit('@').next().unwrap_or_default();
     let session = scoped_name(session, HashDigits::Eight);
     let mut name = root.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();

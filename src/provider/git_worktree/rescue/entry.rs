@@ -37,6 +37,9 @@ const NEEDED: [&str; 3] = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
 /// The largest file of an entry that is saved, in bytes; patches of a rebase are smaller.
 const FILE_MAX: usize = 16 << 20;
 
+/// The patterns of a sparse checkout.
+pub(super) const PATTERNS: &str = "info/sparse-checkout";
+
 /// The index of the entry's files.
 const STATE: &str = "state";
 
@@ -52,6 +55,11 @@ pub(super) struct State {
     pub(super) is_sparse: bool,
 }
 
+/// Returns whether a file of the entry belongs to the place that the worktree lies at.
+pub(super) fn is_of_the_place(name: &OsStr) -> bool {
+    OF_THE_PLACE.iter().any(|known| name == *known) || name.to_string_lossy().starts_with("sharedindex.")
+}
+
 /// Saves the files of the entry that an operation under way needs, and the session's index.
 pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
@@ -60,14 +68,12 @@ pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
         && let Some(entry) = work.site.common.directory(&work.site.entry)?
     {
         for name in entry.names()? {
-            let of_the_place = OF_THE_PLACE.iter().any(|known| name == *known)
-                || name.to_string_lossy().starts_with("sharedindex.");
-            if !of_the_place {
+            if !is_of_the_place(&name) {
                 collect(&entry, Path::new(&name), &mut files)?;
             }
         }
         if is_sparse {
-            collect(&entry, Path::new("info/sparse-checkout"), &mut files)?;
+            collect(&entry, Path::new(PATTERNS), &mut files)?;
         }
     }
     let (mut named, mut needed) = (BTreeSet::new(), BTreeSet::new());

@@ -1,8 +1,20 @@
 //! The names of rescue refs. Pure.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 use crate::name::sha256_hex;
+
+/// The directory of all rescues.
+pub(super) const ROOT: &str = "refs/seedbed/rescue/";
+
+/// Ends the first line of a rescue's message, after the session's id.
+pub(super) const SUBJECT: &str = ": unsaved work of its worktree";
+
+/// Begins a line of a rescue's message that names a file whose bytes a checkout would convert.
+const EXACT: &str = "Seedbed-Exact: ";
 
 /// Every rescue, as a pattern.
 pub(super) const ALL: &str = "refs/seedbed/rescue/*";
@@ -20,12 +32,36 @@ const PART_MAX: usize = 120;
 /// What the rescues of a session begin with, a slash at its end.
 pub(super) fn prefix(session: &str) -> String {
     let parts: Vec<String> = session.split('/').map(part).collect();
-    format!("refs/seedbed/rescue/{}/", parts.join("/"))
+    format!("{ROOT}{}/", parts.join("/"))
 }
 
 /// The name of one rescue. `time` is in plain letters and digits; `attempt` counts from 1.
 pub(super) fn reference(prefix: &str, time: &str, attempt: u32) -> String {
     if attempt == 1 { format!("{prefix}{TIME}{time}") } else { format!("{prefix}{TIME}{time}-{attempt}") }
+}
+
+/// The line of a message that names a file whose bytes a checkout would convert.
+pub(super) fn exact_line(path: &Path) -> String {
+    let mut line = EXACT.to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_graphic() && *byte != b'%' {
+            line.push(char::from(*byte));
+        } else {
+            let _ = write!(line, "%{byte:02X}");
+        }
+    }
+    line
+}
+
+/// The path that a line of a message names, if it is one of [`exact_line`].
+pub(super) fn exact_path(line: &str) -> Option<PathBuf> {
+    let mut parts = line.strip_prefix(EXACT)?.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend(&part.as_bytes()[2..]);
+    }
+    Some(OsString::from_vec(bytes).into())
 }
 
 /// One part of an id as git takes it (`git check-ref-format`): what it does not take is spelled `%XX`, which stands for
@@ -72,6 +108,19 @@ mod tests {
         let long = prefix(&format!("s/{}", "x".repeat(300)));
         assert!(long.split('/').all(|part| part.len() <= 255), "{long}");
         assert_ne!(long, prefix(&format!("s/{}", "x".repeat(301))));
+    }
+
+    #[test]
+    fn exact_lines_name_any_path() {
+        for path in [&b"a/b.txt"[..], b"100% sure", b"new\nline", b"\xff", b"%41"] {
+            let path = PathBuf::from(OsString::from_vec(path.to_vec()));
+            let line = exact_line(&path);
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(exact_path(&line), Some(path));
+        }
+        for line in ["Seedbed-Exact: %4", "Seedbed-Exact: %zz", "Seedbed: a"] {
+            assert_eq!(exact_path(line), None, "{line}");
+        }
     }
 
     #[test]

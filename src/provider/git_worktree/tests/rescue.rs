@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::super::losses::losses;
-use super::super::rescue::rescue;
+use super::super::rescue::{common_directory, list, rescue, restore};
 use super::Lab;
 use crate::provider::Rescue;
 use crate::provider::git_worktree::Worktree;
@@ -79,7 +79,19 @@ fn round_trip(lab: &Lab, worktree: &Worktree, work: impl FnOnce(&Path)) -> (Resc
     assert!(!leftovers(lab), "nothing temporary is left");
     let place = bring_back(lab, worktree, &rescued);
     assert_eq!(Picture::of(lab, &place), before);
+    let again = restored(lab, &rescued);
+    assert_eq!(Picture::of(lab, &again), before, "`seedbed rescue restore` does the same");
     (rescued, place)
+}
+
+/// Restores a rescue as `seedbed rescue restore` does.
+fn restored(lab: &Lab, rescued: &Rescue) -> PathBuf {
+    let common = common_directory(&lab.host, &lab.repo).unwrap();
+    let saved = list(&lab.host, &common).unwrap();
+    let saved = saved.iter().find(|saved| saved.reference == rescued.reference).unwrap();
+    assert!(saved.valid && saved.files.is_some(), "{saved:?}");
+    let into = lab.repo.with_file_name("restored");
+    restore(&lab.host, &common, saved, Some(&into)).unwrap()
 }
 
 fn bring_back(lab: &Lab, worktree: &Worktree, rescued: &Rescue) -> PathBuf {

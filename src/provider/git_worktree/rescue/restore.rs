@@ -1,0 +1,118 @@
+//! Restores a rescue in a new worktree: does what the command in its message does, and more carefully.
+//!
+//! The message itself is never run: every process that can write to the repository can create such a ref.
+
+#![expect(clippy::disallowed_methods, reason = "writes files of the worktree that it has just created")]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::saved::SavedWork;
+use super::{command, entry, name};
+use crate::host::Host;
+use crate::host::files::Root;
+use crate::host::git::Git;
+use crate::host::process::Cancel;
+use crate::provider::Error;
+use crate::provider::git_worktree::site::io;
+
+/// Restores the work in a new worktree, and returns the worktree's directory: `into`, or one beside the repository.
+///
+/// Whatever fails, the worktree is removed again.
+///
+/// # Errors
+///
+/// The directory exists, the ref is no rescue, or Git fails.
+pub fn restore(host: &Host, common: &Path, saved: &SavedWork, into: Option<&Path>) -> Result<PathBuf, Error> {
+    let is_bare = common.file_name().is_none_or(|name| name != ".git");
+    let root = if is_bare { common } else { common.parent().unwrap_or(common) };
+    let directory =
+        into.map_or_else(|| command::place(root, &saved.session, &saved.reference), Path::to_owned);
+    if fs::symlink_metadata(&directory).is_ok() {
+        return Err(Error::Refused(format!("{} exists, and nothing is overwritten", directory.display())));
+    }
+    if !saved.valid {
+        return Err(Error::Refused(format!("{} does not have the form of a rescue", saved.reference)));
+    }
+    let repository = Git::of(host, common, None);
+    let path = directory.to_string_lossy();
+    if path.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Error::Refused(format!("{path} is not UTF-8")));
+    }
+    let head = format!("{}^", saved.object);
+    let add = ["worktree", "add", "--no-checkout", "--detach", "--", &*path, &head];
+    repository.run_beside_others(&add)?;
+    populate(host, &repository, saved, &directory).map_err(|error| {
+        // What is cancelled is cleaned up too.
+        let host = Host { cancel: Cancel::default(), ..host.clone() };
+        let remove = ["worktree", "remove", "--force", "--force", "--", &*path];
+        match Git::of(&host, common, None).run_beside_others(&remove) {
+            Ok(_) => error,
+            Err(left) => Error::Refused(format!("{error}; {path} is left behind: {left}")),
+        }
+    })?;
+    Ok(directory)
+}
+
+/// Writes files, index and state of the rescue into a worktree that has none.
+fn populate(host: &Host, repository: &Git<'_>, saved: &SavedWork, directory: &Path) -> Result<(), Error> {
+    let commit = saved.object.as_str();
+    let admin = Git::around(host, directory).path(["rev-parse", "--absolute-git-dir"])?;
+    let git = Git::of(host, &admin, Some(directory));
+    let patterns = repository.output(["cat-file", "blob", &format!("{commit}^3:{}", entry::PATTERNS)])?;
+    let is_sparse = patterns.status.success();
+    if is_sparse {
+        git.run_with_input(["sparse-checkout", "set", "--no-cone", "--stdin"], patterns.stdout)?;
+    }
+    git.run(["-c", "core.symlinks=true", "read-tree", "-m", "-u", commit])?;
+    if is_sparse {
+        // Files outside of the sparse checkout were changed too.
+        let head = format!("{commit}^");
+        let list = ["diff-tree", "-r", "-z", "--no-renames", "--diff-filter=d", "--name-only", &head, commit];
+        let changed = git.run(list)?;
+        git.run_with_input(
+            ["checkout-index", "-f", "-z", "--stdin", "--ignore-skip-worktree-bits"],
+            changed,
+        )?;
+    }
+    let message = repository.run(["cat-file", "commit", commit])?;
+    for path in String::from_utf8_lossy(&message).lines().filter_map(name::exact_path) {
+        write_exactly(repository, commit, directory, &path)?;
+    }
+    restore_state(repository, commit, &Root::open(&admin)?)
+}
+
+/// Writes the bytes of a file that Git has checked out converted.
+fn write_exactly(repository: &Git<'_>, commit: &str, directory: &Path, path: &Path) -> Result<(), Error> {
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let Some(name) = path.to_str().filter(|_| inside) else { return Ok(()) };
+    let bytes = repository.run(["cat-file", "blob", &format!("{commit}:{name}")])?;
+    let path = directory.join(path);
+    let mut options = OpenOptions::new();
+    options.write(true).truncate(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.open(&path).and_then(|mut file| file.write_all(&bytes)).map_err(io("write", &path))
+}
+
+/// Writes the index, and the files of an operation under way, into the worktree's admin directory.
+fn restore_state(repository: &Git<'_>, commit: &str, admin: &Root) -> Result<(), Error> {
+    let listed = repository.run(["ls-tree", "-r", "-z", "--full-tree", &format!("{commit}^3")])?;
+    for line in String::from_utf8_lossy(&listed).split('\0') {
+        let Some((header, path)) = line.split_once('\t') else { continue };
+        let [_, "blob", object] = header.split(' ').collect::<Vec<_>>()[..] else { continue };
+        let path = Path::new(path);
+        let first = path.components().next().map(|part| part.as_os_str()).unwrap_or_default();
+        // An entry that somebody else wrote could point the worktree at another repository.
+        if entry::is_of_the_place(first) && path != Path::new(super::capture::INDEX) {
+            continue;
+        }
+        if let Some(parent) = path.parent() {
+            admin.create_directories(parent)?;
+        }
+        admin.replace(path, &repository.run(["cat-file", "blob", object])?)?;
+    }
+    Ok(())
+}

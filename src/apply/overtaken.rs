@@ -1,5 +1,7 @@
 //! Whether a run that failed is worth another plan: another run may have taken what this one had planned.
 
+use std::fmt::Write as _;
+
 use super::provision::PROVISION;
 use super::{Error, Failure, stale};
 use crate::host::text::printable_lines;
@@ -54,11 +56,9 @@ impl Overtaken {
         let is_other = !taken.is_empty() && repeated.is_none();
         self.taken = taken;
         self.repeated = if repeated.is_some() { self.repeated + 1 } else { 0 };
-        if let Some(at) = repeated {
-            if self.repeated >= REPEATED_MAX {
-                name_program(failures, &self.taken[at]);
-                return None;
-            }
+        if let Some(at) = repeated.filter(|_| self.repeated >= REPEATED_MAX) {
+            name_program(failures, &self.taken[at]);
+            return None;
         }
         let (count, max) = if seen.is_some() || is_other {
             (&mut self.seen, SEEN_MAX)
@@ -89,7 +89,8 @@ fn name_program(failures: &mut [Failure], (session, allocation): &(SessionPath, 
     let step = format!("{PROVISION} {}", allocation.kind);
     let command = allocation.external.as_ref().map(|external| external.command.join(" ")).unwrap_or_default();
     for failure in failures.iter_mut().filter(|one| one.session == *session && one.step == step) {
-        failure.cause += &format!(
+        let _ = write!(
+            failure.cause,
             "; `{}` plans the same allocation again, although it reports it as taken: its `plan` has to leave out what is \
              in use",
             printable_lines(&command)

@@ -104,7 +104,7 @@ fn restore_state(repository: &Git<'_>, commit: &str, admin: &Root) -> Result<(),
         let Some((header, path)) = line.split_once('\t') else { continue };
         let [_, "blob", object] = header.split(' ').collect::<Vec<_>>()[..] else { continue };
         let path = Path::new(path);
-        let first = path.components().next().map(|part| part.as_os_str()).unwrap_or_default();
+        let first = path.components().next().map(Component::as_os_str).unwrap_or_default();
         // An entry that somebody else wrote could point the worktree at another repository.
         if entry::is_of_the_place(first) && path != Path::new(super::capture::INDEX) {
             continue;

@@ -216,8 +216,20 @@ pub struct Session {
     pub parent: Option<usize>,
     /// Its number among the replicas of its table; `None` where the table has no `count`.
     pub replica: Option<u32>,
+    /// The share of its parent's allocations that it takes; `None` where the other children that take one are all among
+    /// the sessions, and the shares follow from them.
+    pub share: Option<Share>,
     /// What its table says, shared by all replicas.
     pub declaration: Arc<Declaration>,
+}
+
+/// A share of an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its position among the shares, from 0.
+    pub index: u32,
+    /// The number of shares, at least 1.
+    pub of: u32,
 }
 
 /// What one session table of the manifest says.

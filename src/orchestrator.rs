@@ -8,6 +8,7 @@
 
 mod child;
 mod error;
+mod family;
 mod provisioned;
 
 use std::cmp::Reverse;
@@ -20,15 +21,16 @@ use serde_json::{Map, Value};
 
 pub use child::{ChildError, child_requests};
 pub use error::Error;
+use family::Family;
 pub use provisioned::{Provisioned, RuntimeInjection, Saved};
 
 use crate::apply::{self, Context, Overtaken, Recovered};
-use crate::discovery::{self, Snapshot};
+use crate::discovery::Snapshot;
 use crate::host::Host;
 use crate::host::process::Cancel;
 use crate::manifest::{self, Manifest, Options};
-use crate::observe::{Holder, Observation};
-use crate::plan;
+use crate::observe::{self, Observation};
+use crate::plan::{self, Plan, Standing};
 use crate::provider::Registry;
 use crate::state::{self, ChildOf, FamilyGuard, Found, Locked, Record, Swarm};
 
@@ -85,17 +87,6 @@ pub struct Recovery {
     pub done: Result<Recovered, Error>,
 }
 
-/// What a child has in common with its parent: the mark, under which the parent's ports let it in.
-struct Family {
-    owner: String,
-    /// Nearest first.
-    ancestors: Vec<String>,
-    /// The child's own place.
-    child: ChildOf,
-    /// The living sessions of the same mark, with their numbers.
-    numbers: BTreeMap<String, u32>,
-}
-
 impl Orchestrator {
     /// An orchestrator with the kinds that seedbed brings.
     pub fn new(host: Host) -> Self {
@@ -140,7 +131,13 @@ impl Orchestrator {
     }
 
     /// Provisions the child at `child_index` (from 0) of `child_count` from its parent's snapshot, with what
-    /// [`child_requests`] tells.
+    /// [`child_requests`] tells, and a share of each resource of another kind that the parent has and the registry knows:
+    /// `child_index` of `child_count`, planned with the parent's options as for a child of a manifest.
+    ///
+    /// A kind that refuses to divide is [`Error::Faults`], as in a manifest; an orchestrator whose registry does not know
+    /// the kind provisions the child without it. Programs of external kinds are asked where the registry
+    /// [has external kinds](Registry::with_external_kinds); they are told of all sessions of the family that have the kind.
+    /// Such shares need a parent that stands as its snapshot says: otherwise it is [`Error::Released`].
     ///
     /// Its ports lie inside its parent's, which are open to it while the parent stands as the snapshot says. A
     /// parent is not released before its children.
@@ -247,19 +244,17 @@ impl Orchestrator {
         above: Option<(&Snapshot, ChildOf)>,
     ) -> Result<Record, Error> {
         let registry = &self.shared.registry;
-        let observe = || Ok::<_, Error>(apply::survey(context.swarm, registry, manifest)?.observation);
         let mut owner = None;
-        let mut observation = observe()?;
+        let mut surveyed = self.survey(context.swarm, manifest, above)?;
         let mut overtaken = Overtaken::default();
         loop {
             // Until the intent is on disk, no brother is begun with the same number, and no parent is released.
             let guard = above.map(|_| FamilyGuard::acquire(context.swarm.host())).transpose()?;
-            let family = match above {
-                Some((parent, child)) => self.shared.family(parent, child, context.swarm)?,
-                None => None,
-            };
-            if let Some(family) = &family {
-                family.let_in(&mut observation);
+            let family = self.family(above, context.swarm)?;
+            if !surveyed.holds_for(family.as_ref()) {
+                drop(guard);
+                surveyed = self.survey(context.swarm, manifest, above)?;
+                continue;
             }
             let record = Record {
                 schema_version: state::SCHEMA_VERSION,
@@ -273,7 +268,7 @@ impl Orchestrator {
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,
                 not_set_up: BTreeMap::new(),
-                plan: plan::plan(manifest, registry, &observation, None).map_err(Error::Faults)?,
+                plan: surveyed.plan(family.as_ref(), registry)?,
                 release: None,
             };
             apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
@@ -284,19 +279,84 @@ impl Orchestrator {
                 Err(error) if error.is_undone() => error,
                 Err(error) => return Err(Error::of_provisioning(error)),
             };
-            observation = observe()?;
-            if let Some(family) = &family {
-                family.let_in(&mut observation);
-            }
-            if overtaken.by(&mut error, &record.plan, registry, &observation, None).is_none() {
+            surveyed = self.survey(context.swarm, manifest, above)?;
+            if overtaken.by(&mut error, &record.plan, registry, &surveyed.observation, None).is_none() {
                 return Err(Error::of_provisioning(error));
             }
         }
     }
 
+    /// Observes all that planning needs, programs of external kinds included.
+    fn survey(
+        &self,
+        swarm: &Swarm<'_>,
+        manifest: &Manifest,
+        above: Option<(&Snapshot, ChildOf)>,
+    ) -> Result<Surveyed, Error> {
+        let registry = &self.shared.registry;
+        let family = self.family(above, swarm)?;
+        let mut manifest = manifest.clone();
+        let standing = family.as_ref().and_then(|family| family.join(&mut manifest));
+        let mut observation = apply::survey_without_programs(swarm, registry, &manifest)?.observation;
+        if let Some(family) = &family {
+            family.let_in(&mut observation);
+        }
+        let questions = plan::programs(&manifest, registry, &observation, standing.as_ref());
+        if !questions.is_empty() {
+            observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
+        }
+        Ok(Surveyed { family, manifest, standing, observation })
+    }
+
+    /// Returns the family of a child; `None` for a session that is no child, and where the parent does not stand as its
+    /// snapshot says.
+    fn family(&self, above: Option<(&Snapshot, ChildOf)>, own: &Swarm<'_>) -> Result<Option<Family>, Error> {
+        let Some((parent, child)) = above else { return Ok(None) };
+        let family = self.shared.family(parent, child, own)?;
+        if family.is_none() && self.shared.hands_down_by_record(parent) {
+            return Err(Error::Released(parent.session_id.clone()));
+        }
+        Ok(family)
+    }
+
     fn provisioned(&self, swarm: &Swarm<'_>, record: &Record) -> Option<Provisioned> {
         let session = record.plan.sessions.first()?;
         Some(Provisioned::new(Arc::clone(&self.shared), swarm, record, session))
+    }
+}
+
+/// All that one session is planned by.
+struct Surveyed {
+    family: Option<Family>,
+    /// The manifest of the session, joined to its family.
+    manifest: Manifest,
+    /// The family.
+    standing: Option<Standing>,
+    observation: Observation,
+}
+
+impl Surveyed {
+    /// Returns whether this is still what the session has to be planned by, and takes over what is new without asking a
+    /// program again.
+    fn holds_for(&mut self, family: Option<&Family>) -> bool {
+        if let (Some(old), Some(new)) = (&self.family, family)
+            && old != new
+        {
+            if old.asks_by_record() || new.asks_by_record() {
+                return false;
+            }
+            new.let_in(&mut self.observation);
+        }
+        self.family.is_some() == family.is_some()
+    }
+
+    fn plan(&self, family: Option<&Family>, registry: &Registry) -> Result<Plan, Error> {
+        let plan = plan::plan(&self.manifest, registry, &self.observation, self.standing.as_ref());
+        let plan = plan.map_err(Error::Faults)?;
+        match (family, &self.standing) {
+            (Some(family), Some(_)) => family.leave(plan, registry),
+            _ => Ok(plan),
+        }
     }
 }
 
@@ -337,77 +397,6 @@ impl Shared {
     /// The host for one run, which [`Orchestrator::cancel`] ends.
     fn host_of_a_run(&self) -> Host {
         self.host.with_cancel(self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-
-    /// Finds the record of a parent, and who else is of its family. `None` where it does not stand as its snapshot says:
-    /// then the child has no more right to those ports than anybody. The child itself is the swarm `own`.
-    fn family(&self, parent: &Snapshot, child: ChildOf, own: &Swarm<'_>) -> Result<Option<Family>, Error> {
-        let swarm = match &parent.swarm {
-            Some(place) => Swarm::new(&self.host, own.workspace(), &place.name)?,
-            None => Swarm::of_session(&self.host, own.workspace(), &parent.session_id)?,
-        };
-        let Some(record) = swarm.standing()? else { return Ok(None) };
-        let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
-        let Some(session) = session else { return Ok(None) };
-        let stands = discovery::snapshot(&record, session, &self.registry, own.workspace());
-        if stands.hard_constraints != parent.hard_constraints {
-            return Ok(None);
-        }
-        let releases = |record: &Record| {
-            record.release.as_ref().is_some_and(|release| release.kinds.contains_key(&session.path))
-        };
-        if swarm.interrupted()?.is_some_and(|(run, _)| releases(&run)) {
-            return Err(Error::Released(parent.session_id.clone()));
-        }
-        let mut ancestors = vec![session.id.clone()];
-        ancestors.extend(apply::ancestors(&record, &session.path));
-        let mut numbers = BTreeMap::new();
-        if parent.swarm.is_some() {
-            numbers.extend(record.plan.sessions.iter().map(|session| (session.id.clone(), session.index)));
-        }
-        for other in state::alone(&self.host, &record.owner)? {
-            let Some(first) = other.plan.sessions.first().filter(|first| first.id != own.name()) else {
-                continue;
-            };
-            let is_brother = other.ancestors.first() == ancestors.first();
-            if is_brother && other.child.is_some_and(|other| other.index == child.index) {
-                let (index, session) = (child.index, first.id.clone());
-                return Err(Error::Child(ChildError::Taken { index, session }));
-            }
-            numbers.insert(first.id.clone(), first.index);
-        }
-        if numbers.contains_key(own.name()) {
-            return Err(Error::Stands(own.name().to_owned()));
-        }
-        Ok(Some(Family { owner: record.owner, ancestors, child, numbers }))
-    }
-}
-
-impl Family {
-    /// Takes out of an observation what the ancestors themselves hold or serve, because a share lies inside of it, and
-    /// adds the numbers that the family has.
-    fn let_in(&self, observation: &mut Observation) {
-        observation.family.clone_from(&self.numbers);
-        let of_family = |session: &str, owner: &str| {
-            owner == self.owner && self.ancestors.iter().any(|ancestor| ancestor == session)
-        };
-        let held: Vec<_> = observation
-            .taken
-            .iter()
-            .filter(|taken| match &taken.by {
-                Holder::Lease { session, owner } => of_family(session, owner),
-                Holder::LockFile { session: Some(session), owner: Some(owner), .. } => {
-                    of_family(session, owner)
-                }
-                Holder::LockFile { .. } | Holder::Socket { .. } => false,
-            })
-            .cloned()
-            .collect();
-        observation.taken.retain(|taken| match &taken.by {
-            // The ancestor may use its ports; whether it is the one that does, nobody can tell.
-            Holder::Socket { .. } => !held.iter().any(|held| held.block.contains(taken.block)),
-            Holder::Lease { .. } | Holder::LockFile { .. } => !held.contains(taken),
-        });
     }
 }
 

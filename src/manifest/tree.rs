@@ -93,7 +93,13 @@ impl Node {
             Some(parent) => sessions[parent].path.child(name),
         };
         let position = sessions.len();
-        sessions.push(Session { path, parent, replica, declaration: Arc::clone(&self.declaration) });
+        sessions.push(Session {
+            path,
+            parent,
+            replica,
+            share: None,
+            declaration: Arc::clone(&self.declaration),
+        });
         self.children.iter().for_each(|child| child.count_out(Some(position), sessions));
     }
 }

@@ -34,6 +34,9 @@ pub enum ChildError {
         /// The id of the child that has it.
         session: String,
     },
+    /// What the parent has would not be planned as it stands, so that there is nothing to take a share of.
+    #[error("`{0}` was provisioned with options that its kinds plan in another way now; apply it again")]
+    Changed(String),
     /// There are more children than ports.
     #[error("Cannot suballocate {count} child port blocks from parent range {start}-{end}.")]
     TooManyChildren {
@@ -62,7 +65,8 @@ pub enum ChildError {
 ///
 /// The same worktree as its parent's, inside of it, and a share of its parent's ports: `floor(size / child_count)`
 /// each, the last takes the rest. Ports that the parent keeps for itself (`reserve`) are not divided; in the seed,
-/// and without `names`, there are none. Of other kinds a child gets nothing. Pure.
+/// and without `names`, there are none. Of other kinds the snapshot does not say enough: their shares are planned from
+/// the parent's record, by [`Orchestrator::provision_child`](super::Orchestrator::provision_child). Pure.
 pub fn child_requests(
     parent: &Snapshot,
     child_index: u32,

@@ -122,7 +122,7 @@ fn kept<'s>(
     kept
 }
 
-/// For each wish of each session, how many children take a share.
+/// For each wish of each session, into how many shares its children divide it.
 pub(super) fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Vec<u32>> {
     let mut takers: Vec<_> = demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect();
     for (session, demand) in manifest.sessions.iter().zip(demands) {
@@ -130,7 +130,8 @@ pub(super) fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Ve
             if let Some(parent) = session.parent
                 && let Some(position) = demands[parent].position(wish.kind)
             {
-                takers[parent][position] += 1;
+                let takers = &mut takers[parent][position];
+                *takers = session.share.map_or(*takers + 1, |share| share.of.max(*takers));
             }
         }
     }
@@ -215,8 +216,12 @@ impl<'a> Pass<'a> {
     /// The share that a wish takes next of the parent's, and of how many; `None` where it takes none, or there is none to
     /// take.
     fn share(&mut self, at: usize, wish: &Wish<'a>) -> Option<(u32, u32)> {
-        let parent = self.manifest.sessions[at].parent.filter(|_| wish.shared)?;
+        let session = &self.manifest.sessions[at];
+        let parent = session.parent.filter(|_| wish.shared)?;
         let position = self.demands[parent].position(wish.kind)?;
+        if let Some(share) = session.share {
+            return Some((share.index, share.of));
+        }
         let taken = &mut self.taken[parent][position];
         *taken += 1;
         Some((*taken - 1, self.takers[parent][position]))

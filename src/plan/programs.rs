@@ -45,7 +45,7 @@ pub(super) fn programs(
                 let share = parent.map(|parent| {
                     let taken = taken.entry(parent).or_default();
                     *taken += 1;
-                    *taken - 1
+                    manifest.sessions[at].share.map_or(*taken - 1, |share| share.index)
                 });
                 let held = stood[at].and_then(|session| session.allocation(kind));
                 Asked {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::fake::Fake;
 use crate::in_process::{Sandbox, free_ports};
 use crate::orchestrator::{seedbed, seedbed_command};
 use crate::sandbox::Outcome;
+use crate::shells::installed;
 
 /// A swarm of `lead`, with so many coders, and of `other`.
 fn manifest(base: u16, coders: u32) -> String {
@@ -269,6 +271,146 @@ fn siblings_have_numbers_of_their_own() {
     for session in [other, one, parent] {
         session.release().unwrap();
     }
+}
+
+/// The program of a kind that can be divided: sizes of a disk. A child of `lead` whose share is the last is refused. What
+/// is asked is noted beside it, and what is made lies there as a file.
+const DISK: &str = r#"#!/usr/bin/env python3
+import json, os, sys
+request = json.load(sys.stdin)
+top = os.environ["HOME"]
+answer = {"protocol": 1}
+if request["operation"] == "plan":
+    with open(os.path.join(top, "asked"), "w") as asked:
+        json.dump(request, asked)
+    sessions = {s["session"]: s for s in request["sessions"]}
+    allocations = answer["allocations"] = {}
+    for name, session in sessions.items():
+        held = session["standing"]
+        if held is None and session["shareOf"] is None:
+            held = {"from": 0, "to": 64}
+        if held is None:
+            above = sessions[session["shareOf"]]
+            size = (allocations[above["session"]]["allocation"]["to"] - allocations[above["session"]]["allocation"]["from"]) // above["shares"]
+            start = allocations[above["session"]]["allocation"]["from"] + session["share"] * size
+            held = {"from": start, "to": start + size}
+            if session["options"].get("whole"):
+                answer["faults"] = [{"session": name, "message": "a disk that is whole cannot be divided"}]
+        allocations[name] = {"allocation": held, "env": {"DISK": "{from}-{to}".format(**held)}}
+elif request["operation"] == "provision":
+    open(os.path.join(top, "disk-" + request["session"].replace("/", "-")), "w").close()
+elif request["operation"] == "inspect":
+    answer["condition"] = "sound"
+else:
+    try:
+        os.remove(os.path.join(top, "disk-" + request["session"].replace("/", "-")))
+    except FileNotFoundError:
+        pass
+print(json.dumps(answer))
+"#;
+
+/// A stage whose `lead` has a disk too, with these options; `None` where there is no Python.
+fn with_a_disk(options: &str) -> Option<Stage> {
+    if !installed("python3") {
+        return None;
+    }
+    let sandbox = Sandbox::new();
+    let base = free_ports(32);
+    let manifest =
+        manifest(base, 0).replace("slots = 4 }", &format!("slots = 4 }}, {{ kind = \"disk\"{options} }}"));
+    sandbox.write("seedbed.toml", &format!("{manifest}[provider.disk]\ncommand = [\"./disk\"]\n"));
+    sandbox.write("disk", DISK);
+    fs::set_permissions(sandbox.repo.join("disk"), fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.commit("a manifest");
+    let before = sandbox.trace();
+    seedbed(&sandbox, &["apply"]).expect(0);
+    let registry = Registry::built_in().with_external_kinds();
+    let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), registry);
+    Some(Stage { sandbox, base, orchestrator, before })
+}
+
+#[test]
+fn a_child_takes_its_share_of_an_external_kind() {
+    let Some(stage) = with_a_disk("") else { return };
+    let disk = |session: &Provisioned| {
+        let held = session.snapshot().allocation("disk").unwrap();
+        (held["from"].as_u64().unwrap(), held["to"].as_u64().unwrap())
+    };
+    let asked = || {
+        let text = fs::read(stage.sandbox.outside("asked")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["sessions"].clone()
+    };
+    let lead = stage.lead();
+    let helper = stage.orchestrator.provision_child(&lead, "helper", 1, 4).unwrap();
+    assert_eq!(disk(&helper), (16, 32));
+    assert_eq!(helper.injected_env([])["DISK"], "16-32");
+    assert!(stage.sandbox.outside("disk-helper").exists());
+    let sessions = asked();
+    assert_eq!((&sessions[0]["session"], &sessions[0]["shares"]), (&json!("s/lead"), &json!(4)));
+    assert_eq!(sessions[0]["standing"], json!({ "from": 0, "to": 64 }));
+    assert_eq!(
+        (&sessions[1]["session"], &sessions[1]["shareOf"], &sessions[1]["share"], &sessions[1]["standing"]),
+        (&json!("helper"), &json!("s/lead"), &json!(1), &Value::Null)
+    );
+
+    let below = stage.orchestrator.provision_child(helper.snapshot(), "grandchild", 1, 2).unwrap();
+    assert_eq!(disk(&below), (24, 32));
+    let second = stage.orchestrator.provision_child(&lead, "second", 0, 4).unwrap();
+    assert_eq!(disk(&second), (0, 16));
+    let sessions = asked();
+    let known: Vec<_> = sessions.as_array().unwrap().iter().map(|session| &session["session"]).collect();
+    assert_eq!(known, ["s/lead", "helper", "grandchild", "second"], "the program is told of all that stands");
+    assert_eq!(sessions[2]["standing"], json!({ "from": 24, "to": 32 }));
+
+    let ports_alone = Orchestrator::new(stage.sandbox.host.clone());
+    let third = ports_alone.provision_child(&lead, "third", 2, 4).unwrap();
+    assert_eq!(third.snapshot().allocation("disk"), None, "its registry does not know the kind");
+    third.release().unwrap();
+
+    stage.run(&["status"]).expect(0);
+    stage.run(&["apply"]).expect(0);
+    below.release().unwrap();
+    assert!(!stage.sandbox.outside("disk-grandchild").exists());
+    stage.run(&["destroy"]).expect(0).says(&["4 session(s) released"]);
+    for name in ["s-lead", "helper", "second"] {
+        assert!(!stage.sandbox.outside(&format!("disk-{name}")).exists(), "{name}");
+    }
+    let error = stage.orchestrator.provision_child(&lead, "late", 3, 4).unwrap_err();
+    assert!(matches!(&error, Error::Released(id) if id == "s/lead"), "{error}");
+    stage.end();
+}
+
+#[test]
+fn a_child_is_refused_what_a_program_does_not_divide() {
+    let Some(stage) = with_a_disk(", whole = true") else { return };
+    let standing = stage.sandbox.trace();
+    let error = stage.orchestrator.provision_child(&stage.lead(), "helper", 0, 4).unwrap_err();
+    assert!(error.to_string().contains("a disk that is whole cannot be divided"), "{error}");
+    assert_eq!(stage.sandbox.trace(), standing);
+    let ports_alone = Orchestrator::new(stage.sandbox.host.clone());
+    ports_alone.provision_child(&stage.lead(), "helper", 0, 4).unwrap().release().unwrap();
+    stage.run(&["destroy"]).expect(0);
+    stage.end();
+}
+
+#[test]
+fn a_child_takes_its_share_of_a_kind_of_its_program() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.trace();
+    let orchestrator =
+        Orchestrator::with_registry(sandbox.host.clone(), Fake::beside_the_built_in("own", |_, _| Ok(())));
+    let request = ResourceRequest::new("own").with("size", 3);
+    let parent = orchestrator.provision("parent", &[request], &sandbox.repo).unwrap();
+    let child = orchestrator.provision_child(parent.snapshot(), "child", 1, 3).unwrap();
+    assert_eq!(child.snapshot().allocation("own").unwrap()["share"], "1/3");
+    let below = orchestrator.provision_child(child.snapshot(), "below", 0, 2).unwrap();
+    assert_eq!(below.snapshot().allocation("own").unwrap()["share"], "0/2");
+    let again = orchestrator.standing("below", &sandbox.repo).unwrap().unwrap();
+    assert_eq!(again.snapshot(), below.snapshot());
+    for session in [below, child, parent] {
+        session.release().unwrap();
+    }
+    assert_eq!(sandbox.trace(), before);
 }
 
 #[test]

@@ -217,7 +217,9 @@ impl Planner for &Fake {
         Ok(Planned::default())
     }
 
-    fn sub_allocate(&mut self, request: &Request<'_>, _parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
-        self.allocate(request)
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+        let mut planned = self.allocate(request)?;
+        planned.allocation.insert("share".to_owned(), format!("{}/{}", parent.index, parent.count).into());
+        Ok(Planned { within_parent: true, ..planned })
     }
 }

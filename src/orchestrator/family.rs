@@ -1,0 +1,263 @@
+//! What a child that a program provisions has in common with its parent.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{ChildError, Error, Shared};
+use crate::apply;
+use crate::discovery::{self, Snapshot};
+use crate::manifest::{self, Declaration, From, Manifest, Options, Place, Program, Request, Share};
+use crate::name::SessionPath;
+use crate::observe::{Holder, Observation};
+use crate::plan::{Plan, SCHEMA_VERSION, Session, Standing};
+use crate::provider::{Registry, git_worktree, port_range};
+use crate::state::{self, ChildOf, Record, Swarm};
+
+/// What a child has in common with its parent: the mark, under which the parent's ports let it in.
+#[derive(PartialEq)]
+pub(super) struct Family {
+    pub(super) owner: String,
+    /// Nearest first.
+    pub(super) ancestors: Vec<String>,
+    /// The child's own place.
+    pub(super) child: ChildOf,
+    /// The living sessions of the same mark, with their numbers.
+    numbers: BTreeMap<String, u32>,
+    /// The living sessions of the same mark that have resources of kinds which [`child_requests`] knows nothing of, the
+    /// parent among them, parents before their children. Empty where the parent has none.
+    relatives: Vec<Relative>,
+}
+
+/// A session that stands, with what planning its relatives has to know of it.
+#[derive(PartialEq)]
+struct Relative {
+    /// The session, whose allocations are those of the other kinds.
+    session: Session,
+    /// The id of the session above it.
+    parent: Option<String>,
+    /// Its own place, where a program provisioned it.
+    child: Option<ChildOf>,
+}
+
+impl Shared {
+    /// Finds the record of a parent, and who else is of its family. `None` where it does not stand as its snapshot says:
+    /// then the child has no more right to those ports than anybody. The child itself is the swarm `own`.
+    pub(super) fn family(
+        &self,
+        parent: &Snapshot,
+        child: ChildOf,
+        own: &Swarm<'_>,
+    ) -> Result<Option<Family>, Error> {
+        let swarm = match &parent.swarm {
+            Some(place) => Swarm::new(&self.host, own.workspace(), &place.name)?,
+            None => Swarm::of_session(&self.host, own.workspace(), &parent.session_id)?,
+        };
+        let Some(record) = swarm.standing()? else { return Ok(None) };
+        let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
+        let Some(session) = session else { return Ok(None) };
+        let stands = discovery::snapshot(&record, session, &self.registry, own.workspace());
+        if stands.hard_constraints != parent.hard_constraints {
+            return Ok(None);
+        }
+        let releases = |record: &Record| {
+            record.release.as_ref().is_some_and(|release| release.kinds.contains_key(&session.path))
+        };
+        if swarm.interrupted()?.is_some_and(|(run, _)| releases(&run)) {
+            return Err(Error::Released(parent.session_id.clone()));
+        }
+        let mut ancestors = vec![session.id.clone()];
+        ancestors.extend(apply::ancestors(&record, &session.path));
+        let mut numbers = BTreeMap::new();
+        let mut relatives = self.relatives_in_swarm(&record)?;
+        if parent.swarm.is_some() {
+            numbers.extend(record.plan.sessions.iter().map(|session| (session.id.clone(), session.index)));
+        }
+        let mut alone = state::alone(&self.host, &record.owner)?;
+        alone.sort_by_key(|other| other.ancestors.len());
+        for other in alone {
+            let Some(first) = other.plan.sessions.first().filter(|first| first.id != own.name()) else {
+                continue;
+            };
+            let is_brother = other.ancestors.first() == ancestors.first();
+            if is_brother && other.child.is_some_and(|other| other.index == child.index) {
+                let (index, session) = (child.index, first.id.clone());
+                return Err(Error::Child(ChildError::Taken { index, session }));
+            }
+            numbers.insert(first.id.clone(), first.index);
+            relatives.push(Relative::new(first, &other, &self.registry));
+        }
+        if numbers.contains_key(own.name()) {
+            return Err(Error::Stands(own.name().to_owned()));
+        }
+        relatives.retain(|relative| !relative.session.allocations.is_empty());
+        if !relatives.iter().any(|relative| relative.session.id == session.id) {
+            relatives.clear();
+        }
+        Ok(Some(Family { owner: record.owner, ancestors, child, numbers, relatives }))
+    }
+
+    /// Returns the sessions of the swarm, if any, that has the ownership mark of this record.
+    fn relatives_in_swarm(&self, record: &Record) -> Result<Vec<Relative>, Error> {
+        let mut swarms = state::swarms(&self.host)?.into_iter().filter_map(|found| found.standing);
+        let Some(swarm) = swarms.find(|swarm| swarm.owner == record.owner) else { return Ok(Vec::new()) };
+        let sessions = swarm.plan.sessions.iter();
+        Ok(sessions.map(|session| Relative::new(session, &swarm, &self.registry)).collect())
+    }
+
+    /// Returns whether the parent's snapshot names a resource that a child takes a share of only by the parent's record.
+    pub(super) fn hands_down_by_record(&self, parent: &Snapshot) -> bool {
+        let mut kinds = parent.hard_constraints.iter().map(|held| held.kind.as_str());
+        kinds.any(|kind| is_other(kind) && self.registry.get(kind).is_some())
+    }
+}
+
+/// Returns whether [`child_requests`](super::child_requests) knows nothing of a kind.
+fn is_other(kind: &str) -> bool {
+    kind != git_worktree::KIND && kind != port_range::KIND
+}
+
+impl Family {
+    /// Takes out of an observation what the ancestors themselves hold or serve, because a share lies inside of it, and
+    /// adds the numbers that the family has.
+    pub(super) fn let_in(&self, observation: &mut Observation) {
+        observation.family.clone_from(&self.numbers);
+        let of_family = |session: &str, owner: &str| {
+            owner == self.owner && self.ancestors.iter().any(|ancestor| ancestor == session)
+        };
+        let held: Vec<_> = observation
+            .taken
+            .iter()
+            .filter(|taken| match &taken.by {
+                Holder::Lease { session, owner } => of_family(session, owner),
+                Holder::LockFile { session: Some(session), owner: Some(owner), .. } => {
+                    of_family(session, owner)
+                }
+                Holder::LockFile { .. } | Holder::Socket { .. } => false,
+            })
+            .cloned()
+            .collect();
+        observation.taken.retain(|taken| match &taken.by {
+            // The ancestor may use its ports; whether it is the one that does, nobody can tell.
+            Holder::Socket { .. } => !held.iter().any(|held| held.block.contains(taken.block)),
+            Holder::Lease { .. } | Holder::LockFile { .. } => !held.contains(taken),
+        });
+    }
+
+    /// Makes the manifest of a child one of its family: the child takes a share of each resource that its parent has of
+    /// other kinds than those that it asks for already, as a session without `resources` does. Returns what stands.
+    ///
+    /// The options are those that are in force for the parent's lease. What the registry does not know is not handed down.
+    pub(super) fn join(&self, manifest: &mut Manifest) -> Option<Standing> {
+        if self.relatives.is_empty() {
+            return None;
+        }
+        let mut own = manifest.sessions.pop()?;
+        manifest.defaults.retain(|kind, _| !is_other(kind));
+        let mut positions: HashMap<&str, usize> = HashMap::new();
+        for relative in &self.relatives {
+            positions.insert(&relative.session.id, manifest.sessions.len());
+            let parent = relative.parent.as_deref().and_then(|parent| positions.get(parent).copied());
+            manifest.sessions.push(relative.declared(parent));
+            for held in &relative.session.allocations {
+                if let Some(program) = &held.external {
+                    let (command, timeout, claim) = (program.command.clone(), program.timeout, program.claim);
+                    manifest.providers.insert(held.kind.clone(), Program { command, timeout, claim });
+                }
+            }
+        }
+        let parent = positions.get(self.ancestors.first()?.as_str()).copied()?;
+        let declaration = Arc::make_mut(&mut own.declaration);
+        let place = declaration.place.clone();
+        let handed_down = self.relatives[parent].session.allocations.iter().map(|held| Request {
+            kind: held.kind.clone(),
+            from: From::Parent,
+            options: Options::new(),
+            place: place.clone(),
+        });
+        declaration.resources.get_or_insert_default().extend(handed_down);
+        own.parent = Some(parent);
+        own.share = Some(Share { index: self.child.index, of: self.child.count });
+        manifest.sessions.push(own);
+        let sessions = self.relatives.iter().map(|relative| relative.session.clone()).collect();
+        Some(Standing { plan: plan_of(sessions), broken: BTreeMap::new() })
+    }
+
+    /// Returns whether the child takes shares that follow from the records of its family.
+    pub(super) fn asks_by_record(&self) -> bool {
+        !self.relatives.is_empty()
+    }
+
+    /// Takes the child out of the plan of its family.
+    pub(super) fn leave(&self, mut plan: Plan, registry: &Registry) -> Result<Plan, Error> {
+        let is_kept =
+            |(relative, planned): (&Relative, &Session)| relative.session.allocations == planned.allocations;
+        if !self.relatives.iter().zip(&plan.sessions).all(is_kept) {
+            // A kind whose options do not come to themselves would have the child take a share of what nobody has.
+            let parent = self.ancestors.first().cloned().unwrap_or_default();
+            return Err(Error::Child(ChildError::Changed(parent)));
+        }
+        plan.sessions.drain(..self.relatives.len());
+        for session in &mut plan.sessions {
+            session.parent = None;
+        }
+        plan.standing = None;
+        plan.digest = plan.computed_digest();
+        plan.changes = plan.changes_from(registry, None);
+        Ok(plan)
+    }
+}
+
+impl Relative {
+    fn new(session: &Session, record: &Record, registry: &Registry) -> Self {
+        let above = session.parent.as_ref().and_then(|parent| record.plan.session(parent));
+        let parent = above.map(|above| above.id.clone()).or_else(|| record.ancestors.first().cloned());
+        let mut session = session.clone();
+        session.allocations.retain(|held| is_other(&held.kind) && registry.provider(held).is_some());
+        // Among sessions without a swarm, the path is the id.
+        session.path = SessionPath::alone(&session.id);
+        Self { session, parent, child: record.child }
+    }
+
+    /// The session of a manifest that asks for what this one has.
+    fn declared(&self, parent: Option<usize>) -> manifest::Session {
+        let place = Place::default();
+        let requests = self.session.allocations.iter().map(|held| Request {
+            kind: held.kind.clone(),
+            from: if held.shared { From::Parent } else { From::Pool },
+            options: held.options.clone(),
+            place: place.clone(),
+        });
+        let declaration = Declaration {
+            whole: true,
+            resources: Some(requests.collect()),
+            env: BTreeMap::new(),
+            prompt: Vec::new(),
+            metadata: serde_json::Map::new(),
+            setup: Vec::new(),
+            teardown: Vec::new(),
+            place,
+        };
+        manifest::Session {
+            path: self.session.path.clone(),
+            parent,
+            replica: self.session.replica,
+            share: self.child.map(|child| Share { index: child.index, of: child.count }),
+            declaration: Arc::new(declaration),
+        }
+    }
+}
+
+/// The plan that sessions of a family stand by.
+fn plan_of(sessions: Vec<Session>) -> Plan {
+    Plan {
+        schema_version: SCHEMA_VERSION,
+        swarm: String::new(),
+        digest: String::new(),
+        standing: None,
+        sessions,
+        changes: Vec::new(),
+        again: crate::plan::Again::default(),
+        losses: Vec::new(),
+        occupants: Vec::new(),
+    }
+}

@@ -256,6 +256,7 @@ fn plan_of(sessions: Vec<Session>) -> Plan {
         standing: None,
         sessions,
         changes: Vec::new(),
+        behind: Vec::new(),
         again: crate::plan::Again::default(),
         losses: Vec::new(),
         occupants: Vec::new(),

@@ -132,9 +132,11 @@ fn fault_5_ports_are_ephemeral_and_may_be_served_already() {
     let session = orchestrator.provision("a", &[ports(base, 4, 2)], &sandbox.repo).unwrap();
     assert_eq!(first_and_last(&session).0, u64::from(preferred));
 
-    // A parent that serves one of its ports is not in its children's way.
+    // A parent that serves one of its ports is in the way of the child whose share that is, and of no other.
     let _listener = TcpListener::bind(("127.0.0.1", preferred)).unwrap();
-    orchestrator.provision_child(session.snapshot(), "a/0", 0, 2).unwrap().release().unwrap();
+    orchestrator.provision_child(session.snapshot(), "a/1", 1, 2).unwrap().release().unwrap();
+    let error = orchestrator.provision_child(session.snapshot(), "a/0", 0, 2).unwrap_err();
+    assert!(format!("{error:?}").contains(&format!("tcp port {preferred} is in use by pid")), "{error:?}");
     session.release().unwrap();
 }
 

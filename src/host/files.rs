@@ -22,7 +22,7 @@ use super::failpoint::{crashpoint, failpoint};
 use super::text::printable;
 
 pub(crate) mod copies;
-mod hidden;
+pub(crate) mod hidden;
 mod mount;
 mod removal;
 mod sweep;

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::file::is_discovery;
 use super::{commits, overlay, untouched};
+use crate::host::files::hidden::is_mark;
 use crate::host::files::{Root, temporary};
 use crate::host::git::Git;
 use crate::provider::git_worktree::names::list;
@@ -77,7 +78,7 @@ impl Since {
         let mut found = BTreeSet::new();
         let note = |path: &Path, metadata: &Metadata| {
             let is_work = !metadata.is_dir()
-                && !is_own(worktree, path)
+                && !is_own(worktree, site, path)
                 && !self.is_of_commit(path)
                 && (self.commit.is_some() || changed(metadata) >= self.changes);
             is_work.then(|| path.as_os_str().to_owned())
@@ -113,14 +114,14 @@ impl Since {
         let discovery =
             Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
         let is_later = |path: &Path, found: &Metadata| {
-            !is_own(worktree, path) && path != discovery && changed(found) >= self.changes
+            !is_own(worktree, site, path) && path != discovery && changed(found) >= self.changes
         };
         Ok(tops(task, worktree, site)?.iter().any(|top| any(top, places, &is_later)))
     }
 
     /// Returns whether something that `git status` reports is work: `state` is what it says of the index and of the file.
     pub(super) fn counts(&self, worktree: &Worktree, site: &Site, state: &[u8], path: &Path) -> bool {
-        if is_own(worktree, path) || self.is_being_brought(worktree, site, path) {
+        if is_own(worktree, site, path) || self.is_being_brought(worktree, site, path) {
             return false;
         }
         match *state {
@@ -225,11 +226,11 @@ fn each(top: &Path, places: &BTreeSet<PathBuf>, act: &mut dyn FnMut(&Path, &Meta
     is_listed
 }
 
-/// Returns whether a path is one of the files that tell the session what it owns, or was becoming one.
-fn is_own(worktree: &Worktree, path: &Path) -> bool {
-    let in_discovery = path.parent().is_some_and(|parent| parent.ends_with(DISCOVERY_DIRECTORY));
+/// Returns whether a path is one of the files that tell the session what it owns, the mark of a directory that nested
+/// worktrees lie in, or was becoming or ceasing to be one.
+fn is_own(worktree: &Worktree, site: &Site, path: &Path) -> bool {
     let is_temporary = || path.file_name().is_some_and(temporary::is_temporary);
-    is_discovery(worktree, path) || in_discovery && is_temporary()
+    is_discovery(worktree, path) || is_temporary() || is_mark(&site.worktree.join(path))
 }
 
 fn changed(found: &Metadata) -> SystemTime {

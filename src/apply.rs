@@ -81,6 +81,9 @@ pub struct Failure {
     pub session: SessionPath,
     /// What was being done: `provision git-worktree`, `setup`, …
     pub step: String,
+    /// The kind of the resource; `None` where it was nothing that is done to one resource.
+    #[serde(skip)]
+    pub kind: Option<String>,
     /// Why it failed.
     pub cause: String,
     /// Whether that is because somebody else has taken what planning found free.
@@ -98,6 +101,7 @@ impl Failure {
             cause: occupant.described(),
             session: occupant.session,
             step: "release".to_owned(),
+            kind: None,
             taken: false,
             panicked: false,
         }
@@ -108,6 +112,7 @@ impl Failure {
         Self {
             session: loss.session,
             step: "release".to_owned(),
+            kind: None,
             cause: loss.what,
             taken: false,
             panicked: false,
@@ -424,12 +429,20 @@ pub(crate) fn ancestors(record: &Record, path: &SessionPath) -> Vec<String> {
 }
 
 fn failure(session: &Session, step: &str, cause: String) -> Failure {
-    Failure { session: session.path.clone(), step: step.to_owned(), cause, taken: false, panicked: false }
+    Failure {
+        session: session.path.clone(),
+        step: step.to_owned(),
+        kind: None,
+        cause,
+        taken: false,
+        panicked: false,
+    }
 }
 
 /// A failure of a provider.
 fn failure_of(session: &Session, step: &str, kind: &str, error: &provider::Error) -> Failure {
     Failure {
+        kind: Some(kind.to_owned()),
         taken: matches!(error, provider::Error::Taken(_)),
         panicked: matches!(error, provider::Error::Panicked(_)),
         ..failure(session, &format!("{step} {kind}"), error.to_string())

@@ -20,7 +20,7 @@ use crate::host::process::Cancel;
 use crate::name::SessionPath;
 use crate::plan::Session;
 use crate::provider::{Allocation, Location, Losses, Registry, Task, allocation_line};
-use crate::state::{self, GivenUp, Record, Release, Remain, Stage, Unsaved};
+use crate::state::{self, Record, Release, Remain, Stage, Unsaved};
 
 /// Reasons why resources remain, by session and kind.
 type Kept = BTreeMap<(SessionPath, String), String>;
@@ -64,17 +64,16 @@ fn is_for(error: &Error) -> bool {
 
 /// Gives up the interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
 fn give_up(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
-    let remains = match context.swarm.interrupted()? {
-        Some((record, stage)) => undo(context, &record, stage, options)?,
-        None => match context.swarm.committed()? {
-            Some(record) => finish(context, &record, options)?,
-            None => Vec::new(),
-        },
+    let (remains, record) = if let Some((record, stage)) = context.swarm.interrupted()? {
+        (undo(context, &record, stage, options)?, record)
+    } else if let Some(record) = context.swarm.committed()? {
+        (finish(context, &record, options)?, record)
+    } else {
+        return Ok(Recovered::GivenUp);
     };
-    let (host, registry) = (context.swarm.host(), context.registry);
-    for (record, remain) in &remains {
-        let what = described_in(host, registry, record, remain);
-        let Remain { session, kind, why, .. } = remain.clone();
+    for remain in remains {
+        let what = described(context.swarm.host(), context.registry, &record, &remain);
+        let Remain { session, kind, why, .. } = remain;
         (context.events)(&Event::GivenUp { session, kind, what, why });
     }
     Ok(Recovered::GivenUp)
@@ -86,7 +85,7 @@ fn undo(
     record: &Record,
     mut stage: Stage,
     options: Options,
-) -> Result<Vec<(Record, Remain)>, Error> {
+) -> Result<Vec<Remain>, Error> {
     // Giving up is not interrupted by a Ctrl-C; its commands may be.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let standing = context.swarm.standing()?;
@@ -104,8 +103,7 @@ fn undo(
     let mut failures = Vec::new();
     if let Some(release) = &record.release {
         let left = transaction::bring_back(context, record, release, &host);
-        let of_failure = |failure: &Failure| remain(&release.before, "bring back", true, failure);
-        remains.extend(left.iter().filter_map(of_failure));
+        remains.extend(left.iter().filter_map(|failure| remain(true, failure)));
         remains = context.swarm.record_remains(record, remains)?;
         crashpoint!("give-up.brought-back");
         failures = transaction::set_up_again(context, release, context.swarm.host());
@@ -118,7 +116,7 @@ fn undo(
     if !failures.is_empty() {
         return Err(Error::Failed { failures: Vec::new(), leftovers: failures, interrupted: false });
     }
-    Ok(with_records(record, remains))
+    Ok(remains)
 }
 
 /// Releases what can be released of what an interrupted run has provisioned; returns the rest.
@@ -135,8 +133,7 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     occupants::clear(context, record, &released, discarding, &own)?;
     match work::save_interrupted(context, record, &with_work) {
         Err(Error::NotRescued { failures, interrupted: false }) => {
-            let of_failure = |failure: &Failure| remain(record, "rescue", false, failure);
-            for Remain { session, kind, why, .. } in failures.iter().filter_map(of_failure) {
+            for Remain { session, kind, why, .. } in failures.iter().filter_map(|one| remain(false, one)) {
                 kept.insert((session, kind), why);
             }
         }
@@ -146,11 +143,11 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     let (gone, failures) = listening(context, |context| {
         transaction::unprovision(context, record, &released, context.swarm.host(), Some(options.occupants))
     })?;
-    Ok(left(record, &provisioned, &gone, &kept, &failures, false))
+    Ok(left(&provisioned, &gone, &kept, &failures, false))
 }
 
 /// Releases what can be released of what a committed run has moved aside.
-fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Vec<(Record, Remain)>, Error> {
+fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Vec<Remain>, Error> {
     let Some(release) = &record.release else { return Ok(Vec::new()) };
     let Release { before, .. } = &**release;
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
@@ -162,7 +159,7 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
         let run = Run { context, record: before, host: &host };
         Ok(run.release(Phase::Release, Location::Aside, &released))
     })?;
-    let remains = left(before, &kinds, &gone, &kept, &failures, true);
+    let remains = left(&kinds, &gone, &kept, &failures, true);
     let remains = context.swarm.record_remains(record, remains)?;
     crashpoint!("give-up.released");
     let untold = release::write_to_parents(context, record, before, &host);
@@ -171,7 +168,7 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
     if !untold.is_empty() {
         return Err(Error::Failed { failures: Vec::new(), leftovers: untold, interrupted: false });
     }
-    Ok(with_records(record, remains))
+    Ok(remains)
 }
 
 /// Finds resources that this program cannot release.
@@ -267,15 +264,13 @@ fn listening<T>(
 
 /// Returns what is left of `kinds` where `gone` was released, each with its reason.
 fn left(
-    record: &Record,
     kinds: &Kinds,
     gone: &BTreeSet<(SessionPath, String)>,
     kept: &Kept,
     failures: &[Failure],
     before: bool,
 ) -> Vec<Remain> {
-    let failed: Vec<Remain> =
-        failures.iter().filter_map(|failure| remain(record, "release", before, failure)).collect();
+    let failed: Vec<Remain> = failures.iter().filter_map(|failure| remain(before, failure)).collect();
     let mut left = Vec::new();
     for (session, kinds) in kinds {
         for kind in kinds.iter().filter(|kind| !gone.contains(&(session.clone(), (*kind).clone()))) {
@@ -289,26 +284,14 @@ fn left(
 }
 
 /// Returns the resource that a step failed for.
-fn remain<'r>(record: &'r Record, step: &'r str, before: bool, failure: &'r Failure) -> Option<Remain> {
-    let session = record.plan.sessions.iter().find(|session| session.path == failure.session)?;
-    let mut kinds = session.allocations.iter().map(|allocation| &allocation.kind);
-    let kind = kinds.find(|kind| failure.step == format!("{step} {kind}"))?;
-    let (session, kind, why) = (failure.session.clone(), kind.clone(), failure.cause.clone());
+fn remain(before: bool, failure: &Failure) -> Option<Remain> {
+    let (session, kind, why) = (failure.session.clone(), failure.kind.clone()?, failure.cause.clone());
     Some(Remain { session, kind, before, why })
 }
 
-fn with_records(record: &Record, remains: Vec<Remain>) -> Vec<(Record, Remain)> {
-    let before = record.release.as_ref().map(|release| &release.before);
-    let of = |remain: &Remain| before.filter(|_| remain.before).unwrap_or(record).clone();
-    remains.into_iter().map(|remain| (of(&remain), remain)).collect()
-}
-
-/// Returns what may remain now of a resource of a run that was given up, one line each; empty where nothing does.
-pub fn described(host: &Host, registry: &Registry, given_up: &GivenUp, remain: &Remain) -> Vec<String> {
-    described_in(host, registry, given_up.record_of(remain), remain)
-}
-
-fn described_in(host: &Host, registry: &Registry, record: &Record, remain: &Remain) -> Vec<String> {
+/// Returns what may remain now of a resource of `run`, which was given up, one line each; empty where nothing does.
+pub fn described(host: &Host, registry: &Registry, run: &Record, remain: &Remain) -> Vec<String> {
+    let record = remain.record_in(run);
     let session = record.plan.sessions.iter().find(|session| session.path == remain.session);
     let Some(session) = session else { return Vec::new() };
     let Some(allocation) = session.allocation(&remain.kind) else { return Vec::new() };

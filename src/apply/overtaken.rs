@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::provision::PROVISION;
 use super::{Error, Failure, stale};
 use crate::host::text::printable_lines;
 use crate::name::SessionPath;
@@ -77,18 +76,18 @@ fn external(failures: &[Failure], late: &Plan) -> Vec<(SessionPath, Allocation)>
     let taken = failures.iter().filter(|failure| failure.taken);
     let allocation = |failure: &Failure| {
         let session = late.sessions.iter().find(|session| session.path == failure.session)?;
-        let allocations = session.allocations.iter().filter(|one| one.external.is_some());
-        let mut taken = allocations.filter(|one| failure.step == format!("{PROVISION} {}", one.kind));
-        Some((session.path.clone(), taken.next()?.clone()))
+        let allocation = session.allocation(failure.kind.as_deref()?)?;
+        allocation.external.as_ref()?;
+        Some((session.path.clone(), allocation.clone()))
     };
     taken.filter_map(allocation).collect()
 }
 
 /// Adds to the failure of an allocation which program has planned it.
 fn name_program(failures: &mut [Failure], (session, allocation): &(SessionPath, Allocation)) {
-    let step = format!("{PROVISION} {}", allocation.kind);
     let command = allocation.external.as_ref().map(|external| external.command.join(" ")).unwrap_or_default();
-    for failure in failures.iter_mut().filter(|one| one.session == *session && one.step == step) {
+    let is_of = |one: &&mut Failure| one.session == *session && one.kind.as_ref() == Some(&allocation.kind);
+    for failure in failures.iter_mut().filter(is_of) {
         let _ = write!(
             failure.cause,
             "; `{}` plans the same allocation again, although it reports it as taken: its `plan` has to leave out what is \

@@ -188,7 +188,7 @@ fn given_up(case: &Case<'_>, findings: &mut Findings) {
         };
         let workspace = given_up.record.workspace.display();
         for remain in &given_up.remains {
-            for what in apply::described(case.host, &registry, &given_up, remain) {
+            for what in apply::described(case.host, &registry, &given_up.record, remain) {
                 findings.add(
                     Warns,
                     Id::GivenUp,

@@ -55,11 +55,11 @@ pub struct Remain {
     pub why: String,
 }
 
-impl GivenUp {
-    /// Returns the record that has the session of a resource that remains.
-    pub fn record_of(&self, remain: &Remain) -> &Record {
-        let before = self.record.release.as_ref().map(|release| &release.before);
-        before.filter(|_| remain.before).unwrap_or(&self.record)
+impl Remain {
+    /// Returns the record that has the session: `run`, or what stood before it.
+    pub(crate) fn record_in<'r>(&self, run: &'r Record) -> &'r Record {
+        let before = run.release.as_ref().map(|release| &release.before);
+        before.filter(|_| self.before).unwrap_or(run)
     }
 }
 

@@ -4,7 +4,6 @@
 //! has changed is theirs.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
@@ -196,12 +195,9 @@ fn remove_unmarked(parent: &Root, name: &OsStr, directory: &Root, taken: &OsStr)
 }
 
 /// Returns whether a file is the mark of a directory that seedbed made.
-#[expect(clippy::disallowed_methods, reason = "reads a file of this module")]
 pub(crate) fn is_mark(path: &Path) -> bool {
-    let is_regular = |found: Metadata| found.is_file() && found.len() == MADE.len() as u64;
-    path.file_name() == Some(OsStr::new(FILE))
-        && std::fs::symlink_metadata(path).is_ok_and(is_regular)
-        && std::fs::read(path).is_ok_and(|bytes| bytes == MADE)
+    let marked = |directory: &Path| mark(&Root::open(directory).ok()?).ok()?;
+    path.file_name() == Some(OsStr::new(FILE)) && path.parent().and_then(marked) == Some(Mark::Made)
 }
 
 /// Finishes what a killed [`remove`] had begun, where `taken` is the mark of `name` that it had in hand.

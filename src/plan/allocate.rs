@@ -3,11 +3,11 @@
 //! What stands and is still asked for is kept first, so that nothing kept ever moves; then everything else is
 //! allocated in canonical order.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::demand::{Demand, Wish};
-use super::identity::{Identity, identities};
+use super::identity::{Identity, identities, stood};
 use super::{Damage, Session, Standing};
 use crate::manifest::fault::Step;
 use crate::manifest::{Fault, Manifest, Place, rule};
@@ -34,13 +34,7 @@ pub(super) fn pass(
     standing: Option<&Standing>,
     demands: &[Arc<Demand<'_>>],
 ) -> Allocated {
-    let by_path: HashMap<&str, &Session> = standing
-        .iter()
-        .flat_map(|standing| &standing.plan.sessions)
-        .map(|session| (session.path.as_str(), session))
-        .collect();
-    let stood: Vec<_> =
-        manifest.sessions.iter().map(|session| by_path.get(session.path.as_str()).copied()).collect();
+    let stood = stood(manifest, standing);
     let kept = kept(manifest, registry, demands, &stood);
     let broken = standing.map(|standing| &standing.broken);
     let mut pass = Pass {

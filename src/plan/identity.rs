@@ -1,10 +1,10 @@
 //! What each session is called and numbered.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::Session;
+use super::{Session, Standing};
 use crate::manifest::{self, Manifest};
 use crate::name::{HashDigits, Slug, scoped_name};
 
@@ -15,6 +15,16 @@ pub(super) struct Identity {
     pub(super) index: u32,
     pub(super) slug: Slug,
     pub(super) replica: Option<u32>,
+}
+
+/// Returns what stands of each session, in the manifest's order.
+pub(super) fn stood<'s>(manifest: &Manifest, standing: Option<&'s Standing>) -> Vec<Option<&'s Session>> {
+    let by_path: HashMap<&str, &Session> = standing
+        .iter()
+        .flat_map(|standing| &standing.plan.sessions)
+        .map(|session| (session.path.as_str(), session))
+        .collect();
+    manifest.sessions.iter().map(|session| by_path.get(session.path.as_str()).copied()).collect()
 }
 
 /// The identity of each session, in the manifest's order; `stood` is what stands of each, and `family` the numbers of

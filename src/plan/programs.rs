@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::Standing;
 use super::allocate::{asking, takers};
 use super::demand::demands;
-use super::identity::identities;
+use super::identity::{identities, stood};
 use super::resolve::resolve;
-use super::{Session, Standing};
 use crate::manifest::{Manifest, Options};
 use crate::observe::{Observation, Question};
 use crate::provider::external::protocol::Asked;
@@ -25,13 +25,7 @@ pub(super) fn programs(
     let demands = demands(manifest, registry).each;
     let demands = &resolve(manifest, registry, observation, standing, demands).each;
     let takers = takers(manifest, demands);
-    let stood: HashMap<&str, &Session> = standing
-        .iter()
-        .flat_map(|standing| &standing.plan.sessions)
-        .map(|session| (session.path.as_str(), session))
-        .collect();
-    let stood: Vec<_> =
-        manifest.sessions.iter().map(|session| stood.get(session.path.as_str()).copied()).collect();
+    let stood = stood(manifest, standing);
     let identities = identities(manifest, &stood, observation.family.values().copied());
     let workspace = &observation.workspace;
     manifest

@@ -141,8 +141,9 @@ pub(super) fn is_torn_down(session: &Session, released: &Kinds) -> bool {
     whole && !session.teardown.is_empty()
 }
 
-/// Runs the `teardown` of sessions that go as a whole and whose `setup` has begun; a failure stops nothing. A session whose directory was taken away
-/// by hand goes without: no run could ever do better. An interruption ends the commands, and leaves out the rest.
+/// Runs the `teardown` of sessions that go as a whole and whose `setup` has begun; a failure stops nothing. A session whose
+/// directory was taken away by hand goes without: no run could ever do better. An interruption ends the commands, and leaves
+/// out the rest.
 pub(super) fn tear_down(
     context: &Context<'_>,
     standing: &Record,

@@ -28,11 +28,10 @@ impl Interrupted {
         provisioned: &Kinds,
     ) -> Result<Self, state::Error> {
         let journal = swarm.journal()?;
-        let is_setting_up = |path: &SessionPath| {
+        let mut setting_up = provisioned.clone();
+        setting_up.retain(|path, _| {
             journal.sessions.get(path).is_some_and(|(step, _)| *step == Milestone::SettingUp)
-        };
-        let setting_up: Kinds =
-            provisioned.iter().filter(|(path, _)| is_setting_up(path)).map(cloned).collect();
+        });
         let host: &Host = swarm.host();
         let at_work = occupants::left_by_setup(host, registry, record, &setting_up);
         Ok(Self { journal, at_work, now: clock::precise() })
@@ -56,8 +55,4 @@ impl Interrupted {
             (None, None) => Made::Partly,
         }
     }
-}
-
-fn cloned((path, kinds): (&SessionPath, &Vec<String>)) -> (SessionPath, Vec<String>) {
-    (path.clone(), kinds.clone())
 }

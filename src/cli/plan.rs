@@ -1,7 +1,7 @@
 //! `plan`: what would be done.
 #![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -172,17 +172,20 @@ pub(super) fn setup_not_run(plan: &Plan) -> Option<String> {
     })
 }
 
+/// Returns the changes of the sessions that stay, by session.
+fn staying(plan: &Plan) -> BTreeMap<&SessionPath, &Change> {
+    let stays = |change: &&Change| change.action != Action::Destroy && change.release.is_empty();
+    plan.changes.iter().filter(stays).map(|change| (&change.session, change)).collect()
+}
+
 /// Names the copies of sessions that stay whose files in the workspace have changed, with the command that copies them
 /// again.
 fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&Record>) -> Vec<String> {
     let Some(record) = record else { return Vec::new() };
-    let stays = |path: &SessionPath| {
-        let change = plan.changes.iter().find(|change| change.session == *path);
-        change.is_some_and(|change| change.release.is_empty() && !change.refresh)
-    };
+    let staying = staying(plan);
     let mut outdated: BTreeMap<String, Vec<SessionPath>> = BTreeMap::new();
     for Loss { session, what, .. } in apply::outdated(swarm, &setting.registry, record) {
-        if stays(&session) {
+        if staying.get(&session).is_some_and(|change| !change.refresh) {
             outdated.entry(what).or_default().push(session);
         }
     }
@@ -198,15 +201,13 @@ fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&R
 /// than a worktree was made from: once for all heads, and once for each base.
 fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
     let Some(record) = &survey.record else { return Vec::new() };
-    let stays = |change: &&Change| change.action != Action::Destroy && change.release.is_empty();
-    let staying: BTreeSet<&SessionPath> =
-        plan.changes.iter().filter(stays).map(|change| &change.session).collect();
+    let staying = staying(plan);
     let has_moved = |worktree: &Worktree| {
         let base = survey.observation.commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
     let worktree = |session: &Session| Worktree::of(session.allocation(git_worktree::KIND)?);
-    let staying = record.plan.sessions.iter().filter(|session| staying.contains(&session.path));
+    let staying = record.plan.sessions.iter().filter(|session| staying.contains_key(&session.path));
     let (sessions, worktrees): (Vec<_>, Vec<_>) =
         staying.filter_map(|session| Some((&session.path, worktree(session).filter(has_moved)?))).unzip();
     if worktrees.is_empty() {

@@ -13,12 +13,10 @@ use crate::host::git::Git;
 use crate::host::git::config::{self, is_on};
 use crate::host::git::version::{self, OLDEST, WANTED};
 use crate::host::process;
+use crate::observe::untracked::HIDDEN;
 use crate::observe::{self, Question, TreeEntry};
 use crate::provider::DISCOVERY_DIRECTORY;
 use crate::provider::git_worktree::{Mark, Worktree};
-
-/// Where seedbed keeps worktrees and lock files in a workspace.
-const HIDDEN: &str = ".ai_ops";
 
 /// The largest file of an entry that is one line of git's.
 pub(super) const LINE_MAX: usize = 64 * 1024;

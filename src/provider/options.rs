@@ -1,0 +1,58 @@
+//! Effective options of a request.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::manifest::Options;
+
+/// Lays `own` over what is taken along from `parent` over `defaults`, and spells out what none of them says, so that
+/// two ways of saying the same are equal. `own_only` are the keys that a child does not take along.
+///
+/// Options that do not fit `T` stay as they are: planning reports them.
+pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
+    own: &Options,
+    parent: Option<&Options>,
+    defaults: &Options,
+    own_only: &[&str],
+) -> Options {
+    let mut options = defaults.clone();
+    let taken_along = parent.into_iter().flatten().filter(|(key, _)| !own_only.contains(&key.as_str()));
+    options.extend(taken_along.chain(own).map(|(key, value)| (key.clone(), value.clone())));
+    match T::deserialize(&options).map(serde_json::to_value) {
+        Ok(Ok(Value::Object(spelled_out))) => spelled_out,
+        _ => options,
+    }
+}
+
+/// Options as a planner reads them. Thousands of sessions ask with the same, which are then read once.
+pub(crate) struct Known<T>(Vec<(Arc<Options>, Rc<T>)>);
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: DeserializeOwned> Known<T> {
+    /// Replicas of a table and of its children ask in turn; a search through more would cost what reading does.
+    const KEPT: usize = 8;
+
+    /// The options as `T`, or why they are none.
+    pub(crate) fn read(&mut self, options: &Arc<Options>) -> Result<Rc<T>, serde_json::Error> {
+        // Mostly they are not only alike, but the very same.
+        let same = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, options));
+        if let Some((_, known)) = same.or_else(|| self.0.iter().find(|(known, _)| known == options)) {
+            return Ok(Rc::clone(known));
+        }
+        let read = Rc::new(T::deserialize(&**options)?);
+        if self.0.len() == Self::KEPT {
+            self.0.remove(0);
+        }
+        self.0.push((Arc::clone(options), Rc::clone(&read)));
+        Ok(read)
+    }
+}

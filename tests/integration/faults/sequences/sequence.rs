@@ -285,25 +285,26 @@ impl<'s> Sequence<'s> {
                 !is_interrupted || matches!(args[0], "exec" | "status") || args.contains(&"--dry-run");
             assert!(expected, "{args:?} left an interrupted run: {outcome:?}");
         }
+        if args.iter().any(|arg| arg.starts_with("--stop")) {
+            // Also a run that was killed may have ended them before.
+            self.processes.retain_mut(|(process, _)| process.try_wait().unwrap().is_none());
+        }
         if code != 137 {
-            self.check_processes(args.iter().any(|arg| arg.starts_with("--stop")));
+            self.check_processes();
         }
         self.check();
         code
     }
 
-    /// Checks that no directory was removed under a process, and no process ended without `--stop`.
+    /// Checks that every process lives, and that no directory was removed under one.
     #[track_caller]
-    fn check_processes(&mut self, stops: bool) {
-        self.processes.retain_mut(|(process, directory)| {
-            if process.try_wait().unwrap().is_some() {
-                assert!(stops, "a process in {} was ended unasked", directory.display());
-                return false;
-            }
+    fn check_processes(&mut self) {
+        for (process, directory) in &mut self.processes {
+            let has_ended = process.try_wait().unwrap().is_some();
+            assert!(!has_ended, "a process in {} was ended unasked", directory.display());
             let works = fs::read_link(format!("/proc/{}/cwd", process.id())).unwrap();
             assert_eq!(&works, directory, "taken away under a process");
-            true
-        });
+        }
     }
 
     pub(super) fn end_processes(&mut self) {

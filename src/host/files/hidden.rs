@@ -194,10 +194,10 @@ fn remove_unmarked(parent: &Root, name: &OsStr, directory: &Root, taken: &OsStr)
     }
 }
 
-/// Returns whether a file is the mark of a directory that seedbed made.
+/// Returns whether a file is the mark of a directory that seedbed made or hides.
 pub(crate) fn is_mark(path: &Path) -> bool {
     let marked = |directory: &Path| mark(&Root::open(directory).ok()?).ok()?;
-    path.file_name() == Some(OsStr::new(FILE)) && path.parent().and_then(marked) == Some(Mark::Made)
+    path.file_name() == Some(OsStr::new(FILE)) && path.parent().and_then(marked).is_some()
 }
 
 /// Finishes what a killed [`remove`] had begun, where `taken` is the mark of `name` that it had in hand.

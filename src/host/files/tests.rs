@@ -319,6 +319,21 @@ fn what_is_hidden_leaves_no_trace() {
 }
 
 #[test]
+fn a_mark_is_known_by_its_whole_text() {
+    let (directory, root) = sandbox();
+    root.create_directories(p("old")).unwrap();
+    let path = directory.path().join("old/.gitignore");
+    let check = |text: &str, expected: bool| {
+        root.replace(p("old/.gitignore"), text.as_bytes()).unwrap();
+        assert_eq!(hidden::is_mark(&path), expected, "{text}");
+    };
+    check(MADE, true);
+    check(ADDED, true);
+    check(&format!("{ADDED}!keep\n"), false);
+    check("*\n", false);
+}
+
+#[test]
 fn what_was_there_before_stays() {
     let (directory, root) = sandbox();
     let check = |expected: &[&str]| assert_eq!(inventory(directory.path()), expected);

@@ -6,9 +6,8 @@
 //! long it takes to say every fault of a manifest of 2 MB with 1,000 of them.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and starts itself again")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -99,7 +98,7 @@ fn measure(shape: &str, sessions: usize) {
         planning.push(begun.elapsed());
         assert_eq!(plan.sessions.len(), sessions);
         let begun = Instant::now();
-        let text = Review { plan: &plan, notices: &[], observation: None }.text(Style::default());
+        let text = Review::new(&plan).text(Style::default());
         showing.push(begun.elapsed());
         assert!(text.contains(&plan.digest));
         let begun = Instant::now();
@@ -153,20 +152,8 @@ fn text(shape: &str, sessions: usize) -> String {
 
 /// A host where every ref exists, every path is free and nothing is taken.
 fn kind_host(questions: &BTreeSet<Question>) -> Observation {
-    let mut observation = Observation {
-        workspace: PathBuf::from("/workspace"),
-        repository: Some(Ok(Repository {
-            root: PathBuf::from("/workspace"),
-            common_dir: PathBuf::from("/workspace/.git"),
-            bare: false,
-            object_format: "sha1".to_owned(),
-            registration: Ok(()),
-            worktree_config: false,
-            branches: BTreeMap::new(),
-            worktrees: BTreeSet::new(),
-        })),
-        ..Observation::default()
-    };
+    let mut observation = Observation::new("/workspace".into());
+    observation.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
     for question in questions {
         match question {
             Question::Commit { base_ref } => {
@@ -179,12 +166,7 @@ fn kind_host(questions: &BTreeSet<Question>) -> Observation {
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Branch { .. }
-            | Question::Locks { .. }
-            | Question::Overlays
-            | Question::Ports
-            | Question::Program { .. }
-            | Question::Untracked { .. } => {}
+            _ => {}
         }
     }
     observation

@@ -64,6 +64,7 @@ use crate::state::{self, Locked, Record, Recovery, Release};
 
 /// What a run works with.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Context<'a> {
     /// The swarm, locked.
     pub swarm: &'a Locked<'a>,
@@ -73,9 +74,23 @@ pub struct Context<'a> {
     pub events: &'a (dyn Fn(&Event) + Sync),
 }
 
+impl<'a> Context<'a> {
+    /// Returns the context of a run that reports to nobody.
+    pub fn new(swarm: &'a Locked<'a>, registry: &'a Registry) -> Self {
+        Self { swarm, registry, events: &|_| {} }
+    }
+
+    /// Has the run report to `events`.
+    #[must_use]
+    pub fn with_events(self, events: &'a (dyn Fn(&Event) + Sync)) -> Self {
+        Self { events, ..self }
+    }
+}
+
 /// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Failure {
     /// The session's path.
     pub session: SessionPath,
@@ -122,6 +137,7 @@ impl Failure {
 
 /// Why a run did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The plan does not hold any more; nothing was touched.
     #[error("the plan is stale")]
@@ -185,14 +201,57 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns what the error means.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed { leftovers, .. } if !leftovers.is_empty() => ErrorKind::NotRolledBack,
+            Self::Failed { failures, .. } if failures.iter().any(|failure| failure.panicked) => {
+                ErrorKind::Bug
+            }
+            Self::State(error) if error.is_in_progress() => ErrorKind::InProgress,
+            Self::Stale(_)
+            | Self::Refused(_)
+            | Self::Occupied { .. }
+            | Self::UnknownKind { .. }
+            | Self::NotRescued { interrupted: false, .. } => ErrorKind::Refused,
+            Self::NotRescued { interrupted: true, .. }
+            | Self::Failed { interrupted: true, .. }
+            | Self::Interrupted => ErrorKind::Interrupted,
+            Self::Failed { interrupted: false, .. } | Self::NotSetUp(_) | Self::State(_) => ErrorKind::Failed,
+            Self::NotTornDown(_) => ErrorKind::NotTornDown,
+            Self::Unfinished(_) => ErrorKind::NotRolledBack,
+        }
+    }
+
     /// Tells whether everything the run made was taken away again, and nobody asked it to stop: it may be tried again.
     pub fn is_undone(&self) -> bool {
         matches!(self, Self::Failed { leftovers, interrupted: false, .. } if leftovers.is_empty())
     }
 }
 
+/// What an error means for what was asked for. The command line has an exit code for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "callers decide for each: one more is a new major version")]
+pub enum ErrorKind {
+    /// It failed and was rolled back, or kept as [`Options::keep_failed`] asks.
+    Failed,
+    /// Nothing was done: work would be lost, processes are at work, or the plan is stale.
+    Refused,
+    /// A provider panicked; what was made was rolled back.
+    Bug,
+    /// It is done except for teardowns that failed.
+    NotTornDown,
+    /// Something could not be rolled back or released; [`recover`] tries again.
+    NotRolledBack,
+    /// Another run of the swarm is in progress or unfinished; nothing was done.
+    InProgress,
+    /// It was interrupted, and rolled back or left to [`recover`].
+    Interrupted,
+}
+
 /// How to apply, and to recover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
     /// What becomes of unsaved work in what the run releases.
     pub unsaved: Unsaved,

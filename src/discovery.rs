@@ -41,6 +41,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:discovery:1"))]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Version of this file's format, [`SCHEMA_VERSION`]; a snapshot of the reference implementation has none.
     #[serde(default = "schema_version")]
@@ -67,6 +68,7 @@ fn schema_version() -> u32 {
 
 /// One allocation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 pub struct HardConstraint {
     /// The kind of the resource.
     pub kind: String,
@@ -77,6 +79,7 @@ pub struct HardConstraint {
 /// What the allocations and the manifest contribute to a session's context.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct SoftConstraints {
     /// Environment variables.
     pub env: BTreeMap<String, String>,
@@ -89,6 +92,7 @@ pub struct SoftConstraints {
 /// A session's place in its swarm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Place {
     /// The swarm's name.
     pub name: String,

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is examined.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Case<'a> {
     /// The host.
     pub host: &'a Host,
@@ -34,9 +35,23 @@ pub struct Case<'a> {
     pub plan: Option<Result<&'a Plan, &'a str>>,
 }
 
+impl<'a> Case<'a> {
+    /// Returns the case of a directory without a manifest.
+    pub fn new(host: &'a Host, workspace: &'a Path) -> Self {
+        Self { host, workspace, plan: None }
+    }
+
+    /// Adds the plan of the manifest, or why it cannot be planned.
+    #[must_use]
+    pub fn with_plan(self, plan: Result<&'a Plan, &'a str>) -> Self {
+        Self { plan: Some(plan), ..self }
+    }
+}
+
 /// Something that will bite.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Finding {
     /// How badly.
     pub severity: Severity,
@@ -51,6 +66,7 @@ pub struct Finding {
 /// How badly something bites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Severity {
     /// Something will fail.
     Fails,
@@ -60,9 +76,21 @@ pub enum Severity {
     Notes,
 }
 
+impl Severity {
+    /// Returns its name, as documents write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fails => "fails",
+            Self::Warns => "warns",
+            Self::Notes => "notes",
+        }
+    }
+}
+
 /// The kinds of things that are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Id {
     /// There is no git.
     GitMissing,

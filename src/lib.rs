@@ -103,4 +103,9 @@ pub mod discovery;
 pub mod apply;
 pub mod doctor;
 pub mod orchestrator;
+#[expect(
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs,
+    reason = "the command line, a crate of its own, builds these documents field by field"
+)]
 pub mod report;

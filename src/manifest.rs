@@ -76,6 +76,7 @@ pub fn decode(bytes: Vec<u8>) -> (String, Option<Fault>) {
 
 /// What can be read of a manifest, however much of it is wrong.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Reading {
     /// The manifest without what is wrong; `None` where nothing is left that could be read.
     pub manifest: Option<Manifest>,
@@ -154,11 +155,18 @@ pub fn of_session(
 
 /// What is needed to find a standing swarm, even where the rest of its manifest is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Located {
     /// The swarm's name.
     pub swarm: String,
     /// The repository, relative to the manifest's directory; `.` by default.
     pub workspace_root: PathBuf,
+}
+
+impl std::convert::From<&Manifest> for Located {
+    fn from(manifest: &Manifest) -> Self {
+        Self { swarm: manifest.swarm.clone(), workspace_root: manifest.workspace_root.clone() }
+    }
 }
 
 /// Reads only what finds a standing swarm; `None` where the text does not say a valid name for it. Pure.
@@ -181,6 +189,7 @@ pub type Options = Map<String, Value>;
 /// A manifest that has passed every check that can be made without looking at the host; in a [`Reading`] with faults,
 /// what passed of it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Manifest {
     /// Whether nothing was wrong and taken out.
     pub whole: bool,
@@ -198,6 +207,7 @@ pub struct Manifest {
 
 /// The program of an external kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Program {
     /// The program and its arguments, at least one string.
     pub command: Vec<String>,
@@ -209,6 +219,7 @@ pub struct Program {
 
 /// One session of the tree.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Session {
     /// Where it stands, e.g. `lead/coder-0`.
     pub path: SessionPath,
@@ -225,6 +236,7 @@ pub struct Session {
 
 /// A share of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Share {
     /// Its position among the shares, from 0.
     pub index: u32,
@@ -234,6 +246,7 @@ pub struct Share {
 
 /// What one session table of the manifest says.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Declaration {
     /// Whether what it asks for is what the manifest says, nothing wrong taken out of it.
     pub whole: bool,
@@ -255,6 +268,7 @@ pub struct Declaration {
 
 /// One entry of `resources`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// Which provider it is for.
     pub kind: String,
@@ -268,6 +282,7 @@ pub struct Request {
 
 /// Where a child's allocation comes from; at the top of the tree everything comes from the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum From {
     /// A share of the parent's allocation of the same kind.
     Parent,
@@ -278,6 +293,7 @@ pub enum From {
 /// A command of `setup` or `teardown`; its strings are templates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum CommandLine {
     /// A program and its arguments, run without a shell.
     Arguments(Vec<String>),

@@ -80,6 +80,7 @@ impl fmt::Display for SessionPath {
 
 /// How many hexadecimal digits of the id's hash end a scoped name; 16 where two ids share the first 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HashDigits {
     /// The seed's length, 32 bits.
     Eight,

@@ -174,6 +174,7 @@ fn joined<T>(ended: thread::Result<T>) -> T {
 
 /// Why the host could not be looked at.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The workspace is not a directory that can be opened.
     #[error("cannot use the workspace: {0}")]
@@ -194,6 +195,7 @@ pub enum Error {
 
 /// One thing that planning needs to know of the host; providers derive them from the manifest's options alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Question {
     /// Which commit a ref names.
     Commit {
@@ -253,6 +255,7 @@ pub enum Question {
 
 /// Every outside fact that a plan depends on.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Observation {
     /// The workspace root, absolute, without links.
     pub workspace: PathBuf,
@@ -286,8 +289,16 @@ pub struct Observation {
     pub ephemeral: Option<PortBlock>,
 }
 
+impl Observation {
+    /// Returns the observation of a workspace of which nothing else is known yet.
+    pub fn new(workspace: PathBuf) -> Self {
+        Self { workspace, ..Self::default() }
+    }
+}
+
 /// The repository that the workspace lies in.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Repository {
     /// The top of the work tree, absolute; for a bare repository the workspace itself.
     pub root: PathBuf,
@@ -308,8 +319,25 @@ pub struct Repository {
     pub worktrees: BTreeSet<String>,
 }
 
+impl Repository {
+    /// Returns a repository with a work tree, SHA-1 object ids and nothing unusual, without branches and worktrees.
+    pub fn new(root: PathBuf, common_dir: PathBuf) -> Self {
+        Self {
+            root,
+            common_dir,
+            bare: false,
+            object_format: "sha1".to_owned(),
+            registration: Ok(()),
+            worktree_config: false,
+            branches: BTreeMap::new(),
+            worktrees: BTreeSet::new(),
+        }
+    }
+}
+
 /// A branch of the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Branch {
     /// The commit that it names.
     pub tip: Commit,
@@ -321,6 +349,7 @@ pub struct Branch {
 
 /// The first entry of a branch's reflog.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Made {
     /// The commit that it named then.
     pub commit: Commit,
@@ -330,6 +359,7 @@ pub struct Made {
 
 /// How far a branch is from a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Apart {
     /// The number of commits that it reaches and the commit does not.
     pub ahead: usize,
@@ -342,6 +372,7 @@ pub type Commit = String;
 
 /// A ref that names no commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnknownRef {
     /// What git says of it, one line.
     pub reason: String,
@@ -351,6 +382,7 @@ pub struct UnknownRef {
 
 /// What a path is in a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TreeEntry {
     /// Nothing; with directories of the same commit that have a similar path, nearest first, at most three.
     Missing {
@@ -369,6 +401,7 @@ pub enum TreeEntry {
 
 /// Untracked files of the workspace that a glob matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Untracked {
     /// These, none for a glob with a wildcard.
     Files {
@@ -385,6 +418,7 @@ pub enum Untracked {
 
 /// What lies at a path of the workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Directory {
     /// Nothing: it, or a directory above it, does not exist.
     Missing,
@@ -400,6 +434,7 @@ pub enum Directory {
 
 /// Ports that somebody has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Taken {
     /// Which.
     pub block: PortBlock,
@@ -407,8 +442,16 @@ pub struct Taken {
     pub by: Holder,
 }
 
+impl Taken {
+    /// Returns ports and their holder.
+    pub fn new(block: PortBlock, by: Holder) -> Self {
+        Self { block, by }
+    }
+}
+
 /// Who has a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Holder {
     /// A session of some swarm of this host, by the host-wide registry.
     Lease {

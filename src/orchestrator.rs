@@ -55,6 +55,7 @@ struct Shared {
 /// One resource that a session asks for.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ResourceRequest {
     /// Which provider it is for, e.g. `git-worktree`.
     pub kind: String,
@@ -80,6 +81,7 @@ impl ResourceRequest {
 
 /// A session whose run had been interrupted.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Recovery {
     /// Its id.
     pub session_id: String,

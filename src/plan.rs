@@ -47,6 +47,7 @@ pub use crate::provider::DISCOVERY_FILE;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("$id" = "urn:seedbed:plan:1"))]
+#[non_exhaustive]
 pub struct Plan {
     /// Version of this document's format, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
@@ -79,6 +80,7 @@ pub struct Plan {
 /// A session whose base has commits that its worktree lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Behind {
     /// Path of the session in the tree.
     pub session: SessionPath,
@@ -90,9 +92,17 @@ pub struct Behind {
     pub commits: u64,
 }
 
+impl Behind {
+    /// Returns a session whose worktree lacks `commits` commits of `base`, which `base_ref` names.
+    pub fn new(session: SessionPath, base_ref: String, base: String, commits: u64) -> Self {
+        Self { session, base_ref, base, commits }
+    }
+}
+
 /// A process that uses what a release would remove: a directory that it works in, a port that it listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Occupant {
     /// Path of the session in the tree.
     pub session: SessionPath,
@@ -109,6 +119,7 @@ pub struct Occupant {
 /// The part that a process plays in the release of a session that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Role {
     /// The release is refused while the process uses the session.
     Refuses,
@@ -148,6 +159,7 @@ impl Occupant {
 /// Work that a release would lose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Loss {
     /// The session's path.
     pub session: SessionPath,
@@ -159,9 +171,17 @@ pub struct Loss {
     pub unknown: bool,
 }
 
+impl Loss {
+    /// Returns work of a session that is known to be lost, described in one line.
+    pub fn new(session: SessionPath, what: String) -> Self {
+        Self { session, what, unknown: false }
+    }
+}
+
 /// Everything that one session gets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Session {
     /// `SWARM/PATH`.
     pub id: String,
@@ -200,6 +220,7 @@ pub struct Session {
 
 /// A swarm that stands already.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Standing {
     /// The plan that made it what it is.
     pub plan: Plan,
@@ -207,8 +228,16 @@ pub struct Standing {
     pub broken: BTreeMap<(SessionPath, String), Damage>,
 }
 
+impl Standing {
+    /// Returns an applied swarm of which nothing is gone or broken.
+    pub fn new(plan: Plan) -> Self {
+        Self { plan, broken: BTreeMap::new() }
+    }
+}
+
 /// What is wrong with an allocation that stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Damage {
     /// What, one line.
     pub why: String,
@@ -219,6 +248,11 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// Returns the damage of an allocation that has to be made again, described in one line.
+    pub fn new(why: String) -> Self {
+        Self { why, mendable: false, unknown: false }
+    }
+
     /// Returns whether the lease has to be made again.
     pub fn is_lost(&self) -> bool {
         !self.mendable && !self.unknown

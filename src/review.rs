@@ -23,6 +23,7 @@ use crate::provider::port_range::Block;
 
 /// What is reviewed.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Review<'a> {
     /// The plan.
     pub plan: &'a Plan,
@@ -32,7 +33,24 @@ pub struct Review<'a> {
     pub observation: Option<&'a Observation>,
 }
 
-impl Review<'_> {
+impl<'a> Review<'a> {
+    /// Returns the review of a plan without notices and without a host.
+    pub fn new(plan: &'a Plan) -> Self {
+        Self { plan, notices: &[], observation: None }
+    }
+
+    /// Adds what is true of this host and repository alone.
+    #[must_use]
+    pub fn with_notices(self, notices: &'a [String]) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// Adds the host, whose ports the page shows.
+    #[must_use]
+    pub fn with_observation(self, observation: &'a Observation) -> Self {
+        Self { observation: Some(observation), ..self }
+    }
+
     /// The plan as a tree.
     pub fn text(&self, style: text::Style) -> String {
         text::text(self, style)

@@ -102,6 +102,7 @@ const GUARD: &str = ".guard";
 /// A plan that stands, or is about to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Record {
     /// The version of this file's format.
     pub schema_version: u32,
@@ -138,6 +139,7 @@ fn is_false(value: &bool) -> bool {
 /// A session whose `setup` has not succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct NotSetUp {
     /// Whether its commands have begun; `false` where those of another session failed first.
     pub begun: bool,
@@ -148,6 +150,7 @@ pub struct NotSetUp {
 /// The place of a child among the children of its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ChildOf {
     /// Its position, from 0; no other living child of its parent has it.
     pub index: u32,
@@ -158,6 +161,7 @@ pub struct ChildOf {
 /// Allocations that a run releases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Release {
     /// The record that stood before the run.
     pub before: Record,
@@ -172,6 +176,7 @@ pub struct Release {
 /// What recovery does with a run that was interrupted before it was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Recovery {
     /// It undoes the run: what was moved aside is brought back.
     Undo,
@@ -181,6 +186,7 @@ pub enum Recovery {
 
 /// How far a run has come that is not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// What it releases is being moved aside, or brought back; nothing of it is provisioned.
     SettingAside,
@@ -211,6 +217,7 @@ struct Rescuing {
 /// What becomes of work that a release would lose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::exhaustive_enums, reason = "unsaved work refuses a release, is saved or is discarded")]
 pub enum Unsaved {
     /// It stays where it is: the release is refused.
     #[default]
@@ -223,6 +230,7 @@ pub enum Unsaved {
 
 /// Why the state could not be read or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A file of the state directory could not be touched.
     #[error(transparent)]
@@ -277,6 +285,13 @@ pub enum Error {
         /// Why.
         why: String,
     },
+}
+
+impl Error {
+    /// Returns whether another run of the swarm is in progress, or was interrupted and is not recovered.
+    pub fn is_in_progress(&self) -> bool {
+        matches!(self, Self::Locked { .. } | Self::Orphaned { .. } | Self::Unrecovered { .. })
+    }
 }
 
 impl<'h> Swarm<'h> {

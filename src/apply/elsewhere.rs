@@ -22,6 +22,7 @@ use crate::state::{self, Found, Locked, Record, Swarm, Unsaved, is_gone};
 
 /// What a workspace is in relation to the workspace of a record whose ownership marker it bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a workspace was either moved or copied")]
 pub enum Relation {
     /// The same one, which was moved here.
     Moved,
@@ -31,6 +32,7 @@ pub enum Relation {
 
 /// A record of another workspace whose ownership marker this workspace bears.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Stray {
     /// The record.
     pub found: Found,

@@ -13,6 +13,7 @@ use crate::name::SessionPath;
 /// it has ended, whether or not all of them have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Event {
     /// A phase has begun.
     Begun {
@@ -146,6 +147,7 @@ pub enum Event {
 /// A part of a run. Each begins when the one before it has ended; those that have nothing to do are not heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Phase {
     /// Unsaved work in what goes is saved.
     Rescue,

@@ -15,6 +15,7 @@ use crate::state::{Record, Swarm};
 /// A branch that outlasts its session, because it has commits or was there before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct KeptBranch {
     /// The session's path.
     pub session: SessionPath,

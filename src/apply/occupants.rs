@@ -39,6 +39,7 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// directory of the session, or if it listens on one of its ports. The calling process and those that it descends from
 /// are named ([`Role::Caller`]), but neither refused nor ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Occupants {
     /// The run is refused with [`Error::Occupied`], before it changes anything.
     #[default]
@@ -50,6 +51,7 @@ pub enum Occupants {
 
 /// Processes that use what would be released.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Occupancy {
     /// The processes, by session and number.
     pub occupants: Vec<Occupant>,

@@ -1,8 +1,12 @@
 //! Puts right what an interrupted run left: what was committed is finished, so is a `destroy`; anything else is undone.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::occupants::Marks;
 use super::transaction::Teardowns;
@@ -13,18 +17,32 @@ use crate::provider::Location;
 use crate::state::{self, Record, Recovery, Release, Stage, Unsaved};
 
 /// What there was to recover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Recovered {
     /// Nothing.
     Nothing,
-    /// A run that was not committed was undone.
+    /// An interrupted apply was undone.
     Undone,
-    /// A run that was committed, or a `destroy`, was finished.
+    /// An interrupted destroy was finished.
     Finished,
-    /// The swarm of a `run` that was killed while its command ran was removed.
+    /// The swarm of a killed `run` was removed.
     Removed,
-    /// A run that could neither be undone nor finished was given up; [`Event::GivenUp`](super::Event) names what may remain.
+    /// A run that could be neither undone nor finished was given up; `givenUp` events name what may remain.
     GivenUp,
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing to recover",
+            Self::Undone => "undid an apply that had been interrupted",
+            Self::Finished => "finished a destroy that had been interrupted",
+            Self::Removed => "removed the swarm of a `run` that had been killed",
+            Self::GivenUp => "gave up a run that could not be recovered; what is named above may remain",
+        })
+    }
 }
 
 /// Finishes or undoes an interrupted run.

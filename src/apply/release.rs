@@ -18,6 +18,7 @@ use crate::state::{self, Record, Recovery, Release, Unsaved};
 
 /// What to destroy, and how.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Destroy {
     /// The sessions, each with everything below it; empty for the whole swarm.
     pub sessions: BTreeSet<SessionPath>,
@@ -54,6 +55,12 @@ pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> R
 }
 
 impl Destroy {
+    /// Destroys all sessions, in the same way.
+    #[must_use]
+    pub fn of_all(self) -> Self {
+        Self { sessions: BTreeSet::new(), ..self }
+    }
+
     /// The sessions that go.
     pub fn sessions_of<'r>(&self, standing: &'r Record) -> impl Iterator<Item = &'r Session> {
         let goes = |path: &SessionPath| {

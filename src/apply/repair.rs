@@ -9,6 +9,7 @@ use crate::state::Record;
 
 /// What a repair came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Repair {
     /// What was wrong and is not any more, each with its session.
     pub repaired: Vec<Loss>,

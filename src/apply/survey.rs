@@ -13,6 +13,7 @@ use crate::state::{self, Record, Swarm};
 
 /// What a manifest is planned against.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Survey {
     /// The host.
     pub observation: Observation,
@@ -26,6 +27,7 @@ pub struct Survey {
 
 /// Why the host or the swarm could not be looked at.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The host.
     #[error(transparent)]

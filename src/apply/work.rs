@@ -18,6 +18,7 @@ use crate::state::{self, Record, Stage, Swarm, Unsaved};
 
 /// What goes with sessions that are released, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AtStake {
     /// Nobody here may give these up: sessions on their own that hold a share of what is released, or stand inside it, and
     /// resources of a kind that only another program knows.

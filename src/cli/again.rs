@@ -31,7 +31,10 @@ impl DoAgain {
     /// The sessions of a swarm that are meant; none where nothing stands yet.
     pub(super) fn sessions(&self, record: Option<&Record>) -> Result<Again, Failure> {
         let setup = chosen(self.setup.as_deref(), record, |session| !session.setup.is_empty())?;
-        Ok(Again { setup, refresh: chosen(self.refresh.as_deref(), record, |_| true)? })
+        let mut again = Again::default();
+        again.setup = setup;
+        again.refresh = chosen(self.refresh.as_deref(), record, |_| true)?;
+        Ok(again)
     }
 }
 

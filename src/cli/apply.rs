@@ -8,13 +8,12 @@ use std::time::Duration;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use seedbed::apply::{self, Context, Occupancy, Occupants, Overtaken};
+use seedbed::apply::{self, Context, Occupants, Overtaken};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan};
 use seedbed::provider::Findings;
-use seedbed::review::text::Style;
 use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record, Unsaved};
 
@@ -61,7 +60,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let plan = locked(global, &setting, "apply", |context| {
         let options = options(arguments.unsaved, arguments.stop);
         recover(global, context, options)?;
-        let options = apply::Options { keep_failed: arguments.keep_failed, ..options };
+        let mut options = options;
+        options.keep_failed = arguments.keep_failed;
         let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
             return apply_manifest(global, &setting, context, &manifest, &arguments.again, options);
         };
@@ -159,9 +159,9 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
     if !refused.is_empty() {
         return Err(apply::Error::Refused(refused).into());
     }
-    let at_work = Occupancy { occupants: plan.occupants.clone(), uninspected: 0 };
-    if options.occupants == Occupants::Refuse && !at_work.refusals().is_empty() {
-        return Err(apply::Error::Occupied { occupants: at_work.refusals(), uninspected: 0 }.into());
+    let occupants: Vec<_> = plan.occupants.iter().filter(|occupant| occupant.is_refusal()).cloned().collect();
+    if options.occupants == Occupants::Refuse && !occupants.is_empty() {
+        return Err(apply::Error::Occupied { occupants, uninspected: 0 }.into());
     }
     let goes: Vec<_> = plan
         .changes
@@ -180,8 +180,8 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
             goes.join(", ")
         )));
     }
-    let style = Style { full, ..terminal::style(global, &std::io::stderr()) };
-    let shown = Review { plan, notices: &plan::refusals(plan), observation: None }.text(style);
+    let style = terminal::style(global, &std::io::stderr()).with_full(full);
+    let shown = Review::new(plan).with_notices(&plan::refusals(plan)).text(style);
     ask(global, &format!("{shown}\nDestroy or replace {}?", goes.join(", ")))
 }
 

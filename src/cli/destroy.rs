@@ -21,7 +21,7 @@ use seedbed::state::{self, Record, Swarm};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status, at_work, uninspected};
-use super::locked::{self, locked, recover as recover_first};
+use super::locked::{locked, recover as recover_first};
 use super::outcome::{self, DryRun, Outcome};
 use super::plan::settled;
 use super::setting::{self, Setting};
@@ -68,7 +68,9 @@ pub(super) struct RecoverArguments {
 
 impl RecoverArguments {
     fn options(&self) -> Options {
-        Options { give_up: self.give_up, ..options(self.unsaved, self.stop) }
+        let mut options = options(self.unsaved, self.stop);
+        options.give_up = self.give_up;
+        options
     }
 }
 
@@ -96,7 +98,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             kept.fetch_add(usize::from(stays), Ordering::Relaxed);
             (context.events)(event);
         };
-        let context = &Context { events: &events, ..*context };
+        let context = &context.with_events(&events);
         recover_first(global, context, options(arguments.unsaved, arguments.stop))?;
         let Some(record) = context.swarm.standing()? else { return Ok(None) };
         let (destroy, named) = what(arguments, context.swarm, &record)?;
@@ -146,8 +148,8 @@ fn targets<'a>(
     destroy: &Destroy,
     named: &'a [(Swarm<'a>, Record)],
 ) -> Vec<Target<'a>> {
-    let whole = || Destroy { sessions: BTreeSet::new(), ..destroy.clone() };
-    let named_targets = named.iter().map(|(swarm, record)| Target { swarm, record, destroy: whole() });
+    let named_targets =
+        named.iter().map(|(swarm, record)| Target { swarm, record, destroy: destroy.clone().of_all() });
     let own = named.is_empty() || !destroy.sessions.is_empty();
     let own = own.then(|| Target { swarm, record, destroy: destroy.clone() });
     named_targets.chain(own).collect()
@@ -188,12 +190,10 @@ fn what<'h>(
     swarm: &Swarm<'h>,
     record: &Record,
 ) -> Result<(Destroy, Vec<(Swarm<'h>, Record)>), Failure> {
-    let mut destroy = Destroy {
-        unsaved: arguments.unsaved.into(),
-        occupants: arguments.stop.into(),
-        children: true,
-        ..Destroy::default()
-    };
+    let mut destroy = Destroy::default();
+    destroy.unsaved = arguments.unsaved.into();
+    destroy.occupants = arguments.stop.into();
+    destroy.children = true;
     let mut children = standing::children(swarm, record)?;
     let mut named = BTreeSet::new();
     for name in &arguments.sessions {
@@ -226,11 +226,11 @@ fn destroy_child(
     destroy: &Destroy,
 ) -> Result<usize, Failure> {
     let locked = child.lock(Duration::ZERO, "destroy")?;
-    let of_child = Context { swarm: &locked, registry: context.registry, events: context.events };
-    let destroy = Destroy { sessions: BTreeSet::new(), ..destroy.clone() };
+    let of_child = Context::new(&locked, context.registry).with_events(context.events);
+    let destroy = destroy.clone().of_all();
     let done = || {
-        let options =
-            Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
+        let mut options = Options::from(destroy.unsaved);
+        options.occupants = destroy.occupants;
         apply::recover(&of_child, options)?;
         let count = destroy.children_of(child.host(), record)?.len();
         match locked.standing()? {
@@ -289,8 +289,8 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
 fn refuses(occupant: &Occupant, stops: bool) -> bool {
     match occupant.role {
         Role::Refuses => !stops || occupant.pid.is_none(),
-        Role::PinningCaller => true,
         Role::Caller | Role::LeftByCommand => false,
+        _ => true,
     }
 }
 
@@ -401,7 +401,7 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
         Setting::find(global)?;
     }
     if global.json {
-        super::print::json(&Outcome::recovered(recovered.into(), alone));
+        super::print::json(&Outcome::recovered(recovered, alone));
     } else if recovered == Recovered::Nothing && alone.is_empty() && elsewhere == 0 && !global.quiet {
         say!("nothing to recover");
     }
@@ -436,22 +436,22 @@ fn recover_alone(
     host: Host,
     workspace: &Path,
     arguments: &RecoverArguments,
-) -> Result<BTreeMap<String, outcome::Recovered>, Failure> {
+) -> Result<BTreeMap<String, Recovered>, Failure> {
     let orchestrator = Orchestrator::with_registry(host, setting::registry());
     let patience = global.lock_timeout.unwrap_or(state::ORPHANS_TIMEOUT);
     let found = orchestrator.recover(workspace, arguments.options(), patience);
     let mut done = BTreeMap::new();
     let mut failure = None;
-    for Recovery { session_id: id, done: recovered } in
+    for Recovery { session_id: id, done: recovered, .. } in
         found.map_err(|error| Failure::of_session(None, error))?
     {
         match recovered {
             Ok(recovered) => {
                 if !global.quiet && !global.json {
-                    let what = printable(locked::said(recovered));
+                    let what = printable(&recovered.to_string());
                     say!("session {}: {what}", printable(&id));
                 }
-                done.insert(id, recovered.into());
+                done.insert(id, recovered);
             }
             Err(error) => {
                 failure.get_or_insert(Failure::of_session(Some(&id), error));

@@ -25,12 +25,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let Some(setting) = Setting::find_if_any(global)? else {
         let host = setting::host(global)?;
         let workspace = setting::around(&host, &setting::directory(global)?)?;
-        return examine(global, arguments, &Case { host: &host, workspace: &workspace, plan: None });
+        return examine(global, arguments, &Case::new(&host, &workspace));
     };
     let swarm = setting.swarm()?;
     let planned = planned(&setting)?;
     let plan = planned.as_ref().map(|planned| planned.as_ref().map_err(String::as_str));
-    examine(global, arguments, &Case { host: swarm.host(), workspace: swarm.workspace(), plan })
+    let case = Case::new(swarm.host(), swarm.workspace());
+    examine(global, arguments, &plan.map_or(case, |plan| case.with_plan(plan)))
 }
 
 /// What the manifest comes to, or why it cannot be planned; `None` while half of its swarm stands, or where the swarm was moved
@@ -87,11 +88,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
 
 /// Two lines: what there is, and what to do about it.
 fn told(finding: &Finding) -> String {
-    let severity = match finding.severity {
-        Severity::Fails => "fails",
-        Severity::Warns => "warns",
-        Severity::Notes => "notes",
-    };
+    let severity = finding.severity.as_str();
     let id = serde_json::to_value(finding.id).unwrap_or_default();
     let id = id.as_str().unwrap_or_default();
     let (what, remedy) = (printable(&finding.what), printable(&finding.remedy));

@@ -221,7 +221,7 @@ fn act<T>(
     let locked = locked::lock(global, swarm, what)?;
     let progress = Progress::new(global, &swarm.host().cancel);
     let events = |event: &Event| progress.hear(event);
-    let done = act(&Context { swarm: &locked, registry, events: &events });
+    let done = act(&Context::new(&locked, registry).with_events(&events));
     drop(progress);
     locked.unlock()?;
     done

@@ -105,7 +105,9 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
     let swarm = setting.swarm()?;
     let (code, plan) = locked(global, &setting, "run", |context| {
         let occupants = arguments.stop.into();
-        recover(global, context, Options { occupants, ..Options::default() })?;
+        let mut options = Options::default();
+        options.occupants = occupants;
+        recover(global, context, options)?;
         if context.swarm.standing()?.is_some() {
             let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
             return Err(Failure::Refused(message.to_owned()));
@@ -116,7 +118,8 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             let message = format!("say which session to run it in, with --session: {}", tops.join(", "));
             return Err(Failure::Usage(message));
         }
-        let options = Options { temporary: !arguments.keep, ..Options::default() };
+        let mut options = Options::default();
+        options.temporary = !arguments.keep;
         let plan = apply_manifest(global, &setting, context, &manifest, &DoAgain::default(), options)?.digest;
         let code =
             context.swarm.standing()?.map(|record| run_in(global, context, &record, arguments)).transpose();
@@ -124,8 +127,10 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
             && let Some(record) = context.swarm.standing()?
         {
             // What a fixture leaves in its worktrees is nobody's work.
-            let everything =
-                Destroy { unsaved: Unsaved::Discard, occupants, children: true, ..Destroy::default() };
+            let mut everything = Destroy::default();
+            everything.unsaved = Unsaved::Discard;
+            everything.occupants = occupants;
+            everything.children = true;
             apply::destroy(context, &record, &everything)?;
         }
         Ok((code?, plan))

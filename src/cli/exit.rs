@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use seedbed::apply;
+use seedbed::apply::{self, ErrorKind};
 use seedbed::host::process::Cancel;
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Report;
@@ -100,45 +100,21 @@ impl Failure {
         match self {
             Self::Usage(_) => Status::Usage,
             Self::Manifest(_) | Self::PlanFile(_) => Status::Invalid,
-            Self::Refused(_)
-            | Self::Apply(
-                apply::Error::Refused(_)
-                | apply::Error::Occupied { .. }
-                | apply::Error::Stale(_)
-                | apply::Error::UnknownKind { .. },
-            ) => Status::Refused,
-            Self::Apply(apply::Error::NotRescued { interrupted, .. }) => {
-                if *interrupted {
-                    Status::Interrupted
-                } else {
-                    Status::Refused
-                }
-            }
-            Self::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {
-                Status::NotPutBack
-            }
-            Self::NotReleased(_) | Self::Apply(apply::Error::Unfinished(_)) => Status::NotPutBack,
-            Self::Apply(apply::Error::Failed { failures, .. }) if failures.iter().any(is_bug) => Status::Bug,
-            Self::Interrupted
-            | Self::Apply(apply::Error::Interrupted | apply::Error::Failed { interrupted: true, .. }) => {
-                Status::Interrupted
-            }
-            Self::Unsettled(_)
-            | Self::State(
-                state::Error::Locked { .. }
-                | state::Error::Orphaned { .. }
-                | state::Error::Unrecovered { .. },
-            )
-            | Self::Apply(apply::Error::State(
-                state::Error::Locked { .. }
-                | state::Error::Orphaned { .. }
-                | state::Error::Unrecovered { .. },
-            )) => Status::Locked,
-            Self::Apply(apply::Error::NotTornDown(_)) => Status::NotTornDown,
-            Self::Apply(apply::Error::Failed { .. } | apply::Error::NotSetUp(_) | apply::Error::State(_))
-            | Self::Observe(_)
-            | Self::State(_)
-            | Self::Other(_) => Status::Failed,
+            Self::Refused(_) => Status::Refused,
+            Self::NotReleased(_) => Status::NotPutBack,
+            Self::Interrupted => Status::Interrupted,
+            Self::Unsettled(_) => Status::Locked,
+            Self::Apply(error) => match error.kind() {
+                ErrorKind::Failed => Status::Failed,
+                ErrorKind::Refused => Status::Refused,
+                ErrorKind::Bug => Status::Bug,
+                ErrorKind::NotTornDown => Status::NotTornDown,
+                ErrorKind::NotRolledBack => Status::NotPutBack,
+                ErrorKind::InProgress => Status::Locked,
+                ErrorKind::Interrupted => Status::Interrupted,
+            },
+            Self::State(error) if error.is_in_progress() => Status::Locked,
+            Self::Observe(_) | Self::State(_) | Self::Other(_) => Status::Failed,
         }
     }
 
@@ -309,6 +285,7 @@ impl Failure {
                 }
                 lines
             }
+            Self::Apply(error) => vec![printable_lines(&error.to_string())],
         }
     }
 
@@ -353,10 +330,6 @@ impl Failure {
     }
 }
 
-fn is_bug(failure: &apply::Failure) -> bool {
-    failure.panicked
-}
-
 fn told(failure: &apply::Failure) -> String {
     format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
 }
@@ -389,6 +362,7 @@ impl From<apply::SurveyError> for Failure {
         match error {
             apply::SurveyError::Observe(error) => Self::Observe(error),
             apply::SurveyError::State(error) => Self::State(error),
+            error => Self::Other(error.to_string()),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use clap::ValueEnum;
 use seedbed::review::Review;
-use seedbed::review::text::Style;
 
 use super::exit::Failure;
 use super::{Global, print, terminal};
@@ -40,7 +39,7 @@ impl Format {
         match self {
             Self::Text => {
                 let style = terminal::style(global, &std::io::stdout());
-                print::out(&review.text(Style { full, ..style }));
+                print::out(&review.text(style.with_full(full)));
             }
             Self::Json => print::plan(review.plan),
             Self::Markdown => print::out(&review.markdown()),

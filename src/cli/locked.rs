@@ -23,7 +23,7 @@ pub(super) fn locked<T>(
     let locked = lock(global, &swarm, what)?;
     let progress = Progress::new(global, &setting.host.cancel);
     let events = |event: &Event| progress.hear(event);
-    let done = act(&Context { swarm: &locked, registry: &setting.registry, events: &events });
+    let done = act(&Context::new(&locked, &setting.registry).with_events(&events));
     drop(progress);
     if let Err(error) = locked.unlock() {
         // What was done counts; at worst an empty file stays behind.
@@ -57,18 +57,7 @@ pub(super) fn recover(
         }
     })?;
     if recovered != Recovered::Nothing && !global.quiet && !global.json {
-        say!("{}", said(recovered));
+        say!("{recovered}");
     }
     Ok(recovered)
-}
-
-/// What a recovery did.
-pub(super) fn said(recovered: Recovered) -> &'static str {
-    match recovered {
-        Recovered::Nothing => "nothing to recover",
-        Recovered::Undone => "undid an apply that had been interrupted",
-        Recovered::Finished => "finished a destroy that had been interrupted",
-        Recovered::Removed => "removed the swarm of a `run` that had been killed",
-        Recovered::GivenUp => "gave up a run that could not be recovered; what is named above may remain",
-    }
 }

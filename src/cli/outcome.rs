@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, schema_for};
-use seedbed::apply::{self, Event, Failure, KeptBranch, Loss, Occupant};
+use seedbed::apply::{Event, Failure, KeptBranch, Loss, Occupant, Recovered};
 use seedbed::host::process;
 use seedbed::manifest::Entry;
 use seedbed::name::SessionPath;
@@ -159,22 +159,6 @@ impl From<process::Stream> for Stream {
     }
 }
 
-/// What there was to recover.
-#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum Recovered {
-    /// Nothing.
-    Nothing,
-    /// An interrupted apply was undone.
-    Undone,
-    /// An interrupted destroy was finished.
-    Finished,
-    /// The swarm of a killed `run` was removed.
-    Removed,
-    /// A run that could be neither undone nor finished was given up; `givenUp` events name what may remain.
-    GivenUp,
-}
-
 impl Outcome {
     /// An apply that is done, with the digest of its plan.
     pub(super) fn applied(plan: &Plan) -> Self {
@@ -224,18 +208,6 @@ impl Outcome {
             recovered: None,
             alone: None,
             exit_code: None,
-        }
-    }
-}
-
-impl From<apply::Recovered> for Recovered {
-    fn from(recovered: apply::Recovered) -> Self {
-        match recovered {
-            apply::Recovered::Nothing => Self::Nothing,
-            apply::Recovered::Undone => Self::Undone,
-            apply::Recovered::Finished => Self::Finished,
-            apply::Recovered::Removed => Self::Removed,
-            apply::Recovered::GivenUp => Self::GivenUp,
         }
     }
 }

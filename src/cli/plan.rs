@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(setup_not_run(&plan));
     notices.extend(outdated(&setting, &swarm, &plan, survey.record.as_ref()));
     notices.extend(lacking(&plan.behind));
-    let review = Review { plan: &plan, notices: &notices, observation: Some(&survey.observation) };
+    let review = Review::new(&plan).with_notices(&notices).with_observation(&survey.observation);
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         say!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
@@ -221,7 +221,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
             // `status` says why the commits of a worktree cannot be read.
             let Progress { base, behind, .. } = progress.ok().filter(|progress| progress.behind > 0)?;
             let base_ref = worktree.base_ref.clone();
-            Some(Behind { session: session.clone(), base_ref, base, commits: behind })
+            Some(Behind::new(session.clone(), base_ref, base, behind))
         })
         .collect()
 }
@@ -229,7 +229,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
 /// Names the sessions whose base has moved on, with the command that brings them up to date.
 fn lacking(behind: &[Behind]) -> Vec<String> {
     let mut groups: BTreeMap<(&str, &str, u64), Vec<&SessionPath>> = BTreeMap::new();
-    for Behind { session, base_ref, base, commits } in behind {
+    for Behind { session, base_ref, base, commits, .. } in behind {
         groups.entry((base_ref, base, *commits)).or_default().push(session);
     }
     let groups = groups.into_iter();

@@ -30,7 +30,7 @@ pub(super) fn show(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     let plan = read(&path)?;
     let notices = plan::refusals(&plan);
     // The file may be a stranger's, and nothing of it is elsewhere.
-    format.show(global, &Review { plan: &plan, notices: &notices, observation: None }, true);
+    format.show(global, &Review::new(&plan).with_notices(&notices), true);
     Ok(Status::Done.into())
 }
 

@@ -95,7 +95,7 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
 
 /// A branch that outlasts its session.
 pub(super) fn kept(kept: &KeptBranch) -> String {
-    let KeptBranch { session, branch, commit, commits } = kept;
+    let KeptBranch { session, branch, commit, commits, .. } = kept;
     let commits = match commits {
         0 => "no commit".to_owned(),
         1 => "1 commit".to_owned(),

@@ -183,6 +183,7 @@ impl State {
             Event::TornDown { session } => said(verbose, || format!("{session}: torn down")),
             Event::Ready { session } => said(verbose, || format!("{session}: ready")),
             Event::Released { session, kind } => said(verbose, || format!("{session}: {kind} released")),
+            _ => Vec::new(),
         }
     }
 
@@ -259,5 +260,6 @@ fn words(phase: Phase) -> (&'static str, &'static str) {
         Phase::Tell => ("telling", "told"),
         Phase::RollBack => ("rolling back", "rolled back"),
         Phase::BringBack => ("bringing back", "brought back"),
+        _ => ("running", "ran"),
     }
 }

@@ -82,10 +82,10 @@ impl Setting {
     /// the manifest has others.
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
         let read = || manifest::read(&self.text, &self.registry.kinds());
-        let Reading { manifest, mut faults } = signals::while_computing(&self.host.cancel, read);
+        let Reading { manifest, mut faults, .. } = signals::while_computing(&self.host.cancel, read);
         match manifest {
             Some(manifest) if faults.is_empty() => {
-                let _ = self.located.set(located(&manifest));
+                let _ = self.located.set(Located::from(&manifest));
                 Ok(manifest)
             }
             manifest => {
@@ -98,7 +98,7 @@ impl Setting {
     /// What else is wrong with what can be read of a manifest. Nothing is said where the host cannot be looked at, which
     /// is not what is asked.
     fn faults_of_the_host(&self, manifest: &Manifest) -> Vec<Fault> {
-        let swarm = match self.swarm_at(&located(manifest)) {
+        let swarm = match self.swarm_at(&Located::from(manifest)) {
             Ok(swarm) => swarm,
             Err(fault) => return fault.into_iter().collect(),
         };
@@ -170,11 +170,6 @@ impl Setting {
             _ => Err(Some(nowhere(directory, &located.workspace_root))),
         }
     }
-}
-
-/// Where the swarm of a manifest is.
-fn located(manifest: &Manifest) -> Located {
-    Located { swarm: manifest.swarm.clone(), workspace_root: manifest.workspace_root.clone() }
 }
 
 /// The fault of a workspace root that is no directory, with the nearest one that is.

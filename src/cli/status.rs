@@ -99,7 +99,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             }),
             unfinished,
             sessions,
-            repair: repair.map(|Repair { repaired, left, failures }| Repairs { repaired, left, failures }),
+            repair: repair.map(|Repair { repaired, left, failures, .. }| Repairs {
+                repaired,
+                left,
+                failures,
+            }),
         });
         return Ok(status.into());
     }

@@ -55,7 +55,7 @@ pub(super) fn color_among(arguments: impl Iterator<Item = OsString>) -> Color {
 
 /// Style of text on `stream`.
 pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style {
-    Style { width: width(stream), color: has_color(stream), full: global.verbose }
+    Style::default().with_width(width(stream)).with_color(has_color(stream)).with_full(global.verbose)
 }
 
 /// Returns whether to colour what is written to `stream`.

@@ -25,7 +25,9 @@ impl From<StopProcesses> for Occupants {
 
 /// Puts the options of a run together.
 pub(super) fn options(unsaved: UnsavedWork, stop: StopProcesses) -> Options {
-    Options { unsaved: unsaved.into(), occupants: stop.into(), ..Options::default() }
+    let mut options = Options::from(Unsaved::from(unsaved));
+    options.occupants = stop.into();
+    options
 }
 
 /// What becomes of work that would be lost; where nothing is said, the command is refused.

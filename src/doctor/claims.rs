@@ -328,6 +328,7 @@ fn owner_in(path: &Path) -> Option<String> {
 
 /// What [`reap`] took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reaped {
     /// Leases of the host's registry.
     pub leases: Vec<Lease>,
@@ -337,6 +338,7 @@ pub struct Reaped {
 
 /// Why nothing could be reaped.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A record cannot be read, so that nobody knows what belongs to somebody.
     #[error(transparent)]

@@ -55,6 +55,7 @@ impl AsFd for Root {
 
 /// Why a file could not be touched.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A component of the path is a symbolic link.
     #[error("{} is a symbolic link, which is not followed", shown(path))]

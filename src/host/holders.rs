@@ -15,6 +15,7 @@ const COMMAND_MAX: usize = 60;
 
 /// A process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Holder {
     /// Its id.
     pub pid: u32,

@@ -48,6 +48,7 @@ const MARK_DIGITS: usize = 16;
 /// One lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Lease {
     /// The version of this file's format, [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -63,8 +64,21 @@ pub struct Lease {
     pub end_port: u16,
 }
 
+impl Lease {
+    /// Returns the lease of the ports from `start_port` to `end_port`, both included, in this version of the format.
+    pub fn new(
+        session: String,
+        owner: String,
+        workspace: std::path::PathBuf,
+        (start_port, end_port): (u16, u16),
+    ) -> Self {
+        Self { schema_version: SCHEMA_VERSION, session, owner, workspace, start_port, end_port }
+    }
+}
+
 /// Why a lease was not granted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// Another lease holds one of the ports.
     #[error("ports {wanted} are not free: {held} are leased to {session} of {}", workspace.display())]

@@ -21,6 +21,7 @@ const SHOWN_MAX: usize = 60;
 /// One socket that waits for whoever comes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Listener {
     /// `tcp` or `udp`.
     pub protocol: String,
@@ -38,6 +39,7 @@ pub struct Listener {
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Running {
     /// Its number.
     pub pid: u32,

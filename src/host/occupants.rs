@@ -37,6 +37,7 @@ const DELETED: &[u8] = b" (deleted)";
 
 /// Directories and ports that belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Area {
     /// Absolute paths without links. One that does not exist matches processes that still use what was removed there.
     pub directories: Vec<PathBuf>,
@@ -49,6 +50,7 @@ pub struct Area {
 /// The way in which a process uses an area.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "how", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Use {
     /// Its working directory lies there.
     WorkingDirectory {

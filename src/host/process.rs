@@ -92,6 +92,7 @@ pub struct Process {
 
 /// One of the two streams that a program prints on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a process has these two streams")]
 pub enum Stream {
     /// Standard output.
     Stdout,
@@ -120,6 +121,7 @@ impl std::fmt::Debug for Listener {
 
 /// What a child reads on its standard input.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Stdin {
     /// Nothing.
     Null,
@@ -131,6 +133,7 @@ pub enum Stdin {
 
 /// How a program ended and what it printed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Output {
     /// How it ended.
     pub status: ExitStatus,
@@ -142,6 +145,7 @@ pub struct Output {
 
 /// Why a program gave no result.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// It could not be started.
     #[error("cannot start `{program}`: {source}")]

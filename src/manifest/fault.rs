@@ -6,6 +6,7 @@ use super::rule::Rule;
 
 /// One step from a manifest's root toward a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Step {
     /// Into a table.
     Key(String),
@@ -15,6 +16,7 @@ pub enum Step {
 
 /// Which part of what stands at the end of a [`Place`] is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Part {
     /// The value, or for a table its header.
     #[default]
@@ -30,6 +32,7 @@ pub enum Part {
 /// A place in the manifest, named by keys so that no span has to be carried about; spans are looked up when a fault
 /// is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Place {
     /// The way from the root.
     pub steps: Vec<Step>,
@@ -78,6 +81,7 @@ impl Place {
 
 /// One fault of a manifest, known before anything was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// What it is an instance of.
     pub rule: &'static Rule,

@@ -31,6 +31,7 @@ pub struct Report {
 /// Lines and columns count from 1; columns count Unicode code points, neither bytes nor UTF-16 units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Entry {
     /// The rule that the manifest does not meet, e.g. `unknown-key`. An id once published keeps its meaning.
     pub rule: String,
@@ -56,6 +57,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:faults:1"))]
+#[non_exhaustive]
 pub struct Validation {
     /// Version of this document's format, 1.
     #[schemars(extend("const" = 1))]

@@ -6,6 +6,7 @@ use std::fmt;
 ///
 /// Providers outside of this crate make their own; an id once published keeps its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Rule {
     /// Stable, in kebab-case.
     pub id: &'static str,

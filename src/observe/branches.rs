@@ -13,6 +13,7 @@ const LOG_MAX: usize = 16 << 20;
 
 /// Names of branches that a template can give: what stands before its first placeholder and after its last one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Names {
     /// What every such name begins with.
     pub prefix: String,

@@ -13,6 +13,7 @@ use crate::provider::{git_worktree, port_range};
 
 /// Why a child's requests cannot be told. Where the seed has the error too, the text is the seed's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ChildError {
     /// There is no child.
     #[error("childCount must be a positive integer.")]

@@ -12,6 +12,7 @@ use crate::{observe, state};
 
 /// Why a session could not be provisioned, told or released. Each says all of it in its text, on one line.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A session's id is empty, or has a control character in it.
     #[error("\"{}\" cannot be a session's id", printable(.0))]

@@ -27,6 +27,7 @@ pub struct Provisioned {
 
 /// Everything that is needed to start a program in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RuntimeInjection {
     /// Where to start it.
     pub working_directory: PathBuf,
@@ -38,6 +39,7 @@ pub struct RuntimeInjection {
 
 /// Work that was saved before its session was released.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Saved {
     /// The full name of the ref that has it, e.g. `refs/seedbed/rescue/…`.
     pub reference: String,

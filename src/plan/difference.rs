@@ -17,6 +17,7 @@ use crate::provider::Registry;
 /// What happens to one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Change {
     /// Which.
     pub session: SessionPath,
@@ -47,6 +48,7 @@ pub struct Change {
 /// What is done again in sessions that stand. Sessions that are created, or do not exist, are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Again {
     /// The sessions whose `setup` is run again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -78,6 +80,7 @@ impl Change {
 /// What happens to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Action {
     /// It does not stand and will.
     Create,

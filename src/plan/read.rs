@@ -19,6 +19,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Why a document is no plan that can be applied; each reads on after the name of the file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Unreadable {
     /// It is not JSON, or not of the schema.
     #[error("is not a plan{}{}", if .0.is_empty() { "" } else { ": " }, printable(.0))]

@@ -12,6 +12,7 @@ use super::external;
 /// What planning decided for one resource of one session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Allocation {
     /// Which provider it is for.
     pub kind: String,
@@ -40,6 +41,7 @@ pub(crate) fn allocation_line(allocation: &Allocation) -> String {
 
 /// What an allocation contributes to its session. Strings may hold [`WORKSPACE_ROOT`](super::WORKSPACE_ROOT).
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Context {
     /// Environment variables.
     pub env: BTreeMap<String, String>,

@@ -8,6 +8,7 @@ use crate::host::{files, process};
 
 /// Why a step of a provider failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An outside program failed.
     #[error(transparent)]

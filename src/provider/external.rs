@@ -35,6 +35,7 @@ const LEASE_MAX: usize = 96 << 10;
 /// What an allocation of an external kind is run by, and what it contributes to its session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Contribution {
     /// The program and its arguments, at least one; a name with a slash is relative to the workspace root.
     pub command: Vec<String>,
@@ -56,6 +57,7 @@ pub struct Contribution {
 
 /// The provider of every external kind.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct External;
 
 impl Provider for External {

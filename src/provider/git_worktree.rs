@@ -54,6 +54,7 @@ pub const KIND: &str = "git-worktree";
 /// The options of a `git-worktree`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Options {
     /// Where worktrees are made, relative to the workspace root.
     #[schemars(length(min = 1))]
@@ -90,6 +91,7 @@ pub struct Options {
 /// How the files of a worktree get there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Checkout {
     /// git checks the first worktree of a commit and part out; of a whole tree only what the repository's own work tree
     /// does not have, the rest is copied from there. The others that the same run makes get copies of the same files; git
@@ -106,6 +108,7 @@ pub enum Checkout {
 /// What happens where the branch of a worktree exists already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum BranchExists {
     /// The worktree goes on at the branch's tip, where the branch contains the commit that `base-ref` names and no
     /// worktree has it checked out; anything else is a diagnostic. The branch is never reset.
@@ -118,6 +121,7 @@ pub enum BranchExists {
 /// Where the worktrees of children lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Layout {
     /// Beside their parents': nothing that is done to a parent's worktree reaches into a child's.
     #[default]
@@ -147,6 +151,7 @@ impl Default for Options {
 /// seed's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Worktree {
     /// The top of the repository's work tree; `.` where that is the workspace.
     pub repo_root: PathBuf,
@@ -184,6 +189,7 @@ pub struct Worktree {
 /// A branch that exists and is taken as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Existing {
     /// The commit that `base_ref` named when this was planned, which the branch contains.
     pub base: String,
@@ -194,6 +200,7 @@ pub struct Existing {
 /// How a worktree is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Registration {
     /// Its entry is built aside and renamed into place: atomic, without a lock.
     Rename,
@@ -215,6 +222,7 @@ impl Worktree {
 
 /// The provider of `git-worktree`.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct GitWorktree;
 
 impl Provider for GitWorktree {

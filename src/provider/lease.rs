@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 /// How a lease was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Condition {
     /// As it was provisioned.
     Sound,
@@ -17,6 +18,7 @@ pub enum Condition {
 
 /// What releasing a lease would lose, one line each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Losses {
     /// Work that is saved nowhere else, and that [`Provider::rescue`](super::Provider::rescue) can save.
     pub work: Vec<String>,
@@ -33,6 +35,7 @@ pub struct Losses {
 
 /// Progress that an interrupted run has made with the leases of a session. Times are those that the kernel gives to files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Made {
     /// They were being filled.
     Partly,
@@ -56,6 +59,7 @@ pub enum Made {
 
 /// A branch that outlasts a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outlasts {
     /// Its name, without `refs/heads/`.
     pub branch: String,
@@ -65,8 +69,16 @@ pub struct Outlasts {
     pub commits: usize,
 }
 
+impl Outlasts {
+    /// Returns a branch without `refs/heads/`, the commit that it names, and the number of commits that it has gained.
+    pub fn new(branch: String, commit: String, commits: usize) -> Self {
+        Self { branch, commit, commits }
+    }
+}
+
 /// Work that was saved before its lease was released.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rescue {
     /// Where: the full name of a ref.
     pub reference: String,
@@ -74,4 +86,11 @@ pub struct Rescue {
     pub command: String,
     /// What the command does not bring back as it was, one line each.
     pub missing: Vec<String>,
+}
+
+impl Rescue {
+    /// Returns saved work that `command` restores completely from the ref `reference`.
+    pub fn new(reference: String, command: String) -> Self {
+        Self { reference, command, missing: Vec::new() }
+    }
 }

@@ -33,6 +33,7 @@ pub trait Planner {
 
 /// What one session asks of one provider.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Request<'a> {
     /// The session's id.
     pub session: &'a str,
@@ -70,6 +71,7 @@ impl Request<'_> {
 
 /// The parent that a share is taken of.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Parent<'a> {
     /// Its session id.
     pub session: &'a str,
@@ -85,6 +87,7 @@ pub struct Parent<'a> {
 
 /// What a planner decided.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Planned {
     /// As in [`Allocation::allocation`].
     pub allocation: Map<String, Value>,

@@ -27,6 +27,7 @@ pub const KIND: &str = "port-range";
 /// The options of a `port-range`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Options {
     /// The first port of the range that blocks are cut from. The default, 16000, lies below Linux's ephemeral range
     /// (32768-60999), where any outgoing connection may already sit on a port.
@@ -92,6 +93,7 @@ impl Options {
 /// workspace root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Block {
     /// The first port of the range that the block was cut from; for a share, its own first port.
     pub base_port: u32,
@@ -123,6 +125,7 @@ pub struct Block {
 /// Which part of the parent's block a child has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Share {
     /// Its position, from 0.
     pub index: u32,
@@ -179,6 +182,7 @@ impl Block {
 
 /// The provider of `port-range`.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct PortRange;
 
 impl Provider for PortRange {

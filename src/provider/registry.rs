@@ -17,6 +17,7 @@ pub struct Registry {
 /// A kind that has a provider already.
 #[derive(Debug, thiserror::Error)]
 #[error("resource provider \"{0}\" is already registered")]
+#[non_exhaustive]
 pub struct AlreadyRegistered(pub String);
 
 impl Registry {

@@ -9,6 +9,7 @@ use crate::host::Host;
 
 /// One allocation to act on.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Task<'a> {
     /// What may be used.
     pub host: &'a Host,
@@ -58,6 +59,7 @@ impl Task<'_> {
 
 /// Location of a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a lease is where its session uses it, or aside")]
 pub enum Location {
     /// Where its session finds it.
     #[default]

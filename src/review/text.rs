@@ -12,6 +12,7 @@ use crate::provider::Allocation;
 
 /// How the tree is written.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Style {
     /// How many columns there are: longer lines go on in the next, under where they began. `None` wraps nothing, so that
     /// other programs find each thing on one line.
@@ -20,6 +21,26 @@ pub struct Style {
     pub color: bool,
     /// Whether every session stands on its own, however many are alike, with everything that it is told.
     pub full: bool,
+}
+
+impl Style {
+    /// Sets the number of columns.
+    #[must_use]
+    pub fn with_width(self, width: Option<usize>) -> Self {
+        Self { width, ..self }
+    }
+
+    /// Sets whether actions are coloured.
+    #[must_use]
+    pub fn with_color(self, color: bool) -> Self {
+        Self { color, ..self }
+    }
+
+    /// Sets whether every session is written separately and completely.
+    #[must_use]
+    pub fn with_full(self, full: bool) -> Self {
+        Self { full, ..self }
+    }
 }
 
 /// Where the second column of what a session holds begins.

@@ -39,6 +39,7 @@ pub struct Found {
 
 /// Work of a run that is under way or was interrupted.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Unfinished<'r> {
     /// Unsaved work is being rescued; recovery removes what the rescue left beside it.
     Rescue,

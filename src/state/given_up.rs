@@ -21,6 +21,7 @@ const GIVEN_UP: &str = "given-up";
 /// A run that was given up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GivenUp {
     /// The version of this file's format.
     pub schema_version: u32,
@@ -34,6 +35,7 @@ pub struct GivenUp {
 
 /// The file of a run that was given up.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct GivenUpFile {
     /// Path of the file, absolute.
     pub path: PathBuf,
@@ -44,6 +46,7 @@ pub struct GivenUpFile {
 /// A resource that may remain of a run that was given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Remain {
     /// Path of the session.
     pub session: SessionPath,

@@ -33,6 +33,7 @@ const LATE_MAX: Duration = Duration::from_millis(300);
 
 /// A step that is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Milestone {
     /// The session has its files; of the run, all have, and are being finished.
     Filled,
@@ -59,6 +60,7 @@ impl Milestone {
 
 /// The steps that an interrupted run had come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Journal {
     /// The last step of the run as a whole, and when it was reached; `None` before the first.
     pub reached: Option<(Milestone, SystemTime)>,

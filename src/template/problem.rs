@@ -13,6 +13,7 @@ use crate::name::nearest;
 
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Problem {
     /// What it is an instance of.
     pub rule: &'static Rule,

@@ -217,7 +217,7 @@ fn url(path: &Path) -> String {
 }
 
 fn review(plan: &Plan) -> Review<'_> {
-    Review { plan, notices: &[], observation: None }
+    Review::new(plan)
 }
 
 /// What has the focus: an id, or the name of the session.
@@ -400,7 +400,7 @@ fn every_text_stands_out_by_day_and_by_night() {
     let plan = difference();
     let observation = crowded(&plan);
     let notices = ["a notice".to_owned()];
-    browser.open(&Review { plan: &plan, notices: &notices, observation: Some(&observation) });
+    browser.open(&Review::new(&plan).with_notices(&notices).with_observation(&observation));
     let mut grounds = Vec::new();
     for scheme in ["light", "dark"] {
         browser.command(

@@ -233,7 +233,7 @@ fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
             done.lock().unwrap().push(format!("passed {session}"));
         }
     };
-    let context = apply::Context { swarm: &swarm, registry: &registry, events: &events };
+    let context = apply::Context::new(&swarm, &registry).with_events(&events);
     let applied = apply::apply(&context, &plan, None, apply::Options::default());
     let done = done.lock().unwrap().clone();
     (applied, done)

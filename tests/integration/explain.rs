@@ -221,14 +221,9 @@ fn a_lease_of_a_session_without_a_swarm_is_told() {
     let sandbox = planned();
     let (start, end) = (sandbox.base_port + 508, sandbox.base_port + 511);
     let host = seedbed::host::Host::new(Vec::new(), sandbox.state());
-    let lease = seedbed::host::leases::Lease {
-        schema_version: seedbed::host::leases::SCHEMA_VERSION,
-        session: "alone".to_owned(),
-        owner: "00ff".to_owned(),
-        workspace: "/elsewhere".into(),
-        start_port: u16::try_from(start).unwrap(),
-        end_port: u16::try_from(end).unwrap(),
-    };
+    let ports = (u16::try_from(start).unwrap(), u16::try_from(end).unwrap());
+    let lease =
+        seedbed::host::leases::Lease::new("alone".to_owned(), "00ff".to_owned(), "/elsewhere".into(), ports);
     seedbed::host::leases::grant(&host, &lease, &[]).unwrap();
     let held = &explained(&sandbox, &end.to_string())["held"];
     assert_eq!(*held, json!([format!("the lease of {start}-{end} to alone of /elsewhere")]));

@@ -194,7 +194,9 @@ impl Provider for Fake {
     fn losses(&self, _task: &Task<'_>) -> Result<provider::Losses, provider::Error> {
         self.step("losses");
         let work = if self.panics_in == "rescue" { vec!["work".to_owned()] } else { Vec::new() };
-        Ok(provider::Losses { work, ..provider::Losses::default() })
+        let mut losses = provider::Losses::default();
+        losses.work = work;
+        Ok(losses)
     }
 
     fn rescue(&self, _task: &Task<'_>) -> Result<provider::Rescue, provider::Error> {
@@ -220,6 +222,7 @@ impl Planner for &Fake {
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
         let mut planned = self.allocate(request)?;
         planned.allocation.insert("share".to_owned(), format!("{}/{}", parent.index, parent.count).into());
-        Ok(Planned { within_parent: true, ..planned })
+        planned.within_parent = true;
+        Ok(planned)
     }
 }

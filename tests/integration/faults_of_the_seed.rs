@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use seedbed::discovery::Snapshot;
 use seedbed::name::hash_u32;
 use seedbed::orchestrator::{Error, Orchestrator, Provisioned, ResourceRequest};
 
@@ -44,7 +43,8 @@ fn fault_1_a_parent_with_one_child_fails() {
     // Another child of the same share is another matter, and so is somebody who merely has a snapshot.
     let second = orchestrator.provision_child(parent.snapshot(), "parent/second", 0, 1).unwrap_err();
     assert!(second.to_string().contains("parent/only"), "{second}");
-    let forged = Snapshot { session_id: "stranger".to_owned(), ..parent.snapshot().clone() };
+    let mut forged = parent.snapshot().clone();
+    forged.session_id = "stranger".to_owned();
     let stranger = orchestrator.provision_child(&forged, "stranger/child", 0, 1).unwrap_err();
     assert!(stranger.to_string().contains("of parent"), "{stranger}");
 

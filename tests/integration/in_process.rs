@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use std::{env, fs};
 
-use seedbed::apply::{self, Context, Destroy, Event, Unsaved};
+use seedbed::apply::{self, Context, Destroy, Unsaved};
 use seedbed::host::{Host, leases};
 use seedbed::manifest;
 use seedbed::name::PortBlock;
@@ -156,7 +156,9 @@ impl Sandbox {
         self.locked(registry, swarm, |context| {
             let standing = context.swarm.standing().unwrap().unwrap();
             let unsaved = if discard { Unsaved::Discard } else { Unsaved::Keep };
-            apply::destroy(context, &standing, &Destroy { unsaved, ..Destroy::default() })
+            let mut destroy = Destroy::default();
+            destroy.unsaved = unsaved;
+            apply::destroy(context, &standing, &destroy)
                 .map(|after| assert_eq!(after, None))
                 .map_err(|error| format!("{error:?}"))
         })
@@ -171,7 +173,7 @@ impl Sandbox {
     ) -> T {
         let swarm = Swarm::new(&self.host, &self.repo, swarm).unwrap();
         let locked: Locked<'_> = swarm.lock(Duration::ZERO, "a test").unwrap();
-        let result = act(&Context { swarm: &locked, registry, events: &|_: &Event| {} });
+        let result = act(&Context::new(&locked, registry));
         locked.unlock().unwrap();
         result
     }

@@ -66,7 +66,7 @@ fn fixtures(folder: &str) -> Vec<(PathBuf, String)> {
 /// The faults of reading and planning with the real kinds, on a host where everything that is named exists.
 fn every_fault(text: &str) -> Vec<Fault> {
     let registry = Registry::built_in();
-    let Reading { manifest, mut faults } = manifest::read(text, &registry.kinds());
+    let Reading { manifest, mut faults, .. } = manifest::read(text, &registry.kinds());
     if let Some(manifest) = manifest {
         let observation = friendly(&plan::questions(&manifest, &registry));
         faults.extend(plan::plan(&manifest, &registry, &observation, None).err().unwrap_or_default());

@@ -44,7 +44,7 @@ fn hosts() -> impl Strategy<Value = Vec<Taken>> {
         let holder = |start: u32| Holder::Lease { session: format!("other/{start}"), owner: "0".repeat(32) };
         let mut taken: Vec<_> = blocks
             .into_iter()
-            .map(|(start, end)| Taken { block: PortBlock::new(start, end).unwrap(), by: holder(start) })
+            .map(|(start, end)| Taken::new(PortBlock::new(start, end).unwrap(), holder(start)))
             .collect();
         taken.sort();
         taken
@@ -152,7 +152,7 @@ proptest! {
         taken in hosts(),
     ) {
         let plan = before.plan(false, &taken, None);
-        let standing = Standing { plan: plan.clone(), broken: BTreeMap::new() };
+        let standing = Standing::new(plan.clone());
         let mut after = before.clone();
         for (lead, (replicas, children)) in after.leads.iter_mut().zip(more) {
             lead.replicas += replicas;
@@ -173,7 +173,7 @@ proptest! {
         let indices: std::collections::BTreeSet<_> = grown.sessions.iter().map(|session| session.index).collect();
         prop_assert_eq!(indices.len(), grown.sessions.len());
         // And what was raised can be lowered again, with nothing else touched.
-        let standing = Standing { plan: grown, broken: BTreeMap::new() };
+        let standing = Standing::new(grown);
         let shrunk = before.plan(false, &taken, Some(&standing));
         for old in &plan.sessions {
             prop_assert_eq!(&old.allocations, &shrunk.session(&old.path).unwrap().allocations);
@@ -205,11 +205,8 @@ fn the_digest_and_the_document_are_those_of_the_content_however_many_sessions_th
         };
         check_document(&plan);
         let what = "one\ntwo".to_owned();
-        plan.losses = plan
-            .sessions
-            .iter()
-            .map(|session| Loss { session: session.path.clone(), what: what.clone(), unknown: false })
-            .collect();
+        plan.losses =
+            plan.sessions.iter().map(|session| Loss::new(session.path.clone(), what.clone())).collect();
         plan.standing = Some(plan.digest.clone());
         check_document(&plan);
     }

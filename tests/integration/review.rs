@@ -1,7 +1,7 @@
 //! A plan as people review it: each format of small plans is a snapshot in `tests/review`, and holds for values that
 //! mean to break it and for ten thousand sessions.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -130,9 +130,10 @@ pub(crate) fn planned(text: &str, standing: Option<&Standing>) -> Plan {
 pub(crate) fn difference() -> Plan {
     let stands = planned(SMALL, None);
     let coder = stands.sessions[1].path.clone();
-    let gone = Damage { why: "the worktree is gone".to_owned(), mendable: false, unknown: false };
-    let broken = BTreeMap::from([((coder, git_worktree::KIND.to_owned()), gone)]);
-    planned(LATER, Some(&Standing { plan: stands, broken }))
+    let gone = Damage::new("the worktree is gone".to_owned());
+    let mut stands = Standing::new(stands);
+    stands.broken.insert((coder, git_worktree::KIND.to_owned()), gone);
+    planned(LATER, Some(&stands))
 }
 
 /// A host on which others have ports around those of a plan: a lease and a lock file beside its first block, sockets
@@ -140,23 +141,22 @@ pub(crate) fn difference() -> Plan {
 pub(crate) fn crowded(plan: &Plan) -> Observation {
     let port = |name: &str| plan.sessions[0].env[name].parse::<u32>().unwrap();
     let (start, end) = (port("AGENT_PORT_RANGE_START"), port("AGENT_PORT_RANGE_END"));
-    let taken = |start, end, by| Taken { block: PortBlock::new(start, end).unwrap(), by };
+    let taken = |start, end, by| Taken::new(PortBlock::new(start, end).unwrap(), by);
     let lease = |session: &str| Holder::Lease { session: session.to_owned(), owner: "0".repeat(32) };
     let lock = Holder::LockFile { name: "a.lock".to_owned(), session: None, owner: None };
-    Observation {
-        taken: vec![
-            taken(start - 32, start - 1, lease("other/<b>one")),
-            taken(start, start, Holder::Socket { protocol: "tcp" }),
-            taken(end + 1, end + 8, lock),
-            taken(end + 20, end + 20, Holder::Socket { protocol: "udp" }),
-        ],
-        ephemeral: PortBlock::new(32768, 60999),
-        ..Observation::default()
-    }
+    let mut observation = Observation::default();
+    observation.taken = vec![
+        taken(start - 32, start - 1, lease("other/<b>one")),
+        taken(start, start, Holder::Socket { protocol: "tcp" }),
+        taken(end + 1, end + 8, lock),
+        taken(end + 20, end + 20, Holder::Socket { protocol: "udp" }),
+    ];
+    observation.ephemeral = PortBlock::new(32768, 60999);
+    observation
 }
 
 fn review<'a>(plan: &'a Plan, notices: &'a [String]) -> Review<'a> {
-    Review { plan, notices, observation: None }
+    Review::new(plan).with_notices(notices)
 }
 
 /// `SNAPSHOTS=overwrite cargo test` writes the snapshots anew; read every one that changed.
@@ -171,7 +171,7 @@ fn text_of_small_plans() {
     let small = planned(SMALL, None);
     check(review(&small, &notices).text(Style::default()), "small.txt");
     check(review(&difference(), &[]).text(Style::default()), "difference.txt");
-    let full = Style { full: true, ..Style::default() };
+    let full = Style::default().with_full(true);
     check(review(&small, &[]).text(full), "small-full.txt");
     check(review(&planned(HOSTILE, None), &[]).text(full), "hostile.txt");
 }
@@ -185,22 +185,22 @@ fn text_is_as_wide_as_it_is_told_and_loses_nothing_by_it() {
     };
     let unbounded = review.text(Style::default());
     for width in [24, 40, 79, 120] {
-        let text = review.text(Style { width: Some(width), ..Style::default() });
+        let text = review.text(Style::default().with_width(Some(width)));
         for line in text.lines() {
             assert!(line.chars().count() <= width, "{width}: {line}");
         }
         assert_eq!(words(&text), words(&unbounded), "{width}");
     }
-    check(review.text(Style { width: Some(60), ..Style::default() }), "small-60.txt");
+    check(review.text(Style::default().with_width(Some(60))), "small-60.txt");
     // Narrower than anybody's terminal, and none at all.
-    assert!(review.text(Style { width: Some(1), ..Style::default() }).contains("coder-1"));
+    assert!(review.text(Style::default().with_width(Some(1))).contains("coder-1"));
 }
 
 #[test]
 fn text_without_colour_says_the_same() {
     let plan = difference();
     let review = review(&plan, &[]);
-    let coloured = review.text(Style { color: true, ..Style::default() });
+    let coloured = review.text(Style::default().with_color(true));
     for color in ["31", "32", "33", "35", "36", "2"] {
         assert!(coloured.contains(&format!("\u{1b}[{color}m")), "{color}: {coloured:?}");
     }
@@ -216,7 +216,7 @@ fn sessions_that_are_alike_are_one_entry() {
     let plan = &*LARGE;
     let text = review(plan, &[]).text(Style::default());
     check(text, "large.txt");
-    let full = review(plan, &[]).text(Style { full: true, ..Style::default() });
+    let full = review(plan, &[]).text(Style::default().with_full(true));
     let words: HashSet<&str> = full.split_whitespace().collect();
     for session in &plan.sessions {
         assert!(words.contains(session.working_directory.to_str().unwrap()), "{}", session.path);
@@ -326,7 +326,7 @@ fn html_of_small_plans() {
     let notices = ["a block <overlaps> the ephemeral range".to_owned()];
     let plan = planned(SMALL, None);
     let observation = crowded(&plan);
-    let page = Review { plan: &plan, notices: &notices, observation: Some(&observation) }.html();
+    let page = Review::new(&plan).with_notices(&notices).with_observation(&observation).html();
     check(bare(&page), "small.html");
     check(bare(&review(&difference(), &[]).html()), "difference.html");
     check(bare(&review(&planned(HOSTILE, None), &[]).html()), "hostile.html");

@@ -1,6 +1,6 @@
 //! What tests share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -79,21 +79,9 @@ struct PortRange {
 
 /// A host where every ref exists, every target path is a directory and nothing is taken.
 pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
-    let mut observation = Observation {
-        workspace: PathBuf::from("/workspace"),
-        repository: Some(Ok(Repository {
-            root: PathBuf::from("/workspace"),
-            common_dir: PathBuf::from("/workspace/.git"),
-            bare: false,
-            object_format: "sha1".to_owned(),
-            registration: Ok(()),
-            worktree_config: false,
-            branches: BTreeMap::new(),
-            worktrees: BTreeSet::new(),
-        })),
-        ephemeral: PortBlock::new(32768, 60999),
-        ..Observation::default()
-    };
+    let mut observation = Observation::new("/workspace".into());
+    observation.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
+    observation.ephemeral = PortBlock::new(32768, 60999);
     for question in questions {
         match question {
             Question::Commit { base_ref } => {
@@ -110,12 +98,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
             Question::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Branch { .. }
-            | Question::Locks { .. }
-            | Question::Overlays
-            | Question::Untracked { .. }
-            | Question::Ports
-            | Question::Program { .. } => {}
+            _ => {}
         }
     }
     observation

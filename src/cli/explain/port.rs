@@ -85,7 +85,7 @@ fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Ex
             Holder::Lease { session, owner } if owner.is_empty() => {
                 explanation.said.held.push(format!("the lease of {} to {session}", taken.block));
             }
-            Holder::Lease { .. } | Holder::Socket { .. } => {}
+            _ => {}
         }
     }
     Ok(explanation)

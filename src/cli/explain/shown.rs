@@ -117,24 +117,26 @@ fn listener(listener: &Listener) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use seedbed::host::listeners::Running;
+    use serde_json::{Value, json};
     use std::net::Ipv6Addr;
 
-    fn said(processes: Vec<Running>) -> String {
-        let address = Ipv6Addr::UNSPECIFIED.into();
-        listener(&Listener { protocol: "tcp".to_owned(), address, port: 80, user: 33, processes })
+    fn said(processes: &Value) -> String {
+        let address = Ipv6Addr::UNSPECIFIED;
+        let socket =
+            json!({ "protocol": "tcp", "address": address, "port": 80, "user": 33, "processes": processes });
+        listener(&serde_json::from_value(socket).unwrap())
     }
 
     #[test]
     fn a_process_that_cannot_be_told_is_said_to_be_so() {
-        assert_eq!(said(Vec::new()), "tcp [::]:80: which process cannot be told; it is of user 33");
+        assert_eq!(said(&json!([])), "tcp [::]:80: which process cannot be told; it is of user 33");
     }
 
     #[test]
     fn what_a_process_says_of_itself_is_escaped_and_cut() {
-        let running = |command: &str| Running { pid: 7, command: command.to_owned() };
-        assert_eq!(said(vec![running("a\u{1b}[2J\nb")]), "tcp [::]:80: pid 7 `a\\u{1b}[2J\\nb`");
-        let long = said(vec![running(&"ü".repeat(1000))]);
+        let running = |command: &str| json!([{ "pid": 7, "command": command }]);
+        assert_eq!(said(&running("a\u{1b}[2J\nb")), "tcp [::]:80: pid 7 `a\\u{1b}[2J\\nb`");
+        let long = said(&running(&"ü".repeat(1000)));
         assert_eq!(long, format!("tcp [::]:80: pid 7 `{}…`", "ü".repeat(120)));
     }
 }

@@ -15,6 +15,7 @@ const RETURNS: [&str; 3] = ["rebase-merge/head-name", "rebase-apply/head-name", 
 
 /// A worktree that has a branch checked out, or will return to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Checkout {
     /// The name of its admin directory under `worktrees`; `None` for the repository's own work tree.
     pub entry: Option<String>,

@@ -54,6 +54,7 @@ pub(crate) type Complete = AtomicBool;
 
 /// A block that another user, or another state directory of this user, has leased.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Published {
     /// The ports.
     pub block: PortBlock,

@@ -12,6 +12,7 @@ use crate::manifest::CommandLine;
 /// One thing that differs for a session that stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Field {
     /// What: `env PORT`, `prompt section 2`, `metadata team`, `setup command 1`, `child lead/coder-2`, or an option of a
     /// kind, `git-worktree base-ref`. Sections and commands count from 1.

@@ -17,6 +17,7 @@ pub const PROTOCOL: u32 = 1;
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("$id" = "urn:seedbed:provider:1"))]
+#[non_exhaustive]
 pub struct Protocol {
     /// What is asked.
     pub request: Request,
@@ -33,6 +34,7 @@ pub struct Protocol {
 /// One request.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "operation")]
+#[non_exhaustive]
 pub enum Request {
     /// Decides what every session of a swarm would get. Changes nothing, and answers the same to the same question.
     Plan(PlanRequest),
@@ -49,6 +51,7 @@ pub enum Request {
 /// Which sessions are planned. The program runs in the workspace root.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct PlanRequest {
     /// The version of the protocol, 1.
     pub protocol: u32,
@@ -64,6 +67,7 @@ pub struct PlanRequest {
 /// A session that asks for the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Asked {
     /// Its id, `SWARM/PATH`.
     pub session: String,
@@ -90,6 +94,7 @@ pub struct Asked {
 /// What the sessions would get, or what is wrong with what they ask for.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PlanAnswer {
     /// The version of the protocol, 1.
     pub protocol: u32,
@@ -105,6 +110,7 @@ pub struct PlanAnswer {
 /// the same in every clone; the same is done to a session's `name`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Planned {
     /// What is handed to the other operations, and stands in the plan and in the discovery file.
     pub allocation: Map<String, Value>,
@@ -125,6 +131,7 @@ pub struct Planned {
 /// A fault of what a session asks for.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Wrong {
     /// The session; `null` for a fault of the kind as a whole.
     #[serde(default)]
@@ -142,6 +149,7 @@ pub struct Wrong {
 /// One allocation to act on.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct LeaseRequest {
     /// The version of the protocol, 1.
     pub protocol: u32,
@@ -162,6 +170,7 @@ pub struct LeaseRequest {
 /// Whether an allocation was made real.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ProvisionAnswer {
     /// The version of the protocol, 1.
     pub protocol: u32,
@@ -177,6 +186,7 @@ pub struct ProvisionAnswer {
 /// Whether it was done.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DoneAnswer {
     /// The version of the protocol, 1.
     pub protocol: u32,
@@ -188,6 +198,7 @@ pub struct DoneAnswer {
 /// How a lease was found.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct InspectAnswer {
     /// The version of the protocol, 1.
     pub protocol: u32,
@@ -204,6 +215,7 @@ pub struct InspectAnswer {
 /// The condition of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Found {
     /// As it was provisioned.
     Sound,

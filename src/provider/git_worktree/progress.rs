@@ -14,6 +14,7 @@ use crate::provider::Error;
 
 /// Where one worktree stands against its base.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// The branch that is checked out, without `refs/heads/`; `None` for a detached HEAD.
     pub branch: Option<String>,

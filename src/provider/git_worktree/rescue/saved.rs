@@ -16,6 +16,7 @@ use crate::provider::Error;
 /// A rescue as its repository has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct SavedWork {
     /// The name that `seedbed rescue` takes: the ref without `refs/seedbed/rescue/`.
     pub name: String,

@@ -6,6 +6,7 @@
 
 mod commands;
 mod elsewhere;
+mod error;
 mod event;
 mod family;
 mod fill;
@@ -33,10 +34,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
 pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
+pub use error::{Error, ErrorKind, Failure};
 pub use event::{Event, Phase};
 pub use give_up::{described, recover};
 pub use inspect::{directory, inspect, unknown};
@@ -85,168 +84,6 @@ impl<'a> Context<'a> {
     pub fn with_events(self, events: &'a (dyn Fn(&Event) + Sync)) -> Self {
         Self { events, ..self }
     }
-}
-
-/// A step that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct Failure {
-    /// The session's path.
-    pub session: SessionPath,
-    /// What was being done: `provision git-worktree`, `setup`, …
-    pub step: String,
-    /// The kind of the resource; `None` where it was nothing that is done to one resource.
-    #[serde(skip)]
-    pub kind: Option<String>,
-    /// Why it failed.
-    pub cause: String,
-    /// Whether that is because somebody else has taken what planning found free.
-    #[serde(skip)]
-    pub taken: bool,
-    /// Whether it is a bug: the provider panicked.
-    #[serde(skip)]
-    pub panicked: bool,
-}
-
-impl Failure {
-    /// The failure of a release that a process is in the way of.
-    fn from_occupant(occupant: Occupant) -> Self {
-        Self {
-            cause: occupant.described(),
-            session: occupant.session,
-            step: "release".to_owned(),
-            kind: None,
-            taken: false,
-            panicked: false,
-        }
-    }
-
-    /// The failure of a release that would have lost work.
-    fn from_loss(loss: Loss) -> Self {
-        Self {
-            session: loss.session,
-            step: "release".to_owned(),
-            kind: None,
-            cause: loss.what,
-            taken: false,
-            panicked: false,
-        }
-    }
-}
-
-/// Why a run did not do what it was asked to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The plan does not hold any more; nothing was touched.
-    #[error("the plan is stale")]
-    Stale(Vec<String>),
-    /// Work would be lost; nothing was released.
-    #[error("work would be lost")]
-    Refused(Vec<Loss>),
-    /// Processes are at work in what would be released. Nothing was touched; where they were only found once teardowns had
-    /// run, what was torn down was set up again.
-    #[error("{} process(es) are at work in what would be released", occupants.len())]
-    Occupied {
-        /// The processes.
-        occupants: Vec<Occupant>,
-        /// Number of processes of the host that this user may not inspect.
-        uninspected: usize,
-    },
-    /// Work could not be rescued, and nothing was released; what was rescued of other sessions stays.
-    #[error("{} rescue(s) failed", failures.len())]
-    NotRescued {
-        /// What failed.
-        failures: Vec<Failure>,
-        /// Whether it was an interruption, not a failure.
-        interrupted: bool,
-    },
-    /// Steps failed; what this run made was taken away again, but for `leftovers`.
-    #[error("{} step(s) failed", failures.len())]
-    Failed {
-        /// What failed.
-        failures: Vec<Failure>,
-        /// What could not be taken away.
-        leftovers: Vec<Failure>,
-        /// Whether it was an interruption, not a failure.
-        interrupted: bool,
-    },
-    /// Commands of `teardown` failed; everything else of the run is done.
-    #[error("{} teardown(s) failed", .0.len())]
-    NotTornDown(Vec<Failure>),
-    /// Commands of `setup` failed, and what was made stands, as [`Options::keep_failed`] asks; so may teardowns have.
-    #[error("{} setup(s) failed", .0.len())]
-    NotSetUp(Vec<Failure>),
-    /// A resource of a kind that the registry does not know would have to be released; nothing was touched.
-    #[error(
-        "session `{session}` has a resource of kind `{kind}`, which only the program that provisioned it can release; \
-         nothing was touched"
-    )]
-    UnknownKind {
-        /// The session's id.
-        session: String,
-        /// The kind.
-        kind: String,
-    },
-    /// Recovery was interrupted; another one goes on from there.
-    #[error("interrupted")]
-    Interrupted,
-    /// The state directory could not be used; nothing of the run is left.
-    #[error(transparent)]
-    State(#[from] state::Error),
-    /// The state directory could not be used in the middle of releasing or undoing; `recover` does the rest.
-    #[error("{0}")]
-    Unfinished(state::Error),
-}
-
-impl Error {
-    /// Returns what the error means.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Failed { leftovers, .. } if !leftovers.is_empty() => ErrorKind::NotRolledBack,
-            Self::Failed { failures, .. } if failures.iter().any(|failure| failure.panicked) => {
-                ErrorKind::Bug
-            }
-            Self::State(error) if error.is_in_progress() => ErrorKind::InProgress,
-            Self::Stale(_)
-            | Self::Refused(_)
-            | Self::Occupied { .. }
-            | Self::UnknownKind { .. }
-            | Self::NotRescued { interrupted: false, .. } => ErrorKind::Refused,
-            Self::NotRescued { interrupted: true, .. }
-            | Self::Failed { interrupted: true, .. }
-            | Self::Interrupted => ErrorKind::Interrupted,
-            Self::Failed { interrupted: false, .. } | Self::NotSetUp(_) | Self::State(_) => ErrorKind::Failed,
-            Self::NotTornDown(_) => ErrorKind::NotTornDown,
-            Self::Unfinished(_) => ErrorKind::NotRolledBack,
-        }
-    }
-
-    /// Tells whether everything the run made was taken away again, and nobody asked it to stop: it may be tried again.
-    pub fn is_undone(&self) -> bool {
-        matches!(self, Self::Failed { leftovers, interrupted: false, .. } if leftovers.is_empty())
-    }
-}
-
-/// What an error means for what was asked for. The command line has an exit code for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "callers decide for each: one more is a new major version")]
-pub enum ErrorKind {
-    /// It failed and was rolled back, or kept as [`Options::keep_failed`] asks.
-    Failed,
-    /// Nothing was done: work would be lost, processes are at work, or the plan is stale.
-    Refused,
-    /// A provider panicked; what was made was rolled back.
-    Bug,
-    /// It is done except for teardowns that failed.
-    NotTornDown,
-    /// Something could not be rolled back or released; [`recover`] tries again.
-    NotRolledBack,
-    /// Another run of the swarm is in progress or unfinished; nothing was done.
-    InProgress,
-    /// It was interrupted, and rolled back or left to [`recover`].
-    Interrupted,
 }
 
 /// How to apply, and to recover.
@@ -361,18 +198,18 @@ impl Run<'_> {
         let provider = self.context.registry.get(kind);
         let (Some(allocation), Some(provider)) = (allocation, provider) else {
             let cause = format!("no provider of kind `{kind}` plans for it");
-            return Err(failure(session, &format!("{step} {kind}"), cause));
+            return Err(Failure::new(session, &format!("{step} {kind}"), cause));
         };
         crashpoint!("apply.allocation");
         self.with_task(session, allocation, |task| act(provider, task))
-            .map_err(|error| failure_of(session, step, kind, &error))
+            .map_err(|error| Failure::from_provider(session, step, kind, error))
     }
 
     fn tell(&self, session: &Session) -> Result<(), Failure> {
         let swarm = self.context.swarm;
         let snapshot = discovery::snapshot(self.record, session, self.context.registry, swarm.workspace());
         discovery::write(swarm, session, &snapshot)
-            .map_err(|error| failure(session, "discovery file", error.to_string()))?;
+            .map_err(|error| Failure::new(session, "discovery file", error.to_string()))?;
         (self.context.events)(&Event::Ready { session: session.path.clone() });
         Ok(())
     }
@@ -485,25 +322,4 @@ pub(crate) fn ancestors(record: &Record, path: &SessionPath) -> Vec<String> {
     }
     let path = path.as_str();
     path.rmatch_indices('/').map(|(at, _)| format!("{swarm}/{}", &path[..at])).collect()
-}
-
-fn failure(session: &Session, step: &str, cause: String) -> Failure {
-    Failure {
-        session: session.path.clone(),
-        step: step.to_owned(),
-        kind: None,
-        cause,
-        taken: false,
-        panicked: false,
-    }
-}
-
-/// A failure of a provider.
-fn failure_of(session: &Session, step: &str, kind: &str, error: &provider::Error) -> Failure {
-    Failure {
-        kind: Some(kind.to_owned()),
-        taken: matches!(error, provider::Error::Taken(_)),
-        panicked: matches!(error, provider::Error::Panicked(_)),
-        ..failure(session, &format!("{step} {kind}"), error.to_string())
-    }
 }

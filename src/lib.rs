@@ -64,17 +64,15 @@
 //! let host = Host::new(std::env::vars_os().collect(), "/var/lib/seedbed".into());
 //! let registry = Registry::built_in();
 //! let text = std::fs::read_to_string("seedbed.toml")?;
-//! let manifest = manifest::parse(&text, &registry.kinds()).map_err(|faults| format!("{faults:?}"))?;
+//! let manifest = manifest::parse(&text, &registry.kinds())?;
 //! let swarm = Swarm::new(&host, Path::new("/srv/repository"), &manifest.swarm)?.lock(Duration::ZERO, "example")?;
-//! let context = apply::Context { swarm: &swarm, registry: &registry, events: &|event| drop(event) };
+//! let context = apply::Context::new(&swarm, &registry);
 //!
 //! // What an interrupted run left comes first: until then, nothing is applied or destroyed.
 //! apply::recover(&context, apply::Options::default())?;
 //! let survey = apply::survey(&swarm, &registry, &manifest)?;
-//! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())
-//!     .map_err(|faults| format!("{faults:?}"))?;
-//! let review = review::Review { plan: &plan, notices: &[], observation: Some(&survey.observation) };
-//! println!("{}", review.markdown());
+//! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())?;
+//! println!("{}", review::Review::new(&plan).with_observation(&survey.observation).markdown());
 //! apply::apply(&context, &plan, survey.record.as_ref(), apply::Options::default())?;
 //!
 //! // Refused where that would lose work.

@@ -32,7 +32,7 @@ use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
 pub use excerpt::Excerpt;
-pub use fault::{Fault, Place};
+pub use fault::{Diagnostics, Fault, Place};
 pub(crate) use meaning::denied_variable;
 pub use meaning::is_variable;
 pub use report::{Entry, Report, Validation};
@@ -47,13 +47,12 @@ pub const VERSION: i64 = 1;
 
 /// Reads a manifest that may ask for `kinds`. Pure.
 ///
-/// The error holds every fault that is known without looking at the host, in no order; a [`Report`] finds their
-/// lines.
-pub fn parse(text: &str, kinds: &Kinds) -> Result<Manifest, Vec<Fault>> {
+/// The error holds every fault that is known without looking at the host.
+pub fn parse(text: &str, kinds: &Kinds) -> Result<Manifest, Diagnostics> {
     let reading = read(text, kinds);
     match reading.manifest {
         Some(manifest) if reading.faults.is_empty() => Ok(manifest),
-        _ => Err(reading.faults),
+        _ => Err(reading.faults.into()),
     }
 }
 
@@ -127,7 +126,7 @@ pub fn of_session(
     resources: &[(String, Options)],
     defaults: &BTreeMap<String, Options>,
     kinds: &Kinds,
-) -> Result<Manifest, Vec<Fault>> {
+) -> Result<Manifest, Diagnostics> {
     let resources: Vec<Value> = resources
         .iter()
         .map(|(kind, options)| {
@@ -145,7 +144,7 @@ pub fn of_session(
     });
     let mut faults = Vec::new();
     let manifest = of_value(manifest, kinds, &mut faults).filter(|_| faults.is_empty());
-    let Some(mut manifest) = manifest else { return Err(faults) };
+    let Some(mut manifest) = manifest else { return Err(faults.into()) };
     manifest.swarm.clear();
     for session in &mut manifest.sessions {
         session.path = SessionPath::alone(id);

@@ -178,10 +178,10 @@ fn joined<T>(ended: thread::Result<T>) -> T {
 pub enum Error {
     /// The workspace is not a directory that can be opened.
     #[error("cannot use the workspace: {0}")]
-    Workspace(files::Error),
+    Workspace(#[source] files::Error),
     /// The host's port leases cannot be read.
     #[error("cannot read the port registry: {0}")]
-    Registry(files::Error),
+    Registry(#[source] files::Error),
     /// git gave no answer: it was interrupted, hangs, or fails in a repository that it said was sound.
     #[error(transparent)]
     Git(#[from] process::Error),
@@ -190,7 +190,7 @@ pub enum Error {
     Interrupted(process::Error),
     /// The repository's own files cannot be read.
     #[error("cannot read the repository: {0}")]
-    Repository(files::Error),
+    Repository(#[source] files::Error),
 }
 
 /// One thing that planning needs to know of the host; providers derive them from the manifest's options alone.

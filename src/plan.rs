@@ -30,7 +30,7 @@ pub use read::Unreadable;
 
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;
-use crate::manifest::{CommandLine, Fault, Manifest, Place, rule};
+use crate::manifest::{CommandLine, Diagnostics, Fault, Manifest, Place, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
@@ -290,7 +290,7 @@ pub fn plan(
     registry: &Registry,
     observation: &Observation,
     standing: Option<&Standing>,
-) -> Result<Plan, Vec<Fault>> {
+) -> Result<Plan, Diagnostics> {
     let mut plan = Plan {
         schema_version: SCHEMA_VERSION,
         swarm: manifest.swarm.clone(),
@@ -314,7 +314,7 @@ pub fn check(
     registry: &Registry,
     observation: &Observation,
     standing: Option<&Standing>,
-) -> Result<(), Vec<Fault>> {
+) -> Result<(), Diagnostics> {
     let sessions = sessions(manifest, registry, observation, standing)?;
     // To free them takes a while, too.
     sessions.into_par_iter().for_each(drop);

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Context, Error, Failure, Run, failure, with_task};
+use super::{Context, Error, Failure, Run, with_task};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -151,7 +151,7 @@ fn each(
                     .try_for_each(|location| act(session, provider, &Task { location, ..*task }))
             });
             let step = || format!("{step} {}", allocation.kind);
-            done.map_err(|error| failure(session, &step(), error.to_string()))?;
+            done.map_err(|error| Failure::new(session, &step(), error.to_string()))?;
         }
     }
     Ok(())
@@ -227,7 +227,8 @@ pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
                 provider.adopt(task, &record.owner)
             });
             let step = format!("adopt {}", allocation.kind);
-            allocations.extend(adopted.map_err(|error| failed(failure(session, &step, error.to_string())))?);
+            allocations
+                .extend(adopted.map_err(|error| failed(Failure::new(session, &step, error.to_string())))?);
         }
         kept.push(allocations);
     }
@@ -295,7 +296,7 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
                     None => Err(provider::Error::Refused("this program does not know the kind".to_owned())),
                 };
                 if let Err(error) = done {
-                    let failure = failure(session, &step, error.to_string());
+                    let failure = Failure::new(session, &step, error.to_string());
                     if !failures.contains(&failure) {
                         failures.push(failure);
                     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::event::Telling;
 use super::provision::PROVISION;
-use super::{Failure, Phase, Run, ancestors, failure_of, task, tree};
+use super::{Failure, Phase, Run, ancestors, task, tree};
 use crate::host::clock;
 use crate::name::SessionPath;
 use crate::plan::Session;
@@ -105,6 +105,8 @@ impl Run<'_> {
             }
         }
         let failed = failed.into_iter();
-        failed.map(|(at, error)| failure_of(group.members[at].0, PROVISION, group.kind, &error)).collect()
+        failed
+            .map(|(at, error)| Failure::from_provider(group.members[at].0, PROVISION, group.kind, error))
+            .collect()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Event, Failure, Phase, Run, commands, failure};
+use super::{Event, Failure, Phase, Run, commands};
 use crate::host::clock;
 use crate::host::failpoint::crashpoint;
 use crate::host::text::printable;
@@ -148,7 +148,7 @@ impl Run<'_> {
         let swarm = self.context.swarm;
         swarm.note(Milestone::SettingUp, clock::file_time(), Some(&session.path));
         commands::run(swarm, self.host, session, "setup", &session.setup)
-            .map_err(|cause| failure(session, "setup", cause))?;
+            .map_err(|cause| Failure::new(session, "setup", cause))?;
         swarm.note(Milestone::SetUp, clock::file_time_after(), Some(&session.path));
         (self.context.events)(&Event::SetUp { session: session.path.clone() });
         Ok(())

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use super::event::Telling;
 use super::transaction::{self, Teardowns};
 use super::{
-    Context, Error, Event, Failure, Occupants, Options, Phase, Run, commands, failure, family, kept,
-    occupants, tree, with_task, work,
+    Context, Error, Event, Failure, Occupants, Options, Phase, Run, commands, family, kept, occupants, tree,
+    with_task, work,
 };
 use crate::discovery;
 use crate::host::Host;
@@ -183,7 +183,7 @@ pub(super) fn tear_down(
                 telling.passed(&session.path);
             }
             Err(cause) => {
-                let failure = failure(session, "teardown", cause);
+                let failure = Failure::new(session, "teardown", cause);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Context, Failure, Loss, Run, failure};
+use super::{Context, Failure, Loss, Run};
 use crate::discovery;
 use crate::plan::{DISCOVERY, Damage};
 use crate::state::Record;
@@ -70,7 +70,7 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
         }
         match discovery::restore(context.swarm, session, &expected) {
             Ok(()) => repair.repaired.push(line(DISCOVERY, &damage.why)),
-            Err(error) => repair.failures.push(failure(session, "discovery file", error.to_string())),
+            Err(error) => repair.failures.push(Failure::new(session, "discovery file", error.to_string())),
         }
     }
     repair

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::occupants::{self, Marks, Occupants};
 use super::provision::SetUp;
 use super::release::{self, Kinds};
-use super::{Context, Error, Event, Failure, Options, Phase, Run, commands, failure, work};
+use super::{Context, Error, Event, Failure, Options, Phase, Run, commands, work};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -405,7 +405,7 @@ pub(super) fn set_up_again(context: &Context<'_>, release: &Release, host: &Host
         }
         match commands::run(context.swarm, host, session, "setup", &session.setup) {
             Ok(()) => (context.events)(&Event::SetUpAgain { session: session.path.clone() }),
-            Err(cause) => failures.push(failure(session, "set up again", cause)),
+            Err(cause) => failures.push(Failure::new(session, "set up again", cause)),
         }
     }
     failures

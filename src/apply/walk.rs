@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
 use super::release::Kinds;
-use super::{Event, Failure, Phase, Run, failure_of, tree};
+use super::{Event, Failure, Phase, Run, tree};
 use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
 use crate::plan::Session;
@@ -94,7 +94,7 @@ impl Run<'_> {
             return Ok(());
         };
         self.with_task(session, allocation, |task| act(provider, &Task { location, ..*task }))
-            .map_err(|error| failure_of(session, step, kind, &error))
+            .map_err(|error| Failure::from_provider(session, step, kind, error))
     }
 
     /// Goes through the sessions of `kinds`; `passed` is told of those in which nothing failed.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::event::Telling;
 use super::release::{self, Destroy, Kinds};
 use super::since::Interrupted;
-use super::{Context, Error, Event, Failure, Phase, failure_of, family, inner, transaction, tree, with_task};
+use super::{Context, Error, Event, Failure, Phase, family, inner, transaction, tree, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
@@ -337,7 +337,7 @@ pub(super) fn ready(context: &Context<'_>, record: &Record, released: &Kinds) ->
             };
             with_task(host, record, session, allocation, None, |task| provider.ready(task)).map_err(
                 |error| Error::Failed {
-                    failures: vec![failure_of(session, "release", kind, &error)],
+                    failures: vec![Failure::from_provider(session, "release", kind, error)],
                     leftovers: Vec::new(),
                     interrupted: host.cancel.is_requested(),
                 },
@@ -373,7 +373,7 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
             let lock = Some(context.swarm.file());
             with_task(&host, record, session, allocation, lock, |task| provider.sweep(task))
-                .map_err(|error| failure_of(session, "sweep", &allocation.kind, &error))?;
+                .map_err(|error| Failure::from_provider(session, "sweep", &allocation.kind, error))?;
         }
     }
     Ok(())
@@ -470,7 +470,7 @@ fn rescue(
                 }
             }
             Err(error) => {
-                let failure = failure_of(session, "rescue", &allocation.kind, &error);
+                let failure = Failure::from_provider(session, "rescue", &allocation.kind, error);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
             }
         }

@@ -11,7 +11,7 @@ use seedbed::discovery::Snapshot;
 use seedbed::host::git::Git;
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git, leases};
-use seedbed::manifest::{self, Fault, Located, Manifest, Place, Reading, Report, rule};
+use seedbed::manifest::{self, Diagnostics, Fault, Located, Manifest, Place, Reading, Report, rule};
 use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
@@ -74,7 +74,7 @@ impl Setting {
                 text,
                 located: OnceCell::new(),
             })),
-            (text, Some(fault)) => Err(Failure::Manifest(Report::new(name, &text, vec![fault]))),
+            (text, Some(fault)) => Err(Failure::Manifest(Report::new(name, &text, fault))),
         }
     }
 
@@ -109,11 +109,11 @@ impl Setting {
         // No program that it names runs for a manifest that is wrong anyway.
         let survey = apply::survey_without_programs(&swarm, &self.registry, manifest);
         let Ok(survey) = survey else { return Vec::new() };
-        self.check(manifest, &survey).err().unwrap_or_default()
+        self.check(manifest, &survey).err().unwrap_or_default().into()
     }
 
     /// Finds the faults that planning finds.
-    pub(super) fn check(&self, manifest: &Manifest, survey: &Survey) -> Result<(), Vec<Fault>> {
+    pub(super) fn check(&self, manifest: &Manifest, survey: &Survey) -> Result<(), Diagnostics> {
         signals::while_computing(&self.host.cancel, || {
             plan::check(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
         })
@@ -128,7 +128,7 @@ impl Setting {
     }
 
     /// Faults of this manifest, of whatever stage.
-    pub(super) fn faults(&self, faults: Vec<Fault>) -> Failure {
+    pub(super) fn faults(&self, faults: impl Into<Diagnostics>) -> Failure {
         let report = || Report::new(self.name.clone(), &self.text, faults);
         Failure::Manifest(signals::while_computing(&self.host.cancel, report))
     }

@@ -1,8 +1,10 @@
 //! What is wrong with a manifest, and where.
 
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Deref, Range};
 
 use super::rule::Rule;
+use super::words::escaped;
 
 /// One step from a manifest's root toward a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +81,20 @@ impl Place {
     }
 }
 
+/// Keys and indices from the root, as in `session.lead.resources[0]`; empty for a place in the bytes of the file.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Key(key) if at == 0 => f.write_str(&escaped(key))?,
+                Step::Key(key) => write!(f, ".{}", escaped(key))?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One fault of a manifest, known before anything was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -111,5 +127,92 @@ impl Fault {
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into().into_boxed_str());
         self
+    }
+}
+
+/// One line: the place, the message, and what to do about it in parentheses.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place.to_string();
+        if !place.is_empty() {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.message)?;
+        self.help.iter().try_for_each(|help| write!(f, " ({help})"))
+    }
+}
+
+/// All diagnostics of one manifest, in no order, as an error; a [`Report`](super::Report) finds their lines.
+///
+/// None at all means that the manifest was not complete, and that nothing else is wrong with the rest of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diagnostics(Vec<Fault>);
+
+impl Deref for Diagnostics {
+    type Target = [Fault];
+
+    fn deref(&self) -> &[Fault] {
+        &self.0
+    }
+}
+
+impl From<Vec<Fault>> for Diagnostics {
+    fn from(faults: Vec<Fault>) -> Self {
+        Self(faults)
+    }
+}
+
+impl From<Fault> for Diagnostics {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl From<Diagnostics> for Vec<Fault> {
+    fn from(diagnostics: Diagnostics) -> Self {
+        diagnostics.0
+    }
+}
+
+impl FromIterator<Fault> for Diagnostics {
+    fn from_iter<I: IntoIterator<Item = Fault>>(faults: I) -> Self {
+        Self(faults.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Diagnostics {
+    type Item = Fault;
+    type IntoIter = std::vec::IntoIter<Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// One line for each.
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("the manifest is not complete");
+        }
+        let lines: Vec<_> = self.0.iter().map(Fault::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::rule;
+
+    #[test]
+    fn diagnostics_as_an_error_name_each_place_and_what_to_do() {
+        let place = Place::default().key("session").key("a").key("resources").index(0);
+        let fault = Fault::new(rule::SYNTAX, place, "this is wrong", "here").with_help("write it right");
+        let other = Fault::new(rule::SYNTAX, Place::bytes(0..1), "that too", "");
+        let error: Box<dyn std::error::Error> = Diagnostics::from(vec![fault, other]).into();
+        assert_eq!(error.to_string(), "session.a.resources[0]: this is wrong (write it right)\nthat too");
     }
 }

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::fault::Fault;
+use super::fault::{Diagnostics, Fault};
 use super::source::{self, Source};
 use super::words::escaped;
 
@@ -85,7 +85,8 @@ impl Report {
     /// user knows the file by.
     ///
     /// Faults may come from any stage, so long as they are faults of this text.
-    pub fn new(file_name: impl Into<String>, text: &str, faults: Vec<Fault>) -> Self {
+    pub fn new(file_name: impl Into<String>, text: &str, faults: impl Into<Diagnostics>) -> Self {
+        let faults = faults.into();
         let source = Arc::new(Source::new(file_name.into(), text));
         let spans = source::spans(text, faults.iter().map(|fault| &fault.place));
         let shown = |(fault, span)| Shown { span, fault, source: Arc::clone(&source) };

@@ -7,7 +7,7 @@ use super::ChildError;
 use crate::apply::{self, Failure, Loss, Occupant};
 use crate::host::files;
 use crate::host::text::printable;
-use crate::manifest::Fault;
+use crate::manifest::{Diagnostics, Fault};
 use crate::{observe, state};
 
 /// Why a session could not be provisioned, told or released. Each says all of it in its text, on one line.
@@ -33,7 +33,7 @@ pub enum Error {
     Child(#[from] ChildError),
     /// The requests cannot be met; nothing was touched.
     #[error("Resource provisioning failed: {}", faults(.0))]
-    Faults(Vec<Fault>),
+    Faults(Diagnostics),
     /// A session of this id stands in this workspace.
     #[error("session \"{}\" stands already", printable(.0))]
     Stands(String),

@@ -22,6 +22,9 @@ pub enum Error {
     /// Something that is not this swarm's stands in the way, or the allocation cannot be read.
     #[error("{0}")]
     Refused(String),
+    /// The run was interrupted.
+    #[error("interrupted")]
+    Interrupted,
     /// The provider panicked, with this message: a bug of whoever wrote it.
     #[error("a bug: it panicked: {0}")]
     Panicked(String),

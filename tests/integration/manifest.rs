@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use seedbed::manifest::{self, Fault, Manifest, Reading, Report, rule};
+use seedbed::manifest::{self, Diagnostics, Fault, Manifest, Reading, Report, rule};
 use seedbed::plan;
 use seedbed::provider::Registry;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use snapbox::{Data, assert_data_eq};
 
 use crate::support::{friendly, kinds, repository};
 
-fn parse(text: &str) -> Result<Manifest, Vec<Fault>> {
+fn parse(text: &str) -> Result<Manifest, Diagnostics> {
     manifest::parse(text, &kinds())
 }
 
@@ -332,7 +332,7 @@ fn a_thousand_faults_in_a_large_file_are_rendered_at_once() {
 fn a_long_line_is_shown_in_part() {
     let entries: Vec<String> = (0..20_000).map(|entry| format!("s{entry} = {{ x = 1 }}")).collect();
     let text = format!("version = 1\nswarm = 's'\nsession = {{ {} }}\n", entries.join(", "));
-    let mut faults = parse(&text).expect_err("there are faults");
+    let mut faults = Vec::from(parse(&text).expect_err("there are faults"));
     faults.truncate(100);
     let rendered = render(&Report::new("seedbed.toml", &text, faults));
     assert!(rendered.len() < 200_000, "{}", rendered.len());

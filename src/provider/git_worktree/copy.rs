@@ -286,7 +286,7 @@ pub(super) fn copy_piece<'t>(
     let write = |files: &mut Files<'_>, entries: &mut Vec<&Entry>| {
         for (at, target) in targets.iter().enumerate().filter(|_| !entries.is_empty()) {
             if cancel.is_requested() {
-                return Err((None, Error::Refused("interrupted".to_owned())));
+                return Err((None, Error::Interrupted));
             }
             target.write(piece, files, entries).map_err(|error| (Some(at), error))?;
         }

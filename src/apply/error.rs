@@ -1,0 +1,310 @@
+//! Errors of a run: which session, which step, which cause.
+
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::name::SessionPath;
+use crate::plan::{Loss, Occupant, Session};
+use crate::{provider, state};
+
+/// Number of failures, losses or processes that the text of an error names; the error itself has all of them.
+const NAMED: usize = 5;
+
+/// A step that failed. Its text names the session, the step and the cause.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Failure {
+    /// The session's path.
+    pub session: SessionPath,
+    /// What was being done: `provision git-worktree`, `setup`, …
+    pub step: String,
+    /// The kind of the resource; `None` where it was nothing that is done to one resource.
+    #[serde(skip)]
+    pub kind: Option<String>,
+    /// Why it failed.
+    pub cause: String,
+    /// Whether that is because another process has taken what planning found free.
+    #[serde(skip)]
+    pub taken: bool,
+    /// Whether it is a bug: the provider panicked.
+    #[serde(skip)]
+    pub panicked: bool,
+    /// The error of the provider, where one is the cause.
+    #[serde(skip)]
+    source: Option<Arc<provider::Error>>,
+}
+
+impl Failure {
+    /// Returns the failure of a step that is no provider's.
+    pub(super) fn new(session: &Session, step: &str, cause: String) -> Self {
+        Self::of(session.path.clone(), step.to_owned(), cause)
+    }
+
+    /// Returns the failure of a step of a provider.
+    pub(super) fn from_provider(session: &Session, step: &str, kind: &str, error: provider::Error) -> Self {
+        Self {
+            kind: Some(kind.to_owned()),
+            taken: matches!(error, provider::Error::Taken(_)),
+            panicked: matches!(error, provider::Error::Panicked(_)),
+            ..Self::new(session, &format!("{step} {kind}"), error.to_string())
+        }
+        .with_source(error)
+    }
+
+    /// Returns the failure of a release that a process is in the way of.
+    pub(super) fn from_occupant(occupant: Occupant) -> Self {
+        let cause = occupant.described();
+        Self::of(occupant.session, "release".to_owned(), cause)
+    }
+
+    /// Returns the failure of a release that would have lost work.
+    pub(super) fn from_loss(loss: Loss) -> Self {
+        Self::of(loss.session, "release".to_owned(), loss.what)
+    }
+
+    fn with_source(self, error: provider::Error) -> Self {
+        Self { source: Some(Arc::new(error)), ..self }
+    }
+
+    fn of(session: SessionPath, step: String, cause: String) -> Self {
+        Self { session, step, kind: None, cause, taken: false, panicked: false, source: None }
+    }
+}
+
+/// Failures are compared by what they say.
+impl PartialEq for Failure {
+    fn eq(&self, other: &Self) -> bool {
+        let said = |one: &Self| (one.session.clone(), one.step.clone(), one.cause.clone());
+        said(self) == said(other)
+    }
+}
+
+impl Eq for Failure {}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.session, self.step, self.cause)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().and_then(std::error::Error::source)
+    }
+}
+
+/// Why a run did not do what it was asked to. The text names the sessions, the steps and the causes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The plan does not hold any more; nothing was touched.
+    Stale(Vec<String>),
+    /// Work would be lost; nothing was released.
+    Refused(Vec<Loss>),
+    /// Processes are at work in what would be released. Nothing was touched; where they were only found once teardowns had
+    /// run, what was torn down was set up again.
+    Occupied {
+        /// The processes.
+        occupants: Vec<Occupant>,
+        /// Number of processes of the host that this user may not inspect.
+        uninspected: usize,
+    },
+    /// Work could not be rescued, and nothing was released; what was rescued of other sessions stays.
+    NotRescued {
+        /// What failed.
+        failures: Vec<Failure>,
+        /// Whether it was an interruption, not a failure.
+        interrupted: bool,
+    },
+    /// Steps failed; what this run made was taken away again, except `leftovers`.
+    Failed {
+        /// What failed.
+        failures: Vec<Failure>,
+        /// What could not be taken away.
+        leftovers: Vec<Failure>,
+        /// Whether it was an interruption, not a failure.
+        interrupted: bool,
+    },
+    /// Commands of `teardown` failed; everything else of the run is done.
+    NotTornDown(Vec<Failure>),
+    /// Commands of `setup` failed, and what was made is kept, as [`Options::keep_failed`](super::Options::keep_failed) asks;
+    /// teardowns may have failed too.
+    NotSetUp(Vec<Failure>),
+    /// A resource of a kind that the registry does not know would have to be released; nothing was touched.
+    UnknownKind {
+        /// The session's id.
+        session: String,
+        /// The kind.
+        kind: String,
+    },
+    /// Recovery was interrupted; another one goes on from there.
+    Interrupted,
+    /// The state directory could not be used; nothing of the run is left.
+    State(state::Error),
+    /// The state directory could not be used in the middle of releasing or undoing; `recover` does the rest.
+    Unfinished(state::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stale(reasons) => write!(f, "the plan is stale: {}", list(reasons)),
+            Self::Refused(losses) => {
+                let losses = losses.iter().map(|loss| format!("{}: {}", loss.session, loss.what));
+                write!(f, "work would be lost: {}", list(losses))
+            }
+            Self::Occupied { occupants, .. } => {
+                let occupants = occupants.iter().map(|one| format!("{}: {}", one.session, one.described()));
+                write!(f, "processes are at work in what would be released: {}", list(occupants))
+            }
+            Self::NotRescued { interrupted: true, failures } if failures.is_empty() => {
+                f.write_str("interrupted")
+            }
+            Self::NotRescued { failures, .. } => write!(f, "work could not be rescued: {}", list(failures)),
+            Self::Failed { failures, leftovers, interrupted } => {
+                if *interrupted {
+                    f.write_str("interrupted")?;
+                }
+                let separator = if *interrupted && !failures.is_empty() { ": " } else { "" };
+                write!(f, "{separator}{}", list(failures))?;
+                if leftovers.is_empty() {
+                    return Ok(());
+                }
+                write!(f, "; could not be rolled back: {}", list(leftovers))
+            }
+            Self::NotTornDown(failures) => write!(f, "teardown failed: {}", list(failures)),
+            Self::NotSetUp(failures) => write!(f, "setup failed: {}", list(failures)),
+            Self::UnknownKind { session, kind } => write!(
+                f,
+                "session `{session}` has a resource of kind `{kind}`, which only the program that provisioned it can \
+                 release; nothing was touched"
+            ),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::State(error) | Self::Unfinished(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotRescued { failures, .. }
+            | Self::Failed { failures, .. }
+            | Self::NotTornDown(failures)
+            | Self::NotSetUp(failures) => failures.first().map(|failure| failure as _),
+            Self::State(error) | Self::Unfinished(error) => error.source(),
+            Self::Stale(_)
+            | Self::Refused(_)
+            | Self::Occupied { .. }
+            | Self::UnknownKind { .. }
+            | Self::Interrupted => None,
+        }
+    }
+}
+
+impl From<state::Error> for Error {
+    fn from(error: state::Error) -> Self {
+        Self::State(error)
+    }
+}
+
+impl Error {
+    /// Returns what the error means.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed { leftovers, .. } if !leftovers.is_empty() => ErrorKind::NotRolledBack,
+            Self::Failed { failures, .. } if failures.iter().any(|failure| failure.panicked) => {
+                ErrorKind::Bug
+            }
+            Self::State(error) if error.is_in_progress() => ErrorKind::InProgress,
+            Self::Stale(_)
+            | Self::Refused(_)
+            | Self::Occupied { .. }
+            | Self::UnknownKind { .. }
+            | Self::NotRescued { interrupted: false, .. } => ErrorKind::Refused,
+            Self::NotRescued { interrupted: true, .. }
+            | Self::Failed { interrupted: true, .. }
+            | Self::Interrupted => ErrorKind::Interrupted,
+            Self::Failed { interrupted: false, .. } | Self::NotSetUp(_) | Self::State(_) => ErrorKind::Failed,
+            Self::NotTornDown(_) => ErrorKind::NotTornDown,
+            Self::Unfinished(_) => ErrorKind::NotRolledBack,
+        }
+    }
+
+    /// Tells whether everything the run made was taken away again, and nobody asked it to stop: it may be tried again.
+    pub fn is_undone(&self) -> bool {
+        matches!(self, Self::Failed { leftovers, interrupted: false, .. } if leftovers.is_empty())
+    }
+}
+
+/// What an error means for what was asked for. The command line has an exit code for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "callers decide for each: one more is a new major version")]
+pub enum ErrorKind {
+    /// It failed and was rolled back, or kept as [`Options::keep_failed`](super::Options::keep_failed) asks.
+    Failed,
+    /// Nothing was done: work would be lost, processes are at work, or the plan is stale.
+    Refused,
+    /// A provider panicked; what was made was rolled back.
+    Bug,
+    /// It is done except for teardowns that failed.
+    NotTornDown,
+    /// Something could not be rolled back or released; [`recover`](super::recover()) tries again.
+    NotRolledBack,
+    /// Another run of the swarm is in progress or unfinished; nothing was done.
+    InProgress,
+    /// It was interrupted, and rolled back or left to [`recover`](super::recover()).
+    Interrupted,
+}
+
+/// Joins what an error names; the number of those that are not named ends it.
+fn list<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
+    let mut all = all.into_iter();
+    let named: Vec<_> = all.by_ref().take(NAMED).map(|one| one.to_string()).collect();
+    match all.count() {
+        0 => named.join("; "),
+        more => format!("{}; and {more} more", named.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+    use crate::host::files;
+
+    fn failure(session: &str) -> Failure {
+        let source = io::Error::other("the disk is full");
+        let error = provider::Error::File(files::Error::Io { action: "write", path: "a".into(), source });
+        let step = "provision git-worktree".to_owned();
+        Failure::of(SessionPath::alone(session), step, error.to_string()).with_source(error)
+    }
+
+    #[test]
+    fn an_error_names_session_step_and_cause_and_keeps_its_source() {
+        let sessions = ["a", "b", "c", "d", "e", "f", "g"];
+        let failures = sessions.map(failure).to_vec();
+        let error = Error::Failed { failures, leftovers: vec![failure("b")], interrupted: false };
+        let text = error.to_string();
+        assert!(
+            text.starts_with("a: provision git-worktree: cannot write a: the disk is full; b: "),
+            "{text}"
+        );
+        assert!(text.contains("; and 2 more; could not be rolled back: b: provision"), "{text}");
+        let source = error.source().and_then(std::error::Error::source).expect("an error of the system");
+        assert_eq!(source.to_string(), "the disk is full");
+        assert_eq!(error.kind(), ErrorKind::NotRolledBack);
+    }
+
+    #[test]
+    fn an_interrupted_run_says_so() {
+        let error = Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true };
+        assert_eq!((error.to_string().as_str(), error.kind()), ("interrupted", ErrorKind::Interrupted));
+    }
+}

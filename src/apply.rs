@@ -4,13 +4,16 @@
 //! released (see `transaction`). A failure, Ctrl-C or crash before that is undone. Undoing is not replaying a log: the
 //! record names everything that can exist, and each provider's `release` and `bring_back` work on what of it does.
 
+mod clear;
 mod commands;
+mod destroy;
 mod elsewhere;
 mod error;
 mod event;
 mod family;
 mod fill;
 mod give_up;
+mod impact;
 mod inner;
 mod inspect;
 mod kept;
@@ -20,7 +23,9 @@ mod provision;
 mod recover;
 mod refresh;
 mod release;
+mod release_set;
 mod repair;
+mod rescue;
 mod since;
 mod stale;
 mod survey;
@@ -37,18 +42,19 @@ use std::sync::{Mutex, PoisonError};
 pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
 pub use error::{Error, ErrorKind, Failure};
 pub use event::{Event, Phase};
+pub use family::{at_stake, destroy};
 pub use give_up::{described, recover};
+pub use impact::{AtStake, Broken, Loss, at_stake_in, at_stake_since, examine};
 pub use inspect::{directory, inspect, unknown};
 pub use kept::{KeptBranch, kept};
-pub use occupants::{Occupancy, Occupants, STOP_PATIENCE, occupancy, occupancy_in};
+pub use occupants::{Occupancy, occupancy, occupancy_in};
 pub use overtaken::Overtaken;
 pub use recover::Recovered;
 pub use refresh::outdated;
-pub use release::{Destroy, destroy};
+pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
 pub use repair::{Repair, repair};
 pub use stale::{questions, stale};
 pub use survey::{Error as SurveyError, Survey, against, standing, survey, survey_without_programs};
-pub use work::{AtStake, Broken, Loss, at_stake, at_stake_in, at_stake_since, examine};
 
 use self::event::Telling;
 use crate::discovery;
@@ -127,7 +133,7 @@ pub fn apply(
     if stands && !plan.has_changes() {
         return Ok(());
     }
-    let kinds = release::planned(plan);
+    let kinds = release_set::planned(plan);
     let owner = match standing {
         Some(standing) => standing.owner.clone(),
         None => state::new_owner()?,
@@ -145,7 +151,7 @@ pub fn apply(
     };
     if let Some(before) = standing.filter(|_| !kinds.is_empty()) {
         let left = occupants::left_for_teardown(before, &kinds);
-        occupants::clear(context, before, &kinds, options, &left)?;
+        clear::clear(context, before, &kinds, options, &left)?;
         work::secure(context, before, &kinds, options.unsaved)?;
         let (before, unsaved) = (before.clone(), options.unsaved);
         record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));

@@ -11,6 +11,9 @@ use crate::manifest::CommandLine;
 use crate::plan::Session;
 use crate::state::{self, Locked};
 
+/// The teardown of what is undone; its log is not that of the teardown of what stood before.
+pub(super) const UNDO: &str = "undo";
+
 /// Variable in the environment of these commands, and of what they leave running, whose value is [`mark`].
 pub(super) const MARK: &str = "SEEDBED_COMMAND";
 

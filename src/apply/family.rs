@@ -1,32 +1,37 @@
-//! The children that programs have provisioned from sessions of a swarm: whoever ends those ends the children first.
+//! Releases sessions, and first the children that programs have provisioned from them.
 
 use std::time::Duration;
 
-use super::release::{Destroy, destroy as destroy_one};
-use super::work::{self, AtStake};
-use super::{Context, Error, Occupants, Options, occupants, recover};
-use crate::host::Host;
+use super::destroy::destroy as destroy_one;
+use super::impact::{self, AtStake};
+use super::recover::undo_or_finish;
+use super::release_set::{Destroy, Occupants};
+use super::{Context, Error, Options, occupants, work};
 use crate::provider::{Findings, Registry};
-use crate::state::{self, Found, Locked, Record, Swarm};
+use crate::state::{self, Locked, Record, Swarm};
 
-impl Destroy {
-    /// The children that programs have provisioned from the sessions that go, and theirs, parents before their children.
-    pub fn children_of(&self, host: &Host, standing: &Record) -> Result<Vec<Found>, state::Error> {
-        let mut going = standing.clone();
-        let goes: Vec<_> = self.sessions_of(standing).map(|session| session.path.clone()).collect();
-        going.plan.sessions.retain(|session| goes.contains(&session.path));
-        state::children(host, &going)
+/// Releases sessions of a standing swarm, children first. What stands of it afterwards is returned.
+///
+/// An interrupted run is recovered first, by [`super::recover()`]; until then this is [`state::Error::Unrecovered`].
+pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
+    context.swarm.settled()?;
+    if destroy.children {
+        destroy_children(context, standing, destroy)?;
     }
+    destroy_one(context, standing, destroy)
 }
 
-/// What [`destroy_children`] and the release of the sessions themselves would find at stake. Changes nothing.
-pub(super) fn at_stake(
+/// Finds what [`destroy`] would find at stake. Changes nothing.
+pub fn at_stake(
     swarm: &Swarm<'_>,
     registry: &Registry,
     standing: &Record,
     destroy: &Destroy,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = work::stake_without_children(
+    if !destroy.children {
+        return impact::stake_of(swarm, registry, standing, &destroy.kinds(standing), &Findings::default());
+    }
+    let mut stake = impact::stake_without_children(
         swarm,
         registry,
         standing,
@@ -36,7 +41,7 @@ pub(super) fn at_stake(
     for found in destroy.children_of(swarm.host(), standing)? {
         if let (Some(child), Some(record)) = (found.swarm(swarm.host()), found.record()) {
             let released = Destroy::default().kinds(record);
-            stake.add(work::stake_without_children(
+            stake.add(impact::stake_without_children(
                 &child,
                 registry,
                 record,
@@ -50,11 +55,7 @@ pub(super) fn at_stake(
 
 /// Releases the children of the sessions that go, the youngest first, each whole. Everything that goes is judged before
 /// anything does; interrupted runs of the children are recovered before that.
-pub(super) fn destroy_children(
-    context: &Context<'_>,
-    standing: &Record,
-    destroy: &Destroy,
-) -> Result<(), Error> {
+fn destroy_children(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<(), Error> {
     let host = context.swarm.host();
     let children = destroy.children_of(host, standing)?;
     if children.is_empty() {
@@ -82,7 +83,7 @@ fn destroy_locked(
     for child in locked.iter().rev() {
         let options =
             Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
-        recover(&of_child(context, child), options)?;
+        undo_or_finish(&of_child(context, child), options)?;
     }
     work::known(context, standing, &destroy.kinds(standing))?;
     for child in locked.iter() {

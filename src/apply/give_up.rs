@@ -9,10 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::occupants::Marks;
 use super::recover::{Recovered, undo_or_finish, unsaved_of};
-use super::release::{self, Kinds};
+use super::release_set::{self, Destroy, Kinds};
 use super::since::Interrupted;
 use super::{
-    Context, Error, Event, Failure, Options, Phase, Run, inner, occupants, transaction, with_task, work,
+    Context, Error, Event, Failure, Options, Phase, Run, clear, family, impact, inner, release, rescue,
+    transaction, with_task,
 };
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -34,12 +35,32 @@ type Kept = BTreeMap<(SessionPath, String), String>;
 ///
 /// With [`Options::give_up`], a run that cannot be recovered so is given up.
 pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
-    match undo_or_finish(context, options) {
+    match undo_finish_or_remove(context, options) {
         Err(error) if options.give_up && is_for(&error) && context.swarm.is_unfinished()? => {
             give_up(context, options)
         }
         done => done,
     }
+}
+
+/// Finishes or undoes an interrupted run; without one, removes the swarm of a `run` that was killed while its command ran.
+fn undo_finish_or_remove(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
+    match undo_or_finish(context, options)? {
+        Recovered::Nothing if remove_temporary(context, options)? => Ok(Recovered::Removed),
+        recovered => Ok(recovered),
+    }
+}
+
+/// Removes a swarm that was made for one command; the process that made the swarm is gone, because this run holds the lock.
+/// Returns whether there was one.
+///
+/// Its work is lost with the swarm, as `run` documents, unless a rescue is requested.
+fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
+    let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
+    let unsaved = unsaved_of(&record, options.unsaved);
+    let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
+    family::destroy(context, &record, &everything)?;
+    Ok(true)
 }
 
 /// Returns whether giving up the run helps against an error of its recovery. Another option, or another command, helps
@@ -121,7 +142,7 @@ fn undo(
 
 /// Releases what can be released of what an interrupted run has provisioned; returns the rest.
 fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Result<Vec<Remain>, Error> {
-    let provisioned = transaction::provisioned(record);
+    let provisioned = release_set::provisioned(record);
     let unsaved = unsaved_of(record, options.unsaved);
     let mut kept = unknown(context, record, &provisioned);
     let released = without(context, record, &provisioned, &kept);
@@ -130,8 +151,8 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     let own = Marks::of_run(record, &provisioned);
     // Work was judged above, by when it was done.
     let discarding = Options { unsaved: Unsaved::Discard, ..options };
-    occupants::clear(context, record, &released, discarding, &own)?;
-    match work::save_interrupted(context, record, &with_work) {
+    clear::clear(context, record, &released, discarding, &own)?;
+    match rescue::save_interrupted(context, record, &with_work) {
         Err(Error::NotRescued { failures, interrupted: false }) => {
             for Remain { session, kind, why, .. } in failures.iter().filter_map(|one| remain(false, one)) {
                 kept.insert((session, kind), why);
@@ -154,7 +175,7 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
     let kinds = transaction::left_to_release(context, record, release);
     let kept = unknown(context, before, &kinds);
     let released = without(context, before, &kinds, &kept);
-    occupants::clear_torn_down(context, before, &released, Location::Aside, options.occupants)?;
+    clear::clear_torn_down(context, before, &released, Location::Aside, options.occupants)?;
     let (gone, failures) = listening(context, |context| {
         let run = Run { context, record: before, host: &host };
         Ok(run.release(Phase::Release, Location::Aside, &released))
@@ -201,7 +222,7 @@ fn judge(
     let (host, registry) = (context.swarm.host(), context.registry);
     let interrupted = Interrupted::read(context.swarm, registry, record, released)?;
     let found = Mutex::new((Kept::new(), Vec::new(), Kinds::new()));
-    work::each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
+    release_set::each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| match unsaved {
             Unsaved::Discard => Ok(Losses { obstacles: provider.obstacles(task)?, ..Losses::default() }),
             Unsaved::Keep | Unsaved::Rescue => provider.losses_since(task, interrupted.made(session)),
@@ -216,7 +237,7 @@ fn judge(
             kept.insert((session.path.clone(), allocation.kind.clone()), keep.join("; "));
         } else if !losses.work.is_empty() {
             with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
-            let of_session = |what| work::Loss { session: session.path.clone(), what, unknown: false };
+            let of_session = |what| impact::Loss { session: session.path.clone(), what, unknown: false };
             work.extend(losses.work.into_iter().map(of_session));
         }
     });
@@ -225,7 +246,7 @@ fn judge(
     if unsaved == Unsaved::Rescue {
         refused.clear();
     }
-    refused.extend(work::children_on_their_own(host, record, released)?);
+    refused.extend(impact::children_on_their_own(host, record, released)?);
     refused.extend(inner::swarms(context.swarm, registry, record, released)?);
     if host.cancel.is_requested() {
         return Err(Error::Interrupted);
@@ -237,7 +258,7 @@ fn judge(
 fn without(context: &Context<'_>, record: &Record, kinds: &Kinds, kept: &Kept) -> Kinds {
     let host = context.swarm.host();
     let run = Run { context, record, host };
-    transaction::restricted(record, kinds, |session, kind| {
+    release_set::restricted(record, kinds, |session, kind| {
         let is_kept = kept.contains_key(&(session.path.clone(), kind.to_owned()));
         let is_pinned =
             || run.is_claim(session, kind) && kept.keys().any(|(path, _)| path.is_at_or_below(&session.path));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::release::Kinds;
+use super::release_set::Kinds;
 use crate::host::absolute;
 use crate::host::text::printable;
 use crate::plan::{Loss, Session};

@@ -1,53 +1,24 @@
-//! Processes at work in what a run releases: refused, or ended first where the caller says so.
+//! Finds the processes at work in what a run releases.
 //!
 //! A dry run, a plan's review and the release itself search here. A process counts once it is found several times in a
 //! row: other programs, Git above all, have files of a worktree or of its admin directory open for moments.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::release::{self, Destroy, Kinds};
-use super::transaction::UNDO;
-use super::{Context, Error, Event, Options, commands, with_task, work};
-use crate::host::occupants::{Area, Ending, Process, Processes, Use, scan};
+use super::commands::{self, UNDO};
+use super::release_set::{self, Destroy, Kinds};
+use super::{Error, with_task};
+use crate::host::occupants::{Area, Process, Use, scan};
 use crate::host::{self, Host};
 use crate::name::SessionPath;
 use crate::plan::{Occupant, Plan, Role, Session};
 use crate::provider::{Findings, Location, Registry, Task};
 use crate::state::{self, Found, Record, Swarm};
 
-/// Default for [`Occupants::Stop`]: time for a process to end by itself after TERM.
-pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
 /// Pauses before a process that was found is searched for again.
 const SETTLING: [Duration; 3] =
     [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(100)];
-
-/// First and longest pause between two looks at processes that were asked to end.
-const ENDING_PAUSE: Duration = Duration::from_millis(5);
-const ENDING_PAUSE_MAX: Duration = Duration::from_millis(100);
-
-/// Number of the process that adopts all others. It is never ended.
-const INIT: u32 = 1;
-
-/// Time for the kernel to end what was killed. A process that waits for a disk takes longer.
-const KILLED_WITHIN: Duration = Duration::from_secs(5);
-
-/// What becomes of processes that use what a run releases.
-///
-/// A process uses a session if its working directory, root directory, executable, an open or a mapped file lies in a
-/// directory of the session, or if it listens on one of its ports. The calling process and those that it descends from
-/// are named ([`Role::Caller`]), but neither refused nor ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Occupants {
-    /// The run is refused with [`Error::Occupied`], before it changes anything.
-    #[default]
-    Refuse,
-    /// They and all that descend from them are sent TERM, and KILL after this time. Nothing is sent where the run would be
-    /// refused for unsaved work. What still runs then is [`Error::Occupied`].
-    Stop(Duration),
-}
 
 /// Processes that use what would be released.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +58,7 @@ pub fn occupancy(
 
 /// Finds the processes that [`super::apply`] would find in what `plan` releases. Changes nothing.
 pub fn occupancy_in(swarm: &Swarm<'_>, registry: &Registry, active: &Record, plan: &Plan) -> Occupancy {
-    Search::of(swarm.host(), registry, &[(active, release::planned(plan))]).settled().reported()
+    Search::of(swarm.host(), registry, &[(active, release_set::planned(plan))]).settled().reported()
 }
 
 /// Refuses a release because of the processes that were found.
@@ -102,7 +73,7 @@ pub(super) fn refuse(occupancy: &Occupancy) -> Result<(), Error> {
 /// Marks of what commands of sessions have left running that the teardown of the session, which is still to run, is there to
 /// end.
 pub(super) fn left_for_teardown(record: &Record, released: &Kinds) -> Marks {
-    Marks::new(record, &["setup", "teardown"], |session| release::is_torn_down(session, released))
+    Marks::new(record, &["setup", "teardown"], |session| release_set::is_torn_down(session, released))
 }
 
 /// What commands of sessions carry in their environment, and what they leave running inherits.
@@ -127,58 +98,6 @@ impl Marks {
     }
 }
 
-/// Makes sure that no process uses what is about to be released: refuses, or ends them, as `options` say.
-///
-/// What carries one of the marks `own` is passed over: the caller ends it, or has a teardown end it.
-pub(super) fn clear(
-    context: &Context<'_>,
-    record: &Record,
-    released: &Kinds,
-    options: Options,
-    own: &Marks,
-) -> Result<(), Error> {
-    let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
-    let mut found = search.settled();
-    if let Occupants::Stop(patience) = options.occupants
-        && found.targets(Role::Refuses).next().is_some()
-        && found.targets(Role::PinningCaller).next().is_none()
-    {
-        // No process is ended for a run that is refused anyway.
-        work::judge(context, record, released, options.unsaved)?;
-        search.stop(context, patience, Role::Refuses)?;
-        found = search.settled();
-    }
-    let occupancy = found.occupancy()?;
-    if occupancy.uninspected > 0 {
-        (context.events)(&Event::Uninspected { processes: occupancy.uninspected });
-    }
-    for occupant in occupancy.occupants.into_iter().filter(|occupant| occupant.role == Role::Caller) {
-        (context.events)(&Event::GoesAlong { session: occupant.session.clone(), what: occupant.described() });
-    }
-    Ok(())
-}
-
-/// Does the same once teardowns have run, or once what is released is aside: processes that were not there before, or that a
-/// teardown has not ended, are refused or ended.
-pub(super) fn clear_torn_down(
-    context: &Context<'_>,
-    record: &Record,
-    released: &Kinds,
-    location: Location,
-    occupants: Occupants,
-) -> Result<(), Error> {
-    let (host, registry) = (context.swarm.host(), context.registry);
-    let search = Search::new(host, registry, [(record, released)], location, Marks::default());
-    let mut found = search.settled();
-    if let Occupants::Stop(patience) = occupants
-        && found.targets(Role::Refuses).next().is_some()
-    {
-        search.stop(context, patience, Role::Refuses)?;
-        found = search.settled();
-    }
-    found.occupancy().map(drop)
-}
-
 /// Returns the sessions in which commands of `setup` that outlived their run are still at work.
 pub(super) fn left_by_setup(
     host: &Host,
@@ -191,16 +110,8 @@ pub(super) fn left_by_setup(
     search.find().targets(Role::LeftByCommand).map(|(_, session)| session.clone()).collect()
 }
 
-/// Ends what carries one of the marks `own`, in what a run takes back or finishes: an earlier step of the same run has started
-/// it.
-pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &Kinds, own: &Marks) {
-    let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
-    // What cannot be ended is in the way of the release, which reports that.
-    let _ = search.stop(context, STOP_PATIENCE, Role::LeftByCommand);
-}
-
 /// The sessions that are searched for processes.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     sessions: Vec<&'a SessionPath>,
     /// One for each of `sessions`.
     areas: Vec<Area>,
@@ -208,7 +119,7 @@ struct Search<'a> {
 }
 
 /// Processes that were found in one search, or in several in a row.
-struct Searched {
+pub(super) struct Searched {
     occupants: Vec<(Option<Process>, Occupant)>,
     uninspected: usize,
 }
@@ -222,7 +133,7 @@ impl<'a> Search<'a> {
         Self::home(host, registry, parts, Marks(own))
     }
 
-    fn home<'r>(
+    pub(super) fn home<'r>(
         host: &Host,
         registry: &Registry,
         parts: impl IntoIterator<Item = (&'a Record, &'r Kinds)>,
@@ -231,7 +142,7 @@ impl<'a> Search<'a> {
         Self::new(host, registry, parts, Location::Home, own)
     }
 
-    fn new<'r>(
+    pub(super) fn new<'r>(
         host: &Host,
         registry: &Registry,
         parts: impl IntoIterator<Item = (&'a Record, &'r Kinds)>,
@@ -253,7 +164,7 @@ impl<'a> Search<'a> {
         Self { sessions, areas, own }
     }
 
-    fn find(&self) -> Searched {
+    pub(super) fn find(&self) -> Searched {
         if self.areas.is_empty() {
             return Searched { occupants: Vec::new(), uninspected: 0 };
         }
@@ -286,7 +197,7 @@ impl<'a> Search<'a> {
     }
 
     /// Finds the processes that are found again and again.
-    fn settled(&self) -> Searched {
+    pub(super) fn settled(&self) -> Searched {
         let mut found = self.find();
         for pause in SETTLING {
             if !found.occupants.iter().any(|(_, occupant)| occupant.is_refusal()) {
@@ -303,52 +214,6 @@ impl<'a> Search<'a> {
             found = again;
         }
         found
-    }
-
-    /// Ends the processes that have this role, and all that descend from them.
-    fn stop(&self, context: &Context<'_>, patience: Duration, role: Role) -> Result<(), Error> {
-        let begun = Instant::now();
-        let mut pause = ENDING_PAUSE;
-        let mut ending = Ending::default();
-        let mut stopped: BTreeMap<Process, (SessionPath, String)> = BTreeMap::new();
-        let mut killed = BTreeSet::new();
-        loop {
-            let found = self.find();
-            let processes = Processes::read();
-            let callers = processes.callers();
-            let targets: Vec<_> = found.targets(role).collect();
-            if targets.is_empty() && !ending.is_any_running() {
-                break;
-            }
-            let mut tops: Vec<_> = targets.into_iter().map(|(top, session)| (top, session.clone())).collect();
-            tops.extend(stopped.iter().map(|(process, (session, _))| (*process, session.clone())));
-            for (top, session) in tops {
-                for process in processes.with_descendants(top) {
-                    stopped.entry(process).or_insert_with(|| (session.clone(), process.command()));
-                }
-            }
-            let meant =
-                stopped.keys().filter(|process| process.pid != INIT && !callers.contains(&process.pid));
-            meant.for_each(|process| ending.ask(*process));
-            if begun.elapsed() >= patience {
-                killed.extend(ending.kill());
-            }
-            if context.swarm.host().cancel.is_requested() {
-                return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
-            }
-            if begun.elapsed() >= patience + KILLED_WITHIN {
-                break;
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(ENDING_PAUSE_MAX);
-        }
-        for process in ending.ended() {
-            if let Some((session, command)) = stopped.remove(&process) {
-                let (pid, killed) = (process.pid, killed.contains(&process));
-                (context.events)(&Event::Stopped { session, pid, command, killed });
-            }
-        }
-        Ok(())
     }
 }
 
@@ -378,7 +243,7 @@ fn area(
 
 impl Searched {
     /// The processes that have this role, with the session that each uses.
-    fn targets(&self, role: Role) -> impl Iterator<Item = (Process, &SessionPath)> {
+    pub(super) fn targets(&self, role: Role) -> impl Iterator<Item = (Process, &SessionPath)> {
         let has_role = self.occupants.iter().filter(move |(_, occupant)| occupant.role == role);
         has_role.filter_map(|(process, occupant)| Some(((*process)?, &occupant.session)))
     }
@@ -390,7 +255,7 @@ impl Searched {
     }
 
     /// The same, if nothing of it is a reason to refuse.
-    fn occupancy(self) -> Result<Occupancy, Error> {
+    pub(super) fn occupancy(self) -> Result<Occupancy, Error> {
         let occupancy = self.reported();
         refuse(&occupancy)?;
         Ok(occupancy)

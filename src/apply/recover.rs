@@ -9,8 +9,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::occupants::Marks;
-use super::transaction::Teardowns;
-use super::{Context, Destroy, Error, Options, occupants, release, transaction, with_task, work};
+use super::release::Teardowns;
+use super::release_set;
+use super::{Context, Error, Options, clear, occupants, rescue, transaction, with_task, work};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::provider::Location;
@@ -50,17 +51,17 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
     let unsaved = options.unsaved;
     let (interrupted, stage) = context.swarm.interrupted()?.unzip();
     if let Some(record) = &interrupted {
-        work::known(context, record, &transaction::provisioned(record))?;
+        work::known(context, record, &release_set::provisioned(record))?;
     }
     let committed = context.swarm.committed()?;
     let releases = interrupted.iter().chain(&committed).filter_map(|record| record.release.as_ref());
     for release in releases {
         work::known(context, &release.before, &release.kinds)?;
     }
-    work::sweep_after_a_kill(context)?;
+    rescue::sweep_after_a_kill(context)?;
     let standing = context.swarm.standing()?;
     if let Some(mut record) = interrupted {
-        let provisioned = transaction::provisioned(&record);
+        let provisioned = release_set::provisioned(&record);
         let is_judged = stage == Some(Stage::Provisioning);
         let of_run = unsaved_of(&record, unsaved);
         if is_judged {
@@ -85,10 +86,10 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
             let own = Marks::of_run(&record, &provisioned);
             // Work was judged above, by when it was done.
             let options = Options { unsaved: Unsaved::Discard, ..options };
-            occupants::clear(context, &record, &provisioned, options, &own)?;
+            clear::clear(context, &record, &provisioned, options, &own)?;
             let with_work = work::judge_interrupted(context, &record, &provisioned, of_run)?;
             if of_run == Unsaved::Rescue {
-                work::save_interrupted(context, &record, &with_work)?;
+                rescue::save_interrupted(context, &record, &with_work)?;
             }
         }
         let cancel = &context.swarm.host().cancel;
@@ -100,26 +101,12 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         return Ok(Recovered::Undone);
     }
     let Some(record) = committed else { return Ok(Recovered::Nothing) };
-    if let Some(release) = &record.release {
-        sweep(context, &release.before)?;
-        let kinds = transaction::left_to_release(context, &record, release);
-        occupants::clear_torn_down(context, &release.before, &kinds, Location::Aside, options.occupants)?;
-        transaction::finish(context, &record, Vec::new())?;
-        return Ok(Recovered::Finished);
-    }
-    Ok(if remove_temporary(context, options)? { Recovered::Removed } else { Recovered::Nothing })
-}
-
-/// Removes a swarm that was made for one command; the process that made it is gone, because this run holds the lock.
-/// Returns whether there was one.
-///
-/// Its work goes with it, as `run` says, unless a rescue is asked for.
-fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
-    let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
-    let unsaved = unsaved_of(&record, options.unsaved);
-    let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
-    release::destroy(context, &record, &everything)?;
-    Ok(true)
+    let Some(release) = &record.release else { return Ok(Recovered::Nothing) };
+    sweep(context, &release.before)?;
+    let kinds = transaction::left_to_release(context, &record, release);
+    clear::clear_torn_down(context, &release.before, &kinds, Location::Aside, options.occupants)?;
+    transaction::finish(context, &record, Vec::new())?;
+    Ok(Recovered::Finished)
 }
 
 /// Returns what becomes of unsaved work in what a run has provisioned. Work in a swarm that was made for one command is
@@ -131,11 +118,11 @@ pub(super) fn unsaved_of(record: &Record, unsaved: Unsaved) -> Unsaved {
 /// Makes sure that no process uses what an interrupted `destroy` has still to release; ends its teardown, if that goes on.
 fn clear_release(context: &Context<'_>, release: &Release, options: Options) -> Result<(), Error> {
     let (before, kinds) = (&release.before, &release.kinds);
-    let torn_down = Marks::new(before, &["teardown"], |session| release::is_torn_down(session, kinds));
+    let torn_down = Marks::new(before, &["teardown"], |session| release_set::is_torn_down(session, kinds));
     let mut own = occupants::left_for_teardown(before, kinds);
     own.extend(&torn_down);
-    occupants::clear(context, before, kinds, options, &own)?;
-    occupants::end_own(context, before, kinds, &torn_down);
+    clear::clear(context, before, kinds, options, &own)?;
+    clear::end_own(context, before, kinds, &torn_down);
     Ok(())
 }
 

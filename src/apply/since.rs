@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::occupants;
-use super::release::Kinds;
+use super::release_set::Kinds;
 use crate::host::{Host, clock};
 use crate::name::SessionPath;
 use crate::plan::Session;

@@ -10,10 +10,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::occupants::{self, Marks, Occupants};
+use super::commands::{self, UNDO};
+use super::occupants::{self, Marks};
 use super::provision::SetUp;
-use super::release::{self, Kinds};
-use super::{Context, Error, Event, Failure, Options, Phase, Run, commands, work};
+use super::release;
+pub(crate) use super::release::Teardowns;
+use super::release_set::{Kinds, Occupants, provisioned, restricted};
+use super::{Context, Error, Event, Failure, Options, Phase, Run, clear, impact, work};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -41,7 +44,7 @@ pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error>
         Some(release) => {
             let guard = FamilyGuard::acquire(context.swarm.host())?;
             let children =
-                work::children_on_their_own(context.swarm.host(), &release.before, &release.kinds)?;
+                impact::children_on_their_own(context.swarm.host(), &release.before, &release.kinds)?;
             if !children.is_empty() {
                 return Err(Error::Refused(children));
             }
@@ -64,15 +67,6 @@ pub(crate) fn run_begun(
 ) -> Result<(), Error> {
     let attempted = attempt(context, record, teardowns, options);
     conclude(context, record, standing, attempted)
-}
-
-/// Sessions whose teardown a run runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Teardowns {
-    /// All that are released as a whole.
-    All,
-    /// Those of them whose teardown an interrupted run has not begun.
-    NotBegun,
 }
 
 /// Commits what was attempted, or undoes it.
@@ -141,7 +135,7 @@ fn attempt(
         attempt.not_torn_down = release::tear_down(context, &release.before, &release.kinds, teardowns);
         crashpoint!("run.torn-down");
         if occupants::left_for_teardown(&release.before, &release.kinds) != Marks::default() {
-            occupants::clear_torn_down(context, &release.before, &release.kinds, Location::Home, occupants)?;
+            clear::clear_torn_down(context, &release.before, &release.kinds, Location::Home, occupants)?;
         }
         // What is given up goes even where the caller was interrupted before, unless a teardown was.
         let goes_on = release.unsaved == Unsaved::Discard && attempt.not_torn_down.is_empty();
@@ -207,7 +201,7 @@ fn leave(
     let run = Run { context, record: before, host };
     check(host, run.leave(Phase::SetAside, "set aside", kinds, &|provider, task| provider.set_aside(task)))?;
     crashpoint!("run.set-aside");
-    occupants::clear_torn_down(context, before, kinds, Location::Aside, occupants)?;
+    clear::clear_torn_down(context, before, kinds, Location::Aside, occupants)?;
     work::judge_aside(context, before, kinds, release.unsaved)?;
     check(host, Vec::new())?;
     let kinds = &restricted(before, kinds, |session, kind| {
@@ -237,15 +231,6 @@ fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, k
         let is_equal = planned.allocation(kind).is_some_and(|held| held.allocation == *released);
         is_equal && (planned.path == session.path || !released.is_empty())
     })
-}
-
-/// The kinds for which `applies` is true.
-pub(super) fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Session, &str) -> bool) -> Kinds {
-    let of_session = |session: &Session| {
-        let kinds = kinds.get(&session.path)?.iter().filter(|kind| applies(session, kind)).cloned();
-        Some((session.path.clone(), kinds.collect()))
-    };
-    record.plan.sessions.iter().filter_map(of_session).collect()
 }
 
 /// Releases what a committed run has moved aside, then forgets that there was anything.
@@ -351,25 +336,13 @@ pub(super) fn unprovision(
             }
         }
     }
-    occupants::end_own(context, record, provisioned, &Marks::of_run(record, provisioned));
+    clear::end_own(context, record, provisioned, &Marks::of_run(record, provisioned));
     if let Some(occupants) = occupants {
-        occupants::clear_torn_down(context, record, provisioned, Location::Home, occupants)?;
+        clear::clear_torn_down(context, record, provisioned, Location::Home, occupants)?;
     }
     crashpoint!("undo.torn-down");
     Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, provisioned))
 }
-
-/// What the run of a record provisions, in the order in which undoing releases it.
-pub(super) fn provisioned(record: &Record) -> Kinds {
-    let pairs = record.plan.sessions.iter().zip(&record.plan.changes);
-    pairs
-        .filter(|(_, change)| !change.provision.is_empty())
-        .map(|(session, change)| (session.path.clone(), change.provision.iter().rev().cloned().collect()))
-        .collect()
-}
-
-/// The teardown of what is undone; its log is not that of the teardown of what stood before.
-pub(super) const UNDO: &str = "undo";
 
 /// Brings back what the run has moved aside, and what of the other kinds it has released.
 pub(super) fn bring_back(

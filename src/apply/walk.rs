@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::event::Telling;
-use super::release::Kinds;
+use super::release_set::Kinds;
 use super::{Event, Failure, Phase, Run, tree};
 use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;

@@ -4,10 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Files of one folder that use one another, by folder, that are still to be parted.
-const CIRCLES: [(&str, &[&str]); 1] =
-    [("apply", &["family", "inner", "occupants", "recover", "release", "since", "transaction", "work"])];
-
 #[test]
 fn no_module_uses_one_below_it_and_no_two_files_use_each_other() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -34,7 +30,7 @@ fn no_module_uses_one_below_it_and_no_two_files_use_each_other() {
     }
     let circles: Vec<_> = uses.iter().map(|(folder, uses)| (folder.as_str(), in_circles(uses))).collect();
     let circles: Vec<_> = circles.into_iter().filter(|(_, files)| !files.is_empty()).collect();
-    assert_eq!(circles, CIRCLES.map(|(folder, files)| (folder, files.iter().copied().collect())));
+    assert!(circles.is_empty(), "{circles:?}");
 }
 
 /// Reads a module and those below it, without their tests.

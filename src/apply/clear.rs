@@ -1,0 +1,131 @@
+//! Makes sure that no process uses what a run is about to release.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::occupants::{Marks, Search};
+use super::release_set::{Kinds, Occupants, STOP_PATIENCE};
+use super::{Context, Error, Event, Options, work};
+use crate::host::occupants::{Ending, Process, Processes};
+use crate::name::SessionPath;
+use crate::plan::Role;
+use crate::provider::Location;
+use crate::state::Record;
+
+/// First and longest pause between two looks at processes that were asked to end.
+const ENDING_PAUSE: Duration = Duration::from_millis(5);
+const ENDING_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Number of the process that adopts all others. It is never ended.
+const INIT: u32 = 1;
+
+/// Time for the kernel to end what was killed. A process that waits for a disk takes longer.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes sure that no process uses what is about to be released: refuses, or ends them, as `options` say.
+///
+/// What carries one of the marks `own` is passed over: the caller ends it, or has a teardown end it.
+pub(super) fn clear(
+    context: &Context<'_>,
+    record: &Record,
+    released: &Kinds,
+    options: Options,
+    own: &Marks,
+) -> Result<(), Error> {
+    let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
+    let mut found = search.settled();
+    if let Occupants::Stop(patience) = options.occupants
+        && found.targets(Role::Refuses).next().is_some()
+        && found.targets(Role::PinningCaller).next().is_none()
+    {
+        // No process is ended for a run that is refused anyway.
+        work::judge(context, record, released, options.unsaved)?;
+        search.stop(context, patience, Role::Refuses)?;
+        found = search.settled();
+    }
+    let occupancy = found.occupancy()?;
+    if occupancy.uninspected > 0 {
+        (context.events)(&Event::Uninspected { processes: occupancy.uninspected });
+    }
+    for occupant in occupancy.occupants.into_iter().filter(|occupant| occupant.role == Role::Caller) {
+        (context.events)(&Event::GoesAlong { session: occupant.session.clone(), what: occupant.described() });
+    }
+    Ok(())
+}
+
+/// Does what [`clear`] does once teardowns have run, or once what is released is aside: processes that were not there before,
+/// or that a teardown has not ended, are refused or ended.
+pub(super) fn clear_torn_down(
+    context: &Context<'_>,
+    record: &Record,
+    released: &Kinds,
+    location: Location,
+    occupants: Occupants,
+) -> Result<(), Error> {
+    let (host, registry) = (context.swarm.host(), context.registry);
+    let search = Search::new(host, registry, [(record, released)], location, Marks::default());
+    let mut found = search.settled();
+    if let Occupants::Stop(patience) = occupants
+        && found.targets(Role::Refuses).next().is_some()
+    {
+        search.stop(context, patience, Role::Refuses)?;
+        found = search.settled();
+    }
+    found.occupancy().map(drop)
+}
+
+/// Ends what carries one of the marks `own`, in what a run takes back or finishes: an earlier step of the same run has started
+/// it.
+pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &Kinds, own: &Marks) {
+    let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
+    // What cannot be ended is in the way of the release, which reports that.
+    let _ = search.stop(context, STOP_PATIENCE, Role::LeftByCommand);
+}
+
+impl Search<'_> {
+    /// Ends the processes that have this role, and all that descend from them.
+    fn stop(&self, context: &Context<'_>, patience: Duration, role: Role) -> Result<(), Error> {
+        let begun = Instant::now();
+        let mut pause = ENDING_PAUSE;
+        let mut ending = Ending::default();
+        let mut stopped: BTreeMap<Process, (SessionPath, String)> = BTreeMap::new();
+        let mut killed = BTreeSet::new();
+        loop {
+            let found = self.find();
+            let processes = Processes::read();
+            let callers = processes.callers();
+            let targets: Vec<_> = found.targets(role).collect();
+            if targets.is_empty() && !ending.is_any_running() {
+                break;
+            }
+            let mut tops: Vec<_> = targets.into_iter().map(|(top, session)| (top, session.clone())).collect();
+            tops.extend(stopped.iter().map(|(process, (session, _))| (*process, session.clone())));
+            for (top, session) in tops {
+                for process in processes.with_descendants(top) {
+                    stopped.entry(process).or_insert_with(|| (session.clone(), process.command()));
+                }
+            }
+            let meant =
+                stopped.keys().filter(|process| process.pid != INIT && !callers.contains(&process.pid));
+            meant.for_each(|process| ending.ask(*process));
+            if begun.elapsed() >= patience {
+                killed.extend(ending.kill());
+            }
+            if context.swarm.host().cancel.is_requested() {
+                return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
+            }
+            if begun.elapsed() >= patience + KILLED_WITHIN {
+                break;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(ENDING_PAUSE_MAX);
+        }
+        for process in ending.ended() {
+            if let Some((session, command)) = stopped.remove(&process) {
+                let (pid, killed) = (process.pid, killed.contains(&process));
+                (context.events)(&Event::Stopped { session, pid, command, killed });
+            }
+        }
+        Ok(())
+    }
+}

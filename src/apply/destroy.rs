@@ -1,0 +1,45 @@
+//! Releases sessions of a standing swarm whose children are gone.
+
+use std::collections::BTreeSet;
+
+use super::release_set::{Destroy, Kinds};
+use super::{Context, Error, Options, clear, kept, occupants, transaction, work};
+use crate::state::{Record, Recovery, Release};
+
+/// Releases sessions of a standing swarm, those below others first. Returns what stands of the swarm afterwards.
+///
+/// Children that programs have provisioned from the sessions are refused.
+pub(super) fn destroy(
+    context: &Context<'_>,
+    standing: &Record,
+    destroy: &Destroy,
+) -> Result<Option<Record>, Error> {
+    context.swarm.settled()?;
+    let kinds = destroy.kinds(standing);
+    let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
+    clear::clear(context, standing, &kinds, options, &occupants::left_for_teardown(standing, &kinds))?;
+    work::secure(context, standing, &kinds, destroy.unsaved)?;
+    let release =
+        Release { before: standing.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
+    let mut record = without(standing, &release.kinds);
+    record.release = Some(Box::new(release));
+    let done = transaction::run(context, &record, Some(standing), options);
+    kept::report(context, &record, &done);
+    done?;
+    record.release = None;
+    Ok((!record.plan.sessions.is_empty()).then_some(record))
+}
+
+/// The record without the sessions that are released, all of them with all that they own.
+fn without(standing: &Record, released: &Kinds) -> Record {
+    let mut after = standing.clone();
+    after.plan.changes.clear();
+    after.plan.sessions.retain(|session| !released.contains_key(&session.path));
+    let stays: BTreeSet<_> = after.plan.sessions.iter().map(|session| session.path.clone()).collect();
+    for session in &mut after.plan.sessions {
+        session.children.retain(|child| stays.contains(child));
+    }
+    after.not_set_up.retain(|path, _| stays.contains(path));
+    after.plan.digest = after.plan.computed_digest();
+    after
+}

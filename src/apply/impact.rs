@@ -1,0 +1,245 @@
+//! Finds what a release would lose: unsaved work, and what is in its way. A dry run and the real one search here.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::release_set::{self, Destroy, Kinds, each};
+use super::since::Interrupted;
+use super::{inner, with_task};
+use crate::host::Host;
+use crate::name::SessionPath;
+pub use crate::plan::Loss;
+use crate::plan::{Damage, Plan, Session};
+use crate::provider::{Findings, Location, Losses, Registry, Task};
+use crate::state::{self, Record, Stage, Swarm, Unsaved};
+
+/// What goes with sessions that are released, in order of the sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AtStake {
+    /// Nobody here may give these up: sessions on their own that hold a share of what is released, or stand inside it, and
+    /// resources of a kind that only another program knows.
+    pub held: Vec<Loss>,
+    /// Things inside that are not the sessions', and things that cannot be removed. Nothing releases them unasked.
+    pub obstacles: Vec<Loss>,
+    /// Work that is saved nowhere else, and that a rescue saves.
+    pub work: Vec<Loss>,
+    /// Work that is saved nowhere else, and that no rescue saves.
+    pub beyond_rescue: Vec<Loss>,
+    /// What cannot be found out: it is refused, unless whatever it is is given up.
+    pub unknown: Vec<Loss>,
+    /// What goes along and is no reason to refuse: files that git ignores, commits that were rewritten.
+    pub passing: Vec<Loss>,
+}
+
+impl AtStake {
+    /// Adds what goes with others.
+    pub fn add(&mut self, more: Self) {
+        self.held.extend(more.held);
+        self.obstacles.extend(more.obstacles);
+        self.work.extend(more.work);
+        self.beyond_rescue.extend(more.beyond_rescue);
+        self.unknown.extend(more.unknown);
+        self.passing.extend(more.passing);
+    }
+
+    /// What a release is refused for; empty where it is not.
+    pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
+        let kinds: &[&Vec<Loss>] = match unsaved {
+            Unsaved::Keep => &[&self.held, &self.obstacles, &self.work, &self.beyond_rescue, &self.unknown],
+            Unsaved::Rescue => &[&self.held, &self.obstacles, &self.beyond_rescue, &self.unknown],
+            Unsaved::Discard => &[&self.held, &self.obstacles],
+        };
+        let mut refused: Vec<Loss> = kinds.iter().flat_map(|losses| losses.iter().cloned()).collect();
+        refused.sort_by(|one, other| one.session.cmp(&other.session));
+        refused
+    }
+}
+
+/// What [`super::apply`] would find at stake in what `plan` releases, with the findings of the survey that it was planned
+/// from. Changes nothing.
+pub fn at_stake_in(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+    plan: &Plan,
+    findings: &Findings,
+) -> Result<AtStake, state::Error> {
+    let released = release_set::planned(plan);
+    if released.is_empty() {
+        return Ok(AtStake::default());
+    }
+    stake_of(swarm, registry, standing, &released, findings)
+}
+
+/// Finds what recovery would lose of what was done since in what an interrupted run has provisioned. Changes nothing.
+///
+/// Empty where no run was interrupted while it provisioned.
+pub fn at_stake_since(swarm: &Swarm<'_>, registry: &Registry) -> Result<AtStake, state::Error> {
+    let Some((record, Stage::Provisioning)) = swarm.interrupted()? else { return Ok(AtStake::default()) };
+    Ok(stake_since(swarm, registry, &record, &release_set::provisioned(&record))?.0)
+}
+
+/// The damage of leases, by session and kind.
+pub type Broken = BTreeMap<(SessionPath, String), Damage>;
+
+/// What is broken of a standing swarm, as [`super::inspect`] finds it, and what would be at stake if all of it were
+/// released. A program of an external kind is asked once for both. Changes nothing.
+pub fn examine(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+) -> Result<(Broken, AtStake), state::Error> {
+    let findings = Findings::default();
+    let broken = super::inspect::inspect_sharing(swarm, registry, standing, &findings);
+    let everything = Destroy::default().kinds(standing);
+    Ok((broken, stake_of(swarm, registry, standing, &everything, &findings)?))
+}
+
+pub(super) fn stake_of(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+    released: &Kinds,
+    findings: &Findings,
+) -> Result<AtStake, state::Error> {
+    let mut stake = stake_without_children(swarm, registry, standing, released, findings)?;
+    stake.held.extend(children_on_their_own(swarm.host(), standing, released)?);
+    Ok(stake)
+}
+
+/// Does what [`stake_of`] does where the children are released too.
+pub(super) fn stake_without_children(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    standing: &Record,
+    released: &Kinds,
+    findings: &Findings,
+) -> Result<AtStake, state::Error> {
+    let mut stake = look(swarm.host(), registry, standing, released, Location::Home, findings, None).0;
+    stake.held.extend(unknown_kinds(registry, standing, released).map(|(session, kind)| Loss {
+        session: session.path.clone(),
+        what: format!("only the program that provisioned its `{kind}` can release it"),
+        unknown: false,
+    }));
+    stake.obstacles.extend(inner::swarms(swarm, registry, standing, released)?);
+    Ok(stake)
+}
+
+pub(super) fn stake_since(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    provisioned: &Kinds,
+) -> Result<(AtStake, Kinds), state::Error> {
+    let interrupted = Interrupted::read(swarm, registry, record, provisioned)?;
+    let (host, findings) = (swarm.host(), Findings::default());
+    let (mut stake, with_work) =
+        look(host, registry, record, provisioned, Location::Home, &findings, Some(&interrupted));
+    stake.held = children_on_their_own(host, record, provisioned)?;
+    stake.obstacles.extend(inner::swarms(swarm, registry, record, provisioned)?);
+    Ok((stake, with_work))
+}
+
+/// Returns what would be lost if these kinds of these sessions were released, and which of them have work to rescue.
+pub(super) fn look(
+    host: &Host,
+    registry: &Registry,
+    record: &Record,
+    released: &Kinds,
+    location: Location,
+    findings: &Findings,
+    interrupted: Option<&Interrupted>,
+) -> (AtStake, Kinds) {
+    let found = Mutex::new((AtStake::default(), Kinds::new()));
+    each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
+        let losses = with_task(host, record, session, allocation, None, |task| {
+            let task = &Task { findings: Some(findings), location, ..*task };
+            match interrupted {
+                None => provider.losses(task),
+                Some(interrupted) => provider.losses_since(task, interrupted.made(session)),
+            }
+        });
+        // What cannot be looked at cannot be called saved.
+        let losses = losses
+            .unwrap_or_else(|error| Losses { beyond_rescue: vec![error.to_string()], ..Losses::default() });
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stake, with_work) = &mut *found;
+        if !losses.work.is_empty() {
+            with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
+        }
+        let of_session = |lines: Vec<String>| {
+            lines.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false })
+        };
+        stake.work.extend(of_session(losses.work));
+        stake.beyond_rescue.extend(of_session(losses.beyond_rescue));
+        stake.unknown.extend(of_session(losses.unknown).map(|loss| Loss { unknown: true, ..loss }));
+        stake.passing.extend(of_session(losses.passing));
+        stake.obstacles.extend(of_session(losses.obstacles));
+    });
+    let (mut stake, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let AtStake { held: _, obstacles, work, beyond_rescue, unknown, passing } = &mut stake;
+    for losses in [obstacles, work, beyond_rescue, unknown, passing] {
+        losses.sort_by(|one, other| one.session.cmp(&other.session));
+    }
+    (stake, with_work)
+}
+
+/// Returns what keeps these kinds of these sessions from being released, even where their work is given up.
+pub(super) fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Kinds) -> Vec<Loss> {
+    let findings = Findings::default();
+    let found = Mutex::new(Vec::new());
+    each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
+        let obstacles = with_task(host, record, session, allocation, None, |task| {
+            provider.obstacles(&Task { findings: Some(&findings), ..*task })
+        });
+        let obstacles = obstacles.unwrap_or_else(|error| vec![error.to_string()]);
+        let losses =
+            obstacles.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false });
+        found.lock().unwrap_or_else(PoisonError::into_inner).extend(losses);
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by(|one, other| one.session.cmp(&other.session));
+    found
+}
+
+/// Returns the resources to be released whose kinds the registry does not know, with their sessions.
+pub(super) fn unknown_kinds<'r>(
+    registry: &Registry,
+    record: &'r Record,
+    released: &Kinds,
+) -> impl Iterator<Item = (&'r Session, &'r str)> {
+    let held = record
+        .plan
+        .sessions
+        .iter()
+        .flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)));
+    held.filter(|(session, allocation)| {
+        let kinds = released.get(&session.path);
+        kinds.is_some_and(|kinds| kinds.contains(&allocation.kind)) && registry.provider(allocation).is_none()
+    })
+    .map(|(session, allocation)| (session, allocation.kind.as_str()))
+}
+
+/// Finds sessions on their own that would lose their share of what is released, or their worktree inside it.
+pub(super) fn children_on_their_own(
+    host: &Host,
+    record: &Record,
+    released: &Kinds,
+) -> Result<Vec<Loss>, state::Error> {
+    let alone = state::alone(host, &record.owner)?;
+    let above = |session: &&Session| released.contains_key(&session.path);
+    let found = record.plan.sessions.iter().filter(above).flat_map(|session| {
+        let below = alone.iter().filter(|child| child.ancestors.contains(&session.id));
+        let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
+        ids.map(|id| Loss {
+            session: session.path.clone(),
+            what: format!(
+                "its child `{id}` stands: release that first, with the program that provisioned it or with `seedbed \
+                 destroy`"
+            ),
+            unknown: false,
+        })
+    });
+    Ok(found.collect())
+}

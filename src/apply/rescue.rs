@@ -1,0 +1,109 @@
+//! Saves unsaved work of what a run releases.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::event::Telling;
+use super::release_set::{Kinds, each};
+use super::{Context, Error, Event, Failure, Phase, with_task};
+use crate::host::Host;
+use crate::host::process::Cancel;
+use crate::provider::{Location, Rescue, Task};
+use crate::state::Record;
+
+/// Rescues the work of these kinds of these sessions.
+pub(super) fn save(
+    context: &Context<'_>,
+    record: &Record,
+    with_work: &Kinds,
+    location: Location,
+) -> Result<(), Error> {
+    context.swarm.begin_rescue()?;
+    let rescued = rescue(context, record, with_work, location);
+    // What could not be swept now is swept by the next recovery.
+    if sweep(context, record).is_ok() {
+        context.swarm.end_rescue()?;
+    }
+    rescued
+}
+
+/// Saves work that was done in what an interrupted run provisioned.
+pub(super) fn save_interrupted(
+    context: &Context<'_>,
+    record: &Record,
+    with_work: &Kinds,
+) -> Result<(), Error> {
+    if with_work.is_empty() { Ok(()) } else { save(context, record, with_work, Location::Home) }
+}
+
+/// Removes what a killed rescue of this swarm has left.
+pub(super) fn sweep_after_a_kill(context: &Context<'_>) -> Result<(), Error> {
+    if !context.swarm.is_rescuing()? {
+        return Ok(());
+    }
+    let interrupted = context.swarm.interrupted()?.map(|(record, _)| record);
+    let before =
+        interrupted.iter().filter_map(|record| record.release.as_ref()).map(|release| &release.before);
+    for record in before.chain(&interrupted).chain(context.swarm.standing()?.iter()) {
+        sweep(context, record).map_err(|failure| Error::Failed {
+            failures: Vec::new(),
+            leftovers: vec![failure],
+            interrupted: false,
+        })?;
+    }
+    Ok(context.swarm.end_rescue()?)
+}
+
+fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
+    // Taking away is not interrupted by the Ctrl-C that caused it.
+    let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
+    for session in &record.plan.sessions {
+        for allocation in &session.allocations {
+            let Some(provider) = context.registry.get(&allocation.kind) else { continue };
+            let lock = Some(context.swarm.file());
+            with_task(&host, record, session, allocation, lock, |task| provider.sweep(task))
+                .map_err(|error| Failure::from_provider(session, "sweep", &allocation.kind, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Saves the work of these kinds of these sessions. If one fails, what was saved of the others stays.
+fn rescue(
+    context: &Context<'_>,
+    record: &Record,
+    with_work: &Kinds,
+    location: Location,
+) -> Result<(), Error> {
+    let host = context.swarm.host();
+    let failures = Mutex::new(Vec::new());
+    let telling = Telling::begin(context, Phase::Rescue, with_work.len());
+    each(&record.plan.sessions, with_work, context.registry, host, |session, allocation, provider| {
+        let lock = Some(context.swarm.file());
+        let rescued = with_task(host, record, session, allocation, lock, |task| {
+            provider.rescue(&Task { location, ..*task })
+        });
+        match rescued {
+            Ok(Rescue { reference, command, missing }) => {
+                (context.events)(&Event::Rescued {
+                    session: session.path.clone(),
+                    reference,
+                    command,
+                    missing,
+                });
+                let kinds = with_work.get(&session.path);
+                if kinds.and_then(|kinds| kinds.last()) == Some(&allocation.kind) {
+                    telling.passed(&session.path);
+                }
+            }
+            Err(error) => {
+                let failure = Failure::from_provider(session, "rescue", &allocation.kind, error);
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            }
+        }
+    });
+    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotRescued { failures, interrupted: host.cancel.is_requested() })
+}

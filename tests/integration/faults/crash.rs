@@ -1,4 +1,4 @@
-//! Suite A: SIGKILL at every failpoint of apply, destroy and recover. One recover puts everything right.
+//! SIGKILL at every failpoint of apply, destroy and recover. One recover puts everything right.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Suite B: every step that touches the outside fails in turn: a clear error, and everything is put back.
+//! Every step that touches the outside fails in turn: a clear error, and everything is put back.
 //!
 //! Here each step gets one of the errors, the next step another; the soak gives every step all of them.
 

@@ -1,4 +1,4 @@
-//! Suite C: a git that fails, lies, dies, hangs, prints without end, or is not there.
+//! A Git that fails, lies, dies, hangs, prints without end, or is not there.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Suite H: whatever stands where seedbed is about to write, nothing outside is written to or removed, and nothing hangs.
+//! Whatever stands where seedbed is about to write, nothing outside is written to or removed, and nothing hangs.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Suites F and D: many runs at once on one swarm and on one range of ports; and everything done twice.
+//! Many runs at once on one swarm and on one range of ports; and everything done twice.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Suite K: random sequences of commands, kills and other people's work.
+//! Random sequences of commands, kills and other people's work.
 //!
 //! Everything that is written carries a token. What has to hold after each step: no token is lost unless the command was
 //! told to give it up; nothing ran in the main checkout, and it is what it was; every command ended with a documented

@@ -1,4 +1,4 @@
-//! Suite L: SIGKILL at random moments, every error at every step, disks that are full or cannot be written.
+//! SIGKILL at random moments, every error at every step, disks that are full or cannot be written.
 
 use std::fs;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! Suite E: files of the state and of the workspace that are empty, gone, garbage, or no files at all: never a hang,
+//! Files of the state and of the workspace that are empty, gone, garbage, or no files at all: never a hang,
 //! nothing granted twice, and nothing lost.
 
 use std::fs;

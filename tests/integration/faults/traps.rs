@@ -1,4 +1,4 @@
-//! Suite I, hostile configuration: what an agent plants in the common git directory or in its worktree is run by no
+//! Hostile configuration: what an agent plants in the common git directory or in its worktree is run by no
 //! command of seedbed's (R23, R24). Filters are the exception that a checkout needs.
 
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Suite H, what git would wait for: a FIFO or a device, a directory or a socket in the place of a file of git's, put
+//! Files that Git would wait for: a FIFO or a device, a directory or a socket in the place of a file of git's, put
 //! there by whoever can write to the git directory. No command waits for it, each says where it is, and nothing of
 //! anybody's is touched because of it.
 

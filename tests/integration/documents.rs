@@ -1,4 +1,9 @@
-//! What is committed beside the code says the same as the code: schemas, examples, the README.
+//! Files beside the code agree with the code: schemas, examples, the README and the book in `docs`.
+
+mod blocks;
+mod generated;
+mod links;
+mod pages;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -80,61 +85,6 @@ fn a_plan_document_fits_its_own_schema() {
         assert!(faults.is_empty(), "{name}: {faults:?}");
         assert_eq!(serde_json::from_value::<Plan>(document).unwrap(), plan, "{name}");
     }
-}
-
-/// The fenced blocks of a language in a Markdown section.
-fn fenced<'t>(text: &'t str, heading: &str, language: &str) -> Vec<&'t str> {
-    let section = text.split(heading).nth(1).unwrap_or_else(|| panic!("no {heading}"));
-    let section = section.split("\n## ").next().unwrap();
-    let open = format!("```{language}\n");
-    section.split(open.as_str()).skip(1).map(|block| block.split("\n```").next().unwrap()).collect()
-}
-
-#[test]
-fn the_quick_start_has_two_commands_each_alone_in_its_block() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let commands = fenced(&readme, "\n## Quick start", "sh");
-    assert_eq!(commands.len(), 2, "{commands:?}");
-    for command in &commands {
-        assert_eq!(command.lines().count(), 1, "{command}");
-    }
-    let example =
-        commands[0].split_whitespace().find(|word| word.starts_with("examples/")).expect("an example");
-    assert!(root().join(example).is_file(), "{example}");
-    assert!(std::fs::read_to_string(root().join(".ci/run")).unwrap().contains(commands[1]));
-}
-
-#[test]
-fn the_manifest_in_the_readme_is_valid() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let manifests = fenced(&readme, "\n## The manifest", "toml");
-    assert!(!manifests.is_empty());
-    for text in manifests {
-        let manifest = manifest::parse(text, &Registry::built_in().kinds());
-        assert!(manifest.is_ok(), "{:#?}", manifest.err());
-    }
-}
-
-#[test]
-fn exit_codes_in_the_readme_are_those_of_the_help() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let section = readme.split("\n## Exit codes").nth(1).unwrap().split("\n## ").next().unwrap();
-    let in_readme: BTreeMap<u8, String> = section
-        .lines()
-        .filter_map(|line| {
-            let mut cells = line.split('|').map(str::trim).skip(1);
-            Some((cells.next()?.parse().ok()?, cells.next()?.to_owned()))
-        })
-        .collect();
-    let help = std::fs::read_to_string(root().join("src/cli/exit.rs")).unwrap();
-    let in_help: BTreeMap<u8, String> = help
-        .lines()
-        .filter_map(|line| {
-            let (code, what) = line.trim().split_once(char::is_whitespace)?;
-            Some((code.parse().ok()?, what.trim().trim_end_matches("\";").to_owned()))
-        })
-        .collect();
-    assert_eq!(in_readme, in_help);
 }
 
 /// R1 to R31, each with at least one test, and every one of those where the table says that it is.

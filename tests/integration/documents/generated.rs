@@ -1,0 +1,204 @@
+//! Reference pages that are generated from the program, and tables that list its ids.
+//!
+//! `SNAPSHOTS=overwrite cargo test --test integration documents::` writes the pages again.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::process::Command;
+
+use schemars::schema_for;
+use seedbed::doctor::Id;
+use seedbed::manifest::{self, rule};
+use seedbed::provider::Registry;
+use serde_json::Value;
+use snapbox::{Data, assert_data_eq};
+
+use super::pages::Page;
+use super::root;
+
+/// Compares a generated page with the committed one.
+fn check(name: &str, body: &str) {
+    let head = "<!-- Generated: SNAPSHOTS=overwrite cargo test --test integration documents:: -->\n\n";
+    let path = root().join("docs/src/reference").join(name);
+    assert_data_eq!(format!("{head}{}\n", body.trim_end()), Data::read_from(&path, None).raw());
+}
+
+#[test]
+fn the_page_of_rules_lists_every_rule() {
+    let rows = rule::ALL.iter().map(|rule| format!("| `{}` | {} |\n", rule.id, rule.about));
+    let text = "# Rules of the manifest\n\n\
+                Every diagnostic of a manifest has the id of the rule that it breaks: in brackets in text, and as a field with\n\
+                `validate --format json`, `sarif` or `github`. An id keeps its meaning from version to version.\n\n\
+                | id | rule |\n|---|---|\n";
+    check("rules.md", &format!("{text}{}", rows.collect::<String>()));
+}
+
+#[test]
+fn the_page_of_the_doctor_lists_every_id() {
+    let page = Page::read("docs/src/reference/doctor.md");
+    let ids = page.text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let listed: Vec<_> = ids.map(str::to_owned).collect();
+    let schema = schema_for!(Id).to_value();
+    let ids = schema["oneOf"].as_array().unwrap().iter().map(|id| id["const"].as_str().unwrap().to_owned());
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>(), ids.collect::<Vec<_>>().iter().collect());
+}
+
+/// Prints the help of a command.
+fn help(command: &[String]) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_seedbed")).args(command).arg("--help").env_clear().output().unwrap();
+    assert!(output.status.success(), "{command:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns the names of the commands that a help lists.
+fn commands(help: &str) -> Vec<String> {
+    let Some((_, list)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    let list = list.split("\n\n").next().unwrap();
+    let names = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned);
+    names.filter(|name| name != "help").collect()
+}
+
+/// Splits a help into blocks, one for each option and one for what stands between them.
+fn options(help: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in help.lines() {
+        if line.trim_start().starts_with('-') && line.starts_with(' ') && !line.starts_with("        ")
+            || !line.is_empty() && !line.starts_with(' ')
+        {
+            blocks.push(String::new());
+        }
+        let block = blocks.last_mut().unwrap();
+        block.push_str(line.trim_end());
+        block.push('\n');
+    }
+    blocks.iter().map(|block| block.trim_end().to_owned()).filter(|block| !block.is_empty()).collect()
+}
+
+/// Adds the section of a command, and of those below it, without the options that every command has.
+fn describe(command: &[String], global: &BTreeSet<String>, page: &mut String) {
+    let help = help(command);
+    let mut text = String::new();
+    for block in options(&help).into_iter().filter(|block| !global.contains(block)) {
+        let is_head = !block.starts_with(' ') && !block.contains('\n');
+        if !(is_head && block.ends_with("ptions:") && text.ends_with("ptions:\n\n")) {
+            text.push_str(&block);
+            text.push_str(if block.ends_with(':') { "\n" } else { "\n\n" });
+        }
+    }
+    let text = text.trim_end().trim_end_matches("Options:").trim_end();
+    let name = command.join(" ");
+    writeln!(page, "## `seedbed {name}`\n\n```text\n{text}\n```\n").unwrap();
+    for below in commands(&help) {
+        let command: Vec<_> = command.iter().cloned().chain([below]).collect();
+        describe(&command, global, page);
+    }
+}
+
+#[test]
+fn the_page_of_commands_has_the_help_of_every_command() {
+    let top = help(&[]);
+    let global = options(&top).into_iter().filter(|block| block.starts_with(' ')).collect();
+    let mut page = "# Commands\n\nThis is what `seedbed COMMAND --help` prints. Options that every command has are listed \
+                    once, here:\n\n"
+        .to_owned();
+    writeln!(page, "```text\n{}\n```\n", top.trim_end()).unwrap();
+    for command in commands(&top) {
+        describe(&[command], &global, &mut page);
+    }
+    check("commands.md", &page);
+}
+
+/// Returns the type of a value in words, with its bounds.
+fn kind(schema: &Value) -> String {
+    if schema.get("const").is_some() {
+        return format!("always `{}`", schema["const"]);
+    }
+    match schema["type"].as_str() {
+        Some("integer") if schema.get("maximum").is_some() => {
+            format!("integer, {} to {}", schema["minimum"], schema["maximum"])
+        }
+        Some("array") => match schema["items"]["type"].as_str() {
+            Some(item) => format!("array of {item}s"),
+            None => "array".to_owned(),
+        },
+        Some("object") => "table".to_owned(),
+        Some(other) => other.to_owned(),
+        None => "string".to_owned(),
+    }
+}
+
+/// Returns a value as TOML has it: strings, numbers and arrays look alike in JSON.
+fn value(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(self::value).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
+}
+
+/// Returns the section of one key.
+fn key(name: &str, schema: &Value, is_required: bool, definitions: &Value) -> String {
+    let definition = schema["$ref"].as_str().map(|path| path.rsplit_once('/').unwrap().1);
+    let target = definition.map_or(schema, |name| &definitions[name]);
+    let choices = target["oneOf"].as_array();
+    let mut facts = vec![if choices.is_some() { "one of the values below".to_owned() } else { kind(target) }];
+    if is_required {
+        facts.push("required".to_owned());
+    }
+    if let Some(default) = schema.get("default").filter(|default| !default.is_object()) {
+        facts.push(format!("default `{}`", value(default)));
+    }
+    let description = schema["description"].as_str().or(target["description"].as_str()).unwrap_or_default();
+    let mut text = format!("### `{name}`\n\n*{}*\n\n{description}\n\n", facts.join(", "));
+    for choice in choices.into_iter().flatten() {
+        let about = choice["description"].as_str().unwrap_or_default().replace('\n', "\n  ");
+        writeln!(text, "- `{}`: {about}", value(&choice["const"])).unwrap();
+    }
+    if choices.is_some() {
+        text.push('\n');
+    }
+    let examples = schema["examples"].as_array().into_iter().flatten().filter(|example| !example.is_object());
+    let examples: Vec<_> = examples.map(|example| format!("`{name} = {}`", value(example))).collect();
+    if !examples.is_empty() {
+        let label = if examples.len() == 1 { "Example" } else { "Examples" };
+        writeln!(text, "{label}: {}\n", examples.join(", ")).unwrap();
+    }
+    text
+}
+
+/// Returns the section of a table.
+fn table(heading: &str, schema: &Value, definitions: &Value) -> String {
+    let mut text = format!("## {heading}\n\n{}\n\n", schema["description"].as_str().unwrap());
+    let required: Vec<_> = schema["required"].as_array().into_iter().flatten().collect();
+    for (name, property) in schema["properties"].as_object().unwrap() {
+        if name != "kind" {
+            text += &key(name, property, required.iter().any(|required| *required == name), definitions);
+        }
+    }
+    text
+}
+
+#[test]
+fn the_page_of_the_manifest_describes_every_key() {
+    let schema = manifest::schema(&Registry::built_in().kinds());
+    let definitions = &schema["$defs"];
+    let mut page = "# Manifest\n\nA manifest is a TOML file, `seedbed.toml` by default. This page is generated from its JSON \
+                    schema, `schemas/manifest.schema.json`.\n[Writing a manifest](../guide/manifest.md) introduces it, \
+                    [Kinds of resources](kinds.md) adds the rules between options,\nand [Templates](templates.md) describes \
+                    the language of strings.\n\n"
+        .to_owned();
+    page += &table("Top level", &schema, definitions);
+    for (heading, name) in [
+        ("`[workspace]`", "Workspace"),
+        ("`[session.NAME]`", "session"),
+        ("`[provider.NAME]`", "Provider"),
+        ("`git-worktree`", "git-worktree.request"),
+        ("`port-range`", "port-range.request"),
+    ] {
+        page += &table(heading, &definitions[name], definitions);
+    }
+    let command = definitions["command"]["description"].as_str().unwrap();
+    writeln!(page, "## Commands of `setup` and `teardown`\n\n{command}").unwrap();
+    check("manifest.md", &page);
+}

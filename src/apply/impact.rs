@@ -186,12 +186,18 @@ pub(super) fn look(
 }
 
 /// Returns what keeps these kinds of these sessions from being released, even where their work is given up.
-pub(super) fn obstacles(host: &Host, registry: &Registry, record: &Record, released: &Kinds) -> Vec<Loss> {
+pub(super) fn obstacles(
+    host: &Host,
+    registry: &Registry,
+    record: &Record,
+    released: &Kinds,
+    location: Location,
+) -> Vec<Loss> {
     let findings = Findings::default();
     let found = Mutex::new(Vec::new());
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let obstacles = with_task(host, record, session, allocation, None, |task| {
-            provider.obstacles(&Task { findings: Some(&findings), ..*task })
+            provider.obstacles(&Task { findings: Some(&findings), location, ..*task })
         });
         let obstacles = obstacles.unwrap_or_else(|error| vec![error.to_string()]);
         let losses =

@@ -42,14 +42,15 @@ pub(super) fn judge_aside(
     kinds: &Kinds,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
-    if unsaved == Unsaved::Discard {
-        return Ok(());
-    }
     // What stays where it is can change again at any time; it is only judged again to be rescued.
     let is_judged = |kind: &&String| unsaved == Unsaved::Rescue || context.moves_aside(kind);
     let judged = |kinds: &Vec<String>| kinds.iter().filter(is_judged).cloned().collect();
     let kinds = kinds.iter().map(|(path, kinds)| (path.clone(), judged(kinds))).collect();
     let host = context.swarm.host();
+    if unsaved == Unsaved::Discard {
+        let found = impact::obstacles(host, context.registry, before, &kinds, Location::Aside);
+        return if found.is_empty() { Ok(()) } else { Err(Error::Refused(found)) };
+    }
     let (stake, with_work) =
         look(host, context.registry, before, &kinds, Location::Aside, &Findings::default(), None);
     if host.cancel.is_requested() {
@@ -67,17 +68,12 @@ pub(super) fn judge_aside(
 
 /// Refuses to undo the interrupted run of `record` where work would be lost that was done since in what it `provisioned`,
 /// unless the work is given up or can be saved. Returns the kinds, by session, that have work to save.
-///
-/// What is given up need not be looked for: releasing reports what is in its way.
 pub(super) fn judge_interrupted(
     context: &Context<'_>,
     record: &Record,
     provisioned: &Kinds,
     unsaved: Unsaved,
 ) -> Result<Kinds, Error> {
-    if unsaved == Unsaved::Discard {
-        return Ok(Kinds::new());
-    }
     let host = context.swarm.host();
     let (mut stake, mut with_work) =
         impact::stake_since(context.swarm, context.registry, record, provisioned)?;
@@ -124,7 +120,7 @@ pub(super) fn judge(
     let mut stake = match unsaved {
         // Work that is given up need not be looked for, and often cannot be.
         Unsaved::Discard => {
-            let obstacles = impact::obstacles(host, context.registry, standing, released);
+            let obstacles = impact::obstacles(host, context.registry, standing, released, Location::Home);
             AtStake { obstacles, ..AtStake::default() }
         }
         Unsaved::Keep | Unsaved::Rescue => {

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Outcome, Sandbox};
 
 /// Two plain sessions; `build` is ignored.
 fn applied(sandbox: Sandbox) -> Sandbox {
@@ -165,6 +165,46 @@ fn linked_worktree_inside_is_named_and_stays() {
     sandbox.git_in(&directory, &["worktree", "add", "--quiet", "--detach", "build/gone"]);
     fs::remove_dir_all(directory.join("build/gone")).unwrap();
     sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn linked_worktree_inside_stays_when_an_interrupted_run_discards() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.coder]\nresources = [\"git-worktree\"]\n");
+    let check = |killed: &[&str], point: &str, commands: &[&[&str]]| {
+        let mut kill = sandbox.command(killed);
+        Outcome::of(kill.env("SEEDBED_FAILPOINT", format!("{point}=crash")).output().unwrap()).expect(137);
+        let worktrees = fs::read_dir(sandbox.repository.join(".ai_ops/worktrees")).unwrap();
+        let worktree = worktrees.last().unwrap().unwrap().path();
+        sandbox.git_in(&worktree, &["worktree", "add", "--quiet", "--detach", "linked"]);
+        fs::write(worktree.join("linked/work"), "work").unwrap();
+        for command in commands {
+            sandbox.seedbed(command).expect(69).says(&["git worktree remove"]);
+            assert!(worktree.join("linked/work").is_file(), "{killed:?}, then {command:?}");
+        }
+        sandbox.git_in(&worktree, &["worktree", "remove", "--force", "linked"]);
+        sandbox.ok(&["destroy"]);
+    };
+    check(&["apply"], "apply.telling", &[&["recover", "--discard"], &["destroy", "--discard"]]);
+    let run: &[&str] = &["run", "--", "true"];
+    check(run, "apply.telling", &[&["recover"], &["recover", "--discard"], &["destroy"], run]);
+    sandbox.ok(&["apply"]);
+    check(&["destroy", "--discard"], "run.intended", &[&["recover", "--discard"], &["destroy", "--discard"]]);
+    sandbox.ok(&["apply"]);
+    check(&["destroy", "--discard"], "run.intended", &[&["recover"], &["destroy", "--discard"]]);
+}
+
+#[test]
+fn linked_worktree_that_teardown_adds_stays_when_work_is_discarded() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[session.coder]\nresources = [\"git-worktree\"]\nteardown = [\"git worktree add --quiet --detach linked\"]\n",
+    );
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("coder");
+    sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&["git worktree remove"]);
+    assert!(directory.join("linked/.git").is_file());
+    sandbox.git_in(&directory, &["worktree", "lock", "linked"]);
 }
 
 #[test]

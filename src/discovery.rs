@@ -17,7 +17,7 @@ use crate::manifest::CommandLine;
 use crate::name::SessionPath;
 use crate::plan::{DISCOVERY_FILE, Session};
 use crate::provider::markers::{filled, filled_value};
-use crate::provider::{Provider, Registry};
+use crate::provider::{Planner, Registry};
 use crate::state::{Locked, Record, Swarm};
 
 /// Hides a discovery file from git, and nothing beside it: the notes of an agent are work like any other file.
@@ -115,7 +115,7 @@ pub struct Place {
 pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspace: &Path) -> Snapshot {
     let plan = &record.plan;
     let hard_constraints = session.allocations.iter().map(|allocation| {
-        let paths = registry.get(&allocation.kind).map(Provider::path_fields).unwrap_or_default();
+        let paths = registry.get(&allocation.kind).map(Planner::path_fields).unwrap_or_default();
         let fields = allocation.allocation.iter().map(|(key, value)| {
             let path = value.as_str().filter(|_| paths.contains(&key.as_str()));
             let value = match path {

@@ -1,9 +1,12 @@
-//! What a kind of resource is: the [`Provider`] trait and the [`Registry`]; each kind has a module of its own below.
+//! Kinds of resources: the [`Planner`], [`Provider`] and [`Kind`] traits and the [`Registry`]; each kind has a module of
+//! its own below.
 //!
-//! A provider has a pure half, which planning drives ([`Provider::questions`], [`Planner`]), and an effectful half,
-//! which applying and releasing drive with one [`Task`] at a time.
+//! A kind has a pure half, [`Planner`], which planning and everything that shows a plan use, and an effectful half,
+//! [`Provider`], which applying and releasing use with one [`Task`] at a time. A kind owns everything about itself: its
+//! options, its plan, its words in a review, its leftovers. The rest of the crate asks the traits.
 
 mod allocation;
+mod allocator;
 mod error;
 pub mod external;
 pub mod git_worktree;
@@ -18,113 +21,28 @@ mod task;
 
 use std::path::PathBuf;
 
-use schemars::Schema;
-
 pub(crate) use allocation::allocation_line;
 pub use allocation::{Allocation, Context, DISCOVERY_DIRECTORY, DISCOVERY_FILE};
+pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use error::Error;
 pub(crate) use error::{again_while_missing, caught};
 pub use lease::{Condition, Losses, Made, Outlasts, Rescue};
 pub use markers::WORKSPACE_ROOT;
 pub(crate) use options::{Known, options_in_force};
 pub(crate) use paths::{holds_the_workspace, in_git};
-pub use planner::{Parent, Planned, Planner, Request};
+pub use planner::Planner;
 pub use registry::{AlreadyRegistered, Registry};
 pub use task::{Filled, Findings, Location, Task};
 
 use crate::host::occupants::Area;
-use crate::manifest::Options;
-use crate::observe::{Observation, Question};
 
-/// The code that plans, provisions, inspects and releases one kind of resource.
+/// A kind of resource: its pure half and its effectful half.
+pub trait Kind: Planner + Provider {}
+
+impl<K: Planner + Provider> Kind for K {}
+
+/// The effectful half of a kind: it provisions, inspects and releases one allocation at a time.
 pub trait Provider: Send + Sync {
-    /// The name that manifests call it by.
-    fn kind(&self) -> &str;
-
-    /// The JSON schema of its options, an object; keys are kebab-case.
-    fn options_schema(&self) -> Schema;
-
-    /// The options that are in force: what the request says, over what a child takes along from `parent` (the options
-    /// in force there, where it takes a share), over the manifest's defaults. Pure.
-    fn options(&self, own: &Options, parent: Option<&Options>, defaults: &Options) -> Options;
-
-    /// What has to be known of the host before it can be planned. Pure.
-    fn questions(&self, options: &Options) -> Vec<Question>;
-
-    /// What has to be known of the host before an allocation that is broken can be made again. Pure.
-    fn questions_again(&self, _allocation: &Allocation) -> Vec<Question> {
-        Vec::new()
-    }
-
-    /// The branch that an allocation works on, without `refs/heads/`. Pure.
-    fn branch(&self, _allocation: &Allocation) -> Option<String> {
-        None
-    }
-
-    /// The branch that outlasts the release of a lease, by an observation that answers [`Provider::questions_again`]. With
-    /// no owner in it, what exists has outlasted a release that was made. Pure.
-    fn outlasts(&self, _allocation: &Allocation, _observation: &Observation) -> Option<Outlasts> {
-        None
-    }
-
-    /// Returns whether an allocation with these options in force is kept where `asked` are asked for. Pure.
-    fn is_answered_by(&self, standing: &Options, asked: &Options) -> bool {
-        standing == asked
-    }
-
-    /// Starts planning against one observation. Pure, as is everything that the planner does.
-    fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o>;
-
-    /// What an allocation contributes to its session's context. Follows from the allocation alone. Pure.
-    fn context(&self, allocation: &Allocation) -> Context;
-
-    /// What templates see of an allocation, and by which name: `worktree.*`, `port.*`. Follows from the allocation alone.
-    /// Pure.
-    fn names(&self, _allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
-        None
-    }
-
-    /// The directory that goes with an allocation, and with it everything inside, relative to the workspace root; `None`
-    /// where there is none. Follows from the allocation alone. Pure.
-    fn directory(&self, _allocation: &Allocation) -> Option<PathBuf> {
-        None
-    }
-
-    /// Tells whether an allocation lies where planning would put it for a session of this scoped name; one read from a
-    /// file may say anything. Pure.
-    fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool;
-
-    /// What a reviewer should hear of an allocation on this very host, one line each; not part of the plan, whose
-    /// bytes are the same on every machine. Pure.
-    fn notices(&self, allocation: &Allocation, observation: &Observation) -> Vec<String>;
-
-    /// Why an allocation that is not provisioned yet cannot be any more, one line each: the ref moved, a port was
-    /// taken, a path appeared. Empty where it can. `replaced` is the allocation that is released before it: what that
-    /// one has is not in the way. Pure.
-    fn stale(
-        &self,
-        allocation: &Allocation,
-        replaced: Option<&Allocation>,
-        observation: &Observation,
-    ) -> Vec<String>;
-
-    /// The fields of its allocations that hold paths: relative to the workspace root in a plan, absolute in a
-    /// discovery file.
-    fn path_fields(&self) -> &'static [&'static str];
-
-    /// Tells whether provisioning takes nothing but something that other runs may take first, at once: a port, not a
-    /// directory. Claims of all sessions come before everything else, so that a run that is too late learns it before
-    /// it has cost anything.
-    fn is_claim(&self, _allocation: &Allocation) -> bool {
-        false
-    }
-
-    /// What an allocation is made from that others of the same run may be made from too: those for which this is equal
-    /// are filled in one call. `None` where it is made on its own. Pure.
-    fn basis(&self, _allocation: &Allocation) -> Option<String> {
-        None
-    }
-
     /// Makes one allocation real, all but what [`Provider::fill`] and [`Provider::finish`] do. What any of the three
     /// leaves half-made on an error, [`Provider::release`] takes away.
     fn provision(&self, task: &Task<'_>) -> Result<(), Error>;
@@ -196,8 +114,7 @@ pub trait Provider: Send + Sync {
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
         Err(Error::Refused(format!(
             "what {} of {} holds cannot be saved elsewhere",
-            self.kind(),
-            task.session
+            task.allocation.kind, task.session
         )))
     }
 

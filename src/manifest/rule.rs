@@ -65,6 +65,7 @@ rules! {
     NAME_TOO_LONG = "name-too-long", "The names of replicas are short enough to be names";
     NO_PARENT = "no-parent", "Only a child takes a share of its parent's";
     NOTHING_TO_SHARE = "nothing-to-share", "A share is taken of what the parent has";
+    INDIVISIBLE = "indivisible", "A share is taken of a resource that can be divided";
     RESERVED_VARIABLE = "reserved-variable", "A session's environment leaves alone what decides which programs run";
     UNPRINTABLE = "unprintable", "Text that is handed on line by line has no control characters";
     BLANK_AROUND = "blank-around", "Refs, paths and names neither begin nor end with a blank";

@@ -3,7 +3,7 @@
 //! What stands and is still asked for is kept first, so that nothing kept ever moves; then everything else is
 //! allocated in canonical order.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::demand::{Demand, Wish};
@@ -13,8 +13,7 @@ use crate::manifest::fault::Step;
 use crate::manifest::{Fault, Manifest, Place, rule};
 use crate::name::SessionPath;
 use crate::observe::Observation;
-use crate::provider::external::Externals;
-use crate::provider::{Allocation, Parent, Planner, Provider, Registry, Request};
+use crate::provider::{Allocation, Allocator, Kind, Parent, Planner, Registry, Request, Scope};
 
 /// What every session is called and holds, in the manifest's order.
 pub(super) struct Allocated {
@@ -37,11 +36,12 @@ pub(super) fn pass(
     let stood = stood(manifest, standing);
     let kept = kept(manifest, registry, demands, &stood);
     let broken = standing.map(|standing| &standing.broken);
+    let identities = identities(manifest, &stood, observation.family.values().copied());
     let mut pass = Pass {
         manifest,
         demands,
-        identities: identities(manifest, &stood, observation.family.values().copied()),
-        planners: planners(manifest, registry, observation, demands),
+        allocators: allocators(manifest, registry, observation, demands, &identities),
+        identities,
         takers: takers(manifest, demands),
         taken: demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
@@ -58,25 +58,23 @@ pub(super) fn pass(
     Allocated { identities, allocations, open, faults }
 }
 
-/// A planner for every kind.
-fn planners<'a>(
+/// Creates the allocator of every kind that can be planned.
+fn allocators<'a>(
     manifest: &'a Manifest,
     registry: &'a Registry,
     observation: &'a Observation,
     demands: &[Arc<Demand<'_>>],
-) -> BTreeMap<&'a str, Box<dyn Planner + 'a>> {
-    let mut planners: BTreeMap<&str, Box<dyn Planner>> =
-        registry.iter().map(|provider| (provider.kind(), provider.planner(observation))).collect();
-    if registry.has_external_kinds() {
-        for (kind, program) in &manifest.providers {
-            let ids =
-                asking(manifest, demands, kind).map(|(at, _)| manifest.sessions[at].path.id(&manifest.swarm));
-            let ids: Vec<String> = ids.collect();
-            let asked = ids.iter().map(String::as_str).collect();
-            planners.insert(kind, Box::new(Externals::new(kind, program, observation, &asked)));
-        }
-    }
-    planners
+    identities: &[Identity],
+) -> BTreeMap<&'a str, Box<dyn Allocator + 'a>> {
+    let kinds = registry.iter().map(Planner::kind).chain(manifest.providers.keys().map(String::as_str));
+    let kinds: BTreeSet<&str> = kinds.collect();
+    let allocator = |kind: &'a str| {
+        let sessions: Vec<_> =
+            asking(manifest, demands, kind).map(|(at, _)| identities[at].id.as_str()).collect();
+        let scope = Scope { kind, program: manifest.providers.get(kind), sessions: &sessions };
+        Some((kind, registry.planned_by(manifest, kind)?.allocator(observation, &scope)))
+    };
+    kinds.into_iter().filter_map(allocator).collect()
 }
 
 /// The sessions that ask for a kind, by position, in canonical order.
@@ -105,7 +103,7 @@ fn kept<'s>(
         let answer = |wish: &Wish<'_>| {
             let allocation = stood[at]?.allocation(wish.kind)?;
             let (standing, asked) = (&allocation.options, &wish.options.said);
-            let answers = |of: &dyn Provider| of.is_answered_by(standing, asked);
+            let answers = |of: &dyn Kind| of.is_answered_by(standing, asked);
             let same = registry.get(wish.kind).map_or(standing == asked, answers);
             let same = same && allocation.shared == wish.shared;
             let stays = !allocation.within_parent || parent_keeps(wish.kind).is_some();
@@ -137,7 +135,7 @@ struct Pass<'a> {
     manifest: &'a Manifest,
     demands: &'a [Arc<Demand<'a>>],
     identities: Vec<Identity>,
-    planners: BTreeMap<&'a str, Box<dyn Planner + 'a>>,
+    allocators: BTreeMap<&'a str, Box<dyn Allocator + 'a>>,
     /// For each wish of each session, how many children take a share.
     takers: Vec<Vec<u32>>,
     /// The same of those that have taken theirs so far.
@@ -152,13 +150,13 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Tells the planners what stays and what goes of that which stands.
+    /// Tells the allocators what stays and what goes of that which stands.
     fn keep(&mut self, kept: &[Vec<Option<&Allocation>>], standing: Option<&Standing>) {
         for (at, kept) in kept.iter().enumerate() {
             let parent = self.manifest.sessions[at].parent.map(|parent| self.identities[parent].id.as_str());
             for allocation in kept.iter().flatten() {
-                if let Some(planner) = self.planners.get_mut(allocation.kind.as_str()) {
-                    planner.keep(&self.identities[at].id, parent, allocation);
+                if let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str()) {
+                    allocator.keep(&self.identities[at].id, parent, allocation);
                 }
             }
         }
@@ -167,9 +165,9 @@ impl<'a> Pass<'a> {
         let stood = standing.iter().flat_map(|standing| &standing.plan.sessions);
         for allocation in stood.flat_map(|session| &session.allocations) {
             if !stays.contains(&std::ptr::from_ref(allocation))
-                && let Some(planner) = self.planners.get_mut(allocation.kind.as_str())
+                && let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str())
             {
-                planner.free(allocation);
+                allocator.free(allocation);
             }
         }
     }
@@ -239,8 +237,8 @@ impl<'a> Pass<'a> {
         kept: &Allocation,
     ) -> Result<Allocation, Vec<Fault>> {
         let request = request(self.manifest, &self.identities, at, wish, shares);
-        match self.planners.get_mut(wish.kind) {
-            Some(planner) => planner.again(&request, kept),
+        match self.allocators.get_mut(wish.kind) {
+            Some(allocator) => allocator.again(&request, kept),
             None => Ok(kept.clone()),
         }
     }
@@ -255,13 +253,13 @@ impl<'a> Pass<'a> {
     ) -> Result<Option<Allocation>, Vec<Fault>> {
         let session = &self.manifest.sessions[at];
         let request = request(self.manifest, &self.identities, at, wish, shares);
-        let Some(planner) = self.planners.get_mut(wish.kind) else {
+        let Some(allocator) = self.allocators.get_mut(wish.kind) else {
             // A kind that nobody declares has been told already.
             let declared = self.manifest.providers.contains_key(wish.kind) || self.manifest.whole;
             return if declared { Err(vec![unknown_kind(wish)]) } else { Ok(None) };
         };
         let decided = match session.parent.filter(|_| wish.shared) {
-            None => planner.allocate(&request)?,
+            None => allocator.allocate(&request)?,
             Some(parent) => {
                 let of_parent = self.allocations[parent].iter().find(|held| held.kind == wish.kind);
                 let (Some(allocation), Some((index, count))) = (of_parent, share) else { return Ok(None) };
@@ -272,7 +270,7 @@ impl<'a> Pass<'a> {
                     index,
                     count,
                 };
-                planner.sub_allocate(&request, &parent)?
+                allocator.sub_allocate(&request, &parent)?
             }
         };
         Ok(Some(Allocation {

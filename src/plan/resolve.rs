@@ -12,7 +12,7 @@ use super::faults::too_much;
 use super::names::Names;
 use crate::manifest::{Fault, Manifest, Options, rule};
 use crate::observe::Observation;
-use crate::provider::Registry;
+use crate::provider::{Planner, Registry};
 use crate::template::{Templates, is_plain};
 
 /// Allocates for every session; every fault, not only the first.
@@ -53,7 +53,7 @@ pub(super) fn resolve<'m>(
     demands: Vec<Arc<Demand<'m>>>,
 ) -> Resolved<'m> {
     let is_external =
-        |wish: &Wish<'_>| registry.has_external_kinds() && manifest.providers.contains_key(wish.kind);
+        |wish: &Wish<'_>| registry.planned_by(manifest, wish.kind).is_some_and(Planner::follows_other_kinds);
     let is_template = |wish: &&Wish<'_>| is_external(wish) && has_templates(&wish.options.all);
     if !demands.iter().any(|demand| demand.wishes.iter().any(|wish| is_template(&wish))) {
         return Resolved { each: demands, without: BTreeSet::new(), faults: Vec::new() };

@@ -1,7 +1,7 @@
 //! External kinds: `[provider.NAME]` names a program that plans, provisions, inspects and releases them.
 //!
 //! Planning is pure, so the program is asked to plan while the host is observed, by a
-//! [`Question`] that holds the whole request, and its answer is a fact like any other. What it
+//! [`Question`](crate::observe::Question) that holds the whole request, and its answer is a fact like any other. What it
 //! answered stands in the reviewed plan, with the program itself: what a program made is inspected and released by that
 //! program, whatever the manifest says by then, or where there is none any more.
 //!
@@ -13,20 +13,22 @@ pub mod protocol;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::protocol::{
     Answer, DoneAnswer, Found, InspectAnswer, LeaseRequest, PROTOCOL, ProvisionAnswer, Request,
 };
-use super::{Allocation, Condition, Context, Error, Losses, Planner, Provider, Task, markers};
+use super::{
+    Allocation, Allocator, Condition, Context, Error, Losses, Planner, Provider, Scope, Task, markers,
+};
 use crate::host::program;
 use crate::host::text::printable_lines;
-use crate::manifest::Options;
-use crate::observe::{Observation, Question};
+use crate::observe::Observation;
 
-pub(crate) use plan::{Externals, request};
+use plan::Externals;
+pub(crate) use plan::request;
 
 /// The most that a lease's options and allocation may take as JSON, in bytes: the request has to fit one variable of an
 /// environment, 128 KiB, with room for names and escapes.
@@ -60,29 +62,19 @@ pub struct Contribution {
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct External;
 
-impl Provider for External {
+impl Planner for External {
     fn kind(&self) -> &'static str {
         "an external kind"
     }
 
-    fn options_schema(&self) -> Schema {
-        json_schema!({ "type": "object" })
+    fn follows_other_kinds(&self) -> bool {
+        true
     }
 
-    fn options(&self, own: &Options, parent: Option<&Options>, defaults: &Options) -> Options {
-        let mut options = defaults.clone();
-        let over = parent.into_iter().flatten().chain(own);
-        options.extend(over.map(|(key, value)| (key.clone(), value.clone())));
-        options
-    }
+    // No `questions`: all sessions of a kind are one question, see `plan::programs`.
 
-    fn questions(&self, _options: &Options) -> Vec<Question> {
-        // All sessions of a kind are one question, see `plan::questions`.
-        Vec::new()
-    }
-
-    fn planner<'o>(&'o self, _observation: &'o Observation) -> Box<dyn Planner + 'o> {
-        unreachable!("each external kind has a planner of its own, `Externals`")
+    fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
+        Box::new(Externals::new(scope.kind, scope.program, observation, scope.sessions))
     }
 
     fn context(&self, allocation: &Allocation) -> Context {
@@ -108,24 +100,14 @@ impl Provider for External {
         )]
     }
 
-    fn stale(
-        &self,
-        _allocation: &Allocation,
-        _replaced: Option<&Allocation>,
-        _observation: &Observation,
-    ) -> Vec<String> {
-        // Only the program could tell; where its plan does not hold any more, provisioning fails and is rolled back.
-        Vec::new()
-    }
-
-    fn path_fields(&self) -> &'static [&'static str] {
-        &[]
-    }
+    // No `stale`: only the program could tell. When its plan has become impossible, provisioning fails and is rolled back.
 
     fn is_claim(&self, allocation: &Allocation) -> bool {
         allocation.external.as_ref().is_some_and(|external| external.claim)
     }
+}
 
+impl Provider for External {
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
         let answer: ProvisionAnswer = ask(task, Request::Provision)?;
         match &answer.taken {

@@ -36,8 +36,8 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Condition, Context, Error, Losses, Made, Outlasts, Planner, Provider, Rescue, Task, in_git,
-    options_in_force,
+    Allocation, Allocator, Condition, Context, Error, Losses, Made, Outlasts, Planner, Provider, Rescue,
+    Scope, Task, in_git, options_in_force,
 };
 use crate::host::occupants::Area;
 use crate::manifest;
@@ -225,7 +225,7 @@ impl Worktree {
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct GitWorktree;
 
-impl Provider for GitWorktree {
+impl Planner for GitWorktree {
     fn kind(&self) -> &'static str {
         KIND
     }
@@ -269,7 +269,7 @@ impl Provider for GitWorktree {
         standing == asked || others(standing) == others(asked)
     }
 
-    fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o> {
+    fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(plan::Worktrees::new(observation))
     }
 
@@ -320,7 +320,9 @@ impl Provider for GitWorktree {
     fn basis(&self, allocation: &Allocation) -> Option<String> {
         plan::basis(allocation)
     }
+}
 
+impl Provider for GitWorktree {
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
         register::register(task, &worktree(task)?)
     }

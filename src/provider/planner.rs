@@ -1,100 +1,122 @@
 //! The pure half of a kind.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use serde_json::{Map, Value};
+use schemars::{Schema, json_schema};
 
-use super::{Allocation, external};
-use crate::manifest::{Fault, Options, Place};
-use crate::name::{SessionPath, Slug};
-use crate::template;
+use super::{Allocation, Allocator, Context, Outlasts, Scope};
+use crate::manifest::Options;
+use crate::observe::{Observation, Question};
 
-/// Plans the allocations of one kind for all sessions of one plan, in canonical order.
-pub trait Planner {
-    /// Counts an allocation that stands and stays as taken, before anything new is allocated. `parent` is the id of
-    /// the session above.
-    fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation);
+/// The pure half of a kind: it reads options, plans allocations and describes them. No method has an effect, and the
+/// same arguments give the same result.
+pub trait Planner: Send + Sync {
+    /// The name that manifests call it by.
+    fn kind(&self) -> &str;
 
-    /// Counts an allocation that stands as released before anything new is made.
-    fn free(&mut self, allocation: &Allocation);
-
-    /// Decides how an allocation that is gone or broken is made again at the same place, and returns what it is then: it
-    /// may go on from what has come of it since. It was told by [`Planner::keep`].
-    fn again(&mut self, _request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Vec<Fault>> {
-        Ok(allocation.clone())
+    /// The JSON schema of its options, an object; keys are kebab-case. Default: any table.
+    fn options_schema(&self) -> Schema {
+        json_schema!({ "type": "object" })
     }
 
-    /// Allocates afresh.
-    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>>;
-
-    /// Allocates a share of the parent's allocation.
-    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>>;
-}
-
-/// What one session asks of one provider.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Request<'a> {
-    /// The session's id.
-    pub session: &'a str,
-    /// The session's scoped name, unique in the plan.
-    pub scoped_name: &'a str,
-    /// The swarm's name.
-    pub swarm: &'a str,
-    /// The session's place in the tree.
-    pub path: &'a SessionPath,
-    /// The session's number in the swarm.
-    pub index: u32,
-    /// Its number among the replicas of its table; `None` where the table has no `count`.
-    pub replica: Option<u32>,
-    /// Its slug, unique in the plan.
-    pub slug: &'a Slug,
-    /// The options in force, shared by all requests that come to the same.
-    pub options: &'a Arc<Options>,
-    /// Those of them that the request itself says.
-    pub own: &'a Options,
-    /// Where the request stands in the manifest; an option's place is `place.key(NAME)` where it is said there.
-    pub place: &'a Place,
-    /// How many children take a share of this.
-    pub shares: u32,
-}
-
-impl Request<'_> {
-    /// What templates in options may name: `swarm`, and of `session` its `id`, `path`, `name`, `index`, `replica` and
-    /// `slug`.
-    pub fn names(&self) -> minijinja::Value {
-        let session =
-            template::of_session(self.path, self.session, self.index, self.replica, self.slug, None);
-        minijinja::Value::from_pairs([("swarm", minijinja::Value::from(self.swarm)), ("session", session)])
+    /// The options that are in force: what the request says, over what a child takes along from `parent` (the options
+    /// in force there, where it takes a share), over the manifest's defaults.
+    fn options(&self, own: &Options, parent: Option<&Options>, defaults: &Options) -> Options {
+        let mut options = defaults.clone();
+        let over = parent.into_iter().flatten().chain(own);
+        options.extend(over.map(|(key, value)| (key.clone(), value.clone())));
+        options
     }
-}
 
-/// The parent that a share is taken of.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Parent<'a> {
-    /// Its session id.
-    pub session: &'a str,
-    /// Its scoped name.
-    pub scoped_name: &'a str,
-    /// Its allocation of the same kind.
-    pub allocation: &'a Allocation,
-    /// The position of this child among those that take a share, 0-based.
-    pub index: u32,
-    /// How many children take one, at least 1.
-    pub count: u32,
-}
+    /// Returns whether its options are templates of what the other kinds contribute, and its allocations are planned
+    /// after theirs.
+    fn follows_other_kinds(&self) -> bool {
+        false
+    }
 
-/// What a planner decided.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Planned {
-    /// As in [`Allocation::allocation`].
-    pub allocation: Map<String, Value>,
-    /// As in [`Allocation::within_parent`].
-    pub within_parent: bool,
-    /// As in [`Allocation::notes`].
-    pub notes: Vec<String>,
-    /// As in [`Allocation::external`].
-    pub external: Option<external::Contribution>,
+    /// What has to be known of the host before it can be planned.
+    fn questions(&self, _options: &Options) -> Vec<Question> {
+        Vec::new()
+    }
+
+    /// What has to be known of the host before an allocation that is broken can be made again.
+    fn questions_again(&self, _allocation: &Allocation) -> Vec<Question> {
+        Vec::new()
+    }
+
+    /// The branch that an allocation works on, without `refs/heads/`.
+    fn branch(&self, _allocation: &Allocation) -> Option<String> {
+        None
+    }
+
+    /// The branch that outlasts the release of a lease, by an observation that answers [`Planner::questions_again`]. With
+    /// no owner in it, what exists has outlasted a release that was made.
+    fn outlasts(&self, _allocation: &Allocation, _observation: &Observation) -> Option<Outlasts> {
+        None
+    }
+
+    /// Returns whether an allocation with these options in force is kept where `asked` are asked for.
+    fn is_answered_by(&self, standing: &Options, asked: &Options) -> bool {
+        standing == asked
+    }
+
+    /// Creates the allocator of one plan.
+    fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o>;
+
+    /// What an allocation contributes to its session's context. Follows from the allocation alone.
+    fn context(&self, _allocation: &Allocation) -> Context {
+        Context::default()
+    }
+
+    /// What templates see of an allocation, and by which name: `worktree.*`, `port.*`. Follows from the allocation alone.
+    fn names(&self, _allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
+        None
+    }
+
+    /// The directory that goes with an allocation, and with it everything inside, relative to the workspace root; `None`
+    /// where there is none. Follows from the allocation alone.
+    fn directory(&self, _allocation: &Allocation) -> Option<PathBuf> {
+        None
+    }
+
+    /// Tells whether an allocation lies where planning would put it for a session of this scoped name; one read from a
+    /// file may say anything.
+    fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool;
+
+    /// What a reviewer should hear of an allocation on this very host, one line each; not part of the plan, whose
+    /// bytes are the same on every machine.
+    fn notices(&self, _allocation: &Allocation, _observation: &Observation) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Why an allocation that is not provisioned yet cannot be any more, one line each: the ref moved, a port was
+    /// taken, a path appeared. Empty where it can. `replaced` is the allocation that is released before it: what that
+    /// one has is not in the way.
+    fn stale(
+        &self,
+        _allocation: &Allocation,
+        _replaced: Option<&Allocation>,
+        _observation: &Observation,
+    ) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The fields of its allocations that hold paths: relative to the workspace root in a plan, absolute in a
+    /// discovery file.
+    fn path_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Tells whether provisioning takes nothing but something that other runs may take first, at once: a port, not a
+    /// directory. Claims of all sessions come before everything else, so that a run that is too late learns it before
+    /// it has cost anything.
+    fn is_claim(&self, _allocation: &Allocation) -> bool {
+        false
+    }
+
+    /// What an allocation is made from that others of the same run may be made from too: those for which this is equal
+    /// are filled in one call. `None` where it is made on its own.
+    fn basis(&self, _allocation: &Allocation) -> Option<String> {
+        None
+    }
 }

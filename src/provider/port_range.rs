@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Allocation, Condition, Context, Error, Losses, Planner, Provider, Task, in_git, options_in_force,
+    Allocation, Allocator, Condition, Context, Error, Losses, Planner, Provider, Scope, Task, in_git,
+    options_in_force,
 };
 use crate::host::occupants::Area;
 use crate::manifest;
@@ -185,7 +186,7 @@ impl Block {
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct PortRange;
 
-impl Provider for PortRange {
+impl Planner for PortRange {
     fn kind(&self) -> &'static str {
         KIND
     }
@@ -214,7 +215,7 @@ impl Provider for PortRange {
         vec![Question::Ports, Question::Directory { path: directory.clone() }, Question::Locks { directory }]
     }
 
-    fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o> {
+    fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(plan::Ports::new(observation))
     }
 
@@ -256,7 +257,9 @@ impl Provider for PortRange {
     fn is_claim(&self, _allocation: &Allocation) -> bool {
         true
     }
+}
 
+impl Provider for PortRange {
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
         lease::provision(task)
     }

@@ -1,16 +1,17 @@
-//! Which kinds of resources there are.
+//! The kinds of resources that exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::Schema;
 
-use super::{Allocation, Provider, external, git_worktree, port_range};
+use super::{Allocation, Kind, external, git_worktree, port_range};
+use crate::manifest::Manifest;
 
-/// The providers that a manifest may ask for, one a kind. A clone has the same ones.
+/// Kinds that a manifest may request. A clone has the same ones.
 #[derive(Clone, Default)]
 pub struct Registry {
-    providers: BTreeMap<String, Arc<dyn Provider>>,
+    kinds: BTreeMap<String, Arc<dyn Kind>>,
     external: Option<external::External>,
 }
 
@@ -23,12 +24,9 @@ pub struct AlreadyRegistered(pub String);
 impl Registry {
     /// A registry with the kinds that seedbed brings: `git-worktree` and `port-range`.
     pub fn built_in() -> Self {
-        let providers: [Arc<dyn Provider>; 2] =
+        let kinds: [Arc<dyn Kind>; 2] =
             [Arc::new(git_worktree::GitWorktree), Arc::new(port_range::PortRange)];
-        Self {
-            providers: providers.into_iter().map(|provider| (provider.kind().to_owned(), provider)).collect(),
-            external: None,
-        }
+        Self { kinds: kinds.into_iter().map(|kind| (kind.kind().to_owned(), kind)).collect(), external: None }
     }
 
     /// The same, and every other kind is external: planned and made by the program that the manifest names for it, which
@@ -44,41 +42,48 @@ impl Registry {
         self.external.is_some()
     }
 
-    /// Adds a provider; a second one of the same kind is refused.
-    pub fn register(&mut self, provider: Box<dyn Provider>) -> Result<(), AlreadyRegistered> {
-        let kind = provider.kind().to_owned();
-        if self.providers.contains_key(&kind) {
-            return Err(AlreadyRegistered(kind));
+    /// Adds a kind; a second one of the same name is refused.
+    pub fn register(&mut self, kind: Box<dyn Kind>) -> Result<(), AlreadyRegistered> {
+        let name = kind.kind().to_owned();
+        if self.kinds.contains_key(&name) {
+            return Err(AlreadyRegistered(name));
         }
-        self.providers.insert(kind, provider.into());
+        self.kinds.insert(name, kind.into());
         Ok(())
     }
 
-    /// The provider of this kind.
-    pub fn get(&self, kind: &str) -> Option<&dyn Provider> {
-        let external = || self.external.as_ref().map(|external| external as &dyn Provider);
-        self.providers.get(kind).map(AsRef::as_ref).or_else(external)
+    /// Returns the kind of this name.
+    pub fn get(&self, kind: &str) -> Option<&dyn Kind> {
+        let external = || self.external.as_ref().map(|external| external as &dyn Kind);
+        self.kinds.get(kind).map(AsRef::as_ref).or_else(external)
     }
 
-    /// The provider of an allocation; `None` where its kind is not registered, and no program was recorded with it.
-    pub fn provider(&self, allocation: &Allocation) -> Option<&dyn Provider> {
-        let is_known = self.providers.contains_key(&allocation.kind) || allocation.external.is_some();
+    /// Returns the kind that plans `kind` of a manifest; `None` unless it is registered, or external and the manifest names
+    /// its program.
+    pub fn planned_by(&self, manifest: &Manifest, kind: &str) -> Option<&dyn Kind> {
+        let is_known = self.kinds.contains_key(kind) || manifest.providers.contains_key(kind);
+        self.get(kind).filter(|_| is_known)
+    }
+
+    /// Returns the kind of an allocation; `None` unless it is registered, or a program was recorded with it.
+    pub fn provider(&self, allocation: &Allocation) -> Option<&dyn Kind> {
+        let is_known = self.kinds.contains_key(&allocation.kind) || allocation.external.is_some();
         self.get(&allocation.kind).filter(|_| is_known)
     }
 
-    /// All providers that were registered, by kind.
-    pub fn iter(&self) -> impl Iterator<Item = &dyn Provider> {
-        self.providers.values().map(AsRef::as_ref)
+    /// Returns the kinds that are registered, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Kind> {
+        self.kinds.values().map(AsRef::as_ref)
     }
 
     /// The schemas of the kinds' options, which the manifest's schema is put together from.
     pub fn kinds(&self) -> BTreeMap<String, Schema> {
-        self.iter().map(|provider| (provider.kind().to_owned(), provider.options_schema())).collect()
+        self.iter().map(|kind| (kind.kind().to_owned(), kind.options_schema())).collect()
     }
 }
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.providers.keys()).finish()
+        f.debug_set().entries(self.kinds.keys()).finish()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use seedbed::apply::{self, Event, Phase};
 use seedbed::manifest::Options;
 use seedbed::observe::{Observation, Question};
-use seedbed::provider::{self, Allocation, Condition, Planner, Provider, Registry, Task};
+use seedbed::provider::{self, Allocation, Allocator, Condition, Planner, Provider, Registry, Scope, Task};
 use seedbed::state::Swarm;
 use seedbed::{manifest, plan};
 
@@ -119,7 +119,7 @@ impl Shared {
     }
 }
 
-impl Provider for Shared {
+impl Planner for Shared {
     fn kind(&self) -> &str {
         self.0.kind()
     }
@@ -136,8 +136,8 @@ impl Provider for Shared {
         self.0.questions(options)
     }
 
-    fn planner<'o>(&'o self, observation: &'o Observation) -> Box<dyn Planner + 'o> {
-        self.0.planner(observation)
+    fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
+        self.0.allocator(observation, scope)
     }
 
     fn context(&self, allocation: &Allocation) -> provider::Context {
@@ -165,14 +165,12 @@ impl Provider for Shared {
         self.0.stale(allocation, replaced, observation)
     }
 
-    fn path_fields(&self) -> &'static [&'static str] {
-        self.0.path_fields()
-    }
-
     fn basis(&self, _allocation: &Allocation) -> Option<String> {
         Some("the same".to_owned())
     }
+}
 
+impl Provider for Shared {
     fn provision(&self, task: &Task<'_>) -> Result<(), provider::Error> {
         self.note("provision", task);
         Ok(())

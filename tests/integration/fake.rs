@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rayon::prelude::*;
-use schemars::Schema;
 use seedbed::host::Host;
 use seedbed::manifest::{Fault, Options};
-use seedbed::observe::{Observation, Question};
+use seedbed::observe::Observation;
 use seedbed::orchestrator::{Orchestrator, ResourceRequest};
 use seedbed::provider::{
-    self, Allocation, Condition, Parent, Planned, Planner, Provider, Registry, Request, Task,
+    self, Allocation, Allocator, Condition, Parent, Planned, Planner, Provider, Registry, Request, Scope,
+    Task,
 };
 use serde::{Deserialize, Serialize};
 
@@ -120,56 +120,29 @@ fn the_program_that_is_killed() {
     panic!("it went past the crash: {provisioned:?}");
 }
 
-impl Provider for Fake {
+impl Planner for Fake {
     fn kind(&self) -> &str {
         self.kind
-    }
-
-    fn options_schema(&self) -> Schema {
-        schemars::json_schema!({ "type": "object" })
     }
 
     fn options(&self, own: &Options, _parent: Option<&Options>, _defaults: &Options) -> Options {
         own.clone()
     }
 
-    fn questions(&self, _options: &Options) -> Vec<Question> {
-        Vec::new()
-    }
-
-    fn planner<'o>(&'o self, _observation: &'o Observation) -> Box<dyn Planner + 'o> {
+    fn allocator<'o>(&'o self, _observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(self)
-    }
-
-    fn context(&self, _allocation: &Allocation) -> provider::Context {
-        provider::Context::default()
     }
 
     fn is_in_place(&self, _allocation: &Allocation, _scoped_name: &str) -> bool {
         true
     }
 
-    fn notices(&self, _allocation: &Allocation, _observation: &Observation) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn stale(
-        &self,
-        _allocation: &Allocation,
-        _replaced: Option<&Allocation>,
-        _observation: &Observation,
-    ) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn path_fields(&self) -> &'static [&'static str] {
-        &[]
-    }
-
     fn is_claim(&self, _allocation: &Allocation) -> bool {
         self.is_claim
     }
+}
 
+impl Provider for Fake {
     fn provision(&self, task: &Task<'_>) -> Result<(), provider::Error> {
         self.step("provision");
         (self.act)(Step::Provision, task)
@@ -210,11 +183,7 @@ impl Provider for Fake {
     }
 }
 
-impl Planner for &Fake {
-    fn keep(&mut self, _session: &str, _parent: Option<&str>, _allocation: &Allocation) {}
-
-    fn free(&mut self, _allocation: &Allocation) {}
-
+impl Allocator for &Fake {
     fn allocate(&mut self, _request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
         Ok(Planned::default())
     }

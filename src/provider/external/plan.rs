@@ -10,7 +10,7 @@ use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
 use crate::manifest::{Fault, Place, Program, denied_variable, is_variable, rule};
 use crate::observe::Observation;
-use crate::provider::{Allocation, Parent, Planned, Planner, Request, markers};
+use crate::provider::{Allocation, Allocator, Parent, Planned, Request, markers};
 
 /// The longest line that is taken over from a program, in characters.
 const LINE_MAX: usize = 400;
@@ -29,7 +29,7 @@ pub(crate) fn request(kind: &str, swarm: &str, sessions: Vec<Asked>) -> String {
 /// Plans one external kind.
 pub(crate) struct Externals {
     kind: String,
-    program: Program,
+    program: Option<Program>,
     answer: Answer,
     workspace: PathBuf,
     /// The session whose allocation each session has a share of, nearest to the top; its own id where it has none.
@@ -52,11 +52,12 @@ impl Externals {
     /// `asked` are the ids of the sessions that it was asked about.
     pub(crate) fn new(
         kind: &str,
-        program: &Program,
+        program: Option<&Program>,
         observation: &Observation,
-        asked: &HashSet<&str>,
+        asked: &[&str],
     ) -> Self {
         let answer = match observation.programs.as_ref().map(|programs| programs.get(kind)) {
+            _ if program.is_none() => Answer::None("the manifest names none".to_owned()),
             None => Answer::NotAsked,
             Some(None) => Answer::None("it was not asked".to_owned()),
             Some(Some(Err(why))) => Answer::None(why.clone()),
@@ -72,7 +73,7 @@ impl Externals {
         };
         Self {
             kind: kind.to_owned(),
-            program: program.clone(),
+            program: program.cloned(),
             answer,
             workspace: observation.workspace.clone(),
             tops: HashMap::new(),
@@ -155,10 +156,10 @@ impl Externals {
             allocation: map(&planned.allocation),
             within_parent,
             notes: planned.notes.iter().map(|note| text(&line(note))).collect(),
-            external: Some(Contribution {
-                command: self.program.command.clone(),
-                timeout: self.program.timeout,
-                claim: self.program.claim,
+            external: self.program.as_ref().map(|program| Contribution {
+                command: program.command.clone(),
+                timeout: program.timeout,
+                claim: program.claim,
                 env: planned.env.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
                 prompt_sections: planned.prompt_sections.iter().map(text).collect(),
                 metadata: map(&planned.metadata),
@@ -195,13 +196,11 @@ impl Externals {
     }
 }
 
-impl Planner for Externals {
+impl Allocator for Externals {
     fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
         // What exists already is not this plan's doing.
         let _ = self.give(session, parent.filter(|_| allocation.shared), &allocation.allocation);
     }
-
-    fn free(&mut self, _allocation: &Allocation) {}
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
         self.plan(request, None)
@@ -213,7 +212,8 @@ impl Planner for Externals {
 }
 
 /// A session that is spoken of and was not asked about.
-fn stranger<'a>(answer: &'a PlanAnswer, asked: &HashSet<&str>) -> Option<&'a str> {
+fn stranger<'a>(answer: &'a PlanAnswer, asked: &[&str]) -> Option<&'a str> {
+    let asked: HashSet<_> = asked.iter().copied().collect();
     let faulty = answer.faults.iter().filter_map(|wrong| wrong.session.as_deref());
     let mut sessions = answer.allocations.keys().map(String::as_str).chain(faulty);
     sessions.find(|session| !asked.contains(session))

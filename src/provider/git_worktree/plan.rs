@@ -20,7 +20,7 @@ use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, o
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Fault, Place};
 use crate::observe::{self, Commit, Observation, Question};
-use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Known, Parent, Planned, Planner, Request};
+use crate::provider::{Allocation, Allocator, DISCOVERY_DIRECTORY, Known, Parent, Planned, Request};
 use crate::template::Bounds;
 
 pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
@@ -217,7 +217,7 @@ impl<'o> Worktrees<'o> {
     }
 }
 
-impl Planner for Worktrees<'_> {
+impl Allocator for Worktrees<'_> {
     fn keep(&mut self, session: &str, _parent: Option<&str>, allocation: &Allocation) {
         let branch = Worktree::of(allocation).and_then(|worktree| worktree.branch);
         self.branches.extend(branch.map(|branch| (branch, session.to_owned())));

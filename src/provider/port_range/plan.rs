@@ -16,7 +16,7 @@ use crate::manifest::rule;
 use crate::manifest::{self, Fault, Place};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
-use crate::provider::{Allocation, Known, Parent, Planned, Planner, Request, holds_the_workspace};
+use crate::provider::{Allocation, Allocator, Known, Parent, Planned, Request, holds_the_workspace};
 
 /// How many passed-over blocks an allocation's notes name one by one; a crowded host would fill pages.
 const NOTED: usize = 4;
@@ -148,7 +148,7 @@ impl<'o> Ports<'o> {
     }
 }
 
-impl Planner for Ports<'_> {
+impl Allocator for Ports<'_> {
     fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
         let Some(block) = Block::of(allocation) else { return };
         let Some(ports) = block.ports() else { return };

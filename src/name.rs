@@ -1,7 +1,6 @@
 //! The words that everything else is said in: session paths and ids, scoped names, port blocks, hashes. Pure.
 //!
-//! A [`PortBlock`] that is none cannot be built. A [`SessionPath`] is as good as what it is made from: the manifest has
-//! checked each name in it.
+//! A [`PortBlock`], a [`SessionPath`] or a [`Slug`] that is none cannot be built, nor deserialised.
 
 mod similar;
 
@@ -9,7 +8,8 @@ use std::fmt;
 
 use data_encoding::HEXLOWER;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use similar::{nearest, similar};
@@ -27,27 +27,52 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Where a session stands in its swarm's tree: names joined by `/`, e.g. `lead/coder-0`.
+/// Path of a session in its swarm's tree: names joined by `/`, e.g. `lead/coder-0`. For a standalone session it is the id: any
+/// text that is not empty and has no control character.
 ///
 /// Its order is that of the text; the canonical order, replicas by number, is that of `Manifest::sessions`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SessionPath(String);
 
+/// A text that is not the path of a session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the path of a session")]
+#[non_exhaustive]
+pub struct InvalidPath(pub String);
+
+impl<'de> Deserialize<'de> for SessionPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::standalone(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
 impl SessionPath {
+    /// Returns the path of a session of a swarm: [names](is_name) joined by `/`.
+    pub fn parse(path: &str) -> Result<Self, InvalidPath> {
+        let is_path = path.split('/').all(is_name);
+        if is_path { Ok(Self(path.to_owned())) } else { Err(InvalidPath(path.to_owned())) }
+    }
+
+    /// Returns the path of a standalone session, which is its id.
+    pub fn standalone(id: &str) -> Result<Self, InvalidPath> {
+        let is_id = !id.is_empty() && !id.contains(char::is_control);
+        if is_id { Ok(Self(id.to_owned())) } else { Err(InvalidPath(id.to_owned())) }
+    }
+
     /// The path of a session at the top of the tree. `name` has been checked to be a name.
-    pub fn top(name: &str) -> Self {
+    pub(crate) fn top(name: &str) -> Self {
         Self(name.to_owned())
     }
 
-    /// The path of a session on its own, which is its id: any text, so that [`SessionPath::id`] knows no swarm for it.
-    pub fn alone(id: &str) -> Self {
+    /// The path of a session on its own, which is its id; that has been checked.
+    pub(crate) fn alone(id: &str) -> Self {
         Self(id.to_owned())
     }
 
-    /// The path of this session's child `name`.
+    /// The path of this session's child `name`, which has been checked to be a name.
     #[must_use]
-    pub fn child(&self, name: &str) -> Self {
+    pub(crate) fn child(&self, name: &str) -> Self {
         Self(format!("{}/{name}", self.0))
     }
 
@@ -262,5 +287,23 @@ impl PortBlock {
 impl fmt::Display for PortBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.start, self.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_none_cannot_be_built_or_deserialised() {
+        assert_eq!(SessionPath::parse("lead/coder-0").unwrap().name(), "coder-0");
+        for path in ["", "/", "lead/", "a b", "..", "-a", "lead//coder"] {
+            assert_eq!(SessionPath::parse(path), Err(InvalidPath(path.to_owned())));
+        }
+        let deserialised = serde_json::from_str::<SessionPath>;
+        assert_eq!(deserialised("\"any id, ünicode\"").unwrap().as_str(), "any id, ünicode");
+        for id in ["\"\"", "\"a\\nb\"", "1"] {
+            deserialised(id).unwrap_err();
+        }
     }
 }

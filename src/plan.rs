@@ -44,7 +44,7 @@ pub use crate::provider::DISCOVERY_FILE;
 ///
 /// The same manifest, commits and occupied ports give the same bytes in every clone on every machine: paths are
 /// relative to the workspace root, and `{{ workspace.root }}` stands for it in strings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("$id" = "urn:seedbed:plan:1"))]
 #[non_exhaustive]

@@ -336,7 +336,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         super::print::json(&DryRun::DryRun {
             schema_version: outcome::SCHEMA_VERSION,
             refused: is_refused,
-            sessions: sessions.iter().map(|session| SessionPath::alone(session)).collect(),
+            sessions: sessions.iter().filter_map(|session| SessionPath::standalone(session).ok()).collect(),
             branches,
             occupants: occupancy.occupants.clone(),
             uninspected: occupancy.uninspected,

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::{Plan, SCHEMA_VERSION, Session, render};
+use super::{Again, Behind, Change, Loss, Occupant, Plan, SCHEMA_VERSION, Session, render};
 use crate::host::text::printable;
 use crate::manifest::{self, CommandLine};
 use crate::name::{SessionPath, Slug, is_name};
@@ -39,11 +41,57 @@ pub enum Unreadable {
     Edited(String),
 }
 
+/// A plan whose sessions may be anything.
+#[derive(Deserialize)]
+#[serde(rename = "Plan", rename_all = "camelCase", deny_unknown_fields)]
+struct Unchecked {
+    schema_version: u32,
+    swarm: String,
+    digest: String,
+    standing: Option<String>,
+    sessions: Vec<Session>,
+    changes: Vec<Change>,
+    #[serde(default)]
+    again: Again,
+    #[serde(default)]
+    losses: Vec<Loss>,
+    #[serde(default)]
+    occupants: Vec<Occupant>,
+    #[serde(default)]
+    behind: Vec<Behind>,
+}
+
+impl From<Unchecked> for Plan {
+    fn from(plan: Unchecked) -> Self {
+        Self {
+            schema_version: plan.schema_version,
+            swarm: plan.swarm,
+            digest: plan.digest,
+            standing: plan.standing,
+            sessions: plan.sessions,
+            changes: plan.changes,
+            again: plan.again,
+            losses: plan.losses,
+            occupants: plan.occupants,
+            behind: plan.behind,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let plan = Self::from(Unchecked::deserialize(deserializer)?);
+        plan.check_shape().map_err(D::Error::custom)?;
+        Ok(plan)
+    }
+}
+
 impl Plan {
     /// Reads a document that was saved, by this program or by anybody. The plan that comes out is one that planning could
     /// have made from a manifest.
     ///
-    /// Deserialising a [`Plan`] by itself checks nothing but its types.
+    /// Deserialising a [`Plan`] by itself checks only what holds whatever kinds there are: its sessions are one tree, and the
+    /// names and numbers of each are its own.
     pub fn read(document: &[u8], registry: &Registry) -> Result<Self, Unreadable> {
         let no_plan = |error: serde_json::Error| Unreadable::NoPlan(error.to_string());
         let document: Value = serde_json::from_slice(document).map_err(no_plan)?;
@@ -52,7 +100,7 @@ impl Plan {
             Some(version) => return Err(Unreadable::Version { version }),
             None => return Err(Unreadable::NoPlan(String::new())),
         }
-        let plan: Self = serde_json::from_value(document).map_err(no_plan)?;
+        let plan: Self = serde_json::from_value::<Unchecked>(document).map_err(no_plan)?.into();
         plan.check(registry).map_err(Unreadable::Edited)?;
         Ok(plan)
     }
@@ -77,6 +125,21 @@ impl Plan {
             return Err("its changes do not create its sessions".to_owned());
         }
         Ok(())
+    }
+
+    /// Checks the sessions of a swarm, or the one of a standalone session.
+    fn check_shape(&self) -> Result<(), String> {
+        if !self.swarm.is_empty() {
+            return self.check_tree();
+        }
+        let is_alone = |session: &Session| {
+            session.id == session.path.as_str() && session.parent.is_none() && session.children.is_empty()
+        };
+        match &self.sessions[..] {
+            [] => Ok(()),
+            [session] if is_alone(session) => Ok(()),
+            _ => Err("a session without a swarm is not alone".to_owned()),
+        }
     }
 
     /// Parents come before children, and no two sessions meet in a name or number.

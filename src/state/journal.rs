@@ -102,7 +102,11 @@ fn parse(text: &str) -> Journal {
         let time = UNIX_EPOCH + Duration::from_nanos(time);
         match words.next() {
             None => journal.reached = Some((step, time)),
-            Some(session) => drop(journal.sessions.insert(SessionPath::alone(session), (step, time))),
+            Some(session) => {
+                if let Ok(session) = SessionPath::standalone(session) {
+                    journal.sessions.insert(session, (step, time));
+                }
+            }
         }
     }
     journal

@@ -83,7 +83,11 @@ fn a_plan_document_fits_its_own_schema() {
         let document = serde_json::to_value(&plan).unwrap();
         let faults: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
         assert!(faults.is_empty(), "{name}: {faults:?}");
+        let mut no_tree = document.clone();
+        no_tree["sessions"][0]["parent"] = "another".into();
         assert_eq!(serde_json::from_value::<Plan>(document).unwrap(), plan, "{name}");
+        let error = serde_json::from_value::<Plan>(no_tree).unwrap_err().to_string();
+        assert!(error.contains("is not below its parent"), "{name}: {error}");
     }
 }
 

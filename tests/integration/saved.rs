@@ -213,7 +213,9 @@ fn a_plan_file_cannot_say_where_things_are_written() {
 fn forged(good: &serde_json::Value, edit: &dyn Fn(&mut serde_json::Value)) -> Vec<u8> {
     let mut bad = good.clone();
     edit(&mut bad);
-    let mut plan: seedbed::plan::Plan = serde_json::from_value(bad).unwrap();
+    let mut plan: seedbed::plan::Plan = serde_json::from_value(good.clone()).unwrap();
+    bad["swarm"].as_str().unwrap().clone_into(&mut plan.swarm);
+    plan.sessions = serde_json::from_value(bad["sessions"].take()).unwrap();
     plan.digest = plan.computed_digest();
     plan.changes = plan.changes_from(&seedbed::provider::Registry::built_in().with_external_kinds(), None);
     serde_json::to_vec(&plan).unwrap()

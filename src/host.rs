@@ -17,6 +17,7 @@ pub mod occupants;
 pub mod process;
 pub mod program;
 pub(crate) mod sockets;
+pub mod state_directory;
 pub mod text;
 
 use std::ffi::OsString;
@@ -35,7 +36,7 @@ pub struct Host {
     /// `None`, the default, publishes nothing and regards nothing that is published. The command line uses
     /// [`leases::shared_directory`].
     pub shared_ports: Option<PathBuf>,
-    /// How much is done at once.
+    /// Number of steps that run in parallel. Default: the number of CPUs that this process may use.
     pub jobs: NonZeroUsize,
     /// How long one call of git may take before it is ended; [`git::DEADLINE`] unless there is a reason.
     pub git_deadline: std::time::Duration,
@@ -74,12 +75,12 @@ const GIT_LOCAL: [&str; 15] = [
 const CALLERS: [&str; 2] = ["PWD", "OLDPWD"];
 
 impl Host {
-    /// A host on which one thing is done at a time, git is given [`git::DEADLINE`], and nobody cancels.
+    /// Returns a host that uses all cores, gives git [`git::DEADLINE`], publishes no ports and is never cancelled.
     pub fn new(environment: Vec<(OsString, OsString)>, state: PathBuf) -> Self {
         Self {
             environment,
             state,
-            jobs: NonZeroUsize::MIN,
+            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             git_deadline: git::DEADLINE,
             cancel: process::Cancel::default(),
             git: Arc::default(),

@@ -117,14 +117,16 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
     Reading { manifest, faults }
 }
 
-/// The manifest of one session on its own, which asks for `resources`, each a kind with its options. Pure.
+/// The manifest of one session on its own, which asks for `resources`, each a kind with its options; `programs` are those of
+/// external kinds. Pure.
 ///
 /// Its swarm has no name, and `id`, any text, is the session's path. What can be wrong with options is checked as in
 /// any manifest.
-pub fn of_session(
+pub(crate) fn of_session(
     id: &str,
     resources: &[(String, Options)],
     defaults: &BTreeMap<String, Options>,
+    programs: &BTreeMap<String, Program>,
     kinds: &Kinds,
 ) -> Result<Manifest, Diagnostics> {
     let resources: Vec<Value> = resources
@@ -135,11 +137,17 @@ pub fn of_session(
             resource.into()
         })
         .collect();
+    let provider = |(kind, program): (&String, &Program)| {
+        let Program { command, timeout, claim } = program;
+        (kind.clone(), json!({ "command": command, "timeout": timeout, "claim": claim }))
+    };
+    let providers: Map<String, Value> = programs.iter().map(provider).collect();
     // Names that the schema takes; which they are does not matter.
     let manifest = json!({
         "version": VERSION,
         "swarm": "swarm",
         "defaults": defaults,
+        "provider": providers,
         "session": { "session": { "resources": resources } },
     });
     let mut faults = Vec::new();
@@ -214,6 +222,17 @@ pub struct Program {
     pub timeout: u32,
     /// Whether it is provisioned for all sessions, one after another, before anything that is no claim.
     pub claim: bool,
+}
+
+impl Program {
+    /// Time for one operation unless the manifest says otherwise, in seconds: making a database takes seconds, and a program
+    /// that hangs is noticed.
+    pub const TIMEOUT: u32 = 60;
+
+    /// Returns a program that is no claim, with its arguments and [`Program::TIMEOUT`].
+    pub fn new(command: Vec<String>) -> Self {
+        Self { command, timeout: Self::TIMEOUT, claim: false }
+    }
 }
 
 /// One session of the tree.

@@ -24,11 +24,11 @@ pub use error::Error;
 use family::Family;
 pub use provisioned::{Provisioned, RuntimeInjection, Saved};
 
-use crate::apply::{self, Context, Overtaken, Recovered};
+use crate::apply::{self, Context, Event, Overtaken, Recovered};
 use crate::discovery::Snapshot;
 use crate::host::Host;
 use crate::host::process::Cancel;
-use crate::manifest::{self, Manifest, Options};
+use crate::manifest::{self, Manifest, Options, Program};
 use crate::observe::{self, Observation};
 use crate::plan::{self, Plan, Standing};
 use crate::provider::Registry;
@@ -42,6 +42,7 @@ const LOCK_TIMEOUT: Duration = Duration::ZERO;
 pub struct Orchestrator {
     shared: Arc<Shared>,
     defaults: BTreeMap<String, Options>,
+    programs: BTreeMap<String, Program>,
 }
 
 /// What an orchestrator shares with the sessions it has provisioned.
@@ -50,7 +51,11 @@ struct Shared {
     registry: Registry,
     /// What ends the runs that are under way.
     under_way: Mutex<Cancel>,
+    events: Arc<Listener>,
 }
+
+/// A listener to the events of runs, which may be called from any thread.
+type Listener = dyn Fn(&Event) + Send + Sync;
 
 /// One resource that a session asks for.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -97,8 +102,30 @@ impl Orchestrator {
 
     /// An orchestrator with these kinds.
     pub fn with_registry(host: Host, registry: Registry) -> Self {
-        let under_way = Mutex::new(host.cancel.below());
-        Self { shared: Arc::new(Shared { host, registry, under_way }), defaults: BTreeMap::new() }
+        let (defaults, programs) = (BTreeMap::new(), BTreeMap::new());
+        Self { shared: Arc::new(Shared::new(host, registry, Arc::new(|_| {}))), defaults, programs }
+    }
+
+    /// Reports what its runs, and those of the sessions that it provisions, do. The path in an event is the session's id.
+    ///
+    /// The result is an orchestrator of its own: [`cancel`](Self::cancel) of the one before does not end its runs.
+    #[must_use]
+    pub fn with_events(self, events: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        let Shared { host, registry, .. } = &*self.shared;
+        let shared = Shared::new(host.clone(), registry.clone(), Arc::new(events));
+        Self { shared: Arc::new(shared), ..self }
+    }
+
+    /// Offers an external kind, which `program` plans and makes; see [`protocol`](crate::provider::external::protocol).
+    ///
+    /// The result is an orchestrator of its own: [`cancel`](Self::cancel) of the one before does not end its runs.
+    #[must_use]
+    pub fn with_program(mut self, kind: &str, program: Program) -> Self {
+        let Shared { host, registry, events, .. } = &*self.shared;
+        let registry = registry.clone().with_external_kinds();
+        self.shared = Arc::new(Shared::new(host.clone(), registry, Arc::clone(events)));
+        self.programs.insert(kind.to_owned(), program);
+        self
     }
 
     /// Ends the runs that are under way on any thread, of this orchestrator, of its clones and of the sessions that they
@@ -222,12 +249,14 @@ impl Orchestrator {
         if id.is_empty() || id.contains(char::is_control) {
             return Err(Error::SessionId(id.to_owned()));
         }
-        if let Some(unknown) = resources.iter().find(|resource| registry.get(&resource.kind).is_none()) {
+        let kinds = registry.kinds();
+        let is_known = |kind| kinds.contains_key(kind) || self.programs.contains_key(kind);
+        if let Some(unknown) = resources.iter().find(|resource| !is_known(&resource.kind)) {
             return Err(Error::UnknownKind(unknown.kind.clone()));
         }
         let resources: Vec<_> = resources.iter().map(in_kebab_case).collect();
-        let manifest =
-            manifest::of_session(id, &resources, &self.defaults, &registry.kinds()).map_err(Error::Faults)?;
+        let manifest = manifest::of_session(id, &resources, &self.defaults, &self.programs, &kinds)
+            .map_err(Error::Faults)?;
         self.shared.locked(workspace, id, "provision", |context| {
             apply::recover(context, apply::Options::default()).map_err(Error::of_provisioning)?;
             if context.swarm.standing()?.is_some() {
@@ -363,6 +392,11 @@ impl Surveyed {
 }
 
 impl Shared {
+    fn new(host: Host, registry: Registry, events: Arc<Listener>) -> Self {
+        let under_way = Mutex::new(host.cancel.below());
+        Self { host, registry, under_way, events }
+    }
+
     /// Runs `act` under the session's lock.
     fn locked<T>(
         &self,
@@ -386,7 +420,7 @@ impl Shared {
         let host = self.host_of_a_run();
         let locked: Locked<'_> =
             Swarm::of_session(&host, workspace, id)?.lock(timeout, &format!("{what} {id}"))?;
-        let done = act(&Context { swarm: &locked, registry: &self.registry, events: &|_| {} });
+        let done = act(&Context { swarm: &locked, registry: &self.registry, events: &*self.events });
         // What was done counts; at worst an empty file stays behind.
         let _ = locked.unlock();
         match done {

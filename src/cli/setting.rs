@@ -2,13 +2,13 @@
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::cell::OnceCell;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use seedbed::apply::{self, Survey};
 use seedbed::discovery::Snapshot;
 use seedbed::host::git::Git;
+use seedbed::host::state_directory::{self, Places, state_directory};
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git, leases};
 use seedbed::manifest::{self, Diagnostics, Fault, Located, Manifest, Place, Reading, Report, rule};
@@ -272,32 +272,22 @@ fn shared_ports() -> Result<Option<PathBuf>, Failure> {
 
 /// What the command lends to the library; from here on it may run programs, and listens for Ctrl-C.
 pub(super) fn host(global: &Global) -> Result<Host, Failure> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let chosen = variable("SEEDBED_STATE_DIR");
-    if let Some(path) = chosen.as_ref().filter(|path| !path.is_absolute()) {
-        // From another directory it would be another state, in which nothing is leased.
-        return Err(Failure::Usage(format!(
-            "SEEDBED_STATE_DIR is {}, and has to be an absolute path",
-            printable(&path.to_string_lossy())
-        )));
-    }
-    let state = chosen
-        .or_else(|| Some(variable("XDG_STATE_HOME").filter(|path| path.is_absolute())?.join("seedbed")))
-        // Without `HOME`, the home directory that the system's user database has.
-        .or_else(|| Some(std::env::home_dir()?.join(".local/state/seedbed")))
-        .or_else(|| (!global.needs_state).then(|| NO_STATE.into()))
-        .ok_or_else(|| {
-            let why =
-                "there is no place to keep state: neither HOME nor the user database names a home directory";
-            Failure::Usage(format!("{why}; set SEEDBED_STATE_DIR or XDG_STATE_HOME to an absolute path"))
-        })?;
+    let chosen = std::env::var_os("SEEDBED_STATE_DIR");
+    let xdg = std::env::var_os("XDG_STATE_HOME");
+    // Without `HOME`, the home directory that the system's user database has.
+    let home = std::env::home_dir();
+    let mut places = Places::default();
+    (places.chosen, places.xdg, places.home) = (chosen.as_deref(), xdg.as_deref(), home.as_deref());
+    let state = match state_directory(places) {
+        Err(state_directory::Error::Nowhere) if !global.needs_state => NO_STATE.into(),
+        state => state.map_err(|error| Failure::Usage(error.to_string()))?,
+    };
     let state = std::path::absolute(&state).unwrap_or(state);
     if global.runs_programs {
         global.catch_signals()?;
     }
-    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut host = Host::new(std::env::vars_os().collect(), state);
-    host.jobs = global.jobs.unwrap_or_else(cores);
+    host.jobs = global.jobs.unwrap_or(host.jobs);
     host.git_deadline = git_deadline()?;
     host.shared_ports = shared_ports()?;
     host.cancel = global.cancel.clone();

@@ -75,14 +75,11 @@ pub(super) struct Provider {
     pub(super) claim: Option<bool>,
 }
 
-/// What a program may take where nobody says how long: making a database takes seconds, and one that hangs is noticed.
-const TIMEOUT: u32 = 60;
-
 impl Provider {
     pub(super) fn program(self) -> Program {
         Program {
             command: self.command,
-            timeout: self.timeout.unwrap_or(TIMEOUT),
+            timeout: self.timeout.unwrap_or(Program::TIMEOUT),
             claim: self.claim.unwrap_or(false),
         }
     }

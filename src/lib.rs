@@ -54,28 +54,42 @@
 //!
 //! # Using it
 //!
-//! For one session at a time, see [`orchestrator`] and `examples/library.rs`. For a swarm:
+//! For one session at a time, see [`orchestrator`], `examples/library.rs` and `examples/embedded.rs`. For a swarm:
 //!
-//! ```no_run
-//! use std::{path::Path, time::Duration};
-//! use seedbed::{apply, host::Host, manifest, plan, provider::Registry, review, state::Swarm};
+//! ```
+//! use std::time::Duration;
+//! use seedbed::{apply, host::Host, manifest, plan, provider::Registry, review::Review, state::Swarm};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let host = Host::new(std::env::vars_os().collect(), "/var/lib/seedbed".into());
+//! # let directory = tempfile::tempdir()?;
+//! # let (repository, state) = (directory.path().join("repository"), directory.path().join("state"));
+//! # std::fs::create_dir(&repository)?;
+//! # let git = |arguments: &[&str]| {
+//! #     let user = ["-c", "user.name=example", "-c", "user.email=example@example.org"];
+//! #     std::process::Command::new("git").args(user).args(arguments).current_dir(&repository).status()
+//! # };
+//! # assert!(git(&["init", "--quiet"])?.success());
+//! # assert!(git(&["commit", "--quiet", "--allow-empty", "--message", "first"])?.success());
+//! let text = r#"
+//!     version = 1
+//!     swarm = "example"
+//!     [session.lead]
+//!     resources = ["git-worktree", "port-range"]
+//! "#;
+//! let host = Host::new(std::env::vars_os().collect(), state);
 //! let registry = Registry::built_in();
-//! let text = std::fs::read_to_string("seedbed.toml")?;
-//! let manifest = manifest::parse(&text, &registry.kinds())?;
-//! let swarm = Swarm::new(&host, Path::new("/srv/repository"), &manifest.swarm)?.lock(Duration::ZERO, "example")?;
+//! let manifest = manifest::parse(text, &registry.kinds())?;
+//! let swarm = Swarm::new(&host, &repository, &manifest.swarm)?.lock(Duration::ZERO, "example")?;
 //! let context = apply::Context::new(&swarm, &registry);
 //!
-//! // What an interrupted run left comes first: until then, nothing is applied or destroyed.
+//! // An interrupted run is recovered first: until then, nothing is applied or destroyed.
 //! apply::recover(&context, apply::Options::default())?;
 //! let survey = apply::survey(&swarm, &registry, &manifest)?;
 //! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())?;
-//! println!("{}", review::Review::new(&plan).with_observation(&survey.observation).markdown());
+//! println!("{}", Review::new(&plan).with_observation(&survey.observation).markdown());
 //! apply::apply(&context, &plan, survey.record.as_ref(), apply::Options::default())?;
 //!
-//! // Refused where that would lose work.
+//! // Work that is saved nowhere else is never lost: then this is an error, and nothing is released.
 //! if let Some(standing) = swarm.standing()? {
 //!     apply::destroy(&context, &standing, &apply::Destroy::default())?;
 //! }
@@ -84,9 +98,13 @@
 //! # }
 //! ```
 //!
+//! Crates whose types stand in signatures are re-exported: [`minijinja`], [`schemars`], [`serde_json`].
+//!
 //! [`Manifest`]: manifest::Manifest
 //! [`Observation`]: observe::Observation
 //! [`Plan`]: plan::Plan
+
+pub use {minijinja, schemars, serde_json};
 
 pub mod name;
 pub mod host;

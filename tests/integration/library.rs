@@ -1,8 +1,20 @@
-//! The example of the library, run as a test.
+//! The examples of the library, run as tests.
 
 #[path = "../../examples/library.rs"]
 #[expect(dead_code, reason = "its `main` is for `cargo run --example library`")]
 mod example;
+
+#[path = "../../examples/embedded.rs"]
+#[expect(dead_code, reason = "its `main` is for `cargo run --example embedded`")]
+mod embedded;
+
+#[test]
+fn a_program_provisions_a_session_and_a_child_and_cancels_a_run() {
+    let sandbox = crate::in_process::Sandbox::new();
+    let before = sandbox.trace();
+    embedded::run(&sandbox.repo, &sandbox.host.state).expect("the example runs");
+    assert_eq!(sandbox.trace(), before);
+}
 
 #[test]
 fn the_example_does_what_it_says() {

@@ -24,6 +24,7 @@ mod environment;
 mod exec;
 mod explain;
 mod external;
+mod external_kind;
 mod failure;
 mod faults;
 mod faults_of_the_seed;

@@ -1,6 +1,7 @@
 //! What seedbed and the program of an external kind say to one another: one JSON object each way.
 //!
-//! The types are the protocol; `schemas/provider.schema.json` is derived from them.
+//! The types are the protocol; `schemas/provider.schema.json` is derived from them. Both sides can use them: a program reads
+//! a [`Request`] and writes the answer to its operation, as `examples/external_kind.rs` does.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ pub struct Protocol {
 }
 
 /// One request.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "operation")]
 #[non_exhaustive]
 pub enum Request {
@@ -49,7 +50,7 @@ pub enum Request {
 }
 
 /// Which sessions are planned. The program runs in the workspace root.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PlanRequest {
@@ -65,7 +66,7 @@ pub struct PlanRequest {
 }
 
 /// A session that asks for the kind.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Asked {
@@ -92,7 +93,7 @@ pub struct Asked {
 }
 
 /// What the sessions would get, or what is wrong with what they ask for.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PlanAnswer {
@@ -106,9 +107,21 @@ pub struct PlanAnswer {
     pub faults: Vec<Wrong>,
 }
 
+impl PlanAnswer {
+    /// Returns what each session would get, by its id.
+    pub fn new(allocations: BTreeMap<String, Planned>) -> Self {
+        Self { protocol: PROTOCOL, allocations, faults: Vec::new() }
+    }
+
+    /// Returns what is wrong with what the sessions ask for.
+    pub fn refused(faults: Vec<Wrong>) -> Self {
+        Self { protocol: PROTOCOL, allocations: BTreeMap::new(), faults }
+    }
+}
+
 /// What one session would get. In its strings `{{ workspace.root }}` stands for the workspace root, so that a plan is
 /// the same in every clone; the same is done to a session's `name`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Planned {
@@ -128,8 +141,15 @@ pub struct Planned {
     pub notes: Vec<String>,
 }
 
+impl Planned {
+    /// Returns an allocation that contributes nothing else to its session.
+    pub fn new(allocation: Map<String, Value>) -> Self {
+        Self { allocation, ..Self::default() }
+    }
+}
+
 /// A fault of what a session asks for.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Wrong {
@@ -146,8 +166,15 @@ pub struct Wrong {
     pub help: Option<String>,
 }
 
+impl Wrong {
+    /// Returns what is wrong with the entry of a session, or with the kind as a whole.
+    pub fn new(session: Option<String>, message: String) -> Self {
+        Self { session, option: None, message, help: None }
+    }
+}
+
 /// One allocation to act on.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LeaseRequest {
@@ -168,35 +195,64 @@ pub struct LeaseRequest {
 }
 
 /// Whether an allocation was made real.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ProvisionAnswer {
     /// The version of the protocol, 1.
     pub protocol: u32,
     /// Why it was not, one line; absent where it was.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Who else has it since it was planned, one line; absent where nobody has. The run is rolled back and planned again:
     /// the next `plan` has to give something else.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<String>,
 }
 
+impl ProvisionAnswer {
+    /// Returns that the allocation was made real.
+    pub fn done() -> Self {
+        Self { protocol: PROTOCOL, error: None, taken: None }
+    }
+
+    /// Returns why it was not, in one line.
+    pub fn failed(why: String) -> Self {
+        Self { error: Some(why), ..Self::done() }
+    }
+
+    /// Returns who else has it, in one line.
+    pub fn taken(by: String) -> Self {
+        Self { taken: Some(by), ..Self::done() }
+    }
+}
+
 /// Whether it was done.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DoneAnswer {
     /// The version of the protocol, 1.
     pub protocol: u32,
     /// Why it was not, one line; absent where it was.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
+impl DoneAnswer {
+    /// Returns that it was done.
+    pub fn done() -> Self {
+        Self { protocol: PROTOCOL, error: None }
+    }
+
+    /// Returns why it was not, in one line.
+    pub fn failed(why: String) -> Self {
+        Self { error: Some(why), ..Self::done() }
+    }
+}
+
 /// How a lease was found.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct InspectAnswer {
@@ -205,15 +261,27 @@ pub struct InspectAnswer {
     /// Whether it is as it was provisioned.
     pub condition: Found,
     /// What is wrong, one line; for what is not sound.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// What would be lost if it were released now and is saved nowhere else, one line each: `destroy` refuses then.
     #[serde(default)]
     pub losses: Vec<String>,
 }
 
+impl InspectAnswer {
+    /// Returns that the lease is as it was provisioned, and that nothing in it would be lost.
+    pub fn sound() -> Self {
+        Self { protocol: PROTOCOL, condition: Found::Sound, why: None, losses: Vec::new() }
+    }
+
+    /// Returns that the lease is not as it was provisioned, and why, in one line.
+    pub fn damaged(condition: Found, why: String) -> Self {
+        Self { condition, why: Some(why), ..Self::sound() }
+    }
+}
+
 /// The condition of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Found {

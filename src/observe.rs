@@ -104,12 +104,13 @@ fn look_at_repository(
 ) -> Result<(), Error> {
     let git = &git::Git::around(host, workspace);
     let early = &git.clone().of_any_version();
-    let (place, branches, resolved) = thread::scope(|scope| {
+    let (place, branches, resolved, is_shared) = thread::scope(|scope| {
         let version = scope.spawn(|| git::version::require(host));
         let branches = (!asked.branches.is_empty()).then(|| scope.spawn(|| branches::tips(early)));
         let resolved = scope.spawn(|| commits::resolve(early, asked.refs.keys().copied()));
+        let is_shared = scope.spawn(|| repository::is_shared(early));
         let place = repository::locate(early, workspace, || joined(version.join()));
-        (place, branches.map(thread::ScopedJoinHandle::join), resolved.join())
+        (place, branches.map(thread::ScopedJoinHandle::join), resolved.join(), is_shared.join())
     });
     let place = match place? {
         Ok(place) => place,
@@ -131,7 +132,7 @@ fn look_at_repository(
         (branches, observation.apart) = (looked.branches, looked.apart);
         look_into_branches(git, asked, &branches, observation)?;
     }
-    observation.repository = Some(Ok(place.repository(&settings, branches)?));
+    observation.repository = Some(Ok(place.repository(&settings, joined(is_shared)?, branches)?));
     observation.commits = commits;
     Ok(())
 }

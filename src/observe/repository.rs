@@ -23,8 +23,8 @@ const HARMLESS: [&str; 6] =
 /// The setting of the permissions that Git gives its own files and directories.
 const SHARED: &str = "core.sharedrepository";
 
-/// Pattern of the settings that are read.
-const SETTINGS: &str = r"^(extensions\.|core\.bare$|core\.sharedrepository$)";
+/// Pattern of the settings that are read from the repository's own file, as Git reads them.
+const SETTINGS: &str = r"^(extensions\.|core\.bare$)";
 
 /// The most that is read of a repository's configuration, in bytes.
 const CONFIG_MAX: usize = 1 << 20;
@@ -52,6 +52,7 @@ impl Place {
     pub(super) fn repository(
         self,
         settings: &Settings,
+        is_shared: bool,
         branches: BTreeMap<String, Branch>,
     ) -> Result<Repository, Error> {
         let common = Root::open(&self.common_dir).map_err(Error::Repository)?;
@@ -61,7 +62,7 @@ impl Place {
             None => BTreeSet::new(),
         };
         Ok(Repository {
-            registration: registration(settings, names.contains(OsStr::new("config.worktree"))),
+            registration: registration(settings, is_shared, names.contains(OsStr::new("config.worktree"))),
             bare: self.bare || config::is_on(settings, "core.bare"),
             worktree_config: config::is_on(settings, "extensions.worktreeconfig"),
             branches,
@@ -192,20 +193,18 @@ pub(super) fn settings(git: &Git<'_>, place: &Place) -> Result<Settings, Error> 
     Ok(config::parse(&output.stdout))
 }
 
-/// Returns whether a configuration has no extensions and is neither of a bare nor of a shared repository. The names of
+/// Returns whether a configuration has no extensions and is not of a bare repository. The names of
 /// sections and keys stand in it as they are: nothing escapes their letters, and a value that happens to hold them
 /// costs a git process.
 fn is_plain(text: &[u8]) -> bool {
     let text = text.to_ascii_lowercase();
     let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|window| window == word);
     text.split(|byte| *byte == b'\n').all(|line| {
-        !has(line, b"extensions")
-            && !has(line, b"sharedrepository")
-            && (!has(line, b"bare") || line.trim_ascii() == b"bare = false")
+        !has(line, b"extensions") && (!has(line, b"bare") || line.trim_ascii() == b"bare = false")
     })
 }
 
-fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), String> {
+fn registration(settings: &Settings, is_shared: bool, has_worktree_config: bool) -> Result<(), String> {
     for (name, value) in settings {
         let Some(extension) = name.strip_prefix("extensions.") else { continue };
         let value = value.as_deref().unwrap_or("true");
@@ -216,7 +215,7 @@ fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), St
             return Err(format!("it uses the extension `{extension}`, which seedbed does not know"));
         }
     }
-    if is_shared(settings) {
+    if is_shared {
         return Err("`core.sharedRepository` sets permissions that only Git gives".to_owned());
     }
     if has_worktree_config {
@@ -225,16 +224,14 @@ fn registration(settings: &Settings, has_worktree_config: bool) -> Result<(), St
     Ok(())
 }
 
-/// Returns whether Git gives its files other permissions than the umask leaves. A value that is no switch is the name or
-/// the octal number of permissions, or refused by Git.
-fn is_shared(settings: &Settings) -> bool {
+/// Returns whether Git gives its files other permissions than the umask leaves, by any file of its configuration: the user's,
+/// and included ones too. A value that is no switch is the name or the octal number of permissions, or refused by Git.
+pub(super) fn is_shared(git: &Git<'_>) -> Result<bool, Error> {
     const UMASK: [&str; 6] = ["umask", "false", "no", "off", "0", ""];
-    match settings.get(SHARED) {
-        None => false,
-        Some(value) => {
-            !value.as_ref().is_some_and(|value| UMASK.contains(&value.to_ascii_lowercase().as_str()))
-        }
-    }
+    let output = git.output(["config", "--null", "--get-regexp", r"^core\.sharedrepository$"])?;
+    Ok(config::parse(&output.stdout).get(SHARED).is_some_and(|value| {
+        !value.as_ref().is_some_and(|value| UMASK.contains(&value.to_ascii_lowercase().as_str()))
+    }))
 }
 
 #[cfg(test)]

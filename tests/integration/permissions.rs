@@ -29,6 +29,24 @@ fn modes(top: &Path) -> BTreeMap<String, u32> {
     found
 }
 
+/// Checks that worktrees and their admin directories get the modes that Git gives, one after another where it `is_shared`.
+fn check_modes(sandbox: &Sandbox, is_shared: bool, name: &str) {
+    let plan = sandbox.ok(&["plan"]).stdout;
+    sandbox.ok(&["apply"]);
+    sandbox.git(&["worktree", "add", "--quiet", "--detach", "../gits"]);
+    let repository = &sandbox.repository;
+    let git = [modes(&repository.join("../gits")), modes(&repository.join(".git/worktrees/gits"))];
+    for session in ["s-0", "s-1"] {
+        let worktree = sandbox.directory(session);
+        let admin = sandbox.git_in(&worktree, &["rev-parse", "--absolute-git-dir"]);
+        assert_eq!([modes(&worktree), modes(Path::new(&admin))], git, "{name}: {session}");
+        sandbox.assert_clean(&worktree);
+    }
+    assert_eq!(plan.contains("one after another"), is_shared, "{name}: {plan}");
+    sandbox.git(&["worktree", "remove", "--force", "../gits"]);
+    sandbox.ok(&["destroy"]);
+}
+
 #[test]
 fn worktrees_have_the_modes_of_git_in_a_shared_repository() {
     let sandbox = Sandbox::new();
@@ -39,21 +57,21 @@ fn worktrees_have_the_modes_of_git_in_a_shared_repository() {
     sandbox.manifest(TWO);
     for setting in ["umask", "group", "all", "0640", "0660"] {
         sandbox.git(&["config", "core.sharedRepository", setting]);
-        let plan = sandbox.ok(&["plan"]).stdout;
-        sandbox.ok(&["apply"]);
-        sandbox.git(&["worktree", "add", "--quiet", "--detach", "../gits"]);
-        let repository = &sandbox.repository;
-        let git = [modes(&repository.join("../gits")), modes(&repository.join(".git/worktrees/gits"))];
-        for session in ["s-0", "s-1"] {
-            let worktree = sandbox.directory(session);
-            let admin = sandbox.git_in(&worktree, &["rev-parse", "--absolute-git-dir"]);
-            assert_eq!([modes(&worktree), modes(Path::new(&admin))], git, "{setting}: {session}");
-            sandbox.assert_clean(&worktree);
-        }
-        assert_eq!(plan.contains("one after another"), setting != "umask", "{setting}: {plan}");
-        sandbox.git(&["worktree", "remove", "--force", "../gits"]);
-        sandbox.ok(&["destroy"]);
+        check_modes(&sandbox, setting != "umask", setting);
     }
+}
+
+/// Git regards the setting in the user's configuration, and in a file that the repository's includes.
+#[test]
+fn worktrees_have_the_modes_of_git_where_another_file_shares_the_repository() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    sandbox.git(&["config", "--global", "core.sharedRepository", "group"]);
+    check_modes(&sandbox, true, "the user's");
+    sandbox.git(&["config", "--global", "--unset", "core.sharedRepository"]);
+    sandbox.write(".git/more", "[core]\n\tsharedRepository = all\n");
+    sandbox.git(&["config", "include.path", "more"]);
+    check_modes(&sandbox, true, "an included one");
 }
 
 /// What was made before a setting stays.

@@ -132,7 +132,7 @@ fn a_configuration_that_may_say_more_is_read_by_git() {
     check("[core]\n\tbare = true\n", false);
     check("[core] bare = false\n", false);
     check("[core]\n\tbare = false # no\n", false);
-    check("[core]\n\tsharedRepository = group\n", false);
+    check("[core]\n\tsharedRepository = group\n", true);
     check("[Extensions]\n\tnoop = 1\n", false);
     check("[core] x = 1 [extensions] noop\n", false);
 }

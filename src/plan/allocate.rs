@@ -10,7 +10,7 @@ use super::demand::{Demand, Wish};
 use super::identity::{Identity, identities, stood};
 use super::{Damage, Session, Standing};
 use crate::manifest::fault::Step;
-use crate::manifest::{Fault, Manifest, Place, rule};
+use crate::manifest::{Diagnostics, Fault, Manifest, Place, rule};
 use crate::name::SessionPath;
 use crate::observe::Observation;
 use crate::provider::{Allocation, Allocator, Kind, Parent, Planner, Registry, Request, Scope};
@@ -235,7 +235,7 @@ impl<'a> Pass<'a> {
         wish: &Wish<'a>,
         shares: u32,
         kept: &Allocation,
-    ) -> Result<Allocation, Vec<Fault>> {
+    ) -> Result<Allocation, Diagnostics> {
         let request = request(self.manifest, &self.identities, at, wish, shares);
         match self.allocators.get_mut(wish.kind) {
             Some(allocator) => allocator.again(&request, kept),
@@ -250,13 +250,13 @@ impl<'a> Pass<'a> {
         wish: &Wish<'a>,
         shares: u32,
         share: Option<(u32, u32)>,
-    ) -> Result<Option<Allocation>, Vec<Fault>> {
+    ) -> Result<Option<Allocation>, Diagnostics> {
         let session = &self.manifest.sessions[at];
         let request = request(self.manifest, &self.identities, at, wish, shares);
         let Some(allocator) = self.allocators.get_mut(wish.kind) else {
             // A kind that nobody declares has been told already.
             let declared = self.manifest.providers.contains_key(wish.kind) || self.manifest.whole;
-            return if declared { Err(vec![unknown_kind(wish)]) } else { Ok(None) };
+            return if declared { Err(vec![unknown_kind(wish)].into()) } else { Ok(None) };
         };
         let decided = match session.parent.filter(|_| wish.shared) {
             None => allocator.allocate(&request)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Allocation, external};
-use crate::manifest::{Fault, Options, Place, Program, rule};
+use crate::manifest::{Diagnostics, Fault, Options, Place, Program, rule};
 use crate::name::{SessionPath, Slug};
 use crate::template;
 
@@ -20,19 +20,19 @@ pub trait Allocator {
 
     /// Returns the allocation that replaces a missing or broken one at the same location: it may continue from what has
     /// become of the old one since. [`Allocator::keep`] was called for it.
-    fn again(&mut self, _request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Vec<Fault>> {
+    fn again(&mut self, _request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Diagnostics> {
         Ok(allocation.clone())
     }
 
     /// Allocates for one session.
-    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>>;
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics>;
 
     /// Allocates a share of the parent's allocation. Default: it cannot be divided.
-    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         let kind = &parent.allocation.kind;
         let message = format!("`{kind}` of `{}` cannot be divided", parent.session);
         let fault = Fault::new(rule::INDIVISIBLE, request.place.clone(), message, "asks for a share");
-        Err(vec![fault.with_help("ask for one of its own: from = \"pool\"")])
+        Err(vec![fault.with_help("ask for one of its own: from = \"pool\"")].into())
     }
 }
 

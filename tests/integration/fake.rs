@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use rayon::prelude::*;
 use seedbed::host::Host;
-use seedbed::manifest::{Fault, Options};
+use seedbed::manifest::{Diagnostics, Options};
 use seedbed::observe::Observation;
 use seedbed::orchestrator::{Orchestrator, ResourceRequest};
 use seedbed::provider::{
@@ -184,11 +184,11 @@ impl Provider for Fake {
 }
 
 impl Allocator for &Fake {
-    fn allocate(&mut self, _request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
+    fn allocate(&mut self, _request: &Request<'_>) -> Result<Planned, Diagnostics> {
         Ok(Planned::default())
     }
 
-    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         let mut planned = self.allocate(request)?;
         planned.allocation.insert("share".to_owned(), format!("{}/{}", parent.index, parent.count).into());
         planned.within_parent = true;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::protocol::{self, Asked, PROTOCOL, PlanAnswer, PlanRequest, Request as Question, Wrong};
 use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
-use crate::manifest::{Fault, Place, Program, denied_variable, is_variable, rule};
+use crate::manifest::{Diagnostics, Fault, Place, Program, denied_variable, is_variable, rule};
 use crate::observe::Observation;
 use crate::provider::{Allocation, Allocator, Parent, Planned, Request, markers};
 
@@ -81,12 +81,12 @@ impl Externals {
         }
     }
 
-    fn plan(&mut self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Vec<Fault>> {
+    fn plan(&mut self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Diagnostics> {
         let planned = self.answered(request, parent)?;
         if let Some(other) = self.give(request.session, parent, &planned.allocation) {
             let why =
                 format!("it gave one allocation to `{other}` and to `{}`, which share none", request.session);
-            return Err(vec![self.no_plan(&why)]);
+            return Err(vec![self.no_plan(&why)].into());
         }
         Ok(planned)
     }
@@ -110,11 +110,11 @@ impl Externals {
         (*known != top).then(|| known.clone())
     }
 
-    fn answered(&self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Vec<Fault>> {
+    fn answered(&self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Diagnostics> {
         let within_parent = parent.is_some();
         let answer = match &self.answer {
             Answer::NotAsked => return Ok(self.planned(&protocol::Planned::default(), &[], within_parent)),
-            Answer::None(why) => return Err(vec![self.no_plan(why)]),
+            Answer::None(why) => return Err(vec![self.no_plan(why)].into()),
             Answer::Given(answer) => answer,
         };
         let own = answer
@@ -123,7 +123,7 @@ impl Externals {
             .filter(|wrong| wrong.session.as_deref().is_none_or(|session| session == request.session));
         let faults: Vec<_> = own.map(|wrong| self.wrong(wrong, request)).collect();
         if !faults.is_empty() {
-            return Err(faults);
+            return Err(faults.into());
         }
         let Some(planned) = answer.allocations.get(request.session) else {
             return Err(vec![self.no_plan(&match answer.faults.first() {
@@ -131,12 +131,14 @@ impl Externals {
                     format!("it finds fault with `{}`", other.session.as_deref().unwrap_or_default())
                 }
                 None => format!("it planned nothing for `{}`", request.session),
-            })]);
+            })]
+            .into());
         };
         if let Some(why) = unfit(planned, request) {
             return Err(vec![
                 self.no_plan(&format!("what it planned for `{}` cannot be used: {why}", request.session)),
-            ]);
+            ]
+            .into());
         }
         let ids: Vec<&str> = parent.into_iter().chain([request.session]).collect();
         Ok(self.planned(planned, &ids, within_parent))
@@ -202,11 +204,11 @@ impl Allocator for Externals {
         let _ = self.give(session, parent.filter(|_| allocation.shared), &allocation.allocation);
     }
 
-    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         self.plan(request, None)
     }
 
-    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         self.plan(request, Some(parent.session))
     }
 }

@@ -18,7 +18,7 @@ pub(super) use self::planned::{basis, context, names, notices, stale};
 use super::layout::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
-use crate::manifest::{self, Fault, Place};
+use crate::manifest::{self, Diagnostics, Fault, Place};
 use crate::observe::{self, Commit, Observation, Question};
 use crate::provider::{Allocation, Allocator, DISCOVERY_DIRECTORY, Known, Parent, Planned, Request};
 use crate::template::Bounds;
@@ -99,12 +99,14 @@ impl<'o> Worktrees<'o> {
         request: &Request<'_>,
         options: &Rc<Options>,
         root: &Path,
-    ) -> Result<Planned, Vec<Fault>> {
+    ) -> Result<Planned, Diagnostics> {
         let place = request.place;
         let repository = match &self.observation.repository {
             Some(Ok(repository)) => repository,
             Some(Err(why)) => {
-                return Err(vec![fault(rule::NO_REPOSITORY, place, why, "needs a git repository", None)]);
+                return Err(
+                    vec![fault(rule::NO_REPOSITORY, place, why, "needs a git repository", None)].into()
+                );
             }
             None => {
                 return Err(vec![fault(
@@ -113,7 +115,8 @@ impl<'o> Worktrees<'o> {
                     "the repository was not looked at",
                     "here",
                     None,
-                )]);
+                )]
+                .into());
             }
         };
         let mut faults = Vec::new();
@@ -132,7 +135,7 @@ impl<'o> Worktrees<'o> {
         if faults.iter().all(|fault| fault.rule != rule::ROOT_DIRECTORY) {
             faults.extend(self.check_path(repository, root, &path, request).err());
         }
-        let Some(site) = site.filter(|_| faults.is_empty()) else { return Err(faults) };
+        let Some(site) = site.filter(|_| faults.is_empty()) else { return Err(faults.into()) };
         let (commit, existing) = match begins.flatten() {
             Some(Tip { commit, ahead }) => (commit, Some(Existing { base: site.commit.clone(), ahead })),
             None => (site.commit.clone(), None),
@@ -162,7 +165,7 @@ impl<'o> Worktrees<'o> {
 
     /// What worktrees in `root` with these options have in common: looked at once for all that ask in a row, as thousands
     /// do, unless something is wrong, which each of them is told.
-    fn site(&mut self, options: &Rc<Options>, root: &Path, place: &Place) -> Result<Rc<Site>, Vec<Fault>> {
+    fn site(&mut self, options: &Rc<Options>, root: &Path, place: &Place) -> Result<Rc<Site>, Diagnostics> {
         let is_known = |site: &&Rc<Site>| Rc::ptr_eq(&site.options, options) && site.root == root;
         if let Some(site) = self.site.as_ref().filter(is_known) {
             return Ok(Rc::clone(site));
@@ -202,17 +205,17 @@ impl<'o> Worktrees<'o> {
             }
         }
         if !faults.is_empty() {
-            return Err(faults);
+            return Err(faults.into());
         }
         let site = Rc::new(Site { options: Rc::clone(options), root: root.to_owned(), target, commit });
         self.site = Some(Rc::clone(&site));
         Ok(site)
     }
 
-    fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Vec<Fault>> {
+    fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {
         self.options.read(request.options).map_err(|error| {
             let message = format!("the options of `{KIND}` cannot be read: {error}");
-            vec![fault(rule::BROKEN_KIND, request.place, &message, "here", None)]
+            fault(rule::BROKEN_KIND, request.place, &message, "here", None).into()
         })
     }
 }
@@ -223,7 +226,7 @@ impl Allocator for Worktrees<'_> {
         self.branches.extend(branch.map(|branch| (branch, session.to_owned())));
     }
 
-    fn again(&mut self, request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Vec<Fault>> {
+    fn again(&mut self, request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Diagnostics> {
         self.made_again(request, allocation)
     }
 
@@ -235,12 +238,12 @@ impl Allocator for Worktrees<'_> {
         }
     }
 
-    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request)?;
         self.worktree(request, &options, &options.root_directory)
     }
 
-    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request)?;
         if options.layout == Layout::Flat {
             return self.allocate(request);
@@ -256,7 +259,8 @@ impl Allocator for Worktrees<'_> {
                 message,
                 "would be inside",
                 Some(help),
-            )]);
+            )]
+            .into());
         }
         let of_parent = of_parent.ok_or_else(|| {
             vec![fault(

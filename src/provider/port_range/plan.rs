@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::check::{self, count, fault};
 use super::{Block, KIND, Options, Share};
 use crate::manifest::rule;
-use crate::manifest::{self, Fault, Place};
+use crate::manifest::{self, Diagnostics, Place};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
 use crate::provider::{Allocation, Allocator, Known, Parent, Planned, Request, holds_the_workspace};
@@ -108,7 +108,7 @@ impl<'o> Ports<'o> {
             .map(|at| self.taken[at].1.as_str())
     }
 
-    fn options(&mut self, request: &Request<'_>, is_share: bool) -> Result<Rc<Options>, Vec<Fault>> {
+    fn options(&mut self, request: &Request<'_>, is_share: bool) -> Result<Rc<Options>, Diagnostics> {
         let options = self.options.read(request.options).map_err(|error| {
             vec![fault(
                 rule::BROKEN_KIND,
@@ -119,10 +119,10 @@ impl<'o> Ports<'o> {
             )]
         })?;
         let faults = check::faults(&options, request.place, is_share);
-        if faults.is_empty() { Ok(options) } else { Err(faults) }
+        if faults.is_empty() { Ok(options) } else { Err(faults.into()) }
     }
 
-    fn check_lock_directory(&self, options: &Options, place: &Place) -> Result<(), Vec<Fault>> {
+    fn check_lock_directory(&self, options: &Options, place: &Place) -> Result<(), Diagnostics> {
         let place = || place.key("lock-directory");
         if holds_the_workspace(&self.observation.workspace, &options.lock_directory) {
             return Err(vec![fault(
@@ -131,7 +131,8 @@ impl<'o> Ports<'o> {
                 "lock files need a directory of their own, which git can be kept from seeing",
                 "is the workspace or above it",
                 "name one below the workspace, such as `.ai_ops/locks/ports`",
-            )]);
+            )]
+            .into());
         }
         let (component, what) = match self.observation.directories.get(&options.lock_directory) {
             Some(Directory::Link(component)) => (component, "a symbolic link"),
@@ -144,7 +145,8 @@ impl<'o> Ports<'o> {
             &format!("`{}` is {what}: lock files would be written somewhere else", component.display()),
             "leads there",
             "remove it, or name another `lock-directory`",
-        )])
+        )]
+        .into())
     }
 }
 
@@ -168,7 +170,7 @@ impl Allocator for Ports<'_> {
         // What the swarm itself holds is not in `taken`.
     }
 
-    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Vec<Fault>> {
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request, false)?;
         self.check_lock_directory(&options, request.place)?;
         let count = options.blocks();
@@ -204,10 +206,10 @@ impl Allocator for Ports<'_> {
             ),
             &format!("all {count} blocks from {} on are taken", options.base_port),
             "raise `block-count`, lower `block-size`, move `base-port`, or destroy swarms that are no longer needed",
-        )])
+        )].into())
     }
 
-    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Vec<Fault>> {
+    fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         let meaningless: Vec<_> = GEOMETRY
             .iter()
             .filter(|key| request.own.contains_key(**key))
@@ -222,7 +224,7 @@ impl Allocator for Ports<'_> {
             })
             .collect();
         if !meaningless.is_empty() {
-            return Err(meaningless);
+            return Err(meaningless.into());
         }
         let unreadable = || {
             vec![fault(
@@ -261,7 +263,7 @@ impl Allocator for Ports<'_> {
                 },
                 "finds no port in its share",
                 "raise the parent's `block-size`, lower its `reserve` or `slots`, or ask with `from = \"pool\"`",
-            )]);
+            )].into());
         };
         let standing_names =
             || block.names.values().filter_map(Value::as_u64).filter_map(|port| u16::try_from(port).ok());
@@ -302,7 +304,7 @@ impl Ports<'_> {
         &mut self,
         request: &Request<'_>,
         parent: &Parent<'_>,
-    ) -> Result<Planned, Vec<Fault>> {
+    ) -> Result<Planned, Diagnostics> {
         let standing = self.kept.contains(parent.session);
         if !standing {
             return Err(vec![fault(
@@ -311,7 +313,8 @@ impl Ports<'_> {
                 &format!("`{}` has fewer `slots` than children that take a share", parent.session),
                 "finds no share left",
                 "raise the parent's `slots`, or ask with `from = \"pool\"`",
-            )]);
+            )]
+            .into());
         }
         // The parent's geometry goes along: its share would have been cut from such a block.
         let mut options = manifest::Options::clone(request.options);
@@ -364,7 +367,7 @@ fn allocation(
     cut: &Cut<'_>,
     primary: u32,
     notes: Vec<String>,
-) -> Result<Planned, Vec<Fault>> {
+) -> Result<Planned, Diagnostics> {
     let names = named_ports(request, options, cut.ports, primary)?;
     let (start, end) = (u32::from(cut.ports.start()), u32::from(cut.ports.end()));
     let block = Block {
@@ -392,7 +395,7 @@ fn named_ports(
     options: &Options,
     ports: PortBlock,
     primary: u32,
-) -> Result<Map<String, Value>, Vec<Fault>> {
+) -> Result<Map<String, Value>, Diagnostics> {
     let named = u32::try_from(options.names.len()).unwrap_or(u32::MAX);
     let start = u32::from(ports.start());
     let own = if request.shares == 0 { ports.size() } else { reserve(options).min(ports.size()) };
@@ -412,7 +415,8 @@ fn named_ports(
             } else {
                 "raise `reserve`, which is what the session keeps when its children divide the rest"
             },
-        )]);
+        )]
+        .into());
     }
     let offset = primary - start;
     if named > 0 && offset >= own {
@@ -426,7 +430,8 @@ fn named_ports(
             ),
             "beyond `reserve`",
             "lower `primary-port-offset` or raise `reserve`",
-        )]);
+        )]
+        .into());
     }
     Ok(options
         .names

@@ -3,7 +3,7 @@
 use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership::Mark};
 use super::{Worktrees, fault, fields};
 use crate::host::git::checkouts::Checkout;
-use crate::manifest::{Fault, rule};
+use crate::manifest::{Diagnostics, Fault, rule};
 use crate::observe::{Apart, Branch, Commit, Names, Observation, Question, Repository, branch_ref};
 use crate::provider::{Allocation, Outlasts, Request};
 use crate::template;
@@ -60,13 +60,13 @@ impl Worktrees<'_> {
         &mut self,
         request: &Request<'_>,
         options: &Options,
-    ) -> Result<Option<String>, Vec<Fault>> {
+    ) -> Result<Option<String>, Diagnostics> {
         let Some(source) = &options.branch else { return Ok(None) };
         let place = request.place.key("branch");
         let branch = template::render(source, &request.names(), &self.bounds)
             .map_err(|problems| problems.into_iter().map(|problem| problem.at(&place)).collect::<Vec<_>>())?;
         let refused = |message: String, label: &str, help: String| {
-            Err(vec![fault(rule::BRANCH, &place, &message, label, Some(help))])
+            Err(vec![fault(rule::BRANCH, &place, &message, label, Some(help))].into())
         };
         if !branch::is_name(&branch) {
             return refused(
@@ -129,7 +129,7 @@ impl Worktrees<'_> {
         &self,
         request: &Request<'_>,
         allocation: &Allocation,
-    ) -> Result<Allocation, Vec<Fault>> {
+    ) -> Result<Allocation, Diagnostics> {
         let unchanged = || Ok(allocation.clone());
         let (Some(Ok(repository)), Some(worktree)) = (&self.observation.repository, Worktree::of(allocation))
         else {

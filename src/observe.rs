@@ -26,6 +26,8 @@ use std::thread;
 
 pub use branches::Names;
 
+use serde_json::{Map, Value};
+
 use crate::host::git::checkouts::Checkout;
 use crate::host::{Host, files, git, process};
 use crate::name::PortBlock;
@@ -265,6 +267,8 @@ pub struct Observation {
     /// The living sessions that share the ownership mark and are not what is planned, by id, each with its number: for a
     /// swarm the children that programs have provisioned from its sessions. What they hold is in its way.
     pub family: BTreeMap<String, u32>,
+    /// What those sessions hold of external kinds, parents before their children. No other session is given the same.
+    pub held: Vec<Held>,
     /// The repository around the workspace; `None` where no question was about one.
     pub repository: Option<Result<Repository, String>>,
     /// For each ref asked about, its commit; empty where there is no repository.
@@ -294,6 +298,32 @@ impl Observation {
     /// Returns the observation of a workspace of which nothing else is known yet.
     pub fn new(workspace: PathBuf) -> Self {
         Self { workspace, ..Self::default() }
+    }
+}
+
+/// An allocation of an external kind that a session has which is not planned.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Held {
+    /// Id of the session.
+    pub session: String,
+    /// Number of the session.
+    pub index: u32,
+    /// The kind.
+    pub kind: String,
+    /// Id of the session whose allocation it has a share of, with the position of the share and the number of shares; `None`
+    /// for an allocation of its own.
+    pub share: Option<(String, u32, u32)>,
+    /// The options that the allocation was planned with.
+    pub options: Map<String, Value>,
+    /// The allocation, as the plan of its session has it.
+    pub allocation: Map<String, Value>,
+}
+
+impl Held {
+    /// Returns an allocation of its own of a session with this id and number.
+    pub fn new(session: String, index: u32, kind: String, allocation: Map<String, Value>) -> Self {
+        Self { session, index, kind, share: None, options: Map::new(), allocation }
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::host::Host;
 use crate::manifest::Manifest;
-use crate::observe::{self, Observation, Question};
-use crate::plan::{self, Standing};
-use crate::provider::{Findings, Registry};
+use crate::observe::{self, Held, Observation, Question};
+use crate::plan::{self, Session, Standing};
+use crate::provider::{Allocation, Findings, Registry};
 use crate::state::{self, Record, Swarm};
 
 /// What a manifest is planned against.
@@ -85,10 +85,30 @@ pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTree
 /// provisioned from its sessions.
 pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> Result<(), state::Error> {
     observation.owner = Some(record.owner.clone());
-    let children = state::children(host, record)?;
-    let sessions = children.iter().filter_map(state::Found::record).flat_map(|child| &child.plan.sessions);
+    let mut children = state::children(host, record)?;
+    children.retain(|child| child.record().is_some());
+    children.sort_by_key(|child| child.record().map(|record| record.ancestors.len()));
+    let records = || children.iter().filter_map(state::Found::record);
+    let sessions = records().flat_map(|child| &child.plan.sessions);
     observation.family = sessions.map(|session| (session.id.clone(), session.index)).collect();
+    observation.held = records().flat_map(held).collect();
     Ok(())
+}
+
+/// Returns what the session of a program has of external kinds.
+fn held(child: &Record) -> impl Iterator<Item = Held> {
+    let of_external = |session: &Session, allocation: &Allocation| {
+        let Allocation { kind, options, allocation, shared, .. } = allocation;
+        let mut held = Held::new(session.id.clone(), session.index, kind.clone(), allocation.clone());
+        held.options.clone_from(options);
+        let parent = child.ancestors.first().cloned().filter(|_| *shared);
+        held.share = parent.zip(child.child).map(|(parent, child)| (parent, child.index, child.count));
+        held
+    };
+    child.plan.sessions.iter().flat_map(move |session| {
+        let external = session.allocations.iter().filter(|held| held.external.is_some());
+        external.map(move |allocation| of_external(session, allocation))
+    })
 }
 
 /// Looks at a swarm that stands, for what of it is broken. What is found out stays in `findings`.

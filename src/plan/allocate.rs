@@ -51,6 +51,7 @@ pub(super) fn pass(
         faults: Vec::new(),
     };
     pass.keep(&kept, standing);
+    pass.keep_held(observation);
     for (at, kept) in kept.iter().enumerate() {
         pass.session(at, kept);
     }
@@ -69,8 +70,9 @@ fn allocators<'a>(
     let kinds = registry.iter().map(Planner::kind).chain(manifest.providers.keys().map(String::as_str));
     let kinds: BTreeSet<&str> = kinds.collect();
     let allocator = |kind: &'a str| {
-        let sessions: Vec<_> =
-            asking(manifest, demands, kind).map(|(at, _)| identities[at].id.as_str()).collect();
+        let requesting = asking(manifest, demands, kind).map(|(at, _)| identities[at].id.as_str());
+        let held = observation.held.iter().filter(|held| held.kind == kind);
+        let sessions: Vec<_> = requesting.chain(held.map(|held| held.session.as_str())).collect();
         let scope = Scope { kind, program: manifest.providers.get(kind), sessions: &sessions };
         Some((kind, registry.planned_by(manifest, kind)?.allocator(observation, &scope)))
     };
@@ -169,6 +171,27 @@ impl<'a> Pass<'a> {
             {
                 allocator.free(allocation);
             }
+        }
+    }
+
+    /// Counts what sessions hold that are not planned as taken.
+    fn keep_held(&mut self, observation: &Observation) {
+        for held in &observation.held {
+            let Some(allocator) = self.allocators.get_mut(held.kind.as_str()) else { continue };
+            let allocation = Allocation {
+                kind: held.kind.clone(),
+                options: held.options.clone(),
+                allocation: held.allocation.clone(),
+                shared: held.share.is_some(),
+                within_parent: held.share.is_some(),
+                notes: Vec::new(),
+                external: None,
+            };
+            allocator.keep(
+                &held.session,
+                held.share.as_ref().map(|(parent, ..)| parent.as_str()),
+                &allocation,
+            );
         }
     }
 

@@ -42,6 +42,7 @@ pub(super) fn programs(
                     manifest.sessions[at].share.map_or(*taken - 1, |share| share.index)
                 });
                 let held = stood[at].and_then(|session| session.allocation(kind));
+                let shares = takers[at][demands[at].position(kind).unwrap_or_default()];
                 Asked {
                     session: id(at),
                     path: manifest.sessions[at].path.to_string(),
@@ -49,12 +50,25 @@ pub(super) fn programs(
                     name: markers::unique_name(&identities[at].id, workspace),
                     share_of: parent.map(id),
                     share,
-                    shares: takers[at][demands[at].position(kind).unwrap_or_default()],
+                    shares: shares.max(shares_taken_of(observation, kind, &id(at))),
                     standing: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
                     options: Options::clone(&wish.options.all),
                 }
             });
-            let asked: Vec<_> = asked.collect();
+            let mut asked: Vec<_> = asked.collect();
+            if !asked.is_empty() {
+                asked.extend(observation.held.iter().filter(|held| held.kind == *kind).map(|held| Asked {
+                    session: held.session.clone(),
+                    path: held.session.clone(),
+                    index: held.index,
+                    name: markers::unique_name(&held.session, workspace),
+                    share_of: held.share.as_ref().map(|(parent, ..)| parent.clone()),
+                    share: held.share.as_ref().map(|(_, index, _)| *index),
+                    shares: shares_taken_of(observation, kind, &held.session),
+                    standing: Some(markers::filled_fields(&held.allocation, workspace)),
+                    options: held.options.clone(),
+                }));
+            }
             (!asked.is_empty()).then(|| Question::Program {
                 kind: kind.clone(),
                 command: program.command.clone(),
@@ -63,4 +77,11 @@ pub(super) fn programs(
             })
         })
         .collect()
+}
+
+/// Returns the number of shares that sessions which are not planned have of the allocation of `session`.
+fn shares_taken_of(observation: &Observation, kind: &str, session: &str) -> u32 {
+    let shares =
+        observation.held.iter().filter(|held| held.kind == kind).filter_map(|held| held.share.as_ref());
+    shares.filter(|(parent, ..)| parent == session).map(|(.., count)| *count).max().unwrap_or_default()
 }

@@ -44,7 +44,7 @@ pub struct Scope<'a> {
     pub kind: &'a str,
     /// Program that the manifest names for the kind; `None` for a kind that is registered.
     pub program: Option<&'a Program>,
-    /// Ids of the sessions that request the kind, in canonical order.
+    /// Ids of the sessions that request the kind, in canonical order, and of those that have it and are not planned.
     pub sessions: &'a [&'a str],
 }
 

@@ -368,7 +368,17 @@ fn a_child_takes_its_share_of_an_external_kind() {
     third.release().unwrap();
 
     stage.run(&["status"]).expect(0);
+    // The program is told of them when the swarm is planned again, too.
     stage.run(&["apply"]).expect(0);
+    let sessions = asked();
+    let standing = |name: &str| {
+        let mut sessions = sessions.as_array().unwrap().iter();
+        sessions.find(|session| session["session"] == name).map(|session| session["standing"].clone())
+    };
+    assert_eq!(standing("helper"), Some(json!({ "from": 16, "to": 32 })));
+    assert_eq!(standing("grandchild"), Some(json!({ "from": 24, "to": 32 })));
+    assert_eq!(standing("second"), Some(json!({ "from": 0, "to": 16 })));
+    assert_eq!((&sessions[0]["session"], &sessions[0]["shares"]), (&json!("s/lead"), &json!(4)));
     below.release().unwrap();
     assert!(!stage.sandbox.outside("disk-grandchild").exists());
     stage.run(&["destroy"]).expect(0).says(&["4 session(s) released"]);

@@ -4,6 +4,7 @@ mod blocks;
 mod generated;
 mod links;
 mod pages;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

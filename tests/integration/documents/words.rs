@@ -90,5 +90,7 @@ fn words_of_the_source_are_counted() {
 #[test]
 fn beginnings_are_whole_words() {
     assert!(begins_badly("What is left") && begins_badly("The same, later") && begins_badly("How"));
-    assert!(!begins_badly("Whatever") && !begins_badly("The sameness") && !begins_badly("Returns what is left"));
+    assert!(
+        !begins_badly("Whatever") && !begins_badly("The sameness") && !begins_badly("Returns what is left")
+    );
 }

@@ -1,4 +1,9 @@
-//! Text to [`Manifest`]: parse, schema, meaning, with every fault at its place.
+//! Manifest text to [`Manifest`]: parses, checks the schema and the semantics, and reports every diagnostic at its
+//! location.
+//!
+//! Each stage removes the parts it rejects, and the next stage still reads the rest. The stages reject statements with
+//! broken syntax, then schema violations, then semantic errors. A text with no syntax or schema error, the usual case,
+//! takes the fast path in `sound`. The fast path never converts the whole text to JSON.
 //!
 //! Each stage takes out what it finds wrong, and the next one reads the rest all the same: statements whose syntax is
 //! broken, then what the schema finds wrong, then what means nothing. A text in which the first two find nothing, as
@@ -45,9 +50,9 @@ use document::Document;
 /// The version of the manifest format that this seedbed reads.
 pub const VERSION: i64 = 1;
 
-/// Reads a manifest that may ask for `kinds`. Pure.
+/// Reads a manifest that may request `kinds`. Pure.
 ///
-/// The error holds every fault that is known without looking at the host.
+/// The error contains every diagnostic that is known without inspecting the host.
 pub fn parse(text: &str, kinds: &Kinds) -> Result<Manifest, Diagnostics> {
     let reading = read(text, kinds);
     match reading.manifest {
@@ -56,7 +61,7 @@ pub fn parse(text: &str, kinds: &Kinds) -> Result<Manifest, Diagnostics> {
     }
 }
 
-/// The text of a manifest file, and where its bytes are not UTF-8 the fault to show in it. Pure.
+/// Returns the text of a manifest file, with a diagnostic to show in the text if the bytes are not UTF-8. Pure.
 pub fn decode(bytes: Vec<u8>) -> (String, Option<Fault>) {
     let error = match String::from_utf8(bytes) {
         Ok(text) => return (text, None),
@@ -65,7 +70,7 @@ pub fn decode(bytes: Vec<u8>) -> (String, Option<Fault>) {
     let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
     let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
     let message = format!("byte 0x{:02x} is not UTF-8", bytes[at]);
-    // Up to there the text is the same.
+    // Up to the first invalid byte, the lossy text equals the input.
     let text = String::from_utf8_lossy(bytes).into_owned();
     let shown = text[at..].chars().next().map_or(0, char::len_utf8);
     let fault = Fault::new(rule::NOT_UTF8, Place::bytes(at..at + shown), message, "not text");
@@ -73,25 +78,25 @@ pub fn decode(bytes: Vec<u8>) -> (String, Option<Fault>) {
     (text, Some(fault.with_help(help)))
 }
 
-/// What can be read of a manifest, however much of it is wrong.
+/// Readable part of a manifest, and everything that is wrong with the manifest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Reading {
-    /// The manifest without what is wrong; `None` where nothing is left that could be read.
+    /// Manifest without its wrong parts; `None` if nothing readable is left.
     pub manifest: Option<Manifest>,
-    /// Every fault that is known without looking at the host, in no order.
+    /// Every diagnostic that is known without inspecting the host, in no order.
     pub faults: Vec<Fault>,
 }
 
-/// Reads a manifest as far as it can be read. Pure.
+/// Reads as much of a manifest as possible. Pure.
 ///
-/// The rest can be looked at all the same, so that a user hears of every fault at once.
+/// Later stages can check the remaining parts, so that the user gets every diagnostic at once.
 pub fn read(text: &str, kinds: &Kinds) -> Reading {
     let mut faults = Vec::new();
     let manifest = match syntax::parse(text) {
         Ok(table) => {
             if let Some(document) = sound::document(table.get_ref(), kinds) {
-                // What it took, the rest of the reading takes again.
+                // The rest of the reading reuses the memory of the table.
                 drop(table);
                 let declared: Vec<_> = document.provider.keys().cloned().collect();
                 let manifest = of_document(document, &declared, kinds, &mut faults);
@@ -110,18 +115,18 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
     let lost_keys = faults.iter().any(|fault| fault.rule == rule::SYNTAX);
     let manifest = of_value(manifest, kinds, &mut faults);
     if lost_keys {
-        // Whether a key is missing cannot be known where a statement could not be read; an entry is a statement's part.
+        // An unreadable statement may have contained the missing key. An entry is part of a single statement, so its
+        // keys are known.
         let is_entry = |fault: &Fault| matches!(fault.place.steps.last(), Some(fault::Step::Index(_)));
         faults.retain(|fault| fault.rule != rule::MISSING_KEY || is_entry(fault));
     }
     Reading { manifest, faults }
 }
 
-/// The manifest of one session on its own, which asks for `resources`, each a kind with its options; `programs` are those of
-/// external kinds. Pure.
+/// Creates the manifest of one standalone session that requests `resources`, each a kind with its options. Pure.
 ///
-/// Its swarm has no name, and `id`, any text, is the session's path. What can be wrong with options is checked as in
-/// any manifest.
+/// `programs` are the programs of external kinds. The swarm has no name, and `id`, any text, is the session's path.
+/// Options are checked as in any manifest.
 pub(crate) fn of_session(
     id: &str,
     resources: &[(String, Options)],
@@ -142,7 +147,7 @@ pub(crate) fn of_session(
         (kind.clone(), json!({ "command": command, "timeout": timeout, "claim": claim }))
     };
     let providers: Map<String, Value> = programs.iter().map(provider).collect();
-    // Names that the schema takes; which they are does not matter.
+    // Placeholder names that the schema accepts; their values do not matter.
     let manifest = json!({
         "version": VERSION,
         "swarm": "swarm",
@@ -160,13 +165,13 @@ pub(crate) fn of_session(
     Ok(manifest)
 }
 
-/// What is needed to find a standing swarm, even where the rest of its manifest is broken.
+/// Data that locates an applied swarm, even if the rest of its manifest is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Located {
-    /// The swarm's name.
+    /// Name of the swarm.
     pub swarm: String,
-    /// The repository, relative to the manifest's directory; `.` by default.
+    /// Path of the repository, relative to the manifest's directory; `.` by default.
     pub workspace_root: PathBuf,
 }
 
@@ -176,7 +181,7 @@ impl std::convert::From<&Manifest> for Located {
     }
 }
 
-/// Reads only what finds a standing swarm; `None` where the text does not say a valid name for it. Pure.
+/// Reads only the data that locates an applied swarm; `None` if the text has no valid swarm name. Pure.
 pub fn locate(text: &str) -> Option<Located> {
     let (table, _) = DeTable::parse_recoverable(text);
     let swarm = table.get_ref().get("swarm")?.get_ref().as_str().filter(|swarm| is_name(swarm))?.to_owned();
@@ -190,46 +195,48 @@ pub fn locate(text: &str) -> Option<Located> {
     Some(Located { swarm, workspace_root })
 }
 
-/// The options of one kind as JSON, keys in kebab-case as the manifest writes them.
+/// Options of one kind as JSON, with keys in kebab-case as in the manifest.
 pub type Options = Map<String, Value>;
 
-/// A manifest that has passed every check that can be made without looking at the host; in a [`Reading`] with faults,
-/// what passed of it.
+/// Manifest that has passed every check that is possible without inspecting the host.
+///
+/// In a [`Reading`] with diagnostics, only the valid parts of the manifest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Manifest {
-    /// Whether nothing was wrong and taken out.
+    /// `true` if nothing was rejected and removed.
     pub whole: bool,
-    /// The swarm's name, which scopes every session id; empty for one session on its own.
+    /// Name of the swarm, the prefix of every session id; empty for a standalone session.
     pub swarm: String,
-    /// The repository as the manifest writes it, relative to the manifest's directory; `.` by default.
+    /// Path of the repository as written in the manifest, relative to the manifest's directory; `.` by default.
     pub workspace_root: PathBuf,
-    /// `[defaults.KIND]`.
+    /// Default options of each kind, `[defaults.KIND]`.
     pub defaults: BTreeMap<String, Options>,
-    /// `[provider.KIND]`: the program of each external kind.
+    /// Program of each external kind, `[provider.KIND]`.
     pub providers: BTreeMap<String, Program>,
-    /// Every session, replicas counted out, in canonical order: parents before their children, depth first.
+    /// All sessions with replicas expanded, in canonical order: parents before their children, depth first.
     pub sessions: Vec<Session>,
 }
 
-/// The program of an external kind.
+/// Program of an external kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Program {
-    /// The program and its arguments, at least one string.
+    /// Program and its arguments, at least one string.
     pub command: Vec<String>,
-    /// How long it may take for one operation, in seconds, at least 1.
+    /// Time limit of one operation, in seconds, at least 1.
     pub timeout: u32,
-    /// Whether it is provisioned for all sessions, one after another, before anything that is no claim.
+    /// `true` if the kind is provisioned for all sessions, one after another, before anything that is not a claim.
     pub claim: bool,
 }
 
 impl Program {
-    /// Time for one operation unless the manifest says otherwise, in seconds: making a database takes seconds, and a program
-    /// that hangs is noticed.
+    /// Default time limit of one operation, in seconds.
+    ///
+    /// Creating a database takes seconds, and a program that hangs is noticed within the limit.
     pub const TIMEOUT: u32 = 60;
 
-    /// Returns a program that is no claim, with its arguments and [`Program::TIMEOUT`].
+    /// Creates a program that is not a claim, with its arguments and [`Program::TIMEOUT`].
     pub fn new(command: Vec<String>) -> Self {
         Self { command, timeout: Self::TIMEOUT, claim: false }
     }
@@ -239,48 +246,51 @@ impl Program {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Session {
-    /// Where it stands, e.g. `lead/coder-0`.
+    /// Path of the session in the tree, e.g. `lead/coder-0`.
     pub path: SessionPath,
-    /// The position of its parent in [`Manifest::sessions`]; `None` at the top.
+    /// Position of the parent in [`Manifest::sessions`]; `None` at the top.
     pub parent: Option<usize>,
-    /// Its number among the replicas of its table; `None` where the table has no `count`.
+    /// Number of this session among the replicas of its table, from 0; `None` if the table has no `count`.
     pub replica: Option<u32>,
-    /// The share of its parent's allocations that it takes; `None` where the other children that take one are all among
-    /// the sessions, and the shares follow from them.
+    /// Explicit share of the parent's allocations that this session receives.
+    ///
+    /// `None` if all children that receive a share are among the sessions: the shares then follow from the sessions.
     pub share: Option<Share>,
-    /// What its table says, shared by all replicas.
+    /// Content of the session's table, shared by all replicas.
     pub declaration: Arc<Declaration>,
 }
 
-/// A share of an allocation.
+/// Share of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Share {
-    /// Its position among the shares, from 0.
+    /// Position among the shares, from 0.
     pub index: u32,
-    /// The number of shares, at least 1.
+    /// Number of shares, at least 1.
     pub of: u32,
 }
 
-/// What one session table of the manifest says.
+/// Content of one session table of the manifest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Declaration {
-    /// Whether what it asks for is what the manifest says, nothing wrong taken out of it.
+    /// `true` if the requests of the table are complete, with nothing rejected and removed.
     pub whole: bool,
-    /// Where the table stands, e.g. `session.lead.child.coder`.
+    /// Location of the table, e.g. `session.lead.child.coder`.
     pub place: Place,
-    /// What it asks for. `None`, only in a child, where `resources` is absent: a share of everything the parent has.
+    /// Requested resources.
+    ///
+    /// `None`, only in a child, if `resources` is absent: the child receives a share of everything that its parent has.
     pub resources: Option<Vec<Request>>,
-    /// Templates.
+    /// Templates of the environment variables, by name.
     pub env: BTreeMap<String, String>,
-    /// Templates, one a section.
+    /// Templates of the prompt, one per section.
     pub prompt: Vec<String>,
-    /// Values whose strings are templates.
+    /// Values of the discovery file; their strings are templates.
     pub metadata: Map<String, Value>,
-    /// Commands run after provisioning.
+    /// Commands to run after provisioning.
     pub setup: Vec<CommandLine>,
-    /// Commands run before release.
+    /// Commands to run before release.
     pub teardown: Vec<CommandLine>,
 }
 
@@ -288,23 +298,23 @@ pub struct Declaration {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Request {
-    /// Which provider it is for.
+    /// Kind of the provider that the request is for.
     pub kind: String,
-    /// Whether a child takes a share of its parent's or a fresh allocation.
+    /// Source of a child's allocation: a share of the parent's allocation, or the pool.
     pub from: From,
-    /// What the entry itself says, without defaults.
+    /// Options of the entry itself, without defaults.
     pub options: Options,
-    /// Where the entry stands.
+    /// Location of the entry.
     pub place: Place,
 }
 
-/// Where a child's allocation comes from; at the top of the tree everything comes from the pool.
+/// Source of a child's allocation; at the top of the tree, the source is always the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum From {
-    /// A share of the parent's allocation of the same kind.
+    /// Share of the parent's allocation of the same kind.
     Parent,
-    /// A fresh allocation.
+    /// Fresh allocation.
     Pool,
 }
 
@@ -319,14 +329,14 @@ pub enum CommandLine {
     Shell(String),
 }
 
-/// Returns everything that is wrong with a manifest given as JSON, in no order. Pure.
+/// Returns every diagnostic of a manifest given as JSON, in no order. Pure.
 pub(crate) fn faults_of(manifest: Value, kinds: &Kinds) -> Vec<Fault> {
     let mut faults = Vec::new();
     of_value(manifest, kinds, &mut faults);
     faults
 }
 
-/// Reads a manifest whose syntax is sound; `None` where too little of it is left.
+/// Reads a manifest whose syntax is valid; `None` if too little of the manifest is left.
 fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Option<Manifest> {
     if let Some(other) = manifest["version"].as_i64().filter(|version| *version != VERSION) {
         *faults = vec![wrong_version(other)];
@@ -359,8 +369,8 @@ fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Opti
     of_document(document, &declared, kinds, faults)
 }
 
-/// Reads a manifest that meets the schema, without what is among the faults already; `declared` are the external kinds
-/// that it names.
+/// Reads a manifest that meets the schema, without the parts that `faults` already reports; `declared` are the external
+/// kinds that the manifest names.
 fn of_document(
     document: Document,
     declared: &[String],

@@ -1,4 +1,4 @@
-//! A manifest against its schema: every error of the validator said in the words of someone who writes manifests.
+//! Schema check of a manifest: rewords every validator error for authors of manifests.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use super::validator::validator;
 use super::words::{listed, quoted, toml_of, type_of};
 use crate::name::{NAME_PATTERN, is_name, nearest};
 
-/// Checks `manifest` against `schema` and takes out of it what is wrong, so that what is left can be read.
+/// Checks `manifest` against `schema` and removes the parts that do not match, so that the rest can be read.
 ///
-/// The error is a schema that is none, which is a fault of the kind that made it.
+/// Fails if `schema` is not a valid schema, an error in the kind that defines the schema.
 pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault>) -> Result<(), String> {
     let validator = validator(schema)?;
     let mut wrong = Vec::new();
@@ -32,7 +32,8 @@ pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault
             .collect();
         for error in specific {
             let at = Spot::new(manifest, schema, error);
-            // `null` stands for what has been reported already; of a value of the wrong type, nothing else is of use.
+            // `null` replaces values that have been reported already. For a value of the wrong type, no other error is
+            // useful.
             if !at.value.is_null()
                 && (is_of_type(error.kind()) || !mistyped.contains(error.instance_path().as_str()))
             {
@@ -51,7 +52,7 @@ fn is_of_type(kind: &Kind) -> bool {
     matches!(kind, Kind::Type { .. } | Kind::Custom { .. })
 }
 
-/// Replaces the error of a choice by the errors of the alternative that was meant, where one can be told.
+/// Replaces the error of a choice by the errors of the intended alternative, if one can be identified.
 fn unpack<'e>(error: &'e ValidationError<'e>, into: &mut Vec<&'e ValidationError<'e>>) {
     let (Kind::AnyOf { context } | Kind::OneOfNotValid { context }) = error.kind() else {
         into.push(error);
@@ -69,7 +70,7 @@ fn unpack<'e>(error: &'e ValidationError<'e>, into: &mut Vec<&'e ValidationError
             _ => false,
         }
     };
-    // Of several, the later one: the more lenient are written last.
+    // Among equal branches the last one wins: the more lenient alternatives are written last.
     let meant =
         context.iter().rev().filter(|branch| !branch.iter().any(rules_out)).min_by_key(|branch| branch.len());
     match meant {
@@ -78,14 +79,14 @@ fn unpack<'e>(error: &'e ValidationError<'e>, into: &mut Vec<&'e ValidationError
     }
 }
 
-/// Where one error of the validator is.
+/// Location of one validator error.
 struct Spot<'a> {
     place: Place,
-    /// The value there.
+    /// Value at the location.
     value: &'a Value,
-    /// The part of the schema that it does not meet.
+    /// Part of the schema that the value does not meet.
     schema: &'a Value,
-    /// The whole schema.
+    /// Whole schema.
     root: &'a Value,
 }
 
@@ -147,7 +148,7 @@ impl<'a> Spot<'a> {
         });
     }
 
-    /// A fault of the value here, with an example of a right one where the schema has one.
+    /// Creates a diagnostic of the value at this location, with an example from the schema if there is one.
     fn fault(&self, rule: &'static Rule, message: String, label: &str) -> Fault {
         let fault = Fault::new(rule, self.place.clone(), message, label);
         match self.example() {
@@ -188,7 +189,7 @@ impl<'a> Spot<'a> {
             .with_help(help)
     }
 
-    /// Where a key belongs that is not one here.
+    /// Describes the table that accepts `key`, when the table here does not.
     fn elsewhere(&self, key: &str) -> Option<String> {
         let has = |schema: &Value| schema["properties"].get(key).is_some();
         if has(self.root) {
@@ -212,7 +213,7 @@ impl<'a> Spot<'a> {
             Fault::new(rule::MISSING_KEY, self.place.clone(), message, format!("`{property}` is missing"));
         match example_in(&self.schema["properties"][property]) {
             Some(example) if self.place.steps.is_empty() => {
-                // Anywhere else, the line would belong to a table.
+                // Below the root, such a line would belong to a table.
                 fault.with_help(format!("add a line at the top of the file: `{property} = {example}`"))
             }
             Some(example) => fault.with_help(format!("for example: `{property} = {example}`")),
@@ -255,7 +256,7 @@ impl<'a> Spot<'a> {
         }
     }
 
-    /// What to write instead of an array of tables.
+    /// Returns help that replaces an array of tables by the right form.
     fn tables_instead(&self, items: &[Value]) -> Option<String> {
         let header = self.header()?;
         let header = header.trim_matches(['[', ']']);
@@ -277,7 +278,7 @@ impl<'a> Spot<'a> {
             .with_help(format!("allowed: {list}"))
     }
 
-    /// Of a choice, none fits: the alternatives are told by their types or by their values.
+    /// Creates the diagnostic of a value that fits no alternative; the message lists the allowed types or values.
     fn no_alternative(&self, context: &[Vec<ValidationError<'_>>]) -> Fault {
         let mut expected = Vec::new();
         let mut values = Vec::new();
@@ -336,7 +337,7 @@ impl<'a> Spot<'a> {
         })
     }
 
-    /// The header of the table that should be here; `None` inside arrays.
+    /// Returns the header of the table that is expected here; `None` inside arrays.
     fn header(&self) -> Option<String> {
         let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let keys = self.place.steps.iter().map(|step| match step {
@@ -347,7 +348,7 @@ impl<'a> Spot<'a> {
         Some(format!("[{}]", keys.collect::<Option<Vec<String>>>()?.join(".")))
     }
 
-    /// What the value here is called: its key, or an entry of its array.
+    /// Returns the name of the value in messages: its key, or an entry of its array.
     fn name(&self) -> String {
         let key = self.place.steps.iter().rev().find_map(|step| match step {
             Step::Key(key) => Some(key.as_str()),
@@ -380,7 +381,7 @@ fn type_in_words(expected: JsonType) -> &'static str {
     }
 }
 
-/// What a pattern stands for, and its rule as help.
+/// Returns a pattern's meaning in words, and the rule as help.
 fn pattern_in_words(pattern: &str) -> (&'static str, String) {
     match pattern {
         NAME_PATTERN => (
@@ -407,11 +408,11 @@ fn quoted_value(value: &Value) -> String {
     quoted(&plain(value))
 }
 
-/// What has to leave the manifest before it can be read.
+/// Part of the manifest that must be removed before the manifest can be read.
 enum Wrong {
-    /// These keys of the table there.
+    /// Keys of the table at these steps.
     Keys(Vec<Step>, Vec<String>),
-    /// The entry of the array there. It becomes `null`: without it, those after it would not be at their places.
+    /// Array entry at these steps. The entry becomes `null`; removing it would shift the entries behind it.
     Entry(Vec<Step>),
 }
 
@@ -421,7 +422,7 @@ impl Wrong {
         if let Kind::AdditionalProperties { unexpected } = kind {
             return Self::Keys(steps, unexpected.clone());
         }
-        // What cannot do without the wrong value goes with it: a provider without command, a resource without kind.
+        // A table that requires the wrong value is removed too: a provider without command, a resource without kind.
         if steps.first() == Some(&Step::Key("provider".to_owned())) {
             steps.truncate(2);
         }
@@ -430,7 +431,7 @@ impl Wrong {
         {
             steps.pop();
         }
-        // An entry within an entry, such as an argument of a command: the outer one goes.
+        // For an entry within an entry, such as an argument of a command, the outer entry is removed.
         while let [.., Step::Index(_), Step::Index(_)] = steps.as_slice() {
             steps.pop();
         }

@@ -1,6 +1,6 @@
-//! The manifest as it is written: the types that its JSON schema is derived from.
+//! Manifest as written by users: the types from which the JSON schema of manifests is derived.
 //!
-//! The doc comments on the fields are what an editor shows.
+//! Editors show the doc comments on the fields.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 use super::{CommandLine, From, Program};
 use crate::name::NAME_PATTERN;
 
-/// The pattern of a variable's name in `env`.
+/// Pattern of a variable's name in `env`.
 pub(super) const ENV_PATTERN: &str = "^[A-Z_][A-Z0-9_]*$";
 
-/// How many replicas one table may ask for: a thousand times the swarms seen, and still a second's planning.
+/// Maximum number of replicas of one table: a thousand times the largest swarm seen, and still planned within a second.
 pub(super) const COUNT_MAX: u32 = 10_000;
 
 /// A swarm of sessions, each with the git worktree and the ports it works with.
@@ -67,11 +67,11 @@ pub(super) struct Provider {
     /// It reads one JSON object from stdin and writes one to stdout; `plan` runs it too.
     #[schemars(length(min = 1), extend("examples" = [["./tools/database-provider"]]))]
     pub(super) command: Vec<String>,
-    /// How long the program may take for one operation, in seconds, 1 to 3600. Default: 60.
+    /// Time limit of one operation of the program, in seconds, 1 to 3600. Default: 60.
     #[schemars(range(min = 1, max = 3600), extend("examples" = [60]))]
     pub(super) timeout: Option<u32>,
-    /// Whether `provision` takes something that other swarms may take first (a database of a pool). It is then done for all
-    /// sessions, one after another, before any worktree is made. Default: `false`.
+    /// Set it to `true` if `provision` takes something that other swarms may take first, such as a database of a pool.
+    /// It then runs for all sessions, one after another, before any worktree is created. Default: `false`.
     pub(super) claim: Option<bool>,
 }
 
@@ -96,12 +96,12 @@ impl Provider {
     description = "One session, or with `count` as many alike."
 )]
 pub(super) struct SessionTable {
-    /// How many sessions to make of this table, 1 to 10000; they are named NAME-0, NAME-1 and so on. Each gets the
-    /// table's children. Default: one session, named NAME.
+    /// Number of sessions to create from this table, 1 to 10000; their names are NAME-0, NAME-1 and so on. Each gets
+    /// the table's children. Default: one session, named NAME.
     #[schemars(range(min = 1, max = COUNT_MAX), extend("examples" = [4]))]
     pub(super) count: Option<u32>,
-    /// What the session needs: the name of a kind, or a table with `kind` and its options. Default: nothing at the
-    /// top; in a child, a share of everything its parent has. `[]` asks for nothing.
+    /// Resources of the session, each the name of a kind, or a table with `kind` and its options. `[]` requests
+    /// nothing. Default: nothing at the top; in a child, a share of everything that its parent has.
     #[schemars(extend("examples" = [["git-worktree", "port-range"]]))]
     #[schemars(with = "Option<Vec<Resource>>")]
     pub(super) resources: Option<Vec<Option<Resource>>>,
@@ -137,7 +137,7 @@ pub(super) struct SessionTable {
 #[derive(Debug)]
 pub(super) struct Resource {
     pub(super) kind: String,
-    /// `None` where the entry does not say: the default depends on where the session stands.
+    /// `None` if the entry has no `from`: the default depends on the session's position in the tree.
     pub(super) from: Option<From>,
     pub(super) options: Map<String, Value>,
 }
@@ -167,7 +167,7 @@ impl JsonSchema for Resource {
         "resource".into()
     }
 
-    /// A stand-in: what an entry may be depends on the kinds, see `schema::resource`.
+    /// Placeholder: the valid forms of an entry depend on the kinds, see `schema::resource`.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({})
     }
@@ -213,7 +213,7 @@ impl JsonSchema for Command {
     }
 }
 
-/// The schema of a name; the manifest's names are plain strings.
+/// Schema of a name; the manifest's names are plain strings.
 struct Name;
 
 impl JsonSchema for Name {
@@ -230,7 +230,7 @@ impl JsonSchema for Name {
     }
 }
 
-/// The schema of a variable's name.
+/// Schema of a variable's name.
 struct EnvName;
 
 impl JsonSchema for EnvName {
@@ -247,7 +247,7 @@ impl JsonSchema for EnvName {
     }
 }
 
-/// The schema of a variable's value.
+/// Schema of a variable's value.
 struct EnvValue;
 
 impl JsonSchema for EnvValue {

@@ -1,4 +1,4 @@
-//! A place of a manifest, shown as faults are, without being one.
+//! Excerpt of a manifest that shows a location in the style of diagnostics, without reporting one.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
 use super::fault::Place;
 use super::source::{self, Source};
 
-/// One line of a manifest with a part of it underlined; prints through miette.
+/// One line of a manifest with a part of the line underlined; prints through miette.
 #[derive(Debug)]
 pub struct Excerpt {
     source: Source,
@@ -18,8 +18,10 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// The line that `place` is on. `file_name` is what the user knows the file by, `message` stands above the line and
-    /// `label` below what is underlined.
+    /// Creates the excerpt of the line of `place`.
+    ///
+    /// `file_name` is the user's name for the file. `message` is printed above the line, and `label` below the
+    /// underlined part.
     pub fn new(
         file_name: impl Into<String>,
         text: &str,
@@ -32,22 +34,22 @@ impl Excerpt {
         Self { source, span, message: message.into(), label: label.into() }
     }
 
-    /// What the user knows the manifest by.
+    /// Returns the user's name for the manifest.
     pub fn file_name(&self) -> &str {
         self.source.name()
     }
 
-    /// The line and the column it begins at, both from 1, the column in characters.
+    /// Returns the line and the column of the underlined part, both from 1, the column in characters.
     pub fn position(&self) -> (usize, usize) {
         self.source.position(self.span.start)
     }
 
-    /// How many characters are underlined.
+    /// Returns the number of underlined characters.
     pub fn length(&self) -> usize {
         self.source.characters(self.span.clone())
     }
 
-    /// What stands below what is underlined.
+    /// Returns the text below the underlined part.
     pub fn label(&self) -> &str {
         &self.label
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, and where.
+//! Diagnostics of a manifest, and their locations.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -10,66 +10,67 @@ use super::words::escaped;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Into a table.
+    /// Step into a table.
     Key(String),
-    /// Into an array.
+    /// Step into an array.
     Index(usize),
 }
 
-/// Which part of what stands at the end of a [`Place`] is meant.
+/// Part of a [`Place`]'s value that a diagnostic is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// The value, or for a table its header.
+    /// Value, or for a table its header.
     #[default]
     Value,
-    /// The key.
+    /// Key.
     Key,
-    /// Bytes of a string value, as it reads once unescaped.
+    /// Bytes of a string value, counted after unescaping.
     Within(usize, usize),
-    /// Bytes of the file itself, for what has no key to be named by, such as a fault of syntax.
+    /// Bytes of the file itself, for text that no key names, such as a syntax error.
     Bytes(usize, usize),
 }
 
-/// A place in the manifest, named by keys so that no span has to be carried about; spans are looked up when a fault
-/// is shown.
+/// Location in a manifest, named by keys so that no span has to be carried along.
+///
+/// Spans are looked up when a diagnostic is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Place {
-    /// The way from the root.
+    /// Path from the root.
     pub steps: Vec<Step>,
-    /// What is meant there.
+    /// Part of the value at the end of `steps`.
     pub part: Part,
 }
 
 impl Place {
-    /// The place of `key` in the table at this place.
+    /// Returns the location of `key` in the table at this location.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         self.step(Step::Key(key.to_owned()))
     }
 
-    /// The place of the `index`-th entry of the array at this place.
+    /// Returns the location of the `index`-th entry of the array at this location.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.step(Step::Index(index))
     }
 
-    /// The key itself instead of what it stands for.
+    /// Returns the location of the key itself instead of its value.
     #[must_use]
     pub fn the_key(mut self) -> Self {
         self.part = Part::Key;
         self
     }
 
-    /// Bytes of the string at this place.
+    /// Returns the location of bytes of the string at this location.
     #[must_use]
     pub fn within(mut self, bytes: Range<usize>) -> Self {
         self.part = Part::Within(bytes.start, bytes.end);
         self
     }
 
-    /// Bytes of the file itself.
+    /// Returns the location of bytes of the file itself.
     pub fn bytes(bytes: Range<usize>) -> Self {
         Self { steps: Vec::new(), part: Part::Bytes(bytes.start, bytes.end) }
     }
@@ -81,7 +82,7 @@ impl Place {
     }
 }
 
-/// Keys and indices from the root, as in `session.lead.resources[0]`; empty for a place in the bytes of the file.
+/// Writes keys and indices from the root, as in `session.lead.resources[0]`; empty for a location in bytes of the file.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.steps.iter().enumerate() {
@@ -95,24 +96,24 @@ impl fmt::Display for Place {
     }
 }
 
-/// One fault of a manifest, known before anything was done.
+/// One diagnostic of a manifest, reported before any effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
-    /// What it is an instance of.
+    /// Rule that the manifest violates.
     pub rule: &'static Rule,
-    /// Where it is.
+    /// Location in the manifest.
     pub place: Place,
-    /// What is wrong, one line without a full stop.
+    /// Description of the problem, one line without a full stop.
     pub message: String,
-    /// What stands under the underlined span, a few words.
+    /// Text below the underlined span, a few words.
     pub label: String,
-    /// What to do about it.
+    /// Suggested correction; `None` if there is no suggestion.
     pub help: Option<Box<str>>,
 }
 
 impl Fault {
-    /// A fault at `place`, without help.
+    /// Creates a diagnostic at `place`, without help.
     pub fn new(
         rule: &'static Rule,
         place: Place,
@@ -122,7 +123,7 @@ impl Fault {
         Self { rule, place, message: message.into(), label: label.into(), help: None }
     }
 
-    /// The same fault, with what to do about it.
+    /// Adds a suggested correction to the diagnostic.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into().into_boxed_str());
@@ -130,7 +131,7 @@ impl Fault {
     }
 }
 
-/// One line: the place, the message, and what to do about it in parentheses.
+/// Writes one line: the location, the message, and the help in parentheses.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = self.place.to_string();
@@ -144,7 +145,7 @@ impl fmt::Display for Fault {
 
 /// All diagnostics of one manifest, in no order, as an error; a [`Report`](super::Report) finds their lines.
 ///
-/// None at all means that the manifest was not complete, and that nothing else is wrong with the rest of it.
+/// An empty list means that the manifest is incomplete, and that nothing else is wrong with the rest of the manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics(Vec<Fault>);
 
@@ -189,7 +190,7 @@ impl IntoIterator for Diagnostics {
     }
 }
 
-/// One line for each.
+/// Writes one line per diagnostic.
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {

@@ -1,4 +1,5 @@
-//! What a schema cannot say of a manifest: names that meet, kinds that nobody has, strings that nothing can hold.
+//! Semantics of a manifest that a schema cannot express: colliding names, unknown kinds, strings that no environment
+//! can contain.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -14,7 +15,7 @@ use super::words::{escaped, listed, quoted};
 use super::{CommandLine, From, total};
 use crate::name::{NAME_MAX, nearest};
 
-/// Variables that a session's environment cannot set, and why.
+/// Variables that a session's environment cannot set, each with the reason.
 const DENIED: [(&str, &str); 10] = [
     ("PATH", "it decides which programs run"),
     ("PWD", "it is the directory that a program runs in"),
@@ -28,10 +29,10 @@ const DENIED: [(&str, &str); 10] = [
     ("AGENT_*", "seedbed sets it itself"),
 ];
 
-/// Checks everything about `document` that can be known without looking at the host.
+/// Checks everything about `document` that can be known without inspecting the host.
 ///
-/// `known` are the kinds there are. Where `whole` is false, parts of the document were taken out as wrong, and nothing
-/// is concluded from what a session does not say.
+/// `known` are the existing kinds. If `whole` is false, wrong parts of the document have been removed. Nothing is then
+/// concluded from keys that a session lacks.
 pub(super) fn check(document: &Document, known: &BTreeSet<&str>, whole: bool, faults: &mut Vec<Fault>) {
     let mut meaning = Meaning { known, whole, faults };
     if let Some(root) = &document.workspace.root {
@@ -92,7 +93,7 @@ impl Meaning<'_> {
         self.fault(rule::WORKSPACE_ROOT, at.place(), message, "not a relative path", help);
     }
 
-    /// One table of sessions: no two of its names may meet, replicas counted out.
+    /// Checks one table of sessions: no two names may collide, with replicas expanded.
     fn siblings(&mut self, tables: &BTreeMap<String, SessionTable>, at: &Way<'_>) {
         let mut folded: HashMap<String, (&str, Option<u32>)> = HashMap::with_capacity(tables.len());
         for (name, table) in tables {
@@ -144,7 +145,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// A session and all below it. `parent` holds the kinds that the parent has; `None` at the top.
+    /// Checks a session and all its descendants. `parent` contains the parent's kinds; `None` at the top.
     fn session(&mut self, table: &SessionTable, at: &Way<'_>, parent: Option<&BTreeSet<&str>>) {
         let mut own = BTreeSet::new();
         let requests = table.resources.as_deref().unwrap_or_default();
@@ -187,7 +188,7 @@ impl Meaning<'_> {
 
     fn request(&mut self, request: &Resource, at: &Way<'_>, parent: Option<&BTreeSet<&str>>) {
         let kind = request.kind.as_str();
-        // Of an entry that is a string, the `kind` is the entry: the way to it ends there.
+        // If the entry is a string, the string is the `kind`, and the path ends at the entry.
         let known = self.kind(kind, || at.key("kind").place());
         self.options(&request.options, at);
         match (parent, request.from) {
@@ -213,7 +214,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// Tells whether there is such a kind.
+    /// Returns whether the kind exists, and reports a kind that does not.
     fn kind(&mut self, kind: &str, place: impl FnOnce() -> Place) -> bool {
         if self.known.contains(kind) {
             return true;
@@ -301,7 +302,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// Text that is handed to other programs line by line: refs, paths, names.
+    /// Checks text that is passed to other programs line by line: refs, paths, names.
     fn plain(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
         if let Some((control, c)) = control(text) {
             let message = format!("{} holds the control character {}", what(), quoted(&c.to_string()));
@@ -322,7 +323,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// Text of any form; only NUL has no place in an environment, an argument or a prompt.
+    /// Checks text of any form: only NUL is impossible in an environment, an argument or a prompt.
     fn without_nul(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
         if let Some(position) = text.find('\0') {
             let place = at.place().within(position..position + 1);
@@ -338,7 +339,7 @@ impl Meaning<'_> {
     }
 }
 
-/// The entries that are there, with their positions.
+/// Returns the entries that were not removed, with their positions.
 fn present<T>(entries: &[Option<T>]) -> impl Iterator<Item = (usize, &T)> {
     entries.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.as_ref()?)))
 }
@@ -350,7 +351,7 @@ fn denied(name: &str) -> Option<&'static (&'static str, &'static str)> {
     })
 }
 
-/// Why a session's environment cannot set the variable; `None` where it can.
+/// Returns the reason why a session's environment cannot set the variable; `None` if it can.
 pub(crate) fn denied_variable(name: &str) -> Option<&'static str> {
     denied(name).map(|(_, reason)| *reason)
 }

@@ -1,4 +1,4 @@
-//! The faults of a manifest as a user sees them.
+//! Report of a manifest's diagnostics, as shown to users.
 
 mod github;
 mod sarif;
@@ -17,43 +17,43 @@ use super::fault::{Diagnostics, Fault};
 use super::source::{self, Source};
 use super::words::escaped;
 
-/// Every fault of one manifest, in the order of the text; prints through miette.
+/// Every diagnostic of one manifest, in the order of the text; prints through miette.
 #[derive(Debug)]
 pub struct Report {
     source: Arc<Source>,
     faults: Vec<Shown>,
-    /// How many of the faults are printed.
+    /// Number of diagnostics that are printed.
     printed: usize,
 }
 
-/// One fault of a [`Report`] as data, for output that programs read.
+/// One diagnostic of a manifest as data, for output that programs read.
 ///
 /// Lines and columns count from 1; columns count Unicode code points, neither bytes nor UTF-16 units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Entry {
-    /// The rule that the manifest does not meet, e.g. `unknown-key`. An id once published keeps its meaning.
+    /// Rule that the manifest violates, e.g. `unknown-key`. A published id keeps its meaning.
     pub rule: String,
-    /// The line it begins on.
+    /// Line of the first character.
     pub line: usize,
-    /// The column it begins at.
+    /// Column of the first character.
     pub column: usize,
-    /// The line it ends on; the one it begins on.
+    /// Line of the last character, always equal to `line`.
     pub end_line: usize,
-    /// The column behind its last character; `column` where something is missing there.
+    /// Column behind the last character; equal to `column` if something is missing there.
     pub end_column: usize,
-    /// How many characters are meant; 0 where something is missing there.
+    /// Number of characters that the diagnostic is about; 0 if something is missing there.
     pub length: usize,
-    /// What is wrong, one line.
+    /// Description of the problem, one line.
     pub message: String,
-    /// What to say at the span, a few words.
+    /// Text to show at the span, a few words.
     pub label: String,
-    /// What to do about it.
+    /// Suggested correction; `null` if there is no suggestion.
     pub help: Option<String>,
 }
 
-/// What `seedbed validate --format json` prints.
+/// Document that `seedbed validate --format json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:faults:1"))]
@@ -62,18 +62,18 @@ pub struct Validation {
     /// Version of this document's format, 1.
     #[schemars(extend("const" = 1))]
     pub schema_version: u32,
-    /// Whether the manifest has no fault.
+    /// `true` if the manifest has no diagnostics.
     pub valid: bool,
-    /// What the user knows the manifest by.
+    /// User's name for the manifest.
     pub file: String,
-    /// How many sessions it declares; `null` where it has faults.
+    /// Number of sessions that the manifest declares; `null` if the manifest has diagnostics.
     pub sessions: Option<usize>,
-    /// Every fault, in the order of the text.
+    /// Every diagnostic, in the order of the text.
     pub faults: Vec<Entry>,
 }
 
 impl Validation {
-    /// The outcome for a manifest of so many sessions, without a fault.
+    /// Creates the outcome of a valid manifest with this number of sessions.
     pub fn of_sessions(file: &str, sessions: usize) -> Self {
         let file = file.to_owned();
         Self { schema_version: 1, valid: true, file, sessions: Some(sessions), faults: Vec::new() }
@@ -81,10 +81,10 @@ impl Validation {
 }
 
 impl Report {
-    /// Finds the place of every fault in the manifest's text, sorts them and drops repetitions. `file_name` is what the
-    /// user knows the file by.
+    /// Creates a report: finds the span of every diagnostic in the manifest's text, sorts the diagnostics and drops
+    /// repetitions.
     ///
-    /// Faults may come from any stage, so long as they are faults of this text.
+    /// `file_name` is the user's name for the file. Diagnostics may come from any stage, if they belong to this text.
     pub fn new(file_name: impl Into<String>, text: &str, faults: impl Into<Diagnostics>) -> Self {
         let faults = faults.into();
         let source = Arc::new(Source::new(file_name.into(), text));
@@ -101,36 +101,36 @@ impl Report {
         Self { source, faults, printed }
     }
 
-    /// The same report, of which only the first `most` faults are printed, with how many more there are. As data all of
-    /// them are given.
+    /// Limits the printed report to the first `most` diagnostics and the number of the others. Data outputs still
+    /// contain all diagnostics.
     #[must_use]
     pub fn printing(mut self, most: usize) -> Self {
         self.printed = self.faults.len().min(most);
         self
     }
 
-    /// What the user knows the manifest by.
+    /// Returns the user's name for the manifest.
     pub fn file_name(&self) -> &str {
         self.source.name()
     }
 
-    /// The document that `validate --format json` prints.
+    /// Returns the document that `validate --format json` prints.
     pub fn validation(&self) -> Validation {
         let file = self.file_name().to_owned();
         Validation { schema_version: 1, valid: false, file, sessions: None, faults: self.faults().collect() }
     }
 
-    /// A SARIF 2.1.0 log, of a tool of this version.
+    /// Returns a SARIF 2.1.0 log; `version` is the version of the tool in the log.
     pub fn sarif(&self, version: &str) -> Value {
         sarif::log(self, version)
     }
 
-    /// One workflow command of GitHub Actions a fault, which shows it at its line.
+    /// Returns one workflow command of GitHub Actions per diagnostic; GitHub shows the diagnostic at its line.
     pub fn github(&self) -> String {
         github::annotations(self)
     }
 
-    /// The faults as data, in the order of the text.
+    /// Returns the diagnostics as data, in the order of the text.
     pub fn faults(&self) -> impl Iterator<Item = Entry> {
         self.faults.iter().map(|Shown { source, span, fault }| {
             let (line, column) = source.position(span.start);
@@ -139,7 +139,7 @@ impl Report {
                 rule: fault.rule.id.to_owned(),
                 line,
                 column,
-                // A span never goes past its line's end.
+                // A span never extends beyond the end of its line.
                 end_line: line,
                 end_column: column + length,
                 length,
@@ -172,7 +172,7 @@ impl Diagnostic for Report {
     }
 }
 
-/// A fault with its place found.
+/// Diagnostic with its span.
 #[derive(Debug)]
 struct Shown {
     span: Range<usize>,

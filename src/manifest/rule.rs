@@ -1,16 +1,16 @@
-//! What can be wrong with a manifest: one rule a fault, with an id that programs may rely on.
+//! Rules for manifests: one rule per diagnostic, with an id that programs may rely on.
 
 use std::fmt;
 
-/// What a [`Fault`](super::Fault) is an instance of.
+/// Rule that a [`Fault`](super::Fault) reports as violated.
 ///
-/// Providers outside of this crate make their own; an id once published keeps its meaning.
+/// Providers outside of this crate define their own rules. A published id keeps its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Rule {
-    /// Stable, in kebab-case.
+    /// Stable id, in kebab-case.
     pub id: &'static str,
-    /// What a manifest has to be like, one sentence without a full stop.
+    /// Requirement on a manifest, one sentence without a full stop.
     pub about: &'static str,
 }
 
@@ -20,7 +20,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The rules of syntax and structure: what a client that knows nothing but the JSON schema finds as well.
+/// Rules of syntax and structure: a client that knows only the JSON schema finds their violations too.
 pub const STRUCTURAL: [&Rule; 9] = [
     SYNTAX,
     DUPLICATE_KEY,

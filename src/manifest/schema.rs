@@ -1,4 +1,4 @@
-//! The JSON schema of manifests: the document types' own, with the options of every kind put in.
+//! JSON schema of manifests: the schema of the document types, with the options of every kind added.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::document::Document;
 
-/// The kinds of resources there are, each with the JSON schema of its options: an object whose keys are kebab-case.
+/// Existing kinds of resources, each with the JSON schema of its options: an object whose keys are kebab-case.
 pub type Kinds = BTreeMap<String, Schema>;
 
-/// The JSON schema (draft 2020-12) of manifests that may use `kinds`; what editors complete and check with.
+/// Returns the JSON schema (draft 2020-12) of manifests that may use `kinds`; editors complete and check with this
+/// schema.
 ///
-/// A kind that is not in `kinds` is let through with whatever options it has: it may be external, which only the
-/// manifest itself says. [`parse`](super::parse) looks at that afterwards.
+/// The schema accepts a kind outside of `kinds` with any options: the kind may be external, and only the manifest
+/// declares external kinds. [`parse`](super::parse) checks such kinds afterwards.
 pub fn schema(kinds: &Kinds) -> Value {
     let settings = SchemaSettings::draft2020_12().for_deserialize();
     let mut schema = settings.into_generator().into_root_schema_for::<Document>().to_value();
@@ -34,7 +35,7 @@ pub fn schema(kinds: &Kinds) -> Value {
     schema
 }
 
-/// Defines the options of `kind` (`KIND`), and the table of `resources` that asks for it (`KIND.request`).
+/// Defines the options of `kind` (`KIND`), and the table of `resources` that requests the kind (`KIND.request`).
 fn add_kind(definitions: &mut Map<String, Value>, kind: &str, options: &mut Value) {
     if let Some(Value::Object(inner)) = options.as_object_mut().and_then(|options| options.remove("$defs")) {
         for (name, mut definition) in inner {
@@ -45,7 +46,7 @@ fn add_kind(definitions: &mut Map<String, Value>, kind: &str, options: &mut Valu
     prefix_references(options, kind);
     if let Some(options) = options.as_object_mut() {
         options.remove("$schema");
-        // Defaults and requests complete one another, so neither has to be whole.
+        // Defaults and requests complete one another, so neither has to be complete.
         options.remove("required");
         options.insert("title".to_owned(), Value::String(format!("`{kind}`")));
     }
@@ -71,8 +72,10 @@ fn request_properties(kind: &Value) -> Map<String, Value> {
     [("kind".to_owned(), described), ("from".to_owned(), from)].into_iter().collect()
 }
 
-/// An entry of `resources`. The alternatives for known kinds come first: editors complete from them. The last one,
-/// for external kinds, is the most lenient, and what an entry without `kind` is held against.
+/// Returns the schema of an entry of `resources`.
+///
+/// The alternatives for known kinds come first: editors complete from them. The last alternative, for external kinds,
+/// is the most lenient; an entry without `kind` is checked against this alternative.
 fn resource(kinds: &Kinds) -> Value {
     let names: Vec<&String> = kinds.keys().collect();
     let example = names.first().map_or("port-range", |name| name.as_str());
@@ -96,7 +99,7 @@ fn resource(kinds: &Kinds) -> Value {
     })
 }
 
-/// Makes the references of a kind's own schema point to where its definitions are put.
+/// Makes the references of a kind's own schema point to the prefixed definitions.
 fn prefix_references(schema: &mut Value, kind: &str) {
     match schema {
         Value::Object(entries) => {
@@ -116,8 +119,10 @@ fn prefix_references(schema: &mut Value, kind: &str) {
     }
 }
 
-/// Takes out what schemars writes for Rust alone: `null` for every `Option`, which TOML has not, and formats of numbers
-/// such as `uint32`, which editors do not know.
+/// Removes the schema details that schemars derives from Rust types.
+///
+/// These are `null` for every `Option`, which TOML lacks, and number formats such as `uint32`, which editors do not
+/// know.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(entries) => {

@@ -1,7 +1,7 @@
-//! A manifest with which the schema finds nothing wrong, read on all cores.
+//! Fast path for a manifest without schema errors, read on all cores.
 //!
-//! A session table is held against the schema without looking at the others, and what it becomes on the way is gone before
-//! the next one is read. Nothing is told here of what is wrong: then the whole manifest is looked at once more.
+//! Each session table is checked against the schema independently, and its intermediate JSON is dropped before the next
+//! table is read. The fast path reports nothing: on any error, the whole manifest is read again by the normal path.
 
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -13,10 +13,11 @@ use super::validator::validator;
 use super::way::Way;
 use super::{VERSION, value};
 
-/// How many session tables are read in one go: their JSON fits into the cache of a core.
+/// Number of session tables that are read as one unit: their JSON fits into the cache of a core.
 const IN_ONE_GO: usize = 64;
 
-/// Reads a manifest that may ask for `kinds`; `None` where it does not meet the schema, or names one of them its own.
+/// Reads a manifest that may request `kinds`; `None` if the manifest violates the schema, or declares one of `kinds` as
+/// external.
 pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
     let validator = validator(&schema(kinds)).ok()?;
     let meets = |manifest: Value| validator.is_valid(&manifest).then_some(manifest);
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
     use crate::provider::Registry;
 
-    /// More tables than are read in one go, with all that a manifest can say.
+    /// Returns a manifest with more tables than one unit reads, and with all keys of a manifest.
     fn large() -> String {
         let mut text = include_str!("../../examples/swarm.toml").to_owned();
         for at in 0..3 * IN_ONE_GO {

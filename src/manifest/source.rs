@@ -1,4 +1,4 @@
-//! Where things stand in a manifest's text: places to spans, offsets to lines.
+//! Positions in a manifest's text: locations to spans, offsets to lines.
 
 mod escapes;
 
@@ -12,8 +12,9 @@ use super::fault::{Part, Place, Step};
 use super::syntax;
 use super::words::visible;
 
-/// The bytes of `text` to underline for each of these places, never more than one line. Parses the text once more: a
-/// manifest without faults needs no spans.
+/// Returns the bytes of `text` to underline for each of these locations, never more than one line.
+///
+/// Parses the text again: a manifest without diagnostics needs no spans.
 pub(super) fn spans<'p>(text: &str, places: impl IntoIterator<Item = &'p Place>) -> Vec<Range<usize>> {
     let find = |spans: &Spans<'_>| places.into_iter().map(|place| spans.of(place)).collect();
     match syntax::parse(text) {
@@ -22,16 +23,17 @@ pub(super) fn spans<'p>(text: &str, places: impl IntoIterator<Item = &'p Place>)
     }
 }
 
-/// The spans of a manifest's values.
+/// Spans of a manifest's values.
 struct Spans<'t> {
-    /// Without the statements whose syntax is broken.
+    /// Text without the statements whose syntax is broken.
     text: &'t str,
     root: Spanned<DeTable<'t>>,
 }
 
 impl Spans<'_> {
-    /// The bytes to underline for `place`, never more than one line. What does not exist is shown at the nearest
-    /// thing around it that does.
+    /// Returns the bytes to underline for `place`, never more than one line.
+    ///
+    /// A missing value is shown at the nearest enclosing value that exists.
     fn of(&self, place: &Place) -> Range<usize> {
         let span = match place.part {
             Part::Bytes(start, end) => start..end,
@@ -62,7 +64,7 @@ impl Spans<'_> {
         }
     }
 
-    /// Bytes of a string's content, where they stand in the text, whatever escapes stand between.
+    /// Returns the position in the text of bytes of a string's content, with any escapes in between.
     fn within(&self, value: &Spanned<DeValue<'_>>, bytes: Range<usize>) -> Option<Range<usize>> {
         let content = value.get_ref().as_str()?;
         let raw = self.text.get(value.span())?;
@@ -78,7 +80,7 @@ impl Spans<'_> {
     }
 }
 
-/// A manifest's text as it is shown: named, harmless to a terminal, its lines found in logarithmic time.
+/// Text of a manifest as shown: named, harmless to a terminal, with line lookup in logarithmic time.
 ///
 /// miette's own sources are scanned from the start for each snippet, 18 ms on 2 MB.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ pub(super) struct Source {
     line_starts: Vec<usize>,
 }
 
-/// Lines longer than this are shown in part, so that a file of one line is not repeated for each of its faults.
+/// Length from which a line is shown in part, so that a file of one line is not repeated for each diagnostic.
 const LINE_SHOWN_MAX: usize = 400;
 
 impl Source {
@@ -106,14 +108,14 @@ impl Source {
         &self.name
     }
 
-    /// Line and column of a byte, 1-based, the column in characters.
+    /// Returns the line and the column of a byte, both from 1, the column in characters.
     pub(super) fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.line(offset);
         let column = self.text[self.line_starts[line]..floor_char(&self.text, offset)].chars().count();
         (line + 1, column + 1)
     }
 
-    /// How many characters the bytes hold.
+    /// Returns the number of characters in the bytes.
     pub(super) fn characters(&self, bytes: Range<usize>) -> usize {
         self.text.get(bytes).map_or(0, |text| text.chars().count())
     }
@@ -152,7 +154,7 @@ impl SourceCode for Source {
             from = first;
         }
         let (mut left, mut right) = (self.line_starts[from], self.line_end(to));
-        // Asked without lines before, miette wants the span's own line and column, for the snippet's head.
+        // When miette requests no lines before, the snippet's head needs the line and column of the span itself.
         if lines_before == 0 {
             left = start;
         }
@@ -172,7 +174,7 @@ impl SourceCode for Source {
     }
 }
 
-/// The start of the character that byte `at` belongs to, or the end of the text.
+/// Returns the start of the character that byte `at` belongs to, or the end of the text.
 fn floor_char(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {

@@ -1,7 +1,7 @@
-//! Faults of syntax, in better words than the parser's, and what can be read around them.
+//! Syntax errors, in clearer words than the parser's, and the readable rest of the text.
 //!
-//! A parser that goes on behind a fault takes what follows for what it is not. Here the statement with the fault is
-//! blanked instead, and the text parsed anew: everything else is then where and what it was.
+//! A parser that continues behind an error misreads the text that follows. Instead, this module blanks the statement
+//! with the error and parses the text again. Everything else keeps its position and meaning.
 
 mod explain;
 mod statements;
@@ -16,27 +16,28 @@ use super::fault::{Fault, Place};
 use super::rule;
 use statements::{Opener, Statement};
 
-/// How often a text is blanked and parsed anew. What is found behind a fault is seldom hidden by another.
+/// Maximum number of times that a text is blanked and parsed again. An error is seldom hidden by more than one other
+/// error.
 const PASSES: usize = 8;
 
-/// Reads a text; the error is what can be read of one with faults of syntax.
+/// Parses a text; the error is the readable rest of a text with syntax errors.
 pub(super) fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Sound> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() { Ok(table) } else { Err(Sound::of(text)) }
 }
 
-/// What of a text with faults can be read.
+/// Readable rest of a text with syntax errors.
 pub(super) struct Sound {
-    /// The text with the statements blanked that have faults, byte for byte as long.
+    /// Text of the same length in bytes, with the wrong statements blanked.
     pub(super) text: String,
-    /// The faults, in no order.
+    /// Diagnostics, in no order.
     pub(super) faults: Vec<Fault>,
-    /// Whether what is left can be read.
+    /// `true` if the rest can be read.
     pub(super) is_readable: bool,
 }
 
 impl Sound {
-    /// What is left when whatever is wrong with it has been blanked.
+    /// Parses the rest, with all wrong statements blanked.
     pub(super) fn table(&self) -> Spanned<DeTable<'_>> {
         DeTable::parse_recoverable(&self.text).0
     }
@@ -47,7 +48,7 @@ impl Sound {
             return Self { faults: vec![fault], is_readable: false, ..sound };
         }
         sound.blank_unclosed();
-        // Of a line only the first error is told: the others are mostly what the parser makes of the first.
+        // Only the first error of a line is reported: the others mostly follow from the first.
         let mut told = BTreeSet::new();
         for _ in 0..PASSES {
             let statements = statements::of(&sound.text);
@@ -67,7 +68,7 @@ impl Sound {
                         text,
                     ));
                 }
-                // Two values for a key break nothing else.
+                // A duplicate key breaks nothing else.
                 if !is_duplicate {
                     wrong.insert(at);
                 }
@@ -81,7 +82,8 @@ impl Sound {
         sound
     }
 
-    /// What is opened and never closed makes nonsense of all that follows, and is looked for first.
+    /// Blanks constructs that are opened and never closed. They make all following text meaningless, so they are found
+    /// first.
     fn blank_unclosed(&mut self) {
         let statements = statements::of(&self.text);
         let mut wrong = BTreeSet::new();
@@ -107,7 +109,7 @@ impl Sound {
         }
     }
 
-    /// Blanks these statements; with a header everything below it, which would belong to another table.
+    /// Blanks these statements; below a wrong header also all statements, which would belong to another table.
     fn blank(&mut self, statements: &[Statement], wrong: &BTreeSet<usize>) {
         let mut bytes = self.text.as_bytes().to_vec();
         let mut below_header = false;
@@ -133,7 +135,7 @@ fn line_start(text: &str, at: usize) -> usize {
     text.as_bytes()[..at.min(text.len())].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
-/// The line that a byte is on, without its end.
+/// Returns the line that a byte is on, without its line end.
 fn line_of(text: &str, at: usize) -> Range<usize> {
     let start = line_start(text, at);
     let end = text[start..].find(['\n', '\r']).map_or(text.len(), |length| start + length);

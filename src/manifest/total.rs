@@ -1,6 +1,6 @@
-//! The bounds of a whole manifest: sessions, and the text that all of them hold together.
+//! Limits of a whole manifest: sessions, and the text of all sessions together.
 //!
-//! Replicas multiply, so that a few lines can declare more than memory holds.
+//! Replicas multiply, so that a few lines can declare more than fits in memory.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use super::fault::{Fault, Place};
 use super::rule;
 use super::way::Way;
 
-/// The most sessions of one manifest: a plan of half as many takes 2.3 s and 770 MB (measured).
+/// Maximum number of sessions of one manifest: a plan of half as many takes 2.3 s and 770 MB (measured).
 const SESSIONS_MAX: u64 = 200_000;
 
-/// The most bytes that the sessions of one manifest hold together, before templates are rendered.
+/// Maximum number of bytes of all sessions of one manifest, before templates are rendered.
 const BYTES_MAX: u64 = 256 << 20;
 
-/// The bytes that a key or a value takes beside its text.
+/// Bytes of a key or a value in addition to its text.
 const ENTRY: u64 = 16;
 
-/// Returns the fault of a manifest that declares more than can be planned, at the table where the limit is passed.
+/// Returns the diagnostic of a manifest that is too large to plan, at the table that passes the limit.
 pub(super) fn check(document: &Document) -> Option<Fault> {
     let defaults = document.defaults.values().map(options).fold(0, u64::saturating_add);
     let mut total = Total::default();
@@ -35,7 +35,7 @@ struct Total {
 }
 
 impl Total {
-    /// Adds tables that exist `times` over; each session holds `inherited` bytes beside its own.
+    /// Adds tables that exist `times` over; each session has `inherited` bytes beside its own.
     fn tables(
         &mut self,
         tables: &BTreeMap<String, SessionTable>,
@@ -76,7 +76,7 @@ fn too_large(place: Place) -> Fault {
     )
 }
 
-/// The bytes of what a session table itself says, resources aside.
+/// Returns the bytes of a session table's own text, without resources.
 fn text(table: &SessionTable) -> u64 {
     let env = table.env.iter().map(|(name, value)| entry(name) + entry(value));
     let prompt = table.prompt.iter().flatten().map(|section| entry(section));

@@ -1,4 +1,4 @@
-//! The tables of a document without faults, counted out into sessions.
+//! Expansion of a document's session tables into sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::way::Way;
 use super::{Declaration, From, Request, Session};
 use crate::name::SessionPath;
 
-/// Every session, in canonical order: parents before their children, names bytewise, replicas by number.
+/// Returns all sessions in canonical order: parents before their children, names bytewise, replicas by number.
 ///
-/// Of tables that are `spoiled` less can be said.
+/// Declarations of `spoiled` tables are marked as incomplete.
 pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, spoiled: &Spoiled) -> Vec<Session> {
     let at = Way::ROOT.key("session");
     let tables: Vec<_> = tables.into_iter().collect();
@@ -27,19 +27,19 @@ pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, spoiled: &Spoiled
     sessions
 }
 
-/// The session tables of which something that decides what they ask for was wrong.
+/// Tainted session tables: a diagnostic affects their requests.
 pub(super) struct Spoiled {
-    /// Something was wrong that may have been of any of them: defaults, or a statement that cannot be read.
+    /// `true` if a diagnostic may affect any table: in the defaults, or in a statement that cannot be read.
     all: bool,
     tables: BTreeSet<Vec<Step>>,
 }
 
 impl Spoiled {
-    /// Those that these faults are in.
+    /// Finds the tables that these diagnostics are in.
     pub(super) fn by(faults: &[Fault]) -> Self {
         let is_told = |key: &str| ["env", "prompt", "metadata", "setup", "teardown", "count"].contains(&key);
         let tables = faults.iter().filter_map(|fault| {
-            // `session.NAME`, then any number of `child.NAME`, then what is wrong there.
+            // A path is `session.NAME`, then any number of `child.NAME`, then the wrong part.
             let steps = &fault.place.steps;
             let is_way = |pair: &[Step], at: usize| {
                 let way = if at == 0 { "session" } else { "child" };
@@ -57,7 +57,7 @@ impl Spoiled {
     }
 }
 
-/// One table, made once however many replicas it has.
+/// One table, created once for all its replicas.
 struct Node {
     name: String,
     count: Option<u32>,
@@ -118,7 +118,7 @@ fn declaration(table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoi
         table.resources.map(|resources| resources.into_iter().flatten().enumerate().map(request).collect());
     Declaration {
         whole: !spoiled.all && !spoiled.tables.contains(&place.steps),
-        // At the top there is no one to take a share from.
+        // A session at the top has no parent to share with.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
         env: table.env,
         prompt: table.prompt.into_iter().flatten().collect(),

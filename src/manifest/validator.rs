@@ -1,9 +1,9 @@
-//! What holds a manifest against its schema.
+//! Validator of manifests against their schema.
 
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::Value;
 
-/// What checks whether a manifest meets `schema`; the error is a schema that is none.
+/// Creates the validator of `schema`; fails if `schema` is not a valid schema.
 pub(super) fn validator(schema: &Value) -> Result<Validator, String> {
     let mut strict = schema.clone();
     tell_integers_from_floats(&mut strict);
@@ -13,8 +13,7 @@ pub(super) fn validator(schema: &Value) -> Result<Validator, String> {
         .map_err(|error| error.to_string())
 }
 
-/// The one keyword that is seedbed's own, never in the published schema: `4.0` is an integer to JSON schema, and a
-/// float to TOML.
+/// Keyword that seedbed adds, never in the published schema: `4.0` is an integer in JSON schema, and a float in TOML.
 const NO_FLOAT: &str = "seedbed-no-float";
 
 struct NoFloat;

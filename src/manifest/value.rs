@@ -1,4 +1,4 @@
-//! TOML to JSON, the form that schemas and document types read.
+//! Conversion of TOML to JSON, the form that schemas and document types read.
 
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
@@ -9,13 +9,14 @@ use super::rule;
 use super::way::Way;
 use super::words::quoted;
 
-/// Turns a parsed document into JSON. What JSON has no form for becomes `null`, which TOML cannot say otherwise, and
-/// is a fault each.
+/// Converts a parsed document to JSON.
+///
+/// Each value without a JSON form is reported and becomes `null`, which TOML cannot express otherwise.
 pub(super) fn from_toml(table: &DeTable<'_>, faults: &mut Vec<Fault>) -> Value {
     Value::Object(entries(table, &Way::ROOT, faults))
 }
 
-/// The same of entries of the table at `at`.
+/// Converts entries of the table at `at` to JSON.
 pub(super) fn entries<'t, 'i: 't>(
     entries: impl IntoIterator<Item = Entry<'t, 'i>>,
     at: &Way<'_>,
@@ -24,7 +25,7 @@ pub(super) fn entries<'t, 'i: 't>(
     Converter { faults }.entries(entries, at)
 }
 
-/// A key and what it stands for.
+/// Key and its value.
 pub(super) type Entry<'t, 'i> = (&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>);
 
 struct Converter<'f> {

@@ -1,11 +1,11 @@
-//! Places while a manifest is walked: made into a [`Place`] only where there is a fault to tell.
+//! Paths for walking a manifest; converted to a [`Place`] only for a diagnostic.
 
 use super::fault::{Place, Step};
 
-/// A way from the manifest's root, each step on the stack of whoever takes it.
+/// Path from the manifest's root, with each step on the stack of the function that adds it.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
-    /// The way before the last step, and that step; `None` at the root.
+    /// Path before the last step, and the last step; `None` at the root.
     last: Option<(&'a Way<'a>, Part<'a>)>,
 }
 

@@ -1,4 +1,4 @@
-//! How faults speak: quoting, lists. What is echoed from a file is escaped here.
+//! Wording of diagnostics: quotes, lists, and escaped text from files.
 
 use std::fmt::Write as _;
 
@@ -6,15 +6,16 @@ use serde_json::Value;
 
 use crate::host::text::is_unprintable;
 
-/// Longer text is cut in messages: the snippet below them shows it anyway.
+/// Maximum length of quoted text in messages, in characters; the snippet below a message shows the rest.
 const ECHO_MAX: usize = 60;
 
-/// `text` between backticks, escaped and cut.
+/// Returns `text` between backticks, escaped and cut.
 pub(crate) fn quoted(text: &str) -> String {
     format!("`{}`", escaped(text))
 }
 
-/// `text` with everything that a terminal would act on, or that hides or reorders text, written as `\u{..}`.
+/// Escapes as `\u{..}` everything in `text` that a terminal would act on, or that hides or reorders text; cuts long
+/// text.
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (count, c) in text.chars().enumerate() {
@@ -34,9 +35,10 @@ pub(crate) fn escaped(text: &str) -> String {
     out
 }
 
-/// `text` byte for byte as long, with what a terminal would act on replaced; line ends and tabs stay.
+/// Returns `text` with the same length in bytes, with terminal control characters replaced; line ends and tabs are
+/// kept.
 ///
-/// For snippets, whose spans count bytes of the original.
+/// Used for snippets, whose spans count bytes of the original.
 pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -56,7 +58,7 @@ pub(crate) fn visible(text: &str) -> String {
     out
 }
 
-/// `a`, `b` or `c`, each quoted; what joins the last two is up to the caller.
+/// Returns `a`, `b` or `c`, each quoted; `last` joins the last two.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>, last: &str) -> String {
     let names: Vec<String> = names.into_iter().map(quoted).collect();
     match names.as_slice() {
@@ -66,7 +68,7 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>, last: &str) -
     }
 }
 
-/// What kind of value it is, in TOML's words, with its article.
+/// Returns the type of the value in TOML's words, with its article.
 pub(crate) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
@@ -79,7 +81,7 @@ pub(crate) fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The value as it would stand in a manifest, escaped and cut.
+/// Returns the value as written in a manifest, escaped and cut.
 pub(crate) fn toml_of(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),

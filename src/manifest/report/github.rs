@@ -1,10 +1,10 @@
-//! Faults as workflow commands of GitHub Actions: `::error file=..,line=..::message`.
+//! Diagnostics as workflow commands of GitHub Actions: `::error file=..,line=..::message`.
 
 use std::fmt::Write as _;
 
 use super::Report;
 
-/// One line a fault.
+/// Returns one line per diagnostic.
 pub(super) fn annotations(report: &Report) -> String {
     let file = property(report.file_name());
     report.faults().fold(String::new(), |mut out, fault| {
@@ -18,7 +18,7 @@ pub(super) fn annotations(report: &Report) -> String {
             fault.line,
             fault.end_line,
             fault.column,
-            // Where something is missing, the annotation still has to be of something.
+            // If a key is missing, the span is empty; an annotation requires at least one column.
             fault.end_column.max(fault.column + 1),
             property(&format!("seedbed: {}", fault.rule)),
             data(&message),
@@ -27,12 +27,12 @@ pub(super) fn annotations(report: &Report) -> String {
     })
 }
 
-/// A message: one line, and no `%` that is not an escape.
+/// Escapes a message: one line, and no `%` that is not an escape.
 fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// A property, which `,` and `:` would end.
+/// Escapes a property, which `,` and `:` would end.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }

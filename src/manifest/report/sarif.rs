@@ -1,4 +1,4 @@
-//! Faults as a SARIF 2.1.0 log, which code scanning and editors read.
+//! Diagnostics as a SARIF 2.1.0 log, which code scanning and editors read.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{Entry, Report};
 
-/// The log of one run that found these faults.
+/// Returns the log of one run with the report's diagnostics.
 pub(super) fn log(report: &Report, version: &str) -> Value {
-    // The rules that occur, each with its position.
+    // Violated rules; the position of each is its index in the log.
     let rules: BTreeMap<&str, &str> =
         report.faults.iter().map(|shown| (shown.fault.rule.id, shown.fault.rule.about)).collect();
     let position = |id: &str| rules.keys().position(|rule| *rule == id);
@@ -59,7 +59,7 @@ fn result(fault: &Entry, rule_index: Option<usize>, uri: &str) -> Value {
     })
 }
 
-/// A path as a URI reference: what a URI gives another meaning is percent-encoded. A path that begins at the root
+/// Converts a path to a URI reference: percent-encodes characters with another meaning in a URI. An absolute path
 /// becomes a `file` URI.
 fn uri(path: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'.' | b'_' | b'~');

@@ -1,9 +1,9 @@
-//! Parts of a string where they stand in its source: between quotes, with escapes before and inside of them.
+//! Positions of string parts in the source: between quotes, with escapes before and inside of the parts.
 
 use std::ops::Range;
 
-/// The bytes of `raw`, a TOML string with its quotes, that stand for the bytes of its `content`; `None` where the two do
-/// not belong together.
+/// Returns the bytes of `raw`, a TOML string with its quotes, that encode the bytes of its `content`; `None` if `raw`
+/// does not encode `content`.
 pub(super) fn within(raw: &str, content: &str, bytes: Range<usize>) -> Option<(usize, usize)> {
     if bytes.end > content.len() || bytes.start > bytes.end {
         return None;
@@ -14,13 +14,13 @@ pub(super) fn within(raw: &str, content: &str, bytes: Range<usize>) -> Option<(u
     let mut at = quotes.len();
     let is_multiline = quotes.len() == 3;
     if is_multiline {
-        // The line end right behind the quotes is no part of the string.
+        // A line end directly behind the opening quotes is not part of the string.
         at += line_end(&raw[at..]).unwrap_or(0);
     }
     let mut read = 0;
     let mut start = None;
     loop {
-        // What stands for nothing comes before what the part begins with.
+        // A line continuation encodes nothing, and is skipped before the part begins.
         if is_basic && is_multiline {
             at += continuation(&raw[at..]).unwrap_or(0);
         }
@@ -34,7 +34,7 @@ pub(super) fn within(raw: &str, content: &str, bytes: Range<usize>) -> Option<(u
         read += c.len_utf8();
         at += match raw[at..].chars().next()? {
             '\\' if is_basic => escape(&raw[at..])?,
-            // Of `\r\n`, the content may hold `\n` alone.
+            // The content may contain only `\n` for a `\r\n` in the source.
             '\r' if c == '\n' => 2,
             same if same == c => c.len_utf8(),
             _ => return None,
@@ -42,7 +42,7 @@ pub(super) fn within(raw: &str, content: &str, bytes: Range<usize>) -> Option<(u
     }
 }
 
-/// How long the escape is that `raw` begins with.
+/// Returns the length of the escape that `raw` begins with.
 fn escape(raw: &str) -> Option<usize> {
     Some(match raw.as_bytes().get(1)? {
         b'x' => 4,
@@ -52,7 +52,8 @@ fn escape(raw: &str) -> Option<usize> {
     })
 }
 
-/// How long the backslash at a line's end is with the blanks behind it, if that is what `raw` begins with.
+/// Returns the length of the line continuation that `raw` begins with: a backslash at a line's end and the blanks
+/// behind it.
 fn continuation(raw: &str) -> Option<usize> {
     let behind = raw.strip_prefix('\\')?;
     let blank = behind.trim_start_matches([' ', '\t']);
@@ -74,7 +75,7 @@ mod tests {
 
     use super::within;
 
-    /// The part of the source that stands for `part`.
+    /// Checks that the source of `part` in `raw` is `expected`.
     #[track_caller]
     fn check(raw: &str, part: &str, expected: &str) {
         let text = format!("k = {raw}");

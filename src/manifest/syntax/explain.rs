@@ -1,4 +1,4 @@
-//! What is wrong with a statement, by the parser's message and by what stands there.
+//! Explanation of a syntax error, from the parser's message and the text.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use super::super::rule;
 use super::super::words::{escaped, quoted};
 use super::line_of;
 
-/// A text that is no TOML at all, but another language that is often meant instead.
+/// Returns the diagnostic of a text in another language that users often write instead of TOML.
 pub(super) fn other_language(text: &str) -> Option<Fault> {
     let start = text.len() - text.trim_start_matches('\u{feff}').trim_start().len();
     let line = &text[start..line_of(text, start).end];
@@ -31,7 +31,7 @@ fn is_yaml(line: &str) -> bool {
     })
 }
 
-/// The fault behind one of the parser's errors, in this statement.
+/// Returns the diagnostic for one of the parser's errors, in this statement.
 pub(super) fn fault(message: &str, span: Range<usize>, statement: &Range<usize>, text: &str) -> Fault {
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, expected)) => (what, Some(expected)),
@@ -51,7 +51,7 @@ struct Error<'t> {
     what: &'t str,
     expected: Option<&'t str>,
     span: Range<usize>,
-    /// What the span underlines.
+    /// Text that the span underlines.
     meant: &'t str,
     line: Range<usize>,
     text: &'t str,
@@ -71,7 +71,7 @@ impl Error<'_> {
         Fault::new(rule::SYNTAX, Place::bytes(span), message, label).with_help(help)
     }
 
-    /// Of keys and headers.
+    /// Explains errors of keys and headers.
     fn of_key(&self) -> Option<Fault> {
         let content = trimmed(self.text, &self.line);
         let words = &self.text[content.clone()];
@@ -130,7 +130,7 @@ impl Error<'_> {
         })
     }
 
-    /// Of values that are no strings, or should be.
+    /// Explains errors of values that are not strings, or should be strings.
     fn of_value(&self) -> Option<Fault> {
         Some(match self.what {
             "string values must be quoted" if self.meant.is_empty() => {
@@ -165,7 +165,7 @@ impl Error<'_> {
         })
     }
 
-    /// In the parser's own words.
+    /// Returns the diagnostic in the parser's own words.
     fn as_said(&self) -> Fault {
         let label =
             self.expected.map_or_else(|| "here".to_owned(), |expected| format!("expected {expected}"));
@@ -178,10 +178,10 @@ impl Error<'_> {
     }
 }
 
-/// Mistakes that are plainer from the line than from where the parser gave up.
+/// Explains mistakes that are clearer from the line than from the position at which the parser stopped.
 fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<Fault> {
     if line.start > statement.start {
-        // Inside of a value over several lines.
+        // The line is inside of a value over several lines.
         return None;
     }
     let content = trimmed(text, line);
@@ -233,7 +233,7 @@ fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<
     }
 }
 
-/// The bare key of a second `key = value` behind a first value without blanks: `count = 1 prompt = ["x"]`.
+/// Finds the bare key of a second `key = value` behind a first value without blanks: `count = 1 prompt = ["x"]`.
 fn second_key(words: &str, from: usize) -> Option<(usize, &str)> {
     let value = words[from..].trim_start();
     let start = words.len() - value.len();
@@ -248,7 +248,7 @@ fn second_key(words: &str, from: usize) -> Option<(usize, &str)> {
     is_bare.then(|| (start + value.len() - rest.len(), key))
 }
 
-/// The line without the blanks around it and without a comment behind it.
+/// Returns the line without surrounding blanks and without a trailing comment.
 fn trimmed(text: &str, line: &Range<usize>) -> Range<usize> {
     let content = &text[line.clone()];
     let content =

@@ -1,28 +1,28 @@
-//! Where the statements of a text begin and end, whatever is wrong inside of them.
+//! Statements of a text, with their boundaries, even if their content is wrong.
 
 use std::ops::Range;
 
-/// A header, or a key with its value.
+/// Header, or a key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
-    /// From the start of its first line to the end of its last, without the line's end.
+    /// Range from the start of the first line to the end of the last line, without the line end.
     pub(super) range: Range<usize>,
-    /// Whether it begins a table.
+    /// `true` if the statement begins a table.
     pub(super) is_header: bool,
-    /// What of it is opened and never closed.
+    /// Construct of the statement that is opened and never closed.
     pub(super) unclosed: Option<Opened>,
 }
 
-/// Something that is opened.
+/// Construct that is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opened {
-    /// Where.
+    /// Position in the text, in bytes.
     pub(super) at: usize,
-    /// What.
+    /// Kind of the construct.
     pub(super) what: Opener,
 }
 
-/// What can go on over several lines.
+/// Construct that can span several lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opener {
     /// `[`
@@ -38,7 +38,7 @@ pub(super) enum Opener {
 }
 
 impl Opener {
-    /// In bytes.
+    /// Returns the length in bytes.
     pub(super) fn length(self) -> usize {
         match self {
             Self::Array | Self::Table | Self::Line => 1,
@@ -47,7 +47,7 @@ impl Opener {
     }
 }
 
-/// The statements of `text`, in order.
+/// Returns the statements of `text`, in order.
 pub(super) fn of(text: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut at = 0;
@@ -69,11 +69,11 @@ pub(super) fn of(text: &str) -> Vec<Statement> {
     statements
 }
 
-/// The statement that begins on this line, a key with its value.
+/// Returns the statement that begins on this line, a key with its value.
 fn value(text: &str, line: Range<usize>) -> Statement {
     let bytes = text.as_bytes();
     let mut opened: Vec<Opened> = Vec::new();
-    // A string that its line's end cuts off, and in a statement that does not end the likely reason.
+    // A string that is cut off by the end of its line, the likely reason when the statement does not end.
     let mut cut_off = None;
     let statement = |end, unclosed| Statement { range: line.start..end, is_header: false, unclosed };
     let mut at = text[line.clone()].find('=').map_or(line.end, |equals| line.start + equals + 1);
@@ -104,7 +104,7 @@ fn value(text: &str, line: Range<usize>) -> Statement {
                     continue;
                 }
                 Err(unclosed) => {
-                    // It ends before the next table, if anywhere.
+                    // The statement ends before the next table, if there is one.
                     let end = lines(text, at).skip(1).find(|line| is_header(&text[line.clone()]));
                     return statement(end.map_or(text.len(), |line| line.start - 1), Some(unclosed));
                 }
@@ -116,8 +116,9 @@ fn value(text: &str, line: Range<usize>) -> Statement {
     statement(at, opened.last().map(|innermost| cut_off.unwrap_or(*innermost)))
 }
 
-/// Where the string ends that begins at `at`; a string of one line ends with the line at the latest. The error is one of
-/// several lines that never ends.
+/// Returns the end of the string that begins at `at`; a string of one line ends with the line at the latest.
+///
+/// The error is a multi-line string that never ends.
 fn string_end(text: &str, at: usize, quote: u8) -> Result<usize, Opened> {
     let bytes = text.as_bytes();
     let is_basic = quote == b'"';
@@ -129,7 +130,7 @@ fn string_end(text: &str, at: usize, quote: u8) -> Result<usize, Opened> {
             b'\n' if !is_multiline => return Ok(inner),
             byte if byte == quote && !is_multiline => return Ok(inner + 1),
             byte if byte == quote && bytes[inner..].starts_with(&[quote; 3]) => {
-                // Up to two quotes may stand right before those that close.
+                // Up to two quotes may precede the closing quotes directly.
                 let quotes = bytes[inner..].iter().take(5).take_while(|byte| **byte == quote).count();
                 return Ok(inner + quotes);
             }
@@ -144,7 +145,7 @@ fn string_end(text: &str, at: usize, quote: u8) -> Result<usize, Opened> {
     Ok(text.len())
 }
 
-/// Tells whether a line is the header of one of a manifest's tables, which no array can hold.
+/// Returns whether a line is the header of one of a manifest's tables, which no array can contain.
 fn is_header(line: &str) -> bool {
     let line = line.split('#').next().unwrap_or_default().trim();
     let Some(inner) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) else { return false };
@@ -155,14 +156,14 @@ fn is_header(line: &str) -> bool {
     })
 }
 
-/// Tells whether a line begins with a bare key and its `=`, which no array can hold.
+/// Returns whether a line begins with a bare key and its `=`, which no array can contain.
 fn is_key(line: &str) -> bool {
     let Some((key, _)) = line.split_once('=') else { return false };
     let key = key.trim();
     !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// The line that begins at `at`, without its `\n`.
+/// Returns the line that begins at `at`, without its `\n`.
 fn line_at(text: &str, at: usize) -> Range<usize> {
     at..text[at..].find('\n').map_or(text.len(), |length| at + length)
 }
@@ -181,7 +182,7 @@ fn lines(text: &str, at: usize) -> impl Iterator<Item = Range<usize>> {
 mod tests {
     use super::{Opener, of};
 
-    /// The text of each statement, and what of it is not closed.
+    /// Checks the text of each statement, and the construct that is not closed.
     #[track_caller]
     fn check(text: &str, expected: &[(&str, Option<Opener>)]) {
         let found: Vec<_> = of(text)

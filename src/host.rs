@@ -1,8 +1,11 @@
-//! The hardened edge to the outside: running processes, git above all, and touching files without following links.
+//! The hardened edge to the outside: runs processes, above all Git, and accesses files without following
+//! links.
 //!
-//! But for the registry of leases, which says whose they are, nothing here knows what a session is. What several
-//! modules need of the outside stands here, so that a defence stands at one place. What the process was given (environment, state directory, cores) arrives as one [`Host`] value: the
-//! library never reads the environment.
+//! Except for the registry of leases, which records the owner of each port, no module here knows sessions.
+//! Access to the outside that several modules need is here, so that each defence is in one place.
+//!
+//! The environment, the state directory and the number of CPUs arrive as one [`Host`] value: the library
+//! never reads the environment.
 
 mod bound;
 pub mod clock;
@@ -25,34 +28,39 @@ use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// What the caller lends to the library.
+/// Settings that the caller passes to the library.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// The environment that child processes start from; git's own variables are always taken out of it.
+    /// Environment that child processes start from. Git's own variables are always removed from it.
     pub environment: Vec<(OsString, OsString)>,
-    /// Where intents, standing plans, leases and logs are kept, e.g. `~/.local/state/seedbed`.
+    /// Directory of intents, standing plans, leases and logs, such as `~/.local/state/seedbed`.
     pub state: PathBuf,
-    /// The directory that leases of ports are published in, for other users of the host and for other state directories;
-    /// `None`, the default, publishes nothing and regards nothing that is published. The command line uses
+    /// Directory in which leases of ports are published for other users of the host and for other state
+    /// directories.
+    ///
+    /// `None`, the default, publishes nothing and ignores published leases. The command line uses
     /// [`leases::shared_directory`].
     pub shared_ports: Option<PathBuf>,
     /// Number of steps that run in parallel. Default: the number of CPUs that this process may use.
     pub jobs: NonZeroUsize,
-    /// How long one call of git may take before it is ended; [`git::DEADLINE`] unless there is a reason.
+    /// Limit of time for one call of Git, after which Git is ended. Default: [`git::DEADLINE`].
     pub git_deadline: std::time::Duration,
-    /// Ends what is done with this host, and with its clones, for good: every step asks it before it starts. What is to
-    /// be ended on its own is given another, with [`Host::with_cancel`].
+    /// Cancels for good everything that runs with this host and its clones: every step checks it before it
+    /// starts.
+    ///
+    /// A run that is to be cancelled separately gets its own `Cancel`, with [`Host::with_cancel`].
     pub cancel: process::Cancel,
-    /// What was found out about git once, for all that is done with this host and its clones.
+    /// Facts about Git, determined once for this host and its clones.
     pub(crate) git: Arc<git::Known>,
-    /// What claims found bound, for all that is done with this host and its clones.
+    /// Ports that claims found bound, shared by this host and its clones.
     pub(crate) bound: Arc<bound::Bound>,
-    /// Whether what this state directory has leased is published.
+    /// Whether the leases of this state directory are all published.
     pub(crate) published: Arc<leases::Complete>,
 }
 
-/// The variables that tie git to one repository (`git rev-parse --local-env-vars`): inherited from a hook they would
-/// make a session's git work on another repository's index.
+/// Variables that tie Git to one repository (`git rev-parse --local-env-vars`).
+///
+/// Inherited from a hook, they would make a session's Git use another repository's index.
 const GIT_LOCAL: [&str; 15] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_CONFIG",
@@ -71,11 +79,12 @@ const GIT_LOCAL: [&str; 15] = [
     "GIT_COMMON_DIR",
 ];
 
-/// The variables that say where the caller is, and where it was before.
+/// Variables with the current and the previous directory of the caller.
 const CALLERS: [&str; 2] = ["PWD", "OLDPWD"];
 
 impl Host {
-    /// Returns a host that uses all cores, gives git [`git::DEADLINE`], publishes no ports and is never cancelled.
+    /// Returns a host that uses all CPUs, gives Git [`git::DEADLINE`], publishes no ports and is never
+    /// cancelled.
     pub fn new(environment: Vec<(OsString, OsString)>, state: PathBuf) -> Self {
         Self {
             environment,
@@ -90,16 +99,18 @@ impl Host {
         }
     }
 
-    /// The same host for one run, which `cancel` ends; what is done with this one goes on.
+    /// Returns a clone of this host for one run, which `cancel` ends. Other users of this host are not
+    /// affected.
     #[must_use]
     pub fn with_cancel(&self, cancel: process::Cancel) -> Self {
         Self { cancel, ..self.clone() }
     }
 
-    /// The environment that a program of a session starts from when it runs in `directory`, which is absolute: `PWD` is
-    /// that directory, and the caller's `OLDPWD` is removed.
+    /// Returns the environment that a program of a session starts from in `directory`, which must be
+    /// absolute.
     ///
-    /// A shell sets `PWD` itself; `make`, `docker compose` and others believe the one that they inherit.
+    /// `PWD` is that directory, and the caller's `OLDPWD` is removed. A shell sets `PWD` itself; `make`,
+    /// `docker compose` and others trust an inherited `PWD`.
     pub fn environment_in(&self, directory: &Path) -> impl Iterator<Item = (OsString, OsString)> {
         let is_callers = |name: &OsString| CALLERS.iter().chain(&GIT_LOCAL).any(|callers| name == callers);
         let inherited = self.environment.iter().filter(move |(name, _)| !is_callers(name)).cloned();
@@ -107,7 +118,7 @@ impl Host {
     }
 }
 
-/// `path` as seen from `directory`, absolute and without `.` and `..`, by its names alone.
+/// Returns `path` relative to `directory` as an absolute path without `.` and `..`, from its names alone.
 pub fn absolute(directory: &Path, path: &Path) -> PathBuf {
     directory.join(path).components().fold(PathBuf::new(), |mut absolute, component| {
         match component {

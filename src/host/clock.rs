@@ -1,18 +1,19 @@
-//! The time.
+//! Current time, and its formats.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Now, in UTC to the second, as RFC 3339: `2026-11-23T19:04:05Z`.
+/// Returns the current time, in UTC to the second, as RFC 3339: `2026-11-23T19:04:05Z`.
 pub fn now() -> String {
     rfc3339(seconds())
 }
 
-/// Now, in seconds since 1970-01-01T00:00:00Z; 0 where the clock stands before that.
+/// Returns the seconds since 1970-01-01T00:00:00Z, or 0 if the clock shows an earlier time.
 pub fn seconds() -> u64 {
     precise().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Returns the time that the kernel gives to files now. It steps by 1 to 10 ms, so that files of one step have the same.
+/// Returns the time that the kernel gives to files now. It steps by 1 to 10 ms, so files of one step have
+/// equal times.
 #[cfg(target_os = "linux")]
 pub fn file_time() -> SystemTime {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
@@ -26,14 +27,16 @@ pub fn file_time() -> SystemTime {
     precise()
 }
 
-/// Waits, for 10 ms at most, until the time of files is later than that of every file that was changed before the call, and
-/// returns it.
+/// Waits until the time of files is later than that of every file changed before the call, and returns that
+/// time.
+///
+/// Waits for 10 ms at most.
 pub fn file_time_after() -> SystemTime {
     const STEP_MAX: Duration = Duration::from_millis(20);
     let before = precise();
     loop {
         let now = file_time();
-        // A clock that was set back meanwhile is not waited for.
+        // If the clock was set back meanwhile, do not wait for the old time.
         if now > before || precise().duration_since(before).map_or(true, |waited| waited > STEP_MAX) {
             return now;
         }
@@ -41,13 +44,14 @@ pub fn file_time_after() -> SystemTime {
     }
 }
 
-/// Returns the time to the nanosecond.
+/// Returns the current time to the nanosecond.
 #[expect(clippy::disallowed_methods, reason = "reads the clock; no plan depends on it")]
 pub(crate) fn precise() -> SystemTime {
     SystemTime::now()
 }
 
-/// `seconds` since 1970-01-01T00:00:00Z, as [`now`] writes it; what comes after the year 9999 is that year's last second.
+/// Returns `seconds` since 1970-01-01T00:00:00Z in the format of [`now`]. Times after the year 9999 become
+/// that year's last second.
 pub fn rfc3339(seconds: u64) -> String {
     const LAST: u64 = 253_402_300_799;
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))).to_string()

@@ -1,12 +1,17 @@
-//! Named points before effects, where a test kills the run or has the effect fail.
+//! Named points before effects, at which a test kills the run or makes the effect fail.
 //!
-//! Without the feature `failpoints` both macros expand to nothing, and no name is in the program. With it, two variables
-//! say what happens: `SEEDBED_FAILPOINT=NAME[#N[+]]=WHAT` at the `N`th time (default 1, with `+` from then on) that the
-//! point is reached, and `SEEDBED_FAILPOINT_TRACE=FILE` names a file that gets a line `NAME#N` for every point reached,
-//! and one `WHAT NAME#N` for what was done. `*` stands for any name, and counts all points together. `WHAT` is `crash`
-//! (SIGKILL to this process), `panic`, `eio`, `enospc` or `eacces`.
+//! Without the feature `failpoints` both macros expand to nothing, and no name is in the program. With it,
+//! two variables control the points:
+//!
+//! - `SEEDBED_FAILPOINT=NAME[#N[+]]=ACTION` acts at the `N`th time that the point is reached (default 1), and
+//!   with `+` from then on.
+//! - `SEEDBED_FAILPOINT_TRACE=FILE` names a file that gets a line `NAME#N` for every point reached, and a
+//!   line `ACTION NAME#N` for every action.
+//!
+//! The name `*` matches any name, and counts all points together. `ACTION` is `crash` (SIGKILL to this
+//! process), `panic`, `eio`, `enospc` or `eacces`.
 
-/// A point where an effect can be made to fail: `Result<(), rustix::io::Errno>`.
+/// A point at which an effect can be made to fail: `Result<(), rustix::io::Errno>`.
 #[cfg(feature = "failpoints")]
 macro_rules! failpoint {
     ($name:literal) => {
@@ -14,7 +19,7 @@ macro_rules! failpoint {
     };
 }
 
-/// A point where an effect can be made to fail: `Result<(), rustix::io::Errno>`.
+/// A point at which an effect can be made to fail: `Result<(), rustix::io::Errno>`.
 #[cfg(not(feature = "failpoints"))]
 macro_rules! failpoint {
     ($name:literal) => {
@@ -22,7 +27,7 @@ macro_rules! failpoint {
     };
 }
 
-/// A point between two effects, where nothing but a crash can happen.
+/// A point between two effects, at which only a crash can happen.
 #[cfg(feature = "failpoints")]
 macro_rules! crashpoint {
     ($name:literal) => {
@@ -30,7 +35,7 @@ macro_rules! crashpoint {
     };
 }
 
-/// A point between two effects, where nothing but a crash can happen.
+/// A point between two effects, at which only a crash can happen.
 #[cfg(not(feature = "failpoints"))]
 macro_rules! crashpoint {
     ($name:literal) => {};
@@ -56,7 +61,7 @@ mod asked {
     use rustix::io::Errno;
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// What a test asks for.
+    /// Action that a test requests, and the point and counts at which it happens.
     struct Asked {
         point: String,
         from: u64,
@@ -80,7 +85,7 @@ mod asked {
         Some(Mutex::new(file.expect("the file for the trace of failpoints can be written")))
     });
 
-    /// How often each point was reached, and under `*` all of them.
+    /// Number of times that each point was reached; under `*` the total.
     static REACHED: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
 
     fn parse(text: &str) -> Option<Asked> {
@@ -96,7 +101,7 @@ mod asked {
         })
     }
 
-    /// Counts that the point is reached; the error that it was asked to give, if any.
+    /// Counts that the point is reached, and returns the requested error, if any.
     pub(crate) fn reach(name: &'static str) -> Result<(), Errno> {
         if ASKED.is_none() && TRACE.is_none() {
             return Ok(());
@@ -125,13 +130,13 @@ mod asked {
             "eacces" => Err(Errno::ACCESS),
             "panic" => panic!("a test asked for it"),
             _ => loop {
-                // Nothing runs after this: the signal cannot be caught.
+                // Nothing runs after this call: the signal cannot be caught.
                 let _ = kill_process(getpid(), Signal::KILL);
             },
         }
     }
 
-    /// The same where no error can be given.
+    /// Counts that the point is reached. Only a crash or a panic can happen at it.
     pub(crate) fn pass(name: &'static str) {
         let _ = reach(name);
     }

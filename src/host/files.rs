@@ -1,9 +1,10 @@
-//! Files below a root, without ever following a link out of it.
+//! Files below a root, without ever following a link out of the root.
 //!
-//! Every component of a relative path is opened on its own with `O_NOFOLLOW`, relative to the one before: what a
-//! repository commits as a link, or an agent swaps for one in the middle of a run, is an error, not a way out. Linux
-//! does all of that in one call, `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)`; whatever it says no to is gone
-//! through step by step, which finds out why.
+//! Every component of a relative path is opened separately with `O_NOFOLLOW`, relative to the previous one. A
+//! link that a repository commits, or that an agent swaps in during a run, is an error, not a way out.
+//!
+//! Linux does all of this in one call, `openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)`. If that call fails
+//! for any reason, the path is opened step by step, which determines the reason.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -29,18 +30,19 @@ mod sweep;
 pub(crate) mod temporary;
 mod way;
 
-/// How a directory is opened: for reading, and as nothing but a directory.
+/// Flags to open a directory: for reading, and only if it is a directory.
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How a file is opened: itself, without waiting for anybody.
+/// Flags to open a file: no link, and without waiting for another process.
 const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// How many bytes more than a file has there is room for when it is read: the standard library probes for the end of
-/// what leaves less room than 32.
+/// Bytes reserved beyond the size of a file when it is read.
+///
+/// With less than 32 bytes left, the standard library makes an extra call that probes for the end.
 const READ_SLACK: usize = 64;
 
-/// An open directory, below which everything is reached without following links.
+/// An open directory, below which everything is opened without following links.
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
@@ -53,73 +55,74 @@ impl AsFd for Root {
     }
 }
 
-/// Why a file could not be touched.
+/// Reason for which a file could not be accessed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A component of the path is a symbolic link.
     #[error("{} is a symbolic link, which is not followed", shown(path))]
     Link {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
     },
-    /// The path leads out of its root, or is not of plain names.
+    /// The path leads out of its root, or does not consist of plain names.
     #[error("{} is not a plain relative path", shown(path))]
     Outside {
-        /// The path.
+        /// Path that was requested.
         path: PathBuf,
     },
-    /// Something else than a regular file stands there, or it belongs to somebody else.
+    /// The path is not a regular file, or the file belongs to another user.
     #[error("{} is not a regular file of this user's", shown(path))]
     Irregular {
-        /// What stands there.
+        /// Path of the object that exists instead.
         path: PathBuf,
     },
-    /// A directory that has to be this user's alone is not.
+    /// A directory that must belong to this user alone does not.
     #[error("{} belongs to another user, or others can write to it: chown it, or chmod go-w", shown(path))]
     Shared {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
     },
-    /// Something is mounted there, which is not part of the tree around it.
+    /// The path is a mount, which is not part of the tree around it.
     #[error("{} is a mount: `umount` it first", shown(path))]
     Mounted {
-        /// The place where it is mounted.
+        /// Path of the mount point.
         path: PathBuf,
     },
-    /// The file is larger than anything that belongs there.
+    /// The file is larger than any valid file at this path.
     #[error("{} is larger than {limit} bytes", shown(path))]
     TooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cap, in bytes.
+        /// Largest permitted size, in bytes.
         limit: usize,
     },
-    /// The system says no.
+    /// A system call failed.
     #[error("cannot {action} {}: {source}", shown(path))]
     Io {
-        /// What was tried: `open`, `create`, `remove`, …
+        /// Attempted action: `open`, `create`, `remove`, …
         action: &'static str,
-        /// On what.
+        /// Path on which the action was attempted.
         path: PathBuf,
-        /// Why not.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
 
 impl Root {
-    /// Opens a directory by its absolute path; links above and at it are followed, those below it never.
+    /// Opens a directory by its absolute path. Links above it and the directory itself may be links; links
+    /// below are never followed.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(io("open", path))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// The root that a path of a manifest is reached from, and the way below it.
+    /// Opens the root from which a path of a manifest is reached, and returns it with the path below it.
     ///
-    /// For what lies in the workspace that is the workspace. For `../worktrees` it is the deepest directory that both
-    /// lie in, so that what is made on the way can be taken back; for what shares nothing with the workspace but `/`,
-    /// the deepest directory above it that exists.
+    /// For a path in the workspace, the root is the workspace. For `../worktrees` it is the deepest directory
+    /// that contains both, so that directories created on the way can be removed again. For a path that
+    /// shares only `/` with the workspace, it is the deepest existing directory above the path.
     pub fn toward(workspace: &Path, path: &Path) -> Result<(Self, PathBuf), Error> {
         let path = super::absolute(workspace, path);
         let shared: PathBuf = workspace
@@ -138,8 +141,10 @@ impl Root {
         Ok((Self::open(&above)?, below))
     }
 
-    /// Creates the directory with all above it, private to the user (0700) where it is new, and opens it. What is new
-    /// outlasts a power failure.
+    /// Creates the directory and all directories above it, and opens it. New directories are private to the
+    /// user (0700).
+    ///
+    /// New directories survive a power failure.
     pub fn create(path: &Path) -> Result<Self, Error> {
         match Self::open(path) {
             Err(error) if error.is_not_found() => {}
@@ -159,8 +164,10 @@ impl Root {
         Self::open(path)
     }
 
-    /// The same for a directory that is nobody else's: a link in its place, a directory of another user's and one that
-    /// others can write to are errors.
+    /// Creates and opens a directory as [`Root::create`] does, and requires that it belongs to this user
+    /// alone.
+    ///
+    /// A link at `path`, a directory of another user, and a directory that others can write to are errors.
     pub fn create_private(path: &Path) -> Result<Self, Error> {
         Self::create(path)?;
         let fd = rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(|error| {
@@ -179,12 +186,12 @@ impl Root {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// Where it was opened.
+    /// Returns the path with which this directory was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens a directory below; `None` where there is none.
+    /// Opens a directory below this root; `None` if it does not exist.
     pub fn directory(&self, relative: &Path) -> Result<Option<Self>, Error> {
         let names = self.names_of(relative)?;
         if names.is_empty() {
@@ -203,7 +210,7 @@ impl Root {
         Ok(Some(directory))
     }
 
-    /// Creates a directory below with all between (0777 less the umask), and opens it.
+    /// Creates a directory below this root with all directories between (0777 less the umask), and opens it.
     pub fn create_directories(&self, relative: &Path) -> Result<Self, Error> {
         let mut directory = self.again()?;
         for name in self.names_of(relative)? {
@@ -215,14 +222,14 @@ impl Root {
         Ok(directory)
     }
 
-    /// The names in this directory.
+    /// Returns the names in this directory.
     pub fn names(&self) -> Result<BTreeSet<OsString>, Error> {
         Ok(self.entries()?.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Reads a regular file of at most `limit` bytes; `None` where there is nothing. Never hangs on a FIFO.
+    /// Reads a regular file of at most `limit` bytes; `None` if it does not exist. Never blocks on a FIFO.
     ///
-    /// The file has to belong to this user or to root; root reads everybody's.
+    /// The file must belong to this user or to root. Root reads the files of all users.
     pub fn read(&self, relative: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
         if self.names_of(relative)?.is_empty() {
             return Err(Error::Outside { path: self.path.join(relative) });
@@ -238,7 +245,7 @@ impl Root {
         };
         let Some((file, size)) = file else { return Ok(None) };
         let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        // With room for all of it and some more, its end is found by the second call.
+        // With room for the whole file and some more, the second call finds its end.
         let mut bytes = Vec::with_capacity(usize::try_from(size.min(most)).unwrap_or(limit) + READ_SLACK);
         match file.take(most).read_to_end(&mut bytes) {
             Ok(length) if length > limit => Err(Error::TooLarge { path, limit }),
@@ -247,9 +254,9 @@ impl Root {
         }
     }
 
-    /// Opens a regular file to append to it or to lock it, creating it empty and private (0600) where it is new.
+    /// Opens a regular file to append to it or to lock it. A new file is created empty and private (0600).
     ///
-    /// The file has to belong to this user or to root; root opens everybody's.
+    /// The file must belong to this user or to root. Root opens the files of all users.
     pub fn open_or_create(&self, relative: &Path) -> Result<File, Error> {
         let (parent, name) = self.existing_parent(relative)?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
@@ -260,8 +267,10 @@ impl Root {
         }
     }
 
-    /// Puts `bytes` there in one step, whatever stood there: a temporary beside it, fsync, rename, fsync of the
-    /// directory. A reader sees the old file or the new one, whole.
+    /// Replaces the file with `bytes` in one step: a temporary file beside it, fsync, rename, fsync of the
+    /// directory.
+    ///
+    /// A reader sees the complete old file or the complete new one.
     pub fn replace(&self, relative: &Path, bytes: &[u8]) -> Result<(), Error> {
         let (parent, name) = self.existing_parent(relative)?;
         let temporary = parent.write_temporary(name, bytes)?;
@@ -274,7 +283,8 @@ impl Root {
         parent.sync()
     }
 
-    /// Puts `bytes` there, complete from the first moment, unless something stands there: then `false`.
+    /// Creates the file with `bytes`, complete from the first moment; `false` if something already exists
+    /// there.
     pub fn create_new(&self, relative: &Path, bytes: &[u8]) -> Result<bool, Error> {
         let (parent, name) = self.existing_parent(relative)?;
         let temporary = parent.write_temporary(name, bytes)?;
@@ -290,7 +300,7 @@ impl Root {
         }
     }
 
-    /// Removes a file or link; `false` where there was nothing.
+    /// Removes a file or link; `false` if it did not exist.
     pub fn remove_file(&self, relative: &Path) -> Result<bool, Error> {
         let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
         let removed = failpoint!("files.remove").and_then(|()| parent.unlink(name, AtFlags::empty()));
@@ -301,7 +311,9 @@ impl Root {
         }
     }
 
-    /// unlinkat(2), to which a read-only file system says no before it looks whether there is anything to remove.
+    /// Calls unlinkat(2), and maps its errors on a read-only file system.
+    ///
+    /// A read-only file system refuses before it checks whether there is anything to remove.
     fn unlink(&self, name: &OsStr, flags: AtFlags) -> rustix::io::Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, flags) {
             Err(Errno::ROFS) if self.file_type(name).is_none() => Err(Errno::NOENT),
@@ -315,7 +327,7 @@ impl Root {
         self.child(name).ok().flatten().is_some_and(names)
     }
 
-    /// Removes a directory if it is empty; `false` where it is not, or where there is none.
+    /// Removes a directory if it is empty; `false` if it is not empty or does not exist.
     pub fn remove_directory(&self, relative: &Path) -> Result<bool, Error> {
         let Some((parent, name)) = self.parent(relative)? else { return Ok(false) };
         let removed =
@@ -327,16 +339,20 @@ impl Root {
         }
     }
 
-    /// Removes whatever is there with everything below it, links unfollowed; nothing there is no error.
+    /// Removes anything at the path with everything below it, without following links. A missing path is no
+    /// error.
     ///
-    /// A mount below is an error ([`Error::Mounted`]) and stays, a bind mount of the same file system too. Directories
-    /// that do not permit it are made to (0700). What another process adds meanwhile is removed too, unless it does not end.
+    /// A mount below is an error ([`Error::Mounted`]) and stays, also a bind mount of the same file system.
+    /// Directories whose permissions prevent the removal get 0700. Files that another process adds meanwhile
+    /// are removed too, unless the process does not stop adding them.
     pub fn remove_all(&self, relative: &Path) -> Result<(), Error> {
         self.remove_tree(relative, Threads::One)
     }
 
-    /// The same on all threads that the caller shares work with (rayon). A thread may take up any of that work
-    /// meanwhile, so the caller must hold no lock that it waits for.
+    /// Removes a tree as [`Root::remove_all`] does, on all threads that the caller shares work with (rayon).
+    ///
+    /// A thread may run any of that other work meanwhile, so the caller must hold no lock that this work
+    /// waits for.
     pub fn remove_all_in_parallel(&self, relative: &Path) -> Result<(), Error> {
         self.remove_tree(relative, Threads::All)
     }
@@ -348,9 +364,9 @@ impl Root {
         }
     }
 
-    /// Renames below this root; `false` where `from` does not exist.
+    /// Renames below this root; `false` if `from` does not exist.
     ///
-    /// As rename(2) has it: a file at `to` is replaced, and so is an empty directory by a directory.
+    /// As with rename(2), a file at `to` is replaced, and an empty directory is replaced by a directory.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<bool, Error> {
         self.rename_into(from, self, to)
     }
@@ -368,22 +384,23 @@ impl Root {
         }
     }
 
-    /// Makes sure that a directory for things of seedbed's exists, and that git does not see it.
+    /// Ensures that a directory for files of seedbed exists, and that Git does not see it.
     ///
-    /// The topmost directory that had to be made gets a `.gitignore` of `*` with seedbed's mark, unless one above it in
-    /// the same repository has one; where nothing had to be made and the directory has no `.gitignore`, it gets one that says so.
+    /// The topmost created directory gets a `.gitignore` of `*` with seedbed's ownership marker, unless a
+    /// directory above it in the same repository has a marker. If no directory had to be created and the
+    /// directory has no `.gitignore`, it gets one that records this.
     pub fn create_hidden(&self, relative: &Path) -> Result<Self, Error> {
         hidden::create(self, relative)
     }
 
-    /// Takes back what [`Root::create_hidden`] made, as far as it is empty again.
+    /// Removes what [`Root::create_hidden`] created, if it is empty again.
     ///
-    /// What has no mark in it or above it was there before, and stays.
+    /// A directory without a marker in it or above it existed before, and stays.
     pub fn remove_hidden(&self, relative: &Path) -> Result<(), Error> {
         hidden::remove(self, relative)
     }
 
-    /// Makes what happened to names in this directory outlast a power failure, where the file system can.
+    /// Makes changes of the names in this directory survive a power failure, if the file system can.
     pub fn sync(&self) -> Result<(), Error> {
         match failpoint!("files.sync-directory").and_then(|()| rustix::fs::fsync(&self.fd)) {
             Ok(()) | Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
@@ -397,7 +414,7 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error {
 }
 
 impl Error {
-    /// Tells whether something was missing that had to be there.
+    /// Returns whether a required file or directory was missing.
     fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == ErrorKind::NotFound)
     }

@@ -1,7 +1,8 @@
-//! git, hardened: no hooks, no fsmonitor, no network, no inherited repository, no prompt.
+//! Runs Git, hardened: no hooks, no fsmonitor, no network, no inherited repository, no prompt.
 //!
-//! A repository's configuration belongs to whoever can write to it, an agent in a linked worktree among them, and
-//! names programs that git would run. Filters (`git lfs` is one) stay on: without them a checkout is not the tree.
+//! Everyone who can write to a repository controls its configuration, also an agent in a linked worktree. The
+//! configuration names programs that Git would run. Filters (such as `git lfs`) stay on: without them a checkout would
+//! differ from the tree.
 
 pub mod checkouts;
 pub mod config;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use super::Host;
 use super::process::{Error, Output, Process, Stdin};
 
-/// What every call is given on the command line, where no configuration can undo it.
+/// Arguments of every call, which no configuration can override.
 const HARDENED: [&str; 22] = [
     "-c",
     "core.fsmonitor=false",
@@ -35,7 +36,7 @@ const HARDENED: [&str; 22] = [
     "gc.auto=0",
     "-c",
     "maintenance.auto=false",
-    // What checks signatures is a program that the configuration names.
+    // The programs that verify signatures are named by the configuration.
     "-c",
     "log.showSignature=false",
     "-c",
@@ -48,8 +49,8 @@ const HARDENED: [&str; 22] = [
 
 /// Arguments of every call beside [`HARDENED`], unless the repository's hooks are to run.
 ///
-/// Since 2.54 Git also runs hooks that the configuration defines (`hook.NAME.command`), wherever `core.hooksPath` points.
-/// `hook.EVENT.enabled` turns them off, and these are the events that calls of this crate cause.
+/// Since 2.54, Git also runs hooks that the configuration defines (`hook.NAME.command`), with any `core.hooksPath`.
+/// `hook.EVENT.enabled` turns them off; these are the events that calls of this crate cause.
 const WITHOUT_HOOKS: [&str; 8] = [
     "-c",
     "core.hooksPath=/dev/null",
@@ -61,43 +62,51 @@ const WITHOUT_HOOKS: [&str; 8] = [
     "hook.reference-transaction.enabled=false",
 ];
 
-/// What every call has in its environment. Messages are matched, so they have to be in English. A call that only
-/// reads takes no lock, which would be in the way of the git of somebody else.
+/// Variables in the environment of every call.
+///
+/// Messages are matched, so they must be in English. A call that only reads takes no lock, which would block the Git of
+/// another process.
 const VARIABLES: [(&str, &str); 6] = [
     ("LC_ALL", "C"),
     ("GIT_TERMINAL_PROMPT", "0"),
     ("GIT_NO_LAZY_FETCH", "1"),
-    // No transport at all. Git before 2.39.4, 2.40.2, 2.41.1, 2.42.2, 2.43.4 and 2.44.1 does not know the variable above, and
-    // a repository's `protocol.ext.allow` overrides `protocol.allow`. A transport may be a program of the repository's choice.
+    // No transport at all. Git before 2.39.4, 2.40.2, 2.41.1, 2.42.2, 2.43.4 and 2.44.1 does not know the variable
+    // above, and a repository's `protocol.ext.allow` overrides `protocol.allow`. A transport may be a program that the
+    // repository chooses.
     ("GIT_ALLOW_PROTOCOL", "none"),
     ("GIT_OPTIONAL_LOCKS", "0"),
-    // What it says is read as a whole, and need not be written line by line.
+    // The output is read as a whole, so it need not be written line by line.
     ("GIT_FLUSH", "0"),
 ];
 
-/// How long one call may take. The slowest is a checkout, where millions of files on a slow disk take minutes; a git
-/// that runs for longer waits for something that will not come.
+/// Limit of time for one call.
+///
+/// The slowest call is a checkout: millions of files on a slow disk take minutes. A Git that runs longer waits for
+/// something that will never happen.
 pub const DEADLINE: Duration = Duration::from_mins(10);
 
-/// How often a call is made that fails because of another git, at most. Beside two `git worktree prune` in a loop 7
-/// were the most that 100 calls needed.
+/// Limit of attempts of a call that fails because of another Git.
+///
+/// Beside two `git worktree prune` in a loop, 100 calls needed 7 at most.
 const TRIES: u32 = 10;
 
-/// The first pause between two such calls, and the longest; each is cut at random by up to a half, so that two who
-/// are in each other's way do not stay so.
+/// First and longest pause between two attempts. Each is shortened at random by up to a half, so that two processes
+/// that collide do not keep colliding.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How many of the last `fatal:` and `error:` lines are looked at for another git's traces: git says first what it
-/// met, then up to two times what it gives up because of that.
+/// Number of last `fatal:` and `error:` lines that are searched for traces of another Git.
+///
+/// Git first prints the cause, then up to two lines about what it abandons because of that.
 const LINES_LOOKED_AT: usize = 3;
 
-/// git, pointed at one repository.
+/// Runs Git in one repository.
 ///
-/// Before the first call git is asked which version it is; what one that is too old answers is
-/// [`Error::TooOld`], whatever it was asked beside that. Where git would wait for something that is no file, it
-/// is not asked at all ([`Error::Obstructed`]). No call inherits a `GIT_*` variable, and every one ends with the run's
-/// [`Cancel`](super::process::Cancel): what takes a cancelled run back needs a [`Host`] with a fresh one.
+/// Before the first call, the version of Git is determined. A Git that is too old gives [`Error::TooOld`] for every
+/// call. If Git would wait for something that is no file, it is not run at all ([`Error::Obstructed`]).
+///
+/// No call inherits a `GIT_*` variable. Every call ends with the run's [`Cancel`](super::process::Cancel): the rollback
+/// of a cancelled run needs a [`Host`] with a new one.
 #[derive(Clone, Debug)]
 pub struct Git<'a> {
     host: &'a Host,
@@ -110,7 +119,7 @@ pub struct Git<'a> {
     deadline: Duration,
 }
 
-/// What does not have to be asked or looked for again.
+/// Facts about Git that need not be determined again.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     said: version::Said,
@@ -123,15 +132,15 @@ enum Repository<'a> {
 }
 
 impl<'a> Git<'a> {
-    /// git as it finds the repository around `directory` by itself.
+    /// Returns a Git that finds the repository around `directory` by itself.
     pub fn around(host: &'a Host, directory: &'a Path) -> Self {
         Self::new(host, Repository::Around(directory))
     }
 
-    /// git with the repository given: an agent can replace a worktree's `.git` file, but not this.
+    /// Returns a Git for the given repository: an agent can replace a worktree's `.git` file, but not this path.
     ///
-    /// Both paths are absolute, `git_dir` a repository's own or the entry of a linked worktree. Relative paths in
-    /// arguments start at `work_tree`, which has to exist; where there is none, at `git_dir`.
+    /// Both paths are absolute; `git_dir` is a repository's Git directory or the admin directory of a linked worktree.
+    /// Relative paths in arguments start at `work_tree`, which must exist; without a work tree, at `git_dir`.
     pub fn of(host: &'a Host, git_dir: &'a Path, work_tree: Option<&'a Path>) -> Self {
         Self::new(host, Repository::Of { git_dir, work_tree })
     }
@@ -149,57 +158,59 @@ impl<'a> Git<'a> {
         }
     }
 
-    /// Has git hold the lock that `lock` carries for as long as it lives, by inheriting it as its standard input.
+    /// Makes Git own the lock of `lock` as long as Git runs: it inherits the file as its standard input.
     #[must_use]
     pub fn holding(mut self, lock: Option<&'a File>) -> Self {
         self.lock = lock;
         self
     }
 
-    /// Lets the repository's hooks run, which are off by default: they are programs of whoever can write to it.
+    /// Enables the repository's hooks, which are off by default: everyone who can write to the repository controls
+    /// them.
     #[must_use]
     pub fn with_hooks(mut self, hooks: bool) -> Self {
         self.hooks = hooks;
         self
     }
 
-    /// Lets calls begin before git has said which version it is, for whoever asks that beside them and gives up what one
-    /// that is too old has answered.
+    /// Permits calls before the version of Git is known.
+    ///
+    /// The caller determines the version at the same time, and discards the results of a Git that is too old.
     #[must_use]
     pub(crate) fn of_any_version(mut self) -> Self {
         self.of_any_version = true;
         self
     }
 
-    /// Ends a call after `deadline`, where that is less than what the host gives every call.
+    /// Ends a call after `deadline`, if this is shorter than the host's limit.
     #[must_use]
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = self.deadline.min(deadline);
         self
     }
 
-    /// Sets one variable, a `GIT_*` one too: `GIT_INDEX_FILE`, `GIT_AUTHOR_NAME`.
+    /// Sets a variable, also a `GIT_*` one: `GIT_INDEX_FILE`, `GIT_AUTHOR_NAME`.
     #[must_use]
     pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
         self
     }
 
-    /// Sets one setting of the configuration, whatever the repository's own says: `core.splitIndex=false`.
+    /// Sets one setting, which overrides the repository's configuration: `core.splitIndex=false`.
     #[must_use]
     pub fn with_setting(mut self, setting: &'a str) -> Self {
         self.settings.push(setting);
         self
     }
 
-    /// Runs git and returns what it printed; a status other than 0 is an error.
+    /// Runs Git and returns its standard output. A status other than 0 is an error.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Vec<u8>, Error> {
         let process = self.process(args)?;
         let command = process.command();
         reported(process.output()?).success(command)
     }
 
-    /// Runs git with `input` on its standard input, in place of a lock, and returns what it printed.
+    /// Runs Git with `input` on its standard input, instead of a lock, and returns its standard output.
     pub fn run_with_input<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
@@ -210,12 +221,12 @@ impl<'a> Git<'a> {
         reported(process.output()?).success(command)
     }
 
-    /// Runs git and returns what it printed as text, without the white space around it.
+    /// Runs Git and returns its standard output as text, without white space around it.
     pub fn line<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String, Error> {
         Ok(String::from_utf8_lossy(&self.run(args)?).trim().to_owned())
     }
 
-    /// Runs git and returns what it printed as a path, byte by byte, without the line feed behind it.
+    /// Runs Git and returns its standard output as a path, byte by byte, without the final line feed.
     pub fn path<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<PathBuf, Error> {
         let mut bytes = self.run(args)?;
         if bytes.ends_with(b"\n") {
@@ -224,13 +235,15 @@ impl<'a> Git<'a> {
         Ok(OsString::from_vec(bytes).into())
     }
 
-    /// Runs git; any exit status is a result.
+    /// Runs Git. Any exit status is a result.
     pub fn output<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Output, Error> {
         self.process(args)?.output()
     }
 
-    /// Runs git again, at most ten times with growing pauses, while it fails because of another git beside it
-    /// (`reliability.md`, R16); anything else fails at once.
+    /// Runs Git again, at most ten times with growing pauses, while it fails because of another Git beside it
+    /// (`reliability.md`, R16).
+    ///
+    /// Any other failure is returned at once.
     pub fn run_beside_others<S: AsRef<OsStr> + Clone>(&self, args: &[S]) -> Result<Vec<u8>, Error> {
         let mut pause = PAUSE;
         for _ in 1..TRIES {
@@ -246,7 +259,7 @@ impl<'a> Git<'a> {
         self.run(args)
     }
 
-    /// Makes sure that git is new enough, and would not wait for what is no file of its own.
+    /// Checks that Git is new enough, and would not wait for something that is no file.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if !self.of_any_version {
             version::require(self.host)?;
@@ -262,7 +275,7 @@ impl<'a> Git<'a> {
         self.unasked(args)
     }
 
-    /// The same, whichever git it is.
+    /// Returns the process without any check.
     fn unasked<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Process, Error> {
         let inherited = self.host.environment.iter().filter(|(name, _)| !is_scrubbed(name)).cloned();
         let fixed = VARIABLES.map(|(name, value)| (name.into(), value.into()));
@@ -279,7 +292,7 @@ impl<'a> Git<'a> {
                 .arg(option("--git-dir=", git_dir))
                 .arg(option("--work-tree=", work_tree))
                 .current_dir(work_tree),
-            // Without a work tree git takes the current directory for one, so that must be nobody's.
+            // Without a work tree, Git regards the current directory as one, so that must belong to no repository.
             Repository::Of { git_dir, work_tree: None } => {
                 process.arg(option("--git-dir=", git_dir)).current_dir(git_dir)
             }
@@ -293,7 +306,7 @@ impl<'a> Git<'a> {
     }
 }
 
-/// Tells whether a variable is kept from git: those that point it at a repository or give it configuration, and those
+/// Returns whether a variable is hidden from Git: variables that name a repository or give configuration, and variables
 /// that choose the language of its messages.
 fn is_scrubbed(name: &OsStr) -> bool {
     let name = name.as_bytes();
@@ -306,7 +319,7 @@ fn option(name: &str, path: &Path) -> OsString {
     option
 }
 
-/// Leaves of standard error what begins with git's own complaint: progress before it explains nothing.
+/// Reduces standard error to the part that begins with Git's first error message: progress before it explains nothing.
 fn reported(mut output: Output) -> Output {
     let mut start = 0;
     for line in output.stderr.split_inclusive(|byte| *byte == b'\n') {
@@ -323,7 +336,7 @@ fn is_complaint(line: &[u8]) -> bool {
     line.starts_with(b"fatal: ") || line.starts_with(b"error: ")
 }
 
-/// Tells whether git failed because another git was at work in the same repository at that moment.
+/// Returns whether Git failed because another Git was at work in the same repository.
 fn is_of_another_git(stderr: &[u8]) -> bool {
     let complaints = stderr.split(|byte| *byte == b'\n').rev().filter(|line| is_complaint(line));
     complaints
@@ -331,9 +344,9 @@ fn is_of_another_git(stderr: &[u8]) -> bool {
         .any(|line| is_passing(&String::from_utf8_lossy(&line["fatal: ".len()..])))
 }
 
-/// Tells whether a complaint, without its `fatal: ` or `error: `, is of something that passes.
+/// Returns whether an error message, without its `fatal: ` or `error: `, describes a temporary state.
 fn is_passing(complaint: &str) -> bool {
-    // An entry under `worktrees` is read or removed while it is being made.
+    // An admin directory is read or removed while it is being created.
     (complaint.starts_with("failed to read ")
         && (complaint.ends_with("/commondir: Success")
             || complaint.ends_with("/commondir: No such file or directory")))
@@ -341,13 +354,13 @@ fn is_passing(complaint: &str) -> bool {
             && complaint.contains("/worktrees/")
             && complaint.ends_with("' for writing: No such file or directory"))
         || complaint.starts_with("could not find created worktree '")
-        // Somebody holds a lock of the repository that is held for a moment only.
+        // Another process owns a lock of the repository that is locked only briefly.
         || (complaint.starts_with("could not lock config file ") && complaint.ends_with(": File exists"))
         || complaint.ends_with("/packed-refs.lock': File exists.")
 }
 
 fn shortened(pause: Duration) -> Duration {
-    // Every `RandomState` has other keys, which is all the chance that is needed.
+    // Every `RandomState` has other keys, which is random enough here.
     let kept = 512 + RandomState::new().hash_one(()) % 512;
     pause * u32::try_from(kept).unwrap_or(1024) / 1024
 }

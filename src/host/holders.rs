@@ -1,4 +1,4 @@
-//! Which processes hold a file's flock: for messages, and to tell a run from what it left behind.
+//! Processes that own a file's flock: for messages, and to distinguish a run from processes that it left behind.
 
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
@@ -10,25 +10,27 @@ use rustix::fs::OFlags;
 
 use super::text::printable;
 
-/// How much of a process's command is told, in characters.
+/// Number of characters of a process's command that are kept.
 const COMMAND_MAX: usize = 60;
 
-/// A process that holds a lock.
+/// A process that owns a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// Its id.
+    /// Process id.
     pub pid: u32,
-    /// Its command, escaped for a terminal, bounded in length; empty where it is not told.
+    /// Command of the process, escaped for a terminal and limited in length; empty if unknown.
     pub command: String,
-    /// Whether it was given the lock when it was started: as its standard input, or as a file that outlasts exec(2).
-    /// A run opens the lock itself, and the file ends with exec(2).
+    /// Whether the process got the lock when it was started: as its standard input, or as a file that stays open over
+    /// exec(2).
+    ///
+    /// A run opens the lock itself, and that file is closed by exec(2).
     pub inherited: bool,
 }
 
-/// The processes that hold the flock of the file that `file` is open at, in order of their ids.
+/// Returns the processes that own the flock of the file that is open as `file`, in order of their ids.
 ///
-/// Only Linux tells, and only of processes that this user may look into; elsewhere there are none.
+/// Only Linux reports them, and only processes that this user may inspect. Other systems give an empty list.
 pub fn of_lock(file: &File) -> Vec<Holder> {
     let (Ok(wanted), Ok(processes)) = (file.metadata(), fs::read_dir("/proc")) else { return Vec::new() };
     let wanted = (wanted.dev(), wanted.ino());
@@ -48,7 +50,7 @@ fn holder(pid: u32, wanted: (u64, u64)) -> Option<Holder> {
             let found = fs::metadata(process.join("fd").join(number));
             found.is_ok_and(|found| (found.dev(), found.ino()) == wanted)
         })
-        // Who waits for the lock has the file open too, but no lock on it.
+        // A process that waits for the lock has the file open too, but owns no lock on it.
         .filter_map(|number| {
             let info = fs::read_to_string(process.join("fdinfo").join(&number)).ok()?;
             let is_locked = info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"));
@@ -64,7 +66,7 @@ fn holder(pid: u32, wanted: (u64, u64)) -> Option<Holder> {
     Some(Holder { pid, command, inherited: held.into_iter().all(|inherited| inherited) })
 }
 
-/// Returns whether a file stays open in a program that its process becomes, by its `/proc/PID/fdinfo/FD`.
+/// Returns whether a file stays open over exec(2), according to its `/proc/PID/fdinfo/FD`.
 fn outlasts_exec(info: &str) -> bool {
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());

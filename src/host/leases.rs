@@ -1,15 +1,16 @@
-//! The host-wide registry of port leases: two clones of one repository must not meet.
+//! The host-wide registry of port leases, so that two clones of one repository never use the same port.
 //!
-//! One file a lease in `STATE/ports`, mutations under the flock of `STATE/ports/.guard`. A lease ends when it is
-//! revoked, never because a process is gone: the command line exits while its leases live on.
+//! Each lease is one file in `STATE/ports`. Changes require the flock of `STATE/ports/.guard`. A lease ends when it is
+//! revoked, never because a process has ended: the command line exits while its leases remain.
 //!
-//! A file's name, `START-END.MARK.json`, says which ports it holds and, by a hash, whose they are. What is in the file
-//! only tells people. So a file whose content is torn still holds its ports, and its session can still revoke it.
+//! The name of a file, `START-END.MARK.json`, records its ports and, by a hash, their owner. The content is only
+//! information for users. A file with torn content therefore still reserves its ports, and its session can still revoke
+//! it.
 //!
 //! Each lease is also published to the other users of the host, see [`others`].
 //!
-//! A lease that a run is about to revoke is set aside, as `START-END.MARK.aside.json`: its ports are free to new leases of
-//! the same owner, and to nobody else.
+//! A lease that a run is about to revoke is set aside, as `START-END.MARK.aside.json`. Its ports are free for new
+//! leases of the same owner, and for no other owner.
 
 mod probe;
 mod published;
@@ -29,20 +30,21 @@ use crate::host::failpoint::failpoint;
 use crate::host::{Host, files, listeners};
 use crate::name::{PortBlock, sha256_hex};
 
-/// The version of a lease file's format.
+/// Version of the format of lease files.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The directory of the registry, in the state directory.
+/// Name of the registry's directory in the state directory.
 pub(crate) const DIRECTORY: &str = "ports";
-/// The file whose flock orders mutations.
+/// Name of the file whose flock orders changes.
 const GUARD: &str = ".guard";
-/// The end of a lease file's name.
+/// Suffix of the names of lease files.
 const SUFFIX: &str = ".json";
-/// The same of a lease that is set aside.
+/// Suffix of the names of leases that are set aside.
 const ASIDE: &str = ".aside.json";
-/// A lease is some 300 bytes; two paths of the longest kind still fit.
+/// Largest lease file that is read, in bytes. A lease has about 300 bytes; two paths of the greatest length still fit.
 const FILE_LIMIT: usize = 64 * 1024;
-/// 64 bits of hash: the owner in it is random, so that nobody can aim at another's file name.
+/// Number of hexadecimal digits of the hash, 64 bits. The hashed owner is random, so no process can target another's
+/// file name.
 const MARK_DIGITS: usize = 16;
 
 /// One lease.
@@ -50,13 +52,13 @@ const MARK_DIGITS: usize = 16;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Lease {
-    /// The version of this file's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this file, [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The session's id.
+    /// Id of the session.
     pub session: String,
-    /// The ownership mark of its swarm.
+    /// Ownership marker of the session's swarm.
     pub owner: String,
-    /// The workspace root, absolute: for messages.
+    /// Absolute path of the workspace root, for messages.
     pub workspace: std::path::PathBuf,
     /// First port.
     pub start_port: u16,
@@ -65,7 +67,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Returns the lease of the ports from `start_port` to `end_port`, both included, in this version of the format.
+    /// Returns the lease of the ports from `start_port` to `end_port`, both included, in the current version of the
+    /// format.
     pub fn new(
         session: String,
         owner: String,
@@ -76,53 +79,53 @@ impl Lease {
     }
 }
 
-/// Why a lease was not granted.
+/// Reason for which a lease was not granted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Another lease holds one of the ports.
+    /// Another lease includes one of the ports.
     #[error("ports {wanted} are not free: {held} are leased to {session} of {}", workspace.display())]
     Leased {
-        /// What was asked for.
+        /// Requested ports.
         wanted: PortBlock,
-        /// The lease in the way.
+        /// Ports of the conflicting lease.
         held: PortBlock,
-        /// Whose it is.
+        /// Session that owns the conflicting lease.
         session: String,
-        /// Of which workspace.
+        /// Workspace of that session.
         workspace: std::path::PathBuf,
     },
     /// Another user, or another state directory of this user, has published a lease of one of the ports.
     #[error("ports {wanted} are not free: {held} are leased to a session of {holder}")]
     Published {
-        /// What was asked for.
+        /// Requested ports.
         wanted: PortBlock,
-        /// The lease in the way.
+        /// Ports of the conflicting lease.
         held: PortBlock,
-        /// Whose it is.
+        /// Owner of the conflicting lease.
         holder: String,
     },
-    /// Something is bound to one of the ports.
+    /// A socket is bound to one of the ports.
     #[error(
         "ports {wanted} are not free: {protocol} port {port} is in use{}",
         if holder.is_empty() { " by a process" } else { holder }
     )]
     Bound {
-        /// What was asked for.
+        /// Requested ports.
         wanted: PortBlock,
-        /// The port in use.
+        /// Port that is in use.
         port: u16,
         /// `tcp` or `udp`.
         protocol: &'static str,
-        /// ` by pid NUMBER (COMMAND)`; empty where that cannot be told.
+        /// ` by pid NUMBER (COMMAND)`; empty if unknown.
         holder: String,
     },
-    /// The lease holds no port, or port 0.
+    /// The lease includes no port, or port 0.
     #[error("{start}-{end} is no block of ports")]
     NoBlock {
-        /// Its first port.
+        /// First port of the lease.
         start: u16,
-        /// Its last port.
+        /// Last port of the lease.
         end: u16,
     },
     /// The registry could not be read or written.
@@ -133,10 +136,10 @@ pub enum Error {
     Lock(std::io::Error),
 }
 
-/// Every lease of this host, in order of the first port. Files that are no leases are passed over.
+/// Returns every lease of this host, in order of the first port. Files that are no leases are skipped.
 ///
-/// A file with a lease's name whose content is not that lease stands here as `unknown (FILE)`, without an owner:
-/// somebody may be using its ports.
+/// A file with the name of a lease whose content is not that lease is returned as `unknown (FILE)`, without an owner:
+/// its ports may be in use.
 pub fn all(host: &Host) -> Result<Vec<Lease>, files::Error> {
     let Some(registry) = open(host)? else { return Ok(Vec::new()) };
     let mut leases: Vec<Lease> =
@@ -152,22 +155,23 @@ pub fn all(host: &Host) -> Result<Vec<Lease>, files::Error> {
     Ok(leases)
 }
 
-/// Tells whether this very lease is granted, by the one file that would say so.
+/// Returns whether exactly this lease is granted, according to the only file that would record it.
 pub fn is_granted(host: &Host, lease: &Lease) -> Result<bool, Error> {
     let (block, own) = file_of(lease)?;
     let Some(registry) = open(host)? else { return Ok(false) };
     Ok(read(&registry, block, &own).is_some_and(|held| held == *lease))
 }
 
-/// Grants a lease, under the guard: no lease of another session may share a port with it, those of the same owner's
-/// `ancestors` and descendants excepted, and no process may be bound to one of its ports. Granting what this session has is no error.
+/// Grants a lease, under the guard. Granting a lease that this session already has is no error.
 ///
-/// Ports that lie in a lease of the same owner that is set aside are not probed.
+/// No lease of another session may include one of its ports, except leases of the same owner's `ancestors` and
+/// descendants. No process may be bound to one of its ports. Ports in a lease of the same owner that is set aside are
+/// not probed.
 pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error> {
     claim(host, lease, ancestors, true)
 }
 
-/// Grants a lease that this session had before it was lost. No port is probed: the session may be using them.
+/// Grants a lease that this session had before it was lost. Ports are not probed: the session may be using them.
 pub fn grant_again(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error> {
     claim(host, lease, ancestors, false)
 }
@@ -176,7 +180,7 @@ fn claim(host: &Host, lease: &Lease, ancestors: &[&str], probes: bool) -> Result
     let (wanted, own) = file_of(lease)?;
     let registry = create(host)?;
     let _guard = lock(&registry)?;
-    // Also over the probe, which would find that of another user.
+    // Also locked during the probe, which would detect the probe of another user.
     let published = Shared::locked(host);
 
     let mut shared = false;
@@ -189,7 +193,7 @@ fn claim(host: &Host, lease: &Lease, ancestors: &[&str], probes: bool) -> Result
         }
         let Some(other) = read(&registry, held, &name) else { continue };
         if is_aside(&name) && other.owner == lease.owner {
-            // What listens there is the session's that gives them up, which ends with its teardown.
+            // Listeners on these ports belong to the session that releases them, and end with its teardown.
             given_up |= held.contains(wanted);
             continue;
         }
@@ -198,13 +202,13 @@ fn claim(host: &Host, lease: &Lease, ancestors: &[&str], probes: bool) -> Result
                 registry.replace(Path::new(&own), &bytes_of(&registry, lease)?)?;
             }
             if let Some(published) = published {
-                // Where that fails, `doctor` says so.
+                // If this fails, `doctor` reports it.
                 let _ = published.publish(host, &entry_of(&own), &leases());
             }
             return Ok(());
         }
         let ancestor = ancestors.contains(&other.session.as_str());
-        // A lost lease is granted again while the shares of it still stand.
+        // A lost lease is granted again while shares of it are still leased.
         let below = other.session.strip_prefix(&lease.session).is_some_and(|rest| rest.starts_with('/'));
         if other.owner != lease.owner || !(ancestor || below || other.session == lease.session) {
             return Err(Error::Leased { wanted, held, session: other.session, workspace: other.workspace });
@@ -262,7 +266,7 @@ pub fn revoke_aside(host: &Host, lease: &Lease) -> Result<(), Error> {
 fn rename(host: &Host, from: &str, to: &str) -> Result<(), Error> {
     let Some(registry) = open(host)? else { return Ok(()) };
     let _guard = lock(&registry)?;
-    // What is no file is not ours to move.
+    // Anything but a file is not seedbed's, and is not moved.
     if registry.read(Path::new(from), FILE_LIMIT)?.is_some() {
         registry.rename(Path::new(from), Path::new(to))?;
     }
@@ -273,7 +277,7 @@ fn remove(host: &Host, name: &str) -> Result<(), Error> {
     let Some(registry) = open(host)? else { return Ok(()) };
     let _guard = lock(&registry)?;
     registry.remove_file(Path::new(name))?;
-    // The same block may be leased both newly and aside.
+    // The same block may have both a new lease and one that is set aside.
     let entry = entry_of(name);
     if !published::has_lease(&host.state, &entry)
         && let Some(published) = Shared::locked(host)
@@ -283,7 +287,7 @@ fn remove(host: &Host, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rewrites the lease of this owner, session and block, set aside or not, to what this one says: its workspace was moved.
+/// Rewrites the lease of this owner, session and block, set aside or not, because its workspace was moved.
 pub fn rebind(host: &Host, lease: &Lease) -> Result<(), Error> {
     let (block, own) = file_of(lease)?;
     let Some(registry) = open(host)? else { return Ok(()) };
@@ -296,7 +300,7 @@ pub fn rebind(host: &Host, lease: &Lease) -> Result<(), Error> {
     Ok(())
 }
 
-/// The registry, unless nothing was ever leased on this host. A link in its place is an error.
+/// Opens the registry; `None` if nothing was ever leased on this host. A link in its place is an error.
 fn open(host: &Host) -> Result<Option<files::Root>, files::Error> {
     match files::Root::open(&host.state) {
         Ok(state) => state.directory(Path::new(DIRECTORY)),
@@ -316,8 +320,8 @@ fn create(host: &Host) -> Result<files::Root, files::Error> {
     })
 }
 
-/// Holds every other mutation off until the file is dropped. Its holder does a bounded amount of work, so that
-/// waiting is bounded too.
+/// Excludes every other change until the file is dropped. The work under the lock is limited, so waiting is limited
+/// too.
 fn lock(registry: &files::Root) -> Result<File, Error> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
@@ -329,14 +333,15 @@ fn lock(registry: &files::Root) -> Result<File, Error> {
     Ok(guard)
 }
 
-/// The blocks and names of all files that are called as leases are.
+/// Returns the blocks and names of all files whose names have the form of lease files.
 fn entries(registry: &files::Root) -> Result<Vec<(PortBlock, String)>, files::Error> {
     let names = registry.names()?.into_iter().filter_map(|name| name.into_string().ok());
     Ok(names.filter_map(|name| Some((block_of(&name)?, name))).collect())
 }
 
-/// The lease in a file; `None` where the file is gone, or is none that seedbed could have written: a FIFO, a link, a
-/// directory, a file of another user.
+/// Returns the lease in a file; `None` if the file does not exist or cannot be seedbed's.
+///
+/// Seedbed never writes a FIFO, a link, a directory or a file of another user.
 fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
     let content = match registry.read(Path::new(name), FILE_LIMIT) {
         Ok(Some(bytes)) => serde_json::from_slice::<Lease>(&bytes).ok(),
@@ -365,7 +370,7 @@ fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
     }))
 }
 
-/// The block of a lease and the name of its file.
+/// Returns the block of a lease and the name of its file.
 fn file_of(lease: &Lease) -> Result<(PortBlock, String), Error> {
     let (start, end) = (lease.start_port, lease.end_port);
     let block = PortBlock::new(start.into(), end.into()).ok_or(Error::NoBlock { start, end })?;
@@ -373,12 +378,12 @@ fn file_of(lease: &Lease) -> Result<(PortBlock, String), Error> {
     Ok((block, format!("{block}.{}{SUFFIX}", &hash[..MARK_DIGITS])))
 }
 
-/// The name of a lease's file while the lease is set aside.
+/// Returns the name of a lease's file while the lease is set aside.
 fn aside_of(name: &str) -> String {
     format!("{}{ASIDE}", name.strip_suffix(SUFFIX).unwrap_or(name))
 }
 
-/// The name that a lease is published under, set aside or not.
+/// Returns the name under which a lease is published, set aside or not.
 fn entry_of(name: &str) -> String {
     name.strip_suffix(ASIDE).or_else(|| name.strip_suffix(SUFFIX)).unwrap_or(name).to_owned()
 }
@@ -387,7 +392,7 @@ fn is_aside(name: &str) -> bool {
     name.ends_with(ASIDE)
 }
 
-/// The block that a lease file's name says it holds; `None` for any other name.
+/// Returns the block in the name of a lease file; `None` for any other name.
 fn block_of(name: &str) -> Option<PortBlock> {
     let (ports, mark) = name.strip_suffix(ASIDE).or_else(|| name.strip_suffix(SUFFIX))?.split_once('.')?;
     let (start, end) = ports.split_once('-')?;

@@ -1,4 +1,4 @@
-//! Which processes wait on which ports, as far as the kernel tells this user.
+//! Processes that listen on ports, as far as the kernel reports them to this user.
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,10 @@ use super::sockets;
 use super::text::printable;
 use crate::name::PortBlock;
 
-/// How much of a process's command is kept, in bytes.
+/// Number of bytes of a process's command that are kept.
 const COMMAND_MAX: usize = 4096;
 
-/// How much of it stands in a message, in characters.
+/// Number of characters of a command that a message shows.
 const SHOWN_MAX: usize = 60;
 
 /// One socket that waits for whoever comes.
@@ -47,7 +47,7 @@ pub struct Running {
     pub command: String,
 }
 
-/// What listens (TCP) or is bound (UDP) on the ports of a block, by port, with the processes that hold each socket.
+/// Returns the sockets that listen (TCP) or are bound (UDP) on the ports of a block, by port, with their processes.
 pub fn on(ports: PortBlock) -> Vec<Listener> {
     let within = |port: u16| (ports.start()..=ports.end()).contains(&port);
     let mut served: Vec<_> =
@@ -65,8 +65,10 @@ pub fn on(ports: PortBlock) -> Vec<Listener> {
     served.into_iter().map(listener).collect()
 }
 
-/// Describes who has a port bound, listening or not, as far as the kernel tells this user: ` by pid 12 (python3 -m http)`;
-/// empty where it does not. A TCP socket that neither listens nor is connected is in no table of the kernel's.
+/// Describes the process that has bound a port, listening or not: ` by pid 12 (python3 -m http)`.
+///
+/// Returns an empty text if the kernel does not report the process to this user. A TCP socket that neither listens nor
+/// is connected is in no table of the kernel.
 pub(crate) fn holder(port: u16, protocol: &str) -> String {
     let bound =
         sockets::all().into_iter().filter(|socket| socket.port == port && socket.protocol == protocol);
@@ -81,7 +83,7 @@ pub(crate) fn holder(port: u16, protocol: &str) -> String {
     })
 }
 
-/// The processes that hold each of the sockets. Those that this user may not look into are passed over.
+/// Returns the processes that have each of the sockets open. Processes that this user may not inspect are skipped.
 fn holders(inodes: &BTreeSet<u64>) -> BTreeMap<u64, BTreeSet<Running>> {
     let mut holders: BTreeMap<u64, BTreeSet<Running>> = BTreeMap::new();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -100,12 +102,12 @@ fn holders(inodes: &BTreeSet<u64>) -> BTreeMap<u64, BTreeSet<Running>> {
     holders
 }
 
-/// The inode of an open file that is a socket.
+/// Returns the inode of an open file that is a socket.
 pub(super) fn inode(file: &Path) -> Option<u64> {
     file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The command of a process, by its directory in `/proc`, as [`Running::command`].
+/// Returns the command of a process, by its directory in `/proc`, in the form of [`Running::command`].
 pub(super) fn command(process: &Path) -> String {
     let mut words = std::fs::read(process.join("cmdline")).unwrap_or_default();
     words.truncate(COMMAND_MAX);

@@ -1,7 +1,7 @@
-//! Overlay mounts: a directory that shows one tree and keeps what is written to it in another.
+//! Overlay mounts: a directory that shows one tree and stores changes in another.
 //!
-//! Only Linux has them, and it permits them to root, or to whoever is root of a user namespace. Elsewhere everything
-//! here says so, at this one place, with the same words.
+//! Only Linux has them, and it permits them to root, and to root of a user namespace. On other systems every function
+//! here fails with the same message.
 
 #![expect(clippy::disallowed_methods, reason = "mounts, and finds out who is in the way")]
 
@@ -16,60 +16,60 @@ mod table;
 
 pub(crate) use table::{Mount, at_or_below, table};
 
-/// The name that overlays of seedbed have as their source in the table of mounts.
+/// Source of seedbed's overlays in the table of mounts.
 pub(crate) const SOURCE: &str = "seedbed";
 
-/// The type of their file system there.
+/// Type of their file system in that table.
 pub(crate) const OVERLAY: &str = "overlay";
 
-/// What the directory of a trial is a temporary of.
+/// Name that the temporary directory of a trial is based on.
 const TRIAL: &str = "trial";
 
-/// Where an overlay gets what it shows from.
+/// Directories of which an overlay consists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layers<'a> {
-    /// What is shown and never written.
+    /// Directory that is shown and never written to.
     pub(crate) lower: &'a Path,
-    /// What was written since, on a file system that knows extended attributes.
+    /// Directory of all changes, on a file system with extended attributes.
     pub(crate) upper: &'a Path,
     /// An empty directory beside `upper`, for the kernel's own use.
     pub(crate) work: &'a Path,
 }
 
-/// Why something could not be mounted or unmounted.
+/// Reason for which a mount or unmount failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The system says no.
+    /// The system refused the mount.
     #[error("cannot mount an overlay at {}: {source}", printable(&path.to_string_lossy()))]
     Refused {
-        /// Where.
+        /// Path of the overlay.
         path: PathBuf,
-        /// Why not.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// Somebody uses it.
+    /// A process uses the mount.
     #[error("cannot unmount {}: {}", printable(&path.to_string_lossy()), used_by(by))]
     Busy {
-        /// What.
+        /// Path of the mount.
         path: PathBuf,
-        /// The processes that can be seen to use it, as `NAME (pid NUMBER)`.
+        /// Processes that use it and can be inspected, as `NAME (pid NUMBER)`.
         by: Vec<String>,
     },
     /// Another mount covers it.
     #[error("{} is a mount of another program: `umount` it first", printable(&path.to_string_lossy()))]
     Foreign {
-        /// The place of both.
+        /// Path of both mounts.
         path: PathBuf,
     },
     /// It could not be unmounted for another reason.
     #[error("cannot unmount {}: {source}", printable(&path.to_string_lossy()))]
     Stuck {
-        /// What.
+        /// Path of the mount.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A file could not be touched.
+    /// A file could not be accessed.
     #[error(transparent)]
     File(#[from] files::Error),
 }
@@ -81,9 +81,10 @@ fn used_by(by: &[String]) -> String {
     }
 }
 
-/// Tries out whether overlays can be mounted with their layers in `directory`, which has to exist, and are what is
-/// needed of them: one is mounted in a directory of its own, written through, and taken away. Otherwise says why not,
-/// one line.
+/// Tests that overlays with their layers in `directory`, which must exist, can be mounted and work.
+///
+/// The test mounts an overlay in its own directory, writes through it, and removes it. Returns the reason for a failure
+/// as one line.
 pub(crate) fn trial(directory: &Root) -> Result<(), String> {
     sweep(directory).map_err(|error| error.to_string())?;
     let held = directory.make_temporary_directory(OsStr::new(TRIAL)).map_err(|error| error.to_string())?;
@@ -94,7 +95,7 @@ pub(crate) fn trial(directory: &Root) -> Result<(), String> {
     removed.map_err(|error| error.to_string())
 }
 
-/// Takes away, mounts and all, what trials in `directory` have left that were killed.
+/// Removes the directories of killed trials in `directory`, with their mounts.
 pub(crate) fn sweep(directory: &Root) -> Result<(), files::Error> {
     for abandoned in directory.abandoned(OsStr::new(TRIAL))? {
         take_away(directory, Path::new(&abandoned.name))?;
@@ -139,7 +140,7 @@ fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
     drop(mounted);
     let used = (|| {
         let shown = top.read(Path::new("mount/old"), 16)?;
-        // Leaves a whiteout in the upper layer, which not every file system can hold.
+        // Leaves a whiteout in the upper layer, which not every file system can store.
         top.remove_file(Path::new("mount/old"))?;
         top.replace(new, b"new")?;
         Ok::<_, files::Error>(shown.as_deref() == Some(b"old".as_slice()))
@@ -149,7 +150,7 @@ fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
     if whole { Ok(()) } else { Err("an overlay there does not show what it should".to_owned()) }
 }
 
-/// Returns where an overlay is mounted that keeps its writes in `upper`, as far as this process sees mounts.
+/// Returns the mount point of the overlay that stores its changes in `upper`, as far as this process sees mounts.
 pub(crate) fn shown_at(upper: &Path) -> Option<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let option = format!("upperdir={}", upper.display());
@@ -179,15 +180,17 @@ mod linux {
     use crate::host::failpoint::{crashpoint, failpoint};
     use crate::host::text::printable;
 
-    /// How often, and how far apart, a busy mount is tried again: a thread that has just started a program holds every
-    /// directory that another one has open, until the program runs.
+    /// Attempts for a busy mount, and pause between them.
+    ///
+    /// A thread that has just started a program keeps every directory open that another thread has open, until the
+    /// program runs.
     const BUSY_TRIES: u32 = 40;
     const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
-    /// The magic number of overlays (`OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`).
+    /// Magic number of overlays (`OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`).
     const OVERLAY_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
-    /// How many processes are named that are in the way.
+    /// Number of blocking processes that a message names.
     const NAMED: usize = 3;
 
     /// Mounts an overlay over `target`.
@@ -200,8 +203,8 @@ mod linux {
             options.extend(escaped(path));
             options.push(b',');
         }
-        // No file handles, no files whose data is elsewhere: the layers stay plain directories. A directory of the
-        // lower layer can be renamed, as in any other (`git mv`), where root's own attributes can be kept.
+        // No file handles, no files whose data is elsewhere: the layers stay plain directories. If root's own
+        // attributes can be stored, a directory of the lower layer can be renamed like any other (`git mv`).
         options.extend_from_slice(b"index=off,metacopy=off,");
         options.extend_from_slice(if is_of_the_whole_host() {
             b"redirect_dir=on".as_slice()
@@ -210,7 +213,7 @@ mod linux {
         });
         let refused = |source| Error::Refused { path: target.path().to_owned(), source };
         let options = CString::new(options).map_err(|error| refused(error.into()))?;
-        // By the open directory: whatever its path leads to by now, it is mounted over this one.
+        // By the open directory: the overlay is mounted over this directory, even if its path now leads elsewhere.
         let place = format!("/proc/self/fd/{}", target.as_fd().as_raw_fd());
         failpoint!("mounts.mount")
             .and_then(|()| rustix::mount::mount(SOURCE, place, OVERLAY, MountFlags::empty(), Some(&*options)))
@@ -219,10 +222,10 @@ mod linux {
         Ok(())
     }
 
-    /// Unmounts the overlays at `name` in `parent`; `false` where nothing is mounted. A mount of any other type is not
+    /// Unmounts the overlays at `name` in `parent`; `false` if nothing is mounted. A mount of any other type is not
     /// seedbed's, and an error.
     ///
-    /// Never lazily: what somebody still writes would go on living out of sight.
+    /// Never unmounts lazily: processes would still write to a tree that is no longer visible.
     pub(crate) fn unmount(parent: &Root, name: &OsStr) -> Result<bool, Error> {
         let mut any = false;
         let path = parent.path().join(name);
@@ -257,7 +260,7 @@ mod linux {
         found.is_ok_and(|found| found.f_type == OVERLAY_MAGIC)
     }
 
-    /// The kernel divides the options by commas and the lower layers by colons.
+    /// Escapes a path in mount options: the kernel separates options by commas and lower layers by colons.
     fn escaped(path: &Path) -> Vec<u8> {
         let mut escaped = Vec::new();
         for byte in path.as_os_str().as_bytes() {
@@ -269,13 +272,15 @@ mod linux {
         escaped
     }
 
-    /// Root of a user namespace may not write the attributes that are root's alone.
+    /// Returns whether this process is in the initial user namespace. Root of another namespace may not write
+    /// attributes that are reserved to root.
     fn is_of_the_whole_host() -> bool {
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         map.split_whitespace().eq(["0", "0", "4294967295"])
     }
 
-    /// Processes that have something at or below `path` open, or work there, as far as this user may see.
+    /// Returns processes that have something at or below `path` open, or work there, as far as this user may inspect
+    /// them.
     fn users(path: &Path) -> Vec<String> {
         let mut users = Vec::new();
         for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {

@@ -1,7 +1,7 @@
 //! Processes that use given directories and ports, found in one scan of `/proc`.
 //!
-//! The kernel names what a process has open by its path. The mount tables say which other paths show the same files: in
-//! bind mounts, and in the mount namespaces of containers. Only Linux has `/proc`; elsewhere no process is found.
+//! The kernel reports open files by their paths. The mount tables list other paths that show the same files: in bind
+//! mounts, and in the mount namespaces of containers. Only Linux has `/proc`; on other systems no process is found.
 
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
@@ -32,14 +32,14 @@ use crate::name::PortBlock;
 /// Number of uses that are kept of one process in one area: an editor has thousands of files open.
 const USES_MAX: usize = 8;
 
-/// Suffix that the kernel appends to the path of what was removed.
+/// Suffix that the kernel appends to the path of a removed file.
 const DELETED: &[u8] = b" (deleted)";
 
 /// Directories and ports that belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Area {
-    /// Absolute paths without links. One that does not exist matches processes that still use what was removed there.
+    /// Absolute paths without links. A path that does not exist matches processes that still use removed files there.
     pub directories: Vec<PathBuf>,
     /// Blocks of ports.
     pub ports: Vec<PortBlock>,
@@ -91,7 +91,7 @@ pub enum Use {
 /// A process that uses an area, or a socket on a port of the area whose process cannot be found.
 #[derive(Clone, Debug)]
 pub(crate) struct Occupant {
-    /// Position of the area in what was asked for.
+    /// Index of the area in the list of requested areas.
     pub(crate) area: usize,
     /// The process; `None` for a socket whose process cannot be found.
     pub(crate) process: Option<Process>,
@@ -103,7 +103,7 @@ pub(crate) struct Occupant {
     pub(crate) is_caller: bool,
 }
 
-/// What a scan found.
+/// Result of a scan.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scan {
     /// The processes, by area and number.
@@ -112,10 +112,10 @@ pub(crate) struct Scan {
     pub(crate) uninspected: usize,
 }
 
-/// Finds every process of the host that uses one of `areas`. A path or a port in more than one area counts for the innermost,
-/// and where these are the same for the last.
+/// Finds every process of the host that uses one of `areas`.
 ///
-/// Of this process only its directories count: what it has open is the caller's own business.
+/// A path or a port in more than one area counts for the innermost area, and for the last one if these are equal. Of
+/// this process only its directories count: its open files are the business of the caller.
 pub(crate) fn scan(areas: &[Area]) -> Scan {
     let processes = Processes::read();
     let callers = processes.callers();
@@ -163,7 +163,8 @@ struct Socket {
     used: Use,
 }
 
-/// The sockets that are served on ports of the areas, by inode. Those without an inode have no process any more.
+/// Returns the sockets that are served on ports of the areas, by inode. Sockets without an inode have no process any
+/// more.
 fn sockets_in(areas: &[Area]) -> BTreeMap<u64, Socket> {
     if areas.iter().all(|area| area.ports.is_empty()) {
         return BTreeMap::new();
@@ -173,7 +174,7 @@ fn sockets_in(areas: &[Area]) -> BTreeMap<u64, Socket> {
         .enumerate()
         .flat_map(|(at, area)| area.ports.iter().map(move |block| (*block, at)))
         .collect();
-    // A share may be all of what it is a share of; children stand behind their parents.
+    // A share may be as large as its parent block; children follow their parents.
     let innermost = |port: u16| {
         let around = blocks.iter().filter(|(block, _)| (block.start()..=block.end()).contains(&port));
         around.min_by_key(|(block, area)| (block.size(), Reverse(*area))).map(|(_, area)| *area)
@@ -189,11 +190,11 @@ fn sockets_in(areas: &[Area]) -> BTreeMap<u64, Socket> {
         .collect()
 }
 
-/// What one process uses.
+/// Uses of one process.
 #[derive(Default)]
 struct Inspected {
     uses: BTreeMap<usize, Vec<Use>>,
-    /// The inodes of the sockets among what was asked for.
+    /// Inodes of its sockets that are on requested ports.
     inodes: Vec<u64>,
 }
 
@@ -208,7 +209,7 @@ impl Inspected {
         }
     }
 
-    /// Drops mapped files that are open or run as well: these are named by that.
+    /// Drops mapped files that are also open or executed: that use already names them.
     fn drop_mapped_twice(&mut self) {
         for uses in self.uses.values_mut() {
             let open: BTreeSet<PathBuf> = uses
@@ -223,7 +224,7 @@ impl Inspected {
     }
 }
 
-/// Inspects one process; `None` where this user may not. A process that has ended meanwhile uses nothing.
+/// Inspects one process; `None` if this user may not. A process that has ended meanwhile uses nothing.
 fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, Socket>) -> Option<Inspected> {
     let mut found = Inspected::default();
     let directory = process.directory();
@@ -266,7 +267,7 @@ fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, So
     Some(found)
 }
 
-/// Makes a use of a path.
+/// Constructor of a use of a path.
 type OfPath = fn(PathBuf) -> Use;
 
 fn working_directory(path: PathBuf) -> Use {
@@ -281,18 +282,19 @@ fn executable(path: PathBuf) -> Use {
     Use::Executable { path }
 }
 
-/// The files that a process has mapped into its memory.
+/// Returns the files that a process has mapped into its memory.
 fn mapped_files(process: &Path) -> Vec<PathBuf> {
     let maps = std::fs::read(process.join("maps")).unwrap_or_default();
     let mut paths: Vec<&[u8]> = maps.split(|byte| *byte == b'\n').filter_map(mapped).collect();
-    // The parts of a file follow one another.
+    // The ranges of one file are adjacent.
     paths.dedup();
     let paths = paths.into_iter().map(|path| path.strip_suffix(DELETED).unwrap_or(path));
     paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
 }
 
 impl Use {
-    /// The use in words that follow the name of a process: `listens on tcp 127.0.0.1:20928`. Paths are not escaped.
+    /// Describes the use in words that follow the name of a process: `listens on tcp 127.0.0.1:20928`. Paths are not
+    /// escaped.
     pub fn described(&self) -> String {
         match self {
             Self::WorkingDirectory { path } => format!("works in {}", path.display()),
@@ -307,21 +309,22 @@ impl Use {
     }
 }
 
-/// What a link in `/proc` leads to, without the suffix of what was removed; `None` where it cannot be read.
+/// Returns the target of a link in `/proc`, without the suffix of removed files; `None` if it cannot be read.
 fn target(link: &Path) -> Option<PathBuf> {
     let target = std::fs::read_link(link).ok()?;
     let bytes = target.as_os_str().as_bytes();
     let Some(path) = bytes.strip_suffix(DELETED).filter(|_| bytes.first() == Some(&b'/')) else {
         return Some(target);
     };
-    // A file may be called so.
+    // A file may really have this suffix in its name.
     if std::fs::metadata(link).is_ok_and(|found| found.nlink() > 0) {
         return Some(target);
     }
     Some(PathBuf::from(OsString::from_vec(path.to_vec())))
 }
 
-/// The path in a line of `maps` (`proc_pid_maps(5)`). The fields before it have no slash; what is no file is in brackets.
+/// Returns the path in a line of `maps` (`proc_pid_maps(5)`). The fields before it have no slash; entries in brackets
+/// are no files.
 fn mapped(line: &[u8]) -> Option<&[u8]> {
     let at = line.iter().position(|byte| *byte == b'/')?;
     (!line[..at].contains(&b'[')).then_some(&line[at..])

@@ -1,4 +1,4 @@
-//! Runs a program with a deadline, a cap on what it prints, and an ear for Ctrl-C.
+//! Runs a program with a deadline, a limit of its output, and cancellation.
 
 #![expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
 
@@ -22,58 +22,63 @@ mod running;
 mod waiting;
 use running::{Halt, Running};
 
-/// The most that is taken of a program's standard output: the file list of a repository with millions of files fits,
-/// and a program that prints for ever is stopped before it fills the memory.
+/// Largest standard output of a program, in bytes.
+///
+/// The file list of a repository with millions of files fits. A program that prints without end is stopped before it
+/// fills the memory.
 const STDOUT_MAX: usize = 256 << 20;
 
-/// How much of standard error is kept: what went wrong stands at its end.
+/// Number of bytes of standard error that are kept: the cause of a failure is at its end.
 const STDERR_KEPT: usize = 64 << 10;
 
-/// How long a command's text may get in a message, in characters.
+/// Longest text of a command in a message, in characters.
 const COMMAND_MAX: usize = 400;
 
-/// How many lines of standard error stand in a message, and how long they may get together, in characters.
+/// Number of lines of standard error in a message, and their total length in characters.
 const TAIL_LINES: usize = 8;
 const TAIL_MAX: usize = 2000;
 
-/// How often, and how far apart, a program is tried again that somebody is still writing: a thread that wrote it may
-/// have closed it while a child of another thread, between fork and exec, still has it open.
+/// Attempts for a program whose file is still open for writing, and pause between them.
+///
+/// The thread that wrote the file may have closed it while a child of another thread, between fork and exec, still has
+/// it open.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Whether the run has been asked to stop; every step asks before it starts, and a running child is ended. Clones are the
-/// same one, and what was requested stays so: another run has another.
+/// Request to stop a run. Every step checks it before it starts, and a running child is ended.
+///
+/// Clones share one request, which cannot be withdrawn. Another run needs another value.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     flag: Arc<AtomicBool>,
-    /// What ends this run among others.
+    /// Request that also stops this run.
     above: Option<Arc<Cancel>>,
 }
 
 impl Cancel {
-    /// Asks the run to stop.
+    /// Requests the run to stop.
     pub fn request(&self) {
         self.flag.store(true, Ordering::SeqCst);
     }
 
-    /// Another one, for less: it is requested where this one is, and on its own.
+    /// Returns a request for a part of the run: it is requested with this one, or separately.
     #[must_use]
     pub fn below(&self) -> Self {
         Self { flag: Arc::default(), above: Some(Arc::new(self.clone())) }
     }
 
-    /// Tells whether the run has been asked to stop.
+    /// Returns whether the run was requested to stop.
     pub fn is_requested(&self) -> bool {
         self.flag.load(Ordering::SeqCst) || self.above.as_ref().is_some_and(|above| above.is_requested())
     }
 
-    /// The flag itself, for a signal handler.
+    /// Returns the flag itself, for a signal handler.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.flag)
     }
 }
 
-/// A program about to be run, in a process group of its own, with nothing inherited but what is said here.
+/// A program to be run, in its own process group, which inherits only the values given here.
 #[derive(Debug)]
 pub struct Process {
     program: OsString,
@@ -100,14 +105,14 @@ pub enum Stream {
     Stderr,
 }
 
-/// Takes what a program prints as it comes, in pieces of any size.
+/// Receives the output of a program while it is printed, in pieces of any size.
 #[derive(Clone)]
 pub struct Listener(Arc<Take>);
 
 type Take = dyn Fn(Stream, &[u8]) + Send + Sync;
 
 impl Listener {
-    /// A listener that calls `take` on the thread that waits for the program.
+    /// Returns a listener that calls `take` on the thread that waits for the program.
     pub fn new(take: impl Fn(Stream, &[u8]) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
     }
@@ -119,98 +124,99 @@ impl std::fmt::Debug for Listener {
     }
 }
 
-/// What a child reads on its standard input.
+/// Standard input of a child.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Stdin {
     /// Nothing.
     Null,
-    /// This file. The child holds whatever flock the file description has for as long as it lives.
+    /// This file. The child owns any flock of the file description as long as it lives.
     File(File),
     /// These bytes, then the end.
     Bytes(Vec<u8>),
 }
 
-/// How a program ended and what it printed.
+/// Exit status and output of a program.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Output {
-    /// How it ended.
+    /// Exit status.
     pub status: ExitStatus,
-    /// Its standard output, whole; empty where it went to a log.
+    /// Complete standard output; empty if it was written to a log.
     pub stdout: Vec<u8>,
-    /// The end of its standard error, capped unless everything is kept; where there is a log, of both streams.
+    /// End of standard error, limited in length; with a log, the end of both streams.
     pub stderr: Vec<u8>,
 }
 
-/// Why a program gave no result.
+/// Reason for which a program gave no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// It could not be started.
+    /// The program could not be started.
     #[error("cannot start `{program}`: {source}")]
     Start {
-        /// The program.
+        /// Name of the program.
         program: String,
-        /// Why not.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// It is older than what is used of it, and was not run.
+    /// The program is too old, and was not run.
     #[error("{program} {version} is older than {needed}, the oldest that works: install a newer one")]
     TooOld {
-        /// The program.
+        /// Name of the program.
         program: String,
-        /// Its version.
+        /// Version of the program.
         version: String,
-        /// The oldest that works.
+        /// Oldest version that works.
         needed: String,
     },
-    /// It would wait for what stands in the place of a file, or fail at it, and was not run; or it waited, and was ended.
+    /// Something that is no file replaces a file. The program would have waited for it or failed, and was not run; or
+    /// it waited, and was ended.
     #[error("{} is {what}, where git expects a file: remove it", printable(&path.to_string_lossy()))]
     Obstructed {
-        /// What is in the way.
+        /// Path of the obstacle.
         path: PathBuf,
         /// `a FIFO`, `a directory`, …
         what: &'static str,
     },
-    /// It ran longer than allowed, and was ended.
+    /// The program ran longer than allowed, and was ended.
     #[error("`{command}` was ended after {} s without a result", after.as_secs())]
     Deadline {
         /// The program and its arguments, escaped for a terminal.
         command: String,
-        /// How long it was given.
+        /// Limit of time.
         after: Duration,
     },
-    /// The run was interrupted while it ran, and it was ended.
+    /// The run was interrupted while the program ran, and the program was ended.
     #[error("`{command}` was interrupted")]
     Cancelled {
         /// The program and its arguments, escaped for a terminal.
         command: String,
     },
-    /// It ended with a status that means failure.
+    /// The program ended with a status that means failure.
     #[error("`{command}` failed ({status}){}", if tail.is_empty() { String::new() } else { format!(": {tail}") })]
     Failed {
         /// The program and its arguments, escaped for a terminal.
         command: String,
-        /// How it ended.
+        /// Exit status.
         status: ExitStatus,
-        /// The last lines of what it printed on standard error (with a log, on both streams), escaped for a terminal.
+        /// Last lines of standard error (with a log, of both streams), escaped for a terminal.
         tail: String,
     },
-    /// It printed more than is taken.
+    /// The program printed more than the limit.
     #[error("`{command}` printed more than {limit} bytes")]
     TooMuch {
         /// The program and its arguments, escaped for a terminal.
         command: String,
-        /// The cap on standard output, in bytes.
+        /// Limit of standard output, in bytes.
         limit: usize,
     },
-    /// Talking to it failed.
+    /// Communication with the program failed.
     #[error("lost `{command}`: {source}")]
     Lost {
         /// The program and its arguments, escaped for a terminal.
         command: String,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
@@ -223,9 +229,9 @@ impl Error {
 }
 
 impl Process {
-    /// `program` without arguments, with an empty environment, in the current directory, its input empty.
+    /// Returns `program` without arguments, with an empty environment, in the current directory, with empty input.
     ///
-    /// A name without a slash is looked for in the `PATH` of the environment that [`Process::envs`] gives.
+    /// A name without a slash is searched in the `PATH` of the environment that [`Process::envs`] gives.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
@@ -257,80 +263,82 @@ impl Process {
         self
     }
 
-    /// Adds arguments before all others that messages leave out, because every command of the kind has them.
+    /// Adds arguments before all others that messages leave out, because every command of this type has them.
     #[must_use]
     pub fn unsaid_args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.unsaid.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
-    /// Runs it in `directory`.
+    /// Runs the program in `directory`.
     #[must_use]
     pub fn current_dir(mut self, directory: &Path) -> Self {
         self.directory = Some(directory.to_owned());
         self
     }
 
-    /// Adds variables to its environment; of two with the same name the later one stands.
+    /// Adds variables to the environment. If a name occurs twice, the later value counts.
     #[must_use]
     pub fn envs(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         self.variables.extend(variables);
         self
     }
 
-    /// Gives it this input.
+    /// Sets the standard input.
     #[must_use]
     pub fn stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// Ends it after `deadline`: SIGTERM to its group, five seconds later SIGKILL. Without one it may run for ever.
+    /// Ends the program after `deadline`: SIGTERM to its group, and SIGKILL five seconds later. The default has no
+    /// limit.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Ends it when `cancel` is requested; it is not started at all where that is so already.
+    /// Ends the program when `cancel` is requested. If it is requested already, the program is not started.
     #[must_use]
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = cancel.clone();
         self
     }
 
-    /// Ends it as soon as it waits for a FIFO or a device ([`Error::Obstructed`]). For Git, which opens every file that its
-    /// configuration names.
+    /// Ends the program as soon as it waits for a FIFO or a device ([`Error::Obstructed`]).
+    ///
+    /// This is for Git, which opens every file that its configuration names.
     #[must_use]
     pub(super) fn watched(mut self) -> Self {
         self.is_watched = true;
         self
     }
 
-    /// Ends it where it prints more than this on standard output, in bytes.
+    /// Ends the program if it prints more than this on standard output, in bytes.
     #[must_use]
     pub fn stdout_max(mut self, bytes: usize) -> Self {
         self.stdout_max = bytes;
         self
     }
 
-    /// Gives all that it prints to `listener` as it comes; nothing of it is kept then.
+    /// Passes all output to `listener` while it is printed; none of it is kept.
     #[must_use]
     pub fn listener(mut self, listener: Listener) -> Self {
         self.listener = Some(listener);
         self
     }
 
-    /// Copies what it prints, both streams, to `log` as it comes, from where `log` stands.
+    /// Copies both output streams to `log` while they are printed, at the current position of `log`.
     ///
-    /// Its output is kept nowhere else then, but for the end of both streams: programs say on either why they fail.
+    /// Nothing else is kept except the end of both streams: programs print the cause of a failure on either.
     #[must_use]
     pub fn log(mut self, log: File) -> Self {
         self.log = Some(log);
         self
     }
 
-    /// The program and its arguments as they stand in messages: escaped for a terminal, bounded in length.
+    /// Returns the program and its arguments for messages: escaped for a terminal, limited in length.
     pub fn command(&self) -> String {
         let words = std::iter::once(&self.program).chain(&self.args).map(|word| {
             let word = printable(&word.to_string_lossy());
@@ -343,10 +351,10 @@ impl Process {
         }
     }
 
-    /// Runs it to its end; any exit status is a result.
+    /// Runs the program to its end. Any exit status is a result.
     ///
-    /// The end is that of the program itself: what it leaves running in the background is not waited for, even where
-    /// that still holds its standard output open. When it is ended early, its whole process group is.
+    /// The end is that of the program itself. Background processes that it leaves are not waited for, even if they
+    /// still have its standard output open. When the program is ended early, its whole process group is ended.
     pub fn output(self) -> Result<Output, Error> {
         let command = self.command();
         if self.cancel.is_requested() {
@@ -374,7 +382,7 @@ impl Process {
         })
     }
 
-    /// Runs it to its end and returns what it printed; a status other than 0 is [`Error::Failed`].
+    /// Runs the program to its end and returns its standard output. A status other than 0 is [`Error::Failed`].
     pub fn run(self) -> Result<Vec<u8>, Error> {
         let command = self.command();
         self.output()?.success(command)
@@ -411,7 +419,7 @@ impl Process {
 }
 
 impl Output {
-    /// What it printed on standard output; a status other than 0 is [`Error::Failed`] of `command`.
+    /// Returns the standard output. A status other than 0 is [`Error::Failed`] of `command`.
     pub fn success(self, command: String) -> Result<Vec<u8>, Error> {
         if self.status.success() {
             return Ok(self.stdout);
@@ -420,7 +428,7 @@ impl Output {
         Err(Error::Failed { command, status: self.status, tail })
     }
 
-    /// The last lines of [`Output::stderr`], escaped for a terminal, bounded in number and length.
+    /// Returns the last lines of [`Output::stderr`], escaped for a terminal, limited in number and length.
     pub fn tail(&self) -> String {
         let said = String::from_utf8_lossy(&self.stderr);
         let mut lines: Vec<_> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
@@ -433,19 +441,18 @@ impl Output {
     }
 }
 
-/// Where a program lies that is called by a name without a slash; `None` where it has a slash, and where that is for
-/// the system to find out.
+/// Returns the path of a program with a name without a slash; `None` if the name has a slash, or the system has to
+/// search.
 ///
-/// The standard library starts what it is given the path of in a copy of this process that shares its memory, and
-/// anything else in one that has to have all of its page tables copied first. It also saves trying to start the program
-/// in every directory before its own.
+/// With a path, the standard library starts the child in a copy of this process that shares its memory. Otherwise all
+/// page tables have to be copied first. A path also saves failing attempts in every earlier directory.
 pub(super) fn found(program: &OsStr, variables: &[(OsString, OsString)]) -> Option<OsString> {
     if program.as_encoded_bytes().contains(&b'/') {
         return None;
     }
     let (_, path) = variables.iter().rev().find(|(name, _)| name == "PATH")?;
     for directory in std::env::split_paths(path) {
-        // It starts where the child does.
+        // A relative directory starts at the child's directory.
         if !directory.is_absolute() {
             return None;
         }
@@ -467,7 +474,7 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Says what was not found: the system says the same of a missing program and of a missing directory to run it in.
+/// Explains what was not found: the system reports a missing program and a missing directory in the same way.
 fn explained(error: io::Error, program: &OsStr, directory: Option<&Path>) -> io::Error {
     if error.kind() != ErrorKind::NotFound {
         return error;

@@ -1,4 +1,4 @@
-//! Asks a program of somebody else's: one request on its standard input, one answer on its standard output.
+//! Calls an external program: one request on its standard input, one answer on its standard output.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,19 +8,20 @@ use std::time::Duration;
 use super::process::{Error, Process, Stdin};
 use super::{Host, absolute};
 
-/// The most that is taken of an answer, in bytes: a plan of 10,000 sessions is some 10 MB.
+/// Largest answer, in bytes: a plan of 10,000 sessions has about 10 MB.
 const ANSWER_MAX: usize = 64 << 20;
 
-/// Hands a request on that stands in a variable, and keeps the standard input open as another file: the program and
-/// all that it starts hold whatever lock it has for as long as they run.
+/// Shell script that passes on a request from a variable, and keeps the standard input open as another file.
+///
+/// The program and all its children own any lock of that file as long as they run.
 const HOLDING: &str =
     r#"exec 3<&0; request=$SEEDBED_REQUEST; unset SEEDBED_REQUEST; printf %s "$request" | "$@""#;
 
-/// Runs a program in `directory` until it ends, with `request` as its input, and returns what it printed. A name with a
-/// slash is relative to `directory`; one without is looked for in the `PATH`.
+/// Runs a program in `directory` until it ends, with `request` as its input, and returns its standard output.
 ///
-/// With `lock`, it holds that lock for as long as it or a child of it lives, and the request has to fit one variable of
-/// the environment, 128 KiB.
+/// A name with a slash is relative to `directory`; one without is searched in the `PATH`. With `lock`, the program owns
+/// that lock as long as it or a child of it lives. The request then has to fit one variable of the environment, 128
+/// KiB.
 pub fn ask(
     host: &Host,
     directory: &Path,

@@ -1,4 +1,4 @@
-//! The sockets that the kernel tells of in `/proc/net`; where there is no such thing, none.
+//! Sockets that the kernel reports in `/proc/net`; none on systems without it.
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
 #[cfg(target_os = "linux")]
@@ -6,11 +6,11 @@ mod listening;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The state of a TCP socket that waits for connections.
+/// State of a TCP socket that waits for connections.
 const LISTEN: u8 = 0x0A;
-/// The state of a UDP socket that is bound and not connected.
+/// State of a UDP socket that is bound and not connected.
 const UNCONNECTED: u8 = 0x07;
-/// The state of what is left of a TCP connection for a minute after its end.
+/// State of a TCP connection for a minute after its end.
 const TIME_WAIT: u8 = 0x06;
 
 /// One line of the kernel's tables. A TCP socket that is bound but neither listens nor is connected is in none of them.
@@ -18,31 +18,31 @@ const TIME_WAIT: u8 = 0x06;
 pub(crate) struct Socket {
     /// `tcp` or `udp`.
     pub(crate) protocol: &'static str,
-    /// The local address.
+    /// Local address.
     pub(crate) address: IpAddr,
-    /// The local port.
+    /// Local port.
     pub(crate) port: u16,
-    /// The number of the user that made it.
+    /// Number of the user that created the socket.
     pub(crate) user: u32,
-    /// What the open files of the processes that hold it are called after.
+    /// Inode, which names the socket among the open files of processes.
     pub(crate) inode: u64,
     state: u8,
 }
 
 impl Socket {
-    /// Tells whether a process waits on the port for whoever comes.
+    /// Returns whether a process accepts connections or datagrams of any sender on the port.
     pub(crate) fn is_served(self) -> bool {
         self.state == if self.protocol == "tcp" { LISTEN } else { UNCONNECTED }
     }
 }
 
-/// Every socket of the network namespace, IPv4 and IPv6.
+/// Returns every socket of the network namespace, IPv4 and IPv6.
 pub(crate) fn all() -> Vec<Socket> {
     let tables = [("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6")];
     tables.into_iter().flat_map(|(protocol, file)| table(protocol, file)).collect()
 }
 
-/// Those of [`all`] that a process waits on, found without looking at every connection where the kernel can do that.
+/// Returns the sockets of [`all`] that are served. If the kernel can, it finds them without listing every connection.
 pub(crate) fn served() -> Vec<Socket> {
     let Some(mut served) = listening() else {
         return all().into_iter().filter(|socket| socket.is_served()).collect();
@@ -67,8 +67,9 @@ fn table(protocol: &'static str, file: &str) -> Vec<Socket> {
     table.lines().filter_map(|line| parse(protocol, line)).collect()
 }
 
-/// Tells whether a TCP port is held by nothing but connections that are over. No process has it, and every server
-/// that sets `SO_REUSEADDR`, as nearly all do, may listen on it.
+/// Returns whether only ended connections remain on a TCP port.
+///
+/// No process has the port, and every server that sets `SO_REUSEADDR`, as nearly all do, may listen on it.
 pub(crate) fn only_lingers(port: u16) -> bool {
     let states: Vec<u8> = all()
         .iter()
@@ -91,7 +92,7 @@ fn parse(protocol: &'static str, line: &str) -> Option<Socket> {
     })
 }
 
-/// An address as the kernel writes it: words of 32 bits, each in the host's order of bytes.
+/// Parses an address as the kernel writes it: words of 32 bits, each in the host's byte order.
 fn parse_address(digits: &str) -> Option<IpAddr> {
     let word = |at: usize| Some(u32::from_str_radix(digits.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
     match digits.len() {

@@ -1,27 +1,27 @@
-//! The directory that state is kept in, by the values that a caller has read from its environment. Pure.
+//! Determines the state directory from values of the environment that the caller has read. Pure.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::text::printable;
 
-/// The values that decide where state is kept. An empty one counts as `None`.
+/// Values that determine the state directory. An empty value counts as `None`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Places<'a> {
-    /// `SEEDBED_STATE_DIR`: the directory itself.
+    /// `SEEDBED_STATE_DIR`: the state directory itself.
     pub chosen: Option<&'a OsStr>,
     /// `XDG_STATE_HOME`: the directory of all programs' state.
     pub xdg: Option<&'a OsStr>,
-    /// The user's home directory.
+    /// Home directory of the user.
     pub home: Option<&'a Path>,
 }
 
-/// Why there is no place for state.
+/// Reason for which no state directory is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// `SEEDBED_STATE_DIR` is relative: from another directory it would be another state, in which nothing is leased.
+    /// `SEEDBED_STATE_DIR` is relative: in another directory it would name another state, in which nothing is leased.
     #[error("SEEDBED_STATE_DIR is {}, and has to be an absolute path", printable(&.0.to_string_lossy()))]
     Relative(PathBuf),
     /// None of the values names a directory.
@@ -35,7 +35,7 @@ pub enum Error {
 /// Returns the state directory: `SEEDBED_STATE_DIR`, else `seedbed` in an absolute `XDG_STATE_HOME`, else
 /// `.local/state/seedbed` in the home directory.
 ///
-/// A relative `XDG_STATE_HOME` counts as `None`, as the specification of XDG directories asks for.
+/// A relative `XDG_STATE_HOME` counts as `None`, as the specification of XDG directories requires.
 pub fn state_directory(places: Places<'_>) -> Result<PathBuf, Error> {
     let path = |value: Option<&OsStr>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(chosen) = path(places.chosen) {

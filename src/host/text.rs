@@ -1,22 +1,22 @@
-//! Makes text of others safe to print: what a child said, what a path is called, what a manifest holds.
+//! Makes foreign text safe to print: output of children, paths, values of manifests.
 
 /// Number of characters of a process's command that a message shows: enough to recognise it.
 const COMMAND_SHOWN_MAX: usize = 120;
 
-/// Escapes what a terminal would act upon, so that the text stays on one line and shows what it holds.
+/// Escapes characters that a terminal interprets, so that the text stays on one line and shows its real content.
 ///
-/// Controls, what is invisible and what turns the direction of writing becomes `\n`, `\u{1b}` and the like; everything else
-/// stays, backslashes too, so that escaping twice changes nothing.
+/// Controls, invisible characters and characters that change the direction of writing become `\n`, `\u{1b}` and the
+/// like. Everything else stays, also backslashes, so that escaping twice changes nothing.
 pub fn printable(text: &str) -> String {
     escape(text, "")
 }
 
-/// The same for text of several lines: line feeds and tabs stay.
+/// Escapes text of several lines as [`printable`] does, except that line feeds and tabs stay.
 pub fn printable_lines(text: &str) -> String {
     escape(text, "\n\t")
 }
 
-/// Returns the command of a process, cut where it is too long to be read in a message; escaped.
+/// Returns the command of a process, escaped, and cut if it is too long for a message.
 pub fn printable_command(command: &str) -> String {
     let command = printable(command);
     match command.char_indices().nth(COMMAND_SHOWN_MAX) {
@@ -25,7 +25,7 @@ pub fn printable_command(command: &str) -> String {
     }
 }
 
-/// The text as one word of a POSIX shell, whatever it holds.
+/// Returns any text as one word of a POSIX shell.
 pub fn shell_quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,:+=@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -46,10 +46,10 @@ fn escape(text: &str, keep: &str) -> String {
     escaped
 }
 
-/// Returns whether `c` is a control, a format character, or a separator of lines or paragraphs: a terminal acts upon it,
-/// shows nothing in its place, or shows what follows in another order ("Trojan Source").
+/// Returns whether `c` is a control, a format character, or a separator of lines or paragraphs.
 ///
-/// These are the general categories Cc, Cf, Zl and Zp of Unicode 17, and U+2065, which is reserved for another.
+/// A terminal interprets such a character, shows nothing for it, or shows the following text in another order ("Trojan
+/// Source"). These are the general categories Cc, Cf, Zl and Zp of Unicode 17, and U+2065, which is reserved.
 pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -60,7 +60,7 @@ pub(crate) fn is_unprintable(c: char) -> bool {
         )
 }
 
-/// A number of bytes that people can read, in units of a thousand: `1 byte`, `900 bytes`, `1.2 MB`.
+/// Returns a number of bytes for users, in units of a thousand: `1 byte`, `900 bytes`, `1.2 MB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     match bytes {

@@ -1,7 +1,7 @@
-//! Copies of files in many directories at once: they are read once, however many there are.
+//! Copies files to many directories at once. Each file is read only once.
 //!
-//! Which file is meant is told in one of two ways: by what the file system says of it, where nobody else is at work; or
-//! by its content alone, where somebody may be.
+//! A file is identified in one of two ways: by its metadata, if no other process is at work; or by its
+//! content alone, if another process may be.
 
 use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
@@ -15,17 +15,20 @@ use rustix::io::Errno;
 use super::super::failpoint::failpoint;
 use super::{Error, Root, io as failed};
 
-/// The largest file, in bytes, that is read into memory and written from there. Sharing blocks makes the file system
-/// write the source to the disk first, which costs more than it saves where there is little to share.
+/// Largest file, in bytes, that is read into memory and written from there.
+///
+/// Sharing blocks makes the file system write the source to the disk first. This costs more than it saves for
+/// small files.
 const SMALL_MAX: usize = 64 * 1024;
 
-/// The largest file, in bytes, that is copied for its content: all of it is read before any of it is written.
+/// Largest file, in bytes, that is copied because of its content: all of it is read before any of it is
+/// written.
 const CONTENT_MAX: usize = 16 << 20;
 
-/// How many bytes are read before they are to be written.
+/// Number of bytes that are read before they have to be written.
 const HELD: usize = 1 << 20;
 
-/// Files of one directory that are to be in others, in the order in which they were taken.
+/// Files of one directory that are to be copied to others, in the order in which they were added.
 pub(crate) struct Files<'a> {
     from: &'a Root,
     modified: Timestamps,
@@ -33,39 +36,40 @@ pub(crate) struct Files<'a> {
     taken: Vec<Taken<'a>>,
 }
 
-/// A file that was taken.
+/// A file to be copied.
 struct Taken<'a> {
     name: &'a OsStr,
     what: What,
 }
 
 enum What {
-    /// A regular file, read already, to be made with this mode; and its first copy, if it is large.
+    /// A regular file, already read, with the mode of its copies; and its first copy, if it is large.
     Read { bytes: Range<usize>, mode: Permissions, copy: OnceCell<File> },
-    /// A regular file that is read for each copy of it.
+    /// A regular file that is read for each of its copies.
     Large { file: File, size: u64, mode: Permissions },
-    /// A symbolic link, and where it leads.
+    /// A symbolic link, and its target.
     Link(CString),
     /// An empty directory.
     Directory,
 }
 
-/// The permissions that a copy has.
+/// Permissions of a copy.
 #[derive(Clone, Copy)]
 enum Permissions {
-    /// These.
+    /// Exactly this mode.
     All(Mode),
-    /// Those of these that the umask leaves.
+    /// This mode less the umask.
     Masked(Mode),
 }
 
 impl<'a> Files<'a> {
-    /// Takes files of `from`, to be copied to the same names, all with the time `modified`, in seconds.
+    /// Starts a list of files of `from` to be copied to the same names, all with the time `modified`, in
+    /// seconds.
     pub(crate) fn of(from: &'a Root, modified: i64) -> Self {
         Self { from, modified: times(modified), bytes: Vec::new(), taken: Vec::new() }
     }
 
-    /// Takes a regular file with its permissions, if the file system says `expected` of it.
+    /// Adds a regular file with its permissions, if its metadata is `expected`.
     pub(crate) fn file(
         &mut self,
         name: &'a OsStr,
@@ -88,7 +92,7 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Takes a symbolic link, under the same conditions; `false` where there is another file.
+    /// Adds a symbolic link if its metadata is `expected`; `false` if the file is no link.
     pub(crate) fn link(
         &mut self,
         name: &'a OsStr,
@@ -107,13 +111,15 @@ impl<'a> Files<'a> {
         Ok(true)
     }
 
-    /// Takes an empty directory, whether there is one or not.
+    /// Adds an empty directory, which need not exist in the source.
     pub(crate) fn directory(&mut self, name: &'a OsStr) {
         self.taken.push(Taken { name, what: What::Directory });
     }
 
-    /// Takes a regular file if its bytes are `wanted`, whoever else writes to it, with the permissions that a file has
-    /// which git makes; `false` where there is no such file that can be read.
+    /// Adds a regular file if its bytes are `wanted`, even if another process writes to it; `false` if no
+    /// such file can be read.
+    ///
+    /// The copy has the permissions of a file that Git creates.
     pub(crate) fn file_of(
         &mut self,
         name: &'a OsStr,
@@ -136,7 +142,7 @@ impl<'a> Files<'a> {
         true
     }
 
-    /// Takes a symbolic link that leads where it is `wanted`; `false` where there is none.
+    /// Adds a symbolic link whose target is `wanted`; `false` if there is none.
     pub(crate) fn link_of(&mut self, name: &'a OsStr, wanted: impl FnOnce(&[u8]) -> bool) -> bool {
         match rustix::fs::readlinkat(&self.from.fd, name, Vec::new()) {
             Ok(leads_to) if wanted(leads_to.as_bytes()) => {
@@ -147,18 +153,18 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Tells whether what was taken is to be written before more is taken.
+    /// Returns whether the added files must be written before more are added.
     pub(crate) fn are_many(&self) -> bool {
         self.bytes.len() >= HELD || matches!(self.taken.last(), Some(Taken { what: What::Large { .. }, .. }))
     }
 
-    /// Writes what was taken into `to`, and returns what the file system says of each copy. Nothing that stands there
-    /// already is written over.
+    /// Writes the added files into `to`, and returns the metadata of each copy. Existing files are never
+    /// overwritten.
     pub(crate) fn write(&self, to: &Root) -> Result<Vec<Stat>, Error> {
         self.taken.iter().map(|taken| self.write_one(taken, to)).collect()
     }
 
-    /// Forgets what was taken.
+    /// Empties the list.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.taken.clear();
@@ -204,13 +210,13 @@ impl<'a> Files<'a> {
         written.map_err(|source| Error::Io { action: "write", path: to.path.join(name), source })
     }
 
-    /// Sets what a new file does not have by itself, last its time.
+    /// Sets the attributes that a new file does not have by default, its time last.
     fn complete(&self, copy: &File, mode: Permissions) -> io::Result<Stat> {
         rustix::fs::futimens(copy, &self.modified)?;
         let stat = rustix::fs::fstat(copy)?;
         match mode {
             Permissions::All(mode) if Mode::from_raw_mode(stat.st_mode & 0o777) != mode => {
-                // The umask took something that the source was given all the same.
+                // The umask removed permissions that the source nevertheless has.
                 rustix::fs::fchmod(copy, mode)?;
                 Ok(rustix::fs::fstat(copy)?)
             }
@@ -225,7 +231,7 @@ impl<'a> Files<'a> {
         Ok((file, found))
     }
 
-    /// Reads a file of `size` bytes; `None` where it has another number of them by now.
+    /// Reads a file of `size` bytes; `None` if its size has changed.
     fn read(&mut self, mut file: File, size: usize) -> io::Result<Option<Range<usize>>> {
         let start = self.bytes.len();
         self.bytes.resize(start + size + 1, 0);
@@ -244,7 +250,7 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Makes a directory, unless something of its name stands there already.
+/// Creates a directory, unless something of its name already exists.
 pub(crate) fn make_directory(root: &Root, name: &OsStr) -> Result<(), Error> {
     let made = failpoint!("copies.make-directory")
         .and_then(|()| rustix::fs::mkdirat(&root.fd, name, Mode::from_raw_mode(0o777)));
@@ -254,12 +260,13 @@ pub(crate) fn make_directory(root: &Root, name: &OsStr) -> Result<(), Error> {
     }
 }
 
-/// What the file system says of what is at `name`, links unfollowed.
+/// Returns the metadata of `name`, without following links.
 pub(crate) fn stat(root: &Root, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(&root.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Gives what is at `name`, links unfollowed, the time `modified`, in seconds; returns what the file system says then.
+/// Sets the time of `name` to `modified`, in seconds, without following links, and returns the metadata after
+/// that.
 pub(crate) fn set_modified(root: &Root, name: &OsStr, modified: i64) -> Result<Stat, Error> {
     failpoint!("copies.set-time")
         .map_err(io::Error::from)
@@ -272,7 +279,7 @@ fn set_times(root: &Root, name: &OsStr, times: &Timestamps) -> io::Result<Stat> 
     stat(root, name)
 }
 
-/// This time of modification, in seconds, and whatever time of access there is.
+/// Returns the time of modification `modified`, in seconds, and an unchanged time of access.
 fn times(modified: i64) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
@@ -280,10 +287,10 @@ fn times(modified: i64) -> Timestamps {
     }
 }
 
-/// Creates a file, to be written to.
+/// Creates a file for writing.
 fn create(root: &Root, name: &OsStr, mode: Permissions) -> io::Result<File> {
     let (Permissions::All(mode) | Permissions::Masked(mode)) = mode;
-    // Its first copies of a large file are what others share blocks with, for which they are read.
+    // Later copies share blocks with the first copy of a large file, so it must be readable too.
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     failpoint!("copies.create")?;
     let file = File::from(rustix::fs::openat(&root.fd, name, flags, mode)?);
@@ -305,8 +312,8 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// Copies a file of `size` bytes into an empty one: by sharing its blocks where the file system can, else inside the
-/// kernel, else through memory.
+/// Copies a file of `size` bytes into an empty one: by sharing its blocks if the file system can, else inside
+/// the kernel, else through memory.
 pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
     if shares(from, to) {
         return Ok(());
@@ -315,7 +322,7 @@ pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Resul
     if copied_by_the_kernel(from, to, size)? {
         return Ok(());
     }
-    // What a part of it has got by then is the same.
+    // Bytes that the copy already has are identical.
     from.rewind()?;
     let mut buffer = vec![0; SMALL_MAX];
     let mut left = size;
@@ -330,7 +337,8 @@ pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Resul
     Ok(())
 }
 
-/// Has an empty file share the blocks of another; `false`, and it is empty still, where the file system cannot.
+/// Makes an empty file share the blocks of another; `false`, with the file still empty, if the file system
+/// cannot.
 fn shares(from: &File, to: &File) -> bool {
     #[cfg(target_os = "linux")]
     let is_shared = rustix::fs::ioctl_ficlone(to, from).is_ok();
@@ -339,10 +347,11 @@ fn shares(from: &File, to: &File) -> bool {
     is_shared
 }
 
-/// Copies what is in a file into an empty one inside the kernel, holes left as holes; `false` where it does not copy between
-/// these two, and a part may be copied then. The position in the file that is written stays at its start.
+/// Copies the content of a file into an empty one inside the kernel, with holes left as holes.
 ///
-/// The kernel alone fills holes: it reads zeros there, and writes them.
+/// Returns `false` if the kernel does not copy between these two files; a part may be copied then. The
+/// position in the written file stays at its start. The kernel itself would fill holes: it reads zeros there,
+/// and writes them.
 #[cfg(target_os = "linux")]
 fn copied_by_the_kernel(from: &File, to: &File, size: u64) -> io::Result<bool> {
     let mut at = 0;
@@ -353,13 +362,13 @@ fn copied_by_the_kernel(from: &File, to: &File, size: u64) -> io::Result<bool> {
         at = end;
     }
     if at < size {
-        // The hole at its end.
+        // The hole at the end of the file.
         to.set_len(size)?;
     }
     Ok(true)
 }
 
-/// Finds the next part of a file with data in it; `None` where only a hole follows.
+/// Finds the next range of a file that has data; `None` if only a hole follows.
 #[cfg(target_os = "linux")]
 fn next_data(file: &File, from: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
     if from >= size {
@@ -368,7 +377,7 @@ fn next_data(file: &File, from: u64, size: u64) -> io::Result<Option<(u64, u64)>
     let start = match rustix::fs::seek(file, SeekFrom::Data(from)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
-        // A file system that does not tell.
+        // The file system does not report holes.
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((from, size))),
         Err(error) => return Err(error.into()),
     };
@@ -376,7 +385,7 @@ fn next_data(file: &File, from: u64, size: u64) -> io::Result<Option<(u64, u64)>
     Ok((start < end).then_some((start, end)))
 }
 
-/// Copies one part to the same place; `false` where the kernel does not copy between these two.
+/// Copies one range to the same offset; `false` if the kernel does not copy between these two files.
 #[cfg(target_os = "linux")]
 fn range_copied(from: &File, to: &File, start: u64, end: u64) -> io::Result<bool> {
     let (mut read, mut written) = (start, start);

@@ -1,7 +1,7 @@
-//! Directories for things of seedbed's in somebody's repository: git does not see them, and they leave no trace.
+//! Directories for files of seedbed in a user's repository: Git does not see them, and they leave no trace.
 //!
-//! What hides a directory also says who made it: a `.gitignore` with exactly one of two texts. A file that somebody
-//! has changed is theirs.
+//! The file that hides a directory also records its creator: a `.gitignore` with exactly one of two texts. A
+//! file that was changed belongs to the user.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -16,31 +16,36 @@ use super::super::failpoint::{crashpoint, failpoint};
 use super::removal::Threads;
 use super::{DIRECTORY, Error, Root, io, removal, temporary};
 
-/// Stands in a directory that seedbed made, for itself and everything below it.
+/// Content of the marker in a directory that seedbed created; it covers everything below the directory too.
 const MADE: &[u8] = b"# seedbed made this directory and removes it with the last session\n*\n";
 
-/// Stands in a directory that was there before.
+/// Content of the marker in a directory that existed before.
 const ADDED: &[u8] = b"# seedbed added this file and removes it with the last session\n*\n";
 
 const FILE: &str = ".gitignore";
 
-/// How often making is begun again because another seedbed removes the same at the same moment: one that [`alone`] does
-/// not keep off. Trying again would not do without it: what is made and removed in turns is left standing now and then.
+/// Limit of attempts to create a directory that another seedbed, which [`alone`] does not exclude, removes at
+/// the same moment.
+///
+/// Attempts alone would not suffice without the lock: directories that are created and removed in turns are
+/// sometimes left behind.
 const TRIES: u32 = 100;
 
-/// How long one waits to be alone below a root, and how often one looks. Others are done within milliseconds; whoever
-/// holds the lock for longer is no seedbed, and not to be waited for.
+/// Limit of the wait for the lock of a root, and interval of the attempts.
+///
+/// Other seedbeds finish within milliseconds. A process that owns the lock for longer is no seedbed, and is
+/// not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A directory's mark.
+/// Ownership marker of a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Made,
     Added,
 }
 
-/// See [`Root::create_hidden`].
+/// Creates a directory as [`Root::create_hidden`] describes.
 pub(super) fn create(root: &Root, relative: &Path) -> Result<Root, Error> {
     let _alone = alone(root);
     let mut tries = 1;
@@ -52,14 +57,14 @@ pub(super) fn create(root: &Root, relative: &Path) -> Result<Root, Error> {
     }
 }
 
-/// Keeps every other seedbed from making and removing directories below `root` until it is dropped: what one of them
-/// does is decided by several directories, which do not change in one step.
+/// Locks `root` against other seedbeds that create or remove directories below it, until the lock is dropped.
 ///
-/// `None` where there are no locks, or somebody else holds this one; and who reaches the same directories from another
-/// root, as of two workspaces with one `root-directory`, has another lock. What then comes in between is tried again or
-/// left standing, and nothing is lost.
+/// Each of these operations depends on several directories, which do not change in one step. Returns `None`
+/// if the file system has no locks or another process owns this lock. A process that reaches the same
+/// directories from another root, as with two workspaces that share a `root-directory`, uses another lock.
+/// Operations that then interfere are tried again, or leave a directory behind; nothing is lost.
 fn alone(root: &Root) -> Option<OwnedFd> {
-    // Opened anew: a lock is shared by all that were cloned from one opening.
+    // Opened again: a lock is shared by all descriptors that were cloned from one opening.
     let root = rustix::fs::openat(&root.fd, ".", DIRECTORY, Mode::empty()).ok()?;
     let begun = Instant::now();
     loop {
@@ -80,20 +85,22 @@ fn create_once(root: &Root, relative: &Path) -> Result<Root, Error> {
             None if hidden => directory.create_child(name)?,
             None => create_marked(&directory, name)?,
         };
-        // A mark hides nothing from the git of a repository below it, such as a worktree.
+        // A marker hides nothing from the Git of a repository below it, such as a worktree.
         hidden &= child.file_type(OsStr::new(".git")).is_none();
         hidden |= mark(&child)?.is_some();
         directory = child;
     }
-    // Where somebody else's things are already, a mark would hide those too.
+    // If the directory already contains other files, a marker would hide those too.
     if !hidden && directory.names()?.is_empty() {
         directory.create_new(Path::new(FILE), ADDED)?;
     }
     Ok(directory)
 }
 
-/// Makes a directory that has its mark from the first moment, so that nobody takes it for one that was there before;
-/// where something stands there by now, opens that.
+/// Creates a directory that has its marker from the first moment, so that no run regards it as one that
+/// existed before.
+///
+/// If something exists at the path meanwhile, opens that instead.
 fn create_marked(parent: &Root, name: &OsStr) -> Result<Root, Error> {
     let temporary = parent.make_temporary_directory(name)?;
     let renamed = mark_and_rename(parent, &temporary.name, name);
@@ -102,7 +109,7 @@ fn create_marked(parent: &Root, name: &OsStr) -> Result<Root, Error> {
     parent.child(name)?.ok_or_else(|| io("open", &parent.path.join(name))(Errno::NOENT))
 }
 
-/// Does nothing where something has that name: a rename would replace a directory that is empty.
+/// Does nothing if the name exists: a rename would replace an empty directory.
 fn mark_and_rename(parent: &Root, temporary: &OsStr, name: &OsStr) -> Result<(), Error> {
     parent.create_child(temporary)?.create_new(Path::new(FILE), MADE)?;
     if parent.file_type(name).is_some() {
@@ -112,18 +119,20 @@ fn mark_and_rename(parent: &Root, temporary: &OsStr, name: &OsStr) -> Result<(),
     let renamed = failpoint!("hidden.rename")
         .and_then(|()| rustix::fs::renameat(&parent.fd, temporary, &parent.fd, name));
     match renamed {
-        // What stood in the way may be gone by now: whoever opens it finds out, and tries again.
+        // The obstacle may no longer exist: the caller that opens the directory detects this, and tries
+        // again.
         Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(()),
         Err(error) if parent.file_type(name).is_none() => Err(io("create", &parent.path.join(name))(error)),
         Err(_) => Ok(()),
     }
 }
 
-/// See [`Root::remove_hidden`].
+/// Removes a directory as [`Root::remove_hidden`] describes.
 pub(super) fn remove(root: &Root, relative: &Path) -> Result<(), Error> {
     let _alone = alone(root);
     let names = root.names_of(relative)?;
-    // Every directory from the root down, as far as they exist, each with its mark; the root's own counts for nothing.
+    // Every existing directory from the root down, each with its marker; the marker of the root itself is
+    // ignored.
     let mut chain = vec![(root.again()?, None)];
     for name in &names {
         let Some(child) = chain[chain.len() - 1].0.child(name)? else { break };
@@ -148,8 +157,9 @@ pub(super) fn remove(root: &Root, relative: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes a mark that is the only thing in its directory, and the directory where seedbed made it; tells whether the
-/// directory is gone.
+/// Removes a marker that is the only file in its directory, and the directory if seedbed created it.
+///
+/// Returns whether the directory no longer exists.
 fn remove_mark(parent: &Root, name: &OsStr, directory: &Root, mark: Mark) -> Result<bool, Error> {
     if !directory.names()?.iter().eq([FILE]) {
         return Ok(false);
@@ -158,7 +168,7 @@ fn remove_mark(parent: &Root, name: &OsStr, directory: &Root, mark: Mark) -> Res
         directory.remove_file(Path::new(FILE))?;
         return Ok(false);
     }
-    // The mark is taken along, not removed: whoever is killed with it in hand leaves word of what it was the mark of.
+    // The marker is moved, not removed: after a kill, the moved file still records which directory it marked.
     let file = OsStr::new(FILE);
     let Some((held, _)) = directory.regular_file(file, OFlags::RDONLY)? else { return Ok(false) };
     temporary::hold(&held);
@@ -166,7 +176,7 @@ fn remove_mark(parent: &Root, name: &OsStr, directory: &Root, mark: Mark) -> Res
     let unmarked = failpoint!("hidden.unmark")
         .and_then(|()| rustix::fs::renameat(&directory.fd, file, &parent.fd, &taken));
     match unmarked {
-        // Another seedbed is removing the same.
+        // Another seedbed is removing the same directory.
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(io("remove", &directory.path.join(FILE))(error)),
     }
@@ -176,13 +186,13 @@ fn remove_mark(parent: &Root, name: &OsStr, directory: &Root, mark: Mark) -> Res
     removed
 }
 
-/// Removes a directory whose mark was taken, or gives it back.
+/// Removes a directory whose marker was moved away, or restores the marker.
 fn remove_unmarked(parent: &Root, name: &OsStr, directory: &Root, taken: &OsStr) -> Result<bool, Error> {
     let removed = parent.remove_directory(Path::new(name));
     if matches!(removed, Ok(true)) || parent.file_type(name).is_none() {
         return Ok(true);
     }
-    // Without writing anything: the disk may be full.
+    // A link, because it writes nothing: the disk may be full.
     match rustix::fs::linkat(&parent.fd, taken, &directory.fd, FILE, AtFlags::empty()) {
         Ok(()) => return removed,
         Err(Errno::EXIST | Errno::NOENT) => {}
@@ -200,7 +210,7 @@ pub(crate) fn is_mark(path: &Path) -> bool {
     path.file_name() == Some(OsStr::new(FILE)) && path.parent().and_then(marked).is_some()
 }
 
-/// Finishes what a killed [`remove`] had begun, where `taken` is the mark of `name` that it had in hand.
+/// Finishes a [`remove`] that was killed, if `taken` is the marker of `name` that it had moved.
 pub(super) fn finish(parent: &Root, taken: &OsStr, name: &OsStr) -> Result<(), Error> {
     let marked = parent.read(Path::new(taken), MADE.len()).ok().flatten();
     if marked.as_deref() != Some(MADE) || parent.file_type(name) != Some(FileType::Directory) {
@@ -213,8 +223,9 @@ pub(super) fn finish(parent: &Root, taken: &OsStr, name: &OsStr) -> Result<(), E
     Ok(())
 }
 
-/// Puts the mark back: another seedbed that was not kept off began to use the directory in between, and may have taken it
-/// for one that was there before.
+/// Restores the marker, because another seedbed, despite the lock, began to use the directory meanwhile.
+///
+/// That seedbed may have regarded the directory as one that existed before.
 fn restore_mark(directory: &Root) -> Result<(), Error> {
     let file = Path::new(FILE);
     if !directory.create_new(file, MADE)? && mark(directory)? == Some(Mark::Added) {

@@ -1,7 +1,7 @@
 //! Boundaries of mounts.
 //!
-//! A bind mount within one file system has the device number of the directory around it. Only the id of the mount tells
-//! the two apart.
+//! A bind mount within one file system has the device number of the directory around it. Only the id of the
+//! mount distinguishes the two.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{Error, Root, io};
 
-/// The mount that a file lies in: its id, or the device number where the system has no ids (Linux before 5.8).
+/// Mount that contains a file: its id, or the device number if the system has no ids (Linux before 5.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mount {
     #[cfg(target_os = "linux")]
@@ -27,7 +27,7 @@ pub(super) struct Status {
 }
 
 impl Root {
-    /// Returns whether something is mounted at `name` in this directory; `false` where there is nothing.
+    /// Returns whether something is mounted at `name` in this directory; `false` if `name` does not exist.
     pub(crate) fn is_mount_point(&self, name: &OsStr) -> Result<bool, Error> {
         let own = self.status()?;
         match status_at(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -53,7 +53,7 @@ fn status_at(fd: impl AsFd, name: &OsStr, flags: AtFlags) -> rustix::io::Result<
     use rustix::fs::{StatxFlags, makedev, statx};
 
     let wanted = StatxFlags::MODE | StatxFlags::MNT_ID;
-    // What would be mounted by being looked at stays as it is.
+    // Inspecting a path must not trigger an automount.
     let found = statx(fd, name, flags | AtFlags::NO_AUTOMOUNT, wanted)?;
     let mount = if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
         Mount::Device(makedev(found.stx_dev_major, found.stx_dev_minor))

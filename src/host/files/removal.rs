@@ -1,7 +1,7 @@
-//! Removes a tree, however deep and large it is, and whatever its permissions are; never what is mounted in it.
+//! Removes a tree of any depth, size and permissions, except mounts inside it.
 //!
-//! Where it is asked for, directories beside one another are emptied in parallel, on the threads of whoever calls:
-//! several trees that are removed at once share them.
+//! On request, directories beside one another are emptied in parallel, on the threads of the caller. Several
+//! trees that are removed at once share these threads.
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -19,18 +19,22 @@ use super::mount::Mount;
 use super::temporary::temporary_name;
 use super::{Error, Root, io};
 
-/// How many levels are open at once; what lies deeper is moved up first. Each level holds a file descriptor, of which
-/// a process may have no more than 256 on some systems, and several trees are removed at once.
+/// Number of levels that are open at once; deeper directories are first moved up.
+///
+/// Each level uses a file descriptor. A process may have no more than 256 on some systems, and several trees
+/// are removed at once.
 const LEVELS: u32 = 12;
 
-/// How often a directory is gone through again because somebody still adds to it.
+/// Limit of passes over one directory to which another process still adds files.
 const ROUNDS: u32 = 16;
 
-/// How many trees are being removed that all threads may work on. While there is one for each thread, none is shared: a
-/// thread that waits for its share would take up another tree, and with it more and more open directories.
+/// Number of trees under removal that all threads may work on.
+///
+/// While there is at least one tree for each thread, no tree is shared. A thread that waits for its share
+/// would start on another tree, and open more and more directories.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
-/// One of [`UNDER_WAY`], until it is dropped.
+/// One count in [`UNDER_WAY`], until it is dropped.
 struct UnderWay;
 
 impl UnderWay {
@@ -46,7 +50,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// Removes `name` in `parent` with everything below it; nothing there is no error.
+/// Removes `name` in `parent` with everything below it. A missing `name` is no error.
 pub(super) fn remove(parent: &Root, name: &OsStr, threads: Threads) -> Result<(), Error> {
     if parent.file_type(name) != Some(FileType::Directory) {
         return match parent.unlink(name, AtFlags::empty()) {
@@ -60,38 +64,38 @@ pub(super) fn remove(parent: &Root, name: &OsStr, threads: Threads) -> Result<()
     let tree = Tree { top: &top, mount, moved: AtomicBool::new(false), threads };
     let mut rounds = 0;
     while !tree.remove_once(parent, name, &top, 0)? {
-        // Each round that moved something up has removed what lay above it, and comes to an end.
+        // A round that moved a directory up has removed everything above it, so such rounds come to an end.
         rounds = if tree.moved.swap(false, Ordering::Relaxed) { 0 } else { rounds + 1 };
         top.allow_another(rounds)?;
     }
     Ok(())
 }
 
-/// Who removes a tree.
+/// Threads that remove a tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Threads {
-    /// The one that calls.
+    /// Only the thread of the caller.
     One,
-    /// All that it shares work with.
+    /// All threads with which the caller shares work.
     All,
 }
 
 /// A tree that is being removed.
 struct Tree<'t> {
     top: &'t Root,
-    /// The mount that all of the tree lies in.
+    /// Mount that contains the whole tree.
     mount: Mount,
-    /// Whether something from deep below was moved to the top, where it is still to be removed.
+    /// Whether a deep directory was moved to the top and still has to be removed there.
     moved: AtomicBool,
     threads: Threads,
 }
 
 impl Tree<'_> {
-    /// Empties `directory`, which is `name` in `parent`, and removes it; `false` where something is in it again.
+    /// Empties `directory`, which is `name` in `parent`, and removes it; `false` if it is no longer empty.
     fn remove_once(&self, parent: &Root, name: &OsStr, directory: &Root, level: u32) -> Result<bool, Error> {
         let (directories, others): (Vec<_>, Vec<_>) =
             directory.entries()?.into_iter().partition(|(_, file_type)| *file_type == FileType::Directory);
-        // Names in one directory are removed one after another by the system, whoever asks.
+        // The system removes names in one directory one after another, also for several threads.
         for (name, _) in others {
             self.remove_other(directory, &name, level + 1)?;
         }
@@ -139,13 +143,14 @@ impl Tree<'_> {
         }
     }
 
-    /// Removes what was no directory when it was listed, as far as the listing told.
+    /// Removes a name that was listed as something else than a directory, as far as the listing reports
+    /// types.
     fn remove_other(&self, parent: &Root, name: &OsStr, level: u32) -> Result<(), Error> {
         let removed = failpoint!("removal.file")
             .and_then(|()| rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()));
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            // What Linux says of a directory, and what the others say.
+            // Errors for a directory: `EISDIR` on Linux, `EPERM` on other systems.
             Err(Errno::ISDIR | Errno::PERM) if parent.file_type(name) == Some(FileType::Directory) => {
                 self.remove_directory(parent, name, level)
             }
@@ -155,14 +160,15 @@ impl Tree<'_> {
 }
 
 impl Root {
-    /// Gives up after [`ROUNDS`].
+    /// Fails after [`ROUNDS`].
     fn allow_another(&self, rounds: u32) -> Result<(), Error> {
         if rounds < ROUNDS { Ok(()) } else { Err(io("remove", &self.path)(Errno::NOTEMPTY)) }
     }
 }
 
-/// Opens a directory so that it can be emptied, whatever its permissions; `None` where there is none. A directory that
-/// lies in another mount is an error, and its permissions stay.
+/// Opens a directory so that it can be emptied, with any permissions; `None` if it does not exist.
+///
+/// A directory in another mount is an error, and keeps its permissions.
 fn open(parent: &Root, name: &OsStr, mount: Mount) -> Result<Option<Root>, Error> {
     let mounted = || Error::Mounted { path: parent.path.join(name) };
     let mut opened = parent.child(name);
@@ -180,15 +186,16 @@ fn open(parent: &Root, name: &OsStr, mount: Mount) -> Result<Option<Root>, Error
         return Err(mounted());
     }
     if status.mode & Mode::RWXU != Mode::RWXU {
-        // Where this is refused, so will be what needed it, which says more.
+        // If this is refused, the operation that needs it fails too, with a better message.
         let _ = rustix::fs::fchmod(&directory.fd, Mode::RWXU);
     }
     Ok(Some(directory))
 }
 
-/// Makes a directory that cannot be opened for reading one that can, without following a link.
+/// Makes a directory readable that cannot be opened for reading, without following a link.
 fn permit(parent: &Root, name: &OsStr) -> rustix::io::Result<()> {
-    // Linux before 6.6 has no call for this, but it opens the directory without asking for permission to read it.
+    // Linux before 6.6 has no call for this, but it opens the directory without checking the permission to
+    // read it.
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd as _;

@@ -1,10 +1,10 @@
-//! Removes the temporaries that killed processes left.
+//! Removes the temporary files of killed processes.
 
 use super::temporary::name_of;
 use super::{Error, Root, hidden, removal};
 
 impl Root {
-    /// Removes the temporaries in this directory whose makers are gone.
+    /// Removes the temporary files in this directory whose processes have ended.
     pub fn sweep(&self) -> Result<(), Error> {
         for temporary in &self.names()? {
             let Some(name) = name_of(temporary) else { continue };

@@ -1,6 +1,7 @@
-//! Temporaries beside what they become, and the sweeping up of those that a killed process left.
+//! Temporary files beside their targets, and the sweep of those that a killed process left.
 //!
-//! Who makes one holds its flock until it has its name, so that a temporary whose lock can be taken is nobody's.
+//! A process locks (flock) its temporary file until the file has its final name. A temporary file whose lock
+//! is free therefore has no owner.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,14 +16,15 @@ use rustix::io::Errno;
 use super::super::failpoint::{crashpoint, failpoint};
 use super::{DIRECTORY, Error, Root, io};
 
-/// The longest name, in bytes, that a temporary repeats; names end at 255 on most file systems, and the rest of a
-/// temporary's takes at most 50.
+/// Longest name, in bytes, that a temporary file repeats.
+///
+/// Names have at most 255 bytes on most file systems, and the rest of a temporary name uses at most 50.
 const REPEATED_NAME_MAX: usize = 200;
 
-/// How many temporaries of a killed process with the same id may lie in the way.
+/// Limit of temporary files of a killed process with the same id that may be in the way.
 const TRIES: u32 = 1000;
 
-/// A temporary, and what holds it as its maker's.
+/// A temporary file or directory, and the lock that marks it as in use.
 #[derive(Debug)]
 pub(crate) struct Temporary {
     pub(crate) name: OsString,
@@ -30,7 +32,7 @@ pub(crate) struct Temporary {
 }
 
 impl Root {
-    /// Writes a file that nobody looks for, whole and synced.
+    /// Writes a complete and synced file under a temporary name.
     pub(super) fn write_temporary(&self, name: &OsStr, bytes: &[u8]) -> Result<Temporary, Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (temporary, fd) = self.make_temporary(name, |temporary| {
@@ -52,7 +54,7 @@ impl Root {
         }
     }
 
-    /// Makes a directory that nobody looks for.
+    /// Creates a directory under a temporary name.
     pub(crate) fn make_temporary_directory(&self, name: &OsStr) -> Result<Temporary, Error> {
         let (temporary, held) = self.make_temporary(name, |temporary| {
             failpoint!("files.create-temporary-directory")?;
@@ -63,19 +65,20 @@ impl Root {
         Ok(Temporary { name: temporary, _held: held })
     }
 
-    /// Removes a temporary whose use has ended; what went wrong before is what is reported.
+    /// Removes a temporary file that is no longer used. Errors are ignored: only the earlier error is
+    /// reported.
     pub(super) fn forget(&self, temporary: &OsStr) {
         let _ = rustix::fs::unlinkat(&self.fd, temporary, AtFlags::empty());
     }
 
-    /// The temporaries of `name` whose makers are gone, held.
+    /// Returns the temporary files of `name` whose processes have ended, locked.
     pub(crate) fn abandoned(&self, name: &OsStr) -> Result<Vec<Temporary>, Error> {
         let names = self.names()?.into_iter().filter(|temporary| name_of(temporary) == Some(name));
         let held = |name: OsString| self.take_abandoned(&name).map(|held| Temporary { name, _held: held });
         Ok(names.filter_map(held).collect())
     }
 
-    /// Calls `create` with names for a temporary beside `name` until one is free, and holds what it made.
+    /// Calls `create` with names for a temporary file beside `name` until one is free, and locks the result.
     fn make_temporary(
         &self,
         name: &OsStr,
@@ -85,7 +88,7 @@ impl Root {
         loop {
             let temporary = temporary_name(name);
             match create(&temporary) {
-                // Somebody who sweeps may have come between the two.
+                // A sweep may have removed the file before it was locked.
                 Ok(fd) if !hold(&fd) || !self.is_called(&temporary, &fd) => {}
                 Ok(fd) => return Ok((temporary, fd)),
                 Err(Errno::EXIST | Errno::NOENT) if tries < TRIES => tries += 1,
@@ -94,7 +97,7 @@ impl Root {
         }
     }
 
-    /// Holds a temporary whose maker is gone.
+    /// Locks a temporary file whose process has ended.
     pub(super) fn take_abandoned(&self, name: &OsStr) -> Option<OwnedFd> {
         let held = match self.file_type(name) {
             Some(FileType::RegularFile) => {
@@ -113,13 +116,13 @@ impl Root {
     }
 }
 
-/// Takes the lock of a temporary; `false` where somebody who sweeps has it.
+/// Locks a temporary file; `false` if a sweep has locked it.
 pub(super) fn hold(fd: &impl AsFd) -> bool {
-    // Where the file system has no locks, nothing is swept either.
+    // If the file system has no locks, nothing is swept either.
     !matches!(rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK))
 }
 
-/// A name that no other temporary of this process has.
+/// Returns a name that no other temporary file of this process has.
 pub(super) fn temporary_name(name: &OsStr) -> OsString {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut temporary = OsString::from(".");
@@ -131,13 +134,14 @@ pub(super) fn temporary_name(name: &OsStr) -> OsString {
     temporary
 }
 
-/// Returns whether a file is called as temporaries are.
+/// Returns whether a name has the form of temporary names.
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
     name_of(name).is_some()
 }
 
-/// The name that a temporary is beside, which is empty where it is long; `None` where it is not called as
-/// [`temporary_name`] calls them: `.NAME.seedbed-PID-COUNT`.
+/// Returns the name that a temporary file is for, which is empty if that name is long.
+///
+/// Returns `None` if `temporary` does not have the form of [`temporary_name`]: `.NAME.seedbed-PID-COUNT`.
 pub(super) fn name_of(temporary: &OsStr) -> Option<&OsStr> {
     const MARK: &[u8] = b".seedbed-";
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);

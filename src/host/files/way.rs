@@ -1,4 +1,4 @@
-//! The way from a root to what lies below it, name by name.
+//! Paths from a root to files below it, opened name by name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,7 +15,7 @@ use super::super::failpoint::failpoint;
 use super::{DIRECTORY, Error, FILE, Root, io};
 
 impl Root {
-    /// The same directory, opened once more.
+    /// Opens this directory once more.
     pub(super) fn again(&self) -> Result<Self, Error> {
         match self.fd.try_clone() {
             Ok(fd) => Ok(Self { fd, path: self.path.clone() }),
@@ -23,7 +23,7 @@ impl Root {
         }
     }
 
-    /// The plain names that a relative path is made of; none for `.`.
+    /// Returns the plain names of a relative path; none for `.`.
     pub(super) fn names_of<'p>(&self, relative: &'p Path) -> Result<Vec<&'p OsStr>, Error> {
         if relative == Path::new(".") {
             return Ok(Vec::new());
@@ -35,7 +35,8 @@ impl Root {
         plain.collect::<Option<_>>().ok_or_else(|| Error::Outside { path: self.path.join(relative) })
     }
 
-    /// The directory that `relative` lies in, and its name there; `None` where that directory does not exist.
+    /// Returns the directory that contains `relative`, and the name in it; `None` if that directory does not
+    /// exist.
     pub(super) fn parent<'p>(&self, relative: &'p Path) -> Result<Option<(Self, &'p OsStr)>, Error> {
         let names = self.names_of(relative)?;
         let Some((name, above)) = names.split_last() else {
@@ -66,8 +67,9 @@ impl Root {
         self.child(name)?.ok_or_else(|| io("open", &self.path.join(name))(Errno::NOENT))
     }
 
-    /// Opens what lies below in one call; `None` where there is nothing. Where the system has no such call, or says no
-    /// for whatever other reason, so does this.
+    /// Opens a path below this root in one call; `None` if it does not exist.
+    ///
+    /// Fails if the system has no such call, or refuses it for any other reason.
     #[cfg(target_os = "linux")]
     pub(super) fn open_at_once(&self, relative: &Path, flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -87,23 +89,22 @@ impl Root {
         Err(Errno::NOSYS)
     }
 
-    /// Opens a file, which may not be anything but a regular one, and tells its size in bytes; `None` where there is
-    /// nothing.
+    /// Opens a regular file and returns it with its size in bytes; `None` if it does not exist.
     pub(super) fn regular_file(&self, name: &OsStr, flags: OFlags) -> Result<Option<(File, u64)>, Error> {
         let path = self.path.join(name);
         let flags = flags | FILE;
         let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(None),
-            // A socket, and for writing a directory or a FIFO.
+            // The name is a socket; or, for writing, a directory or a FIFO.
             Err(Errno::NXIO | Errno::ISDIR | Errno::OPNOTSUPP) => return Err(Error::Irregular { path }),
             Err(error) => return Err(self.not_a_directory(name, "open", error)),
         };
         regular(fd, &path).map(Some)
     }
 
-    /// The error for something that could not be used as what it was expected to be; systems disagree on the number
-    /// where it is because of a link.
+    /// Returns the error for a name that is not of the expected type. Systems differ in the error number for
+    /// a link.
     pub(super) fn not_a_directory(&self, name: &OsStr, action: &'static str, error: Errno) -> Error {
         let path = self.path.join(name);
         if self.file_type(name) == Some(FileType::Symlink) {
@@ -113,13 +114,14 @@ impl Root {
         }
     }
 
-    /// What is called `name` in this directory, links unfollowed; `None` where there is nothing that can be looked at.
+    /// Returns the type of `name` in this directory, without following links; `None` if it cannot be
+    /// inspected.
     pub(crate) fn file_type(&self, name: &OsStr) -> Option<FileType> {
         let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some(FileType::from_raw_mode(stat.st_mode))
     }
 
-    /// What is in this directory, each with its type as far as the directory tells.
+    /// Returns the names in this directory, each with its type as far as the directory reports types.
     pub(super) fn entries(&self) -> Result<Vec<(OsString, FileType)>, Error> {
         let mut entries = Vec::new();
         for entry in Dir::read_from(&self.fd).map_err(io("list", &self.path))? {
@@ -133,7 +135,8 @@ impl Root {
     }
 }
 
-/// The file with its size in bytes, if it is a regular one of this user's or of root's; root reads everybody's.
+/// Returns the file with its size in bytes, if it is a regular file of this user or of root. Root reads the
+/// files of all users.
 pub(super) fn regular(fd: OwnedFd, path: &Path) -> Result<(File, u64), Error> {
     let stat = rustix::fs::fstat(&fd).map_err(io("open", path))?;
     let user = rustix::process::geteuid().as_raw();

@@ -1,4 +1,4 @@
-//! Which worktrees have which branches checked out, by reading files: a torn admin directory makes git itself die.
+//! Finds the worktrees that have each branch checked out, by reading files: Git itself fails at a torn admin directory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -7,25 +7,26 @@ use std::path::{Path, PathBuf};
 
 use crate::host::files::{Error, Root};
 
-/// The most that is read of a file of an admin directory, in bytes; Git's own hold one line.
+/// Largest file of an admin directory that is read, in bytes; Git's own files contain one line.
 const LINE_MAX: usize = 64 * 1024;
 
-/// Files that name the branch that a rebase or a bisection will return to.
+/// Files that name the branch to which a rebase or a bisection will return.
 const RETURNS: [&str; 3] = ["rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"];
 
 /// A worktree that has a branch checked out, or will return to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checkout {
-    /// The name of its admin directory under `worktrees`; `None` for the repository's own work tree.
+    /// Name of the admin directory under `worktrees`; `None` for the repository's own work tree.
     pub entry: Option<String>,
-    /// The work tree; the Git directory where the admin directory does not say.
+    /// Path of the work tree, or of the Git directory if the admin directory does not name the work tree.
     pub path: PathBuf,
 }
 
-/// Returns the worktrees of each branch (without `refs/heads/`) of the repository whose common Git directory is `common`.
+/// Returns the worktrees of each branch (without `refs/heads/`) of the repository whose common Git directory is
+/// `common`.
 ///
-/// An admin directory that cannot be read has no branch here: only Git's own commands could tell, and they would fail.
+/// An unreadable admin directory has no branch here: only Git's own commands could find it, and they would fail.
 pub(crate) fn checkouts(common: &Root) -> Result<BTreeMap<String, Vec<Checkout>>, Error> {
     let mut found: BTreeMap<String, Vec<Checkout>> = BTreeMap::new();
     let top = common.path().parent().unwrap_or(common.path()).to_owned();
@@ -47,7 +48,7 @@ pub(crate) fn checkouts(common: &Root) -> Result<BTreeMap<String, Vec<Checkout>>
     Ok(found)
 }
 
-/// The branches that one worktree has checked out or will return to.
+/// Returns the branches that one worktree has checked out or will return to.
 fn branches(entry: &Root) -> Vec<String> {
     let head = line(entry, "HEAD").and_then(|head| head.strip_prefix(b"ref: ").map(<[u8]>::to_vec));
     let returns = RETURNS.into_iter().filter_map(|name| line(entry, name));

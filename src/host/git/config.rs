@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// Settings by name, names of sections and keys in lower case; `None` for one without `=`.
+/// Settings by name, with sections and keys in lower case; `None` for a setting without `=`.
 pub type Settings = BTreeMap<String, Option<String>>;
 
-/// Reads what `git config --null --list` or `--get-regexp` printed; of a name that stands twice the later value.
+/// Parses the output of `git config --null --list` or `--get-regexp`. If a name occurs twice, the later value counts.
 pub fn parse(printed: &[u8]) -> Settings {
     let entry = |entry: &str| match entry.split_once('\n') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
@@ -14,7 +14,7 @@ pub fn parse(printed: &[u8]) -> Settings {
     String::from_utf8_lossy(printed).split_terminator('\0').map(entry).collect()
 }
 
-/// Tells whether a setting is on, as git reads it: without `=` it is.
+/// Returns whether a setting is on, as Git interprets it: without `=` it is.
 pub fn is_on(settings: &Settings, name: &str) -> bool {
     match settings.get(name) {
         None => false,

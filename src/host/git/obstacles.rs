@@ -1,8 +1,9 @@
-//! Files of Git's that are no files, named before Git runs.
+//! Finds Git's files that are not regular files, before Git runs.
 //!
-//! Whoever can write to the Git directory can put something else there, such as an agent in a linked worktree. Where Git
-//! finds a directory or a socket, it fails without the path. A FIFO or device that Git waits for is found while Git waits
-//! (`process/waiting.rs`), whatever led there; in the place of these files it is named at once.
+//! Everyone who can write to the Git directory, such as an agent in a linked worktree, can put something else there. If
+//! Git finds a directory or a socket, it fails without naming the path. A FIFO or device for which Git waits is also
+//! detected while Git waits (`process/waiting.rs`), on any path. If it replaces one of these files, it is reported
+//! before Git runs.
 
 #![expect(clippy::disallowed_methods, reason = "looks through what git is about to open")]
 
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::host::files::Root;
 
-/// What git takes for a file in a git directory or an entry of one; a directory there makes it fail without saying
-/// where.
+/// Names that Git expects to be files in a Git directory or an admin directory. If one is a directory, Git fails
+/// without naming its path.
 const FILES: [&str; 12] = [
     "HEAD",
     "commondir",
@@ -32,10 +33,10 @@ const FILES: [&str; 12] = [
     "shallow",
 ];
 
-/// The largest pointer to a git directory, in bytes.
+/// Largest pointer to a Git directory, in bytes.
 const POINTER_MAX: usize = 64 * 1024;
 
-/// Looks through what git opens where it finds the repository around `directory` by itself.
+/// Checks the files that Git opens when it finds the repository around `directory` by itself.
 pub(super) fn around(directory: &Path) -> Result<(), Error> {
     for above in directory.ancestors() {
         let dot_git = above.join(".git");
@@ -54,7 +55,7 @@ pub(super) fn around(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Looks through a git directory, or the entry of a linked worktree and its repository.
+/// Checks a Git directory, or the admin directory of a linked worktree and its repository.
 pub(super) fn of(git_dir: &Path) -> Result<(), Error> {
     files(git_dir)?;
     let Some(common) = pointer(git_dir, "commondir", b"") else { return Ok(()) };
@@ -74,14 +75,14 @@ fn files(git_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether it is what people put in the place of a file that is to have nothing in it.
+/// Returns whether a path leads to `/dev/null`, which users link instead of an empty file.
 fn is_null(path: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().filter(|found| found.file_type().is_char_device());
     let (Some(found), Some(null)) = (device(path), device(Path::new("/dev/null"))) else { return false };
     found.rdev() == null.rdev()
 }
 
-/// Where a small file of git's leads to, which may be relative to the directory that it lies in.
+/// Returns the target of one of Git's pointer files, which may be relative to the directory of the file.
 fn pointer(directory: &Path, name: &str, head: &[u8]) -> Option<PathBuf> {
     let bytes = Root::open(directory).ok()?.read(Path::new(name), POINTER_MAX).ok()??;
     let path = bytes.strip_prefix(head)?;

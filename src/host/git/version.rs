@@ -1,4 +1,4 @@
-//! Which git this is: asked once of each program of a host, before it is asked anything else.
+//! Version of Git, determined once for each program of a host, before any other call.
 
 #![expect(clippy::disallowed_methods, reason = "tells a program from the one that is put in its place")]
 
@@ -11,22 +11,22 @@ use std::sync::{Mutex, PoisonError};
 use super::{Error, Git};
 use crate::host::{Host, process};
 
-/// The oldest git that can be worked with: `rev-parse --path-format` came with it.
+/// Oldest Git that works: `rev-parse --path-format` was added in it.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
 
-/// The git from which on everything works: `git hook run`, and `core.fsync`.
+/// Oldest Git with every feature that seedbed uses: `git hook run` and `core.fsync`.
 pub(crate) const WANTED: (u32, u32) = (2, 36);
 
-/// A program file, as it was when it was asked: the path, the inode, and the time of its last change.
+/// Identity of a program file when its version was determined: path, inode, and time of its last change.
 pub(super) type Program = (PathBuf, u64, (i64, i64));
 
-/// What the programs have said. A git that is put in the place of another is asked anew.
+/// Version text of each program. A Git that replaces another one is asked again.
 pub(super) type Said = Mutex<HashMap<Program, String>>;
 
-/// What git calls itself: `git version 2.47.3`.
+/// Returns the version text of Git: `git version 2.47.3`.
 pub(crate) fn said(host: &Host) -> Result<String, Error> {
     let program = program(&host.environment);
-    // Who comes second waits for the answer that the first one gets.
+    // A second thread waits for the answer that the first one gets.
     let mut known = host.git.said.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(said) = program.as_ref().and_then(|program| known.get(program)) {
         return Ok(said.clone());
@@ -41,7 +41,7 @@ pub(crate) fn said(host: &Host) -> Result<String, Error> {
     Ok(said)
 }
 
-/// Makes sure that git is there, and not older than [`OLDEST`]. One that does not say is taken for new enough.
+/// Checks that Git exists and is not older than [`OLDEST`]. A Git with an unknown version counts as new enough.
 pub(crate) fn require(host: &Host) -> Result<(), Error> {
     match number(&said(host)?) {
         Some(number) if number < OLDEST => Err(Error::TooOld {
@@ -53,7 +53,7 @@ pub(crate) fn require(host: &Host) -> Result<(), Error> {
     }
 }
 
-/// `git version 2.47.3`, with whatever a vendor adds.
+/// Parses `git version 2.47.3`, with any suffix of a vendor.
 pub(crate) fn number(said: &str) -> Option<(u32, u32)> {
     let mut numbers = said.strip_prefix("git version ")?.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -69,7 +69,7 @@ fn program(variables: &[(OsString, OsString)]) -> Option<Program> {
 mod tests {
     use super::*;
 
-    /// As of a program that chooses among several by what the environment says.
+    /// Such as a program that chooses among several by a variable of the environment.
     #[test]
     fn what_one_host_was_told_is_not_told_to_another() {
         let directory = tempfile::tempdir().unwrap();

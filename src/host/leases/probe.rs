@@ -1,4 +1,4 @@
-//! Whether ports can be bound, by binding them.
+//! Checks that ports are free, by binding them.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,12 +8,11 @@ use rustix::net::{AddressFamily, SocketType, bind, socket_with, sockopt};
 use crate::host::sockets;
 use crate::name::PortBlock;
 
-/// Tries to bind every port of the block, TCP and UDP, on all addresses, and gives the first one that cannot be: its
-/// number and `tcp` or `udp`.
+/// Tries to bind every port of the block, TCP and UDP, on all addresses.
 ///
-/// Nothing is listened on, and everything is let go again at once. Whatever else is wrong (a privileged port, no file
-/// descriptors left) counts as in use too: what cannot be shown to be free is not given away. A port that is held by
-/// nothing but closed connections that linger is free.
+/// Returns the first port that cannot be bound: its number and `tcp` or `udp`. Nothing listens on the ports, and
+/// everything is released at once. Any other error (a privileged port, no free file descriptor) counts as in use too: a
+/// port that cannot be proven free is not leased. A port with only lingering closed connections is free.
 pub fn probe(block: PortBlock) -> Result<(), (u16, &'static str)> {
     for port in block.ports() {
         match bind_everywhere(SocketType::STREAM, port) {
@@ -26,7 +25,7 @@ pub fn probe(block: PortBlock) -> Result<(), (u16, &'static str)> {
     Ok(())
 }
 
-/// One dual-stack socket meets whatever is bound to any address of either family.
+/// Binds one dual-stack socket, which conflicts with a socket on any address of either family.
 fn bind_everywhere(kind: SocketType, port: u16) -> Result<(), Errno> {
     match bind_to(kind, (Ipv6Addr::UNSPECIFIED, port).into()) {
         Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => bind_to(kind, (Ipv4Addr::UNSPECIFIED, port).into()),
@@ -34,7 +33,8 @@ fn bind_everywhere(kind: SocketType, port: u16) -> Result<(), Errno> {
     }
 }
 
-/// The standard library sets `SO_REUSEADDR` and listens: the one overlooks sockets, the other accepts connections.
+/// Binds without the help of the standard library, which sets `SO_REUSEADDR` and listens: the first overlooks sockets,
+/// the second accepts connections.
 fn bind_to(kind: SocketType, address: SocketAddr) -> Result<(), Errno> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = open(family, kind)?;
@@ -44,13 +44,14 @@ fn bind_to(kind: SocketType, address: SocketAddr) -> Result<(), Errno> {
     bind(&socket, &address)
 }
 
-/// Closed on exec from its first moment: a git started beside this would hold the port for as long as it runs.
+/// Opens a socket that is closed on exec from its first moment. Otherwise a Git started at the same time would block
+/// the port as long as it runs.
 #[cfg(not(target_vendor = "apple"))]
 fn open(family: AddressFamily, kind: SocketType) -> Result<rustix::fd::OwnedFd, Errno> {
     socket_with(family, kind, rustix::net::SocketFlags::CLOEXEC, None)
 }
 
-/// Apple's systems cannot set the flag in the same step.
+/// Opens a socket. Apple's systems cannot set the flag in the same step.
 #[cfg(target_vendor = "apple")]
 fn open(family: AddressFamily, kind: SocketType) -> Result<rustix::fd::OwnedFd, Errno> {
     let socket = socket_with(family, kind, rustix::net::SocketFlags::empty(), None)?;
@@ -74,7 +75,7 @@ mod tests {
                 assert!(address.starts_with('['), "{address}");
                 continue;
             }
-            // The port may be somebody else's the moment it is let go, but not every time.
+            // Another process may use the port once it is released, but not every time.
             let is_freed = |_| {
                 let listener = TcpListener::bind(address).unwrap();
                 let port = listener.local_addr().unwrap().port();

@@ -1,16 +1,17 @@
 //! Leases as other users of the host see them.
 //!
-//! The registry lies in the state directory of a user, which other users cannot read. So each lease is also published in a
-//! directory that all users share and whose sticky bit keeps them from one another's files, such as `/var/tmp`. A state
-//! directory publishes in `seedbed-ports-USER-HASH` there, one empty file `START-END.MARK` a lease. The owner of that
-//! directory says whose the leases are.
+//! The registry is in the state directory of a user, which other users cannot read. So each lease is also published in
+//! a directory that all users share, such as `/var/tmp`. Its sticky bit protects each user's files from the others.
 //!
-//! Entries of other users are read by their names alone, without opening or following any of them. The most that they can do
-//! is to keep this user from ports.
+//! A state directory publishes in `seedbed-ports-USER-HASH` there, with one empty file `START-END.MARK` per lease. The
+//! owner of that directory is the owner of the leases.
 //!
-//! A grant writes its lease, publishes it, and reads what others publish, in this order: of two grants that meet, at least one
-//! finds the other and gives up. A lock on the shared directory makes that exactly one. A user who keeps the lock delays others
-//! by [`PATIENCE`].
+//! Only the names of other users' files are read; none of these files is opened or followed. The worst that other users
+//! can do is to block ports.
+//!
+//! A grant writes its lease, publishes it, and reads the leases of others, in this order. Of two conflicting grants, at
+//! least one finds the other and gives up. A lock on the shared directory makes that exactly one. A user who keeps the
+//! lock delays others by [`PATIENCE`].
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -28,47 +29,48 @@ use super::{ASIDE, DIRECTORY, MARK_DIGITS, SUFFIX, block_of};
 use crate::host::Host;
 use crate::name::{PortBlock, sha256_hex};
 
-/// Directories that all users of a host can usually write to. The first one also outlasts a reboot, as leases do.
+/// Directories to which all users of a host can usually write. The first one also survives a reboot, as leases do.
 const CANDIDATES: [&str; 2] = ["/var/tmp", "/tmp"];
 
-/// Begins the names of the directories that leases are published in.
+/// Prefix of the directories in which leases are published.
 const PREFIX: &str = "seedbed-ports-";
 
-/// A link in such a directory to the state directory that it is of.
+/// Name of the link in such a directory to its state directory.
 const STATE: &str = ".state";
 
-/// Bounds on what other users can have this one read.
+/// Limits of the data that other users can make this user read.
 const NAMES_MAX: usize = 1 << 20;
 const DIRECTORIES_MAX: usize = 4096;
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// The longest time to wait for the lock of the shared directory. Holders take milliseconds.
+/// Longest wait for the lock of the shared directory. Other runs need it for milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How a directory is opened: never through a link, and never waiting for a FIFO.
+/// Flags to open a directory: never through a link, and never waiting for a FIFO.
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Whether the leases of a host's state directory are known to be published all.
+/// Whether all leases of a host's state directory are known to be published.
 pub(crate) type Complete = AtomicBool;
 
 /// A block that another user, or another state directory of this user, has leased.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
-    /// The ports.
+    /// Leased ports.
     pub block: PortBlock,
-    /// Whose they are, for messages.
+    /// Owner of the ports, for messages.
     pub holder: String,
 }
 
-/// Returns the directory of this host that leases are published in, unless the user names another one.
+/// Returns the directory of this host in which leases are published, unless the user names another one.
 pub fn shared_directory() -> PathBuf {
     let usable = CANDIDATES.iter().find(|path| Shared::open(Path::new(path)).is_ok());
     PathBuf::from(usable.unwrap_or(&CANDIDATES[0]))
 }
 
-/// Returns why leases of this host's state directory cannot be published, as a clause; `None` where they can.
+/// Returns the reason, as a clause, for which leases of this host's state directory cannot be published; `None` if they
+/// can.
 pub fn obstacle(host: &Host) -> Option<String> {
     let shared = match Shared::open(host.shared_ports.as_deref()?) {
         Ok(shared) => shared,
@@ -90,7 +92,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Opens and locks the shared directory of a host; `None` where there is none that can be used.
+    /// Opens and locks the shared directory of a host; `None` if no usable one exists.
     pub(super) fn locked(host: &Host) -> Option<Self> {
         let shared = Self::open(host.shared_ports.as_deref()?).ok()?;
         let begun = Instant::now();
@@ -126,7 +128,8 @@ impl Shared {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// Publishes the lease `name` of `host`; with the first one of a process, also all of `leases` that are not published.
+    /// Publishes the lease `name` of `host`. The first call of a process also publishes all of `leases` that are not
+    /// published.
     pub(super) fn publish(&self, host: &Host, name: &str, leases: &BTreeSet<String>) -> Result<(), String> {
         let directory = match self.own(host)? {
             Some(directory) => directory,
@@ -147,14 +150,14 @@ impl Shared {
         create_entry(&directory, name).map_err(|error| self.failed(error))
     }
 
-    /// Withdraws the lease `name`, and the directory with the last lease.
+    /// Withdraws the lease `name`, and removes the directory with the last lease.
     pub(super) fn withdraw(&self, host: &Host, name: &str) {
         let Ok(Some(directory)) = self.own(host) else { return };
         let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
         self.remove_if_empty(&name_of(host), &directory);
     }
 
-    /// Returns the directory that this state directory publishes in; `None` where it has published nothing.
+    /// Returns the directory in which this state directory publishes; `None` if it has published nothing.
     fn own(&self, host: &Host) -> Result<Option<OwnedFd>, String> {
         let name = name_of(host);
         let directory = match open_below(&self.fd, &name) {
@@ -172,7 +175,7 @@ impl Shared {
         Ok(Some(directory))
     }
 
-    /// Whatever the umask is, every user may list the directory and only this one may write to it.
+    /// Creates the directory. With any umask, every user may list it and only this user may write to it.
     fn create_own(&self, host: &Host) -> Result<OwnedFd, String> {
         let name = name_of(host);
         let create = || {
@@ -198,8 +201,8 @@ impl Shared {
             if name == own {
                 continue;
             }
-            // What this user's other state directory does not have any more was left by a run that was killed, or is left
-            // of a state directory that was deleted.
+            // A published lease that this user's other state directory no longer has is left over from a killed run, or
+            // from a deleted state directory.
             let state = if is_of_user { state_of(directory.as_fd()) } else { None };
             if is_of_user && state.is_none() {
                 continue;
@@ -221,7 +224,7 @@ impl Shared {
         others
     }
 
-    /// Removes what this user's state directories have published that are gone.
+    /// Removes the published leases of this user's state directories that no longer exist.
     fn forget_gone(&self, own: &str) {
         for (name, directory, found) in self.directories() {
             if name == own || found.st_uid != geteuid().as_raw() {
@@ -260,13 +263,14 @@ impl Shared {
     }
 }
 
-/// The directory that a state directory publishes in.
+/// Returns the name of the directory in which a state directory publishes.
 fn name_of(host: &Host) -> String {
     let hash = sha256_hex(host.state.as_os_str().as_bytes());
     format!("{PREFIX}{}-{}", geteuid().as_raw(), &hash[..MARK_DIGITS])
 }
 
-/// Opens a directory that may be another user's. What another user has mounted there may never answer.
+/// Opens a directory that may belong to another user. A file system that another user has mounted there may never
+/// answer.
 #[cfg(target_os = "linux")]
 fn open_below(above: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::ResolveFlags;
@@ -295,7 +299,7 @@ fn entries(directory: BorrowedFd<'_>) -> BTreeSet<String> {
     names(directory, |name| block_of(&format!("{name}{SUFFIX}")).is_some(), ENTRIES_MAX)
 }
 
-/// Creates the file of a lease. Its sticky bit keeps `systemd-tmpfiles` from removing it for its age.
+/// Creates the file of a lease. The sticky bit prevents `systemd-tmpfiles` from removing the file because of its age.
 fn create_entry(directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     match rustix::fs::openat(directory, name, flags, Mode::RUSR) {
@@ -305,7 +309,7 @@ fn create_entry(directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     }
 }
 
-/// The state directory that a directory of this user publishes for.
+/// Returns the state directory for which a directory of this user publishes.
 fn state_of(directory: BorrowedFd<'_>) -> Option<PathBuf> {
     let target = rustix::fs::readlinkat(directory, STATE, Vec::new()).ok()?;
     Some(Path::new(OsStr::from_bytes(target.to_bytes())).to_owned())

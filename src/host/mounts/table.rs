@@ -1,4 +1,4 @@
-//! The mounts that this process sees.
+//! Mounts that this process sees.
 
 #![expect(clippy::disallowed_methods, reason = "reads the table of mounts")]
 
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use super::files;
 
-/// The table of mounts, in the kernel's order: a later mount covers an earlier one at the same place.
+/// Table of mounts, in the kernel's order: a later mount covers an earlier one at the same path.
 const TABLE: &str = "/proc/self/mountinfo";
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// The place where it is mounted, absolute. A path that is not UTF-8 has replacement characters.
+    /// Absolute path of the mount point. A path that is not UTF-8 has replacement characters.
     pub(crate) place: String,
-    /// The type of its file system: `overlay`, `ext4`.
+    /// Type of the file system: `overlay`, `ext4`.
     pub(crate) file_system: String,
-    /// The device or name that is mounted.
+    /// Device or name that is mounted.
     pub(crate) source: String,
-    /// The options of its file system, divided by commas: `lowerdir=…,upperdir=…`.
+    /// Options of the file system, separated by commas: `lowerdir=…,upperdir=…`.
     pub(crate) options: String,
 }
 
-/// Returns the table of mounts as the kernel prints it, for [`at_or_below`]; empty where the system has none, as outside
-/// of Linux.
+/// Returns the table of mounts as the kernel prints it, for [`at_or_below`]; empty on systems without one, such as all
+/// but Linux.
 pub(crate) fn table() -> Result<String, files::Error> {
     match std::fs::read(TABLE) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -37,7 +37,7 @@ pub(crate) fn table() -> Result<String, files::Error> {
 
 /// Returns the mounts of a table at a path and below it.
 pub(crate) fn at_or_below(table: &str, path: &Path) -> Vec<Mount> {
-    // The table escapes four bytes. What does not hold the beginning of the path need not be taken apart.
+    // The table escapes four bytes. A line without the beginning of the path need not be parsed.
     let text = path.to_string_lossy();
     let plain = text.split([' ', '\t', '\n', '\\']).next().unwrap_or_default();
     let lines = table.lines().filter(|line| line.contains(plain));
@@ -49,7 +49,7 @@ pub(crate) fn at_or_below(table: &str, path: &Path) -> Vec<Mount> {
         .collect()
 }
 
-/// Reads a line: `ID PARENT DEVICE ROOT PLACE OPTIONS [TAG...] - TYPE SOURCE OPTIONS`.
+/// Parses a line: `ID PARENT DEVICE ROOT PLACE OPTIONS [TAG...] - TYPE SOURCE OPTIONS`.
 fn parse(line: &str) -> Option<Mount> {
     let (mount, file_system) = line.split_once(" - ")?;
     let place = mount.split(' ').nth(4)?;
@@ -63,7 +63,7 @@ fn parse(line: &str) -> Option<Mount> {
     })
 }
 
-/// Undoes the kernel's escapes: a backslash and three octal digits.
+/// Resolves the kernel's escapes: a backslash and three octal digits.
 fn unescaped(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();

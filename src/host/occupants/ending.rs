@@ -1,4 +1,4 @@
-//! Ends processes, each of them for certain the one that was meant.
+//! Ends processes, with certainty about the identity of each.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use rustix::process::{Pid, Signal};
 
 use super::Process;
 
-/// Processes that were asked to end.
+/// Processes that were requested to end.
 #[derive(Debug, Default)]
 pub(crate) struct Ending(BTreeMap<Process, Handle>);
 
 impl Ending {
-    /// Asks a process to end, once: sends TERM, and CONT to one that is stopped and could not act on it.
+    /// Requests a process to end, once: sends TERM, and CONT in case it is stopped and cannot handle TERM.
     pub(crate) fn ask(&mut self, process: Process) {
         if self.0.contains_key(&process) {
             return;
@@ -23,34 +23,35 @@ impl Ending {
         self.0.insert(process, handle);
     }
 
-    /// Kills every one of them that still runs, and returns those.
+    /// Kills every process that still runs, and returns these.
     pub(crate) fn kill(&self) -> Vec<Process> {
         let running = self.0.iter().filter(|(_, handle)| handle.is_running());
         running.filter(|(_, handle)| handle.send(Signal::KILL)).map(|(process, _)| *process).collect()
     }
 
-    /// Returns whether any of them still runs.
+    /// Returns whether any of the processes still runs.
     pub(crate) fn is_any_running(&self) -> bool {
         self.0.values().any(Handle::is_running)
     }
 
-    /// Those that do not run any more.
+    /// Returns the processes that no longer run.
     pub(crate) fn ended(&self) -> impl Iterator<Item = Process> {
         self.0.iter().filter(|(_, handle)| !handle.is_running()).map(|(process, _)| *process)
     }
 }
 
-/// A process that is signalled.
+/// A process that receives signals.
 #[derive(Debug)]
 struct Handle {
     process: Process,
-    /// Refers to the process and never to another one of the same number; `None` where the kernel has no such thing.
+    /// Descriptor that refers to this process and never to another one with the same number; `None` if the kernel has
+    /// no such descriptors.
     #[cfg(target_os = "linux")]
     descriptor: Option<std::os::fd::OwnedFd>,
 }
 
 impl Handle {
-    /// Opens a process; `None` where it has ended.
+    /// Opens a process; `None` if it has ended.
     fn open(process: Process) -> Option<Self> {
         #[cfg(target_os = "linux")]
         let descriptor =
@@ -59,7 +60,7 @@ impl Handle {
                 Err(Errno::SRCH) => return None,
                 Err(_) => None,
             };
-        // What is open by now is this one, if this one still runs.
+        // The descriptor refers to this process, if this process still runs.
         process.is_running().then_some(Self {
             process,
             #[cfg(target_os = "linux")]
@@ -67,7 +68,7 @@ impl Handle {
         })
     }
 
-    /// Sends a signal; `false` where that is not permitted, or the process has ended.
+    /// Sends a signal; `false` if that is not permitted, or the process has ended.
     fn send(&self, signal: Signal) -> bool {
         #[cfg(target_os = "linux")]
         if let Some(descriptor) = &self.descriptor {

@@ -1,4 +1,4 @@
-//! The paths at which a process sees the directories of areas.
+//! Paths at which a process sees the directories of areas.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Area;
 
-/// Paths of directories in one mount namespace, with the position of the area that each belongs to.
+/// Paths of directories in one mount namespace, with the index of the area that each belongs to.
 #[derive(Debug, Default)]
 pub(super) struct Names(HashMap<PathBuf, usize>);
 
 impl Names {
-    /// The area of the innermost directory that `path` is or lies in.
+    /// Returns the area of the innermost directory that is or contains `path`.
     pub(super) fn area(&self, path: &Path) -> Option<usize> {
         if !path.is_absolute() {
             return None;
@@ -22,7 +22,7 @@ impl Names {
     }
 }
 
-/// A directory by its file system, so that it is recognised at whatever path it is mounted.
+/// A directory by its file system, so that it is recognised at any path at which it is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Located {
     device: String,
@@ -31,18 +31,18 @@ struct Located {
     area: usize,
 }
 
-/// What is mounted where, in one namespace.
+/// One mount of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mount {
-    /// `MAJOR:MINOR`.
+    /// Device, as `MAJOR:MINOR`.
     device: String,
-    /// The directory of the file system that is mounted.
+    /// Directory of the file system that is mounted.
     root: PathBuf,
-    /// The path that it is mounted at.
+    /// Path of the mount point.
     point: PathBuf,
 }
 
-/// The names of areas in every mount namespace that has a process.
+/// Names of areas in every mount namespace that has a process.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     located: Vec<Located>,
@@ -57,7 +57,7 @@ impl Namespaces {
         let mounts = mounts(Path::new("/proc/self"));
         let located = located(areas, &mounts);
         let mut own = aliases(&located, &mounts);
-        // Directories that this process names are what they are called, whatever the mount table says.
+        // Directories that this process names keep these names, regardless of the mount table.
         for (at, area) in areas.iter().enumerate() {
             own.0.extend(area.directories.iter().map(|directory| (directory.clone(), at)));
         }
@@ -69,7 +69,7 @@ impl Namespaces {
         }
     }
 
-    /// The names that hold for a process, by its directory in `/proc`.
+    /// Returns the names that are valid for a process, by its directory in `/proc`.
     pub(super) fn of_process(&self, process: &Path) -> Arc<Names> {
         let namespace = std::fs::read_link(process.join("ns/mnt")).ok();
         let Some(namespace) = namespace.filter(|found| self.own_namespace.as_ref() != Some(found)) else {
@@ -82,7 +82,7 @@ impl Namespaces {
     }
 }
 
-/// The mount table of a process; empty where it cannot be read.
+/// Returns the mount table of a process; empty if it cannot be read.
 fn mounts(process: &Path) -> Vec<Mount> {
     let table = std::fs::read(process.join("mountinfo")).unwrap_or_default();
     table.split(|byte| *byte == b'\n').filter_map(parse).collect()
@@ -95,7 +95,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
     Some(Mount { device, root: unescaped(fields.next()?), point: unescaped(fields.next()?) })
 }
 
-/// The kernel writes a blank, a tab, a line feed and a backslash as `\` and three octal digits.
+/// Resolves escapes: the kernel writes a blank, a tab, a line feed and a backslash as `\` and three octal digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -113,18 +113,20 @@ fn unescaped(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Mounts by the path that they are mounted at; where several are, the last one hides the others.
+/// Returns mounts by their mount points. The last mount at a path hides the others.
 fn by_point(mounts: &[Mount]) -> HashMap<&Path, &Mount> {
     mounts.iter().map(|mount| (mount.point.as_path(), mount)).collect()
 }
 
-/// The mount that shows `path`.
+/// Returns the mount that shows `path`.
 fn mount_of<'m>(path: &Path, by_point: &HashMap<&Path, &'m Mount>) -> Option<&'m Mount> {
     path.ancestors().find_map(|above| by_point.get(above).copied())
 }
 
-/// Finds the directories of the areas in their file systems. A directory that is a mount is found twice: what is mounted,
-/// and what lies under it, which a namespace without that mount shows.
+/// Finds the directories of the areas in their file systems.
+///
+/// A directory that is a mount is found twice: the mounted directory, and the directory under it, which a namespace
+/// without that mount shows.
 fn located(areas: &[Area], mounts: &[Mount]) -> Vec<Located> {
     let by_point = by_point(mounts);
     let locate = |path: &Path, name: &OsStr, area: usize| {
@@ -154,7 +156,7 @@ fn aliases(located: &[Located], mounts: &[Mount]) -> Names {
         by_device.entry(&mount.device).or_default().push(mount);
     }
     let mut names = HashMap::new();
-    // From the outermost directory to the innermost, so that the innermost counts where one mount shows both.
+    // From the outermost directory to the innermost, so that the innermost counts if one mount shows both.
     let mut located: Vec<&Located> = located.iter().collect();
     located.sort_by_key(|directory| directory.path.components().count());
     for directory in located {
@@ -175,7 +177,7 @@ fn aliases(located: &[Located], mounts: &[Mount]) -> Names {
     Names(names)
 }
 
-/// `directory` and a path in it, which may be empty.
+/// Joins `directory` and a path in it, which may be empty.
 fn joined(directory: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() { directory.to_owned() } else { directory.join(below) }
 }

@@ -1,4 +1,4 @@
-//! The processes of the host, with what the kernel reports of each to every user.
+//! Processes of the host, with the facts that the kernel reports to every user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -6,20 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::host::listeners;
 
-/// Flag of a thread of the kernel, which uses no directory (`PF_KTHREAD` in `linux/sched.h`).
+/// Flag of a kernel thread, which uses no directory (`PF_KTHREAD` in `linux/sched.h`).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
-/// A process. Another one that gets the same number later has started later.
+/// A process. A later process with the same number has a later start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Process {
-    /// Its number.
+    /// Process id.
     pub(crate) pid: u32,
     /// Ticks of the clock from the boot of the host to the start of the process.
     pub(crate) started: u64,
 }
 
-/// Every process that is neither a thread of the kernel nor dead and only not waited for, by its number, with the number
-/// of its parent.
+/// Every process with its parent's number, by its number, except kernel threads and zombies.
 #[derive(Debug)]
 pub(crate) struct Processes(BTreeMap<u32, (Process, u32)>);
 
@@ -35,7 +34,7 @@ impl Processes {
         self.0.values().map(|(process, _)| *process).collect()
     }
 
-    /// The numbers of this process and those that it descends from.
+    /// Returns the numbers of this process and its ancestors.
     pub(crate) fn callers(&self) -> BTreeSet<u32> {
         let mut callers = BTreeSet::new();
         let mut next = Some(std::process::id());
@@ -50,7 +49,7 @@ impl Processes {
         self.0.get(&process.pid).is_some_and(|(found, _)| *found == process)
     }
 
-    /// A process and all that descend from it, as far as they still run.
+    /// Returns a process and all its descendants, as far as they still run.
     pub(crate) fn with_descendants(&self, top: Process) -> BTreeSet<Process> {
         let mut children: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
         for (process, parent) in self.0.values() {
@@ -73,7 +72,8 @@ impl Process {
         read(self.pid).is_some_and(|(found, _)| found == self)
     }
 
-    /// The directory in `/proc` that says what the process uses: where its first thread has ended, that of another one.
+    /// Returns the directory in `/proc` that lists the files of the process. If the first thread has ended, it is that
+    /// of another thread.
     pub(super) fn directory(self) -> PathBuf {
         let own = Path::new("/proc").join(self.pid.to_string());
         let is_missing = |error: std::io::Error| error.kind() == ErrorKind::NotFound;
@@ -86,12 +86,12 @@ impl Process {
         other.unwrap_or(own)
     }
 
-    /// Program and arguments, as [`listeners::Running::command`].
+    /// Returns program and arguments, as [`listeners::Running::command`].
     pub(crate) fn command(self) -> String {
         listeners::command(&self.directory())
     }
 
-    /// The value of a variable in the environment that the process was started with.
+    /// Returns the value of a variable in the environment with which the process was started.
     pub(crate) fn variable(self, name: &str) -> Option<String> {
         let environment = std::fs::read(self.directory().join("environ")).ok()?;
         let head = format!("{name}=");
@@ -101,17 +101,17 @@ impl Process {
     }
 }
 
-/// Reads one process and the number of its parent; `None` where there is none of that number, or none that counts.
+/// Reads one process and the number of its parent; `None` if no process, or an excluded one, has that number.
 fn read(pid: u32) -> Option<(Process, u32)> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     parse(pid, &text)
 }
 
-/// Parses `/proc/PID/stat` (`proc_pid_stat(5)`). The second field is the name in parentheses, and may hold any byte.
+/// Parses `/proc/PID/stat` (`proc_pid_stat(5)`). The second field is the name in parentheses, and may contain any byte.
 fn parse(pid: u32, text: &[u8]) -> Option<(Process, u32)> {
     let end = text.iter().rposition(|byte| *byte == b')')?;
     let fields: Vec<&str> = std::str::from_utf8(&text[end + 1..]).ok()?.split_ascii_whitespace().collect();
-    // The third field is at 0.
+    // The third field has index 0.
     let field = |number: usize| fields.get(number - 3).copied();
     let flags: u32 = field(9)?.parse().ok()?;
     let is_dead = matches!(field(3)?, "Z" | "X" | "x");

@@ -1,4 +1,4 @@
-//! A child that runs: feeds it, takes what it prints, and ends it with its whole group when it has to.
+//! A running child: writes its input, reads its output, and ends it with its whole group if necessary.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,29 +15,32 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use super::waiting::Watch;
 use super::{Cancel, Listener, Output, STDERR_KEPT, Stream};
 
-/// How often a quiet child is looked at: soon enough for a Ctrl-C to feel immediate, seldom enough to cost nothing.
+/// Interval at which a quiet child is checked: short enough for an immediate reaction to Ctrl-C, long enough to cost
+/// nothing.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The first pause while waiting for a child that has closed its pipes; it usually is gone within microseconds.
+/// First pause while waiting for a child that has closed its pipes; it usually exits within microseconds.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 
-/// How long a child may tidy up after SIGTERM before SIGKILL: git removes its lock files within milliseconds.
+/// Time for a child to clean up between SIGTERM and SIGKILL: Git removes its lock files within milliseconds.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How much is read at once; what a pipe holds on Linux.
+/// Number of bytes that are read at once: the capacity of a pipe on Linux.
 const CHUNK: usize = 64 << 10;
 
-/// The most that is read from a pipe once the child is gone. All that it wrote is in the pipe then, and pipes hold at
-/// most 1 MiB; what comes beyond is of somebody who still writes.
+/// Number of bytes that are read from a pipe after the child has exited.
+///
+/// All output of the child is in the pipe then, and a pipe has at most 1 MiB. Anything beyond comes from another
+/// process that still writes.
 const DRAIN_MAX: usize = 1 << 20;
 
-/// Why a child has to be ended early.
+/// Reason for ending a child early.
 #[derive(Debug)]
 pub(super) enum Halt {
     Deadline(Duration),
     Cancelled,
     TooMuch,
-    /// It waits for the file at this path, of this kind.
+    /// The child waits for the file at this path, of this kind.
     Waits(PathBuf, &'static str),
     Lost(io::Error),
 }
@@ -48,18 +51,18 @@ impl From<io::Error> for Halt {
     }
 }
 
-/// A started child with our ends of its pipes, none of which ever blocks.
+/// A started child with this process's ends of its pipes, none of which ever blocks.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
-    /// Its group, which has its own id.
+    /// Process group of the child, which has the child's id.
     group: Pid,
     input: Option<Input>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     log: Option<File>,
     listener: Option<Listener>,
-    /// A child that prints more than this on standard output, in bytes, is ended.
+    /// Limit of standard output, in bytes; a child that prints more is ended.
     stdout_max: usize,
     stdout_taken: usize,
     printed: Vec<u8>,
@@ -111,7 +114,7 @@ impl Running {
         self.stdout_max
     }
 
-    /// Attends to the child until it has exited by itself, or has to be ended.
+    /// Serves the child until it exits by itself, or has to be ended.
     ///
     /// With a `watch`, it has to be ended as soon as it waits for a file whose content may never end.
     pub(super) fn attend(
@@ -150,11 +153,11 @@ impl Running {
         Output { status, stdout: self.printed, stderr: self.complained }
     }
 
-    /// Ends the child and its group: SIGTERM, then SIGKILL to whatever is left after a while, then waits.
+    /// Ends the child and its group: SIGTERM, then SIGKILL to all remaining processes after a while, then waits.
     ///
-    /// The child is reaped last: until then its id, which is the group's, cannot become somebody else's.
+    /// The child is reaped last: until then, its id, which is also the id of the group, cannot be reused.
     pub(super) fn end(mut self) {
-        // A group that is gone already is what is wanted, and nothing else can go wrong with a child of ours.
+        // A group that no longer exists is the desired result, and no other error is possible for this process's child.
         let _ = kill_process_group(self.group, Signal::TERM);
         self.input = None;
         let started = Instant::now();
@@ -183,12 +186,12 @@ impl Running {
         Ok(())
     }
 
-    /// Tells whether all pipes are closed, so that nothing is left but to wait.
+    /// Returns whether all pipes are closed, so that only waiting remains.
     fn is_cut_off(&self) -> bool {
         self.input.is_none() && self.stdout.is_none() && self.stderr.is_none()
     }
 
-    /// Waits a tick at most for a pipe to be ready, then moves one chunk through each that is.
+    /// Waits a tick at most for a pipe to be ready, then moves one chunk through each ready pipe.
     fn exchange(&mut self) -> Result<(), Halt> {
         let mut ready = Vec::with_capacity(3);
         ready.extend(self.input.iter().map(|input| PollFd::new(&input.pipe, PollFlags::OUT)));
@@ -222,7 +225,7 @@ impl Running {
         Ok(())
     }
 
-    /// Takes one chunk; `0` where there is none at the moment, or never will be again.
+    /// Reads one chunk; `0` if there is none at the moment, or never again.
     fn take_stdout(&mut self) -> Result<usize, Halt> {
         let count = take(&mut self.stdout, &mut self.chunk, self.log.as_mut())?;
         if let Some(listener) = self.listener.as_ref().filter(|_| count > 0) {
@@ -250,7 +253,7 @@ impl Running {
         Ok(count)
     }
 
-    /// Keeps the `count` bytes that were just taken as long as they are among the last.
+    /// Keeps the `count` bytes that were just read, as long as they are among the last.
     fn complain(&mut self, count: usize) {
         self.complained.extend_from_slice(&self.chunk[..count]);
         if self.complained.len() > 4 * STDERR_KEPT {
@@ -258,7 +261,7 @@ impl Running {
         }
     }
 
-    /// Takes what a child left in its pipes when it exited.
+    /// Reads the output that a child left in its pipes when it exited.
     fn drain(&mut self) -> Result<(), Halt> {
         let mut left = DRAIN_MAX;
         while left > 0 {

@@ -1,10 +1,11 @@
 //! Finds the file that a running Git waits for: a FIFO that has no writer, or a device whose content never ends.
 //!
 //! Git opens every file that its configuration names, and configuration includes further configuration. Finding a FIFO
-//! there before Git runs takes a second reader of all these formats. The kernel knows which file a process waits for, and
-//! `/proc` shows it to the user who started the process. So only a Git that really waits is ended, and never one that is slow.
+//! there before Git runs would need a second reader of all these formats. The kernel knows which file a process waits
+//! for, and `/proc` shows it to the user who started the process. So only a Git that really waits is ended, and never
+//! one that is slow.
 //!
-//! Where `/proc` shows nothing, the deadline of the call still ends it: on systems other than Linux, and where Yama's
+//! If `/proc` shows nothing, the deadline of the call still ends Git: on systems other than Linux, and if Yama's
 //! `ptrace_scope` is 2 or 3.
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
@@ -18,13 +19,13 @@ use std::time::{Duration, Instant};
 /// Time between two checks. Most calls of Git end before the first one.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The name of the processes that are checked. Hooks and filters have other names, and may wait for any file.
+/// Name of the processes that are checked. Hooks and filters have other names, and may wait for any file.
 const PROGRAM: &str = "git";
 
-/// The longest path that the kernel opens, in bytes.
+/// Longest path that the kernel opens, in bytes.
 const PATH_MAX: usize = 4096;
 
-/// The first descriptor that a process opens itself; those below are its standard streams.
+/// First descriptor that a process opens itself; lower ones are its standard streams.
 const FIRST_OPENED: u32 = 3;
 
 /// Checks one program at intervals.
@@ -94,14 +95,15 @@ fn opening(process: &Path) -> Option<(PathBuf, &'static str)> {
     let arguments = call.split_whitespace().skip(1).take(2).filter_map(|word| word.strip_prefix("0x"));
     // The path is the first argument of `open`, and the second one of `openat`.
     arguments.filter_map(|word| u64::from_str_radix(word, 16).ok()).find_map(|address| {
-        // Git opens every path relative to its current directory. Following the link `cwd` needs no path of that.
+        // Git opens every path relative to its current directory. The link `cwd` can be followed without knowing the
+        // path of that directory.
         let path = text_at(process, address)?;
         let what = endless(&fs::metadata(process.join("cwd").join(&path)).ok()?)?;
         Some((fs::read_link(process.join("cwd")).ok()?.join(path), what))
     })
 }
 
-/// Returns the kind of a file that reading may never come to the end of.
+/// Returns the kind of a file whose content may never end.
 fn endless(found: &Metadata) -> Option<&'static str> {
     let kind = found.file_type();
     if kind.is_fifo() {

@@ -1,7 +1,7 @@
-//! TCP sockets that listen, asked of the kernel alone (`sock_diag(7)`).
+//! Listening TCP sockets, requested from the kernel (`sock_diag(7)`).
 //!
-//! Whoever reads `/proc/net/tcp` has the kernel walk its table of connections too, hundreds of thousands of slots however
-//! few of them are taken, which takes as long as it takes three times git to start.
+//! For a reader of `/proc/net/tcp`, the kernel also walks its table of connections. That table has hundreds of
+//! thousands of slots, however few are used. The walk takes as long as three starts of Git.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,28 +12,28 @@ use rustix::net::{
 
 use super::{LISTEN, Socket};
 
-/// What begins every message: its length, type, flags, number and sender.
+/// Size of the header of every message: length, type, flags, number and sender.
 const HEADER: usize = 16;
-/// Asks for, and is, sockets of one family.
+/// Type of a request for sockets of one family, and of an answer with one.
 const BY_FAMILY: u16 = 20;
-/// The request is one, and for all that there are.
+/// Flags of a request for all sockets.
 const REQUEST_DUMP: u16 = 0x301;
-/// The types of the message that ends the answer, and of one that says why there is none.
+/// Type of the message that ends the answer. An error has another type.
 const DONE: u16 = 3;
-/// The table changed while it was read.
+/// Flag of an answer during which the table changed.
 const INTERRUPTED: u16 = 0x10;
-/// TCP among the protocols.
+/// Protocol number of TCP.
 const TCP: u8 = 6;
-/// As much as the kernel puts into one datagram of an answer.
+/// Largest datagram of an answer, in bytes.
 const DATAGRAM: usize = 32 * 1024;
 
-/// Every TCP socket of the network namespace that listens, IPv4 and IPv6; `None` where the kernel does not answer.
+/// Returns every listening TCP socket of the network namespace, IPv4 and IPv6; `None` if the kernel does not answer.
 pub(super) fn all() -> Option<Vec<Socket>> {
     let mut found = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
         let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
         let socket = socket_with(AddressFamily::NETLINK, kind, flags, Some(SOCK_DIAG)).ok()?;
-        // The kernel's address: nobody else's messages are taken then.
+        // The kernel's address: messages of other senders are not received then.
         connect(&socket, &SocketAddrNetlink::new(0, 0)).ok()?;
         let request = request(family);
         if send(&socket, &request, SendFlags::empty()).ok()? != request.len() {
@@ -50,7 +50,7 @@ pub(super) fn all() -> Option<Vec<Socket>> {
     Some(found)
 }
 
-/// Asks for sockets of a family in the state [`LISTEN`], whatever else they are.
+/// Returns a request for sockets of a family in the state [`LISTEN`], without further conditions.
 fn request(family: AddressFamily) -> Vec<u8> {
     let mut wanted = [0_u8; 56];
     wanted[0] = u8::try_from(family.as_raw()).unwrap_or_default();
@@ -65,7 +65,7 @@ fn request(family: AddressFamily) -> Vec<u8> {
     request
 }
 
-/// Reads the messages of one datagram, and tells whether the answer ends with it; `None` where it is none.
+/// Reads the messages of one datagram, and returns whether the answer ends with it; `None` if it is no valid answer.
 fn read(datagram: &[u8], found: &mut Vec<Socket>) -> Option<bool> {
     let mut rest = datagram;
     while !rest.is_empty() {
@@ -85,7 +85,7 @@ fn read(datagram: &[u8], found: &mut Vec<Socket>) -> Option<bool> {
     Some(false)
 }
 
-/// One socket: family and state, a byte each, two that say nothing here; the port and the address, each as on the wire;
+/// Parses one socket: family and state, a byte each; two unused bytes; the port and the address in network byte order;
 /// among others the user and the inode.
 fn socket(message: &[u8]) -> Option<Socket> {
     let number = |at: usize| Some(u32::from_ne_bytes(*message.get(at..)?.first_chunk()?));
@@ -131,7 +131,7 @@ mod tests {
         let tables = ["tcp", "tcp6"].into_iter().flat_map(|file| table("tcp", file));
         let expected = of_these(tables.filter(|socket| socket.is_served()).collect());
         assert_eq!(expected.len(), ports.len());
-        // Where the kernel does not answer, its tables do.
+        // If the kernel does not answer, its tables are used.
         let is_tcp = |socket: &super::Socket| socket.protocol == "tcp";
         assert_eq!(of_these(served().into_iter().filter(is_tcp).collect()), expected);
         if let Some(found) = super::all() {
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(read(&header(16, super::DONE, 2)), Some(true));
         assert_eq!(read(&[]), Some(false));
         assert_eq!(read(&header(16, super::DONE, super::INTERRUPTED)), None);
-        // An error, one without a socket, one that is longer than what came, one that is shorter than its header.
+        // An error; no socket; a message longer than the datagram; a message shorter than its header.
         assert_eq!(read(&header(16, 2, 0)), None);
         assert_eq!(read(&header(16, super::BY_FAMILY, 2)), None);
         assert_eq!(read(&header(20, super::DONE, 2)), None);

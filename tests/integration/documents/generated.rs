@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
 use std::process::Command;
 
 use schemars::schema_for;
@@ -201,4 +202,89 @@ fn the_page_of_the_manifest_describes_every_key() {
     let command = definitions["command"]["description"].as_str().unwrap();
     writeln!(page, "## Commands of `setup` and `teardown`\n\n{command}").unwrap();
     check("manifest.md", &page);
+}
+
+/// Returns the type of a field in words, with the names of the tables that it refers to.
+fn field_kind(schema: &Value) -> String {
+    if let Some(path) = schema["$ref"].as_str() {
+        return format!("`{}`", path.rsplit_once('/').unwrap().1);
+    }
+    if let Some(value) = schema.get("const") {
+        return format!("`{value}`");
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
+    }
+    if let Some(choices) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+        return choices.iter().map(field_kind).collect::<Vec<_>>().join(" or ");
+    }
+    let name = |kind: &Value| match kind.as_str() {
+        Some("array") if schema.get("items").is_some() => {
+            format!("array of {}", field_kind(&schema["items"]))
+        }
+        Some(kind) => kind.to_owned(),
+        None => "any".to_owned(),
+    };
+    match schema.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().map(name).collect::<Vec<_>>().join(" or "),
+        Some(kind) => name(kind),
+        None => "any".to_owned(),
+    }
+}
+
+/// Returns a description as one line of a table.
+fn cell(schema: &Value) -> String {
+    schema["description"]
+        .as_str()
+        .unwrap_or_default()
+        .replace("\n\n", "<br>")
+        .replace('\n', " ")
+        .replace('|', "\\|")
+}
+
+/// Adds the fields of an object, or the values of a choice, as a table.
+fn fields(schema: &Value, page: &mut String) {
+    if let Some(properties) = schema["properties"].as_object().filter(|properties| !properties.is_empty()) {
+        let required: Vec<_> = schema["required"].as_array().into_iter().flatten().collect();
+        page.push_str("| field | type | |\n|---|---|---|\n");
+        for (name, field) in properties {
+            let mark = if required.iter().any(|required| *required == name) { "" } else { ", optional" };
+            writeln!(page, "| `{name}` | {}{mark} | {} |", field_kind(field), cell(field)).unwrap();
+        }
+        page.push('\n');
+    }
+    for choice in schema["oneOf"].as_array().or(schema["anyOf"].as_array()).into_iter().flatten() {
+        if choice["properties"].is_object() {
+            writeln!(page, "{}\n", choice["description"].as_str().unwrap_or("One of the forms:")).unwrap();
+            fields(choice, page);
+        } else {
+            writeln!(page, "- {}: {}\n", field_kind(choice), cell(choice)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_page_of_json_fields_describes_every_schema() {
+    let mut page = "# JSON fields\n\nThis page lists the fields of every document in [JSON formats](json.md), from the schemas in \
+                    `schemas/`.\n\n"
+        .to_owned();
+    let directory = fs::read_dir(root().join("schemas")).unwrap();
+    let mut paths: Vec<_> = directory.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths.iter().filter(|path| !path.ends_with("manifest.schema.json")) {
+        let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap();
+        writeln!(page, "## `{name}`\n\n{}\n", schema["description"].as_str().unwrap_or_default()).unwrap();
+        fields(&schema, &mut page);
+        for (table, definition) in schema["$defs"].as_object().into_iter().flatten() {
+            writeln!(
+                page,
+                "### `{name}`: `{table}`\n\n{}\n",
+                definition["description"].as_str().unwrap_or_default()
+            )
+            .unwrap();
+            fields(definition, &mut page);
+        }
+    }
+    check("fields.md", &page);
 }

@@ -1,8 +1,9 @@
-//! (Manifest, [`Observation`], what stands) to [`Plan`]. Pure: no I/O, no clock, no choice left to the executor.
+//! Planner: (manifest, [`Observation`], applied swarm) to [`Plan`]. Pure: no I/O, no clock, no choice left to the
+//! executor.
 //!
-//! Two passes. The first decides every allocation, in canonical order, what stands first, so that nothing kept ever
-//! moves. The second renders templates, in parallel: any session may name any other's paths and ports, because all
-//! are known by then.
+//! Planning has two passes. The first decides every allocation in canonical order; existing allocations are decided
+//! first, so that a kept allocation never moves. The second renders templates in parallel. Any session may name the
+//! paths and ports of any other session, because the first pass has decided all of them.
 
 mod allocate;
 mod demand;
@@ -35,15 +36,15 @@ use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
 
-/// The version of the plan document's format.
+/// Version of the plan document's format.
 pub const SCHEMA_VERSION: u32 = 1;
 
 pub use crate::provider::DISCOVERY_FILE;
 
-/// All allocations of all sessions, in canonical order, and what has to be done to get there.
+/// All allocations of all sessions, in canonical order, and the changes that lead from the applied swarm to them.
 ///
-/// The same manifest, commits and occupied ports give the same bytes in every clone on every machine: paths are
-/// relative to the workspace root, and `{{ workspace.root }}` stands for it in strings.
+/// The same manifest, commits and occupied ports give the same bytes in every clone on every machine. Paths are
+/// relative to the workspace root, and `{{ workspace.root }}` is its placeholder in strings.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("$id" = "urn:seedbed:plan:1"))]
@@ -52,54 +53,56 @@ pub struct Plan {
     /// Version of this document's format, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
-    /// The swarm's name; empty where this is the plan of one session on its own, whose path is its id.
+    /// Name of the swarm; empty in the plan of a standalone session, whose path is its id.
     pub swarm: String,
-    /// `sha256:` and the hash of what the sessions will be: everything here but `digest`, `standing`, `changes`,
+    /// `sha256:` and the hash of the planned sessions: of everything here except `digest`, `standing`, `changes`,
     /// `again`, `losses`, `occupants` and `behind`.
     pub digest: String,
-    /// The digest of the standing plan that `changes` start from; `null` where nothing stands.
+    /// Digest of the applied plan that `changes` start from; `null` if no swarm is applied.
     pub standing: Option<String>,
-    /// The sessions, parents before children.
+    /// Sessions, parents before children.
     pub sessions: Vec<Session>,
-    /// One entry for each session, and for each that stands and will not any more.
+    /// Changes, one for each session of the plan, and one for each active session that the plan removes.
     pub changes: Vec<Change>,
-    /// What is done again in sessions that stand; empty unless the caller asked for it.
+    /// Steps that are repeated in active sessions; empty unless the caller requested some.
     #[serde(default, skip_serializing_if = "Again::is_empty")]
     pub again: Again,
-    /// The work that applying this would lose, as it was when the plan was made, and is refused for; applying looks again.
+    /// Unsaved work that applying this plan would lose, as found when the plan was made. Applying checks again, and
+    /// refuses to lose work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
-    /// Processes that use what applying this would release, as they were when the plan was made; applying looks again.
+    /// Processes that use allocations that applying this plan would release, as found when the plan was made. Applying
+    /// checks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub occupants: Vec<Occupant>,
-    /// Sessions that stay and whose base has moved on, as it was when the plan was made.
+    /// Sessions that are kept and whose base has new commits, as found when the plan was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<Behind>,
 }
 
-/// A session whose base has commits that its worktree lacks.
+/// Session whose base has commits that its worktree lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Behind {
     /// Path of the session in the tree.
     pub session: SessionPath,
-    /// The base ref of its worktree.
+    /// Base ref of the session's worktree.
     pub base_ref: String,
-    /// The commit that the base ref names.
+    /// Commit that the base ref names.
     pub base: String,
-    /// The number of commits that `base` has and the worktree's HEAD does not.
+    /// Number of commits that `base` has and the worktree's HEAD does not.
     pub commits: u64,
 }
 
 impl Behind {
-    /// Returns a session whose worktree lacks `commits` commits of `base`, which `base_ref` names.
+    /// Creates the entry of a session whose worktree lacks `commits` commits of `base`, which `base_ref` names.
     pub fn new(session: SessionPath, base_ref: String, base: String, commits: u64) -> Self {
         Self { session, base_ref, base, commits }
     }
 }
 
-/// A process that uses what a release would remove: a directory that it works in, a port that it listens on.
+/// Process that uses allocations that a release would remove: a directory that it works in, a port that it listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
@@ -108,38 +111,39 @@ pub struct Occupant {
     pub session: SessionPath,
     /// Number of the process; `null` for a socket whose process cannot be found, such as another user's.
     pub pid: Option<u32>,
-    /// Program and arguments, a blank between them; empty where `pid` is `null`.
+    /// Program and arguments, with blanks between them; empty if `pid` is `null`.
     pub command: String,
-    /// The ways in which it uses the session, at least one; of many files only the first few.
+    /// Uses of the session, at least one; of many files, only the first few are listed.
     pub uses: Vec<Use>,
-    /// The part that the process plays in the release.
+    /// Part that the process plays in the release.
     pub role: Role,
 }
 
-/// The part that a process plays in the release of a session that it uses.
+/// Part that a process plays in the release of a session that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Role {
     /// The release is refused while the process uses the session.
     Refuses,
-    /// It is the process that asks for the release, or one that this process descends from. It is never ended; the
-    /// command line asks for `--yes`.
+    /// The process requests the release, or is an ancestor of the process that does. It is never ended; the command
+    /// line requires `--yes`.
     Caller,
-    /// It is a caller in a directory that is a mount, which cannot be unmounted under it: the release is refused.
+    /// The process is a caller in a directory that is a mount, which cannot be unmounted in use: the release is
+    /// refused.
     PinningCaller,
-    /// The session's `setup` left it running, and its `teardown` is there to end it. If it does not, the release is refused
-    /// after the teardown.
+    /// The session's `setup` left the process running, and its `teardown` is expected to end it. If the process still
+    /// runs after the teardown, the release is refused.
     LeftByCommand,
 }
 
 impl Occupant {
-    /// Returns whether the release of the session is refused because of it.
+    /// Returns whether the release of the session is refused because of this process.
     pub fn is_refusal(&self) -> bool {
         matches!(self.role, Role::Refuses | Role::PinningCaller)
     }
 
-    /// The process and what it uses, on one line; paths are not escaped.
+    /// Returns the process and its uses on one line; paths are not escaped.
     pub fn described(&self) -> String {
         let uses: Vec<_> = self.uses.iter().map(Use::described).collect();
         let uses = uses.join(", ");
@@ -156,110 +160,113 @@ impl Occupant {
     }
 }
 
-/// Work that a release would lose.
+/// Unsaved work that a release would lose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Loss {
-    /// The session's path.
+    /// Path of the session in the tree.
     pub session: SessionPath,
-    /// What, one line.
+    /// Description of the work, one line.
     pub what: String,
-    /// Whether it is unknown what would be lost, or whether anything would: what the lease needs to be inspected does not
-    /// answer.
+    /// `true` if the unsaved work is unknown, because a dependency of the inspection does not respond; there may be
+    /// none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
 }
 
 impl Loss {
-    /// Returns work of a session that is known to be lost, described in one line.
+    /// Creates the unsaved work of a session that is known to be lost, described in one line.
     pub fn new(session: SessionPath, what: String) -> Self {
         Self { session, what, unknown: false }
     }
 }
 
-/// Everything that one session gets.
+/// Complete data of one session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Session {
-    /// `SWARM/PATH`.
+    /// Id of the session, `SWARM/PATH`.
     pub id: String,
-    /// Its place in the tree.
+    /// Path of the session in the tree.
     pub path: SessionPath,
-    /// Its id as a file name, unique in the plan.
+    /// Id as a file name, unique in the plan.
     pub scoped_name: String,
-    /// Its number in the swarm, from 0, dense when the swarm was first applied; a standing session keeps its number.
+    /// Number in the swarm, from 0. Numbers have no gaps when a swarm is first applied; an active session keeps its
+    /// number.
     pub index: u32,
-    /// Its number among the replicas of its table, from 0; `null` where the table has no `count`.
+    /// Number among the replicas of the session's table, from 0; `null` if the table has no `count`.
     pub replica: Option<u32>,
-    /// Its path as one DNS label, unique in the swarm; a standing session keeps its slug.
+    /// Path as one DNS label, unique in the swarm; an active session keeps its slug.
     pub slug: Slug,
-    /// The session above it.
+    /// Path of the parent; `null` at the top of the tree.
     pub parent: Option<SessionPath>,
-    /// The sessions right below it.
+    /// Paths of the direct children.
     pub children: Vec<SessionPath>,
-    /// Where it works, relative to the workspace root.
+    /// Working directory, relative to the workspace root.
     pub working_directory: PathBuf,
-    /// Its discovery file, relative to the workspace root; `null` for a session without a directory of its own, which
-    /// finds it in the state directory.
+    /// Path of the discovery file, relative to the workspace root.
+    ///
+    /// `null` for a session without a directory of its own; its discovery file is in the state directory.
     pub discovery_file: Option<PathBuf>,
-    /// What it holds.
+    /// Allocations of the session.
     pub allocations: Vec<Allocation>,
-    /// Its environment, but for `AGENT_DISCOVERY_FILE`.
+    /// Environment, except `AGENT_DISCOVERY_FILE`.
     pub env: BTreeMap<String, String>,
-    /// The sections of its prompt.
+    /// Sections of the prompt.
     pub prompt_sections: Vec<String>,
-    /// Anything else.
+    /// Additional data from the manifest and the kinds.
     pub metadata: Map<String, Value>,
-    /// Commands run in its working directory once it is provisioned.
+    /// Commands to run in the working directory after provisioning.
     pub setup: Vec<CommandLine>,
-    /// Commands run there before it is released.
+    /// Commands to run in the working directory before release.
     pub teardown: Vec<CommandLine>,
 }
 
-/// A swarm that stands already.
+/// Swarm that is already applied.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Standing {
-    /// The plan that made it what it is.
+    /// Plan of the last completed run.
     pub plan: Plan,
-    /// What of it is gone or broken, by session and kind.
+    /// Lost or broken allocations, by session and kind.
     pub broken: BTreeMap<(SessionPath, String), Damage>,
 }
 
 impl Standing {
-    /// Returns an applied swarm of which nothing is gone or broken.
+    /// Creates an applied swarm in which nothing is lost or broken.
     pub fn new(plan: Plan) -> Self {
         Self { plan, broken: BTreeMap::new() }
     }
 }
 
-/// What is wrong with an allocation that stands.
+/// Damage of an existing allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// What, one line.
+    /// Description of the damage, one line.
     pub why: String,
-    /// Whether it can be mended where it stands, without releasing it first.
+    /// `true` if the allocation can be repaired in place, without releasing it first.
     pub mendable: bool,
-    /// Whether nobody can say what is wrong, or whether anything is: what it needs to be inspected does not answer.
+    /// `true` if the damage is unknown, because a dependency of the inspection does not respond; the allocation may be
+    /// undamaged.
     pub unknown: bool,
 }
 
 impl Damage {
-    /// Returns the damage of an allocation that has to be made again, described in one line.
+    /// Creates the damage of an allocation that has to be created again, described in one line.
     pub fn new(why: String) -> Self {
         Self { why, mendable: false, unknown: false }
     }
 
-    /// Returns whether the lease has to be made again.
+    /// Returns whether the lease has to be created again.
     pub fn is_lost(&self) -> bool {
         !self.mendable && !self.unknown
     }
 }
 
-/// What has to be observed before this manifest can be planned, all but what [`programs`] asks.
+/// Returns the observations that planning this manifest requires, except those that [`programs`] returns.
 pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question> {
     let demands = demand::demands(manifest, registry);
     demands
@@ -270,8 +277,10 @@ pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question>
         .collect()
 }
 
-/// What the programs of external kinds have to be asked, once all that [`questions`] asks has been observed: their options
-/// are templates of what the other kinds give.
+/// Returns the queries for the programs of external kinds.
+///
+/// The observations of [`questions`] must be complete first: options of external kinds are templates that use the
+/// results of the other kinds.
 pub fn programs(
     manifest: &Manifest,
     registry: &Registry,
@@ -281,10 +290,11 @@ pub fn programs(
     programs::programs(manifest, registry, observation, standing).into_iter().collect()
 }
 
-/// Decides everything. Every fault that can be known is returned, not only the first, and of replicas one for all.
+/// Plans all sessions.
 ///
-/// Of a manifest that is not [whole](Manifest::whole) there is no plan; the error then holds what is wrong with the rest
-/// of it, and may be empty.
+/// The error contains every diagnostic that can be known, not only the first; equal diagnostics of replicas appear
+/// once. There is no plan for a manifest that is not [whole](Manifest::whole). The error then contains the diagnostics
+/// of the remaining parts, and may be empty.
 pub fn plan(
     manifest: &Manifest,
     registry: &Registry,
@@ -308,7 +318,7 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Finds what [`plan`] would, without a plan to show for it.
+/// Finds the diagnostics that [`plan`] would find, without producing a plan.
 pub fn check(
     manifest: &Manifest,
     registry: &Registry,
@@ -316,26 +326,26 @@ pub fn check(
     standing: Option<&Standing>,
 ) -> Result<(), Diagnostics> {
     let sessions = sessions(manifest, registry, observation, standing)?;
-    // To free them takes a while, too.
+    // Freeing the sessions takes a while, too.
     sessions.into_par_iter().for_each(drop);
     Ok(())
 }
 
-/// Everything that every session gets.
+/// Returns the complete sessions of the plan.
 fn sessions(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
     standing: Option<&Standing>,
 ) -> Result<Vec<Session>, Vec<Fault>> {
-    // Records, discovery files and environments hold it, and are text.
+    // Records, discovery files and environments contain the path, and are text.
     if observation.workspace.to_str().is_none() {
         let place = Place::default().key("workspace").key("root");
         let message = "the workspace's path is not UTF-8, and sessions could not be told it";
         let fault = Fault::new(rule::WORKSPACE_ROOT, place, message, "leads to it");
         return Err(vec![fault.with_help("rename the directory above it whose name is not UTF-8")]);
     }
-    // This thread goes on where it is: what it has freed while the manifest was read, no other one could take.
+    // This thread continues in place: only this thread can reuse the memory that it freed while it read the manifest.
     let mut compiled = render::Compiled::default();
     let allocated = rayon::in_place_scope(|scope| {
         scope.spawn(|_| compiled = render::compile(manifest));
@@ -348,25 +358,27 @@ fn sessions(
 }
 
 impl Plan {
-    /// The digest that this plan's content has, which is that of the JSON array of the format's version, the swarm and the
-    /// sessions; another than `digest` means that the document was edited.
+    /// Returns the digest of this plan's content: the hash of the JSON array of the format's version, the swarm and the
+    /// sessions.
+    ///
+    /// A result other than `digest` means that the document was edited.
     pub fn computed_digest(&self) -> String {
-        // A plan has no map with other keys than strings and no path that is not UTF-8, so that all of it is JSON.
+        // A plan's maps have only string keys and its paths are UTF-8, so the whole plan can be written as JSON.
         document::digest(self).unwrap_or_default()
     }
 
-    /// Writes this document as JSON, indented, with a line feed behind it; `to` should be buffered.
+    /// Writes this document as indented JSON, followed by a line feed; `to` should be buffered.
     pub fn write(&self, mut to: impl Write + Send) -> io::Result<()> {
         document::write(self, &mut to)
     }
 
-    /// Does these things again in sessions that stand.
+    /// Repeats these steps in active sessions.
     pub fn do_again(&mut self, again: Again, registry: &Registry, standing: Option<&Standing>) {
         self.again = again;
         self.changes = self.changes_from(registry, standing);
     }
 
-    /// The sessions whose `setup` differs from what it was and is not run, because they stand.
+    /// Returns the active sessions whose `setup` has changed and does not run, because nothing of them is provisioned.
     pub fn setup_not_run(&self) -> impl Iterator<Item = &SessionPath> {
         let changes = self.sessions.iter().zip(&self.changes);
         let is_left = |(session, change): &(&Session, &Change)| {
@@ -375,13 +387,14 @@ impl Plan {
         changes.filter(is_left).map(|(session, _)| &session.path)
     }
 
-    /// What has to be done to get here from what stands.
+    /// Returns the changes that lead from the applied swarm to this plan.
     pub fn changes_from(&self, registry: &Registry, standing: Option<&Standing>) -> Vec<Change> {
         difference::changes(self, registry, standing)
     }
 
-    /// A session whose names and places are not those that planning gives: a plan file is nobody's word for where
-    /// things may be written.
+    /// Finds a session whose names or paths are not the computed ones.
+    ///
+    /// Plan files are untrusted, and must not decide the paths that seedbed writes to.
     fn misplaced(&self, registry: &Registry) -> Option<&Session> {
         self.sessions.iter().find(|session| {
             let held =
@@ -398,24 +411,24 @@ impl Plan {
         })
     }
 
-    /// The session at `path`.
+    /// Returns the session at `path`.
     pub fn session(&self, path: &SessionPath) -> Option<&Session> {
         self.sessions.iter().find(|session| session.path == *path)
     }
 
-    /// Tells whether applying this changes anything.
+    /// Returns whether applying this plan changes anything.
     pub fn has_changes(&self) -> bool {
         self.changes.iter().any(|change| change.action != Action::Keep)
     }
 }
 
-/// Where a session that works in `directory` finds its discovery file.
+/// Returns the path of the discovery file of a session that works in `directory`.
 fn discovery_file(directory: &Path) -> PathBuf {
     directory.join(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE)
 }
 
 impl Session {
-    /// Its allocation of this kind.
+    /// Returns the session's allocation of this kind.
     pub fn allocation(&self, kind: &str) -> Option<&Allocation> {
         self.allocations.iter().find(|allocation| allocation.kind == kind)
     }

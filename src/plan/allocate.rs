@@ -1,7 +1,7 @@
-//! The first pass: what every session holds.
+//! First pass: the allocations of every session.
 //!
-//! What stands and is still asked for is kept first, so that nothing kept ever moves; then everything else is
-//! allocated in canonical order.
+//! Existing allocations that are still requested are kept first, so that a kept allocation never moves. Then everything
+//! else is allocated in canonical order.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::name::SessionPath;
 use crate::observe::Observation;
 use crate::provider::{Allocation, Allocator, Kind, Parent, Planner, Registry, Request, Scope};
 
-/// What every session is called and holds, in the manifest's order.
+/// Identity and allocations of every session, in the manifest's order.
 pub(super) struct Allocated {
     pub(super) identities: Vec<Identity>,
     pub(super) allocations: Vec<Vec<Allocation>>,
-    /// Of which sessions less is held than the manifest meant: something of it was wrong.
+    /// Sessions that lack an allocation because of an earlier diagnostic, by position.
     pub(super) open: Vec<bool>,
-    /// What cannot be allocated, and why.
+    /// Diagnostics of requests that cannot be satisfied.
     pub(super) faults: Vec<Fault>,
 }
 
-/// Allocates what these demands ask for; every fault, not only the first.
+/// Allocates the requested resources; collects every diagnostic, not only the first.
 pub(super) fn pass(
     manifest: &Manifest,
     registry: &Registry,
@@ -79,7 +79,7 @@ fn allocators<'a>(
     kinds.into_iter().filter_map(allocator).collect()
 }
 
-/// The sessions that ask for a kind, by position, in canonical order.
+/// Returns the sessions that request a kind, by position, in canonical order.
 pub(super) fn asking<'d>(
     manifest: &Manifest,
     demands: &'d [Arc<Demand<'d>>],
@@ -89,7 +89,7 @@ pub(super) fn asking<'d>(
         .filter_map(move |at| Some((at, &demands[at].wishes[demands[at].position(kind)?])))
 }
 
-/// For each wish of each session, the standing allocation that answers it already.
+/// Returns, for each request of each session, the existing allocation that already satisfies the request.
 fn kept<'s>(
     manifest: &Manifest,
     registry: &Registry,
@@ -116,7 +116,7 @@ fn kept<'s>(
     kept
 }
 
-/// For each wish of each session, into how many shares its children divide it.
+/// Returns, for each request of each session, the number of shares that the session's children receive.
 pub(super) fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Vec<u32>> {
     let mut takers: Vec<_> = demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect();
     for (session, demand) in manifest.sessions.iter().zip(demands) {
@@ -132,27 +132,27 @@ pub(super) fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Ve
     takers
 }
 
-/// The pass over all sessions.
+/// State of the pass over all sessions.
 struct Pass<'a> {
     manifest: &'a Manifest,
     demands: &'a [Arc<Demand<'a>>],
     identities: Vec<Identity>,
     allocators: BTreeMap<&'a str, Box<dyn Allocator + 'a>>,
-    /// For each wish of each session, how many children take a share.
+    /// Number of children that receive a share, for each request of each session.
     takers: Vec<Vec<u32>>,
-    /// The same of those that have taken theirs so far.
+    /// Number of children that have received their share so far, for each request of each session.
     taken: Vec<Vec<u32>>,
     allocations: Vec<Vec<Allocation>>,
-    /// What of the standing swarm is gone or broken.
+    /// Lost or broken allocations of the applied swarm.
     broken: Option<&'a BTreeMap<(SessionPath, String), Damage>>,
-    /// For each session so far, the kinds of what stands and is made again at the same place.
+    /// Kinds of the existing allocations that are created again in place, for each session so far.
     again: Vec<Vec<&'a str>>,
     open: Vec<bool>,
     faults: Vec<Fault>,
 }
 
 impl<'a> Pass<'a> {
-    /// Tells the allocators what stays and what goes of that which stands.
+    /// Informs the allocators of the existing allocations that are kept or freed.
     fn keep(&mut self, kept: &[Vec<Option<&Allocation>>], standing: Option<&Standing>) {
         for (at, kept) in kept.iter().enumerate() {
             let parent = self.manifest.sessions[at].parent.map(|parent| self.identities[parent].id.as_str());
@@ -174,7 +174,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Counts what sessions hold that are not planned as taken.
+    /// Reserves the allocations of sessions that this plan does not contain.
     fn keep_held(&mut self, observation: &Observation) {
         for held in &observation.held {
             let Some(allocator) = self.allocators.get_mut(held.kind.as_str()) else { continue };
@@ -195,7 +195,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Allocates what the session at this position wishes for and `kept` does not answer.
+    /// Allocates the requests of the session at this position that `kept` does not satisfy.
     fn session(&mut self, at: usize, kept: &[Option<&Allocation>]) {
         let mut held = Vec::with_capacity(kept.len());
         let mut again = Vec::new();
@@ -228,8 +228,9 @@ impl<'a> Pass<'a> {
         self.allocations.push(held);
     }
 
-    /// The share that a wish takes next of the parent's, and of how many; `None` where it takes none, or there is none to
-    /// take.
+    /// Returns the index of the next share of the parent's allocation, and the number of shares.
+    ///
+    /// `None` if the request is not a share, or the parent has no such allocation.
     fn share(&mut self, at: usize, wish: &Wish<'a>) -> Option<(u32, u32)> {
         let session = &self.manifest.sessions[at];
         let parent = session.parent.filter(|_| wish.shared)?;
@@ -242,7 +243,8 @@ impl<'a> Pass<'a> {
         Some((*taken - 1, self.takers[parent][position]))
     }
 
-    /// Returns whether what stands is released and made again: it is broken, or lies inside what is.
+    /// Returns whether an existing allocation is released and created again: the allocation or an enclosing one is
+    /// broken.
     fn is_made_again(&self, at: usize, kept: &Allocation) -> bool {
         let session = &self.manifest.sessions[at];
         let Some(broken) = self.broken.filter(|broken| !broken.is_empty()) else { return false };
@@ -251,7 +253,7 @@ impl<'a> Pass<'a> {
             || broken.get(&(session.path.clone(), kept.kind.clone())).is_some_and(Damage::is_lost)
     }
 
-    /// What stands, as it is made again.
+    /// Returns the existing allocation in the form in which it is created again.
     fn again(
         &mut self,
         at: usize,
@@ -266,7 +268,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// `None` where the parent's allocation failed: that is the fault to report.
+    /// Allocates one request. `None` if the parent's allocation failed: only that diagnostic is reported.
     fn wish(
         &mut self,
         at: usize,
@@ -277,7 +279,7 @@ impl<'a> Pass<'a> {
         let session = &self.manifest.sessions[at];
         let request = request(self.manifest, &self.identities, at, wish, shares);
         let Some(allocator) = self.allocators.get_mut(wish.kind) else {
-            // A kind that nobody declares has been told already.
+            // An undeclared kind has already been reported.
             let declared = self.manifest.providers.contains_key(wish.kind) || self.manifest.whole;
             return if declared { Err(vec![unknown_kind(wish)].into()) } else { Ok(None) };
         };
@@ -308,7 +310,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// What the session at this position asks of one provider.
+/// Returns the request of the session at this position to one provider.
 fn request<'r>(
     manifest: &'r Manifest,
     identities: &'r [Identity],
@@ -332,8 +334,7 @@ fn request<'r>(
     }
 }
 
-/// Moves a fault of an option that the request does not say itself to where it is said: at a session above, whose
-/// options are taken along, or among the defaults.
+/// Moves a diagnostic about an inherited option to the table that sets the option: a session above, or the defaults.
 pub(super) fn where_it_is_said(
     manifest: &Manifest,
     demands: &[Arc<Demand<'_>>],
@@ -372,7 +373,7 @@ pub(super) fn where_it_is_said(
     fault.clone()
 }
 
-/// The kinds that a demand asks for.
+/// Returns the kinds that a session requests.
 pub(super) fn kinds<'m>(demand: &Demand<'m>) -> Vec<&'m str> {
     demand.wishes.iter().map(|wish| wish.kind).collect()
 }

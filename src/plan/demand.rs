@@ -1,4 +1,4 @@
-//! What each session table asks for, once defaults and what its parent hands down are laid together.
+//! Requests of each session table, with defaults and the parent's options applied.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -9,50 +9,50 @@ use crate::manifest::{CommandLine, Declaration, Fault, From, Manifest, Options, 
 use crate::provider::Registry;
 use crate::template::Problem;
 
-/// What one session asks for; shared by the replicas of a table.
+/// Requests of one session; shared by the replicas of a table.
 pub(super) struct Demand<'m> {
     pub(super) wishes: Vec<Wish<'m>>,
 }
 
 impl Demand<'_> {
-    /// Which of the wishes is for this kind.
+    /// Returns the position of the request for this kind.
     pub(super) fn position(&self, kind: &str) -> Option<usize> {
         self.wishes.iter().position(|wish| wish.kind == kind)
     }
 }
 
-/// One resource that is asked for.
+/// One requested resource.
 #[derive(Clone)]
 pub(super) struct Wish<'m> {
     pub(super) kind: &'m str,
-    /// Whether it is a share of the parent's.
+    /// `true` if the request is for a share of the parent's allocation.
     pub(super) shared: bool,
     pub(super) options: Arc<InForce>,
-    /// What the request itself says.
+    /// Options of the request itself.
     pub(super) own: &'m Options,
     pub(super) place: &'m Place,
 }
 
-/// What a request says that no table makes.
+/// Options of an inherited request, which no table declares.
 static NOTHING: LazyLock<Options> = LazyLock::new(Options::new);
 
-/// The options in force for a request; shared by all requests that come to the same.
+/// Effective options of a request; shared by all requests with equal options.
 pub(super) struct InForce {
-    /// All of them.
+    /// All options.
     pub(super) all: Arc<Options>,
-    /// Those that are not the kind's own defaults.
+    /// Options that differ from the kind's own defaults.
     pub(super) said: Options,
 }
 
-/// What the sessions of a manifest ask for.
+/// Requests of all sessions of a manifest.
 pub(super) struct Demands<'m> {
-    /// The demand of each session, in the manifest's order.
+    /// Requests of each session, in the manifest's order.
     pub(super) each: Vec<Arc<Demand<'m>>>,
-    /// All options that are in force for any, each once, with their kind; in no order.
+    /// All distinct effective options with their kind, in no order.
     pub(super) options: Vec<(&'m str, Arc<InForce>)>,
 }
 
-/// Lays together what each session asks for.
+/// Computes the requests of each session.
 pub(super) fn demands<'m>(manifest: &'m Manifest, registry: &'m Registry) -> Demands<'m> {
     let mut demander = Demander { manifest, registry, in_force: HashMap::new() };
     let sessions = manifest.sessions.len();
@@ -73,7 +73,7 @@ pub(super) fn demands<'m>(manifest: &'m Manifest, registry: &'m Registry) -> Dem
 struct Demander<'m> {
     manifest: &'m Manifest,
     registry: &'m Registry,
-    /// By kind, by what the request says, and by what it takes along from its parent, which is shared itself.
+    /// Effective options by kind, by the request's own options, and by the parent's options, which are shared as well.
     in_force: HashMap<(&'m str, &'m Options, Option<*const InForce>), Arc<InForce>>,
 }
 
@@ -135,7 +135,8 @@ fn in_force(
     InForce { all: Arc::new(all), said }
 }
 
-/// Shows `see` every template of a session table, always in the same order; a place is only worked out when asked for.
+/// Calls `see` with every template of a session table, always in the same order; a location is computed only on
+/// request.
 pub(super) fn visit<'d>(declaration: &'d Declaration, see: &mut dyn FnMut(&'d str, &dyn Fn() -> Place)) {
     let place = |key: &str| declaration.place.key(key);
     for (name, value) in &declaration.env {
@@ -162,7 +163,7 @@ pub(super) fn visit<'d>(declaration: &'d Declaration, see: &mut dyn FnMut(&'d st
     }
 }
 
-/// Shows `see` every string of a value, always in the same order.
+/// Calls `see` with every string of a value, always in the same order.
 pub(super) fn strings<'v>(
     value: &'v Value,
     place: &dyn Fn() -> Place,
@@ -184,7 +185,7 @@ pub(super) fn strings<'v>(
     }
 }
 
-/// What a session table says, rendered for one session.
+/// Content of a session table, rendered for one session.
 pub(super) struct Rendered {
     pub(super) env: BTreeMap<String, String>,
     pub(super) prompt: Vec<String>,
@@ -193,7 +194,7 @@ pub(super) struct Rendered {
     pub(super) teardown: Vec<CommandLine>,
 }
 
-/// Renders every template of a session table; every fault, not only the first.
+/// Renders every template of a session table; returns every diagnostic, not only the first.
 pub(super) fn render(
     declaration: &Declaration,
     render: impl Fn(&str) -> Result<String, Vec<Problem>>,
@@ -210,7 +211,7 @@ pub(super) fn render(
     if !faults.is_empty() {
         return Err(faults);
     }
-    // `visit` showed them in this very order.
+    // `visit` has the same order.
     let mut done = done.into_iter();
     let mut next = || done.next().unwrap_or_default();
     let env = declaration.env.keys().map(|name| (name.clone(), next())).collect();
@@ -231,7 +232,7 @@ pub(super) fn render(
     Ok(Rendered { env, prompt, metadata, setup, teardown })
 }
 
-/// Puts what `next` gives in the place of every string of a value, in the order of [`strings`].
+/// Replaces every string of a value by the next result of `next`, in the order of [`strings`].
 pub(super) fn replace(value: &mut Value, next: &mut impl FnMut() -> String) {
     match value {
         Value::String(text) => *text = next(),

@@ -1,4 +1,4 @@
-//! What has to be done to get from what stands to what is planned, and why.
+//! Difference between the applied swarm and the plan, with reasons.
 
 mod fields;
 
@@ -14,52 +14,53 @@ use super::{Damage, Plan, Session, Standing};
 use crate::name::SessionPath;
 use crate::provider::Registry;
 
-/// What happens to one session.
+/// Change of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Change {
-    /// Which.
+    /// Path of the session in the tree.
     pub session: SessionPath,
-    /// What.
+    /// Action on the session.
     pub action: Action,
-    /// Why, one line each; empty where the action says it all.
+    /// Reasons, one line each; empty if the action alone is clear.
     pub reasons: Vec<String>,
-    /// The kinds whose standing allocation is released first.
+    /// Kinds whose existing allocation is released first.
     pub release: Vec<String>,
-    /// The kinds whose planned allocation is then provisioned.
+    /// Kinds whose planned allocation is then provisioned.
     pub provision: Vec<String>,
-    /// For those of them that are made from what another session's is made from: the session that comes first.
+    /// Source sessions by kind: for a provisioned allocation with the same source as another session's, the session
+    /// that is provisioned first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub from: BTreeMap<String, SessionPath>,
-    /// The kinds that are mended where they stand.
+    /// Kinds whose allocation is repaired in place.
     pub mend: Vec<String>,
-    /// Whether its `setup` is run although nothing of it is provisioned.
+    /// `true` if `setup` runs although nothing of the session is provisioned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub set_up: bool,
-    /// Whether its copies of files of the workspace are brought up to date.
+    /// `true` if the copies of files of the workspace are updated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refresh: bool,
-    /// What it is told that differs, and which options; empty where nothing of it stands or will.
+    /// Differences in the data and options of the session; empty if the session is created or removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<Field>,
 }
 
-/// What is done again in sessions that stand. Sessions that are created, or do not exist, are passed over.
+/// Steps that are repeated in active sessions. Sessions that are created, or do not exist, are skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Again {
-    /// The sessions whose `setup` is run again.
+    /// Sessions whose `setup` runs again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub setup: BTreeSet<SessionPath>,
-    /// The sessions whose copies of files of the workspace are brought up to date.
+    /// Sessions whose copies of files of the workspace are updated.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub refresh: BTreeSet<SessionPath>,
 }
 
 impl Again {
-    /// Returns whether nothing is done again.
+    /// Returns whether nothing is repeated.
     pub fn is_empty(&self) -> bool {
         self.setup.is_empty() && self.refresh.is_empty()
     }
@@ -71,32 +72,32 @@ impl Change {
         self.set_up || !self.provision.is_empty()
     }
 
-    /// Returns whether the commands of `setup` are others than before.
+    /// Returns whether the commands of `setup` differ from those of the applied swarm.
     pub(super) fn changes_setup(&self) -> bool {
         self.fields.iter().any(|field| field.name.starts_with(fields::SETUP_COMMAND))
     }
 }
 
-/// What happens to a session.
+/// Action on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Action {
-    /// It does not stand and will.
+    /// The session is not active and will be created.
     Create,
-    /// It stands and stays as it is.
+    /// The session is active and remains unchanged.
     Keep,
-    /// It stands; only what it is told changes (environment, prompt, metadata, discovery file).
+    /// The session is active; only its data changes (environment, prompt, metadata, discovery file).
     Update,
-    /// It stands, but something of it is gone or broken and is made anew at the same place.
+    /// The session is active; a lost or broken part is created again in place.
     Repair,
-    /// It stands; an allocation is released and another one provisioned.
+    /// The session is active; an allocation is released and another one provisioned.
     Replace,
-    /// It stands and will not.
+    /// The session is active and will be removed.
     Destroy,
 }
 
-/// One change for each session of the plan in its order, then one for each that goes, children first.
+/// Returns one change for each session of the plan in its order, then one for each removed session, children first.
 pub(super) fn changes(plan: &Plan, registry: &Registry, standing: Option<&Standing>) -> Vec<Change> {
     let mut changes = match standing {
         Some(standing) => changes_of_standing(plan, standing),
@@ -106,10 +107,11 @@ pub(super) fn changes(plan: &Plan, registry: &Registry, standing: Option<&Standi
     changes
 }
 
-/// Of all that is provisioned from one basis, the first in canonical order comes first. What stands is no basis: its
-/// session has been at work in it.
+/// Records which session is provisioned first within each group key: the first in canonical order.
+///
+/// An existing allocation is no source, because its session has already worked in the allocation.
 fn say_what_comes_first(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
-    // What each is made from is told on all cores; who is the first, one after another.
+    // The group keys are computed on all cores; the first session of each group is found sequentially.
     let sources = |(session, change): (&Session, &Change)| {
         let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
         provisioned
@@ -132,7 +134,7 @@ fn changes_of_standing(plan: &Plan, standing: &Standing) -> Vec<Change> {
     let stood: HashMap<&SessionPath, &Session> =
         standing.plan.sessions.iter().map(|session| (&session.path, session)).collect();
     let planned: HashSet<&SessionPath> = plan.sessions.iter().map(|session| &session.path).collect();
-    // By session, the kinds that are released: what lies inside of them goes along.
+    // Released kinds by session: allocations inside of them are released too.
     let mut released: HashMap<&SessionPath, Vec<String>> = HashMap::new();
     let mut changes = Vec::with_capacity(plan.sessions.len());
     for session in &plan.sessions {
@@ -154,8 +156,8 @@ fn changes_of_standing(plan: &Plan, standing: &Standing) -> Vec<Change> {
     changes
 }
 
-/// Adds what is done again in a session that stands: its `setup` where that has not succeeded yet, and what the caller asks
-/// for.
+/// Adds the steps that are repeated in an active session: a `setup` that has not succeeded yet, and the steps that the
+/// caller requests.
 fn add_again(
     change: &mut Change,
     session: &Session,
@@ -231,7 +233,7 @@ fn difference(
     for old in stood.allocations.iter().rev() {
         let damage = broken.get(&(session.path.clone(), old.kind.clone()));
         let goes_along = old.within_parent && released_above.contains(&old.kind);
-        // What is made again may begin elsewhere: a branch where it is now.
+        // An allocation that is created again may begin elsewhere: a branch at its present commit.
         let is_again = goes_along || damage.is_some_and(Damage::is_lost);
         match session.allocation(&old.kind) {
             Some(new)
@@ -240,7 +242,7 @@ fn difference(
                 let why = match damage {
                     _ if goes_along => format!("{} lies inside its parent's, which is made anew", old.kind),
                     Some(damage) if !damage.unknown => damage.why.clone(),
-                    // What cannot be inspected is left as it is.
+                    // An allocation that cannot be inspected is left unchanged.
                     _ => continue,
                 };
                 change.action = change.action.max(Action::Repair);
@@ -292,8 +294,8 @@ fn difference(
     change
 }
 
-/// Stands for `setup` among the kinds that can be broken: it has not succeeded yet.
+/// Stands in for `setup` among the kinds that can be broken; `setup` is broken until it succeeds.
 pub const SETUP: &str = "setup";
 
-/// Stands for the discovery file among the kinds that can be broken.
+/// Stands in for the discovery file among the kinds that can be broken.
 pub const DISCOVERY: &str = "discovery";

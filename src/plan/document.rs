@@ -1,5 +1,7 @@
-//! The plan as JSON. Of a large one that takes as much memory as the plan itself, so that it is made in parts, on all
-//! cores, each while the one before it is hashed or written.
+//! JSON form of a plan.
+//!
+//! The JSON of a large plan needs as much memory as the plan itself. So it is created in parts, on all cores, each part
+//! while the previous one is hashed or written.
 
 use std::io::{self, Write};
 
@@ -11,13 +13,13 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 use super::Plan;
 use crate::name::Sha256Hasher;
 
-/// Of how many entries the JSON is in memory at once, twice: a few megabytes.
+/// Number of entries whose JSON is in memory at once, twice: a few megabytes.
 const AT_ONCE: usize = 1024;
 
-/// Of how many it is made on one core in one go: some ten kilobytes.
+/// Number of entries that one core converts at a time: some ten kilobytes.
 const IN_ONE_GO: usize = 8;
 
-/// The digest that a plan's content has.
+/// Returns the digest of a plan's content.
 pub(super) fn digest(plan: &Plan) -> io::Result<String> {
     let swarm = serde_json::to_string(&plan.swarm)?;
     let mut hash = Sha256Hasher::default();
@@ -31,7 +33,7 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
     Ok(format!("sha256:{}", hash.finish()))
 }
 
-/// Writes the document, indented, with a line feed behind it.
+/// Writes the document as indented JSON, followed by a line feed.
 pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
     let Plan { schema_version, swarm, digest, standing, sessions, changes, again, losses, occupants, behind } =
         plan;
@@ -72,7 +74,7 @@ fn list<T: Serialize + Sync>(name: &str, entries: &[T], to: &mut (impl Write + S
     }
     to.write_all(b"\n    ")?;
     let json = |json: &mut Vec<u8>, entry: &T| {
-        // As deep as the entry stands: in a list of the document.
+        // Indents as deep as an entry in a list of the document.
         let mut formatter = PrettyFormatter::new();
         formatter.begin_object(&mut io::sink())?;
         formatter.begin_array(&mut io::sink())?;
@@ -82,7 +84,8 @@ fn list<T: Serialize + Sync>(name: &str, entries: &[T], to: &mut (impl Write + S
     to.write_all(b"\n  ]")
 }
 
-/// Hands on the JSON of all entries, in order and with `separator` between them, one part while the next is being made.
+/// Passes the JSON of all entries to `take`, in order and with `separator` between them, each part while the next is
+/// created.
 fn in_parts<T: Sync>(
     entries: &[T],
     separator: &[u8],

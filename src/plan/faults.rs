@@ -1,11 +1,11 @@
-//! Faults of planning as they are told: once for all replicas, and only where they do not follow from others.
+//! Selection of planning diagnostics: one for all replicas, and none that only follows from others.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use crate::manifest::{Fault, Place, Rule, rule};
 
-/// What follows from counts and options, and cannot be said where some of them were wrong.
+/// Rules that depend on counts and options, and cannot be judged if some of these were rejected.
 const ARITHMETIC: [&Rule; 6] = [
     rule::NO_FREE_BLOCK,
     rule::NO_PORT_TO_SHARE,
@@ -15,7 +15,7 @@ const ARITHMETIC: [&Rule; 6] = [
     rule::RESERVE,
 ];
 
-/// Returns the fault of a manifest whose templates take too long, or come to too much text, all together.
+/// Returns the diagnostic of a manifest whose templates together take too long, or produce too much text.
 pub(super) fn too_much() -> Fault {
     let message = "the templates of the manifest compute too much, all together".to_owned();
     Fault::new(rule::TOO_LARGE, Place::default().key("session"), message, "too much work, or too much text").with_help(
@@ -23,8 +23,10 @@ pub(super) fn too_much() -> Fault {
     )
 }
 
-/// One fault for each rule and place, in the order in which they were found, with how many more sessions have it; `whole`
-/// tells whether nothing of the manifest was wrong before.
+/// Returns one diagnostic for each rule and location, in order of discovery, with the number of other affected
+/// sessions.
+///
+/// `whole` is `false` if parts of the manifest were rejected before.
 pub(super) fn told(faults: Vec<Fault>, whole: bool) -> Vec<Fault> {
     let mut told: Vec<(Fault, HashSet<String>)> = Vec::new();
     let mut positions: HashMap<(&Rule, Place), usize> = HashMap::new();
@@ -35,7 +37,7 @@ pub(super) fn told(faults: Vec<Fault>, whole: bool) -> Vec<Fault> {
         let position = *positions.entry((fault.rule, fault.place.clone())).or_insert(told.len());
         match told.get_mut(position) {
             None => told.push((fault, HashSet::new())),
-            // The message names the session, so that each that has the fault has a message of its own.
+            // The message names the session, so each affected session has its own message.
             Some((first, others)) => {
                 if first.message != fault.message {
                     others.insert(fault.message);

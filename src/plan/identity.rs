@@ -1,4 +1,4 @@
-//! What each session is called and numbered.
+//! Identity of each session: its names and its number.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use super::{Session, Standing};
 use crate::manifest::{self, Manifest};
 use crate::name::{HashDigits, Slug, scoped_name};
 
-/// What one session is called and numbered.
+/// Names and number of one session.
 pub(super) struct Identity {
     pub(super) id: String,
     pub(super) scoped_name: String,
@@ -17,7 +17,7 @@ pub(super) struct Identity {
     pub(super) replica: Option<u32>,
 }
 
-/// Returns what stands of each session, in the manifest's order.
+/// Returns the applied state of each session, in the manifest's order; `None` for a session that is not active.
 pub(super) fn stood<'s>(manifest: &Manifest, standing: Option<&'s Standing>) -> Vec<Option<&'s Session>> {
     let by_path: HashMap<&str, &Session> = standing
         .iter()
@@ -27,8 +27,10 @@ pub(super) fn stood<'s>(manifest: &Manifest, standing: Option<&'s Standing>) -> 
     manifest.sessions.iter().map(|session| by_path.get(session.path.as_str()).copied()).collect()
 }
 
-/// The identity of each session, in the manifest's order; `stood` is what stands of each, and `family` the numbers of
-/// sessions that are not planned and keep theirs.
+/// Returns the identity of each session, in the manifest's order.
+///
+/// `stood` is the applied state of each session. `family` are the numbers of sessions outside of this plan that keep
+/// their numbers.
 pub(super) fn identities(
     manifest: &Manifest,
     stood: &[Option<&Session>],
@@ -47,8 +49,9 @@ pub(super) fn identities(
     .collect()
 }
 
-/// The short slug of each session, the one with a hash where two sessions have the same; a standing session keeps its
-/// slug.
+/// Returns the short slug of each session, or the slug with a hash if two sessions have the same short slug.
+///
+/// An active session keeps its slug.
 fn slugs<'s>(manifest: &Manifest, stood: impl Fn(usize) -> Option<&'s Slug> + Sync) -> Vec<Slug> {
     let sessions = &manifest.sessions;
     let first = |(at, session): (usize, &manifest::Session)| {
@@ -65,7 +68,8 @@ fn slugs<'s>(manifest: &Manifest, stood: impl Fn(usize) -> Option<&'s Slug> + Sy
     slugs
 }
 
-/// Eight digits of hash, sixteen for ids whose eight meet; a standing session keeps its name.
+/// Returns names with eight digits of hash, or sixteen for ids that share the first eight; an active session keeps its
+/// name.
 fn scoped_names<'s>(ids: &[String], stood: impl Fn(usize) -> Option<&'s str> + Sync) -> Vec<String> {
     let first = |(at, id): (usize, &String)| {
         stood(at).map_or_else(|| scoped_name(id, HashDigits::Eight), str::to_owned)
@@ -82,7 +86,8 @@ fn scoped_names<'s>(ids: &[String], stood: impl Fn(usize) -> Option<&'s str> + S
     names
 }
 
-/// A standing session keeps its number; the others take the lowest that are free, in canonical order.
+/// Returns the numbers of all sessions: an active session keeps its number; the others get the lowest free numbers, in
+/// canonical order.
 fn indices(count: usize, family: HashSet<u32>, stood: impl Fn(usize) -> Option<u32>) -> Vec<u32> {
     let mut held = family;
     held.extend((0..count).filter_map(&stood));

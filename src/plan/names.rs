@@ -1,4 +1,4 @@
-//! What templates can name: every session's id, paths and ports.
+//! Names that templates can use: every session's id, paths and ports.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::name::{SessionPath, Slug};
 use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, markers};
 use crate::template::{self, OF_KINDS};
 
-/// The names of all sessions of a plan. What a name stands for is made when a template asks for it.
+/// Names of all sessions of a plan. Values are created when a template uses them.
 #[derive(Debug)]
 pub(super) struct Names {
     all: Arc<All>,
@@ -21,11 +21,11 @@ pub(super) struct Names {
 #[derive(Clone, Debug)]
 struct All {
     swarm: String,
-    /// Whether all sessions are there that the manifest means.
+    /// `true` if all sessions of the manifest are present.
     whole: bool,
     registry: Registry,
     sessions: Vec<Named>,
-    /// Positions in `sessions`, once a template names a session by its path.
+    /// Positions in `sessions`, computed when a template first names a session by its path.
     by_path: OnceLock<HashMap<String, usize>>,
 }
 
@@ -37,14 +37,16 @@ struct Named {
     replica: Option<u32>,
     slug: Slug,
     parent: Option<usize>,
-    /// Whether what it holds is not known.
+    /// `true` if the session's allocations are incomplete because of an earlier diagnostic.
     open: bool,
     held: Vec<Allocation>,
 }
 
 impl Names {
-    /// Of the sessions that are `open`, what they hold is not known: it has every name, so that nothing is called a
-    /// fault that follows from another.
+    /// Creates the names of all sessions.
+    ///
+    /// `open` marks the sessions whose allocations are incomplete. Any name exists in such a session, so that a
+    /// diagnostic is not followed by others that it causes.
     pub(super) fn new(
         manifest: &Manifest,
         registry: &Registry,
@@ -74,12 +76,12 @@ impl Names {
         }
     }
 
-    /// What the templates of the session at this position see.
+    /// Returns the names that the templates of the session at this position can use.
     pub(super) fn scope(&self, at: usize) -> Value {
         Value::from_object(Scope { all: Arc::clone(&self.all), at, whole: true })
     }
 
-    /// What the sessions hold, once nothing is rendered any more.
+    /// Returns the allocations of all sessions, after rendering.
     pub(super) fn into_allocations(self) -> Vec<Vec<Allocation>> {
         Arc::unwrap_or_clone(self.all).sessions.into_iter().map(|named| named.held).collect()
     }
@@ -96,7 +98,7 @@ impl All {
 }
 
 impl Named {
-    /// `port`, `worktree` and what else providers offer.
+    /// Returns `port`, `worktree` or another name that a provider contributes.
     fn resource(&self, registry: &Registry, name: &str) -> Option<Value> {
         if self.open {
             return OF_KINDS.iter().any(|(of, _)| *of == name).then(|| Value::from_object(Anything));
@@ -104,13 +106,13 @@ impl Named {
         self.resources(registry).find(|(of, _)| *of == name).map(|(_, value)| value)
     }
 
-    /// All of them, of a session that is not open.
+    /// Returns all contributed names of a session whose allocations are complete.
     fn resources(&self, registry: &Registry) -> impl Iterator<Item = (&'static str, Value)> {
         self.held.iter().filter_map(|held| registry.get(&held.kind)?.names(held))
     }
 }
 
-/// What is not known: it has every name.
+/// Unknown value: it has every name.
 #[derive(Debug)]
 struct Anything;
 
@@ -120,7 +122,7 @@ impl Object for Anything {
     }
 }
 
-/// One session's names; `whole` adds those of the swarm, which only stand at the top.
+/// Names of one session; `whole` adds the names of the swarm, which exist only at the top.
 #[derive(Debug)]
 struct Scope {
     all: Arc<All>,

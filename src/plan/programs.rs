@@ -1,4 +1,4 @@
-//! What the programs of external kinds are asked.
+//! Queries for the programs of external kinds.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::observe::{Observation, Question};
 use crate::provider::external::protocol::Asked;
 use crate::provider::{Registry, external, markers};
 
-/// What the programs of external kinds have to be asked before the manifest can be planned.
+/// Returns the queries that the programs of external kinds must answer before the manifest can be planned.
 pub(super) fn programs(
     manifest: &Manifest,
     registry: &Registry,
@@ -79,7 +79,7 @@ pub(super) fn programs(
         .collect()
 }
 
-/// Returns the number of shares that sessions which are not planned have of the allocation of `session`.
+/// Returns the number of shares of the allocation of `session` that belong to sessions outside of this plan.
 fn shares_taken_of(observation: &Observation, kind: &str, session: &str) -> u32 {
     let shares =
         observation.held.iter().filter(|held| held.kind == kind).filter_map(|held| held.share.as_ref());

@@ -1,8 +1,8 @@
-//! Plan documents from files, which are untrusted: all rules of a manifest hold for them.
+//! Reader of plan documents from files. Such files are untrusted: all rules of a manifest apply to them.
 //!
-//! The digest tells an edited plan, but whoever edits a file can compute its digest again. So a plan that is read is turned
-//! back into a manifest, which has to pass the checks of every manifest; and what planning derives (ids, names, directories,
-//! the variables of allocations) is derived again, and has to be the same.
+//! The digest reveals an edited plan, except if the editor has also updated the digest. So the reader converts a plan
+//! back into a manifest, which must pass the checks of every manifest. Derived values (ids, names, directories, the
+//! variables of allocations) are computed again, and must be equal.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -16,32 +16,32 @@ use crate::manifest::{self, CommandLine};
 use crate::name::{SessionPath, Slug, is_name};
 use crate::provider::Registry;
 
-/// How deep a tree of sessions may be: deeper than TOML nests the tables that declare one.
+/// Maximum depth of a tree of sessions: deeper than TOML nests the tables that declare one.
 const DEPTH_MAX: usize = 64;
 
-/// Why a document is no plan that can be applied; each reads on after the name of the file.
+/// Reason why a document is not a plan that can be applied; each message continues after the name of the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unreadable {
-    /// It is not JSON, or not of the schema.
+    /// The document is not JSON, or does not match the schema.
     #[error("is not a plan{}{}", if .0.is_empty() { "" } else { ": " }, printable(.0))]
     NoPlan(String),
-    /// Another version of seedbed wrote it.
+    /// Another version of seedbed wrote the document.
     #[error(
         "has format {version}, and this seedbed reads format {SCHEMA_VERSION}; {} seedbed wrote it: use that one, or make \
          a new plan: seedbed plan -o FILE",
         if *version > u64::from(SCHEMA_VERSION) { "a newer" } else { "an older" }
     )]
     Version {
-        /// The version of its format.
+        /// Version of the document's format.
         version: u64,
     },
-    /// Planning did not make it.
+    /// Planning cannot have produced the document.
     #[error("was edited: {}", printable(.0))]
     Edited(String),
 }
 
-/// A plan whose sessions may be anything.
+/// Plan with unchecked sessions.
 #[derive(Deserialize)]
 #[serde(rename = "Plan", rename_all = "camelCase", deny_unknown_fields)]
 struct Unchecked {
@@ -87,11 +87,11 @@ impl<'de> Deserialize<'de> for Plan {
 }
 
 impl Plan {
-    /// Reads a document that was saved, by this program or by anybody. The plan that comes out is one that planning could
-    /// have made from a manifest.
+    /// Reads a saved document, which any program may have written. The returned plan is one that planning could have
+    /// made from a manifest.
     ///
-    /// Deserialising a [`Plan`] by itself checks only what holds whatever kinds there are: its sessions are one tree, and the
-    /// names and numbers of each are its own.
+    /// Deserialising a [`Plan`] checks only the rules that are independent of kinds: the sessions are one tree, and the
+    /// names and numbers of each session are unique.
     pub fn read(document: &[u8], registry: &Registry) -> Result<Self, Unreadable> {
         let no_plan = |error: serde_json::Error| Unreadable::NoPlan(error.to_string());
         let document: Value = serde_json::from_slice(document).map_err(no_plan)?;
@@ -105,7 +105,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Checks everything that is true of each plan of a swarm that planning makes; the error says what is not.
+    /// Checks all properties of a planned swarm; the error describes the first violation.
     fn check(&self, registry: &Registry) -> Result<(), String> {
         if self.computed_digest() != self.digest {
             return Err("its digest does not match its content".to_owned());
@@ -127,7 +127,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Checks the sessions of a swarm, or the one of a standalone session.
+    /// Checks the sessions of a swarm, or the one session without a swarm.
     fn check_shape(&self) -> Result<(), String> {
         if !self.swarm.is_empty() {
             return self.check_tree();
@@ -142,7 +142,7 @@ impl Plan {
         }
     }
 
-    /// Parents come before children, and no two sessions meet in a name or number.
+    /// Checks that parents come before children, and that no two sessions share a name or number.
     fn check_tree(&self) -> Result<(), String> {
         let mut seen = HashSet::new();
         let mut children: HashMap<&SessionPath, Vec<&SessionPath>> = HashMap::new();
@@ -189,7 +189,7 @@ impl Plan {
         }
     }
 
-    /// The sessions, each a table of its own, pass the checks of every manifest.
+    /// Checks the sessions as a manifest, each session as one table.
     fn check_as_manifest(&self, registry: &Registry) -> Result<(), String> {
         let mut providers = Map::new();
         let mut tables = Map::new();
@@ -238,7 +238,7 @@ impl Plan {
     }
 }
 
-/// What only one session of a plan has.
+/// Property that only one session of a plan may have.
 #[derive(PartialEq, Eq, Hash)]
 enum Unique<'p> {
     Path(String),
@@ -247,7 +247,7 @@ enum Unique<'p> {
     Index(u32),
 }
 
-/// What a session holds is of kinds that there are, and what it is given by them and by its names is there.
+/// Checks that the kinds of a session's allocations exist, and that the data from allocations and names is complete.
 fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
     let mut kinds = BTreeSet::new();
     for held in &session.allocations {

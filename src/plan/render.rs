@@ -1,6 +1,6 @@
-//! The second pass: what every session is told.
+//! Second pass: renders the templates of every session.
 //!
-//! In parallel: by now every name that a template can say is known.
+//! Rendering is parallel: the first pass has decided every name that a template can use.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::name::Slug;
 use crate::provider::{Allocation, Context, Registry, markers};
 use crate::template::Templates;
 
-/// Renders every template and puts the sessions together; every fault, those of the allocations too, not only the first.
+/// Renders every template and assembles the sessions; returns every diagnostic, including those of the allocations.
 pub(super) fn render(
     manifest: &Manifest,
     registry: &Registry,
@@ -42,7 +42,7 @@ pub(super) fn render(
         .into_iter()
         .zip(open)
         .filter_map(|(rendered, open)| {
-            // What comes of a name that stands for anything says nothing.
+            // Results that follow from a placeholder for an unknown value are meaningless.
             let is_told = |fault: &Fault| !open || fault.rule == rule::TEMPLATE_NAME;
             rendered.map_err(|found| faults.extend(found.into_iter().filter(is_told))).ok()
         })
@@ -61,14 +61,14 @@ pub(super) fn render(
     Ok(sessions.collect())
 }
 
-/// The templates of a manifest, and the faults of those that are none.
+/// Templates of a manifest, and the diagnostics of those that cannot be compiled.
 #[derive(Default)]
 pub(super) struct Compiled<'m> {
     templates: Templates<'m>,
     faults: Vec<Fault>,
 }
 
-/// Compiles the templates of each session table once, however many sessions it stands for.
+/// Compiles the templates of each session table once, independent of the number of its sessions.
 pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
     let mut templates = Templates::default();
     let mut faults = Vec::new();
@@ -85,7 +85,7 @@ pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
     Compiled { templates, faults }
 }
 
-/// What a session is put together from, beside what is its own.
+/// Shared data for assembling sessions.
 struct Whole<'m> {
     manifest: &'m Manifest,
     registry: &'m Registry,
@@ -129,14 +129,14 @@ impl Whole<'_> {
     }
 }
 
-/// Returns what a session of a plan is given by its allocations and its names.
+/// Returns the data that a session receives from its allocations and its names.
 pub(super) fn given(session: &Session, registry: &Registry) -> Context {
     let mut given = contributed(&session.allocations, registry);
     given.env.extend(named(&session.id, session.index, session.replica, &session.slug));
     given
 }
 
-/// Returns what all allocations of a session contribute, each over those before it.
+/// Returns the data that all allocations of a session contribute, each overriding those before it.
 fn contributed(allocations: &[Allocation], registry: &Registry) -> Context {
     let mut all = Context::default();
     for held in allocations {

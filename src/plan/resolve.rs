@@ -1,4 +1,4 @@
-//! Options of external kinds are templates of what is planned before them: everything that the other kinds give.
+//! Rendering of external kinds' options: templates that use the planned results of all other kinds.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::observe::Observation;
 use crate::provider::{Planner, Registry};
 use crate::template::{Templates, is_plain};
 
-/// Allocates for every session; every fault, not only the first.
+/// Allocates for every session; collects every diagnostic, not only the first.
 pub(super) fn allocate(
     manifest: &Manifest,
     registry: &Registry,
@@ -36,15 +36,15 @@ pub(super) fn allocate(
     allocated
 }
 
-/// What each session asks for, with the options of external kinds rendered.
+/// Requests of each session, with the options of external kinds rendered.
 pub(super) struct Resolved<'m> {
     pub(super) each: Vec<Arc<Demand<'m>>>,
-    /// Kinds of which the options of a session cannot be rendered: nothing asks for them any more.
+    /// Kinds with an option that cannot be rendered for a session; all their requests have been dropped.
     pub(super) without: BTreeSet<&'m str>,
     pub(super) faults: Vec<Fault>,
 }
 
-/// Renders the options of external kinds for each session; every fault, not only the first.
+/// Renders the options of external kinds for each session; collects every diagnostic, not only the first.
 pub(super) fn resolve<'m>(
     manifest: &'m Manifest,
     registry: &'m Registry,
@@ -79,7 +79,7 @@ pub(super) fn resolve<'m>(
             if is_template(&&wish) {
                 let mut found = Vec::new();
                 let all = rendered(&demand.wishes, &wish, &mut templates, &scope, &mut found);
-                // What comes of a name that stands for anything says nothing.
+                // Results that follow from a placeholder for an unknown value are meaningless.
                 found.retain(|fault| !open[at] || fault.rule == rule::TEMPLATE_NAME);
                 let said = wish.options.said.keys();
                 let said = said.filter_map(|key| Some((key.clone(), all.get(key)?.clone()))).collect();
@@ -106,7 +106,7 @@ pub(super) fn resolve<'m>(
     Resolved { each, without, faults }
 }
 
-/// The options of a wish as they are rendered for one session.
+/// Returns the options of a request, rendered for one session.
 fn rendered<'d>(
     wishes: &'d [Wish<'_>],
     wish: &Wish<'_>,
@@ -115,7 +115,7 @@ fn rendered<'d>(
     faults: &mut Vec<Fault>,
 ) -> Options {
     let mut all = Options::clone(&wish.options.all);
-    // The same options, which live as long as the templates.
+    // These equal options live as long as the templates.
     let source = wishes.iter().find(|of| of.kind == wish.kind).map(|of| &of.options.all);
     let mut texts = Vec::new();
     for (option, value) in source.iter().flat_map(|all| all.iter()) {
@@ -144,7 +144,7 @@ fn has_templates(options: &Options) -> bool {
     options.values().any(has)
 }
 
-/// The demands with those of their wishes that are kept, shared as they were.
+/// Returns the requests without those that are not kept, shared between sessions as before.
 fn retained<'m>(demands: &[Arc<Demand<'m>>], keep: impl Fn(&Wish<'m>) -> bool) -> Vec<Arc<Demand<'m>>> {
     let mut known: HashMap<*const Demand<'_>, Arc<Demand<'m>>> = HashMap::new();
     let retained = |demand: &Arc<Demand<'m>>| {

@@ -1,4 +1,4 @@
-//! What a session is told that differs, field by field.
+//! Differences in the data of a session, field by field.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,28 +9,28 @@ use serde_json::{Map, Value};
 use super::Session;
 use crate::manifest::CommandLine;
 
-/// One thing that differs for a session that stands.
+/// Difference in one value of an active session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Field {
-    /// What: `env PORT`, `prompt section 2`, `metadata team`, `setup command 1`, `child lead/coder-2`, or an option of a
-    /// kind, `git-worktree base-ref`. Sections and commands count from 1.
+    /// Name of the value: `env PORT`, `prompt section 2`, `metadata team`, `setup command 1`, `child lead/coder-2`, or
+    /// an option of a kind, `git-worktree base-ref`. Sections and commands count from 1.
     pub name: String,
-    /// What it was; `null` where there was nothing.
+    /// Previous value; `null` if there was none.
     pub from: Option<Value>,
-    /// What it will be; `null` where there is nothing any more.
+    /// New value; `null` if there is none.
     pub to: Option<Value>,
 }
 
-/// Name of the fields that are commands of `setup`, before their numbers.
+/// Prefix of the names of fields that are commands of `setup`; their numbers follow.
 pub(super) const SETUP_COMMAND: &str = "setup command";
 
-/// The longest value of a reason, in characters: the field itself has all of it.
+/// Maximum length of a value in a reason, in characters; the field itself contains the whole value.
 const SHOWN: usize = 60;
 
 impl Field {
-    /// One line: `env PORT: 1 -> 2`.
+    /// Returns one line: `env PORT: 1 -> 2`.
     pub(super) fn line(&self) -> String {
         let name = &self.name;
         match (&self.from, &self.to) {
@@ -46,7 +46,7 @@ impl Field {
     }
 }
 
-/// A value as people read it: a string without quotes where that says it all.
+/// Returns a value in readable form: a string without quotes if that is unambiguous.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(text)
@@ -62,7 +62,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Everything that a session is told and that differs.
+/// Returns every difference in a session's environment, prompt, metadata, commands and children.
 pub(super) fn told(stood: &Session, session: &Session) -> Vec<Field> {
     let mut fields = Vec::new();
     let text =
@@ -93,7 +93,7 @@ pub(super) fn told(stood: &Session, session: &Session) -> Vec<Field> {
     fields
 }
 
-/// The entries of two tables that differ, each called by `of` and its key.
+/// Adds the differing entries of two tables, each named by `of` and its key.
 pub(super) fn options(fields: &mut Vec<Field>, of: &str, old: &Map<String, Value>, new: &Map<String, Value>) {
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     for key in keys {

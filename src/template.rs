@@ -1,4 +1,4 @@
-//! Templates: strings that may name any session's paths and ports. Strict: an unknown name is an error at its place.
+//! Templates: strings that may name any session's paths and ports. Strict: an unknown name is an error at its location.
 
 mod filters;
 mod language;
@@ -16,21 +16,24 @@ pub use problem::Problem;
 
 use crate::name::{SessionPath, Slug};
 
-/// The most work that rendering one template may take, in the engine's fuel: one for an instruction, one for 64 bytes made or
-/// read. A list of 10,000 sessions takes 100,000; this many take a tenth of a second, and 32 MB.
+/// Maximum work of rendering one template, in units of the engine's fuel.
+///
+/// An instruction costs one unit, and so do 64 bytes created or read. A list of 10,000 sessions takes 100,000; the
+/// maximum takes a tenth of a second, and 32 MB.
 const FUEL_MAX: u64 = 500_000;
 
-/// The longest text that a template may come to, in bytes. An environment cannot hold much more: Linux takes 128 KiB for one
-/// variable.
+/// Maximum length of a rendered template, in bytes.
+///
+/// An environment cannot contain much more: Linux accepts 128 KiB for one variable.
 const TEXT_MAX: usize = 1 << 20;
 
-/// The most that all templates of one plan may take and come to, in fuel and in bytes: 100,000 sessions with twenty templates
-/// each fit, and a plan of this much text still fits in memory.
+/// Maximum work, in fuel, and maximum text, in bytes, of all templates of one plan.
+///
+/// 100,000 sessions with twenty templates each fit, and a plan of this much text still fits in memory.
 const TOTAL_FUEL_MAX: u64 = 50_000_000;
 const TOTAL_TEXT_MAX: u64 = 256 << 20;
 
-/// Renders one template, within what is left of `bounds`; the error holds everything that is wrong with it, at least one
-/// problem.
+/// Renders one template, within the rest of `bounds`; the error contains every problem of the template, at least one.
 pub fn render(source: &str, names: &Value, bounds: &Bounds) -> Result<String, Vec<Problem>> {
     let mut templates = Templates::default();
     templates.add(source)?;
@@ -39,12 +42,13 @@ pub fn render(source: &str, names: &Value, bounds: &Bounds) -> Result<String, Ve
     rendered.and_then(|text| spent.map(|()| text).map_err(|()| vec![Problem::endless()]))
 }
 
-/// Counts the work and the text of all templates of one plan. Past the bounds of one plan nothing is rendered any more.
+/// Counters of work and text for all templates of one plan. After a counter has passed its limit, nothing more is
+/// rendered.
 #[derive(Debug, Default)]
 pub struct Bounds {
-    /// Fuel that rendering has taken until now.
+    /// Fuel that rendering has used so far.
     fuel: AtomicU64,
-    /// Bytes that templates have come to until now.
+    /// Bytes of rendered text so far.
     text: AtomicU64,
 }
 
@@ -61,7 +65,7 @@ impl Bounds {
     }
 }
 
-/// Returns what templates see as `session.*`; `hash` is there where a marker of it is filled later.
+/// Returns the names that templates use as `session.*`; `hash` is present if its marker is replaced later.
 pub(crate) fn of_session(
     path: &SessionPath,
     id: &str,
@@ -81,11 +85,11 @@ pub(crate) fn of_session(
     Value::from_pairs(names.into_iter().chain(hash))
 }
 
-/// Templates, each compiled once however many sessions it is rendered for.
+/// Set of templates, each compiled once for any number of sessions.
 #[derive(Debug)]
 pub struct Templates<'s> {
     environment: Environment<'s>,
-    /// Those that cannot be compiled.
+    /// Templates that cannot be compiled.
     broken: HashSet<&'s str>,
     bounds: Bounds,
 }
@@ -93,14 +97,14 @@ pub struct Templates<'s> {
 impl Default for Templates<'_> {
     fn default() -> Self {
         let mut environment = Environment::new();
-        // A section of a prompt ends as it was written.
+        // The trailing newline of a prompt section is kept.
         if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
             environment.set_syntax(syntax);
         }
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL_MAX));
-        // Functions, of which the language of templates has none.
+        // The documented template language has no functions.
         let functions: Vec<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
         for name in &functions {
             environment.remove_global(name);
@@ -110,7 +114,7 @@ impl Default for Templates<'_> {
 }
 
 impl<'s> Templates<'s> {
-    /// Compiles a template, unless it is known.
+    /// Compiles a template, unless it is compiled already.
     pub fn add(&mut self, source: &'s str) -> Result<(), Vec<Problem>> {
         if is_plain(source) || self.environment.get_template(source).is_ok() {
             return Ok(());
@@ -125,7 +129,8 @@ impl<'s> Templates<'s> {
         })
     }
 
-    /// Renders a template that has been added; where that failed, there is nothing to say any more.
+    /// Renders a template that has been added; the error is empty if the template could not be compiled, which was
+    /// reported then.
     pub fn render(&self, source: &str, names: &Value) -> Result<String, Vec<Problem>> {
         if is_plain(source) {
             self.spend(0, source.len())?;
@@ -138,7 +143,7 @@ impl<'s> Templates<'s> {
             self.environment.get_template(source).map_err(|error| vec![Problem::of(&error, source)])?;
         self.spend(0, 0)?;
         let rendered = template.render_captured(names).map_err(|error| {
-            // What fails has taken something too, and may fail for every session.
+            // A failed rendering has done work too, and may fail for every session.
             let _ = self.spend(if error.kind() == ErrorKind::OutOfFuel { FUEL_MAX } else { 1 }, 0);
             problem::of_rendering(&error, source, names)
         })?;
@@ -154,18 +159,18 @@ impl<'s> Templates<'s> {
         Ok(text)
     }
 
-    /// Returns whether all that was rendered, or could not be, stayed within the bounds of one plan.
+    /// Returns whether all renderings, including failed ones, stayed within the limits of one plan.
     pub(crate) fn is_within_bounds(&self) -> bool {
         self.bounds.are_kept()
     }
 
-    /// Counts what rendering took. The error is empty: the bounds are passed at no template of its own.
+    /// Counts the work of one rendering. The error is empty: no single template passes the limits of a plan.
     fn spend(&self, fuel: u64, bytes: usize) -> Result<(), Vec<Problem>> {
         self.bounds.spend(fuel, bytes as u64).map_err(|()| Vec::new())
     }
 }
 
-/// Most strings have nothing to render.
+/// Returns whether a string has nothing to render, as most strings do.
 pub(crate) fn is_plain(source: &str) -> bool {
     let opens = |at: usize| matches!(source.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#'));
     !source.match_indices('{').any(|(at, _)| opens(at))

@@ -1,6 +1,6 @@
 //! Filters that templates may use.
 
-/// Filters, as the documentation lists them.
+/// Names of the filters, as listed in the documentation.
 pub(super) const FILTERS: [&str; 20] = [
     "abs",
     "capitalize",

@@ -1,15 +1,15 @@
-//! The part of the template language that manifests may use, and its bounds.
+//! Subset of the template language that manifests may use, with its limits.
 //!
-//! A manifest may come from a stranger. The engine parses and frees expressions by recursion, and has statements, functions
-//! and filters of which no manifest needs any: a template is read here first, token by token, and refused where it uses
-//! anything that the documentation does not list, or where it nests deeper than a thread's stack allows.
+//! A manifest may come from a stranger. The engine parses and frees expressions by recursion, and has statements,
+//! functions and filters that no manifest needs. So this module first reads a template token by token. It refuses a
+//! template that uses anything undocumented, or that nests deeper than a thread's stack allows.
 
 use std::ops::Range;
 
 use super::filters::FILTERS;
 use super::problem::Problem;
 
-/// Tests, as in `{% if port is defined %}`.
+/// Names of the tests, as in `{% if port is defined %}`.
 pub(super) const TESTS: [&str; 12] = [
     "defined",
     "divisibleby",
@@ -25,20 +25,22 @@ pub(super) const TESTS: [&str; 12] = [
     "undefined",
 ];
 
-/// Statements, each with the words that belong to it.
+/// First words of the statements.
 pub(super) const STATEMENTS: [&str; 8] = ["elif", "else", "endfor", "endif", "endraw", "for", "if", "raw"];
 
-/// The longest template, in bytes. Text without `{{`, `{%` and `{#` is no template, and may be longer.
+/// Maximum length of a template, in bytes. Text without `{{`, `{%` and `{#` is not a template, and may be longer.
 pub(super) const LENGTH_MAX: usize = 64 << 10;
 
-/// The most names, signs and values in one `{{ }}` or `{% %}`. Each may nest the expression one level deeper, and the engine
-/// takes up to 2 KB of stack for a level (measured without optimisation).
+/// Maximum number of names, signs and values in one `{{ }}` or `{% %}`.
+///
+/// Each may nest the expression one level deeper, and the engine takes up to 2 KB of stack for a level (measured
+/// without optimisation).
 pub(super) const TOKENS_MAX: usize = 256;
 
-/// The most `{% %}` in one template. Each `elif` nests the statement one level deeper.
+/// Maximum number of `{% %}` in one template. Each `elif` nests the statement one level deeper.
 pub(super) const STATEMENTS_MAX: usize = 256;
 
-/// Checks that the engine can compile the template within the bounds; what is no template at all is left to the engine.
+/// Checks that the engine can compile the template within the limits; the engine itself reports invalid templates.
 pub(super) fn check(source: &str) -> Result<(), Problem> {
     if source.len() > LENGTH_MAX {
         let help =
@@ -71,7 +73,7 @@ struct Tag {
 }
 
 impl Tag {
-    /// The first tag at or behind `from`. Comments and raw text are passed over.
+    /// Returns the first tag at or behind `from`, skipping comments and raw text.
     fn next(source: &str, from: usize) -> Option<Self> {
         let mut at = from;
         loop {
@@ -96,7 +98,7 @@ impl Tag {
         let mut at = open + 2;
         let mut tokens = Vec::new();
         let mut open_brackets = 0_usize;
-        // White space control.
+        // Sign for white space control.
         if matches!(bytes.get(at), Some(b'-' | b'+')) {
             at += 1;
         }
@@ -176,7 +178,7 @@ impl Tag {
     }
 }
 
-/// Where raw text that begins at `from` ends, behind its `{% endraw %}`.
+/// Returns the end of the raw text that begins at `from`, behind its `{% endraw %}`.
 fn raw_end(source: &str, from: usize) -> Option<usize> {
     let mut at = from;
     loop {
@@ -189,7 +191,7 @@ fn raw_end(source: &str, from: usize) -> Option<usize> {
     }
 }
 
-/// The length of the string that `rest` begins with, its quotes included.
+/// Returns the length of the string that `rest` begins with, its quotes included.
 fn string(rest: &str, quote: char) -> usize {
     let mut is_escaped = false;
     for (at, c) in rest.char_indices().skip(1) {
@@ -207,7 +209,7 @@ fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Returns whether a bracket behind the word belongs to an expression, and is no call.
+/// Returns whether a bracket behind the word belongs to an expression, and is not a call.
 fn is_operator(word: &str) -> bool {
     ["and", "or", "not", "in", "if", "else", "elif", "for", "is"].contains(&word)
 }

@@ -1,32 +1,32 @@
-//! Finds what a template names: `port.http`, `sessions['lead/coder-0'].port.primary`, each with its place.
+//! Finder of the paths in a template: `port.http`, `sessions['lead/coder-0'].port.primary`, each with its position.
 
 use std::ops::Range;
 
 use minijinja::Value;
 
-/// A name and what is asked of it.
+/// Name with its attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path {
-    /// From its first byte to its last.
+    /// Range from the first byte to the last.
     pub(super) range: Range<usize>,
-    /// At least one.
+    /// Segments, at least one.
     pub(super) segments: Vec<Segment>,
-    /// Whether what it names may be missing: a filter or test takes care of that.
+    /// `true` if the named value may be missing: a filter or test handles a missing value.
     pub(super) may_be_missing: bool,
 }
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// The name without quotes; of an index its digits.
+    /// Name without quotes; for an index its digits.
     pub(super) name: String,
-    /// Where the name stands, without dot, brackets and quotes.
+    /// Position of the name, without dot, brackets and quotes.
     pub(super) range: Range<usize>,
-    /// Whether it is an index of an array.
+    /// `true` if the segment is an index of an array.
     is_index: bool,
 }
 
-/// The first step of a path that leads nowhere, and the value that does not have it.
+/// Returns the first step of a path that does not exist, and the value that lacks this step.
 pub(super) fn lost(path: &Path, names: &Value) -> Option<(usize, Value)> {
     let mut value = names.clone();
     for (at, segment) in path.segments.iter().enumerate() {
@@ -42,7 +42,7 @@ pub(super) fn lost(path: &Path, names: &Value) -> Option<(usize, Value)> {
     None
 }
 
-/// Words of the language, which name nothing.
+/// Keywords of the language, which name no value.
 const KEYWORDS: [&str; 30] = [
     "and",
     "block",
@@ -76,7 +76,7 @@ const KEYWORDS: [&str; 30] = [
     "true",
 ];
 
-/// Every path of the template's `{{ .. }}` and `{% .. %}`, in order.
+/// Returns every path of the template's `{{ .. }}` and `{% .. %}`, in order.
 pub(super) fn paths(source: &str) -> Vec<Path> {
     let mut paths = Vec::new();
     let mut at = 0;
@@ -121,7 +121,7 @@ impl<'s> Scanner<'s> {
         self.at += self.peek().map_or(0, char::len_utf8);
     }
 
-    /// The path that begins here; without one, whatever begins here is passed over.
+    /// Returns the path that begins here; without a path, skips the token that begins here.
     fn path(&mut self) -> Option<Path> {
         match self.peek()? {
             quote @ ('"' | '\'') => {
@@ -161,7 +161,7 @@ impl<'s> Scanner<'s> {
         }
     }
 
-    /// `.name`, `['name']` or `[0]`, if that comes next.
+    /// Returns `.name`, `['name']` or `[0]`, if it comes next.
     fn step(&mut self) -> Option<Segment> {
         let begun = self.at;
         let step = match self.peek()? {

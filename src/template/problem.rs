@@ -1,4 +1,4 @@
-//! Why a template cannot be rendered, in words for whoever wrote it.
+//! Problems of templates, in words for authors of manifests.
 
 use std::ops::Range;
 
@@ -11,33 +11,33 @@ use crate::manifest::rule::{self, Rule};
 use crate::manifest::{Fault, Place};
 use crate::name::nearest;
 
-/// What is wrong with a template.
+/// Problem of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// What it is an instance of.
+    /// Rule that the template violates.
     pub rule: &'static Rule,
-    /// What is wrong, one line.
+    /// Description of the problem, one line.
     pub message: String,
-    /// Which bytes of the template it is about.
+    /// Bytes of the template that the problem is about; `None` for the whole template.
     pub range: Option<Range<usize>>,
-    /// What to say there, a few words.
+    /// Text to show at the range, a few words.
     pub label: String,
-    /// What there is instead, or what to do.
+    /// Suggested correction or the available names; `None` if there is no suggestion.
     pub help: Option<String>,
 }
 
-/// What templates see of a session only where it holds a resource of a kind.
+/// Names that a session has in templates only with a resource of the kind, each with the kind.
 pub(crate) const OF_KINDS: [(&str, &str); 2] = [("worktree", "git-worktree"), ("port", "port-range")];
 
-/// How many problems of one template are described: as many as a report prints.
+/// Maximum number of described problems of one template: as many as a report prints.
 const PROBLEMS_MAX: usize = 100;
 
-/// How many names are listed of what there is.
+/// Maximum number of available names in a message.
 const LISTED: usize = 12;
 
 impl Problem {
-    /// The fault of a manifest that has the template at `place`.
+    /// Returns the diagnostic of a manifest that has the template at `place`.
     pub fn at(self, place: &Place) -> Fault {
         let place = place.clone();
         Fault {
@@ -52,7 +52,7 @@ impl Problem {
         }
     }
 
-    /// The problem behind an error that is not about a name.
+    /// Creates the problem for an error that is not about a name.
     pub(super) fn of(error: &Error, source: &str) -> Self {
         let range = error.range().filter(|range| range.end <= source.len() && range.start < range.end);
         let problem = |message: String, range, label: &str, help: String| Self {
@@ -83,7 +83,7 @@ impl Problem {
         problem(format!("the template cannot be rendered: {why}"), range, "in this template", String::new())
     }
 
-    /// A statement, filter or test that the language of templates does not have.
+    /// Creates the problem of a statement, filter or test that is not part of the template language.
     pub(super) fn unlisted(what: &str, name: &str, range: Range<usize>, there: &[&str]) -> Self {
         let label = nearest(name, there.iter().copied())
             .map_or_else(|| format!("no such {what}"), |near| format!("did you mean `{near}`?"));
@@ -97,7 +97,7 @@ impl Problem {
         }
     }
 
-    /// A call, where the language of templates has no functions.
+    /// Creates the problem of a call: the template language has no functions.
     pub(super) fn called(name: &str, range: Range<usize>) -> Self {
         let is_filter = FILTERS.contains(&name);
         Self {
@@ -113,12 +113,12 @@ impl Problem {
         }
     }
 
-    /// A template that is longer, or nests deeper, than what can be compiled safely.
+    /// Creates the problem of a template that is longer, or nests deeper, than can be compiled safely.
     pub(super) fn of_size(message: String, range: Option<Range<usize>>, help: String) -> Self {
         Self { rule: rule::TEMPLATE_SIZE, message, range, label: "too long".to_owned(), help: Some(help) }
     }
 
-    /// A template that computes for too long, or comes to too long a text.
+    /// Creates the problem of a template that computes for too long, or produces too much text.
     pub(crate) fn endless() -> Self {
         Self {
             rule: rule::TEMPLATE_SIZE,
@@ -133,7 +133,7 @@ impl Problem {
         }
     }
 
-    /// A text that comes to hold a NUL.
+    /// Creates the problem of a rendered text that contains a NUL.
     pub(super) fn nul() -> Self {
         Self {
             rule: rule::TEMPLATE_VALUE,
@@ -145,7 +145,7 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with a template whose rendering failed with `error`, at least one problem.
+/// Returns every problem of a template whose rendering failed with `error`, at least one.
 pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Problem> {
     if error.kind() != ErrorKind::UndefinedError {
         return vec![Problem::of(error, source)];
@@ -153,7 +153,7 @@ pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Pr
     let is_at = |path: &Path| {
         error.range().is_some_and(|range| path.range.start < range.end && range.start < path.range.end)
     };
-    // A statement may give names of its own: of those paths only the one that failed is known to be wrong.
+    // A statement may define names itself: then only the path that failed is known to be wrong.
     let names_its_own = source.contains("{%");
     let lost: Vec<Problem> = path::paths(source)
         .iter()
@@ -164,7 +164,7 @@ pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Pr
     if lost.is_empty() { vec![Problem::of(error, source)] } else { lost }
 }
 
-/// A path whose segment at `at` is not in `value`, which what stands before it names.
+/// Creates the problem of a path whose segment at `at` is missing in `value`; the segments before it name `value`.
 fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
     let segment = &path.segments[at];
     let until = |segment: &Segment| match source[segment.range.end..].chars().next() {
@@ -196,7 +196,7 @@ fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
     }
 }
 
-/// Returns the path of a value called `name` one level below the top, those of the session first: `name` is
+/// Returns the path of a value called `name` one level below the top, names of the session first: for `name`,
 /// `session.name`.
 fn path_within(names: &Value, name: &str) -> Option<String> {
     let has_it = |owner: &&str| {
@@ -209,7 +209,9 @@ fn path_within(names: &Value, name: &str) -> Option<String> {
         .map(|owner| format!("{owner}.{name}"))
 }
 
-/// Why `owner`, or where there is none the template's own session, has no such name; what to say there; what to do.
+/// Returns the reason for a missing name, the label, and the help.
+///
+/// `owner` is the value that lacks the name, or `None` for the template's own session.
 fn because(
     source: &str,
     path: &Path,
@@ -272,7 +274,8 @@ fn because(
     }
 }
 
-/// What a path that is none was meant to be: the replicas of a table, or a child without its parents.
+/// Returns a label with the intended path for a path that does not exist: the replicas of a table, or a child without
+/// its parents.
 fn of_path(name: &str, there: &[String]) -> Option<String> {
     let is_replica = |path: &&String| {
         let number = path.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
@@ -291,7 +294,7 @@ fn of_path(name: &str, there: &[String]) -> Option<String> {
     Some(format!("did you mean `{below}`?"))
 }
 
-/// `sessions.a-b.port` is `sessions.a` minus `b.port`.
+/// Returns whether the path follows a `-`: the engine reads `sessions.a-b.port` as `sessions.a` minus `b.port`.
 fn in_a_hyphenated_path(source: &str, path: &Path) -> bool {
     let before = source[..path.range.start].strip_suffix('-');
     before.is_some_and(|before| {
@@ -301,7 +304,7 @@ fn in_a_hyphenated_path(source: &str, path: &Path) -> bool {
     })
 }
 
-/// The last opener that nothing closes, and what would.
+/// Returns the last opener without a closer, and the missing closer.
 fn unclosed(source: &str) -> Option<(Range<usize>, &'static str)> {
     let openers = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")];
     let found = openers.iter().filter_map(|(open, close)| Some((source.rfind(open)?, *close)));
@@ -309,12 +312,12 @@ fn unclosed(source: &str) -> Option<(Range<usize>, &'static str)> {
     (!source[at..].contains(close)).then_some((at..at + 2, close))
 }
 
-/// The names, each quoted.
+/// Returns the names, each quoted.
 fn all_listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The names, each quoted, the first of them where there are many.
+/// Returns the names, each quoted; of many names, only the first ones and the total.
 fn listed<S: AsRef<str>>(names: &[S]) -> String {
     let quoted = |name: &S| format!("`{}`", name.as_ref().escape_debug());
     let shown: Vec<_> = names.iter().take(LISTED).map(quoted).collect();
@@ -343,7 +346,7 @@ mod tests {
         }
     }
 
-    /// The underlined text, the message and the label of each problem.
+    /// Checks the underlined text, the message and the label of each problem.
     #[track_caller]
     fn check(source: &str, expected: &[(&str, &str, &str)]) {
         let problems = render(source, &names(), &Bounds::default()).expect_err("the template has a fault");
@@ -414,7 +417,7 @@ mod tests {
                 ("nope", "`nope` names nothing", "not a name"),
             ],
         );
-        // What a loop names is not known from outside.
+        // Names defined by a loop are unknown outside of the loop.
         check(
             "{% for p in [1] %}{{ p }}{{ port.x }}{% endfor %}",
             &[("x", "`port.x` names nothing", "not in `port`")],

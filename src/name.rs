@@ -1,6 +1,6 @@
-//! The words that everything else is said in: session paths and ids, scoped names, port blocks, hashes. Pure.
+//! Basic vocabulary of all modules: session paths and ids, scoped names, port blocks, hashes. Pure.
 //!
-//! A [`PortBlock`], a [`SessionPath`] or a [`Slug`] that is none cannot be built, nor deserialised.
+//! An invalid [`PortBlock`], [`SessionPath`] or [`Slug`] cannot be built, nor deserialised.
 
 mod similar;
 
@@ -14,28 +14,28 @@ use sha2::{Digest as _, Sha256};
 
 pub use similar::{nearest, similar};
 
-/// The longest name a session or swarm may have, in bytes (one DNS label, so that it can be part of host names).
+/// Maximum length of a session's or swarm's name, in bytes (one DNS label, so that it can be part of host names).
 pub const NAME_MAX: usize = 63;
 
-/// The pattern of a session's or swarm's name, as it stands in the manifest's JSON schema.
+/// Pattern of a session's or swarm's name, as in the manifest's JSON schema.
 pub const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
 
-/// Tells whether `name` matches [`NAME_PATTERN`].
+/// Returns whether `name` matches [`NAME_PATTERN`].
 pub fn is_name(name: &str) -> bool {
     name.len() <= NAME_MAX
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Path of a session in its swarm's tree: names joined by `/`, e.g. `lead/coder-0`. For a standalone session it is the id: any
-/// text that is not empty and has no control character.
+/// Path of a session in its swarm's tree: names joined by `/`, e.g. `lead/coder-0`.
 ///
-/// Its order is that of the text; the canonical order, replicas by number, is that of `Manifest::sessions`.
+/// The path of a standalone session is its id: any text that is not empty and has no control character. Paths are
+/// ordered as text; the canonical order, replicas by number, is the order of `Manifest::sessions`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SessionPath(String);
 
-/// A text that is not the path of a session.
+/// Text that is not the path of a session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the path of a session")]
 #[non_exhaustive]
@@ -48,40 +48,40 @@ impl<'de> Deserialize<'de> for SessionPath {
 }
 
 impl SessionPath {
-    /// Returns the path of a session of a swarm: [names](is_name) joined by `/`.
+    /// Parses the path of a session of a swarm: [names](is_name) joined by `/`.
     pub fn parse(path: &str) -> Result<Self, InvalidPath> {
         let is_path = path.split('/').all(is_name);
         if is_path { Ok(Self(path.to_owned())) } else { Err(InvalidPath(path.to_owned())) }
     }
 
-    /// Returns the path of a standalone session, which is its id.
+    /// Parses the path of a standalone session, which is its id.
     pub fn standalone(id: &str) -> Result<Self, InvalidPath> {
         let is_id = !id.is_empty() && !id.contains(char::is_control);
         if is_id { Ok(Self(id.to_owned())) } else { Err(InvalidPath(id.to_owned())) }
     }
 
-    /// The path of a session at the top of the tree. `name` has been checked to be a name.
+    /// Creates the path of a session at the top of the tree. The caller has checked that `name` is a name.
     pub(crate) fn top(name: &str) -> Self {
         Self(name.to_owned())
     }
 
-    /// The path of a session on its own, which is its id; that has been checked.
+    /// Creates the path of a standalone session, which is its id. The caller has checked the id.
     pub(crate) fn alone(id: &str) -> Self {
         Self(id.to_owned())
     }
 
-    /// The path of this session's child `name`, which has been checked to be a name.
+    /// Returns the path of this session's child `name`. The caller has checked that `name` is a name.
     #[must_use]
     pub(crate) fn child(&self, name: &str) -> Self {
         Self(format!("{}/{name}", self.0))
     }
 
-    /// The path as the user writes it.
+    /// Returns the path as the user writes it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The last part of the path.
+    /// Returns the last part of the path.
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
@@ -91,7 +91,8 @@ impl SessionPath {
         self.0.strip_prefix(&top.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The id of this session in `swarm`: `SWARM/PATH`; for a session on its own, whose swarm is empty, the path.
+    /// Returns the id of this session in `swarm`: `SWARM/PATH`; for a standalone session, whose swarm is empty, the
+    /// path.
     pub fn id(&self, swarm: &str) -> String {
         if swarm.is_empty() { self.0.clone() } else { format!("{swarm}/{}", self.0) }
     }
@@ -103,19 +104,20 @@ impl fmt::Display for SessionPath {
     }
 }
 
-/// How many hexadecimal digits of the id's hash end a scoped name; 16 where two ids share the first 8.
+/// Number of hexadecimal digits of the id's hash at the end of a scoped name; 16 if two ids share the first 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HashDigits {
-    /// The seed's length, 32 bits.
+    /// 32 bits, the length in the reference implementation.
     Eight,
-    /// 64 bits, for ids of one plan whose first 32 bits meet.
+    /// 64 bits, for ids of one plan that share the first 32 bits.
     Sixteen,
 }
 
-/// The file name of a session: its id made safe and cut at 32, then `-` and the head of its hash.
+/// Returns the file name of a session: its id in safe characters and cut at 32, then `-` and the head of its hash.
 ///
-/// The seed's `buildScopedName`: every character outside `[A-Za-z0-9_-]` becomes `-`, runs of `-` are folded.
+/// This is `buildScopedName` of the reference implementation: every character outside `[A-Za-z0-9_-]` becomes `-`, and
+/// runs of `-` are folded.
 pub fn scoped_name(id: &str, digits: HashDigits) -> String {
     let mut base = String::with_capacity(32);
     for c in id.chars() {
@@ -137,20 +139,21 @@ pub fn scoped_name(id: &str, digits: HashDigits) -> String {
     format!("{base}-{}", &sha256_hex(id.as_bytes())[..digits])
 }
 
-/// A session's path as one DNS label, which databases, containers and file systems take as a name too: 1 to 63 of
+/// Path of a session as one DNS label, also valid as a name in databases, containers and file systems: 1 to 63 of
 /// `a-z`, `0-9` and `-`, with no hyphen at either end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slug(#[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))] String);
 
 impl Slug {
-    /// Returns the path in lower case, with `-` for each run of other characters, cut at 63. Two paths may have the same
-    /// one.
+    /// Returns the path in lower case, with `-` for each run of other characters, cut at 63. Two paths may have the
+    /// same short slug.
     pub fn short(path: &SessionPath) -> Self {
         Self::of_length(path, NAME_MAX)
     }
 
-    /// Returns the same, cut shorter, with 16 digits of the path's hash behind it: no two paths have the same one.
+    /// Returns a shorter slug of the path, followed by 16 digits of the path's hash: no two paths have the same slug
+    /// with hash.
     pub fn with_hash(path: &SessionPath) -> Self {
         let hash = &sha256_hex(path.as_str().as_bytes())[..16];
         Self(format!("{}-{hash}", Self::of_length(path, NAME_MAX - 1 - hash.len()).0))
@@ -161,7 +164,7 @@ impl Slug {
         &self.0
     }
 
-    /// Returns the same as [`Slug::short`], cut at `length`, which is at least 7.
+    /// Returns the slug of [`Slug::short`], cut at `length`, which is at least 7.
     pub(crate) fn of_length(path: &SessionPath, length: usize) -> Self {
         let mut slug = String::with_capacity(path.as_str().len().min(length));
         for c in path.as_str().chars().map(|c| c.to_ascii_lowercase()) {
@@ -201,40 +204,41 @@ impl From<Slug> for String {
     }
 }
 
-/// The first 32 bits of the id's SHA-256, big-endian: the seed's `hashToUnsignedInt`, from which a port block is
-/// chosen.
+/// Returns the first 32 bits of the id's SHA-256, big-endian.
+///
+/// This is `hashToUnsignedInt` of the reference implementation; it chooses a port block.
 pub fn hash_u32(id: &str) -> u32 {
     let hash: [u8; 32] = Sha256::digest(id.as_bytes()).into();
     u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
-/// SHA-256 in lower-case hexadecimal, 64 digits.
+/// Returns the SHA-256 in lower-case hexadecimal, 64 digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Takes the SHA-256 of what it is given, so that it need not be in memory at once.
+/// SHA-256 of data that arrives in parts, so that it need not be in memory at once.
 #[derive(Debug, Default)]
 pub(crate) struct Sha256Hasher(Sha256);
 
 impl Sha256Hasher {
-    /// Goes on with these bytes.
+    /// Adds these bytes to the hash.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The hash in lower-case hexadecimal, 64 digits.
+    /// Returns the hash in lower-case hexadecimal, 64 digits.
     pub(crate) fn finish(self) -> String {
         hex(&self.0.finalize())
     }
 }
 
-/// Bytes in lower-case hexadecimal.
+/// Returns the bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-/// A run of ports, both ends included; never empty, never port 0.
+/// Run of ports, both ends included; never empty, never port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortBlock {
     start: u16,
@@ -242,43 +246,43 @@ pub struct PortBlock {
 }
 
 impl PortBlock {
-    /// The block `start..=end`, or `None` where that is empty, holds port 0 or passes 65535.
+    /// Creates the block `start..=end`; `None` if the block would be empty, contain port 0 or pass 65535.
     pub fn new(start: u32, end: u32) -> Option<Self> {
         let (start, end) = (u16::try_from(start).ok()?, u16::try_from(end).ok()?);
         (start > 0 && start <= end).then_some(Self { start, end })
     }
 
-    /// The block that holds `port` alone; `None` for port 0.
+    /// Creates the block of only `port`; `None` for port 0.
     pub fn single(port: u16) -> Option<Self> {
         Self::new(port.into(), port.into())
     }
 
-    /// The first port.
+    /// Returns the first port.
     pub fn start(self) -> u16 {
         self.start
     }
 
-    /// The last port, which belongs to the block.
+    /// Returns the last port, which belongs to the block.
     pub fn end(self) -> u16 {
         self.end
     }
 
-    /// How many ports the block holds, 1 to 65535.
+    /// Returns the number of ports of the block, 1 to 65535.
     pub fn size(self) -> u32 {
         u32::from(self.end - self.start) + 1
     }
 
-    /// Tells whether the two blocks share a port.
+    /// Returns whether the two blocks share a port.
     pub fn overlaps(self, other: Self) -> bool {
         self.start <= other.end && other.start <= self.end
     }
 
-    /// Tells whether every port of `other` is in this block.
+    /// Returns whether every port of `other` is in this block.
     pub fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }
 
-    /// Every port of the block, ascending.
+    /// Returns every port of the block, ascending.
     pub fn ports(self) -> impl Iterator<Item = u16> {
         self.start..=self.end
     }

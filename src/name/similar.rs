@@ -1,23 +1,24 @@
-//! Names that may have been meant.
+//! Suggestions for mistyped names.
 
-/// Similarity from 0 to 1 that a name needs to be offered in place of another: two typing mistakes in five letters pass,
-/// two in four do not.
+/// Minimum similarity, from 0 to 1, of a suggested name: two typing mistakes in five letters pass, two in four do not.
 const PLAUSIBLE: f64 = 0.55;
 
-/// Number of names that are offered at most.
+/// Maximum number of suggested names.
 const OFFERED_MAX: usize = 3;
 
-/// Characters of a name that are compared.
+/// Number of characters of a name that are compared.
 const COMPARED_MAX: usize = 255;
 
 /// Returns the names most similar to `wanted`, the most similar first, at most three.
 ///
-/// Names are compared part by part from the end, and are as similar as the parts that differ most: `web` is similar to
-/// `apps/web`, and long directories in common make two paths no more similar. Case does not count, nor whether words are
-/// joined by `-`, `_` or capitals. Where none is similar, the only one that a `wanted`
-/// of one part begins with is returned.
+/// Names are compared part by part from the end, and are as similar as the parts that differ most. `web` is similar to
+/// `apps/web`, and long common directories do not make two paths more similar. Case is ignored, and so is the joining
+/// of words by `-`, `_` or capitals.
 ///
-/// The similarity of two parts is their Damerau-Levenshtein distance, divided by the length of the longer.
+/// If no name is similar, and `wanted` has only one part and begins with exactly one name, that name is returned.
+///
+/// The similarity of two parts is derived from their Damerau-Levenshtein distance, divided by the length of the longer
+/// part.
 pub fn similar<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = kebab(wanted);
     let wanted_parts: Vec<&str> = wanted.split('/').rev().collect();
@@ -46,7 +47,7 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
     similar(wanted, names).first().copied()
 }
 
-/// `baseRef` and `base_ref` as `base-ref`.
+/// Converts `baseRef` and `base_ref` to `base-ref`.
 fn kebab(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 2);
     let mut after_lower = false;
@@ -65,7 +66,7 @@ fn kebab(name: &str) -> String {
 }
 
 fn likeness(a: &str, b: &str) -> f64 {
-    // Much cheaper than the distance, and lengths this far apart decide it: repositories have many names.
+    // Lengths this far apart decide without the much more expensive distance: repositories have many names.
     if a.len().max(b.len()) > 8 * a.len().min(b.len()) {
         return 0.0;
     }

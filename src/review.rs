@@ -1,8 +1,8 @@
-//! A plan as people review it. Pure: a [`Review`] in, text out.
+//! Renderings of a plan for review. Pure: a [`Review`] in, text out.
 //!
-//! In the library, not in the command line: whoever has a [`Plan`], made just now or read from a file, shows it the
-//! same way, and what is shown can be tested without running anything. Nothing here knows of a terminal; its width and
-//! whether it has colours are told.
+//! This module is in the library, not in the command line. So every program that has a [`Plan`], new or read from a
+//! file, shows the plan in one form, and tests need not run anything. Nothing here detects a terminal: the caller
+//! passes the width and the use of colours.
 
 mod folded;
 mod html;
@@ -21,25 +21,26 @@ use crate::provider::Allocation;
 use crate::provider::git_worktree::{Existing, Worktree};
 use crate::provider::port_range::Block;
 
-/// What is reviewed.
+/// Plan under review, with its context.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Review<'a> {
-    /// The plan.
+    /// Plan to show.
     pub plan: &'a Plan,
-    /// What is true of this host and repository alone, one line each.
+    /// Facts about this host and repository, one line each; they are not part of the plan.
     pub notices: &'a [String],
-    /// The host, for the page that shows whose its ports are; `None` for a plan that was read from a file.
+    /// Observation of the host, for the page that shows the owners of its ports; `None` for a plan that was read from a
+    /// file.
     pub observation: Option<&'a Observation>,
 }
 
 impl<'a> Review<'a> {
-    /// Returns the review of a plan without notices and without a host.
+    /// Creates the review of a plan without notices and without a host.
     pub fn new(plan: &'a Plan) -> Self {
         Self { plan, notices: &[], observation: None }
     }
 
-    /// Adds what is true of this host and repository alone.
+    /// Adds facts about this host and repository.
     #[must_use]
     pub fn with_notices(self, notices: &'a [String]) -> Self {
         Self { notices, ..self }
@@ -51,38 +52,38 @@ impl<'a> Review<'a> {
         Self { observation: Some(observation), ..self }
     }
 
-    /// The plan as a tree.
+    /// Returns the plan as a tree.
     pub fn text(&self, style: text::Style) -> String {
         text::text(self, style)
     }
 
-    /// The plan as Markdown for a comment on a pull request, at most [`markdown::LIMIT`] bytes: what does not fit is
-    /// counted.
+    /// Returns the plan as Markdown for a comment on a pull request, at most [`markdown::LIMIT`] bytes; parts that do
+    /// not fit are counted.
     pub fn markdown(&self) -> String {
         markdown::markdown(self)
     }
 
-    /// The plan as a Mermaid graph, small enough for what draws them; what does not fit is counted.
+    /// Returns the plan as a Mermaid graph, small enough for common renderers; parts that do not fit are counted.
     pub fn mermaid(&self) -> String {
         mermaid::mermaid(self)
     }
 
-    /// The plan as one HTML page that needs nothing else.
+    /// Returns the plan as one self-contained HTML page.
     pub fn html(&self) -> String {
         html::html(self)
     }
 }
 
-/// Every action, in the order that summaries name them.
+/// All actions, in the order of summaries.
 const ACTIONS: [Action; 6] =
     [Action::Create, Action::Replace, Action::Repair, Action::Update, Action::Keep, Action::Destroy];
 
-/// How many sessions come, stay and go: `3 to create, 1 to keep`.
+/// Returns the number of sessions per planned action: `3 to create, 1 to keep`.
 pub fn summary(plan: &Plan) -> String {
     counted(plan, |action| format!("to {}", verb(action)))
 }
 
-/// How many sessions came, stayed and went, once the plan is applied: `3 created, 1 kept`.
+/// Returns the number of sessions per completed action: `3 created, 1 kept`.
 pub fn outcome(plan: &Plan) -> String {
     counted(plan, |action| match action {
         Action::Create => "created".to_owned(),
@@ -104,7 +105,7 @@ fn counted(plan: &Plan, what: impl Fn(Action) -> String) -> String {
     if parts.is_empty() { "no sessions".to_owned() } else { parts.join(", ") }
 }
 
-/// The ports of a session, `-` where it has none.
+/// Returns the ports of a session, or `-` if it has none.
 pub fn ports(session: &Session) -> String {
     let blocks: Vec<_> = session
         .allocations
@@ -115,7 +116,7 @@ pub fn ports(session: &Session) -> String {
     if blocks.is_empty() { "-".to_owned() } else { blocks.join(" ") }
 }
 
-/// The sign that stands for an action, so that nothing is lost without colour.
+/// Returns the sign of an action, so that output without colours loses nothing.
 fn mark(action: Action) -> &'static str {
     match action {
         Action::Create => "+",
@@ -127,7 +128,7 @@ fn mark(action: Action) -> &'static str {
     }
 }
 
-/// What an action is called, as in the plan document.
+/// Returns the name of an action, as in the plan document.
 fn verb(action: Action) -> &'static str {
     match action {
         Action::Create => "create",
@@ -139,7 +140,7 @@ fn verb(action: Action) -> &'static str {
     }
 }
 
-/// What happens, beside the name of whom it happens to; empty where that need not be said.
+/// Returns the action as a phrase behind a session's name; empty if the phrase is not needed.
 fn said(action: Action) -> &'static str {
     match action {
         Action::Create => "",
@@ -151,7 +152,7 @@ fn said(action: Action) -> &'static str {
     }
 }
 
-/// A command as the manifest writes it: a line for the shell, or an array.
+/// Returns a command as in the manifest: a line for the shell, or an array.
 fn command(command: &CommandLine) -> String {
     match command {
         CommandLine::Shell(line) => line.clone(),
@@ -159,18 +160,18 @@ fn command(command: &CommandLine) -> String {
     }
 }
 
-/// The branch of a worktree, and whether it is created or goes on from where it is.
+/// Returns the branch of a worktree, and whether the branch is created or already exists.
 fn branch_of(branch: &str, worktree: &Worktree, is_made: bool) -> String {
     let base_ref = &worktree.base_ref;
     match &worktree.existing {
         None if is_made => format!("{branch} (new) from {base_ref}"),
         None => format!("{branch} from {base_ref}"),
-        // One that did not contain the commit would not be taken.
+        // A branch that did not contain the commit would be refused, so it is never behind.
         Some(Existing { ahead, .. }) => format!("{branch} (exists, {ahead} ahead, 0 behind {base_ref})"),
     }
 }
 
-/// The files that are brought into a worktree, by the globs of the manifest.
+/// Returns the globs of the files that are copied or linked into a worktree.
 fn brought(worktree: &Worktree) -> String {
     let bring = |verb: &str, globs: &[String]| {
         if globs.is_empty() { String::new() } else { format!("  {verb} {}", globs.join(", ")) }
@@ -178,7 +179,7 @@ fn brought(worktree: &Worktree) -> String {
     bring("copies", &worktree.copy) + &bring("links", &worktree.link)
 }
 
-/// What was decided for one resource, on one line.
+/// Returns the allocation of one resource, on one line.
 fn allocated(allocation: &Allocation, is_made: bool) -> String {
     if let Some(worktree) = Worktree::of(allocation) {
         let mut text = format!(

@@ -1,4 +1,4 @@
-//! What several sessions that are alike hold, on one line.
+//! Allocations of several similar sessions, folded into one line.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::provider::Allocation;
 use crate::provider::git_worktree::{self, Checkout, Worktree};
 use crate::provider::port_range::Block;
 
-/// How many notes of sessions that are folded are shown.
+/// Maximum number of notes of folded sessions.
 const NOTES: usize = 3;
-/// How many runs of ports are said one by one.
+/// Maximum number of runs of ports that are listed one by one.
 const RUNS: usize = 3;
 
-/// What all sessions of an entry hold of the resource at this place of theirs.
+/// Returns the allocations at position `at` of all sessions of an entry, in summary.
 pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
-    // Of a hundred thousand, all cores read the allocations.
+    // For a hundred thousand sessions, all cores read the allocations.
     let held: Vec<&Allocation> =
         entry.members.iter().filter_map(|member| member.allocations().get(at)).collect();
     let count = thousands(held.len());
@@ -32,8 +32,9 @@ pub(super) fn all(entry: &Entry<'_>, at: usize) -> String {
     format!("{count} allocations")
 }
 
-/// What the sessions of an entry hold of the resource at this place of theirs, `first` of the first of them, and where
-/// worktrees are made, how they get their files.
+/// Returns the allocations at position `at` of the sessions of an entry, and for created worktrees the checkout method.
+///
+/// `first` is the allocation of the first session.
 pub(super) fn held(entry: &Entry<'_>, at: usize, first: &Allocation) -> String {
     let what = if entry.is_folded() { all(entry, at) } else { allocated(first, entry.makes(first)) };
     match way(entry, first) {
@@ -65,7 +66,8 @@ fn way(entry: &Entry<'_>, first: &Allocation) -> Option<String> {
     })
 }
 
-/// The notes on the resource at this place; of sessions that are folded the first few, with whose they are.
+/// Returns the notes on the allocations at position `at`; for folded sessions only the first few, each with its
+/// session.
 pub(super) fn notes(entry: &Entry<'_>, at: usize) -> Vec<String> {
     let held = entry.members.iter().filter_map(|member| Some((member.path(), member.allocations().get(at)?)));
     let notes: Vec<_> =
@@ -99,7 +101,7 @@ fn worktrees(worktrees: &[Worktree], is_made: bool) -> String {
     format!("{} in {place}  {from} @ {:.10}{only}{brought}", thousands(worktrees.len()), first.base())
 }
 
-/// Returns whether the branches of folded worktrees are created, or by how many commits they are ahead.
+/// Returns the state of the branches of folded worktrees: new, or the number of commits that they are ahead.
 fn state(worktrees: &[Worktree], base_ref: &str, is_made: bool) -> String {
     let ahead =
         worktrees.iter().filter_map(|worktree| worktree.existing.as_ref()).map(|existing| existing.ahead);
@@ -132,7 +134,7 @@ fn blocks(blocks: &[Block]) -> String {
     format!("{} blocks of {size}, {places}{names}", thousands(blocks.len()))
 }
 
-/// Blocks that touch one another as one, lowest first.
+/// Merges blocks that touch one another; returns the lowest first.
 pub(super) fn runs(mut blocks: Vec<PortBlock>) -> Vec<PortBlock> {
     blocks.sort_unstable();
     let mut runs: Vec<PortBlock> = Vec::new();

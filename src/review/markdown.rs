@@ -1,7 +1,7 @@
-//! The plan as a comment on a pull request.
+//! Markdown rendering of a plan, as a comment on a pull request.
 //!
-//! Whatever a value holds, it stays a value: it is a code span where that can hold it, else `<code>` with every
-//! character that Markdown or HTML could mean something by as a character reference, which neither looks into.
+//! Values are never interpreted as markup. A value is a code span if a code span can contain it. Otherwise it is in
+//! `<code>`, with every special character of Markdown or HTML as a character reference.
 
 use std::fmt::Write as _;
 
@@ -10,14 +10,15 @@ use super::{Review, mark, text, verb};
 use crate::host::text::printable;
 use crate::plan::Action;
 
-/// The most that is written, in bytes. A GitHub comment holds 65,536 characters, and a workflow writes its own words
-/// around the plan.
+/// Maximum length of the comment, in bytes.
+///
+/// A GitHub comment can have 65,536 characters, and a workflow adds text around the plan.
 pub const LIMIT: usize = 60_000;
-/// How much of that the table may take; the rest is for details.
+/// Maximum length of the table, in bytes; the rest is for details.
 const TABLE: usize = LIMIT / 2;
-/// How many bytes of one value are shown in the table.
+/// Maximum length of one value in the table, in bytes.
 const VALUE: usize = 300;
-/// How many notices are shown.
+/// Maximum number of notices.
 const NOTICES: usize = 20;
 
 /// Writes the comment.
@@ -27,7 +28,7 @@ pub(super) fn markdown(review: &Review<'_>) -> String {
     let entries = outline(review, false);
     let mut rows = Vec::new();
     flatten(&entries, "", &mut rows);
-    // What may cost something stands first, and is there whatever has to be left out.
+    // Changes that may lose something come first, so that they are never left out.
     rows.sort_by_key(|row| std::cmp::Reverse(row.entry.first().change.action));
     let (kept, changed): (Vec<_>, Vec<_>) =
         rows.iter().partition(|row| row.entry.first().change.action == Action::Keep);
@@ -51,7 +52,7 @@ pub(super) fn markdown(review: &Review<'_>) -> String {
     page
 }
 
-/// One entry of the tree, with what it is called from the top.
+/// One entry of the tree, with its path from the top.
 struct Row<'e, 'p> {
     path: String,
     entry: &'e Entry<'p>,
@@ -70,7 +71,7 @@ fn flatten<'e, 'p>(entries: &'e [Entry<'p>], above: &str, rows: &mut Vec<Row<'e,
     }
 }
 
-/// The rows as a table of at most `room` bytes; what does not fit is counted.
+/// Returns the rows as a table of at most `room` bytes; rows that do not fit are counted.
 fn table(rows: &[&Row<'_, '_>], room: usize) -> String {
     if rows.is_empty() {
         return String::new();
@@ -114,7 +115,7 @@ fn line(row: &Row<'_, '_>) -> String {
     )
 }
 
-/// All that the sessions hold and are told, each folded, for as long as the page stays below `limit` bytes.
+/// Adds the complete data of each session, folded, while the page stays below `limit` bytes.
 fn details(page: &mut String, rows: &[&Row<'_, '_>], limit: usize) {
     const LEFT_OUT: usize = 200;
     let mut left_out = 0;
@@ -141,14 +142,14 @@ fn details(page: &mut String, rows: &[&Row<'_, '_>], limit: usize) {
     }
 }
 
-/// The value as code, on one line, in a table or out of it.
+/// Returns the value as code, on one line, inside or outside of a table.
 fn code(value: &str) -> String {
     let value = printable(value);
     let plain = !value.is_empty() && value.trim() == value && !value.contains(['`', '|', '\\', '\t']);
     if plain { format!("`{value}`") } else { references(&value) }
 }
 
-/// The value in `<code>`, with nothing left in it that Markdown or HTML looks at.
+/// Returns the value in `<code>`, without any special character of Markdown or HTML.
 fn references(value: &str) -> String {
     let mut text = "<code>".to_owned();
     for c in printable(value).chars() {
@@ -162,7 +163,7 @@ fn references(value: &str) -> String {
     text
 }
 
-/// A value that a table has room for.
+/// Cuts a value to the length that the table has room for.
 fn cut(value: &str) -> String {
     if value.len() <= VALUE {
         return value.to_owned();

@@ -1,4 +1,4 @@
-//! The plan as a Mermaid graph: what is below what, with paths and ports, and the action as the class.
+//! Mermaid rendering of a plan: the tree of sessions with paths and ports, and actions as classes.
 
 use std::fmt::Write as _;
 
@@ -6,13 +6,15 @@ use super::outline::{Entry, outline, thousands};
 use super::{Review, allocated, summary, verb};
 use crate::plan::Action;
 
-/// The most that is written. GitHub and Mermaid's own default draw up to 50,000 characters and 500 edges.
+/// Maximum length of the graph, in characters, and maximum number of edges.
+///
+/// GitHub and Mermaid's own default draw up to 50,000 characters and 500 edges.
 const CHARACTERS: usize = 45_000;
 const EDGES: usize = 400;
-/// How many characters of one line of a label are shown.
+/// Maximum number of characters in one line of a label.
 const LINE: usize = 100;
 
-/// Readable on light and on dark ground: each class brings its own.
+/// Styles of the actions, readable on a light or a dark background: each class sets its own colours.
 const CLASSES: [(Action, &str); 6] = [
     (Action::Create, "fill:#dafbe1,stroke:#1a7f37,color:#0b3d1c"),
     (Action::Keep, "fill:#f1f3f5,stroke:#6b7280,color:#374151"),
@@ -36,7 +38,7 @@ pub(super) fn mermaid(review: &Review<'_>) -> String {
         let _ = writeln!(graph.text, "  more[\"{more}\"]\n  swarm --> more");
     }
     for (action, style) in CLASSES {
-        // Without a semicolon: Mermaid takes one after a colour for an entity.
+        // No semicolon at the end: Mermaid parses a colour with a semicolon as an entity.
         let _ = writeln!(graph.text, "  classDef {} {style}", verb(action));
     }
     graph.text
@@ -80,7 +82,7 @@ impl Graph {
     }
 }
 
-/// One line of a label. Whatever Mermaid or HTML could mean something by is an entity, as Mermaid writes them.
+/// Returns one line of a label; every special character of Mermaid or HTML is written as a Mermaid entity.
 fn label(line: &str) -> String {
     let line = crate::host::text::printable(line);
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The tree of a plan as it is shown: replicas that are alike become one entry.
+//! Tree of a plan for display: similar replicas become one entry.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,15 +11,16 @@ use crate::name::{SessionPath, sha256_hex};
 use crate::plan::{Change, Session};
 use crate::provider::Allocation;
 
-/// How many sessions that are alike and numbered, as replicas are, stand one by one before they are folded.
+/// Maximum number of similar, numbered sessions that are shown separately; a longer run is folded.
 const NUMBERED: usize = 8;
-/// The same for those that only their names tell apart: what is folded cannot be read any more, so it takes more.
+/// Maximum number of similar sessions with distinct names that are shown separately. Folding hides the names, so the
+/// limit is higher.
 const NAMED: usize = 24;
 
-/// One session and what happens to it.
+/// One session and its change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member<'p> {
-    /// What is planned for it; `None` for one that stands and will not.
+    /// Planned session; `None` for a session that is removed.
     pub(super) session: Option<&'p Session>,
     pub(super) change: &'p Change,
 }
@@ -29,12 +30,12 @@ impl<'p> Member<'p> {
         &self.change.session
     }
 
-    /// What it holds; nothing for one that goes.
+    /// Returns the planned allocations; empty for a session that is removed.
     pub(super) fn allocations(&self) -> &'p [Allocation] {
         self.session.map_or(&[], |session| &session.allocations)
     }
 
-    /// The path of the session above it.
+    /// Returns the path of the parent.
     fn parent(&self) -> Option<&'p str> {
         match self.session {
             Some(session) => session.parent.as_ref().map(SessionPath::as_str),
@@ -43,40 +44,40 @@ impl<'p> Member<'p> {
     }
 }
 
-/// What stands as one in the tree: a session, or several that are alike.
+/// One node of the displayed tree: a session, or several similar ones.
 #[derive(Debug)]
 pub(super) struct Entry<'p> {
-    /// The sessions, in the plan's order; never empty. Those of the first parent come first.
+    /// Sessions in the plan's order; never empty. The children of the first parent come first.
     pub(super) members: Vec<Member<'p>>,
-    /// How many of them each parent has, where the parents are folded too.
+    /// Number of sessions below each parent, if the parents are folded too.
     pub(super) each: usize,
-    /// What is below each of them.
+    /// Entries below each session.
     pub(super) children: Vec<Entry<'p>>,
 }
 
 impl<'p> Entry<'p> {
-    /// Returns whether the plan makes this resource of the first of them, or makes it again.
+    /// Returns whether the plan creates this resource of the first session, for the first time or again.
     pub(super) fn makes(&self, allocation: &Allocation) -> bool {
         self.first().change.provision.contains(&allocation.kind)
     }
 
-    /// The first of them, which stands for all.
+    /// Returns the first session, which represents all.
     pub(super) fn first(&self) -> Member<'p> {
         self.members[0]
     }
 
-    /// Tells whether it stands for more than one session.
+    /// Returns whether the entry represents more than one session.
     pub(super) fn is_folded(&self) -> bool {
         self.members.len() > 1
     }
 
-    /// What it is called: the session's name, or the range of names: `coder-0 … coder-9`.
+    /// Returns the session's name, or the range of names: `coder-0 … coder-9`.
     pub(super) fn label(&self) -> String {
         let names = self.members[..self.each].iter().map(|member| member.path().name());
         range(names)
     }
 
-    /// How many sessions that is, where it is more than one.
+    /// Returns the number of sessions, if it is more than one.
     pub(super) fn count(&self) -> Option<String> {
         if !self.is_folded() {
             None
@@ -88,12 +89,12 @@ impl<'p> Entry<'p> {
     }
 }
 
-/// The tree, from the top. With `full` nothing is folded.
+/// Returns the tree from the top. With `full`, nothing is folded.
 pub(super) fn outline<'p>(review: &Review<'p>, full: bool) -> Vec<Entry<'p>> {
     let plan = review.plan;
     let planned = plan.sessions.iter().zip(&plan.changes);
     let planned = planned.map(|(session, change)| Member { session: Some(session), change });
-    // Children first in the plan, parents first here.
+    // The plan lists removed children first; the tree shows parents first.
     let gone = plan.changes.iter().skip(plan.sessions.len()).rev();
     let members: Vec<_> = planned.chain(gone.map(|change| Member { session: None, change })).collect();
     let position: HashMap<&str, usize> =
@@ -115,12 +116,12 @@ pub(super) fn outline<'p>(review: &Review<'p>, full: bool) -> Vec<Entry<'p>> {
 struct Tree<'t, 'p> {
     members: &'t [Member<'p>],
     children: &'t [Vec<usize>],
-    /// For each session, what it is like: equal numbers, equal shapes.
+    /// Shape number of each session: equal numbers mean equal shapes.
     shapes: &'t [usize],
 }
 
 impl<'p> Tree<'_, 'p> {
-    /// The entries below parents that are alike, given the children of each.
+    /// Returns the entries below similar parents, given the children of each parent.
     fn entries(&self, below: &[&Vec<usize>]) -> Vec<Entry<'p>> {
         let Some(first) = below.first() else { return Vec::new() };
         let mut entries = Vec::new();
@@ -141,7 +142,7 @@ impl<'p> Tree<'_, 'p> {
         entries
     }
 
-    /// How many of these siblings, from the first on, are alike and called alike.
+    /// Returns the number of siblings, from the first on, that have the shape and the name stem of the first.
     fn run(&self, siblings: &[usize]) -> usize {
         let kin = |at: usize| (self.shapes[at], stem(self.members[at].path().name()));
         siblings.iter().take_while(|at| kin(**at) == kin(siblings[0])).count()
@@ -152,10 +153,11 @@ impl<'p> Tree<'_, 'p> {
     }
 }
 
-/// Numbers the shapes of the sessions. Children stand after their parents, so that from the end on each session's
-/// children have theirs already.
+/// Numbers the shapes of the sessions.
+///
+/// Children come after their parents, so a loop from the end has numbered all children of a session already.
 fn shapes(members: &[Member<'_>], parents: &[Option<usize>], children: &[Vec<usize>]) -> Vec<usize> {
-    // Only their hashes are kept: a hundred thousand shapes take as much memory as a tenth of the plan.
+    // Only the hashes are kept: a hundred thousand shapes take as much memory as a tenth of the plan.
     let own: Vec<String> = members
         .par_iter()
         .zip(parents)
@@ -174,8 +176,10 @@ fn shapes(members: &[Member<'_>], parents: &[Option<usize>], children: &[Vec<usi
     shapes
 }
 
-/// All that a reviewer would want to see apart. Numbers, hashes and the session's own names do not count: they differ
-/// from replica to replica. Notes do not either; a folded entry shows them.
+/// Returns a text of everything that a reviewer must be able to tell apart.
+///
+/// Numbers, hashes and the session's own names are ignored: they differ between replicas. Notes are ignored too; a
+/// folded entry shows them.
 fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
     let change = member.change;
     let mut text =
@@ -203,7 +207,8 @@ fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
     text
 }
 
-/// Appends `varying` with every number, and every run of hexadecimal digits as long as a hash is cut to, turned to `#`.
+/// Appends `varying`, with `#` for every number and for every run of hexadecimal digits of at least the length of a cut
+/// hash.
 fn without_numbers(varying: &str, text: &mut String) {
     const HASH: usize = 8;
     let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
@@ -230,14 +235,15 @@ fn without_numbers(varying: &str, text: &mut String) {
     text.push_str(rest);
 }
 
-/// A name without the number it ends with; `None` where it ends with none.
+/// Returns a name without its final number; `None` if the name has no final number.
 fn stem(name: &str) -> Option<&str> {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     (stem.len() < name.len() && !stem.is_empty()).then_some(stem)
 }
 
-/// Names of one stem as ranges of their numbers, whatever order they come in: `coder-0 … coder-9, coder-12`; other
-/// names by the first and the last.
+/// Returns names of one stem as ranges of their numbers, in any order of input: `coder-0 … coder-9, coder-12`.
+///
+/// Other names are represented by the first and the last.
 pub(super) fn range<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<&str> = names.collect();
     let numbered = |name: &&'n str| {
@@ -273,7 +279,7 @@ pub(super) fn range<'n>(names: impl Iterator<Item = &'n str>) -> String {
     }
 }
 
-/// A number that people can read: `10,000`.
+/// Returns a number with separators: `10,000`.
 pub(super) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);

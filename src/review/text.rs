@@ -1,4 +1,4 @@
-//! The plan as a tree for a terminal.
+//! Text rendering of a plan, as a tree for a terminal.
 
 use std::fmt::Write as _;
 
@@ -10,16 +10,17 @@ use crate::host::text::printable;
 use crate::plan::Action;
 use crate::provider::Allocation;
 
-/// How the tree is written.
+/// Options of the tree.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Style {
-    /// How many columns there are: longer lines go on in the next, under where they began. `None` wraps nothing, so that
-    /// other programs find each thing on one line.
+    /// Number of columns: longer lines continue on the next line, with a hanging indent.
+    ///
+    /// `None` never wraps, so that other programs find each fact on one line.
     pub width: Option<usize>,
-    /// Whether actions are coloured. Nothing is said by colour alone.
+    /// `true` if actions are coloured. No information depends on colour.
     pub color: bool,
-    /// Whether every session stands on its own, however many are alike, with everything that it is told.
+    /// `true` if every session is shown separately and completely, even if many are similar.
     pub full: bool,
 }
 
@@ -43,9 +44,9 @@ impl Style {
     }
 }
 
-/// Where the second column of what a session holds begins.
+/// Start of the second column in a session's details.
 const KIND: usize = 14;
-/// The least that is wrapped to; what is narrower than that is nobody's terminal.
+/// Minimum width for wrapping; no real terminal is narrower.
 const NARROW: usize = 24;
 
 const BOLD: &str = "1";
@@ -79,8 +80,10 @@ struct Page {
 }
 
 impl Page {
-    /// Writes one entry and what is below it. `above` are the guides of the line itself, `below` those of the lines after
-    /// it, `branch` what ties it to its parent.
+    /// Writes one entry and its descendants.
+    ///
+    /// `above` are the guides of the entry's own line, `below` the guides of the following lines, and `branch` the
+    /// connector to its parent.
     fn entry(&mut self, entry: &Entry<'_>, above: &str, branch: &str, below: &str) {
         let member = entry.first();
         let mut heading = format!("{} {}", mark(member.change.action), printable(&entry.label()));
@@ -104,12 +107,13 @@ impl Page {
         }
     }
 
-    /// Writes one line, wrapped where it is too long: the first after `lead`, the others after `rest` and `indent` more
-    /// columns.
+    /// Writes one line, wrapped if too long.
+    ///
+    /// The first part follows `lead`; the other parts follow `rest` and `indent` more columns.
     fn line(&mut self, lead: &str, rest: &str, indent: usize, color: &str, line: &str) {
         let width = self.style.width.map_or(usize::MAX, |width| width.max(NARROW));
         let lead_width = lead.width();
-        // A hanging indent that leaves no room for anything is none.
+        // A hanging indent that leaves too little room is dropped.
         let indent = if rest.width() + indent + NARROW / 2 > width { 0 } else { indent };
         let rest_width = rest.width() + indent;
         for (at, part) in wrapped(line, width.saturating_sub(lead_width), width.saturating_sub(rest_width))
@@ -135,7 +139,7 @@ impl Page {
     }
 }
 
-/// What a session holds and why something happens to it, each line with its colour.
+/// Returns the allocations of a session and the reasons for its change, each line with its colour.
 pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, String)> {
     let Member { session, change } = entry.first();
     let mut lines: Vec<_> = change
@@ -175,7 +179,7 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
     lines
 }
 
-/// Returns what decides which programs run for an allocation and which files it gets: its options, and its own program.
+/// Returns the options and the external program of an allocation, which decide its files and the programs that run.
 fn asked(allocation: &Allocation) -> Vec<String> {
     let options = allocation.options.iter().map(|(name, value)| format!("{name} = {value}"));
     let program = allocation.external.iter().map(|external| {
@@ -185,12 +189,12 @@ fn asked(allocation: &Allocation) -> Vec<String> {
     options.chain(program).collect()
 }
 
-/// A line of two columns, safe to print.
+/// Returns a line of two columns, safe to print.
 fn column(name: &str, value: &str) -> String {
     format!("{name:<width$} {}", printable(value), width = KIND - 1)
 }
 
-/// The colour of an action, as the number that a terminal knows it by.
+/// Returns the colour of an action, as a number of terminal escape codes.
 fn color(action: Action) -> &'static str {
     match action {
         Action::Create => "32",
@@ -202,8 +206,9 @@ fn color(action: Action) -> &'static str {
     }
 }
 
-/// Cuts a line at spaces, so that the first part has at most `first` columns and the others `rest`; a word that is too
-/// long for any line is cut where the line ends.
+/// Cuts a line at spaces: the first part has at most `first` columns, the others at most `rest`.
+///
+/// A word that is too long for any line is cut at the end of a line.
 fn wrapped(line: &str, first: usize, rest: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut left = line;
@@ -213,7 +218,7 @@ fn wrapped(line: &str, first: usize, rest: usize) -> Vec<&str> {
         let mut columns = 0;
         for (at, c) in left.char_indices() {
             columns += c.width().unwrap_or_default();
-            // At least one character a line, however narrow.
+            // Every line has at least one character, at any width.
             if columns > room && at > 0 {
                 break;
             }
@@ -221,7 +226,7 @@ fn wrapped(line: &str, first: usize, rest: usize) -> Vec<&str> {
         }
         let fits = &left[..end];
         let space = if left[end..].starts_with(' ') { Some(end) } else { fits.rfind(' ') };
-        // The spaces that a line begins with are no place to cut it, nor those before a word that fits nowhere.
+        // A line is not cut at its leading spaces, nor before a word that is too long for any line.
         let is_place = |space: &usize| {
             let word = left[*space..].split_whitespace().next().unwrap_or_default();
             !left[..*space].trim().is_empty() && word.width() <= rest

@@ -75,11 +75,12 @@ impl Failure {
     }
 }
 
-/// Failures are compared by what they say.
+/// Compares all that a failure says; errors of the system cannot be compared.
 impl PartialEq for Failure {
     fn eq(&self, other: &Self) -> bool {
-        let said = |one: &Self| (one.session.clone(), one.step.clone(), one.cause.clone());
-        said(self) == said(other)
+        let Self { session, step, kind, cause, taken, panicked, source: _ } = self;
+        (session, step, kind, cause, taken, panicked)
+            == (&other.session, &other.step, &other.kind, &other.cause, &other.taken, &other.panicked)
     }
 }
 

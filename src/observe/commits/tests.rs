@@ -173,5 +173,5 @@ fn any_number_of_refs_takes_the_same_number_of_processes() {
     assert!(names.iter().all(|name| observed.commits[name] == Ok(id.clone())));
     assert_eq!(observed.trees.len(), 20);
     let started = std::fs::read_to_string(&count).unwrap().lines().count();
-    assert_eq!(started, 3, "its version, where the repository is, the refs");
+    assert_eq!(started, 4, "its version, where the repository is, its permissions, the refs");
 }

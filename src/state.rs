@@ -1,31 +1,31 @@
-//! What stands on this host: intents and standing plans of swarms and their locks.
+//! State of this host: intents and applied plans of swarms, and their locks.
 //!
 //! ```text
 //! STATE/swarms/NAME-HASH.lock             flock: one run a swarm at a time
-//! STATE/swarms/NAME-HASH.holder           who holds it and since when, for messages
-//! STATE/swarms/NAME-HASH/releasing.json   a run that moves aside what it releases; nothing of it is provisioned yet
-//! STATE/swarms/NAME-HASH/intent.json      a run that provisions, what it releases is aside
-//! STATE/swarms/NAME-HASH/standing.json    the plan that stands; a run whose asides are still there is finished
+//! STATE/swarms/NAME-HASH.holder           owner of the lock and the time since when, for messages
+//! STATE/swarms/NAME-HASH/releasing.json   a run that moves aside what it releases; it has provisioned nothing yet
+//! STATE/swarms/NAME-HASH/intent.json      a run that provisions; what it releases is aside
+//! STATE/swarms/NAME-HASH/standing.json    the applied plan; a run whose asides still exist is finished
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
-//! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; gone once it is committed or undone
+//! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; removed after the commit or rollback
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
-//! STATE/logs/NAME-HASH/                   what setup and teardown printed, until the session is released; after a failure, longer
-//! STATE/.guard                            held while a child of a session, or a release, is begun
+//! STATE/logs/NAME-HASH/                   output of setup and teardown, until the session is released; after a failure, longer
+//! STATE/.guard                            locked while a child of a session, or a release, is begun
 //! STATE/given-up/                         what may remain of runs that were given up
 //! STATE/ports/                            port leases of every swarm
-//! STATE/overlays/                         what worktrees with `checkout = "overlay"` show and keep
-//! STATE/repositories/                     what was changed in a repository's shared config
+//! STATE/overlays/                         layers of worktrees with `checkout = "overlay"`
+//! STATE/repositories/                     changes in the shared config of repositories
 //! ```
 //!
-//! A session on its own, without a swarm, has the same files in `STATE/sessions`, under its scoped name.
+//! A standalone session, without a swarm, has the same files in `STATE/sessions`, under its scoped name.
 //!
 //! A run writes one [`Record`] and renames it from stage to stage, so that each stage begins in one step:
-//! `releasing.json`, `intent.json`, `standing.json`. A run that releases nothing begins with `intent.json`, one that
+//! `releasing.json`, `intent.json`, `standing.json`. A run that releases nothing begins with `intent.json`; one that
 //! provisions nothing skips it. Until the last rename, recovery brings back what was moved aside and removes what was
-//! provisioned; only an interrupted `destroy` is finished instead.
+//! provisioned. Only an interrupted `destroy` is finished instead.
 //!
-//! All of it lies outside the checkouts, where neither `git clean` nor a commit reaches it. Liveness is the flock,
-//! never a pid: pids stand here for messages alone.
+//! All of it is outside the checkouts, so that neither `git clean` nor a commit affects it. A run is alive while its
+//! flock is owned; process ids are recorded for messages only.
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
 
 mod found;
@@ -59,74 +59,78 @@ use crate::host::{Host, clock, holders, mounts};
 use crate::name::{HashDigits, SessionPath, scoped_name, sha256_hex};
 use crate::plan::Plan;
 
-/// The version of the record files' format.
+/// Version of the format of record files.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// The most that is read of a record, in bytes; a plan of 100,000 sessions takes some 300 MB.
+/// Largest record that is read, in bytes; a plan of 100,000 sessions has about 300 MB.
 const RECORD_MAX: usize = 2 << 30;
 
-/// How long it is worth waiting for programs that a killed run left: a checkout of a large repository takes most of a
-/// minute.
+/// Useful time to wait for programs that a killed run left: a checkout of a large repository takes most of a minute.
 pub const ORPHANS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How long a lock may be held by nobody who can be told, at most: what a run takes from locking to saying so, and what
-/// a program takes from fork to exec, on a machine that is busy.
+/// Longest time for which a lock may have no known owner.
+///
+/// This is the time of a run from locking until it has written its name, and of a program from fork to exec, on a busy
+/// machine.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// How often a lock is tried again that nobody is seen to hold: who holds it may be in another container.
+/// Attempts for a lock without a visible owner: the owner may be in another container.
 const UNSEEN_TRIES: u32 = 5;
 
-/// How often a held lock is tried again while waiting for it.
+/// Interval of attempts while waiting for a lock.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// A swarm's place in the state directory.
+/// Files of one swarm in the state directory.
 #[derive(Clone, Debug)]
 pub struct Swarm<'h> {
     host: &'h Host,
     name: String,
     workspace: PathBuf,
-    /// Below the state directory: [`SWARMS`] or [`SESSIONS`].
+    /// Directory below the state directory: [`SWARMS`] or [`SESSIONS`].
     collection: &'static str,
     key: String,
 }
 
-/// Where the files of swarms are.
+/// Directory of swarms.
 const SWARMS: &str = "swarms";
 
-/// Where those of sessions on their own are.
+/// Directory of standalone sessions.
 const SESSIONS: &str = "sessions";
 
-/// The file of the state directory that [`FamilyGuard`] locks.
+/// File of the state directory that [`FamilyGuard`] locks.
 const GUARD: &str = ".guard";
 
-/// A plan that stands, or is about to.
+/// A plan that is applied, or is about to be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Record {
-    /// The version of this file's format.
+    /// Version of the format of this file.
     pub schema_version: u32,
-    /// The ownership mark: 32 random hexadecimal digits, made when the swarm is first applied.
+    /// Ownership marker: 32 random hexadecimal digits, created when the swarm is first applied.
     pub owner: String,
-    /// The workspace root, absolute.
+    /// Absolute path of the workspace root.
     pub workspace: PathBuf,
-    /// For a session on its own, the ids of the sessions above it, nearest first, whose ownership mark this is too; in
-    /// a swarm the plan says which they are.
+    /// Ids of the sessions above a standalone session, nearest first, which have the same ownership marker. In a swarm,
+    /// the plan lists them instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<String>,
-    /// For a child that a program provisioned from another session's snapshot, its place among the children.
+    /// Position among the children, for a child that a program provisioned from another session's snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<ChildOf>,
-    /// Whether `seedbed run` made it for one command: it is removed when the command has ended, with everything in it,
-    /// and by any later run that finds it, because a run holds the lock for as long as it lives. Default: `false`.
+    /// Whether `seedbed run` created it for one command. Default: `false`.
+    ///
+    /// It is removed with everything in it when the command has ended. A later run that finds it removes it too: the
+    /// run of the command owns the lock as long as the command lives.
     #[serde(default, skip_serializing_if = "is_false")]
     pub temporary: bool,
-    /// The sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
+    /// Sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_set_up: BTreeMap<SessionPath, NotSetUp>,
-    /// The plan; without sessions where everything is released.
+    /// The plan; without sessions if everything is released.
     pub plan: Plan,
-    /// What the run that made this record releases; `None` once that is gone, and for a run that releases nothing.
+    /// Allocations that the run of this record releases; `None` once they are released, and for a run that releases
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Box<Release>>,
 }
@@ -141,20 +145,20 @@ fn is_false(value: &bool) -> bool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NotSetUp {
-    /// Whether its commands have begun; `false` where those of another session failed first.
+    /// Whether its commands have begun; `false` if those of another session failed first.
     pub begun: bool,
-    /// Why it has not, one line that reads after "setup": `failed: …`.
+    /// Reason, one line that reads after "setup": `failed: …`.
     pub why: String,
 }
 
-/// The place of a child among the children of its parent.
+/// Position of a child among the children of its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ChildOf {
-    /// Its position, from 0; no other living child of its parent has it.
+    /// Position, from 0; no other active child of its parent has it.
     pub index: u32,
-    /// Into how many shares its parent was divided for it, at least 1.
+    /// Number of shares into which its parent was divided for it, at least 1.
     pub count: u32,
 }
 
@@ -163,34 +167,34 @@ pub struct ChildOf {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Release {
-    /// The record that stood before the run.
+    /// Record that was applied before the run.
     pub before: Record,
-    /// The kinds that are released, by session of `before`, in the order in which they are released.
+    /// Kinds that are released, by session of `before`, in the order of their release.
     pub kinds: BTreeMap<SessionPath, Vec<String>>,
-    /// What becomes of unsaved work.
+    /// Handling of unsaved work.
     pub unsaved: Unsaved,
-    /// What recovery does before the run is committed.
+    /// Action of recovery before the run is committed.
     pub recovery: Recovery,
 }
 
-/// What recovery does with a run that was interrupted before it was committed.
+/// Action of recovery on a run that was interrupted before it was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Recovery {
-    /// It undoes the run: what was moved aside is brought back.
+    /// Recovery undoes the run: what was moved aside is brought back.
     Undo,
-    /// It finishes the run, unless unsaved work has appeared meanwhile: a `destroy`.
+    /// Recovery finishes the run, a `destroy`, unless unsaved work has appeared meanwhile.
     Finish,
 }
 
-/// How far a run has come that is not committed.
+/// Progress of a run that is not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// What it releases is being moved aside, or brought back; nothing of it is provisioned.
+    /// The run moves aside what it releases, or brings it back; it has provisioned nothing.
     SettingAside,
-    /// What it releases is aside, and what it provisions may be there.
+    /// What the run releases is aside, and its new allocations may exist.
     Provisioning,
 }
 
@@ -203,86 +207,86 @@ impl Stage {
     }
 }
 
-/// The record of the last run that was committed.
+/// File of the record of the last committed run.
 const COMMITTED: &str = "standing.json";
 
-/// A rescue under way. What it may have left follows from what stands.
+/// A rescue in progress. What it may have left follows from the applied plan.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rescuing {
-    /// The version of this file's format.
+    /// Version of the format of this file.
     schema_version: u32,
 }
 
-/// What becomes of work that a release would lose.
+/// Handling of unsaved work that a release would lose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(clippy::exhaustive_enums, reason = "unsaved work refuses a release, is saved or is discarded")]
 pub enum Unsaved {
-    /// It stays where it is: the release is refused.
+    /// Unsaved work refuses the release.
     #[default]
     Keep,
-    /// It is saved first, where it outlasts the release.
+    /// Unsaved work is saved first, so that it survives the release.
     Rescue,
-    /// It is given up.
+    /// Unsaved work is discarded.
     Discard,
 }
 
-/// Why the state could not be read or changed.
+/// Reason for which the state could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of the state directory could not be touched.
+    /// A file of the state directory could not be accessed.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// Another run holds the swarm's lock.
+    /// Another run owns the swarm's lock.
     #[error("`{swarm}` is locked{holder}")]
     Locked {
-        /// The swarm's name, or the id of a session on its own.
+        /// Name of the swarm, or id of the standalone session.
         swarm: String,
-        /// By whom since when, where it is known, with a space before it.
+        /// Owner of the lock and the time since when, with a space before it; empty if unknown.
         holder: String,
     },
-    /// No run holds the swarm's lock, but programs that a killed one had started do, and may still be at work.
+    /// No run owns the swarm's lock, but programs of a killed run do, and may still be at work.
     #[error("`{swarm}` is locked by what a killed run left running: {processes}{holder}")]
     Orphaned {
-        /// The swarm's name, or the id of a session on its own.
+        /// Name of the swarm, or id of the standalone session.
         swarm: String,
-        /// Their ids and commands.
+        /// Ids and commands of the programs.
         processes: String,
-        /// Who the run was, where it is known, with what comes before it.
+        /// Description of the killed run, with the text before it; empty if unknown.
         holder: String,
     },
-    /// A run was interrupted, and nobody has recovered it: another one would overwrite what it has written down.
+    /// A run was interrupted and is not recovered: another run would overwrite its record.
     #[error(
         "a run of `{swarm}` was interrupted: recover it first, with `apply::recover` or `seedbed recover`"
     )]
     Unrecovered {
-        /// The swarm's name, or the id of a session on its own.
+        /// Name of the swarm, or id of the standalone session.
         swarm: String,
     },
-    /// The workspace is not a directory that can be used.
+    /// The workspace is not a usable directory.
     #[error("cannot use the workspace {}: {source}", path.display())]
     Workspace {
-        /// The workspace root as it was given.
+        /// Path of the workspace root as it was given.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The lock file could not be used.
     #[error("cannot lock {}: {source}", path.display())]
     Lock {
-        /// The lock file.
+        /// Path of the lock file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A record is not what this version writes.
+    /// A record is not in the format of this version.
     #[error("{} cannot be read: {why}", path.display())]
     Unreadable {
-        /// The record.
+        /// Path of the record.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         why: String,
     },
 }
@@ -295,53 +299,53 @@ impl Error {
 }
 
 impl<'h> Swarm<'h> {
-    /// The swarm called `name` of the workspace at `workspace`: a directory, however the path leads there.
+    /// Returns the swarm called `name` of the workspace at `workspace`, a directory that may be reached through links.
     pub fn new(host: &'h Host, workspace: &Path, name: &str) -> Result<Self, Error> {
         let workspace = canonical(workspace)?;
         let key = format!("{name}-{}", identity(&workspace, name));
         Ok(Self { host, name: name.to_owned(), workspace, collection: SWARMS, key })
     }
 
-    /// The place of one session on its own. Its id is any text, so that the scoped name stands for it in the names of
-    /// files.
+    /// Returns the files of a standalone session. Its id is any text, so the scoped name represents it in file names.
     pub fn of_session(host: &'h Host, workspace: &Path, id: &str) -> Result<Self, Error> {
         let workspace = canonical(workspace)?;
         let key = format!("{}-{}", scoped_name(id, HashDigits::Eight), identity(&workspace, id));
         Ok(Self { host, name: id.to_owned(), workspace, collection: SESSIONS, key })
     }
 
-    /// The host it stands on.
+    /// Returns the host.
     pub fn host(&self) -> &'h Host {
         self.host
     }
 
-    /// The swarm's name, or the id of a session on its own.
+    /// Returns the name of the swarm, or the id of the standalone session.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns whether it is a session on its own.
+    /// Returns whether it is a standalone session.
     pub fn is_alone(&self) -> bool {
         self.collection == SESSIONS
     }
 
-    /// What its files in the state directory are called: `NAME-HASH`.
+    /// Returns the base name of its files in the state directory: `NAME-HASH`.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The workspace root, absolute.
+    /// Returns the absolute path of the workspace root.
     pub fn workspace(&self) -> &Path {
         &self.workspace
     }
 
-    /// Where the canonical copy of a session's discovery file lies; for a session without a directory of its own it
-    /// is the file.
+    /// Returns the path of the canonical copy of a session's discovery file.
+    ///
+    /// For a session without its own directory, this copy is the discovery file.
     pub fn discovery_file(&self, scoped_name: &str) -> PathBuf {
         self.directory().join("sessions").join(scoped_name).join(crate::plan::DISCOVERY_FILE)
     }
 
-    /// The canonical copy of a session's discovery file; `None` where there is none.
+    /// Returns the canonical copy of a session's discovery file; `None` if it does not exist.
     pub fn discovery(&self, scoped_name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.discovery_file(scoped_name);
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
@@ -352,23 +356,23 @@ impl<'h> Swarm<'h> {
         }
     }
 
-    /// Where what a session's commands print is kept.
+    /// Returns the directory of the output of session commands.
     pub fn log_directory(&self) -> PathBuf {
         self.host.state.join("logs").join(&self.key)
     }
 
-    /// The plan that stands; `None` where nothing does.
+    /// Returns the record of the applied plan; `None` if no plan is applied.
     pub fn standing(&self) -> Result<Option<Record>, Error> {
         let record = self.committed()?;
         Ok(record.filter(|record| !record.plan.sessions.is_empty()))
     }
 
-    /// The record of the last run that was committed, which may have nothing left but asides to release.
+    /// Returns the record of the last committed run, which may have nothing left except asides to release.
     pub fn committed(&self) -> Result<Option<Record>, Error> {
         read(&self.directory(), COMMITTED)
     }
 
-    /// The run that was interrupted before it was committed, and how far it had come.
+    /// Returns the run that was interrupted before it was committed, and its stage.
     pub fn interrupted(&self) -> Result<Option<(Record, Stage)>, Error> {
         for stage in [Stage::SettingAside, Stage::Provisioning] {
             if let Some(record) = read(&self.directory(), stage.file())? {
@@ -383,17 +387,17 @@ impl<'h> Swarm<'h> {
         Ok(self.interrupted()?.is_some() || self.committed()?.is_some_and(|record| record.release.is_some()))
     }
 
-    /// Everything that is recorded of it; `None` where nothing is.
+    /// Returns all records of the swarm; `None` if there are none.
     pub fn found(&self) -> Result<Option<Found>, Error> {
         found::find(self.host, self.collection, &self.key)
     }
 
-    /// Returns whether a run of it is under way. As [`Found::is_running`].
+    /// Returns whether a run of the swarm is in progress. Works as [`Found::is_running`].
     pub fn is_locked(&self) -> bool {
         found::is_locked(&self.host.state.join(self.collection).join(format!("{}.lock", self.key)))
     }
 
-    /// Takes the swarm's lock, waiting at most `timeout` for another run to end.
+    /// Locks the swarm, and waits at most `timeout` for another run to end.
     pub fn lock(&self, timeout: Duration, what: &str) -> Result<Locked<'h>, Error> {
         let state = Root::create_private(&self.host.state)?;
         let swarms = Root::create(&self.host.state.join(self.collection))?;
@@ -408,7 +412,7 @@ impl<'h> Swarm<'h> {
             let wait = begun.elapsed() < timeout && !self.host.cancel.is_requested();
             match lock.try_lock() {
                 Ok(()) => {
-                    // Whoever held it last may have removed it between our opening and locking it.
+                    // The previous owner may have removed the file after it was opened here and before it was locked.
                     let same =
                         |there: std::fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
                     if std::fs::symlink_metadata(&path).is_ok_and(same) {
@@ -425,7 +429,7 @@ impl<'h> Swarm<'h> {
                         return match begun {
                             Ok(()) => Ok(locked),
                             Err(error) => {
-                                // What went wrong first is what is reported.
+                                // The first error is reported.
                                 let _ = locked.unlock();
                                 Err(error)
                             }
@@ -446,8 +450,11 @@ impl<'h> Swarm<'h> {
         }
     }
 
-    /// Who keeps this run from the lock; `None` where that is not settled yet, after so many `tries`: a program that has
-    /// just been forked looks like the run that forks it, and who has just let go is not seen any more.
+    /// Returns the error that names the owner of the lock; `None` if the owner is not yet certain after this number of
+    /// `tries`.
+    ///
+    /// A program that has just been forked looks like the run that forks it, and an owner that has just released the
+    /// lock is no longer visible.
     fn held(&self, swarms: &Root, holder: &Path, lock: &File, tries: u32) -> Option<Error> {
         let text = swarms.read(holder, found::HOLDER_MAX).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -468,8 +475,8 @@ impl<'h> Swarm<'h> {
         Some(Error::Orphaned { swarm, processes: processes.join(", "), holder })
     }
 
-    /// Removes what a killed process left half-written of this swarm's, or of anybody's beside it, and what was mounted
-    /// to find out whether that can be.
+    /// Removes incomplete files that killed processes left, of this swarm and beside it, and the mounts of killed
+    /// trials.
     fn sweep(&self, state: &Root, swarms: &Root) -> Result<(), Error> {
         mounts::sweep(state)?;
         swarms.sweep()?;
@@ -484,7 +491,7 @@ impl<'h> Swarm<'h> {
     }
 }
 
-/// The one path of a workspace, absolute and without links: what its records, and paths in plans, are called by.
+/// Returns the unique path of a workspace, absolute and without links, as records and plans use it.
 fn canonical(workspace: &Path) -> Result<PathBuf, Error> {
     let found = std::fs::canonicalize(workspace).and_then(|found| {
         if found.is_dir() { Ok(found) } else { Err(std::io::Error::from(ErrorKind::NotADirectory)) }
@@ -492,20 +499,21 @@ fn canonical(workspace: &Path) -> Result<PathBuf, Error> {
     found.map_err(|source| Error::Workspace { path: workspace.to_owned(), source })
 }
 
-/// What tells swarms of one name in several workspaces apart.
+/// Returns the hash that distinguishes swarms of one name in several workspaces.
 fn identity(workspace: &Path, name: &str) -> String {
     let identity = [workspace.as_os_str().as_encoded_bytes(), b"\0", name.as_bytes()].concat();
     sha256_hex(&identity)[..16].to_owned()
 }
 
-/// Keeps a parent from being released while a child of it is begun, and two children from being given one number.
+/// Lock that protects the family of a session.
 ///
-/// Held for moments: from looking at who stands to the intent that says what is begun.
+/// While it is locked, no parent is released while a child of it is begun, and no two children get the same number. It
+/// is locked only briefly: from reading the active sessions until the intent is written.
 #[derive(Debug)]
 pub struct FamilyGuard(File);
 
 impl FamilyGuard {
-    /// Waits until nobody else holds it.
+    /// Waits until no other process has the lock, and locks it.
     pub fn acquire(host: &Host) -> Result<Self, Error> {
         let state = Root::create_private(&host.state)?;
         let guard = state.open_or_create(Path::new(GUARD))?;
@@ -515,16 +523,17 @@ impl FamilyGuard {
 }
 
 impl Drop for FamilyGuard {
-    /// As for the lock of a swarm: a process that has just been forked holds the file too.
+    /// Unlocks explicitly, as for the lock of a swarm: a process that has just been forked has the file open too.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
 }
 
-/// The children that programs have provisioned from sessions of `record`, and theirs: every session on its own that stands,
-/// comes or goes with the same ownership mark below one of them. Parents come before their children.
+/// Returns all descendants that programs have provisioned from sessions of `record`, parents before their children.
 ///
-/// An error where a record of any session on its own cannot be read: it may be of one of them.
+/// These are all standalone sessions below one of its sessions with the same ownership marker that are active, being
+/// created or being released. Fails if the record of any standalone session cannot be read: it may be such a
+/// descendant.
 pub fn children(host: &Host, record: &Record) -> Result<Vec<Found>, Error> {
     let sessions: BTreeSet<&str> = record.plan.sessions.iter().map(|session| session.id.as_str()).collect();
     let mut children = Vec::new();
@@ -545,10 +554,10 @@ pub fn children(host: &Host, record: &Record) -> Result<Vec<Found>, Error> {
     Ok(children)
 }
 
-/// The records of the sessions on their own that stand with this ownership mark, or are being provisioned, in order
+/// Returns the records of standalone sessions with this ownership marker that are active or being provisioned, in order
 /// of their ids.
 ///
-/// Reads those of every session on its own of this host, some 3 KB each.
+/// Reads the records of every standalone session of this host, about 3 KB each.
 pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
     let path = host.state.join(SESSIONS);
     let mut records = Vec::new();
@@ -556,7 +565,7 @@ pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
         return Ok(records);
     }
     for key in Root::open(&path)?.names()? {
-        // In this order, so that one which is committed in between is not missed.
+        // In this order, so that a record that is committed meanwhile is not missed.
         for name in [Stage::Provisioning.file(), COMMITTED] {
             let record = read::<Record>(&path.join(&key), name)?;
             records.extend(record.filter(|record| record.owner == owner && !record.plan.sessions.is_empty()));
@@ -568,20 +577,22 @@ pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
     Ok(records)
 }
 
-/// The ownership marks of everything that has records on this host, swarms and sessions on their own, whether it stands,
-/// comes or goes. An error where any record cannot be read: then nobody knows what belongs to nobody.
+/// Returns the ownership markers of all records on this host: of swarms and standalone sessions that are applied, being
+/// created or being released.
+///
+/// Fails if any record cannot be read, because then no lease can be proven orphaned.
 pub fn owners(host: &Host) -> Result<BTreeSet<String>, Error> {
     loop {
         let before = keys(host)?;
         let owners = owners_once(host)?;
-        // The records of a workspace that was moved are renamed, perhaps past this look.
+        // The records of a moved workspace are renamed, so this scan may have missed them.
         if before == keys(host)? {
             return Ok(owners);
         }
     }
 }
 
-/// The names of all files and directories of swarms and sessions.
+/// Returns the names of all files and directories of swarms and sessions.
 fn keys(host: &Host) -> Result<BTreeSet<OsString>, Error> {
     let mut keys = BTreeSet::new();
     for collection in [SWARMS, SESSIONS] {
@@ -614,7 +625,7 @@ fn owners_once(host: &Host) -> Result<BTreeSet<String>, Error> {
     Ok(owners)
 }
 
-/// Reads a record; `None` where there is none.
+/// Reads a record; `None` if it does not exist.
 fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<Option<T>, Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -623,7 +634,7 @@ fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<Option<T>, 
     }
     let directory = match Root::open(directory) {
         Ok(directory) => directory,
-        // A lock's file has no records below it.
+        // A lock file has no records below it.
         Err(files::Error::Io { source, .. })
             if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
         {
@@ -643,7 +654,7 @@ fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<Option<T>, 
         .map_err(|error| Error::Unreadable { path, why: error.to_string() })
 }
 
-/// A new ownership mark.
+/// Creates a new ownership marker.
 pub fn new_owner() -> Result<String, Error> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 16];

@@ -1,4 +1,4 @@
-//! Every swarm of a host, and every session on its own, whatever workspace they are of.
+//! All swarms and standalone sessions of a host, of any workspace.
 
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -9,50 +9,49 @@ use super::{COMMITTED, Error, Record, Recovery, Rescuing, SESSIONS, SWARMS, Stag
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
 
-/// The most that is read of the text that says who holds a lock, in bytes.
+/// Largest text about the owner of a lock that is read, in bytes.
 pub(super) const HOLDER_MAX: usize = 64 << 10;
 
-/// A swarm, or a session on its own, that has records on this host.
+/// A swarm, or a standalone session, that has records on this host.
 #[derive(Debug)]
 pub struct Found {
-    /// Where its files are, below the state directory.
+    /// Directory of its files, below the state directory.
     collection: &'static str,
-    /// What its files in the state directory are called: `NAME-HASH`.
+    /// Base name of its files in the state directory: `NAME-HASH`.
     pub key: String,
-    /// The plan that stands.
+    /// Record of the applied plan.
     pub standing: Option<Record>,
-    /// The record of a run that is under way, or was interrupted: before it was committed, or before what it moved
-    /// aside was released.
+    /// Record of a run that is in progress, or was interrupted: before it was committed, or before its asides were
+    /// released.
     pub run: Option<Record>,
     /// Whether a run is saving work, or was when it was interrupted.
     rescuing: bool,
-    /// The records that are there and cannot be read, each with why.
+    /// Existing records that cannot be read, each with the reason.
     pub unreadable: Vec<Error>,
-    /// When the record that stands was written, in UTC as RFC 3339; `None` where none stands.
+    /// Time at which the applied record was written, in UTC as RFC 3339; `None` if no plan is applied.
     pub since: Option<String>,
-    /// Who holds its lock, or held it when it was killed: `by pid 12 (`apply`) since …`. For messages.
+    /// Current owner of its lock, or the owner that was killed: `by pid 12 (`apply`) since …`. For messages.
     pub holder: Option<String>,
-    /// The phase that the holder is in, or was in when it was killed, by the name that it has in events, and since when, in
-    /// UTC as RFC 3339.
+    /// Phase of the current or killed owner, by its name in events, and the time of its beginning, in UTC as RFC 3339.
     pub phase: Option<(String, String)>,
 }
 
-/// Work of a run that is under way or was interrupted.
+/// Work of a run that is in progress or was interrupted.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Unfinished<'r> {
-    /// Unsaved work is being rescued; recovery removes what the rescue left beside it.
+    /// Unsaved work is being rescued; recovery removes the temporary files of the rescue.
     Rescue,
     /// The run of this record is not committed; recovery undoes it.
     Apply(&'r Record),
-    /// The run of this record is a `destroy`, or committed and releases what it has moved aside; recovery finishes it.
+    /// The run of this record is a `destroy`, or is committed and releases its asides; recovery finishes it.
     Release(&'r Record),
-    /// The record's swarm was made for the command of `seedbed run`; recovery removes it.
+    /// The record's swarm was created for the command of `seedbed run`; recovery removes it.
     Command(&'r Record),
 }
 
 impl Found {
-    /// The swarm's name, or the id of the session; where no record says it, as its files are called.
+    /// Returns the name of the swarm, or the id of the session; the base name of its files if no record can be read.
     pub fn name(&self) -> &str {
         let called = || self.key.rsplit_once('-').map_or(self.key.as_str(), |(name, _)| name);
         self.record().map_or_else(called, |record| match record.plan.sessions.first() {
@@ -61,23 +60,23 @@ impl Found {
         })
     }
 
-    /// Tells whether it is a session on its own.
+    /// Returns whether it is a standalone session.
     pub fn is_alone(&self) -> bool {
         self.collection == SESSIONS
     }
 
-    /// The swarm or session of this name in the workspace at `workspace`, a directory.
+    /// Returns the swarm or session of this name in the workspace at `workspace`, a directory.
     pub fn swarm_in<'h>(&self, host: &'h Host, workspace: &Path) -> Result<Swarm<'h>, Error> {
         let new = if self.is_alone() { Swarm::of_session } else { Swarm::new };
         new(host, workspace, self.name())
     }
 
-    /// Where its records are, below the state directory.
+    /// Returns the directory of its records, below the state directory.
     pub fn directory(&self) -> PathBuf {
         Path::new(self.collection).join(&self.key)
     }
 
-    /// Its place in the state directory, also where its workspace is not there any more; `None` where no record can be
+    /// Returns its files in the state directory, even if its workspace no longer exists; `None` if no record can be
     /// read.
     pub fn swarm<'h>(&self, host: &'h Host) -> Option<Swarm<'h>> {
         let workspace = self.workspace()?.to_owned();
@@ -85,23 +84,23 @@ impl Found {
         Some(Swarm { host, name, workspace, collection: self.collection, key })
     }
 
-    /// The workspace root, absolute; `None` where no record can be read.
+    /// Returns the absolute path of the workspace root; `None` if no record can be read.
     pub fn workspace(&self) -> Option<&Path> {
         self.record().map(|record| record.workspace.as_path())
     }
 
-    /// The record that stands, else the one that stood before an unfinished run, else that of the run.
+    /// Returns the applied record, else the record applied before an unfinished run, else the record of the run.
     pub fn record(&self) -> Option<&Record> {
         let before = || Some(&self.run.as_ref()?.release.as_ref()?.before);
         self.standing.as_ref().or_else(before).or(self.run.as_ref())
     }
 
-    /// Returns whether a run is under way, or was interrupted: which of the two, only its lock knows.
+    /// Returns whether a run is in progress, or was interrupted. Only its lock distinguishes the two.
     pub fn is_unfinished(&self) -> bool {
         !self.unfinished().is_empty()
     }
 
-    /// Returns what a run has not finished, in the order in which recovery handles it.
+    /// Returns the unfinished work of a run, in the order in which recovery handles it.
     pub fn unfinished(&self) -> Vec<Unfinished<'_>> {
         let temporary = self.standing.as_ref().filter(|record| record.temporary);
         self.rescuing
@@ -118,22 +117,22 @@ impl Found {
         if is_destroy || is_committed { Unfinished::Release(run) } else { Unfinished::Apply(run) }
     }
 
-    /// Tells whether a run of it is under way.
+    /// Returns whether a run of it is in progress.
     ///
-    /// Looking takes the lock for a moment, shared, which a run that begins at that very moment takes for another's.
+    /// The check takes a shared lock for a moment. A run that begins at that moment regards the check as another run.
     pub fn is_running(&self, host: &Host) -> bool {
         is_locked(&host.state.join(self.collection).join(format!("{}.lock", self.key)))
     }
 }
 
-/// Every swarm that has records on this host, in order of their keys; sessions on their own are none.
+/// Returns every swarm that has records on this host, in order of their keys. Standalone sessions are not included.
 ///
-/// What a single record hides does not hide the others: a record that cannot be read is part of the answer.
+/// A record that cannot be read does not hide the others: it is part of the result.
 pub fn swarms(host: &Host) -> Result<Vec<Found>, Error> {
     all(host, SWARMS)
 }
 
-/// Every session on its own that has records on this host, in order of their keys; otherwise as [`swarms`].
+/// Returns every standalone session that has records on this host, as [`swarms`] does.
 pub fn sessions(host: &Host) -> Result<Vec<Found>, Error> {
     all(host, SESSIONS)
 }
@@ -151,8 +150,8 @@ fn all(host: &Host, collection: &'static str) -> Result<Vec<Found>, Error> {
     Ok(keys.into_iter().map(|key| look(&root, collection, key)).filter(has_records).collect())
 }
 
-/// Removes lock files of swarms and sessions that have no record, and that no process holds: a killed run of a workspace
-/// that is elsewhere now has left them.
+/// Removes lock files of swarms and sessions that have no record and that no process owns. A killed run of a moved
+/// workspace leaves such files.
 pub fn sweep_locks(host: &Host) -> Result<(), Error> {
     for collection in [SWARMS, SESSIONS] {
         let root = match Root::open(&host.state.join(collection)) {
@@ -166,7 +165,7 @@ pub fn sweep_locks(host: &Host) -> Result<(), Error> {
                 Ok(lock) if lock.try_lock().is_ok() => lock,
                 _ => continue,
             };
-            // Who waits for the lock sees that its file is gone, and makes a new one.
+            // A process that waits for the lock detects that the file was removed, and creates a new one.
             if root.file_type(key.as_ref()).is_none() {
                 root.remove_file(Path::new(&format!("{key}.holder")))?;
                 root.remove_file(Path::new(&name))?;
@@ -177,9 +176,9 @@ pub fn sweep_locks(host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns whether a process holds the lock whose file this is.
+/// Returns whether a process owns the lock of this file.
 pub(super) fn is_locked(path: &Path) -> bool {
-    // A FIFO in its place would be waited for.
+    // Opening a FIFO in its place would block.
     std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
         && File::open(path).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
@@ -188,7 +187,7 @@ fn has_records(found: &Found) -> bool {
     found.record().is_some() || !found.unreadable.is_empty()
 }
 
-/// The swarm or session whose files are called so; `None` where it has no record.
+/// Returns the swarm or session with this base name of files; `None` if it has no record.
 pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<Option<Found>, Error> {
     match Root::open(&host.state.join(collection)) {
         Ok(root) => Ok(Some(look(&root, collection, key.to_owned())).filter(has_records)),

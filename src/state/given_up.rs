@@ -4,7 +4,7 @@
 //! STATE/given-up/NAME-HASH-N.json   one run, N from 1; the user removes it with what it names
 //! ```
 //!
-//! They own nothing: [`owners`](super::owners) does not read them, so that what they name counts as left over.
+//! They own nothing: [`owners`](super::owners) does not read them, so that the resources they name count as left over.
 
 use std::path::{Path, PathBuf};
 
@@ -23,11 +23,11 @@ const GIVEN_UP: &str = "given-up";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GivenUp {
-    /// The version of this file's format.
+    /// Version of the format of this file.
     pub schema_version: u32,
-    /// The time at which the run was given up, in UTC as RFC 3339.
+    /// Time at which the run was given up, in UTC as RFC 3339.
     pub since: String,
-    /// The record of the run.
+    /// Record of the run.
     pub record: Record,
     /// Resources that may remain; at least one.
     pub remains: Vec<Remain>,
@@ -37,9 +37,9 @@ pub struct GivenUp {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct GivenUpFile {
-    /// Path of the file, absolute.
+    /// Absolute path of the file.
     pub path: PathBuf,
-    /// Content of the file, or why it cannot be read.
+    /// Content of the file, or the reason for which it cannot be read.
     pub run: Result<GivenUp, Error>,
 }
 
@@ -52,14 +52,14 @@ pub struct Remain {
     pub session: SessionPath,
     /// Kind of the resource.
     pub kind: String,
-    /// Whether the resource is one that the run was to release; `false` for one that it had provisioned.
+    /// Whether the run was to release the resource; `false` if the run had provisioned it.
     pub before: bool,
-    /// The reason why it remains, one line.
+    /// Reason for which it remains, one line.
     pub why: String,
 }
 
 impl Remain {
-    /// Returns the record that has the session: `run`, or what stood before it.
+    /// Returns the record that has the session: `run`, or the record that was applied before it.
     pub(crate) fn record_in<'r>(&self, run: &'r Record) -> &'r Record {
         let before = run.release.as_ref().map(|release| &release.before);
         before.filter(|_| self.before).unwrap_or(run)
@@ -67,8 +67,9 @@ impl Remain {
 }
 
 impl Locked<'_> {
-    /// Records what may remain of a run, beside what an earlier attempt to give up the same run has recorded. Returns all of
-    /// it.
+    /// Records what may remain of a run, in addition to the records of earlier attempts to give up the same run.
+    ///
+    /// Returns all of it.
     pub fn record_remains(&self, record: &Record, remains: Vec<Remain>) -> Result<Vec<Remain>, Error> {
         let directory = Root::create(&self.host().state.join(GIVEN_UP))?;
         let mut number = 0_u32;
@@ -78,7 +79,7 @@ impl Locked<'_> {
             match read::<GivenUp>(directory.path(), &name) {
                 Ok(None) => break (name, None),
                 Ok(Some(earlier)) if earlier.record == *record => break (name, Some(earlier)),
-                // Another run, or what another version wrote.
+                // The file is of another run, or another version of seedbed wrote it.
                 Ok(Some(_)) | Err(Error::Unreadable { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -108,8 +109,9 @@ impl Locked<'_> {
     }
 }
 
-/// Reads all runs that were given up on this host, with their files, in order of the files' names. A file that cannot be
-/// read is an error of its own.
+/// Reads all runs that were given up on this host, with their files, in order of the file names.
+///
+/// A file that cannot be read is an error in the list.
 pub fn given_up(host: &Host) -> Result<Vec<GivenUpFile>, Error> {
     let directory = match Root::open(&host.state.join(GIVEN_UP)) {
         Ok(directory) => directory,

@@ -1,11 +1,12 @@
-//! Progress of the run that provisions, for the recovery that undoes it: what a session holds is the run's own, or work
-//! that was done since.
+//! Progress of the run that provisions, for the recovery that undoes it.
+//!
+//! Recovery uses it to distinguish files that the run created from work that was done since.
 //!
 //! ```text
 //! STATE/swarms/NAME-HASH/journal   one line a step, `STEP NANOSECONDS [SESSION]`; its own time is the last sign of life
 //! ```
 //!
-//! The file is not synced: a line that a power failure takes away makes recovery ask once more than necessary.
+//! The file is not synced: if a power failure loses a line, recovery asks once more than necessary.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,7 +23,7 @@ use crate::name::SessionPath;
 /// Name of the file, below the swarm's directory.
 const JOURNAL: &str = "journal";
 
-/// The most that is read of it, in bytes; a session takes two lines of at most 4 KB.
+/// Largest journal that is read, in bytes; a session has two lines of at most 4 KB.
 const JOURNAL_MAX: usize = 1 << 30;
 
 /// Pause between two signs of life.
@@ -31,17 +32,17 @@ const BEAT: Duration = Duration::from_millis(200);
 /// Time by which the last sign of life may be late on a busy machine.
 const LATE_MAX: Duration = Duration::from_millis(300);
 
-/// A step that is written down.
+/// A step that is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Milestone {
-    /// The session has its files; of the run, all have, and are being finished.
+    /// The session is populated; for the run, all sessions are populated, and are being finished.
     Filled,
     /// All sessions of the run are finished, and those with a `setup` are being set up.
     Finished,
     /// The commands of a session's `setup` begin.
     SettingUp,
-    /// They have ended.
+    /// The commands of a session's `setup` have ended.
     SetUp,
 }
 
@@ -58,20 +59,20 @@ impl Milestone {
     }
 }
 
-/// The steps that an interrupted run had come to.
+/// Steps that an interrupted run had reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Journal {
-    /// The last step of the run as a whole, and when it was reached; `None` before the first.
+    /// Last step of the run as a whole, and its time; `None` before the first.
     pub reached: Option<(Milestone, SystemTime)>,
-    /// The last step of each session that has come to one of its own.
+    /// Last step of each session that has reached one separately.
     pub sessions: BTreeMap<SessionPath, (Milestone, SystemTime)>,
-    /// The time after which the run was certainly not alive.
+    /// Time after which the run was certainly not alive.
     pub alive_until: Option<SystemTime>,
 }
 
 impl Swarm<'_> {
-    /// Reads what an interrupted run has written down; empty where it has not come that far.
+    /// Reads the journal of an interrupted run; empty if the run has not begun one.
     pub fn journal(&self) -> Result<Journal, Error> {
         let directory = match Root::open(&self.directory()) {
             Ok(directory) => directory,
@@ -90,7 +91,7 @@ impl Swarm<'_> {
     }
 }
 
-/// A line that a kill has cut off is passed over: its step has not been reached for certain.
+/// Parses a journal. A line that a kill has cut off is skipped: its step is not certain.
 fn parse(text: &str) -> Journal {
     let mut journal = Journal::default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -124,7 +125,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Writes down a step; of a session, where it is one of its own. What cannot be written counts as not reached.
+    /// Records a step, of a session if given. A step that cannot be recorded counts as not reached.
     pub(crate) fn note(&self, step: Milestone, time: SystemTime, session: Option<&SessionPath>) {
         let nanoseconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let session = session.map(|session| format!(" {session}")).unwrap_or_default();
@@ -134,7 +135,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Does `work`, giving signs of life meanwhile.
+    /// Runs `work`, and gives signs of life meanwhile.
     pub(crate) fn while_alive<T>(&self, work: impl FnOnce() -> T) -> T {
         let (done, ended) = (Mutex::new(false), Condvar::new());
         std::thread::scope(|scope| {
@@ -152,7 +153,7 @@ impl Locked<'_> {
         })
     }
 
-    /// Forgets the journal: the run is committed, or undone.
+    /// Removes the journal: the run is committed, or undone.
     pub(super) fn end_journal(&self) -> Result<(), Error> {
         *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(self.records()?.remove_file(Path::new(JOURNAL)).map(drop)?)

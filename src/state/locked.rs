@@ -1,4 +1,4 @@
-//! A swarm whose lock is held: what a run writes down, and when.
+//! A locked swarm, and the records that a run writes at each stage.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,14 +15,14 @@ use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
 
-/// A swarm whose lock is held; only through it can anything be changed.
+/// A locked swarm. Changes of the state require it.
 #[derive(Debug)]
 pub struct Locked<'h> {
     pub(super) swarm: Swarm<'h>,
     pub(super) lock: File,
     /// Logs that a failure of this run has named.
     pub(super) named_logs: Mutex<BTreeSet<String>>,
-    /// The journal of this run, once it provisions.
+    /// Journal of this run, once it provisions.
     pub(super) journal: Mutex<Option<File>>,
 }
 
@@ -35,69 +35,72 @@ impl<'h> Deref for Locked<'h> {
 }
 
 impl Drop for Locked<'_> {
-    /// Closing the file is not enough: a process that another thread has just forked holds it too, until it runs its
-    /// program.
+    /// Unlocks explicitly. Closing the file is not enough: a process that another thread has just forked has the file
+    /// open too, until it runs its program.
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
 }
 
 impl Locked<'_> {
-    /// The lock, for git children to hold on to.
+    /// Returns the lock, for Git children that inherit it.
     pub fn file(&self) -> &File {
         &self.lock
     }
 
-    /// The lock once more, for every program that is started until it is dropped: they hold the lock for as long as they
-    /// live, unless this run ends it first.
+    /// Returns another descriptor of the lock, which every program started until its drop inherits.
+    ///
+    /// These programs own the lock as long as they live, unless this run ends first.
     pub fn inheritable(&self) -> std::io::Result<OwnedFd> {
         let lock = OwnedFd::from(self.lock.try_clone()?);
         rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
         Ok(lock)
     }
 
-    /// Refuses to begin a run over one that was interrupted and not recovered, whose record alone names what it made.
+    /// Checks that no interrupted run is unrecovered: only its record names what it created.
     pub fn settled(&self) -> Result<(), Error> {
         if self.is_unfinished()? { Err(Error::Unrecovered { swarm: self.name.clone() }) } else { Ok(()) }
     }
 
-    /// Writes the record of a run before its first effect. An interrupted run is recovered first, else this is
-    /// [`Error::Unrecovered`].
+    /// Writes the record of a run before its first effect.
+    ///
+    /// An interrupted run must be recovered first, else this is [`Error::Unrecovered`].
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
         self.settled()?;
         self.end_journal()?;
         let stage = if record.release.is_some() { Stage::SettingAside } else { Stage::Provisioning };
         self.write(stage.file(), record).inspect_err(|_| {
-            // Nothing has begun, so that nothing is left to recover.
+            // Nothing has begun, so nothing is left to recover.
             let _ = self.remove(stage.file());
         })
     }
 
-    /// Passes to the next stage: what the run releases is aside, and it provisions now.
+    /// Begins the next stage: what the run releases is aside, and it now provisions.
     pub fn begin_provisioning(&self) -> Result<(), Error> {
         self.rename(Stage::SettingAside.file(), Stage::Provisioning.file())
     }
 
-    /// Passes back: nothing that the run provisioned exists, and what it moved aside is brought back now.
+    /// Returns to the previous stage: nothing that the run provisioned exists, and its asides are now brought back.
     pub fn begin_bringing_back(&self) -> Result<(), Error> {
         self.rename(Stage::Provisioning.file(), Stage::SettingAside.file())
     }
 
-    /// Writes the record of the run again, in its stage, before it is committed.
+    /// Rewrites the record of the run, in its stage, before it is committed.
     pub fn amend(&self, record: &Record, stage: Stage) -> Result<(), Error> {
         self.write(stage.file(), record)
     }
 
-    /// Makes the record of the run what stands, in one step.
+    /// Makes the record of the run the applied one, in one step.
     pub fn commit(&self, stage: Stage) -> Result<(), Error> {
         self.rename(stage.file(), COMMITTED)?;
-        // Where it stays, the next run removes it.
+        // If the journal remains, the next run removes it.
         let _ = self.end_journal();
         Ok(())
     }
 
-    /// Makes `record` an intent again after its commit failed, whether or not it stands by now, and `before` what
-    /// stands.
+    /// Makes `record` an intent again after its commit failed, and restores `before` as the applied record.
+    ///
+    /// `record` may already be the applied one or not.
     pub fn take_back(&self, record: &Record, stage: Stage, before: Option<&Record>) -> Result<(), Error> {
         self.write(stage.file(), record)?;
         match before {
@@ -106,13 +109,14 @@ impl Locked<'_> {
         }
     }
 
-    /// Forgets a run that was undone.
+    /// Removes the record of a run that was undone.
     pub fn abandon(&self, stage: Stage) -> Result<(), Error> {
         self.end_journal()?;
         self.remove(stage.file())
     }
 
-    /// Forgets what a committed run released, once it is gone; nothing is left of a record without sessions.
+    /// Removes the asides of a committed run from its record, once they are released. A record without sessions is
+    /// removed.
     pub fn end_release(&self, record: &Record) -> Result<(), Error> {
         if record.plan.sessions.is_empty() {
             return self.remove(COMMITTED);
@@ -120,17 +124,17 @@ impl Locked<'_> {
         self.write(COMMITTED, &Record { release: None, ..record.clone() })
     }
 
-    /// Writes down that work is about to be saved, before the first effect.
+    /// Records that work is about to be saved, before the first effect.
     pub fn begin_rescue(&self) -> Result<(), Error> {
         self.write("rescuing.json", &Rescuing { schema_version: SCHEMA_VERSION })
     }
 
-    /// Tells whether a run was saving work when it was interrupted.
+    /// Returns whether a run was saving work when it was interrupted.
     pub fn is_rescuing(&self) -> Result<bool, Error> {
         Ok(read::<Rescuing>(&self.directory(), "rescuing.json")?.is_some())
     }
 
-    /// Nothing of a rescue is left but what it saved.
+    /// Records that a rescue has ended and that nothing remains of it except the saved work.
     pub fn end_rescue(&self) -> Result<(), Error> {
         self.records()?.remove_file(Path::new("rescuing.json"))?;
         Ok(())
@@ -142,8 +146,9 @@ impl Locked<'_> {
         Ok(session.replace(Path::new(crate::plan::DISCOVERY_FILE), bytes)?)
     }
 
-    /// Removes the canonical copy of a session's discovery file, and its logs except those that a failure of this run has
-    /// named: those stay until the session is released again.
+    /// Removes the canonical copy of a session's discovery file, and its logs.
+    ///
+    /// Logs that a failure of this run has named stay until the session is released again.
     pub fn remove_discovery(&self, scoped_name: &str) -> Result<(), Error> {
         let records = self.records()?;
         records.remove_all(&Path::new("sessions").join(scoped_name))?;
@@ -152,7 +157,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// A log that cannot be removed is no reason to fail.
+    /// Removes the logs of a session. A log that cannot be removed is no reason to fail.
     fn remove_logs(&self, scoped_name: &str) {
         let Ok(logs) = Root::open(&self.log_directory()) else { return };
         let named = self.named_logs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,7 +185,7 @@ impl Locked<'_> {
             .map_err(|source| files::Error::Io { action: "create", path, source }.into())
     }
 
-    /// Tells whether the log of one session's commands exists.
+    /// Returns whether the log of one session's commands exists.
     pub fn has_log(&self, name: &str) -> bool {
         self.log_directory().join(name).is_file()
     }
@@ -191,7 +196,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Writes down which phase the run is in and since when, for others to read. Nothing depends on it.
+    /// Records the phase of the run and its beginning, for other processes to read. Nothing depends on it.
     pub(crate) fn note_phase(&self, phase: &str) {
         let holder = self.host.state.join(self.collection).join(format!("{}.holder", self.key));
         let line = format!("\n{phase} {}", clock::now());
@@ -199,7 +204,7 @@ impl Locked<'_> {
             File::options().append(true).open(holder).and_then(|mut file| file.write_all(line.as_bytes()));
     }
 
-    /// Ends the run: what is empty is taken away, and the lock is let go.
+    /// Ends the run: removes empty directories, and unlocks the swarm.
     pub fn unlock(self) -> Result<(), Error> {
         let swarms = Root::create(&self.host.state.join(self.collection))?;
         swarms.remove_file(Path::new(&format!("{}.holder", self.key)))?;
@@ -208,7 +213,7 @@ impl Locked<'_> {
             if let Ok(logs) = Root::open(&self.host.state.join("logs")) {
                 let _ = logs.remove_directory(Path::new(&self.key));
             }
-            // Whoever waits for the lock sees that its file is gone, and makes a new one.
+            // A process that waits for the lock detects that the file was removed, and creates a new one.
             swarms.remove_file(Path::new(&format!("{}.lock", self.key)))?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Records of a workspace that was moved, that was copied, or that is gone.
+//! Records of a workspace that was moved, copied or deleted.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,16 +10,16 @@ use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 
 impl Locked<'_> {
-    /// Takes the records of `old`, a swarm or session of this name, over from the workspace that was moved to this one.
+    /// Takes over the records of `old`, a swarm or session of this name, whose workspace was moved to this one.
     ///
-    /// No record is ever missing: each is rewritten in its place, then all are renamed in one step. A killed run is done
-    /// again.
+    /// No record is ever missing: each is rewritten in its directory, then all are renamed in one step. A killed run is
+    /// repeated.
     pub fn take_over(&self, old: &Locked<'_>) -> Result<(), Error> {
         let collection = Root::create(&self.host.state.join(self.collection))?;
         if let Some(logs) = Root::open(&self.host.state)?.directory(Path::new("logs"))?
             && logs.directory(Path::new(&old.key))?.is_some()
         {
-            // Those of earlier sessions of this workspace, of which nothing is recorded any more.
+            // Logs of earlier sessions of this workspace that are no longer recorded.
             logs.remove_all(Path::new(&self.key))?;
             logs.rename(Path::new(&old.key), Path::new(&self.key))?;
         }
@@ -52,12 +52,12 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Makes `record` what stands, of which everything exists already.
+    /// Makes `record` the applied one. Everything in it already exists.
     pub fn adopt(&self, record: &Record) -> Result<(), Error> {
         self.write("standing.json", record)
     }
 
-    /// Forgets everything: the workspace is gone, and so is what stood in it.
+    /// Removes all records: the workspace was deleted with all its sessions.
     pub fn forget(&self) -> Result<(), Error> {
         let logs = Root::open(&self.host.state)?.directory(Path::new("logs"))?;
         if let Some(logs) = logs {
@@ -66,7 +66,7 @@ impl Locked<'_> {
         let collection = Root::create(&self.host.state.join(self.collection))?;
         crashpoint!("gone.logs");
         if let Some(records) = collection.directory(Path::new(&self.key))? {
-            // The canonical discovery files first: while a record is there, it names what may be left.
+            // The canonical discovery files first: as long as a record exists, it names what may remain.
             records.remove_all(Path::new("sessions"))?;
             crashpoint!("gone.sessions");
         }
@@ -74,7 +74,7 @@ impl Locked<'_> {
     }
 }
 
-/// Replaces the workspace in every record that a file holds; returns whether one was another.
+/// Replaces the workspace in every record of a file. Returns whether any record had another workspace.
 fn set_workspace(value: &mut Value, workspace: &Value) -> bool {
     let Value::Object(fields) = value else { return false };
     let mut changed = false;
@@ -85,7 +85,7 @@ fn set_workspace(value: &mut Value, workspace: &Value) -> bool {
         *found = workspace.clone();
         changed = true;
     }
-    // A record is at the top of a file, or in one of its fields; never in a plan.
+    // A record is the top value of a file, or in one of its fields; never in a plan.
     for (name, field) in fields.iter_mut() {
         if name != "plan" {
             changed |= set_workspace(field, workspace);
@@ -94,7 +94,7 @@ fn set_workspace(value: &mut Value, workspace: &Value) -> bool {
     changed
 }
 
-/// Returns whether there is no directory at an absolute path. What cannot be found out is `false`.
+/// Returns whether no directory exists at an absolute path; `false` if this cannot be determined.
 pub fn is_gone(workspace: &Path) -> bool {
     let missing = [ErrorKind::NotFound, ErrorKind::NotADirectory];
     matches!(Root::open(workspace), Err(files::Error::Io { source, .. }) if missing.contains(&source.kind()))

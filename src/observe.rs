@@ -1,12 +1,12 @@
-//! What the host looks like, as one value: the only thing beside the manifest that planning sees.
+//! Observation of the host, as one value: the only input of planning beside the manifest.
 //!
-//! Looking changes nothing, and costs a handful of git processes however much is asked: side by side one for its version,
-//! one for the repository, one for all refs with the top of their trees, and one for the branches where somebody asks
-//! for them. Others follow only where these leave something open: a ref that is unknown, a repository that is not of the
-//! plainest format, paths that lie deeper, branches that exist and may be wanted. The same host gives the same value.
+//! Observing changes nothing, and costs a handful of Git processes for any number of questions. In parallel, they read
+//! the version, the repository, all refs with the top of their trees, and the branches if requested. Further processes
+//! run only if these leave something open: an unknown ref, a repository of an unusual format, deeper paths, or existing
+//! branches that may be wanted. The same host gives the same value.
 //!
-//! One question has a program of the manifest run, [`Question::Program`]: it is told to change nothing, and is not asked
-//! where a manifest is only checked.
+//! One question runs a program of the manifest, [`Question::Program`]. The program is required to change nothing, and
+//! is not run if a manifest is only checked.
 
 mod branches;
 mod commits;
@@ -34,9 +34,8 @@ use crate::name::PortBlock;
 
 /// Answers `questions` about the host and the workspace, an absolute path.
 ///
-/// What is wrong with the workspace's repository, its refs and its paths is a fact like any other and part of the
-/// [`Observation`], so that planning can report all of it at once. An error means that the host could not be looked
-/// at: then nothing is known.
+/// Problems of the workspace's repository, refs and paths are facts in the [`Observation`], so that planning can report
+/// all of them at once. An error means that the host could not be observed: then nothing is known.
 pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) -> Result<Observation, Error> {
     files::Root::open(workspace).map_err(Error::Workspace)?;
 
@@ -85,19 +84,20 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
     Ok(observation)
 }
 
-/// What is asked about the repository.
+/// Requested facts about the repository.
 #[derive(Debug, Default)]
 struct Asked<'q> {
     /// For each ref, the names of the branches that are to begin there.
     branches: BTreeMap<&'q str, BTreeSet<&'q Names>>,
-    /// For each ref, the paths of its tree, and whether they are wanted there.
+    /// For each ref, the paths of its tree, and whether they are required there.
     refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
     /// Globs of untracked files.
     globs: BTreeSet<&'q String>,
 }
 
-/// None of the first answers needs another, and git takes longer to start than to give one: they are asked for side by
-/// side, in vain where there is no repository.
+/// Observes the repository. The first queries run in parallel, even if no repository exists.
+///
+/// None of them needs another's result, and starting Git takes longer than its answer.
 fn look_at_repository(
     host: &Host,
     workspace: &Path,
@@ -139,7 +139,7 @@ fn look_at_repository(
     Ok(())
 }
 
-/// Looks the paths that are asked about at a ref up in the branches that a session may go on with there.
+/// Observes the paths requested at a ref also in the branches with which a session may continue there.
 fn look_into_branches(
     git: &git::Git<'_>,
     asked: &Asked<'_>,
@@ -152,7 +152,7 @@ fn look_into_branches(
         let (Some(branch), Some(asked)) = (branches.get(name), asked.refs.get(base_ref.as_str())) else {
             continue;
         };
-        // At the very commit it was looked at already.
+        // A branch at the same commit was observed already.
         if apart.contains && apart.ahead > 0 {
             let full = branch_ref(name);
             tips.insert(full.clone(), Ok(branch.tip.clone()));
@@ -165,17 +165,17 @@ fn look_into_branches(
     Ok(())
 }
 
-/// The full name of a branch, under which [`Observation::trees`] has what is in its tip.
+/// Returns the full name of a branch, under which [`Observation::trees`] lists paths at its tip.
 pub fn branch_ref(name: &str) -> String {
     format!("refs/heads/{name}")
 }
 
-/// What a thread returned; its panic goes on in this one.
+/// Returns the result of a thread; resumes its panic in this thread.
 fn joined<T>(ended: thread::Result<T>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Why the host could not be looked at.
+/// Reason for which the host could not be observed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -185,10 +185,10 @@ pub enum Error {
     /// The host's port leases cannot be read.
     #[error("cannot read the port registry: {0}")]
     Registry(#[source] files::Error),
-    /// git gave no answer: it was interrupted, hangs, or fails in a repository that it said was sound.
+    /// Git gave no answer: it was interrupted, hangs, or fails in a repository that it reported as valid.
     #[error(transparent)]
     Git(#[from] process::Error),
-    /// The run was interrupted while a program was asked.
+    /// The run was interrupted while a program was running.
     #[error(transparent)]
     Interrupted(process::Error),
     /// The repository's own files cannot be read.
@@ -196,112 +196,120 @@ pub enum Error {
     Repository(#[source] files::Error),
 }
 
-/// One thing that planning needs to know of the host; providers derive them from the manifest's options alone.
+/// One fact of the host that planning needs. Providers derive questions from the manifest's options alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Question {
-    /// Which commit a ref names.
+    /// Commit that a ref names.
     Commit {
-        /// The ref as the manifest writes it.
+        /// The ref as written in the manifest.
         base_ref: String,
     },
-    /// What a path is in the commit that a ref names; implies [`Question::Commit`].
+    /// Type of a path in the commit that a ref names; implies [`Question::Commit`].
     Tree {
-        /// The ref as the manifest writes it.
+        /// The ref as written in the manifest.
         base_ref: String,
-        /// Slash-separated, relative to the root of the tree, normalised, never empty.
+        /// Slash-separated path, relative to the root of the tree, normalised, never empty.
         path: String,
-        /// Whether it should be there: then near misses are looked for where it is not, which takes a walk through
-        /// every directory of the tree.
+        /// Whether the path is required. If a required path is missing, similar paths are searched, which needs a walk
+        /// through every directory of the tree.
         wanted: bool,
     },
-    /// Which branches the repository has, and how far those that may be wanted at a commit are from it; implies
-    /// [`Question::Commit`]. Paths that are asked about at the commit are looked up in those that contain it too.
+    /// Branches of the repository, and the distance from a commit of those that may be wanted there; implies
+    /// [`Question::Commit`].
+    ///
+    /// Paths that are requested at the commit are also observed in the branches that contain it.
     Branch {
-        /// The ref as the manifest writes it.
+        /// The ref as written in the manifest.
         base_ref: String,
-        /// The names that may be wanted.
+        /// Names of branches that may be wanted.
         names: Names,
     },
-    /// What lies at a path of the workspace and, where it is a directory, which names are in it.
+    /// Type of a path of the workspace and, for a directory, the names in it.
     Directory {
-        /// Relative to the workspace root, or absolute.
+        /// Path relative to the workspace root, or absolute.
         path: PathBuf,
     },
-    /// Which ports the lock files in a directory of the workspace hold (the seed's `START-END.lock`).
+    /// Ports that the lock files in a directory of the workspace reserve (`START-END.lock`, as in the reference
+    /// implementation).
     Locks {
-        /// Relative to the workspace root, or absolute.
+        /// Path relative to the workspace root, or absolute.
         directory: PathBuf,
     },
     /// Untracked files of the workspace that a glob matches.
     Untracked {
-        /// The glob, relative to the workspace; neither absolute nor with `..`.
+        /// Glob relative to the workspace; neither absolute nor with `..`.
         glob: String,
     },
-    /// Which ports of this host are leased or listened on.
+    /// Ports of this host that are leased or listened on.
     Ports,
-    /// Whether overlays can be mounted with their layers in the state directory; finds out by mounting one in a
-    /// directory of its own there, and leaves nothing.
+    /// Whether overlays can be mounted with their layers in the state directory.
+    ///
+    /// The test mounts one in its own directory there, and leaves nothing.
     Overlays,
-    /// What the program of an external kind answers when it is asked to plan. Looking at this one runs the program.
+    /// Answer of the program of an external kind to a request to plan. This question runs the program.
     Program {
-        /// The kind.
+        /// Name of the kind.
         kind: String,
         /// The program and its arguments.
         command: Vec<String>,
-        /// How long it may take, in seconds.
+        /// Limit of time, in seconds.
         timeout: u32,
-        /// What it reads on its standard input: JSON, see [`protocol`](crate::provider::external::protocol).
+        /// Standard input of the program: JSON, see [`protocol`](crate::provider::external::protocol).
         request: String,
     },
 }
 
-/// Every outside fact that a plan depends on.
+/// Every external fact that a plan depends on.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Observation {
-    /// The workspace root, absolute, without links.
+    /// Absolute path of the workspace root, without links.
     pub workspace: PathBuf,
-    /// The ownership mark of the swarm that is planned, where it stands already: what it holds is not in its way.
+    /// Ownership marker of the planned swarm, if it is already applied: its own allocations are no conflict.
     pub owner: Option<String>,
-    /// The living sessions that share the ownership mark and are not what is planned, by id, each with its number: for a
-    /// swarm the children that programs have provisioned from its sessions. What they hold is in its way.
+    /// Numbers of the active sessions, by id, that share the ownership marker and are not planned. Their allocations
+    /// are conflicts.
+    ///
+    /// For a swarm, these are the children that programs have provisioned from its sessions.
     pub family: BTreeMap<String, u32>,
-    /// What those sessions hold of external kinds, parents before their children. No other session is given the same.
+    /// Allocations of external kinds of those sessions, parents before their children. No other session gets the same
+    /// values.
     pub held: Vec<Held>,
-    /// The repository around the workspace; `None` where no question was about one.
+    /// Repository around the workspace; `None` if no question was about one.
     pub repository: Option<Result<Repository, String>>,
-    /// For each ref asked about, its commit; empty where there is no repository.
+    /// Commit of each requested ref; empty if there is no repository.
     pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
-    /// For each ref and each branch that a question covers there, how far the branch is from the ref's commit.
+    /// Distance of each branch from the commit of each ref, for all branches that a question about the ref covers.
     pub apart: BTreeMap<(String, String), Apart>,
-    /// For each ref and path asked about, what is there; a ref that names no commit has none. Branches that contain a
-    /// ref's commit stand here too, by [`branch_ref`].
+    /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
+    /// commit are listed too, by [`branch_ref`].
     pub trees: BTreeMap<(String, String), TreeEntry>,
-    /// For each glob asked about, the untracked files of the workspace that it matches, else why they cannot be listed, one
-    /// line.
+    /// For each requested glob, the untracked files of the workspace that it matches, or the reason, one line, for
+    /// which they cannot be listed.
     pub untracked: BTreeMap<String, Result<Untracked, String>>,
-    /// For each path asked about, lock directories too, what is there.
+    /// For each requested path, also of lock directories, its type.
     pub directories: BTreeMap<PathBuf, Directory>,
-    /// Ports that somebody has, in the order of their first port; the same block may stand here more than once, each
-    /// time by another holder.
+    /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
+    /// owner.
     pub taken: Vec<Taken>,
-    /// Whether overlays can be mounted, else why not, one line; `None` where nobody asked.
+    /// Whether overlays can be mounted, or the reason, one line, for which they cannot; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
-    /// For each external kind what its program printed, or why it gave no answer; `None` where no program was asked.
+    /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was
+    /// run.
     pub programs: Option<BTreeMap<String, Result<Vec<u8>, String>>>,
-    /// The ports that this host gives to outgoing connections; `None` where it does not say.
+    /// Ports that this host gives to outgoing connections; `None` if unknown.
     pub ephemeral: Option<PortBlock>,
 }
 
 impl Observation {
-    /// Returns the observation of a workspace of which nothing else is known yet.
+    /// Returns the observation of a workspace without any other fact.
     pub fn new(workspace: PathBuf) -> Self {
         Self { workspace, ..Self::default() }
     }
 }
 
-/// An allocation of an external kind that a session has which is not planned.
+/// An allocation of an external kind that belongs to a session which is not planned.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Held {
@@ -309,44 +317,46 @@ pub struct Held {
     pub session: String,
     /// Number of the session.
     pub index: u32,
-    /// The kind.
+    /// Name of the kind.
     pub kind: String,
-    /// Id of the session whose allocation it has a share of, with the position of the share and the number of shares; `None`
-    /// for an allocation of its own.
+    /// Id of the session whose allocation is shared, with the position of the share and the number of shares; `None`
+    /// for an allocation that is no share.
     pub share: Option<(String, u32, u32)>,
-    /// The options that the allocation was planned with.
+    /// Options with which the allocation was planned.
     pub options: Map<String, Value>,
-    /// The allocation, as the plan of its session has it.
+    /// The allocation, as in the plan of its session.
     pub allocation: Map<String, Value>,
 }
 
 impl Held {
-    /// Returns an allocation of its own of a session with this id and number.
+    /// Returns an allocation that is no share, of a session with this id and number.
     pub fn new(session: String, index: u32, kind: String, allocation: Map<String, Value>) -> Self {
         Self { session, index, kind, share: None, options: Map::new(), allocation }
     }
 }
 
-/// The repository that the workspace lies in.
+/// Repository that contains the workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repository {
-    /// The top of the work tree, absolute; for a bare repository the workspace itself.
+    /// Absolute path of the top of the work tree; for a bare repository, of the workspace itself.
     pub root: PathBuf,
-    /// The common git directory, absolute.
+    /// Absolute path of the common Git directory.
     pub common_dir: PathBuf,
-    /// Whether it has no work tree of its own.
+    /// Whether the repository has no work tree of its own.
     pub bare: bool,
     /// `sha1` or `sha256`.
     pub object_format: String,
-    /// Whether a worktree can be registered by one rename; else `git worktree add` has to do it, and the text says
-    /// why (reftable, an extension that is not known, `core.sharedRepository`, an existing `config.worktree`).
+    /// Whether a worktree can be registered by one rename. If not, `git worktree add` has to do it, and the text gives
+    /// the reason.
+    ///
+    /// Reasons are reftable, an unknown extension, `core.sharedRepository`, and an existing `config.worktree`.
     pub registration: Result<(), String>,
     /// Whether `extensions.worktreeConfig` is on.
     pub worktree_config: bool,
-    /// The branches, by their full names without `refs/heads/`; none where nobody asked.
+    /// Branches, by their full names without `refs/heads/`; none if not requested.
     pub branches: BTreeMap<String, Branch>,
-    /// Names of the entries under `worktrees` in the common git directory.
+    /// Names of the admin directories under `worktrees` in the common Git directory.
     pub worktrees: BTreeSet<String>,
 }
 
@@ -370,11 +380,11 @@ impl Repository {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Branch {
-    /// The commit that it names.
+    /// Commit that the branch names.
     pub tip: Commit,
-    /// The worktrees that have it checked out, or will return to it after a rebase or a bisection.
+    /// Worktrees that have the branch checked out, or will return to it after a rebase or a bisection.
     pub checkouts: Vec<Checkout>,
-    /// How it was created, as far as its reflog goes; `None` where it has none, or no question covers it.
+    /// First entry of the branch's reflog; `None` if it has none, or no question covers the branch.
     pub made: Option<Made>,
 }
 
@@ -382,42 +392,43 @@ pub struct Branch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Made {
-    /// The commit that it named then.
+    /// Commit that the branch named then.
     pub commit: Commit,
-    /// The message.
+    /// Message of the entry.
     pub message: String,
 }
 
-/// How far a branch is from a commit.
+/// Distance of a branch from a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Apart {
-    /// The number of commits that it reaches and the commit does not.
+    /// Number of commits that only the branch reaches.
     pub ahead: usize,
-    /// Whether it reaches the commit.
+    /// Whether the branch contains the commit.
     pub contains: bool,
 }
 
-/// A commit's object id, 40 or 64 hexadecimal digits.
+/// Object id of a commit, 40 or 64 hexadecimal digits.
 pub type Commit = String;
 
 /// A ref that names no commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownRef {
-    /// What git says of it, one line.
+    /// Git's message about it, one line.
     pub reason: String,
     /// Branches, tags and remote branches of the repository with a similar name, nearest first, at most three.
     pub near: Vec<String>,
 }
 
-/// What a path is in a commit.
+/// Type of a path in a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TreeEntry {
-    /// Nothing; with directories of the same commit that have a similar path, nearest first, at most three.
+    /// The path does not exist.
     Missing {
-        /// The near misses; none for a path that nobody wants there.
+        /// Directories of the same commit with a similar path, nearest first, at most three; none for a path that is
+        /// not required.
         near: Vec<String>,
     },
     /// A directory.
@@ -434,42 +445,42 @@ pub enum TreeEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Untracked {
-    /// These, none for a glob with a wildcard.
+    /// Matched files; none for a glob with a wildcard.
     Files {
-        /// Their number.
+        /// Number of files.
         files: u64,
-        /// The sum of their sizes.
+        /// Sum of their sizes in bytes.
         bytes: u64,
     },
-    /// None: the glob is a path that Git tracks.
+    /// No files: the glob is a path that Git tracks.
     Tracked,
-    /// None: the glob is a path without an untracked file.
+    /// No files: the glob is a path without an untracked file.
     Missing,
 }
 
-/// What lies at a path of the workspace.
+/// Type of a path of the workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Directory {
-    /// Nothing: it, or a directory above it, does not exist.
+    /// The path, or a directory above it, does not exist.
     Missing,
     /// A directory, with the names in it.
     Listed(BTreeSet<String>),
-    /// This component of the path, relative to the workspace or absolute as asked, is a symbolic link.
+    /// This component of the path, relative to the workspace or absolute as requested, is a symbolic link.
     Link(PathBuf),
     /// This component of the path is something else that is not a directory.
     NotADirectory(PathBuf),
-    /// It could not be read.
+    /// The path could not be read.
     Unreadable(String),
 }
 
-/// Ports that somebody has.
+/// Ports in use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Taken {
-    /// Which.
+    /// Ports.
     pub block: PortBlock,
-    /// By whom.
+    /// Owner of the ports.
     pub by: Holder,
 }
 
@@ -480,27 +491,27 @@ impl Taken {
     }
 }
 
-/// Who has a port.
+/// Owner of a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Holder {
-    /// A session of some swarm of this host, by the host-wide registry.
+    /// A session of some swarm of this host, according to the host-wide registry.
     Lease {
-        /// The session's id; for one of another user only that user.
+        /// Id of the session; for another user's session, only the user.
         session: String,
-        /// The ownership mark of its swarm; empty for one of another user.
+        /// Ownership marker of its swarm; empty for another user's session.
         owner: String,
     },
     /// A lock file in the lock directory of the workspace.
     LockFile {
-        /// Its name.
+        /// Name of the lock file.
         name: String,
-        /// The session that it says it is for, where it can be read.
+        /// Session that the lock file names, if it can be read.
         session: Option<String>,
-        /// The ownership mark, where seedbed wrote it.
+        /// Ownership marker, if seedbed wrote the lock file.
         owner: Option<String>,
     },
-    /// A process that listens, or for UDP is bound.
+    /// A process that listens on the port (TCP) or is bound to it (UDP).
     Socket {
         /// `tcp` or `udp`.
         protocol: &'static str,

@@ -1,4 +1,4 @@
-//! Branches: their tips, where they are checked out, and how far they are from the commits that sessions begin at.
+//! Branches: their tips, their checkouts, and their distance from the commits at which sessions begin.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -8,21 +8,21 @@ use super::{Apart, Branch, Commit, Error, Made, UnknownRef};
 use crate::host::files::Root;
 use crate::host::git::{Git, checkouts};
 
-/// The most that is read of a branch's reflog, in bytes: its first line is what matters.
+/// Largest reflog of a branch that is read, in bytes: only its first line is needed.
 const LOG_MAX: usize = 16 << 20;
 
-/// Names of branches that a template can give: what stands before its first placeholder and after its last one.
+/// Names of branches that a template can give: the texts before its first placeholder and after its last one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Names {
-    /// What every such name begins with.
+    /// Prefix of every such name.
     pub prefix: String,
-    /// What every such name ends with.
+    /// Suffix of every such name.
     pub suffix: String,
 }
 
 impl Names {
-    /// The names that a template can give; more where it is more than text and placeholders.
+    /// Returns the names that a template can give, or more names if it has more than text and placeholders.
     pub fn of_template(source: &str) -> Self {
         let opens = ["{{", "{%", "{#"].iter().filter_map(|open| source.find(open)).min();
         let closes = ["}}", "%}", "#}"].iter().filter_map(|close| source.rfind(close)).max();
@@ -42,7 +42,7 @@ impl Names {
     }
 }
 
-/// The repository's branches with their tips, by their full names without `refs/heads/`.
+/// Returns the repository's branches with their tips, by their full names without `refs/heads/`.
 pub(super) fn tips(git: &Git<'_>) -> Result<BTreeMap<String, Commit>, Error> {
     let listed = git.run(["for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"])?;
     let listed = String::from_utf8_lossy(&listed);
@@ -50,17 +50,17 @@ pub(super) fn tips(git: &Git<'_>) -> Result<BTreeMap<String, Commit>, Error> {
     Ok(tips.map(|(tip, name)| (name.to_owned(), tip.to_owned())).collect())
 }
 
-/// What is known of branches: all of them, and of those that sessions may want how far they are from their base.
+/// Facts about all branches, and the distance from their base of those that sessions may want.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
     pub(super) branches: BTreeMap<String, Branch>,
     pub(super) apart: BTreeMap<(String, String), Apart>,
 }
 
-/// Looks at the branches with these `tips`: for each ref of `wanted` at those that its names cover.
+/// Observes the branches with these `tips`: for each ref of `wanted`, the branches that its names cover.
 ///
-/// Costs one Git process for each commit that the refs name, however many sessions want a branch there, and none where
-/// no such branch exists.
+/// Costs one Git process for each commit that the refs name, for any number of sessions that want a branch there. If no
+/// such branch exists, it costs none.
 pub(super) fn look(
     git: &Git<'_>,
     place: &Place,
@@ -79,7 +79,7 @@ pub(super) fn look(
             (name, Branch { tip, checkouts, made: None })
         })
         .collect();
-    // By the commit that refs name, the refs and branches that are measured from it.
+    // By the commit that refs name, the pairs of refs and branches whose distance is measured from the commit.
     let mut pairs: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for (base_ref, names) in wanted {
         let Some(Ok(base)) = commits.get(*base_ref) else { continue };
@@ -104,7 +104,7 @@ pub(super) fn look(
     Ok(Looked { branches, apart })
 }
 
-/// How far each of `tips` is from `base`: one walk over the commits that `base` does not reach.
+/// Returns the distance of each of `tips` from `base`, in one walk over the commits that `base` does not reach.
 fn distances(git: &Git<'_>, base: &str, tips: &BTreeSet<&str>) -> Result<HashMap<String, Apart>, Error> {
     let others: Vec<&str> = tips.iter().copied().filter(|tip| *tip != base).collect();
     let mut parents: HashMap<&str, Vec<&str>> = HashMap::new();
@@ -122,8 +122,9 @@ fn distances(git: &Git<'_>, base: &str, tips: &BTreeSet<&str>) -> Result<HashMap
     Ok(tips.iter().map(|tip| ((*tip).to_owned(), distance(base, tip, &parents))).collect())
 }
 
-/// How far `tip` is from `base`, by the parents of all commits that only the tip's side has. `base` is a parent of one
-/// of these exactly where the tip contains it.
+/// Returns the distance of `tip` from `base`, given the parents of all commits that only the tip reaches.
+///
+/// The tip contains `base` exactly if `base` is a parent of one of these commits.
 fn distance(base: &str, tip: &str, parents: &HashMap<&str, Vec<&str>>) -> Apart {
     let (mut seen, mut left) = (HashSet::new(), vec![tip]);
     let mut contains = tip == base;
@@ -137,7 +138,7 @@ fn distance(base: &str, tip: &str, parents: &HashMap<&str, Vec<&str>>) -> Apart 
     Apart { ahead: seen.len(), contains }
 }
 
-/// How a branch was created, by the first line of its reflog; `None` where there is none.
+/// Returns the first entry of a branch's reflog; `None` if there is none.
 fn made(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<Made>, Error> {
     let log = Path::new("logs/refs/heads").join(name);
     if common.directory(Path::new("reftable")).map_err(Error::Repository)?.is_some() {
@@ -149,13 +150,13 @@ fn made(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<Made>, Error>
             first.map(|(commit, message)| Made { commit: commit.to_owned(), message: message.to_owned() })
         );
     }
-    // What cannot be read says nothing.
+    // An unreadable reflog counts as none.
     let Ok(Some(log)) = common.read(&log, LOG_MAX) else { return Ok(None) };
     let first = log.split(|byte| *byte == b'\n').next().unwrap_or_default();
     Ok(parse(&String::from_utf8_lossy(first)))
 }
 
-/// `OLD NEW NAME <EMAIL> TIME ZONE`, a tab, and the message.
+/// Parses `OLD NEW NAME <EMAIL> TIME ZONE`, a tab, and the message.
 fn parse(line: &str) -> Option<Made> {
     let (ids, message) = line.split_once('\t')?;
     let commit = ids.split(' ').nth(1)?;

@@ -1,4 +1,4 @@
-//! Which commits refs name.
+//! Commits that refs name.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use super::{Commit, Error, UnknownRef};
 use crate::host::git::Git;
 use crate::name::similar;
 
-/// What refs name.
+/// Commits of refs, and the top of their trees.
 pub(super) struct Resolved {
-    /// Each ref's commit.
+    /// Commit of each ref.
     pub(super) commits: BTreeMap<String, Result<Commit, UnknownRef>>,
-    /// What lies at the top of a commit's tree, by its name there, as far as that is known.
+    /// Top of the tree of each commit, as far as it is known.
     pub(super) tops: BTreeMap<Commit, Top>,
 }
 
-/// Looks every ref up in one git process, and in a second one for near misses where one is unknown.
+/// Resolves every ref in one Git process, and searches for similar names in a second one if a ref is unknown.
 pub(super) fn resolve<'a>(git: &Git<'_>, refs: impl Iterator<Item = &'a str>) -> Result<Resolved, Error> {
     let (plain, odd): (Vec<(&str, _)>, Vec<_>) =
         refs.map(|name| (name, oddity(name))).partition(|(_, oddity)| oddity.is_none());
@@ -31,7 +31,7 @@ pub(super) fn resolve<'a>(git: &Git<'_>, refs: impl Iterator<Item = &'a str>) ->
             let (commit, tree) = (answers.next().flatten(), answers.next().flatten());
             let commit = commit.filter(|commit| commit.kind == "commit");
             if let (Some(commit), Some(tree)) = (&commit, tree)
-                // A ref that moves in between has another tree.
+                // A ref that moves meanwhile has another tree.
                 && commit.content.strip_prefix(b"tree ").is_some_and(|rest| rest.starts_with(tree.id.as_bytes()))
                 && let Some(top) = trees::top(tree.content, tree.id.len() / 2)
             {
@@ -48,9 +48,9 @@ pub(super) fn resolve<'a>(git: &Git<'_>, refs: impl Iterator<Item = &'a str>) ->
     Ok(Resolved { commits: commits.into_iter().map(commit).collect(), tops })
 }
 
-/// Why git is not asked about a name: it would be told something else.
+/// Returns the reason for which Git is not asked about a name: it would interpret the name as something else.
 fn oddity(name: &str) -> Option<&'static str> {
-    // Neither can begin or stand in the name of a ref, and git may read the one as an option.
+    // Neither can occur in the name of a ref, and Git may interpret the first as an option.
     if name.is_empty() {
         return Some("an empty name names no commit");
     }
@@ -70,8 +70,10 @@ struct Object<'a> {
     content: &'a [u8],
 }
 
-/// What git printed, an answer for each name: `ID TYPE SIZE`, a line feed, and so many bytes with another behind them,
-/// where it knows an object; else a line with the name again, and what is wrong with it.
+/// Output of Git, an answer for each name.
+///
+/// For a known object, it is `ID TYPE SIZE`, a line feed, the bytes, and another line feed. Otherwise it is a line with
+/// the name and the problem.
 struct Answers<'a>(&'a [u8]);
 
 impl<'a> Iterator for Answers<'a> {
@@ -107,10 +109,10 @@ fn unknown(name: &str, reason: &str, names: &[String]) -> UnknownRef {
     UnknownRef { reason: reason.to_owned(), near: near.into_iter().map(str::to_owned).collect() }
 }
 
-/// Usual names of a repository's main branch: where one of them is missing, another was probably meant.
+/// Usual names of a repository's main branch: if one is missing, another was probably meant.
 const MAIN_BRANCHES: [&str; 4] = ["main", "master", "trunk", "develop"];
 
-/// Branches, tags and remote branches, as one writes them; one that begins with `-` cannot be written so.
+/// Returns branches, tags and remote branches in their short form. Names that begin with `-` cannot be written so.
 fn short_names(git: &Git<'_>) -> Result<Vec<String>, Error> {
     let listed =
         git.run(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads", "refs/tags", "refs/remotes"])?;

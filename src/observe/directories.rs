@@ -1,4 +1,4 @@
-//! What lies at a path of the workspace, without following links.
+//! Types of paths of the workspace, without following links.
 #![expect(clippy::disallowed_methods, reason = "looks at files of the host")]
 
 use std::fs;
@@ -9,10 +9,10 @@ use super::Directory;
 use crate::host::text::printable;
 use crate::host::{absolute, files};
 
-/// What lies at `path`, relative to the workspace or absolute.
+/// Returns the type of `path`, relative to the workspace or absolute.
 ///
-/// Below the workspace no component may be a link: a commit or an agent may have put it there. Outside of it the
-/// user chose the path, and may have links above its last component.
+/// Below the workspace no component may be a link: a commit or an agent may have put it there. Outside of the workspace
+/// the user chose the path, which may have links above its last component.
 pub(super) fn look(workspace: &Path, path: &Path) -> Directory {
     let Located { base, below } = locate(workspace, path);
     let top = absolute(workspace, Path::new(""));
@@ -42,7 +42,7 @@ pub(super) fn look(workspace: &Path, path: &Path) -> Directory {
     }
 }
 
-/// Opens the directory at `path` under the same rules; `None` where there is none.
+/// Opens the directory at `path` under the same rules; `None` if it does not exist.
 pub(super) fn open(workspace: &Path, path: &Path) -> Result<Option<files::Root>, files::Error> {
     let Located { base, below } = locate(workspace, path);
     let root = files::Root::open(&base)?;
@@ -58,7 +58,7 @@ fn unopened(path: &Path, error: &io::Error) -> Directory {
     }
 }
 
-/// A path, cut where links stop being followed.
+/// A path, split at the directory below which links are not followed.
 struct Located {
     base: PathBuf,
     below: PathBuf,
@@ -143,7 +143,7 @@ mod tests {
         let closed = sandbox.workspace.join("closed");
         fs::create_dir(&closed).unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-        // Root reads it all the same.
+        // Root can read it nevertheless.
         if fs::read_dir(&closed).is_err() {
             assert!(matches!(look(&sandbox.workspace, Path::new("closed")), Directory::Unreadable(_)));
         }

@@ -1,4 +1,4 @@
-//! Whether overlays can be mounted.
+//! Tests whether overlays can be mounted.
 #![expect(clippy::disallowed_methods, reason = "leaves no state directory where there was none")]
 
 use std::fs;
@@ -8,13 +8,13 @@ use crate::host::Host;
 use crate::host::files::Root;
 use crate::host::mounts;
 
-/// Tries it out where the layers would lie. What had to be made for that is taken away again.
+/// Mounts an overlay in the directory of the layers as a trial. Directories created for the trial are removed again.
 pub(super) fn look(host: &Host) -> Result<(), String> {
     let made: Vec<&Path> = host.state.ancestors().take_while(|above| !above.exists()).collect();
     let found =
         Root::create(&host.state).map_err(|error| error.to_string()).and_then(|state| mounts::trial(&state));
     for directory in made {
-        // Another run may have come to use it.
+        // Another run may have begun to use the directory.
         let _ = fs::remove_dir(directory);
     }
     found

@@ -1,4 +1,4 @@
-//! Which ports somebody has: by the host's registry, by lock files of a workspace, by sockets.
+//! Ports in use: by the host's registry, by lock files of a workspace, by sockets.
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
 use std::collections::BTreeSet;
@@ -13,10 +13,10 @@ use crate::host::sockets;
 use crate::host::{Host, files};
 use crate::name::PortBlock;
 
-/// A lock file is some 200 bytes.
+/// Largest lock file that is read, in bytes. A lock file has about 200.
 const LOCK_LIMIT: usize = 64 * 1024;
 
-/// What the registry of this host has leased, and what other users of the host have published.
+/// Returns the leases in the registry of this host, and the leases that other users of the host have published.
 pub(super) fn leases(host: &Host) -> Result<Vec<Taken>, files::Error> {
     let leases = leases::all(host)?.into_iter().filter_map(|lease| {
         let block = PortBlock::new(lease.start_port.into(), lease.end_port.into())?;
@@ -29,9 +29,10 @@ pub(super) fn leases(host: &Host) -> Result<Vec<Taken>, files::Error> {
     Ok(leases.chain(published).collect())
 }
 
-/// What the lock files in a directory hold.
+/// Returns the ports of the lock files in a directory.
 ///
-/// The name alone takes the ports, whatever stands under it: the seed could not create its lock there.
+/// The name alone reserves the ports, with any file under it: the reference implementation could not create its lock
+/// there.
 pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> Vec<Taken> {
     let Directory::Listed(names) = listed else { return Vec::new() };
     let root = directories::open(workspace, directory).ok().flatten();
@@ -48,9 +49,10 @@ pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> V
         .collect()
 }
 
-/// What processes listen on (TCP) or are bound to (UDP), and what a claim of this host's found bound.
+/// Returns the ports on which processes listen (TCP) or which they are bound to (UDP), and the ports that a claim of
+/// this host found bound.
 ///
-/// The kernel does not list all; binding the ports before they are granted finds the rest.
+/// The kernel does not list all of them; binding the ports before a grant finds the rest.
 pub(super) fn served(host: &Host) -> Vec<Taken> {
     let served = sockets::served().into_iter().map(|socket| (socket.port, socket.protocol));
     let all: BTreeSet<(u16, &'static str)> = served.chain(host.bound.all()).collect();
@@ -61,7 +63,7 @@ pub(super) fn served(host: &Host) -> Vec<Taken> {
         .collect()
 }
 
-/// The ports that the kernel gives to outgoing connections, where it says so.
+/// Returns the ports that the kernel gives to outgoing connections, if it reports them.
 pub(super) fn ephemeral() -> Option<PortBlock> {
     range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?)
 }
@@ -71,11 +73,11 @@ fn range(text: &str) -> Option<PortBlock> {
     PortBlock::new(ends.next()?.ok()?, ends.next()?.ok()?)
 }
 
-/// The block that a lock file is called after, as the seed calls them: `START-END.lock`.
+/// Returns the block in the name of a lock file of the reference implementation: `START-END.lock`.
 fn locked_block(name: &str) -> Option<PortBlock> {
     let (start, end) = name.strip_suffix(".lock")?.split_once('-')?;
     let number = |digits: &str| {
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a sign.
         if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
     };
     PortBlock::new(number(start)?, number(end)?)

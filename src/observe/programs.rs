@@ -1,4 +1,4 @@
-//! Asks the programs of external kinds to plan.
+//! Runs the programs of external kinds to plan.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::Error;
 use crate::host::{Host, process, program};
 
-/// What a program printed, or why it gave no answer, which is a fact like any other; an error where the run was
-/// interrupted meanwhile.
+/// Returns the output of a program, or the reason for which it gave no answer, which is a fact like any other.
+///
+/// Fails if the run was interrupted meanwhile.
 pub(super) fn ask(
     host: &Host,
     workspace: &Path,

@@ -1,4 +1,4 @@
-//! The repository around a workspace.
+//! Repository around a workspace.
 
 #![expect(clippy::disallowed_methods, reason = "compares directories")]
 
@@ -15,21 +15,22 @@ use crate::host::git::config::{self, Settings};
 use crate::host::process;
 use crate::host::text::printable;
 
-/// Extensions of the repository format that change nothing in what a worktree is registered by. Any other may;
-/// `relativeWorktrees`, for one, means that the paths in `gitdir` and `.git` are to be relative.
+/// Extensions of the repository format that do not affect the registration of a worktree.
+///
+/// Any other extension may: `relativeWorktrees`, for example, requires relative paths in `gitdir` and `.git`.
 const HARMLESS: [&str; 6] =
     ["objectformat", "worktreeconfig", "noop", "noop-v1", "preciousobjects", "partialclone"];
 
-/// The setting of the permissions that Git gives its own files and directories.
+/// Setting of the permissions that Git gives its own files and directories.
 const SHARED: &str = "core.sharedrepository";
 
 /// Pattern of the settings that are read from the repository's own file, as Git reads them.
 const SETTINGS: &str = r"^(extensions\.|core\.bare$)";
 
-/// The most that is read of a repository's configuration, in bytes.
+/// Largest configuration of a repository that is read, in bytes.
 const CONFIG_MAX: usize = 1 << 20;
 
-/// Where git finds the repository.
+/// Location of the repository that Git finds.
 pub(super) struct Place {
     root: PathBuf,
     common_dir: PathBuf,
@@ -38,17 +39,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The common Git directory, absolute.
+    /// Returns the absolute path of the common Git directory.
     pub(super) fn common_dir(&self) -> &Path {
         &self.common_dir
     }
 
-    /// Whether it has no work tree of its own.
+    /// Returns whether the repository has no work tree of its own.
     pub(super) fn is_bare(&self) -> bool {
         self.bare
     }
 
-    /// The repository there, with its own settings and branches.
+    /// Returns the repository, with its own settings and branches.
     pub(super) fn repository(
         self,
         settings: &Settings,
@@ -74,8 +75,10 @@ impl Place {
     }
 }
 
-/// Finds the repository that `workspace` lies in, or says in one line, safe to print, why there is none to work with;
-/// `version` says whether this git can be worked with.
+/// Finds the repository that contains `workspace`, or returns the reason, one line and safe to print, for which none
+/// can be used.
+///
+/// `version` returns whether this Git can be used.
 pub(super) fn locate(
     git: &Git<'_>,
     workspace: &Path,
@@ -89,7 +92,7 @@ fn find(
     workspace: &Path,
     version: impl FnOnce() -> Result<(), process::Error>,
 ) -> Result<Result<Place, String>, Error> {
-    // The top level comes last: where there is none, git prints the rest and then fails.
+    // The top level is last: if there is none, Git prints the rest and then fails.
     let output = git.output([
         "rev-parse",
         "--is-bare-repository",
@@ -144,8 +147,9 @@ fn find(
     })
 }
 
-/// Returns whether the `.git` of a work tree is the repository with this common directory, or a file that names it. A
-/// setting (`core.worktree`) can name a work tree from which nothing leads back.
+/// Returns whether the `.git` of a work tree is the repository with this common directory, or a file that names it.
+///
+/// A setting (`core.worktree`) can name a work tree without a way back to the repository.
 fn leads_to(root: &Path, common_dir: &Path) -> bool {
     let dot_git = root.join(".git");
     let line = |directory: &Path, name: &str, head: &[u8]| {
@@ -158,7 +162,7 @@ fn leads_to(root: &Path, common_dir: &Path) -> bool {
     found.is_ok_and(|found| std::fs::canonicalize(common_dir).is_ok_and(|common_dir| found == common_dir))
 }
 
-/// What git says when it finds no repository, in seedbed's words where they are known.
+/// Returns the reason for which Git finds no repository. Known messages of Git are reworded.
 fn refusal(workspace: &Path, stderr: &str) -> String {
     let workspace = workspace.display();
     if stderr.contains("dubious ownership") {
@@ -179,11 +183,12 @@ fn refusal(workspace: &Path, stderr: &str) -> String {
     }
 }
 
-/// The repository's own settings that matter here. A configuration that has none of them, as most have not, is not
-/// worth a git process.
+/// Returns the repository's own settings that are needed here.
+///
+/// A configuration without any of them, as most are, needs no Git process.
 pub(super) fn settings(git: &Git<'_>, place: &Place) -> Result<Settings, Error> {
     let common = Root::open(&place.common_dir).map_err(Error::Repository)?;
-    // What cannot be read like a file is git's to read.
+    // A configuration that cannot be read as a file is left to Git.
     if let Ok(Some(text)) = common.read(Path::new("config"), CONFIG_MAX)
         && is_plain(&text)
     {
@@ -193,9 +198,9 @@ pub(super) fn settings(git: &Git<'_>, place: &Place) -> Result<Settings, Error> 
     Ok(config::parse(&output.stdout))
 }
 
-/// Returns whether a configuration has no extensions and is not of a bare repository. The names of
-/// sections and keys stand in it as they are: nothing escapes their letters, and a value that happens to hold them
-/// costs a git process.
+/// Returns whether a configuration has no extensions and is not of a bare repository.
+///
+/// The names of sections and keys have no escapes. A value that happens to contain such a name costs a Git process.
 fn is_plain(text: &[u8]) -> bool {
     let text = text.to_ascii_lowercase();
     let has = |line: &[u8], word: &[u8]| line.windows(word.len()).any(|window| window == word);
@@ -224,8 +229,10 @@ fn registration(settings: &Settings, is_shared: bool, has_worktree_config: bool)
     Ok(())
 }
 
-/// Returns whether Git gives its files other permissions than the umask leaves, by any file of its configuration: the user's,
-/// and included ones too. A value that is no switch is the name or the octal number of permissions, or refused by Git.
+/// Returns whether Git gives its files other permissions than the umask, by any of its configuration files.
+///
+/// These include the user's configuration and included files. A value that is no switch is the name or the octal number
+/// of permissions, or Git refuses it.
 pub(super) fn is_shared(git: &Git<'_>) -> Result<bool, Error> {
     const UMASK: [&str; 6] = ["umask", "false", "no", "off", "0", ""];
     let output = git.output(["config", "--null", "--get-regexp", r"^core\.sharedrepository$"])?;

@@ -1,5 +1,5 @@
-//! What tests of observing have in common: a directory of their own, a host, and a git that sees neither the user's
-//! settings nor the machine's.
+//! Sandbox for tests of observations: its own directory, a host, and a Git without the settings of the user and the
+//! machine.
 #![expect(clippy::disallowed_methods, reason = "tests set the host up")]
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// A workspace that is an empty directory.
+    /// Creates a workspace that is an empty directory.
     pub(crate) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let top = directory.path().canonicalize().unwrap();
@@ -29,14 +29,14 @@ impl Sandbox {
         Self { workspace: top.join("workspace"), directory, host }
     }
 
-    /// A workspace that is a repository without commits.
+    /// Creates a workspace that is a repository without commits.
     pub(crate) fn repository(options: &[&str]) -> Self {
         let sandbox = Self::new();
         sandbox.git(&[&["init", "--quiet", "--initial-branch=main"], options].concat());
         sandbox
     }
 
-    /// A workspace that is a repository with one commit of these files.
+    /// Creates a workspace that is a repository with one commit of these files.
     pub(crate) fn with_files(files: &[&str]) -> Self {
         let sandbox = Self::repository(&[]);
         for file in files {
@@ -56,7 +56,7 @@ impl Sandbox {
         printed
     }
 
-    /// Whether it succeeded, and what it printed.
+    /// Returns whether Git succeeded, and its output.
     pub(crate) fn try_git(&self, directory: &Path, args: &[&str]) -> (bool, String) {
         let settings = ["user.name=a", "user.email=a@b", "init.defaultBranch=main", "commit.gpgSign=false"];
         let mut git = Command::new("git");
@@ -101,17 +101,17 @@ impl Sandbox {
     }
 }
 
-/// For questions about one ref.
+/// Returns a question about a path at a ref.
 pub(crate) fn tree(base_ref: &str, path: &str) -> Question {
     Question::Tree { base_ref: base_ref.to_owned(), path: path.to_owned(), wanted: true }
 }
 
-/// For questions about one ref.
+/// Returns a question about the commit of a ref.
 pub(crate) fn commit(base_ref: &str) -> Question {
     Question::Commit { base_ref: base_ref.to_owned() }
 }
 
-/// Everything below a directory with what it holds: equal before and after, where nothing was changed.
+/// Returns everything below a directory with its content: equal before and after if nothing was changed.
 pub(crate) fn inventory(directory: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut left = vec![directory.to_owned()];

@@ -1,4 +1,4 @@
-//! What paths are in commits.
+//! Types of paths in commits.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use super::{Commit, Error, TreeEntry, UnknownRef};
 use crate::host::git::Git;
 use crate::name::similar;
 
-/// How many bytes of paths one git process is given; systems take no less than 128 KiB of arguments.
+/// Bytes of paths in the arguments of one Git process; systems permit at least 128 KiB of arguments.
 const ARGUMENTS_MAX: usize = 64 * 1024;
-/// The longest path that any system opens.
+/// Longest path that any system opens, in bytes.
 const PATH_MAX: usize = 4096;
 
-/// What lies at the top of a tree, by name.
+/// Entries at the top of a tree, by name.
 pub(super) type Top = BTreeMap<Vec<u8>, TreeEntry>;
 
-/// Reads a tree as git stores it: `MODE NAME`, a zero, and the `id` bytes of an object id, again and again; `None` where
-/// it is none.
+/// Parses a tree in Git's format: repeated `MODE NAME`, a zero, and the `id` bytes of an object id; `None` if it is
+/// invalid.
 pub(super) fn top(content: &[u8], id: usize) -> Option<Top> {
     let mut top = Top::new();
     let mut rest = content;
@@ -28,8 +28,9 @@ pub(super) fn top(content: &[u8], id: usize) -> Option<Top> {
     Some(top)
 }
 
-/// Looks every path up in the commit that its ref names. What `tops` leave open takes one git process a distinct commit,
-/// and a second one where something is missing that is wanted.
+/// Returns the type of every path in the commit that its ref names.
+///
+/// Paths that `tops` leave open cost one Git process a distinct commit, and a second one if a required path is missing.
 pub(super) fn look(
     git: &Git<'_>,
     commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
@@ -70,7 +71,7 @@ pub(super) fn look(
     Ok(trees)
 }
 
-/// What the top of a tree alone says of a path; `None` where that is not enough.
+/// Returns the type of a path by the top of its tree; `None` if deeper directories are needed.
 fn at_the_top(top: &Top, path: &str, wanted: bool) -> Option<TreeEntry> {
     let (first, below) = path.split_once('/').map_or((path, None), |(first, below)| (first, Some(below)));
     match (top.get(first.as_bytes()), below) {
@@ -81,7 +82,7 @@ fn at_the_top(top: &Top, path: &str, wanted: bool) -> Option<TreeEntry> {
     }
 }
 
-/// An entry for each path, which is told with whether it is wanted.
+/// Returns an entry for each path. `paths` gives whether each path is required.
 fn entries<'a>(
     git: &Git<'_>,
     commit: &str,
@@ -89,12 +90,12 @@ fn entries<'a>(
 ) -> Result<BTreeMap<&'a str, TreeEntry>, Error> {
     let mut entries: BTreeMap<&str, TreeEntry> = BTreeMap::new();
     for chunk in chunks(paths.keys().copied().filter(|path| is_plain(path))) {
-        // Without `-t`, `a` is left out where `a/b` is asked for too. Without literal paths, `:x` is magic.
+        // Without `-t`, `a` is left out if `a/b` is requested too. Without literal paths, `:x` is magic.
         let mut arguments = vec!["--literal-pathspecs", "ls-tree", "-z", "-t", "--full-tree", commit, "--"];
         arguments.extend(&chunk);
         let listed = git.run(arguments)?;
         for (kind, path) in listed.split(|&byte| byte == 0).filter_map(parse) {
-            // It also lists what lies between and below.
+            // Git also lists paths between and below.
             if let Some((path, _)) = std::str::from_utf8(path).ok().and_then(|path| paths.get_key_value(path))
             {
                 entries.insert(path, kind);
@@ -108,7 +109,7 @@ fn entries<'a>(
         .collect();
     let mut directories = String::new();
     if missing.iter().any(|(_, wanted)| *wanted) {
-        // A tree too large to be listed has no near misses.
+        // A tree that is too large to be listed has no similar paths.
         let listed =
             git.run(["ls-tree", "-z", "-r", "-d", "--name-only", "--full-tree", commit]).unwrap_or_default();
         directories = String::from_utf8_lossy(&listed).into_owned();
@@ -120,14 +121,14 @@ fn entries<'a>(
     Ok(entries)
 }
 
-/// Tells whether a path can be in a tree; any other would make git fail for all that are asked about with it.
+/// Returns whether a path can be in a tree. Any other path would make Git fail for all paths of the call.
 fn is_plain(path: &str) -> bool {
     path.len() <= PATH_MAX
         && !path.contains('\0')
         && path.split('/').all(|component| !matches!(component, "" | "." | ".."))
 }
 
-/// The paths in runs that fit into one command line.
+/// Returns the paths in groups that fit into one command line.
 fn chunks<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
     let mut chunks: Vec<Vec<&str>> = Vec::new();
     let mut room = 0;
@@ -146,13 +147,13 @@ fn chunks<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
     chunks
 }
 
-/// `MODE TYPE ID`, a tab, and the path.
+/// Parses `MODE TYPE ID`, a tab, and the path.
 fn parse(line: &[u8]) -> Option<(TreeEntry, &[u8])> {
     let tab = line.iter().position(|&byte| byte == b'\t')?;
     Some((kind(line.get(..6)?), &line[tab + 1..]))
 }
 
-/// What a mode says; in a tree itself that of a directory has no zero before it.
+/// Returns the type of a mode. In a tree object, the mode of a directory has no leading zero.
 fn kind(mode: &[u8]) -> TreeEntry {
     match mode {
         b"040000" | b"40000" => TreeEntry::Directory,

@@ -1,4 +1,4 @@
-//! Untracked files of the workspace that globs match: what `copy` and `link` bring into worktrees.
+//! Untracked files of the workspace that globs match, for `copy` and `link`.
 #![expect(clippy::disallowed_methods, reason = "reads the sizes of files")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use crate::host::process;
 /// Directory of worktrees and locks, whose files are never untracked files of the workspace.
 pub(crate) const HIDDEN: &str = ".ai_ops";
 
-/// Most paths that one call of Git is limited to; of more the whole workspace is listed.
+/// Number of paths to which one call of Git is limited; for more paths, the whole workspace is listed.
 const PATHS_MAX: usize = 500;
 
 /// Compiles a glob. `*` matches no slash; `./` at the beginning and a slash at the end are ignored.
@@ -26,13 +26,14 @@ pub(crate) fn matcher(glob: &str) -> Result<GlobMatcher, globset::Error> {
     Ok(glob.compile_matcher())
 }
 
-/// Returns whether a glob can match more than the one path that it is.
+/// Returns whether a glob can match more than the path with its own text.
 pub(crate) fn has_wildcard(glob: &str) -> bool {
     glob.contains(['*', '?', '[', '{', '\\'])
 }
 
-/// Lists the untracked files that may match any of the globs, ignored files included, relative to the directory of
-/// `git`. Files in other repositories and worktrees are not listed by Git.
+/// Lists the untracked files that may match any of the globs, also ignored files, relative to the directory of `git`.
+///
+/// Git does not list files in other repositories and worktrees.
 pub(crate) fn list<'g>(
     git: &Git<'_>,
     globs: impl Iterator<Item = &'g String>,
@@ -45,7 +46,7 @@ pub(crate) fn list<'g>(
     Ok(paths.filter(|path| !path.starts_with(HIDDEN) && is_below(path)).collect())
 }
 
-/// Limits a listing to the parts of the globs before their first wildcards, which saves Git the walk through the rest.
+/// Limits a listing to the parts of the globs before their first wildcards, which saves Git a walk through the rest.
 fn paths<'g>(globs: impl Iterator<Item = &'g String>) -> BTreeSet<String> {
     let everything = || BTreeSet::from([".".to_owned()]);
     let mut paths = BTreeSet::new();
@@ -59,7 +60,8 @@ fn paths<'g>(globs: impl Iterator<Item = &'g String>) -> BTreeSet<String> {
     if paths.len() > PATHS_MAX { everything() } else { paths }
 }
 
-/// Finds what each of the globs matches. What Git cannot list, as in a bare repository, is an error for all of them.
+/// Finds the files that each of the globs matches. If Git cannot list files, as in a bare repository, this is an error
+/// for all globs.
 pub(super) fn look(
     git: &Git<'_>,
     workspace: &Path,
@@ -75,7 +77,7 @@ pub(super) fn look(
     };
     let mut found = BTreeMap::new();
     for glob in globs {
-        // Of what is no glob, planning says why.
+        // Planning reports invalid globs.
         let Ok(pattern) = matcher(glob) else { continue };
         let is_matched = |path: &&PathBuf| path.ancestors().any(|part| pattern.is_match(part));
         let (mut files, mut bytes) = (0, 0);
@@ -97,7 +99,7 @@ pub(super) fn look(
     Ok(found)
 }
 
-/// Returns those of the paths that Git tracks, or below which it tracks anything.
+/// Returns the paths that Git tracks, or below which it tracks anything.
 fn tracked(git: &Git<'_>, paths: &[String]) -> Result<Vec<String>, process::Error> {
     let mut tracked = Vec::new();
     for paths in paths.chunks(PATHS_MAX) {

@@ -1,5 +1,6 @@
-//! What of a host, a repository and a plan will bite, each with what to do about it. Looks, and touches nothing; only
-//! [`reap`] takes something away, and only what provably belongs to nobody.
+//! Finds problems of a host, a repository and a plan, each with its remedy.
+//!
+//! The examination changes nothing. Only [`reap`] removes something, and only leases that provably have no owner.
 
 mod claims;
 mod machine;
@@ -19,19 +20,19 @@ pub use claims::{Error, Reaped, reap};
 use crate::host::Host;
 use crate::plan::Plan;
 
-/// The time for looking through all files of one commit: a million files take two seconds. A few trees that name each other
-/// hold any number.
+/// Limit of time for listing all files of one commit: a million files take two seconds. A few trees that contain each
+/// other have any number of files.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is examined.
+/// Host, directory and plan to be examined.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Case<'a> {
     /// The host.
     pub host: &'a Host,
-    /// The directory in question, absolute and without links; it need not be in a repository.
+    /// Absolute path of the directory, without links; it need not be in a repository.
     pub workspace: &'a Path,
-    /// What the manifest comes to, or why it cannot be planned, one line; `None` where there is none.
+    /// Plan of the manifest, or the reason, one line, for which it cannot be planned; `None` if there is no manifest.
     pub plan: Option<Result<&'a Plan, &'a str>>,
 }
 
@@ -41,43 +42,43 @@ impl<'a> Case<'a> {
         Self { host, workspace, plan: None }
     }
 
-    /// Adds the plan of the manifest, or why it cannot be planned.
+    /// Adds the plan of the manifest, or the reason for which it cannot be planned.
     #[must_use]
     pub fn with_plan(self, plan: Result<&'a Plan, &'a str>) -> Self {
         Self { plan: Some(plan), ..self }
     }
 }
 
-/// Something that will bite.
+/// A problem that was found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Finding {
-    /// How badly.
+    /// Severity of the problem.
     pub severity: Severity,
-    /// Which kind of thing it is; stays the same from version to version.
+    /// Type of the problem; stays the same in all versions.
     pub id: Id,
-    /// What was found, one line.
+    /// Description, one line.
     pub what: String,
-    /// What to do about it, one line.
+    /// Remedy, one line.
     pub remedy: String,
 }
 
-/// How badly something bites.
+/// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Severity {
-    /// Something will fail.
+    /// A step will fail.
     Fails,
-    /// Something may fail, or cost work, time or space.
+    /// A step may fail, or cost work, time or space.
     Warns,
-    /// Nothing is wrong, and it is as well to know.
+    /// There is no problem, only useful information.
     Notes,
 }
 
 impl Severity {
-    /// Returns its name, as documents write it.
+    /// Returns the name in documents.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fails => "fails",
@@ -87,32 +88,32 @@ impl Severity {
     }
 }
 
-/// The kinds of things that are found.
+/// Type of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Id {
-    /// There is no git.
+    /// Git is not installed.
     GitMissing,
-    /// git is older than what is used of it.
+    /// Git is older than required.
     GitOld,
-    /// There is no repository that can be used.
+    /// There is no usable repository.
     NoRepository,
     /// The manifest cannot be planned.
     ManifestFaulty,
-    /// Blocks lie where the kernel takes ports for outgoing connections.
+    /// Blocks of ports are in the range that the kernel uses for outgoing connections.
     PortsEphemeral,
     /// Leases of ports cannot be published to other users of the host.
     PortsUnshared,
-    /// The worktrees do not fit on the disk, or hardly.
+    /// The worktrees do not fit on the disk, or only just.
     DiskSpace,
-    /// The file system has not enough inodes for the worktrees, or hardly.
+    /// The file system has too few inodes for the worktrees, or only just enough.
     Inodes,
-    /// Something lies on a network file system.
+    /// A directory is on a network file system.
     NetworkFileSystem,
-    /// The state directory cannot be used, or others can write to it.
+    /// The state directory cannot be used, or other users can write to it.
     StateDirectory,
-    /// The limit on open files is low for what is done at once.
+    /// The limit of open files is low for the number of parallel steps.
     OpenFiles,
     /// A filter of the repository cannot run.
     FilterMissing,
@@ -120,13 +121,13 @@ pub enum Id {
     FilterUnconfigured,
     /// The repository has submodules.
     Submodules,
-    /// `core.hooksPath` leads nowhere.
+    /// `core.hooksPath` names a directory that does not exist.
     HooksPath,
-    /// Worktrees have to be registered by git, one after another.
+    /// Git has to register the worktrees, one after another.
     RegistrationByGit,
-    /// The commit has files where seedbed puts its own.
+    /// The commit has files at paths that seedbed uses.
     CommittedDiscovery,
-    /// An entry under `worktrees` is torn.
+    /// An admin directory under `worktrees` is torn.
     TornEntry,
     /// A run was interrupted.
     InterruptedRun,
@@ -134,23 +135,23 @@ pub enum Id {
     GivenUp,
     /// A record of the state directory cannot be read.
     UnreadableRecord,
-    /// A swarm's workspace is gone.
+    /// The workspace of a swarm no longer exists.
     WorkspaceGone,
     /// The workspace was moved with a swarm.
     MovedWorkspace,
     /// The workspace is a copy of another with its swarm.
     CopiedWorkspace,
-    /// A lease of ports belongs to nobody.
+    /// A lease of ports has no owner.
     LeakedLease,
-    /// A lock file of ports belongs to nobody, or does not say whose it is.
+    /// A lock file of ports has no owner, or does not name one.
     LockFile,
-    /// Something temporary was left by a run that is gone.
+    /// An ended run left a temporary file or directory.
     Leftover,
-    /// A worktree is of a swarm that has no record here.
+    /// A worktree belongs to a swarm that has no record here.
     UnknownWorktree,
 }
 
-/// Everything that is found, the worst first.
+/// Returns all problems, the most severe first.
 pub fn examine(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Findings::default();
     machine::look(case, &mut findings);
@@ -165,7 +166,7 @@ pub fn examine(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The findings so far.
+/// Problems found so far.
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 

@@ -1,4 +1,4 @@
-//! What earlier runs claim and have left: runs that were interrupted, leases and lock files, temporary directories.
+//! Finds leftovers of earlier runs: interrupted runs, leases and lock files, temporary directories.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,20 +18,20 @@ use crate::provider::git_worktree::Mark;
 use crate::provider::port_range::{Block, Options};
 use crate::state;
 
-/// The name of the directory in the common git directory where worktrees are put together and taken apart.
+/// Name of the directory in the common Git directory in which worktrees are created and removed.
 const ASIDE: &str = "seedbed";
 
-/// Beginnings of what releases and rescues put beside worktrees, each followed by an ownership mark.
+/// Prefixes of the files that releases and rescues put beside worktrees, each followed by an ownership marker.
 const BESIDE: [&str; 3] = [".trash-", ".rescue-", ".aside-"];
 
-/// What to try first for what this state directory knows nothing of.
+/// First remedy for resources that this state directory does not know.
 const ELSEWHERE: &str =
     "use the state directory that it was made with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
 
-/// An ownership mark is so long.
+/// Length of an ownership marker.
 const OWNER_DIGITS: usize = 32;
 
-/// `common_dir` is the repository's, where there is one.
+/// Finds problems of earlier runs. `common_dir` is that of the repository, if there is one.
 pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
     let moved = strays(case, findings);
     runs(case, &moved, findings);
@@ -123,8 +123,8 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
     }
 }
 
-/// Swarms of this host, and standalone sessions, that something is wrong with. The workspaces of those in `moved`, by their
-/// keys, are known not to be gone.
+/// Finds problems of swarms of this host and of standalone sessions. The workspaces of those in `moved`, by their keys,
+/// are known to exist.
 fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
     let mut all = Vec::new();
     for some in [state::swarms(case.host), state::sessions(case.host)] {
@@ -167,7 +167,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
     }
 }
 
-/// Resources that may remain of runs that were given up.
+/// Finds resources that may remain of runs that were given up.
 fn given_up(case: &Case<'_>, findings: &mut Findings) {
     let registry = Registry::built_in().with_external_kinds();
     let all = match state::given_up(case.host) {
@@ -203,10 +203,11 @@ fn given_up(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// Finds swarms of another workspace, and standalone sessions, that were moved to this one or copied there; returns the keys
-/// of those that were moved.
+/// Finds swarms and standalone sessions that were moved or copied to this workspace from another one.
+///
+/// Returns the keys of those that were moved.
 fn strays(case: &Case<'_>, findings: &mut Findings) -> BTreeSet<String> {
-    // What cannot be read is found above.
+    // Unreadable records are reported above.
     let strays = apply::strays(case.host, &Registry::built_in(), case.workspace).unwrap_or_default();
     let mut moved = BTreeSet::new();
     for Stray { found, relation, workspace } in strays {
@@ -232,12 +233,13 @@ fn strays(case: &Case<'_>, findings: &mut Findings) -> BTreeSet<String> {
     moved
 }
 
-/// Tells whether somebody with this mark was here: a lease and a lock file of ports are made together.
+/// Returns whether a lease with this ownership marker exists here: a lease and a lock file of ports are created
+/// together.
 fn has_lease(leased: &[Lease], owner: &str) -> bool {
     leased.iter().any(|lease| lease.owner == owner)
 }
 
-/// The worktrees of a repository that carry a mark, and where they are.
+/// Returns the worktrees of a repository that have an ownership marker, and their paths.
 fn marked(common_dir: &Path) -> Vec<(Mark, PathBuf)> {
     let Ok(Some(entries)) =
         Root::open(common_dir).and_then(|common| common.directory(Path::new("worktrees")))
@@ -286,7 +288,7 @@ fn lock_files_aside(case: &Case<'_>, lease: &Lease) -> Vec<PathBuf> {
     found
 }
 
-/// Every lock file of the workspace.
+/// Returns every lock file of the workspace.
 fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
     let mut found = Vec::new();
     for directory in lock_directories(case) {
@@ -304,7 +306,7 @@ fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
     found
 }
 
-/// Whatever runs put aside, and take away before they end.
+/// Returns files that runs put aside, and remove before they end.
 fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<PathBuf> {
     let names = |directory: &Path| {
         let names = Root::open(directory).and_then(|root| root.names()).unwrap_or_default();
@@ -319,14 +321,14 @@ fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<PathBuf> {
     found
 }
 
-/// The ownership mark in the name of something that was put aside.
+/// Returns the ownership marker in the name of a file that was put aside.
 fn owner_in(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let name = BESIDE.iter().find_map(|beginning| name.strip_prefix(beginning)).unwrap_or(&name);
     name.get(..OWNER_DIGITS).map(str::to_owned)
 }
 
-/// What [`reap`] took away.
+/// Leases and lock files that [`reap`] removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reaped {
@@ -336,11 +338,11 @@ pub struct Reaped {
     pub lock_files: Vec<PathBuf>,
 }
 
-/// Why nothing could be reaped.
+/// Reason for which nothing could be reaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A record cannot be read, so that nobody knows what belongs to somebody.
+    /// A record cannot be read, so that no lease can be proven orphaned.
     #[error(transparent)]
     State(#[from] state::Error),
     /// The registry of leases cannot be used.
@@ -351,19 +353,20 @@ pub enum Error {
     File(#[from] files::Error),
 }
 
-/// Takes away leases, and lock files of the workspace, that provably belong to nobody: no record of this host, of a swarm
-/// or of a session on its own, whether it stands, comes or goes, has their ownership mark, and every record can be read.
+/// Removes leases, and lock files of the workspace, that provably have no owner.
 ///
-/// A lock file whose mark has no lease here either was made with another state directory, and is left alone.
+/// No record of this host has their ownership marker, and every record can be read. The records are those of all swarms
+/// and standalone sessions that are applied, being created or being released. A lock file whose marker has no lease
+/// here either was created with another state directory, and is left.
 ///
-/// Whoever comes writes down their intent before they lease anything. So a lease that was there before the records were
-/// read, and whose mark is in none of them, is of somebody who is gone.
+/// Every run writes its intent before its first lease. So a lease that existed before the records were read, and whose
+/// marker is in none of them, belongs to a run that no longer exists.
 pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
     let leased = leases::all(case.host)?;
     let locked = lock_files(case);
     let owners = state::owners(case.host)?;
     let mut reaped = Reaped::default();
-    // First, so that one that is killed here has the lease still to go by.
+    // Lock files first: after a kill, the lease still leads to the rest.
     for LockFile { path, owner } in locked {
         let is_nobodys = |owner: String| !owners.contains(&owner) && has_lease(&leased, &owner);
         if owner.is_some_and(is_nobodys) && remove(case.workspace, &path)? {

@@ -1,4 +1,4 @@
-//! The host itself: its ports, file systems and limits.
+//! Finds problems of the host itself: its ports, file systems and limits.
 
 #![expect(clippy::disallowed_methods, reason = "reads /proc, and looks for directories")]
 
@@ -16,10 +16,11 @@ use crate::name::PortBlock;
 use crate::provider::git_worktree::Worktree;
 use crate::provider::port_range::{Block, Options};
 
-/// How many blocks the default range has.
+/// Number of blocks in the default range.
 const DEFAULT_BLOCKS: u32 = 512;
 
-/// How many files one job has open at most, and the rest of the program: with 64 jobs 700 were seen at once.
+/// Largest number of files that one job has open, and that the rest of the program has open: with 64 jobs, 700 were
+/// measured at once.
 const FILES_A_JOB: u64 = 16;
 const FILES_BESIDE: u64 = 64;
 
@@ -31,7 +32,7 @@ pub(super) fn look(case: &Case<'_>, findings: &mut Findings) {
     open_files(case, findings);
 }
 
-/// The range that blocks are cut from, against the one that outgoing connections are given.
+/// Compares the range of blocks with the range that the kernel gives to outgoing connections.
 fn ports(case: &Case<'_>, findings: &mut Findings) {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     let ephemeral = pair(&read("ip_local_port_range"), char::is_whitespace);
@@ -68,7 +69,7 @@ fn ports(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// The directory that leases are published in.
+/// Checks the directory in which leases are published.
 fn shared_ports(case: &Case<'_>, findings: &mut Findings) {
     if let Some(obstacle) = leases::obstacle(case.host) {
         findings.add(
@@ -81,7 +82,7 @@ fn shared_ports(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// The ports that blocks are cut from.
+/// Returns the range of ports that is divided into blocks.
 fn range(base_port: u32, block_size: u32, block_count: u32) -> Option<PortBlock> {
     let end = base_port.saturating_add(block_size.saturating_mul(block_count)).saturating_sub(1);
     PortBlock::new(base_port, end.min(u16::MAX.into()))
@@ -91,7 +92,7 @@ fn within(block: PortBlock, port: u16) -> bool {
     (block.start()..=block.end()).contains(&port)
 }
 
-/// `8080,9000-9100`.
+/// Parses `8080,9000-9100`.
 pub(super) fn reserved(text: &str) -> Vec<PortBlock> {
     let one = |part: &str| pair(part, |c| c == '-').or_else(|| PortBlock::single(part.trim().parse().ok()?));
     text.trim().split(',').filter_map(one).collect()
@@ -153,7 +154,7 @@ fn file_systems(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// The kind of a network file system, where it is one.
+/// Returns the type of a network file system; `None` for a local one.
 #[cfg(target_os = "linux")]
 fn network_file_system(path: &Path) -> Option<&'static str> {
     let found = rustix::fs::statfs(path).ok()?;
@@ -168,7 +169,7 @@ fn network_file_system(_path: &Path) -> Option<&'static str> {
     None
 }
 
-/// By the numbers of statfs(2).
+/// Returns the type of a network file system by its number in statfs(2).
 #[cfg(target_os = "linux")]
 pub(super) fn kind_of(magic: u32) -> Option<&'static str> {
     Some(match magic {
@@ -199,7 +200,7 @@ fn open_files(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// Where worktrees are made: by the plan, else where they are by default.
+/// Returns the directories of worktrees: those of the plan, else the default.
 pub(super) fn worktree_roots(case: &Case<'_>) -> BTreeSet<PathBuf> {
     let planned = match case.plan {
         Some(Ok(plan)) => {
@@ -211,7 +212,7 @@ pub(super) fn worktree_roots(case: &Case<'_>) -> BTreeSet<PathBuf> {
     planned.iter().map(|root| absolute(case.workspace, root)).collect()
 }
 
-/// The path, or the nearest above it that exists.
+/// Returns the path, or the nearest directory above it that exists.
 pub(super) fn nearest(path: &Path) -> PathBuf {
     path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
 }

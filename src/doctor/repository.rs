@@ -1,4 +1,4 @@
-//! The repository, and the git that works on it.
+//! Finds problems of the repository and of Git.
 
 #![expect(clippy::disallowed_methods, reason = "looks for programs and directories")]
 
@@ -18,10 +18,10 @@ use crate::observe::{self, Question, TreeEntry};
 use crate::provider::DISCOVERY_DIRECTORY;
 use crate::provider::git_worktree::{Mark, Worktree};
 
-/// The largest file of an entry that is one line of git's.
+/// Largest file of an admin directory that Git writes as one line, in bytes.
 pub(super) const LINE_MAX: usize = 64 * 1024;
 
-/// Gives the common git directory, where there is a repository.
+/// Finds problems of the repository, and returns its common Git directory, if there is one.
 pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> {
     if !git_version(case, findings) {
         return None;
@@ -73,7 +73,7 @@ pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> 
     Some(repository.common_dir)
 }
 
-/// `false` where there is no git to go on with, or one that is too old.
+/// Checks the version of Git. Returns `false` if Git does not exist or is too old.
 fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
     let remedy = format!("install git {}.{} or later", WANTED.0, WANTED.1);
     let said = match version::said(case.host) {
@@ -106,7 +106,7 @@ fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
     true
 }
 
-/// What planning refuses, where there is no plan that has said so.
+/// Finds committed files that planning refuses, if no plan has reported them.
 fn committed(trees: &BTreeMap<(String, String), TreeEntry>, findings: &mut Findings) {
     for ((_, path), entry) in trees {
         let refused = match entry {
@@ -123,7 +123,7 @@ fn committed(trees: &BTreeMap<(String, String), TreeEntry>, findings: &mut Findi
     }
 }
 
-/// Filters that the commits' attributes ask for, and that cannot run here.
+/// Finds filters that the commits' attributes request and that cannot run here.
 fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings: &mut Findings) {
     let mut asked = BTreeSet::new();
     for commit in commits {
@@ -138,7 +138,7 @@ fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings:
             "--",
             ":(glob)**/.gitattributes",
         ];
-        // It fails where it finds nothing.
+        // The search fails if it finds nothing.
         let Ok(output) = git.output(args) else { continue };
         let found = String::from_utf8_lossy(&output.stdout).into_owned();
         asked.extend(found.lines().filter_map(|line| line.strip_prefix("filter=")).map(str::to_owned));
@@ -175,14 +175,14 @@ fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings:
     }
 }
 
-/// The program of a command that the shell will run, where that can be told.
+/// Returns the program of a command that the shell will run, if it can be determined.
 pub(super) fn program(command: &str) -> Option<&str> {
     let name = command.split_whitespace().next()?;
     name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./+".contains(c)).then_some(name)
 }
 
 fn is_found(case: &Case<'_>, program: &str) -> bool {
-    // git runs them with its own programs in PATH too, `git-lfs` perhaps among them; and the shell has its own.
+    // Git runs filters with its own programs in PATH too, `git-lfs` perhaps among them. The shell has its own programs.
     const OF_THE_SHELL: [&str; 8] = ["cat", "cd", "command", "eval", "exec", "false", "test", "true"];
     if OF_THE_SHELL.contains(&program) || program == "git" {
         return true;
@@ -216,7 +216,7 @@ fn submodules(git: &Git<'_>, commits: &BTreeSet<String>, findings: &mut Findings
 }
 
 fn hooks_path(git: &Git<'_>, root: &Path, findings: &mut Findings) {
-    // With the hooks on the setting is not overridden; reading it runs none.
+    // With hooks enabled, the setting is not overridden; reading it runs none.
     let read = git.clone().with_hooks(true).output(["config", "--type=path", "--get", "core.hooksPath"]);
     let Ok(read) = read else { return };
     let path = String::from_utf8_lossy(&read.stdout).trim_end().to_owned();
@@ -230,7 +230,7 @@ fn hooks_path(git: &Git<'_>, root: &Path, findings: &mut Findings) {
     }
 }
 
-/// Entries that git dies of, whoever made them. They are named, and left alone.
+/// Finds admin directories that make Git fail, of seedbed or not. They are reported, and not changed.
 fn torn_entries(common_dir: &Path, findings: &mut Findings) {
     let Ok(Some(entries)) =
         Root::open(common_dir).and_then(|common| common.directory(Path::new("worktrees")))

@@ -1,4 +1,4 @@
-//! How much the worktrees that are to be made will take, against what is free.
+//! Compares the space that new worktrees need with the free space.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::host::process::Error;
 use crate::plan::Plan;
 use crate::provider::git_worktree::{Checkout, KIND, Worktree};
 
-/// What a file takes beside its content: it ends in a block that is not full, of 4 KiB nearly everywhere.
+/// Size of a block, in bytes: the end of a file leaves part of a block unused, of 4 KiB nearly everywhere.
 const BLOCK: u64 = 4096;
 
-/// What is needed or free.
+/// Needed or free space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
     pub(super) bytes: u64,
@@ -46,10 +46,10 @@ pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) 
             if matches!(listed, Err(Error::Deadline { .. } | Error::TooMuch { .. })) {
                 uncounted.insert(commit.clone());
             }
-            // What cannot be listed for another reason fails elsewhere, and says so there.
+            // Another error is reported elsewhere.
             listed.unwrap_or_default()
         });
-        // Mounts share one checkout of each commit, in the state directory.
+        // Overlays share one checkout of each commit, in the state directory.
         let path = if worktree.checkout == Checkout::Overlay {
             if !shared.insert((worktree.commit.clone(), worktree.target_path.clone())) {
                 continue;
@@ -72,7 +72,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) 
         if let Ok(there) = statvfs(&path) {
             let free = Amount {
                 bytes: there.f_bavail.saturating_mul(there.f_frsize),
-                // Some file systems have as many as there is space.
+                // Some file systems have as many inodes as there is space.
                 inodes: if there.f_files == 0 { u64::MAX } else { there.f_favail },
             };
             judge(&path, count, needed, free, findings);
@@ -80,7 +80,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) 
     }
 }
 
-/// The worktrees that applying the plan makes.
+/// Returns the worktrees that applying the plan creates.
 fn to_be_made(plan: &Plan) -> impl Iterator<Item = Worktree> {
     let changes = plan.sessions.iter().zip(&plan.changes);
     changes
@@ -88,7 +88,7 @@ fn to_be_made(plan: &Plan) -> impl Iterator<Item = Worktree> {
         .filter_map(|(session, _)| Worktree::of(session.allocation(KIND)?))
 }
 
-/// Compares; what takes more than nine tenths of what is free is told too.
+/// Reports worktrees that do not fit, and also those that need more than nine tenths of the free space.
 pub(super) fn judge(path: &Path, count: usize, needed: Amount, free: Amount, findings: &mut Findings) {
     let tight = |needed: u64, free: u64| {
         if needed > free {
@@ -139,7 +139,7 @@ fn list(git: &Git<'_>, commit: &str) -> Result<Vec<File>, Error> {
         .collect())
 }
 
-/// What a checkout takes; of a sparse one, the directory and the files beside every directory on the way to it.
+/// Returns the space of a checkout. A sparse checkout has the directory, and the files beside every directory above it.
 fn taken(files: &[File], target: Option<&str>) -> Amount {
     let is_in = |path: &Path| {
         let target = Path::new(target.unwrap_or(""));
@@ -166,7 +166,7 @@ mod tests {
             .map(|(path, size)| File { path: path.to_owned(), size })
             .into();
         let amount = |blocks: u64, inodes| Amount { bytes: blocks * BLOCK, inodes };
-        // Five blocks less the empty file, and one a directory: the top, a, a/deep, b.
+        // Five blocks except for the empty file, and one a directory: the top, a, a/deep, b.
         assert_eq!(taken(&files, None), amount(4 + 4, 4 + 4));
         assert_eq!(taken(&files, Some("a/deep")), amount(4 + 3, 3 + 3));
         assert_eq!(taken(&files, Some("b")), amount(1 + 2, 2 + 2));

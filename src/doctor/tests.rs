@@ -17,7 +17,7 @@ fn reserved_ports() {
 fn programs_of_commands() {
     assert_eq!(program("git-lfs filter-process"), Some("git-lfs"));
     assert_eq!(program("/opt/x/clean %f"), Some("/opt/x/clean"));
-    // What the shell makes of these is not known.
+    // The shell's result for these is not known.
     assert_eq!(program("$HOME/clean"), None);
     assert_eq!(program("\"a b\" c"), None);
     assert_eq!(program(""), None);

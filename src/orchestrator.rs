@@ -1,10 +1,12 @@
-//! One session at a time, without a manifest: what the seed exports, in Rust's own forms.
+//! Provisions one session at a time, without a manifest: the exports of the reference implementation in the forms of
+//! Rust.
 //!
-//! A session on its own is planned by the same planners, made by the same providers under the same intent, and
-//! recorded in the same state as those of a swarm: a plan of one session, whose swarm has no name. So everything
-//! that holds for a swarm holds for it: all or nothing, no work lost unasked, and a program that was killed leaves
-//! what the next [`Orchestrator::provision`] or [`Orchestrator::standing`] of that id puts right, or
-//! [`Orchestrator::recover`] of the workspace.
+//! A standalone session uses the same planners and providers as the sessions of a swarm, with the same intent and the
+//! same state: a plan of one session, whose swarm has no name. So every guarantee of a swarm is valid for it: all or
+//! nothing, and no work is lost unrequested.
+//!
+//! After a kill, the next [`Orchestrator::provision`] or [`Orchestrator::standing`] of the id restores the session, or
+//! [`Orchestrator::recover`] of the workspace does.
 
 mod child;
 mod error;
@@ -34,7 +36,7 @@ use crate::plan::{self, Plan, Standing};
 use crate::provider::Registry;
 use crate::state::{self, ChildOf, FamilyGuard, Found, Locked, Record, Swarm};
 
-/// Runs of one session never wait for one another: the second has nothing to do that the first does not.
+/// Time to wait for another run of the same session: none, because the second run has nothing to do beyond the first.
 const LOCK_TIMEOUT: Duration = Duration::ZERO;
 
 /// Provisions sessions one by one.
@@ -45,38 +47,38 @@ pub struct Orchestrator {
     programs: BTreeMap<String, Program>,
 }
 
-/// What an orchestrator shares with the sessions it has provisioned.
+/// Values that an orchestrator shares with the sessions it has provisioned.
 struct Shared {
     host: Host,
     registry: Registry,
-    /// What ends the runs that are under way.
+    /// Cancels the runs in progress.
     under_way: Mutex<Cancel>,
     events: Arc<Listener>,
 }
 
-/// A listener to the events of runs, which may be called from any thread.
+/// Listener to the events of runs, which may be called from any thread.
 type Listener = dyn Fn(&Event) + Send + Sync;
 
-/// One resource that a session asks for.
+/// One requested resource of a session.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ResourceRequest {
-    /// Which provider it is for, e.g. `git-worktree`.
+    /// Kind of the resource, which selects its provider, such as `git-worktree`.
     pub kind: String,
-    /// Its options, as a manifest has them, e.g. `base-ref`. The seed's way of writing the same names, `baseRef`, is
-    /// read too.
+    /// Options as in a manifest, such as `base-ref`. The spelling of the reference implementation, `baseRef`, is
+    /// accepted too.
     #[serde(default)]
     pub options: Map<String, Value>,
 }
 
 impl ResourceRequest {
-    /// Asks for a resource of this kind, with the defaults of all its options.
+    /// Returns a request for a resource of this kind, with the defaults of all its options.
     pub fn new(kind: &str) -> Self {
         Self { kind: kind.to_owned(), options: Map::new() }
     }
 
-    /// The same with one more option.
+    /// Returns the request with one more option.
     #[must_use]
     pub fn with(mut self, option: &str, value: impl Into<Value>) -> Self {
         self.options.insert(option.to_owned(), value.into());
@@ -84,31 +86,32 @@ impl ResourceRequest {
     }
 }
 
-/// A session whose run had been interrupted.
+/// A session whose run was interrupted.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// Its id.
+    /// Id of the session.
     pub session_id: String,
-    /// What was done, or why it could not be.
+    /// Action of the recovery, or the reason for its failure.
     pub done: Result<Recovered, Error>,
 }
 
 impl Orchestrator {
-    /// An orchestrator with the kinds that seedbed brings.
+    /// Returns an orchestrator with the kinds built into seedbed.
     pub fn new(host: Host) -> Self {
         Self::with_registry(host, Registry::built_in())
     }
 
-    /// An orchestrator with these kinds.
+    /// Returns an orchestrator with these kinds.
     pub fn with_registry(host: Host, registry: Registry) -> Self {
         let (defaults, programs) = (BTreeMap::new(), BTreeMap::new());
         Self { shared: Arc::new(Shared::new(host, registry, Arc::new(|_| {}))), defaults, programs }
     }
 
-    /// Reports what its runs, and those of the sessions that it provisions, do. The path in an event is the session's id.
+    /// Reports the events of its runs, and of the runs of the sessions that it provisions. The path in an event is the
+    /// session's id.
     ///
-    /// The result is an orchestrator of its own: [`cancel`](Self::cancel) of the one before does not end its runs.
+    /// The result is a separate orchestrator: [`cancel`](Self::cancel) of the original does not end its runs.
     #[must_use]
     pub fn with_events(self, events: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         let Shared { host, registry, .. } = &*self.shared;
@@ -116,9 +119,10 @@ impl Orchestrator {
         Self { shared: Arc::new(shared), ..self }
     }
 
-    /// Offers an external kind, which `program` plans and makes; see [`protocol`](crate::provider::external::protocol).
+    /// Adds an external kind, which `program` plans and provisions; see
+    /// [`protocol`](crate::provider::external::protocol).
     ///
-    /// The result is an orchestrator of its own: [`cancel`](Self::cancel) of the one before does not end its runs.
+    /// The result is a separate orchestrator: [`cancel`](Self::cancel) of the original does not end its runs.
     #[must_use]
     pub fn with_program(mut self, kind: &str, program: Program) -> Self {
         let Shared { host, registry, events, .. } = &*self.shared;
@@ -128,16 +132,18 @@ impl Orchestrator {
         self
     }
 
-    /// Ends the runs that are under way on any thread, of this orchestrator, of its clones and of the sessions that they
-    /// have provisioned: each puts back what it has made, and is [`Error::Interrupted`]. What is begun afterwards is
-    /// not concerned.
+    /// Ends all runs in progress, on any thread, of this orchestrator, its clones and the sessions that they have
+    /// provisioned.
+    ///
+    /// Each run rolls back what it has created, and returns [`Error::Interrupted`]. Later runs are not affected.
     pub fn cancel(&self) {
         let next = self.shared.host.cancel.below();
         let mut under_way = self.shared.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *under_way, next).request();
     }
 
-    /// The same orchestrator, which lays what each request says over these options of its kind.
+    /// Returns an orchestrator that applies these options to every request of their kind. The options of a request take
+    /// precedence.
     #[must_use]
     pub fn with_defaults(mut self, defaults: &ResourceRequest) -> Self {
         let (kind, options) = in_kebab_case(defaults);
@@ -145,11 +151,11 @@ impl Orchestrator {
         self
     }
 
-    /// Provisions a session: all that it asks for, or nothing.
+    /// Provisions a session: all requested resources, or nothing.
     ///
-    /// `session_id` is any text without control characters. It names the session in this workspace until it is
-    /// released, from whatever process; one that stands already is [`Error::Stands`]. Of one kind a session has one
-    /// resource. The discovery file is in its place when this returns.
+    /// `session_id` is any text without control characters. It names the session in this workspace, for all processes,
+    /// until the session is released. If it is already active, this is [`Error::Stands`]. A session has at most one
+    /// resource of each kind. When this returns, the discovery file is written.
     pub fn provision(
         &self,
         session_id: &str,
@@ -159,17 +165,20 @@ impl Orchestrator {
         self.provision_in(session_id, resources, &canonical(workspace_root)?, None)
     }
 
-    /// Provisions the child at `child_index` (from 0) of `child_count` from its parent's snapshot, with what
-    /// [`child_requests`] tells, and a share of each resource of another kind that the parent has and the registry knows:
-    /// `child_index` of `child_count`, planned with the parent's options as for a child of a manifest.
+    /// Provisions the child at `child_index` (from 0) of `child_count` from its parent's snapshot, with the result of
+    /// [`child_requests`].
     ///
-    /// A kind that refuses to divide is [`Error::Faults`], as in a manifest; an orchestrator whose registry does not know
-    /// the kind provisions the child without it. Programs of external kinds are asked where the registry
-    /// [has external kinds](Registry::with_external_kinds); they are told of all sessions of the family that have the kind.
-    /// Such shares need a parent that stands as its snapshot says: otherwise it is [`Error::Released`].
+    /// The child also gets a share of each resource of another kind that the parent has and the registry knows:
+    /// `child_index` of `child_count`, planned with the parent's options as for a child in a manifest.
     ///
-    /// Its ports lie inside its parent's, which are open to it while the parent stands as the snapshot says. A
-    /// parent is not released before its children.
+    /// - A kind that refuses to divide is [`Error::Faults`], as in a manifest. If the registry does not know a kind,
+    ///   the child is provisioned without it.
+    /// - Programs of external kinds are run if the registry [has external kinds](Registry::with_external_kinds). Their
+    ///   request lists all sessions of the family that have the kind.
+    /// - Such shares require that the parent is active as in its snapshot. Otherwise this is [`Error::Released`].
+    ///
+    /// The ports of the child are inside its parent's, which it may use while the parent is active as in the snapshot.
+    /// A parent is not released before its children.
     pub fn provision_child(
         &self,
         parent: &Snapshot,
@@ -186,8 +195,9 @@ impl Orchestrator {
         self.provision_in(child_id, &resources, &workspace, Some((parent, child)))
     }
 
-    /// The session of this id, where it stands: provisioned by this process or another, which may be gone. What an
-    /// interrupted run of it left is put right first.
+    /// Returns the session of this id, if it is active. This or another process, which may have ended, provisioned it.
+    ///
+    /// First restores what an interrupted run of the session left.
     pub fn standing(&self, session_id: &str, workspace_root: &Path) -> Result<Option<Provisioned>, Error> {
         let workspace = canonical(workspace_root)?;
         self.shared.locked(&workspace, session_id, "find", |context| {
@@ -196,12 +206,12 @@ impl Orchestrator {
         })
     }
 
-    /// Finishes or undoes interrupted runs of the sessions on their own of this workspace, children before their parents,
-    /// and tells for each of those what it did, or why it could not. Runs that are under way are left alone.
+    /// Finishes or undoes interrupted runs of the standalone sessions of this workspace, children before their parents.
     ///
-    /// `options` are as for [`apply::recover`], and `timeout` how long what a killed run left running is waited for. Of a
-    /// session with a resource of a kind that the registry does not know, which is [`Error::UnknownKind`], nothing is
-    /// taken away.
+    /// Returns for each of them the action, or the reason for its failure. Runs in progress are not affected. `options`
+    /// are as for [`apply::recover`], and `timeout` is the wait for processes that a killed run left. If a session has
+    /// a resource of a kind that the registry does not know, which is [`Error::UnknownKind`], nothing of the session is
+    /// removed.
     pub fn recover(
         &self,
         workspace_root: &Path,
@@ -267,7 +277,7 @@ impl Orchestrator {
         })
     }
 
-    /// Plans and provisions; where another session took what was planned before this one got to it, plans anew.
+    /// Plans and provisions. If another session takes a planned resource first, plans again.
     fn provision_one(
         &self,
         context: &Context<'_>,
@@ -279,7 +289,7 @@ impl Orchestrator {
         let mut surveyed = self.survey(context.swarm, manifest, above)?;
         let mut overtaken = Overtaken::default();
         loop {
-            // Until the intent is on disk, no brother is begun with the same number, and no parent is released.
+            // Until the intent is on disk, no sibling with the same number is begun, and no parent is released.
             let guard = above.map(|_| FamilyGuard::acquire(context.swarm.host())).transpose()?;
             let family = self.family(above, context.swarm)?;
             if !surveyed.holds_for(family.as_ref()) {
@@ -317,7 +327,7 @@ impl Orchestrator {
         }
     }
 
-    /// Observes all that planning needs, programs of external kinds included.
+    /// Observes all facts that planning needs, also from programs of external kinds.
     fn survey(
         &self,
         swarm: &Swarm<'_>,
@@ -339,8 +349,8 @@ impl Orchestrator {
         Ok(Surveyed { family, manifest, standing, observation })
     }
 
-    /// Returns the family of a child; `None` for a session that is no child, and where the parent does not stand as its
-    /// snapshot says.
+    /// Returns the family of a child; `None` for a session that is no child, or if the parent is not active as in its
+    /// snapshot.
     fn family(&self, above: Option<(&Snapshot, ChildOf)>, own: &Swarm<'_>) -> Result<Option<Family>, Error> {
         let Some((parent, child)) = above else { return Ok(None) };
         let family = self.shared.family(parent, child, own)?;
@@ -356,19 +366,19 @@ impl Orchestrator {
     }
 }
 
-/// All that one session is planned by.
+/// Input of planning one session.
 struct Surveyed {
     family: Option<Family>,
     /// The manifest of the session, joined to its family.
     manifest: Manifest,
-    /// The family.
+    /// Active sessions of the family.
     standing: Option<Standing>,
     observation: Observation,
 }
 
 impl Surveyed {
-    /// Returns whether this is still what the session has to be planned by, and takes over what is new without asking a
-    /// program again.
+    /// Returns whether this is still the valid input of planning. Takes over new facts if no program has to be run
+    /// again.
     fn holds_for(&mut self, family: Option<&Family>) -> bool {
         if let (Some(old), Some(new)) = (&self.family, family)
             && old != new
@@ -408,7 +418,7 @@ impl Shared {
         self.locked_within(LOCK_TIMEOUT, workspace, id, what, act)
     }
 
-    /// The same, which waits so long for the lock.
+    /// Runs `act` under the session's lock, for which it waits at most `timeout`.
     fn locked_within<T>(
         &self,
         timeout: Duration,
@@ -421,23 +431,24 @@ impl Shared {
         let locked: Locked<'_> =
             Swarm::of_session(&host, workspace, id)?.lock(timeout, &format!("{what} {id}"))?;
         let done = act(&Context { swarm: &locked, registry: &self.registry, events: &*self.events });
-        // What was done counts; at worst an empty file stays behind.
+        // The result of the run counts; at worst an empty file stays behind.
         let _ = locked.unlock();
         match done {
-            // Looking at the host fails because of that.
+            // The cancellation makes observing the host fail.
             Err(Error::Observe(_)) if host.cancel.is_requested() => Err(Error::Interrupted),
             done => done,
         }
     }
 
-    /// The host for one run, which [`Orchestrator::cancel`] ends.
+    /// Returns the host for one run, which [`Orchestrator::cancel`] ends.
     fn host_of_a_run(&self) -> Host {
         self.host.with_cancel(self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
-/// Makes the directories of a request that lie in the workspace relative to it, so that what is recorded of the session
-/// moves with the workspace, and a copy has its own.
+/// Makes directories of a request that are in the workspace relative to the workspace.
+///
+/// The records of the session then move with the workspace, and a copy has its own.
 fn make_relative(request: &mut ResourceRequest, workspace: &Path) {
     for name in ["rootDirectory", "lockDirectory"] {
         let Some(Value::String(directory)) = request.options.get_mut(name) else { continue };
@@ -448,7 +459,7 @@ fn make_relative(request: &mut ResourceRequest, workspace: &Path) {
     }
 }
 
-/// `baseRef` as `base-ref`; what is kebab-case stays as it is.
+/// Returns a request with `baseRef` as `base-ref`. Keys in kebab-case stay unchanged.
 fn in_kebab_case(request: &ResourceRequest) -> (String, Options) {
     let kebab = |key: &String| {
         let mut kebab = String::with_capacity(key.len() + 4);

@@ -1,4 +1,4 @@
-//! What a child asks for, from the snapshot of its parent: the seed's `buildChildResourceRequests`.
+//! Requests of a child, from the snapshot of its parent: `buildChildResourceRequests` of the reference implementation.
 
 use std::path::Path;
 
@@ -11,63 +11,66 @@ use crate::provider::git_worktree::nested_root;
 use crate::provider::port_range::{Share, share_of};
 use crate::provider::{git_worktree, port_range};
 
-/// Why a child's requests cannot be told. Where the seed has the error too, the text is the seed's.
+/// Reason for which a child's requests cannot be determined. Errors that the reference implementation has too use its
+/// texts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChildError {
-    /// There is no child.
+    /// The number of children is 0.
     #[error("childCount must be a positive integer.")]
     Count,
-    /// There are not so many children.
+    /// The index is not less than the number of children.
     #[error("childIndex must be an integer in [0, childCount).")]
     Index,
-    /// A number of the parent's allocation is not there.
+    /// A number of the parent's allocation is missing.
     #[error("Allocation field \"{0}\" must be an integer.")]
     NotAnInteger(&'static str),
-    /// A text of the parent's allocation is not there.
+    /// A text of the parent's allocation is missing.
     #[error("Allocation field \"{0}\" must be a non-empty string.")]
     NotAString(&'static str),
-    /// A living child of the same parent has this position.
+    /// An active child of the same parent has this position.
     #[error("child {index} of its parent stands already: it is `{session}`")]
     Taken {
-        /// The position.
+        /// Position of the child.
         index: u32,
-        /// The id of the child that has it.
+        /// Id of the child that has it.
         session: String,
     },
-    /// What the parent has would not be planned as it stands, so that there is nothing to take a share of.
+    /// The allocations of the parent would be planned differently now, so that no share of them can be planned.
     #[error("`{0}` was provisioned with options that its kinds plan in another way now; apply it again")]
     Changed(String),
     /// There are more children than ports.
     #[error("Cannot suballocate {count} child port blocks from parent range {start}-{end}.")]
     TooManyChildren {
-        /// How many children there are.
+        /// Number of children.
         count: u32,
-        /// The parent's first port, or the first that it does not keep for itself.
+        /// First port of the parent that can be divided, after its reserve.
         start: u64,
-        /// The parent's last port.
+        /// Last port of the parent.
         end: u64,
     },
-    /// The share holds a port that the parent has named.
+    /// The share contains a port that the parent has named.
     #[error(
         "child {index} would get port {port}, which is `{name}` of its parent; raise the parent's `reserve`"
     )]
     Named {
-        /// The child's position.
+        /// Position of the child.
         index: u32,
-        /// The port.
+        /// Number of the port.
         port: u64,
-        /// What the parent calls it.
+        /// The parent's name of the port.
         name: String,
     },
 }
 
-/// What the child at `child_index` (from 0) of `child_count` asks for.
+/// Returns the requests of the child at `child_index` (from 0) of `child_count`. Pure.
 ///
-/// The same worktree as its parent's, inside of it, and a share of its parent's ports: `floor(size / child_count)`
-/// each, the last takes the rest. Ports that the parent keeps for itself (`reserve`) are not divided; in the seed,
-/// and without `names`, there are none. Of other kinds the snapshot does not say enough: their shares are planned from
-/// the parent's record, by [`Orchestrator::provision_child`](super::Orchestrator::provision_child). Pure.
+/// They are a worktree like its parent's, inside the parent's, and a share of its parent's ports. Each share has
+/// `floor(size / child_count)` ports, and the last one gets the rest. The reserved ports of the parent (`reserve`) are
+/// not divided; in the reference implementation, and without `names`, there are none.
+///
+/// For other kinds, the snapshot has too little information.
+/// [`Orchestrator::provision_child`](super::Orchestrator::provision_child) plans their shares from the parent's record.
 pub fn child_requests(
     parent: &Snapshot,
     child_index: u32,

@@ -1,4 +1,4 @@
-//! Why a session could not be provisioned, told or released.
+//! Errors of provisioning, finding and releasing a session.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -10,72 +10,75 @@ use crate::host::text::printable;
 use crate::manifest::{Diagnostics, Fault};
 use crate::{observe, state};
 
-/// Why a session could not be provisioned, told or released. Each says all of it in its text, on one line.
+/// Reason for which a session could not be provisioned, found or released. The text of each error is complete, on one
+/// line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A session's id is empty, or has a control character in it.
+    /// The id of a session is empty, or has a control character.
     #[error("\"{}\" cannot be a session's id", printable(.0))]
     SessionId(String),
     /// No provider of this kind is registered.
     #[error("No provider registered for resource kind \"{}\".", printable(.0))]
     UnknownKind(String),
-    /// The workspace root is not a directory that can be used.
+    /// The workspace root is not a usable directory.
     #[error("cannot use the workspace {}: {source}", path.display())]
     Workspace {
-        /// The workspace root.
+        /// Path of the workspace root.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// What a child would ask for cannot be told from its parent's snapshot.
+    /// The requests of a child cannot be determined from its parent's snapshot.
     #[error(transparent)]
     Child(#[from] ChildError),
-    /// The requests cannot be met; nothing was touched.
+    /// The requests cannot be met; nothing was changed.
     #[error("Resource provisioning failed: {}", faults(.0))]
     Faults(Diagnostics),
-    /// A session of this id stands in this workspace.
+    /// A session of this id is already active in this workspace.
     #[error("session \"{}\" stands already", printable(.0))]
     Stands(String),
     /// The session was released.
     #[error("session \"{}\" does not stand any more", printable(.0))]
     Released(String),
-    /// The host could not be looked at.
+    /// The host could not be observed.
     #[error(transparent)]
     Observe(#[from] observe::Error),
-    /// Steps of provisioning failed; what it made was taken away again, but for `leftovers`.
+    /// Steps of provisioning failed; everything provisioned was removed again, except `leftovers`.
     #[error("Resource provisioning failed: {}", failed(failures, leftovers))]
     Provision {
-        /// What failed.
+        /// Failed steps.
         failures: Vec<Failure>,
-        /// What could not be taken away. Provisioning this id, or finding it, tries again.
+        /// Resources that could not be removed. The next provisioning or search of this id tries again.
         leftovers: Vec<Failure>,
     },
-    /// It was cancelled. What was being provisioned was taken away again; what was being released is finished by
-    /// releasing it again.
+    /// The run was cancelled.
+    ///
+    /// Resources that were being provisioned were removed again. A release that was in progress is finished by
+    /// releasing again.
     #[error("interrupted")]
     Interrupted,
-    /// Releasing would lose work; nothing was touched.
+    /// A release would lose work; nothing was changed.
     #[error("releasing would lose work: {}", lines(.0.iter().map(|loss| &loss.what)))]
     WouldLose(Vec<Loss>),
-    /// Processes are at work in the session; nothing was touched.
+    /// Processes are at work in the session; nothing was changed.
     #[error("processes are at work in the session: {}", lines(.0.iter().map(Occupant::described)))]
     Occupied(Vec<Occupant>),
-    /// Resources could not be released. The others are; releasing again tries these again.
+    /// Resources could not be released. The others are released; another release tries these again.
     #[error("Failed to release provisioned resources: {}", failed(.0, &[]))]
     Release(Vec<Failure>),
-    /// The place for a discovery file cannot be used.
+    /// The location for a discovery file cannot be used.
     #[error("cannot put a discovery file at {}: {why}", path.display())]
     Discovery {
-        /// The path as it was given.
+        /// Path as it was given.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         why: String,
     },
-    /// The state directory could not be used, or another run holds the session's lock.
+    /// The state directory could not be used, or another run owns the session's lock.
     #[error(transparent)]
     State(#[from] state::Error),
-    /// A file could not be touched.
+    /// A file could not be accessed.
     #[error(transparent)]
     File(#[from] files::Error),
 }

@@ -1,4 +1,4 @@
-//! What a child that a program provisions has in common with its parent.
+//! Relation of a child that a program provisions to its parent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,35 +13,39 @@ use crate::plan::{Plan, SCHEMA_VERSION, Session, Standing};
 use crate::provider::{Registry, git_worktree, port_range};
 use crate::state::{self, ChildOf, Record, Swarm};
 
-/// What a child has in common with its parent: the mark, under which the parent's ports let it in.
+/// Family of a child, with the ownership marker under which the child may use the parent's ports.
 #[derive(PartialEq)]
 pub(super) struct Family {
     pub(super) owner: String,
-    /// Nearest first.
+    /// Ids of the ancestors, nearest first.
     pub(super) ancestors: Vec<String>,
-    /// The child's own place.
+    /// Position of the child.
     pub(super) child: ChildOf,
-    /// The living sessions of the same mark, with their numbers.
+    /// Numbers of the active sessions with the same ownership marker.
     numbers: BTreeMap<String, u32>,
-    /// The living sessions of the same mark that have resources of kinds which [`child_requests`] knows nothing of, the
-    /// parent among them, parents before their children. Empty where the parent has none.
+    /// Active sessions with the same ownership marker that have resources of kinds which [`child_requests`] does not
+    /// know.
+    ///
+    /// The parent is among them, and parents are before their children. Empty if the parent has no such resource.
     relatives: Vec<Relative>,
 }
 
-/// A session that stands, with what planning its relatives has to know of it.
+/// An active session, with the facts that planning its relatives needs.
 #[derive(PartialEq)]
 struct Relative {
-    /// The session, whose allocations are those of the other kinds.
+    /// The session, with only its allocations of the other kinds.
     session: Session,
-    /// The id of the session above it.
+    /// Id of the session above it.
     parent: Option<String>,
-    /// Its own place, where a program provisioned it.
+    /// Position of the session, if a program provisioned it.
     child: Option<ChildOf>,
 }
 
 impl Shared {
-    /// Finds the record of a parent, and who else is of its family. `None` where it does not stand as its snapshot says:
-    /// then the child has no more right to those ports than anybody. The child itself is the swarm `own`.
+    /// Finds the record of a parent, and the other members of its family.
+    ///
+    /// Returns `None` if the parent is not active as in its snapshot: then the child has no right to those ports. The
+    /// child itself is the swarm `own`.
     pub(super) fn family(
         &self,
         parent: &Snapshot,
@@ -96,7 +100,7 @@ impl Shared {
         Ok(Some(Family { owner: record.owner, ancestors, child, numbers, relatives }))
     }
 
-    /// Returns the sessions of the swarm, if any, that has the ownership mark of this record.
+    /// Returns the sessions of the swarm that has the ownership marker of this record, if it exists.
     fn relatives_in_swarm(&self, record: &Record) -> Result<Vec<Relative>, Error> {
         let mut swarms = state::swarms(&self.host)?.into_iter().filter_map(|found| found.standing);
         let Some(swarm) = swarms.find(|swarm| swarm.owner == record.owner) else { return Ok(Vec::new()) };
@@ -104,21 +108,21 @@ impl Shared {
         Ok(sessions.map(|session| Relative::new(session, &swarm, &self.registry)).collect())
     }
 
-    /// Returns whether the parent's snapshot names a resource that a child takes a share of only by the parent's record.
+    /// Returns whether the parent's snapshot names a resource whose share can only be planned from the parent's record.
     pub(super) fn hands_down_by_record(&self, parent: &Snapshot) -> bool {
         let mut kinds = parent.hard_constraints.iter().map(|held| held.kind.as_str());
         kinds.any(|kind| is_other(kind) && self.registry.get(kind).is_some())
     }
 }
 
-/// Returns whether [`child_requests`](super::child_requests) knows nothing of a kind.
+/// Returns whether [`child_requests`](super::child_requests) does not know a kind.
 fn is_other(kind: &str) -> bool {
     kind != git_worktree::KIND && kind != port_range::KIND
 }
 
 impl Family {
-    /// Takes out of an observation what the ancestors themselves hold or serve, because a share lies inside of it, and
-    /// adds the numbers that the family has.
+    /// Removes from an observation the ports that the ancestors own or serve, because a share is inside of them, and
+    /// adds the numbers of the family.
     pub(super) fn let_in(&self, observation: &mut Observation) {
         observation.family.clone_from(&self.numbers);
         let of_family = |session: &str, owner: &str| {
@@ -137,16 +141,17 @@ impl Family {
             .cloned()
             .collect();
         observation.taken.retain(|taken| match &taken.by {
-            // The ancestor may use its ports; whether it is the one that does, nobody can tell.
+            // The ancestor may use its ports; whether the process is the ancestor's cannot be determined.
             Holder::Socket { .. } => !held.iter().any(|held| held.block.contains(taken.block)),
             Holder::Lease { .. } | Holder::LockFile { .. } => !held.contains(taken),
         });
     }
 
-    /// Makes the manifest of a child one of its family: the child takes a share of each resource that its parent has of
-    /// other kinds than those that it asks for already, as a session without `resources` does. Returns what stands.
+    /// Adds the manifest of a child to its family, and returns the active sessions.
     ///
-    /// The options are those that are in force for the parent's lease. What the registry does not know is not handed down.
+    /// The child takes a share of each resource of its parent, as a session without `resources` does, except for kinds
+    /// that it requests already. The options are the effective options of the parent's lease. A kind that the registry
+    /// does not know is not shared.
     pub(super) fn join(&self, manifest: &mut Manifest) -> Option<Standing> {
         if self.relatives.is_empty() {
             return None;
@@ -187,12 +192,13 @@ impl Family {
         !self.relatives.is_empty()
     }
 
-    /// Takes the child out of the plan of its family.
+    /// Returns the plan of the child alone, from the plan of its family.
     pub(super) fn leave(&self, mut plan: Plan, registry: &Registry) -> Result<Plan, Error> {
         let is_kept =
             |(relative, planned): (&Relative, &Session)| relative.session.allocations == planned.allocations;
         if !self.relatives.iter().zip(&plan.sessions).all(is_kept) {
-            // A kind whose options do not come to themselves would have the child take a share of what nobody has.
+            // If a kind does not plan the same allocation from the same options, the child would share an allocation
+            // that does not exist.
             let parent = self.ancestors.first().cloned().unwrap_or_default();
             return Err(Error::Child(ChildError::Changed(parent)));
         }
@@ -218,7 +224,7 @@ impl Relative {
         Self { session, parent, child: record.child }
     }
 
-    /// The session of a manifest that asks for what this one has.
+    /// Returns the session of a manifest that requests the allocations of this one.
     fn declared(&self, parent: Option<usize>) -> manifest::Session {
         let place = Place::default();
         let requests = self.session.allocations.iter().map(|held| Request {
@@ -247,7 +253,7 @@ impl Relative {
     }
 }
 
-/// The plan that sessions of a family stand by.
+/// Returns the plan of the active sessions of a family.
 fn plan_of(sessions: Vec<Session>) -> Plan {
     Plan {
         schema_version: SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-//! A session that stands: what it is told, and its release.
+//! An active session: its context, and its release.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,9 +14,9 @@ use crate::host::files::Root;
 use crate::plan::Session;
 use crate::state::{Record, Swarm};
 
-/// A session that stands.
+/// An active session.
 ///
-/// Dropping it releases nothing: the session outlives the process, and [`super::Orchestrator::standing`] finds it.
+/// A drop releases nothing: the session survives the process, and [`super::Orchestrator::standing`] finds it.
 pub struct Provisioned {
     shared: Arc<Shared>,
     snapshot: Snapshot,
@@ -25,15 +25,15 @@ pub struct Provisioned {
     released: AtomicBool,
 }
 
-/// Everything that is needed to start a program in a session.
+/// Values that are needed to start a program in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RuntimeInjection {
-    /// Where to start it.
+    /// Directory in which to start the program.
     pub working_directory: PathBuf,
-    /// Its whole environment, with `AGENT_DISCOVERY_FILE`.
+    /// Complete environment of the program, with `AGENT_DISCOVERY_FILE`.
     pub env: BTreeMap<String, String>,
-    /// The discovery file, absolute.
+    /// Absolute path of the discovery file.
     pub discovery_file: PathBuf,
 }
 
@@ -41,20 +41,20 @@ pub struct RuntimeInjection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The full name of the ref that has it, e.g. `refs/seedbed/rescue/…`.
+    /// Full name of the ref with the work, such as `refs/seedbed/rescue/…`.
     pub reference: String,
-    /// The shell command that brings it back, in a new place.
+    /// Shell command that restores the work in a new worktree.
     pub command: String,
-    /// What the command does not bring back as it was, one line each.
+    /// Details that the command does not restore, one line each.
     pub missing: Vec<String>,
 }
 
-/// Where a session's discovery file is by default.
+/// Default location of a session's discovery file.
 struct DiscoveryFile {
     path: PathBuf,
-    /// The directory that other paths are relative to: the session's own, and nobody else's.
+    /// Directory that other paths are relative to: only this session's.
     directory: PathBuf,
-    /// What it is reached from without following links.
+    /// Directory from which the file is reached without following links.
     anchor: PathBuf,
 }
 
@@ -65,7 +65,8 @@ impl Provisioned {
         let (directory, anchor) = if session.discovery_file.is_some() {
             (snapshot.working_directory.clone(), swarm.workspace().to_owned())
         } else {
-            // Without a directory of its own it would work, and be told, where every other such session is.
+            // A session without its own directory would otherwise work, and have its file, in the directory of every
+            // other such session.
             let own = path.parent().unwrap_or(&path).to_owned();
             (own.clone(), own)
         };
@@ -78,34 +79,35 @@ impl Provisioned {
         }
     }
 
-    /// Where the session works, absolute: in its worktree, or without one in the workspace root.
+    /// Returns the absolute directory of the session: its worktree, or the workspace root if it has none.
     pub fn working_directory(&self) -> &Path {
         &self.snapshot.working_directory
     }
 
-    /// `base` with the session's variables over it.
+    /// Returns `base` overridden by the session's variables.
     pub fn injected_env(&self, base: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
         let own = &self.snapshot.soft_constraints.env;
         base.into_iter().chain(own.iter().map(|(name, value)| (name.clone(), value.clone()))).collect()
     }
 
-    /// The prompt with the session's sections and `extra_sections` before it; the prompt alone where there are none.
+    /// Returns the prompt after the session's sections and `extra_sections`; only the prompt if there are no sections.
     pub fn compose_prompt(&self, prompt: &str, extra_sections: &[&str]) -> String {
         let sections = self.snapshot.soft_constraints.prompt_sections.iter().map(String::as_str);
         discovery::compose_prompt(sections.chain(extra_sections.iter().copied()), prompt)
     }
 
-    /// What the session owns, as its discovery file says it; children are provisioned from it.
+    /// Returns the allocations and context of the session, as in its discovery file. Children are provisioned from it.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// Writes the discovery file and tells what to start a program with.
+    /// Writes the discovery file, and returns the values to start a program with.
     ///
-    /// `None` is the default place: `.agent-context/resources.json` in the session's working directory, and in the
-    /// state directory for a session that has no worktree, since it shares the workspace with others. Another path is
-    /// relative to the same directory, and lies in a directory of its own, which is hidden from git: next to files of
-    /// the repository it would be a change to it. Links are not followed.
+    /// `None` is the default path: `.agent-context/resources.json` in the session's working directory. A session
+    /// without a worktree shares the workspace with others, so its default file is in the state directory.
+    ///
+    /// Another path is relative to the same directory. It must be in a separate directory, which is hidden from Git:
+    /// beside files of the repository, it would be a change of the repository. Links are not followed.
     pub fn runtime_injection(
         &self,
         discovery_file: Option<&Path>,
@@ -125,27 +127,30 @@ impl Provisioned {
         Ok(RuntimeInjection { working_directory, env, discovery_file: path })
     }
 
-    /// Releases everything, the last provisioned first.
+    /// Releases all resources, the last provisioned first.
     ///
-    /// Goes on past what fails and reports all of it; another call tries that again. Once everything is gone, and
-    /// where it was gone before, there is nothing to do and no error. Work that would be lost is
-    /// [`Error::WouldLose`], and nothing is touched: changes that are not committed, commits that no ref reaches,
-    /// children that stand. Neither is anything where other processes are at work in the session: [`Error::Occupied`].
+    /// Continues after failures and reports all of them; another call tries these again. After a complete release,
+    /// another call does nothing and succeeds.
+    ///
+    /// Work that would be lost is [`Error::WouldLose`], and nothing is changed. Such work is changes that are not
+    /// committed, commits that no ref reaches, and active children. If other processes are at work in the session,
+    /// nothing is changed either: [`Error::Occupied`].
     pub fn release(&self) -> Result<(), Error> {
         self.release_with(apply::Options::default())
     }
 
-    /// Releases everything, and gives up work that is not saved. Children that stand are refused all the same: their
-    /// work is not this session's to give up.
+    /// Releases all resources, and discards unsaved work.
+    ///
+    /// Active children still refuse the release: their work does not belong to this session.
     pub fn release_discarding(&self) -> Result<(), Error> {
         self.release_with(Unsaved::Discard.into())
     }
 
-    /// Releases everything, once work that is not saved is: what `seedbed destroy --rescue` does, by the same code.
+    /// Releases all resources, after saving unsaved work, by the same code as `seedbed destroy --rescue`.
     ///
-    /// `heard` is told of each piece of work once it is saved, before anything is released; that stays so whatever fails
-    /// afterwards. Work that cannot be saved is [`Error::Release`], or [`Error::WouldLose`] where that is known before,
-    /// and nothing is released.
+    /// `heard` is called for each piece of work once it is saved, before anything is released. The work stays saved if
+    /// a later step fails. Work that cannot be saved is [`Error::Release`], or [`Error::WouldLose`] if that is known
+    /// before, and nothing is released.
     ///
     /// ```no_run
     /// # fn end(session: &seedbed::orchestrator::Provisioned) -> Result<(), seedbed::orchestrator::Error> {
@@ -162,15 +167,13 @@ impl Provisioned {
         })
     }
 
-    /// Releases everything, and does with unsaved work and with processes at work in the session what `options` say.
+    /// Releases all resources. `options` decide about unsaved work and about processes at work in the session.
     ///
     /// ```no_run
     /// # use seedbed::{apply, orchestrator::{Error, Provisioned}};
     /// # fn end(session: &Provisioned) -> Result<(), Error> {
     /// let occupants = apply::Occupants::Stop(apply::STOP_PATIENCE);
-    /// let mut options = apply::Options::default();
-    /// options.occupants = occupants;
-    /// session.release_with(options)
+    /// session.release_with(apply::Options { occupants, ..Default::default() })
     /// # }
     /// ```
     pub fn release_with(&self, options: apply::Options) -> Result<(), Error> {
@@ -199,7 +202,8 @@ impl Provisioned {
         Ok(())
     }
 
-    /// The session's record, unless it was released, and perhaps provisioned anew by somebody else.
+    /// Returns the session's record; `None` if the session was released, even if another process has provisioned it
+    /// again.
     fn record(&self, context: &Context<'_>) -> Result<Option<Record>, Error> {
         Ok(context.swarm.standing()?.filter(|record| record.owner == self.owner))
     }
@@ -208,7 +212,7 @@ impl Provisioned {
         self.shared.locked(&self.snapshot.workspace_root, &self.snapshot.session_id, what, act)
     }
 
-    /// The absolute path of a discovery file that the caller wants elsewhere.
+    /// Returns the absolute path of a discovery file at a location that the caller requests.
     fn checked(&self, path: &Path) -> Result<PathBuf, Error> {
         let refused = |why: &str| Error::Discovery { path: path.to_owned(), why: why.to_owned() };
         if !path.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir)) {

@@ -1,4 +1,4 @@
-//! What a session is told: the snapshot in its discovery file, its environment, its prompt.
+//! Context of a session: the snapshot in its discovery file, its environment, its prompt.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,44 +20,46 @@ use crate::provider::markers::{filled, filled_value};
 use crate::provider::{Planner, Registry};
 use crate::state::{Locked, Record, Swarm};
 
-/// Hides a discovery file from git, and nothing beside it: the notes of an agent are work like any other file.
+/// Name of the file that hides a discovery file from Git, and nothing beside it: the notes of an agent are work like
+/// any other file.
 const IGNORE: &str = ".gitignore";
 
-/// The beginning of that file. It hides the file itself, and what a killed process left half-written; each discovery file
-/// in the directory has a line of its own below.
+/// First lines of that file. They hide the file itself, and incomplete files that a killed process left; each discovery
+/// file in the directory has one more line.
 const IGNORE_HEAD: &str =
     "# written by seedbed: hides its own files, and no others\n/.gitignore\n/.*.seedbed-*\n";
 
-/// The whole of that file as versions wrote it that hid the directory.
+/// Complete content of that file in versions that hid the whole directory.
 const IGNORE_ALL: &[u8] = b"*\n";
 
-/// The most that is read of that file, in bytes.
+/// Largest such file that is read, in bytes.
 const IGNORE_MAX: usize = 4096;
 
-/// Version of the discovery file's format.
+/// Version of the format of discovery files.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What one session owns: the seed's `DiscoverySnapshot`, key for key, and its place in the swarm.
+/// Allocations and context of one session: the `DiscoverySnapshot` of the reference implementation, key for key, and
+/// the position in the swarm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:discovery:1"))]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Version of this file's format, [`SCHEMA_VERSION`]; a snapshot of the reference implementation has none.
+    /// Version of the format of this file, [`SCHEMA_VERSION`]; a snapshot of the reference implementation has none.
     #[serde(default = "schema_version")]
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
-    /// `SWARM/PATH`, or what the caller of the library named it.
+    /// Id of the session: `SWARM/PATH`, or the name that the caller of the library gave.
     pub session_id: String,
-    /// The workspace root, absolute.
+    /// Absolute path of the workspace root.
     pub workspace_root: PathBuf,
-    /// Where the session works, absolute.
+    /// Absolute path of the directory in which the session works.
     pub working_directory: PathBuf,
-    /// What it holds, in the order it was provisioned.
+    /// Allocations of the session, in the order of provisioning.
     pub hard_constraints: Vec<HardConstraint>,
-    /// What it is told.
+    /// Context of the session.
     pub soft_constraints: SoftConstraints,
-    /// Its place in its swarm; absent for a session that was provisioned on its own.
+    /// Position of the session in its swarm; absent for a standalone session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swarm: Option<Place>,
 }
@@ -70,13 +72,13 @@ fn schema_version() -> u32 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[non_exhaustive]
 pub struct HardConstraint {
-    /// The kind of the resource.
+    /// Kind of the resource.
     pub kind: String,
-    /// What was allocated; paths are absolute.
+    /// Allocated values; paths are absolute.
     pub allocation: Map<String, Value>,
 }
 
-/// What the allocations and the manifest contribute to a session's context.
+/// Contributions of the allocations and the manifest to a session's context.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -85,33 +87,34 @@ pub struct SoftConstraints {
     pub env: BTreeMap<String, String>,
     /// Sections of the prompt.
     pub prompt_sections: Vec<String>,
-    /// Anything else.
+    /// Any other values.
     pub metadata: Map<String, Value>,
 }
 
-/// A session's place in its swarm.
+/// Position of a session in its swarm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Place {
-    /// The swarm's name.
+    /// Name of the swarm.
     pub name: String,
-    /// The digest of the plan that last changed this session.
+    /// Digest of the plan that last changed this session.
     pub plan_digest: String,
-    /// The session's path in the tree.
+    /// Path of the session in the tree.
     pub path: SessionPath,
-    /// The session above it.
+    /// Path of the session above it.
     pub parent: Option<SessionPath>,
-    /// The sessions right below it.
+    /// Paths of the sessions directly below it.
     pub children: Vec<SessionPath>,
-    /// Its number in the swarm.
+    /// Number of the session in the swarm.
     pub index: u32,
-    /// Why its `setup` has not succeeded, where a failed `apply --keep-failed` left it; absent where it has.
+    /// Reason for which its `setup` has not succeeded, if a failed `apply --keep-failed` left it; absent if the setup
+    /// succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<String>,
 }
 
-/// The snapshot of a session of a record in the workspace at `workspace`.
+/// Returns the snapshot of a session of a record in the workspace at `workspace`.
 pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspace: &Path) -> Snapshot {
     let plan = &record.plan;
     let hard_constraints = session.allocations.iter().map(|allocation| {
@@ -154,20 +157,20 @@ pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspa
 }
 
 impl Snapshot {
-    /// The bytes of the discovery file: indented JSON and a line feed, as the seed writes it.
+    /// Returns the bytes of the discovery file: indented JSON and a line feed, as in the reference implementation.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
         bytes.push(b'\n');
         bytes
     }
 
-    /// The allocation of this kind.
+    /// Returns the allocation of this kind.
     pub fn allocation(&self, kind: &str) -> Option<&Map<String, Value>> {
         self.hard_constraints.iter().find(|held| held.kind == kind).map(|held| &held.allocation)
     }
 }
 
-/// The prompt with the sections before it: the seed's `composePrompt`, word for word.
+/// Returns the prompt after the sections: `composePrompt` of the reference implementation, word for word.
 pub fn compose_prompt<'s>(sections: impl IntoIterator<Item = &'s str>, prompt: &str) -> String {
     let mut lines = vec!["Runtime resource constraints are already enforced by the orchestrator:".to_owned()];
     lines.extend(sections.into_iter().map(|section| format!("- {section}")));
@@ -178,7 +181,7 @@ pub fn compose_prompt<'s>(sections: impl IntoIterator<Item = &'s str>, prompt: &
     lines.join("\n")
 }
 
-/// Where a session's discovery file lies, absolute.
+/// Returns the absolute path of a session's discovery file.
 pub fn file(swarm: &Swarm<'_>, session: &Session) -> PathBuf {
     match &session.discovery_file {
         Some(path) => absolute(swarm.workspace(), path),
@@ -186,8 +189,9 @@ pub fn file(swarm: &Swarm<'_>, session: &Session) -> PathBuf {
     }
 }
 
-/// Where a session works, absolute; or why nothing can be run there. Whoever worked there may have taken the directory
-/// away, or put a link in its place: what a command would do there, it would do somewhere else.
+/// Returns the absolute directory of a session, or the reason for which nothing can be run there.
+///
+/// An agent may have removed the directory, or replaced it with a link: a command would then work somewhere else.
 pub fn directory(swarm: &Swarm<'_>, session: &Session) -> Result<PathBuf, String> {
     let directory = absolute(swarm.workspace(), &session.working_directory);
     let opened = Root::toward(swarm.workspace(), &directory).and_then(|(root, below)| root.directory(&below));
@@ -198,7 +202,7 @@ pub fn directory(swarm: &Swarm<'_>, session: &Session) -> Result<PathBuf, String
     }
 }
 
-/// The whole environment that a session adds to its caller's.
+/// Returns all variables that a session adds to its caller's environment.
 pub fn environment(swarm: &Swarm<'_>, session: &Session) -> BTreeMap<String, String> {
     let mut env: BTreeMap<_, _> =
         session.env.iter().map(|(name, value)| (name.clone(), filled(value, swarm.workspace()))).collect();
@@ -206,7 +210,7 @@ pub fn environment(swarm: &Swarm<'_>, session: &Session) -> BTreeMap<String, Str
     env
 }
 
-/// A command of a session with the workspace root filled in, as a program and its arguments.
+/// Returns a command of a session as a program and its arguments, with the workspace root filled in.
 pub fn command(command: &CommandLine, workspace: &Path) -> Vec<String> {
     match command {
         CommandLine::Arguments(arguments) => {
@@ -227,8 +231,9 @@ pub fn write(swarm: &Locked<'_>, session: &Session, snapshot: &Snapshot) -> Resu
     Ok(())
 }
 
-/// Writes a discovery file at `path`, in the workspace or relative to it, and hides it from git. No component
-/// below the workspace may be a link.
+/// Writes a discovery file at `path`, in the workspace or relative to it, and hides it from Git.
+///
+/// No component below the workspace may be a link.
 pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<(), files::Error> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(files::Error::Outside { path: path.to_owned() });
@@ -240,7 +245,7 @@ pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<()
     directory.replace(Path::new(name), bytes)
 }
 
-/// Hides a discovery file from git. Others that were written to the same directory stay hidden.
+/// Hides a discovery file from Git. Other discovery files in the same directory stay hidden.
 fn hide(directory: &Root, name: &OsStr) -> Result<(), files::Error> {
     let ignore = Path::new(IGNORE);
     let found = directory.read(ignore, IGNORE_MAX).ok().flatten().unwrap_or_default();
@@ -267,15 +272,16 @@ pub(crate) fn hiding(name: &OsStr) -> Vec<u8> {
     content
 }
 
-/// Tells whether a directory is empty, or one that [`write_in`] wrote to.
+/// Returns whether a directory is empty, or one that [`write_in`] wrote to.
 pub(crate) fn is_own_directory(directory: &Root) -> Result<bool, files::Error> {
     let found = directory.read(Path::new(IGNORE), IGNORE_MAX).ok().flatten().unwrap_or_default();
     let is_own = found == IGNORE_ALL || found.starts_with(IGNORE_HEAD.as_bytes());
     Ok(is_own || directory.names()?.is_empty())
 }
 
-/// Puts a session's discovery file back, and what hides it from git, from the canonical copy; where that is gone too, or
-/// tells something else, from `expected`.
+/// Restores a session's discovery file, and the file that hides it from Git, from the canonical copy.
+///
+/// If the copy is missing or has other values, restores them from `expected`.
 pub fn restore(
     swarm: &Locked<'_>,
     session: &Session,
@@ -290,7 +296,7 @@ pub fn restore(
     }
 }
 
-/// What is wrong with a session's discovery file, or with what hides it from git; `None` where nothing is.
+/// Returns the problem of a session's discovery file, or of the file that hides it from Git; `None` if there is none.
 pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Option<String> {
     let path = session.discovery_file.clone().unwrap_or_else(|| swarm.discovery_file(&session.scoped_name));
     let read = |path: &Path, limit| {
@@ -315,12 +321,13 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
     of_file.or_else(of_gitignore)
 }
 
-/// Tells whether bytes are a discovery file that says what `expected` does.
+/// Returns whether bytes are a discovery file with the values of `expected`.
 fn is_told_by(found: &[u8], expected: &Snapshot) -> bool {
     found == expected.to_bytes() || is_of_an_earlier_plan(found, expected)
 }
 
-/// A session that a plan keeps keeps its file, which names the plan that last changed it.
+/// Returns whether bytes are the file of an earlier plan: a session that a plan keeps keeps its file, which names the
+/// plan that last changed it.
 fn is_of_an_earlier_plan(found: &[u8], expected: &Snapshot) -> bool {
     let earlier = serde_json::from_slice::<Snapshot>(found).ok().and_then(|snapshot| snapshot.swarm);
     let mut expected = expected.clone();

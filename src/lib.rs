@@ -1,12 +1,12 @@
-//! Reproducible workspaces for swarms of agents and CI fixtures: git worktrees and blocks of ports, declared in one
+//! Reproducible workspaces for swarms of agents and CI fixtures: Git worktrees and blocks of ports, declared in one
 //! manifest, planned, reviewed, and applied all or nothing.
 //!
-//! # The one idea
+//! # The main idea
 //!
 //! Everything is decided before anything is done. Planning is a pure function of a manifest and of an [`Observation`]
-//! of the host; the [`Plan`] that comes out leaves the executor no choice. So it can be reviewed, saved, compared,
-//! applied exactly or refused as stale; any session may name any other's paths and ports; and the plan, on disk before
-//! the first effect, is all that recovery needs: it walks the plan and takes away what of it exists.
+//! of the host. The resulting [`Plan`] leaves the run no choice. So a plan can be reviewed, saved, compared, and
+//! applied exactly or refused as stale. Any session may name the paths and ports of any other. The plan, on disk before
+//! the first effect, is all that recovery needs: recovery walks the plan and removes everything in it that exists.
 //!
 //! # The flow
 //!
@@ -16,40 +16,41 @@
 //!  host ──observe───► Observation ┘
 //! ```
 //!
-//! The modules, in the order of the flow; none uses one that stands below it, tests aside:
+//! The modules, in the order of the flow. None uses a module below it, except in tests:
 //!
 //! | module | does | touches |
 //! |---|---|---|
-//! | [`name`] | ids, scoped names, port blocks: the words | nothing |
-//! | [`host`] | processes, git and files, hardened; the registry of port leases | the outside, for everybody else |
-//! | [`manifest`] | text to [`Manifest`], every fault at its place | nothing |
+//! | [`name`] | ids, scoped names, blocks of ports | nothing |
+//! | [`host`] | processes, Git and files, hardened; the registry of leases | the outside, for all other modules |
+//! | [`manifest`] | text to [`Manifest`], every diagnostic at its location | nothing |
 //! | [`observe`] | questions to [`Observation`] | reads |
 //! | [`template`] | strict templates | nothing |
-//! | [`provider`] | what a kind of resource is; one folder a kind | its `plan` halves nothing, the rest the outside |
-//! | [`plan`] | (Manifest, Observation, what stands) to [`Plan`] | nothing |
+//! | [`provider`] | the kinds of resources; one folder a kind | its `plan` halves nothing, the rest the outside |
+//! | [`plan`] | ([`Manifest`], [`Observation`], applied swarm) to [`Plan`] | nothing |
 //! | [`review`] | a plan as people review it | nothing |
-//! | [`state`] | intents, standing plans, locks | the state directory |
-//! | [`discovery`] | what a session is told | writes discovery files |
+//! | [`state`] | intents, applied plans, locks | the state directory |
+//! | [`discovery`] | discovery files | writes them |
 //! | [`apply`] | order, parallelism, rollback, release, recovery | through `provider`, `state`, `discovery` |
-//! | [`doctor`] | what of a host, a repository and a plan will bite | reads; reaps what belongs to nobody |
+//! | [`doctor`] | problems of a host, a repository and a plan | reads; reaps orphaned leases |
 //! | [`orchestrator`] | one session at a time, without a manifest | through `apply` |
 //! | [`report`] | documents that commands print with `--json` | nothing |
 //!
-//! The command line is a module of the binary, out of the library's reach: the library never prints, never reads the
-//! environment, never exits. A clippy list of disallowed methods holds this, and the purity of manifest and plan;
-//! modules that may have effects lift it by name.
+//! The command line is a module of the binary, out of the library's reach. The library never prints, never reads the
+//! environment, and never exits. A list of disallowed methods in `clippy.toml` ensures this, and the purity of
+//! `manifest` and `plan`. Modules that may have effects lift the list by name.
 //!
 //! # All or nothing
 //!
-//! A run moves aside what it replaces or destroys, provisions everything new, and is then committed by one rename; only
-//! after that is anything released. Until then a failure, Ctrl-C or crash is undone: what is new is released, and what was
-//! moved aside is brought back as it was. Only an interrupted `destroy` is finished instead. Both are reconciliation, not
-//! replay: [`provider::Provider::release`] and [`provider::Provider::bring_back`] are idempotent, work on whatever exists
-//! half-made, and touch only what carries the swarm's ownership marker. Liveness is a flock that git children inherit,
-//! never a pid.
+//! A run moves aside what it replaces or destroys, provisions everything new, and is then committed by one rename. Only
+//! after that is anything released. Until the commit, a failure, Ctrl-C or crash is undone: new resources are released,
+//! and what was moved aside is brought back unchanged. Only an interrupted `destroy` is finished instead.
 //!
-//! Unsaved work is judged twice ([`provider::Provider::losses`]): before the run, to refuse early, and again once the
-//! lease is aside, where nobody changes it any more. There it is saved, if that was asked for
+//! Both are reconciliation, not replay: [`provider::Provider::release`] and [`provider::Provider::bring_back`] are
+//! idempotent, work on anything that exists half-made, and touch only what carries the swarm's ownership marker. A run
+//! is alive while its flock is owned, which Git children inherit; no process id is used.
+//!
+//! Unsaved work is checked twice ([`provider::Provider::losses`]): before the run, to refuse early, and again once the
+//! lease is aside, where no other program changes it any more. There it is saved, if requested
 //! ([`provider::Provider::rescue`]).
 //!
 //! # Using it
@@ -89,7 +90,7 @@
 //! println!("{}", Review::new(&plan).with_observation(&survey.observation).markdown());
 //! apply::apply(&context, &plan, survey.record.as_ref(), apply::Options::default())?;
 //!
-//! // Work that is saved nowhere else is never lost: then this is an error, and nothing is released.
+//! // Unsaved work is never lost: if there is any, this is an error, and nothing is released.
 //! if let Some(standing) = swarm.standing()? {
 //!     apply::destroy(&context, &standing, &apply::Destroy::default())?;
 //! }
@@ -98,11 +99,9 @@
 //! # }
 //! ```
 //!
-//! Crates whose types stand in signatures are re-exported: [`minijinja`], [`schemars`], [`serde_json`].
+//! Crates whose types occur in signatures are re-exported: [`minijinja`], [`schemars`], [`serde_json`].
 //!
-//! [`Manifest`]: manifest::Manifest
-//! [`Observation`]: observe::Observation
-//! [`Plan`]: plan::Plan
+//! [`Manifest`]: manifest::Manifest [`Observation`]: observe::Observation [`Plan`]: plan::Plan
 
 pub use {minijinja, schemars, serde_json};
 

@@ -1,7 +1,7 @@
-//! Documents that commands print with `--json`: what programs read. Pure.
+//! Documents that commands print with `--json`, for programs. Pure.
 //!
-//! Each has a version, and a schema that `seedbed schema WHAT` prints. Within a version fields may be added; none is
-//! removed, renamed, or given another meaning.
+//! Each document has a version, and a schema that `seedbed schema WHAT` prints. Within a version, fields may be added.
+//! No field is removed or renamed, and no meaning is changed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,18 +14,18 @@ use crate::host::listeners::Listener;
 use crate::name::SessionPath;
 use crate::provider::git_worktree::rescue::SavedWork;
 
-/// Version of these documents' format.
+/// Version of the format of these documents.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What `list --json` prints: every swarm on this host.
+/// Output of `list --json`: every swarm on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:list:1"))]
 pub struct List {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
-    /// The swarms, by workspace and name.
+    /// Swarms, by workspace and name.
     pub swarms: Vec<ListedSwarm>,
 }
 
@@ -39,10 +39,10 @@ pub struct ListedSwarm {
     pub sessions: Vec<SessionPath>,
     /// Paths of the sessions whose setup failed or was not run.
     pub not_set_up: Vec<SessionPath>,
-    /// What is recorded of it.
+    /// Records of the swarm.
     #[serde(flatten)]
     pub recorded: Recorded,
-    /// Children that programs have provisioned from its sessions, and theirs.
+    /// Descendants that programs have provisioned from its sessions.
     pub children: Vec<ListedChild>,
 }
 
@@ -54,38 +54,38 @@ pub struct ListedChild {
     pub id: String,
     /// Id of the session that it is a child of.
     pub child_of: Option<String>,
-    /// Its number among the children of that session, from 0.
+    /// Number of the child among the children of that session, from 0.
     pub child_index: Option<u32>,
-    /// What is recorded of it.
+    /// Records of the child.
     #[serde(flatten)]
     pub recorded: Recorded,
 }
 
-/// What the state directory holds of a swarm, or of a session on its own.
+/// Records of a swarm, or of a standalone session, in the state directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recorded {
     /// Name of its files in the state directory.
     pub key: String,
-    /// The workspace root, absolute; `null` where no record can be read.
+    /// Absolute path of the workspace root; `null` if no record can be read.
     pub workspace: Option<PathBuf>,
-    /// Whether the workspace root exists; `null` where it is not known.
+    /// Whether the workspace root exists; `null` if unknown.
     pub workspace_exists: Option<bool>,
-    /// Whether it stands.
+    /// Whether the swarm is applied, or the session is active.
     pub standing: bool,
-    /// Time since which it stands, in UTC, as in RFC 3339.
+    /// Time since which it is applied or active, in UTC as RFC 3339.
     pub since: Option<String>,
-    /// Digest of the plan that stands.
+    /// Digest of the applied plan.
     pub plan: Option<String>,
-    /// Whether a run of it is under way or was interrupted.
+    /// Whether a run of it is in progress or was interrupted.
     pub interrupted: bool,
-    /// Whether a run of it is under way.
+    /// Whether a run of it is in progress.
     pub running: bool,
-    /// One line for each thing that a run has not finished.
+    /// Unfinished work of runs, one line each.
     pub unfinished: Vec<String>,
-    /// The command that holds or last held its lock.
+    /// Command that owns or last owned its lock.
     pub holder: Option<String>,
-    /// One line for each record that cannot be read.
+    /// Records that cannot be read, one line each.
     pub unreadable: Vec<String>,
     /// Blocks of ports that are no shares of others.
     pub ports: Vec<Ports>,
@@ -101,23 +101,23 @@ pub struct Ports {
     pub end_port: u16,
 }
 
-/// What `doctor --json` prints.
+/// Output of `doctor --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:doctor:1"))]
 pub struct Diagnosis {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
-    /// The workspace root, absolute.
+    /// Absolute path of the workspace root.
     pub workspace: PathBuf,
-    /// What was found, the worst first.
+    /// Problems, the most severe first.
     pub findings: Vec<Finding>,
-    /// What `--reap` removed.
+    /// Resources that `--reap` removed.
     pub reaped: Reaped,
 }
 
-/// What `doctor --reap` removed.
+/// Resources that `doctor --reap` removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reaped {
@@ -131,41 +131,41 @@ pub struct Reaped {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReapedLease {
-    /// Id of the session that held it.
+    /// Id of the session that owned the lease.
     pub session: String,
-    /// The ports.
+    /// Ports of the lease.
     #[serde(flatten)]
     pub ports: Ports,
 }
 
-/// What `explain --json` prints of a port, a path or a session.
+/// Output of `explain --json` for a port, a path or a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:explain:1"))]
 pub struct Explanation {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
-    /// One sentence that answers the question.
+    /// Answer to the question, one sentence.
     pub summary: String,
-    /// The port asked about.
+    /// The port in question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The path asked about, absolute.
+    /// The path in question, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// The session that owns it; `null` where none does.
+    /// Session that owns it; `null` if none does.
     pub owner: Option<Owner>,
-    /// The rules by which it is so, one line each.
+    /// Rules that explain the answer, one line each.
     pub rules: Vec<String>,
-    /// What else holds it, one line each: leases, lock files.
+    /// Other owners, one line each: leases, lock files.
     pub held: Vec<String>,
-    /// The lines of the manifest that say so.
+    /// Lines of the manifest that explain the answer.
     pub manifest: Vec<Position>,
-    /// Whether the kernel gives the port to outgoing connections; `null` for what is no port, and where the kernel does
-    /// not say.
+    /// Whether the kernel gives the port to outgoing connections; `null` if the question is not about a port, or the
+    /// kernel does not report it.
     pub ephemeral: Option<bool>,
-    /// What listens there now.
+    /// Sockets that listen on the port now.
     pub listeners: Vec<Listener>,
 }
 
@@ -175,7 +175,7 @@ pub struct Explanation {
 pub struct Owner {
     /// Name of the swarm.
     pub swarm: String,
-    /// The workspace root, absolute.
+    /// Absolute path of the workspace root.
     pub workspace: PathBuf,
     /// Path of the session.
     pub session: String,
@@ -183,25 +183,25 @@ pub struct Owner {
     pub id: String,
     /// Number of the session in the tree.
     pub index: u32,
-    /// Whether it stands.
+    /// State of the session.
     pub state: OwnerState,
-    /// Whether it is of the swarm of the manifest around the current directory.
+    /// Whether the session belongs to the swarm of the manifest around the current directory.
     pub own: bool,
 }
 
-/// Whether an [`Owner`] stands.
+/// State of an [`Owner`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OwnerState {
-    /// It stands.
+    /// The session is active.
     Standing,
-    /// A run creates or removes it, or did when it was interrupted.
+    /// A run creates or removes the session, or did when it was interrupted.
     Unfinished,
-    /// The manifest asks for it, and nothing of it exists yet.
+    /// The manifest requests the session, and nothing of it exists yet.
     Planned,
 }
 
-/// A place in the manifest.
+/// A location in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Position {
@@ -213,58 +213,58 @@ pub struct Position {
     pub column: usize,
     /// Length in characters.
     pub length: usize,
-    /// What the place says.
+    /// Text of the manifest at the location.
     pub message: String,
 }
 
-/// What `env --json` prints.
+/// Output of `env --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:env:1"))]
 pub struct Environment {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Id of the session.
     pub session: String,
-    /// Directory that the session works in, absolute.
+    /// Directory in which the session works, absolute.
     pub working_directory: PathBuf,
     /// Variables of its environment and their values.
     pub environment: BTreeMap<String, String>,
 }
 
-/// What `prompt --json` prints.
+/// Output of `prompt --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:prompt:1"))]
 pub struct Prompt {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// The sections of the session, and the prompt after them.
     pub prompt: String,
 }
 
-/// What `rescue list`, `rescue restore` and `rescue drop` print with `--json`.
+/// Output of `rescue list`, `rescue restore` and `rescue drop` with `--json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:rescues:1"))]
 pub struct Rescues {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Git directory that all worktrees of the repository share, absolute.
     pub repository: PathBuf,
-    /// What was done with the rescues.
+    /// Action on the rescues.
     pub action: RescueAction,
-    /// The rescues that were listed, restored or deleted.
+    /// Rescues that were listed, restored or deleted.
     pub rescues: Vec<SavedWork>,
     /// The new worktree, absolute; absent except for `restored`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
 }
 
-/// What was done with [`Rescues`].
+/// Action on [`Rescues`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RescueAction {

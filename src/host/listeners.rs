@@ -18,20 +18,20 @@ const COMMAND_MAX: usize = 4096;
 /// Number of characters of a command that a message shows.
 const SHOWN_MAX: usize = 60;
 
-/// One socket that waits for whoever comes.
+/// A socket that accepts connections or datagrams of any sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Listener {
-    /// `tcp` or `udp`.
+    /// Protocol: `tcp` or `udp`.
     pub protocol: String,
-    /// The local address; unspecified (`0.0.0.0`, `::`) for all of them.
+    /// Local address; unspecified (`0.0.0.0`, `::`) for all addresses.
     pub address: IpAddr,
-    /// The port.
+    /// Number of the port.
     pub port: u16,
-    /// The number of the user that made the socket.
+    /// Number of the user that created the socket.
     pub user: u32,
-    /// The processes that hold it, by number; empty where that cannot be told: another user's, or one of another
+    /// Processes that have the socket open, by number; empty if unknown: processes of another user or of another
     /// namespace.
     pub processes: Vec<Running>,
 }
@@ -41,9 +41,10 @@ pub struct Listener {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Running {
-    /// Its number.
+    /// Process id.
     pub pid: u32,
-    /// Its program and arguments, a blank between; what is not UTF-8 is replaced. It says of itself what it likes.
+    /// Program and arguments, separated by blanks; bytes that are not UTF-8 are replaced. A process chooses this text
+    /// itself.
     pub command: String,
 }
 

@@ -47,41 +47,41 @@ pub struct Area {
     pub is_mounted: bool,
 }
 
-/// The way in which a process uses an area.
+/// Use of an area by a process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "how", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Use {
-    /// Its working directory lies there.
+    /// The working directory of the process is in the area.
     WorkingDirectory {
         /// Path of the directory.
         path: PathBuf,
     },
-    /// Its root directory lies there.
+    /// The root directory of the process is in the area.
     Root {
         /// Path of the directory.
         path: PathBuf,
     },
-    /// The program that it runs lies there.
+    /// The program of the process is in the area.
     Executable {
         /// Path of the program.
         path: PathBuf,
     },
-    /// It listens (TCP) or is bound (UDP) on a port.
+    /// The process listens (TCP) or is bound (UDP) on a port.
     Port {
-        /// `tcp` or `udp`.
+        /// Protocol: `tcp` or `udp`.
         protocol: String,
         /// Local address; unspecified (`0.0.0.0`, `::`) for all addresses of the host.
         address: IpAddr,
         /// Number of the port.
         port: u16,
     },
-    /// It has a file or a directory open there.
+    /// The process has a file or a directory open in the area.
     OpenFile {
         /// Path of the file.
         path: PathBuf,
     },
-    /// It has a file mapped into its memory.
+    /// The process has a file mapped into its memory.
     MappedFile {
         /// Path of the file.
         path: PathBuf,
@@ -97,16 +97,16 @@ pub(crate) struct Occupant {
     pub(crate) process: Option<Process>,
     /// Program and arguments, as [`listeners::Running::command`].
     pub(crate) command: String,
-    /// At least one and at most [`USES_MAX`], in the order of [`Use`].
+    /// Uses of the area: at least one and at most [`USES_MAX`], in the order of [`Use`].
     pub(crate) uses: Vec<Use>,
-    /// Whether it is this process or one that it descends from.
+    /// Whether the process is this process or an ancestor of it.
     pub(crate) is_caller: bool,
 }
 
 /// Result of a scan.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scan {
-    /// The processes, by area and number.
+    /// Occupants, by area and process id.
     pub(crate) occupants: Vec<Occupant>,
     /// Number of processes that this user may not inspect.
     pub(crate) uninspected: usize,

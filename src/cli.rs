@@ -1,6 +1,6 @@
-//! clap types and dispatch; one file a command beside it.
+//! Command line: clap types and dispatch, with one file per command beside this module.
 //!
-//! Only this module reads the environment, prints and exits. stdout is data, stderr is talk.
+//! Only this module reads the environment, prints and exits. stdout is for data, stderr for messages.
 
 #![warn(
     clippy::print_stdout,
@@ -8,7 +8,7 @@
     reason = "these panic where nobody reads any more: see `say!`"
 )]
 
-/// `eprintln!`, for which it is no failure that nobody reads any more: no run is left half-way because of that.
+/// Prints like `eprintln!`, but ignores a closed stderr: no run stops half-way because its messages have no reader.
 macro_rules! say {
     ($($text:tt)*) => {
         $crate::cli::print::err(&format!("{}\n", format_args!($($text)*)))
@@ -70,7 +70,7 @@ struct Arguments {
     command: Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 struct Global {
@@ -102,23 +102,23 @@ struct Global {
     /// running
     #[arg(long, value_name = "TIME", value_parser = duration, global = true)]
     lock_timeout: Option<Duration>,
-    /// What a Ctrl-C asks, of every command that listens for it.
+    /// Request of a Ctrl-C, for every command that reacts to it.
     #[arg(skip)]
     cancel: Cancel,
-    /// Whether the command runs programs that a Ctrl-C would leave behind.
+    /// `true` if the command runs programs that a Ctrl-C would leave behind.
     #[arg(skip)]
     runs_programs: bool,
-    /// Whether the command reads or writes the state directory, and fails where there is no place for one.
+    /// `true` if the command reads or writes the state directory, and fails if no state directory can be determined.
     #[arg(skip)]
     needs_state: bool,
 }
 
 impl Global {
-    /// From here on a signal asks the command to stop, end the programs that it runs and put things back; a second Ctrl-C
-    /// or SIGTERM ends it at once, and leaves what `recover` puts right.
+    /// Catches signals from now on: the first requests the command to stop, end its programs and roll back. A second
+    /// Ctrl-C or SIGTERM ends the command immediately; `recover` then repairs the rest.
     ///
-    /// Until there is something to put back signals end it by themselves: reading a manifest from a pipe goes on after
-    /// one that is caught.
+    /// Until there is something to roll back, signals end the command by default: a read of a manifest from a pipe
+    /// would continue after a caught signal.
     fn catch_signals(&self) -> Result<(), Failure> {
         static CAUGHT: AtomicBool = AtomicBool::new(false);
         if CAUGHT.swap(true, Ordering::Relaxed) {
@@ -128,7 +128,7 @@ impl Global {
             .map_err(|error| Failure::Other(format!("cannot listen for signals: {error}")))
     }
 
-    /// Ends an interrupted command before it tells what it has found: the programs that were ended have not answered.
+    /// Ends an interrupted command before it prints results: the programs that were ended have not answered.
     fn unless_interrupted(&self) -> Result<(), Failure> {
         if self.cancel.is_requested() { Err(Failure::Interrupted) } else { Ok(()) }
     }
@@ -190,8 +190,9 @@ enum Command {
 }
 
 impl Command {
-    /// Tells whether it runs git, or programs of the manifest, that a Ctrl-C would leave behind: each has a process group
-    /// of its own. `exec` gives its place to the command, or listens itself.
+    /// Returns whether the command runs Git, or programs of the manifest, that a Ctrl-C would leave behind.
+    ///
+    /// Each such program has a process group of its own. `exec` is replaced by its command, or catches signals itself.
     fn runs_programs(&self) -> bool {
         match self {
             Self::Init
@@ -230,7 +231,7 @@ pub(crate) fn main() -> ExitCode {
     arguments.global.needs_state =
         !matches!(arguments.command, Command::Init | Command::Validate(_) | Command::Rescue(_));
     let json = arguments.global.json;
-    // Rust has said where by then.
+    // Rust has printed the location of the panic already.
     let code = match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => report(failure, &arguments.global.cancel, json),
@@ -251,7 +252,7 @@ fn parse() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches_mut(&mut command.try_get_matches()?)
 }
 
-/// Prints help, the version, or what is wrong with the arguments.
+/// Prints help, the version, or the error in the arguments.
 fn print_unparsed(error: &clap::Error) -> ExitCode {
     terminal::set_color(terminal::color_among(std::env::args_os()));
     let text = |has_color: bool| {
@@ -270,7 +271,7 @@ fn report(failure: Failure, cancel: &Cancel, json: bool) -> ExitCode {
     if cancel.is_requested() {
         return failure.because(cancel).report(json);
     }
-    // A manifest may have as many faults as it has bytes.
+    // A manifest may have as many diagnostics as bytes.
     signals::while_computing(cancel, || failure.report(json))
 }
 

@@ -1,4 +1,4 @@
-//! `--setup` and `--refresh`: what is done again in sessions that stand.
+//! `--setup` and `--refresh`: steps that are repeated in active sessions.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use seedbed::state::Record;
 use super::exit::Failure;
 use super::{completions, standing};
 
-/// What is done again in sessions that stand.
+/// Steps that are repeated in active sessions.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct DoAgain {
     /// Run `setup` again in these sessions, all that have one where none is named, as they stand
@@ -23,12 +23,12 @@ pub(super) struct DoAgain {
 }
 
 impl DoAgain {
-    /// Returns whether nothing is asked for.
+    /// Returns whether no step is requested.
     pub(super) fn is_nothing(&self) -> bool {
         self.setup.is_none() && self.refresh.is_none()
     }
 
-    /// The sessions of a swarm that are meant; none where nothing stands yet.
+    /// Returns the sessions of a swarm that the options select; none if the swarm is not applied yet.
     pub(super) fn sessions(&self, record: Option<&Record>) -> Result<Again, Failure> {
         let setup = chosen(self.setup.as_deref(), record, |session| !session.setup.is_empty())?;
         let mut again = Again::default();

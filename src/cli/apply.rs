@@ -1,4 +1,4 @@
-//! `apply`: makes the manifest, or a saved plan, real.
+//! `apply`: applies the manifest, or a saved plan.
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -25,10 +25,10 @@ use super::setting::{Setting, directory};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
 use super::{Global, plan, plan_file, print, terminal};
 
-/// How often somebody who is asked is looked after for a Ctrl-C instead of an answer.
+/// Interval of checks for a Ctrl-C while an answer is awaited.
 const ANSWER_POLL: Duration = Duration::from_millis(50);
 
-/// What `apply` takes.
+/// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A plan that `seedbed plan -o` saved: exactly it is applied, or refused as stale
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    // Before signals are caught, and before anybody has to wait for the swarm: it may come from a pipe.
+    // The plan is read before signals are caught and before the lock, because it may come from a pipe.
     let directory = directory(global)?;
     if arguments.plan.is_some() && !arguments.again.is_nothing() {
         let message = "a saved plan says what is done again: `seedbed plan -o FILE --setup`, `--refresh`";
@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let read = |path: &PathBuf| plan_file::read(&directory.join(path));
     let saved = arguments.plan.as_ref().map(read).transpose()?;
     let setting = Setting::find(global)?;
-    // A fault of the manifest is told before anything is waited for.
+    // A diagnostic of the manifest is reported before the command waits for anything.
     let manifest = setting.manifest()?;
     let plan = locked(global, &setting, "apply", |context| {
         let options = options(arguments.unsaved, arguments.stop);
@@ -82,7 +82,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-/// Plans and applies; where another run took what was planned before this one got to it, plans anew.
+/// Plans and applies; plans again if another run has taken the planned resources first.
 pub(super) fn apply_manifest(
     global: &Global,
     setting: &Setting,
@@ -113,7 +113,7 @@ pub(super) fn apply_manifest(
     }
 }
 
-/// A saved plan, if it still holds.
+/// Returns a saved plan, if it is not stale.
 fn checked(
     setting: &Setting,
     swarm: &Locked<'_>,
@@ -146,9 +146,10 @@ fn checked(
     Ok((plan, record))
 }
 
-/// What stands is only taken away with consent.
+/// Requires the user's consent before existing allocations are removed.
 ///
-/// What would be refused afterwards is refused before anybody is asked. `full` shows all that a plan sets and runs.
+/// A plan that would be refused afterwards is refused before the question. `full` shows all data and commands of the
+/// plan.
 fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) -> Result<(), Failure> {
     let mut refused = plan.losses.clone();
     refused.retain(|loss| match options.unsaved {
@@ -185,7 +186,7 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
     ask(global, &format!("{shown}\nDestroy or replace {}?", goes.join(", ")))
 }
 
-/// Asks the user on the terminal; everything but a yes refuses the command.
+/// Asks the user on the terminal; any answer except yes refuses the command.
 pub(super) fn ask(global: &Global, question: &str) -> Result<(), Failure> {
     print::err(&format!("{question} [y/N] "));
     let mut answer = String::new();
@@ -202,13 +203,13 @@ pub(super) fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// Waits until there is something to read, or Ctrl-C: reading itself would go on after one.
+/// Waits for input, or for a Ctrl-C: a read would continue after a Ctrl-C.
 fn wait_for_an_answer(global: &Global) -> Result<(), Failure> {
     let stdin = std::io::stdin();
     let tick = Timespec { tv_sec: 0, tv_nsec: ANSWER_POLL.subsec_nanos().into() };
     loop {
         global.unless_interrupted()?;
-        // Where it cannot be waited for, reading says so.
+        // If `poll` fails, the read reports the error.
         if !matches!(poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&tick)), Ok(0) | Err(Errno::INTR)) {
             return Ok(());
         }

@@ -1,9 +1,10 @@
-//! `completions`: scripts for shells, and the command that they ask.
+//! `completions`: scripts for shells, and the command that they call.
 //!
-//! The scripts only hand the words of the line to `seedbed __complete` and show what it prints. So they say the same in
-//! every shell, cannot fall behind the program, and complete sessions, which no generated script can know. clap's own
-//! dynamic scripts are not used: they switch the program by an environment variable, and the one for PowerShell evaluates
-//! the line that is being typed. Its engine is.
+//! The scripts only pass the words of the line to `seedbed __complete` and show its output. So they are equal in every
+//! shell, match the program's version, and complete sessions, which no generated script can know.
+//!
+//! clap's own dynamic scripts are not used: they switch the program by an environment variable, and the PowerShell
+//! script evaluates the line that is being typed. clap's completion engine is used.
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use super::setting::Setting;
 use super::standing::Family;
 use super::{Arguments as CommandLine, Global, print, setting};
 
-/// The shells that there is a script for.
+/// Shells with a completion script.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Shell {
     /// `source <(seedbed completions bash)`
@@ -35,7 +36,7 @@ pub(super) enum Shell {
     Power,
 }
 
-/// What a script asks.
+/// Request of a completion script.
 #[derive(Debug, Args)]
 pub(super) struct Asked {
     /// The word that is being typed, as far as it is
@@ -57,10 +58,10 @@ pub(super) fn run(shell: Shell) -> ExitCode {
     Status::Done.into()
 }
 
-/// Prints what the current word may become, one candidate a line, with a tab and its help behind it where it has any.
+/// Prints the candidates for the current word, one per line; a tab and the help follow, if there is help.
 pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failure> {
     if asked.before.iter().any(|word| word == "--") {
-        // The command to run is the shell's to complete.
+        // The shell itself completes the command to run.
         return Ok(Status::Done.into());
     }
     let mut words = asked.before.clone();
@@ -71,7 +72,7 @@ pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failu
     let candidates = engine::complete(&mut command, words, index, directory.as_deref())
         .map_err(|error| Failure::Other(error.to_string()))?;
     for candidate in candidates {
-        // A file's name with a line feed in it would be two candidates.
+        // A file name with a line feed would become two candidates.
         let Some(value) = candidate.get_value().to_str().filter(|value| printable(value) == **value) else {
             continue;
         };
@@ -82,7 +83,7 @@ pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failu
     Ok(Status::Done.into())
 }
 
-/// Completes a session that stands.
+/// Completes an active session.
 pub(super) fn standing() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| sessions(current, standing_sessions))
 }
@@ -92,7 +93,7 @@ pub(super) fn planned() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| sessions(current, planned_sessions))
 }
 
-/// Completes a session that stands or is planned, or a path.
+/// Completes an active or planned session, or a path.
 pub(super) fn session_or_path() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         let mut found = sessions(current, standing_sessions);
@@ -117,9 +118,9 @@ fn begins_with(value: &OsStr, current: &OsStr) -> bool {
     value.as_encoded_bytes().starts_with(current.as_encoded_bytes())
 }
 
-/// What the line that is being typed says of where its command would run; the rest of it need not be whole yet.
+/// Reads the options that locate the command from the line that is being typed; the rest of the line may be incomplete.
 ///
-/// clap's completers are told nothing but the current word: the line is the one that this process was asked with.
+/// clap passes only the current word to completers. So the line is read from the arguments of this process.
 fn elsewhere() -> Option<Global> {
     let mut words = vec![OsString::from("seedbed")];
     let mut typed =
@@ -135,7 +136,7 @@ fn elsewhere() -> Option<Global> {
     CommandLine::try_parse_from(words).ok().map(|arguments| arguments.global)
 }
 
-/// The sessions that stand, with the ports of each.
+/// Returns the active sessions, with the ports of each.
 fn standing_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
     let family = setting.swarm().and_then(|swarm| Family::find(swarm, setting.name()));
     let sessions = family.as_ref().map(Family::sessions).unwrap_or_default();
@@ -147,7 +148,7 @@ fn standing_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
     sessions.iter().map(|active| candidate(active.session)).collect()
 }
 
-/// The sessions that the manifest asks for.
+/// Returns the sessions that the manifest declares.
 fn planned_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
     let sessions = setting.manifest().map(|manifest| manifest.sessions).unwrap_or_default();
     sessions.iter().map(|session| CompletionCandidate::new(session.path.as_str())).collect()

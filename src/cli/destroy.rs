@@ -1,4 +1,4 @@
-//! `destroy` and `recover`: takes leases away, never unsaved work.
+//! `destroy` and `recover`: release leases, but never lose unsaved work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ use super::setting::{self, Setting};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
 use super::{Global, completions, elsewhere, print, standing};
 
-/// What `destroy` takes.
+/// Arguments of `destroy`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The sessions to release, each with everything below it; default: all
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     gone: bool,
 }
 
-/// What `recover` takes. Where neither is said, what the interrupted run was told holds.
+/// Arguments of `recover`. Without `--rescue` and `--discard`, the choice of the interrupted run applies.
 #[derive(Debug, Args)]
 pub(super) struct RecoverArguments {
     #[command(flatten)]
@@ -134,14 +134,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-/// A swarm, or a child that a program has provisioned, and what of it is released.
+/// Swarm, or child that a program has provisioned, with the part to release.
 struct Target<'a> {
     swarm: &'a Swarm<'a>,
     record: &'a Record,
     destroy: Destroy,
 }
 
-/// What a command releases: children that are named, and what of the swarm is.
+/// Returns the targets of a command: children that are named, and the selected part of the swarm.
 fn targets<'a>(
     swarm: &'a Swarm<'a>,
     record: &'a Record,
@@ -155,7 +155,7 @@ fn targets<'a>(
     named_targets.chain(own).collect()
 }
 
-/// What is at stake in all of them, and the names of the sessions that are released.
+/// Returns the impact of releasing all targets, and the names of the released sessions.
 fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(AtStake, Vec<String>), Failure> {
     let mut stake = AtStake::default();
     let mut sessions = Vec::new();
@@ -168,7 +168,7 @@ fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(AtStake, Vec<Stri
     Ok((stake, sessions))
 }
 
-/// The processes at work in any of them.
+/// Returns the processes that use any of the targets.
 fn occupancy(setting: &Setting, targets: &[Target<'_>]) -> Result<Occupancy, Failure> {
     let mut all = Occupancy::default();
     for Target { swarm, record, destroy } in targets {
@@ -179,12 +179,12 @@ fn occupancy(setting: &Setting, targets: &[Target<'_>]) -> Result<Occupancy, Fai
     Ok(all)
 }
 
-/// How many children programs have provisioned from what is left.
+/// Returns the number of children that programs have provisioned from the remaining sessions.
 fn children(context: &Context<'_>, left: Option<&Record>) -> Result<usize, Failure> {
     Ok(left.map_or(Ok(0), |left| state::children(context.swarm.host(), left).map(|found| found.len()))?)
 }
 
-/// What the arguments ask to release: sessions of the swarm, and children of them by their ids.
+/// Returns the targets in the arguments: sessions of the swarm, and their children by id.
 fn what<'h>(
     arguments: &Arguments,
     swarm: &Swarm<'h>,
@@ -207,7 +207,7 @@ fn what<'h>(
             }
         }
     }
-    // One below another that is named, or below a session, goes with that.
+    // A child below another named child, or below a named session, is released together with it.
     let goes_along = |child: &Record| {
         child.ancestors.iter().any(|above| {
             named.contains(above.as_str())
@@ -218,7 +218,7 @@ fn what<'h>(
     Ok((destroy, children))
 }
 
-/// Releases a child that a program has provisioned, and its own children before it. How many those are is returned.
+/// Releases a child that a program has provisioned, after its own children; returns the number of released sessions.
 fn destroy_child(
     context: &Context<'_>,
     child: &Swarm<'_>,
@@ -239,15 +239,15 @@ fn destroy_child(
         }
     };
     let done = done();
-    // What was done counts; at worst an empty file stays behind.
+    // The result counts; at worst an empty lock file remains.
     let _ = locked.unlock();
     Ok(done?)
 }
 
-/// Asks on a terminal. From inside a session that is released, the user has to say `--yes`: whoever works there loses the
-/// ground under their feet.
+/// Asks on a terminal. From inside a released session, `--yes` is required: programs there lose their working
+/// directory.
 ///
-/// What would be refused afterwards is refused before the user is asked.
+/// A release that would be refused afterwards is refused before the question.
 fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result<(), Failure> {
     let Some(unsaved) = targets.first().map(|target| target.destroy.unsaved).filter(|_| !global.yes) else {
         return Ok(());
@@ -285,7 +285,7 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
     ask(global, &format!("{shown}Destroy {}?", sessions.join(", ")))
 }
 
-/// Returns whether a destroy would be refused because of a process, where others are ended if `stops`.
+/// Returns whether a release would be refused because of this process; with `stops`, most processes are ended instead.
 fn refuses(occupant: &Occupant, stops: bool) -> bool {
     match occupant.role {
         Role::Refuses => !stops || occupant.pid.is_none(),
@@ -294,7 +294,7 @@ fn refuses(occupant: &Occupant, stops: bool) -> bool {
     }
 }
 
-/// Says what the real one would do. It decides with the same code, by the same look.
+/// Prints the effects of the same command without `--dry-run`; both decide with the same code on the same inspection.
 fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let swarm = setting.swarm()?;
     settled(&swarm)?;
@@ -397,7 +397,7 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     };
     let alone = recover_alone(global, host, &workspace, arguments)?;
     if setting.is_none() && alone.is_empty() {
-        // Without a manifest there may be a swarm that nobody has looked for.
+        // Without a manifest, a swarm may have been missed.
         Setting::find(global)?;
     }
     if global.json {
@@ -408,7 +408,8 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     Ok(Status::Done.into())
 }
 
-/// Rebinds what was moved here, or takes in what was copied here; returns how many swarms and standalone sessions that was.
+/// Rebinds swarms that were moved here, or adopts those that were copied here; returns the number of swarms and
+/// standalone sessions.
 fn recover_elsewhere(
     global: &Global,
     setting: Option<&Setting>,
@@ -430,7 +431,7 @@ fn recover_elsewhere(
     Ok(count)
 }
 
-/// Puts right what interrupted runs of sessions on their own have left in this workspace.
+/// Recovers interrupted runs of standalone sessions in this workspace.
 fn recover_alone(
     global: &Global,
     host: Host,

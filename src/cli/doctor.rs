@@ -1,4 +1,4 @@
-//! `doctor`: what of this host, repository and manifest will bite, each with what to do.
+//! `doctor`: problems of this host, repository and manifest, each with a remedy.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
 use super::{Global, elsewhere, plan, print};
 
-/// What `doctor` takes.
+/// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Takes leases and lock files of ports away that provably belong to nobody any more
@@ -34,8 +34,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     examine(global, arguments, &plan.map_or(case, |plan| case.with_plan(plan)))
 }
 
-/// What the manifest comes to, or why it cannot be planned; `None` while half of its swarm stands, or where the swarm was moved
-/// or copied here, which is a finding of its own.
+/// Returns the plan of the manifest, or the reason why there is none.
+///
+/// `None` while a run of the swarm is unresolved, or if the swarm was moved or copied here; the latter is a finding of
+/// its own.
 fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
     let swarm = setting.swarm()?;
     if plan::settled(&swarm).is_err() || elsewhere::refuse_strays(&swarm, &setting.registry).is_err() {
@@ -86,7 +88,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
     Ok(if fails { Status::Failed } else { Status::Done }.into())
 }
 
-/// Two lines: what there is, and what to do about it.
+/// Formats a finding as two lines: the problem and the remedy.
 fn told(finding: &Finding) -> String {
     let severity = finding.severity.as_str();
     let id = serde_json::to_value(finding.id).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Workspaces that were moved, copied or deleted with what stands in them: what commands say of them, and what they do.
+//! Workspaces that were moved, copied or deleted with their applied swarms: messages and commands.
 
 use std::path::Path;
 
@@ -14,7 +14,8 @@ use super::locked;
 use super::progress::Progress;
 use super::setting;
 
-/// Refuses to go on where nothing is recorded of the swarm, but was moved here or copied here: every advice would be wrong.
+/// Refuses to continue if the swarm is not recorded here, but was moved or copied here: any other advice would be
+/// wrong.
 pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<(), Failure> {
     if swarm.found()?.is_some() {
         return Ok(());
@@ -28,7 +29,7 @@ pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<()
     }
 }
 
-/// Returns what happened to a workspace, and what to do about it.
+/// Describes the change of a workspace, and the remedy.
 fn described(stray: &Stray, workspace: &Path) -> String {
     let (name, here, there) = (stray.found.name(), workspace.display(), stray.workspace.display());
     let what = if stray.found.is_alone() { "session" } else { "swarm" };
@@ -44,8 +45,10 @@ fn described(stray: &Stray, workspace: &Path) -> String {
     }
 }
 
-/// Rebinds what was moved to this workspace, or gives it what was copied; returns how many swarms and sessions on their own
-/// there were. What is recorded here is rebound too: it may have been moved there and back.
+/// Rebinds swarms that were moved to this workspace, or adopts those that were copied here. Returns the number of
+/// swarms and standalone sessions.
+///
+/// Swarms that are recorded here are rebound too: they may have been moved away and back.
 pub(super) fn recover(
     global: &Global,
     host: &Host,
@@ -99,7 +102,7 @@ pub(super) fn recover(
     Ok(strays.len())
 }
 
-/// Rebinds a swarm to the workspace that its record names: it may have been moved away and back.
+/// Rebinds a swarm to the workspace in its record: the swarm may have been moved away and back.
 pub(super) fn rebind(global: &Global, registry: &Registry, swarm: &Swarm<'_>) -> Result<(), Failure> {
     if swarm.found()?.is_none() {
         return Ok(());
@@ -107,7 +110,7 @@ pub(super) fn rebind(global: &Global, registry: &Registry, swarm: &Swarm<'_>) ->
     act(global, registry, swarm, "recover --moved", |context| Ok(apply::rebind(context, None)?))
 }
 
-/// Removes what is kept of a swarm whose workspace is gone; returns of how many sessions.
+/// Removes everything that is kept of a swarm whose workspace was deleted; returns the number of sessions.
 pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Result<usize, Failure> {
     if unsaved == Unsaved::Rescue {
         let why =
@@ -144,7 +147,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
         let message = format!("no swarm of this host is called `{name}`; `seedbed list` lists them");
         return Err(Failure::Usage(message));
     }
-    // Sessions that a program provisioned below a swarm's go with it, the deepest first.
+    // Sessions that a program provisioned from a swarm's sessions are removed too, the deepest first.
     let mut goes: Vec<&Found> = all
         .iter()
         .filter(|found| {
@@ -186,7 +189,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
     Ok(sessions)
 }
 
-/// What could not be released is kept on record, which is said in place of what helps elsewhere.
+/// Replaces the usual remedy for leases that could not be released: their record is kept.
 fn with_remedy(failure: Failure, key: &str) -> Failure {
     match failure {
         Failure::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {

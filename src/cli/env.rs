@@ -1,4 +1,4 @@
-//! `env`, `prompt`, `whoami`: what a session is told.
+//! `env`, `prompt`, `whoami`: data of a session for its programs.
 #![expect(clippy::disallowed_methods, reason = "reads the discovery file around the current directory")]
 
 use std::io::{IsTerminal as _, Read as _};
@@ -18,7 +18,7 @@ use super::setting::{self, Setting};
 use super::standing::{Active, Family};
 use super::{Global, completions, print};
 
-/// What `env` takes.
+/// Arguments of `env`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The session: its path, or its name where only one has it
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     format: Format,
 }
 
-/// How an environment is written.
+/// Output formats of an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// `export NAME='value'`, for `eval` in every shell with POSIX quoting; survives any value
@@ -44,7 +44,7 @@ enum Format {
     Direnv,
 }
 
-/// What `prompt` takes.
+/// Arguments of `prompt`.
 #[derive(Debug, Args)]
 pub(super) struct PromptArguments {
     /// The session: its path, or its name where only one has it
@@ -71,7 +71,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         return Ok(Status::Done.into());
     }
     let format = arguments.format;
-    // A shell evaluates names too, and quotes do not help there. JSON can hold any.
+    // A shell evaluates names too, even in quotes. JSON can represent any name.
     let is_no_name = |name: &&String| format != Format::Json && !is_variable(name);
     if let Some(name) = environment.keys().find(is_no_name) {
         return Err(Failure::Other(format!(
@@ -89,7 +89,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     if format == Format::Json {
         print::json_pretty(&environment);
     } else if std::io::stdout().is_terminal() {
-        // Nobody evaluates what is shown.
+        // Output on a terminal is not evaluated, so it is made printable.
         print::out(&printable_lines(&text));
     } else {
         print::out(&text);
@@ -97,8 +97,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-/// Single quotes, with every quote and backslash of the value outside of them: inside, a backslash is itself to POSIX
-/// shells, and an escape to fish, which would find the end of the string somewhere else.
+/// Quotes a value with single quotes, with every quote and backslash of the value outside of them.
+///
+/// Inside single quotes, a backslash is literal in POSIX shells, but an escape in fish, which would end the string
+/// elsewhere.
 fn shell(value: &str) -> String {
     let mut quoted = "'".to_owned();
     for c in value.chars() {
@@ -111,14 +113,16 @@ fn shell(value: &str) -> String {
     quoted + "'"
 }
 
-/// fish's single quotes, in which a backslash escapes itself and the quote.
+/// Quotes a value with fish's single quotes, in which a backslash escapes itself and the quote.
 fn fish(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
-/// No quoting round-trips every value through the readers there are. Inside single quotes all of them take nearly all as
-/// it is, a hash and a dollar sign too; but some end the value at a line's end, some take a backslash before a backslash
-/// or a quote as an escape, and Python's fills in `${NAME}` even there.
+/// Returns the value if all readers of dotenv files agree on it between single quotes.
+///
+/// No quoting preserves every value in all readers. Inside single quotes, all of them read nearly all characters
+/// literally, including `#` and `$`. But some end the value at a line end, and some read a backslash before a backslash
+/// or a quote as an escape. Python's reader even expands `${NAME}` there.
 fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
     let said = |what: &str| {
         Err(Failure::Other(format!(

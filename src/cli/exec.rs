@@ -29,15 +29,16 @@ use super::{Global, completions, print, standing};
 
 mod side_by_side;
 
-/// seedbed itself failed, the command cannot be executed, the command is not there: what `env` and `docker exec` say.
+/// Exit codes as in `env` and `docker exec`: seedbed itself failed, the command cannot be executed, the command was not
+/// found.
 const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// How often a command of `run` is asked whether it has ended, for a signal to be passed on in time.
+/// Interval of checks whether a command of `run` has ended, so that a signal is passed on in time.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What `exec` takes.
+/// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The sessions: paths, names, names of replicas without their number (`coder` is `coder-0` and up), or globs of
@@ -52,7 +53,7 @@ pub(super) struct Arguments {
     command: Vec<String>,
 }
 
-/// What `run` takes.
+/// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
     /// The session to run the command in; default: the only one at the top of the tree
@@ -90,7 +91,7 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
     }
     if let ([one], false) = (&sessions[..], global.json) {
-        // Takes this process's place: signals and the terminal are the command's own.
+        // The command replaces this process, and so receives signals and the terminal itself.
         let error = command(*one, &setting.registry, &arguments.command)?.exec();
         say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
         return Ok(ExitCode::from(code_of_error(&error)));
@@ -126,7 +127,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         if !arguments.keep
             && let Some(record) = context.swarm.standing()?
         {
-            // What a fixture leaves in its worktrees is nobody's work.
+            // Changes in the worktrees of a fixture are never unsaved work.
             let mut everything = Destroy::default();
             everything.unsaved = Unsaved::Discard;
             everything.occupants = occupants;
@@ -145,7 +146,8 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
     Ok(ExitCode::from(code))
 }
 
-/// Runs the command, which inherits the lock: where this process is killed, no later run removes the swarm under it.
+/// Runs the command, which inherits the lock: if this process is killed, no later run removes the swarm while the
+/// command runs.
 fn run_in(
     global: &Global,
     context: &Context<'_>,
@@ -182,7 +184,8 @@ fn run_in(
             return Ok(code_of(status));
         }
         if swarm.host().cancel.is_requested() && !told {
-            // A signal to this process alone; Ctrl-C has reached the command already, which may end as it likes.
+            // A signal to this process alone is passed on. Ctrl-C has reached the command already, which may end in its
+            // own way.
             told = true;
             let _ = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);
         }
@@ -209,7 +212,7 @@ fn environment(
     swarm.host().environment_in(directory).chain(own)
 }
 
-/// The shell's convention: 128 and the number of the signal that ended it.
+/// Returns the exit code by the shell's convention: 128 plus the number of the signal that ended the command.
 fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)

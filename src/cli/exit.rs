@@ -1,4 +1,4 @@
-//! What ends a command early, what is said of it, and the exit code.
+//! Errors that end a command early, with their messages and exit codes.
 
 use std::process::ExitCode;
 
@@ -11,12 +11,12 @@ use seedbed::{observe, orchestrator, state};
 use super::outcome::{Outcome, SCHEMA_VERSION};
 use super::{print, terminal};
 
-/// The exit codes, as they stand in the README.
+/// Exit codes, as documented in `docs/src/reference/exit-codes.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// Done.
     Done = 0,
-    /// Failed, and everything was put back, or kept as `apply --keep-failed` asks.
+    /// Failed, and everything was rolled back, or kept as `apply --keep-failed` requests.
     Failed = 1,
     /// `plan --detailed-exitcode` or `status --detailed-exitcode` found changes.
     Changes = 2,
@@ -24,23 +24,23 @@ pub(super) enum Status {
     Usage = 64,
     /// The manifest or plan file is invalid.
     Invalid = 65,
-    /// Refused: work would be lost, processes are at work, or the plan is stale.
+    /// Refused: unsaved work would be lost, processes use the sessions, or the plan is stale.
     Refused = 69,
     /// A bug in seedbed.
     Bug = 70,
     /// Done, and a `teardown` failed.
     NotTornDown = 72,
-    /// Failed, and something could not be put back.
+    /// Failed, and something could not be rolled back.
     NotPutBack = 73,
-    /// Done, and what was to be printed could not be written.
+    /// Done, and the output could not be written.
     Unwritten = 74,
     /// Locked by another run.
     Locked = 75,
-    /// Interrupted, and put back.
+    /// Interrupted, and rolled back.
     Interrupted = 130,
 }
 
-/// The exit codes, for `--help`.
+/// Exit codes, for `--help`.
 pub(super) const HELP: &str = "Exit codes:
   0    done
   1    failed, and everything was put back, or kept (`apply --keep-failed`)
@@ -55,10 +55,10 @@ pub(super) const HELP: &str = "Exit codes:
   75   locked by another run
   130  interrupted, and put back";
 
-/// What helps where the cause of an unfinished run cannot be mended.
+/// Remedy if the cause of an unfinished run cannot be repaired.
 const GIVE_UP: &str = "where it cannot be mended: seedbed recover --give-up";
 
-/// How many faults are printed for people: more are read by nobody, and `--json` gives all of them.
+/// Maximum number of diagnostics that are printed as text. People read no more; `--json` contains all of them.
 const FAULTS_PRINTED: usize = 100;
 
 impl From<Status> for ExitCode {
@@ -67,35 +67,35 @@ impl From<Status> for ExitCode {
     }
 }
 
-/// What ends a command early.
+/// Error that ends a command early.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The command line asks for what cannot be.
+    /// The command line is invalid.
     Usage(String),
-    /// The manifest has faults.
+    /// The manifest has diagnostics.
     Manifest(Report),
-    /// A plan file cannot be used as one.
+    /// The plan file cannot be used.
     PlanFile(String),
-    /// Something that must not happen would.
+    /// The command would do something forbidden.
     Refused(String),
     /// Something could not be released; its record is kept.
     NotReleased(String),
-    /// A run is in the middle of what would be looked at.
+    /// A run is in progress or was interrupted, so the state is not consistent.
     Unsettled(String),
-    /// Ctrl-C, before anything was changed or told.
+    /// Ctrl-C, before anything was changed or printed.
     Interrupted,
-    /// A run did not do what it was asked to.
+    /// A run did not complete its task.
     Apply(apply::Error),
-    /// The host could not be looked at.
+    /// The host could not be observed.
     Observe(observe::Error),
     /// The state directory could not be used.
     State(state::Error),
-    /// Anything else that the system said no to.
+    /// Any other error of the system.
     Other(String),
 }
 
 impl Failure {
-    /// The exit code that stands for it.
+    /// Returns the exit code of the error.
     pub(super) fn status(&self) -> Status {
         match self {
             Self::Usage(_) => Status::Usage,
@@ -118,7 +118,8 @@ impl Failure {
         }
     }
 
-    /// What it comes to where `cancel` was requested: whatever fails before anything is changed, fails because of that.
+    /// Returns `Interrupted` if `cancel` was requested and nothing was changed yet: the interruption is then the cause
+    /// of the error.
     pub(super) fn because(self, cancel: &Cancel) -> Self {
         let is_before_anything = match &self {
             Self::Manifest(_)
@@ -141,7 +142,7 @@ impl Failure {
         if is_before_anything && cancel.is_requested() { Self::Interrupted } else { self }
     }
 
-    /// What became of a session on its own, with its id where it is known.
+    /// Converts the error of a standalone session, with its id if known.
     pub(super) fn of_session(id: Option<&str>, error: orchestrator::Error) -> Self {
         match error {
             orchestrator::Error::State(error) => Self::State(error),
@@ -162,13 +163,13 @@ impl Failure {
         }
     }
 
-    /// Says it on stderr, or with `json` on stdout, and gives the exit code.
+    /// Prints the error on stderr, or with `json` on stdout, and returns the exit code.
     pub(super) fn report(self, json: bool) -> ExitCode {
         let code = self.status() as u8;
         self.report_as(code, json)
     }
 
-    /// The same, for a command that has an exit code of its own for whatever goes wrong.
+    /// Prints the error, for a command that has one exit code for all errors.
     pub(super) fn report_as(self, code: u8, json: bool) -> ExitCode {
         if json {
             print::json(&self.outcome(code));
@@ -189,12 +190,12 @@ impl Failure {
         }
     }
 
-    /// What happened, in one line that is safe to print.
+    /// Returns the error in one line that is safe to print.
     pub(super) fn summary(&self) -> String {
         printable(&self.lines().join("; "))
     }
 
-    /// What happened, what to do: one line each, safe to print.
+    /// Returns the error and the remedies, one line each, safe to print.
     fn lines(&self) -> Vec<String> {
         match self {
             Self::Manifest(report) => vec![report.to_string()],
@@ -334,12 +335,12 @@ fn told(failure: &apply::Failure) -> String {
     format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
 }
 
-/// A process in a session, on one line.
+/// Formats a process in a session, on one line.
 pub(super) fn at_work(occupant: &apply::Occupant) -> String {
     format!("{}: {}", occupant.session, printable(&occupant.described()))
 }
 
-/// What is said of processes that cannot be inspected.
+/// Formats the warning about processes that cannot be inspected.
 pub(super) fn uninspected(processes: usize) -> String {
     let s = if processes == 1 { "" } else { "es" };
     format!("{processes} process{s} of this host cannot be inspected by this user: what they use is unknown")

@@ -1,4 +1,5 @@
-//! `explain`: whose a port, a path or a session is, by which rule and which line of the manifest, and what listens there.
+//! `explain`: the owner of a port, path or session, with the deciding rule, the line of the manifest, and the listening
+//! programs.
 
 mod known;
 mod path;
@@ -18,7 +19,7 @@ use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
 use super::{Global, completions};
 
-/// What `explain` takes.
+/// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A port (digits alone), a session (its path, its id, or its name where only one has it), or a path (`./8080` where
@@ -29,7 +30,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let subject = &arguments.subject;
-    // Ports and paths are explained where there is no manifest too, unless one was named.
+    // Ports and paths are explained without a manifest too, unless one was named.
     let setting = match Setting::find(global) {
         Ok(setting) => Some(setting),
         Err(failure) if global.manifest.is_some() => return Err(failure),
@@ -62,7 +63,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-/// Neither a session nor a path that anybody has, or that is there.
+/// Returns the error for a subject that is no session, no existing path and no path of a session.
 fn unknown(known: &Known<'_>, subject: &str) -> Failure {
     if let Some(failure) = known.faults() {
         return failure;

@@ -1,4 +1,4 @@
-//! How a plan is shown: the formats of `plan` and of whatever else prints one.
+//! Formats of a plan, for every command that prints one.
 
 use clap::ValueEnum;
 use seedbed::review::Review;
@@ -6,7 +6,7 @@ use seedbed::review::Review;
 use super::exit::Failure;
 use super::{Global, print, terminal};
 
-/// The formats of a plan.
+/// Formats of a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// A tree
@@ -23,7 +23,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format that was asked for; `--json` is one of them.
+    /// Returns the requested format; `--json` is one of the formats.
     pub(super) fn chosen(global: &Global, format: Option<Self>) -> Result<Self, Failure> {
         match (format, global.json) {
             (None, true) => Ok(Self::Json),
@@ -34,7 +34,7 @@ impl Format {
         }
     }
 
-    /// Prints the plan to stdout; `full` is text with all that every session is told.
+    /// Prints the plan to stdout; `full` is text with the complete data of every session.
     pub(super) fn show(self, global: &Global, review: &Review<'_>, full: bool) {
         match self {
             Self::Text => {

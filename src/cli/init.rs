@@ -1,4 +1,4 @@
-//! `init`: a commented manifest for this repository.
+//! `init`: writes a commented manifest for this repository.
 #![expect(clippy::disallowed_methods, reason = "writes the manifest that the user asks for")]
 
 use std::fs::File;
@@ -57,7 +57,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     Ok(Status::Done.into())
 }
 
-/// The directory's name, as far as it can be a swarm's.
+/// Returns a valid swarm name derived from the directory's name.
 fn swarm_name(directory: &Path) -> String {
     let directory = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
     let name = directory.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -70,7 +70,7 @@ fn swarm_name(directory: &Path) -> String {
     if is_name(&name) { name } else { "swarm".to_owned() }
 }
 
-/// Lock files of package managers at the top of a repository, and the commands that install what they list.
+/// Lock files of package managers at the top of a repository, with the commands that install the listed packages.
 const LOCK_FILES: [(&str, &[&str]); 14] = [
     ("package-lock.json", &["npm", "ci"]),
     ("pnpm-lock.yaml", &["pnpm", "install", "--frozen-lockfile"]),
@@ -94,17 +94,17 @@ const UNTRACKED: [&str; 4] = [".env", ".env.local", ".env.development.local", ".
 /// Directories for worktrees that a repository may ignore already.
 const ROOT_DIRECTORIES: [&str; 2] = [".worktrees", "worktrees"];
 
-/// First part of the names of branches, each tried where a branch has the name before it.
+/// First parts of branch names; the next one is tried if a branch has the previous name.
 const PREFIXES: [&str; 3] = ["agents", "sessions", "swarm"];
 
-/// What a repository has that its manifest can use.
+/// Features of a repository that its manifest can use.
 struct Found {
     has_commit: bool,
     base_ref: String,
     prefix: &'static str,
     root_directory: Option<&'static str>,
     copy: Vec<String>,
-    /// Commands that install dependencies, and whether their programs are in `PATH`.
+    /// Commands that install dependencies, each with `true` if its program is in `PATH`.
     setup: Vec<(&'static [&'static str], bool)>,
 }
 
@@ -120,7 +120,8 @@ impl Found {
         let setup = LOCK_FILES.iter().filter(|(lock, _)| is_there(lock));
         let branches = lines(&["for-each-ref", "--format=%(refname:short)", "refs/heads"]);
         let is_free = |prefix: &&str| !branches.iter().any(|branch| branch == prefix);
-        // Git compares a name that ends in `/` with an empty line of CRLF too. The path of a file below has no such match.
+        // Git compares a name that ends in `/` with an empty line of CRLF too. The path of a file below has no such
+        // match.
         let is_ignored =
             |root: &&str| git.run(["check-ignore", "--quiet", "--", &format!("{root}/-")]).is_ok();
         Self {
@@ -133,7 +134,7 @@ impl Found {
         }
     }
 
-    /// The lines of `[defaults.git-worktree]` that depend on the repository.
+    /// Returns the lines of `[defaults.git-worktree]` that depend on the repository.
     fn options(&self) -> String {
         let copy: Vec<_> = self.copy.iter().map(|name| toml_string(name)).collect();
         let lines = [
@@ -153,7 +154,7 @@ impl Found {
         lines.iter().filter(|line| !line.is_empty()).map(|line| line.clone() + "\n").collect()
     }
 
-    /// The `setup` of a session, as a comment where there is no command or one whose program is not here.
+    /// Returns the `setup` of a session, commented out if there is no command or a program is missing here.
     fn setup(&self) -> String {
         let commands: Vec<_> = self.setup.iter().map(|(command, _)| format!("{command:?}")).collect();
         if commands.is_empty() {
@@ -206,7 +207,8 @@ env = {{ ROLE = "coder", LEAD_URL = "http://localhost:{{{{ parent.port.http }}}}
     )
 }
 
-/// A TOML basic string is a JSON string, but for the escapes of `/`, which JSON does not write.
+/// Converts text to a TOML basic string: a JSON string is one, except for escaped `/`, which JSON output never
+/// contains.
 fn toml_string(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_else(|_| "\"HEAD\"".to_owned())
 }

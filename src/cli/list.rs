@@ -1,4 +1,4 @@
-//! `list`: every swarm on this host.
+//! `list`: shows every swarm on this host.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use seedbed::state::{self, Found, Record};
 use super::exit::{Failure, Status};
 use super::{Global, print, setting, unfinished};
 
-/// How many blocks of ports a line names before it only counts them.
+/// Maximum number of blocks of ports that a line names; more are only counted.
 const BLOCKS_SHOWN: usize = 3;
 
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
@@ -61,7 +61,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     Ok(Status::Done.into())
 }
 
-/// Each swarm with the children that programs have provisioned from its sessions, and theirs.
+/// Groups each swarm with its descendants: children that programs have provisioned, and children of these children.
 fn with_children(swarms: Vec<Found>, sessions: Vec<Found>) -> Vec<(Found, Vec<Found>)> {
     let owner = |found: &Found| found.record().map(|record| record.owner.clone());
     let mut with_children: Vec<_> = swarms.into_iter().map(|swarm| (swarm, Vec::new())).collect();
@@ -111,7 +111,7 @@ fn row(found: &Found, host: &Host) -> [String; 6] {
     ]
 }
 
-/// What there is to say of it, in the order of its life.
+/// Returns the states of a swarm, in the order of its life.
 fn states(found: &Found, host: &Host) -> Vec<String> {
     let mut states = Vec::new();
     if found.standing.is_some() {
@@ -136,7 +136,7 @@ fn workspace_exists(found: &Found) -> Option<bool> {
     found.workspace().map(|workspace| !state::is_gone(workspace))
 }
 
-/// The blocks that are no shares of others.
+/// Returns the blocks that are not shares of other blocks.
 fn ports(record: &Record) -> Vec<PortBlock> {
     let allocations = record.plan.sessions.iter().flat_map(|session| &session.allocations);
     let blocks = allocations.filter_map(Block::of).filter(|block| block.share.is_none());

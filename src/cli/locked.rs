@@ -1,4 +1,4 @@
-//! What the commands that change a swarm have in common: its lock, and what an interrupted run left.
+//! Common parts of the commands that change a swarm: its lock, and recovery of an interrupted run.
 
 use seedbed::apply::{self, Context, Event, Options, Recovered};
 use seedbed::host::text::printable;
@@ -10,8 +10,9 @@ use super::exit::Failure;
 use super::progress::Progress;
 use super::setting::Setting;
 
-/// Runs `act` under the lock of the manifest's swarm, and lets the lock go whatever came of it. `what` is what others
-/// are told that the lock is held for.
+/// Runs `act` under the lock of the manifest's swarm, and releases the lock in any case.
+///
+/// `what` is the reason that waiting runs report for the lock.
 pub(super) fn locked<T>(
     global: &Global,
     setting: &Setting,
@@ -26,7 +27,7 @@ pub(super) fn locked<T>(
     let done = act(&Context::new(&locked, &setting.registry).with_events(&events));
     drop(progress);
     if let Err(error) = locked.unlock() {
-        // What was done counts; at worst an empty file stays behind.
+        // The result counts; at worst an empty lock file remains.
         say!("seedbed: {}", printable(&error.to_string()));
     }
     done
@@ -45,7 +46,7 @@ pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result
     }
 }
 
-/// Puts right what an earlier run left, and says so.
+/// Recovers from an interrupted earlier run, and reports the recovery.
 pub(super) fn recover(
     global: &Global,
     context: &Context<'_>,

@@ -1,4 +1,4 @@
-//! `man`: manual pages.
+//! `man`: prints or writes manual pages.
 #![expect(clippy::disallowed_methods, reason = "writes the pages that the user asks for")]
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use seedbed::host::text::printable;
 use super::exit::{self, Failure, Status};
 use super::{Arguments as CommandLine, Global, print, setting};
 
-/// What `man` takes.
+/// Arguments of `man`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The command whose page is printed; default: the page of seedbed itself
@@ -81,15 +81,16 @@ fn page(command: &clap::Command) -> std::io::Result<String> {
         also.to_writer(&mut page)?;
     }
     let page = String::from_utf8_lossy(&page);
-    // Every section defines the apostrophe anew, and an empty line between two breaks is a warning.
+    // Every section defines the apostrophe again, and an empty line between two breaks is a warning.
     let body = page.replace(APOSTROPHE, "").replace("\n.br\n\n.br\n", "\n.sp\n");
     Ok(format!("{APOSTROPHE}{body}"))
 }
 
-/// What `roff` begins everything with that it writes.
+/// Text that `roff` puts at the start of all its output.
 const APOSTROPHE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
 
-/// `clap_mangen`'s own leaves the date out, and what follows it in its place.
+/// Returns the heading of a page. The heading of `clap_mangen` omits the date, so that the next field takes its
+/// position.
 fn heading(command: &clap::Command) -> Roff {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_uppercase();
     let version = concat!("seedbed ", env!("CARGO_PKG_VERSION"));
@@ -98,7 +99,7 @@ fn heading(command: &clap::Command) -> Roff {
     roff
 }
 
-/// The day that a page is made, or that a reproducible build says it is.
+/// Returns the date of the page: today, or the date of a reproducible build.
 fn date() -> String {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
     let mut date = clock::rfc3339(epoch.unwrap_or_else(clock::seconds));
@@ -106,7 +107,7 @@ fn date() -> String {
     date
 }
 
-/// `clap_mangen`'s own names every option and the value of none.
+/// Returns the synopsis of a command. The synopsis of `clap_mangen` names every option, but no values.
 fn synopsis(command: &clap::Command) -> Roff {
     let usage = command.clone().render_usage().to_string();
     let mut roff = Roff::new();
@@ -115,7 +116,7 @@ fn synopsis(command: &clap::Command) -> Roff {
     roff
 }
 
-/// The exit codes, one paragraph each.
+/// Returns the exit codes, one paragraph each.
 fn exit_status() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);

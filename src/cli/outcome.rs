@@ -1,4 +1,4 @@
-//! What a command that changes something says last with `--json`, after its events; and how any command fails.
+//! Last line of a command with `--json`: the outcome of a change, after its events, or the failure of any command.
 
 use std::collections::BTreeMap;
 
@@ -14,102 +14,102 @@ use serde_json::Value;
 /// The version of these documents' format.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
-/// The last line of a run. Each command fills in what it has to say.
+/// Last line of a run. Each command sets the fields that apply to it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
 pub(super) enum Outcome {
-    /// What was asked for is done.
+    /// The command has done its task.
     #[serde(rename_all = "camelCase")]
     Done {
         /// Version of this line's format, 1.
         #[schemars(extend("const" = SCHEMA_VERSION))]
         schema_version: u32,
-        /// What has come of it.
+        /// Digest of the applied plan, for `apply` and `run`.
         #[serde(skip_serializing_if = "Option::is_none")]
         plan: Option<String>,
-        /// The sessions that stand and whose changed `setup` was not run, for `apply`; absent where there is none.
+        /// Active sessions whose changed `setup` was not run, for `apply`; absent if there are none.
         #[serde(skip_serializing_if = "Option::is_none")]
         setup_not_run: Option<Vec<SessionPath>>,
-        /// How many sessions were released, for `destroy`.
+        /// Number of released sessions, for `destroy`.
         #[serde(skip_serializing_if = "Option::is_none")]
         released: Option<usize>,
-        /// How many sessions still stand, for `destroy`.
+        /// Number of sessions that are still active, for `destroy`.
         #[serde(skip_serializing_if = "Option::is_none")]
         left: Option<usize>,
-        /// What there was to recover, for `recover`.
+        /// Result of the recovery, for `recover`.
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<Recovered>,
-        /// The same of sessions on their own, by their ids, where there was any to recover.
+        /// Results of recovering standalone sessions, by their ids; absent if there was nothing to recover.
         #[serde(skip_serializing_if = "Option::is_none")]
         alone: Option<BTreeMap<String, Recovered>>,
-        /// The exit code, that of the command, for `run` and `exec`: of several the largest.
+        /// Exit code of the command, for `run` and `exec`: the largest of several.
         #[serde(skip_serializing_if = "Option::is_none")]
         exit_code: Option<u8>,
     },
-    /// It is not, or not all of it.
+    /// The command has not done its task, or only a part of it.
     #[serde(rename_all = "camelCase")]
     Failed {
         /// Version of this line's format, 1.
         #[schemars(extend("const" = SCHEMA_VERSION))]
         schema_version: u32,
-        /// The exit code.
+        /// Exit code of the process.
         exit_code: u8,
-        /// What happened and what to do, as it is told without `--json`.
+        /// Error and remedies, as printed without `--json`.
         message: String,
-        /// The faults of the manifest.
+        /// Diagnostics of the manifest.
         #[serde(skip_serializing_if = "Option::is_none")]
         faults: Option<Vec<Entry>>,
-        /// The steps that failed.
+        /// Steps that failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         failures: Option<Vec<Failure>>,
-        /// What could not be put back.
+        /// Steps that could not be rolled back.
         #[serde(skip_serializing_if = "Option::is_none")]
         leftovers: Option<Vec<Failure>>,
-        /// The work that would have been lost.
+        /// Unsaved work that would have been lost.
         #[serde(skip_serializing_if = "Option::is_none")]
         losses: Option<Vec<Loss>>,
-        /// The processes at work in what would have been released.
+        /// Processes that use allocations that would have been released.
         #[serde(skip_serializing_if = "Option::is_none")]
         occupants: Option<Vec<Occupant>>,
-        /// Number of processes of the host that this user may not inspect, where others are at work.
+        /// Number of processes of the host that this user may not inspect, if other processes use the sessions.
         #[serde(skip_serializing_if = "Option::is_none")]
         uninspected: Option<usize>,
-        /// Why the plan is stale.
+        /// Reasons why the plan is stale.
         #[serde(skip_serializing_if = "Option::is_none")]
         reasons: Option<Vec<String>>,
     },
 }
 
-/// The one line of `destroy --dry-run`.
+/// Only line of `destroy --dry-run`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
 pub(super) enum DryRun {
-    /// What the same command without `--dry-run` would do.
+    /// Effects of the same command without `--dry-run`.
     #[serde(rename_all = "camelCase")]
     DryRun {
         /// Version of this line's format, 1.
         #[schemars(extend("const" = SCHEMA_VERSION))]
         schema_version: u32,
-        /// Whether it would be refused, with exit code 69.
+        /// `true` if the command would be refused, with exit code 69.
         refused: bool,
-        /// The paths of the sessions that it would release.
+        /// Paths of the sessions that the command would release.
         sessions: Vec<SessionPath>,
-        /// The branches that would stay, because they have commits or were there before.
+        /// Branches that would remain, because they have commits or existed before.
         branches: Vec<KeptBranch>,
-        /// The processes at work in these sessions.
+        /// Processes that use these sessions.
         occupants: Vec<Occupant>,
         /// Number of processes of the host that this user may not inspect.
         uninspected: usize,
-        /// The work that would be lost, rescued or not.
+        /// Unsaved work that the command would lose, rescue or refuse to lose.
         losses: Vec<Loss>,
-        /// The work among it that `--rescue` would save.
+        /// Unsaved work that `--rescue` would save.
         rescued: Vec<Loss>,
-        /// What would go along and is no reason to refuse, such as ignored files.
+        /// Other data that the command would delete without being refused, such as ignored files.
         goes_along: Vec<Loss>,
     },
 }
 
-/// A line of `run` and `exec` while their command runs.
+/// Line of `run` and `exec` while their command runs.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
 pub(super) enum Line {
@@ -117,9 +117,9 @@ pub(super) enum Line {
     Output {
         /// The session's path.
         session: SessionPath,
-        /// On which stream.
+        /// Stream of the line.
         stream: Stream,
-        /// The line, without its end; what is not UTF-8 in it is replaced.
+        /// Text of the line, without its end; bytes that are not UTF-8 are replaced.
         text: String,
     },
     /// The command has ended.
@@ -127,20 +127,20 @@ pub(super) enum Line {
     Exited {
         /// The session's path.
         session: SessionPath,
-        /// Its exit code; 128 and the number of a signal that ended it; 125, 126 or 127 where it was not run.
+        /// Exit code of the command; 128 plus the number of a signal that ended it; 125, 126 or 127 if it was not run.
         exit_code: u8,
-        /// The number of the signal that ended it.
+        /// Number of the signal that ended the command.
         #[serde(skip_serializing_if = "Option::is_none")]
         signal: Option<i32>,
-        /// Why it was not run.
+        /// Reason why the command was not run.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
-        /// How long it took.
+        /// Duration of the command, in milliseconds.
         milliseconds: u64,
     },
 }
 
-/// One of the streams that a command prints on.
+/// Stream that a command prints on.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Stream {
@@ -160,7 +160,7 @@ impl From<process::Stream> for Stream {
 }
 
 impl Outcome {
-    /// An apply that is done, with the digest of its plan.
+    /// Returns the outcome of a completed apply, with the digest of its plan.
     pub(super) fn applied(plan: &Plan) -> Self {
         let mut outcome = Self::done(Some(plan.digest.clone()), None, None);
         if let Self::Done { setup_not_run, .. } = &mut outcome {
@@ -170,12 +170,12 @@ impl Outcome {
         outcome
     }
 
-    /// A destroy that is done, with how many sessions it released and how many still stand.
+    /// Returns the outcome of a completed destroy, with the number of released and of remaining sessions.
     pub(super) fn destroyed(released: usize, left: usize) -> Self {
         Self::done(None, Some(released), Some(left))
     }
 
-    /// A recovery that is done, with what it did for sessions on their own.
+    /// Returns the outcome of a completed recovery, with the recoveries of standalone sessions.
     pub(super) fn recovered(recovered: Recovered, alone: BTreeMap<String, Recovered>) -> Self {
         Self::Done {
             schema_version: SCHEMA_VERSION,
@@ -189,7 +189,7 @@ impl Outcome {
         }
     }
 
-    /// A command that has run in sessions, with its exit code, and with the digest of the plan that made them for `run`.
+    /// Returns the outcome of a command in sessions, with its exit code, and for `run` the digest of the plan.
     pub(super) fn commanded(plan: Option<String>, exit_code: u8) -> Self {
         let mut outcome = Self::done(plan, None, None);
         if let Self::Done { exit_code: code, .. } = &mut outcome {
@@ -212,7 +212,7 @@ impl Outcome {
     }
 }
 
-/// The schema of every line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`.
+/// Returns the schema of every line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`.
 pub(super) fn schema() -> Schema {
     let mut events = schema_for!(Event);
     for mut others in [schema_for!(Line), schema_for!(DryRun), schema_for!(Outcome)] {

@@ -1,4 +1,4 @@
-//! `plan`: what would be done.
+//! `plan`: shows the changes that `apply` would make.
 #![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use super::format::Format;
 use super::setting::Setting;
 use super::{Global, elsewhere, print, signals};
 
-/// What `plan` takes.
+/// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Saves the plan, for `seedbed apply FILE`
@@ -69,7 +69,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(if changes { Status::Changes } else { Status::Done }.into())
 }
 
-/// Looks at the host and plans; every fault, of whatever stage, is the manifest's.
+/// Observes the host and plans; every diagnostic, of any stage, is about the manifest.
 pub(super) fn make(
     setting: &Setting,
     swarm: &Swarm<'_>,
@@ -88,8 +88,10 @@ pub(super) fn make(
     Ok((plan, survey))
 }
 
-/// The same without running any program that the manifest names: whoever only checks a manifest may not have looked at
-/// it yet. What external kinds come to stays open, so that this is no plan to apply.
+/// Plans without running any program that the manifest names: a user who checks a manifest may not have reviewed it
+/// yet.
+///
+/// Allocations of external kinds remain unknown, so the plan cannot be applied.
 pub(super) fn make_without_programs(
     setting: &Setting,
     swarm: &Swarm<'_>,
@@ -104,8 +106,7 @@ fn planned(setting: &Setting, manifest: &Manifest, survey: Survey) -> Result<(Pl
     Ok((setting.plan(manifest, &survey)?, survey))
 }
 
-/// Adds to `plan` what applying it would be refused for, where the user does not say otherwise: unsaved work, and processes
-/// at work.
+/// Adds the reasons for which applying the plan would be refused without further options: unsaved work, and processes.
 pub(super) fn look_at_releases(
     setting: &Setting,
     swarm: &Swarm<'_>,
@@ -117,7 +118,7 @@ pub(super) fn look_at_releases(
     let Some(standing) = standing else { return Ok(()) };
     let stake = apply::at_stake_in(swarm, &setting.registry, standing, plan, findings)?;
     let mut losses = stake.refused(Unsaved::Keep);
-    // Whether what is kept has to be repaired is unknown too.
+    // The need to repair a kept session is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
     let unknown: Vec<_> = apply::unknown(broken).filter(is_kept).collect();
     losses.extend(unknown);
@@ -126,8 +127,8 @@ pub(super) fn look_at_releases(
     Ok(())
 }
 
-/// What a reviewer should hear of the work that a plan would lose, and of the processes at work in what it releases, one
-/// line each.
+/// Returns the unsaved work that a plan would lose, and the processes that use its releases, one line each, for
+/// reviewers.
 pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<_> = plan
         .losses
@@ -149,10 +150,10 @@ pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     lines
 }
 
-/// Number of sessions that a note names.
+/// Maximum number of sessions that a note names.
 const NAMED: usize = 4;
 
-/// Some sessions by their paths, as arguments of a command: all of them, or the first few and a word for the rest.
+/// Returns sessions as arguments of a command: all of them, or the first few and the number of the others.
 fn named<'s>(sessions: impl Iterator<Item = &'s SessionPath>) -> String {
     let sessions: Vec<&str> = sessions.map(SessionPath::as_str).collect();
     let shown = sessions[..sessions.len().min(NAMED)].join(" ");
@@ -162,7 +163,7 @@ fn named<'s>(sessions: impl Iterator<Item = &'s SessionPath>) -> String {
     }
 }
 
-/// Names the sessions whose `setup` was changed and is not run, with the command that runs it.
+/// Names the sessions whose `setup` has changed and does not run, with the command that runs it.
 pub(super) fn setup_not_run(plan: &Plan) -> Option<String> {
     let sessions = named(plan.setup_not_run());
     (!sessions.is_empty()).then(|| {
@@ -172,14 +173,14 @@ pub(super) fn setup_not_run(plan: &Plan) -> Option<String> {
     })
 }
 
-/// Returns the changes of the sessions that stay, by session.
+/// Returns the changes of the sessions that are kept, by session.
 fn staying(plan: &Plan) -> BTreeMap<&SessionPath, &Change> {
     let stays = |change: &&Change| change.action != Action::Destroy && change.release.is_empty();
     plan.changes.iter().filter(stays).map(|change| (&change.session, change)).collect()
 }
 
-/// Names the copies of sessions that stay whose files in the workspace have changed, with the command that copies them
-/// again.
+/// Returns the copies in kept sessions whose source files in the workspace have changed, with the command that copies
+/// them again.
 fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&Record>) -> Vec<String> {
     let Some(record) = record else { return Vec::new() };
     let staying = staying(plan);
@@ -197,8 +198,10 @@ fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&R
         .collect()
 }
 
-/// Returns the sessions that stay and whose base has moved on. Git is called only where a base ref names another commit
-/// than a worktree was made from: once for all heads, and once for each base.
+/// Returns the kept sessions whose base has new commits.
+///
+/// Git runs only if a base ref names another commit than a worktree was created from: once for all heads, and once for
+/// each base.
 fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
     let Some(record) = &survey.record else { return Vec::new() };
     let staying = staying(plan);
@@ -218,7 +221,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
     let found = sessions.into_iter().zip(&worktrees).zip(found);
     found
         .filter_map(|((session, worktree), progress)| {
-            // `status` says why the commits of a worktree cannot be read.
+            // `status` reports the reason why the commits of a worktree cannot be read.
             let Progress { base, behind, .. } = progress.ok().filter(|progress| progress.behind > 0)?;
             let base_ref = worktree.base_ref.clone();
             Some(Behind::new(session.clone(), base_ref, base, behind))
@@ -226,7 +229,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
         .collect()
 }
 
-/// Names the sessions whose base has moved on, with the command that brings them up to date.
+/// Names the sessions whose base has new commits, with the command that rebases them.
 fn lacking(behind: &[Behind]) -> Vec<String> {
     let mut groups: BTreeMap<(&str, &str, u64), Vec<&SessionPath>> = BTreeMap::new();
     for Behind { session, base_ref, base, commits, .. } in behind {
@@ -247,12 +250,12 @@ fn lacking(behind: &[Behind]) -> Vec<String> {
         .collect()
 }
 
-/// Returns what `git rebase` in a worktree has to be given: `HEAD` is the worktree's own there.
+/// Returns the argument of `git rebase` in a worktree; there, `HEAD` would be the worktree's own.
 pub(super) fn rebase_target(base_ref: &str, base: &str) -> String {
     if base_ref == "HEAD" { base.chars().take(12).collect() } else { shell_quoted(base_ref) }
 }
 
-/// Half of a swarm cannot be planned against: it would be in its own way.
+/// Checks that no run is in progress or interrupted: a plan would conflict with a partly applied swarm.
 pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
     let is_abandoned = swarm.standing()?.is_some_and(|record| record.temporary) && !swarm.is_locked();
     if !swarm.is_unfinished()? && !is_abandoned {
@@ -264,7 +267,7 @@ pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
     )))
 }
 
-/// What is true of this host and repository alone, each once.
+/// Returns facts about this host and repository, each once.
 pub(super) fn notices(registry: &Registry, plan: &Plan, survey: &Survey) -> Vec<String> {
     let of_session = |(session, change): (&Session, &Change)| {
         let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));

@@ -1,4 +1,4 @@
-//! Saved plans: reading one back, and `show`.
+//! Saved plans: reading one, and `show`.
 #![expect(clippy::disallowed_methods, reason = "reads the plan file that the user names")]
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::format::Format;
 use super::setting::{directory, registry};
 use super::{Global, plan};
 
-/// What `show` takes.
+/// Arguments of `show`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A plan that `seedbed plan -o` saved
@@ -23,18 +23,18 @@ pub(super) struct Arguments {
     format: Option<Format>,
 }
 
-/// Prints a saved plan, for which neither its manifest nor its repository has to be there.
+/// Prints a saved plan; neither its manifest nor its repository has to exist.
 pub(super) fn show(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = Format::chosen(global, arguments.format)?;
     let path = directory(global)?.join(&arguments.file);
     let plan = read(&path)?;
     let notices = plan::refusals(&plan);
-    // The file may be a stranger's, and nothing of it is elsewhere.
+    // The file may come from a stranger, and is the only source of its content.
     format.show(global, &Review::new(&plan).with_notices(&notices), true);
     Ok(Status::Done.into())
 }
 
-/// Reads a plan that was saved, and makes sure that it is one that planning made.
+/// Reads a saved plan, and checks that planning could have made it.
 pub(super) fn read(path: &Path) -> Result<Plan, Failure> {
     let unusable = |why: String| Failure::PlanFile(format!("{} {why}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| unusable(format!("cannot be read: {error}")))?;

@@ -1,4 +1,4 @@
-//! What commands print: tables for people, JSON for programs.
+//! Output of commands: tables for people, JSON for programs.
 
 use std::fmt::Write as _;
 use std::io::{BufWriter, ErrorKind, Write};
@@ -14,15 +14,15 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::exit::Status;
 
-/// The first error of writing to stdout that somebody has to know of.
+/// First error of writing to stdout that has to be reported.
 static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Prints to stdout. What cannot be written is reported by [`finish`].
+/// Prints to stdout. [`finish`] reports text that cannot be written.
 pub(super) fn out(text: &str) {
     note(std::io::stdout().lock().write_all(text.as_bytes()));
 }
 
-/// Keeps an error of writing to stdout for [`finish`]. A reader that has gone, as `head` does, is none.
+/// Keeps an error of writing to stdout for [`finish`]. A closed reader, such as `head`, is not an error.
 pub(super) fn note(written: std::io::Result<()>) {
     if let Err(error) = written
         && error.kind() != ErrorKind::BrokenPipe
@@ -31,8 +31,7 @@ pub(super) fn note(written: std::io::Result<()>) {
     }
 }
 
-/// Ends the output: reports what could not be written, and returns the exit code, which says so too where nothing else
-/// went wrong.
+/// Ends the output: reports a failed write, and returns the exit code, which becomes an error after a failed write.
 pub(super) fn finish(code: ExitCode) -> ExitCode {
     note(std::io::stdout().lock().flush());
     let Some(error) = UNWRITTEN.get() else { return code };
@@ -41,7 +40,7 @@ pub(super) fn finish(code: ExitCode) -> ExitCode {
     if is_good { Status::Unwritten.into() } else { code }
 }
 
-/// The same to stderr.
+/// Prints to stderr; write errors are ignored.
 pub(super) fn err(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
@@ -72,13 +71,14 @@ pub(super) fn json_pretty(document: &impl Serialize) {
     }
 }
 
-/// Leaves a value to the system, which takes the memory back at once when the process ends: to free what a hundred thousand
-/// sessions hold piece by piece is a tenth of planning them.
+/// Leaves the memory of a value to the system, which frees it at once when the process ends.
+///
+/// Freeing the data of a hundred thousand sessions piece by piece takes a tenth of the time of planning.
 pub(super) fn done_with(value: impl Sized) {
     std::mem::forget(value);
 }
 
-/// One line a session: where it works and which ports it has.
+/// Returns one line per session: its ports and its working directory.
 pub(super) fn sessions(sessions: &[Session]) -> String {
     let rows: Vec<_> = sessions
         .iter()
@@ -93,7 +93,7 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
     table(&rows)
 }
 
-/// A branch that outlasts its session.
+/// Describes a branch that outlasts its session.
 pub(super) fn kept(kept: &KeptBranch) -> String {
     let KeptBranch { session, branch, commit, commits, .. } = kept;
     let commits = match commits {
@@ -104,7 +104,7 @@ pub(super) fn kept(kept: &KeptBranch) -> String {
     format!("{session}: branch {} stays, with {commits} of its own, at {commit:.10}", printable(branch))
 }
 
-/// Columns as wide as they have to be, two spaces between.
+/// Formats columns of minimum width, two spaces apart.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {

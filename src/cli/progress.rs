@@ -1,7 +1,7 @@
-//! How a run is followed: bars on a terminal, lines elsewhere, events for programs.
+//! Progress of a run: a bar on a terminal, lines elsewhere, events for programs.
 //!
-//! A bar shows only what lasts: a phase that is over before it is drawn leaves no trace. Where the run is interrupted
-//! the bar goes at once, so that a second Ctrl-C, which ends the process where it is, leaves the terminal clean too.
+//! A bar shows only long phases: a phase that ends before the bar is drawn leaves no trace. On an interruption the bar
+//! is removed at once. So a second Ctrl-C, which ends the process immediately, leaves the terminal clean too.
 
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,52 +18,51 @@ use seedbed::provider::git_worktree::rescue;
 use super::exit::uninspected;
 use super::{Global, print, terminal};
 
-/// How often the bar is drawn, and after how long it is drawn first.
+/// Interval of drawing the bar, and delay before it is first drawn.
 const TICK: Duration = Duration::from_millis(100);
-/// Where there is no terminal: how many seconds a phase takes that is worth a line, and how often one says how far it
-/// is.
+/// Without a terminal: minimum duration of a phase that is worth a line, in seconds, and interval of progress lines.
 const LASTS: f64 = 1.0;
 const LINE: Duration = Duration::from_secs(10);
 
 const INTERRUPTED: &str =
     "interrupted: things are put back; a second Ctrl-C leaves that to `seedbed recover`";
 
-/// Follows one run, and cleans up after itself.
+/// Display of one run's progress; removes the bar when dropped.
 pub(super) struct Progress {
     shown: Shown,
     verbose: bool,
     state: Arc<Mutex<State>>,
-    /// Draws the bar, and ends when it is told to.
+    /// Thread that draws the bar, and the flag that ends it.
     drawing: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
-    /// Faults alone.
+    /// Errors only.
     Nothing,
-    /// Events, one a line, on stdout.
+    /// Events, one per line, on stdout.
     Events,
     /// Lines on stderr.
     Lines,
-    /// A bar on stderr.
+    /// Bar on stderr.
     Bar,
 }
 
-/// The phase that goes on.
+/// State of the current phase.
 #[derive(Default)]
 struct State {
     phase: Option<Phase>,
     sessions: usize,
     passed: usize,
     begun: Option<Instant>,
-    /// When a line last said how far it is.
+    /// Time of the last progress line.
     said: Option<Instant>,
     bar: Option<ProgressBar>,
     interrupted: bool,
 }
 
 impl Progress {
-    /// Follows a run that `cancel` interrupts.
+    /// Starts the display of a run that `cancel` interrupts.
     pub(super) fn new(global: &Global, cancel: &Cancel) -> Self {
         let shown = if global.json {
             Shown::Events
@@ -89,7 +88,7 @@ impl Progress {
         Self { shown, verbose: global.verbose, state, drawing }
     }
 
-    /// Hears of one event, from any thread.
+    /// Handles one event, from any thread.
     pub(super) fn hear(&self, event: &Event) {
         match self.shown {
             Shown::Nothing => print_data(event),
@@ -113,7 +112,7 @@ impl Drop for Progress {
         if let Some((over, thread)) = self.drawing.take() {
             over.store(true, Ordering::Relaxed);
             thread.thread().unpark();
-            // It has nothing to tell, not even that it panicked: the run's own outcome is what counts.
+            // A panic of the thread is ignored: the outcome of the run is what counts.
             let _ = thread.join();
         }
         locked(&self.state).clear();
@@ -121,7 +120,7 @@ impl Drop for Progress {
 }
 
 impl State {
-    /// Takes an event in, and returns what is to be said of it.
+    /// Updates the state for an event, and returns the lines to print.
     fn hear(&mut self, event: &Event, verbose: bool, lines: bool) -> Vec<String> {
         match event {
             Event::Begun { phase, sessions } => {
@@ -187,7 +186,7 @@ impl State {
         }
     }
 
-    /// Has something said, above the bar where there is one.
+    /// Prints above the bar, if there is one.
     fn aside(&self, say: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(say),
@@ -195,7 +194,7 @@ impl State {
         }
     }
 
-    /// Draws the bar as far as the phase is; after an interruption never again.
+    /// Draws the bar at the progress of the phase; never after an interruption.
     fn draw(&mut self, cancel: &Cancel) {
         if cancel.is_requested() && !self.interrupted {
             self.interrupted = true;
@@ -219,7 +218,7 @@ impl State {
         }
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the bar from the terminal.
     fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -227,7 +226,9 @@ impl State {
     }
 }
 
-/// What was saved can only be found again by whoever is told how: this is data, whatever is said beside it.
+/// Prints the command that restores a rescue.
+///
+/// Without this command, the user cannot find the rescue. So the command is data on stdout, in every mode.
 fn print_data(event: &Event) {
     if let Event::Rescued { command, reference, .. } = event {
         let short = rescue::short_name(reference);
@@ -244,7 +245,7 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a phase does, while it does it and when it has.
+/// Returns the words for a phase, while it runs and after it has ended.
 fn words(phase: Phase) -> (&'static str, &'static str) {
     match phase {
         Phase::Rescue => ("rescuing", "rescued"),

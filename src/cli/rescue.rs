@@ -15,7 +15,7 @@ use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status};
 use super::{Global, print, setting};
 
-/// What `rescue` takes.
+/// Arguments of `rescue`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]

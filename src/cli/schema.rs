@@ -1,4 +1,4 @@
-//! `schema`: the JSON schemas of what is read and written.
+//! `schema`: prints the JSON schemas of files and outputs.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use seedbed::report::{Diagnosis, Environment, Explanation, List, Prompt, Rescues
 use super::exit::Status;
 use super::{outcome, print, status};
 
-/// What there is a JSON schema of.
+/// Documents with a JSON schema.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Schema {
     /// `seedbed.toml`

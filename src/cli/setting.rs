@@ -1,4 +1,4 @@
-//! Where a command runs: the host, the manifest, the workspace.
+//! Context of a command: the host, the manifest, the workspace.
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::cell::OnceCell;
@@ -20,21 +20,21 @@ use seedbed::state::Swarm;
 use super::exit::Failure;
 use super::{Global, signals};
 
-/// What the manifest is called where nobody says otherwise.
+/// File name of the manifest, unless `-f` names another.
 pub(super) const MANIFEST: &str = "seedbed.toml";
 
-/// A state directory that cannot exist, for commands that keep no state.
+/// State directory that cannot exist, for commands that keep no state.
 const NO_STATE: &str = "/dev/null/seedbed";
 
-/// The manifest's text, and what it belongs to.
+/// Text of the manifest, with its context.
 pub(super) struct Setting {
     pub(super) host: Host,
     pub(super) registry: Registry,
-    /// As it is shown to the user.
+    /// Name of the manifest, as shown to the user.
     name: String,
     path: PathBuf,
     text: String,
-    /// Where its swarm is, once the manifest has been read.
+    /// Swarm name and workspace, set when the manifest has been read.
     located: OnceCell<Located>,
 }
 
@@ -50,7 +50,8 @@ impl Setting {
         })
     }
 
-    /// The same, for what does without a manifest where there is none; one that is named has to be there.
+    /// Reads the manifest, for commands that also work without one: `None` if there is none. A manifest that is named
+    /// must exist.
     pub(super) fn find_if_any(global: &Global) -> Result<Option<Self>, Failure> {
         let directory = directory(global)?;
         let named = global.manifest.as_ref().map(|path| directory.join(path));
@@ -62,7 +63,7 @@ impl Setting {
         }
         let bytes = std::fs::read(&path)
             .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
-        // As the user's shell would find it, and code review too: not relative to `-C`.
+        // The name is relative to the user's shell, not to `-C`, so that the shell and code review can find the file.
         let current = std::env::current_dir().unwrap_or_default();
         let name = path.strip_prefix(&current).unwrap_or(&path).to_string_lossy().into_owned();
         match manifest::decode(bytes) {
@@ -78,8 +79,9 @@ impl Setting {
         }
     }
 
-    /// The manifest, or every fault in it. Those that the host tells of are among them, as far as they are known where
-    /// the manifest has others.
+    /// Returns the manifest, or all its diagnostics.
+    ///
+    /// These include the diagnostics that depend on the host, as far as other diagnostics allow.
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
         let read = || manifest::read(&self.text, &self.registry.kinds());
         let Reading { manifest, mut faults, .. } = signals::while_computing(&self.host.cancel, read);
@@ -95,24 +97,25 @@ impl Setting {
         }
     }
 
-    /// What else is wrong with what can be read of a manifest. Nothing is said where the host cannot be looked at, which
-    /// is not what is asked.
+    /// Returns the diagnostics of a partly readable manifest that depend on the host.
+    ///
+    /// Returns nothing if the host cannot be observed, because that error is not about the manifest.
     fn faults_of_the_host(&self, manifest: &Manifest) -> Vec<Fault> {
         let swarm = match self.swarm_at(&Located::from(manifest)) {
             Ok(swarm) => swarm,
             Err(fault) => return fault.into_iter().collect(),
         };
-        // Half of a swarm would be in the way of what is planned.
+        // A partly applied swarm would conflict with the plan.
         if swarm.is_unfinished().unwrap_or(true) {
             return Vec::new();
         }
-        // No program that it names runs for a manifest that is wrong anyway.
+        // An invalid manifest must not run the programs that it names.
         let survey = apply::survey_without_programs(&swarm, &self.registry, manifest);
         let Ok(survey) = survey else { return Vec::new() };
         self.check(manifest, &survey).err().unwrap_or_default().into()
     }
 
-    /// Finds the faults that planning finds.
+    /// Finds the diagnostics that planning would find.
     pub(super) fn check(&self, manifest: &Manifest, survey: &Survey) -> Result<(), Diagnostics> {
         signals::while_computing(&self.host.cancel, || {
             plan::check(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
@@ -127,27 +130,27 @@ impl Setting {
         .map_err(|faults| self.faults(faults))
     }
 
-    /// Faults of this manifest, of whatever stage.
+    /// Returns an error with diagnostics of this manifest, of any stage.
     pub(super) fn faults(&self, faults: impl Into<Diagnostics>) -> Failure {
         let report = || Report::new(self.name.clone(), &self.text, faults);
         Failure::Manifest(signals::while_computing(&self.host.cancel, report))
     }
 
-    /// The manifest as it is written.
+    /// Returns the text of the manifest.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// What the user knows the manifest by.
+    /// Returns the user's name for the manifest.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The swarm of this manifest, even where the rest of it has faults.
+    /// Returns the swarm of this manifest, even if the rest of the manifest has diagnostics.
     pub(super) fn swarm(&self) -> Result<Swarm<'_>, Failure> {
         let read = || self.located.get().cloned();
         let Some(located) = read().or_else(|| manifest::locate(&self.text)) else {
-            // Without a swarm's name the manifest has a fault that says so.
+            // A manifest without a swarm name has a diagnostic that reports it.
             self.manifest()?;
             return Err(Failure::Usage(format!("{} names no swarm", self.name)));
         };
@@ -157,8 +160,10 @@ impl Setting {
         })
     }
 
-    /// The swarm at its workspace. The error is the fault of a workspace root that leads nowhere; `None` where the
-    /// manifest does not say one.
+    /// Returns the swarm at its workspace.
+    ///
+    /// The error is the diagnostic of a workspace root that is not a directory; `None` if the manifest has no explicit
+    /// root.
     fn swarm_at(&self, located: &Located) -> Result<Swarm<'_>, Option<Fault>> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
@@ -172,9 +177,9 @@ impl Setting {
     }
 }
 
-/// The fault of a workspace root that is no directory, with the nearest one that is.
+/// Returns the diagnostic of a workspace root that is not a directory, with the nearest similar directory.
 fn nowhere(directory: &Path, root: &Path) -> Fault {
-    // As far as the way leads, and what does not lead on from there.
+    // The part of the path that exists, and the first component that does not.
     let exists = root.ancestors().find(|above| directory.join(above).is_dir()).unwrap_or(Path::new(""));
     let lost = root.strip_prefix(exists).ok().and_then(|rest| rest.components().next());
     let lost = lost.map(|lost| lost.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
@@ -197,22 +202,23 @@ fn nowhere(directory: &Path, root: &Path) -> Fault {
     }
 }
 
-/// The nearest manifest in `directory` or above it.
+/// Finds the nearest manifest in `directory` or above it.
 ///
-/// A session's worktree may hold a copy of the manifest, which is of the same commit and of no swarm: from inside a
-/// session the search goes on from its workspace.
+/// A session's worktree may contain a copy of the manifest, from the session's commit and without a swarm. So from
+/// inside a session, the search continues at the session's workspace.
 fn above(directory: &Path) -> Option<PathBuf> {
     let discovery = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
     let session = directory.ancestors().find_map(|above| {
         let file = above.join(&discovery);
-        // A session may have put something there that is waited for.
+        // A session may have replaced the file by one that blocks a reader, such as a pipe.
         let bytes = file.is_file().then(|| std::fs::read(&file).ok())??;
         let snapshot: Snapshot = serde_json::from_slice(&bytes).ok()?;
-        // What was moved or copied names another place than its own: then the workspace is looked for above.
+        // The discovery file of a moved or copied directory names another directory. Then the workspace is searched
+        // above.
         if std::fs::canonicalize(&snapshot.working_directory).ok() != std::fs::canonicalize(above).ok() {
             return above.parent().map(Path::to_owned);
         }
-        // A workspace inside the session would be searched for ever.
+        // A workspace inside the session would make the search endless.
         (!snapshot.workspace_root.starts_with(above)).then_some(snapshot.workspace_root)
     });
     match session {
@@ -221,7 +227,7 @@ fn above(directory: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The directory that the command runs in.
+/// Returns the directory that the command runs in.
 pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
     let current = std::env::current_dir()
         .map_err(|error| Failure::Usage(format!("the current directory cannot be used: {error}")))?;
@@ -231,19 +237,19 @@ pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The top of the repository around a directory; the directory where there is none.
+/// Returns the top of the repository around a directory, or the directory itself if there is no repository.
 pub(super) fn around(host: &Host, directory: &Path) -> Result<PathBuf, Failure> {
     let directory = std::fs::canonicalize(directory)
         .map_err(|error| Failure::Usage(format!("{} cannot be used: {error}", directory.display())))?;
     Ok(Git::around(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
 }
 
-/// Every kind that a manifest can name.
+/// Returns every kind that a manifest can name.
 pub(super) fn registry() -> Registry {
     Registry::built_in().with_external_kinds()
 }
 
-/// How long one call of git may take: `SEEDBED_GIT_TIMEOUT` in seconds, for repositories whose checkout takes longer.
+/// Returns the time limit of one Git call: `SEEDBED_GIT_TIMEOUT` in seconds, for repositories with a slow checkout.
 fn git_deadline() -> Result<Duration, Failure> {
     let Some(text) = std::env::var_os("SEEDBED_GIT_TIMEOUT").filter(|text| !text.is_empty()) else {
         return Ok(git::DEADLINE);
@@ -256,8 +262,9 @@ fn git_deadline() -> Result<Duration, Failure> {
     })
 }
 
-/// Where leases of ports are published to other users: `SEEDBED_PORT_REGISTRY`, or a directory that all hosts have; nowhere
-/// for `none`.
+/// Returns the directory in which port leases are published to other users.
+///
+/// This is `SEEDBED_PORT_REGISTRY`, or a directory that exists on all hosts; `None` for `none`.
 fn shared_ports() -> Result<Option<PathBuf>, Failure> {
     match std::env::var_os("SEEDBED_PORT_REGISTRY").filter(|value| !value.is_empty()) {
         None => Ok(Some(leases::shared_directory())),
@@ -270,11 +277,11 @@ fn shared_ports() -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-/// What the command lends to the library; from here on it may run programs, and listens for Ctrl-C.
+/// Creates the library's host from the environment and the options. Also catches signals, if the command runs programs.
 pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let chosen = std::env::var_os("SEEDBED_STATE_DIR");
     let xdg = std::env::var_os("XDG_STATE_HOME");
-    // Without `HOME`, the home directory that the system's user database has.
+    // Without `HOME`, this is the home directory in the system's user database.
     let home = std::env::home_dir();
     let mut places = Places::default();
     (places.chosen, places.xdg, places.home) = (chosen.as_deref(), xdg.as_deref(), home.as_deref());

@@ -1,4 +1,4 @@
-//! What asks a command to stop: Ctrl-C, SIGTERM, and the end of its terminal.
+//! Signals that stop a command: Ctrl-C, SIGTERM, and the end of its terminal.
 #![expect(clippy::disallowed_methods, reason = "reads /proc, and ends the process")]
 
 use std::io;
@@ -11,17 +11,17 @@ use signal_hook::flag;
 
 use super::exit::Status;
 
-/// Whether the process computes, and would leave nothing behind if it ended now.
+/// Flag that is set while the process only computes, and could end at any time without leaving anything behind.
 static COMPUTES: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Computes something; the first signal meanwhile ends the process at once.
+/// Computes something; meanwhile, the first signal ends the process at once.
 ///
-/// Computing does not look at `cancel`, and what a stranger's manifest has it compute may take long. There is nothing to put
-/// back and no program to end: `compute` touches nothing, and whatever was begun before it is finished.
+/// A computation does not check `cancel`, and can take long for a stranger's manifest. Nothing has to be rolled back
+/// and no program has to be ended: `compute` has no effects, and all earlier steps are complete.
 pub(super) fn while_computing<T>(cancel: &Cancel, compute: impl FnOnce() -> T) -> T {
     COMPUTES.store(true, Ordering::SeqCst);
     if cancel.is_requested() {
-        // The signal came before there was a computation to end.
+        // The signal arrived before the computation began.
         std::process::exit(Status::Interrupted as i32);
     }
     let result = compute();
@@ -29,10 +29,9 @@ pub(super) fn while_computing<T>(cancel: &Cancel, compute: impl FnOnce() -> T) -
     result
 }
 
-/// Has the first signal request `cancel`, and a second Ctrl-C or SIGTERM end the process where it is.
+/// Makes the first signal request `cancel`, and a second Ctrl-C or SIGTERM end the process immediately.
 ///
-/// What was ignored from the start still is: `nohup` means it so, and whoever starts a command in the background of a
-/// script.
+/// Signals that were ignored at the start remain ignored: `nohup` and scripts with background commands rely on this.
 pub(super) fn catch(cancel: &Cancel) -> io::Result<()> {
     let ignored = Ignored::from_the_start();
     let insisted = Arc::new(AtomicBool::new(false));
@@ -44,8 +43,8 @@ pub(super) fn catch(cancel: &Cancel) -> io::Result<()> {
             flag::register(signal, cancel.flag())?;
         }
     }
-    // The shell passes the end of its terminal on, the kernel tells of it once more when the shell has ended, and at the
-    // end of a login SIGTERM comes too: nobody has asked twice.
+    // SIGHUP never counts as a second request. The shell passes on the end of its terminal, and the kernel repeats
+    // SIGHUP when the shell has ended. At the end of a login, SIGTERM follows as well.
     if ignored.has(SIGHUP) == Some(false) {
         flag::register_conditional_shutdown(SIGHUP, Status::Interrupted as i32, COMPUTES.clone())?;
         flag::register(SIGHUP, cancel.flag())?;
@@ -53,8 +52,8 @@ pub(super) fn catch(cancel: &Cancel) -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that this process was started to ignore, a bit each from the lowest on; nothing where the system does not
-/// say.
+/// Signals that were ignored at the start of this process, one bit each from the lowest; `None` if the system does not
+/// report them.
 struct Ignored(Option<u64>);
 
 impl Ignored {

@@ -1,4 +1,4 @@
-//! A swarm that stands, for the commands that look at one.
+//! Applied swarms, for the commands that inspect one.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use seedbed::state::{self, Record, Swarm};
 use super::exit::Failure;
 use super::{elsewhere, setting, unfinished};
 
-/// The record of the swarm; an error where it does not stand.
+/// Returns the record of the swarm; an error if the swarm is not applied.
 pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     if let Some(record) = swarm.standing()? {
         return Ok(record);
@@ -27,15 +27,15 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     }))
 }
 
-/// A swarm that stands, with the children that programs have provisioned from its sessions.
+/// Applied swarm, with the children that programs have provisioned from its sessions.
 pub(super) struct Family<'h> {
     pub(super) swarm: Swarm<'h>,
     pub(super) record: Record,
-    /// Parents before their children.
+    /// Children, parents before their own children.
     pub(super) children: Vec<(Swarm<'h>, Record)>,
 }
 
-/// A session that stands, and the swarm that it is of; a child is one of its own.
+/// Active session, with its swarm; a provisioned child has a swarm of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Active<'f> {
     pub(super) swarm: &'f Swarm<'f>,
@@ -44,7 +44,7 @@ pub(super) struct Active<'f> {
 }
 
 impl Active<'_> {
-    /// Where the session works, absolute; or why nothing can be done there, and what to do.
+    /// Returns the session's absolute working directory, or the reason why it cannot be used, with a remedy.
     pub(super) fn directory(&self, registry: &Registry) -> Result<PathBuf, String> {
         let Self { swarm, record, session } = self;
         apply::directory(swarm, registry, record, session).map_err(|why| {
@@ -58,14 +58,14 @@ impl Active<'_> {
 }
 
 impl<'h> Family<'h> {
-    /// The family of a swarm; an error where that does not stand.
+    /// Finds the family of a swarm; an error if the swarm is not applied.
     pub(super) fn find(swarm: Swarm<'h>, name: &str) -> Result<Self, Failure> {
         let record = record(&swarm, name)?;
         let children = children(&swarm, &record)?;
         Ok(Self { swarm, record, children })
     }
 
-    /// Every session, each before its children, those that programs have provisioned first.
+    /// Returns every session, parents before children; children that programs have provisioned come first.
     pub(super) fn sessions(&self) -> Vec<Active<'_>> {
         let mut sessions = Vec::with_capacity(self.record.plan.sessions.len());
         for session in &self.record.plan.sessions {
@@ -86,7 +86,7 @@ impl<'h> Family<'h> {
         }
     }
 
-    /// The sessions that the user calls `name`, as [`sessions`] finds them, or the child of this id.
+    /// Returns the sessions that the user calls `name`, as [`sessions`] finds them, or the child with this id.
     pub(super) fn called(&self, name: &str) -> Result<Vec<Active<'_>>, Failure> {
         match sessions(&self.record, name) {
             Ok(called) => {
@@ -97,7 +97,7 @@ impl<'h> Family<'h> {
         }
     }
 
-    /// The session that the user calls `name`, as [`session`] finds it, or the child of this id.
+    /// Returns the session that the user calls `name`, as [`session`] finds it, or the child with this id.
     pub(super) fn session(&self, name: &str) -> Result<Active<'_>, Failure> {
         match session(&self.record, name) {
             Ok(session) => Ok(Active { swarm: &self.swarm, record: &self.record, session }),
@@ -109,13 +109,13 @@ impl<'h> Family<'h> {
     }
 }
 
-/// The children that programs have provisioned from sessions of a swarm, and that stand.
+/// Returns the active children that programs have provisioned from sessions of a swarm.
 pub(super) fn children<'h>(swarm: &Swarm<'h>, record: &Record) -> Result<Vec<(Swarm<'h>, Record)>, Failure> {
     let found = state::children(swarm.host(), record)?;
     Ok(found.into_iter().filter_map(|found| Some((found.swarm(swarm.host())?, found.standing?))).collect())
 }
 
-/// The session that the user calls `name`: its path, its id, or its name where only one has it.
+/// Finds the session that the user calls `name`: by its path, its id, or its name if the name is unique.
 pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session, Failure> {
     let sessions = &record.plan.sessions;
     if let Some(session) = sessions.iter().find(|session| session.path.as_str() == name || session.id == name)
@@ -133,8 +133,10 @@ pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session,
     }
 }
 
-/// The sessions that the user calls `name`: what [`session`] finds, else the replicas of a table that is called so, or the
-/// sessions whose path or name a glob matches.
+/// Finds the sessions that the user calls `name`.
+///
+/// These are the result of [`session`], else the replicas of a table with this name, or the sessions whose path or name
+/// matches a glob.
 pub(super) fn sessions<'r>(record: &'r Record, name: &str) -> Result<Vec<&'r Session>, Failure> {
     let unfound = match session(record, name) {
         Ok(session) => return Ok(vec![session]),

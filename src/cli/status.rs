@@ -1,4 +1,4 @@
-//! `status`: every session, what it holds, what of it is unsaved, how far it has come, what listens on its ports.
+//! `status`: shows the allocations, unsaved work, commits and listening ports of every session.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -26,10 +26,10 @@ use super::setting::Setting;
 use super::standing::{Active, Family};
 use super::{Global, print, standing, unfinished};
 
-/// How long the message of a commit may get in the table, in characters.
+/// Maximum length of a commit's subject in the table, in characters.
 const SUBJECT_MAX: usize = 30;
 
-/// What `status` takes.
+/// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Puts back what can be where it stands: discovery files, locks of worktrees, leases of ports; exits with 1 where
@@ -114,7 +114,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(status.into())
 }
 
-/// Repairs under the swarm's lock, and says what it did.
+/// Repairs under the swarm's lock, and reports the repairs.
 fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
     let repair = locked(global, setting, "status --repair", |context| {
         super::plan::settled(context.swarm)?;
@@ -135,7 +135,7 @@ fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
     Ok(repair)
 }
 
-/// What was found of each session, by its id.
+/// Results of the inspection of each session, by session id.
 #[derive(Default)]
 struct Looked {
     drift: BTreeMap<String, Vec<String>>,
@@ -145,7 +145,7 @@ struct Looked {
 }
 
 impl Looked {
-    /// Adds what is found of the sessions of one record.
+    /// Adds the results for the sessions of one record.
     fn add(&mut self, setting: &Setting, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
         let id = |path: &SessionPath| path.id(&record.plan.swarm);
         let (broken, stake) = apply::examine(swarm, &setting.registry, record)?;
@@ -167,12 +167,12 @@ impl Looked {
     }
 }
 
-/// The schema of what `status --json` prints.
+/// Returns the schema of the output of `status --json`.
 pub(super) fn schema() -> Schema {
     schema_for!(SwarmStatus)
 }
 
-/// A swarm as it is now: what `status --json` prints.
+/// Present state of a swarm, as `status --json` prints it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("$id" = "urn:seedbed:status:1"))]
@@ -180,139 +180,139 @@ struct SwarmStatus {
     /// Version of this document's format, 1.
     #[schemars(extend("const" = SCHEMA_VERSION))]
     schema_version: u32,
-    /// The swarm's name.
+    /// Name of the swarm.
     swarm: String,
-    /// The workspace root, absolute.
+    /// Workspace root, absolute.
     workspace: PathBuf,
-    /// The digest of the plan that was applied last.
+    /// Digest of the plan that was applied last.
     plan: String,
-    /// Whether a run is under way or was interrupted.
+    /// `true` if a run is in progress or was interrupted.
     interrupted: bool,
-    /// One line for each thing that a run has not finished.
+    /// Unfinished parts of a run, one line each.
     unfinished: Vec<String>,
-    /// The run that is under way; `null` where none is.
+    /// Run that is in progress; `null` if there is none.
     run: Option<Run>,
-    /// The sessions, parents before children.
+    /// Sessions, parents before children.
     sessions: Vec<SessionStatus>,
-    /// What `--repair` did; absent without it.
+    /// Results of `--repair`; absent without this option.
     #[serde(skip_serializing_if = "Option::is_none")]
     repair: Option<Repairs>,
 }
 
-/// A run that is under way.
+/// Run that is in progress.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Run {
-    /// The process, the command and since when, as `by pid 12 (`apply`) since 2026-11-28T02:00:00Z`.
+    /// Process, command and start, such as `by pid 12 (`apply`) since 2026-11-28T02:00:00Z`.
     holder: String,
-    /// The phase that the run is in, as in events; `null` before its first.
+    /// Current phase of the run, as in events; `null` before the first phase.
     phase: Option<String>,
-    /// Since when, in UTC as RFC 3339.
+    /// Start of the phase, in UTC as RFC 3339.
     phase_since: Option<String>,
 }
 
-/// What `--repair` did.
+/// Results of `--repair`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Repairs {
-    /// What was repaired.
+    /// Repaired damage.
     repaired: Vec<Loss>,
-    /// What only `seedbed apply` repairs.
+    /// Damage that only `seedbed apply` repairs.
     left: Vec<Loss>,
-    /// What could not be repaired.
+    /// Damage that could not be repaired.
     failures: Vec<apply::Failure>,
 }
 
-/// One session as it is now.
+/// Present state of one session.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SessionStatus {
-    /// The session's path.
+    /// Path of the session in the tree.
     session: SessionPath,
-    /// `SWARM/PATH`.
+    /// Id of the session, `SWARM/PATH`.
     id: String,
-    /// The id of its parent, for a child that a program has provisioned; `null` for a session of the manifest.
+    /// Id of the parent, for a child that a program has provisioned; `null` for a session of the manifest.
     child_of: Option<String>,
-    /// Its number in the swarm.
+    /// Number in the swarm, from 0.
     index: u32,
-    /// Its number among the replicas of its table; `null` where the table has no `count`.
+    /// Number among the replicas of the session's table, from 0; `null` if the table has no `count`.
     replica: Option<u32>,
-    /// The directory that it works in, absolute.
+    /// Working directory, absolute.
     working_directory: PathBuf,
-    /// Its discovery file, absolute.
+    /// Path of the discovery file, absolute.
     discovery_file: PathBuf,
-    /// What is not as it was applied, one line each.
+    /// Differences from the applied state, one line each.
     drift: Vec<String>,
-    /// Whether its directory is there; what is not there is not called clean.
+    /// `true` if the working directory exists; a session without one is never shown as clean.
     #[serde(skip)]
     has_directory: bool,
     /// Unsaved work, for which a release is refused, one line each.
     unsaved: Vec<String>,
-    /// What goes along with a release and is no reason to refuse it, such as ignored files, one line each.
+    /// Other data that a release deletes without being refused, such as ignored files, one line each.
     goes_along: Vec<String>,
-    /// Copies of files of the workspace that have changed there since, one line each; `seedbed apply --refresh` copies them
-    /// again.
+    /// Copies of files of the workspace that have changed in the workspace since, one line each; `seedbed apply
+    /// --refresh` copies them again.
     outdated: Vec<String>,
-    /// Its worktree; `null` where it has none.
+    /// Worktree of the session; `null` if there is none.
     worktree: Option<WorktreeStatus>,
-    /// Its named ports, or the primary port where none has a name.
+    /// Named ports, or the primary port if no port has a name.
     ports: Vec<PortStatus>,
-    /// The ports of its blocks, without the shares of its children, on which something listens.
+    /// Ports of the session's blocks on which a program listens, without the shares of children.
     listening: Vec<u16>,
-    /// Its environment.
+    /// Environment of the session.
     environment: BTreeMap<String, String>,
 }
 
-/// One worktree as it is now.
+/// Present state of one worktree.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WorktreeStatus {
-    /// The worktree, absolute; of a sparse one the session works in a directory below.
+    /// Path of the worktree, absolute; in a sparse worktree, the session works in a directory below.
     path: PathBuf,
-    /// The ref that it was made from.
+    /// Ref that the worktree was created from.
     base_ref: String,
-    /// The commit that it was made from.
+    /// Commit that the worktree was created from.
     made_from: String,
-    /// Where it is against its base; `null` where that cannot be found out.
+    /// Comparison with the base; `null` if it cannot be determined.
     progress: Option<Commits>,
-    /// Why not; absent where it can.
+    /// Reason why the comparison failed; absent if it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-/// Where a worktree is against its base.
+/// Comparison of a worktree with its base.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Commits {
-    /// The branch that is checked out; `null` for a detached HEAD.
+    /// Branch that is checked out; `null` for a detached HEAD.
     branch: Option<String>,
-    /// The commit that is checked out.
+    /// Commit that is checked out.
     head: String,
-    /// The commit that the base ref names now.
+    /// Commit that the base ref names now.
     base: String,
-    /// How many commits `head` has that `base` does not.
+    /// Number of commits that `head` has and `base` does not.
     ahead: u64,
-    /// How many commits `base` has that `head` does not.
+    /// Number of commits that `base` has and `head` does not.
     behind: u64,
-    /// The first line of the message of `head`.
+    /// First line of the message of `head`.
     subject: String,
-    /// When `head` was committed, in UTC as RFC 3339.
+    /// Commit time of `head`, in UTC as RFC 3339.
     committed: String,
 }
 
-/// One port that has a name, or is the primary one.
+/// Port that has a name, or is the primary port.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PortStatus {
-    /// Its name; `primary` where no port of the block has one.
+    /// Name of the port; `primary` if no port of the block has a name.
     name: String,
-    /// The port.
+    /// Number of the port.
     port: u16,
-    /// Whether something listens there.
+    /// `true` if a program listens on the port.
     listens: bool,
 }
 
-/// The ports of the host on which something listens.
+/// Returns the ports of the host on which a program listens.
 fn served(swarm: &Swarm<'_>) -> Result<BTreeSet<u16>, Failure> {
     let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
         .map_err(Failure::Observe)?;
@@ -320,7 +320,7 @@ fn served(swarm: &Swarm<'_>) -> Result<BTreeSet<u16>, Failure> {
     Ok(taken.map(|taken| taken.block.start()).collect())
 }
 
-/// The worktrees of the sessions, by the sessions' ids.
+/// Returns the worktrees of the sessions, by session id.
 fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, WorktreeStatus> {
     let worktree = |session: &Session| Worktree::of(session.allocation(git_worktree::KIND)?);
     let worktrees: Vec<(&String, Worktree)> =
@@ -369,8 +369,9 @@ fn ports(session: &Session, served: &BTreeSet<u16>) -> Vec<PortStatus> {
     session.allocations.iter().filter_map(Block::of).flat_map(of_block).collect()
 }
 
-/// Returns the session that owns each of the ports on which something listens: of a parent and a child that has a share of
-/// the parent's block, the child, which is listed after it.
+/// Returns the session that owns each port on which a program listens.
+///
+/// If a child has a share of the parent's block, the child owns the port; the child is listed after the parent.
 fn holders<'f>(sessions: &[Active<'f>], served: &BTreeSet<u16>) -> BTreeMap<u16, &'f str> {
     let mut holders = BTreeMap::new();
     for Active { session, .. } in sessions {
@@ -386,7 +387,7 @@ fn listening(session: &Session, holders: &BTreeMap<u16, &str>) -> Vec<u16> {
     ports.map(|(port, _)| *port).collect()
 }
 
-/// One row a session, and below it what is wrong or unsaved; with `verbose` all that is known.
+/// Returns one row per session, followed by its damage and unsaved work; with `verbose`, by all data.
 fn text(sessions: &[SessionStatus], verbose: bool) -> String {
     let head = ["SESSION", "STATE", "WORK", "BRANCH", "PORTS", "LAST COMMIT"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(head).chain(sessions.iter().map(SessionStatus::row)).collect();
@@ -421,7 +422,7 @@ impl SessionStatus {
         ]
     }
 
-    /// Returns `clean`, `unsaved`, or `unknown` where the directory is gone, and how many files Git ignores.
+    /// Returns `clean`, `unsaved`, or `unknown` if the directory is missing, and the number of files that Git ignores.
     fn work(&self) -> String {
         let work = match (self.unsaved.is_empty(), self.has_directory) {
             (false, _) => "unsaved",
@@ -434,7 +435,7 @@ impl SessionStatus {
         }
     }
 
-    /// How many files and directories Git ignores.
+    /// Returns the number of files and directories that Git ignores.
     fn ignored(&self) -> usize {
         self.goes_along.iter().map(|line| counted(line)).sum()
     }
@@ -476,7 +477,7 @@ impl SessionStatus {
     }
 }
 
-/// How many ignored files a line of what goes along counts.
+/// Returns the number of ignored files in a line about a release.
 fn counted(line: &str) -> usize {
     let before = line.split_once(" ignored files").map(|(before, _)| before);
     before.and_then(|before| before.rsplit(' ').next()?.parse().ok()).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Colour and width of everything that is printed, decided in one place: text, diagnostics and help.
+//! Colour and width of all output, decided in one place: text, diagnostics and help.
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use super::Global;
 /// Width of diagnostics that another program reads, in columns.
 const WIDTH_OF_DIAGNOSTICS: usize = 80;
 
-/// When to colour.
+/// Use of colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
     /// On a terminal, unless `NO_COLOR` is set; everywhere if `FORCE_COLOR` or `CLICOLOR_FORCE` is
@@ -35,7 +35,7 @@ pub(super) fn set_color(color: Color) {
     let _ = ASKED.set(color);
 }
 
-/// Finds `--color` in arguments that are not parsed yet: errors and help are coloured while they are.
+/// Finds `--color` in arguments that are not parsed yet: errors and help of the parser are coloured too.
 pub(super) fn color_among(arguments: impl Iterator<Item = OsString>) -> Color {
     let mut arguments = arguments.take_while(|argument| argument != "--");
     let mut color = Color::Auto;
@@ -53,14 +53,15 @@ pub(super) fn color_among(arguments: impl Iterator<Item = OsString>) -> Color {
     color
 }
 
-/// Style of text on `stream`.
+/// Returns the style of text on `stream`.
 pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style {
     Style::default().with_width(width(stream)).with_color(has_color(stream)).with_full(global.verbose)
 }
 
-/// Returns whether to colour what is written to `stream`.
+/// Returns whether output on `stream` is coloured.
 ///
-/// `NO_COLOR` (no-color.org) goes before `FORCE_COLOR` (force-color.org) and `CLICOLOR_FORCE` (bixense.com/clicolors).
+/// `NO_COLOR` (no-color.org) takes precedence over `FORCE_COLOR` (force-color.org) and `CLICOLOR_FORCE`
+/// (bixense.com/clicolors).
 pub(super) fn has_color(stream: &impl IsTerminal) -> bool {
     match ASKED.get().copied().unwrap_or_default() {
         Color::Always => return true,
@@ -73,13 +74,14 @@ pub(super) fn has_color(stream: &impl IsTerminal) -> bool {
     variable("NO_COLOR").is_none() && (is_forced || is_fit)
 }
 
-/// Value of a variable of the environment that is set and not empty.
+/// Returns the value of an environment variable that is set and not empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Columns of a terminal; `COLUMNS` goes before what the terminal says. What another program reads is not wrapped,
-/// whatever the shell exports.
+/// Returns the number of columns of a terminal; `COLUMNS` takes precedence over the terminal's own size.
+///
+/// Output for another program is never wrapped, for any value of `COLUMNS`.
 pub(super) fn width(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
     if !stream.is_terminal() {
         return None;
@@ -89,7 +91,7 @@ pub(super) fn width(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
         .filter(|width| *width > 0)
 }
 
-/// Returns whether the terminal only knows text.
+/// Returns whether the terminal supports only plain text.
 pub(super) fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
@@ -113,7 +115,8 @@ pub(super) fn diagnostic(shown: &dyn Diagnostic, stream: &(impl IsTerminal + AsF
     text
 }
 
-/// Returns whether line-drawing characters can be shown: the locale has them, and the console of Linux few of them.
+/// Returns whether line-drawing characters can be shown: the locale must be UTF-8, and the Linux console lacks most of
+/// them.
 fn has_unicode(stream: &impl IsTerminal) -> bool {
     if !stream.is_terminal() {
         return true;

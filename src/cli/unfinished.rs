@@ -1,15 +1,16 @@
-//! Runs that are under way or were interrupted, as `status` and `list` describe them.
+//! Runs that are in progress or were interrupted, as `status` and `list` describe them.
 
 use seedbed::apply;
 use seedbed::host::Host;
 use seedbed::name::SessionPath;
 use seedbed::state::{self, Found, Record, Swarm, Unfinished};
 
-/// How many sessions a line names.
+/// Maximum number of sessions that a line names.
 const NAMED: usize = 3;
 
-/// Returns one line for each thing that a run has not finished: what it is, by which command since when, and what
-/// `recover` would do. Empty where no run is under way or was interrupted.
+/// Returns one line for each unfinished part of a run: its kind, the command, the start, and the effect of `recover`.
+///
+/// Empty if no run is in progress or was interrupted.
 pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
     let is_running = found.is_running(host);
     let by = found.holder.as_ref().map(|holder| format!(" {holder}")).unwrap_or_default();
@@ -35,8 +36,9 @@ pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
     found.unfinished().iter().map(line).collect()
 }
 
-/// Returns the same of one swarm, with the work that was done since in what an interrupted run had provisioned: recovery
-/// refuses to remove it.
+/// Describes unfinished runs of one swarm, and the later work in sessions that an interrupted run had provisioned.
+///
+/// Recovery refuses to remove such work.
 pub(super) fn explained(swarm: &Swarm<'_>) -> Result<Vec<String>, state::Error> {
     let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
     let mut lines = described(&found, swarm.host());

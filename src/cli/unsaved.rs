@@ -1,4 +1,4 @@
-//! `--rescue`, `--discard` and `--stop`: what becomes of unsaved work, and of processes in what is released.
+//! `--rescue`, `--discard` and `--stop`: treatment of unsaved work, and of processes in released sessions.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use seedbed::apply::{Occupants, Options, Unsaved};
 
 use super::duration;
 
-/// Whether processes are ended that are at work in what is released.
+/// Option to end processes that use released sessions.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct StopProcesses {
     /// End processes that work in what is released, use files there or listen on its ports, and all that descend from
@@ -23,14 +23,14 @@ impl From<StopProcesses> for Occupants {
     }
 }
 
-/// Puts the options of a run together.
+/// Combines the options of a run.
 pub(super) fn options(unsaved: UnsavedWork, stop: StopProcesses) -> Options {
     let mut options = Options::from(Unsaved::from(unsaved));
     options.occupants = stop.into();
     options
 }
 
-/// What becomes of work that would be lost; where nothing is said, the command is refused.
+/// Options for unsaved work; without one of them, the command is refused.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct UnsavedWork {
     /// Saves unsaved work under refs/seedbed/rescue first, and prints the commands that bring it back

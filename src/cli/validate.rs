@@ -1,4 +1,4 @@
-//! `validate`: whether a manifest can be made real, for people, programs and code review.
+//! `validate`: checks a manifest, with output for people, programs and code review.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use super::plan::settled;
 use super::setting::Setting;
 use super::{Global, print};
 
-/// What `validate` takes.
+/// Arguments of `validate`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// How faults are shown
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     format: Option<Format>,
 }
 
-/// The forms of faults.
+/// Formats of diagnostics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Each at its line, underlined
@@ -62,13 +62,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-/// How many sessions a manifest without faults declares.
+/// Returns the number of sessions that a valid manifest declares.
 fn check(setting: &Setting) -> Result<usize, Failure> {
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
     settled(&swarm)?;
-    // What stands is no part of whether the manifest is valid, but it must not be in its own way.
-    // No program that the manifest names runs: whoever only checks a manifest may not have looked at it yet.
+    // The applied swarm does not affect validity, but must not conflict with its own plan. No program that the manifest
+    // names runs: a user who checks a manifest may not have reviewed it yet.
     let survey = apply::survey_without_programs(&swarm, &setting.registry, &manifest)?;
     setting.check(&manifest, &survey).map_err(|faults| setting.faults(faults))?;
     let sessions = manifest.sessions.len();
@@ -76,7 +76,7 @@ fn check(setting: &Setting) -> Result<usize, Failure> {
     Ok(sessions)
 }
 
-/// Prints what programs read; `sessions` are those of a manifest without faults.
+/// Prints the formats for programs; `sessions` is the number of sessions of a valid manifest.
 fn show(format: Format, report: &Report, sessions: Option<usize>) {
     match (format, sessions) {
         (Format::Text, _) => {}

@@ -1,4 +1,4 @@
-//! A command in many sessions at once: each line that it prints is shown as it comes, after the session's path.
+//! Runs a command in many sessions at once: each printed line is shown immediately, prefixed with the session's path.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -19,23 +19,23 @@ use super::super::standing::Active;
 use super::super::{Global, print};
 use super::{FAILED, code_of, code_of_error, environment};
 
-/// The length, in bytes, from which on a line is shown before its end has come.
+/// Length, in bytes, from which a line is shown before its end arrives.
 const LINE_MAX: usize = 64 << 10;
 
-/// How many open files one running command takes here (two pipes while it starts, then one end of each), and how many
-/// are left for everything else.
+/// Number of open files per running command (two pipes while it starts, then one end of each), and number that is kept
+/// free for everything else.
 const FILES_EACH: u64 = 5;
 const FILES_LEFT: u64 = 64;
 
-/// How many sessions a message lists.
+/// Maximum number of sessions that a message lists.
 const LISTED: usize = 12;
 
-/// How the command of one session ended.
+/// Result of the command in one session.
 struct Ended {
     code: u8,
-    /// The signal that ended it.
+    /// Signal that ended the command.
     signal: Option<i32>,
-    /// Why it could not be run, or was ended.
+    /// Reason why the command could not run, or was ended.
     error: Option<String>,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn run(
     Ok(ExitCode::from(code))
 }
 
-/// Returns how many commands run at once: all of them, unless `--jobs` says otherwise or open files are short.
+/// Returns the number of commands that run at once: all, unless `--jobs` or the limit of open files is lower.
 fn at_once(global: &Global, sessions: usize) -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let room = usize::try_from(files.saturating_sub(FILES_LEFT) / FILES_EACH).unwrap_or(usize::MAX);
@@ -85,7 +85,7 @@ fn at_once(global: &Global, sessions: usize) -> usize {
     wanted.min(sessions).min(room.max(1))
 }
 
-/// Says which sessions wait for others to end.
+/// Describes the sessions that wait for others to end.
 fn waiting(global: &Global, sessions: &[Active<'_>], at_once: usize) -> String {
     let why = match global.jobs {
         Some(jobs) if jobs.get() == at_once => format!("--jobs {jobs}"),
@@ -95,7 +95,7 @@ fn waiting(global: &Global, sessions: &[Active<'_>], at_once: usize) -> String {
     format!("{at_once} of {} sessions run at once ({why}); waiting: {waiting}", sessions.len())
 }
 
-/// Says which sessions' commands failed, and how.
+/// Describes the sessions whose commands failed, with the reasons.
 fn summary(sessions: &[Active<'_>], ended: &BTreeMap<&str, Ended>) -> String {
     let failed: Vec<_> = sessions
         .iter()
@@ -127,8 +127,7 @@ fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
     if more == 0 { listed } else { format!("{listed} and {more} more") }
 }
 
-/// Runs the command in one session and shows what it prints. An interruption ends it with everything that it has
-/// started.
+/// Runs the command in one session and shows its output. An interruption ends the command and all its descendants.
 fn one(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) -> Ended {
     let begun = Instant::now();
     let session = active.session;
@@ -183,11 +182,11 @@ pub(super) fn alone(active: Active<'_>, registry: &Registry, words: &[String]) -
     one(true, active, registry, words).code
 }
 
-/// Puts together the lines of what one session's command prints, and shows each whole.
+/// Buffer that assembles the output of one session's command into complete lines.
 struct Lines {
     json: bool,
     session: SessionPath,
-    /// What came since the last line's end, on stdout and on stderr.
+    /// Output since the last line end, on stdout and on stderr.
     begun: Mutex<[Vec<u8>; 2]>,
 }
 
@@ -209,7 +208,7 @@ impl Lines {
         begun.drain(..end);
     }
 
-    /// Shows what was printed without a line's end behind it.
+    /// Shows output that has no final line end.
     fn end(&self) {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         for (stream, begun) in [Stream::Stdout, Stream::Stderr].into_iter().zip(begun.iter_mut()) {

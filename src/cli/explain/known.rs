@@ -1,4 +1,4 @@
-//! What there is to explain with: every plan that stands on this host, and the one that the manifest comes to.
+//! Data for explanations: every applied plan on this host, and the plan of the manifest.
 
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::super::exit::Failure;
 use super::super::plan;
 use super::super::setting::Setting;
 
-/// What follows a session's id.
+/// Returns the words that follow a session's id.
 pub(super) fn said(state: OwnerState) -> &'static str {
     match state {
         OwnerState::Standing => "(standing)",
@@ -23,38 +23,38 @@ pub(super) fn said(state: OwnerState) -> &'static str {
     }
 }
 
-/// A plan, and where it is true.
+/// One plan, with the place of its data.
 pub(super) struct Side {
     pub(super) plan: Plan,
-    /// The workspace root, absolute.
+    /// Workspace root, absolute.
     pub(super) workspace: PathBuf,
-    /// What the swarm's files in the state directory are called.
+    /// Name of the swarm's files in the state directory.
     pub(super) key: String,
-    /// Where its records are, below the state directory.
+    /// Directory of the swarm's records, below the state directory.
     pub(super) directory: PathBuf,
-    /// How many sessions are above a child that a program has provisioned.
+    /// Number of ancestors of a child that a program has provisioned.
     depth: usize,
     pub(super) state: OwnerState,
-    /// Whether it is of the swarm of the manifest.
+    /// `true` if the plan belongs to the swarm of the manifest.
     pub(super) own: bool,
 }
 
-/// All that is known of this host's swarms.
+/// All available data about this host's swarms.
 pub(super) struct Known<'a> {
     pub(super) host: &'a Host,
-    /// What relative paths are relative to.
+    /// Base of relative paths.
     pub(super) directory: &'a Path,
     setting: Option<&'a Setting>,
     manifest: Option<Manifest>,
     sides: Vec<Side>,
-    /// Why the manifest could not be planned.
+    /// Reason why the manifest could not be planned.
     faults: Option<Failure>,
     has_planned: bool,
     notes: Vec<String>,
 }
 
 impl<'a> Known<'a> {
-    /// Reads the records of every swarm; the manifest's own comes first.
+    /// Reads the records of every swarm; the manifest's own swarm comes first.
     pub(super) fn look(
         host: &'a Host,
         directory: &'a Path,
@@ -69,11 +69,11 @@ impl<'a> Known<'a> {
             let is_own = own.as_ref().is_some_and(|own| {
                 !found.is_alone() && found.name() == own.name() && found.workspace() == Some(own.workspace())
             });
-            // Its children are called by their ids, as its sessions are.
+            // Children of the own swarm are named by their ids, as its sessions are.
             let is_child = owner.is_some() && found.record().map(|record| &record.owner) == owner.as_ref();
             sides.extend(sides_of(found, is_own || is_child));
         }
-        // What a child has lies inside of what its parent has.
+        // An allocation of a child lies inside of the parent's allocation.
         sides.sort_by_key(|side| (!side.own, side.state != OwnerState::Standing, Reverse(side.depth)));
         Ok(Self {
             host,
@@ -87,7 +87,7 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// Adds what the manifest would come to; of what stands already it says the same again. Once.
+    /// Adds the plan of the manifest, once. For active sessions, this plan repeats the applied one.
     pub(super) fn plan(&mut self) {
         let Some(setting) = self.setting.filter(|_| !std::mem::replace(&mut self.has_planned, true)) else {
             return;
@@ -127,12 +127,13 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// The plans, what stands first, and of that what is the manifest's.
+    /// Returns the plans: applied plans first, and among them those of the manifest's swarm.
     pub(super) fn sides(&self) -> &[Side] {
         &self.sides
     }
 
-    /// The first that `find` finds, in what stands or else in what is planned, with the position of its side.
+    /// Returns the first result of `find`, in applied plans or else in the plan of the manifest, with the position of
+    /// its plan.
     pub(super) fn find<T>(&mut self, find: impl Fn(&Side) -> Option<T>) -> Option<(usize, T)> {
         let first = |sides: &[Side]| sides.iter().enumerate().find_map(|(at, side)| Some((at, find(side)?)));
         first(&self.sides).or_else(|| {
@@ -141,41 +142,43 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// Why the manifest could not be planned, where that was tried.
+    /// Returns the reason why the manifest could not be planned, if planning was tried.
     pub(super) fn faults(&self) -> Option<Failure> {
         let setting = self.setting.filter(|_| self.faults.is_some())?;
         setting.manifest().err()
     }
 
-    /// What is not known, and why.
+    /// Returns notes about missing information, with reasons.
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The workspace of the manifest's swarm, where there is one.
+    /// Returns the workspace of the manifest's swarm, if there is one.
     pub(super) fn workspace(&self) -> Option<PathBuf> {
         Some(self.setting?.swarm().ok()?.workspace().to_owned())
     }
 
-    /// The manifest, where it has no fault of its own.
+    /// Returns the manifest, if it has no diagnostic of its own.
     pub(super) fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
 
-    /// The line of the manifest that declares a session of `side`, if that is its manifest.
+    /// Returns the line of the manifest that declares a session of `side`, if the manifest belongs to `side`.
     pub(super) fn declared(&self, side: &Side, session: &Session) -> Option<Excerpt> {
         let declaration = &self.declaration(side, session)?.declaration;
         let message = format!("{} is declared here", session.path);
         self.excerpt(&declaration.place, message, "this session")
     }
 
-    /// Tells whether the table of a session has `resources` of its own.
+    /// Returns whether the table of a session has `resources` of its own.
     pub(super) fn says_resources(&self, side: &Side, session: &Session) -> bool {
         self.declaration(side, session).is_some_and(|declared| declared.declaration.resources.is_some())
     }
 
-    /// The line that asks for what a session holds of `kind`: its own entry of `resources`, or what it has a share of
-    /// everything by. With `name`, the one that gives a port this name.
+    /// Returns the line that requests a session's allocation of `kind`.
+    ///
+    /// The line is the session's own entry of `resources`, or the table that makes it share everything. With `name`, it
+    /// is the line that gives a port this name.
     pub(super) fn asked(
         &self,
         side: &Side,
@@ -212,7 +215,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Where the names of ports are said that hold for a session: at itself, above it, or in the defaults.
+    /// Returns the location of the port names that apply to a session: in the session, above it, or in the defaults.
     fn named(manifest: &Manifest, session: &seedbed::manifest::Session, name: &str) -> Option<Place> {
         let at = |options: &seedbed::manifest::Options| {
             options.get("names")?.as_array()?.iter().position(|other| other == name)

@@ -1,4 +1,4 @@
-//! Whose a path is.
+//! Owner of a path.
 #![expect(clippy::disallowed_methods, reason = "resolves the links of the path that the user names")]
 
 use std::collections::BTreeSet;
@@ -14,20 +14,20 @@ use super::known::{Known, Side, said};
 use super::rule;
 use super::shown::{Explained, owner_of};
 
-/// How many of the things below a path are named before they are only counted.
+/// Maximum number of items below a path that are named; the rest is only counted.
 const NAMED_MAX: usize = 8;
 
-/// Something of a session that lies at a path.
+/// Item of a session with a path of its own.
 struct Thing {
     path: PathBuf,
-    /// What it is to the session, e.g. `worktree`.
+    /// Role of the item in the session, e.g. `worktree`.
     what: &'static str,
-    /// The kind of resource that it is of.
+    /// Kind of resource that the item belongs to.
     kind: Option<&'static str>,
     rules: Vec<String>,
 }
 
-/// `None` where the path is nobody's, and is not there either.
+/// Explains a path; `None` if no session owns the path and it does not exist.
 pub(super) fn explain(known: &mut Known<'_>, asked: &str) -> Option<Explained> {
     let path = absolute(known.directory, Path::new(asked));
     let resolved = resolved(&path);
@@ -47,14 +47,14 @@ pub(super) fn explain(known: &mut Known<'_>, asked: &str) -> Option<Explained> {
     Some(explanation)
 }
 
-/// The path without links, as far as it is there.
+/// Returns the path with links resolved, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
     let real = path.ancestors().find_map(|above| Some((above, std::fs::canonicalize(above).ok()?)));
     let Some((above, real)) = real else { return path.to_owned() };
     path.strip_prefix(above).map_or_else(|_| path.to_owned(), |rest| absolute(&real, rest))
 }
 
-/// The thing that lies closest around the path.
+/// Returns the innermost item that contains the path.
 fn innermost(host: &Host, side: &Side, path: &Path) -> Option<(usize, Thing)> {
     let sessions = side.plan.sessions.iter().enumerate();
     let things = sessions.flat_map(|(at, session)| {
@@ -65,7 +65,7 @@ fn innermost(host: &Host, side: &Side, path: &Path) -> Option<(usize, Thing)> {
     things.max_by_key(|(at, thing)| (thing.path.components().count(), std::cmp::Reverse(*at)))
 }
 
-/// Everything of a session that lies at a path of its own.
+/// Returns all items of a session with a path of their own.
 fn things(host: &Host, side: &Side, session: &Session) -> Vec<Thing> {
     let mut things = Vec::new();
     let at = |path: &Path| absolute(&side.workspace, path);
@@ -106,7 +106,7 @@ fn things(host: &Host, side: &Side, session: &Session) -> Vec<Thing> {
     things
 }
 
-/// The file of the host's registry that leases the session's ports, if `path` is it.
+/// Returns the file of the host's registry that leases the session's ports, if `path` is that file.
 fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<Thing> {
     let name = path.strip_prefix(host.state.join("ports")).ok()?.to_str()?;
     let (start, end) = name.split_once('.')?.0.split_once('-')?;
@@ -135,12 +135,12 @@ fn owned(known: &Known<'_>, side: &Side, session: &Session, thing: Thing, path: 
     explanation
 }
 
-/// What lies below a path that is nobody's itself, one line a session.
+/// Returns the items below a path without an owner, one line per session.
 fn below(known: &Known<'_>, path: &Path) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut below = Vec::new();
     for side in known.sides() {
-        // What is planned is said once where it stands already.
+        // A planned session that is active as well is listed once.
         let new = side.plan.sessions.iter().filter(|session| seen.insert((&side.key, &session.id)));
         for session in new {
             let things = things(known.host, side, session).into_iter();

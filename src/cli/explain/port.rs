@@ -1,4 +1,4 @@
-//! Whose a port is.
+//! Owner of a port.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub(super) fn explain(known: &mut Known<'_>, port: u16) -> Result<Explained, Fai
     Ok(explanation)
 }
 
-/// The session whose own block, not one that it has given shares of, holds the port: the smallest.
+/// Returns the session with the smallest block that contains the port: a share comes before the block it is cut from.
 fn owner(side: &Side, port: u16) -> Option<usize> {
     let port = PortBlock::single(port)?;
     let blocks = side.plan.sessions.iter().enumerate().filter_map(|(at, session)| {
@@ -91,7 +91,7 @@ fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Ex
     Ok(explanation)
 }
 
-/// The leases, lock files and sockets of this host, and its ephemeral range.
+/// Observes the leases, lock files and sockets of this host, and its ephemeral range.
 fn observe(known: &Known<'_>) -> Result<Observation, Failure> {
     let mut questions = BTreeSet::from([Question::Ports]);
     let workspace = known.workspace();
@@ -102,7 +102,7 @@ fn observe(known: &Known<'_>) -> Result<Observation, Failure> {
     observe::observe(known.host, &workspace, &questions).map_err(Failure::Observe)
 }
 
-/// What the blocks of this manifest are cut from.
+/// Range from which the blocks of this manifest are cut.
 #[derive(PartialEq)]
 struct Geometry {
     base: u32,
@@ -128,7 +128,7 @@ impl Geometry {
     }
 }
 
-/// The distinct ones: of the defaults, then of each block of the plans of this swarm that is cut otherwise.
+/// Returns the distinct ranges: of the defaults, then of blocks in the plans of this swarm with other ranges.
 fn geometries(known: &Known<'_>) -> Vec<Geometry> {
     let defaults = options(known);
     let geometry = |base, size, count, whose: String| Geometry { base, size, count, whose };
@@ -157,7 +157,7 @@ fn geometries(known: &Known<'_>) -> Vec<Geometry> {
     distinct
 }
 
-/// The options of `port-range` that hold where nobody says others; `None` where there is no manifest.
+/// Returns the default options of `port-range`; `None` without a manifest.
 fn options(known: &Known<'_>) -> Option<Options> {
     let said = known.manifest()?.defaults.get(port_range::KIND).cloned().unwrap_or_default();
     serde_json::from_value(said.into()).ok()

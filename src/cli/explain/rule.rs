@@ -1,4 +1,4 @@
-//! The rules that planning decides by, said with the numbers of one case.
+//! Rules of planning, with the numbers of one case.
 
 use seedbed::name::{HashDigits, hash_u32, scoped_name};
 use seedbed::plan::Session;
@@ -8,7 +8,7 @@ use seedbed::provider::port_range::{self, Block};
 
 use super::known::Side;
 
-/// Why a session has the block that it has.
+/// Explains the choice of a session's block.
 pub(super) fn of_block(
     side: &Side,
     session: &Session,
@@ -81,7 +81,7 @@ fn kept(whole: &Block) -> String {
     }
 }
 
-/// What one port of a block is to the session.
+/// Describes the role of one port of a block in the session.
 pub(super) fn of_port(session: &Session, block: &Block, port: u16) -> String {
     let port = u32::from(port);
     let named = block.named_ports();
@@ -99,7 +99,7 @@ pub(super) fn of_port(session: &Session, block: &Block, port: u16) -> String {
     }
 }
 
-/// Why the worktree of a session lies where it does, at which commit.
+/// Explains the location and the commit of a session's worktree.
 pub(super) fn of_worktree(session: &Session, worktree: &Worktree) -> Vec<String> {
     let path = worktree.worktree_path.display();
     let root = worktree.worktree_root.display();

@@ -1,4 +1,4 @@
-//! What a session holds, and why.
+//! Explanation of a session's allocations.
 
 use seedbed::host::listeners;
 use seedbed::plan::Session;
@@ -11,8 +11,9 @@ use super::known::{Known, Side, said};
 use super::rule;
 use super::shown::{Explained, owner_of};
 
-/// `None` where no session is called so. A path and a name are looked for in the manifest's own swarm alone, an id in
-/// every one.
+/// Explains a session; `None` if no session has this name.
+///
+/// A path or a name is searched in the manifest's own swarm only, an id in every swarm.
 pub(super) fn explain(known: &mut Known<'_>, name: &str) -> Result<Option<Explained>, Failure> {
     if let Some((at, session)) = known.find(|side| exactly(side, name)) {
         return Ok(Some(explained(known, at, session)));
@@ -36,7 +37,7 @@ fn exactly(side: &Side, name: &str) -> Option<usize> {
     side.plan.sessions.iter().position(is)
 }
 
-/// The sessions that have this name, where any has.
+/// Returns the sessions that have this name; `None` if there are none.
 fn called(side: &Side, name: &str) -> Option<Vec<usize>> {
     let sessions = side.plan.sessions.iter().enumerate().filter(|(_, session)| session.path.name() == name);
     let called: Vec<_> = sessions.map(|(at, _)| at).collect();
@@ -72,7 +73,7 @@ fn explained(known: &Known<'_>, at: usize, session: usize) -> Explained {
             let fields = serde_json::to_string(&allocation.allocation).unwrap_or_default();
             explanation.said.rules.push(format!("{} {fields}", allocation.kind));
         }
-        // Where all is a share of the parent's, its table says so at once.
+        // If everything is a share of the parent's, the line of the session's table is sufficient.
         if known.says_resources(side, session) {
             explanation.shows(known.asked(side, session, &allocation.kind, None));
         }

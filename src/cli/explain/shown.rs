@@ -1,4 +1,4 @@
-//! An explanation, as text and as data.
+//! Explanation, as text and as data.
 
 use std::fmt::Write as _;
 
@@ -11,15 +11,15 @@ use seedbed::report::{Explanation, Owner, Position, SCHEMA_VERSION};
 use super::super::{Global, print, terminal};
 use super::known::Side;
 
-/// An explanation, with what only its text shows.
+/// Explanation, with the additions of its text form.
 pub(super) struct Explained {
     pub(super) said: Explanation,
     excerpts: Vec<Excerpt>,
-    /// Whether it is about ports, so that it is worth a line where nothing listens.
+    /// `true` if the explanation is about ports, so that "nothing listens" is worth a line.
     pub(super) has_ports: bool,
 }
 
-/// A session that owns what was asked about.
+/// Returns the session as the owner of the explained subject.
 pub(super) fn owner_of(side: &Side, session: &Session) -> Owner {
     Owner {
         swarm: side.plan.swarm.clone(),

@@ -33,7 +33,7 @@ use std::sync::Arc;
 pub struct Host {
     /// Environment that child processes start from. Git's own variables are always removed from it.
     pub environment: Vec<(OsString, OsString)>,
-    /// Directory of intents, standing plans, leases and logs, such as `~/.local/state/seedbed`.
+    /// Directory of intents, applied plans, leases and logs, such as `~/.local/state/seedbed`.
     pub state: PathBuf,
     /// Directory in which leases of ports are published for other users of the host and for other state
     /// directories.
@@ -54,7 +54,7 @@ pub struct Host {
     pub(crate) git: Arc<git::Known>,
     /// Ports that claims found bound, shared by this host and its clones.
     pub(crate) bound: Arc<bound::Bound>,
-    /// Whether the leases of this state directory are all published.
+    /// `true` once the leases of this state directory are known to be all published.
     pub(crate) published: Arc<leases::Complete>,
 }
 

@@ -211,12 +211,11 @@ pub enum Question {
         base_ref: String,
         /// Slash-separated path, relative to the root of the tree, normalised, never empty.
         path: String,
-        /// Whether the path is required. If a required path is missing, similar paths are searched, which needs a walk
-        /// through every directory of the tree.
+        /// `true` if the path is required. If a required path is missing, similar paths are searched, which needs a
+        /// walk through every directory of the tree.
         wanted: bool,
     },
-    /// Branches of the repository, and the distance from a commit of those that may be wanted there; implies
-    /// [`Question::Commit`].
+    /// Branches of the repository, and the distance of wanted branches from a commit; implies [`Question::Commit`].
     ///
     /// Paths that are requested at the commit are also observed in the branches that contain it.
     Branch {
@@ -243,7 +242,7 @@ pub enum Question {
     },
     /// Ports of this host that are leased or listened on.
     Ports,
-    /// Whether overlays can be mounted with their layers in the state directory.
+    /// Support for overlays with their layers in the state directory.
     ///
     /// The test mounts one in its own directory there, and leaves nothing.
     Overlays,
@@ -293,7 +292,7 @@ pub struct Observation {
     /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
     /// owner.
     pub taken: Vec<Taken>,
-    /// Whether overlays can be mounted, or the reason, one line, for which they cannot; `None` if not requested.
+    /// `Ok` if overlays can be mounted, else the reason, one line; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
     /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was
     /// run.
@@ -343,16 +342,16 @@ pub struct Repository {
     pub root: PathBuf,
     /// Absolute path of the common Git directory.
     pub common_dir: PathBuf,
-    /// Whether the repository has no work tree of its own.
+    /// `true` if the repository has no work tree of its own.
     pub bare: bool,
     /// `sha1` or `sha256`.
     pub object_format: String,
-    /// Whether a worktree can be registered by one rename. If not, `git worktree add` has to do it, and the text gives
+    /// `Ok` if a worktree can be registered by one rename. If not, `git worktree add` has to do it, and the text gives
     /// the reason.
     ///
     /// Reasons are reftable, an unknown extension, `core.sharedRepository`, and an existing `config.worktree`.
     pub registration: Result<(), String>,
-    /// Whether `extensions.worktreeConfig` is on.
+    /// Value of `extensions.worktreeConfig`.
     pub worktree_config: bool,
     /// Branches, by their full names without `refs/heads/`; none if not requested.
     pub branches: BTreeMap<String, Branch>,
@@ -404,7 +403,7 @@ pub struct Made {
 pub struct Apart {
     /// Number of commits that only the branch reaches.
     pub ahead: usize,
-    /// Whether the branch contains the commit.
+    /// `true` if the branch contains the commit.
     pub contains: bool,
 }
 

@@ -69,17 +69,17 @@ pub struct Recorded {
     pub key: String,
     /// Absolute path of the workspace root; `null` if no record can be read.
     pub workspace: Option<PathBuf>,
-    /// Whether the workspace root exists; `null` if unknown.
+    /// `true` if the workspace root exists; `null` if unknown.
     pub workspace_exists: Option<bool>,
-    /// Whether the swarm is applied, or the session is active.
+    /// `true` if the swarm is applied, or the session is active.
     pub standing: bool,
     /// Time since which it is applied or active, in UTC as RFC 3339.
     pub since: Option<String>,
     /// Digest of the applied plan.
     pub plan: Option<String>,
-    /// Whether a run of it is in progress or was interrupted.
+    /// `true` if a run is in progress or was interrupted.
     pub interrupted: bool,
-    /// Whether a run of it is in progress.
+    /// `true` if a run is in progress.
     pub running: bool,
     /// Unfinished work of runs, one line each.
     pub unfinished: Vec<String>,
@@ -162,7 +162,7 @@ pub struct Explanation {
     pub held: Vec<String>,
     /// Lines of the manifest that explain the answer.
     pub manifest: Vec<Position>,
-    /// Whether the kernel gives the port to outgoing connections; `null` if the question is not about a port, or the
+    /// `true` if the kernel gives the port to outgoing connections; `null` if the question is not about a port, or the
     /// kernel does not report it.
     pub ephemeral: Option<bool>,
     /// Sockets that listen on the port now.
@@ -185,7 +185,7 @@ pub struct Owner {
     pub index: u32,
     /// State of the session.
     pub state: OwnerState,
-    /// Whether the session belongs to the swarm of the manifest around the current directory.
+    /// `true` if the session belongs to the swarm of the manifest around the current directory.
     pub own: bool,
 }
 
@@ -197,7 +197,7 @@ pub enum OwnerState {
     Standing,
     /// A run creates or removes the session, or did when it was interrupted.
     Unfinished,
-    /// The manifest requests the session, and nothing of it exists yet.
+    /// The manifest requests the session, which does not exist yet.
     Planned,
 }
 

@@ -70,8 +70,8 @@ pub const ORPHANS_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Longest time for which a lock may have no known owner.
 ///
-/// This is the time of a run from locking until it has written its name, and of a program from fork to exec, on a busy
-/// machine.
+/// On a busy machine, a run needs this time from locking until it has written its name, and a program from fork to
+/// exec.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// Attempts for a lock without a visible owner: the owner may be in another container.
@@ -118,7 +118,7 @@ pub struct Record {
     /// Position among the children, for a child that a program provisioned from another session's snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<ChildOf>,
-    /// Whether `seedbed run` created it for one command. Default: `false`.
+    /// `true` if `seedbed run` created it for one command. Default: `false`.
     ///
     /// It is removed with everything in it when the command has ended. A later run that finds it removes it too: the
     /// run of the command owns the lock as long as the command lives.
@@ -145,7 +145,7 @@ fn is_false(value: &bool) -> bool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NotSetUp {
-    /// Whether its commands have begun; `false` if those of another session failed first.
+    /// `true` if its commands have begun; `false` if the commands of another session failed first.
     pub begun: bool,
     /// Reason, one line that reads after "setup": `failed: …`.
     pub why: String,
@@ -194,7 +194,7 @@ pub enum Recovery {
 pub enum Stage {
     /// The run moves aside what it releases, or brings it back; it has provisioned nothing.
     SettingAside,
-    /// What the run releases is aside, and its new allocations may exist.
+    /// Asides of the run are complete, and its new allocations may exist.
     Provisioning,
 }
 
@@ -453,8 +453,8 @@ impl<'h> Swarm<'h> {
     /// Returns the error that names the owner of the lock; `None` if the owner is not yet certain after this number of
     /// `tries`.
     ///
-    /// A program that has just been forked looks like the run that forks it, and an owner that has just released the
-    /// lock is no longer visible.
+    /// A program that has just been forked looks like the run that forks it. An owner that has just released the lock
+    /// is no longer visible.
     fn held(&self, swarms: &Root, holder: &Path, lock: &File, tries: u32) -> Option<Error> {
         let text = swarms.read(holder, found::HOLDER_MAX).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text);

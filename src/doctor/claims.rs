@@ -31,7 +31,7 @@ const ELSEWHERE: &str =
 /// Length of an ownership marker.
 const OWNER_DIGITS: usize = 32;
 
-/// Finds problems of earlier runs. `common_dir` is that of the repository, if there is one.
+/// Finds problems of earlier runs. `common_dir` is the common Git directory of the repository, if there is one.
 pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
     let moved = strays(case, findings);
     runs(case, &moved, findings);
@@ -123,8 +123,8 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
     }
 }
 
-/// Finds problems of swarms of this host and of standalone sessions. The workspaces of those in `moved`, by their keys,
-/// are known to exist.
+/// Finds problems of swarms of this host and of standalone sessions. The workspaces of swarms in `moved`, by their
+/// keys, are known to exist.
 fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
     let mut all = Vec::new();
     for some in [state::swarms(case.host), state::sessions(case.host)] {
@@ -205,7 +205,7 @@ fn given_up(case: &Case<'_>, findings: &mut Findings) {
 
 /// Finds swarms and standalone sessions that were moved or copied to this workspace from another one.
 ///
-/// Returns the keys of those that were moved.
+/// Returns the keys of the moved ones.
 fn strays(case: &Case<'_>, findings: &mut Findings) -> BTreeSet<String> {
     // Unreadable records are reported above.
     let strays = apply::strays(case.host, &Registry::built_in(), case.workspace).unwrap_or_default();
@@ -355,12 +355,12 @@ pub enum Error {
 
 /// Removes leases, and lock files of the workspace, that provably have no owner.
 ///
-/// No record of this host has their ownership marker, and every record can be read. The records are those of all swarms
-/// and standalone sessions that are applied, being created or being released. A lock file whose marker has no lease
-/// here either was created with another state directory, and is left.
+/// No record of this host has their ownership marker, and every record can be read. This includes all swarms and
+/// standalone sessions that are applied, being created or being released. A lock file whose marker has no lease here
+/// either was created with another state directory, and is left.
 ///
-/// Every run writes its intent before its first lease. So a lease that existed before the records were read, and whose
-/// marker is in none of them, belongs to a run that no longer exists.
+/// Every run writes its intent before its first lease. Consider a lease that existed before the records were read, and
+/// whose marker no record has. Its run no longer exists.
 pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
     let leased = leases::all(case.host)?;
     let locked = lock_files(case);

@@ -200,7 +200,7 @@ fn open_files(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// Returns the directories of worktrees: those of the plan, else the default.
+/// Returns the directories of worktrees of the plan, or the default directory without a plan.
 pub(super) fn worktree_roots(case: &Case<'_>) -> BTreeSet<PathBuf> {
     let planned = match case.plan {
         Some(Ok(plan)) => {

@@ -27,8 +27,7 @@ pub fn file_time() -> SystemTime {
     precise()
 }
 
-/// Waits until the time of files is later than that of every file changed before the call, and returns that
-/// time.
+/// Waits until files get a later time than every file that was changed before the call, and returns the later time.
 ///
 /// Waits for 10 ms at most.
 pub fn file_time_after() -> SystemTime {

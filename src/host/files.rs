@@ -339,19 +339,18 @@ impl Root {
         }
     }
 
-    /// Removes anything at the path with everything below it, without following links. A missing path is no
-    /// error.
+    /// Removes anything at the path with everything below it, without following links. A missing path is no error.
     ///
-    /// A mount below is an error ([`Error::Mounted`]) and stays, also a bind mount of the same file system.
-    /// Directories whose permissions prevent the removal get 0700. Files that another process adds meanwhile
-    /// are removed too, unless the process does not stop adding them.
+    /// A mount below is an error ([`Error::Mounted`]) and stays, also a bind mount of the same file system. Directories
+    /// whose permissions prevent the removal get 0700. Files that another process adds meanwhile are removed too. If
+    /// the process does not stop adding files, this is an error.
     pub fn remove_all(&self, relative: &Path) -> Result<(), Error> {
         self.remove_tree(relative, Threads::One)
     }
 
     /// Removes a tree as [`Root::remove_all`] does, on all threads that the caller shares work with (rayon).
     ///
-    /// A thread may run any of that other work meanwhile, so the caller must hold no lock that this work
+    /// Meanwhile a thread may run any of that other work. So the caller must not have locked anything that this work
     /// waits for.
     pub fn remove_all_in_parallel(&self, relative: &Path) -> Result<(), Error> {
         self.remove_tree(relative, Threads::All)

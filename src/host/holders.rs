@@ -21,7 +21,7 @@ pub struct Holder {
     pub pid: u32,
     /// Command of the process, escaped for a terminal and limited in length; empty if unknown.
     pub command: String,
-    /// Whether the process got the lock when it was started: as its standard input, or as a file that stays open over
+    /// `true` if the process got the lock when it was started: as its standard input, or as a file that stays open over
     /// exec(2).
     ///
     /// A run opens the lock itself, and that file is closed by exec(2).

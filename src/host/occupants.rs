@@ -43,7 +43,7 @@ pub struct Area {
     pub directories: Vec<PathBuf>,
     /// Blocks of ports.
     pub ports: Vec<PortBlock>,
-    /// Whether a directory is a mount, which the kernel does not release while any process uses it.
+    /// `true` if a directory is a mount, which the kernel does not release while any process uses it.
     pub is_mounted: bool,
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Occupant {
     pub(crate) command: String,
     /// Uses of the area: at least one and at most [`USES_MAX`], in the order of [`Use`].
     pub(crate) uses: Vec<Use>,
-    /// Whether the process is this process or an ancestor of it.
+    /// `true` for this process and its ancestors.
     pub(crate) is_caller: bool,
 }
 

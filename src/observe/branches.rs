@@ -50,7 +50,7 @@ pub(super) fn tips(git: &Git<'_>) -> Result<BTreeMap<String, Commit>, Error> {
     Ok(tips.map(|(tip, name)| (name.to_owned(), tip.to_owned())).collect())
 }
 
-/// Facts about all branches, and the distance from their base of those that sessions may want.
+/// Facts about all branches, and the distance from their base of branches that sessions may use.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
     pub(super) branches: BTreeMap<String, Branch>,

@@ -49,10 +49,10 @@ pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> V
         .collect()
 }
 
-/// Returns the ports on which processes listen (TCP) or which they are bound to (UDP), and the ports that a claim of
-/// this host found bound.
+/// Returns the ports on which processes listen (TCP) or to which processes are bound (UDP), and the ports that a claim
+/// of this host found bound.
 ///
-/// The kernel does not list all of them; binding the ports before a grant finds the rest.
+/// The kernel does not list all sockets; binding the ports before a grant finds the rest.
 pub(super) fn served(host: &Host) -> Vec<Taken> {
     let served = sockets::served().into_iter().map(|socket| (socket.port, socket.protocol));
     let all: BTreeSet<(u16, &'static str)> = served.chain(host.bound.all()).collect();

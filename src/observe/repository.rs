@@ -185,7 +185,7 @@ fn refusal(workspace: &Path, stderr: &str) -> String {
 
 /// Returns the repository's own settings that are needed here.
 ///
-/// A configuration without any of them, as most are, needs no Git process.
+/// A configuration without these settings, as most are, needs no Git process.
 pub(super) fn settings(git: &Git<'_>, place: &Place) -> Result<Settings, Error> {
     let common = Root::open(&place.common_dir).map_err(Error::Repository)?;
     // A configuration that cannot be read as a file is left to Git.

@@ -121,8 +121,8 @@ fn is_other(kind: &str) -> bool {
 }
 
 impl Family {
-    /// Removes from an observation the ports that the ancestors own or serve, because a share is inside of them, and
-    /// adds the numbers of the family.
+    /// Removes the ports that the ancestors own or serve from an observation, because a share is inside these ports.
+    /// Adds the numbers of the family.
     pub(super) fn let_in(&self, observation: &mut Observation) {
         observation.family.clone_from(&self.numbers);
         let of_family = |session: &str, owner: &str| {

@@ -129,8 +129,8 @@ impl Provisioned {
 
     /// Releases all resources, the last provisioned first.
     ///
-    /// Continues after failures and reports all of them; another call tries these again. After a complete release,
-    /// another call does nothing and succeeds.
+    /// Continues after failures and reports all failures; another call tries the failed steps again. After a complete
+    /// release, another call does nothing and succeeds.
     ///
     /// Work that would be lost is [`Error::WouldLose`], and nothing is changed. Such work is changes that are not
     /// committed, commits that no ref reaches, and active children. If other processes are at work in the session,

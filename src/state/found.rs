@@ -24,7 +24,7 @@ pub struct Found {
     /// Record of a run that is in progress, or was interrupted: before it was committed, or before its asides were
     /// released.
     pub run: Option<Record>,
-    /// Whether a run is saving work, or was when it was interrupted.
+    /// `true` if a run is saving work, or was when it was interrupted.
     rescuing: bool,
     /// Existing records that cannot be read, each with the reason.
     pub unreadable: Vec<Error>,
@@ -117,7 +117,7 @@ impl Found {
         if is_destroy || is_committed { Unfinished::Release(run) } else { Unfinished::Apply(run) }
     }
 
-    /// Returns whether a run of it is in progress.
+    /// Returns whether a run of the swarm or session is in progress.
     ///
     /// The check takes a shared lock for a moment. A run that begins at that moment regards the check as another run.
     pub fn is_running(&self, host: &Host) -> bool {

@@ -52,7 +52,7 @@ pub struct Remain {
     pub session: SessionPath,
     /// Kind of the resource.
     pub kind: String,
-    /// Whether the run was to release the resource; `false` if the run had provisioned it.
+    /// `true` if the run was to release the resource; `false` if the run had provisioned it.
     pub before: bool,
     /// Reason for which it remains, one line.
     pub why: String,

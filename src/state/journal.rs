@@ -160,7 +160,7 @@ impl Locked<'_> {
     }
 }
 
-/// Ends the signs of life, also where the work panics.
+/// Ends the signs of life, also if the work panics.
 struct Ending<'a> {
     done: &'a Mutex<bool>,
     ended: &'a Condvar,

@@ -204,7 +204,7 @@ fn remove_unmarked(parent: &Root, name: &OsStr, directory: &Root, taken: &OsStr)
     }
 }
 
-/// Returns whether a file is the mark of a directory that seedbed made or hides.
+/// Returns whether a file is the marker of a directory that seedbed created or hides.
 pub(crate) fn is_mark(path: &Path) -> bool {
     let marked = |directory: &Path| mark(&Root::open(directory).ok()?).ok()?;
     path.file_name() == Some(OsStr::new(FILE)) && path.parent().and_then(marked).is_some()

@@ -85,7 +85,7 @@ struct Tree<'t> {
     top: &'t Root,
     /// Mount that contains the whole tree.
     mount: Mount,
-    /// Whether a deep directory was moved to the top and still has to be removed there.
+    /// `true` once a deep directory was moved to the top, from which it still has to be removed.
     moved: AtomicBool,
     threads: Threads,
 }

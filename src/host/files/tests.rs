@@ -20,7 +20,7 @@ fn p(path: &str) -> &Path {
     Path::new(path)
 }
 
-/// Every path below `directory`, slash-terminated where it is a directory, and what the files hold.
+/// Returns every path below `directory`, with a slash after directories, and the content of files.
 fn inventory(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![directory.to_owned()];
@@ -163,7 +163,7 @@ fn no_link_is_followed() {
     assert!(inventory(directory.path()).is_empty());
 }
 
-/// Runs `act` again and again while `root/d` is swapped with a link to a victim directory; the victim stays as it is.
+/// Runs `act` repeatedly while `root/d` is swapped with a link to a victim directory, which must stay unchanged.
 fn while_swapped(times: u32, act: impl Fn(&Root)) {
     let (directory, root) = sandbox();
     let (victim, _) = sandbox();
@@ -231,7 +231,7 @@ fn a_reader_sees_a_whole_file() {
 
 type Removal = fn(&Root, &Path) -> Result<(), Error>;
 
-/// Both ways to remove a tree.
+/// Both functions that remove a tree.
 const REMOVALS: [Removal; 2] = [Root::remove_all, Root::remove_all_in_parallel];
 
 #[test]
@@ -350,7 +350,7 @@ fn what_was_there_before_stays() {
     root.remove_hidden(p("old")).unwrap();
     check(&["old/"]);
 
-    // A .gitignore of somebody else's, a mark that somebody has changed, and something beside a mark.
+    // A `.gitignore` of the user, a marker that the user has changed, and a file beside a marker.
     root.replace(p("old/.gitignore"), b"*.log\n").unwrap();
     root.create_hidden(p("old")).unwrap();
     root.remove_hidden(p("old")).unwrap();
@@ -365,7 +365,7 @@ fn what_was_there_before_stays() {
     check(&["old/", &format!("old/.gitignore={ADDED}"), "old/f="]);
 }
 
-/// Who comes from another root is kept off by no lock; at worst an empty directory is left.
+/// No lock excludes a process that uses another root; at worst an empty directory is left.
 #[test]
 fn hiding_from_two_roots_fails_for_nobody() {
     let (_directory, root) = sandbox();
@@ -444,7 +444,7 @@ fn a_private_directory_is_nobody_elses() {
     }
 }
 
-/// A disk image of some gigabytes takes as much as is in it.
+/// A disk image of some gigabytes only needs space for its data.
 #[test]
 fn holes_are_copied_as_holes() {
     use std::os::unix::fs::{FileExt as _, MetadataExt as _};

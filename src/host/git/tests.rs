@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-/// A repository with one commit of `a/f`, `b/f` and `top`, and a host that knows it.
+/// A repository with one commit of `a/f`, `b/f` and `top`, and its host.
 struct Sandbox {
     directory: tempfile::TempDir,
     host: Host,
@@ -50,7 +50,7 @@ impl Sandbox {
         path
     }
 
-    /// Has `text` stand in for git.
+    /// Replaces Git by a script with this `text`.
     fn shim(&mut self, text: &str) {
         self.script("shim/git", text);
         let mut path = self.path("shim").into_os_string();
@@ -102,7 +102,7 @@ fn a_worktree_is_reached_through_its_entry() {
         .with_variable("GIT_ALLOW_PROTOCOL", "file")
         .run(["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()])
         .unwrap();
-    // A core.worktree of the repository must not draw a linked worktree's calls to itself.
+    // A `core.worktree` of the repository must not redirect the calls of a linked worktree to the repository.
     let common = repo.join(".git");
     Git::of(&sandbox.host, &common, None).run(["config", "core.worktree", repo.to_str().unwrap()]).unwrap();
 
@@ -114,7 +114,7 @@ fn a_worktree_is_reached_through_its_entry() {
         fs::write(entry.join("commondir"), "../..\n").unwrap();
         fs::write(entry.join("gitdir"), format!("{}\n", worktree.join(".git").display())).unwrap();
         fs::write(entry.join("HEAD"), format!("{commit}\n")).unwrap();
-        // As an agent would leave it: the worktree's own pointer leads elsewhere.
+        // As an agent may leave it: the worktree's own pointer leads elsewhere.
         fs::write(worktree.join(".git"), "gitdir: /no/such\n").unwrap();
 
         let git = Git::of(&sandbox.host, &entry, Some(&worktree));
@@ -159,7 +159,7 @@ fn what_a_repository_plants_does_not_run() {
     assert!(!trapped.contains("core."), "hooks are all that is let through: {trapped}");
 }
 
-/// A missing blob of a promisor remote has Git start a transport, unless `GIT_NO_LAZY_FETCH` is known to it.
+/// A missing blob of a promisor remote makes Git start a transport, except with `GIT_NO_LAZY_FETCH`.
 #[test]
 fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
     let installed =
@@ -173,7 +173,7 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
         let trap = trap.to_str().unwrap();
         let blob = Git::around(&sandbox.host, &repo).line(["rev-parse", "HEAD:top"]).unwrap();
         fs::remove_file(repo.join(".git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
-        // A new Git is as an old one without the variable that the old one does not know.
+        // Without the variable, a new Git behaves like an old one that does not know it.
         sandbox.shim(&format!("unset GIT_NO_LAZY_FETCH; exec {bin}/git \"$@\""));
 
         let git = Git::around(&sandbox.host, &repo);
@@ -210,7 +210,7 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
         let error = ask(None);
         assert!(!sandbox.path("trapped").exists(), "{bin}, vcs: {error}");
 
-        // The trap is one: what is allowed runs it.
+        // The trap works: a permitted transport runs it.
         ask(Some("trap"));
         assert!(sandbox.path("trapped").exists(), "{bin}");
     }
@@ -311,7 +311,7 @@ fn a_pause_is_cut_by_up_to_a_half() {
     }
 }
 
-/// Of the files that every call reads it is known without running Git.
+/// Obstacles in place of the files that every call reads are found without running Git.
 #[test]
 fn a_fifo_in_the_place_of_a_file_is_named_before_git_runs() {
     let sandbox = Sandbox::new();
@@ -331,7 +331,7 @@ fn a_fifo_in_the_place_of_a_file_is_named_before_git_runs() {
         check(Git::around(&sandbox.host, &repo.join("a")), name);
     }
     check(Git::of(&sandbox.host, &entry, None), "shallow");
-    // What is to be empty keeps no call.
+    // `/dev/null` in place of an empty file blocks no call.
     fs::remove_file(git_dir.join("info/exclude")).unwrap();
     std::os::unix::fs::symlink("/dev/null", git_dir.join("info/exclude")).unwrap();
     assert!(Git::of(&sandbox.host, &git_dir, None).check().is_ok());
@@ -346,7 +346,7 @@ fn obstructed(path: &Path, what: &str) -> String {
     format!("{} is {what}, where git expects a file: remove it", path.display())
 }
 
-/// Asks Git what reads the configuration, the objects, the exclusions and the attributes.
+/// Runs a command of Git that reads the configuration, the objects, the exclusions and the attributes.
 fn ask(sandbox: &Sandbox) -> Result<Vec<u8>, Error> {
     let repo = sandbox.path("repo");
     let git = Git::around(&sandbox.host, &repo).within(Duration::from_secs(20));
@@ -356,13 +356,13 @@ fn ask(sandbox: &Sandbox) -> Result<Vec<u8>, Error> {
     git.run(["log", "--oneline", "--use-mailmap", "--all", "--reflog"])
 }
 
-/// Expects that `ask` is ended before its deadline, with an error that names `path`.
+/// Asserts that `ask` is ended before its deadline, with an error that names `path`.
 fn waits_for(sandbox: &Sandbox, path: &Path, what: &str, how: &str) {
     let error = ask(sandbox).expect_err(how).to_string().replace("repo/.git/../../", "");
     assert_eq!(error, obstructed(path, what), "{how}");
 }
 
-/// However the configuration leads to it.
+/// The configuration may lead to the file on any path.
 #[test]
 fn a_git_that_waits_for_what_its_configuration_names_is_ended_and_the_file_named() {
     let sandbox = Sandbox::new();
@@ -399,7 +399,7 @@ fn a_git_that_waits_for_what_its_configuration_names_is_ended_and_the_file_named
     }
 }
 
-/// Neither lies where a call looks before Git runs.
+/// Neither file is among those that a call checks before Git runs.
 #[test]
 fn a_git_that_waits_for_what_lies_deeper_is_ended_and_the_file_named() {
     let sandbox = Sandbox::new();
@@ -415,7 +415,7 @@ fn a_git_that_waits_for_what_lies_deeper_is_ended_and_the_file_named() {
     fifo(&alternates);
     fs::write(git_dir.join("objects/info/alternates"), format!("{}\n", elsewhere.display())).unwrap();
     waits_for(&sandbox, &alternates, "a FIFO", "an alternate of an alternate");
-    // A FIFO that another process has opened to write is open, and read.
+    // A FIFO that another process has opened for writing can be opened and read.
     fs::write(git_dir.join("objects/info/alternates"), "").unwrap();
     let home = sandbox.path(".gitconfig");
     fifo(&home);
@@ -428,7 +428,7 @@ fn a_git_that_waits_for_what_lies_deeper_is_ended_and_the_file_named() {
     writer.wait().unwrap();
 }
 
-/// A device that the caller left open is inherited, and nothing that Git waits for.
+/// Git inherits a device that the caller left open, and does not wait for it.
 #[test]
 fn a_git_that_is_slow_is_left_alone() {
     let mut sandbox = Sandbox::new();
@@ -439,6 +439,6 @@ fn a_git_that_is_slow_is_left_alone() {
     rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::empty()).unwrap();
     let repo = sandbox.path("repo");
     assert!(Git::around(&sandbox.host, &repo).run(["rev-parse", "HEAD"]).is_ok());
-    // Tests beside this one have started programs with it.
+    // Tests beside this one have started programs with the device.
     std::mem::forget(device);
 }

@@ -50,7 +50,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Flags to open a directory: never through a link, and never waiting for a FIFO.
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Whether all leases of a host's state directory are known to be published.
+/// Flag that is `true` once all leases of a host's state directory are known to be published.
 pub(crate) type Complete = AtomicBool;
 
 /// A block that another user, or another state directory of this user, has leased.

@@ -12,13 +12,14 @@ use super::*;
 const OURS: &str = "00000000000000000000000000000000";
 const THEIRS: &str = "ffffffffffffffffffffffffffffffff";
 
-/// The first of `size` ports that nobody is bound to, below the ephemeral range; no two calls get the same.
+/// Returns the first of `size` ports that no process is bound to, below the ephemeral range; no two calls return the
+/// same.
 ///
-/// Tests run beside one another, and a probe itself binds what another test would probe.
+/// Tests run beside one another, and a probe itself binds ports that another test would probe.
 pub(crate) fn free_ports(size: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 10_000;
-    // Other test programs start elsewhere.
+    // Other test programs begin at other ports.
     let offset = u16::try_from(std::process::id() % 20).unwrap() * 1000;
     loop {
         let start = FIRST + (offset + NEXT.fetch_add(size, Ordering::Relaxed)) % 20_000;
@@ -49,7 +50,7 @@ impl Registry {
         grant(&self.host, lease, &[])
     }
 
-    /// A registry in which something has been granted and revoked.
+    /// Returns a registry in which something has been granted and revoked.
     fn used() -> Self {
         let registry = Self::new();
         let port = free_ports(1);
@@ -150,7 +151,8 @@ fn ports_in_use_are_not_granted_for_the_first_time() {
     drop(listener);
     registry.grant(&parent).unwrap();
     let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    // The parent serves the port now. A lease that stands or was lost is granted again, a new share of it is not.
+    // The parent serves the port now. A lease that is granted or was lost is granted again; a new share of the lease is
+    // not.
     registry.grant(&parent).unwrap();
     let share = lease("s/a/b", OURS, port, port);
     assert!(matches!(grant(&registry.host, &share, &["s/a"]), Err(Error::Bound { .. })));
@@ -159,7 +161,7 @@ fn ports_in_use_are_not_granted_for_the_first_time() {
     assert!(matches!(grant_again(&registry.host, &other, &[]), Err(Error::Leased { .. })));
 }
 
-/// A listener with free ports beside its own.
+/// Returns a listener with free ports beside its own.
 fn listener() -> (TcpListener, u16) {
     let port = free_ports(3) + 1;
     (TcpListener::bind(("127.0.0.1", port)).unwrap(), port)
@@ -229,7 +231,7 @@ fn what_is_no_lease_is_passed_over_without_a_hang() {
     }
     assert_eq!(all(&registry.host).unwrap(), []);
     registry.grant(&lease("s/a", OURS, p, p + 15)).unwrap();
-    // Under the very name of a lease, they stand in its way.
+    // With the exact name of a lease file, they block it.
     let blocked = lease("s/x", THEIRS, p, p + 1);
     revoke(&registry.host, &lease("s/a", OURS, p, p + 15)).unwrap();
     assert!(matches!(registry.grant(&blocked), Err(Error::File(files::Error::Irregular { .. }))));
@@ -291,7 +293,7 @@ fn a_block_without_ports_is_refused() {
     assert!(!registry.host.state.exists());
 }
 
-/// The threads stand for processes: the guard's flock belongs to the open file, and each grant opens its own.
+/// The threads represent processes: the guard's flock belongs to the open file, and each grant opens its own.
 #[test]
 fn racing_grants_never_give_one_port_twice() {
     let p = free_ports(64);

@@ -6,17 +6,17 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// What the directory of a trial is called whose process is gone.
+/// Name of the directory of a trial whose process has ended.
 const KILLED: &str = ".trial.seedbed-1-0";
 
-/// A directory with the layers of an overlay below, and where it is mounted.
+/// A directory with the layers of an overlay below it, and the mount point.
 struct Lab {
     _directory: tempfile::TempDir,
     top: Root,
 }
 
 impl Lab {
-    /// `None`, said aloud, where overlays cannot be mounted: the trial has to be of the same opinion.
+    /// Returns `None`, with a message, if overlays cannot be mounted here. The trial has to give the same result.
     fn new(name: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let top = Root::create(&directory.path().canonicalize().unwrap().join(name)).unwrap();
@@ -115,7 +115,7 @@ fn removal_stops_before_a_bind_mount_of_the_same_file_system() {
         let error = remove().unwrap_err();
         assert!(matches!(&error, files::Error::Mounted { path } if path.ends_with("plain/mount")), "{error}");
     }
-    // It is no overlay of seedbed's either.
+    // The mount is no overlay of seedbed either.
     assert!(matches!(lab.unmount().unwrap_err(), Error::Foreign { .. }));
     rustix::mount::unmount(lab.at("mount"), rustix::mount::UnmountFlags::empty()).unwrap();
     assert!(elsewhere.join("deep/precious").is_file());
@@ -154,7 +154,7 @@ fn a_trial_leaves_nothing() {
     let top = Root::open(directory.path()).unwrap();
     let tried = trial(&top);
     assert!(top.names().unwrap().is_empty());
-    // An upper layer cannot lie on an overlay.
+    // An upper layer cannot be on an overlay.
     let Some(lab) = Lab::new("plain") else { return };
     assert_eq!(tried, Ok(()));
     let on_overlay = lab.top.directory(Path::new("mount")).unwrap().unwrap();
@@ -173,7 +173,7 @@ fn what_a_killed_trial_left_is_taken_away() {
     let target = top.directory(Path::new("mount")).unwrap().unwrap();
     mount(Layers { lower: &at("lower"), upper: &at("upper"), work: &at("work") }, &target).unwrap();
     drop((target, top));
-    // What somebody holds is somebody's.
+    // A directory that another process has locked is not removed.
     let held = lab.top.make_temporary_directory(OsStr::new(TRIAL)).unwrap();
     sweep(&lab.top).unwrap();
     assert!(!lab.at(KILLED).exists());

@@ -12,7 +12,7 @@ impl Running {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
-    /// A shell that runs `script` in `directory`, and then waits.
+    /// Starts a shell that runs `script` in `directory`, and then waits.
     fn shell(script: &str, directory: &Path) -> Self {
         let running = Self::new(
             Command::new("sh")
@@ -56,7 +56,7 @@ fn a_process_is_found_by_everything_that_it_uses() {
     let shell = Running::shell("exec 7<b/open", &a);
     let program = Running::new(Command::new(a.join("program")).arg("100").current_dir("/"));
     let beside = Running::shell(":", &top);
-    // Until the child runs its program it is a copy of this process.
+    // Until the child runs its program, it is a copy of this process.
     while !fs::read_link(format!("/proc/{}/exe", program.0.id())).is_ok_and(|exe| exe == a.join("program")) {
         std::thread::yield_now();
     }
@@ -93,7 +93,7 @@ fn sockets_are_found_on_the_innermost_block_and_with_their_process() {
         Area { ports: vec![block(port - 1, port)], ..Area::default() },
         Area { ports: vec![block(port, port)], ..Area::default() },
     ];
-    // The sockets of this process are its own business; a child's are not.
+    // The sockets of this process are not listed; a child's are.
     let own = |scan: &Scan| scan.occupants.iter().filter(|one| one.process.is_some()).count();
     assert_eq!(own(&scan(&areas)), 0);
     let child = {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 
-/// `sh -c script`, with a PATH and a deadline that only a hang reaches.
+/// Returns `sh -c script`, with a PATH and a deadline that only a hang reaches.
 fn sh(script: &str) -> Process {
     Process::new("sh").args(["-c", script]).envs([path()]).deadline(Duration::from_mins(1))
 }
@@ -17,7 +17,7 @@ fn printed(process: Process) -> String {
     String::from_utf8(process.run().unwrap()).unwrap()
 }
 
-/// Waits until nothing with this pid is left but perhaps a zombie.
+/// Waits until the process has ended. A zombie may remain.
 fn assert_gone(pid: &str) {
     for _ in 0..200 {
         let state = printed(sh(&format!("ps -o stat= -p {pid} || true")));
@@ -118,7 +118,7 @@ fn input_and_output_larger_than_any_pipe_do_not_deadlock() {
     let bytes: Vec<u8> = (0..5_000_000_u32).map(|i| i.to_le_bytes()[0]).collect();
     let process = sh("cat; echo done >&2").stdin(Stdin::Bytes(bytes.clone()));
     assert!(process.run().unwrap() == bytes);
-    // One that prints everything before it reads, one that reads nothing, one without input.
+    // One program prints everything before it reads, one reads nothing, and one has no input.
     let late = sh("head -c 5000000 /dev/zero; wc -c").stdin(Stdin::Bytes(bytes.clone()));
     assert!(late.run().unwrap().ends_with(b"5000000\n"));
     sh("exec <&-; exit 0").stdin(Stdin::Bytes(bytes)).run().unwrap();

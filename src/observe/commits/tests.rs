@@ -137,7 +137,7 @@ fn many_refs_are_each_answered() {
     assert_eq!(known, [true, true, false, false]);
 }
 
-/// Replaces git by one that leaves a line in a file for every time that it is started; gives the file.
+/// Replaces Git by a script that adds a line to a file for each start, and returns the file.
 fn counted(sandbox: &mut Sandbox) -> std::path::PathBuf {
     let bin = sandbox.directory.path().join("bin");
     let count = sandbox.directory.path().join("count");
@@ -165,7 +165,7 @@ fn any_number_of_refs_takes_the_same_number_of_processes() {
     let count = counted(&mut sandbox);
     let names: Vec<String> = (0..20).map(|at| format!("b{at}")).collect();
     let questions = |name: &String| {
-        // What every worktree has to be asked for.
+        // The question that every worktree asks.
         let path = ".agent-context".to_owned();
         [commit(name), Question::Tree { base_ref: name.clone(), path, wanted: false }]
     };

@@ -54,7 +54,7 @@ fn a_subdirectory_and_a_linked_worktree_of_it() {
     assert_eq!(found.root, linked);
     assert_eq!(found.common_dir, sandbox.workspace.join(".git"));
     assert_eq!(found.worktrees, ["linked".to_owned()].into());
-    // The HEAD is that of the worktree, not of the repository.
+    // HEAD names the commit of the worktree, not the repository's.
     assert_ne!(observed.commits["HEAD"], observed.commits["main"]);
 }
 
@@ -98,7 +98,7 @@ fn formats_in_which_git_itself_has_to_register_worktrees() {
         assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{settings:?}: {found}");
     };
     check(&["extensions.worktreeConfig", "extensions.preciousObjects", "extensions.noop"], "");
-    // Some versions of git know these, others refuse the repository because of them.
+    // Some versions of Git know these extensions, others refuse the repository because of these.
     check(&["extensions.relativeWorktrees"], "relativeworktrees");
     check(&["extensions.fromTheFuture"], "fromthefuture");
 }
@@ -149,7 +149,7 @@ fn settings_of_worktrees() {
     let found = repository(&sandbox, &sandbox.workspace).unwrap();
     assert!(found.registration.unwrap_err().contains("config.worktree"));
 
-    // What is set for the user is not set for the repository.
+    // A setting of the user is not a setting of the repository.
     let other = Sandbox::with_files(&["a"]);
     other.git(&["config", "--global", "extensions.worktreeConfig", "true"]);
     assert!(!repository(&other, &other.workspace).unwrap().worktree_config);
@@ -190,7 +190,7 @@ fn a_repository_of_somebody_else() {
     let nobody = Some(rustix::fs::Uid::from_raw(65534));
     for path in [sandbox.workspace.clone(), sandbox.workspace.join(".git")] {
         if rustix::fs::chown(&path, nobody, None).is_err() {
-            // Only root can give files away.
+            // Only root can change the owner of files.
             return;
         }
     }

@@ -6,7 +6,7 @@ fn missing(near: &[&str]) -> TreeEntry {
     TreeEntry::Missing { near: near.iter().map(|&name| name.to_owned()).collect() }
 }
 
-/// Asks for all paths at once, so that they meet in one git process.
+/// Requests all paths together, so that one Git process answers them.
 fn check(sandbox: &Sandbox, expected: &[(&str, TreeEntry)]) {
     let observed = sandbox.observe(expected.iter().map(|(path, _)| tree("HEAD", path)));
     for (path, entry) in expected {

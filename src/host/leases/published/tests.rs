@@ -33,7 +33,7 @@ impl Lab {
         host
     }
 
-    /// What is in the shared directory.
+    /// Returns the files in the shared directory.
     fn all(&self) -> Vec<String> {
         let names = fs::read_dir(self.shared()).unwrap().map(|entry| entry.unwrap().file_name());
         names.map(|name| name.into_string().unwrap()).collect()
@@ -98,7 +98,7 @@ fn a_lease_that_is_set_aside_stays_published() {
     assert_eq!(others(&other), []);
 }
 
-/// The lock of the shared directory is kept by another user, without end.
+/// Another user locks the shared directory without end.
 #[test]
 fn racing_grants_of_several_state_directories_never_give_one_port_twice() {
     for is_locked in [false, true] {
@@ -127,13 +127,13 @@ fn what_a_deleted_state_directory_published_keeps_nobody_from_its_ports() {
     grant(&gone, &lease("s/a", p), &[]).unwrap();
     grant(&killed, &lease("s/a", p + 8), &[]).unwrap();
     fs::remove_dir_all(&gone.state).unwrap();
-    // As a run that was killed before it withdrew the lease.
+    // State after a run that was killed before it withdrew the lease.
     fs::remove_dir_all(killed.state.join(DIRECTORY)).unwrap();
     fs::create_dir(killed.state.join(DIRECTORY)).unwrap();
     assert_eq!(others(&other), []);
     grant(&other, &lease("s/b", p), &[]).unwrap();
     assert_eq!(lab.all().len(), 2, "the directory of `gone` is removed: {:?}", lab.all());
-    // The next grant of that state directory withdraws it; what a cleaner removed is published again.
+    // The next grant of that state directory withdraws the lease, and publishes leases again that a cleaner removed.
     let own = lab.shared().join(name_of(&other));
     fs::remove_dir_all(&own).unwrap();
     let again = lab.host("other");
@@ -157,7 +157,7 @@ fn every_user_can_read_what_is_published_and_no_cleaner_removes_it() {
     assert_eq!(fs::read(own.join(entry)).unwrap(), b"", "it tells nothing but ports");
 }
 
-/// Whatever is planted: it is passed over, and at most keeps this user from ports.
+/// Any planted file is skipped; at most it blocks ports for this user.
 #[test]
 fn what_other_users_plant_hurts_nobody() {
     let (lab, p) = (Lab::new(), free_ports(16));
@@ -185,7 +185,7 @@ fn what_other_users_plant_hurts_nobody() {
     let starts: Vec<u16> = others(&host).iter().map(|other| other.block.start()).collect();
     assert_eq!(starts, [20000, 20002, 20004], "by their names alone");
     assert!(others(&host).iter().all(|other| other.holder == "user 54321"));
-    // In the place of this user's own: leases are granted, and what is wrong is said.
+    // A planted file in place of this user's own directory: leases are granted, and the problem is reported.
     let other = lab.host("other");
     let own = lab.shared().join(name_of(&other));
     fs::create_dir(&own).unwrap();

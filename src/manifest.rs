@@ -4,10 +4,6 @@
 //! Each stage removes the parts it rejects, and the next stage still reads the rest. The stages reject statements with
 //! broken syntax, then schema violations, then semantic errors. A text with no syntax or schema error, the usual case,
 //! takes the fast path in `sound`. The fast path never converts the whole text to JSON.
-//!
-//! Each stage takes out what it finds wrong, and the next one reads the rest all the same: statements whose syntax is
-//! broken, then what the schema finds wrong, then what means nothing. A text in which the first two find nothing, as
-//! in most, is read in one go (`sound`), without all of it becoming JSON in between.
 
 pub mod fault;
 pub mod rule;
@@ -47,7 +43,7 @@ pub use schema::{Kinds, schema};
 use crate::name::{SessionPath, is_name};
 use document::Document;
 
-/// The version of the manifest format that this seedbed reads.
+/// Version of the manifest format that this seedbed reads.
 pub const VERSION: i64 = 1;
 
 /// Reads a manifest that may request `kinds`. Pure.

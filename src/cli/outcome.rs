@@ -11,7 +11,7 @@ use seedbed::plan::Plan;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The version of these documents' format.
+/// Version of these documents' format.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// Last line of a run. Each command sets the fields that apply to it.

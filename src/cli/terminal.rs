@@ -1,4 +1,4 @@
-//! Colour and width of all output, decided in one place: text, diagnostics and help.
+//! Colour and width of all output: text, diagnostics and help.
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::ffi::OsString;

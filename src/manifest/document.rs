@@ -27,44 +27,44 @@ pub(super) struct Document {
     #[schemars(extend("const" = 1, "examples" = [1]))]
     #[expect(dead_code, reason = "checked before anything else is read, and by the schema")]
     pub(super) version: u32,
-    /// The name of the swarm. It begins the id of every session (`SWARM/PATH`) and has to be the swarm's alone on
-    /// this host. Letters, digits, `.`, `_` and `-`, at most 63.
+    /// Name of the swarm, unique on this host: letters, digits, `.`, `_` and `-`, at most 63. Every session id begins
+    /// with it (`SWARM/PATH`).
     #[schemars(with = "Name", extend("examples" = ["checkout"]))]
     pub(super) swarm: String,
-    /// The repository that the swarm works on.
+    /// Repository that the swarm works on.
     #[serde(default)]
     pub(super) workspace: Workspace,
-    /// Options of a kind for every session that asks for it, e.g. `[defaults.git-worktree]`. What an entry of
-    /// `resources` says itself comes first.
+    /// Default options of a kind, for every session that requests it, e.g. `[defaults.git-worktree]`. The options of an
+    /// entry of `resources` take precedence.
     #[serde(default)]
     pub(super) defaults: BTreeMap<String, Map<String, Value>>,
-    /// External kinds: `[provider.NAME]` names the program that plans and makes resources of kind NAME.
+    /// Programs of external kinds: `[provider.NAME]` names the program that plans and creates resources of kind NAME.
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, Provider>")]
     pub(super) provider: BTreeMap<String, Provider>,
-    /// The sessions at the top of the tree: `[session.NAME]`. Their children are `[session.NAME.child.NAME]`.
+    /// Sessions at the top of the tree: `[session.NAME]`. Their children are `[session.NAME.child.NAME]`.
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, SessionTable>")]
     pub(super) session: BTreeMap<String, SessionTable>,
 }
 
-/// The repository that the swarm works on.
+/// Repository that the swarm works on.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(title = "`workspace`")]
 pub(super) struct Workspace {
-    /// The repository's directory, relative to the manifest's. Default: `"."`, where the manifest is.
+    /// Path of the repository, relative to the manifest's directory. Default: `"."`, the manifest's directory.
     #[schemars(extend("examples" = [".", ".."]))]
     pub(super) root: Option<String>,
 }
 
-/// An external kind of resource.
+/// External kind of resource.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(title = "a provider")]
 pub(super) struct Provider {
-    /// The program and its arguments, run without a shell, in the workspace root: a name with a slash is relative to it.
-    /// It reads one JSON object from stdin and writes one to stdout; `plan` runs it too.
+    /// Program and its arguments, run without a shell, in the workspace root. A program name with a slash is relative
+    /// to the root. The program reads one JSON object from stdin and writes one to stdout; `plan` runs it too.
     #[schemars(length(min = 1), extend("examples" = [["./tools/database-provider"]]))]
     pub(super) command: Vec<String>,
     /// Time limit of one operation of the program, in seconds, 1 to 3600. Default: 60.
@@ -87,7 +87,7 @@ impl Provider {
 
 /// One session, or with `count` as many alike.
 ///
-/// Of its arrays, an entry is `None` where a wrong one was taken out, so that the others can still be looked at.
+/// An array entry is `None` if a wrong entry was removed, so that the other entries can still be checked.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(
@@ -114,15 +114,15 @@ pub(super) struct SessionTable {
     #[schemars(extend("examples" = [["You review what the coders write."]]))]
     #[schemars(with = "Vec<String>")]
     pub(super) prompt: Vec<Option<String>>,
-    /// Anything else that the discovery file should say. Strings are templates.
+    /// Additional data for the discovery file. Strings are templates.
     #[serde(default)]
     pub(super) metadata: Map<String, Value>,
-    /// Commands run in the session once its resources are there. Default: none.
+    /// Commands to run in the session after its resources are provisioned. Default: none.
     #[serde(default)]
     #[schemars(extend("examples" = [[["npm", "ci"]]]))]
     #[schemars(with = "Vec<Command>")]
     pub(super) setup: Vec<Option<Command>>,
-    /// Commands run in the session before its resources are released. Default: none.
+    /// Commands to run in the session before its resources are released. Default: none.
     #[serde(default)]
     #[schemars(extend("examples" = [[["docker", "compose", "down"]]]))]
     #[schemars(with = "Vec<Command>")]

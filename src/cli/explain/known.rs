@@ -23,7 +23,7 @@ pub(super) fn said(state: OwnerState) -> &'static str {
     }
 }
 
-/// One plan, with the place of its data.
+/// Plan, with its workspace and the files of its swarm.
 pub(super) struct Side {
     pub(super) plan: Plan,
     /// Workspace root, absolute.

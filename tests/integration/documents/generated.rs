@@ -44,6 +44,29 @@ fn the_page_of_the_doctor_lists_every_id() {
     assert_eq!(listed.iter().collect::<BTreeSet<_>>(), ids.collect::<Vec<_>>().iter().collect());
 }
 
+/// Returns the first column of the lines of a listing, after a prefix.
+fn first_column<'t>(text: &'t str, prefix: &str) -> Vec<&'t str> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
+    lines.filter_map(|line| line.split(['`', ' ', ';']).next()).collect()
+}
+
+#[test]
+fn the_page_of_the_architecture_lists_every_module_in_order() {
+    let page = Page::read("docs/src/internals/architecture.md");
+    let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let listed = page.text.split_once("\n## ").unwrap().0;
+    assert_eq!(first_column(listed, "| `"), first_column(&library, "pub mod "));
+}
+
+#[test]
+fn the_page_of_the_state_directory_lists_every_file() {
+    let page = Page::read("docs/src/internals/state.md");
+    let listing = page.blocks()[0].text;
+    let module = fs::read_to_string(root().join("src/state.rs")).unwrap();
+    let listed = first_column(listing, "").into_iter().filter(|path| *path != "sessions/");
+    assert_eq!(listed.collect::<Vec<_>>(), first_column(&module, "//! STATE/"));
+}
+
 /// Prints the help of a command.
 fn help(command: &[String]) -> String {
     let output =

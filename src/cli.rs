@@ -117,8 +117,8 @@ impl Global {
     /// Catches signals from now on: the first requests the command to stop, end its programs and roll back. A second
     /// Ctrl-C or SIGTERM ends the command immediately; `recover` then repairs the rest.
     ///
-    /// Until there is something to roll back, signals end the command by default: a read of a manifest from a pipe
-    /// would continue after a caught signal.
+    /// Before there is something to roll back, signals end the command by default. Otherwise a read of a manifest from
+    /// a pipe would continue after a caught signal.
     fn catch_signals(&self) -> Result<(), Failure> {
         static CAUGHT: AtomicBool = AtomicBool::new(false);
         if CAUGHT.swap(true, Ordering::Relaxed) {

@@ -139,8 +139,9 @@ pub fn scoped_name(id: &str, digits: HashDigits) -> String {
     format!("{base}-{}", &sha256_hex(id.as_bytes())[..digits])
 }
 
-/// Path of a session as one DNS label, also valid as a name in databases, containers and file systems: 1 to 63 of
-/// `a-z`, `0-9` and `-`, with no hyphen at either end.
+/// Path of a session as one DNS label: 1 to 63 of `a-z`, `0-9` and `-`, with no hyphen at either end.
+///
+/// Databases, containers and file systems accept such a label as a name too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slug(#[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))] String);

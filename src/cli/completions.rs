@@ -3,8 +3,8 @@
 //! The scripts only pass the words of the line to `seedbed __complete` and show its output. So they are equal in every
 //! shell, match the program's version, and complete sessions, which no generated script can know.
 //!
-//! clap's own dynamic scripts are not used: they switch the program by an environment variable, and the PowerShell
-//! script evaluates the line that is being typed. clap's completion engine is used.
+//! clap's completion engine is used, but not clap's dynamic scripts. These scripts switch the program by an environment
+//! variable, and the PowerShell script evaluates the line that is being typed.
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

@@ -36,8 +36,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 
 /// Returns the plan of the manifest, or the reason why there is none.
 ///
-/// `None` while a run of the swarm is unresolved, or if the swarm was moved or copied here; the latter is a finding of
-/// its own.
+/// `None` while a run of the swarm is unresolved, or if the swarm was moved or copied here. A moved or copied swarm is
+/// a finding of its own.
 fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
     let swarm = setting.swarm()?;
     if plan::settled(&swarm).is_err() || elsewhere::refuse_strays(&swarm, &setting.registry).is_err() {

@@ -14,8 +14,8 @@ pub type Kinds = BTreeMap<String, Schema>;
 /// Returns the JSON schema (draft 2020-12) of manifests that may use `kinds`; editors complete and check with this
 /// schema.
 ///
-/// The schema accepts a kind outside of `kinds` with any options: the kind may be external, and only the manifest
-/// declares external kinds. [`parse`](super::parse) checks such kinds afterwards.
+/// The schema accepts a kind outside of `kinds` with any options. Such a kind may be external, and only the manifest
+/// declares external kinds. Afterwards, [`parse`](super::parse) checks these kinds.
 pub fn schema(kinds: &Kinds) -> Value {
     let settings = SchemaSettings::draft2020_12().for_deserialize();
     let mut schema = settings.into_generator().into_root_schema_for::<Document>().to_value();

@@ -90,8 +90,8 @@ impl Plan {
     /// Reads a saved document, which any program may have written. The returned plan is one that planning could have
     /// made from a manifest.
     ///
-    /// Deserialising a [`Plan`] checks only the rules that are independent of kinds: the sessions are one tree, and the
-    /// names and numbers of each session are unique.
+    /// Deserialising a [`Plan`] checks only the rules that are independent of kinds. They require one tree of sessions,
+    /// with unique names and numbers.
     pub fn read(document: &[u8], registry: &Registry) -> Result<Self, Unreadable> {
         let no_plan = |error: serde_json::Error| Unreadable::NoPlan(error.to_string());
         let document: Value = serde_json::from_slice(document).map_err(no_plan)?;

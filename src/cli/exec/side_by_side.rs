@@ -22,8 +22,9 @@ use super::{FAILED, code_of, code_of_error, environment};
 /// Length, in bytes, from which a line is shown before its end arrives.
 const LINE_MAX: usize = 64 << 10;
 
-/// Number of open files per running command (two pipes while it starts, then one end of each), and number that is kept
-/// free for everything else.
+/// Number of open files per running command, and number of files that are kept free for everything else.
+///
+/// A command needs two pipes while it starts, then one end of each.
 const FILES_EACH: u64 = 5;
 const FILES_LEFT: u64 = 64;
 

@@ -189,7 +189,11 @@ impl Provisioned {
             return Ok(());
         }
         self.locked("release", |context| {
-            let context = &Context { events, ..*context };
+            let both = |event: &Event| {
+                (context.events)(event);
+                events(event);
+            };
+            let context = &context.with_events(&both);
             apply::recover(context, options).map_err(Error::of_release)?;
             if let Some(record) = self.record(context)? {
                 let apply::Options { unsaved, occupants, .. } = options;

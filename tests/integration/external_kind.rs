@@ -60,6 +60,8 @@ fn an_orchestrator_offers_an_external_kind_and_reports_events() {
     fs::remove_file(work).unwrap();
     child.release().unwrap();
     parent.release().unwrap();
+    let released = |event: &&Event| matches!(event, Event::Released { kind, .. } if kind == "scratch");
+    assert_eq!(events.lock().unwrap().iter().filter(released).count(), 2, "{events:?}");
     fs::remove_dir(sandbox.repo.join(".scratch")).unwrap();
     assert_eq!(sandbox.trace(), before);
 

@@ -24,8 +24,8 @@ use crate::state::{Locked, Record, Swarm};
 /// any other file.
 const IGNORE: &str = ".gitignore";
 
-/// First lines of that file. They hide the file itself, and incomplete files that a killed process left; each discovery
-/// file in the directory has one more line.
+/// First lines of that file, which hide the file itself, and incomplete files that a killed process left. Each
+/// discovery file in the directory has one more line.
 const IGNORE_HEAD: &str =
     "# written by seedbed: hides its own files, and no others\n/.gitignore\n/.*.seedbed-*\n";
 
@@ -102,14 +102,14 @@ pub struct Place {
     pub plan_digest: String,
     /// Path of the session in the tree.
     pub path: SessionPath,
-    /// Path of the session above it.
+    /// Path of the parent session; `null` for a session at the top.
     pub parent: Option<SessionPath>,
-    /// Paths of the sessions directly below it.
+    /// Paths of the child sessions.
     pub children: Vec<SessionPath>,
     /// Number of the session in the swarm.
     pub index: u32,
-    /// Reason for which its `setup` has not succeeded, if a failed `apply --keep-failed` left it; absent if the setup
-    /// succeeded.
+    /// Reason for which `setup` of the session has not succeeded, after a failed `apply --keep-failed`; absent if the
+    /// setup succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<String>,
 }

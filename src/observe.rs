@@ -1,8 +1,8 @@
 //! Observation of the host, as one value: the only input of planning beside the manifest.
 //!
-//! Observing changes nothing, and costs a handful of Git processes for any number of questions. In parallel, they read
+//! Observing changes nothing, and costs a handful of Git processes for any number of questions. Parallel processes read
 //! the version, the repository, all refs with the top of their trees, and the branches if requested. Further processes
-//! run only if these leave something open: an unknown ref, a repository of an unusual format, deeper paths, or existing
+//! run only if an answer is still open: an unknown ref, a repository of an unusual format, deeper paths, or existing
 //! branches that may be wanted. The same host gives the same value.
 //!
 //! One question runs a program of the manifest, [`Question::Program`]. The program is required to change nothing, and
@@ -97,7 +97,7 @@ struct Asked<'q> {
 
 /// Observes the repository. The first queries run in parallel, even if no repository exists.
 ///
-/// None of them needs another's result, and starting Git takes longer than its answer.
+/// No query needs another's result, and starting Git takes longer than its answer.
 fn look_at_repository(
     host: &Host,
     workspace: &Path,
@@ -267,13 +267,13 @@ pub struct Observation {
     pub workspace: PathBuf,
     /// Ownership marker of the planned swarm, if it is already applied: its own allocations are no conflict.
     pub owner: Option<String>,
-    /// Numbers of the active sessions, by id, that share the ownership marker and are not planned. Their allocations
-    /// are conflicts.
+    /// Numbers of the active sessions, by id, that share the ownership marker and are not planned. Allocations of these
+    /// sessions are conflicts.
     ///
     /// For a swarm, these are the children that programs have provisioned from its sessions.
     pub family: BTreeMap<String, u32>,
-    /// Allocations of external kinds of those sessions, parents before their children. No other session gets the same
-    /// values.
+    /// Allocations of external kinds of the sessions in `family`, parents before their children. No other session gets
+    /// the same values.
     pub held: Vec<Held>,
     /// Repository around the workspace; `None` if no question was about one.
     pub repository: Option<Result<Repository, String>>,
@@ -414,7 +414,7 @@ pub type Commit = String;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownRef {
-    /// Git's message about it, one line.
+    /// Git's message about the ref, one line.
     pub reason: String,
     /// Branches, tags and remote branches of the repository with a similar name, nearest first, at most three.
     pub near: Vec<String>,
@@ -484,7 +484,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Returns ports and their holder.
+    /// Returns ports and their owner.
     pub fn new(block: PortBlock, by: Holder) -> Self {
         Self { block, by }
     }
@@ -498,7 +498,7 @@ pub enum Holder {
     Lease {
         /// Id of the session; for another user's session, only the user.
         session: String,
-        /// Ownership marker of its swarm; empty for another user's session.
+        /// Ownership marker of the session's swarm; empty for another user's session.
         owner: String,
     },
     /// A lock file in the lock directory of the workspace.

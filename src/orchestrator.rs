@@ -108,8 +108,8 @@ impl Orchestrator {
         Self { shared: Arc::new(Shared::new(host, registry, Arc::new(|_| {}))), defaults, programs }
     }
 
-    /// Reports the events of its runs, and of the runs of the sessions that it provisions. The path in an event is the
-    /// session's id.
+    /// Reports the events of this orchestrator's runs, and of the runs of the sessions that it provisions. The path in
+    /// an event is the session's id.
     ///
     /// The result is a separate orchestrator: [`cancel`](Self::cancel) of the original does not end its runs.
     #[must_use]
@@ -153,9 +153,9 @@ impl Orchestrator {
 
     /// Provisions a session: all requested resources, or nothing.
     ///
-    /// `session_id` is any text without control characters. It names the session in this workspace, for all processes,
-    /// until the session is released. If it is already active, this is [`Error::Stands`]. A session has at most one
-    /// resource of each kind. When this returns, the discovery file is written.
+    /// `session_id` is any text without control characters. The id names the session in this workspace, for all
+    /// processes, until the session is released. If a session of this id is already active, this is [`Error::Stands`].
+    /// A session has at most one resource of each kind. When this returns, the discovery file is written.
     pub fn provision(
         &self,
         session_id: &str,

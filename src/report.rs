@@ -35,14 +35,14 @@ pub struct List {
 pub struct ListedSwarm {
     /// Name of the swarm.
     pub swarm: String,
-    /// Paths of its sessions.
+    /// Paths of the swarm's sessions.
     pub sessions: Vec<SessionPath>,
     /// Paths of the sessions whose setup failed or was not run.
     pub not_set_up: Vec<SessionPath>,
     /// Records of the swarm.
     #[serde(flatten)]
     pub recorded: Recorded,
-    /// Descendants that programs have provisioned from its sessions.
+    /// Descendants that programs have provisioned from the swarm's sessions.
     pub children: Vec<ListedChild>,
 }
 
@@ -52,9 +52,9 @@ pub struct ListedSwarm {
 pub struct ListedChild {
     /// Id of the child.
     pub id: String,
-    /// Id of the session that it is a child of.
+    /// Id of the parent session.
     pub child_of: Option<String>,
-    /// Number of the child among the children of that session, from 0.
+    /// Number of the child among the children of its parent, from 0.
     pub child_index: Option<u32>,
     /// Records of the child.
     #[serde(flatten)]
@@ -65,7 +65,7 @@ pub struct ListedChild {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recorded {
-    /// Name of its files in the state directory.
+    /// Name of the swarm's or session's files in the state directory.
     pub key: String,
     /// Absolute path of the workspace root; `null` if no record can be read.
     pub workspace: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub struct Recorded {
     pub workspace_exists: Option<bool>,
     /// `true` if the swarm is applied, or the session is active.
     pub standing: bool,
-    /// Time since which it is applied or active, in UTC as RFC 3339.
+    /// Time since which the swarm is applied or the session is active, in UTC as RFC 3339.
     pub since: Option<String>,
     /// Digest of the applied plan.
     pub plan: Option<String>,
@@ -83,7 +83,7 @@ pub struct Recorded {
     pub running: bool,
     /// Unfinished work of runs, one line each.
     pub unfinished: Vec<String>,
-    /// Command that owns or last owned its lock.
+    /// Command that owns or last owned the lock.
     pub holder: Option<String>,
     /// Records that cannot be read, one line each.
     pub unreadable: Vec<String>,
@@ -154,7 +154,7 @@ pub struct Explanation {
     /// The path in question, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Session that owns it; `null` if none does.
+    /// Session that owns the port or path; `null` if none does.
     pub owner: Option<Owner>,
     /// Rules that explain the answer, one line each.
     pub rules: Vec<String>,

@@ -112,16 +112,16 @@ pub struct Record {
     /// Absolute path of the workspace root.
     pub workspace: PathBuf,
     /// Ids of the sessions above a standalone session, nearest first, which have the same ownership marker. In a swarm,
-    /// the plan lists them instead.
+    /// the plan lists the ancestors instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<String>,
     /// Position among the children, for a child that a program provisioned from another session's snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<ChildOf>,
-    /// `true` if `seedbed run` created it for one command. Default: `false`.
+    /// `true` if `seedbed run` created the swarm for one command. Default: `false`.
     ///
-    /// It is removed with everything in it when the command has ended. A later run that finds it removes it too: the
-    /// run of the command owns the lock as long as the command lives.
+    /// The swarm is removed with everything in it when the command has ended. A later run that finds the swarm removes
+    /// it too: the run of the command owns the lock as long as the command lives.
     #[serde(default, skip_serializing_if = "is_false")]
     pub temporary: bool,
     /// Sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
@@ -129,7 +129,7 @@ pub struct Record {
     pub not_set_up: BTreeMap<SessionPath, NotSetUp>,
     /// The plan; without sessions if everything is released.
     pub plan: Plan,
-    /// Allocations that the run of this record releases; `None` once they are released, and for a run that releases
+    /// Allocations that the run of this record releases; `None` after their release, and for a run that releases
     /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Box<Release>>,
@@ -145,7 +145,7 @@ fn is_false(value: &bool) -> bool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NotSetUp {
-    /// `true` if its commands have begun; `false` if the commands of another session failed first.
+    /// `true` if the setup commands of the session have begun; `false` if the commands of another session failed first.
     pub begun: bool,
     /// Reason, one line that reads after "setup": `failed: …`.
     pub why: String,
@@ -156,9 +156,9 @@ pub struct NotSetUp {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ChildOf {
-    /// Position, from 0; no other active child of its parent has it.
+    /// Position, from 0; no other active child of the same parent has this position.
     pub index: u32,
-    /// Number of shares into which its parent was divided for it, at least 1.
+    /// Number of shares into which the parent was divided for this child, at least 1.
     pub count: u32,
 }
 
@@ -192,7 +192,7 @@ pub enum Recovery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// The run moves aside what it releases, or brings it back; it has provisioned nothing.
+    /// The run moves aside what it releases, or brings it back; nothing is provisioned.
     SettingAside,
     /// Asides of the run are complete, and its new allocations may exist.
     Provisioning,
@@ -210,7 +210,7 @@ impl Stage {
 /// File of the record of the last committed run.
 const COMMITTED: &str = "standing.json";
 
-/// A rescue in progress. What it may have left follows from the applied plan.
+/// A rescue in progress. The applied plan determines which files the rescue may have left.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rescuing {
@@ -306,7 +306,8 @@ impl<'h> Swarm<'h> {
         Ok(Self { host, name: name.to_owned(), workspace, collection: SWARMS, key })
     }
 
-    /// Returns the files of a standalone session. Its id is any text, so the scoped name represents it in file names.
+    /// Returns the files of a standalone session. The id is any text, so the scoped name represents the session in file
+    /// names.
     pub fn of_session(host: &'h Host, workspace: &Path, id: &str) -> Result<Self, Error> {
         let workspace = canonical(workspace)?;
         let key = format!("{}-{}", scoped_name(id, HashDigits::Eight), identity(&workspace, id));
@@ -323,12 +324,12 @@ impl<'h> Swarm<'h> {
         &self.name
     }
 
-    /// Returns whether it is a standalone session.
+    /// Returns whether this is a standalone session.
     pub fn is_alone(&self) -> bool {
         self.collection == SESSIONS
     }
 
-    /// Returns the base name of its files in the state directory: `NAME-HASH`.
+    /// Returns the base name of the swarm's files in the state directory: `NAME-HASH`.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -507,8 +508,8 @@ fn identity(workspace: &Path, name: &str) -> String {
 
 /// Lock that protects the family of a session.
 ///
-/// While it is locked, no parent is released while a child of it is begun, and no two children get the same number. It
-/// is locked only briefly: from reading the active sessions until the intent is written.
+/// Under this lock, no parent is released while a child is begun, and no two children get the same number. The lock is
+/// owned only briefly: from reading the active sessions until the intent is written.
 #[derive(Debug)]
 pub struct FamilyGuard(File);
 
@@ -531,8 +532,8 @@ impl Drop for FamilyGuard {
 
 /// Returns all descendants that programs have provisioned from sessions of `record`, parents before their children.
 ///
-/// These are all standalone sessions below one of its sessions with the same ownership marker that are active, being
-/// created or being released. Fails if the record of any standalone session cannot be read: it may be such a
+/// Descendants are standalone sessions below a session of `record`, with the same ownership marker, that are active,
+/// being created or being released. Fails if the record of any standalone session cannot be read: it may be such a
 /// descendant.
 pub fn children(host: &Host, record: &Record) -> Result<Vec<Found>, Error> {
     let sessions: BTreeSet<&str> = record.plan.sessions.iter().map(|session| session.id.as_str()).collect();

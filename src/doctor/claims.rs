@@ -355,12 +355,12 @@ pub enum Error {
 
 /// Removes leases, and lock files of the workspace, that provably have no owner.
 ///
-/// No record of this host has their ownership marker, and every record can be read. This includes all swarms and
-/// standalone sessions that are applied, being created or being released. A lock file whose marker has no lease here
-/// either was created with another state directory, and is left.
+/// No record of this host has the ownership marker of the lease or file, and every record can be read. This includes
+/// all swarms and standalone sessions that are applied, being created or being released. A lock file whose marker has
+/// no lease here either was created with another state directory, and is left.
 ///
-/// Every run writes its intent before its first lease. Consider a lease that existed before the records were read, and
-/// whose marker no record has. Its run no longer exists.
+/// Every run writes its intent before its first lease. So if a lease existed before the records were read, and no
+/// record has its marker, the run of the lease no longer exists.
 pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
     let leased = leases::all(case.host)?;
     let locked = lock_files(case);

@@ -230,7 +230,7 @@ fn hooks_path(git: &Git<'_>, root: &Path, findings: &mut Findings) {
     }
 }
 
-/// Finds admin directories that make Git fail, of seedbed or not. They are reported, and not changed.
+/// Finds admin directories that make Git fail, of seedbed or not. Torn directories are reported, and not changed.
 fn torn_entries(common_dir: &Path, findings: &mut Findings) {
     let Ok(Some(entries)) =
         Root::open(common_dir).and_then(|common| common.directory(Path::new("worktrees")))

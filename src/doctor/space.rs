@@ -14,7 +14,7 @@ use crate::host::process::Error;
 use crate::plan::Plan;
 use crate::provider::git_worktree::{Checkout, KIND, Worktree};
 
-/// Size of a block, in bytes: the end of a file leaves part of a block unused, of 4 KiB nearly everywhere.
+/// Size of a block, in bytes: 4 KiB nearly everywhere. The last block of a file is partly unused.
 const BLOCK: u64 = 4096;
 
 /// Needed or free space.

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Ports that were found bound, each with `tcp` or `udp`.
 ///
-/// They count as in use as long as the [`Host`](super::Host) exists: a run that planned such a port again would fail
-/// again.
+/// Bound ports count as in use as long as the [`Host`](super::Host) exists: a run that planned such a port again would
+/// fail again.
 #[derive(Debug, Default)]
 pub(crate) struct Bound(Mutex<BTreeSet<(u16, &'static str)>>);
 

@@ -12,8 +12,8 @@ pub fn seconds() -> u64 {
     precise().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Returns the time that the kernel gives to files now. It steps by 1 to 10 ms, so files of one step have
-/// equal times.
+/// Returns the time that the kernel gives to files now. This time steps by 1 to 10 ms, so files of one step have equal
+/// times.
 #[cfg(target_os = "linux")]
 pub fn file_time() -> SystemTime {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);

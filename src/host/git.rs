@@ -50,7 +50,7 @@ const HARDENED: [&str; 22] = [
 /// Arguments of every call beside [`HARDENED`], unless the repository's hooks are to run.
 ///
 /// Since 2.54, Git also runs hooks that the configuration defines (`hook.NAME.command`), with any `core.hooksPath`.
-/// `hook.EVENT.enabled` turns them off; these are the events that calls of this crate cause.
+/// `hook.EVENT.enabled` turns off the hooks of an event; calls of this crate cause the events listed here.
 const WITHOUT_HOOKS: [&str; 8] = [
     "-c",
     "core.hooksPath=/dev/null",
@@ -64,8 +64,8 @@ const WITHOUT_HOOKS: [&str; 8] = [
 
 /// Variables in the environment of every call.
 ///
-/// Messages are matched, so they must be in English. A call that only reads takes no lock, which would block the Git of
-/// another process.
+/// Messages are matched, so Git must print messages in English. A call that only reads takes no lock, which would block
+/// the Git of another process.
 const VARIABLES: [(&str, &str); 6] = [
     ("LC_ALL", "C"),
     ("GIT_TERMINAL_PROMPT", "0"),

@@ -30,7 +30,7 @@ pub struct Holder {
 
 /// Returns the processes that own the flock of the file that is open as `file`, in order of their ids.
 ///
-/// Only Linux reports them, and only processes that this user may inspect. Other systems give an empty list.
+/// Only Linux reports owners, and only processes that this user may inspect. Other systems give an empty list.
 pub fn of_lock(file: &File) -> Vec<Holder> {
     let (Ok(wanted), Ok(processes)) = (file.metadata(), fs::read_dir("/proc")) else { return Vec::new() };
     let wanted = (wanted.dev(), wanted.ino());

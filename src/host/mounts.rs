@@ -1,6 +1,6 @@
 //! Overlay mounts: a directory that shows one tree and stores changes in another.
 //!
-//! Only Linux has them, and it permits them to root, and to root of a user namespace. On other systems every function
+//! Only Linux has overlays, and permits them to root, and to root of a user namespace. On other systems every function
 //! here fails with the same message.
 
 #![expect(clippy::disallowed_methods, reason = "mounts, and finds out who is in the way")]
@@ -19,7 +19,7 @@ pub(crate) use table::{Mount, at_or_below, table};
 /// Source of seedbed's overlays in the table of mounts.
 pub(crate) const SOURCE: &str = "seedbed";
 
-/// Type of their file system in that table.
+/// Type of the file system of overlays in that table.
 pub(crate) const OVERLAY: &str = "overlay";
 
 /// Name that the temporary directory of a trial is based on.
@@ -52,16 +52,16 @@ pub(crate) enum Error {
     Busy {
         /// Path of the mount.
         path: PathBuf,
-        /// Processes that use it and can be inspected, as `NAME (pid NUMBER)`.
+        /// Processes that use the mount and can be inspected, as `NAME (pid NUMBER)`.
         by: Vec<String>,
     },
-    /// Another mount covers it.
+    /// Another mount covers the overlay.
     #[error("{} is a mount of another program: `umount` it first", printable(&path.to_string_lossy()))]
     Foreign {
         /// Path of both mounts.
         path: PathBuf,
     },
-    /// It could not be unmounted for another reason.
+    /// The overlay could not be unmounted for another reason.
     #[error("cannot unmount {}: {source}", printable(&path.to_string_lossy()))]
     Stuck {
         /// Path of the mount.

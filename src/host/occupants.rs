@@ -194,7 +194,7 @@ fn sockets_in(areas: &[Area]) -> BTreeMap<u64, Socket> {
 #[derive(Default)]
 struct Inspected {
     uses: BTreeMap<usize, Vec<Use>>,
-    /// Inodes of its sockets that are on requested ports.
+    /// Inodes of the process's sockets that are on requested ports.
     inodes: Vec<u64>,
 }
 

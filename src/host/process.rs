@@ -45,7 +45,7 @@ const TAIL_MAX: usize = 2000;
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Request to stop a run. Every step checks it before it starts, and a running child is ended.
+/// Request to stop a run. Every step checks the request before it starts, and a running child is ended.
 ///
 /// Clones share one request, which cannot be withdrawn. Another run needs another value.
 #[derive(Clone, Debug, Default)]
@@ -170,8 +170,8 @@ pub enum Error {
         /// Oldest version that works.
         needed: String,
     },
-    /// Something that is no file replaces a file. The program would have waited for it or failed, and was not run; or
-    /// it waited, and was ended.
+    /// Something that is no file replaces a file. The program would have waited for the obstacle or failed, and was not
+    /// run; or the program waited, and was ended.
     #[error("{} is {what}, where git expects a file: remove it", printable(&path.to_string_lossy()))]
     Obstructed {
         /// Path of the obstacle.
@@ -299,7 +299,7 @@ impl Process {
         self
     }
 
-    /// Ends the program when `cancel` is requested. If it is requested already, the program is not started.
+    /// Ends the program when `cancel` is requested. If `cancel` is requested already, the program is not started.
     #[must_use]
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = cancel.clone();

@@ -42,7 +42,7 @@ pub(crate) fn all() -> Vec<Socket> {
     tables.into_iter().flat_map(|(protocol, file)| table(protocol, file)).collect()
 }
 
-/// Returns the sockets of [`all`] that are served. If the kernel can, it finds them without listing every connection.
+/// Returns the sockets of [`all`] that are served, if possible without listing every connection.
 pub(crate) fn served() -> Vec<Socket> {
     let Some(mut served) = listening() else {
         return all().into_iter().filter(|socket| socket.is_served()).collect();

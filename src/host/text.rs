@@ -49,7 +49,7 @@ fn escape(text: &str, keep: &str) -> String {
 /// Returns whether `c` is a control, a format character, or a separator of lines or paragraphs.
 ///
 /// A terminal interprets such a character, shows nothing for it, or shows the following text in another order ("Trojan
-/// Source"). These are the general categories Cc, Cf, Zl and Zp of Unicode 17, and U+2065, which is reserved.
+/// Source"). The characters are the general categories Cc, Cf, Zl and Zp of Unicode 17, and U+2065, which is reserved.
 pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -59,8 +59,8 @@ pub(super) struct Looked {
 
 /// Observes the branches with these `tips`: for each ref of `wanted`, the branches that its names cover.
 ///
-/// Costs one Git process for each commit that the refs name, for any number of sessions that want a branch there. If no
-/// such branch exists, it costs none.
+/// Costs one Git process for each commit that the refs name, for any number of sessions that want a branch there. No
+/// Git process runs if no such branch exists.
 pub(super) fn look(
     git: &Git<'_>,
     place: &Place,

@@ -63,7 +63,7 @@ fn oddity(name: &str) -> Option<&'static str> {
     None
 }
 
-/// An object that git printed.
+/// An object that Git printed.
 struct Object<'a> {
     id: &'a str,
     kind: &'a str,
@@ -72,8 +72,8 @@ struct Object<'a> {
 
 /// Output of Git, an answer for each name.
 ///
-/// For a known object, it is `ID TYPE SIZE`, a line feed, the bytes, and another line feed. Otherwise it is a line with
-/// the name and the problem.
+/// The answer for a known object is `ID TYPE SIZE`, a line feed, the bytes, and another line feed. Any other answer is
+/// a line with the name and the problem.
 struct Answers<'a>(&'a [u8]);
 
 impl<'a> Iterator for Answers<'a> {

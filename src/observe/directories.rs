@@ -143,7 +143,7 @@ mod tests {
         let closed = sandbox.workspace.join("closed");
         fs::create_dir(&closed).unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-        // Root can read it nevertheless.
+        // Root can read the directory nevertheless.
         if fs::read_dir(&closed).is_err() {
             assert!(matches!(look(&sandbox.workspace, Path::new("closed")), Directory::Unreadable(_)));
         }

@@ -231,8 +231,8 @@ fn registration(settings: &Settings, is_shared: bool, has_worktree_config: bool)
 
 /// Returns whether Git gives its files other permissions than the umask, by any of its configuration files.
 ///
-/// These include the user's configuration and included files. A value that is no switch is the name or the octal number
-/// of permissions, or Git refuses it.
+/// The user's configuration and included files count too. A value that is no switch is the name or the octal number of
+/// permissions, or Git refuses it.
 pub(super) fn is_shared(git: &Git<'_>) -> Result<bool, Error> {
     const UMASK: [&str; 6] = ["umask", "false", "no", "off", "0", ""];
     let output = git.output(["config", "--null", "--get-regexp", r"^core\.sharedrepository$"])?;

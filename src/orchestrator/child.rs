@@ -33,7 +33,7 @@ pub enum ChildError {
     Taken {
         /// Position of the child.
         index: u32,
-        /// Id of the child that has it.
+        /// Id of the child that has this position.
         session: String,
     },
     /// The allocations of the parent would be planned differently now, so that no share of them can be planned.
@@ -65,9 +65,9 @@ pub enum ChildError {
 
 /// Returns the requests of the child at `child_index` (from 0) of `child_count`. Pure.
 ///
-/// They are a worktree like its parent's, inside the parent's, and a share of its parent's ports. Each share has
-/// `floor(size / child_count)` ports, and the last one gets the rest. The reserved ports of the parent (`reserve`) are
-/// not divided; in the reference implementation, and without `names`, there are none.
+/// The requests are a worktree like its parent's, inside the parent's, and a share of its parent's ports. Each share
+/// has `floor(size / child_count)` ports, and the last one gets the rest. The reserved ports of the parent (`reserve`)
+/// are not divided; in the reference implementation, and without `names`, there are none.
 ///
 /// For other kinds, the snapshot has too little information.
 /// [`Orchestrator::provision_child`](super::Orchestrator::provision_child) plans their shares from the parent's record.

@@ -35,7 +35,7 @@ pub(super) struct Family {
 struct Relative {
     /// The session, with only its allocations of the other kinds.
     session: Session,
-    /// Id of the session above it.
+    /// Id of the session above this session.
     parent: Option<String>,
     /// Position of the session, if a program provisioned it.
     child: Option<ChildOf>,

@@ -96,7 +96,8 @@ impl Provisioned {
         discovery::compose_prompt(sections.chain(extra_sections.iter().copied()), prompt)
     }
 
-    /// Returns the allocations and context of the session, as in its discovery file. Children are provisioned from it.
+    /// Returns the allocations and context of the session, as in its discovery file. Children are provisioned from the
+    /// snapshot.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -141,7 +142,7 @@ impl Provisioned {
 
     /// Releases all resources, and discards unsaved work.
     ///
-    /// Active children still refuse the release: their work does not belong to this session.
+    /// Active children still refuse the release: the work of children does not belong to this session.
     pub fn release_discarding(&self) -> Result<(), Error> {
         self.release_with(Unsaved::Discard.into())
     }

@@ -15,9 +15,9 @@ pub(super) const HOLDER_MAX: usize = 64 << 10;
 /// A swarm, or a standalone session, that has records on this host.
 #[derive(Debug)]
 pub struct Found {
-    /// Directory of its files, below the state directory.
+    /// Directory of the swarm's files, below the state directory.
     collection: &'static str,
-    /// Base name of its files in the state directory: `NAME-HASH`.
+    /// Base name of the swarm's files in the state directory: `NAME-HASH`.
     pub key: String,
     /// Record of the applied plan.
     pub standing: Option<Record>,
@@ -30,7 +30,7 @@ pub struct Found {
     pub unreadable: Vec<Error>,
     /// Time at which the applied record was written, in UTC as RFC 3339; `None` if no plan is applied.
     pub since: Option<String>,
-    /// Current owner of its lock, or the owner that was killed: `by pid 12 (`apply`) since …`. For messages.
+    /// Current owner of the swarm's lock, or the owner that was killed: `by pid 12 (`apply`) since …`. For messages.
     pub holder: Option<String>,
     /// Phase of the current or killed owner, by its name in events, and the time of its beginning, in UTC as RFC 3339.
     pub phase: Option<(String, String)>,
@@ -60,7 +60,7 @@ impl Found {
         })
     }
 
-    /// Returns whether it is a standalone session.
+    /// Returns whether this is a standalone session.
     pub fn is_alone(&self) -> bool {
         self.collection == SESSIONS
     }
@@ -71,13 +71,13 @@ impl Found {
         new(host, workspace, self.name())
     }
 
-    /// Returns the directory of its records, below the state directory.
+    /// Returns the directory of the swarm's records, below the state directory.
     pub fn directory(&self) -> PathBuf {
         Path::new(self.collection).join(&self.key)
     }
 
-    /// Returns its files in the state directory, even if its workspace no longer exists; `None` if no record can be
-    /// read.
+    /// Returns the swarm's files in the state directory, even if the workspace no longer exists; `None` if no record
+    /// can be read.
     pub fn swarm<'h>(&self, host: &'h Host) -> Option<Swarm<'h>> {
         let workspace = self.workspace()?.to_owned();
         let (name, key) = (self.name().to_owned(), self.key.clone());
@@ -95,7 +95,7 @@ impl Found {
         self.standing.as_ref().or_else(before).or(self.run.as_ref())
     }
 
-    /// Returns whether a run is in progress, or was interrupted. Only its lock distinguishes the two.
+    /// Returns whether a run is in progress, or was interrupted. Only the swarm's lock distinguishes the two.
     pub fn is_unfinished(&self) -> bool {
         !self.unfinished().is_empty()
     }

@@ -1,10 +1,11 @@
-//! Runs that were given up: records of what may remain of them.
+//! Runs that were given up: records of what may remain of these runs.
 //!
 //! ```text
 //! STATE/given-up/NAME-HASH-N.json   one run, N from 1; the user removes it with what it names
 //! ```
 //!
-//! They own nothing: [`owners`](super::owners) does not read them, so that the resources they name count as left over.
+//! Such runs own nothing: [`owners`](super::owners) does not read their records, so that the named resources count as
+//! left over.
 
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,7 @@ pub struct Remain {
     pub kind: String,
     /// `true` if the run was to release the resource; `false` if the run had provisioned it.
     pub before: bool,
-    /// Reason for which it remains, one line.
+    /// Reason for which the resource remains, one line.
     pub why: String,
 }
 
@@ -69,7 +70,7 @@ impl Remain {
 impl Locked<'_> {
     /// Records what may remain of a run, in addition to the records of earlier attempts to give up the same run.
     ///
-    /// Returns all of it.
+    /// Returns all resources that may remain.
     pub fn record_remains(&self, record: &Record, remains: Vec<Remain>) -> Result<Vec<Remain>, Error> {
         let directory = Root::create(&self.host().state.join(GIVEN_UP))?;
         let mut number = 0_u32;

@@ -1,6 +1,6 @@
-//! Progress of the run that provisions, for the recovery that undoes it.
+//! Progress of the run that provisions, for the recovery that undoes the run.
 //!
-//! Recovery uses it to distinguish files that the run created from work that was done since.
+//! With the journal, recovery distinguishes files that the run created from work that was done since.
 //!
 //! ```text
 //! STATE/swarms/NAME-HASH/journal   one line a step, `STEP NANOSECONDS [SESSION]`; its own time is the last sign of life

@@ -15,7 +15,7 @@ use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
 
-/// A locked swarm. Changes of the state require it.
+/// A locked swarm. Only a locked swarm permits changes of its state.
 #[derive(Debug)]
 pub struct Locked<'h> {
     pub(super) swarm: Swarm<'h>,
@@ -50,7 +50,7 @@ impl Locked<'_> {
 
     /// Returns another descriptor of the lock, which every program started until its drop inherits.
     ///
-    /// These programs own the lock as long as they live, unless this run ends first.
+    /// These programs own the lock as long as they live, unless this run unlocks it first.
     pub fn inheritable(&self) -> std::io::Result<OwnedFd> {
         let lock = OwnedFd::from(self.lock.try_clone()?);
         rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
@@ -196,7 +196,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Records the phase of the run and its beginning, for other processes to read. Nothing depends on it.
+    /// Records the phase of the run and its beginning, for other processes to read. Nothing depends on this record.
     pub(crate) fn note_phase(&self, phase: &str) {
         let holder = self.host.state.join(self.collection).join(format!("{}.holder", self.key));
         let line = format!("\n{phase} {}", clock::now());

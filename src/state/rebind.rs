@@ -52,7 +52,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Makes `record` the applied one. Everything in it already exists.
+    /// Makes `record` the applied one. Everything in the record already exists.
     pub fn adopt(&self, record: &Record) -> Result<(), Error> {
         self.write("standing.json", record)
     }

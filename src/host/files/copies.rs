@@ -1,7 +1,7 @@
-//! Copies files to many directories at once. Each file is read only once.
+//! Copies files to many directories together. Each file is read only once.
 //!
-//! A file is identified in one of two ways: by its metadata, if no other process is at work; or by its
-//! content alone, if another process may be.
+//! A file is identified by its metadata, if no other process is at work, or by its content alone, if another process
+//! may be.
 
 use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
@@ -28,7 +28,7 @@ const CONTENT_MAX: usize = 16 << 20;
 /// Number of bytes that are read before they have to be written.
 const HELD: usize = 1 << 20;
 
-/// Files of one directory that are to be copied to others, in the order in which they were added.
+/// Files of one directory that are to be copied to other directories, in the order in which they were added.
 pub(crate) struct Files<'a> {
     from: &'a Root,
     modified: Timestamps,
@@ -349,9 +349,8 @@ fn shares(from: &File, to: &File) -> bool {
 
 /// Copies the content of a file into an empty one inside the kernel, with holes left as holes.
 ///
-/// Returns `false` if the kernel does not copy between these two files; a part may be copied then. The
-/// position in the written file stays at its start. The kernel itself would fill holes: it reads zeros there,
-/// and writes them.
+/// Returns `false` if the kernel does not copy between these two files; a part may be copied then. The position in the
+/// written file stays at its start. For a hole, the kernel itself would read zeros and write these.
 #[cfg(target_os = "linux")]
 fn copied_by_the_kernel(from: &File, to: &File, size: u64) -> io::Result<bool> {
     let mut at = 0;

@@ -16,7 +16,7 @@ use super::super::failpoint::{crashpoint, failpoint};
 use super::removal::Threads;
 use super::{DIRECTORY, Error, Root, io, removal, temporary};
 
-/// Content of the marker in a directory that seedbed created; it covers everything below the directory too.
+/// Content of the marker in a directory that seedbed created. The marker also covers everything below the directory.
 const MADE: &[u8] = b"# seedbed made this directory and removes it with the last session\n*\n";
 
 /// Content of the marker in a directory that existed before.

@@ -1,7 +1,7 @@
-//! Temporary files beside their targets, and the sweep of those that a killed process left.
+//! Temporary files beside their targets, and the sweep of temporary files that a killed process left.
 //!
-//! A process locks (flock) its temporary file until the file has its final name. A temporary file whose lock
-//! is free therefore has no owner.
+//! A process locks (flock) its temporary file until the file has its final name. A temporary file with a free lock
+//! therefore has no owner.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

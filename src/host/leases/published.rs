@@ -1,17 +1,18 @@
 //! Leases as other users of the host see them.
 //!
 //! The registry is in the state directory of a user, which other users cannot read. So each lease is also published in
-//! a directory that all users share, such as `/var/tmp`. Its sticky bit protects each user's files from the others.
+//! a directory that all users share, such as `/var/tmp`. The sticky bit of the shared directory protects each user's
+//! files from the others.
 //!
 //! A state directory publishes in `seedbed-ports-USER-HASH` there, with one empty file `START-END.MARK` per lease. The
 //! owner of that directory is the owner of the leases.
 //!
-//! Only the names of other users' files are read; none of these files is opened or followed. The worst that other users
-//! can do is to block ports.
+//! Only the names of other users' files are read; no such file is opened or followed. The worst that other users can do
+//! is to block ports.
 //!
 //! A grant writes its lease, publishes it, and reads the leases of others, in this order. Of two conflicting grants, at
-//! least one finds the other and gives up. A lock on the shared directory makes that exactly one. A user who keeps the
-//! lock delays others by [`PATIENCE`].
+//! least one finds the other and gives up. With a lock on the shared directory, exactly one gives up. A user who keeps
+//! the lock delays others by [`PATIENCE`].
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -43,7 +44,7 @@ const NAMES_MAX: usize = 1 << 20;
 const DIRECTORIES_MAX: usize = 4096;
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// Longest wait for the lock of the shared directory. Other runs need it for milliseconds.
+/// Longest wait for the lock of the shared directory. Other runs need the lock for milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
 

@@ -67,13 +67,13 @@ impl Processes {
 }
 
 impl Process {
-    /// Returns whether it still runs.
+    /// Returns whether the process still runs.
     pub(super) fn is_running(self) -> bool {
         read(self.pid).is_some_and(|(found, _)| found == self)
     }
 
-    /// Returns the directory in `/proc` that lists the files of the process. If the first thread has ended, it is that
-    /// of another thread.
+    /// Returns the directory in `/proc` that lists the files of the process. After the end of the first thread, this is
+    /// the directory of another thread.
     pub(super) fn directory(self) -> PathBuf {
         let own = Path::new("/proc").join(self.pid.to_string());
         let is_missing = |error: std::io::Error| error.kind() == ErrorKind::NotFound;

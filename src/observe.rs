@@ -424,7 +424,7 @@ pub struct UnknownRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TreeEntry {
-    /// The path does not exist.
+    /// The path does not exist; the field lists similar paths.
     Missing {
         /// Directories of the same commit with a similar path, nearest first, at most three; none for a path that is
         /// not required.

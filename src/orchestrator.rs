@@ -407,7 +407,6 @@ impl Shared {
         Self { host, registry, under_way, events }
     }
 
-    /// Runs `act` under the session's lock.
     fn locked<T>(
         &self,
         workspace: &Path,

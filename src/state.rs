@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! STATE/swarms/NAME-HASH.lock             flock: one run a swarm at a time
-//! STATE/swarms/NAME-HASH.holder           owner of the lock and the time since when, for messages
+//! STATE/swarms/NAME-HASH.holder           owner of the lock and since when, for messages
 //! STATE/swarms/NAME-HASH/releasing.json   a run that moves aside what it releases; it has provisioned nothing yet
 //! STATE/swarms/NAME-HASH/intent.json      a run that provisions; what it releases is aside
 //! STATE/swarms/NAME-HASH/standing.json    the applied plan; a run whose asides still exist is finished
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
-//! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; removed after the commit or rollback
+//! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; until commit or rollback
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
-//! STATE/logs/NAME-HASH/                   output of setup and teardown, until the session is released; after a failure, longer
+//! STATE/logs/NAME-HASH/                   output of setup and teardown, until the release; after a failure, longer
 //! STATE/.guard                            locked while a child of a session, or a release, is begun
 //! STATE/given-up/                         what may remain of runs that were given up
 //! STATE/ports/                            port leases of every swarm

@@ -28,7 +28,7 @@ const BESIDE: [&str; 3] = [".trash-", ".rescue-", ".aside-"];
 const ELSEWHERE: &str =
     "use the state directory that it was made with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
 
-/// Length of an ownership marker.
+/// Number of hexadecimal digits of an ownership marker.
 const OWNER_DIGITS: usize = 32;
 
 /// Finds problems of earlier runs. `common_dir` is the common Git directory of the repository, if there is one.
@@ -254,7 +254,6 @@ fn marked(common_dir: &Path) -> Vec<(Mark, PathBuf)> {
     entries.names().unwrap_or_default().into_iter().filter_map(of_entry).collect()
 }
 
-/// A lock file of ports.
 struct LockFile {
     path: PathBuf,
     owner: Option<String>,
@@ -288,7 +287,6 @@ fn lock_files_aside(case: &Case<'_>, lease: &Lease) -> Vec<PathBuf> {
     found
 }
 
-/// Returns every lock file of the workspace.
 fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
     let mut found = Vec::new();
     for directory in lock_directories(case) {

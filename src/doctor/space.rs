@@ -46,7 +46,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) 
             if matches!(listed, Err(Error::Deadline { .. } | Error::TooMuch { .. })) {
                 uncounted.insert(commit.clone());
             }
-            // Another error is reported elsewhere.
+            // A commit that cannot be listed for another reason is reported elsewhere.
             listed.unwrap_or_default()
         });
         // Overlays share one checkout of each commit, in the state directory.
@@ -118,7 +118,6 @@ fn mebibytes(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// A file of a commit.
 #[derive(Debug)]
 struct File {
     path: String,

@@ -19,7 +19,6 @@ impl Bound {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((port, protocol));
     }
 
-    /// Returns all ports that could not be bound.
     pub(crate) fn all(&self) -> BTreeSet<(u16, &'static str)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

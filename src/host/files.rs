@@ -413,7 +413,6 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> Error {
 }
 
 impl Error {
-    /// Returns whether a required file or directory was missing.
     fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == ErrorKind::NotFound)
     }

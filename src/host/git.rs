@@ -346,7 +346,7 @@ fn is_of_another_git(stderr: &[u8]) -> bool {
 
 /// Returns whether an error message, without its `fatal: ` or `error: `, describes a temporary state.
 fn is_passing(complaint: &str) -> bool {
-    // An admin directory is read or removed while it is being created.
+    // An admin directory under `worktrees` is read or removed while it is being created.
     (complaint.starts_with("failed to read ")
         && (complaint.ends_with("/commondir: Success")
             || complaint.ends_with("/commondir: No such file or directory")))

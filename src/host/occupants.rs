@@ -103,7 +103,6 @@ pub(crate) struct Occupant {
     pub(crate) is_caller: bool,
 }
 
-/// Result of a scan.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scan {
     /// Occupants, by area and process id.
@@ -282,7 +281,6 @@ fn executable(path: PathBuf) -> Use {
     Use::Executable { path }
 }
 
-/// Returns the files that a process has mapped into its memory.
 fn mapped_files(process: &Path) -> Vec<PathBuf> {
     let maps = std::fs::read(process.join("maps")).unwrap_or_default();
     let mut paths: Vec<&[u8]> = maps.split(|byte| *byte == b'\n').filter_map(mapped).collect();

@@ -30,7 +30,8 @@ pub struct Found {
     pub unreadable: Vec<Error>,
     /// Time at which the applied record was written, in UTC as RFC 3339; `None` if no plan is applied.
     pub since: Option<String>,
-    /// Current owner of the swarm's lock, or the owner that was killed: `by pid 12 (`apply`) since …`. For messages.
+    /// Current owner of the swarm's lock, or the owner that was killed: ``by pid 12 (`apply`) since …``.
+    /// For messages.
     pub holder: Option<String>,
     /// Phase of the current or killed owner, by its name in events, and the time of its beginning, in UTC as RFC 3339.
     pub phase: Option<(String, String)>,

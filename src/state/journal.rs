@@ -3,7 +3,7 @@
 //! With the journal, recovery distinguishes files that the run created from work that was done since.
 //!
 //! ```text
-//! STATE/swarms/NAME-HASH/journal   one line a step, `STEP NANOSECONDS [SESSION]`; its own time is the last sign of life
+//! STATE/swarms/NAME-HASH/journal   one line a step, `STEP NANOSECONDS [SESSION]`; its time is the last sign of life
 //! ```
 //!
 //! The file is not synced: if a power failure loses a line, recovery asks once more than necessary.

@@ -36,7 +36,6 @@ pub(crate) struct Files<'a> {
     taken: Vec<Taken<'a>>,
 }
 
-/// A file to be copied.
 struct Taken<'a> {
     name: &'a OsStr,
     what: What,
@@ -164,7 +163,6 @@ impl<'a> Files<'a> {
         self.taken.iter().map(|taken| self.write_one(taken, to)).collect()
     }
 
-    /// Empties the list.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.taken.clear();

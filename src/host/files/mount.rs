@@ -37,7 +37,6 @@ impl Root {
         }
     }
 
-    /// Returns the status of this directory itself.
     pub(super) fn status(&self) -> Result<Status, Error> {
         status_of(&self.fd).map_err(io("look at", &self.path))
     }

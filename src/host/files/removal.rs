@@ -80,7 +80,6 @@ pub(super) enum Threads {
     All,
 }
 
-/// A tree that is being removed.
 struct Tree<'t> {
     top: &'t Root,
     /// Mount that contains the whole tree.

@@ -295,7 +295,6 @@ fn names(directory: BorrowedFd<'_>, keep: impl Fn(&str) -> bool, limit: usize) -
     names.filter(|name| name != "." && name != ".." && keep(name)).take(limit).collect()
 }
 
-/// Returns the names of published leases.
 fn entries(directory: BorrowedFd<'_>) -> BTreeSet<String> {
     names(directory, |name| block_of(&format!("{name}{SUFFIX}")).is_some(), ENTRIES_MAX)
 }

@@ -10,7 +10,6 @@ use super::files;
 /// Table of mounts, in the kernel's order: a later mount covers an earlier one at the same path.
 const TABLE: &str = "/proc/self/mountinfo";
 
-/// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     /// Absolute path of the mount point. A path that is not UTF-8 has replacement characters.

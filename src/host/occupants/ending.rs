@@ -29,12 +29,10 @@ impl Ending {
         running.filter(|(_, handle)| handle.send(Signal::KILL)).map(|(process, _)| *process).collect()
     }
 
-    /// Returns whether any of the processes still runs.
     pub(crate) fn is_any_running(&self) -> bool {
         self.0.values().any(Handle::is_running)
     }
 
-    /// Returns the processes that no longer run.
     pub(crate) fn ended(&self) -> impl Iterator<Item = Process> {
         self.0.iter().filter(|(_, handle)| !handle.is_running()).map(|(process, _)| *process)
     }

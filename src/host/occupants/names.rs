@@ -31,7 +31,6 @@ struct Located {
     area: usize,
 }
 
-/// One mount of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mount {
     /// Device, as `MAJOR:MINOR`.
@@ -52,7 +51,6 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Reads the mount table of this process.
     pub(super) fn new(areas: &[Area]) -> Self {
         let mounts = mounts(Path::new("/proc/self"));
         let located = located(areas, &mounts);

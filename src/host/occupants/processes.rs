@@ -23,7 +23,6 @@ pub(crate) struct Process {
 pub(crate) struct Processes(BTreeMap<u32, (Process, u32)>);
 
 impl Processes {
-    /// Reads the list of processes.
     pub(crate) fn read() -> Self {
         let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -44,7 +43,6 @@ impl Processes {
         callers
     }
 
-    /// Returns whether the process still runs.
     fn contains(&self, process: Process) -> bool {
         self.0.get(&process.pid).is_some_and(|(found, _)| *found == process)
     }
@@ -67,7 +65,6 @@ impl Processes {
 }
 
 impl Process {
-    /// Returns whether the process still runs.
     pub(super) fn is_running(self) -> bool {
         read(self.pid).is_some_and(|(found, _)| found == self)
     }

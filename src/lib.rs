@@ -101,7 +101,9 @@
 //!
 //! Crates whose types occur in signatures are re-exported: [`minijinja`], [`schemars`], [`serde_json`].
 //!
-//! [`Manifest`]: manifest::Manifest [`Observation`]: observe::Observation [`Plan`]: plan::Plan
+//! [`Manifest`]: manifest::Manifest
+//! [`Observation`]: observe::Observation
+//! [`Plan`]: plan::Plan
 
 pub use {minijinja, schemars, serde_json};
 

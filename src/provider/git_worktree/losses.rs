@@ -1,4 +1,5 @@
-//! What releasing a worktree would lose. `status`, a dry run and the real release all ask here.
+//! Finds the unsaved work that the release of a worktree would discard. `status`, a dry run and the release itself use
+//! this module.
 
 mod changes;
 mod commits;
@@ -27,7 +28,7 @@ pub(super) use file::File;
 pub(super) use filtered::changed as filtered;
 pub(super) use interrupted::losses_since;
 
-/// The files of an entry that say that git stopped in the middle of something, and of what.
+/// Files of an admin directory that exist while a Git operation is in progress, each with the operation.
 const OPERATIONS: [(&str, &str); 8] = [
     ("MERGE_HEAD", "a merge"),
     ("rebase-merge", "a rebase"),
@@ -39,25 +40,27 @@ const OPERATIONS: [(&str, &str); 8] = [
     ("NOTES_MERGE_REF", "a merge of notes"),
 ];
 
-/// What would be lost; nothing where there is neither directory nor entry. What is somebody else's, or was made so by
-/// whoever worked there, is no work that a rescue could save.
+/// Returns the unsaved work in a worktree: nothing if neither the directory nor the admin directory exists. A worktree
+/// that another owner has, or that was changed so that another seems to have it, contains no work that a rescue could
+/// save.
 ///
-/// What cannot be found out counts as lost. Ignored files are counted and named and no reason to refuse, nor are
-/// commits that were rewritten or reset away: only the entry's reflog has them. Files that `copy` and `link` brought
-/// and that still are what the workspace has do not count. Stashes do not either: `refs/stash` and its log belong to
-/// the repository, and outlast every worktree; but since a stash goes with its `pop`, a commit that only a stash
-/// reaches does.
+/// Work that cannot be inspected counts as unsaved. Ignored files are counted and named, but are no reason to refuse.
+/// The same is true of commits that were rewritten or reset away, which only the reflog in the admin directory has.
+/// Files that `copy` and `link` brought do not count while they still equal those of the workspace.
+///
+/// Stashes do not count: `refs/stash` and its log belong to the repository, and outlast every worktree. But a `pop`
+/// removes its stash, so a commit that only a stash reaches does count.
 pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error> {
     let site = Site::of(task, worktree)?;
     let mut losses = Losses::default();
-    // Its release would be refused half-way through that of the others.
+    // The release would be refused half-way through the release of the other worktrees.
     if let Err(Error::Refused(why)) = ownership::of_entry_if_not_others(task, &site) {
         losses.beyond_rescue.push(why);
         return Ok(losses);
     }
     let entry = site.common.directory(&site.entry)?;
     let Some(directory) = site.directory()? else {
-        // The files are lost already; commits may still be there, unless Git answers that the entry is torn.
+        // The files are lost already. Commits may still exist, unless Git answers that the admin directory is torn.
         match commits::add(task, worktree, &site, &mut losses) {
             Err(Error::Process(error)) if !error.is_answer() => {
                 losses.work.push(format!("HEAD of {} cannot be read: {error}", site.home.display()));
@@ -79,7 +82,7 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
     };
     let inside = Inside::find(task, worktree, &site)?;
     losses.obstacles = inside.obstacles;
-    // Where that fails, git says why.
+    // If this check fails, Git reports the reason.
     if untouched::is_as_made(task, worktree, &site, &entry).unwrap_or(false) {
         return Ok(losses);
     }
@@ -116,8 +119,8 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
     Ok(losses)
 }
 
-/// Returns what keeps a worktree from being released even where its work is given up: what is inside it and is not its
-/// session's, and what this user cannot remove.
+/// Returns the reasons why a worktree cannot be released even if its work is discarded: things inside that are not the
+/// session's, and directories that this user cannot remove.
 pub(super) fn obstacles(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     let site = Site::of(task, worktree)?;
     let Inside { mut obstacles, places } = Inside::find(task, worktree, &site)?;

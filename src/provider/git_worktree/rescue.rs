@@ -1,19 +1,19 @@
-//! Saves what a worktree holds under `refs/seedbed/rescue/SWARM/PATH/@TIME`, before it is released.
+//! Saves the unsaved work of a worktree under `refs/seedbed/rescue/SWARM/PATH/@TIME`, before the worktree is released.
 //!
-//! A rescue is one ref to a small family of commits, much as `git stash` makes it. The ref's own commit has the files as
-//! they were, untracked ones included and ignored ones not. Its parents are
+//! A rescue is one ref to a small family of commits, much like a stash of Git. The ref's own commit has the files as
+//! they were, including untracked files and without ignored files. Its parents are
 //!
 //! 1. HEAD, whether or not a ref reaches it;
-//! 2. the index, as a commit on top of HEAD; of what is unmerged, our side;
-//! 3. what git kept in the worktree's entry, as files: the index itself (with stages, intents to add, bits), and what
-//!    says that a merge, a rebase or a bisection is under way;
-//! 4. where there are any: the other commits that only the entry named, in its reflog, in refs of its own, in an
-//!    operation under way; its tree has the sides of what is unmerged.
+//! 2. the index, as a commit on top of HEAD; unmerged files have our side;
+//! 3. files from the admin directory: the index itself (with stages, intents to add, bits), and the state of a merge,
+//!    rebase or bisection in progress;
+//! 4. if there are any: the other commits that only the admin directory named, in its reflog, in its own refs or in an
+//!    operation in progress. The tree of this commit has the sides of unmerged files.
 //!
-//! Nothing of the worktree or its entry is touched; everything is put together in an index aside. Each file that differs
-//! from HEAD is then checked out of the rescue, aside, and compared with the one that stands: where filters or line ends
-//! would make another file of it, the bytes themselves are saved. Objects and the ref are synced before this returns,
-//! as far as git can.
+//! Nothing in the worktree or its admin directory is changed: a rescue is prepared in a separate index. Each file that
+//! differs from HEAD is then checked out of the rescue, in a scratch directory, and compared with the file in the
+//! worktree. If filters or line ends would change the file, its own bytes are saved. Objects and the ref are synced
+//! before this returns, as far as Git can.
 
 mod capture;
 mod command;
@@ -40,10 +40,10 @@ use crate::host::text::shell_quoted;
 use crate::name::sha256_hex;
 use crate::provider::{Error, Location, Rescue, Task};
 
-/// How often a name is tried again that another rescue of the same second took.
+/// Maximum number of attempts to find a name that no other rescue of the same second has.
 const TRIES: u32 = 100;
 
-/// Settings of a rescue beside [`EXACT`]: all of it is synced, and an index stays one file.
+/// Settings of a rescue beside [`EXACT`]: everything is synced, and an index stays one file.
 const DURABLE: [&str; 5] = [
     "core.fsync=all",
     "core.fsyncMethod=batch",
@@ -52,7 +52,7 @@ const DURABLE: [&str; 5] = [
     "core.splitIndex=false",
 ];
 
-/// Saves everything, or fails; what was saved before, and has not changed since, is not saved again.
+/// Saves everything, or fails. Work that was saved before and has not changed since is not saved again.
 pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Error> {
     let site = Site::of(task, worktree)?;
     if overlay::is_unmounted(worktree, &site)? {
@@ -119,8 +119,8 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
 }
 
-/// Returns the message of a rescue's commit: how to restore it, the hash of its content, and the files that are written
-/// byte by byte.
+/// Returns the message of a rescue's commit: the command that restores it, the hash of its content, and the files that
+/// are written byte by byte.
 fn message(session: &str, rescue: &Rescue, fingerprint: &str, converted: &BTreeSet<PathBuf>) -> String {
     let short = shell_quoted(short_name(&rescue.reference).unwrap_or(&rescue.reference));
     let mut message = format!(
@@ -136,7 +136,8 @@ fn message(session: &str, rescue: &Rescue, fingerprint: &str, converted: &BTreeS
     message
 }
 
-/// A rescue of this session with this very content: one that says so, and has these trees on top of HEAD.
+/// Returns a rescue of this session with this very content: its message has the hash, and it has these trees on top of
+/// HEAD.
 fn existing(
     work: &Work<'_>,
     prefix: &str,
@@ -149,7 +150,7 @@ fn existing(
     let line = format!("{}{fingerprint}", name::FINGERPRINT);
     for rescue in listed.split('\0').map(str::trim_start) {
         let Some(reference) = rescue.split_whitespace().next() else { continue };
-        // The rescues of sessions below this one begin the same way, but go on with a path.
+        // The rescues of sessions below this one begin the same way, but continue with a path.
         let is_own = reference[prefix.len()..].starts_with(name::TIME);
         if !is_own || !rescue.lines().any(|found| found == line) {
             continue;
@@ -164,8 +165,8 @@ fn existing(
     Ok(None)
 }
 
-/// A directory of temporary indexes and copies beside the worktree, on its file system; gone with this value, and after
-/// a crash with the next recovery.
+/// A directory of temporary indexes and copies beside the worktree, on the same file system. It is removed when this
+/// value is dropped, or after a crash by the next recovery.
 struct Scratch<'s> {
     site: &'s Site,
     name: PathBuf,
@@ -194,27 +195,27 @@ impl<'s> Scratch<'s> {
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        // What cannot be removed here is removed with the worktree.
+        // Files that cannot be removed here are removed with the worktree.
         let _ = self.site.base.remove_all(&self.site.parent.join(&self.name));
         let _ = self.site.base.remove_hidden(&self.site.parent);
     }
 }
 
-/// What a rescue is made of.
+/// Inputs of a rescue.
 struct Work<'a> {
     task: &'a Task<'a>,
     worktree: &'a Worktree,
     site: &'a Site,
-    /// The directory for everything temporary.
+    /// Directory for everything temporary.
     scratch: PathBuf,
-    /// The worktree's entry; where git cannot use that, the repository itself.
+    /// Admin directory of the worktree, or the repository if Git cannot use the admin directory.
     git_dir: PathBuf,
-    /// The worktree; `None` where its directory is gone.
+    /// Directory of the worktree; `None` if it does not exist.
     directory: Option<PathBuf>,
-    /// The commit that HEAD names; where it names none, the one that the worktree was made of.
+    /// Commit that HEAD names, or the commit that the worktree was made from if HEAD names none.
     head: String,
     tips: Option<Tips>,
-    /// What will not come back as it was, one line each.
+    /// Things that restoring does not bring back as they were, one line each.
     missing: Vec<String>,
 }
 
@@ -252,7 +253,7 @@ impl<'a> Work<'a> {
                 work.head.clone_from(&tips.head);
                 work.tips = Some(tips);
             }
-            // What HEAD names is unknown.
+            // The commit of HEAD is unknown.
             Err(Error::Process(error)) if !error.is_answer() => return Err(error.into()),
             Err(error) => {
                 let commit = &worktree.commit;
@@ -262,26 +263,26 @@ impl<'a> Work<'a> {
         Ok(work)
     }
 
-    /// git with an index of this name in the scratch directory, in the worktree where there is one.
+    /// Returns Git with an index of this name in the scratch directory, and with the worktree if it exists.
     fn git(&self, index: &str) -> Git<'_> {
         Git::of(self.task.host, &self.git_dir, self.directory.as_deref())
             .holding(self.task.lock)
             .with_variable("GIT_INDEX_FILE", self.scratch.join(index))
     }
 
-    /// A command of git with [`EXACT`] and [`DURABLE`] before it.
+    /// Returns a Git command with [`EXACT`] and [`DURABLE`] before it.
     #[expect(clippy::unused_self, reason = "reads as a part of the call that it is in")]
     fn exact<'s>(&self, command: impl IntoIterator<Item = &'s str>) -> Vec<&'s str> {
         EXACT.into_iter().chain(DURABLE).flat_map(|setting| ["-c", setting]).chain(command).collect()
     }
 
-    /// Commits that only the entry names, and those that an operation under way goes on with.
+    /// Returns the commits that only the admin directory names, and those that an operation in progress needs.
     fn others(&self, state: &entry::State) -> Result<BTreeSet<String>, Error> {
         let Some(tips) = &self.tips else { return Ok(BTreeSet::new()) };
         let own = tips.own.iter().map(|(object, _)| object);
         let all = own.chain(&tips.left).chain(&tips.logged).chain(&state.named);
         let all: BTreeSet<&str> = all.map(String::as_str).collect();
-        // An earlier rescue may be deleted; this one has to do without it.
+        // An earlier rescue may be deleted, so this rescue must not depend on it.
         let lost = losses::lost(self.task, self.worktree, self.site, &all, Some(&self.head), &[name::ALL])?;
         let others = all.into_iter().filter(|tip| lost.contains(*tip) || state.needed.contains(*tip));
         Ok(others.map(str::to_owned).collect())
@@ -299,8 +300,8 @@ impl<'a> Work<'a> {
         Ok(String::from_utf8_lossy(&commit).trim_end().to_owned())
     }
 
-    /// Sees to it that every object is there that the rescue has and no ref beside it: until there was a ref, somebody's
-    /// `git gc --prune=now` could take them away. Saving them again writes what is missing.
+    /// Checks that every object exists that the rescue has and no other ref reaches. Before the ref existed, a `git gc
+    /// --prune=now` of another process could remove such objects. A second rescue writes the missing objects again.
     fn check_whole(&self, reference: &str) -> Result<(), Error> {
         let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
         let all = format!("--exclude={}", name::ALL);
@@ -329,7 +330,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Creates a ref; `false` where its name is taken.
+    /// Creates a ref; `false` if the name already exists.
     fn create_ref(&self, name: &str, commit: &str) -> Result<bool, Error> {
         let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
         let zero = "0".repeat(commit.len());

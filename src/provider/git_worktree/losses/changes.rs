@@ -1,4 +1,4 @@
-//! Changes of the working tree and the index that no commit has.
+//! Finds uncommitted changes of the working tree and the index.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -21,7 +21,8 @@ use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, files, index};
 use crate::provider::{Error, Losses, Task};
 
-/// Adds what `git status` tells, and what it keeps to itself; only what was changed `since`, if that is given.
+/// Adds the changes that `git status` reports, and those that it does not report. If `since` is given, only later
+/// changes are added.
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -100,7 +101,7 @@ pub(super) fn add(
     Ok(())
 }
 
-/// The answer of `git status`.
+/// Changes that `git status` reports.
 #[derive(Default)]
 struct Changes {
     modified: usize,
@@ -156,7 +157,7 @@ impl Changes {
                 self.unmerged += 1;
                 self.tracked.insert(path.to_owned());
             }
-            // A branch may track them; what seedbed puts back there is nobody's work.
+            // A branch may track these files. Those that seedbed restores are no work.
             [b' ', _] if is_discovery(worktree, path) => {}
             [index, tree] => {
                 self.staged += usize::from(index != b' ');
@@ -174,7 +175,7 @@ impl Changes {
         }
     }
 
-    /// Returns how many files are changed in which way, in words; empty text for none.
+    /// Returns the numbers of changed files by kind of change, in words; an empty text if there are none.
     fn counts(&self, hidden: usize, filtered: usize) -> String {
         let counts = [
             (self.modified, "modified"),
@@ -196,12 +197,12 @@ fn is_denied(path: &Path) -> bool {
         && rustix::fs::lstat(path).is_ok_and(|found| !FileType::from_raw_mode(found.st_mode).is_symlink())
 }
 
-/// The submodules that are checked out.
+/// Returns the submodules that are checked out.
 fn submodules(site: &Site, files: &[File<'_>]) -> Result<BTreeSet<OsString>, Error> {
     let Some(directory) = site.directory()? else { return Ok(BTreeSet::new()) };
     let links = files.iter().filter(|file| file.mode == "160000");
     Ok(links
-        // What cannot be looked at may be one.
+        // A path that cannot be inspected may be a submodule.
         .filter(|file| read(&directory, &file.path.join(".git")).map_or(true, |it| it != Content::Missing))
         .map(|file| file.path.as_os_str().to_owned())
         .collect())

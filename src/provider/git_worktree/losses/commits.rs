@@ -1,4 +1,4 @@
-//! Commits that nothing but the worktree's own entry keeps from being collected.
+//! Finds commits that only the worktree's admin directory keeps from being garbage-collected.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -8,31 +8,31 @@ use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, branch};
 use crate::provider::{Error, Losses, Task};
 
-/// Refs of the repository that keep nothing: the stash is emptied by the next `pop`, the others are the main worktree's
+/// Refs of the repository that keep no commit: the next `pop` empties the stash. The other refs are the main worktree's
 /// own, of operations that end.
 const FLEETING: [&str; 4] = ["refs/stash", "refs/bisect/*", "refs/worktree/*", "refs/rewritten/*"];
 
-/// Where an entry has refs of its own.
+/// Prefixes of the refs that belong to one admin directory.
 const OWN: [&str; 3] = ["refs/worktree", "refs/bisect", "refs/rewritten"];
 
-/// Files of an entry that name a commit that a rewriting command left.
+/// Files of an admin directory that name a commit that was replaced by a rewriting command.
 const REWRITTEN: [&str; 1] = ["ORIG_HEAD"];
 
-/// The commits that an entry names.
+/// Commits that an admin directory names.
 #[derive(Debug, Default)]
 pub(in super::super) struct Tips {
-    /// Where HEAD is.
+    /// Commit of HEAD.
     pub(in super::super) head: String,
-    /// The entry's own refs, each with its object.
+    /// Refs of the admin directory, each with its object.
     pub(in super::super) own: Vec<(String, String)>,
-    /// What HEAD was moved away from by a checkout.
+    /// Commits from which a checkout moved HEAD away.
     pub(in super::super) left: BTreeSet<String>,
-    /// Wherever HEAD has been.
+    /// All commits that HEAD has ever named.
     pub(in super::super) logged: BTreeSet<String>,
 }
 
 impl Tips {
-    /// Reads them; an error where HEAD names no commit.
+    /// Reads the commits; an error if HEAD names no commit.
     pub(in super::super) fn of(task: &Task<'_>, site: &Site) -> Result<Self, Error> {
         let entry = site.entry_path();
         let git = Git::of(task.host, &entry, None).holding(task.lock);
@@ -52,7 +52,7 @@ impl Tips {
         let log = String::from_utf8_lossy(&log);
         let mut moved_away = false;
         for line in log.lines() {
-            // The newest comes first, so that this is where the line before it came from.
+            // The newest line comes first: the commit of the next line is the one that HEAD left.
             let (object, message) = line.split_once(' ').unwrap_or((line, ""));
             if moved_away {
                 tips.left.insert(object.to_owned());
@@ -70,7 +70,7 @@ impl Tips {
     }
 }
 
-/// Adds what of the commits would be lost.
+/// Adds the commits that would be lost.
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -88,7 +88,7 @@ pub(super) fn add(
     if all.is_empty() {
         return Ok(());
     }
-    // Each commit is told of once, with the first that reaches it.
+    // Each commit is reported once, with the first tip that reaches it.
     let mut told: BTreeSet<String> = BTreeSet::new();
     let mut count = |tips: BTreeSet<&str>| -> Result<Option<String>, Error> {
         let before = told.len();
@@ -112,7 +112,7 @@ pub(super) fn add(
     Ok(())
 }
 
-/// So many commits, in words; `None` for none.
+/// Returns the number of commits in words; `None` for 0.
 fn counted(commits: usize) -> Option<String> {
     match commits {
         0 => None,
@@ -121,8 +121,8 @@ fn counted(commits: usize) -> Option<String> {
     }
 }
 
-/// The commits that `tips` reach, and neither `but` nor any ref that outlasts the worktree and matches no pattern of
-/// `not_even`.
+/// Returns the commits that `tips` reach and that nothing else keeps: neither `but` nor a ref that outlasts the
+/// worktree. Refs that match a pattern of `not_even` keep nothing.
 pub(in super::super) fn lost(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -136,7 +136,7 @@ pub(in super::super) fn lost(
     args.extend(FLEETING.iter().chain(not_even).map(|name| format!("--exclude={name}").into()));
     if let Some(branch) = &worktree.branch {
         let name = format!("refs/heads/{branch}");
-        // It goes with the worktree.
+        // The branch is deleted with the worktree.
         if branch::is_as_made(task, worktree, site, &name)? {
             args.push(format!("--exclude={name}").into());
         }
@@ -147,7 +147,7 @@ pub(in super::super) fn lost(
     Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
 }
 
-/// Tells whether a text is the name of an object.
+/// Returns whether a text has the form of an object id.
 pub(in super::super) fn is_object(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,4 +1,4 @@
-//! Files as `git ls-files --stage -v` lists them.
+//! Parses files as `git ls-files --stage -v` lists them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::provider::git_worktree::Worktree;
 use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE};
 
-/// One file as the index has it.
+/// One file of the index.
 pub(in super::super) struct File<'l> {
-    /// Whether git was told not to look at it. In lower case the tag says `assume-unchanged`, `S` is `skip-worktree`.
+    /// Whether a bit makes Git skip the file. A tag in lower case means `assume-unchanged`, and `S` means
+    /// `skip-worktree`.
     pub(in super::super) hidden: bool,
     pub(in super::super) mode: &'l str,
     pub(in super::super) object: &'l str,
@@ -17,7 +18,7 @@ pub(in super::super) struct File<'l> {
 }
 
 impl<'l> File<'l> {
-    /// `TAG MODE OBJECT STAGE`, a tab, and the path.
+    /// Parses `TAG MODE OBJECT STAGE`, a tab, and the path.
     pub(in super::super) fn parse(line: &'l [u8]) -> Option<Self> {
         let tab = line.iter().position(|byte| *byte == b'\t')?;
         let mut words = std::str::from_utf8(&line[..tab]).ok()?.split(' ');
@@ -27,7 +28,7 @@ impl<'l> File<'l> {
     }
 }
 
-/// Tells whether a path is one of the files that tell the session what it owns.
+/// Returns whether a path is one of the discovery files, which describe to the session what it owns.
 pub(super) fn is_discovery(worktree: &Worktree, path: &Path) -> bool {
     let top = worktree.target_path.as_deref().map_or(Path::new(""), Path::new);
     let Ok(path) = path.strip_prefix(top.join(DISCOVERY_DIRECTORY)) else { return false };

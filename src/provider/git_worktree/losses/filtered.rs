@@ -1,10 +1,11 @@
-//! Edits that Git takes for none.
+//! Finds edits that Git does not notice.
 //!
-//! A filter or a conversion of line ends may take an edit away before Git compares: a checkout would write other bytes. And
-//! most builds of Git compare whole seconds, so that an edit in the second of the checkout, of the same length and with the
-//! time set back, is not looked at.
+//! A filter or a conversion of line ends may remove an edit before Git compares, although a checkout would write other
+//! bytes. Most builds of Git compare whole seconds. So they miss an edit in the second of the checkout that keeps the
+//! length and sets the time back.
 //!
-//! Both are found by the times in the index. A Git that refreshes its index after a filtered edit leaves no trace of it.
+//! Both are found by the times in the index. If Git refreshes its index after a filtered edit, no trace of the edit is
+//! left.
 
 #![expect(clippy::disallowed_methods, reason = "compares files with what a checkout would write")]
 
@@ -23,8 +24,8 @@ use crate::provider::Error;
 use crate::provider::git_worktree::index::Index;
 use crate::provider::git_worktree::site::io;
 
-/// Returns the files that were touched since `index` was written, and are neither the bytes of their blob nor those of a
-/// checkout; `known` are left out.
+/// Returns the files that were touched since `index` was written, and that have neither the bytes of their blob nor
+/// those of a checkout. The files in `known` are left out.
 pub(in super::super) fn changed(
     git: &Git<'_>,
     top: &Path,
@@ -33,7 +34,7 @@ pub(in super::super) fn changed(
     known: &BTreeSet<PathBuf>,
 ) -> Result<BTreeSet<PathBuf>, Error> {
     let listed = touched(git, top, index, files)?;
-    // What Git was told not to look at is looked at elsewhere.
+    // Files that Git skips because of a bit in the index are inspected in `hidden`.
     let seen = files.iter().filter(|file| !file.hidden);
     let objects: HashMap<&Path, &str> = seen.map(|file| (file.path, file.object)).collect();
     let is_file = |path: &Path| fs::symlink_metadata(top.join(path)).is_ok_and(|found| found.is_file());
@@ -64,11 +65,11 @@ pub(in super::super) fn changed(
     Ok(changed)
 }
 
-/// Lists the files that are not those that the index was written of, each ended by NUL.
+/// Lists the files whose stat data is not that of the index, each ended by NUL.
 fn touched(git: &Git<'_>, top: &Path, index: Option<Vec<u8>>, files: &[File<'_>]) -> Result<Vec<u8>, Error> {
     let id = files.first().map_or(0, |file| file.object.len() / 2);
     let Some(index) = index.and_then(|bytes| Index::read(&bytes, id)) else {
-        // Git does not refresh the index here: it lists whatever was touched, if not in the same second.
+        // Git does not refresh the index here: it lists every file that was touched, except in the same second.
         return Ok(git.run([
             "diff-files",
             "--name-only",

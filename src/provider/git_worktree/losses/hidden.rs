@@ -1,4 +1,4 @@
-//! Changes that bits of the index hide: `assume-unchanged` and `skip-worktree` tell git not to look.
+//! Finds changes that bits of the index hide: `assume-unchanged` and `skip-worktree` make Git skip the file.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -13,12 +13,12 @@ use crate::provider::Error;
 use crate::provider::git_worktree::index;
 use crate::provider::git_worktree::site::Site;
 
-/// Returns how many of these files git does not look at, that are there, and that are not what the index has. What is not
-/// there is a sparse checkout's, or a deletion, and nothing of it is lost.
+/// Returns the number of skipped files that exist and differ from the index. A skipped file that does not exist was
+/// left out by a sparse checkout or deleted, so that nothing of it can be lost.
 pub(super) fn changed(git: &Git<'_>, site: &Site, files: &[File<'_>]) -> Result<usize, Error> {
     let mut changed = 0;
     let mut to_hash = Vec::new();
-    // A submodule is asked on its own.
+    // Submodules are inspected separately.
     for file in files.iter().filter(|file| file.hidden && file.mode != "160000") {
         match look(site, file) {
             Look::Same => {}
@@ -31,11 +31,11 @@ pub(super) fn changed(git: &Git<'_>, site: &Site, files: &[File<'_>]) -> Result<
     Ok(changed + to_hash.iter().zip(&objects).filter(|(file, object)| file.object != **object).count())
 }
 
-/// The outcome of a look at a file that opens nothing.
+/// Result of comparing a file with the index without opening the file.
 enum Look {
     Same,
     Differs,
-    /// The content decides.
+    /// The content has to be compared.
     Content,
 }
 
@@ -43,7 +43,7 @@ enum Look {
 fn look(site: &Site, file: &File<'_>) -> Look {
     let path = site.worktree.join(file.path);
     let found = match std::fs::symlink_metadata(&path) {
-        // Git would call the content of a directory untracked, and does.
+        // Git reports the content of a directory as untracked.
         Ok(found) if found.is_dir() => return Look::Same,
         Ok(found) => found,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -61,15 +61,15 @@ fn look(site: &Site, file: &File<'_>) -> Look {
     if as_expected { Look::Content } else { Look::Differs }
 }
 
-/// Whether conversions and filters are applied before a file is hashed.
+/// Mode of hashing: with or without conversions and filters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filters {
     Apply,
     Leave,
 }
 
-/// Returns the ids of the blobs that files make, in their order: one process for all of them, and one for each path that
-/// a list of lines cannot name.
+/// Returns the ids of the blobs that files make, in the order of `paths`. One process hashes all files, except those
+/// whose path cannot be a line of a list: they have one process each.
 pub(super) fn hash(git: &Git<'_>, paths: &[&Path], filters: Filters) -> Result<Vec<String>, Error> {
     let leave = (filters == Filters::Leave).then_some("--no-filters");
     let is_line = |path: &Path| {
@@ -89,6 +89,6 @@ pub(super) fn hash(git: &Git<'_>, paths: &[&Path], filters: Filters) -> Result<V
         let args = ["hash-object"].into_iter().chain(leave).chain(["--"]).map(OsStr::new);
         objects.insert(path, git.line(args.chain([path.as_os_str()]))?);
     }
-    // A git that says less than it was asked has found none of the rest as it was.
+    // If Git printed fewer ids than requested, the rest counts as changed.
     Ok(paths.iter().map(|path| objects.remove(path).unwrap_or_default()).collect())
 }

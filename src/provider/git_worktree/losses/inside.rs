@@ -1,4 +1,4 @@
-//! Things inside a worktree that are not its session's: mounts, and worktrees that are registered below it.
+//! Finds things inside a worktree that are not its session's: mounts, and worktrees that are registered below it.
 //!
 //! Git reports neither: it skips the admin directories of other worktrees, and lists a mount like any directory.
 
@@ -16,16 +16,16 @@ use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, overlay};
 use crate::provider::{Error, Task};
 
-/// The owner of a registered worktree that carries no mark.
+/// Owner of a registered worktree that has no ownership marker.
 const NOBODY: &str = "-";
 
-/// The things below one worktree that have an owner of their own.
+/// Paths below one worktree that have another owner.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
-    /// What keeps the worktree from being released, one line each.
+    /// Reasons why the worktree cannot be released, one line each.
     pub(super) obstacles: Vec<String>,
-    /// The places, absolute, that are no part of the worktree: mounts, and registered worktrees, the swarm's own
-    /// children included.
+    /// Absolute paths that are not part of the worktree: mounts and registered worktrees, including the swarm's own
+    /// child worktrees.
     pub(super) places: BTreeSet<PathBuf>,
 }
 
@@ -70,11 +70,11 @@ fn described(mount: &Mount) -> String {
 /// A worktree of the repository.
 struct Registered {
     path: PathBuf,
-    /// The ownership mark of its swarm, or [`NOBODY`].
+    /// Ownership marker of the swarm, or [`NOBODY`].
     owner: String,
-    /// The session that its mark names.
+    /// Session that the ownership marker names.
     session: String,
-    /// Whether it is reached only once the worktree around it is mounted.
+    /// Whether the path is reachable only after the worktree around it is mounted.
     hidden: bool,
 }
 
@@ -97,11 +97,12 @@ impl Registered {
     }
 }
 
-/// Returns the worktrees that are registered below this one and exist, in `layer` too, which a mount would show.
+/// Returns the existing worktrees that are registered below this one. `layer` is searched too: a mount would show its
+/// worktrees.
 fn registered(task: &Task<'_>, site: &Site, layer: Option<&Path>) -> Result<Vec<Registered>, Error> {
     let what = format!("registered {}", site.common.path().display());
     let listed = task.found(&what, || list(site))?;
-    // Wherever the worktree has been moved, the admin directories of others name its home.
+    // The admin directories of other worktrees name the home of this one, even if it has been moved.
     let prefix = format!("{}/", escaped(&site.home));
     let found = listed.lines().filter_map(|line| {
         let (path, rest) = line.split_once('\t')?;
@@ -118,17 +119,17 @@ fn registered(task: &Task<'_>, site: &Site, layer: Option<&Path>) -> Result<Vec<
     Ok(found.collect())
 }
 
-/// Lists every linked worktree of the repository, one a line: path, owner, session, divided by tabs. An admin directory
-/// that names no path is left out.
+/// Lists every linked worktree of the repository, one a line: path, owner and session, separated by tabs. An admin
+/// directory that names no path is left out.
 fn list(site: &Site) -> Result<String, Error> {
     let mut text = String::new();
     let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(text) };
     for name in entries.names()? {
-        // A link or a file there is not git's.
+        // Git creates neither links nor files there.
         let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };
         let Ok(Content::Bytes(gitdir)) = read(&entry, Path::new("gitdir")) else { continue };
         let Some(path) = gitdir.trim_ascii_end().strip_suffix(b"/.git") else { continue };
-        // `worktree.useRelativePaths` has it relative to the admin directory.
+        // With `worktree.useRelativePaths` the path is relative to the admin directory.
         let path = absolute(entry.path(), Path::new(OsStr::from_bytes(path)));
         let (owner, session) = match Mark::of_entry(&entry) {
             Some(mark) => (mark.owner, mark.session),
@@ -139,7 +140,7 @@ fn list(site: &Site) -> Result<String, Error> {
     Ok(text)
 }
 
-/// A path as text without tabs, line feeds or bytes that are not UTF-8.
+/// Returns a path as text without tabs, line feeds and bytes that are not UTF-8.
 fn escaped(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
 }

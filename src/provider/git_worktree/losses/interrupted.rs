@@ -1,4 +1,4 @@
-//! Unsaved work in a worktree whose run was interrupted.
+//! Finds unsaved work in a worktree whose run was interrupted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use crate::provider::git_worktree::Worktree;
 use crate::provider::git_worktree::site::Site;
 use crate::provider::{Error, Losses, Made, Task};
 
-/// Returns what would be lost that the interrupted run has not made itself. What is another's is not judged: releasing
-/// refuses it.
+/// Returns the unsaved work that the interrupted run has not made itself. A worktree of another owner is not inspected:
+/// its release is refused.
 pub(in super::super) fn losses_since(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -27,7 +27,7 @@ pub(in super::super) fn losses_since(
         Err(Error::Refused(_)) => return Ok(losses),
         Err(error) => return Err(error),
     }
-    // A worktree gets its entry before its first file.
+    // The admin directory of a worktree is created before its first file.
     let Some(entry) = site.common.directory(&site.entry)? else { return Ok(losses) };
     let since = Since::new(task, worktree, &site, made)?;
     if since.has_moved(worktree, &site, &entry)?
@@ -48,7 +48,7 @@ pub(in super::super) fn losses_since(
     Ok(losses)
 }
 
-/// Adds what Git reports, and what it does not, as far as it was changed since.
+/// Adds the later changes, both those that Git reports and those that it does not report.
 fn add_changes(
     since: &Since,
     task: &Task<'_>,

@@ -1,7 +1,7 @@
-//! Repositories inside a worktree that Git does not report: in directories that it ignores, or that it tracks.
+//! Finds repositories inside a worktree that Git does not report: in directories that Git ignores or tracks.
 //!
-//! Builds clone what they depend on (`_deps` of `CMake`), and nothing of that is anybody's work. So only a repository that
-//! has something of its own is: a change that is not committed, or a commit that is on no remote.
+//! Builds clone their dependencies (`_deps` of `CMake`), which are no work of the session. So a repository counts only
+//! if it has something of its own: an uncommitted change, or a commit that is on no remote.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,23 +14,23 @@ use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::Site;
 use crate::provider::{Error, Task};
 
-/// The beginnings of messages in the log of HEAD that a command writes which makes a commit.
+/// Prefixes of the messages that commands write into the log of HEAD when they make a commit.
 const COMMITS: [&str; 6] = ["commit", "merge", "rebase", "cherry-pick", "revert", "am"];
 
-/// The repositories inside a worktree, relative to it.
+/// Repositories inside a worktree, as paths relative to it.
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    /// Those with something of their own. Once more are found than are named, no other is asked.
+    /// Repositories with something of their own. The search ends when more are found than messages name.
     pub(super) with_work: BTreeSet<OsString>,
-    /// Those with nothing of their own.
+    /// Repositories with nothing of their own.
     pub(super) copies: BTreeSet<OsString>,
     /// Directories, not ignored, with a `.git` that is no repository.
     pub(super) unseen: BTreeSet<OsString>,
 }
 
 impl Inner {
-    /// Asks the repositories of a survey. `is_ignored` returns whether a directory is, and `None` for one that is
-    /// reported in another way.
+    /// Inspects the repositories of a survey. `is_ignored` returns whether Git ignores a directory, and `None` for a
+    /// directory that is reported in another way.
     pub(super) fn ask(
         task: &Task<'_>,
         site: &Site,
@@ -55,19 +55,19 @@ impl Inner {
     }
 }
 
-/// A directory that has something called `.git` in it.
+/// Result of inspecting a directory that has something called `.git` in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repository {
-    /// It is none, though Git sees nothing of it.
+    /// The directory is no repository, although Git skips its `.git`.
     None,
-    /// Everything in it is elsewhere too.
+    /// Everything in the repository also exists elsewhere.
     Copy,
-    /// It has changes or commits that are nowhere else, or cannot be asked.
+    /// The repository has changes or commits that exist nowhere else, or cannot be inspected.
     Work,
 }
 
 impl Repository {
-    /// Asks the repository at `top`.
+    /// Inspects the repository at `top`.
     fn at(task: &Task<'_>, top: &Path) -> Self {
         let dot_git = top.join(".git");
         if survey::is_no_repository(&dot_git) && !is_pointer(task, &dot_git, top) {
@@ -84,7 +84,8 @@ fn git<'a>(task: &Task<'a>, dot_git: &'a Path, top: &'a Path) -> Git<'a> {
     EXACT.iter().fold(Git::of(task.host, dot_git, Some(top)), |git, setting| git.with_setting(setting))
 }
 
-/// Returns whether a `.git` that is a file leads to a repository. Published packages hold such files that lead nowhere.
+/// Returns whether a `.git` that is a file leads to a repository. Published packages contain such files that lead to no
+/// repository.
 fn is_pointer(task: &Task<'_>, dot_git: &Path, top: &Path) -> bool {
     let found = git(task, dot_git, top).output(["rev-parse", "--git-dir"]);
     found.map_or(true, |found| found.status.success())
@@ -119,7 +120,7 @@ fn is_copy(task: &Task<'_>, dot_git: &Path, top: &Path) -> Result<bool, Error> {
     if exceeds(&git, &tips, &["--remotes", "--tags"])? {
         return Ok(false);
     }
-    // A tag may have been made here too.
+    // A tag may also have been made in this repository.
     let unpushed =
         git.run_with_input(["rev-list", "--stdin", "--not", "--remotes"], tips.join("\n").into_bytes())?;
     let unpushed = String::from_utf8_lossy(&unpushed).into_owned();
@@ -136,13 +137,13 @@ fn is_copy(task: &Task<'_>, dot_git: &Path, top: &Path) -> Result<bool, Error> {
     Ok(!log.lines().any(is_made_here))
 }
 
-/// Returns whether the refs of the repository lie outside of its top, as those of a linked worktree do.
+/// Returns whether the refs of the repository lie outside of its top directory, as those of a linked worktree do.
 fn is_linked(git: &Git<'_>, top: &Path) -> Result<bool, Error> {
     let common = git.path(["rev-parse", "--path-format=absolute", "--git-common-dir"])?;
     Ok(!common.starts_with(top))
 }
 
-/// Returns whether `tips` reach a commit that `known` does not.
+/// Returns whether `tips` reach a commit that `known` does not reach.
 fn exceeds(git: &Git<'_>, tips: &[String], known: &[&str]) -> Result<bool, Error> {
     let args = ["rev-list", "--max-count=1", "--stdin", "--not"].into_iter().chain(known.iter().copied());
     Ok(!git.run_with_input(args, tips.join("\n").into_bytes())?.is_empty())

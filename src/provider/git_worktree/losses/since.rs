@@ -1,7 +1,7 @@
-//! Changes in a worktree after an interrupted run had done its part.
+//! Finds changes that were made in a worktree after the interrupted run had done its part.
 //!
-//! The time of a change is that of the inode (`ctime`), which no program sets. Where a run was still filling a worktree,
-//! its commit says which files are the run's.
+//! The time of a change is that of the inode (`ctime`), which no program sets. If a run was still populating a
+//! worktree, the commit shows which files are the run's.
 
 #![expect(clippy::disallowed_methods, reason = "looks at the times of files")]
 
@@ -23,15 +23,15 @@ use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, files};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Losses, Made, Task};
 
-/// The end of what an interrupted run did in a worktree.
+/// End of the interrupted run's changes in a worktree.
 pub(super) struct Since {
     made: Made,
-    /// The time from which on a change of a file is work.
+    /// Time from which on a change of a file is work.
     changes: SystemTime,
-    /// The time from which on a commit is work.
+    /// Time from which on a commit is work.
     commits: SystemTime,
     pub(super) has_index: bool,
-    /// The files of the commit, where the run may have been writing them.
+    /// Files of the commit, if the run may have been writing them.
     commit: Option<HashSet<PathBuf>>,
 }
 
@@ -39,7 +39,7 @@ impl Since {
     pub(super) fn new(task: &Task<'_>, worktree: &Worktree, site: &Site, made: Made) -> Result<Self, Error> {
         let has_index = fs::symlink_metadata(site.entry_path().join("index")).is_ok();
         let (changes, commits) = match made {
-            // The run writes files of its commit only, and the index of that.
+            // The run writes only files of its commit, and their index.
             Made::Partly => (UNIX_EPOCH, UNIX_EPOCH),
             Made::Filled { at, alive } => (if worktree.git_hooks { alive.max(at) } else { at }, at),
             Made::SettingUp { at, alive } => (alive.max(at), at),
@@ -49,14 +49,14 @@ impl Since {
         Ok(Self { made, changes, commits, has_index, commit })
     }
 
-    /// Returns whether a command of git has moved `HEAD` since, or has made refs or anything else in the entry.
+    /// Returns whether a Git command has moved `HEAD` since, or has created refs or other files in the admin directory.
     pub(super) fn has_moved(&self, worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
         if untouched::is_entry_as_made(worktree, site, entry)? {
             return Ok(false);
         }
         let head = site.read_entry("HEAD")?;
         let is_head = |head: &[u8]| head.starts_with(b"ref: refs/") || commits::is_object(&text(head));
-        // Git was killed while it made the entry.
+        // Git was killed while it created the admin directory.
         if self.made == Made::Partly && !matches!(head, Content::Bytes(head) if is_head(&head)) {
             return Ok(false);
         }
@@ -66,7 +66,7 @@ impl Since {
         Ok(any(&site.entry_path(), &BTreeSet::new(), &is_later))
     }
 
-    /// Adds files that the commit does not have, in a worktree that has no index yet.
+    /// Adds files that the commit does not have, for a worktree that has no index yet.
     pub(super) fn add_untracked(
         &self,
         task: &Task<'_>,
@@ -119,7 +119,8 @@ impl Since {
         Ok(tops(task, worktree, site)?.iter().any(|top| any(top, places, &is_later)))
     }
 
-    /// Returns whether something that `git status` reports is work: `state` is what it says of the index and of the file.
+    /// Returns whether a path that `git status` reports is work. `state` has the two letters for the index and the
+    /// file.
     pub(super) fn counts(&self, worktree: &Worktree, site: &Site, state: &[u8], path: &Path) -> bool {
         if is_own(worktree, site, path) || self.is_being_brought(worktree, site, path) {
             return false;
@@ -136,7 +137,7 @@ impl Since {
         }
     }
 
-    /// Returns whether a file was changed since; of one that is gone, whether its directory was.
+    /// Returns whether a file was changed since; for a deleted file, whether its directory was changed since.
     pub(super) fn is_later(&self, site: &Site, path: &Path) -> bool {
         if self.is_of_commit(path) {
             return false;
@@ -145,7 +146,7 @@ impl Since {
         found.is_some_and(|found| changed(&found) >= self.changes)
     }
 
-    /// Returns whether anything in a directory, or the file, was changed since.
+    /// Returns whether a file, or anything in a directory, was changed since.
     pub(super) fn is_tree_later(&self, path: &Path) -> bool {
         let is_later = |_: &Path, found: &Metadata| changed(found) >= self.changes;
         fs::symlink_metadata(path).is_ok_and(|found| {
@@ -158,8 +159,8 @@ impl Since {
         index.is_ok_and(|index| changed(&index) >= self.changes)
     }
 
-    /// Returns whether a change of the index, `index` in `git status`, is work. Git misses the files of the commit if
-    /// something is added before they are written.
+    /// Returns whether a change of the index, `index` in `git status`, is work. If something is added before the files
+    /// of the commit are written, Git reports those files as deleted.
     fn is_staged(&self, site: &Site, index: u8) -> bool {
         if self.made == Made::Partly { index != b'D' } else { self.is_index_later(site) }
     }
@@ -175,7 +176,7 @@ impl Since {
     }
 }
 
-/// The files of a worktree's commit.
+/// Returns the files of a worktree's commit.
 fn files_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<HashSet<PathBuf>, Error> {
     let git = Git::of(task.host, site.common.path(), None);
     let listed = git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &worktree.commit])?;
@@ -183,15 +184,15 @@ fn files_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<HashSet
     Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
 }
 
-/// The directories that hold what was written in a worktree: of an overlay the session's own layer, and the directory
-/// below the mount where that is not there.
+/// Returns the directories that contain everything written in a worktree. For an overlay these are the session's own
+/// layer and, if it is not mounted, also the directory below the mount.
 fn tops(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<PathBuf>, Error> {
     let upper = overlay::upper(task, worktree);
     let is_shown = upper.is_none() || overlay::is_unmounted(worktree, site)?;
     Ok(upper.into_iter().chain(is_shown.then(|| site.worktree.clone())).collect())
 }
 
-/// Returns whether `is_wanted` is true of anything below `top`, itself included, or something there cannot be listed.
+/// Returns whether `is_wanted` is true of `top` or anything below it, or whether a directory there cannot be listed.
 fn any(top: &Path, places: &BTreeSet<PathBuf>, is_wanted: &dyn Fn(&Path, &Metadata) -> bool) -> bool {
     let mut found = false;
     let listed = each(top, places, &mut |path, metadata| {
@@ -201,14 +202,14 @@ fn any(top: &Path, places: &BTreeSet<PathBuf>, is_wanted: &dyn Fn(&Path, &Metada
     found || !listed
 }
 
-/// Calls `act` for everything below `top`, itself included, except for `places`, until it returns `false`. Paths are
-/// relative. Returns whether everything could be listed.
+/// Calls `act` for `top` and everything below it, except for `places`, until `act` returns `false`. Paths are relative.
+/// Returns whether every directory could be listed.
 fn each(top: &Path, places: &BTreeSet<PathBuf>, act: &mut dyn FnMut(&Path, &Metadata) -> bool) -> bool {
     let mut is_listed = true;
     let mut left = vec![PathBuf::new()];
     while let Some(relative) = left.pop() {
         let path = top.join(&relative);
-        // The pointer is judged as such.
+        // The pointer file `.git` is checked separately.
         if places.contains(&path) || relative == Path::new(".git") {
             continue;
         }
@@ -226,8 +227,8 @@ fn each(top: &Path, places: &BTreeSet<PathBuf>, act: &mut dyn FnMut(&Path, &Meta
     is_listed
 }
 
-/// Returns whether a path is one of the files that tell the session what it owns, the mark of a directory that nested
-/// worktrees lie in, or was becoming or ceasing to be one.
+/// Returns whether seedbed writes the file at a path: a discovery file, the marker of a directory of nested worktrees,
+/// or a temporary file.
 fn is_own(worktree: &Worktree, site: &Site, path: &Path) -> bool {
     let is_temporary = || path.file_name().is_some_and(temporary::is_temporary);
     is_discovery(worktree, path) || is_temporary() || is_mark(&site.worktree.join(path))

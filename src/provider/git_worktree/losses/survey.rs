@@ -1,7 +1,7 @@
-//! A walk through a worktree for what Git does not report.
+//! Walks through a worktree and finds what Git does not report.
 //!
-//! Git skips a directory that it cannot list, and files of one that it cannot enter, with a warning at most. It never
-//! looks at anything that is called `.git`.
+//! Git skips a directory that it cannot list, and files of a directory that it cannot enter, with a warning at most. It
+//! never inspects anything that is called `.git`.
 #![expect(clippy::disallowed_methods, reason = "lists a worktree")]
 
 use std::collections::BTreeSet;
@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 
-/// The findings of one walk. Paths are relative to the worktree.
+/// Results of one walk. Paths are relative to the worktree.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Directories that cannot be listed or entered.
     pub(super) unknown: BTreeSet<PathBuf>,
-    /// Directories of other users that this one cannot empty.
+    /// Directories of other users that this user cannot empty.
     pub(super) stuck: BTreeSet<PathBuf>,
-    /// Directories below the top that have something called `.git` in them.
+    /// Directories below the top that contain something called `.git`.
     pub(super) with_git: BTreeSet<PathBuf>,
 }
 
@@ -37,7 +37,7 @@ impl Survey {
                 let relative = if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative };
                 match fs::symlink_metadata(&directory) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    // Its own user can make it one that can be emptied.
+                    // The owner of the directory can change its permissions and then empty it.
                     Ok(found) if found.uid() == user() => drop(survey.unknown.insert(relative)),
                     _ => drop(survey.stuck.insert(relative)),
                 }
@@ -62,7 +62,7 @@ impl Survey {
     }
 }
 
-/// Returns whether this user can remove the entries of a directory, after giving itself the permission where it owns the
+/// Returns whether this user can remove the entries of a directory, after giving itself the permission if it owns the
 /// directory.
 fn can_be_emptied(directory: &Path, entries: &[DirEntry]) -> bool {
     let Ok(found) = fs::symlink_metadata(directory) else { return true };
@@ -72,20 +72,20 @@ fn can_be_emptied(directory: &Path, entries: &[DirEntry]) -> bool {
     if may(directory, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return false;
     }
-    // In a directory such as /tmp each user removes only its own files; root those of all.
+    // In a directory such as /tmp each user removes only its own files, and root removes those of all users.
     let is_sticky = Mode::from_raw_mode(found.mode()).contains(Mode::SVTX);
     let is_own = |entry: &DirEntry| entry.metadata().is_ok_and(|found| found.uid() == user());
     !is_sticky || user() == 0 || entries.iter().all(is_own)
 }
 
-/// Returns whether this user owns a directory and may do everything in it, so that a walk needs to ask nothing else.
+/// Returns whether this user owns a directory and has all permissions on it, so that a walk needs no further checks.
 pub(super) fn is_own(directory: &Path) -> bool {
     let all = Mode::RWXU;
     fs::symlink_metadata(directory)
         .is_ok_and(|found| found.uid() == user() && Mode::from_raw_mode(found.mode()).contains(all))
 }
 
-/// Asks the kernel, which knows of more than the mode: access lists, capabilities.
+/// Asks the kernel, which considers more than the mode: access lists and capabilities.
 pub(super) fn may(path: &Path, access: Access) -> std::io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
@@ -94,7 +94,7 @@ fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Returns whether Git cannot see what is called `.git` here because it is none of its own; nothing is in an empty one.
+/// Returns whether a `.git` is no repository, so that Git does not see it; an empty directory contains nothing.
 pub(super) fn is_no_repository(dot_git: &Path) -> bool {
     let Ok(found) = fs::symlink_metadata(dot_git) else { return false };
     if !found.is_dir() {

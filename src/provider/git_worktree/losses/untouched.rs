@@ -1,7 +1,7 @@
-//! Whether nothing was ever done in a worktree, told by its files alone.
+//! Checks by the files alone whether a worktree is pristine.
 //!
-//! Most worktrees of a large swarm are as they were made, and git takes longer to start, six times for each, than to look.
-//! Here only what is certain is said: whatever is not exactly as seedbed left it, git is asked about.
+//! Most worktrees of a large swarm are pristine, and this check is faster than starting Git six times for each. Only a
+//! certain result is returned: unless everything is exactly as seedbed left it, Git decides.
 #![expect(clippy::disallowed_methods, reason = "lists a worktree")]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -24,7 +24,7 @@ use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, overlay, tree};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
-/// What an entry has in it when it is made. Whatever git does there adds something else.
+/// Names in a new admin directory. Git commands that change something there add other names.
 const MADE: [&str; 11] = [
     "HEAD",
     "commondir",
@@ -39,21 +39,22 @@ const MADE: [&str; 11] = [
     RECORD,
 ];
 
-/// Tells whether the worktree is its commit and nothing else: HEAD never moved, the index holds the commit's tree, each of
-/// its files is the one that git saw when the index was written, and no other is there but what seedbed put there.
+/// Returns whether the worktree equals its commit: HEAD never moved, and the index contains the commit's tree. Each of
+/// its files must be the one that Git saw when it wrote the index. No other file may exist except those that seedbed
+/// wrote.
 ///
-/// `false` says nothing.
+/// `false` means unknown.
 pub(super) fn is_as_made(
     task: &Task<'_>,
     worktree: &Worktree,
     site: &Site,
     entry: &Root,
 ) -> Result<bool, Error> {
-    // A branch goes with its worktree, and git has to say what else reaches its commits.
+    // A branch is deleted with its worktree, and only Git can find other refs that reach its commits.
     if worktree.branch.is_some() || !is_entry_as_made(worktree, site, entry)? {
         return Ok(false);
     }
-    // The layers of an overlay hold all that was ever written in it.
+    // The layers of an overlay contain everything that was ever written in it.
     if overlay::is_wanted(worktree) {
         return Ok(overlay::is_untouched(task, worktree, site)? && is_reached(task, worktree, site)?);
     }
@@ -71,7 +72,8 @@ pub(super) fn is_as_made(
     Ok(tree_of(task, worktree, site)? == tree && is_reached(task, worktree, site)?)
 }
 
-/// Returns whether the entry is what seedbed made: `HEAD` is where it was, and no command of git has left anything else.
+/// Returns whether the admin directory is as seedbed made it: `HEAD` has not moved, and no Git command has added
+/// anything.
 pub(super) fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
     let is_empty = |name: &str| match entry.directory(Path::new(name))? {
         Some(directory) => Ok::<_, Error>(directory.names()?.is_empty()),
@@ -99,14 +101,14 @@ pub(super) fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -
     Ok(is_head && is_made && is_empty("refs")? && is_logged_once()?)
 }
 
-/// The tree of the worktree's commit, which is the same for all worktrees of it.
+/// Returns the tree of the worktree's commit, which all worktrees of that commit share.
 fn tree_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<String, Error> {
     task.found(&format!("tree {}", worktree.commit), || {
         tree::id_of(&Git::of(task.host, site.common.path(), None), &worktree.commit)
     })
 }
 
-/// Tells whether a ref that outlasts the worktree reaches its commit.
+/// Returns whether a ref that outlasts the worktree reaches its commit.
 fn is_reached(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
     let commit = worktree.commit.as_str();
     let what = format!("lost {commit} {}", site.common.path().display());
@@ -123,12 +125,12 @@ struct Walk<'a> {
     site: &'a Site,
     brought: &'a Brought<'a>,
     index: &'a Index,
-    /// The index itself.
+    /// Stat data of the index file.
     written: &'a Stat,
 }
 
 impl Walk<'_> {
-    /// Tells whether every file of the index is there as the index says, and nothing else is.
+    /// Returns whether every file of the index exists unchanged, and no other file exists.
     fn finds_nothing_else(&self) -> std::io::Result<bool> {
         let names = self.index.entries().iter().map(|entry| (self.index.name(entry), entry));
         let entries: HashMap<&[u8], _> = names.collect();
@@ -149,7 +151,7 @@ impl Walk<'_> {
                 let is_directory = found.file_type()?.is_dir();
                 if let Some(entry) = entries.get(name) {
                     let is_the_same = match entry.what {
-                        // One that is cloned has work of its own.
+                        // A cloned submodule has work of its own.
                         What::Submodule => is_directory && fs::read_dir(found.path())?.next().is_none(),
                         What::File | What::Link => {
                             let stat = lstat(found.path())?;
@@ -170,19 +172,19 @@ impl Walk<'_> {
         Ok(seen == entries.len())
     }
 
-    /// Tells whether a file was last written before the index was: of one that was written in the same moment, git itself
-    /// reads the content.
+    /// Returns whether a file was last written before the index was. If both were written at the same moment, Git
+    /// itself compares the content.
     fn is_older(&self, file: &Stat) -> bool {
         (file.st_mtime, file.st_mtime_nsec) < (self.written.st_mtime, self.written.st_mtime_nsec)
     }
 
-    /// Tells whether seedbed put a file there.
+    /// Returns whether seedbed put a file there.
     fn is_own(&self, path: &Path) -> bool {
         is_discovery(self.worktree, path) || self.brought.is_untouched(path)
     }
 }
 
-/// The directories that a path lies in.
+/// Returns the directories above a path.
 fn above(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(slash, _)| &name[..slash])
 }

@@ -1,4 +1,4 @@
-//! The index and the files, as trees.
+//! Writes the index and the files as trees.
 
 #![expect(clippy::disallowed_methods, reason = "works in a scratch directory of its own")]
 
@@ -14,27 +14,28 @@ use crate::provider::git_worktree::index;
 use crate::provider::git_worktree::losses::File;
 use crate::provider::git_worktree::site::{Content, io, read};
 
-/// The copy of the session's index.
+/// Copy of the session's index.
 pub(super) const INDEX: &str = "index";
 
-/// The index that the files are added to.
+/// Index to which the files are added.
 pub(super) const FILES: &str = "files";
 
-/// The index whose tree stands for the session's index.
+/// Index whose tree represents the session's index.
 const STAGED: &str = "staged";
 
-/// The index of the sides of what is unmerged.
+/// Index of the sides of unmerged files.
 const SIDES: &str = "sides";
 
-/// Copies the session's index to [`INDEX`], and writes its tree; what is unmerged stands there as our side has it. An
-/// index that git cannot read is replaced by HEAD's.
+/// Copies the session's index to [`INDEX`], and writes its tree, in which unmerged files have our side. If Git cannot
+/// read the index, that of HEAD replaces it.
 pub(super) fn index(work: &mut Work<'_>) -> Result<String, Error> {
     let path = work.scratch.join(INDEX);
     let found = work.site.common.read(&work.site.entry.join("index"), index::MAX);
     let readable = match found {
         Ok(Some(bytes)) => {
             fs::write(&path, bytes).map_err(io("write", &path))?;
-            // As one file that needs no other. What git cannot do with it, it cannot do with it at all.
+            // The index must be one file that needs no other. If Git cannot convert the index, Git cannot use it at
+            // all.
             let whole = work.exact(["update-index", "--no-split-index", "--no-untracked-cache"]);
             work.git(INDEX).run(whole).is_ok() && work.git(INDEX).run(["ls-files", "--stage", "-z"]).is_ok()
         }
@@ -67,7 +68,7 @@ pub(super) fn index(work: &mut Work<'_>) -> Result<String, Error> {
     Ok(work.git(STAGED).line(work.exact(["write-tree"]))?)
 }
 
-/// Adds everything that is on the disk, and that git does not ignore, to [`FILES`].
+/// Adds to [`FILES`] everything that is on the disk and that Git does not ignore.
 pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     copy(work, INDEX, FILES)?;
     let git = work.git(FILES);
@@ -76,7 +77,7 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     for file in listed.split(|byte| *byte == 0).filter_map(File::parse).filter(|file| file.hidden) {
         let line = [file.path.as_os_str().as_bytes(), b"\0"].concat();
         assumed.extend_from_slice(&line);
-        // What a sparse checkout leaves out is not deleted.
+        // Files that a sparse checkout leaves out are not deleted.
         if fs::symlink_metadata(work.site.worktree.join(file.path)).is_ok() {
             skipped.extend_from_slice(&line);
         }
@@ -87,7 +88,7 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
         }
     }
     let sparse = read(&work.site.common, &work.site.entry.join("info/sparse-checkout"))?;
-    // Without it git adds nothing that lies outside of a sparse checkout; git before 2.34 does not know it.
+    // Without this option Git adds nothing outside of a sparse checkout. Git before 2.34 does not have the option.
     let outside = if sparse == Content::Missing { None } else { Some("--sparse") };
     git.run(work.exact(["add", "--all"].into_iter().chain(outside)))?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
@@ -105,8 +106,8 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A tree of the sides of what is unmerged, as `1/PATH` (the common ancestor), `2/PATH` (ours) and `3/PATH` (theirs);
-/// empty text where everything is merged.
+/// Returns a tree of the sides of unmerged files, as `1/PATH` (the common ancestor), `2/PATH` (ours) and `3/PATH`
+/// (theirs). The text is empty if everything is merged.
 pub(super) fn sides(work: &Work<'_>) -> Result<String, Error> {
     let mut lines = Vec::new();
     for (path, sides) in unmerged(work)? {
@@ -121,20 +122,21 @@ pub(super) fn sides(work: &Work<'_>) -> Result<String, Error> {
     tree_of(work, SIDES, lines)
 }
 
-/// The tree without anything in it.
+/// Returns the empty tree.
 pub(super) fn empty_tree(work: &Work<'_>) -> Result<String, Error> {
     let tree = work.git(SIDES).run_with_input(work.exact(["mktree"]), Vec::new())?;
     Ok(String::from_utf8_lossy(&tree).trim_end().to_owned())
 }
 
-/// Writes a tree of lines `MODE OBJECT`, a tab, the path, each ended by NUL, by way of an index of this name.
+/// Writes a tree from lines of `MODE OBJECT`, a tab and the path, each ended by NUL. It uses an index of the given
+/// name.
 pub(super) fn tree_of(work: &Work<'_>, index: &str, lines: Vec<u8>) -> Result<String, Error> {
     let git = work.git(index);
     git.run_with_input(work.exact(["update-index", "-z", "--index-info"]), lines)?;
     Ok(git.line(work.exact(["write-tree"]))?)
 }
 
-/// By path and stage, the mode and object of what is unmerged.
+/// Modes and objects of unmerged files, by path and stage.
 type Unmerged = BTreeMap<Vec<u8>, BTreeMap<String, (String, String)>>;
 
 fn unmerged(work: &Work<'_>) -> Result<Unmerged, Error> {
@@ -156,7 +158,7 @@ fn copy(work: &Work<'_>, from: &str, to: &str) -> Result<(), Error> {
     fs::copy(&from, &to).map(drop).map_err(io("copy", &from))
 }
 
-/// A path as git prints it between NULs.
+/// Returns a path as Git prints it between NULs.
 pub(super) fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }

@@ -1,4 +1,5 @@
-//! The command that brings a rescue back. Plain git, and `tar`: a rescue has to be of use without seedbed. Pure.
+//! Builds the command that restores a rescue. It uses plain Git and `tar`: a rescue must be usable without seedbed.
+//! Pure.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,14 +10,15 @@ use crate::host::text::shell_quoted;
 use crate::name::{HashDigits, scoped_name};
 use crate::provider::git_worktree::site::Site;
 
-/// How many files are written one by one: each is some 200 characters, and a terminal takes no line of any length.
+/// Maximum number of files that the command writes one by one. Each takes some 200 characters, and a terminal limits
+/// the length of a line.
 pub(super) const CONVERTED_MAX: usize = 20;
 
-/// A command for a POSIX shell, to be run anywhere: it makes a new worktree beside the repository.
+/// Returns a command for a POSIX shell that works in any directory: it creates a new worktree beside the repository.
 ///
-/// Files come first, by git's own checkout; then what the entry held, the index in it.
+/// Files come first, by Git's own checkout, and then the files of the admin directory, including the index.
 ///
-/// `converted` are files of which git would make others; their bytes are written as they are.
+/// `converted` are files that a checkout would convert; their bytes are written as they are.
 pub(super) fn bring_back(
     site: &Site,
     session: &str,
@@ -38,7 +40,7 @@ pub(super) fn bring_back(
     }
     steps.push(format!("git -C {place} -c core.symlinks=true read-tree -m -u {}", commit("")));
     if sparse {
-        // Changes outside of the sparse checkout were there too.
+        // Files outside of the sparse checkout may be changed too.
         steps.push(format!(
             "git -C {place} diff-tree -r -z --no-renames --diff-filter=d --name-only {} {} | git -C {place} \
              checkout-index -f -z --stdin --ignore-skip-worktree-bits",
@@ -59,7 +61,7 @@ pub(super) fn bring_back(
     steps.join(" && ")
 }
 
-/// A place beside the repository that says what it is.
+/// Returns a path beside the repository whose name describes its content.
 pub(super) fn place(root: &Path, session: &str, reference: &str) -> PathBuf {
     let time = reference.rsplit('@').next().unwrap_or_default();
     let session = scoped_name(session, HashDigits::Eight);

@@ -1,4 +1,4 @@
-//! What git kept in the worktree's entry, as a tree of files.
+//! Saves Git's files in the worktree's admin directory, as a tree.
 
 #![expect(clippy::disallowed_methods, reason = "reads a scratch file of its own")]
 
@@ -15,8 +15,8 @@ use crate::provider::git_worktree::layout;
 use crate::provider::git_worktree::losses::is_object;
 use crate::provider::git_worktree::site::io;
 
-/// What belongs to the place and not to the work, and is another in a new worktree. Configuration does too: whoever brings
-/// the work back has not asked for settings that somebody put there.
+/// Files that belong to the location and not to the work, and differ in a new worktree. Configuration is one of them: a
+/// restore must not bring settings that another user or program wrote.
 const OF_THE_PLACE: [&str; 11] = [
     "HEAD",
     "commondir",
@@ -31,36 +31,36 @@ const OF_THE_PLACE: [&str; 11] = [
     layout::MARK,
 ];
 
-/// Files that name the other side of an operation under way.
+/// Files that name the other side of an operation in progress.
 const NEEDED: [&str; 3] = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
 
-/// The largest file of an entry that is saved, in bytes; patches of a rebase are smaller.
+/// Size limit of a saved file of an admin directory, in bytes; patches of a rebase are smaller.
 const FILE_MAX: usize = 16 << 20;
 
-/// The patterns of a sparse checkout.
+/// File with the patterns of a sparse checkout.
 pub(super) const PATTERNS: &str = "info/sparse-checkout";
 
-/// The index of the entry's files.
+/// Name of the temporary index for the files of the admin directory.
 const STATE: &str = "state";
 
-/// What was saved of an entry.
+/// Saved files of an admin directory.
 pub(super) struct State {
-    /// A tree of its files.
+    /// Tree of the files.
     pub(super) tree: String,
-    /// The objects that its files name.
+    /// Objects that the files name.
     pub(super) named: BTreeSet<String>,
-    /// Those of them that an operation under way cannot go on without.
+    /// Named objects that an operation in progress cannot continue without.
     pub(super) needed: BTreeSet<String>,
-    /// Whether the worktree is a sparse checkout; then its patterns are in the tree too.
+    /// Whether the worktree is a sparse checkout; if so, the tree also contains its patterns.
     pub(super) is_sparse: bool,
 }
 
-/// Returns whether a file of the entry belongs to the place that the worktree lies at.
+/// Returns whether a file of the admin directory belongs to the location of the worktree.
 pub(super) fn is_of_the_place(name: &OsStr) -> bool {
     OF_THE_PLACE.iter().any(|known| name == *known) || name.to_string_lossy().starts_with("sharedindex.")
 }
 
-/// Saves the files of the entry that an operation under way needs, and the session's index.
+/// Saves the session's index and the files of the admin directory that an operation in progress needs.
 pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let is_sparse = is_sparse(work)?;
@@ -99,7 +99,8 @@ pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
     Ok(State { tree: capture::tree_of(work, STATE, lines)?, named, needed, is_sparse })
 }
 
-/// Adds the file, or the files below the directory. What git never puts there (a link, something huge) is left out.
+/// Adds the file, or the files below the directory. Things that Git never creates there (a link, a huge file) are left
+/// out.
 fn collect(entry: &Root, path: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), Error> {
     if path.to_str().is_none_or(|path| path.contains('\n')) {
         return Ok(());
@@ -111,7 +112,7 @@ fn collect(entry: &Root, path: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Re
             }
         }
         Ok(None) => {}
-        // It is no directory.
+        // The path is no directory.
         Err(_) => {
             if let Ok(Some(bytes)) = entry.read(path, FILE_MAX) {
                 files.push((path.to_owned(), bytes));

@@ -1,4 +1,4 @@
-//! The names of rescue refs. Pure.
+//! Names rescue refs. Pure.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -7,40 +7,40 @@ use std::path::{Path, PathBuf};
 
 use crate::name::sha256_hex;
 
-/// The directory of all rescues.
+/// Prefix of all rescue refs.
 pub(super) const ROOT: &str = "refs/seedbed/rescue/";
 
-/// Ends the first line of a rescue's message, after the session's id.
+/// End of the first line of a rescue's message, after the session's id.
 pub(super) const SUBJECT: &str = ": unsaved work of its worktree";
 
-/// Begins a line of a rescue's message that names a file whose bytes a checkout would convert.
+/// Prefix of a line of a rescue's message that names a file whose bytes a checkout would convert.
 const EXACT: &str = "Seedbed-Exact: ";
 
-/// Every rescue, as a pattern.
+/// Pattern that matches every rescue.
 pub(super) const ALL: &str = "refs/seedbed/rescue/*";
 
-/// Begins the last part of a rescue's name: no session's name begins so, and no rescue of one session can stand where
-/// the rescues of another lie.
+/// First character of the last part of a rescue's name. No session's name begins with it, so that a rescue of one
+/// session cannot have the path of another session's rescues.
 pub(super) const TIME: char = '@';
 
-/// Begins the line of a rescue's message that tells its content.
+/// Prefix of the line of a rescue's message that has the hash of its content.
 pub(super) const FINGERPRINT: &str = "Seedbed-Content: ";
 
-/// How long one part may get, in bytes; file systems end at 255.
+/// Maximum length of one part of a name, in bytes; file systems allow 255.
 const PART_MAX: usize = 120;
 
-/// What the rescues of a session begin with, a slash at its end.
+/// Returns the prefix of a session's rescues, with a slash at its end.
 pub(super) fn prefix(session: &str) -> String {
     let parts: Vec<String> = session.split('/').map(part).collect();
     format!("{ROOT}{}/", parts.join("/"))
 }
 
-/// The name of one rescue. `time` is in plain letters and digits; `attempt` counts from 1.
+/// Returns the name of one rescue. `time` is in plain letters and digits; `attempt` counts from 1.
 pub(super) fn reference(prefix: &str, time: &str, attempt: u32) -> String {
     if attempt == 1 { format!("{prefix}{TIME}{time}") } else { format!("{prefix}{TIME}{time}-{attempt}") }
 }
 
-/// The line of a message that names a file whose bytes a checkout would convert.
+/// Returns the line of a message that names a file whose bytes a checkout would convert.
 pub(super) fn exact_line(path: &Path) -> String {
     let mut line = EXACT.to_owned();
     for byte in path.as_os_str().as_bytes() {
@@ -53,7 +53,7 @@ pub(super) fn exact_line(path: &Path) -> String {
     line
 }
 
-/// The path that a line of a message names, if it is one of [`exact_line`].
+/// Returns the path that a line of a message names; `None` if [`exact_line`] did not write the line.
 pub(super) fn exact_path(line: &str) -> Option<PathBuf> {
     let mut parts = line.strip_prefix(EXACT)?.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
@@ -64,8 +64,8 @@ pub(super) fn exact_path(line: &str) -> Option<PathBuf> {
     Some(OsString::from_vec(bytes).into())
 }
 
-/// One part of an id as git takes it (`git check-ref-format`): what it does not take is spelled `%XX`, which stands for
-/// nothing else, so that two ids never share a name.
+/// Returns one part of an id in a form that Git accepts (`git check-ref-format`). Other bytes become `%XX`, which has
+/// no other meaning, so that two ids never share a name.
 fn part(text: &str) -> String {
     let mut part = String::new();
     for (at, byte) in text.bytes().enumerate() {
@@ -80,7 +80,7 @@ fn part(text: &str) -> String {
         }
     }
     if part.is_empty() {
-        // No byte is spelled so.
+        // No byte is encoded as a single `%`.
         part.push('%');
     }
     if part.len() > PART_MAX {

@@ -20,9 +20,10 @@ use crate::host::process::Cancel;
 use crate::provider::Error;
 use crate::provider::git_worktree::site::io;
 
-/// Restores the work in a new worktree, and returns the worktree's directory: `into`, or one beside the repository.
+/// Restores the work in a new worktree, and returns the worktree's directory: `into`, or a directory beside the
+/// repository.
 ///
-/// Whatever fails, the worktree is removed again.
+/// If any step fails, the worktree is removed again.
 ///
 /// # Errors
 ///
@@ -47,7 +48,7 @@ pub fn restore(host: &Host, common: &Path, saved: &SavedWork, into: Option<&Path
     let add = ["worktree", "add", "--no-checkout", "--detach", "--", &*path, &head];
     repository.run_beside_others(&add)?;
     populate(host, &repository, saved, &directory).map_err(|error| {
-        // What is cancelled is cleaned up too.
+        // The worktree of a cancelled restore is removed too.
         let host = Host { cancel: Cancel::default(), ..host.clone() };
         let remove = ["worktree", "remove", "--force", "--force", "--", &*path];
         match Git::of(&host, common, None).run_beside_others(&remove) {
@@ -58,7 +59,7 @@ pub fn restore(host: &Host, common: &Path, saved: &SavedWork, into: Option<&Path
     Ok(directory)
 }
 
-/// Writes files, index and state of the rescue into a worktree that has none.
+/// Writes files, index and state of the rescue into an empty worktree.
 fn populate(host: &Host, repository: &Git<'_>, saved: &SavedWork, directory: &Path) -> Result<(), Error> {
     let commit = saved.object.as_str();
     let admin = Git::around(host, directory).path(["rev-parse", "--absolute-git-dir"])?;
@@ -70,7 +71,7 @@ fn populate(host: &Host, repository: &Git<'_>, saved: &SavedWork, directory: &Pa
     }
     git.run(["-c", "core.symlinks=true", "read-tree", "-m", "-u", commit])?;
     if is_sparse {
-        // Files outside of the sparse checkout were changed too.
+        // Files outside of the sparse checkout may be changed too.
         let head = format!("{commit}^");
         let list = ["diff-tree", "-r", "-z", "--no-renames", "--diff-filter=d", "--name-only", &head, commit];
         let changed = git.run(list)?;
@@ -97,7 +98,7 @@ fn write_exactly(repository: &Git<'_>, commit: &str, directory: &Path, path: &Pa
     options.open(&path).and_then(|mut file| file.write_all(&bytes)).map_err(io("write", &path))
 }
 
-/// Writes the index, and the files of an operation under way, into the worktree's admin directory.
+/// Writes the index, and the files of an operation in progress, into the worktree's admin directory.
 fn restore_state(repository: &Git<'_>, commit: &str, admin: &Root) -> Result<(), Error> {
     let listed = repository.run(["ls-tree", "-r", "-z", "--full-tree", &format!("{commit}^3")])?;
     for line in String::from_utf8_lossy(&listed).split('\0') {
@@ -105,7 +106,7 @@ fn restore_state(repository: &Git<'_>, commit: &str, admin: &Root) -> Result<(),
         let [_, "blob", object] = header.split(' ').collect::<Vec<_>>()[..] else { continue };
         let path = Path::new(path);
         let first = path.components().next().map(Component::as_os_str).unwrap_or_default();
-        // An entry that somebody else wrote could point the worktree at another repository.
+        // Files written by another program could point the worktree at another repository.
         if entry::is_of_the_place(first) && path != Path::new(super::capture::INDEX) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The rescues of a repository: lists and deletes them. Neither a swarm nor a manifest has to exist.
+//! Lists and deletes the rescues of a repository. Neither a swarm nor a manifest has to exist.
 //!
 //! Every process that can write to the repository can create such refs too: names and messages are untrusted.
 
@@ -22,11 +22,12 @@ pub struct SavedWork {
     pub name: String,
     /// The full name of the ref.
     pub reference: String,
-    /// The session that the work was of, `SWARM/PATH`; of a name that seedbed does not write, the part before the time.
+    /// Id of the session that the work belongs to, `SWARM/PATH`. If seedbed did not write the name, this is the part
+    /// before the time.
     pub session: String,
-    /// When the work was saved, in UTC as RFC 3339; `null` where the ref names no commit.
+    /// Time when the work was saved, in UTC as RFC 3339; `null` if the ref names no commit.
     pub saved: Option<String>,
-    /// The number of files that differ from the commit that was checked out; `null` where objects are missing.
+    /// Number of files that differ from the commit that was checked out; `null` if objects are missing.
     pub files: Option<u64>,
     /// The object that the ref names.
     pub object: String,
@@ -34,7 +35,7 @@ pub struct SavedWork {
     pub valid: bool,
 }
 
-/// Returns the name of a rescue as `seedbed rescue` takes it; `None` where the ref is no rescue.
+/// Returns the name of a rescue as `seedbed rescue` takes it; `None` if the ref is no rescue.
 pub fn short_name(reference: &str) -> Option<&str> {
     reference.strip_prefix(name::ROOT)
 }
@@ -84,7 +85,7 @@ pub fn list(host: &Host, common: &Path) -> Result<Vec<SavedWork>, Error> {
     Ok(saved)
 }
 
-/// Deletes rescues, all of them or none. One that names another object now is not deleted.
+/// Deletes rescues, all of them or none. A rescue whose ref now names another object is not deleted.
 ///
 /// # Errors
 ///
@@ -97,7 +98,7 @@ pub fn delete(host: &Host, common: &Path, rescues: &[&SavedWork]) -> Result<(), 
     Ok(())
 }
 
-/// Returns the session's id: as the message has it, where that id makes this ref's name.
+/// Returns the session's id as the message has it, if that id makes this ref's name.
 fn session(reference: &str, subject: &str) -> String {
     let (path, _) = reference.rsplit_once(name::TIME).unwrap_or((reference, ""));
     match subject.strip_suffix(name::SUBJECT) {
@@ -106,7 +107,7 @@ fn session(reference: &str, subject: &str) -> String {
     }
 }
 
-/// Counts the files in which a commit differs from its first parent; `pair` is a line of the two.
+/// Counts the files in which a commit differs from its first parent. `pair` is a line with both commits.
 fn changed_files(git: &Git<'_>, pair: String) -> Option<u64> {
     let args = ["diff-tree", "--stdin", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none"];
     let printed = git.run_with_input(args, pair.into_bytes()).ok()?;

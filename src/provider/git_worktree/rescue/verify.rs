@@ -1,4 +1,4 @@
-//! Checks the rescued files out, aside, and compares them with those that stand.
+//! Checks the rescued files out into a scratch directory, and compares them with those of the worktree.
 
 #![expect(clippy::disallowed_methods, reason = "compares files of the worktree with files of its own")]
 
@@ -17,12 +17,11 @@ use crate::provider::Error;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::{losses, site};
 
-/// Where the files are checked out to, in the scratch directory.
+/// Name of the scratch subdirectory for the checkout.
 const CHECK: &str = "check";
 
-/// Sees to it that every file that differs from HEAD comes back as it stands. Where a filter or a conversion of line ends
-/// makes another file of it, its bytes are saved as they are; the paths are returned of which a checkout makes something
-/// else even of those.
+/// Checks that every file that differs from HEAD can be restored unchanged. If a filter or a conversion of line ends
+/// changes a file, its own bytes are saved. Returns the paths of files that a checkout changes even then.
 pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     let args = ["diff-index", "--cached", "-z", "--no-renames", "--diff-filter=d", "--name-only"];
     let listed = work.git(capture::FILES).run(args.into_iter().chain([work.head.as_str(), "--"]))?;
@@ -30,7 +29,7 @@ pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
         .split(|byte| *byte == 0)
         .filter(|path| !path.is_empty())
         .map(|bytes| capture::path(bytes).to_owned())
-        // What a sparse checkout leaves out is not there to be compared.
+        // Files that a sparse checkout leaves out cannot be compared.
         .filter(|path| fs::symlink_metadata(work.site.worktree.join(path)).is_ok())
         .collect();
     changed.extend(hidden_edits(work)?);
@@ -52,7 +51,8 @@ pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     work.git(capture::FILES).run_with_input(as_it_is, lines.clone())?;
     let converted = different(work, &filtered)?;
     for path in &converted {
-        // It is the conversion that makes it another file, and not somebody who writes there.
+        // The bytes on the disk must equal the saved ones: then the conversion changes the file, and not another
+        // program.
         let line = [hash(work, path, false)?.as_bytes(), b"\t", path.as_os_str().as_bytes(), b"\0"].concat();
         if !lines.windows(line.len()).any(|saved| saved == line) {
             return Err(changes(work, path));
@@ -61,7 +61,7 @@ pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     Ok(converted)
 }
 
-/// Returns the files whose edits Git takes for none, so that their blobs are those of the index.
+/// Returns the files whose edits Git does not notice, so that their blobs are those of the index.
 fn hidden_edits(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     let git = EXACT.iter().fold(work.git(capture::INDEX), |git, setting| git.with_setting(setting));
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
@@ -71,7 +71,7 @@ fn hidden_edits(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     losses::filtered(&git, &work.site.worktree, Some(index), &files, &BTreeSet::new())
 }
 
-/// Which of these paths do not come out of [`capture::FILES`] as they stand.
+/// Returns the paths whose checkout from [`capture::FILES`] differs from the worktree.
 fn different(work: &Work<'_>, paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>, Error> {
     if paths.is_empty() {
         return Ok(BTreeSet::new());
@@ -95,7 +95,7 @@ fn different(work: &Work<'_>, paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<Path
     Ok(different)
 }
 
-/// The object that the bytes of a file make, unfiltered, written where that is said.
+/// Returns the object id of a file's bytes without filters. Writes the object if `write` is set.
 fn hash(work: &Work<'_>, path: &Path, write: bool) -> Result<String, Error> {
     let write = write.then_some("-w");
     let args = work.exact(["hash-object", "--no-filters"].into_iter().chain(write).chain(["--"]));
@@ -115,7 +115,7 @@ fn is_executable(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.permissions().mode() & 0o100 != 0)
 }
 
-/// Compares as git does: kind, whether it is executable, content.
+/// Compares files as Git does: kind, executable bit and content.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     let (Ok(a), Ok(b)) = (fs::symlink_metadata(one), fs::symlink_metadata(other)) else { return Ok(false) };
     if a.is_symlink() && b.is_symlink() {
@@ -142,7 +142,7 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
-/// Neither a link nor a FIFO that took the file's place since is opened.
+/// Opens neither a link nor a FIFO that replaced the file since.
 fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(flags).open(path)

@@ -1,18 +1,20 @@
-//! `checkout = "overlay"`: worktrees that are mounts over one checkout, which all of a commit and part share.
+//! Mounts worktrees with `checkout = "overlay"` over one checkout that all worktrees of a commit and target path share.
 //!
 //! ```text
-//! STATE/overlays/.guard                          flock: who uses which base
-//! STATE/overlays/OWNER/bases/HASH/tree           what git checked out, once; never written again
-//! STATE/overlays/OWNER/bases/HASH/index          its index; once that is there, the base is whole
-//! STATE/overlays/OWNER/bases/HASH/users/ENTRY    who uses it
-//! STATE/overlays/OWNER/sessions/ENTRY/upper      what the session has written: its work
-//! STATE/overlays/OWNER/sessions/ENTRY/work       the kernel's own
+//! STATE/overlays/.guard                          flock: orders changes of the users of bases
+//! STATE/overlays/OWNER/bases/HASH/tree           the checkout of Git, made once and never changed
+//! STATE/overlays/OWNER/bases/HASH/index          its index; created last, when the base is complete
+//! STATE/overlays/OWNER/bases/HASH/users/ENTRY    one file for each worktree that uses the base
+//! STATE/overlays/OWNER/sessions/ENTRY/upper      files that the session has written: its work
+//! STATE/overlays/OWNER/sessions/ENTRY/work       used by the kernel
 //! ```
 //!
-//! A base belongs to a swarm, and goes with its last user. On one file system an overlay shows the
-//! inodes and times of its lower layer, so that the base's index is every session's: git compares, and opens no file.
-//! The directory below a mount has a `.git` file too, so that unmounted, as after a reboot, it is still the worktree
-//! of its entry; [`mend`] mounts it again over what the session has written.
+//! A base belongs to a swarm, and is removed with its last user. If everything is on one file system, an overlay shows
+//! the inodes and times of its lower layer. So the base's index is valid for every session, and Git opens no file to
+//! compare.
+//!
+//! The directory below a mount also has a `.git` file. So an unmounted worktree, for instance after a reboot, still
+//! belongs to its admin directory. [`mend`] mounts the worktree again over the files that the session has written.
 
 mod base;
 mod written;
@@ -31,18 +33,18 @@ use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
 use crate::provider::{Error, Location, Losses, Task};
 
-/// The directory of all overlays, in the state directory.
+/// Directory of all overlays, in the state directory.
 const DIRECTORY: &str = "overlays";
 
-/// The file whose flock orders who uses which base.
+/// File whose flock orders the changes of the users of bases.
 const GUARD: &str = ".guard";
 
-/// Whether a worktree is a mount.
+/// Returns whether a worktree is planned as a mount.
 pub(super) fn is_wanted(worktree: &Worktree) -> bool {
     worktree.checkout == Checkout::Overlay
 }
 
-/// The directory of the layers of a worktree, relative to that of the swarm's overlays.
+/// Returns the directory of a worktree's layers, relative to the swarm's overlays.
 fn session_at(location: Location, worktree: &Worktree) -> PathBuf {
     let entry = &worktree.entry;
     let name = match location {
@@ -52,17 +54,18 @@ fn session_at(location: Location, worktree: &Worktree) -> PathBuf {
     Path::new("sessions").join(name)
 }
 
-/// The directory of what one worktree keeps, relative to the state directory: its layer of what was written, and the
-/// kernel's own.
+/// Returns the directory of a worktree's layers, relative to the state directory: its written files, and the kernel's
+/// working directory.
 pub(super) fn layers(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     Path::new(DIRECTORY).join(task.owner).join(session_at(task.location, worktree))
 }
 
-/// Mounts worktrees of one basis, over a base that the first of them gets checked out where there is none.
+/// Mounts worktrees of one group key over a base. If the base does not exist, the first worktree checks it out.
 pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let Some(first) = tasks.first() else { return Vec::new() };
     let begun = tasks.iter().try_for_each(|task| Overlay::of(task, &worktree(task)?)?.begin());
-    // The others link to the index of the first: on another file system than the base's it is copied once.
+    // The others link to the index of the first. On another file system than that of the base, the index is copied only
+    // once.
     let begun = begun.and_then(|()| {
         let worktree = worktree(first)?;
         base::make(first, &worktree, &Overlay::of(first, &worktree)?)?;
@@ -76,8 +79,8 @@ pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     others.filter_map(|(at, task)| Some((at, mount_new(task, Some(&first_index)).err()?))).collect()
 }
 
-/// Mounts a worktree for the first time, with a link to the index at `index`, or one of the base's own; gives where
-/// its index is.
+/// Mounts a worktree for the first time, with a link to the index at `index` or to the base's own. Returns the path of
+/// the worktree's index.
 fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     let worktree = worktree(task)?;
     let site = Site::of(task, &worktree)?;
@@ -94,15 +97,15 @@ fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     Ok(own)
 }
 
-/// What is wrong with a worktree whose registration is sound; `None` where nothing is.
+/// Error of a worktree whose registration is valid.
 pub(super) enum Fault {
-    /// It is not mounted, and can be.
+    /// The worktree is not mounted, but can be.
     Unmounted(String),
-    /// A layer of it is gone.
+    /// A layer of the worktree does not exist.
     Gone(String),
 }
 
-/// Looks whether the worktree is mounted, and if not, whether it can be.
+/// Checks whether the worktree is mounted, and if not, whether it can be. Returns `None` if it is mounted.
 pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Option<Fault>, Error> {
     if !is_unmounted(worktree, site)? {
         return Ok(None);
@@ -125,8 +128,8 @@ pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result
     Ok(Some(Fault::Unmounted(format!("{} is not mounted", site.home.display()))))
 }
 
-/// Returns what was written into the directory of a worktree that is not mounted, where a mount would hide it, in words;
-/// `None` where nothing was.
+/// Returns the names that were written into the directory of an unmounted worktree, and that a mount would hide, as a
+/// message; `None` if there are none.
 pub(super) fn covered(worktree: &Worktree, site: &Site) -> Result<Option<String>, Error> {
     if !is_unmounted(worktree, site)? {
         return Ok(None);
@@ -144,7 +147,7 @@ pub(super) fn covered(worktree: &Worktree, site: &Site) -> Result<Option<String>
     )))
 }
 
-/// Mounts the worktree again, if it is not.
+/// Mounts the worktree again if it is not mounted.
 pub(super) fn mend(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
     match fault(task, worktree, site)? {
         None => Ok(()),
@@ -153,8 +156,8 @@ pub(super) fn mend(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<
     }
 }
 
-/// Whether the session has written anything that is not seedbed's, into a worktree that is not mounted, and whose
-/// changes git therefore cannot tell.
+/// Returns whether the session has written files into a worktree that is not mounted now, besides seedbed's own files.
+/// Git cannot report these changes.
 pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
     match hidden_layer(task, worktree, site)? {
         Some(layer) => Ok(!written::is_nothing(&layer, worktree)?),
@@ -162,8 +165,8 @@ pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> R
     }
 }
 
-/// Returns the layer that holds what the session has written, if the worktree is not mounted; `None` if it is, or if the
-/// layer does not exist.
+/// Returns the layer with the files that the session has written, if the worktree is not mounted. Returns `None` if the
+/// worktree is mounted or the layer does not exist.
 pub(super) fn hidden_layer(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -177,8 +180,8 @@ pub(super) fn hidden_layer(
     Ok(layer.map(|layer| layer.path().to_owned()))
 }
 
-/// Returns whether the worktree is its base, for certain, without asking git: nothing was written but what is seedbed's,
-/// the index is the base's, and HEAD is at the base's commit. It need not be mounted.
+/// Returns whether the worktree certainly equals its base, without running Git: only seedbed's files were written, the
+/// index is the base's, and HEAD is at the base's commit. The worktree need not be mounted.
 pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
     if !is_wanted(worktree) || covered(worktree, site)?.is_some() {
         return Ok(false);
@@ -189,12 +192,13 @@ pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) ->
     }
 }
 
-/// Returns the directory of what the session has written, absolute, mounted or not; `None` for a worktree that is no overlay.
+/// Returns the absolute directory of the files that the session has written, mounted or not; `None` if the worktree is
+/// no overlay.
 pub(super) fn upper(task: &Task<'_>, worktree: &Worktree) -> Option<PathBuf> {
     is_wanted(worktree).then(|| task.host.state.join(layers(task, worktree)).join("upper"))
 }
 
-/// Unmounts the worktree; one that somebody uses is [`Error::Refused`].
+/// Unmounts the worktree. If a process uses it, this is [`Error::Refused`].
 pub(super) fn unmount(worktree: &Worktree, site: &Site) -> Result<(), Error> {
     if is_wanted(worktree)
         && let Some(parent) = site.base.directory(&site.parent)?
@@ -204,8 +208,8 @@ pub(super) fn unmount(worktree: &Worktree, site: &Site) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives the layers of an unmounted worktree another name, and mounts it at `aside` if something was done in it, so that
-/// git can tell what.
+/// Renames the layers of an unmounted worktree. Mounts the worktree at `aside` if anything in it was changed, so that
+/// Git can list the changes.
 pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
     rename_layers(task, worktree, Location::Home, Location::Aside)?;
     let at_aside = Task { location: Location::Aside, ..*task };
@@ -218,13 +222,13 @@ pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> R
     }
 }
 
-/// Unmounts the worktree at `aside`, and gives its layers their name back.
+/// Unmounts the worktree at `aside`, and renames its layers back.
 pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
     unmount(worktree, aside)?;
     rename_layers(task, worktree, Location::Aside, Location::Home)
 }
 
-/// Mounts the worktree where it was, unless its layers are gone.
+/// Mounts the worktree at its home again, unless a layer does not exist.
 pub(super) fn mount_again(task: &Task<'_>, worktree: &Worktree, home: &Site) -> Result<(), Error> {
     let at_home = Task { location: Location::Home, ..*task };
     match fault(&at_home, worktree, home)? {
@@ -250,7 +254,7 @@ fn rename_layers(task: &Task<'_>, worktree: &Worktree, from: Location, to: Locat
     Ok(())
 }
 
-/// Removes what an unmounted worktree had written, and the base that nobody else uses.
+/// Removes the layers of an unmounted worktree, and its base if no other worktree uses it.
 pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if !is_wanted(worktree) {
         return Ok(());
@@ -263,7 +267,7 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     top.remove_all(&trash)?;
     {
         let _guard = guard(&overlays)?;
-        // Another session's release, beside this one, may have left nothing in it and taken it away.
+        // The release of another session, which runs at the same time, may have removed the empty directory.
         if overlays.directory(owner)?.is_none() {
             return Ok(());
         }
@@ -280,7 +284,7 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
             crashpoint!("overlay.base-gone");
         }
     }
-    // Without the guard: this takes as long as what the session has written.
+    // Not under the guard, because the time grows with the number of files that the session has written.
     top.remove_all(&trash)?;
     let _guard = guard(&overlays)?;
     for empty in ["sessions", "bases"] {
@@ -290,7 +294,7 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     Ok(())
 }
 
-/// Writes the worktree's `.git` file where the session's writes are kept, aside too; the worktree is not mounted.
+/// Writes the `.git` file into the upper layers of an unmounted worktree, both at home and aside.
 pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
     if !is_wanted(worktree) {
         return Ok(());
@@ -305,8 +309,8 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Resul
     Ok(())
 }
 
-/// Returns what [`remove`] would lose of a worktree whose repository is gone. A mount that still shows it is
-/// [`Error::Refused`].
+/// Returns the unsaved work that [`remove`] would discard if the worktree's repository does not exist. If a mount still
+/// shows the layer, this is [`Error::Refused`].
 pub(super) fn kept(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error> {
     let mut losses = Losses::default();
     if !is_wanted(worktree) {
@@ -326,7 +330,7 @@ pub(super) fn kept(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error
     Ok(losses)
 }
 
-/// Whether the worktree is a mount that is not there, as after a reboot.
+/// Returns whether the worktree is planned as a mount but not mounted, for instance after a reboot.
 pub(super) fn is_unmounted(worktree: &Worktree, site: &Site) -> Result<bool, Error> {
     if !is_wanted(worktree) {
         return Ok(false);
@@ -337,13 +341,13 @@ pub(super) fn is_unmounted(worktree: &Worktree, site: &Site) -> Result<bool, Err
     })
 }
 
-/// Where the layers of one worktree lie.
+/// Locations of the layers of one worktree.
 struct Overlay {
-    /// The directory of all overlays.
+    /// Directory of all overlays.
     overlays: Root,
-    /// That of the swarm's.
+    /// Directory of the swarm's overlays.
     top: Root,
-    /// Relative to `top`, as is `base`.
+    /// Directory of the session's layers, relative to `top`, like `base`.
     session: PathBuf,
     base: PathBuf,
 }
@@ -355,7 +359,7 @@ impl Overlay {
         Ok(Self::below(overlays, top, task.location, worktree))
     }
 
-    /// The same where it exists, for who only looks.
+    /// Opens the existing locations without creating a directory; `None` if they do not exist.
     fn existing(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let overlays = match Root::open(&task.host.state) {
             Ok(state) => state.directory(Path::new(DIRECTORY))?,
@@ -380,13 +384,13 @@ impl Overlay {
         self.top.path().join(&self.base)
     }
 
-    /// The file that says that the session uses its base, relative to `top`.
+    /// Returns the file that records the session as a user of its base, relative to `top`.
     fn user(&self) -> PathBuf {
         self.base.join("users").join(self.session.file_name().unwrap_or_default())
     }
 
-    /// Returns whether nothing was done in the worktree, mounted or not: nothing was written but what is seedbed's, the
-    /// index is the base's, and HEAD is at the base's commit.
+    /// Returns whether nothing was done in the worktree, mounted or not: only seedbed's files were written, the index
+    /// is the base's, and HEAD is at the base's commit.
     fn is_as_made(&self, site: &Site, worktree: &Worktree) -> Result<bool, Error> {
         let Some(upper) = self.top.directory(&self.session.join("upper"))? else { return Ok(false) };
         Ok(written::is_at(site, worktree)?
@@ -394,7 +398,8 @@ impl Overlay {
             && written::is_nothing(upper.path(), worktree)?)
     }
 
-    /// Says that the session uses its base, before there is one: from here on nobody takes it away.
+    /// Records the session as a user of its base before the base exists. From here on no other process removes the
+    /// base.
     fn begin(&self) -> Result<(), Error> {
         let _guard = guard(&self.overlays)?;
         let users = self.top.create_directories(&self.base.join("users"))?;
@@ -412,7 +417,8 @@ impl Overlay {
     }
 }
 
-/// Holds every other change of who uses which base off, until the file is dropped. Held for a few file operations.
+/// Locks the users of bases against other changes, until the file is dropped. The lock is kept for a few file
+/// operations only.
 fn guard(overlays: &Root) -> Result<File, Error> {
     let file = overlays.open_or_create(Path::new(GUARD))?;
     file.lock().map_err(io("lock", &overlays.path().join(GUARD)))?;

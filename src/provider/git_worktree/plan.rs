@@ -1,4 +1,4 @@
-//! Decides where each worktree lies, at which commit, and what of it is checked out. Pure.
+//! Plans the path, the commit and the checkout of each worktree. Pure.
 
 mod branches;
 mod check;
@@ -43,7 +43,7 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
         let names = observe::Names::of_template(source);
         questions.push(Question::Branch { base_ref: options.base_ref.clone(), names });
     }
-    // Of what leads out of the workspace, planning says so.
+    // Planning reports globs that lead out of the workspace.
     let globs = options.copy.iter().chain(&options.link);
     let globs = globs.filter(|glob| check_glob(glob, &Place::default()).is_ok());
     questions.extend(globs.map(|glob| Question::Untracked { glob: glob.clone() }));
@@ -54,24 +54,24 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
     questions
 }
 
-/// Decides the worktrees of one plan.
+/// Planner of the worktrees of one plan.
 pub(super) struct Worktrees<'o> {
     observation: &'o Observation,
     options: Known<Options>,
-    /// The last one that was looked at.
+    /// Site of the latest request.
     site: Option<Rc<Site>>,
-    /// What existed before and will not exist any more when this plan's worktrees are made.
+    /// Paths that exist now, but no longer when this plan's worktrees are created.
     freed: BTreeSet<PathBuf>,
     freed_entries: BTreeSet<String>,
-    /// The worktrees that are released, by their branches.
+    /// Worktrees to be released, by their branches.
     freed_branches: BTreeMap<String, Worktree>,
     /// Branches of this plan, each with the id of its session.
     branches: BTreeMap<String, String>,
-    /// What rendering their names has taken.
+    /// Limits shared by the templates of the branch names.
     bounds: Bounds,
 }
 
-/// Where worktrees are made and of what, with nothing wrong about it.
+/// Valid root directory, target path and commit for worktrees with the same options.
 struct Site {
     options: Rc<Options>,
     root: PathBuf,
@@ -93,7 +93,7 @@ impl<'o> Worktrees<'o> {
         }
     }
 
-    /// Plans a worktree in `root`; every fault of the request, not just the first.
+    /// Plans a worktree in `root`. Returns every diagnostic of the request, not just the first.
     fn worktree(
         &mut self,
         request: &Request<'_>,
@@ -131,7 +131,7 @@ impl<'o> Worktrees<'o> {
         });
         let site = self.site(options, root, place).map_err(|found| faults.extend(found)).ok();
         let path = root.join(request.scoped_name);
-        // Of a directory that cannot be used, nothing more is told.
+        // If a directory cannot be used, no further diagnostics for it are useful.
         if faults.iter().all(|fault| fault.rule != rule::ROOT_DIRECTORY) {
             faults.extend(self.check_path(repository, root, &path, request).err());
         }
@@ -163,8 +163,8 @@ impl<'o> Worktrees<'o> {
         Ok(Planned { allocation: fields(&worktree), ..Planned::default() })
     }
 
-    /// What worktrees in `root` with these options have in common: looked at once for all that ask in a row, as thousands
-    /// do, unless something is wrong, which each of them is told.
+    /// Returns the common values of worktrees in `root` with these options. They are checked once for consecutive
+    /// requests, of which there are thousands. If something is wrong, each request gets the diagnostics.
     fn site(&mut self, options: &Rc<Options>, root: &Path, place: &Place) -> Result<Rc<Site>, Diagnostics> {
         let is_known = |site: &&Rc<Site>| Rc::ptr_eq(&site.options, options) && site.root == root;
         if let Some(site) = self.site.as_ref().filter(is_known) {
@@ -285,8 +285,9 @@ impl Allocator for Worktrees<'_> {
     }
 }
 
-/// The seed's `normalizeWorktreeTargetPath`: slashes forward, parts trimmed, empty parts and `.` dropped; `None` where
-/// nothing is left. Absolute paths, drive letters and `..` are errors, in words for the user.
+/// Normalizes a target path as `normalizeWorktreeTargetPath` of the reference implementation does: slashes forward,
+/// parts trimmed, empty parts and `.` dropped; `None` if nothing is left. Absolute paths, drive letters and `..` are
+/// errors, in words for the user.
 pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
     let value = value.trim().replace('\\', "/");
     let mut head = value.bytes();
@@ -304,7 +305,7 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
     Ok((!parts.is_empty()).then(|| parts.join("/")))
 }
 
-/// A worktree as its allocation has it.
+/// Returns a worktree as the fields of its allocation.
 fn fields(worktree: &Worktree) -> Map<String, Value> {
     let Ok(Value::Object(fields)) = serde_json::to_value(worktree) else {
         unreachable!("a worktree of plain fields with UTF-8 paths is a JSON object")
@@ -312,7 +313,7 @@ fn fields(worktree: &Worktree) -> Map<String, Value> {
     fields
 }
 
-/// Returns whether planning could have decided this for these options.
+/// Returns whether planning could have returned this worktree for these options.
 pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool) -> bool {
     let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
     let is_object_id =
@@ -335,7 +336,7 @@ fn top_of(path: &Path) -> String {
     path.components().next().map(|top| top.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The way from `below` up to `above`, which it lies in: `.`, `..`, `../..`.
+/// Returns the relative path from `below` up to its ancestor `above`: `.`, `..`, `../..`.
 fn way_up(below: &Path, above: &Path) -> PathBuf {
     match below.strip_prefix(above) {
         Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from("."),

@@ -1,4 +1,4 @@
-//! What overlays of one commit and part have in common: one checkout and its index.
+//! Makes the checkout, with its index, that overlays of one commit and target path share.
 
 #![expect(clippy::disallowed_methods, reason = "links files, and looks at what links are of")]
 
@@ -17,13 +17,13 @@ use crate::host::git::Git;
 use crate::name::sha256_hex;
 use crate::provider::{Error, Task};
 
-/// What the base of a worktree is called: all worktrees that would be checked out alike have the same.
+/// Returns the name of a worktree's base. All worktrees that would have equal checkouts have the same name.
 pub(super) fn name(worktree: &Worktree) -> String {
     let target = worktree.target_path.as_deref().unwrap_or_default();
     sha256_hex(format!("{}\0{target}", worktree.commit).as_bytes())[..16].to_owned()
 }
 
-/// Checks the base out through the worktree's entry, unless it stands already.
+/// Checks the base out through the worktree's admin directory, unless the base exists already.
 pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> Result<(), Error> {
     let top = &overlay.top;
     let (tree, index) = (overlay.base.join("tree"), overlay.base.join("index"));
@@ -40,7 +40,7 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     let git = Git::of(task.host, &entry, Some(&own_tree))
         .holding(task.lock)
         .with_variable("GIT_INDEX_FILE", &own_index)
-        // An index in two parts would have the other one in this entry, and in no other.
+        // The second part of a split index would exist only in this admin directory.
         .with_setting("core.splitIndex=false");
     let recipient = Recipient {
         git: &git,
@@ -55,7 +55,8 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     let id = worktree.commit.len() / 2;
     match Source::at(files, &building, Path::new("index"), id)?.filter(|base| base.is_sound(&is_written)) {
         Some(base) => drop(base.set_back(&is_written)?),
-        // What a filter does not give back as it was is found changed, as it is in any worktree; that is no failure.
+        // A file that a filter does not convert back unchanged appears as changed, as in any worktree. This is no
+        // failure.
         None => drop(git.output(["update-index", "-q", "--refresh"])?),
     }
 
@@ -74,7 +75,8 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     Ok(top.remove_all(&aside)?)
 }
 
-/// Makes the index at `from` that of an entry, by a link where that can be: git writes a new file, never into this one.
+/// Makes the index at `from` that of an admin directory, if possible by a link: Git writes a new file, never into this
+/// one.
 pub(super) fn link_index(from: &Path, to: &Path) -> Result<(), Error> {
     match fs::remove_file(to) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", to)(error)),
@@ -83,12 +85,12 @@ pub(super) fn link_index(from: &Path, to: &Path) -> Result<(), Error> {
     let linked = failpoint!("base.link-index").map_err(std::io::Error::from);
     match linked.and_then(|()| fs::hard_link(from, to)) {
         Ok(()) => Ok(()),
-        // On another file system, or one link more than a file may have.
+        // The paths are on two file systems, or the file has the maximum number of links.
         Err(_) => fs::copy(from, to).map(drop).map_err(io("write", to)),
     }
 }
 
-/// Tells whether the index at `own` is the one at `base`; git writes a new file where it changes anything.
+/// Returns whether the index at `own` equals the one at `base`. When Git changes an index, it writes a new file.
 pub(super) fn is_index(base: &Path, own: &Path) -> bool {
     let (Ok(ours), Ok(theirs)) = (fs::symlink_metadata(own), fs::symlink_metadata(base)) else {
         return false;

@@ -1,4 +1,4 @@
-//! What a session has written, by its upper layer alone.
+//! Finds the files that a session has written, by its upper layer alone.
 
 #![expect(clippy::disallowed_methods, reason = "looks at a layer that is mounted elsewhere")]
 
@@ -9,13 +9,13 @@ use super::super::Worktree;
 use super::super::site::{Content, Site, io, read};
 use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error};
 
-/// What Linux notes at a directory that does not show all of the one below it, or shows another.
+/// Attributes that Linux sets on a directory that hides or redirects the one below it.
 #[cfg(target_os = "linux")]
 const ATTRIBUTES: [&str; 4] =
     ["trusted.overlay.opaque", "user.overlay.opaque", "trusted.overlay.redirect", "user.overlay.redirect"];
 
-/// Tells whether an upper layer holds nothing but what seedbed put there. Whatever stands for a file that was removed
-/// or renamed is something.
+/// Returns whether an upper layer contains only files that seedbed wrote. An entry for a removed or renamed file is a
+/// change.
 pub(super) fn is_nothing(upper: &Path, worktree: &Worktree) -> Result<bool, Error> {
     let discovery = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
     let own = [".git".into(), discovery.join(".gitignore"), discovery.join(DISCOVERY_FILE)];
@@ -26,7 +26,7 @@ pub(super) fn is_nothing(upper: &Path, worktree: &Worktree) -> Result<bool, Erro
             let entry = entry.map_err(io("list", &at))?;
             let path = relative.join(entry.file_name());
             let is_directory = entry.file_type().map_err(io("look at", &at))?.is_dir();
-            // The base has no such directory, so that it hides nothing there.
+            // The base has no such directory, so that it hides nothing in the base.
             let is_own = path == discovery || discovery.starts_with(&path) && is_plain(&entry.path());
             if is_directory && is_own {
                 left.push(path);
@@ -38,7 +38,7 @@ pub(super) fn is_nothing(upper: &Path, worktree: &Worktree) -> Result<bool, Erro
     Ok(true)
 }
 
-/// Tells whether a directory of an upper layer shows all of the one below it.
+/// Returns whether a directory of an upper layer shows everything in the directory below it.
 #[cfg(target_os = "linux")]
 fn is_plain(directory: &Path) -> bool {
     use rustix::io::Errno;
@@ -51,7 +51,8 @@ fn is_plain(_directory: &Path) -> bool {
     false
 }
 
-/// Tells whether HEAD is where the worktree was made, by its files alone; what cannot be told that way is not.
+/// Returns whether HEAD is still at the worktree's commit, by its files alone; `false` if the files alone cannot show
+/// that.
 pub(super) fn is_at(site: &Site, worktree: &Worktree) -> Result<bool, Error> {
     let Content::Bytes(head) = site.read_entry("HEAD")? else { return Ok(false) };
     let head = String::from_utf8_lossy(&head);

@@ -1,4 +1,4 @@
-//! Decides for each worktree whether its branch is created, or goes on from where it is.
+//! Decides for each worktree whether its branch is created, or continues at its commit.
 
 use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership::Mark};
 use super::{Worktrees, fault, fields};
@@ -8,14 +8,14 @@ use crate::observe::{Apart, Branch, Commit, Names, Observation, Question, Reposi
 use crate::provider::{Allocation, Outlasts, Request};
 use crate::template;
 
-/// Where a branch that exists is, and what it has beyond the commit that its session asks for.
+/// Commit of an existing branch, and the number of its commits that the requested commit does not contain.
 pub(in super::super) struct Tip {
     pub(super) commit: Commit,
     pub(super) ahead: usize,
 }
 
-/// What has to be known of the branch of a worktree that is to be made again: it has to contain the commit that it began
-/// at, wherever its base ref is now.
+/// Returns the queries for the branch of a worktree that is created again. The branch has to contain the commit that it
+/// began at, even if its base ref has moved.
 pub(in super::super) fn questions_again(allocation: &Allocation) -> Vec<Question> {
     let Some(worktree) = Worktree::of(allocation) else { return Vec::new() };
     let base_ref = worktree.base().to_owned();
@@ -27,20 +27,20 @@ pub(in super::super) fn questions_again(allocation: &Allocation) -> Vec<Question
         .collect()
 }
 
-/// Returns whether the release of a worktree removes its branch: the swarm made it, no commit has come to it, and no other
-/// worktree has it checked out. The release itself decides by the same rule.
+/// Returns whether the release of a worktree removes its branch: the swarm created the branch, it has no new commit,
+/// and no other worktree has it checked out. The release itself decides by the same rule.
 pub(in super::super) fn goes_with(worktree: &Worktree, branch: &Branch, owner: Option<&str>) -> bool {
     let is_own = |checkout: &Checkout| checkout.entry.as_deref() == Some(&worktree.entry);
     let is_made = branch.made.as_ref().is_some_and(|made| {
         made.commit == branch.tip
             && Mark::parse(made.message.as_bytes()).is_some_and(|mark| Some(mark.owner.as_str()) == owner)
     });
-    // One that was found there is not the worktree's to remove.
+    // A branch that existed before the worktree is not removed.
     let has_changed = worktree.existing.is_some() == (branch.tip == worktree.commit);
     is_made && !has_changed && branch.checkouts.iter().all(is_own)
 }
 
-/// The branch of a worktree that is there after its release.
+/// Returns the branch of a worktree that still exists after the worktree's release.
 pub(in super::super) fn outlasts(allocation: &Allocation, observation: &Observation) -> Option<Outlasts> {
     let worktree = Worktree::of(allocation)?;
     let Some(Ok(repository)) = &observation.repository else { return None };
@@ -55,7 +55,7 @@ pub(in super::super) fn outlasts(allocation: &Allocation, observation: &Observat
 }
 
 impl Worktrees<'_> {
-    /// The name of the branch that a session asks for, which no other one of the plan has.
+    /// Returns the name of the branch that a session requests. No other branch of the plan has this name.
     pub(super) fn branch(
         &mut self,
         request: &Request<'_>,
@@ -90,7 +90,8 @@ impl Worktrees<'_> {
         Ok(Some(branch))
     }
 
-    /// Where the branch of a new worktree is, if it exists and the session goes on there; `None` where it is created.
+    /// Returns the tip of a new worktree's branch, if the branch exists and the session continues on it; `None` if the
+    /// branch is created.
     pub(super) fn begins(
         &self,
         repository: &Repository,
@@ -124,7 +125,8 @@ impl Worktrees<'_> {
         Ok(Some(tip))
     }
 
-    /// The allocation of a worktree that is gone or broken, as it is made again: on its branch, wherever that is now.
+    /// Returns the allocation with which a missing or broken worktree is created again, on its branch at its present
+    /// commit.
     pub(super) fn made_again(
         &self,
         request: &Request<'_>,
@@ -157,7 +159,7 @@ impl Worktrees<'_> {
         Ok(Allocation { allocation: fields(&worktree), ..allocation.clone() })
     }
 
-    /// Returns whether the branch is removed before anything new is made.
+    /// Returns whether the branch is removed before anything new is created.
     fn goes(&self, repository: &Repository, name: &str) -> bool {
         let (Some(worktree), Some(branch)) = (self.freed_branches.get(name), repository.branches.get(name))
         else {
@@ -166,7 +168,8 @@ impl Worktrees<'_> {
         goes_with(worktree, branch, self.observation.owner.as_deref())
     }
 
-    /// Refuses a branch that the manifest says is not to be reused, and one that another worktree has.
+    /// Refuses a branch that the manifest does not allow to be reused, and a branch that another worktree has checked
+    /// out.
     fn refuse(
         &self,
         request: &Request<'_>,
@@ -206,7 +209,7 @@ impl Worktrees<'_> {
         Ok(())
     }
 
-    /// The tip of a branch that exists; a fault where it does not contain the commit that the session asks for.
+    /// Returns the tip of an existing branch; a diagnostic if the branch does not contain the requested commit.
     fn reused(
         &self,
         request: &Request<'_>,
@@ -241,12 +244,12 @@ impl Worktrees<'_> {
                     )
                 },
             )),
-            // The ref itself names no commit, which is reported.
+            // The base ref itself names no commit, which is reported elsewhere.
             None => Ok(None),
         }
     }
 
-    /// Says of a branch that it stays because of its commits, where its worktree is released by this very plan.
+    /// Returns a remark for a branch that is kept because of its commits while this plan releases its worktree.
     fn kept(&self, name: &str, own: Option<&Worktree>) -> &'static str {
         let is_released = own.is_some() || self.freed_branches.contains_key(name);
         if is_released { ": it holds the session's commits, and its release keeps it" } else { "" }
@@ -262,7 +265,7 @@ fn refused(request: &Request<'_>, message: &str, label: &str, help: String) -> F
     fault(rule::BRANCH, &request.place.key("branch"), message, label, Some(help))
 }
 
-/// So many commits, in words, that the other side does not have.
+/// Returns the number of commits that the other side does not have, in words.
 fn commits(count: usize) -> String {
     match count {
         0 => "no commit of its own".to_owned(),

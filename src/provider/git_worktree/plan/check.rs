@@ -1,4 +1,4 @@
-//! What a worktree's options have to hold, beside the repository and the workspace as they were observed.
+//! Checks a worktree's options against the repository and the workspace as they were observed.
 
 use std::path::{Component, Path};
 
@@ -8,7 +8,7 @@ use crate::manifest::{Fault, Place, rule};
 use crate::observe::{Directory, Repository, TreeEntry, UnknownRef, Untracked};
 use crate::provider::{DISCOVERY_DIRECTORY, Request, holds_the_workspace, in_git};
 
-/// The longest path of a worktree, in bytes: git was measured to die near 4070, and files lie below it.
+/// Maximum length of a worktree's path, in bytes: Git was measured to fail near 4070, and files lie below the path.
 const PATH_MAX: usize = 4000;
 
 impl Worktrees<'_> {
@@ -34,7 +34,7 @@ impl Worktrees<'_> {
         Err(fault(rule::TARGET_PATH, &place, &message, "has to be a directory", None))
     }
 
-    /// A tracked discovery path would be overwritten, or as a link be written through.
+    /// Refuses a tracked discovery path: its file would be overwritten, or if it is a link, the file behind it.
     pub(super) fn check_discovery(&self, at: &str, target: Option<&str>, place: &Place) -> Result<(), Fault> {
         let path = match target {
             Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
@@ -80,7 +80,7 @@ impl Worktrees<'_> {
         ))
     }
 
-    /// What holds of the directory whoever has a worktree in it.
+    /// Checks a directory for worktrees, independent of the sessions that use it.
     pub(super) fn check_root(&self, root: &Path, place: &Place) -> Result<(), Fault> {
         let place = || place.key("root-directory");
         if holds_the_workspace(&self.observation.workspace, root) {
@@ -131,7 +131,7 @@ impl Worktrees<'_> {
         }
     }
 
-    /// A path that `copy` or `link` names is an untracked file of the workspace, or a directory with some.
+    /// Checks that a path in `copy` or `link` is an untracked file of the workspace, or a directory that contains some.
     pub(super) fn check_copied(&self, glob: &str, place: &Place) -> Result<(), Fault> {
         let name = glob.escape_debug();
         let refused = |message: String, label: &str, help: Option<String>| {
@@ -157,7 +157,7 @@ impl Worktrees<'_> {
         }
     }
 
-    /// What is in the way of one worktree.
+    /// Finds conflicts with the path of one worktree.
     pub(super) fn check_path(
         &self,
         repository: &Repository,
@@ -198,7 +198,7 @@ impl Worktrees<'_> {
     }
 }
 
-/// A glob names files of the workspace, below it.
+/// Checks that a glob names files below the workspace.
 pub(super) fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
     let refused = |why: &str| {
         let message = format!("`{}` is no glob of files in the workspace", glob.escape_debug());
@@ -233,7 +233,7 @@ pub(super) fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, place: &
     fault(rule::UNKNOWN_REF, &place.key("base-ref"), &message, &label, Some(help))
 }
 
-/// What was probably meant, nearest first, as a label, and as help what else may have been.
+/// Returns a label with the nearest known name, and a help text with the other near names.
 fn meant(near: &[String], otherwise: &str) -> (String, Option<String>) {
     match near {
         [] => (otherwise.to_owned(), None),

@@ -1,5 +1,5 @@
-//! What follows from a worktree that is planned: what it is made from, what reviewers hear, what sessions are told, and
-//! whether it can still be made.
+//! Derives values from a planned worktree: its group key, the notices for reviewers, the context of its session, and
+//! whether it can still be created.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ use crate::host::text::size;
 use crate::observe::{Directory, Observation, Repository, Untracked};
 use crate::provider::{Allocation, Context, WORKSPACE_ROOT};
 
-/// The commit and what of it is checked out, where the files may be copied from another worktree of the same; `None`
-/// where git is to check them out. All else that a checkout depends on is the repository's.
+/// Returns the checkout mode, commit and target path. Files may be copied between worktrees with the same key. Returns
+/// `None` if Git checks the files out. All other settings of a checkout belong to the repository.
 pub(in super::super) fn basis(allocation: &Allocation) -> Option<String> {
     let way = field(allocation, "checkout").filter(|way| *way != "git")?;
     let target = field(allocation, "targetPath").unwrap_or_default();
     Some(format!("{way} {} {target}", field(allocation, "commit")?))
 }
 
-/// A text of an allocation, read where it is: what runs once a session takes none of it apart.
+/// Returns a text of an allocation without parsing the rest, for code that runs once a session.
 fn field<'a>(allocation: &'a Allocation, name: &str) -> Option<&'a str> {
     allocation.allocation.get(name).and_then(Value::as_str)
 }
 
-/// What a reviewer should hear of a worktree in this very repository.
+/// Returns the notices for reviewers about a worktree in this repository.
 pub(in super::super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
     let mut notices: Vec<String> = brought(allocation, observation).collect();
     if let Some(Ok(repository)) = &observation.repository {
@@ -51,7 +51,7 @@ pub(in super::super) fn notices(allocation: &Allocation, observation: &Observati
     notices
 }
 
-/// What `copy` and `link` bring into a worktree, with sizes.
+/// Returns the files that `copy` and `link` bring into a worktree, with sizes.
 fn brought(allocation: &Allocation, observation: &Observation) -> impl Iterator<Item = String> {
     let bring = |field: &str, verb: &str| {
         let globs = allocation.allocation.get(field).and_then(Value::as_array).into_iter().flatten();
@@ -62,14 +62,14 @@ fn brought(allocation: &Allocation, observation: &Observation) -> impl Iterator<
     [bring("copy", "copied"), bring("link", "linked")].into_iter().flatten()
 }
 
-/// A glob with what it matches; `None` where that was not observed.
+/// Returns a glob with the number and size of its files; `None` if they were not observed.
 fn sized(glob: &str, observation: &Observation) -> Option<String> {
     let Some(Ok(Untracked::Files { files, bytes })) = observation.untracked.get(glob) else { return None };
     let count = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
     Some(format!("`{glob}` ({count}, {})", size(*bytes)))
 }
 
-/// What has come in the way of a planned worktree since.
+/// Returns the reasons why a planned worktree can no longer be created.
 pub(in super::super) fn stale(
     allocation: &Allocation,
     replaced: Option<&Allocation>,
@@ -83,7 +83,7 @@ pub(in super::super) fn stale(
     let mut stale = Vec::new();
     let base = worktree.base();
     match observation.commits.get(&worktree.base_ref) {
-        // What is made again begins where it began, wherever its ref is now.
+        // A worktree that is created again begins at its earlier commit, even if its ref has moved.
         _ if replaced.is_some_and(|replaced| replaced.base() == base) => {}
         Some(Ok(commit)) if commit == base => {}
         Some(Ok(commit)) => {
@@ -128,7 +128,7 @@ pub(in super::super) fn stale(
     stale
 }
 
-/// What has come of the branch of a planned worktree since.
+/// Returns the reason why the branch of a planned worktree no longer fits the plan.
 fn branch_stale(
     worktree: &Worktree,
     replaced: Option<&Worktree>,
@@ -154,7 +154,7 @@ fn branch_stale(
             Some(format!("branch `{name}` has moved from {:.10} to {:.10}", worktree.commit, branch.tip))
         }
         Some(checkout) => Some(format!("branch `{name}` is checked out at {}", checkout.path.display())),
-        // What released it would remove it.
+        // The release of the replaced worktree would remove the branch.
         None if replaced.is_some_and(|old| goes_with(old, branch, owner)) => {
             Some(format!("branch `{name}` has lost its commits"))
         }
@@ -162,7 +162,7 @@ fn branch_stale(
     }
 }
 
-/// The seed's soft context; `None` for an allocation that is not one that planning made.
+/// Returns the soft context of the reference implementation; `None` if planning did not make the allocation.
 pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
     let worktree_path = field(allocation, "worktreePath")?;
     let path = absolute(Path::new(worktree_path));
@@ -190,7 +190,7 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
     })
 }
 
-/// `worktree.*` of templates; `None` for an allocation that is not one that planning made.
+/// Returns `worktree.*` for templates; `None` if planning did not make the allocation.
 pub(in super::super) fn names(allocation: &Allocation) -> Option<minijinja::Value> {
     let path = absolute(Path::new(field(allocation, "worktreePath")?));
     Some(minijinja::Value::from_pairs([
@@ -200,7 +200,7 @@ pub(in super::super) fn names(allocation: &Allocation) -> Option<minijinja::Valu
     ]))
 }
 
-/// A path of the plan as text that [`WORKSPACE_ROOT`] will make absolute.
+/// Returns a path of the plan as text that [`WORKSPACE_ROOT`] makes absolute.
 fn absolute(path: &Path) -> String {
     if path.is_absolute() {
         return path.to_string_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! The effectful half against real git, in temporary repositories.
+//! Runs the effects against real Git, in temporary repositories.
 
 #![expect(clippy::disallowed_methods, reason = "looks at the disk behind the code's back")]
 
@@ -24,7 +24,7 @@ use crate::provider::{Allocation, Filled, Task};
 const OWNER: &str = "0123456789abcdef0123456789abcdef";
 const SESSION: &str = "swarm/lead";
 
-/// A repository with one commit, the state directory of a seedbed, and nothing else.
+/// Test repository with one commit, and an empty state directory.
 struct Lab {
     _dir: tempfile::TempDir,
     repo: PathBuf,
@@ -48,7 +48,7 @@ impl Lab {
         Self::with_init(&[], files).unwrap()
     }
 
-    /// `None` where the installed git does not know the options of `git init`.
+    /// Returns `None` if the installed Git does not know the options of `git init`.
     fn with_init(options: &[&str], files: &[(&str, &str)]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let top = fs::canonicalize(dir.path()).unwrap();
@@ -89,7 +89,7 @@ impl Lab {
         fs::write(path, text).unwrap();
     }
 
-    /// Runs git in a directory, whatever comes of it.
+    /// Runs Git in a directory, and returns its output even if Git fails.
     fn try_git(&self, directory: &Path, args: &[&str]) -> Output {
         Command::new("git")
             .env_clear()
@@ -154,7 +154,6 @@ impl Lab {
         self.repo.join(".git/worktrees").join(&worktree.entry)
     }
 
-    /// Registers and populates.
     fn make(&self, worktree: &Worktree) {
         super::register::register(&self.task(), worktree).unwrap();
         super::populate::populate(&self.task(), worktree).unwrap();
@@ -168,7 +167,7 @@ impl Lab {
         self.git_in(&self.path(worktree), &["status", "--porcelain"])
     }
 
-    /// Every file of the repository with its content and every directory, objects left out: they stay.
+    /// Returns every directory, and every file with its content. Objects are left out because they stay.
     fn inventory(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let mut found = BTreeMap::new();
         let mut ahead = vec![self.repo.clone()];

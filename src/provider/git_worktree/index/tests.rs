@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A repository with an index that git wrote, of the given object format and version.
+/// An index that Git wrote, of a given object format and version.
 struct Written {
     bytes: Vec<u8>,
     names: Vec<Vec<u8>>,
@@ -34,7 +34,7 @@ fn git(directory: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Has git write an index of these paths, all of the empty blob.
+/// Makes Git write an index of these paths, all of the empty blob.
 fn written(format: &str, config: &[&str], names: &[Vec<u8>]) -> Written {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
@@ -110,7 +110,7 @@ fn names() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let part = proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'.'), Just(b'-'), 1..=255_u8], 1..12);
     let part = part.prop_map(|mut part| {
         part.retain(|byte| *byte != b'/');
-        // A letter that no part has keeps directories and files apart.
+        // The first letter keeps directories and files apart, because no other part begins with it.
         part.insert(0, b'Z');
         part
     });
@@ -125,7 +125,7 @@ fn version() -> impl Strategy<Value = &'static str> {
     prop_oneof![Just("index.version=2"), Just("index.version=4")]
 }
 
-/// Puts a right checksum under content that was changed.
+/// Appends a valid checksum to changed content.
 fn sealed(content: &[u8], id: usize) -> Vec<u8> {
     let checksum = if id == 32 { Checksum::Sha256 } else { Checksum::Sha1 };
     [content, &checksum.over(content)].concat()
@@ -180,7 +180,7 @@ proptest! {
     }
 }
 
-/// One entry of version 2, and whatever comes after the entries.
+/// Reads an index with one entry of version 2, and with `after` behind the entries.
 fn index_of(name: &[u8], mode: u32, flags: u16, after: &[u8]) -> Option<Index> {
     let mut content = b"DIRC\0\0\0\x02\0\0\0\x01".to_vec();
     let mut entry = vec![0; STAT + 20];

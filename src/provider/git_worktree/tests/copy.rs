@@ -1,4 +1,4 @@
-//! Copied worktrees beside those that git makes.
+//! Compares copied worktrees with those that Git makes.
 
 mod generated;
 
@@ -20,7 +20,7 @@ use super::{Lab, OWNER};
 use crate::provider::{Allocation, Error, Filled, Task};
 
 impl Lab {
-    /// Registers worktrees and fills them in one call, the first by git.
+    /// Registers worktrees and populates them in one call, the first by Git.
     pub(super) fn fill(&self, worktrees: &[Worktree]) -> Vec<(usize, Error)> {
         let allocations: Vec<_> = worktrees
             .iter()
@@ -53,7 +53,7 @@ impl Lab {
         source.copy(&places)
     }
 
-    /// A worktree that git fills, and copies of it.
+    /// Makes a worktree that Git populates, and copies of it.
     pub(super) fn copies(&self, count: usize) -> Vec<Worktree> {
         let worktrees: Vec<_> = (0..=count).map(|at| self.worktree(&format!("w{at}"))).collect();
         assert!(self.fill(&worktrees).is_empty());
@@ -72,12 +72,12 @@ impl Lab {
         }
     }
 
-    /// Tells whether files of a worktree were copied: git does not set times.
+    /// Returns whether files of a worktree were copied: Git does not set times.
     fn is_copied(&self, worktree: &Worktree) -> bool {
         self.tracked(worktree).iter().any(|path| self.is_set_back(worktree, path))
     }
 
-    /// Tells whether git has written none of a worktree's files.
+    /// Returns whether Git has written none of a worktree's files.
     fn is_copied_whole(&self, worktree: &Worktree) -> bool {
         self.tracked(worktree).iter().all(|path| self.is_set_back(worktree, path))
     }
@@ -86,7 +86,7 @@ impl Lab {
         fs::symlink_metadata(self.path(worktree).join(path)).unwrap().mtime_nsec() == 0
     }
 
-    /// The files and links that git has put into a worktree.
+    /// Returns the files and links that Git has put into a worktree.
     fn tracked(&self, worktree: &Worktree) -> Vec<PathBuf> {
         let listed = self.try_git(&self.path(worktree), &["ls-files", "-z", "-t", "-s"]).stdout;
         listed
@@ -99,7 +99,8 @@ impl Lab {
             .collect()
     }
 
-    /// What git says of each entry, but for what depends on the file system; and what does.
+    /// Returns Git's description of each entry in two parts: without and with the fields that depend on the file
+    /// system.
     fn debug(&self, worktree: &Worktree) -> (Vec<u8>, Vec<u8>) {
         let said = self.try_git(&self.path(worktree), &["ls-files", "-s", "-t", "--debug"]).stdout;
         let (mut own, mut stat) = (Vec::new(), Vec::new());
@@ -111,7 +112,7 @@ impl Lab {
         (own, stat)
     }
 
-    /// What an index says of the trees that its entries are: its last extension.
+    /// Returns the tree ids that an index stores for its entries: its last extension.
     fn trees(&self, worktree: &Worktree) -> Vec<u8> {
         let index = fs::read(self.entry(worktree).join("index")).unwrap();
         let start = index.windows(4).rposition(|four| four == b"TREE").expect("git tells of trees too");
@@ -119,7 +120,7 @@ impl Lab {
         index[start + 8..start + 8 + usize::try_from(length).unwrap()].to_vec()
     }
 
-    /// That the copies are what git makes, to the eye and to git.
+    /// Checks that the files and Git's output are the same as in a worktree that Git makes.
     #[track_caller]
     pub(super) fn check(&self, copies: &[Worktree]) {
         let mut by_git = self.worktree("by-git");
@@ -131,7 +132,7 @@ impl Lab {
             assert_eq!(walk(&self.path(copy)), made);
             assert_eq!(shown(&self.debug(copy).0), shown(&self.debug(&by_git).0));
             assert_eq!(shown(&self.trees(copy)), shown(&self.trees(&by_git)));
-            // What git writes, it may hash again, and find that its own rules do not lead back to the blob.
+            // Git may hash a file again that it wrote, and find that its own rules do not restore the blob.
             if self.is_copied_whole(copy) {
                 assert_eq!(self.git_in(&self.path(copy), &["status", "--porcelain", "--ignored"]), "");
             }
@@ -139,12 +140,12 @@ impl Lab {
         }
     }
 
-    /// That git opens no file of a copy to know that nothing has changed, and sees what has.
+    /// Checks that Git opens no unchanged file of a copy, and notices each change.
     #[track_caller]
     pub(super) fn check_index(&self, copy: &Worktree) {
         let top = self.path(copy);
         let tracked = self.tracked(copy);
-        // First half of the proof: what stands in the index is what the file system says, to the nanosecond.
+        // First half of the proof: the stat data in the index equals that of the file system, to the nanosecond.
         let mut expected = String::new();
         for path in self.in_index(copy) {
             use std::fmt::Write as _;
@@ -170,7 +171,8 @@ impl Lab {
         if !expected.contains("none") {
             assert_eq!(shown(&self.debug(copy).1), expected);
         }
-        // Second half: other bytes with the same stat fields, but for the one that cannot be set back, go unnoticed.
+        // Second half: other bytes go unnoticed if all stat fields are the same, except the one that cannot be set
+        // back.
         let files = tracked.iter().filter(|path| !path.ends_with(".gitattributes"));
         let Some(path) = files.into_iter().find(|path| {
             fs::symlink_metadata(top.join(path)).is_ok_and(|found| found.is_file() && found.len() > 0)
@@ -183,7 +185,7 @@ impl Lab {
         rewrite(&path, &other, Some(modified));
         let status = ["-c", "core.trustctime=false", "status", "--porcelain"];
         assert_eq!(self.git_in(&top, &status), "", "git has read {}", path.display());
-        // And an edit of the same size does not.
+        // An edit of the same size is noticed.
         rewrite(&path, &other, None);
         assert_eq!(self.git_in(&top, &["status", "--porcelain"]).lines().count(), 1);
         rewrite(&path, &before, None);
@@ -207,7 +209,7 @@ fn rewrite(path: &Path, bytes: &[u8], modified: Option<SystemTime>) {
     fs::set_permissions(path, mode).unwrap();
 }
 
-/// Everything in a worktree, with its mode and content.
+/// Returns everything in a worktree, with modes and contents.
 fn walk(top: &Path) -> BTreeMap<PathBuf, (u32, String)> {
     let mut found = BTreeMap::new();
     let mut ahead = vec![top.to_owned()];
@@ -233,7 +235,7 @@ fn walk(top: &Path) -> BTreeMap<PathBuf, (u32, String)> {
     found
 }
 
-/// Bytes as text that an assertion can show.
+/// Returns bytes as text that an assertion can print.
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap_or_else(|_| bytes.escape_ascii().to_string())
 }

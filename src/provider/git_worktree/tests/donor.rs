@@ -1,4 +1,4 @@
-//! What a worktree is given of the repository's own work tree, and what git writes all the same.
+//! Checks which files a worktree gets from the repository's own work tree, and which files Git writes.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -15,8 +15,8 @@ use super::Lab;
 use crate::host::git::Git;
 
 impl Lab {
-    /// Registers a worktree and gives it what the work tree has, before git writes anything; returns what is left to git:
-    /// `all`, `a part` or `nothing`.
+    /// Registers a worktree and copies the usable files of the work tree, before Git writes anything. Returns the
+    /// amount that is left to Git: `all`, `a part` or `nothing`.
     fn given(&self, name: &str) -> (Worktree, &'static str) {
         let worktree = self.worktree(name);
         let task = self.task();
@@ -42,7 +42,7 @@ impl Lab {
         (worktree, left)
     }
 
-    /// Which of these files a worktree has been given.
+    /// Returns those of the files that a worktree has been given.
     fn given_of<'f>(&self, files: &[&'f str]) -> Vec<&'f str> {
         let (worktree, _) = self.given("w");
         let top = self.path(&worktree);
@@ -53,7 +53,7 @@ impl Lab {
     }
 }
 
-/// Writes other bytes into a file, and has the file system say of it what it said before.
+/// Writes other bytes into a file, and restores the file's stat data.
 fn forge(path: &Path, bytes: &[u8]) {
     let before = fs::metadata(path).unwrap();
     assert_eq!(before.len(), bytes.len() as u64);
@@ -70,7 +70,7 @@ fn a_work_tree_that_has_all_leaves_nothing_to_git() {
     lab.write("large", &"x".repeat(100_000));
     lab.write("empty", "");
     lab.commit();
-    // Neither does it matter what the work tree's own index says, nor that a file is open to its owner only.
+    // The content of the work tree's own index does not matter, nor that only its owner may open a file.
     fs::remove_file(lab.repo.join(".git/index")).unwrap();
     fs::set_permissions(lab.repo.join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap();
     let (worktree, left) = lab.given("w");
@@ -120,7 +120,7 @@ fn only_what_the_commit_has_is_taken() {
         "untracked",
     ];
     assert_eq!(lab.given_of(&files), ["a.txt"]);
-    // And git writes the rest.
+    // Git writes the rest.
     let worktree = lab.worktree("w");
     lab.make(&worktree);
     lab.check(std::slice::from_ref(&worktree));
@@ -168,12 +168,12 @@ fn what_git_would_convert_is_left_to_git() {
     lab.commit();
     fs::create_dir_all(lab.repo.join(".git/info")).unwrap();
     fs::write(lab.repo.join(".git/info/attributes"), "*.info ident\n").unwrap();
-    // As the commit has them, not as the work tree has them now.
+    // The attributes are those of the commit, not those of the work tree now.
     fs::write(lab.repo.join(".gitattributes"), "").unwrap();
     assert_eq!(lab.given_of(&files), ["a.lf", "a.auto", "a.wide.not"]);
 }
 
-/// Few files are written by name, and then attributes are those of the commit too.
+/// If few files are left, Git writes them by name. Even then the attributes of the commit apply.
 #[test]
 fn what_is_left_to_git_is_converted_as_the_commit_says() {
     let attributes = "*.crlf eol=crlf\n*.id ident\n*.wide working-tree-encoding=UTF-16LE\n";
@@ -205,7 +205,7 @@ fn what_is_left_to_git_is_converted_as_the_commit_says() {
     }
 }
 
-/// More than can be named to a program.
+/// The names are too long together for the arguments of one program.
 #[test]
 fn many_files_that_are_left_to_git() {
     let mut lab = Lab::with_files(&[(".gitattributes", "*.crlf eol=crlf\n")]);
@@ -220,7 +220,7 @@ fn many_files_that_are_left_to_git() {
     }
 }
 
-/// Whatever its owner has made of it, and be it a lie.
+/// The index may be stale, unusual or wrong.
 #[test]
 fn the_index_of_the_work_tree_is_a_list_of_names_at_most() {
     type Trick = fn(&Lab);
@@ -271,7 +271,7 @@ fn the_index_of_the_work_tree_is_a_list_of_names_at_most() {
             let tree = lab.git(&["rev-parse", &format!("{}^{{tree}}", lab.commit)]);
             assert_eq!(lab.git_in(&top, &["write-tree"]), tree, "{what}");
         }
-        // Or git itself finds it wrong.
+        // Otherwise Git itself rejects the index.
         fs::remove_file(lab.repo.join(".git/index")).unwrap();
         lab.check(&worktrees);
         for worktree in &worktrees {
@@ -280,7 +280,7 @@ fn the_index_of_the_work_tree_is_a_list_of_names_at_most() {
     }
 }
 
-/// A work tree may have been checked out when git did not refuse it yet, or by somebody who had it not refuse.
+/// The work tree may have been checked out by an older Git, or with the check disabled.
 #[test]
 fn what_git_refuses_is_refused() {
     for name in ["git~1", ".git /x"] {
@@ -299,7 +299,7 @@ fn where_objects_are_replaced_git_writes_all() {
     type Trick = fn(&Lab);
     let tricks: [Trick; 2] = [
         |lab| drop(lab.git(&["replace", "HEAD:a.txt", "HEAD:other/x"])),
-        // The same for a tree, and the ref that says so in the other place.
+        // A tree is replaced, and the ref is stored among the packed refs.
         |lab| {
             lab.git(&["replace", "HEAD:other", "HEAD:packages"]);
             lab.git(&["pack-refs", "--all"]);
@@ -311,14 +311,14 @@ fn where_objects_are_replaced_git_writes_all() {
         trick(&lab);
         let worktrees = lab.copies(2);
         lab.check(&worktrees);
-        // And not where they no longer are.
+        // Objects that are no longer replaced can be taken again.
         let replaced = lab.git(&["replace", "--list"]);
         lab.git(&["replace", "--delete", replaced.trim()]);
         assert_eq!(lab.given("again").1, "nothing");
     }
 }
 
-/// A git beside it reads the indexes of all worktrees, and one that is half there is a broken one.
+/// Another Git process reads the indexes of all worktrees, and a half-written index is invalid for it.
 #[test]
 fn an_index_is_never_written_in_place() {
     let lab = Lab::new();
@@ -332,7 +332,7 @@ fn an_index_is_never_written_in_place() {
     assert_eq!(fs::read_to_string(other_name).unwrap(), "before");
 }
 
-/// git gives its own files other permissions where the repository is shared.
+/// In a shared repository Git gives its own files other permissions.
 #[test]
 fn the_index_has_the_permissions_that_git_gives_it() {
     let lab = Lab::new();

@@ -8,7 +8,7 @@ use super::Lab;
 use crate::provider::Losses;
 use crate::provider::git_worktree::Worktree;
 
-/// A worktree into which `copy` and `link` were brought, of a workspace with untracked files.
+/// Makes a worktree with the files that `copy` and `link` bring from a workspace with untracked files.
 fn brought(copy: &[&str], link: &[&str]) -> (Lab, Worktree, PathBuf) {
     let lab = Lab::new();
     lab.write(".gitignore", ".env*\n");
@@ -42,7 +42,7 @@ fn copies_keep_their_modes() {
     assert_eq!(fs::metadata(path.join(".env")).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(path.join("run.sh")).unwrap().permissions().mode() & 0o777, 0o775);
     assert!(!path.join(".ai_ops").exists());
-    // What was brought is no loss until somebody changes it.
+    // A brought file is no unsaved work until it is changed.
     assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
     fs::write(path.join("run.sh"), "mine").unwrap();
     assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);

@@ -7,7 +7,7 @@ use super::Lab;
 use crate::provider::git_worktree::Worktree;
 use crate::provider::{Findings, Losses, Task};
 
-/// What is lost after `act` was done in a worktree, without its path.
+/// Returns the unsaved work after `act` was done in a worktree, without the worktree's path.
 fn at_stake(lab: &Lab, worktree: &Worktree, act: impl FnOnce(&Lab, &Worktree, &Path)) -> Losses {
     lab.make(worktree);
     let path = lab.path(worktree);
@@ -27,7 +27,7 @@ fn at_stake(lab: &Lab, worktree: &Worktree, act: impl FnOnce(&Lab, &Worktree, &P
     }
 }
 
-/// The work that is lost then, where there is nothing else to say.
+/// Returns the unsaved work if a rescue can save all of it, and fails otherwise.
 fn after(act: impl FnOnce(&Lab, &Worktree, &Path)) -> Vec<String> {
     let lab = Lab::new();
     let losses = at_stake(&lab, &lab.worktree("w"), act);
@@ -43,7 +43,7 @@ fn commit(lab: &Lab, path: &Path) {
 fn nothing_is_lost() {
     assert_eq!(after(|_, _, _| {}), Vec::<String>::new());
     assert_eq!(after(|_, _, path| fs::remove_dir_all(path).unwrap()), Vec::<String>::new());
-    // Ignored, reached by a branch, by a tag.
+    // The commit is reached by a branch, and the file is ignored.
     assert_eq!(
         after(|lab, _, path| {
             fs::create_dir(path.join(".agent-context")).unwrap();
@@ -70,14 +70,14 @@ fn uncommitted_changes() {
     assert_eq!(lost, ["W has uncommitted changes: 2 modified, 1 staged, 3 untracked"]);
 }
 
-/// As if nothing had been written in the moment in which the index was.
+/// Makes the index newer than every file, so that no time is equal.
 fn settle(lab: &Lab, worktree: &Worktree) {
     let index = fs::File::options().append(true).open(lab.entry(worktree).join("index")).unwrap();
     index.set_modified(SystemTime::now() + Duration::from_mins(1)).unwrap();
 }
 
-/// What is lost after `act`, told without git, by files alone; an error where that cannot be told. What git has to say
-/// once for all worktrees of the commit, it has said of another one.
+/// Returns the unsaved work after `act`, found without Git by files alone; an error if Git is needed. Results that hold
+/// for all worktrees of the commit are found in advance, with another worktree.
 fn told_without_git(worktree: impl Fn(&Lab) -> Worktree, act: impl FnOnce(&Lab, &Path)) -> Losses {
     let mut lab = Lab::new();
     let (first, worktree) = (lab.worktree("first"), worktree(&lab));
@@ -99,7 +99,7 @@ fn what_is_as_it_was_made_needs_no_git() {
     assert_eq!(told_without_git(plain, |_, _| {}), Losses::default());
     let sparse = |lab: &Lab| Worktree { target_path: Some("other".into()), ..lab.worktree("w") };
     assert_eq!(told_without_git(sparse, |_, _| {}), Losses::default());
-    // What seedbed itself puts there.
+    // These are the files that seedbed itself writes.
     let told = told_without_git(plain, |_, path| {
         fs::create_dir(path.join(".agent-context")).unwrap();
         fs::write(path.join(".agent-context/.gitignore"), "*\n").unwrap();
@@ -274,7 +274,7 @@ fn a_stash_outlasts_its_worktree_but_is_no_place_for_commits() {
     assert_eq!(lab.git(&["stash", "list"]).lines().count(), 2);
     assert_eq!(lab.git(&["show", "stash@{1}:a.txt"]), "first");
 
-    // A commit below a stash goes with the next pop.
+    // A commit below a stash is lost with the next pop.
     let lost = after(|lab, _, path| {
         commit(lab, path);
         fs::write(path.join("a.txt"), "third").unwrap();
@@ -295,7 +295,7 @@ fn changes_that_the_index_hides() {
         ] {
             lab.git_in(path, &["update-index", bit, name]);
         }
-        // Two are changed, one keeps its content and one is deleted, which loses nothing.
+        // Two files are changed, one keeps its content, and one is deleted, which loses nothing.
         fs::write(path.join("a.txt"), "hidden").unwrap();
         fs::remove_file(path.join("other/x")).unwrap();
         std::os::unix::fs::symlink("y", path.join("other/x")).unwrap();
@@ -341,7 +341,7 @@ fn edit_unseen(file: &Path) {
     fs::File::options().append(true).open(file).unwrap().set_modified(time).unwrap();
 }
 
-/// Each setting hides an edit from `git status`, and hides none from this.
+/// Each setting hides an edit from `git status`, and hides none from `losses`.
 #[test]
 fn edit_is_found_whatever_the_repository_is_set_to() {
     let check = |settings: &[(&str, &str)], prepare: &[&[&str]], edit: &dyn Fn(&Path)| {
@@ -366,10 +366,10 @@ fn edit_is_found_whatever_the_repository_is_set_to() {
             lab.git_in(&path, args);
         }
         assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default(), "{settings:?}");
-        // Longer than a tick of the clock that files get their times from.
+        // Longer than a tick of the clock that sets the times of files.
         std::thread::sleep(Duration::from_millis(20));
         edit(&path);
-        // A Git that has looked at a filtered file says of it in the index what it is by now.
+        // When Git inspects a filtered file, it may update the file's stat data in the index.
         let seen = lab.git_in(&path, &["--no-optional-locks", "status", "--porcelain"]);
         assert!(seen.is_empty() || settings[0].0 == "core.untrackedCache", "{settings:?}: Git sees {seen}");
         assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1, "{settings:?}");
@@ -413,7 +413,7 @@ fn edit_is_found_whatever_the_repository_is_set_to() {
         &[&["update-index", "--skip-worktree", "a.txt"]],
         &a,
     );
-    // Where the length is another, Git says so.
+    // If the length differs, Git reports the edit.
     let up = [("filter.up.clean", "tr a-z A-Z"), ("filter.up.smudge", "cat")];
     check(&up, &[], &|path| fs::write(path.join("n.up"), "oNe\n").unwrap());
 }
@@ -457,7 +457,7 @@ fn what_only_the_index_has() {
 fn ignored_files_are_counted_and_named() {
     let lab = Lab::with_files(&[(".gitignore", "*.log\n/target/\n"), ("a", "")]);
     let losses = at_stake(&lab, &lab.worktree("w"), |_, _, path| {
-        // What seedbed puts there is nobody's. An earlier version hid what a session puts beside it.
+        // Files that seedbed writes are no work. An earlier version also hid the session's files beside them.
         for name in [".agent-context", "target", "target/debug"] {
             fs::create_dir(path.join(name)).unwrap();
         }
@@ -479,21 +479,21 @@ fn ignored_files_are_counted_and_named() {
 
 #[test]
 fn commits_that_only_the_entry_names() {
-    // Left behind by a checkout: git warns at that moment, and nobody since.
+    // The commits were left by a checkout: Git warned only at that moment.
     let lost = after(|lab, _, path| {
         commit(lab, path);
         commit(lab, path);
         lab.git_in(path, &["checkout", "-q", "--detach", "main"]);
     });
     assert_eq!(lost, ["2 commits that no ref reaches were left in W by a checkout"]);
-    // Named by refs that only this worktree has.
+    // Only refs of this worktree name the commit.
     let lost = after(|lab, _, path| {
         commit(lab, path);
         lab.git_in(path, &["update-ref", "refs/worktree/kept", "HEAD"]);
         lab.git_in(path, &["reset", "-q", "--hard", "main"]);
     });
     assert_eq!(lost, ["refs/worktree/kept of W has 1 commit that no other ref reaches"]);
-    // Rewritten, or reset away on purpose: said, and no reason to refuse.
+    // Commits that were rewritten or reset away on purpose are reported, and are no reason to refuse.
     let lab = Lab::new();
     let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
         lab.git_in(path, &["checkout", "-q", "-b", "kept"]);
@@ -519,7 +519,7 @@ fn a_base_that_only_the_sessions_own_branch_still_has() {
     let losses = at_stake(&lab, &worktree, |lab, _, _| {
         lab.git(&["branch", "-q", "-D", "base"]);
     });
-    // The branch goes with the worktree, as it gained nothing.
+    // The branch is deleted with the worktree, as it has no new commit.
     assert_eq!(losses.work, ["HEAD of W has 1 commit that no ref reaches"]);
 }
 

@@ -30,7 +30,8 @@ fn an_entry_is_what_git_makes() {
         let gits = Worktree { entry: "gits".into(), ..ours.clone() };
         let mut ours_has = tree(&lab.entry(&ours));
         let mut git_has = tree(&lab.entry(&gits));
-        // What differs, and is meant to: our second mark, who the log names, and the `refs` that git 2.39 leaves out.
+        // Intended differences: our second ownership marker, the name in the log, and the `refs` that Git 2.39 leaves
+        // out.
         assert_eq!(ours_has.remove("seedbed").unwrap().1, format!("{reason}\n").into_bytes());
         let (ours_log, git_log) =
             (ours_has.remove("logs/HEAD").unwrap(), git_has.remove("logs/HEAD").unwrap());
@@ -118,8 +119,8 @@ fn sixty_four_at_once_beside_other_gits() {
         });
         done.store(true, Ordering::SeqCst);
     });
-    // Who has read an entry's name before it is removed does not find it any more, or not the file in it that stood there a
-    // moment before; git's own removal does that too.
+    // A process may read the name of an admin directory before it is removed, and then not find the directory or a file
+    // in it. Git's own removal has the same effect.
     let is_of_removal = |said: &String| {
         said.contains("No such file")
             && [
@@ -164,7 +165,7 @@ fn what_is_somebody_elses_is_not_touched() {
     assert_eq!(lab.inventory(), before);
     lab.git(&["worktree", "remove", "../w"]);
 
-    // What the seed left standing: the same path, the same entry, no mark.
+    // The reference implementation leaves the same path and the same admin directory, without an ownership marker.
     lab.git(&["worktree", "add", "-q", "--detach", ".ai_ops/worktrees/w"]);
     let before = lab.inventory();
     refused(&lab, &worktree, "does not carry its mark");
@@ -338,7 +339,7 @@ fn a_bare_repository() {
     assert!(!lab.repo.join("worktrees/w/logs").exists());
     lab.release(&worktree);
     let mut after = lab.inventory();
-    // The branch's log made the directory of logs; git leaves it there.
+    // The log of the branch created the directory of logs; Git leaves it there.
     after.retain(|path, _| !path.starts_with("logs"));
     assert_eq!(after, before);
 }

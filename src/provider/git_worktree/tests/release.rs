@@ -44,7 +44,7 @@ fn whatever_is_torn() {
                 assert_eq!(lab.inventory(), before, "{name} {garbage:?}");
             }
         }
-        // As power loss leaves them: files without a byte, all of them.
+        // A power loss leaves all files empty.
         lab.make(&worktree);
         for name in ["commondir", "gitdir", "HEAD", "index", "locked", "seedbed"] {
             tear(&lab.entry(&worktree).join(name), Some(""));
@@ -70,13 +70,13 @@ fn whatever_was_left_half_done() {
     let aside = lab.repo.join(".git").join(layout::building(&lab.task(), &worktree));
     let trash = lab.repo.join(format!(".ai_ops/worktrees/.trash-{}-w", super::OWNER));
 
-    // Killed while the entry was built.
+    // Killed while the admin directory was built.
     fs::create_dir_all(&aside).unwrap();
     fs::write(aside.join("locked"), "").unwrap();
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);
 
-    // Killed between the directory and the rename of the entry.
+    // Killed between creating the directory and renaming the admin directory.
     lab.make(&worktree);
     fs::create_dir_all(aside.parent().unwrap()).unwrap();
     fs::rename(lab.entry(&worktree), &aside).unwrap();
@@ -90,7 +90,7 @@ fn whatever_was_left_half_done() {
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);
 
-    // Killed while a release deleted, and made again since.
+    // Killed during the deletion by a release, and created again since.
     lab.make(&worktree);
     fs::rename(lab.path(&worktree), &trash).unwrap();
     lab.release(&worktree);
@@ -101,7 +101,7 @@ fn whatever_was_left_half_done() {
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);
 
-    // `rm -rf` by hand of the one half, and of the other.
+    // `rm -rf` by hand of the directory, and then of the admin directory.
     lab.make(&worktree);
     fs::remove_dir_all(lab.path(&worktree)).unwrap();
     lab.release(&worktree);

@@ -1,5 +1,5 @@
-//! What is rescued comes back as it was: each test rescues, releases, collects garbage, runs the command that was
-//! told, and compares.
+//! Checks that rescued work is restored unchanged. Each test rescues, releases, collects garbage, runs the printed
+//! command, and compares.
 
 mod files;
 mod history;
@@ -16,7 +16,7 @@ use super::Lab;
 use crate::provider::Rescue;
 use crate::provider::git_worktree::Worktree;
 
-/// Everything that can be told of a worktree.
+/// Visible state of a worktree.
 #[derive(Debug, PartialEq)]
 struct Picture {
     head: String,
@@ -32,7 +32,7 @@ impl Picture {
         walk(path, path, &mut files);
         let head = lab.try_git(path, &["rev-parse", "HEAD"]).stdout;
         let debug = lab.git_in(path, &["ls-files", "--debug"]);
-        // Of what git keeps of a file beside its content, only the flags are the session's.
+        // Among the stat data that Git keeps of a file, only the flags belong to the session.
         let flags = debug.lines().map(|line| line.split("flags:").last().unwrap_or(line));
         let debug =
             flags.filter(|line| !line.contains("time:") && !line.contains("dev:") && !line.contains("uid:"));
@@ -63,7 +63,7 @@ fn walk(top: &Path, directory: &Path, files: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// Has `work` done in a worktree, rescues and releases it, and brings it back.
+/// Does `work` in a worktree, rescues and releases the worktree, and restores it.
 #[track_caller]
 fn round_trip(lab: &Lab, worktree: &Worktree, work: impl FnOnce(&Path)) -> (Rescue, PathBuf) {
     lab.make(worktree);
@@ -141,7 +141,7 @@ fn a_torn_entry_keeps_the_files() {
         let rescued = rescue(&lab.task(), &worktree).unwrap();
         assert!(rescued.missing.iter().any(|line| line.contains(said)), "{torn}: {rescued:?}");
         if torn.is_empty() {
-            // Only a directory that no entry belongs to is left; nothing says that it may be removed.
+            // Only a directory without an admin directory is left, and nothing shows that it may be removed.
             fs::remove_dir_all(&path).unwrap();
         }
         let place = bring_back(&lab, &worktree, &rescued);
@@ -169,13 +169,13 @@ fn the_same_is_rescued_once_and_what_is_new_again() {
     assert_eq!(rescue(&lab.task(), &worktree).unwrap(), first);
     let refs = lab.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
     assert_eq!(refs.lines().count(), 2);
-    // What only says that it is this rescue is not taken for it.
+    // A commit with the message of this rescue but other content is not used.
     let message = lab.git(&["log", "-1", "--format=%B", &first.reference]);
     let tree = format!("{}^{{tree}}", worktree.commit);
     let forged = lab.git(&["commit-tree", "-m", &message, &tree]);
     lab.git(&["update-ref", &first.reference, forged.trim()]);
     assert_ne!(rescue(&lab.task(), &worktree).unwrap().reference, first.reference);
-    // Another session whose name begins the same does not take it for its own.
+    // A session whose name has the same beginning does not use the rescue either.
     let other = crate::provider::Task { session: "swarm", ..lab.task() };
     assert_ne!(rescue(&other, &worktree).unwrap().reference, first.reference);
 }
@@ -191,7 +191,7 @@ fn objects_that_are_taken_away_meanwhile_are_missed() {
         lab.git(&["hash-object", path.to_str().unwrap()]).trim().to_owned()
     };
     let blob = lab.repo.join(".git/objects").join(&id[..2]).join(&id[2..]);
-    // A git that takes it away the moment before there is a ref.
+    // This Git removes the object just before the ref is created.
     let shim = lab.host.state.with_file_name("shim");
     fs::create_dir_all(&shim).unwrap();
     let path = lab.host.environment.iter().find(|(name, _)| name == "PATH").unwrap().1.clone();
@@ -219,7 +219,7 @@ fn objects_that_are_taken_away_meanwhile_are_missed() {
         "",
         "a broken ref would be in everybody's way"
     );
-    // Another attempt writes what is missing.
+    // The next attempt writes the missing objects.
     lab.host.environment = honest;
     let rescued = rescue(&lab.task(), &worktree).unwrap();
     assert_eq!(lab.git(&["show", &format!("{}:work", rescued.reference)]), "not yet saved\n");
@@ -228,7 +228,7 @@ fn objects_that_are_taken_away_meanwhile_are_missed() {
 
 #[test]
 fn a_repository_inside_is_not_passed_over() {
-    // Where the index cannot be read, nothing has found it before.
+    // If the index cannot be read, no earlier step has found the repository.
     for torn in [false, true] {
         let lab = Lab::new();
         let worktree = lab.worktree("w");

@@ -43,7 +43,7 @@ fn patterns_are_gits_byte_for_byte() {
 
 #[test]
 fn only_the_target_is_checked_out() {
-    // git itself would trim the blanks at the ends of names away.
+    // Git itself would trim the blanks at the ends of names.
     for target in ["packages/app", "tr ", " lead", "st*r/[z]", "a \\b"] {
         let (inside, beside) = (format!("{target}/in/file"), "beside/file");
         let lab = Lab::with_files(&[(&inside, "x"), (beside, "y"), ("top", "z")]);
@@ -134,7 +134,7 @@ fn our_own_stale_lock_is_removed_and_nobody_elses() {
     let before = lab.inventory();
     let config = lab.repo.join(".git/config");
     lab.make(&worktree);
-    // As if killed between making the lock and renaming it, when enabling and when taking back.
+    // As if killed between creating and renaming the lock, both when the setting is added and when it is removed.
     fs::copy(&config, lab.repo.join(".git/config.lock")).unwrap();
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);

@@ -1,4 +1,4 @@
-//! Whatever a repository holds, and whatever is done to its work tree meanwhile.
+//! Checks copies of generated repositories, with changes of their work trees at the same time.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::super::Lab;
 use super::rewrite;
 
-/// What a generated repository has.
+/// A file or link of a generated repository.
 #[derive(Clone, Debug)]
 enum Made {
     File { text: Vec<u8>, executable: bool },
@@ -54,10 +54,10 @@ fn trees() -> impl Strategy<Value = BTreeMap<Vec<u8>, Made>> {
     proptest::collection::btree_map(path, made, 1..25)
 }
 
-/// What somebody does to a file or link of the work tree.
+/// Change of a file or link in the work tree.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    /// Other bytes, of the same number and time.
+    /// Other bytes, with the same length and time.
     Content,
     Removal,
     Directory,
@@ -73,7 +73,7 @@ fn changes() -> impl Strategy<Value = Change> {
 
 impl Change {
     fn make(self, path: &Path) {
-        // An earlier change may have taken it away, or made something else of it.
+        // An earlier change may have removed or replaced the file.
         let Ok(found) = fs::symlink_metadata(path) else { return };
         match self {
             Self::Content | Self::Executable if !found.is_file() => {}
@@ -99,7 +99,7 @@ impl Change {
     }
 }
 
-/// Settings that change what a checkout or an index is, in any combination.
+/// Settings that change a checkout or an index, in any combination.
 fn settings() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
     let all = [
         ("index.version", "4"),
@@ -115,7 +115,8 @@ fn settings() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
         ("index.sparse", "true"),
         ("feature.manyFiles", "true"),
     ];
-    // git itself cannot have a split index that is sparse, nor read one that it wrote without a checksum.
+    // Git itself does not support a split index that is sparse, and cannot read a split index that it wrote without a
+    // checksum.
     let works =
         |settings: &Vec<(&str, &str)>| settings.len() < 2 || !settings.contains(&("core.splitIndex", "true"));
     proptest::sample::subsequence(all.to_vec(), 0..4).prop_filter("git fails", works)
@@ -153,7 +154,7 @@ proptest! {
             }
         }
         lab.commit();
-        // What somebody does in the work tree meanwhile reaches no worktree.
+        // Later changes in the work tree reach no worktree.
         for (which, change) in &changed {
             let names: Vec<_> = tree.keys().collect();
             let name = OsStr::from_bytes(which.get(&names).as_slice());

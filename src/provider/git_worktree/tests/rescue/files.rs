@@ -1,4 +1,4 @@
-//! The files and the index.
+//! Rescues files and the index.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ fn files_of_every_kind() {
         fs::remove_file(path.join("becomes-directory")).unwrap();
         fs::create_dir(path.join("becomes-directory")).unwrap();
         fs::write(path.join("becomes-directory/in"), "in\n").unwrap();
-        // Untracked: empty, executable, dangling, large, oddly named.
+        // Untracked files: empty, executable, dangling, large, with unusual names.
         fs::write(path.join("empty"), "").unwrap();
         fs::write(path.join("script"), "#!/bin/sh\n").unwrap();
         set_executable(&path.join("script"), true);
@@ -52,7 +52,7 @@ fn files_of_every_kind() {
             fs::write(path.join("odd").join(name), name).unwrap();
             fs::write(path.join(name), name).unwrap();
         }
-        // Only in the index: staged, then gone from the tree.
+        // A file that exists only in the index: staged, then removed from the tree.
         fs::write(path.join("index-only"), "index\n").unwrap();
         lab.git_in(path, &["add", "index-only"]);
         fs::remove_file(path.join("index-only")).unwrap();
@@ -65,7 +65,7 @@ fn files_of_every_kind() {
         "{}",
         rescued.reference
     );
-    // The ref alone tells how: parents, and the command in the message.
+    // The ref alone suffices: it has the parents, and its message has the command.
     let show =
         |what: &str| lab.git(&["rev-parse", &format!("{}{what}", rescued.reference)]).trim().to_owned();
     assert_eq!(show("^1"), lab.commit);
@@ -101,7 +101,7 @@ fn line_ends_and_filters() {
         ("old.txt", "one\n"),
         ("old.dos", "one\n"),
     ]);
-    // A filter that does not come back: `clean` drops what `smudge` cannot know.
+    // A filter that does not restore the file: `clean` drops what `smudge` cannot know.
     lab.git(&["config", "filter.up.clean", "tr a-z A-Z"]);
     lab.git(&["config", "filter.up.smudge", "cat"]);
     let (rescued, _) = round_trip(&lab, &lab.worktree("w"), |path| {
@@ -117,7 +117,7 @@ fn line_ends_and_filters() {
         fs::write(path.join("x.id"), "$Id: somebody else's $\n").unwrap();
     });
     assert_eq!(rescued.missing, Vec::<String>::new());
-    // The one of which git makes another, whatever is saved, is written byte by byte.
+    // A checkout always converts this file, so it is written byte by byte.
     assert!(
         rescued.command.contains(&format!("cat-file blob {}:lf.dos > ", rescued.reference)),
         "{rescued:?}"
@@ -146,7 +146,7 @@ fn a_sparse_worktree() {
     let (_, place) = round_trip(&lab, &worktree, |path| {
         fs::write(path.join("packages/app/main.rs"), "changed\n").unwrap();
         fs::write(path.join("packages/app/new"), "").unwrap();
-        // Outside of the sparse checkout: a new file, and one of the commit's, there again and changed.
+        // Outside of the sparse checkout: a new file, and one of the commit's files that exists again and is changed.
         fs::create_dir(path.join("elsewhere")).unwrap();
         fs::write(path.join("elsewhere/new"), "new\n").unwrap();
         fs::create_dir(path.join("other")).unwrap();
@@ -168,7 +168,7 @@ fn what_the_index_hides() {
     });
 }
 
-/// Git calls these files unchanged, or knows one of them by another name.
+/// Git reports these files as unchanged, or knows one of them by another name.
 #[test]
 fn edits_that_git_does_not_see_are_saved() {
     let lab =

@@ -1,4 +1,4 @@
-//! Commits, and what git was in the middle of.
+//! Rescues commits and operations in progress.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn commits_and_where_they_were() {
     assert_eq!(lab.git_in(&place, &["rev-parse", "refs/worktree/kept"]).trim(), commits[1]);
 }
 
-/// Two branches that change one file, and a worktree on one of them.
+/// Makes two branches that change one file, with the worktree on one of them.
 fn diverged(lab: &Lab, path: &Path) {
     lab.git_in(path, &["checkout", "-q", "-b", "theirs"]);
     fs::write(path.join("a.txt"), "theirs\n").unwrap();

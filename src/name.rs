@@ -2,6 +2,7 @@
 //!
 //! An invalid [`PortBlock`], [`SessionPath`] or [`Slug`] cannot be built, nor deserialised.
 
+mod ranges;
 mod similar;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use ranges::{range, stem};
 pub use similar::{nearest, similar};
 
 /// Maximum length of a session's or swarm's name, in bytes (one DNS label, so that it can be part of host names).

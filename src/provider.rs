@@ -11,8 +11,10 @@ mod error;
 pub mod external;
 pub mod git_worktree;
 mod lease;
+mod leftover;
 pub mod markers;
 mod options;
+mod ownership;
 mod paths;
 mod planner;
 pub mod port_range;
@@ -27,9 +29,11 @@ pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use error::Error;
 pub(crate) use error::{again_while_missing, caught};
 pub use lease::{Condition, Losses, Made, Outlasts, Rescue};
+pub use leftover::{Leftover, Vicinity};
 pub use markers::WORKSPACE_ROOT;
 pub(crate) use options::{Known, options_in_force};
-pub(crate) use paths::{holds_the_workspace, in_git};
+pub(crate) use ownership::OwnershipMark;
+pub(crate) use paths::{check_root, holds_the_workspace, in_git};
 pub use planner::Planner;
 pub use registry::{AlreadyRegistered, Registry};
 pub use task::{Filled, Findings, Location, Task};
@@ -196,5 +200,11 @@ pub trait Provider: Send + Sync {
     /// The directories, absolute, where a killed run may have left a file half-written beside the allocation.
     fn debris(&self, _task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
         Ok(Vec::new())
+    }
+
+    /// Returns temporary files and directories that killed runs may have left of this kind, of whichever swarm. Changes
+    /// nothing.
+    fn leftovers(&self, _vicinity: &Vicinity<'_>) -> Vec<Leftover> {
+        Vec::new()
     }
 }

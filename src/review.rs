@@ -11,15 +11,13 @@ mod mermaid;
 mod outline;
 pub mod text;
 
-use std::fmt::Write as _;
+use std::sync::LazyLock;
 
-use self::outline::thousands;
+use crate::host::text::thousands;
 use crate::manifest::CommandLine;
 use crate::observe::Observation;
 use crate::plan::{Action, Plan, Session};
-use crate::provider::Allocation;
-use crate::provider::git_worktree::{Existing, Worktree};
-use crate::provider::port_range::Block;
+use crate::provider::{Allocation, Registry};
 
 /// Plan under review, with its context.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +25,8 @@ use crate::provider::port_range::Block;
 pub struct Review<'a> {
     /// Plan to show.
     pub plan: &'a Plan,
+    /// Kinds, which describe their allocations.
+    pub registry: &'a Registry,
     /// Facts about this host and repository, one line each; they are not part of the plan.
     pub notices: &'a [String],
     /// Observation of the host, for the page that shows the owners of its ports; `None` for a plan that was read from a
@@ -35,9 +35,16 @@ pub struct Review<'a> {
 }
 
 impl<'a> Review<'a> {
-    /// Creates the review of a plan without notices and without a host.
+    /// Creates the review of a plan without notices and without a host, for the built-in kinds.
     pub fn new(plan: &'a Plan) -> Self {
-        Self { plan, notices: &[], observation: None }
+        static BUILT_IN: LazyLock<Registry> = LazyLock::new(Registry::built_in);
+        Self { plan, registry: &BUILT_IN, notices: &[], observation: None }
+    }
+
+    /// Sets the kinds, which describe their allocations.
+    #[must_use]
+    pub fn with_registry(self, registry: &'a Registry) -> Self {
+        Self { registry, ..self }
     }
 
     /// Adds facts about this host and repository.
@@ -106,12 +113,13 @@ fn counted(plan: &Plan, what: impl Fn(Action) -> String) -> String {
 }
 
 /// Returns the ports of a session, or `-` if it has none.
-pub fn ports(session: &Session) -> String {
+pub fn ports(registry: &Registry, session: &Session) -> String {
+    let ports = |held: &Allocation| registry.get(&held.kind)?.ports(held);
     let blocks: Vec<_> = session
         .allocations
         .iter()
-        .filter_map(Block::of)
-        .map(|block| format!("{}-{}", block.start_port, block.end_port))
+        .filter_map(ports)
+        .map(|block| format!("{}-{}", block.start(), block.end()))
         .collect();
     if blocks.is_empty() { "-".to_owned() } else { blocks.join(" ") }
 }
@@ -158,54 +166,4 @@ fn command(command: &CommandLine) -> String {
         CommandLine::Shell(line) => line.clone(),
         CommandLine::Arguments(words) => serde_json::to_string(words).unwrap_or_default(),
     }
-}
-
-/// Returns the branch of a worktree, and whether the branch is created or already exists.
-fn branch_of(branch: &str, worktree: &Worktree, is_made: bool) -> String {
-    let base_ref = &worktree.base_ref;
-    match &worktree.existing {
-        None if is_made => format!("{branch} (new) from {base_ref}"),
-        None => format!("{branch} from {base_ref}"),
-        // A branch that did not contain the commit would be refused, so it is never behind.
-        Some(Existing { ahead, .. }) => format!("{branch} (exists, {ahead} ahead, 0 behind {base_ref})"),
-    }
-}
-
-/// Returns the globs of the files that are copied or linked into a worktree.
-fn brought(worktree: &Worktree) -> String {
-    let bring = |verb: &str, globs: &[String]| {
-        if globs.is_empty() { String::new() } else { format!("  {verb} {}", globs.join(", ")) }
-    };
-    bring("copies", &worktree.copy) + &bring("links", &worktree.link)
-}
-
-/// Returns the allocation of one resource, on one line.
-fn allocated(allocation: &Allocation, is_made: bool) -> String {
-    if let Some(worktree) = Worktree::of(allocation) {
-        let mut text = format!(
-            "{}  {} @ {:.10}",
-            worktree.worktree_path.display(),
-            worktree
-                .branch
-                .as_ref()
-                .map_or_else(|| worktree.base_ref.clone(), |branch| branch_of(branch, &worktree, is_made)),
-            worktree.commit
-        );
-        if let Some(target) = &worktree.target_path {
-            let _ = write!(text, "  only {target}");
-        }
-        text.push_str(&brought(&worktree));
-        return text;
-    }
-    if let Some(block) = Block::of(allocation) {
-        let mut text = format!("{}-{}", block.start_port, block.end_port);
-        if block.names.is_empty() {
-            let _ = write!(text, "  primary={}", block.primary_port);
-        }
-        for (name, port) in block.named_ports() {
-            let _ = write!(text, "  {name}={port}");
-        }
-        return text;
-    }
-    serde_json::to_string(&allocation.allocation).unwrap_or_default()
 }

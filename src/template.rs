@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
-pub(crate) use problem::OF_KINDS;
+pub(crate) use problem::KINDS;
 pub use problem::Problem;
 
 use crate::name::{SessionPath, Slug};

@@ -141,7 +141,7 @@ fn standing_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
     let family = setting.swarm().and_then(|swarm| Family::find(swarm, setting.name()));
     let sessions = family.as_ref().map(Family::sessions).unwrap_or_default();
     let candidate = |session: &Session| {
-        let ports = Some(review::ports(session)).filter(|ports| ports != "-");
+        let ports = Some(review::ports(&setting.registry, session)).filter(|ports| ports != "-");
         CompletionCandidate::new(session.path.as_str())
             .help(ports.map(|ports| format!("ports {ports}").into()))
     };

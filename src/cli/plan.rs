@@ -59,7 +59,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(setup_not_run(&plan));
     notices.extend(outdated(&setting, &swarm, &plan, survey.record.as_ref()));
     notices.extend(lacking(&plan.behind));
-    let review = Review::new(&plan).with_notices(&notices).with_observation(&survey.observation);
+    let review = Review::new(&plan)
+        .with_registry(&setting.registry)
+        .with_notices(&notices)
+        .with_observation(&survey.observation);
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         say!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));

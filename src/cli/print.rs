@@ -13,6 +13,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::exit::Status;
+use super::setting::registry;
 
 /// First error of writing to stdout that has to be reported.
 static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
@@ -80,12 +81,13 @@ pub(super) fn done_with(value: impl Sized) {
 
 /// Returns one line per session: its ports and its working directory.
 pub(super) fn sessions(sessions: &[Session]) -> String {
+    let registry = registry();
     let rows: Vec<_> = sessions
         .iter()
         .map(|session| {
             [
                 session.path.to_string(),
-                ports(session),
+                ports(&registry, session),
                 session.working_directory.to_string_lossy().into_owned(),
             ]
         })

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::Severity::{Fails, Warns};
-use super::machine::worktree_roots;
 use super::repository::LINE_MAX;
 use super::{Case, Findings, Id};
 use crate::apply::{self, Relation, Stray};
@@ -13,23 +12,14 @@ use crate::host::absolute;
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
 use crate::observe::{self, Holder, Question};
-use crate::provider::Registry;
 use crate::provider::git_worktree::Mark;
 use crate::provider::port_range::{Block, Options};
+use crate::provider::{Leftover, Registry, Vicinity};
 use crate::state;
-
-/// Name of the directory in the common Git directory in which worktrees are created and removed.
-const ASIDE: &str = "seedbed";
-
-/// Prefixes of the files that releases and rescues put beside worktrees, each followed by an ownership marker.
-const BESIDE: [&str; 3] = [".trash-", ".rescue-", ".aside-"];
 
 /// First remedy for resources that this state directory does not know.
 const ELSEWHERE: &str =
     "use the state directory that it was made with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
-
-/// Number of hexadecimal digits of an ownership marker.
-const OWNER_DIGITS: usize = 32;
 
 /// Finds problems of earlier runs. `common_dir` is the common Git directory of the repository, if there is one.
 pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
@@ -109,8 +99,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
             );
         }
     }
-    for path in leftovers(case, common_dir) {
-        let owner = owner_in(&path);
+    for Leftover { path, owner } in leftovers(case, common_dir) {
         if owner.is_none_or(|owner| !owners.contains(&owner)) {
             let shown = path.display();
             findings.add(
@@ -305,25 +294,20 @@ fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
 }
 
 /// Returns files that runs put aside, and remove before they end.
-fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<PathBuf> {
-    let names = |directory: &Path| {
-        let names = Root::open(directory).and_then(|root| root.names()).unwrap_or_default();
-        names.into_iter().map(|name| directory.join(name)).collect::<Vec<_>>()
+fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<Leftover> {
+    let plan = case.plan.and_then(Result::ok);
+    let vicinity = Vicinity {
+        host: case.host,
+        workspace: case.workspace,
+        common_dir,
+        allocations: plan
+            .iter()
+            .flat_map(|plan| &plan.sessions)
+            .flat_map(|session| &session.allocations)
+            .collect(),
+        is_planned: plan.is_some(),
     };
-    let mut found: Vec<PathBuf> = worktree_roots(case).iter().flat_map(|root| names(root)).collect();
-    found.retain(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        BESIDE.iter().any(|beginning| name.starts_with(beginning))
-    });
-    found.extend(common_dir.into_iter().flat_map(|common| names(&common.join(ASIDE))));
-    found
-}
-
-/// Returns the ownership marker in the name of a file that was put aside.
-fn owner_in(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    let name = BESIDE.iter().find_map(|beginning| name.strip_prefix(beginning)).unwrap_or(&name);
-    name.get(..OWNER_DIGITS).map(str::to_owned)
+    Registry::built_in().iter().flat_map(|kind| kind.leftovers(&vicinity)).collect()
 }
 
 /// Leases and lock files that [`reap`] removed.

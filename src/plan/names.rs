@@ -10,7 +10,7 @@ use super::identity::Identity;
 use crate::manifest::Manifest;
 use crate::name::{SessionPath, Slug};
 use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, markers};
-use crate::template::{self, OF_KINDS};
+use crate::template::{self, KINDS};
 
 /// Names of all sessions of a plan. Values are created when a template uses them.
 #[derive(Debug)]
@@ -101,15 +101,24 @@ impl Named {
     /// Returns `port`, `worktree` or another name that a provider contributes.
     fn resource(&self, registry: &Registry, name: &str) -> Option<Value> {
         if self.open {
-            return OF_KINDS.iter().any(|(of, _)| *of == name).then(|| Value::from_object(Anything));
+            return names_of_kinds(registry).any(|(of, _)| of == name).then(|| Value::from_object(Anything));
         }
         self.resources(registry).find(|(of, _)| *of == name).map(|(_, value)| value)
     }
 
     /// Returns all contributed names of a session whose allocations are complete.
     fn resources(&self, registry: &Registry) -> impl Iterator<Item = (&'static str, Value)> {
-        self.held.iter().filter_map(|held| registry.get(&held.kind)?.names(held))
+        let resource = |held: &Allocation| {
+            let kind = registry.get(&held.kind)?;
+            Some((kind.template_name()?, kind.template_value(held)?))
+        };
+        self.held.iter().filter_map(resource)
     }
+}
+
+/// Returns the names by which templates see resources, each with its kind.
+fn names_of_kinds(registry: &Registry) -> impl Iterator<Item = (&'static str, &str)> {
+    registry.iter().filter_map(|kind| Some((kind.template_name()?, kind.kind())))
 }
 
 /// Unknown value: it has every name.
@@ -145,6 +154,7 @@ impl Object for Scope {
             "swarm" if self.whole => Some(Value::from(self.all.swarm.as_str())),
             "workspace" if self.whole => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
             "sessions" if self.whole => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
+            KINDS => Some(Value::from_pairs(names_of_kinds(&self.all.registry))),
             key => named.resource(&self.all.registry, key),
         }
     }
@@ -154,7 +164,7 @@ impl Object for Scope {
         let mut keys = vec![Value::from("session")];
         keys.extend(named.parent.map(|_| Value::from("parent")));
         if named.open {
-            keys.extend(OF_KINDS.iter().map(|(name, _)| Value::from(*name)));
+            keys.extend(names_of_kinds(&self.all.registry).map(|(name, _)| Value::from(name)));
         } else {
             keys.extend(named.resources(&self.all.registry).map(|(name, _)| Value::from(name)));
         }

@@ -5,6 +5,7 @@ mod aside;
 mod branch;
 mod brought;
 mod copy;
+mod display;
 mod donor;
 mod files;
 mod index;
@@ -32,15 +33,17 @@ mod tree;
 
 use std::path::{Component, PathBuf};
 
+use rayon::prelude::*;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Losses, Made, Outlasts, Planner, Provider, Rescue,
-    Scope, Task, in_git, options_in_force,
+    Allocation, Allocator, Condition, Context, Error, Leftover, Losses, Made, Outlasts, Planner, Provider,
+    Rescue, Scope, Task, Vicinity, in_git, options_in_force,
 };
 use crate::host::occupants::Area;
 use crate::manifest;
+use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 
 pub(crate) use layout::nested_root;
@@ -277,8 +280,26 @@ impl Planner for GitWorktree {
         plan::context(allocation).unwrap_or_default()
     }
 
-    fn names(&self, allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
-        Some(("worktree", plan::names(allocation)?))
+    fn template_name(&self) -> Option<&'static str> {
+        Some("worktree")
+    }
+
+    fn template_value(&self, allocation: &Allocation) -> Option<minijinja::Value> {
+        plan::names(allocation)
+    }
+
+    fn summary(&self, allocation: &Allocation, is_new: bool) -> Option<String> {
+        Some(display::summary(&Worktree::of(allocation)?, is_new))
+    }
+
+    fn summary_of_many(&self, allocations: &[&Allocation], are_new: bool) -> Option<String> {
+        // For a hundred thousand sessions, all cores read the allocations.
+        let worktrees = allocations.par_iter().map(|allocation| Worktree::of(allocation));
+        display::summary_of_many(&worktrees.collect::<Option<Vec<_>>>()?, are_new)
+    }
+
+    fn origin(&self, first: &Allocation, sources: &[Option<&SessionPath>]) -> Option<String> {
+        Some(display::origin(&Worktree::of(first)?, sources))
     }
 
     fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {
@@ -446,6 +467,10 @@ impl Provider for GitWorktree {
 
     fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
         release::debris(task, &worktree(task)?)
+    }
+
+    fn leftovers(&self, vicinity: &Vicinity<'_>) -> Vec<Leftover> {
+        layout::leftovers(vicinity)
     }
 }
 

@@ -6,6 +6,7 @@ use schemars::{Schema, json_schema};
 
 use super::{Allocation, Allocator, Context, Outlasts, Scope};
 use crate::manifest::Options;
+use crate::name::{PortBlock, SessionPath};
 use crate::observe::{Observation, Question};
 
 /// The pure half of a kind: it reads options, plans allocations and describes them. No method has an effect, and the
@@ -68,8 +69,36 @@ pub trait Planner: Send + Sync {
         Context::default()
     }
 
-    /// What templates see of an allocation, and by which name: `worktree.*`, `port.*`. Follows from the allocation alone.
-    fn names(&self, _allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
+    /// Returns the name by which templates see its allocations: `worktree`, `port`.
+    fn template_name(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Returns what templates see of an allocation by [`Planner::template_name`]. Follows from the allocation alone.
+    fn template_value(&self, _allocation: &Allocation) -> Option<minijinja::Value> {
+        None
+    }
+
+    /// Describes an allocation in a few words, in one line; `is_new` says whether the plan provisions it. Default: its
+    /// fields.
+    fn summary(&self, _allocation: &Allocation, _is_new: bool) -> Option<String> {
+        None
+    }
+
+    /// Describes what several sessions that are alike have of this kind, at least one, in one line; `are_new` says whether
+    /// the plan provisions the first. Default: their number.
+    fn summary_of_many(&self, _allocations: &[&Allocation], _are_new: bool) -> Option<String> {
+        None
+    }
+
+    /// Describes what new allocations like `first` are made from, in a few words. `sources` has for each new allocation the
+    /// session whose allocation it is a copy of, if any.
+    fn origin(&self, _first: &Allocation, _sources: &[Option<&SessionPath>]) -> Option<String> {
+        None
+    }
+
+    /// Returns the ports of an allocation.
+    fn ports(&self, _allocation: &Allocation) -> Option<PortBlock> {
         None
     }
 

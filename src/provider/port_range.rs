@@ -2,11 +2,13 @@
 
 mod check;
 mod context;
+mod display;
 mod lease;
 mod plan;
 
 use std::path::PathBuf;
 
+use rayon::prelude::*;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,6 +22,7 @@ use crate::manifest;
 use crate::name::PortBlock;
 use crate::observe::{Observation, Question};
 
+pub(crate) use display::runs;
 pub(crate) use plan::share_of;
 
 /// The name of the kind.
@@ -223,8 +226,25 @@ impl Planner for PortRange {
         Block::of(allocation).as_ref().map(context::of).unwrap_or_default()
     }
 
-    fn names(&self, allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
-        Some(("port", context::names(&Block::of(allocation)?)))
+    fn template_name(&self) -> Option<&'static str> {
+        Some("port")
+    }
+
+    fn template_value(&self, allocation: &Allocation) -> Option<minijinja::Value> {
+        Some(context::names(&Block::of(allocation)?))
+    }
+
+    fn summary(&self, allocation: &Allocation, _is_new: bool) -> Option<String> {
+        Some(display::summary(&Block::of(allocation)?))
+    }
+
+    fn summary_of_many(&self, allocations: &[&Allocation], _are_new: bool) -> Option<String> {
+        let blocks = allocations.par_iter().map(|allocation| Block::of(allocation));
+        display::summary_of_many(&blocks.collect::<Option<Vec<_>>>()?)
+    }
+
+    fn ports(&self, allocation: &Allocation) -> Option<PortBlock> {
+        Block::of(allocation)?.ports()
     }
 
     fn is_in_place(&self, allocation: &Allocation, _scoped_name: &str) -> bool {

@@ -12,9 +12,9 @@ use std::fmt::Write as _;
 use data_encoding::BASE64;
 use sha2::{Digest as _, Sha256};
 
-use super::outline::{Entry, outline, thousands};
+use super::outline::{Entry, outline};
 use super::{ACTIONS, Review, mark, verb};
-use crate::host::text::{printable, printable_lines};
+use crate::host::text::{printable, printable_lines, thousands};
 use crate::plan::Action;
 
 const STYLE: &str = include_str!("html/page.css");

@@ -5,9 +5,9 @@
 
 use std::fmt::Write as _;
 
-use super::outline::{Entry, outline, thousands};
+use super::outline::{Entry, outline};
 use super::{Review, mark, text, verb};
-use crate::host::text::printable;
+use crate::host::text::{printable, thousands};
 use crate::plan::Action;
 
 /// Maximum length of the comment, in bytes.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::outline::{Entry, outline, thousands};
-use super::{Review, allocated, summary, verb};
+use super::outline::{Entry, outline};
+use super::{Review, summary, verb};
+use crate::host::text::thousands;
 use crate::plan::Action;
 
 /// Maximum length of the graph, in characters, and maximum number of edges.
@@ -57,11 +58,7 @@ impl Graph {
         let mut lines = vec![label(&format!("{} {}", verb(action), entry.label()))];
         lines.extend(entry.count().map(|count| label(&count)));
         for (at, held) in entry.first().allocations().iter().enumerate() {
-            let what = if entry.is_folded() {
-                super::folded::all(entry, at)
-            } else {
-                allocated(held, entry.makes(held))
-            };
+            let what = if entry.is_folded() { super::folded::all(entry, at) } else { entry.summary(held) };
             lines.push(label(&what));
         }
         let node = format!("  {id}[\"{}\"]:::{}\n  {parent} --> {id}\n", lines.join("<br/>"), verb(action));

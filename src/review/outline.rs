@@ -7,9 +7,10 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::Review;
-use crate::name::{SessionPath, sha256_hex};
+use crate::host::text::thousands;
+use crate::name::{SessionPath, range, sha256_hex, stem};
 use crate::plan::{Change, Session};
-use crate::provider::Allocation;
+use crate::provider::{Allocation, Registry};
 
 /// Maximum number of similar, numbered sessions that are shown separately; a longer run is folded.
 const NUMBERED: usize = 8;
@@ -53,12 +54,21 @@ pub(super) struct Entry<'p> {
     pub(super) each: usize,
     /// Entries below each session.
     pub(super) children: Vec<Entry<'p>>,
+    /// Kinds, which describe the allocations of the sessions.
+    pub(super) registry: &'p Registry,
 }
 
 impl<'p> Entry<'p> {
     /// Returns whether the plan creates this resource of the first session, for the first time or again.
     pub(super) fn makes(&self, allocation: &Allocation) -> bool {
         self.first().change.provision.contains(&allocation.kind)
+    }
+
+    /// Describes an allocation of the first session.
+    pub(super) fn summary(&self, allocation: &Allocation) -> String {
+        let kind = self.registry.get(&allocation.kind);
+        let summary = kind.and_then(|kind| kind.summary(allocation, self.makes(allocation)));
+        summary.unwrap_or_else(|| serde_json::to_string(&allocation.allocation).unwrap_or_default())
     }
 
     /// Returns the first session, which represents all.
@@ -110,7 +120,8 @@ pub(super) fn outline<'p>(review: &Review<'p>, full: bool) -> Vec<Entry<'p>> {
         }
     }
     let shapes = if full { (0..members.len()).collect() } else { shapes(&members, &parents, &children) };
-    Tree { members: &members, children: &children, shapes: &shapes }.entries(&[&roots])
+    Tree { members: &members, children: &children, shapes: &shapes, registry: review.registry }
+        .entries(&[&roots])
 }
 
 struct Tree<'t, 'p> {
@@ -118,6 +129,7 @@ struct Tree<'t, 'p> {
     children: &'t [Vec<usize>],
     /// Shape number of each session: equal numbers mean equal shapes.
     shapes: &'t [usize],
+    registry: &'p Registry,
 }
 
 impl<'p> Tree<'_, 'p> {
@@ -136,6 +148,7 @@ impl<'p> Tree<'_, 'p> {
                 each,
                 children: self.entries(&children),
                 members: members.iter().map(|at| self.members[*at]).collect(),
+                registry: self.registry,
             });
             begin += each;
         }
@@ -235,79 +248,9 @@ fn without_numbers(varying: &str, text: &mut String) {
     text.push_str(rest);
 }
 
-/// Returns a name without its final number; `None` if the name has no final number.
-fn stem(name: &str) -> Option<&str> {
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    (stem.len() < name.len() && !stem.is_empty()).then_some(stem)
-}
-
-/// Returns names of one stem as ranges of their numbers, in any order of input: `coder-0 … coder-9, coder-12`.
-///
-/// Other names are represented by the first and the last.
-pub(super) fn range<'n>(names: impl Iterator<Item = &'n str>) -> String {
-    let names: Vec<&str> = names.collect();
-    let numbered = |name: &&'n str| {
-        let stem = stem(name)?;
-        let digits = &name[stem.len()..];
-        let number: u64 = digits.parse().ok()?;
-        // `coder-007` is not the seventh after `coder-0`.
-        (number.to_string() == digits).then_some((stem, number))
-    };
-    let numbers: Option<Vec<(&str, u64)>> = names.iter().map(numbered).collect();
-    match numbers {
-        Some(mut numbers) if numbers.len() > 1 && numbers.iter().all(|(stem, _)| *stem == numbers[0].0) => {
-            numbers.sort_unstable();
-            let stem = numbers[0].0;
-            let runs = numbers.chunk_by(|(_, one), (_, next)| one + 1 == *next);
-            let mut runs: Vec<String> = runs
-                .map(|run| match run {
-                    [(_, one)] => format!("{stem}{one}"),
-                    [(_, first), .., (_, last)] => format!("{stem}{first} … {stem}{last}"),
-                    [] => String::new(),
-                })
-                .collect();
-            if runs.len() > 4 {
-                runs.splice(2..runs.len() - 1, ["…".to_owned()]);
-            }
-            runs.join(", ")
-        }
-        _ => match &names[..] {
-            [] => String::new(),
-            [one] => (*one).to_owned(),
-            [first, .., last] => format!("{first} … {last}"),
-        },
-    }
-}
-
-/// Returns a number with separators: `10,000`.
-pub(super) fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_of_names() {
-        let check = |names: &[&str], expected: &str| assert_eq!(range(names.iter().copied()), expected);
-        check(&["coder-0"], "coder-0");
-        check(&["coder-0", "coder-1", "coder-10", "coder-2"], "coder-0 … coder-2, coder-10");
-        check(&["a1", "a2", "b3"], "a1 … b3");
-        check(&["a-01", "a-02"], "a-01 … a-02");
-        check(&["alpha", "beta", "zeta"], "alpha … zeta");
-        check(&["7", "8"], "7 … 8");
-        check(&["a1", "a3", "a5", "a7", "a9"], "a1, a3, …, a9");
-        check(&["a99999999999999999999", "a2"], "a99999999999999999999 … a2");
-    }
 
     #[test]
     fn numbers_and_hashes_do_not_count() {

@@ -150,7 +150,7 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
     let Some(session) = session else { return lines };
     if change.action == Action::Keep && !entry.is_folded() && !full {
         let directory = printable(&session.working_directory.to_string_lossy());
-        lines.push((DIM, format!("{directory}  {}", super::ports(session))));
+        lines.push((DIM, format!("{directory}  {}", super::ports(entry.registry, session))));
         return lines;
     }
     let shade = if change.action == Action::Keep { DIM } else { "" };

@@ -27,8 +27,9 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
-/// Names that a session has in templates only with a resource of the kind, each with the kind.
-pub(crate) const OF_KINDS: [(&str, &str); 2] = [("worktree", "git-worktree"), ("port", "port-range")];
+/// Name of a table in a session's names that no template can write: the kinds of resources, by the names that a session
+/// has only with a resource of the kind.
+pub(crate) const KINDS: &str = " kinds";
 
 /// Maximum number of described problems of one template: as many as a report prints.
 const PROBLEMS_MAX: usize = 100;
@@ -158,14 +159,16 @@ pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Pr
     let lost: Vec<Problem> = path::paths(source)
         .iter()
         .filter(|path| is_at(path) || !names_its_own && !path.may_be_missing)
-        .filter_map(|path| path::lost(path, names).map(|(at, value)| unknown(source, path, at, &value)))
+        .filter_map(|path| {
+            path::lost(path, names).map(|(at, value)| unknown(source, path, at, &value, names))
+        })
         .take(PROBLEMS_MAX)
         .collect();
     if lost.is_empty() { vec![Problem::of(error, source)] } else { lost }
 }
 
 /// Creates the problem of a path whose segment at `at` is missing in `value`; the segments before it name `value`.
-fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
+fn unknown(source: &str, path: &Path, at: usize, value: &Value, scope: &Value) -> Problem {
     let segment = &path.segments[at];
     let until = |segment: &Segment| match source[segment.range.end..].chars().next() {
         // The quote, and the bracket behind it.
@@ -180,9 +183,11 @@ fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
     let there: Vec<String> = keys.into_iter().flatten().map(|key| key.to_string()).collect();
     let name = segment.name.as_str();
     let inside = if owner.is_none() { path_within(value, name) } else { None };
+    let kind = scope.get_attr(KINDS).and_then(|kinds| kinds.get_attr(name)).ok();
+    let kind = kind.as_ref().and_then(Value::as_str);
     let near = inside.or_else(|| nearest(name, there.iter().map(String::as_str)).map(str::to_owned));
     let near = near.map(|near| format!("did you mean `{near}`?"));
-    let (why, label, help) = because(source, path, owner, name, &there, near);
+    let (why, label, help) = because(source, path, owner, (name, kind), &there, near);
     Problem {
         rule: rule::TEMPLATE_NAME,
         message: if why.is_empty() {
@@ -199,14 +204,14 @@ fn unknown(source: &str, path: &Path, at: usize, value: &Value) -> Problem {
 /// Returns the path of a value called `name` one level below the top, names of the session first: for `name`,
 /// `session.name`.
 fn path_within(names: &Value, name: &str) -> Option<String> {
-    let has_it = |owner: &&str| {
+    let has_it = |owner: &String| {
         let keys = names.get_attr(owner).ok().and_then(|owner| owner.try_iter().ok());
         keys.is_some_and(|mut keys| keys.any(|key| key.as_str() == Some(name)))
     };
-    ["session", "worktree", "port", "workspace"]
-        .into_iter()
-        .find(has_it)
-        .map(|owner| format!("{owner}.{name}"))
+    let kinds = names.get_attr(KINDS).ok().and_then(|kinds| kinds.try_iter().ok());
+    let kinds = kinds.into_iter().flatten().map(|name| name.to_string());
+    let mut owners = ["session".to_owned()].into_iter().chain(kinds).chain(["workspace".to_owned()]);
+    owners.find(has_it).map(|owner| format!("{owner}.{name}"))
 }
 
 /// Returns the reason for a missing name, the label, and the help.
@@ -216,11 +221,10 @@ fn because(
     source: &str,
     path: &Path,
     owner: Option<&str>,
-    name: &str,
+    (name, kind): (&str, Option<&str>),
     there: &[String],
     near: Option<String>,
 ) -> (String, String, String) {
-    let kind = OF_KINDS.iter().find(|(of, _)| *of == name).map(|(_, kind)| *kind);
     match (owner, kind) {
         (Some("sessions"), _) => {
             let label = of_path(name, there).or(near).unwrap_or_else(|| "no such session".to_owned());
@@ -335,15 +339,17 @@ mod tests {
     use super::super::{Bounds, render};
 
     fn names() -> Value {
-        context! {
-            session => context! { name => "a" },
-            port => context! { http => 1, primary => 1 },
-            sessions => Value::from_pairs([
-                ("lead", context! { port => context! { http => 1 } }),
-                ("lead/coder-0", context! { session => context! { name => "coder-0" } }),
-                ("lead/coder-1", context! { session => context! { name => "coder-1" } }),
-            ]),
-        }
+        let sessions = Value::from_pairs([
+            ("lead", context! { port => context! { http => 1 } }),
+            ("lead/coder-0", context! { session => context! { name => "coder-0" } }),
+            ("lead/coder-1", context! { session => context! { name => "coder-1" } }),
+        ]);
+        Value::from_pairs([
+            ("session", context! { name => "a" }),
+            ("port", context! { http => 1, primary => 1 }),
+            ("sessions", sessions),
+            (super::KINDS, context! { port => "port-range" }),
+        ])
     }
 
     /// Checks the underlined text, the message and the label of each problem.

@@ -144,10 +144,6 @@ impl Planner for Shared {
         self.0.context(allocation)
     }
 
-    fn names(&self, allocation: &Allocation) -> Option<(&'static str, minijinja::Value)> {
-        self.0.names(allocation)
-    }
-
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
         self.0.is_in_place(allocation, scoped_name)
     }

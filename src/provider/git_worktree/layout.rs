@@ -1,9 +1,20 @@
 //! Names of what seedbed keeps in a repository and beside worktrees.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::Worktree;
-use crate::provider::Task;
+use super::{Options, Worktree};
+use crate::host::absolute;
+use crate::provider::{Leftover, OwnershipMark, Task, Vicinity};
+
+/// Beginning of the name of a worktree that is aside, before the ownership marker.
+const ASIDE: &str = ".aside-";
+
+/// Beginning of the name of a worktree that is being removed, before the ownership marker.
+const TRASH: &str = ".trash-";
+
+/// Beginning of the name of the directory of a rescue, before the ownership marker.
+const RESCUE: &str = ".rescue-";
 
 /// A file of ours in the entry that repeats what `locked` says, for the day on which somebody unlocks the worktree or
 /// a crash tears the file. git passes over names that it does not know, and removes them with the entry.
@@ -17,11 +28,9 @@ pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
     parent.join(NESTED).join(scoped_parent)
 }
 
-/// The line that marks an entry as a session's: the reason of its lock. Three words, whatever the id: git folds white
-/// space, and only the last one is what a thing is recognised by.
+/// Returns the line that marks an admin directory as a session's: the reason of its lock.
 pub(super) fn mark(task: &Task<'_>) -> String {
-    let session: String = task.session.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
-    format!("seedbed {session} {}", task.owner)
+    OwnershipMark::line(task)
 }
 
 /// The message that a branch's reflog begins with where the swarm made the branch, and without which it is never removed.
@@ -42,15 +51,29 @@ pub(super) fn aside_entry(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 
 /// Name of a worktree that is aside, in the directory that the worktree lies in.
 pub(super) fn aside_name(task: &Task<'_>, worktree: &Worktree) -> String {
-    format!(".aside-{}-{}", task.owner, worktree.entry)
+    format!("{ASIDE}{}-{}", task.owner, worktree.entry)
 }
 
 /// Name of a worktree that is being removed, in the directory that the worktree lies in.
 pub(super) fn trash(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    PathBuf::from(format!(".trash-{}-{}", task.owner, worktree.entry))
+    PathBuf::from(format!("{TRASH}{}-{}", task.owner, worktree.entry))
 }
 
 /// Name of the directory of a rescue, in the directory that the worktree lies in.
 pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    PathBuf::from(format!(".rescue-{}-{}", task.owner, worktree.entry))
+    PathBuf::from(format!("{RESCUE}{}-{}", task.owner, worktree.entry))
+}
+
+/// Returns what runs that were killed may have left beside the planned worktrees, or where they lie by default, and in the
+/// repository.
+pub(super) fn leftovers(vicinity: &Vicinity<'_>) -> Vec<Leftover> {
+    let planned = vicinity.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
+    let mut roots: BTreeSet<PathBuf> = planned.collect();
+    if !vicinity.is_planned {
+        roots.insert(Options::default().root_directory);
+    }
+    let beside = roots.iter().map(|root| absolute(vicinity.workspace, root));
+    let beside = beside.flat_map(|root| Leftover::beside(&root, &[TRASH, RESCUE, ASIDE]));
+    let building = vicinity.common_dir.map(|common| common.join(MARK));
+    beside.chain(building.iter().flat_map(|building| Leftover::beside(building, &[""]))).collect()
 }

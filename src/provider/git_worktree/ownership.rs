@@ -8,30 +8,14 @@ use rustix::fs::FileType;
 use super::layout::MARK;
 use super::site::{Content, Site, read};
 use crate::host::files::Root;
+pub(crate) use crate::provider::OwnershipMark as Mark;
 use crate::provider::{Error, Task};
-
-/// What marks an entry as a session's.
-#[derive(Debug)]
-pub(crate) struct Mark {
-    /// The session, white space in its id replaced.
-    pub(crate) session: String,
-    /// The ownership mark of its swarm.
-    pub(crate) owner: String,
-}
 
 impl Mark {
     /// The one that an entry carries, whole.
     pub(crate) fn of_entry(entry: &Root) -> Option<Self> {
         let Ok(Content::Bytes(bytes)) = read(entry, Path::new(MARK)) else { return None };
         Self::parse(&bytes)
-    }
-
-    /// Reads the line that [`mark`](super::layout::mark) writes, wherever it was written.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(bytes);
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let ["seedbed", session, owner] = words[..] else { return None };
-        Some(Self { session: session.to_owned(), owner: owner.to_owned() })
     }
 }
 

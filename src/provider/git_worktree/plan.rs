@@ -20,7 +20,9 @@ use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, o
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostics, Fault, Place};
 use crate::observe::{self, Commit, Observation, Question};
-use crate::provider::{Allocation, Allocator, DISCOVERY_DIRECTORY, Known, Parent, Planned, Request};
+use crate::provider::{
+    Allocation, Allocator, DISCOVERY_DIRECTORY, Known, Parent, Planned, Request, check_root,
+};
 use crate::template::Bounds;
 
 pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
@@ -196,7 +198,7 @@ impl<'o> Worktrees<'o> {
                 String::new()
             }
         };
-        check(self.check_root(root, place));
+        check(check_root(self.observation, root, place, ("worktrees", ".ai_ops/worktrees")));
         check(self.check_overlay(options, place));
         for (key, globs) in [("copy", &options.copy), ("link", &options.link)] {
             for (index, glob) in globs.iter().enumerate() {

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 
 use super::{Anchors, escape, verb};
+use crate::host::text::thousands;
 use crate::name::PortBlock;
 use crate::observe::{Holder, Observation};
 use crate::plan::Action;
-use crate::provider::port_range::Block;
+use crate::provider::port_range::{Block, runs};
 use crate::review::Review;
-use crate::review::folded::runs;
-use crate::review::outline::thousands;
 
 /// How many ports one strip of the picture shows: the least that needs no more than [`STRIPS`] of them.
 const SCALES: [u32; 6] = [256, 512, 1024, 2048, 4096, 8192];

@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{escape, escape_lines, mark, verb};
+use crate::host::text::thousands;
 use crate::plan::{Action, Session};
 use crate::provider::Allocation;
-use crate::provider::git_worktree::Worktree;
-use crate::provider::port_range::Block;
-use crate::review::outline::{Entry, Member, thousands};
+use crate::review::outline::{Entry, Member};
 use crate::review::{command, folded, ports};
 
 /// With no more entries than this, those that have something below them are open from the start.
@@ -64,7 +63,11 @@ impl Tree<'_> {
     fn entry(&mut self, entry: &Entry<'_>) {
         let Member { session, change } = entry.first();
         let name = verb(change.action);
-        let own_ports = if entry.is_folded() { String::new() } else { session.map_or(String::new(), ports) };
+        let own_ports = if entry.is_folded() {
+            String::new()
+        } else {
+            session.map_or(String::new(), |session| ports(entry.registry, session))
+        };
         let open = if self.open && !entry.children.is_empty() { " open" } else { "" };
         let _ = write!(
             self.page,
@@ -158,10 +161,11 @@ impl Tree<'_> {
             thousands(entry.members.len())
         );
         for member in &entry.members {
-            let ports = member.session.map_or("-".to_owned(), ports);
+            let ports = member.session.map_or("-".to_owned(), |session| ports(entry.registry, session));
             let directory = member
                 .session
                 .map_or(String::new(), |session| session.working_directory.to_string_lossy().into_owned());
+            let branch = |held: &Allocation| entry.registry.get(&held.kind)?.branch(held);
             let branch = member.allocations().iter().find_map(branch).unwrap_or_default();
             let _ = writeln!(
                 self.page,
@@ -175,21 +179,19 @@ impl Tree<'_> {
     }
 }
 
-fn branch(allocation: &Allocation) -> Option<String> {
-    Worktree::of(allocation)?.branch
-}
-
 /// What there is to know of an entry that is closed.
 fn gist(entry: &Entry<'_>) -> String {
     let member = entry.first();
     let mut parts: Vec<String> = entry.count().into_iter().collect();
     if let Some(session) = member.session {
         if entry.is_folded() {
-            let has_ports = |(_, held): &(usize, &Allocation)| Block::of(held).is_some();
+            let has_ports = |(_, held): &(usize, &Allocation)| {
+                entry.registry.get(&held.kind).is_some_and(|kind| kind.ports(held).is_some())
+            };
             let blocks = session.allocations.iter().enumerate().find(has_ports);
             parts.extend(blocks.map(|(at, _)| folded::all(entry, at)));
         } else {
-            parts.extend(Some(ports(session)).filter(|ports| ports != "-"));
+            parts.extend(Some(ports(entry.registry, session)).filter(|ports| ports != "-"));
             parts.push(session.working_directory.to_string_lossy().into_owned());
         }
     }

@@ -6,7 +6,7 @@ use super::super::{Checkout, Options};
 use super::{Worktrees, fault};
 use crate::manifest::{Fault, Place, rule};
 use crate::observe::{Directory, Repository, TreeEntry, UnknownRef, Untracked};
-use crate::provider::{DISCOVERY_DIRECTORY, Request, holds_the_workspace, in_git};
+use crate::provider::{DISCOVERY_DIRECTORY, Request, in_git};
 
 /// Maximum length of a worktree's path, in bytes: Git was measured to fail near 4070, and files lie below the path.
 const PATH_MAX: usize = 4000;
@@ -78,57 +78,6 @@ impl Worktrees<'_> {
                 "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"
             )),
         ))
-    }
-
-    /// Checks a directory for worktrees, independent of the sessions that use it.
-    pub(super) fn check_root(&self, root: &Path, place: &Place) -> Result<(), Fault> {
-        let place = || place.key("root-directory");
-        if holds_the_workspace(&self.observation.workspace, root) {
-            let message = "worktrees need a directory of their own, which git can be kept from seeing";
-            let help = "name one below the workspace, such as `.ai_ops/worktrees`, or beside it".to_owned();
-            return Err(fault(
-                rule::ROOT_DIRECTORY,
-                &place(),
-                message,
-                "is the workspace or above it",
-                Some(help),
-            ));
-        }
-        if in_git(root) {
-            let message = format!("`{}` lies in a git directory", root.display());
-            let help = "name a directory beside it, such as `.ai_ops/worktrees`".to_owned();
-            let label = "is Git's own, or a repository's";
-            return Err(fault(rule::ROOT_DIRECTORY, &place(), &message, label, Some(help)));
-        }
-        let way_back = root.components().skip_while(|part| *part == Component::ParentDir);
-        if way_back.clone().any(|part| part == Component::ParentDir) {
-            let message = format!("`{}` goes back on its way", root.display());
-            return Err(fault(
-                rule::ROOT_DIRECTORY,
-                &place(),
-                &message,
-                "has `..` in the middle",
-                Some("write where it leads".to_owned()),
-            ));
-        }
-        let leads = |component: &Path, what: &str| {
-            let message =
-                format!("`{}` is {what}: worktrees would be made somewhere else", component.display());
-            let help = "remove it, or name another `root-directory`".to_owned();
-            Err(fault(rule::ROOT_DIRECTORY, &place(), &message, "leads there", Some(help)))
-        };
-        match self.observation.directories.get(root) {
-            Some(Directory::Link(component)) => leads(component, "a symbolic link"),
-            Some(Directory::NotADirectory(component)) => leads(component, "not a directory"),
-            Some(Directory::Unreadable(why)) => Err(fault(
-                rule::ROOT_DIRECTORY,
-                &place(),
-                &format!("`{}` cannot be read: {why}", root.display()),
-                "here",
-                None,
-            )),
-            Some(Directory::Missing | Directory::Listed(_)) | None => Ok(()),
-        }
     }
 
     /// Checks that a path in `copy` or `link` is an untracked file of the workspace, or a directory that contains some.

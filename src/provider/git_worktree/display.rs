@@ -1,0 +1,101 @@
+//! Worktrees in the words of a review.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{Checkout, Existing, Worktree};
+use crate::host::text::thousands;
+use crate::name::{SessionPath, range};
+
+/// Describes a worktree.
+pub(super) fn summary(worktree: &Worktree, is_new: bool) -> String {
+    let mut text = format!(
+        "{}  {} @ {:.10}",
+        worktree.worktree_path.display(),
+        worktree
+            .branch
+            .as_ref()
+            .map_or_else(|| worktree.base_ref.clone(), |branch| branch_of(branch, worktree, is_new)),
+        worktree.commit
+    );
+    if let Some(target) = &worktree.target_path {
+        let _ = write!(text, "  only {target}");
+    }
+    text.push_str(&brought(worktree));
+    text
+}
+
+/// Describes worktrees of sessions that are alike; `None` if there are none.
+pub(super) fn summary_of_many(worktrees: &[Worktree], are_new: bool) -> Option<String> {
+    let first = worktrees.first()?;
+    let paths: Vec<&Path> =
+        worktrees.iter().map(|worktree| worktree.worktree_path.parent().unwrap_or(Path::new("."))).collect();
+    let roots: BTreeSet<_> = paths.iter().collect();
+    let place = if roots.len() == 1 {
+        paths[0].display().to_string()
+    } else {
+        format!("{} directories", thousands(roots.len()))
+    };
+    let branches: Vec<&str> = worktrees.iter().filter_map(|worktree| worktree.branch.as_deref()).collect();
+    let from = if branches.is_empty() {
+        first.base_ref.clone()
+    } else {
+        format!("{} {}", range(branches.into_iter()), state(worktrees, &first.base_ref, are_new))
+    };
+    let only = first.target_path.as_ref().map_or(String::new(), |target| format!("  only {target}"));
+    let brought = brought(first);
+    let count = thousands(worktrees.len());
+    Some(format!("{count} in {place}  {from} @ {:.10}{only}{brought}", first.base()))
+}
+
+/// Describes how new worktrees get their files.
+pub(super) fn origin(first: &Worktree, sources: &[Option<&SessionPath>]) -> String {
+    match first.checkout {
+        Checkout::Overlay => return "overlay".to_owned(),
+        Checkout::Git => return "by git".to_owned(),
+        Checkout::Auto => {}
+    }
+    let distinct: BTreeSet<_> = sources.iter().collect();
+    match distinct.into_iter().collect::<Vec<_>>()[..] {
+        [None] => "checked out".to_owned(),
+        [Some(first)] => format!("copied from {first}"),
+        _ => {
+            let copied = sources.iter().flatten().count();
+            format!("{} checked out, {} copied", thousands(sources.len() - copied), thousands(copied))
+        }
+    }
+}
+
+/// Returns the state of the branches of folded worktrees: new, or the number of commits that they are ahead.
+fn state(worktrees: &[Worktree], base_ref: &str, are_new: bool) -> String {
+    let ahead =
+        worktrees.iter().filter_map(|worktree| worktree.existing.as_ref()).map(|existing| existing.ahead);
+    match (ahead.clone().min(), ahead.max()) {
+        (Some(least), Some(most)) if least < most => {
+            format!("(exist, {least} to {most} ahead, 0 behind {base_ref})")
+        }
+        (Some(ahead), _) => format!("(exist, {ahead} ahead, 0 behind {base_ref})"),
+        _ if are_new => format!("(new) from {base_ref}"),
+        _ => format!("from {base_ref}"),
+    }
+}
+
+/// Returns the branch of a worktree, and whether the branch is created or already exists.
+fn branch_of(branch: &str, worktree: &Worktree, is_new: bool) -> String {
+    let base_ref = &worktree.base_ref;
+    match &worktree.existing {
+        None if is_new => format!("{branch} (new) from {base_ref}"),
+        None => format!("{branch} from {base_ref}"),
+        // A branch that did not contain the commit would be refused, so it is never behind.
+        Some(Existing { ahead, .. }) => format!("{branch} (exists, {ahead} ahead, 0 behind {base_ref})"),
+    }
+}
+
+/// Returns the globs of the files that are copied or linked into a worktree.
+fn brought(worktree: &Worktree) -> String {
+    let bring = |verb: &str, globs: &[String]| {
+        if globs.is_empty() { String::new() } else { format!("  {verb} {}", globs.join(", ")) }
+    };
+    bring("copies", &worktree.copy) + &bring("links", &worktree.link)
+}

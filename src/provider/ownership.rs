@@ -1,0 +1,29 @@
+//! Ownership markers: lines of text by which a swarm recognises what it created.
+
+use super::Task;
+
+/// Ownership marker of a session's resource.
+#[derive(Debug)]
+pub(crate) struct OwnershipMark {
+    /// The session, white space in its id replaced.
+    pub(crate) session: String,
+    /// The ownership marker of its swarm.
+    pub(crate) owner: String,
+}
+
+impl OwnershipMark {
+    /// Returns the line that marks a resource as the task's. It has three words, whatever the id: Git folds white space
+    /// where it keeps the line, and only the last word is what a resource is recognised by.
+    pub(crate) fn line(task: &Task<'_>) -> String {
+        let session: String = task.session.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+        format!("seedbed {session} {}", task.owner)
+    }
+
+    /// Parses the line that [`OwnershipMark::line`] returns.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ["seedbed", session, owner] = words[..] else { return None };
+        Some(Self { session: session.to_owned(), owner: owner.to_owned() })
+    }
+}

@@ -4,9 +4,43 @@
 //! A kind has a pure half, [`Planner`], which planning and everything that shows a plan use, and an effectful half,
 //! [`Provider`], which applying and releasing use with one [`Task`] at a time. A kind owns everything about itself: its
 //! options, its plan, its words in a review, its leftovers. The rest of the crate asks the traits.
+//!
+//! # A kind of your own
+//!
+//! A kind is a type that implements [`Planner`] and [`Provider`], registered with [`Registry::register`];
+//! `examples/provider.rs` has one in 60 lines. A program in another language is an external kind instead, see
+//! [`external`]. Most methods have a default. What has none is the least that a kind has to say: its name, its allocator,
+//! whether an allocation that was read from a file is one that planning would make, and how to provision, inspect, judge
+//! and release one.
+//!
+//! **Planning is pure.** An [`Allocator`] sees every request of one plan, in canonical order, and an [`Observation`](crate::observe::Observation): it
+//! returns a [`Question`](crate::observe::Question) for each fact about the host that it needs ([`Planner::questions`]), and reads nothing itself.
+//! Equal arguments give equal bytes, on every host. Paths in allocations are relative to the workspace root; text has
+//! [`WORKSPACE_ROOT`] for it. A name that must be unique is derived from [`Request::scoped_name`]. Everything that can be
+//! wrong is a diagnostic now, because later it is a failed run.
+//!
+//! **What must be idempotent.** The process can be killed between any two system calls, and recovery then calls
+//! [`Provider::release`], [`Provider::set_aside`], [`Provider::bring_back`] or [`Provider::rescue`], perhaps again: each
+//! works on what exists, also half-made, and succeeds if there is nothing left to do. [`Provider::provision`] is not
+//! called for a lease that exists; what it leaves behind when it fails, `release` removes.
+//!
+//! **What runs in parallel.** `provision`, `finish`, `inspect`, `losses` and `release` run for many sessions at once, on
+//! the threads of the run, in one process: a kind is `Send + Sync`, and two tasks share files only under a lock of its
+//! own. Parents come before their children, and on release after them. Other runs of seedbed, of other swarms, are at work
+//! at the same time. Only kinds with [`Planner::is_claim`] are provisioned before all others.
+//!
+//! **What release may meet.** Nothing at all; half of a resource; a resource that the session has changed, replaced or
+//! made unreadable; a resource of another swarm, or the user, at the same path. So a resource carries an ownership marker
+//! ([`Task::owner`]) from the first moment, under a name that only this swarm uses, say, until it is renamed into place;
+//! and `release` removes only what carries it. Without a marker it returns [`Error::Refused`], or leaves it alone.
+//! Directories are renamed to such a name before they are removed, so that a killed release is recognised as one.
+//!
+//! **Unsaved work.** [`Provider::losses`] is asked before anything is released. What cannot be found out is
+//! [`Losses::unknown`], never nothing: a lease is not released for lack of an answer.
 
 mod allocation;
 mod allocator;
+pub mod directory;
 mod error;
 pub mod external;
 pub mod git_worktree;

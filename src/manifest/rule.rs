@@ -81,13 +81,14 @@ rules! {
     UNKNOWN_REF = "unknown-ref", "A base ref names a commit of the repository";
     TARGET_PATH = "target-path", "A target path is a directory of the commit";
     TRACKED_PATH = "tracked-path", "The commit tracks nothing where seedbed writes";
-    ROOT_DIRECTORY = "root-directory", "Worktrees have a directory of their own, which no link leads out of";
-    PATH_TAKEN = "path-taken", "Nothing stands where a worktree will";
+    ROOT_DIRECTORY = "root-directory", "Worktrees and directories of sessions have a directory of their own, which no link leads out of";
+    PATH_TAKEN = "path-taken", "Nothing stands where a worktree or a directory will";
     PATH_TOO_LONG = "path-too-long", "Paths are short enough for git";
     OVERLAY = "overlay", "Overlays are asked for where they can be mounted";
     BRANCH = "branch", "A branch has a name that git takes, and is one session's alone";
     GLOB = "glob", "Globs name files of the workspace";
     COPIED_FILE = "copied-file", "Files that are copied or linked are untracked files that exist in the workspace";
+    COPIED_DIRECTORY = "copied-directory", "A directory that is copied lies in the workspace, beside its copies";
     PORTS_PAST_END = "ports-past-end", "The blocks of a port range end at port 65535 at the latest";
     PRIMARY_PORT = "primary-port", "The primary port is one of those that the session keeps";
     PORT_NAME = "port-name", "Names of ports have the form of port names, and meet neither each other nor seedbed's own";

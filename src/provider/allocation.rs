@@ -53,6 +53,15 @@ pub struct Context {
     pub working_directory: Option<PathBuf>,
 }
 
+impl Context {
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+}
+
 /// Where a session finds its discovery file, relative to the directory that it works in. A provider of directories
 /// keeps the place free.
 pub const DISCOVERY_DIRECTORY: &str = ".agent-context";

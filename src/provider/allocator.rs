@@ -115,3 +115,10 @@ pub struct Planned {
     /// As in [`Allocation::external`].
     pub external: Option<external::Contribution>,
 }
+
+impl Planned {
+    /// Returns an allocation with these fields, and nothing else to say about it.
+    pub fn new(allocation: Map<String, Value>) -> Self {
+        Self { allocation, ..Self::default() }
+    }
+}

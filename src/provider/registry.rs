@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemars::Schema;
 
-use super::{Allocation, Kind, external, git_worktree, port_range};
+use super::{Allocation, Kind, directory, external, git_worktree, port_range};
 use crate::manifest::Manifest;
 
 /// Kinds that a manifest may request. A clone has the same ones.
@@ -22,10 +22,13 @@ pub struct Registry {
 pub struct AlreadyRegistered(pub String);
 
 impl Registry {
-    /// A registry with the kinds that seedbed brings: `git-worktree` and `port-range`.
+    /// A registry with the kinds that seedbed brings: `directory`, `git-worktree` and `port-range`.
     pub fn built_in() -> Self {
-        let kinds: [Arc<dyn Kind>; 2] =
-            [Arc::new(git_worktree::GitWorktree), Arc::new(port_range::PortRange)];
+        let kinds: [Arc<dyn Kind>; 3] = [
+            Arc::new(directory::Directories),
+            Arc::new(git_worktree::GitWorktree),
+            Arc::new(port_range::PortRange),
+        ];
         Self { kinds: kinds.into_iter().map(|kind| (kind.kind().to_owned(), kind)).collect(), external: None }
     }
 

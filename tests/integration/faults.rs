@@ -41,7 +41,7 @@ resources = [{ kind = "git-worktree" }, "port-range"]
 [session.sparse]
 resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/sparse" }]
 [session.free]
-resources = ["port-range"]
+resources = ["port-range", { kind = "directory", copy-from = "app" }]
 [session.linked]
 resources = [{ kind = "git-worktree", link = ["cache"] }]
 "#;

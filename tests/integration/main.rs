@@ -16,6 +16,7 @@ mod children;
 mod codes;
 mod crowd;
 mod determinism;
+mod directory;
 mod doctor;
 mod documents;
 mod editors;

@@ -96,7 +96,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
                 observation.trees.insert((base_ref.clone(), path.clone()), entry);
             }
             Question::Directory { path } => {
-                observation.directories.insert(path.clone(), Directory::Missing);
+                observation.directories.insert(path.clone(), Directory::Listed(BTreeSet::new()));
             }
             _ => {}
         }

@@ -135,7 +135,10 @@ fn every_point_is_reached() {
     reach(&tree, &["recover"]);
     tree.ok(&["apply"]);
     tree.manifest(
-        &manifest.replace("copy = [\".env\"]", "copy = []").replace("block-size = 16", "block-size = 12"),
+        &manifest
+            .replace("copy = [\".env\"]", "copy = []")
+            .replace("block-size = 16", "block-size = 12")
+            .replace("copy-from", "keep = false, copy-from"),
     );
     crash(&tree, &["apply", "--yes"], "apply.told#1");
     reach(&tree, &["recover"]);

@@ -1,0 +1,296 @@
+//! The `directory` kind: scratch space of a session's own, empty or a copy of a directory of the workspace.
+
+mod aside;
+mod copy;
+mod losses;
+mod plan;
+mod record;
+mod release;
+mod site;
+
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::{Deserialize, Serialize};
+
+use self::record::Record;
+use self::site::Site;
+use super::{
+    Allocation, Allocator, Condition, Context, Error, Leftover, Losses, Made, Planner, Provider, Scope, Task,
+    Vicinity, in_git, options_in_force,
+};
+use crate::host::absolute;
+use crate::host::failpoint::crashpoint;
+use crate::host::files::copies;
+use crate::host::occupants::Area;
+use crate::manifest;
+use crate::observe::{Observation, Question};
+
+/// Name of the kind.
+pub const KIND: &str = "directory";
+
+/// Options of a `directory`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Options {
+    /// Where directories are created, relative to the workspace root.
+    #[schemars(length(min = 1))]
+    pub root_directory: PathBuf,
+    /// A directory of the workspace that each new directory is a copy of, relative to the workspace root. Files share
+    /// blocks with the original if the file system can. Default: new directories are empty.
+    #[schemars(length(min = 1))]
+    #[schemars(extend("examples" = ["fixtures/database"]))]
+    pub copy_from: Option<PathBuf>,
+    /// Whether files written in the directory since it was created are unsaved work, for which `destroy` refuses. With
+    /// `false` they are scratch, and removed with the session.
+    pub keep: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { root_directory: PathBuf::from(".ai_ops/directories"), copy_from: None, keep: true }
+    }
+}
+
+/// Planned directory; paths are relative to the workspace root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Directory {
+    /// Path of the directory that it lies in.
+    pub directory_root: PathBuf,
+    /// Path of the directory itself.
+    pub directory_path: PathBuf,
+    /// Path of the directory that it is a copy of; `None` if it is created empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_from: Option<PathBuf>,
+    /// Whether files written in it are unsaved work.
+    pub keep: bool,
+}
+
+impl Directory {
+    /// Reads an allocation of this kind; `None` unless planning made it.
+    pub fn of(allocation: &Allocation) -> Option<Self> {
+        Self::deserialize(&allocation.allocation).ok()
+    }
+}
+
+/// The kind `directory`.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it has no state")]
+pub struct Directories;
+
+impl Planner for Directories {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn options_schema(&self) -> Schema {
+        schema_for!(Options)
+    }
+
+    fn options(
+        &self,
+        own: &manifest::Options,
+        parent: Option<&manifest::Options>,
+        defaults: &manifest::Options,
+    ) -> manifest::Options {
+        options_in_force::<Options>(own, parent, defaults, &[])
+    }
+
+    fn questions(&self, options: &manifest::Options) -> Vec<Question> {
+        let Ok(options) = Options::deserialize(options) else { return Vec::new() };
+        let paths = [Some(options.root_directory), options.copy_from.filter(|from| plan::is_below(from))];
+        paths.into_iter().flatten().map(|path| Question::Directory { path }).collect()
+    }
+
+    fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
+        Box::new(plan::Allocations::new(observation))
+    }
+
+    fn context(&self, allocation: &Allocation) -> Context {
+        Directory::of(allocation).as_ref().map(plan::context).unwrap_or_default()
+    }
+
+    fn template_name(&self) -> Option<&'static str> {
+        Some("directory")
+    }
+
+    fn template_value(&self, allocation: &Allocation) -> Option<minijinja::Value> {
+        let path = plan::marked(&Directory::of(allocation)?.directory_path);
+        Some(minijinja::Value::from_pairs([("path", path)]))
+    }
+
+    fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {
+        Directory::of(allocation).map(|directory| directory.directory_path)
+    }
+
+    fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
+        let options = self.options(&allocation.options, None, &manifest::Options::new());
+        let (Ok(options), Some(directory)) = (Options::deserialize(&options), Directory::of(allocation))
+        else {
+            return false;
+        };
+        let planned = plan::planned(&options, scoped_name);
+        directory == planned
+            && !in_git(&planned.directory_path)
+            && planned.copy_from.as_deref().is_none_or(plan::is_below)
+    }
+
+    fn stale(
+        &self,
+        allocation: &Allocation,
+        replaced: Option<&Allocation>,
+        observation: &Observation,
+    ) -> Vec<String> {
+        let directory = Directory::of(allocation);
+        directory.map(|directory| plan::stale(&directory, replaced, observation)).unwrap_or_default()
+    }
+
+    fn path_fields(&self) -> &'static [&'static str] {
+        &["directoryRoot", "directoryPath", "copyFrom"]
+    }
+
+    fn summary(&self, allocation: &Allocation, _is_new: bool) -> Option<String> {
+        let Directory { directory_path, copy_from, keep, .. } = Directory::of(allocation)?;
+        let copy = copy_from.map(|from| format!("  copy of {}", from.display())).unwrap_or_default();
+        let scratch = if keep { "" } else { "  scratch" };
+        Some(format!("{}{copy}{scratch}", directory_path.display()))
+    }
+
+    fn summary_of_many(&self, allocations: &[&Allocation], _are_new: bool) -> Option<String> {
+        let root = Directory::of(allocations.first()?)?.directory_root;
+        Some(format!("{} directories in {}", allocations.len(), root.display()))
+    }
+}
+
+impl Provider for Directories {
+    fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
+        let directory = directory(task)?;
+        let site = Site::new(task, &directory)?;
+        if site.exists()? {
+            return Err(Error::Refused(format!("{} exists already", site.path().display())));
+        }
+        Record::new(task).create(task, &site)?;
+        crashpoint!("directory.recorded");
+        let parent = site.base.create_hidden(&site.parent)?;
+        copies::make_directory(&parent, site.name.as_ref())?;
+        crashpoint!("directory.created");
+        match &directory.copy_from {
+            Some(from) => copy::copy(task, from, &site),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&self, task: &Task<'_>) -> Result<(), Error> {
+        let site = Site::new(task, &directory(task)?)?;
+        let Some(top) = site.directory()? else {
+            return Err(Error::Refused(format!("{} is gone", site.path().display())));
+        };
+        let contents = record::contents(&top)?;
+        crashpoint!("directory.listed");
+        Record { contents: Some(contents), ..Record::new(task) }.replace(&site)
+    }
+
+    fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
+        let site = Site::new(task, &directory(task)?)?;
+        let gone = || Condition::Broken(format!("{} is gone", site.path().display()));
+        Ok(match record::owned(task, &site) {
+            Err(Error::Refused(why)) => Condition::Broken(why),
+            Err(error) => return Err(error),
+            Ok(None) => gone(),
+            Ok(Some(_)) if site.directory()?.is_none() => gone(),
+            Ok(Some(Record { contents: None, .. })) => {
+                Condition::Broken(format!("{} was never completed", site.path().display()))
+            }
+            Ok(Some(_)) => Condition::Sound,
+        })
+    }
+
+    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
+        losses::losses(task, &directory(task)?, None)
+    }
+
+    fn losses_since(&self, task: &Task<'_>, made: Made) -> Result<Losses, Error> {
+        losses::losses(task, &directory(task)?, Some(made))
+    }
+
+    fn obstacles(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+        Ok(losses::losses(task, &Directory { keep: false, ..directory(task)? }, None)?.obstacles)
+    }
+
+    fn moves_aside(&self) -> bool {
+        true
+    }
+
+    fn set_aside(&self, task: &Task<'_>) -> Result<(), Error> {
+        aside::set_aside(task, &directory(task)?)
+    }
+
+    fn bring_back(&self, task: &Task<'_>) -> Result<(), Error> {
+        aside::bring_back(task, &directory(task)?)
+    }
+
+    fn release(&self, task: &Task<'_>) -> Result<(), Error> {
+        release::release(task, &directory(task)?)
+    }
+
+    fn bears_mark(&self, task: &Task<'_>) -> bool {
+        let bears_mark = |directory: Directory| aside::bears_mark(task, &directory);
+        directory(task).and_then(bears_mark).unwrap_or(false)
+    }
+
+    fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
+        let is_adopted = aside::adopt(task, &directory(task)?, from)?;
+        Ok(is_adopted.then(|| task.allocation.clone()))
+    }
+
+    fn kept(&self, task: &Task<'_>) -> Result<Losses, Error> {
+        let directory = directory(task)?;
+        if site::is_within(task, &directory) { Ok(Losses::default()) } else { self.losses(task) }
+    }
+
+    fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
+        let directory = directory(task)?;
+        if site::is_within(task, &directory) { Ok(()) } else { self.release(task) }
+    }
+
+    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+        let Some(directory) = Directory::of(task.allocation) else { return Vec::new() };
+        match Site::new(task, &directory) {
+            Ok(site) if matches!(site.exists(), Ok(false)) => Vec::new(),
+            Ok(site) if site.name == site.home_name => vec![format!("directory {}", site.path().display())],
+            Ok(site) => vec![format!(
+                "directory {}, which belongs at {}",
+                site.path().display(),
+                site.home_path().display()
+            )],
+            Err(_) => {
+                let path = absolute(task.workspace, &directory.directory_path);
+                vec![format!("directory {}", path.display())]
+            }
+        }
+    }
+
+    fn area(&self, task: &Task<'_>) -> Area {
+        let site = Directory::of(task.allocation).and_then(|directory| Site::new(task, &directory).ok());
+        Area { directories: site.iter().map(Site::path).collect(), ..Area::default() }
+    }
+
+    fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+        let site = Site::new(task, &directory(task)?)?;
+        Ok(site.parent.ancestors().map(|above| site.base.path().join(above)).collect())
+    }
+
+    fn leftovers(&self, vicinity: &Vicinity<'_>) -> Vec<Leftover> {
+        let planned =
+            vicinity.allocations.iter().filter_map(|held| Some(Directory::of(held)?.directory_root));
+        site::leftovers(vicinity, planned)
+    }
+}
+
+fn directory(task: &Task<'_>) -> Result<Directory, Error> {
+    let unreadable = || format!("the directory allocation of {} cannot be read", task.session);
+    Directory::of(task.allocation).ok_or_else(|| Error::Refused(unreadable()))
+}

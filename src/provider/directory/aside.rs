@@ -1,0 +1,86 @@
+//! Moves a directory aside, back, and to another swarm.
+//!
+//! Aside, the directory lies beside its home under a hidden name, and so does its record. Of the two the record is moved
+//! aside last, and back first.
+
+use super::Directory;
+use super::record::{self, Record};
+use super::site::{self, Site};
+use crate::host::failpoint::crashpoint;
+use crate::provider::{Error, Location, OwnershipMark, Task};
+
+/// Moves the directory aside.
+pub(super) fn set_aside(task: &Task<'_>, directory: &Directory) -> Result<(), Error> {
+    let (home, aside) = sites(task, directory)?;
+    record::owned(task, &home)?;
+    if home.base.directory(&home.parent)?.is_none() {
+        return Ok(());
+    }
+    if !aside.exists()? {
+        home.base.rename(&home.below(), &aside.below())?;
+        crashpoint!("directory.aside");
+    }
+    if !home.exists()? {
+        home.base.rename(&home.record(), &aside.record())?;
+        crashpoint!("directory.record-aside");
+    }
+    Ok(())
+}
+
+/// Moves the directory back.
+pub(super) fn bring_back(task: &Task<'_>, directory: &Directory) -> Result<(), Error> {
+    let (home, aside) = sites(task, directory)?;
+    if home.base.directory(&home.parent)?.is_none() {
+        return Ok(());
+    }
+    if aside.exists()? && home.exists()? {
+        let (there, kept) = (home.path(), aside.path());
+        let (there, kept) = (there.display(), kept.display());
+        return Err(Error::Refused(format!(
+            "{there} exists again, and the directory that belongs there is kept as {kept}: move {there} away"
+        )));
+    }
+    home.base.rename(&aside.record(), &home.record())?;
+    crashpoint!("directory.record-back");
+    home.base.rename(&aside.below(), &home.below())?;
+    crashpoint!("directory.back");
+    Ok(())
+}
+
+/// Returns whether the directory at the task's location carries the task's ownership marker. A path outside of the
+/// workspace, which other workspaces share, is no evidence.
+pub(super) fn bears_mark(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
+    let site = Site::new(task, directory)?;
+    let is_marked = site::is_within(task, directory) && is_of(&site, task.owner)?;
+    // What is aside has lost its directory if a release was interrupted.
+    Ok(is_marked && (task.location == Location::Aside || site.directory()?.is_some()))
+}
+
+/// Gives the directory of a copied workspace to the task's swarm instead of the swarm `from`; returns whether there is
+/// one. Its files are other files than the recorded ones, and unsaved work.
+pub(super) fn adopt(task: &Task<'_>, directory: &Directory, from: &str) -> Result<bool, Error> {
+    if !site::is_within(task, directory) {
+        return Ok(false);
+    }
+    let original = Task { owner: from, ..*task };
+    if is_of(&Site::at(Location::Aside, &original, directory)?, from)? {
+        bring_back(&original, directory)?;
+    }
+    let site = Site::new(task, directory)?;
+    if site.directory()?.is_none() || !(is_of(&site, from)? || is_of(&site, task.owner)?) {
+        return Ok(false);
+    }
+    let Some(record) = record::read(&site)? else { return Ok(false) };
+    Record { contents: record.contents, ..Record::new(task) }.replace(&site)?;
+    crashpoint!("directory.adopted");
+    Ok(true)
+}
+
+fn is_of(site: &Site, owner: &str) -> Result<bool, Error> {
+    let mark = record::read(site)?.and_then(|record| OwnershipMark::parse(record.mark.as_bytes()));
+    Ok(mark.is_some_and(|mark| mark.owner == owner))
+}
+
+fn sites(task: &Task<'_>, directory: &Directory) -> Result<(Site, Site), Error> {
+    Ok((Site::at(Location::Home, task, directory)?, Site::at(Location::Aside, task, directory)?))
+}

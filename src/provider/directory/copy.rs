@@ -1,0 +1,72 @@
+//! Copies a directory of the workspace. Files share their blocks with the original if the file system can.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, fchmod, fstat};
+
+use super::site::Site;
+use crate::host::clock;
+use crate::host::failpoint::crashpoint;
+use crate::host::files::copies::{self, Files};
+use crate::host::files::{self, Root};
+use crate::provider::{Error, Task};
+
+/// Copies everything in `from`, a directory of the workspace, into the empty directory at `site`. Links are copied as
+/// links; a device, a pipe or a socket is an error.
+pub(super) fn copy(task: &Task<'_>, from: &Path, site: &Site) -> Result<(), Error> {
+    let gone = |path: &Path| Error::Refused(format!("{} is gone", path.display()));
+    let source = Root::open(task.workspace)?.directory(from)?.ok_or_else(|| gone(from))?;
+    let target = site.directory()?.ok_or_else(|| gone(&site.path()))?;
+    let mut left = vec![PathBuf::new()];
+    let mut copied = Vec::new();
+    while let Some(path) = left.pop() {
+        let Some(from) = source.directory(&path)? else { continue };
+        let to = target.directory(&path)?.ok_or_else(|| gone(&target.path().join(&path)))?;
+        left.extend(copy_files(task, &from, &to)?.into_iter().map(|name| path.join(name)));
+        crashpoint!("directory.copied");
+        copied.push((from, to));
+    }
+    // A directory that may not be written to is given that mode once all in it is there.
+    copied.iter().rev().try_for_each(|(from, to)| copy_mode(from, to))
+}
+
+/// Copies the files of one directory, and creates its directories; returns the names of these.
+fn copy_files(task: &Task<'_>, from: &Root, to: &Root) -> Result<Vec<PathBuf>, Error> {
+    let mut directories = Vec::new();
+    let names = from.names()?;
+    let mut files = Files::of(from, i64::try_from(clock::seconds()).unwrap_or(i64::MAX));
+    for name in &names {
+        if task.host.cancel.is_requested() {
+            return Err(Error::Refused("interrupted".to_owned()));
+        }
+        match from.file_type(name) {
+            Some(FileType::Directory) => {
+                copies::make_directory(to, name)?;
+                directories.push(PathBuf::from(name));
+            }
+            Some(FileType::Symlink) => drop(files.link(name, |_| true)?),
+            Some(FileType::RegularFile) => files.file(name, |_| true)?,
+            _ => {
+                let path = from.path().join(name);
+                return Err(Error::Refused(format!(
+                    "{} is neither a file nor a directory nor a link, and cannot be copied",
+                    path.display()
+                )));
+            }
+        }
+        if files.are_many() {
+            files.write(to)?;
+            files.clear();
+        }
+    }
+    files.write(to)?;
+    Ok(directories)
+}
+
+fn copy_mode(from: &Root, to: &Root) -> Result<(), Error> {
+    let mode = fstat(from).map(|stat| Mode::from_raw_mode(stat.st_mode & 0o777));
+    mode.and_then(|mode| fchmod(to, mode)).map_err(|error| {
+        let path = to.path().to_owned();
+        files::Error::Io { action: "set the mode of", path, source: error.into() }.into()
+    })
+}

@@ -1,0 +1,167 @@
+//! Unsaved work in a directory, and things in it that are not its session's.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, Stat, lstat};
+
+use super::Directory;
+use super::record::{self, Contents, Record, Stamp};
+use super::site::{Site, named};
+use crate::host::files::Root;
+use crate::host::mounts::{self, Mount};
+use crate::host::text::{printable, shell_quoted};
+use crate::provider::{Error, Losses, Made, Task};
+
+/// Number of files that are named of those that would be lost.
+const NAMED: usize = 3;
+
+/// Size limit of the file that a linked worktree has at `.git`, in bytes.
+const POINTER_MAX: usize = 64 * 1024;
+
+/// Finds what a release of the directory would lose; `made` is the progress of an interrupted run.
+pub(super) fn losses(task: &Task<'_>, directory: &Directory, made: Option<Made>) -> Result<Losses, Error> {
+    let site = Site::new(task, directory)?;
+    let mut losses = Losses::default();
+    let record = match record::owned(task, &site) {
+        Err(Error::Refused(why)) => {
+            losses.beyond_rescue.push(why);
+            return Ok(losses);
+        }
+        record => record?,
+    };
+    let (Some(record), Some(top)) = (record, site.directory()?) else { return Ok(losses) };
+    let mounts = mounts(task, &site)?;
+    losses.obstacles.extend(mounts.iter().map(|mount| described(mount, &site)));
+    let is_mount = |below: &Path| {
+        let path = site.path().join(below);
+        mounts.iter().any(|mount| path == Path::new(&mount.place))
+    };
+    let baseline = Baseline::new(task, directory, record, made)?;
+    let mut written = Vec::new();
+    let mut pointers = Vec::new();
+    let listed = record::each_file(&top, &is_mount, &mut |path, stat| {
+        if path.file_name() == Some(OsStr::new(".git")) && is_file(stat) {
+            pointers.push(path.to_owned());
+        }
+        if directory.keep && baseline.is_work(path, stat) {
+            written.push(path.to_owned());
+        }
+    });
+    let linked = pointers.iter().filter_map(|pointer| linked_worktree(&top, &site, pointer));
+    losses.obstacles.extend(linked);
+    if let Err(error) = listed {
+        losses.unknown.push(format!("not all of {} can be read: {error}", site.home_path().display()));
+    }
+    losses.beyond_rescue.extend(work(&site, written));
+    Ok(losses)
+}
+
+/// Names the files that would be lost, in one line.
+fn work(site: &Site, mut written: Vec<PathBuf>) -> Option<String> {
+    written.sort_unstable();
+    let names: Vec<_> =
+        written.iter().take(NAMED).map(|path| printable(&path.display().to_string())).collect();
+    let count = match written.len() {
+        0 => return None,
+        1 => "1 file that was".to_owned(),
+        many => format!("{many} files that were"),
+    };
+    let more = written.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "{} has {count} written since it was created: {}{more}; no rescue saves a directory that is not git's, copy what \
+         you need",
+        site.home_path().display(),
+        names.join(", ")
+    ))
+}
+
+/// Files that are no work.
+struct Baseline<'d> {
+    record: Record,
+    /// Time from which on a change is work, in nanoseconds since 1970, after an interrupted run.
+    since: Option<i128>,
+    /// Directory that is copied, for one whose copy was interrupted.
+    source: Option<(&'d Path, Root)>,
+}
+
+impl<'d> Baseline<'d> {
+    fn new(
+        task: &Task<'_>,
+        directory: &'d Directory,
+        record: Record,
+        made: Option<Made>,
+    ) -> Result<Self, Error> {
+        let since = made.and_then(|made| match made {
+            Made::Partly | Made::Filled { .. } => None,
+            Made::SettingUp { at, alive } => Some(nanoseconds(alive.max(at))),
+            Made::Completely(at) => Some(nanoseconds(at)),
+        });
+        let from = directory.copy_from.as_deref().filter(|_| record.contents.is_none());
+        let source = match from {
+            Some(from) => Root::open(task.workspace)?.directory(from)?.map(|root| (from, root)),
+            None => None,
+        };
+        Ok(Self { record, since, source })
+    }
+
+    /// Returns whether a file is work: it is not what the directory was created with.
+    fn is_work(&self, path: &Path, stat: &Stat) -> bool {
+        let stamp = Stamp::new(stat);
+        let is_original = |contents: &Contents| contents.get(path) == Some(&stamp);
+        let is_of_run = match &self.record.contents {
+            Some(contents) => is_original(contents),
+            None => self.is_being_copied(path),
+        };
+        !is_of_run && self.since.is_none_or(|since| stamp.changed >= since)
+    }
+
+    /// Returns whether the original has a file of this path, which the interrupted run may have been copying.
+    fn is_being_copied(&self, path: &Path) -> bool {
+        let Some((_, source)) = &self.source else { return false };
+        let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        matches!(source.directory(above), Ok(Some(above)) if above.file_type(name).is_some())
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> i128 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
+}
+
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+fn mounts(task: &Task<'_>, site: &Site) -> Result<Vec<Mount>, Error> {
+    let table = task.found("mounts", || Ok(mounts::table()?))?;
+    Ok(mounts::at_or_below(&table, &site.path()))
+}
+
+fn described(mount: &Mount, site: &Site) -> String {
+    let Mount { place, file_system, source, .. } = mount;
+    let below = Path::new(place).strip_prefix(site.path()).unwrap_or(Path::new(""));
+    format!(
+        "{} is a mount ({file_system}, {source}), whose files are not the session's: `umount {}`",
+        named(site, below),
+        shell_quoted(place)
+    )
+}
+
+/// Describes the linked worktree whose `.git` file is at `pointer`, if its repository knows it.
+fn linked_worktree(top: &Root, site: &Site, pointer: &Path) -> Option<String> {
+    let text = top.read(pointer, POINTER_MAX).ok()??;
+    let entry = Path::new(OsStr::from_bytes(text.strip_prefix(b"gitdir: ")?.trim_ascii_end()));
+    let is_worktrees = entry.parent().and_then(Path::file_name) == Some(OsStr::new("worktrees"));
+    if !is_worktrees || lstat(entry.join("gitdir")).is_err() {
+        return None;
+    }
+    let path = named(site, pointer.parent()?);
+    Some(format!(
+        "{path} is a worktree of a repository: `git worktree remove {}` ends it",
+        shell_quoted(&path)
+    ))
+}

@@ -1,0 +1,183 @@
+//! Plans directories. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+use super::{Directory, KIND, Options};
+use crate::host::absolute;
+use crate::manifest::{Diagnostics, Fault, Place, rule};
+use crate::observe::{self, Observation};
+use crate::provider::{
+    Allocation, Allocator, Context, Known, Parent, Planned, Request, WORKSPACE_ROOT, check_root, in_git,
+};
+
+/// Allocator of one plan.
+pub(super) struct Allocations<'o> {
+    observation: &'o Observation,
+    options: Known<Options>,
+    /// Directories that are released before any new one is created.
+    freed: BTreeSet<PathBuf>,
+}
+
+impl<'o> Allocations<'o> {
+    pub(super) fn new(observation: &'o Observation) -> Self {
+        Self { observation, options: Known::default(), freed: BTreeSet::new() }
+    }
+
+    fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {
+        self.options.read(request.options).map_err(|error| {
+            let message = format!("the options of `{KIND}` cannot be read: {error}");
+            Fault::new(rule::BROKEN_KIND, request.place.clone(), message, "here").into()
+        })
+    }
+
+    fn check_free(&self, directory: &Directory, place: &Place) -> Result<(), Fault> {
+        if self.freed.contains(&directory.directory_path) || !exists(directory, self.observation) {
+            return Ok(());
+        }
+        let message = format!("`{}` exists and is not this swarm's", directory.directory_path.display());
+        let fault =
+            Fault::new(rule::PATH_TAKEN, place.key("root-directory"), message, "would be created there");
+        Err(fault.with_help("move it away, or name another `root-directory`"))
+    }
+
+    fn check_source(&self, options: &Options, place: &Place) -> Result<(), Fault> {
+        let Some(from) = &options.copy_from else { return Ok(()) };
+        let refused = |message: String, label: &str, help: &str| {
+            let fault = Fault::new(rule::COPIED_DIRECTORY, place.key("copy-from"), message, label);
+            Err(fault.with_help(help))
+        };
+        let shown = from.display();
+        if !is_below(from) {
+            let message = format!("`{shown}` is not a path below the workspace");
+            return refused(message, "leads elsewhere", "name a directory of the workspace: `fixtures/data`");
+        }
+        let workspace = &self.observation.workspace;
+        if absolute(workspace, &options.root_directory).starts_with(absolute(workspace, from)) {
+            let message = format!("`{shown}` contains the directory that its copies are created in");
+            return refused(message, "would be copied into itself", "name a directory beside it");
+        }
+        match self.observation.directories.get(from) {
+            Some(observe::Directory::Listed(_)) | None => Ok(()),
+            Some(observe::Directory::Missing) => {
+                let message = format!("the workspace has no directory `{shown}` to copy");
+                refused(message, "does not exist", "create it, or remove this option")
+            }
+            Some(observe::Directory::Link(component) | observe::Directory::NotADirectory(component)) => {
+                let message = format!("`{}` is not a directory", component.display());
+                refused(message, "leads there", "name a directory of the workspace")
+            }
+            Some(observe::Directory::Unreadable(why)) => refused(
+                format!("`{shown}` cannot be read: {why}"),
+                "here",
+                "permit it, or remove this option",
+            ),
+        }
+    }
+}
+
+impl Allocator for Allocations<'_> {
+    fn free(&mut self, allocation: &Allocation) {
+        self.freed.extend(Directory::of(allocation).map(|directory| directory.directory_path));
+    }
+
+    fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
+        let options = self.options(request)?;
+        let directory = planned(&options, request.scoped_name);
+        let place = request.place;
+        let root = check_root(
+            self.observation,
+            &directory.directory_root,
+            place,
+            ("directories", ".ai_ops/directories"),
+        );
+        let free = root.is_ok().then(|| self.check_free(&directory, place));
+        let checks = [Some(root), free, Some(self.check_source(&options, place))];
+        let faults: Vec<Fault> = checks.into_iter().flatten().filter_map(Result::err).collect();
+        if !faults.is_empty() {
+            return Err(faults.into());
+        }
+        Ok(Planned { allocation: fields(&directory), ..Planned::default() })
+    }
+
+    /// A share is a directory of the child's own, beside the parent's.
+    fn sub_allocate(&mut self, request: &Request<'_>, _parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
+        self.allocate(request)
+    }
+}
+
+/// Returns the directory that is planned with these options for a session of this scoped name.
+pub(super) fn planned(options: &Options, scoped_name: &str) -> Directory {
+    Directory {
+        directory_root: options.root_directory.clone(),
+        directory_path: options.root_directory.join(scoped_name),
+        copy_from: options.copy_from.clone(),
+        keep: options.keep,
+    }
+}
+
+/// Returns whether a path leads to a directory below the workspace, by plain names, and into no git directory.
+pub(super) fn is_below(path: &Path) -> bool {
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    path.components().all(is_plain)
+        && path.components().any(|part| part != Component::CurDir)
+        && !in_git(path)
+}
+
+fn fields(directory: &Directory) -> Map<String, Value> {
+    match serde_json::to_value(directory) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// Returns whether anything of the directory's name was observed in its root directory.
+fn exists(directory: &Directory, observation: &Observation) -> bool {
+    let name = directory.directory_path.file_name().unwrap_or_default().to_string_lossy();
+    let found = observation.directories.get(&directory.directory_root);
+    matches!(found, Some(observe::Directory::Listed(names)) if names.contains(&*name))
+}
+
+/// Returns why a planned directory cannot be created any more.
+pub(super) fn stale(
+    directory: &Directory,
+    replaced: Option<&Allocation>,
+    observation: &Observation,
+) -> Vec<String> {
+    let replaced = replaced.and_then(Directory::of);
+    let is_own = replaced.is_some_and(|replaced| replaced.directory_path == directory.directory_path);
+    let mut stale = Vec::new();
+    if !is_own && exists(directory, observation) {
+        stale.push(format!("`{}` exists", directory.directory_path.display()));
+    }
+    let from = directory.copy_from.as_ref().map(|from| (from, observation.directories.get(from)));
+    if let Some((from, Some(found))) = from
+        && !matches!(found, observe::Directory::Listed(_))
+    {
+        stale.push(format!("the workspace has no directory `{}` any more", from.display()));
+    }
+    stale
+}
+
+/// Returns the contribution of a directory to its session.
+pub(super) fn context(directory: &Directory) -> Context {
+    let path = marked(&directory.directory_path);
+    Context {
+        env: BTreeMap::from([("AGENT_DIRECTORY_PATH".to_owned(), path.clone())]),
+        prompt_sections: vec![format!("Scratch directory: {path}")],
+        metadata: Map::from_iter([("directory_path".to_owned(), Value::from(path))]),
+        working_directory: None,
+    }
+}
+
+/// Returns a path of the plan as text that [`WORKSPACE_ROOT`] makes absolute.
+pub(super) fn marked(path: &Path) -> String {
+    if path.is_absolute() {
+        path.display().to_string()
+    } else {
+        format!("{WORKSPACE_ROOT}/{}", path.display())
+    }
+}

@@ -1,0 +1,120 @@
+//! Location of a directory and of the files beside it, on this host.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::{Directory, Options};
+use crate::host::absolute;
+use crate::host::files::Root;
+use crate::provider::{Error, Leftover, Location, Task, Vicinity};
+
+/// Beginning of the name of a directory that a run has moved aside, before the ownership marker.
+const ASIDE: &str = ".aside-";
+
+/// Beginning of the name of a directory that is being removed, before the ownership marker.
+const TRASH: &str = ".trash-";
+
+/// Beginning of the name of the file beside a directory that records its owner, before the name of the directory.
+const RECORD: &str = ".record-";
+
+/// Location of one directory.
+pub(super) struct Site {
+    /// Directory from which the session's directory is reached without following links.
+    pub(super) base: Root,
+    /// Path of the directory around the session's directory, relative to `base`.
+    pub(super) parent: PathBuf,
+    /// Name of the session's directory at this location.
+    pub(super) name: String,
+    /// Name of the session's directory at [`Location::Home`].
+    pub(super) home_name: String,
+    trash: String,
+}
+
+impl Site {
+    /// Finds the location of a task's directory. The workspace has to exist, the directory need not.
+    pub(super) fn new(task: &Task<'_>, directory: &Directory) -> Result<Self, Error> {
+        Self::at(task.location, task, directory)
+    }
+
+    /// Finds another location than the task's.
+    pub(super) fn at(location: Location, task: &Task<'_>, directory: &Directory) -> Result<Self, Error> {
+        let (base, below) = Root::toward(task.workspace, &directory.directory_path)?;
+        let name = below.file_name().and_then(OsStr::to_str);
+        let (Some(parent), Some(name)) = (below.parent(), name) else {
+            let path = directory.directory_path.display();
+            return Err(Error::Refused(format!("{path} cannot be a session's directory")));
+        };
+        Ok(Self {
+            parent: parent.to_owned(),
+            name: match location {
+                Location::Home => name.to_owned(),
+                Location::Aside => format!("{ASIDE}{}-{name}", task.owner),
+            },
+            home_name: name.to_owned(),
+            trash: format!("{TRASH}{}-{name}", task.owner),
+            base,
+        })
+    }
+
+    /// Returns the path of the directory, absolute.
+    pub(super) fn path(&self) -> PathBuf {
+        self.base.path().join(self.below())
+    }
+
+    /// Returns the path of the directory at [`Location::Home`], absolute, by which messages name it.
+    pub(super) fn home_path(&self) -> PathBuf {
+        self.base.path().join(self.parent.join(&self.home_name))
+    }
+
+    /// Returns the path of the directory, relative to `base`.
+    pub(super) fn below(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+
+    /// Returns the path of its record, relative to `base`.
+    pub(super) fn record(&self) -> PathBuf {
+        self.parent.join(self.record_name())
+    }
+
+    /// Returns the name of its record.
+    pub(super) fn record_name(&self) -> String {
+        format!("{RECORD}{}", self.name)
+    }
+
+    /// Returns the path that it is removed at, relative to `base`.
+    pub(super) fn trash(&self) -> PathBuf {
+        self.parent.join(&self.trash)
+    }
+
+    /// Opens the directory; `None` if there is none.
+    pub(super) fn directory(&self) -> Result<Option<Root>, Error> {
+        Ok(self.base.directory(&self.below())?)
+    }
+
+    /// Returns whether anything exists at the path, of whatever type.
+    pub(super) fn exists(&self) -> Result<bool, Error> {
+        let parent = self.base.directory(&self.parent)?;
+        Ok(parent.is_some_and(|parent| parent.file_type(OsStr::new(&self.name)).is_some()))
+    }
+}
+
+/// Returns whether a directory lies in the task's workspace.
+pub(super) fn is_within(task: &Task<'_>, directory: &Directory) -> bool {
+    absolute(task.workspace, &directory.directory_path).starts_with(task.workspace)
+}
+
+/// Returns what runs that were killed may have left in the planned root directories, or in the default one.
+pub(super) fn leftovers(vicinity: &Vicinity<'_>, planned: impl Iterator<Item = PathBuf>) -> Vec<Leftover> {
+    let mut roots: BTreeSet<PathBuf> = planned.collect();
+    if !vicinity.is_planned {
+        roots.insert(Options::default().root_directory);
+    }
+    let roots = roots.iter().map(|root| absolute(vicinity.workspace, root));
+    roots.flat_map(|root| Leftover::beside(&root, &[ASIDE, TRASH])).collect()
+}
+
+/// Returns the path in a session's directory by which messages name it, wherever the directory is now.
+pub(super) fn named(site: &Site, below: &Path) -> String {
+    site.home_path().join(below).display().to_string()
+}

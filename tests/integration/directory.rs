@@ -89,6 +89,10 @@ fn a_copy_has_the_files_modes_and_links_of_its_original_and_is_no_work() {
     assert_eq!(fs::metadata(copy.join("deep/run")).unwrap().permissions().mode() & 0o777, 0o755);
     let plan = sandbox.ok(&["plan", "--verbose"]).stdout;
     assert!(plan.contains("copy of fixture"), "{plan}");
+    let explained = sandbox.ok(&["explain", copy.join("deep/run").to_str().unwrap()]).stdout;
+    assert!(explained.contains("lies in the directory of shop/a"), "{explained}");
+    let explained = sandbox.ok(&["explain", "a"]).stdout;
+    assert!(explained.contains("copy of fixture"), "{explained}");
     // What the copy lacks is in the original still.
     fs::remove_file(copy.join("data.txt")).unwrap();
     sandbox.ok(&["destroy"]);

@@ -10,6 +10,7 @@ use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
 
+use super::super::setting::registry;
 use super::known::{Known, Side, said};
 use super::rule;
 use super::shown::{Explained, owner_of};
@@ -23,7 +24,7 @@ struct Thing {
     /// Role of the item in the session, e.g. `worktree`.
     what: &'static str,
     /// Kind of resource that the item belongs to.
-    kind: Option<&'static str>,
+    kind: Option<String>,
     rules: Vec<String>,
 }
 
@@ -72,14 +73,22 @@ fn things(host: &Host, side: &Side, session: &Session) -> Vec<Thing> {
     let mut add = |path: PathBuf, what, kind, rules| things.push(Thing { path, what, kind, rules });
     let worktree = session.allocation(git_worktree::KIND).and_then(Worktree::of);
     if let Some(worktree) = &worktree {
-        let kind = Some(git_worktree::KIND);
+        let kind = Some(git_worktree::KIND.to_owned());
         let rules = rule::of_worktree(session, worktree);
-        add(at(&worktree.worktree_path), "worktree", kind, rules.clone());
+        add(at(&worktree.worktree_path), "worktree", kind.clone(), rules.clone());
         let entry = at(&worktree.repo_root).join(".git/worktrees").join(&worktree.entry);
         let rule = "what git knows of the worktree, called after the session's scoped name".to_owned();
-        add(entry, "git entry", kind, vec![rule]);
+        add(entry, "git entry", kind.clone(), vec![rule]);
         if session.working_directory != worktree.worktree_path {
             add(at(&session.working_directory), "working directory", kind, rules);
+        }
+    }
+    let kinds = registry();
+    for held in session.allocations.iter().filter(|held| held.kind != git_worktree::KIND) {
+        let Some(kind) = kinds.get(&held.kind) else { continue };
+        if let (Some(path), Some(what)) = (kind.directory(held), kind.template_name()) {
+            let rules = kind.summary(held, false).into_iter().collect();
+            add(at(&path), what, Some(held.kind.clone()), rules);
         }
     }
     if let Some(file) = &session.discovery_file {
@@ -92,7 +101,7 @@ fn things(host: &Host, side: &Side, session: &Session) -> Vec<Thing> {
             "it keeps other tools off ports {}-{}: `lock-directory`, and the block's first and last port",
             block.start_port, block.end_port
         )];
-        add(at(&block.lock_path), "lock file", Some(port_range::KIND), rules);
+        add(at(&block.lock_path), "lock file", Some(port_range::KIND.to_owned()), rules);
     }
     let copies = host.state.join(&side.directory).join("sessions").join(&session.scoped_name);
     let rule =
@@ -116,7 +125,7 @@ fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<Thing> {
     (block.ports()? == leased).then(|| Thing {
         path: path.to_owned(),
         what: "lease",
-        kind: Some(port_range::KIND),
+        kind: Some(port_range::KIND.to_owned()),
         rules: vec![rule],
     })
 }
@@ -128,7 +137,7 @@ fn owned(known: &Known<'_>, side: &Side, session: &Session, thing: Thing, path: 
     let mut explanation = Explained::new(summary);
     explanation.said.owner = Some(owner_of(side, session));
     explanation.said.rules = thing.rules;
-    explanation.shows(match thing.kind {
+    explanation.shows(match thing.kind.as_deref() {
         Some(kind) => known.asked(side, session, kind, None),
         None => known.declared(side, session),
     });

@@ -14,6 +14,7 @@ mod source;
 mod report;
 mod excerpt;
 mod value;
+mod session_text;
 mod document;
 mod schema;
 mod validator;
@@ -39,6 +40,8 @@ pub use meaning::is_variable;
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
 pub use schema::{Kinds, schema};
+pub use session_text::SessionText;
+pub(crate) use session_text::{TextEntry, map_strings};
 
 use crate::name::{SessionPath, is_name};
 use document::Document;
@@ -278,16 +281,8 @@ pub struct Declaration {
     ///
     /// `None`, only in a child, if `resources` is absent: the child receives a share of everything that its parent has.
     pub resources: Option<Vec<Request>>,
-    /// Templates of the environment variables, by name.
-    pub env: BTreeMap<String, String>,
-    /// Templates of the prompt, one per section.
-    pub prompt: Vec<String>,
-    /// Values of the discovery file; their strings are templates.
-    pub metadata: Map<String, Value>,
-    /// Commands to run after provisioning.
-    pub setup: Vec<CommandLine>,
-    /// Commands to run before release.
-    pub teardown: Vec<CommandLine>,
+    /// Templates of everything else that the table gives its sessions.
+    pub text: SessionText<'static>,
 }
 
 /// One entry of `resources`.

@@ -17,6 +17,7 @@ mod read;
 mod render;
 mod resolve;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ pub use read::Unreadable;
 
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;
-use crate::manifest::{CommandLine, Diagnostics, Fault, Manifest, Place, rule};
+use crate::manifest::{CommandLine, Diagnostics, Fault, Manifest, Place, SessionText, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
@@ -222,6 +223,19 @@ pub struct Session {
     pub setup: Vec<CommandLine>,
     /// Commands to run in the working directory before release.
     pub teardown: Vec<CommandLine>,
+}
+
+impl Session {
+    /// Returns everything that the session is given besides its allocations.
+    pub fn text(&self) -> SessionText<'_> {
+        SessionText {
+            env: Cow::Borrowed(&self.env),
+            prompt: Cow::Borrowed(&self.prompt_sections),
+            metadata: Cow::Borrowed(&self.metadata),
+            setup: Cow::Borrowed(&self.setup),
+            teardown: Cow::Borrowed(&self.teardown),
+        }
+    }
 }
 
 /// Swarm that is already applied.

@@ -14,7 +14,7 @@ pub mod text;
 use std::sync::LazyLock;
 
 use crate::host::text::thousands;
-use crate::manifest::CommandLine;
+use crate::manifest::{SessionText, TextEntry};
 use crate::observe::Observation;
 use crate::plan::{Action, Plan, Session};
 use crate::provider::{Allocation, Registry};
@@ -160,10 +160,11 @@ fn said(action: Action) -> &'static str {
     }
 }
 
-/// Returns a command as in the manifest: a line for the shell, or an array.
-fn command(command: &CommandLine) -> String {
-    match command {
-        CommandLine::Shell(line) => line.clone(),
-        CommandLine::Arguments(words) => serde_json::to_string(words).unwrap_or_default(),
-    }
+/// Entries of what a session is given, by key of the session table.
+type Entries<'t> = Vec<(&'static str, Vec<TextEntry<'t>>)>;
+
+/// Returns the commands that a session is given, and everything else that it is given besides resources.
+fn commands_and_others<'t>(text: &'t SessionText<'_>) -> (Entries<'t>, Entries<'t>) {
+    let is_command = |entries: &[TextEntry<'_>]| matches!(entries.first(), Some(TextEntry::Command(_)));
+    text.entries().into_iter().partition(|(_, entries)| is_command(entries))
 }

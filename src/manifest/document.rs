@@ -2,6 +2,7 @@
 //!
 //! Editors show the doc comments on the fields.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
+use super::session_text::SessionText;
 use super::{CommandLine, From, Program};
 use crate::name::NAME_PATTERN;
 
@@ -131,6 +133,25 @@ pub(super) struct SessionTable {
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, SessionTable>")]
     pub(super) child: BTreeMap<String, SessionTable>,
+}
+
+impl SessionTable {
+    /// Returns what the table gives its sessions besides resources, empty where a wrong entry was taken out.
+    pub(super) fn text(&self) -> SessionText<'_> {
+        let command = |command: &Option<Command>| match command {
+            Some(command) => command.0.clone(),
+            None => CommandLine::Shell(String::new()),
+        };
+        SessionText {
+            env: Cow::Borrowed(&self.env),
+            prompt: Cow::Owned(
+                self.prompt.iter().map(|section| section.clone().unwrap_or_default()).collect(),
+            ),
+            metadata: Cow::Borrowed(&self.metadata),
+            setup: Cow::Owned(self.setup.iter().map(command).collect()),
+            teardown: Cow::Owned(self.teardown.iter().map(command).collect()),
+        }
+    }
 }
 
 /// One entry of `resources`: a kind's name, or a table `{ kind, from, ..options }`.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::document::{Document, Resource, SessionTable};
 use super::fault::{Fault, Place};
 use super::rule::{self, Rule};
+use super::session_text::TextEntry;
 use super::way::Way;
 use super::words::{escaped, listed, quoted};
 use super::{CommandLine, From, total};
@@ -159,20 +160,10 @@ impl Meaning<'_> {
                 self.fault(rule::KIND_TWICE, at.place(), message, "the second one", help);
             }
         }
-        self.env(&table.env, &at.key("env"));
-        for (index, section) in present(&table.prompt) {
-            self.without_nul(section, &at.key("prompt").index(index), || "a section of `prompt`".to_owned());
-        }
-        self.metadata(&table.metadata, &at.key("metadata"));
-        let commands = [("setup", &table.setup), ("teardown", &table.teardown)];
-        for (key, commands) in commands {
-            let commands_at = at.key(key);
-            for (index, command) in present(commands) {
-                let at = commands_at.index(index);
-                match &command.0 {
-                    CommandLine::Shell(line) => self.without_nul(line, &at, || "a command".to_owned()),
-                    CommandLine::Arguments(arguments) => self.arguments(arguments, &at),
-                }
+        for (key, entries) in table.text().entries() {
+            let at = at.key(key);
+            for (index, entry) in entries.into_iter().enumerate() {
+                self.text(entry, key, &at, index);
             }
         }
         let has = match (&table.resources, parent) {
@@ -250,38 +241,46 @@ impl Meaning<'_> {
         }
     }
 
-    fn env(&mut self, env: &BTreeMap<String, String>, at: &Way<'_>) {
-        for (name, value) in env {
-            self.without_nul(value, &at.key(name), || quoted(name));
-            if let Some((denied, reason)) = denied(name) {
-                let message = format!("{} cannot be set for a session", quoted(name));
-                let help = format!("`{denied}` is not a session's to set: {reason}");
-                self.fault(
-                    rule::RESERVED_VARIABLE,
-                    at.key(name).place().the_key(),
-                    message,
-                    "choose another name",
-                    help,
-                );
+    /// Checks an entry of a key of a session table. `at` leads to the key.
+    fn text(&mut self, entry: TextEntry<'_>, key: &str, at: &Way<'_>, index: usize) {
+        match entry {
+            TextEntry::Variable(name, value) => self.variable(name, value, &at.key(name)),
+            TextEntry::Section(text) => {
+                self.without_nul(text, &at.index(index), || format!("a section of `{key}`"));
+            }
+            TextEntry::Value(name, value) => self.value(value, key, &at.key(name)),
+            TextEntry::Command(CommandLine::Shell(line)) => {
+                self.without_nul(line, &at.index(index), || "a command".to_owned());
+            }
+            TextEntry::Command(CommandLine::Arguments(arguments)) => {
+                self.arguments(arguments, &at.index(index));
             }
         }
     }
 
-    fn metadata(&mut self, entries: &Map<String, Value>, at: &Way<'_>) {
-        for (key, value) in entries {
-            self.metadatum(value, &at.key(key));
+    fn variable(&mut self, name: &str, value: &str, at: &Way<'_>) {
+        self.without_nul(value, at, || quoted(name));
+        if let Some((denied, reason)) = denied(name) {
+            let message = format!("{} cannot be set for a session", quoted(name));
+            let help = format!("`{denied}` is not a session's to set: {reason}");
+            let place = at.place().the_key();
+            self.fault(rule::RESERVED_VARIABLE, place, message, "choose another name", help);
         }
     }
 
-    fn metadatum(&mut self, value: &Value, at: &Way<'_>) {
+    fn value(&mut self, value: &Value, key: &str, at: &Way<'_>) {
         match value {
-            Value::String(text) => self.without_nul(text, at, || "a string of `metadata`".to_owned()),
+            Value::String(text) => self.without_nul(text, at, || format!("a string of `{key}`")),
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.metadatum(item, &at.index(index));
+                    self.value(item, key, &at.index(index));
                 }
             }
-            Value::Object(entries) => self.metadata(entries, at),
+            Value::Object(entries) => {
+                for (name, value) in entries {
+                    self.value(value, key, &at.key(name));
+                }
+            }
             _ => {}
         }
     }

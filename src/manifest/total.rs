@@ -10,6 +10,7 @@ use super::CommandLine;
 use super::document::{Document, Resource, SessionTable};
 use super::fault::{Fault, Place};
 use super::rule;
+use super::session_text::TextEntry;
 use super::way::Way;
 
 /// Maximum number of sessions of one manifest: a plan of half as many takes 2.3 s and 770 MB (measured).
@@ -78,13 +79,17 @@ fn too_large(place: Place) -> Fault {
 
 /// Returns the bytes of a session table's own text, without resources.
 fn text(table: &SessionTable) -> u64 {
-    let env = table.env.iter().map(|(name, value)| entry(name) + entry(value));
-    let prompt = table.prompt.iter().flatten().map(|section| entry(section));
-    let commands = table.setup.iter().chain(&table.teardown).flatten().map(|command| match &command.0 {
-        CommandLine::Shell(line) => entry(line),
-        CommandLine::Arguments(arguments) => arguments.iter().map(|argument| entry(argument)).sum(),
-    });
-    env.chain(prompt).chain(commands).sum::<u64>().saturating_add(options(&table.metadata))
+    let text = table.text();
+    let size = |one: TextEntry<'_>| match one {
+        TextEntry::Variable(name, value) => entry(name) + entry(value),
+        TextEntry::Section(text) => entry(text),
+        TextEntry::Command(CommandLine::Shell(line)) => entry(line),
+        TextEntry::Value(name, value) => entry(name).saturating_add(bytes(value)),
+        TextEntry::Command(CommandLine::Arguments(arguments)) => {
+            arguments.iter().map(|argument| entry(argument)).sum()
+        }
+    };
+    text.entries().into_iter().flat_map(|(_, entries)| entries).map(size).fold(0, u64::saturating_add)
 }
 
 fn resource(resource: &Resource) -> u64 {

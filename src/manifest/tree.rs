@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::document::{Resource, SessionTable};
 use super::fault::{Fault, Step};
 use super::rule;
+use super::session_text::SessionText;
 use super::way::Way;
 use super::{Declaration, From, Request, Session};
 use crate::name::SessionPath;
@@ -37,7 +38,8 @@ pub(super) struct Spoiled {
 impl Spoiled {
     /// Finds the tables that these diagnostics are in.
     pub(super) fn by(faults: &[Fault]) -> Self {
-        let is_told = |key: &str| ["env", "prompt", "metadata", "setup", "teardown", "count"].contains(&key);
+        let text = SessionText::default().entries().map(|(key, _)| key);
+        let is_told = |key: &str| key == "count" || text.contains(&key);
         let tables = faults.iter().filter_map(|fault| {
             // A path is `session.NAME`, then any number of `child.NAME`, then the wrong part.
             let steps = &fault.place.steps;
@@ -106,6 +108,7 @@ impl Node {
 
 fn declaration(table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoiled) -> Declaration {
     let place = at.place();
+    let text = table.text().to_static();
     let entries = at.key("resources");
     let from = if in_child { From::Parent } else { From::Pool };
     let request = |(index, Resource { kind, from: said, options })| Request {
@@ -120,11 +123,7 @@ fn declaration(table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoi
         whole: !spoiled.all && !spoiled.tables.contains(&place.steps),
         // A session at the top has no parent to share with.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
-        env: table.env,
-        prompt: table.prompt.into_iter().flatten().collect(),
-        metadata: table.metadata,
-        setup: table.setup.into_iter().flatten().map(|command| command.0).collect(),
-        teardown: table.teardown.into_iter().flatten().map(|command| command.0).collect(),
+        text,
         place,
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::{ChildError, Error, Shared};
 use crate::apply;
 use crate::discovery::{self, Snapshot};
-use crate::manifest::{self, Declaration, From, Manifest, Options, Place, Program, Request, Share};
+use crate::manifest::{
+    self, Declaration, From, Manifest, Options, Place, Program, Request, SessionText, Share,
+};
 use crate::name::SessionPath;
 use crate::observe::{Holder, Observation};
 use crate::plan::{Plan, SCHEMA_VERSION, Session, Standing};
@@ -236,11 +238,7 @@ impl Relative {
         let declaration = Declaration {
             whole: true,
             resources: Some(requests.collect()),
-            env: BTreeMap::new(),
-            prompt: Vec::new(),
-            metadata: serde_json::Map::new(),
-            setup: Vec::new(),
-            teardown: Vec::new(),
+            text: SessionText::default(),
             place,
         };
         manifest::Session {

@@ -1,11 +1,9 @@
 //! Requests of each session table, with defaults and the parent's options applied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use serde_json::{Map, Value};
-
-use crate::manifest::{CommandLine, Declaration, Fault, From, Manifest, Options, Place};
+use crate::manifest::{Declaration, Fault, From, Manifest, Options, Place, SessionText};
 use crate::provider::Registry;
 use crate::template::Problem;
 
@@ -135,109 +133,17 @@ fn in_force(
     InForce { all: Arc::new(all), said }
 }
 
-/// Calls `see` with every template of a session table, always in the same order; a location is computed only on
-/// request.
-pub(super) fn visit<'d>(declaration: &'d Declaration, see: &mut dyn FnMut(&'d str, &dyn Fn() -> Place)) {
-    let place = |key: &str| declaration.place.key(key);
-    for (name, value) in &declaration.env {
-        see(value, &|| place("env").key(name));
-    }
-    for (index, section) in declaration.prompt.iter().enumerate() {
-        see(section, &|| place("prompt").index(index));
-    }
-    for (key, value) in &declaration.metadata {
-        strings(value, &|| place("metadata").key(key), see);
-    }
-    for (key, commands) in [("setup", &declaration.setup), ("teardown", &declaration.teardown)] {
-        for (index, command) in commands.iter().enumerate() {
-            let place = || place(key).index(index);
-            match command {
-                CommandLine::Shell(line) => see(line, &place),
-                CommandLine::Arguments(arguments) => {
-                    for (at, argument) in arguments.iter().enumerate() {
-                        see(argument, &|| place().index(at));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Calls `see` with every string of a value, always in the same order.
-pub(super) fn strings<'v>(
-    value: &'v Value,
-    place: &dyn Fn() -> Place,
-    see: &mut dyn FnMut(&'v str, &dyn Fn() -> Place),
-) {
-    match value {
-        Value::String(text) => see(text, place),
-        Value::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                strings(value, &|| place().index(index), see);
-            }
-        }
-        Value::Object(values) => {
-            for (key, value) in values {
-                strings(value, &|| place().key(key), see);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// Content of a session table, rendered for one session.
-pub(super) struct Rendered {
-    pub(super) env: BTreeMap<String, String>,
-    pub(super) prompt: Vec<String>,
-    pub(super) metadata: Map<String, Value>,
-    pub(super) setup: Vec<CommandLine>,
-    pub(super) teardown: Vec<CommandLine>,
-}
-
 /// Renders every template of a session table; returns every diagnostic, not only the first.
 pub(super) fn render(
     declaration: &Declaration,
     render: impl Fn(&str) -> Result<String, Vec<Problem>>,
-) -> Result<Rendered, Vec<Fault>> {
+) -> Result<SessionText<'static>, Vec<Fault>> {
     let mut faults = Vec::new();
-    let mut done = Vec::new();
-    visit(declaration, &mut |source, place| match render(source) {
-        Ok(text) => done.push(text),
-        Err(problems) => {
+    let text = declaration.text.map(&|| declaration.place.clone(), &mut |source, place| {
+        render(source).unwrap_or_else(|problems| {
             faults.extend(problems.into_iter().map(|problem| problem.at(&place())));
-            done.push(String::new());
-        }
+            String::new()
+        })
     });
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    // `visit` has the same order.
-    let mut done = done.into_iter();
-    let mut next = || done.next().unwrap_or_default();
-    let env = declaration.env.keys().map(|name| (name.clone(), next())).collect();
-    let prompt = declaration.prompt.iter().map(|_| next()).collect();
-    let mut metadata = declaration.metadata.clone();
-    metadata.values_mut().for_each(|value| replace(value, &mut next));
-    let mut commands = |commands: &[CommandLine]| {
-        let command = |command: &CommandLine| match command {
-            CommandLine::Shell(_) => CommandLine::Shell(next()),
-            CommandLine::Arguments(arguments) => {
-                CommandLine::Arguments(arguments.iter().map(|_| next()).collect())
-            }
-        };
-        commands.iter().map(command).collect::<Vec<_>>()
-    };
-    let setup = commands(&declaration.setup);
-    let teardown = commands(&declaration.teardown);
-    Ok(Rendered { env, prompt, metadata, setup, teardown })
-}
-
-/// Replaces every string of a value by the next result of `next`, in the order of [`strings`].
-pub(super) fn replace(value: &mut Value, next: &mut impl FnMut() -> String) {
-    match value {
-        Value::String(text) => *text = next(),
-        Value::Array(values) => values.iter_mut().for_each(|value| replace(value, next)),
-        Value::Object(values) => values.values_mut().for_each(|value| replace(value, next)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
+    if faults.is_empty() { Ok(text) } else { Err(faults) }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Again, Behind, Change, Loss, Occupant, Plan, SCHEMA_VERSION, Session, render};
 use crate::host::text::printable;
-use crate::manifest::{self, CommandLine};
+use crate::manifest;
 use crate::name::{SessionPath, Slug, is_name};
 use crate::provider::Registry;
 
@@ -204,18 +204,12 @@ impl Plan {
                 resource.into()
             });
             let resources: Vec<Value> = resources.collect();
-            let own = session.env.iter().filter(|(name, _)| !name.starts_with("AGENT_"));
-            let env: Map<String, Value> =
-                own.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-            let table = json!({
-                "resources": resources,
-                "env": env,
-                "prompt": session.prompt_sections,
-                "metadata": session.metadata,
-                "setup": commands(&session.setup),
-                "teardown": commands(&session.teardown),
-            });
-            tables.insert(format!("s{at}"), table);
+            let mut table = session.text().to_table();
+            if let Some(Value::Object(env)) = table.get_mut("env") {
+                env.retain(|name, _| !name.starts_with("AGENT_"));
+            }
+            table.insert("resources".to_owned(), resources.into());
+            tables.insert(format!("s{at}"), table.into());
         }
         let manifest = json!({
             "version": manifest::VERSION,
@@ -280,12 +274,4 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         return Err("its prompt is not what its allocations say".to_owned());
     }
     Ok(())
-}
-
-fn commands(commands: &[CommandLine]) -> Vec<Value> {
-    let value = |command: &CommandLine| match command {
-        CommandLine::Arguments(arguments) => arguments.clone().into(),
-        CommandLine::Shell(line) => line.as_str().into(),
-    };
-    commands.iter().map(value).collect()
 }

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::allocate::Allocated;
-use super::demand::{self, Rendered};
+use super::demand;
 use super::faults::too_much;
 use super::identity::Identity;
 use super::names::Names;
 use super::{Session, discovery_file};
-use crate::manifest::{Fault, Manifest, rule};
+use crate::manifest::{Fault, Manifest, SessionText, rule};
 use crate::name::Slug;
 use crate::provider::{Allocation, Context, Registry, markers};
 use crate::template::Templates;
@@ -29,7 +29,7 @@ pub(super) fn render(
     let Compiled { templates, faults: broken } = compiled;
     faults.extend(broken);
     let names = Names::new(manifest, registry, &identities, allocations, &open);
-    let rendered: Vec<Result<Rendered, Vec<Fault>>> = manifest
+    let rendered: Vec<Result<SessionText<'_>, Vec<Fault>>> = manifest
         .sessions
         .par_iter()
         .enumerate()
@@ -38,7 +38,7 @@ pub(super) fn render(
             demand::render(&session.declaration, |source| templates.render(source, &scope))
         })
         .collect();
-    let rendered: Vec<Rendered> = rendered
+    let rendered: Vec<SessionText<'_>> = rendered
         .into_iter()
         .zip(open)
         .filter_map(|(rendered, open)| {
@@ -57,7 +57,7 @@ pub(super) fn render(
     let parts = identities.into_par_iter().zip(names.into_allocations()).zip(rendered);
     let sessions = parts
         .enumerate()
-        .map(|(at, ((identity, allocations), told))| whole.session(at, identity, allocations, told));
+        .map(|(at, ((identity, allocations), text))| whole.session(at, identity, allocations, text));
     Ok(sessions.collect())
 }
 
@@ -76,7 +76,7 @@ pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
     for session in &manifest.sessions {
         let declaration = session.declaration.as_ref();
         if seen.insert(std::ptr::from_ref(declaration)) {
-            demand::visit(declaration, &mut |source, place| {
+            declaration.text.visit(&|| declaration.place.clone(), &mut |source, place| {
                 let problems = templates.add(source).err().into_iter().flatten();
                 faults.extend(problems.map(|problem| problem.at(&place())));
             });
@@ -98,14 +98,14 @@ impl Whole<'_> {
         at: usize,
         identity: Identity,
         allocations: Vec<Allocation>,
-        told: Rendered,
+        text: SessionText<'_>,
     ) -> Session {
         let Context { mut env, mut prompt_sections, mut metadata, working_directory: directory } =
             contributed(&allocations, self.registry);
         env.extend(named(&identity.id, identity.index, identity.replica, &identity.slug));
-        env.extend(told.env);
-        prompt_sections.extend(told.prompt);
-        metadata.extend(told.metadata);
+        env.extend(text.env.into_owned());
+        prompt_sections.extend(text.prompt.into_owned());
+        metadata.extend(text.metadata.into_owned());
         let session = &self.manifest.sessions[at];
         let path = |at: usize| self.manifest.sessions[at].path.clone();
         Session {
@@ -123,8 +123,8 @@ impl Whole<'_> {
             env,
             prompt_sections,
             metadata,
-            setup: told.setup,
-            teardown: told.teardown,
+            setup: text.setup.into_owned(),
+            teardown: text.teardown.into_owned(),
         }
     }
 }

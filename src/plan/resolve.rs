@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Standing;
 use super::allocate::{self, Allocated};
-use super::demand::{Demand, InForce, Wish, demands, replace, strings};
+use super::demand::{Demand, InForce, Wish, demands};
 use super::faults::too_much;
 use super::names::Names;
-use crate::manifest::{Fault, Manifest, Options, rule};
+use crate::manifest::{Fault, Manifest, Options, Place, map_strings, rule};
 use crate::observe::Observation;
 use crate::provider::{Planner, Registry};
 use crate::template::{Templates, is_plain};
@@ -114,22 +114,18 @@ fn rendered<'d>(
     scope: &minijinja::Value,
     faults: &mut Vec<Fault>,
 ) -> Options {
-    let mut all = Options::clone(&wish.options.all);
+    let mut render = |text: &'d str, place: &dyn Fn() -> Place| {
+        templates.add(text).and_then(|()| templates.render(text, scope)).unwrap_or_else(|problems| {
+            faults.extend(problems.into_iter().map(|problem| problem.at(&place())));
+            String::new()
+        })
+    };
     // These equal options live as long as the templates.
-    let source = wishes.iter().find(|of| of.kind == wish.kind).map(|of| &of.options.all);
-    let mut texts = Vec::new();
-    for (option, value) in source.iter().flat_map(|all| all.iter()) {
-        strings(value, &|| wish.place.key(option), &mut |text, place| {
-            let rendered = templates.add(text).and_then(|()| templates.render(text, scope));
-            texts.push(rendered.unwrap_or_else(|problems| {
-                faults.extend(problems.into_iter().map(|problem| problem.at(&place())));
-                String::new()
-            }));
-        });
-    }
-    let mut texts = texts.into_iter();
-    all.values_mut().for_each(|value| replace(value, &mut || texts.next().unwrap_or_default()));
-    all
+    let source = wishes.iter().filter(|of| of.kind == wish.kind).take(1);
+    let source = source.flat_map(|of| of.options.all.iter());
+    source
+        .map(|(option, value)| (option.clone(), map_strings(value, &|| wish.place.key(option), &mut render)))
+        .collect()
 }
 
 fn has_templates(options: &Options) -> bool {

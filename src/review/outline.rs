@@ -202,15 +202,7 @@ fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
         let said = serde_json::to_string(&held.options).unwrap_or_default();
         let _ = write!(text, "\n{} {commit} {} {said}", held.kind, held.shared);
     }
-    let told = |session: &Session| {
-        serde_json::to_string(&(
-            &session.env,
-            &session.prompt_sections,
-            &session.metadata,
-            &session.setup,
-            &session.teardown,
-        ))
-    };
+    let told = |session: &Session| serde_json::to_string(&session.text());
     let mut varying = change.reasons.join("\n");
     varying.push_str(&member.session.and_then(|session| told(session).ok()).unwrap_or_default());
     for named in [Some(member), parent].into_iter().flatten().filter_map(|member| member.session) {

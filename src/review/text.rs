@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::outline::{Entry, Member, outline};
-use super::{Review, command, folded, mark, said};
+use super::{Review, folded, mark, said};
 use crate::host::text::printable;
+use crate::manifest::TextEntry;
 use crate::plan::Action;
 use crate::provider::Allocation;
 
@@ -161,19 +162,16 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
             lines.extend(asked(allocation).iter().map(|line| (shade, column("", line))));
         }
     }
-    let mut told: Vec<(&str, Vec<String>)> = vec![
-        ("setup", session.setup.iter().map(command).collect()),
-        ("teardown", session.teardown.iter().map(command).collect()),
-    ];
-    if full {
-        told.push(("env", session.env.iter().map(|(name, value)| format!("{name}={value}")).collect()));
-        told.push(("prompt", session.prompt_sections.clone()));
-        let metadata = session.metadata.iter().map(|(name, value)| format!("{name} = {value}"));
-        told.push(("metadata", metadata.collect()));
-    }
-    for (name, values) in told {
-        for (at, value) in values.iter().enumerate() {
-            lines.push((shade, column(if at == 0 { name } else { "" }, value)));
+    let text = session.text();
+    let (commands, told) = super::commands_and_others(&text);
+    for (key, entries) in commands.into_iter().chain(told.into_iter().filter(|_| full)) {
+        for (at, entry) in entries.into_iter().enumerate() {
+            let line = match entry {
+                TextEntry::Variable(name, value) => format!("{name}={value}"),
+                TextEntry::Value(name, value) => format!("{name} = {value}"),
+                TextEntry::Section(_) | TextEntry::Command(_) => entry.shown(),
+            };
+            lines.push((shade, column(if at == 0 { key } else { "" }, &line)));
         }
     }
     lines

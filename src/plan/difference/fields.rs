@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Session;
-use crate::manifest::CommandLine;
+use crate::manifest::TextEntry;
 
 /// Difference in one value of an active session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,23 +65,12 @@ fn shown(value: &Value) -> String {
 /// Returns every difference in a session's environment, prompt, metadata, commands and children.
 pub(super) fn told(stood: &Session, session: &Session) -> Vec<Field> {
     let mut fields = Vec::new();
-    let text =
-        |env: &BTreeMap<String, String>, name: &String| env.get(name).map(|value| value.as_str().into());
-    let names: BTreeSet<_> = stood.env.keys().chain(session.env.keys()).collect();
-    for name in names {
-        add(&mut fields, || format!("env {name}"), text(&stood.env, name), text(&session.env, name));
+    let (old, new) = (stood.text(), session.text());
+    if old != new {
+        for ((key, old), (_, new)) in old.entries().into_iter().zip(new.entries()) {
+            entries(&mut fields, key, &old, &new);
+        }
     }
-    let sections = |sections: &[String]| sections.iter().map(|section| section.as_str().into()).collect();
-    listed(
-        &mut fields,
-        "prompt section",
-        sections(&stood.prompt_sections),
-        sections(&session.prompt_sections),
-    );
-    options(&mut fields, "metadata", &stood.metadata, &session.metadata);
-    let commands = |commands: &[CommandLine]| commands.iter().map(command).collect();
-    listed(&mut fields, SETUP_COMMAND, commands(&stood.setup), commands(&session.setup));
-    listed(&mut fields, "teardown command", commands(&stood.teardown), commands(&session.teardown));
     if stood.children != session.children {
         let (old, new): (BTreeSet<_>, BTreeSet<_>) =
             (stood.children.iter().collect(), session.children.iter().collect());
@@ -101,26 +90,34 @@ pub(super) fn options(fields: &mut Vec<Field>, of: &str, old: &Map<String, Value
     }
 }
 
-fn listed(fields: &mut Vec<Field>, of: &str, old: Vec<Value>, new: Vec<Value>) {
-    let (mut old, mut new) = (old.into_iter(), new.into_iter());
-    for at in 1.. {
-        match (old.next(), new.next()) {
-            (None, None) => return,
-            (from, to) => add(fields, || format!("{of} {at}"), from, to),
-        }
+/// Adds the entries of a key of the session table that differ, by name or by number.
+fn entries(fields: &mut Vec<Field>, key: &str, old: &[TextEntry<'_>], new: &[TextEntry<'_>]) {
+    let (old, new) = (by_position(old), by_position(new));
+    let positions: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    for position in positions {
+        let (from, to) = (old.get(position), new.get(position));
+        let (name, number) = position;
+        let name = || match from.or(to) {
+            Some(TextEntry::Section(_)) => format!("{key} section {number}"),
+            Some(TextEntry::Command(_)) => format!("{key} command {number}"),
+            Some(TextEntry::Variable(..) | TextEntry::Value(..)) | None => format!("{key} {name}"),
+        };
+        add(fields, name, from.map(TextEntry::value), to.map(TextEntry::value));
     }
+}
+
+/// Returns entries by name and by number, from 1; the number of an entry with a name is 0.
+fn by_position<'t>(entries: &[TextEntry<'t>]) -> BTreeMap<(&'t str, usize), TextEntry<'t>> {
+    let position = |(index, entry): (usize, &TextEntry<'t>)| match entry.name() {
+        Some(name) => (name, 0),
+        None => ("", index + 1),
+    };
+    entries.iter().enumerate().map(|(index, entry)| (position((index, entry)), *entry)).collect()
 }
 
 fn add(fields: &mut Vec<Field>, name: impl FnOnce() -> String, from: Option<Value>, to: Option<Value>) {
     if from != to {
         fields.push(Field { name: name(), from, to });
-    }
-}
-
-fn command(command: &CommandLine) -> Value {
-    match command {
-        CommandLine::Shell(line) => line.as_str().into(),
-        CommandLine::Arguments(arguments) => arguments.clone().into(),
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use super::{escape, escape_lines, mark, verb};
 use crate::host::text::thousands;
+use crate::manifest::TextEntry;
 use crate::plan::{Action, Session};
 use crate::provider::Allocation;
 use crate::review::outline::{Entry, Member};
-use crate::review::{command, folded, ports};
+use crate::review::{commands_and_others, folded, ports};
 
 /// With no more entries than this, those that have something below them are open from the start.
 const OPEN: usize = 60;
@@ -114,9 +115,9 @@ impl Tree<'_> {
             let notes = if notes.is_empty() { notes } else { format!("<ul>{notes}</ul>") };
             self.row(&escape(&allocation.kind), &format!("<code>{}</code>{notes}", escape(&what)));
         }
-        for (name, commands) in [("setup", &session.setup), ("teardown", &session.teardown)] {
-            for line in commands {
-                self.row(name, &format!("<code>{}</code>", escape_lines(&command(line))));
+        for (key, commands) in commands_and_others(&session.text()).0 {
+            for command in commands {
+                self.row(key, &format!("<code>{}</code>", escape_lines(&command.shown())));
             }
         }
         self.page.push_str("</table>\n");
@@ -130,18 +131,15 @@ impl Tree<'_> {
             "What it is told".to_owned()
         };
         let _ = write!(self.page, "<details class=\"told\">\n<summary>{whose}</summary>\n<table>\n");
-        for (name, value) in &session.env {
-            self.row(
-                &format!("<code>{}</code>", escape(name)),
-                &format!("<pre>{}</pre>", escape_lines(value)),
-            );
-        }
-        for section in &session.prompt_sections {
-            self.row("prompt", &format!("<pre>{}</pre>", escape_lines(section)));
-        }
-        for (name, value) in &session.metadata {
-            let value = escape_lines(&value.to_string());
-            self.row(&format!("metadata <code>{}</code>", escape(name)), &format!("<pre>{value}</pre>"));
+        for (key, entries) in commands_and_others(&session.text()).1 {
+            for entry in entries {
+                let name = match entry {
+                    TextEntry::Variable(name, _) => format!("<code>{}</code>", escape(name)),
+                    TextEntry::Value(name, _) => format!("{key} <code>{}</code>", escape(name)),
+                    TextEntry::Section(_) | TextEntry::Command(_) => key.to_owned(),
+                };
+                self.row(&name, &format!("<pre>{}</pre>", escape_lines(&entry.shown())));
+            }
         }
         self.page.push_str("</table>\n</details>\n");
         self.told += self.page.len() - begin;

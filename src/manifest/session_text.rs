@@ -1,0 +1,210 @@
+//! Everything that a session is given besides its resources.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::CommandLine;
+use super::fault::Place;
+
+/// Everything that a session is given besides its resources: templates in a manifest, texts in a plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SessionText<'t> {
+    /// Environment variables.
+    pub env: Cow<'t, BTreeMap<String, String>>,
+    /// Sections of the prompt.
+    pub prompt: Cow<'t, [String]>,
+    /// Values that the discovery file has besides.
+    pub metadata: Cow<'t, Map<String, Value>>,
+    /// Commands run after provisioning.
+    pub setup: Cow<'t, [CommandLine]>,
+    /// Commands run before release.
+    pub teardown: Cow<'t, [CommandLine]>,
+}
+
+/// One thing that a session is given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum TextEntry<'t> {
+    /// A variable: its name and its value.
+    Variable(&'t str, &'t str),
+    /// A paragraph.
+    Section(&'t str),
+    /// A value and its name.
+    Value(&'t str, &'t Value),
+    /// A command.
+    Command(&'t CommandLine),
+}
+
+/// Receives a string and its place, and returns the string that replaces it.
+pub(crate) type Replace<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Place) -> String + 'f;
+
+/// Receives a string and its place.
+pub(crate) type See<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Place) + 'f;
+
+impl SessionText<'_> {
+    /// Returns everything in the text, by key of the session table.
+    pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 5] {
+        let variables = self.env.iter().map(|(name, value)| TextEntry::Variable(name, value));
+        let values = self.metadata.iter().map(|(name, value)| TextEntry::Value(name, value));
+        [
+            ("env", variables.collect()),
+            ("prompt", self.prompt.iter().map(|section| TextEntry::Section(section)).collect()),
+            ("metadata", values.collect()),
+            ("setup", self.setup.iter().map(TextEntry::Command).collect()),
+            ("teardown", self.teardown.iter().map(TextEntry::Command).collect()),
+        ]
+    }
+
+    /// Returns the text with `replace` called for each of its strings. A place is computed when it is requested.
+    pub(crate) fn map<'s>(
+        &'s self,
+        table: &dyn Fn() -> Place,
+        replace: &mut Replace<'_, 's>,
+    ) -> SessionText<'static> {
+        let at = |key: &str| table().key(key);
+        let env = self.env.iter();
+        let env = env.map(|(name, value)| (name.clone(), replace(value, &|| at("env").key(name)))).collect();
+        let prompt = self.prompt.iter().enumerate();
+        let prompt = prompt.map(|(index, section)| replace(section, &|| at("prompt").index(index))).collect();
+        let metadata = self.metadata.iter();
+        let metadata = metadata.map(|(key, value)| {
+            (key.clone(), map_strings(value, &|| at("metadata").key(key), &mut *replace))
+        });
+        SessionText {
+            env: Cow::Owned(env),
+            prompt: Cow::Owned(prompt),
+            metadata: Cow::Owned(metadata.collect()),
+            setup: Cow::Owned(map_commands(&self.setup, &|| at("setup"), replace)),
+            teardown: Cow::Owned(map_commands(&self.teardown, &|| at("teardown"), replace)),
+        }
+    }
+
+    /// Calls `see` for each string of the text. A place is computed when it is requested.
+    pub(crate) fn visit<'s>(&'s self, table: &dyn Fn() -> Place, see: &mut See<'_, 's>) {
+        for (key, entries) in self.entries() {
+            let at = || table().key(key);
+            for (index, entry) in entries.into_iter().enumerate() {
+                match entry {
+                    TextEntry::Variable(name, text) => see(text, &|| at().key(name)),
+                    TextEntry::Section(text) => see(text, &|| at().index(index)),
+                    TextEntry::Command(CommandLine::Shell(line)) => see(line, &|| at().index(index)),
+                    TextEntry::Value(name, value) => visit_strings(value, &|| at().key(name), see),
+                    TextEntry::Command(CommandLine::Arguments(arguments)) => {
+                        for (argument, text) in arguments.iter().enumerate() {
+                            see(text, &|| at().index(index).index(argument));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns a copy that borrows nothing.
+    pub(crate) fn to_static(&self) -> SessionText<'static> {
+        self.map(&Place::default, &mut |text, _| text.to_owned())
+    }
+
+    /// Returns the text as a session table of a manifest has it.
+    pub(crate) fn to_table(&self) -> Map<String, Value> {
+        let value = |entries: Vec<TextEntry<'_>>| {
+            let named = |entry: &TextEntry<'_>| Some((entry.name()?.to_owned(), entry.value()));
+            match entries.iter().map(named).collect::<Option<Map<_, _>>>() {
+                Some(named) => Value::Object(named),
+                None => entries.iter().map(TextEntry::value).collect(),
+            }
+        };
+        let entries = self.entries().into_iter().filter(|(_, entries)| !entries.is_empty());
+        entries.map(|(key, entries)| (key.to_owned(), value(entries))).collect()
+    }
+}
+
+impl<'t> TextEntry<'t> {
+    /// Returns the name of the entry; `None` if only its number tells it from others.
+    pub(crate) fn name(&self) -> Option<&'t str> {
+        match self {
+            Self::Variable(name, _) | Self::Value(name, _) => Some(name),
+            Self::Section(_) | Self::Command(_) => None,
+        }
+    }
+
+    /// Returns the value of the entry as a manifest has it.
+    pub(crate) fn value(&self) -> Value {
+        match self {
+            Self::Variable(_, text) | Self::Section(text) => (*text).into(),
+            Self::Value(_, value) => (*value).clone(),
+            Self::Command(CommandLine::Shell(line)) => line.as_str().into(),
+            Self::Command(CommandLine::Arguments(arguments)) => arguments.clone().into(),
+        }
+    }
+
+    /// Returns the value of the entry as people read it.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Variable(_, text) | Self::Section(text) => (*text).to_owned(),
+            Self::Command(CommandLine::Shell(line)) => line.clone(),
+            Self::Value(..) | Self::Command(CommandLine::Arguments(_)) => self.value().to_string(),
+        }
+    }
+}
+
+/// Calls `see` for each string of a value.
+fn visit_strings<'v>(value: &'v Value, place: &dyn Fn() -> Place, see: &mut See<'_, 'v>) {
+    match value {
+        Value::String(text) => see(text, place),
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                visit_strings(value, &|| place().index(index), see);
+            }
+        }
+        Value::Object(values) => {
+            for (key, value) in values {
+                visit_strings(value, &|| place().key(key), see);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Returns a value with `replace` called for each of its strings. A place is computed when it is requested.
+pub(crate) fn map_strings<'v>(
+    value: &'v Value,
+    place: &dyn Fn() -> Place,
+    replace: &mut Replace<'_, 'v>,
+) -> Value {
+    match value {
+        Value::String(text) => replace(text, place).into(),
+        Value::Array(values) => {
+            let values = values.iter().enumerate();
+            values.map(|(index, value)| map_strings(value, &|| place().index(index), &mut *replace)).collect()
+        }
+        Value::Object(values) => {
+            let values = values.iter();
+            let values = values
+                .map(|(key, value)| (key.clone(), map_strings(value, &|| place().key(key), &mut *replace)));
+            Value::Object(values.collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+fn map_commands<'s>(
+    commands: &'s [CommandLine],
+    place: &dyn Fn() -> Place,
+    replace: &mut Replace<'_, 's>,
+) -> Vec<CommandLine> {
+    let mut command = |(index, command): (usize, &'s CommandLine)| {
+        let place = || place().index(index);
+        match command {
+            CommandLine::Shell(line) => CommandLine::Shell(replace(line, &place)),
+            CommandLine::Arguments(arguments) => {
+                let arguments = arguments.iter().enumerate();
+                let argument = |(at, text): (usize, &'s String)| replace(text, &|| place().index(at));
+                CommandLine::Arguments(arguments.map(argument).collect())
+            }
+        }
+    };
+    commands.iter().enumerate().map(&mut command).collect()
+}

@@ -1,0 +1,180 @@
+//! Records: what a run writes down before it changes anything.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::host::files::{self, Root};
+use crate::name::SessionPath;
+use crate::plan::Plan;
+
+/// Version of the format of record files.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// Largest record that is read, in bytes; a plan of 100,000 sessions has about 300 MB.
+pub(super) const RECORD_MAX: usize = 2 << 30;
+
+/// A plan that is applied, or is about to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Record {
+    /// Version of the format of this file.
+    pub schema_version: u32,
+    /// Ownership marker: 32 random hexadecimal digits, created when the swarm is first applied.
+    pub owner: String,
+    /// Absolute path of the workspace root.
+    pub workspace: PathBuf,
+    /// Ids of the sessions above a standalone session, nearest first, which have the same ownership marker. In a swarm,
+    /// the plan lists the ancestors instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<String>,
+    /// Position among the children, for a child that a program provisioned from another session's snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<ChildOf>,
+    /// `true` if `seedbed run` created the swarm for one command. Default: `false`.
+    ///
+    /// The swarm is removed with everything in it when the command has ended. A later run that finds the swarm removes
+    /// it too: the run of the command owns the lock as long as the command lives.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub temporary: bool,
+    /// Sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_set_up: BTreeMap<SessionPath, NotSetUp>,
+    /// The plan; without sessions if everything is released.
+    pub plan: Plan,
+    /// Allocations that the run of this record releases; `None` after their release, and for a run that releases
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Box<Release>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A session whose `setup` has not succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct NotSetUp {
+    /// `true` if the setup commands of the session have begun; `false` if the commands of another session failed first.
+    pub begun: bool,
+    /// Reason, one line that reads after "setup": `failed: …`.
+    pub why: String,
+}
+
+/// Position of a child among the children of its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ChildOf {
+    /// Position, from 0; no other active child of the same parent has this position.
+    pub index: u32,
+    /// Number of shares into which the parent was divided for this child, at least 1.
+    pub count: u32,
+}
+
+/// Allocations that a run releases.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Release {
+    /// Record that was applied before the run.
+    pub before: Record,
+    /// Kinds that are released, by session of `before`, in the order of their release.
+    pub kinds: BTreeMap<SessionPath, Vec<String>>,
+    /// Handling of unsaved work.
+    pub unsaved: Unsaved,
+    /// Action of recovery before the run is committed.
+    pub recovery: Recovery,
+}
+
+/// Action of recovery on a run that was interrupted before it was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Recovery {
+    /// Recovery undoes the run: what was moved aside is brought back.
+    Undo,
+    /// Recovery finishes the run, a `destroy`, unless unsaved work has appeared meanwhile.
+    Finish,
+}
+
+/// Progress of a run that is not committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The run moves aside what it releases, or brings it back; nothing is provisioned.
+    SettingAside,
+    /// Asides of the run are complete, and its new allocations may exist.
+    Provisioning,
+}
+
+impl Stage {
+    pub(super) fn file(self) -> &'static str {
+        match self {
+            Self::SettingAside => "releasing.json",
+            Self::Provisioning => "intent.json",
+        }
+    }
+}
+
+/// File of the record of the last committed run.
+pub(super) const COMMITTED: &str = "standing.json";
+
+/// A rescue in progress. The applied plan determines which files the rescue may have left.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Rescuing {
+    /// Version of the format of this file.
+    pub(super) schema_version: u32,
+}
+
+/// Handling of unsaved work that a release would lose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(clippy::exhaustive_enums, reason = "unsaved work refuses a release, is saved or is discarded")]
+pub enum Unsaved {
+    /// Unsaved work refuses the release.
+    #[default]
+    Keep,
+    /// Unsaved work is saved first, so that it survives the release.
+    Rescue,
+    /// Unsaved work is discarded.
+    Discard,
+}
+
+/// Reads a record; `None` if it does not exist.
+pub(super) fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<Option<T>, Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: Option<u32>,
+    }
+    let directory = match Root::open(directory) {
+        Ok(directory) => directory,
+        // A lock file has no records below it.
+        Err(files::Error::Io { source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(bytes) = directory.read(Path::new(name), RECORD_MAX)? else { return Ok(None) };
+    let path = directory.path().join(name);
+    let version = serde_json::from_slice::<Version>(&bytes).ok().and_then(|version| version.schema_version);
+    if version.is_some_and(|version| version != SCHEMA_VERSION) {
+        let why = "another version of seedbed wrote it; use that version to destroy the swarm".to_owned();
+        return Err(Error::Unreadable { path, why });
+    }
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Error::Unreadable { path, why: error.to_string() })
+}

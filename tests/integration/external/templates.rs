@@ -1,0 +1,93 @@
+//! Templates in the plans and in the options of external kinds.
+
+use serde_json::{Value, json};
+
+use super::{PLAN, asked, things};
+use crate::sandbox::sessions;
+
+#[test]
+fn a_program_gets_the_workspace_root_where_its_plan_says_so() {
+    let plan =
+        PLAN.replace("\"thing of a\"", "\"{{ workspace.root }}/a\", \"in\": [\"{{ workspace.root }}\"]");
+    let sandbox = things(&format!("plan() {{ cat <<'END'\n{plan}\nEND\n}}\n"));
+    let planned = sandbox.plan();
+    let held = &sessions(&planned).next().unwrap()["allocations"][1]["allocation"];
+    assert_eq!(held["name"], "{{ workspace.root }}/a", "a plan is the same in every clone");
+    asked(&sandbox);
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["status"]);
+    sandbox.ok(&["destroy"]);
+    let root = sandbox.repository.to_str().unwrap();
+    let allocation = json!({ "name": format!("{root}/a"), "in": [root] });
+    let requests = asked(&sandbox);
+    let of_a: Vec<_> = requests.iter().filter(|request| request["session"] == "shop/a").collect();
+    for operation in ["provision", "inspect", "release"] {
+        let mut of_operation = of_a.iter().filter(|request| request["operation"] == operation).peekable();
+        assert!(of_operation.peek().is_some(), "{operation}");
+        assert!(of_operation.all(|request| request["allocation"] == allocation), "{operation}: {of_a:?}");
+    }
+}
+
+/// Two sessions with a port each, whose thing has options of all shapes; `OPTIONS` stands in the first one's place.
+const PORTS: &str = r#"
+[provider.thing]
+command = ["./tools/thing"]
+[defaults.thing]
+url = "http://{{ session.name }}:{{ port.db }}"
+[session.a]
+resources = [{ kind = "thing", OPTIONS }, { kind = "port-range", names = ["db"] }, "git-worktree"]
+[session.b]
+resources = ["thing", { kind = "port-range", names = ["db"] }]
+"#;
+
+#[test]
+fn options_are_templates_of_what_is_planned_before_them() {
+    let sandbox = things("");
+    sandbox.manifest(&PORTS.replace(
+        "OPTIONS",
+        r#"of = ["{{ worktree.path }}", { port = "{{ port.db }}" }, 3], plain = "{ }", above = "{{ sessions['b'].port.db }}""#,
+    ));
+    sandbox.ok(&["apply"]);
+    let requests = asked(&sandbox);
+    let ports = ["a", "b"].map(|session| {
+        let env = sandbox.ok(&["env", session, "--format", "json"]).json();
+        env["AGENT_PORT_DB"].as_str().unwrap().to_owned()
+    });
+    let planned = requests.iter().find(|request| request["operation"] == "plan").unwrap();
+    let of_b = json!({ "url": format!("http://b:{}", ports[1]) });
+    assert_eq!(planned["sessions"][1]["options"], of_b);
+    let provisioned = |session: &str| {
+        let of = |request: &&Value| request["operation"] == "provision" && request["session"] == session;
+        requests.iter().find(of).unwrap()["options"].clone()
+    };
+    assert_eq!(provisioned("shop/b"), of_b);
+    let of_a = provisioned("shop/a");
+    assert_eq!(of_a["url"], format!("http://a:{}", ports[0]));
+    assert_eq!(of_a["plain"], "{ }");
+    assert_eq!(of_a["above"], ports[1]);
+    assert_eq!(of_a["of"][1]["port"], ports[0]);
+    assert_eq!(of_a["of"][2], 3);
+    let path = of_a["of"][0].as_str().unwrap();
+    assert!(path.starts_with(sandbox.repository.to_str().unwrap()), "{path}");
+    // The same again is kept, and what it is made from changes it.
+    sandbox.ok(&["apply"]).says(&["nothing to do"]);
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn an_option_that_names_what_is_not_there_is_underlined() {
+    let sandbox = things("");
+    let check = |options: &str, says: &[&str]| {
+        sandbox.manifest(&PORTS.replace("OPTIONS", options));
+        let outcome = sandbox.seedbed(&["validate"]).expect(65);
+        let outcome = outcome.says(says);
+        assert!(!outcome.stderr.contains("gave no plan"), "{}", outcome.stderr);
+    };
+    check(r#"port = "{{ port.cache }}""#, &["port.cache", "seedbed.toml"]);
+    check(r#"deep = [["{{ nothing }}"]]"#, &["nothing"]);
+    check(r#"broken = "{{ port.db""#, &["template"]);
+    // What is said for all is underlined where it is said.
+    sandbox.manifest(&PORTS.replace("OPTIONS", "size = 1").replace("port.db", "port.web"));
+    sandbox.seedbed(&["plan"]).expect(65).says(&["port.web", "[defaults.thing]"]);
+    assert_eq!(asked(&sandbox), Vec::<Value>::new(), "no program is asked in vain");
+}

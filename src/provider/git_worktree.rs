@@ -1,4 +1,4 @@
-//! The `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
+//! Provides the `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
 
 mod area;
 mod aside;
@@ -51,85 +51,87 @@ pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub use progress::{Progress, progress};
 
-/// The name of the kind.
+/// Name of the kind.
 pub const KIND: &str = "git-worktree";
 
-/// The options of a `git-worktree`.
+/// Options of a `git-worktree`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Options {
-    /// Where worktrees are made, relative to the workspace root.
+    /// Directory for the worktrees, relative to the workspace root.
     #[schemars(length(min = 1))]
     pub root_directory: PathBuf,
-    /// The commit to check out: a branch, a tag, a commit id. Resolved once, when planning.
+    /// Commit to check out: a branch, a tag or a commit id. It is resolved once, when planning.
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["main", "v1.0"]))]
     pub base_ref: String,
-    /// The one directory of the repository to check out (sparse checkout, cone mode), which is also where the session
-    /// works. Default: the whole tree.
+    /// The one directory of the repository to check out (sparse checkout, cone mode). It is also the working directory
+    /// of the session. Default: the whole tree.
     #[schemars(extend("examples" = ["services/api"]))]
     pub target_path: Option<String>,
-    /// The branch to work on, a template such as `agents/{{ session.name }}`; it is created at `base-ref` unless it exists
+    /// Branch to work on, a template such as `agents/{{ session.name }}`. It is created at `base-ref` unless it exists
     /// (see `branch-exists`). Default: a detached HEAD.
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["agents/{{ session.name }}"]))]
     pub branch: Option<String>,
-    /// Whether a branch that exists already is taken as it is. It only matters when a worktree is made.
+    /// Reaction to a branch that exists already. It only matters when a worktree is created.
     pub branch_exists: BranchExists,
-    /// How the files get there.
+    /// Method of checking out the files.
     pub checkout: Checkout,
     /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`.
     #[schemars(extend("examples" = [[".env", "config/*.local"]]))]
     pub copy: Vec<String>,
-    /// Untracked files of the workspace to link from the worktree, as globs: what is large and only read.
+    /// Untracked files of the workspace to link from the worktree, as globs, for large files that are only read.
     #[schemars(extend("examples" = [["node_modules"]]))]
     pub link: Vec<String>,
-    /// Whether the repository's own git hooks run while the worktree is made.
+    /// Whether the repository's own Git hooks run when the worktree is created.
     pub git_hooks: bool,
-    /// Where the worktrees of children lie.
+    /// Location of the worktrees of children.
     pub layout: Layout,
 }
 
-/// How the files of a worktree get there.
+/// Method of checking out the files of a worktree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Checkout {
-    /// git checks the first worktree of a commit and part out; of a whole tree only what the repository's own work tree
-    /// does not have, the rest is copied from there. The others that the same run makes get copies of the same files; git
-    /// makes those too where a copy might differ from what it would make.
+    /// Git checks out the first worktree of a commit and target path. For a whole tree, Git checks out only the files
+    /// that the repository's own work tree does not have. The rest is copied from that work tree. Other worktrees of
+    /// the same run get copies of the same files. If a copy might differ from Git's own checkout, Git checks those
+    /// worktrees out too.
     #[default]
     Auto,
-    /// git checks every file out.
+    /// Git checks out every file.
     Git,
-    /// The worktree is an overlay mount over one checkout that all sessions of the commit share: milliseconds and
-    /// kilobytes a session, whatever the size of the tree. Needs Linux and the right to mount.
+    /// The worktree is an overlay mount over one checkout that all sessions of the commit share. It costs milliseconds
+    /// and kilobytes a session, independent of the size of the tree. Needs Linux and the right to mount.
     Overlay,
 }
 
-/// What happens where the branch of a worktree exists already.
+/// Reaction to a branch of a worktree that exists already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum BranchExists {
-    /// The worktree goes on at the branch's tip, where the branch contains the commit that `base-ref` names and no
-    /// worktree has it checked out; anything else is a diagnostic. The branch is never reset.
+    /// The worktree continues at the branch's tip, if the branch contains the commit of `base-ref` and no worktree has
+    /// it checked out. Anything else is a diagnostic. The branch is never reset.
     #[default]
     Reuse,
-    /// It is a diagnostic.
+    /// An existing branch is a diagnostic.
     Refuse,
 }
 
-/// Where the worktrees of children lie.
+/// Location of the worktrees of children.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Layout {
-    /// Beside their parents': nothing that is done to a parent's worktree reaches into a child's.
+    /// Beside the worktrees of their parents: nothing that is done to a parent's worktree reaches into a child's.
     #[default]
     Flat,
-    /// Inside the parent's worktree, at `.ai_ops/child-worktrees/SCOPED_PARENT/SCOPED_CHILD`, as in the seed.
+    /// Inside the parent's worktree, at `.ai_ops/child-worktrees/SCOPED_PARENT/SCOPED_CHILD`, as in the reference
+    /// implementation.
     Nested,
 }
 
@@ -150,36 +152,36 @@ impl Default for Options {
     }
 }
 
-/// What planning decides for a worktree; paths are relative to the workspace root. The first five fields are the
-/// seed's.
+/// A planned worktree. Paths are relative to the workspace root. The first five fields are those of the reference
+/// implementation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Worktree {
-    /// The top of the repository's work tree; `.` where that is the workspace.
+    /// Top of the repository's work tree; `.` if that is the workspace.
     pub repo_root: PathBuf,
-    /// The directory that it lies in.
+    /// Directory that contains the worktree.
     pub worktree_root: PathBuf,
-    /// The worktree itself.
+    /// Path of the worktree.
     pub worktree_path: PathBuf,
-    /// The ref as the manifest names it.
+    /// Ref as the manifest names it.
     pub base_ref: String,
     /// The one directory that is checked out (sparse, cone mode); `None` for the whole tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_path: Option<String>,
-    /// The commit to check out: the one that `base_ref` named when this was planned, or the tip of a branch that exists.
+    /// Commit to check out: the one that `base_ref` named at plan time, or the tip of an existing branch.
     pub commit: String,
-    /// The branch to create at `commit`, or to go on with there, without `refs/heads/`; `None` for a detached HEAD.
+    /// Branch to create at `commit`, or to continue on, without `refs/heads/`; `None` for a detached HEAD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// What the branch is beside its base, where it exists already; `None` where it is created.
+    /// State of an existing branch relative to its base; `None` if the branch is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<Existing>,
-    /// The name of its entry under `worktrees` in the common git directory.
+    /// Name of the admin directory under `worktrees` in the common git directory.
     pub entry: String,
-    /// How the files get there.
+    /// Method of checking out the files.
     pub checkout: Checkout,
-    /// How it is registered.
+    /// Method of registration.
     pub registration: Registration,
     /// Globs of untracked files that are copied from the workspace.
     pub copy: Vec<String>,
@@ -189,41 +191,41 @@ pub struct Worktree {
     pub git_hooks: bool,
 }
 
-/// A branch that exists and is taken as it is.
+/// A branch that exists and is reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Existing {
-    /// The commit that `base_ref` named when this was planned, which the branch contains.
+    /// Commit that `base_ref` named at plan time, and that the branch contains.
     pub base: String,
-    /// The number of commits that the branch has beyond it.
+    /// Number of commits that the branch has beyond `base`.
     pub ahead: usize,
 }
 
-/// How a worktree is registered.
+/// Method of registering a worktree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Registration {
-    /// Its entry is built aside and renamed into place: atomic, without a lock.
+    /// The admin directory is built aside and renamed into place: atomic, without a lock.
     Rename,
-    /// `git worktree add` under the repository's lock, with bounded retries, where an entry is more than files.
+    /// `git worktree add` under the repository's lock, with bounded retries, if an admin directory is more than files.
     Git,
 }
 
 impl Worktree {
-    /// The commit that its base ref named when it was planned.
+    /// Returns the commit that the base ref named at plan time.
     pub fn base(&self) -> &str {
         self.existing.as_ref().map_or(&self.commit, |existing| &existing.base)
     }
 
-    /// Reads an allocation of this kind; `None` where it is not one that planning made.
+    /// Reads an allocation of this kind; `None` if planning did not make the allocation.
     pub fn of(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
     }
 }
 
-/// The provider of `git-worktree`.
+/// Provider of `git-worktree`.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct GitWorktree;
@@ -262,7 +264,7 @@ impl Planner for GitWorktree {
         plan::outlasts(allocation, observation)
     }
 
-    /// What becomes of a branch that exists is decided when a worktree is made, and then holds.
+    /// The reaction to an existing branch is decided when a worktree is created, and does not change later.
     fn is_answered_by(&self, standing: &manifest::Options, asked: &manifest::Options) -> bool {
         let others = |options: &manifest::Options| {
             let mut others = options.clone();

@@ -1,4 +1,4 @@
-//! The directories that processes of a session use.
+//! Lists the directories that processes of a session use.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,8 @@ use crate::host;
 use crate::host::occupants::Area;
 use crate::provider::Task;
 
-/// The directories of a worktree: its own, that of its entry, and those that an overlay keeps. What all worktrees of a
-/// repository have in common is looked for once.
+/// Returns the directories of a worktree: its own, its admin directory, and those of its overlay. Values that all
+/// worktrees of a repository share are computed once.
 pub(super) fn area(task: &Task<'_>, worktree: &Worktree) -> Area {
     let real = |path: &Path| {
         let find = || Ok(canonical(path)?.to_str().map(str::to_owned).unwrap_or_default());

@@ -1,7 +1,8 @@
-//! Moves a worktree aside while its session gets another one, and back where that fails.
+//! Moves a worktree aside while its session gets another one, and back if that fails.
 //!
-//! Aside, the directory lies beside its old place under a hidden name, and the admin directory where git does not list
-//! it. Both keep every byte; only `HEAD` is detached once the branch gives way, and attached again on the way back.
+//! Aside, the directory lies beside its old location under a hidden name, and the admin directory at a path that Git
+//! does not list. Both keep every byte. Only `HEAD` changes: it is detached when the branch gives way, and attached
+//! again on the way back.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use crate::provider::{Error, Location, Task};
 /// Suffix of the file beside the admin directory that holds the tip and the reflog of a branch that gave way.
 const BRANCH: &str = ".branch";
 
-/// Suffix of the file beside the admin directory that says that `HEAD` named that branch.
+/// Suffix of the file beside the admin directory that records that `HEAD` named that branch.
 const HEAD: &str = ".head";
 
 /// Largest reflog of a branch that is kept, in bytes; a line takes some 200.
@@ -33,7 +34,7 @@ pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Erro
     overlay::set_aside(task, worktree, &aside)
 }
 
-/// Removes the branch that goes with the worktree, keeping its reflog.
+/// Removes the branch of the worktree, but keeps its reflog.
 pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let Some(own) = &worktree.branch else { return Ok(()) };
     let site = Site::at(Location::Aside, task, worktree)?;
@@ -55,7 +56,7 @@ pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     Ok(())
 }
 
-/// Brings everything back to where it was.
+/// Moves everything back to its home location.
 pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let (home, aside) = sites(task, worktree)?;
     if aside.directory()?.is_some() && home.directory()?.is_some() {
@@ -67,7 +68,7 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
     restore_branch(task, worktree, &aside)?;
     overlay::bring_back(task, worktree, &aside)?;
     if aside.common.directory(&aside.entry)?.is_some() {
-        // Another session's release may have taken the setting back meanwhile.
+        // The release of another session may have removed the setting meanwhile.
         let lock = sparse::is_wanted(worktree).then(|| Lock::take(task.host, &home)).transpose()?;
         if let Some(lock) = &lock {
             sparse::enable(task, &home, lock)?;
@@ -82,7 +83,7 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
     Ok(aside.base.remove_hidden(&aside.parent)?)
 }
 
-/// Creates the branch again that gave way, at the same commit and with the same reflog.
+/// Creates the branch that gave way again, at the same commit and with the same reflog.
 fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
     let kept_branch = aside.common.read(&kept(aside, BRANCH), LOG_MAX)?;
     let (Some(own), Some(kept_branch)) = (&worktree.branch, kept_branch) else { return Ok(()) };
@@ -118,7 +119,7 @@ fn kept(aside: &Site, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Replaces the paths of a worktree that is aside by those that it comes back to, in an error's text.
+/// Replaces the paths of a worktree that is aside by its home paths, in an error's text.
 pub(super) fn named_at_home(task: &Task<'_>, worktree: &Worktree, error: Error) -> Error {
     let (Location::Aside, Ok((home, aside))) = (task.location, sites(task, worktree)) else { return error };
     let shown = |path: PathBuf| path.display().to_string();
@@ -134,12 +135,12 @@ fn full_name(branch: &str) -> String {
     format!("refs/heads/{branch}")
 }
 
-/// The `HEAD` of a worktree that has a branch checked out.
+/// Returns the `HEAD` of a worktree that has a branch checked out.
 fn attached(name: &str) -> Vec<u8> {
     format!("ref: {name}\n").into_bytes()
 }
 
-/// The file that the reflog of a ref is in, relative to the common git directory.
+/// Returns the path of a ref's reflog, relative to the common git directory.
 fn log_of(name: &str) -> PathBuf {
     Path::new("logs").join(name)
 }

@@ -1,4 +1,4 @@
-//! Branches: which names Git takes and keeps side by side, and which branches are a swarm's.
+//! Checks branch names, finds conflicts between branches, and finds a swarm's own branches.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,8 +8,8 @@ use super::{Worktree, layout};
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
-/// A branch that git could not keep beside `branch`: the same, or one that would be a directory of the other. Only those
-/// that `stay` count.
+/// Returns a branch that Git cannot keep beside `branch`: the same, or one that would be a directory of the other. Only
+/// branches for which `stays` is true count.
 pub(super) fn in_the_way<'b, T>(
     branches: &'b BTreeMap<String, T>,
     branch: &str,
@@ -23,7 +23,7 @@ pub(super) fn in_the_way<'b, T>(
     above.find(|other| stays(other)).or_else(|| under.find(|other| stays(other)))
 }
 
-/// The rules of `git check-ref-format --branch`.
+/// Returns whether a name follows the rules of `git check-ref-format --branch`.
 pub(super) fn is_name(name: &str) -> bool {
     let bad = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
     let bad_part = |part: &str| {
@@ -41,7 +41,7 @@ pub(super) fn is_name(name: &str) -> bool {
         && !name.split('/').any(bad_part)
 }
 
-/// Creates a branch of ours at this commit; an error where it exists.
+/// Creates a branch of this swarm at this commit; an error if it exists.
 pub(super) fn create(task: &Task<'_>, site: &Site, branch: &str, commit: &str) -> Result<(), Error> {
     let args = [
         "update-ref".to_owned(),
@@ -56,15 +56,15 @@ pub(super) fn create(task: &Task<'_>, site: &Site, branch: &str, commit: &str) -
     Ok(())
 }
 
-/// Deletes the branch of this full name; an error where it is not at `tip`.
+/// Deletes the branch of this full name; an error if it is not at `tip`.
 pub(super) fn delete(task: &Task<'_>, site: &Site, name: &str, tip: &str) -> Result<(), Error> {
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
-    // What has moved in between stays.
+    // A branch that has moved in between is kept.
     git.run_beside_others(&["update-ref", "-d", name, tip])?;
     Ok(())
 }
 
-/// Returns whether the swarm made the branch of this full name, and no commit has come to it since.
+/// Returns whether the swarm made the branch of this full name, and it has had no new commit since.
 pub(super) fn is_as_made(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -74,8 +74,8 @@ pub(super) fn is_as_made(
     Ok(tip_as_made(task, worktree, site, name)?.is_some())
 }
 
-/// The tip of the branch of this full name, where the swarm made the branch and no commit has come to it since. Planning
-/// decides by the same rule (`plan::branches::goes_with`).
+/// Returns the tip of the branch of this full name, if the swarm made the branch and it has had no new commit since.
+/// Planning decides by the same rule (`plan::branches::goes_with`).
 pub(super) fn tip_as_made(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -85,7 +85,7 @@ pub(super) fn tip_as_made(
     let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
     let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
     let at = String::from_utf8_lossy(at.stdout.trim_ascii_end()).into_owned();
-    // One that was found there when the worktree was made is not the worktree's to remove.
+    // A branch that existed before the worktree is not removed.
     if at.is_empty() || worktree.existing.is_some() == (at == worktree.commit) {
         return Ok(None);
     }
@@ -94,7 +94,7 @@ pub(super) fn tip_as_made(
     Ok((String::from_utf8_lossy(&log).lines().last() == Some(&made)).then_some(at))
 }
 
-/// Returns whether any worktree, the main one too, has the branch of this full name checked out.
+/// Returns whether any worktree, including the main one, has the branch of this full name checked out.
 pub(super) fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
     let wanted = Content::Bytes(format!("ref: {name}\n").into_bytes());
     if read(&site.common, Path::new("HEAD"))? == wanted {
@@ -102,7 +102,7 @@ pub(super) fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
     }
     let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
     for entry in entries.names()? {
-        // What cannot be read may have it.
+        // A worktree whose HEAD cannot be read may have the branch checked out.
         if read(&entries, &Path::new(&entry).join("HEAD")).map_or(true, |head| head == wanted) {
             return Ok(true);
         }

@@ -1,7 +1,7 @@
-//! The record of the files that `copy` brought into a worktree, in its admin directory.
+//! Records the files that `copy` brought into a worktree, in its admin directory.
 //!
-//! A copy whose content is the one recorded is untouched, whatever has become of the file in the workspace. A file of the
-//! workspace whose content is not the one recorded has changed since it was copied.
+//! A copy that has the recorded content is untouched, even if the file in the workspace was changed or removed. A file
+//! of the workspace that does not have the recorded content has changed since it was copied.
 
 #![expect(clippy::disallowed_methods, reason = "reads files of the workspace and of worktrees")]
 
@@ -25,7 +25,7 @@ pub(super) const RECORD: &str = "seedbed-copies";
 /// First line of the record, which names the version of its format.
 const HEAD: &[u8] = b"seedbed copies 1\n";
 
-/// Most that is read of a record, in bytes.
+/// Size limit of a record, in bytes.
 const RECORD_MAX: usize = 256 << 20;
 
 /// Size of one read, in bytes.
@@ -39,7 +39,7 @@ pub(super) type Content = String;
 pub(super) struct Copy {
     /// Content at the time of the copy.
     pub(super) content: Content,
-    /// Size and time of change of the file in the workspace: while these stay, its content does.
+    /// Size and time of change of the file in the workspace. While both stay the same, so does the content.
     pub(super) source: Stamp,
 }
 
@@ -53,19 +53,19 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// The copies of one worktree, by their paths relative to the workspace.
+/// Copies of one worktree, by their paths relative to the workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Copies(pub(super) BTreeMap<PathBuf, Copy>);
 
 impl Copies {
-    /// Reads the record. A record that does not exist or cannot be read names no copies: a copy is then untouched while it
-    /// is what the workspace has.
+    /// Reads the record. If the record does not exist or cannot be read, it names no copies. Then a copy is untouched
+    /// while it equals the file in the workspace.
     pub(super) fn read(site: &Site) -> Self {
         let bytes = site.common.read(&site.entry.join(RECORD), RECORD_MAX).ok().flatten();
         bytes.and_then(|bytes| Self::parse(&bytes)).unwrap_or_default()
     }
 
-    /// Writes the record in one step; of no copies there is none.
+    /// Writes the record in one step. If there are no copies, no record is written.
     pub(super) fn write(&self, site: &Site) -> Result<(), Error> {
         if !self.0.is_empty() {
             site.common.replace(&site.entry.join(RECORD), &self.to_bytes())?;
@@ -73,7 +73,7 @@ impl Copies {
         Ok(())
     }
 
-    /// The head, then `CONTENT SIZE SECONDS NANOSECONDS PATH` and a NUL for each copy.
+    /// Returns the first line, then `CONTENT SIZE SECONDS NANOSECONDS PATH` and a NUL for each copy.
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = HEAD.to_vec();
         for (path, Copy { content, source: Stamp(size, seconds, nanoseconds) }) in &self.0 {
@@ -97,7 +97,7 @@ impl Copies {
     }
 }
 
-/// Returns what a path holds; `None` for what is neither a file nor a link, or does not exist.
+/// Returns the content of a path; `None` if it is neither a file nor a link, or does not exist.
 pub(super) fn content(path: &Path) -> io::Result<Option<Content>> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -111,7 +111,7 @@ pub(super) fn content(path: &Path) -> io::Result<Option<Content>> {
     if !found.is_file() {
         return Ok(None);
     }
-    // Neither a link nor a FIFO that took the file's place since is opened.
+    // Opens neither a link nor a FIFO that replaced the file since.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let mut hasher = Sha256Hasher::default();

@@ -1,8 +1,8 @@
 //! Copies files into worktrees that are registered and empty, and gives each an index of its own.
 //!
-//! What is copied is what an index lists: nothing untracked comes along. Each file is read once for many worktrees, and
-//! the work is divided by directories among the threads of the run. Then each worktree gets the index with what the file
-//! system says of its own files, so that the first `git status` opens none.
+//! Only files that an index lists are copied, and nothing untracked. Each file is read once for many worktrees, and the
+//! threads of the run divide the work by directories. Then each worktree gets an index with the stat data of its own
+//! files, so that the first `git status` opens none.
 
 #![expect(clippy::disallowed_methods, reason = "writes the index of an entry")]
 
@@ -29,15 +29,14 @@ use crate::host::files::copies::{self, Files};
 use crate::host::process::Cancel;
 use crate::provider::{Error, Task};
 
-/// How many worktrees are filled at once: each has its index in memory.
+/// Maximum number of worktrees that are populated at the same time: each has its index in memory.
 pub(super) const AT_ONCE: usize = 32;
 
-/// How long names may be together, in bytes, to be arguments of a program; the least that Linux takes of them is four
-/// times that.
+/// Maximum total length of names as arguments of a program, in bytes. The smallest limit of Linux is four times that.
 const NAMES_MAX: usize = 32 * 1024;
 
-/// How far back the times of copied files are set, in seconds. A file as new as the index is read by the first `git
-/// status`: it may have been changed within the same tick of the clock, which may be two seconds long.
+/// Seconds by which the times of copied files are set back. The first `git status` reads a file that is as new as the
+/// index: it may have been changed within the same tick of the clock, which may be two seconds long.
 const BACK: i64 = 3;
 
 /// Registered worktrees to copy to, in the order of their tasks.
@@ -49,34 +48,34 @@ struct Place<'t> {
     directory: Root,
 }
 
-/// Files that worktrees have been given of a commit's tree: the first, whose index says so, and others.
+/// Files that worktrees have got from a commit's tree. The first worktree has an index that lists them.
 pub(super) struct Given<'p> {
     pub(super) tree: Tree,
-    /// The positions of the entries that are missing still.
+    /// Positions of the entries that are still missing.
     pub(super) missing: BTreeSet<usize>,
-    /// Whether some of these go through a filter.
+    /// Whether some of the missing entries go through a filter.
     pub(super) is_filtered: bool,
     pub(super) others: Vec<Target<'p>>,
-    /// The mode that git gives an index here.
+    /// Mode that Git gives an index in this repository.
     pub(super) index_mode: u32,
 }
 
-/// A worktree that git has filled, and nobody has been at work in yet.
+/// A worktree that Git has populated, and in which no program has worked yet.
 pub(super) struct Source {
     directory: Root,
     tree: Tree,
-    /// Its index, absolute.
+    /// Absolute path of the index.
     index: PathBuf,
     index_mode: u32,
 }
 
-/// A worktree that is being filled, and its index.
+/// A worktree that is being populated, and its index.
 pub(super) struct Target<'d> {
     directory: &'d Root,
     index: Mutex<OfACopy>,
 }
 
-/// What went wrong, with the position of the worktree among those that are copied to; `None` where it was the source.
+/// Error, with the position of the target worktree; `None` if the source failed.
 pub(super) type Failed = (Option<usize>, Error);
 
 impl<'t> Places<'t> {
@@ -95,24 +94,24 @@ impl<'t> Places<'t> {
         Self(Vec::new())
     }
 
-    /// Makes the directories that files are copied into.
+    /// Creates the directories that files are copied into.
     pub(super) fn make_directories(&self, tree: &Tree) -> Result<(), Failed> {
         self.0.par_iter().enumerate().try_for_each(|(at, place)| {
             tree.make_directories(&place.directory).map_err(|error| (Some(at), error))
         })
     }
 
-    /// What is to have all that `tree` lists.
+    /// Returns targets that are to get everything that `tree` lists.
     pub(super) fn targets(&self, tree: &Tree) -> Vec<Target<'_>> {
         self.0.iter().map(|place| Target::of(&place.directory, tree)).collect()
     }
 
-    /// Writes the indexes of targets that are of these places and have all their files.
+    /// Writes the indexes of targets of these worktrees that have all their files.
     pub(super) fn finish(&self, targets: Vec<Target<'_>>, index_mode: u32) -> Result<(), Failed> {
         self.finish_with(targets, index_mode, |_, _| Ok(()))
     }
 
-    /// The same of targets that have all their files only after `last`.
+    /// Writes the indexes like [`Self::finish`], for targets that have all their files only after `last`.
     pub(super) fn finish_with(
         &self,
         targets: Vec<Target<'_>>,
@@ -132,13 +131,13 @@ impl<'t> Places<'t> {
 }
 
 impl Given<'_> {
-    /// Tells whether nothing is missing.
+    /// Returns whether nothing is missing.
     pub(super) fn is_whole(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// The names of what is missing, if git writes it sooner by name: few files, each on its own. Of those that go
-    /// through a filter it starts many at once when it goes through the whole tree.
+    /// Returns the names of the missing entries if Git writes them faster by name: few files, one after another. When
+    /// Git writes a whole tree, it starts many filters at the same time.
     pub(super) fn few_missing(&self) -> Option<Vec<&OsStr>> {
         let entries = self.missing.iter().map(|at| &self.tree.index.entries()[*at]);
         let names: Vec<_> = entries.map(|entry| OsStr::from_bytes(self.tree.index.name(entry))).collect();
@@ -148,14 +147,14 @@ impl Given<'_> {
 }
 
 impl Source {
-    /// The worktree of `task`, which git has filled; `None` where its index is not understood.
+    /// Returns the worktree of `task`, which Git has populated; `None` if its index is not supported.
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let site = Site::of(task, worktree)?;
         let Some(directory) = site.directory()? else { return Ok(None) };
         Self::at(directory, &site.common, &site.entry.join("index"), worktree.commit.len() / 2)
     }
 
-    /// The same of any directory, whose index lies below `root` and has ids of `id` bytes.
+    /// Returns any directory as a source. Its index lies below `root` and has ids of `id` bytes.
     pub(super) fn at(directory: Root, root: &Root, index: &Path, id: usize) -> Result<Option<Self>, Error> {
         let Some(bytes) = root.read(index, index::MAX)? else { return Ok(None) };
         let Some(read) = Index::read(&bytes, id) else { return Ok(None) };
@@ -164,8 +163,8 @@ impl Source {
         Ok(Some(Self { directory, tree: Tree::of(read), index, index_mode }))
     }
 
-    /// Tells whether the file system says of files what the index does: the files whose positions are wanted. Where it
-    /// does not, somebody has changed them since git wrote them, or git will not know whether.
+    /// Returns whether the stat data of the wanted files equals that of the index, by the positions of entries. If not,
+    /// another process has changed a file since Git wrote it, or Git could not notice such a change.
     pub(super) fn is_sound(&self, is_wanted: impl Fn(usize) -> bool) -> bool {
         self.tree.pieces(is_wanted).par_iter().all(|piece| {
             let Ok(from) = piece.open(&self.directory) else { return false };
@@ -176,7 +175,7 @@ impl Source {
         })
     }
 
-    /// Sets the times back of what git has just written, which is what is wanted, as those of copies are, and says so in
+    /// Sets back the times of the wanted files, which Git has just written, like those of copies, and writes them into
     /// the index.
     pub(super) fn set_back(mut self, is_wanted: impl Fn(usize) -> bool) -> Result<Self, Error> {
         let own = Target::of(&self.directory, &self.tree);
@@ -195,7 +194,7 @@ impl Source {
         Ok(self)
     }
 
-    /// Copies it to places that have nothing in them.
+    /// Copies the worktree to empty ones.
     pub(super) fn copy(&self, places: &Places<'_>) -> Result<(), Failed> {
         places.make_directories(&self.tree)?;
         let targets = places.targets(&self.tree);
@@ -203,12 +202,12 @@ impl Source {
         places.finish(targets, self.index_mode)
     }
 
-    /// Tells whether its index lists what a tree does, and as it does.
+    /// Returns whether the index lists the same entries as a tree, at the same positions.
     pub(super) fn lists(&self, tree: &Tree) -> bool {
         self.tree.index.is_laid_out_as(&tree.index)
     }
 
-    /// Copies to places what they are missing of the tree that it lists.
+    /// Copies the entries that are missing to worktrees.
     pub(super) fn complete(&self, places: &Places<'_>, given: Given<'_>) -> Result<(), Failed> {
         self.copy_to(&self.tree.pieces(|at| given.missing.contains(&at)), places, &given.others)?;
         places.finish(given.others, self.index_mode)
@@ -243,12 +242,12 @@ impl Source {
 }
 
 impl<'d> Target<'d> {
-    /// An empty directory that is to have what `tree` lists.
+    /// Returns an empty directory as a target for the entries of `tree`.
     pub(super) fn of(directory: &'d Root, tree: &Tree) -> Self {
         Self { directory, index: Mutex::new(tree.index.of_a_copy()) }
     }
 
-    /// Writes the index, after all the files that it is of.
+    /// Writes the index. All its files have to exist before.
     pub(super) fn write_index(self, index: &Path, mode: u32) -> Result<(), Error> {
         write_index(index, &self.into_index().finish(), Some(mode))
     }
@@ -263,7 +262,7 @@ impl<'d> Target<'d> {
         Ok(())
     }
 
-    /// Has the index say of entries what the file system does.
+    /// Writes the stat data of the file system into entries of the index.
     fn put<'e>(&self, stats: impl IntoIterator<Item = (&'e Entry, Stat)>) {
         let mut own = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for (entry, stat) in stats {
@@ -272,7 +271,7 @@ impl<'d> Target<'d> {
     }
 }
 
-/// Has `take` take the files of a piece one by one, writes those that it took to every target, and returns their
+/// Takes the files of a piece one by one with `take`, writes the taken files to every target, and returns their
 /// positions.
 pub(super) fn copy_piece<'t>(
     piece: &Piece<'t>,
@@ -307,18 +306,18 @@ pub(super) fn copy_piece<'t>(
     Ok(positions)
 }
 
-/// The mode that git gave an index.
+/// Returns the mode that Git gave an index.
 pub(super) fn index_mode(index: &Path) -> Result<u32, Error> {
     Ok(fs::symlink_metadata(index).map_err(io("look at", index))?.permissions().mode() & 0o777)
 }
 
-/// The time that copied files are given, in seconds.
+/// Returns the time that copied files get, in seconds.
 pub(super) fn modified() -> i64 {
     i64::try_from(clock::seconds()).unwrap_or(i64::MAX).saturating_sub(BACK)
 }
 
-/// Writes an index by git's own protocol: nobody reads half of it, and two do not write it at once. `None` for the mode
-/// that any new file gets.
+/// Writes an index by Git's own protocol: no other process reads half of it, and two do not write it at the same time.
+/// With `None` the index gets the mode of any new file.
 pub(super) fn write_index(index: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), Error> {
     let lock = index.with_extension("lock");
     let mut file = failpoint!("copy.create-index")

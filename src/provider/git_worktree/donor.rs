@@ -1,9 +1,8 @@
-//! What the repository's own work tree already has of a commit, copied into worktrees instead of checked out.
+//! Copies files of a commit from the repository's own work tree, instead of checking them out.
 //!
-//! A file is taken for its bytes alone: they are those of the commit's blob, by its id, and git would write them as they
-//! are. So neither who wrote it matters, nor whether it is staged, nor what its times say. What it does not have like
-//! that is left to git, and so is whatever git would write in another way than the blob has it. Its index serves as a
-//! list of files, if that is the commit's, by the ids of its trees.
+//! A file is taken if its bytes have the id of the commit's blob, and if Git would write them unchanged. So the author,
+//! the staging and the times of the file do not matter. Git writes all other files, and every file that it would
+//! convert. If the index of the work tree has the tree ids of the commit, it serves as a list of files.
 
 #![expect(clippy::disallowed_methods, reason = "reads and writes the index of an entry")]
 
@@ -27,7 +26,7 @@ use crate::host::git::Git;
 use crate::host::process::Cancel;
 use crate::provider::Error;
 
-/// Attributes under which git writes a file otherwise than its blob, and what they may be all the same.
+/// Attributes that can make Git convert a file, with their harmless values.
 const ATTRIBUTES: [(&str, &[&str]); 4] = [
     ("eol", &["unset", "lf"]),
     ("filter", &["unset"]),
@@ -35,14 +34,14 @@ const ATTRIBUTES: [(&str, &[&str]); 4] = [
     ("working-tree-encoding", &["unset"]),
 ];
 
-/// What is known of a commit and a repository before any file is written.
+/// Properties of a commit and a repository, read before any file is written.
 pub(super) struct Known {
     pub(super) settings: Settings,
-    /// Where files can be taken from, and what.
+    /// Files that can be taken, and the work tree that has them.
     offer: Option<Offer>,
 }
 
-/// The files of a commit that a work tree may have.
+/// Files of a commit that a work tree may have.
 struct Offer {
     top: Root,
     tree: Tree,
@@ -52,13 +51,13 @@ struct Offer {
 /// A work tree that files may be taken from.
 struct Donor {
     top: Root,
-    /// The repository, where the work tree's index lies in it.
+    /// The repository, if the work tree's index lies in it.
     repository: Option<Root>,
 }
 
-/// An empty directory that a commit is to be checked out into.
+/// An empty directory into which a commit is to be checked out.
 pub(super) struct Recipient<'a> {
-    /// git, of this directory and the index that belongs to it.
+    /// Git with this directory and its index.
     pub(super) git: &'a Git<'a>,
     pub(super) commit: &'a str,
     pub(super) top: &'a Root,
@@ -66,16 +65,16 @@ pub(super) struct Recipient<'a> {
     pub(super) cancel: &'a Cancel,
 }
 
-/// What git writes otherwise than its blob.
+/// Files that Git writes converted.
 struct Converted {
     names: HashSet<Vec<u8>>,
-    /// Whether any of it goes through a filter.
+    /// Whether any of the files goes through a filter.
     is_filtered: bool,
 }
 
 impl Known {
-    /// What matters of a commit that is to be checked out, `alone` or into several worktrees, and the index of that in
-    /// the recipient's place, if there is anything to take.
+    /// Reads the properties of a commit that is to be checked out, `alone` or into several worktrees. If there is
+    /// anything to take, the commit's index is written at the recipient's path.
     pub(super) fn of(
         recipient: &Recipient<'_>,
         worktree: &Worktree,
@@ -86,8 +85,8 @@ impl Known {
             let settings = if alone { Settings::unknown() } else { Settings::of(recipient.git)? };
             return Ok(Self { settings, offer: None });
         };
-        // The list is written and asked about before its id is known to be the commit's: it is, unless somebody is in the
-        // middle of something.
+        // The list is written and its attributes are queried before its id is compared with the commit's. The ids are
+        // equal unless another process is changing the work tree.
         let listed = donor.list(recipient.commit);
         if let Some((_, tree)) = &listed {
             recipient.write_index(tree)?;
@@ -112,8 +111,8 @@ impl Known {
         Ok(Self { settings, offer: Some(Offer { top: donor.top, tree, converted }) })
     }
 
-    /// Copies what the repository's own work tree has of the commit, to `others` too, and writes the recipient's index
-    /// of the whole commit; `None` where git has to write everything.
+    /// Copies the usable files of the repository's own work tree, also to `others`, and writes the recipient's index of
+    /// the whole commit. Returns `None` if Git has to write everything.
     pub(super) fn give<'p>(
         self,
         recipient: &'p Recipient<'_>,
@@ -124,8 +123,8 @@ impl Known {
 }
 
 impl Donor {
-    /// The work tree of the repository that `site` is in; `None` where there is none, where git is to write all, where
-    /// it may have one object for another, and of a part, since only git knows what is in it.
+    /// Returns the work tree of the repository that `site` is in. Returns `None` if there is none, if Git is to write
+    /// everything, or if Git may replace objects. Returns `None` for a target path too, since only Git knows its files.
     fn of(site: &Site, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let is_bare = site.common.path() == site.repo_root;
         let is_by_git = worktree.checkout == Checkout::Git || worktree.target_path.is_some();
@@ -138,9 +137,9 @@ impl Donor {
         Ok(Some(Self { top, repository }))
     }
 
-    /// What the work tree's own index lists, as git would have it in a new one, with the id of that as a tree. The
-    /// index's owner can have written anything into it: only where the id is that of the commit's tree, this is what the
-    /// commit has.
+    /// Returns the entries of the work tree's own index, as Git would write them in a new index, with their tree id.
+    /// The owner of the index can have written anything into it. So the entries are the commit's only if the id is that
+    /// of the commit's tree.
     fn list(&self, commit: &str) -> Option<(String, Tree)> {
         let bytes = self.repository.as_ref()?.read(Path::new("index"), index::MAX).ok()??;
         Tree::of(Index::read(&bytes, commit.len() / 2)?).unseen()
@@ -168,7 +167,7 @@ impl Offer {
         });
         let taken: Vec<_> = taken
             .collect::<Result<_, _>>()
-            // The recipient comes before the others.
+            // The recipient precedes the others.
             .map_err(|(at, error): Failed| (at.and_then(|at| at.checked_sub(1)), error))?;
         let taken: HashSet<usize> = taken.into_iter().flatten().collect();
         let missing = (0..tree.index.entries().len()).filter(|at| !taken.contains(at)).collect();
@@ -182,7 +181,7 @@ impl Offer {
 }
 
 impl Recipient<'_> {
-    /// Has git write the index of the commit; `None`, and no index, where it is not understood.
+    /// Makes Git write the index of the commit. If the index is not supported, it is removed and `None` is returned.
     fn list(&self) -> Result<Option<Tree>, Error> {
         self.git.run(["read-tree", self.commit])?;
         let bytes = fs::read(self.index).map_err(io("read", self.index))?;
@@ -204,14 +203,15 @@ impl Recipient<'_> {
         }
     }
 
-    /// What attributes have git write otherwise than its blob, or may have. They are those of the index.
+    /// Returns the files that Git converts, or may convert, because of attributes in the index.
     fn converted(&self, index: &Index) -> Result<Converted, Error> {
         let mut names = Vec::new();
         for entry in index.entries() {
             names.extend_from_slice(index.name(entry));
             names.push(0);
         }
-        // All that are specified, which are few: to print four of every file takes git longer than to find them.
+        // Queries all specified attributes, which are few: Git takes longer to print four attributes of every file than
+        // to find them.
         let said = self.git.run_with_input(["check-attr", "--cached", "-z", "--stdin", "--all"], names)?;
         let said: Vec<_> = said.split(|byte| *byte == 0).collect();
         let (said, _) = said.as_chunks();
@@ -226,10 +226,10 @@ impl Recipient<'_> {
     }
 }
 
-/// Tells whether git may have one object for another (`git replace`): then a file has other bytes than its blob, or a tree
-/// other files. In reftable only git itself can look.
+/// Returns whether Git may replace an object by another (`git replace`). Then a file has other bytes than its blob, or
+/// a tree has other files. With reftables only Git itself can find that out.
 fn may_replace_objects(common: &Root) -> bool {
-    // The directory stays behind when the last of its refs is deleted or packed.
+    // The directory remains when the last of its refs is deleted or packed.
     let has_none = |directory| match common.directory(Path::new(directory)) {
         Ok(found) => found.is_none_or(|found| found.names().is_ok_and(|names| names.is_empty())),
         Err(_) => false,
@@ -246,13 +246,13 @@ fn may_replace_objects(common: &Root) -> bool {
         }
 }
 
-/// Tells whether git writes a file of which an attribute has this value as it would without.
+/// Returns whether an attribute with this value does not change how Git writes a file.
 fn is_harmless(attribute: &[u8], value: &[u8]) -> bool {
     let of_it = ATTRIBUTES.iter().find(|(name, _)| name.as_bytes() == attribute);
     of_it.is_none_or(|(_, harmless)| harmless.iter().any(|harmless| harmless.as_bytes() == value))
 }
 
-/// Takes a file if it is what the entry's blob is.
+/// Takes a file if its bytes are those of the entry's blob.
 fn is_taken<'t>(index: &Index, files: &mut Files<'t>, entry: &Entry, name: &'t OsStr) -> bool {
     let wanted = |content: &[u8]| index.is_blob(entry, content);
     match entry.what {

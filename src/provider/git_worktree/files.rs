@@ -1,4 +1,4 @@
-//! Brings untracked files of the workspace, such as `.env`, into a worktree: copied, or as links to them.
+//! Brings untracked files of the workspace, such as `.env`, into a worktree: as copies or as links.
 
 #![expect(clippy::disallowed_methods, reason = "copies files with their modes")]
 
@@ -22,10 +22,10 @@ pub(super) use crate::observe::untracked::HIDDEN;
 use crate::observe::untracked::{self, has_wildcard};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
-/// Copies and links what the globs match among the untracked files of the workspace, ignored ones included.
+/// Copies and links the untracked files of the workspace that the globs match, including ignored files.
 ///
-/// A glob matches a file or a directory above it; a directory that the commit does not have is linked as a whole. What
-/// the commit has is never written over. A glob without a wildcard that matches nothing is an error.
+/// A glob matches a file or a directory above it. A directory that the commit does not have is linked as a whole. Files
+/// of the commit are never overwritten. A glob without a wildcard that matches nothing is an error.
 pub(super) fn bring(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(());
@@ -52,7 +52,7 @@ fn bring_links(worktree: &Worktree, site: &Site, untracked: &[PathBuf]) -> Resul
     Ok(())
 }
 
-/// The files of a worktree that were brought.
+/// Files that were brought into a worktree.
 pub(super) struct Brought<'w> {
     site: &'w Site,
     copy: Vec<GlobMatcher>,
@@ -67,8 +67,8 @@ impl<'w> Brought<'w> {
         Self { site, copy: matchers(&worktree.copy), link: matchers(&worktree.link), copies }
     }
 
-    /// Returns whether an untracked file of the worktree, relative to it, was brought and is as it was then, or as the
-    /// workspace has it.
+    /// Returns whether an untracked file of the worktree was brought and is unchanged, or equals the file in the
+    /// workspace. The path is relative to the worktree.
     pub(super) fn is_untouched(&self, path: &Path) -> bool {
         let Ok(own) = path.strip_prefix(within(self.site)) else { return false };
         let matches =
@@ -88,8 +88,8 @@ impl<'w> Brought<'w> {
     }
 }
 
-/// Returns the copies whose files in the workspace have changed since they were copied, in words, one line each. What a
-/// session has changed or removed itself is none.
+/// Returns the copies whose files in the workspace have changed since they were copied, in words, one line each. Copies
+/// that a session has changed or removed itself are left out.
 pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     if worktree.copy.is_empty() {
         return Ok(Vec::new());
@@ -107,7 +107,7 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     Ok(outdated)
 }
 
-/// Returns what the workspace has at the path of a copy where that is something else than was copied.
+/// Returns the content at a copy's path in the workspace, if it differs from the copied content.
 fn changed(task: &Task<'_>, site: &Site, path: &Path, copy: &Copy) -> Result<Option<Content>, Error> {
     let from = site.workspace.join(path);
     let Ok(found) = fs::symlink_metadata(&from) else { return Ok(None) };
@@ -120,8 +120,8 @@ fn changed(task: &Task<'_>, site: &Site, path: &Path, copy: &Copy) -> Result<Opt
     Ok((!there.is_empty() && there != copy.content).then_some(there))
 }
 
-/// Brings files again, as [`bring`] does, and replaces the copies whose files in the workspace have changed. Returns what
-/// was not replaced because its session has changed or removed it, in words, one line each.
+/// Brings files again, as [`bring`] does, and replaces the copies whose files in the workspace have changed. Returns
+/// the copies that were not replaced because the session has changed or removed them, in words, one line each.
 pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(Vec::new());
@@ -150,10 +150,10 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     Ok(kept)
 }
 
-/// Replaces an untouched copy in one step; `None` where it is not untouched.
+/// Replaces an untouched copy in one step; `None` if the copy is not untouched.
 ///
-/// Both are exchanged and the old one is looked at once nothing writes it by its name any more: an edit that comes at the
-/// same moment is brought back.
+/// The two files are exchanged, and the old one is compared when no process can write it by its name any more. An edit
+/// at that moment is restored.
 fn replace(
     worktree: &Worktree,
     site: &Site,
@@ -185,7 +185,7 @@ fn replace(
     replaced
 }
 
-/// Returns whether a path of the worktree is one to which a file of the workspace is brought, whole or not.
+/// Returns whether a file of the workspace is brought to a path of the worktree, complete or not.
 pub(super) fn is_brought(worktree: &Worktree, site: &Site, path: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(site)) else { return false };
     let mut globs = worktree.copy.iter().chain(&worktree.link).filter_map(|glob| matcher(glob).ok());
@@ -193,7 +193,7 @@ pub(super) fn is_brought(worktree: &Worktree, site: &Site, path: &Path) -> bool 
         && fs::symlink_metadata(site.workspace.join(own)).is_ok()
 }
 
-/// Returns whether a path of the worktree is one where a link to `target` in the workspace belongs.
+/// Returns whether a link to `target` in the workspace belongs at a path of the worktree.
 pub(super) fn is_linked(worktree: &Worktree, site: &Site, path: &Path, target: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(site)) else { return false };
     let globs = worktree.link.iter().filter_map(|glob| matcher(glob).ok());
@@ -201,7 +201,7 @@ pub(super) fn is_linked(worktree: &Worktree, site: &Site, path: &Path, target: &
     target == site.workspace.join(own) && globs.next().is_some()
 }
 
-/// Paths relative to the workspace.
+/// Returns the untracked files, as paths relative to the workspace.
 fn untracked(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<PathBuf>, Error> {
     let globs = || worktree.copy.iter().chain(&worktree.link);
     globs().try_for_each(|glob| matcher(glob).map(drop))?;
@@ -209,7 +209,8 @@ fn untracked(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<Pa
     Ok(untracked::list(&git, globs())?)
 }
 
-/// The paths that the globs match, under what of them was matched: the path itself, or the highest directory above.
+/// Returns the paths that the globs match, by the matched path: the path itself, or the highest matching directory
+/// above it.
 fn matched<'p>(
     globs: &[String],
     paths: &'p [PathBuf],
@@ -237,13 +238,13 @@ fn matcher(glob: &str) -> Result<GlobMatcher, Error> {
     untracked::matcher(glob).map_err(|error| Error::Refused(format!("{glob:?} is not a glob: {error}")))
 }
 
-/// Where the workspace lies in the repository, and so in every worktree; empty where it is the repository's top.
+/// Returns the path of the workspace in the repository, and so in every worktree; empty if it is the repository's top.
 fn within(site: &Site) -> &Path {
     site.workspace.strip_prefix(&site.repo_root).unwrap_or(Path::new(""))
 }
 
-/// Makes the directory above a file of the worktree, following no link that the commit has, and says where the file
-/// goes. Nobody else is at work in the worktree yet, so that the path stays what it was found to be.
+/// Creates the directory above a file of the worktree, following no link of the commit, and returns the path of the
+/// file. No other process works in the worktree yet, so that the path stays valid.
 fn destination(site: &Site, path: &Path) -> Result<PathBuf, Error> {
     let path = within(site).join(path);
     let directory = site.standing()?;
@@ -253,7 +254,7 @@ fn destination(site: &Site, path: &Path) -> Result<PathBuf, Error> {
     Ok(site.worktree.join(path))
 }
 
-/// Copies a file or a link; `None` where something exists at `to`, and for what is neither.
+/// Copies a file or a link; `None` if something exists at `to`, or if `from` is neither.
 fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
     let found = fs::symlink_metadata(from).map_err(failed("look at", from))?;
     let is_made = if found.is_symlink() {
@@ -270,7 +271,7 @@ fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<bool, Error> {
-    // Neither a link nor a FIFO that took the file's place since is opened.
+    // Opens neither a link nor a FIFO that replaced the file since.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let source =
         OpenOptions::new().read(true).custom_flags(flags).open(from).map_err(failed("open", from))?;
@@ -287,12 +288,12 @@ fn copy_file(from: &Path, to: &Path) -> Result<bool, Error> {
         .map_err(io::Error::from)
         .and_then(|()| copy_large(&source, &mut file, found.len()))
         .map_err(failed("write", to))?;
-    // The mode at creation is less the umask.
+    // The mode at creation was reduced by the umask.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", to))?;
     Ok(true)
 }
 
-/// `false` where something stands there already.
+/// Creates a link to the workspace; `false` if something exists at its path.
 fn link(site: &Site, path: &Path) -> Result<bool, Error> {
     let to = destination(site, path)?;
     let linked = failpoint!("bring.link").map_err(io::Error::from);

@@ -1,8 +1,8 @@
-//! git's index (`gitformat-index`), as far as a copied worktree needs one of its own: which files there are, and the same
-//! index with what a file system says of the copies.
+//! Reads and writes Git's index (`gitformat-index`) to the extent that a copied worktree needs: the list of files, and
+//! the same index with the stat data of the copies.
 //!
-//! An entry's fields have one length whatever they say, so that those of a copy are put in where the source's stood.
-//! What is not understood, or says that the worktree is not simply what its commit has, is no [`Index`].
+//! The stat fields of an entry have a fixed length, so that those of a copy replace those of the source in place. An
+//! index is not supported if a part of it is unknown, or if it shows that the worktree differs from its commit.
 
 use std::ops::Range;
 
@@ -12,52 +12,52 @@ use sha2::{Digest, Sha256};
 
 use crate::name::hex;
 
-/// The most that is read of an index, in bytes: that of some ten million files. It stands in memory as a whole.
+/// Size limit of an index, in bytes, enough for some ten million files. The index is in memory as a whole.
 pub(super) const MAX: usize = 1 << 30;
 
-/// `DIRC`, the version, the number of entries: four bytes each.
+/// Length of `DIRC`, the version and the number of entries: four bytes each.
 const HEADER: usize = 12;
 
-/// The ten numbers that an entry begins with, four bytes each: ctime and mtime in seconds and nanoseconds, device,
+/// Length of the ten numbers that begin an entry, four bytes each: ctime and mtime in seconds and nanoseconds, device,
 /// inode, mode, uid, gid, size.
 const STAT: usize = 40;
 
-/// Where the mode is among them.
+/// Offset of the mode among the ten numbers.
 const MODE: usize = 24;
 
-/// What git writes into the mode of an entry.
+/// Values that Git writes into the mode of an entry.
 const MODE_FILE: u32 = 0o100_644;
 const MODE_EXECUTABLE: u32 = 0o100_755;
 const MODE_LINK: u32 = 0o120_000;
 const MODE_SUBMODULE: u32 = 0o160_000;
 const MODE_DIRECTORY: u32 = 0o040_000;
 
-/// The bits of an entry's flags, and of those that follow them where they are extended.
+/// Bits of an entry's flags, and of the extended flags.
 const EXTENDED: u16 = 0x4000;
 const STAGE: u16 = 0x3000;
 const SKIP_WORKTREE: u16 = 0x4000;
 const INTENT_TO_ADD: u16 = 0x2000;
 
-/// The part of the flags that is the length of the name, and of one that is longer.
+/// Mask of the name's length in the flags, and its value for all longer names.
 const NAME_MAX: u16 = 0x0fff;
 
-/// Extensions that hold of any worktree of the same entries: trees already hashed, conflicts resolved before, and that
-/// there are directories among the entries.
+/// Extensions that are valid for any worktree with the same entries: trees already hashed, conflicts resolved before,
+/// and the presence of directories among the entries.
 const KEPT: [&[u8; 4]; 3] = [b"TREE", b"REUC", b"sdir"];
 
-/// Extensions that say where in the file the entries and extensions are; they hold as long as nothing is left out.
+/// Extensions with the positions of entries and extensions in the file. They are valid as long as nothing is left out.
 const PLACES: [&[u8; 4]; 2] = [b"EOIE", b"IEOT"];
 
-/// An index that is understood.
+/// A supported index.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Everything but the checksum and the extensions that do not hold of another worktree.
+    /// All bytes except the checksum and the extensions that are not valid for another worktree.
     bytes: Vec<u8>,
     names: Vec<u8>,
     entries: Vec<Entry>,
-    /// How many bytes an object id has.
+    /// Length of an object id, in bytes.
     id: usize,
-    /// What the extension says that holds trees already hashed.
+    /// Content of the extension with the trees already hashed.
     tree: Option<Vec<u8>>,
     checksum: Checksum,
 }
@@ -65,25 +65,25 @@ pub(super) struct Index {
 /// A path that the worktree has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// What it is.
+    /// Type of the path.
     pub(super) what: What,
-    /// Where its stat fields are.
+    /// Offset of the stat fields.
     at: usize,
     name: Range<usize>,
 }
 
-/// What an entry is in the worktree.
+/// Type of an entry in the worktree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// A file, executable or not.
     File,
-    /// A symbolic link; a file where `core.symlinks` is off.
+    /// A symbolic link; a file if `core.symlinks` is off.
     Link,
     /// A submodule: a directory, which is empty until its own repository is cloned.
     Submodule,
 }
 
-/// What an index ends with.
+/// Checksum at the end of an index.
 #[derive(Clone, Copy, Debug)]
 enum Checksum {
     Sha1,
@@ -93,7 +93,8 @@ enum Checksum {
 }
 
 impl Index {
-    /// Reads an index of a repository whose object ids have `id` bytes; `None` where anything in it is not understood.
+    /// Reads an index of a repository whose object ids have `id` bytes; `None` if any part of the index is not
+    /// supported.
     pub(super) fn read(bytes: &[u8], id: usize) -> Option<Self> {
         let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(id)?)?;
         let checksum = Checksum::of(content, checksum)?;
@@ -103,7 +104,7 @@ impl Index {
         }
         let count = usize::try_from(number(content, 8)?).ok()?;
         let mut reader = Reader { content, version, id, at: HEADER, names: Vec::new(), last: 0..0 };
-        // A count that lies must not cost memory.
+        // A wrong count must not cost memory.
         let mut entries = Vec::with_capacity(count.min(content.len() / (STAT + id)));
         for _ in 0..count {
             reader.entry(&mut entries)?;
@@ -114,72 +115,74 @@ impl Index {
         Some(index)
     }
 
-    /// What the worktree has, in the order of the names' bytes. What a sparse checkout leaves out is not there.
+    /// Returns the entries of the worktree, in the order of the names' bytes. Files that a sparse checkout leaves out
+    /// are not included.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// An entry's path, its parts divided by slashes: plain names, never `.git`.
+    /// Returns an entry's path, its parts separated by slashes: plain names, never `.git`.
     pub(super) fn name(&self, entry: &Entry) -> &[u8] {
         &self.names[entry.name.clone()]
     }
 
-    /// Tells whether the file that `stat` is of is the one that git saw when it wrote the index.
+    /// Returns whether `stat` belongs to the file that Git saw when it wrote the index.
     pub(super) fn is_of(&self, entry: &Entry, stat: &Stat) -> bool {
         let field = &self.bytes[entry.at..entry.at + STAT];
         let own = fields(stat);
-        // git's mode says less than the file's, and a size that is a multiple of 4 GiB is not written as zero.
+        // Git's mode contains less than the file's, and a size that is a multiple of 4 GiB is not written as zero.
         let size = number(field, 36);
         field[..24] == own[..24]
             && field[28..36] == own[28..36]
             && (size == Some(low(stat.st_size)) || (stat.st_size > 0 && size == Some(1 << 31)))
     }
 
-    /// Tells whether these bytes are the blob of an entry: that of a file as the repository has it, or where a link leads.
+    /// Returns whether these bytes are the blob of an entry: the content of a file as in the repository, or the target
+    /// of a link.
     pub(super) fn is_blob(&self, entry: &Entry, content: &[u8]) -> bool {
         self.object_id("blob", content) == self.id(entry)
     }
 
-    /// The id of the object of this kind, in the repository that the index is of.
+    /// Returns the id of an object of this kind, in the format of the index's repository.
     pub(super) fn object_id(&self, kind: &str, content: &[u8]) -> Vec<u8> {
         object_id(self.id, kind, content)
     }
 
-    /// The id of an entry's blob, or of a submodule's commit.
+    /// Returns the id of an entry's blob, or of a submodule's commit.
     pub(super) fn id(&self, entry: &Entry) -> &[u8] {
         &self.bytes[entry.at + STAT..entry.at + STAT + self.id]
     }
 
-    /// An entry's mode, as it is in its tree.
+    /// Returns an entry's mode, as it is in its tree.
     pub(super) fn mode(&self, entry: &Entry) -> u32 {
         number(&self.bytes, entry.at + MODE).unwrap_or_default()
     }
 
-    /// Tells whether an entry is a file that is executable.
+    /// Returns whether an entry is an executable file.
     pub(super) fn is_executable(&self, entry: &Entry) -> bool {
         self.mode(entry) == MODE_EXECUTABLE
     }
 
-    /// The tree that the entries are together, in hexadecimal; `None` where the index does not say, as after whatever
-    /// changes it.
+    /// Returns the id of the tree of all entries, in hexadecimal; `None` if the index does not contain it, as after any
+    /// change.
     pub(super) fn root_tree(&self) -> Option<String> {
-        // A zero for the empty path of the top, how many entries it has, how many trees are in it, its id.
+        // A zero for the empty path of the top, the number of entries, the number of subtrees, and the id.
         let tree = self.tree.as_ref()?.strip_prefix(b"\0")?;
         let end = tree.iter().position(|byte| *byte == b'\n')?;
         let (count, _) = std::str::from_utf8(&tree[..end]).ok()?.split_once(' ')?;
-        // -1 says that the tree has changed since.
+        // -1 means that the tree has changed since.
         count.parse::<u32>().ok()?;
         Some(hex(tree.get(end + 1..)?.get(..self.id)?))
     }
 
-    /// Tells whether another index has the same entries at the same places, so that what is put into one entry of it is
-    /// of that entry here.
+    /// Returns whether another index has the same entries at the same positions. Then a value for one entry of the
+    /// other index is valid for the same entry here.
     pub(super) fn is_laid_out_as(&self, other: &Self) -> bool {
         self.entries == other.entries && self.names == other.names
     }
 
-    /// The index that `git read-tree` writes of the same entries: it says nothing of files yet. Flags and extensions are
-    /// left behind, but for `trees`, which the entries are together. `None` where git writes another version.
+    /// Returns the index that `git read-tree` writes of the same entries, without stat data. Flags and extensions are
+    /// dropped, except for `trees`, which are the trees of the entries. Returns `None` if Git writes another version.
     pub(super) fn unseen(&self, trees: Vec<u8>) -> Option<Self> {
         if number(&self.bytes, 4) != Some(2) {
             return None;
@@ -206,18 +209,18 @@ impl Index {
         Some(Self { bytes, names, entries, id: self.id, tree, checksum: self.checksum })
     }
 
-    /// Has the index say of its entries what that of a copy does which was made of it.
+    /// Takes over the stat data of a copy that was made from this index.
     pub(super) fn say_as(&mut self, copy: &OfACopy) {
         self.bytes.clone_from(&copy.bytes);
     }
 
-    /// The same index for a copy of the worktree, with nothing put in yet.
+    /// Returns the same index for a copy of the worktree, without any stat data of the copy yet.
     pub(super) fn of_a_copy(&self) -> OfACopy {
         OfACopy { bytes: self.bytes.clone(), checksum: self.checksum }
     }
 
-    /// Keeps what holds of any worktree of these entries, and drops what may be dropped; `None` where something may
-    /// not.
+    /// Keeps the extensions that are valid for any worktree of these entries, and drops optional ones; `None` if
+    /// another one is required.
     fn keep_extensions(&mut self, extensions: &[u8]) -> Option<()> {
         let mut kept = Vec::new();
         let mut all = true;
@@ -252,7 +255,7 @@ pub(super) fn is_blob_of(id: &str, content: &[u8]) -> bool {
     hex(&object_id(id.len() / 2, "blob", content)) == id
 }
 
-/// Returns the id, of this many bytes, of an object.
+/// Returns the id of an object, with the given number of bytes.
 fn object_id(bytes: usize, kind: &str, content: &[u8]) -> Vec<u8> {
     let head = format!("{kind} {}\0", content.len());
     if bytes == 32 {
@@ -262,7 +265,7 @@ fn object_id(bytes: usize, kind: &str, content: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The index of a copied worktree.
+/// Index of a copied worktree.
 #[derive(Debug)]
 pub(super) struct OfACopy {
     bytes: Vec<u8>,
@@ -270,8 +273,8 @@ pub(super) struct OfACopy {
 }
 
 impl OfACopy {
-    /// Puts in what the file system says of the copy of an entry. A size that four bytes cannot tell stays that of the
-    /// source, as its git wrote it.
+    /// Writes the stat data of an entry's copy. A size that does not fit into four bytes stays that of the source, as
+    /// the source's Git wrote it.
     pub(super) fn put(&mut self, entry: &Entry, stat: &Stat) {
         let own = fields(stat);
         let field = &mut self.bytes[entry.at..entry.at + STAT];
@@ -280,7 +283,7 @@ impl OfACopy {
         field[28..end].copy_from_slice(&own[28..end]);
     }
 
-    /// The file, with its checksum.
+    /// Returns the bytes of the file, with its checksum.
     pub(super) fn finish(mut self) -> Vec<u8> {
         let checksum = self.checksum.over(&self.bytes);
         self.bytes.extend_from_slice(&checksum);
@@ -289,7 +292,7 @@ impl OfACopy {
 }
 
 impl Checksum {
-    /// Which one stands at the end of `content`; `None` where it is wrong.
+    /// Returns the type of the checksum at the end of an index; `None` if the checksum is wrong.
     fn of(content: &[u8], written: &[u8]) -> Option<Self> {
         if written.iter().all(|byte| *byte == 0) {
             return Some(Self::Skipped(written.len()));
@@ -307,19 +310,19 @@ impl Checksum {
     }
 }
 
-/// Goes through the entries.
+/// Reads the entries one after another.
 struct Reader<'b> {
     content: &'b [u8],
     version: u32,
     id: usize,
     at: usize,
-    /// Every name, one after another: in version 4 a file does not hold them whole.
+    /// All names, one after another: a file of version 4 does not contain complete names.
     names: Vec<u8>,
     last: Range<usize>,
 }
 
 impl Reader<'_> {
-    /// Reads the next entry, and adds it to `entries` if the worktree has it; `None` where it is not understood.
+    /// Reads the next entry, and adds it to `entries` if the worktree has it; `None` if the entry is not supported.
     fn entry(&mut self, entries: &mut Vec<Entry>) -> Option<()> {
         let at = self.at;
         let mode = number(self.content, at + MODE)?;
@@ -343,7 +346,7 @@ impl Reader<'_> {
             MODE_FILE | MODE_EXECUTABLE => What::File,
             MODE_LINK => What::Link,
             MODE_SUBMODULE => What::Submodule,
-            // A directory of a sparse index, none of which is checked out.
+            // A directory of a sparse index, of which nothing is checked out.
             MODE_DIRECTORY if skipped && self.names.ends_with(b"/") => return Some(()),
             _ => return None,
         };
@@ -357,7 +360,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// Reads the name of the entry at `at`, whose name begins after `head` bytes, and goes to the next entry.
+    /// Reads the name of the entry at `at`, whose name begins after `head` bytes, and moves to the next entry.
     fn name(&mut self, at: usize, head: usize) -> Option<Range<usize>> {
         let start = self.names.len();
         let mut from = at + head;
@@ -371,7 +374,7 @@ impl Reader<'_> {
         self.names.extend_from_slice(&rest[..length]);
         self.at = if self.version == 4 { from + length + 1 } else { at + padded(head + length) };
         let name = start..self.names.len();
-        // Sorted, and none twice: what lies in one directory comes in one piece.
+        // Names are sorted and unique, so that the files of one directory are contiguous.
         let is_first = self.last == (0..0);
         if self.at > self.content.len()
             || (!is_first && self.names[self.last.clone()] >= self.names[name.clone()])
@@ -383,21 +386,21 @@ impl Reader<'_> {
     }
 }
 
-/// How long an entry of this length is with the one to eight zeros that end it, up to a multiple of eight.
+/// Returns the length of an entry with the one to eight zeros that end it, up to a multiple of eight.
 fn padded(length: usize) -> usize {
     (length + 8) & !7
 }
 
-/// Tells whether a path is certainly one that git checks out, whatever it protects other systems from: nothing of it
-/// leads elsewhere, or is `.git` or a link `.gitmodules` under another name (`core.protectNTFS`, `core.protectHFS`).
+/// Returns whether Git certainly checks a path out, even with protection of other systems enabled. No part leads
+/// elsewhere, or is another name of `.git` or of a link `.gitmodules` (`core.protectNTFS`, `core.protectHFS`).
 fn is_plain(path: &[u8], what: What) -> bool {
-    // Other systems divide paths at backslashes, too.
+    // Other systems separate paths at backslashes too.
     path.split(|byte| *byte == b'/').all(|part| !part.is_empty() && part != b"." && part != b"..")
         && !path.split(|byte| matches!(byte, b'/' | b'\\')).any(|part| may_be_of_git(part, what))
 }
 
-/// Tells whether some file system takes a name for one of git's own: letters of either case, others that count for
-/// nothing, short names (`GIT~1`), streams (`.git:x`), spaces and periods at the end.
+/// Returns whether some file system treats a name as one of Git's own: letters of either case, ignored characters,
+/// short names (`GIT~1`), streams (`.git:x`), spaces and periods at the end.
 fn may_be_of_git(name: &[u8], what: What) -> bool {
     let letters = name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase);
     let after = |start: &str| {
@@ -411,7 +414,8 @@ fn may_be_of_git(name: &[u8], what: What) -> bool {
     is_git || (what == What::Link && (after(".gitmodules").is_some() || name.contains(&b'~')))
 }
 
-/// What git writes of a file that it has seen: the lower four bytes of each number, whatever its type is here.
+/// Returns the stat data as Git writes it for a file: the lower four bytes of each number, independent of the number's
+/// type in Rust.
 fn fields(stat: &Stat) -> [u8; STAT] {
     #[expect(
         clippy::unnecessary_cast,
@@ -451,8 +455,8 @@ fn short(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// A number of version 4, as `OFS_DELTA` writes it: seven bits a byte, the highest first, and each byte that is
-/// followed by another counts one more.
+/// Reads a number of version 4, as `OFS_DELTA` writes it: seven bits a byte, the highest first. Each byte that is
+/// followed by another adds one.
 fn varint(bytes: &[u8], at: &mut usize) -> Option<usize> {
     let mut value = 0_usize;
     loop {

@@ -1,4 +1,5 @@
-//! Whether a worktree still is what was provisioned, by reading files alone: no git, whatever state they are in.
+//! Checks whether a worktree is still as it was provisioned, by reading files alone: Git is not needed, even if the
+//! files are torn.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -10,7 +11,8 @@ use super::site::{Content, Site, read};
 use super::{Registration, Worktree, layout, overlay};
 use crate::provider::{Condition, Error, Task};
 
-/// Looks at the directory, its pointer and the entry. What is in the worktree is its session's business.
+/// Inspects the directory, its pointer and the admin directory. The files in the worktree belong to the session and are
+/// not inspected.
 pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition, Error> {
     let site = Site::of(task, worktree)?;
     if let Some(fault) = registration_fault(task, worktree, &site)? {
@@ -36,7 +38,8 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     Ok(Condition::Sound)
 }
 
-/// Why git and programs would not work in this worktree, but elsewhere or nowhere; `None` where they would.
+/// Returns the reason why Git and programs would not work in this worktree, but elsewhere or nowhere; `None` if they
+/// would.
 pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<String>, Error> {
     let site = Site::of(task, worktree)?;
     if let Some(fault) = registration_fault(task, worktree, &site)? {
@@ -47,8 +50,8 @@ pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<St
     }))
 }
 
-/// Mounts the worktree again where it is an overlay, and locks it again, with our mark as the reason; everything else
-/// about it is sound.
+/// Mounts an overlay worktree again, and locks the worktree again with our ownership marker as the reason. Everything
+/// else about the worktree is valid.
 pub(super) fn mend(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     overlay::mend(task, worktree, &site)?;
@@ -62,7 +65,7 @@ fn is_locked(task: &Task<'_>, site: &Site) -> Result<bool, Error> {
     Ok(matches!(locked, Content::Bytes(locked) if locked.trim_ascii_end() == mark.as_bytes()))
 }
 
-/// What is wrong with the registration, one line; `None` where nothing is.
+/// Returns the error of the registration, one line; `None` if it is valid.
 pub(super) fn registration_fault(
     task: &Task<'_>,
     worktree: &Worktree,

@@ -1,4 +1,4 @@
-//! Names of what seedbed keeps in a repository and beside worktrees.
+//! Names seedbed's files in a repository and beside worktrees.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,15 @@ const TRASH: &str = ".trash-";
 /// Beginning of the name of the directory of a rescue, before the ownership marker.
 const RESCUE: &str = ".rescue-";
 
-/// A file of ours in the entry that repeats what `locked` says, for the day on which somebody unlocks the worktree or
-/// a crash tears the file. git passes over names that it does not know, and removes them with the entry.
+/// File of seedbed in the admin directory that repeats the content of `locked`. It is needed when a user unlocks the
+/// worktree, or a crash tears `locked`. Git ignores names that it does not know, and removes them with the admin
+/// directory.
 pub(super) const MARK: &str = "seedbed";
 
-/// The directory in a worktree that the worktrees of nested children lie in.
+/// Directory in a worktree that contains the worktrees of nested children.
 pub(super) const NESTED: &str = ".ai_ops/child-worktrees";
 
-/// Where the seed keeps the worktrees of a session's children.
+/// Returns the directory in which the reference implementation keeps the worktrees of a session's children.
 pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
     parent.join(NESTED).join(scoped_parent)
 }
@@ -33,13 +34,14 @@ pub(super) fn mark(task: &Task<'_>) -> String {
     OwnershipMark::line(task)
 }
 
-/// The message that a branch's reflog begins with where the swarm made the branch, and without which it is never removed.
+/// Returns the first message of the reflog of a branch that the swarm made. A branch without this message is never
+/// removed.
 pub(super) fn branch_message(task: &Task<'_>) -> String {
     mark(task)
 }
 
-/// Where our things lie while git must not see them, relative to the common git directory: on the same file system, so
-/// that a rename is enough.
+/// Returns the path of files that Git must not see yet, relative to the common git directory. They are on the same file
+/// system, so that a rename is enough.
 pub(super) fn building(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     Path::new(MARK).join(format!("{}-{}", task.owner, worktree.entry))
 }

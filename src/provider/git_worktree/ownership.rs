@@ -1,4 +1,5 @@
-//! Whose an entry and a directory are. Nothing is removed, and nothing is written over, but what is ours by this.
+//! Determines the owner of an admin directory and of a worktree. Only what this module finds to be ours is removed or
+//! overwritten.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -12,31 +13,32 @@ pub(crate) use crate::provider::OwnershipMark as Mark;
 use crate::provider::{Error, Task};
 
 impl Mark {
-    /// The one that an entry carries, whole.
+    /// Reads the complete marker of an admin directory.
     pub(crate) fn of_entry(entry: &Root) -> Option<Self> {
         let Ok(Content::Bytes(bytes)) = read(entry, Path::new(MARK)) else { return None };
         Self::parse(&bytes)
     }
 }
 
-/// What to do about a directory whose `.git` is another than was made.
+/// Remedy for a directory whose `.git` is not the one that was made.
 const PUT_BACK: &str = "move the directory away and apply, which makes it anew";
 
-/// Whose something is.
+/// Owner of an admin directory or a worktree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// Nothing is there.
+    /// Nothing exists.
     Nobody,
     /// This swarm.
     Us,
-    /// Somebody else, with why that is thought.
+    /// Another owner, with the reason for this conclusion.
     Other(String),
 }
 
-/// Whose the entry is.
+/// Determines the owner of the admin directory.
 ///
-/// Ours is what carries our mark and records no other worktree. An entry that records no worktree at all and carries
-/// nobody's mark is ours too: it was torn while it was made, and no plan takes a name that is somebody's.
+/// An admin directory is ours if it carries our marker and records no other worktree. It is also ours if it records no
+/// worktree at all and carries no marker: then it was torn while it was made. No plan uses the name of an admin
+/// directory that exists.
 pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
     if site.common.directory(&site.entry)?.is_none() {
         return Ok(Owner::Nobody);
@@ -77,10 +79,10 @@ pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
     }
 }
 
-/// Whose the directory at the worktree's path is, given whose the entry is.
+/// Determines the owner of the directory at the worktree's path, given the owner of the admin directory.
 ///
-/// Ours is what points to our entry; what has lost its pointer is ours as long as the entry stands, or when it is
-/// empty: files that nothing says anything of may be somebody's.
+/// A directory is ours if it points to our admin directory. A directory that has lost its pointer is ours if it is
+/// empty, or while the admin directory exists. Other files without a pointer may belong to another owner.
 pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
     let Some(directory) = site.directory()? else { return Ok(Owner::Nobody) };
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", site.home.display())));
@@ -90,7 +92,7 @@ pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
             let says = String::from_utf8_lossy(&bytes);
             other(&format!("its .git says {}; {PUT_BACK}", says.trim_end().escape_debug()))
         }
-        // What can hold nothing can be nobody's repository; it was put where the pointer was.
+        // An object that cannot contain anything is no repository. Such an object replaced the pointer.
         Content::Irregular if !can_hold_nothing(&directory) => {
             other(&format!("its .git is not a file; {PUT_BACK}"))
         }
@@ -106,7 +108,8 @@ fn can_hold_nothing(directory: &Root) -> bool {
     !matches!(found, None | Some(FileType::RegularFile | FileType::Directory | FileType::Symlink))
 }
 
-/// Whose the entry is, where neither it nor the directory is somebody else's; else [`Error::Refused`].
+/// Returns the owner of the admin directory, if neither it nor the directory belongs to another; else
+/// [`Error::Refused`].
 pub(super) fn of_entry_if_not_others(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
     let entry = of_entry(task, site)?;
     let directory = of_directory(site, &entry)?;

@@ -1,4 +1,4 @@
-//! Fills registered worktrees with the files of their commit, and runs the repository's hook if that was asked for.
+//! Populates registered worktrees with the files of their commit, and runs the repository's hook if that is requested.
 
 use std::ffi::OsStr;
 use std::mem;
@@ -14,7 +14,7 @@ use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
-/// Fills worktrees of one basis: together where git certainly makes all of them alike, else each by itself.
+/// Populates worktrees of one group key: together if Git certainly makes all of them alike, else each separately.
 pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let mut worktrees = Vec::with_capacity(tasks.len());
     for (at, task) in tasks.iter().enumerate() {
@@ -32,10 +32,10 @@ pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     }
 }
 
-/// Fills a worktree and, as far as git certainly makes the same of them, others; returns how many of these are filled.
+/// Populates a worktree, and others as far as Git certainly makes them alike. Returns the number of populated others.
 ///
-/// What the repository's own work tree has is read once, and written into all of them. git writes what is missing into
-/// the first, and the others get that from there.
+/// The files of the repository's own work tree are read once, and written into all worktrees. Git writes the missing
+/// files into the first worktree, from which the others get them.
 fn fill_together(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -71,7 +71,7 @@ fn fill_together(
         } else if let Some(source) = source()?.filter(is_sound) {
             source.set_back(is_written).map_err(own)?.complete(&places, given)?;
         } else {
-            // What the first has is not certainly what git made of it.
+            // The files of the first worktree are not certainly as Git wrote them.
             let targets = mem::take(&mut given.others);
             places.finish_with(targets, given.index_mode, |task, site| {
                 let entry = site.entry_path();
@@ -98,13 +98,13 @@ fn by_themselves(worktrees: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
     filled.filter_map(|(at, filled)| Some((at, filled.err()?))).collect()
 }
 
-/// Fills one worktree.
+/// Populates one worktree.
 pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     fill_together(task, worktree, &[]).map(drop).map_err(|(_, error)| error)
 }
 
-/// Fills a directory that is empty with the files of the commit, and writes its index: what the repository's own work
-/// tree has of them is copied, the rest is written by git. Returns which positions git has written.
+/// Populates an empty directory with the files of the commit, and writes its index. Files that the repository's own
+/// work tree has are copied, and Git writes the rest. Returns whether Git has written a position, as a function.
 pub(super) fn check_out(
     recipient: &Recipient<'_>,
     worktree: &Worktree,
@@ -118,9 +118,9 @@ pub(super) fn check_out(
     Ok(move |at| missing.as_ref().is_none_or(|missing| missing.contains(&at)))
 }
 
-/// Has git write what is missing of a commit, where nothing is given all of it.
+/// Makes Git write the missing files of a commit, unless none are missing.
 ///
-/// Takes no lock that worktrees share; `reset --hard` and `checkout` take that of packed refs.
+/// Takes no lock that worktrees share; `reset --hard` and `checkout` take the lock of packed refs.
 fn write(git: &Git<'_>, commit: &str, given: Option<&Given<'_>>) -> Result<(), Error> {
     match given {
         Some(given) if given.is_whole() => return Ok(()),
@@ -136,7 +136,7 @@ fn write(git: &Git<'_>, commit: &str, given: Option<&Given<'_>>) -> Result<(), E
     Ok(())
 }
 
-/// Makes sure that a checkout has the directory that its session is to work in.
+/// Checks that a checkout has the directory in which its session is to work.
 pub(super) fn check_target(worktree: &Worktree, checkout: &Root) -> Result<(), Error> {
     let Some(target) = &worktree.target_path else { return Ok(()) };
     if checkout.directory(Path::new(target))?.is_some() {
@@ -146,9 +146,9 @@ pub(super) fn check_target(worktree: &Worktree, checkout: &Root) -> Result<(), E
     Err(Error::Refused(format!("target-path {target:?} is not a directory of {path} after its checkout")))
 }
 
-/// Runs the repository's post-checkout hook in the worktree, as `git worktree add` does; a hook that fails is an error.
+/// Runs the repository's post-checkout hook in the worktree, as `git worktree add` does. A hook that fails is an error.
 ///
-/// It runs under the same deadline as any other call of git.
+/// The hook has the same deadline as any other call of Git.
 pub(super) fn run_hook(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if !worktree.git_hooks {
         return Ok(());

@@ -1,7 +1,7 @@
-//! How far a worktree has come from its base: its branch, the commits on either side, the last commit.
+//! Compares a worktree with its base: its branch, the commits on either side, the last commit.
 //!
-//! One git process reads the commits of all worktrees. Another lists the commits between a base and the worktrees that
-//! were made from it, where any of those is somewhere else.
+//! One Git process reads the commits of all worktrees. Another lists the commits between a base and the worktrees that
+//! were made from it, if any of these has another commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -12,23 +12,23 @@ use crate::host::Host;
 use crate::host::git::Git;
 use crate::provider::Error;
 
-/// Where one worktree stands against its base.
+/// Progress of one worktree relative to its base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// The branch that is checked out, without `refs/heads/`; `None` for a detached HEAD.
+    /// Branch that is checked out, without `refs/heads/`; `None` for a detached HEAD.
     pub branch: Option<String>,
-    /// The commit that is checked out.
+    /// Commit that is checked out.
     pub head: String,
-    /// The commit that the base ref names now; the one that the worktree was made from where the ref names none.
+    /// Commit that the base ref names now, or the one that the worktree was made from if the ref names none.
     pub base: String,
-    /// How many commits `head` has that `base` does not.
+    /// Number of commits that `head` has and `base` does not.
     pub ahead: u64,
-    /// How many commits `base` has that `head` does not.
+    /// Number of commits that `base` has and `head` does not.
     pub behind: u64,
-    /// The first line of the message of `head`; what is not UTF-8 in it is replaced.
+    /// First line of the message of `head`; bytes that are not UTF-8 are replaced.
     pub subject: String,
-    /// When `head` was committed, in seconds since 1970, UTC.
+    /// Time at which `head` was committed, in seconds since 1970, UTC.
     pub committed: u64,
 }
 
@@ -39,14 +39,14 @@ struct Commit {
     committed: u64,
 }
 
-/// Where the HEAD of a worktree is.
+/// Position of a worktree's HEAD.
 struct Head {
     branch: Option<String>,
-    /// What git finds its commit by.
+    /// Name by which Git finds the commit.
     name: String,
 }
 
-/// Returns where each worktree stands against its base, in order; or why that cannot be found out.
+/// Returns the progress of each worktree in order, or the reason why it cannot be determined.
 pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<Result<Progress, String>> {
     let heads: Vec<_> = worktrees.iter().map(|worktree| head(host, workspace, worktree)).collect();
     let mut names: BTreeSet<&str> = heads.iter().flatten().map(|head| head.name.as_str()).collect();
@@ -76,7 +76,8 @@ pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<R
     found
 }
 
-/// Reads the HEAD of a worktree from its admin directory; an agent can replace what the worktree's `.git` names.
+/// Reads the HEAD of a worktree from its admin directory, because an agent can change the path in the worktree's
+/// `.git`.
 fn head(host: &Host, workspace: &Path, worktree: &Worktree) -> Result<Head, Error> {
     let common = common_of(workspace, worktree)?;
     let admin = Path::new("worktrees").join(&worktree.entry);
@@ -86,7 +87,7 @@ fn head(host: &Host, workspace: &Path, worktree: &Worktree) -> Result<Head, Erro
     let text = String::from_utf8(bytes).map_err(|_| unreadable())?;
     let text = text.trim_end();
     if text == "ref: refs/heads/.invalid" {
-        // Reftables keep HEAD too.
+        // With reftables, HEAD is in the table too.
         let admin = common.path().join(admin);
         let git = Git::of(host, &admin, None);
         let name = git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?;
@@ -105,7 +106,7 @@ fn head(host: &Host, workspace: &Path, worktree: &Worktree) -> Result<Head, Erro
     }
 }
 
-/// Reads the commits that these names are of, by name; those that name none are left out.
+/// Reads the commits of these names, by name; names without a commit are left out.
 fn commits<'n>(git: &Git<'_>, names: BTreeSet<&'n str>) -> Result<HashMap<&'n str, Commit>, Error> {
     let names: Vec<&str> = names.into_iter().filter(|name| !name.contains('\n')).collect();
     let input = names.iter().fold(String::new(), |input, name| input + name + "^{commit}\n");
@@ -136,7 +137,7 @@ fn commit(id: &str, object: &[u8]) -> Commit {
     Commit { id: id.to_owned(), subject, committed }
 }
 
-/// Counts the commits on either side, with one git process for all worktrees that were made from one commit of one base.
+/// Counts the commits on either side, with one Git process for all worktrees made from one commit of one base.
 fn count(git: &Git<'_>, worktrees: &[&Worktree], found: &mut [Result<Progress, String>]) {
     let mut groups: BTreeMap<(String, &str), Vec<usize>> = BTreeMap::new();
     for (at, (worktree, progress)) in worktrees.iter().zip(found.iter()).enumerate() {
@@ -176,16 +177,17 @@ fn one_by_one(git: &Git<'_>, head: &str, base: &str) -> Result<(u64, u64), Error
     sides.ok_or_else(|| Error::Refused(format!("git counts `{counted}` commits")))
 }
 
-/// The commits that a base and worktrees have and the commit does not that the worktrees were made from.
+/// Commits of a base and of worktrees that the commit does not have from which the worktrees were made.
 struct Graph<'g> {
     parents: HashMap<String, Vec<String>>,
     made_from: &'g str,
-    /// What the base reaches.
+    /// Commits that the base reaches.
     base: HashSet<String>,
 }
 
 impl<'g> Graph<'g> {
-    /// `None` where the base does not have the commit that the worktrees were made from, or that one is gone.
+    /// Returns `None` if the base does not have the commit that the worktrees were made from, or if that commit does
+    /// not exist.
     fn read(git: &Git<'_>, base: &str, made_from: &'g str, heads: &BTreeSet<String>) -> Option<Self> {
         let input = heads.iter().map(String::as_str).chain([base]).collect::<Vec<_>>().join("\n");
         let input = format!("{input}\n^{made_from}\n");
@@ -200,8 +202,8 @@ impl<'g> Graph<'g> {
         Some(graph)
     }
 
-    /// Returns how many commits the head has that the base does not, and the reverse; `None` where the head does not
-    /// have the commit that the worktree was made from: what the two share may lie before it.
+    /// Returns the number of commits that the head has and the base does not, and the reverse. Returns `None` if the
+    /// head does not have the commit that the worktree was made from: the common commits may lie before it.
     fn sides(&self, head: &str) -> Option<(u64, u64)> {
         let reached = self.reached(head)?;
         let ahead = reached.difference(&self.base).count();
@@ -209,7 +211,7 @@ impl<'g> Graph<'g> {
         Some((ahead as u64, behind as u64))
     }
 
-    /// Returns what a commit reaches of the graph; `None` where that does not lead to `made_from`.
+    /// Returns the commits of the graph that a commit reaches; `None` if they do not lead to `made_from`.
     fn reached(&self, from: &str) -> Option<HashSet<String>> {
         let mut reached = HashSet::new();
         let mut leads_there = false;

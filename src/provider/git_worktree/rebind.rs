@@ -1,7 +1,7 @@
 //! Makes worktrees of a repository that was moved or copied point to where they are now.
 //!
-//! Git's pointers are absolute: the admin directory names the worktree, and the worktree's `.git` file the admin
-//! directory. Every write is one rename, and what fits already is left alone, so that a killed run is simply done again.
+//! Git's pointers are absolute: the admin directory names the worktree, and the worktree's `.git` file names the admin
+//! directory. Every write is one rename, and correct pointers are left alone. So a killed run is simply repeated.
 
 #![expect(clippy::disallowed_methods, reason = "compares directories, and links to the workspace again")]
 
@@ -20,8 +20,8 @@ use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
 use crate::provider::{Error, Location, Task};
 
-/// Returns whether a worktree with the task's ownership marker lies where it is planned in the task's workspace,
-/// wherever it was made.
+/// Returns whether a worktree with the task's ownership marker lies at its planned path in the task's workspace, even
+/// if it was made elsewhere.
 ///
 /// A path that other workspaces share is no evidence, unless the repository lies in this one.
 pub(super) fn bears_mark(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
@@ -30,13 +30,13 @@ pub(super) fn bears_mark(task: &Task<'_>, worktree: &Worktree) -> Result<bool, E
     if !is_here || !is_marked(&site, task.owner)? {
         return Ok(false);
     }
-    // What is aside has lost its directory where a release was interrupted.
+    // If a release was interrupted, a worktree that is aside has lost its directory.
     Ok(task.location == Location::Aside || dot_git(&site)?.is_some())
 }
 
 /// Rewrites the pointers of an admin directory with the task's ownership marker and of its worktree, and the worktree's
-/// links to the workspace. Of a worktree that is gone, as half-way through a release, there is only the admin directory;
-/// half-way aside, the two lie at different locations.
+/// links to the workspace. If a release was interrupted, only the admin directory may exist. If a move aside was
+/// interrupted, the two lie at different locations.
 pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     let elsewhere = match task.location {
@@ -82,12 +82,12 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         if let Some(common) = common.or_else(|| Some(from?.join(within?))) {
             repository::rebind(task.host, &site, &common)?;
         }
-        // Last: until then the old place is known.
+        // Last: until then the old location is known.
         entry.common.replace(&entry.entry.join("gitdir"), &entry.gitdir_line())?;
         crashpoint!("rebind.entry");
     }
     match overlay::fault(task, worktree, &site)? {
-        // Recovery mounts what is aside, where it has to be judged.
+        // Recovery mounts a worktree that is aside, because its unsaved work has to be inspected.
         Some(overlay::Fault::Unmounted(_))
             if task.location == Location::Home && site.directory()?.is_some() =>
         {
@@ -98,7 +98,8 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
 }
 
 /// Gives a worktree of a copied repository, and its admin directory, to the task's swarm instead of the swarm whose
-/// ownership marker is `from`. A worktree that a run had moved aside comes home first. Returns whether there is one.
+/// ownership marker is `from`. A worktree that a run had moved aside is first moved home. Returns whether the worktree
+/// exists.
 pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<bool, Error> {
     bring_home(&Task { owner: from, ..*task }, worktree)?;
     let site = Site::of(task, worktree)?;
@@ -115,12 +116,12 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     site.common.replace(&site.entry.join("gitdir"), &site.gitdir_line())?;
     crashpoint!("adopt.entry");
     site.common.replace(&site.entry.join("locked"), mark.as_bytes())?;
-    // Last: a killed run is told by it that there is something left to do.
+    // Last: from the old marker a repeated run finds that there is work left.
     site.common.replace(&site.entry.join(layout::MARK), mark.as_bytes())?;
     Ok(true)
 }
 
-/// Brings a worktree of a copied repository home that a run of the original had moved aside when the copy was made. The
+/// Moves a worktree of a copied repository home that a run of the original had moved aside when the copy was made. The
 /// task's owner is that of the original.
 fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let [home, aside] = [Location::Home, Location::Aside].map(|location| Site::at(location, task, worktree));
@@ -145,16 +146,16 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     aside::bring_back(task, &Worktree { checkout: Checkout::Git, ..worktree.clone() })
 }
 
-/// Returns whether the worktree was not copied along: by a path that leads out of the workspace, the copy reaches the
-/// original's. `entry` is where its admin directory lies.
+/// Returns whether the worktree was not copied along, so that a path out of the workspace leads to the original's
+/// worktree. `entry` is the location of its admin directory.
 fn is_originals(worktree: &Site, entry: &Site) -> Result<bool, Error> {
     let is_rebound = dot_git(worktree)?.is_some_and(|entry| entry == worktree.home_entry_path());
     let recorded = recorded(&entry.read_entry("gitdir")?);
     Ok(!is_rebound && recorded.is_some_and(|recorded| is_same(&recorded, &worktree.home)))
 }
 
-/// Returns whether the admin directory carries the ownership marker of `owner`. One that cannot be read is an error: the
-/// worktree would be left to nobody.
+/// Returns whether the admin directory carries the ownership marker of `owner`. A marker that cannot be read is an
+/// error: else the worktree would have no owner.
 fn is_marked(site: &Site, owner: &str) -> Result<bool, Error> {
     if site.common.directory(&site.entry)?.is_none() {
         return Ok(false);
@@ -163,7 +164,7 @@ fn is_marked(site: &Site, owner: &str) -> Result<bool, Error> {
     Ok(Mark::parse(&mark).is_some_and(|mark| mark.owner == owner))
 }
 
-/// Returns the admin directory that the worktree's `.git` file names, if it has the planned name, in whichever repository.
+/// Returns the admin directory that the worktree's `.git` file names, in any repository, if it has the planned name.
 fn dot_git(site: &Site) -> Result<Option<PathBuf>, Error> {
     let Some(directory) = site.directory()? else { return Ok(None) };
     let Content::Bytes(bytes) = read(&directory, Path::new(".git"))? else { return Ok(None) };
@@ -183,13 +184,13 @@ fn is_same(one: &Path, other: &Path) -> bool {
     one == other || matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Returns the old workspace, given where the worktree was in it.
+/// Returns the old workspace, given the old path of the worktree.
 fn workspace_of(old: &Path, site: &Site) -> Option<PathBuf> {
     let below = site.home.strip_prefix(&site.workspace).ok()?;
     old.ends_with(below).then(|| old.ancestors().nth(below.components().count()).map(Path::to_owned))?
 }
 
-/// Makes links that `link` made to the old workspace links to this one.
+/// Replaces links that `link` made to the old workspace by links to this one.
 fn relink(worktree: &Worktree, site: &Site, from: &Path) -> Result<(), Error> {
     if worktree.link.is_empty() {
         return Ok(());
@@ -222,7 +223,7 @@ fn relink(worktree: &Worktree, site: &Site, from: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Finds the links in a directory, without following any; `.git` and worktrees below are passed over.
+/// Finds the links in a directory, without following any. `.git` and worktrees below are skipped.
 fn find_links(top: &Root, below: &Path, links: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
     let at = if below == Path::new("") { Path::new(".") } else { below };
     let Some(directory) = top.directory(at)? else { return Ok(()) };

@@ -1,7 +1,7 @@
-//! Makes git know the worktree: the directory, its `.git` file, the entry in the repository, the branch.
+//! Registers a worktree with Git: the directory, its `.git` file, the admin directory, the branch.
 //!
-//! An entry is built aside and renamed into place, complete and locked, so that no other git ever sees half of one
-//! (`reliability.md`, fact 4). Where an entry is more than files, `git worktree add` makes it under a lock.
+//! An admin directory is built aside and renamed into place, complete and locked, so that no other Git process ever
+//! sees half of it. If an admin directory is more than files, `git worktree add` creates it under a lock.
 
 #![expect(clippy::disallowed_methods, reason = "builds an entry in a directory of its own")]
 
@@ -20,7 +20,7 @@ use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Task, again_while_missing};
 
-/// Registers the worktree, empty but for its `.git` file. To do so again is no error.
+/// Registers the worktree, empty except for its `.git` file. A second registration is no error.
 pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     if ownership::of_entry_if_not_others(task, &site)? == Owner::Us {
@@ -49,7 +49,7 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Er
     crashpoint!("register.branched");
     create_directory(site)?;
     crashpoint!("register.placed");
-    // The shared setting is only on while an entry shows that it is needed: both change under one lock.
+    // The shared setting is on only while an admin directory needs it: both change under one lock.
     let _lock = match &worktree.target_path {
         Some(_) => {
             let lock = Lock::take(task.host, site)?;
@@ -103,7 +103,8 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error
     Ok(())
 }
 
-/// Writes what git writes, and [`layout::MARK`] beside it. The first line of the log has no committer's name.
+/// Writes the files that Git writes, and [`layout::MARK`] beside them. The first line of the log has no committer's
+/// name.
 fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result<(), Error> {
     let mark = format!("{}\n", layout::mark(task));
     let head = match &worktree.branch {
@@ -116,7 +117,7 @@ fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result
     write(at, "gitdir", &site.gitdir_line())?;
     write(at, "HEAD", head.as_bytes())?;
     create(&at.join("refs"))?;
-    // git logs HEAD where the repository wants logs, which is where it has one of its own HEAD.
+    // Git logs HEAD if the repository has logs, that is, if the repository has a log of its own HEAD.
     if is_file(&site.common, Path::new("logs/HEAD"))? {
         create(&at.join("logs"))?;
         let zero = "0".repeat(worktree.commit.len());
@@ -131,7 +132,7 @@ fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result
     Ok(())
 }
 
-/// Makes sure that the branch is at the worktree's commit: creates it, or finds it there. One that exists is not written.
+/// Checks that the branch is at the worktree's commit, or creates the branch there. An existing branch is not written.
 fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
     if worktree.existing.is_none() {
         return branch::create(task, site, branch, &worktree.commit);
@@ -155,7 +156,7 @@ fn create_directory(site: &Site) -> Result<(), Error> {
         Ok(site.base.create_hidden(&site.parent)?.create_directories(Path::new(&site.name))?)
     })?;
     directory.remove_file(Path::new(".git"))?;
-    // Not synced, as nothing of an entry is: the intent tells what to take away after a crash.
+    // Not synced, like all files of an admin directory: after a crash the intent names what to remove.
     write(directory.path(), ".git", &site.dot_git_line())
 }
 

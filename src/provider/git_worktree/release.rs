@@ -1,7 +1,8 @@
-//! Makes sure that a worktree and everything that came with it is gone.
+//! Removes a worktree and everything that was created with it.
 //!
-//! Works on files, not through git, which dies of a torn entry. What git could trip over is renamed out of its sight
-//! before it is deleted, so that no reader ever sees half of it, and a killed release is simply done again.
+//! Works on files and not through Git, which fails on a torn admin directory. Files on which Git could fail are renamed
+//! out of its sight before they are deleted. So no reader ever sees half of them, and a killed release is simply
+//! repeated.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +15,14 @@ use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
 
-/// Makes sure that git can be asked about the repository, which branches take.
+/// Checks that Git can read the repository, which is needed to remove branches.
 pub(super) fn ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     Ok(Git::of(task.host, site.common.path(), None).check()?)
 }
 
-/// Removes whatever exists of the worktree. What is gone already is no error; what is somebody else's is
-/// [`Error::Refused`], and then nothing is touched.
+/// Removes every existing part of the worktree. A missing part is no error. A part that belongs to another owner is
+/// [`Error::Refused`], and then nothing is changed.
 pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     ownership::of_entry_if_not_others(task, &site)?;
@@ -31,7 +32,7 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     remove_entry(task, worktree, &site)?;
     overlay::remove(task, worktree)?;
     crashpoint!("release.entry-gone");
-    // A branch that went with a worktree that is aside has given way; another one of the name is the new worktree's.
+    // The branch of a worktree that is aside has given way. A branch of that name belongs to the new worktree.
     if let Some(branch) = worktree.branch.as_ref().filter(|_| task.location == Location::Home) {
         remove_branch(task, worktree, &site, branch)?;
     }
@@ -43,18 +44,19 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     site.base.remove_hidden(&site.parent)?;
     if task.location == Location::Aside {
         aside::forget(&site)?;
-        // The worktree of a nested child lay in a directory of its own, in its parent's.
+        // The worktree of a nested child was in a directory of its own, in its parent's worktree.
         let home = Site::at(Location::Home, task, worktree)?;
         home.base.remove_hidden(&home.parent)?;
     }
     crashpoint!("release.unhidden");
     site.common.remove_directory(Path::new(layout::MARK))?;
-    // git removes it with the last worktree too.
+    // Git also removes the directory with the last worktree.
     site.common.remove_directory(Path::new("worktrees"))?;
     Ok(())
 }
 
-/// The directories down to the worktree, its entry, the repository, and what is kept of it on this host.
+/// Returns the directories that may contain leftovers: those above the worktree, its admin directory, the repository,
+/// and its records on this host.
 pub(super) fn debris(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<PathBuf>, Error> {
     let site = Site::of(task, worktree)?;
     let mut debris: Vec<_> = site.parent.ancestors().map(|above| site.base.path().join(above)).collect();
@@ -78,7 +80,7 @@ fn remove_entry(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(),
     remove_aside(&site.common, &site.entry, &layout::building(task, worktree))
 }
 
-/// Renames `from` to `trash`, where an earlier release may have left something, and removes it there.
+/// Renames `from` to `trash`, which may contain leftovers of an earlier release, and removes it there.
 fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
     root.remove_all_in_parallel(trash)?;
     move_directory(root, from, trash)?;
@@ -86,7 +88,8 @@ fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
     Ok(root.remove_all_in_parallel(trash)?)
 }
 
-/// Removes the branch if we made it, it still is where we made it, and nobody has it checked out. Kept otherwise.
+/// Removes the branch if we made it, it is still at the same commit, and no worktree has it checked out. It is kept
+/// otherwise.
 fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, name: &str) -> Result<(), Error> {
     let name = format!("refs/heads/{name}");
     let Some(tip) = branch::tip_as_made(task, worktree, site, &name)? else { return Ok(()) };

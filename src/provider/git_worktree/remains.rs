@@ -1,4 +1,4 @@
-//! Names what may remain of a worktree, for a user who removes or restores it by hand.
+//! Names the parts that may remain of a worktree, for a user who removes or restores them by hand.
 
 #![expect(clippy::disallowed_methods, reason = "finds out what exists")]
 
@@ -11,7 +11,7 @@ use crate::host;
 use crate::host::git::Git;
 use crate::provider::{Location, Task};
 
-/// Returns one line for each thing that exists, or for all that may where the repository cannot be found.
+/// Returns one line for each existing part, or for all possible parts if the repository cannot be found.
 pub(super) fn remains(task: &Task<'_>, worktree: &Worktree) -> Vec<String> {
     let branch = worktree.branch.as_ref().filter(|_| task.location == Location::Home);
     let mut lines = Vec::new();
@@ -44,7 +44,7 @@ fn named(branch: &String) -> String {
     format!("branch {branch}")
 }
 
-/// Returns whether anything is there; what cannot be found out may be.
+/// Returns whether a path exists; `true` if that cannot be determined.
 fn exists(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
@@ -53,6 +53,6 @@ fn may_exist(task: &Task<'_>, site: &Site, branch: &str) -> bool {
     let name = format!("refs/heads/{branch}");
     let git = Git::of(task.host, site.common.path(), None);
     let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name]);
-    // One that Git cannot be asked about may be there.
+    // If Git cannot answer, the branch may exist.
     found.map_or(true, |output| output.status.code() != Some(1))
 }

@@ -1,4 +1,4 @@
-//! What is done to a repository by one process at a time: the lock for it, and where its record is kept.
+//! Locks a repository for changes that only one process may make at a time, and finds its record.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,18 +11,18 @@ use crate::host::files::Root;
 use crate::name::sha256_hex;
 use crate::provider::{Error, Task};
 
-/// The lock of one repository on this host, held until it is dropped.
+/// Lock of one repository on this host, until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    /// Where the records of repositories are kept.
+    /// Directory of the records of repositories.
     pub(super) records: Root,
-    /// The name of this repository's record there.
+    /// Name of this repository's record in `records`.
     pub(super) record: PathBuf,
     _file: File,
 }
 
 impl Lock {
-    /// Waits for the lock. It is held for a few file operations, or for one `git worktree add`.
+    /// Waits for the lock. It is kept for a few file operations, or for one `git worktree add`.
     pub(super) fn take(host: &Host, site: &Site) -> Result<Self, Error> {
         let records = Root::create(&records(host))?;
         let name = sha256_hex(site.common.path().as_os_str().as_bytes());
@@ -33,12 +33,12 @@ impl Lock {
     }
 }
 
-/// Where the records of repositories are kept.
+/// Returns the directory of the records of repositories.
 pub(super) fn records(host: &Host) -> PathBuf {
     host.state.join("repositories")
 }
 
-/// Takes the record of the repository along that was at `old`, a common git directory, and is at the site's.
+/// Moves the record of the repository from `old`, a common git directory, to the site's.
 pub(super) fn rebind(host: &Host, site: &Site, old: &Path) -> Result<(), Error> {
     if old == site.common.path() {
         return Ok(());
@@ -52,7 +52,7 @@ pub(super) fn rebind(host: &Host, site: &Site, old: &Path) -> Result<(), Error> 
     Ok(())
 }
 
-/// Removes the record of the repository around a workspace that is gone.
+/// Removes the record of the repository around a workspace that does not exist any more.
 pub(super) fn forget(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let mut common = task.workspace.to_owned();
     for part in worktree.repo_root.components() {

@@ -1,13 +1,14 @@
-//! What the configuration says of how git writes files.
+//! Reads the configuration that decides how Git writes files.
 
 use super::Worktree;
 use crate::host::git::{Git, config};
 use crate::provider::{Error, Task};
 
-/// Settings that no configuration may make otherwise where an edit is looked for: under their opposites Git takes a file
-/// for unchanged whose mode or content is another, or an untracked one for a tracked one of the same name in other case.
+/// Settings that override any configuration when edits are searched. With the opposite values, Git takes a file for
+/// unchanged although its mode or content is different. Or it takes an untracked file for a tracked file whose name
+/// differs in case.
 ///
-/// `core.symlinks` is not among them. Where it is off, a checkout writes the target of a link into a file, which then has
+/// `core.symlinks` is not among them. If it is off, a checkout writes the target of a link into a file, which then has
 /// the bytes that a commit would have.
 pub(super) const EXACT: [&str; 7] = [
     "core.fileMode=true",
@@ -19,10 +20,10 @@ pub(super) const EXACT: [&str; 7] = [
     "sparse.expectFilesOutsideOfPatterns=false",
 ];
 
-/// Settings under which git writes a file otherwise than its blob, or not at all, or has an index that is not simply
-/// what the file system says of its files; and what they may be all the same.
+/// Settings, with their harmless values, that can make Git write a file unlike its blob or not at all. Some of them
+/// give Git an index that is not simply the stat data of its files.
 const HARMLESS: [(&str, &[&str]); 7] = [
-    // Attributes of another tree than the commit's, which git does not tell of an index.
+    // Attributes of another tree than the commit's, which Git does not report for an index.
     ("attr.tree", &[]),
     ("core.autocrlf", &["false", "input"]),
     ("core.eol", &["lf", "native"]),
@@ -32,29 +33,29 @@ const HARMLESS: [(&str, &[&str]); 7] = [
     ("core.symlinks", &["true"]),
 ];
 
-/// The setting of the permissions that git gives its own files.
+/// Setting for the permissions that Git gives its own files.
 const SHARED: &str = "core.sharedrepository";
 
-/// The settings of one worktree that matter here.
+/// Settings of one worktree that matter here.
 pub(super) struct Settings {
     gives_blobs: bool,
     is_shared: bool,
-    /// The keys of what is included under a condition; `None` where they are not known.
+    /// Keys of conditional includes; `None` if they are not known.
     conditions: Option<Vec<String>>,
 }
 
 impl Settings {
-    /// Those of which nothing is known.
+    /// Returns settings of which nothing is known.
     pub(super) fn unknown() -> Self {
         Self { gives_blobs: false, is_shared: true, conditions: None }
     }
 
-    /// Asks `git`, which is that of a registered worktree.
+    /// Reads the settings with `git`, which must be that of a registered worktree.
     pub(super) fn of(git: &Git<'_>) -> Result<Self, Error> {
         let names = HARMLESS.map(|(name, _)| name).join("|").replace('.', r"\.");
         let asked = format!(r"^({names}|{SHARED}|includeif\..*)$");
         let listed = git.output(["config", "--null", "--get-regexp", &asked])?;
-        // With 1 it says that there are none.
+        // Exit code 1 means that there are none.
         if !matches!(listed.status.code(), Some(0 | 1)) {
             return Ok(Self::unknown());
         }
@@ -70,20 +71,21 @@ impl Settings {
         })
     }
 
-    /// Tells whether git writes files as their blobs are, all of them, as far as attributes do not say otherwise, and
-    /// says so in the index.
+    /// Returns whether Git writes all files as their blobs, except for attributes, and records them so in the index.
     pub(super) fn gives_blobs(&self) -> bool {
         self.gives_blobs
     }
 
-    /// Tells whether git may give its own files other permissions than any program gives a file.
+    /// Returns whether Git may give its own files other permissions than any program gives a file.
     pub(super) fn is_shared(&self) -> bool {
         self.is_shared
     }
 
-    /// Tells whether git certainly writes the same into all of these as into `worktree`, whose settings these are.
+    /// Returns whether Git certainly writes the same files into all of these as into `worktree`, whose settings these
+    /// are.
     ///
-    /// Configuration can depend on a worktree's entry or branch (`includeIf`), and with it line ends and filters.
+    /// Configuration can depend on a worktree's admin directory or branch (`includeIf`), and line ends and filters can
+    /// depend on the configuration.
     pub(super) fn hold_of(&self, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> bool {
         let same = |other: &Worktree| {
             (&other.commit, &other.target_path, other.checkout)
@@ -98,13 +100,13 @@ impl Settings {
     }
 }
 
-/// Tells whether the condition in the key of an `includeIf` holds of all worktrees of a repository, or of none.
+/// Returns whether the condition in the key of an `includeIf` is true for all worktrees of a repository, or for none.
 fn holds_of_all(key: &str, on_branches: bool) -> bool {
     let condition = key.get("includeif.".len()..).and_then(|condition| condition.split_once(':'));
     match condition {
         Some(("onbranch", _)) => !on_branches,
         Some(("hasconfig", _)) => true,
-        // A directory above all entries, by its path.
+        // A directory above all admin directories, by its path.
         Some(("gitdir" | "gitdir/i", pattern)) => {
             (pattern.starts_with('/') || pattern.starts_with("~/"))
                 && !pattern.contains(['*', '?', '[', '\\'])

@@ -1,4 +1,5 @@
-//! Where a worktree and its entry lie on this host, found by reading files: a torn entry makes git itself die.
+//! Finds a worktree and its admin directory on this host by reading files, because Git itself fails on a torn admin
+//! directory.
 
 #![expect(clippy::disallowed_methods, reason = "finds the repository by looking at the disk")]
 
@@ -13,42 +14,43 @@ use super::layout::{self, NESTED};
 use crate::host::files::{self, Root};
 use crate::provider::{Error, Location, Task, again_while_missing};
 
-/// The most that is read of any file of an entry, in bytes; git's own hold one line.
+/// Size limit of any file of an admin directory, in bytes; Git's own have one line.
 const LINE_MAX: usize = 64 * 1024;
 
-/// Where a worktree and its entry lie.
+/// Location of a worktree and its admin directory.
 #[derive(Debug)]
 pub(super) struct Site {
-    /// The common git directory, canonical, as git writes it into the files of an entry.
+    /// Common git directory, canonical, as Git writes it into the files of an admin directory.
     pub(super) common: Root,
-    /// The workspace, canonical.
+    /// Workspace, canonical.
     pub(super) workspace: PathBuf,
-    /// The top of the repository's work tree, canonical; for a bare repository the repository itself.
+    /// Top of the repository's work tree, canonical; for a bare repository the repository itself.
     pub(super) repo_root: PathBuf,
-    /// The innermost work tree around the worktree, or what stands for it: everything of the worktree is reached from
-    /// there without following links, and git sees there what is not hidden.
+    /// Innermost work tree around the worktree, or a directory in its place. Everything of the worktree is reached from
+    /// there without following links, and Git sees everything there that is not hidden.
     pub(super) base: Root,
-    /// The directory that the worktree lies in, relative to `base`.
+    /// Directory that contains the worktree, relative to `base`.
     pub(super) parent: PathBuf,
-    /// The worktree's name in `parent`.
+    /// Name of the worktree in `parent`.
     pub(super) name: OsString,
-    /// The worktree, absolute.
+    /// Absolute path of the worktree.
     pub(super) worktree: PathBuf,
-    /// The entry, relative to `common`.
+    /// Admin directory, relative to `common`.
     pub(super) entry: PathBuf,
-    /// The worktree's path at [`Location::Home`], absolute, by which messages call it and its entry knows it.
+    /// Absolute path of the worktree at [`Location::Home`], which messages and the admin directory use.
     pub(super) home: PathBuf,
-    /// The name of its entry at [`Location::Home`].
+    /// Name of the admin directory at [`Location::Home`].
     entry_name: String,
 }
 
 impl Site {
-    /// Finds the site of a task. The workspace and the repository have to exist, the worktree and its entry do not.
+    /// Finds the site of a task. The workspace and the repository have to exist, the worktree and its admin directory
+    /// do not.
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         Self::at(task.location, task, worktree)
     }
 
-    /// The same at another location than the task's.
+    /// Finds the site at another location than the task's.
     pub(super) fn at(location: Location, task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         let workspace = canonical(task.workspace)?;
         let (above, below) = anchor(&workspace, &worktree.worktree_path);
@@ -80,55 +82,56 @@ impl Site {
         })
     }
 
-    /// The entry, absolute.
+    /// Returns the absolute path of the admin directory.
     pub(super) fn entry_path(&self) -> PathBuf {
         self.common.path().join(&self.entry)
     }
 
-    /// The entry's path at [`Location::Home`], absolute, by which the worktree's `.git` file knows it.
+    /// Returns the absolute path of the admin directory at [`Location::Home`], which the worktree's `.git` file names.
     pub(super) fn home_entry_path(&self) -> PathBuf {
         self.common.path().join(self.home_entry())
     }
 
-    /// The same relative to the common git directory.
+    /// Returns the path of the admin directory at [`Location::Home`], relative to the common git directory.
     pub(super) fn home_entry(&self) -> PathBuf {
         Path::new("worktrees").join(&self.entry_name)
     }
 
-    /// What the entry's `gitdir` says: where the worktree's `.git` file lies.
+    /// Returns the content of `gitdir` in the admin directory: the path of the worktree's `.git` file.
     pub(super) fn gitdir_line(&self) -> Vec<u8> {
         line(b"", &self.home.join(".git"))
     }
 
-    /// What the worktree's `.git` file says: where the entry lies.
+    /// Returns the content of the worktree's `.git` file: the path of the admin directory.
     pub(super) fn dot_git_line(&self) -> Vec<u8> {
         line(b"gitdir: ", &self.home_entry_path())
     }
 
-    /// The worktree's directory; `None` where there is none.
+    /// Opens the worktree's directory; `None` if it does not exist.
     pub(super) fn directory(&self) -> Result<Option<Root>, Error> {
         Ok(self.base.directory(&self.parent.join(&self.name))?)
     }
 
-    /// The worktree's directory, which has to be there.
+    /// Opens the worktree's directory, which has to exist.
     pub(super) fn standing(&self) -> Result<Root, Error> {
         self.directory()?.ok_or_else(|| Error::Refused(format!("{} is gone", self.worktree.display())))
     }
 
-    /// Reads a file of the entry.
+    /// Reads a file of the admin directory.
     pub(super) fn read_entry(&self, name: &str) -> Result<Content, Error> {
         read(&self.common, &self.entry.join(name))
     }
 }
 
-/// Opens the common git directory of the repository that a worktree is of.
+/// Opens the common git directory of a worktree's repository.
 pub(super) fn common_of(workspace: &Path, worktree: &Worktree) -> Result<Root, Error> {
     let workspace = canonical(workspace)?;
     let (above, below) = anchor(&workspace, &worktree.repo_root);
     Ok(Root::open(&common_dir(&canonical(&above.join(below))?)?)?)
 }
 
-/// The path of a worktree at a location, by that at [`Location::Home`], relative to the same directory.
+/// Returns the path of a worktree at a location. `below` is the path at [`Location::Home`], relative to the same
+/// directory.
 pub(super) fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree, below: &Path) -> PathBuf {
     match location {
         Location::Home => below.to_owned(),
@@ -136,7 +139,7 @@ pub(super) fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree,
     }
 }
 
-/// The path of the admin directory at a location, relative to the common git directory.
+/// Returns the path of the admin directory at a location, relative to the common git directory.
 pub(super) fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     match location {
         Location::Home => Path::new("worktrees").join(&worktree.entry),
@@ -144,20 +147,20 @@ pub(super) fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree)
     }
 }
 
-/// What was found at the place of a small file.
+/// Content found at the path of a small file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// Nothing.
     Missing,
-    /// A file without a byte, as a crash leaves it.
+    /// An empty file, as a crash may leave it.
     Empty,
     /// These bytes.
     Bytes(Vec<u8>),
-    /// A directory, a link, something huge: whatever git never puts there.
+    /// A directory, a link or a huge file, which Git never creates there.
     Irregular,
 }
 
-/// Reads a small file without falling over what else may stand in its place.
+/// Reads a small file, and reports any other kind of object in its place as [`Content::Irregular`].
 pub(super) fn read(root: &Root, relative: &Path) -> Result<Content, Error> {
     match root.read(relative, LINE_MAX) {
         Ok(None) => Ok(Content::Missing),
@@ -170,7 +173,7 @@ pub(super) fn read(root: &Root, relative: &Path) -> Result<Content, Error> {
     }
 }
 
-/// Renames a directory, making the one that it goes into; `false` where `from` does not exist.
+/// Renames a directory after creating the directory above `to`; `false` if `from` does not exist.
 pub(super) fn move_directory(root: &Root, from: &Path, to: &Path) -> Result<bool, Error> {
     again_while_missing(|| {
         if root.directory(from)?.is_none() {
@@ -187,7 +190,7 @@ pub(super) fn move_directory(root: &Root, from: &Path, to: &Path) -> Result<bool
     })
 }
 
-/// Renames a worktree's directory from one site of it to another; `false` where there is none.
+/// Renames a worktree's directory from one of its sites to another; `false` if the directory does not exist.
 pub(super) fn move_worktree(from: &Site, to: &Site) -> Result<bool, Error> {
     if from.directory()?.is_none() {
         return Ok(false);
@@ -198,15 +201,16 @@ pub(super) fn move_worktree(from: &Site, to: &Site) -> Result<bool, Error> {
     })
 }
 
-/// Wraps what the system says of a path.
+/// Wraps an error of the system with its path.
 pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| files::Error::Io { action, path: path.to_path_buf(), source }.into()
 }
 
-/// Divides a planned path into a directory to open, links followed, and the rest, which is reached without.
+/// Splits a planned path into a directory to open, following links, and the rest, which is reached without following
+/// links.
 ///
-/// What is absolute and outside the workspace is reached from `/`: a link on the way is refused, since it may have been
-/// planted in the worktree of a parent session.
+/// An absolute path outside the workspace is reached from `/`. A link in it is refused, since the worktree of a parent
+/// session may contain planted links.
 pub(super) fn anchor(workspace: &Path, planned: &Path) -> (PathBuf, PathBuf) {
     if let Ok(below) = planned.strip_prefix(workspace) {
         return (workspace.to_path_buf(), below.to_path_buf());
@@ -228,8 +232,8 @@ pub(super) fn anchor(workspace: &Path, planned: &Path) -> (PathBuf, PathBuf) {
     }
 }
 
-/// The worktree that a planned path lies in, as that of a nested child does in its parent's; else the path itself. It is
-/// told by the path alone: when it is asked, the worktree may have been moved.
+/// Returns the worktree that contains a planned path, as the worktree of a nested child lies in its parent's; else the
+/// path itself. Only the path decides, because the worktree may have been moved.
 fn outermost(path: &Path) -> PathBuf {
     let names: Vec<_> = path.components().collect();
     let nested: Vec<_> = Path::new(NESTED).components().collect();
@@ -237,8 +241,8 @@ fn outermost(path: &Path) -> PathBuf {
     at.map_or_else(|| path.to_path_buf(), |at| names[..at].iter().collect())
 }
 
-/// Moves down into the last directory on the way that is a work tree of its own: that of a parent session, which does
-/// not know what an outer `.gitignore` hides.
+/// Opens the last directory of a path that is a work tree of its own. Such a work tree belongs to a parent session, and
+/// does not use an outer `.gitignore`.
 fn innermost(base: Root, relative: &Path) -> Result<(Root, PathBuf), Error> {
     let mut found = (base, relative.to_path_buf());
     let mut components = relative.components();
@@ -276,7 +280,8 @@ pub(super) fn common_dir(repo_root: &Path) -> Result<PathBuf, Error> {
     if common.join("objects").is_dir() { canonical(&common) } else { Err(no_repository(repo_root)) }
 }
 
-/// Reads a file, a link to it followed; `None` where there is none. What is no file would perhaps be waited for.
+/// Reads a file, following a link; `None` if it does not exist. Other kinds are refused because reading them might
+/// block.
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() => fs::read(path).map(Some).map_err(io("read", path)),

@@ -1,7 +1,8 @@
-//! One directory instead of the whole tree: the patterns, and the setting that the repository shares.
+//! Checks out one directory instead of the whole tree: the patterns, and the setting that the repository shares.
 //!
-//! git reads an entry's own `config.worktree` only where the shared config says `extensions.worktreeConfig`. It is set
-//! once, and taken back with the last worktree that needs it: byte for byte, where nobody changed the file since.
+//! Git reads `config.worktree` of an admin directory only if the shared config sets `extensions.worktreeConfig`. It is
+//! set once, and removed with the last worktree that needs it. If the file has not been changed since, it is restored
+//! byte for byte.
 
 #![expect(clippy::disallowed_methods, reason = "edits the repository's config by git's own protocol")]
 
@@ -19,18 +20,19 @@ use crate::host::git::config::{self, Settings, is_on};
 use crate::name::sha256_hex;
 use crate::provider::{Error, Task};
 
-/// The entry's `config.worktree`, as `git sparse-checkout set --cone` writes it.
+/// Content of `config.worktree` in the admin directory, as `git sparse-checkout set --cone` writes it.
 pub(super) const CONFIG: &str = "[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = true\n";
 
 const SETTING: &str = "extensions.worktreeconfig";
 const CONFIG_MAX: usize = 4 * 1024 * 1024;
-/// How often a change of the shared config is tried while somebody else holds its lock or changes it: with the pauses
-/// between, two seconds, git's own patience with a lock that matters.
+/// Maximum number of attempts to change the shared config while another process changes it or has its lock. With the
+/// pauses this takes two seconds, as long as Git itself waits for an important lock.
 const TRIES: u64 = 20;
 
-/// The entry's `info/sparse-checkout` for one directory, in cone mode, as `git sparse-checkout set --cone` writes it.
+/// Returns the `info/sparse-checkout` of the admin directory for one directory, in cone mode, as `git sparse-checkout
+/// set --cone` writes it.
 ///
-/// The files beside every directory on the way are part of a cone. A name with a line break cannot be said.
+/// The files beside every directory on the path are part of a cone. A name with a line break cannot be written.
 pub(super) fn patterns(target: &str) -> Result<String, Error> {
     if target.contains(['\n', '\0']) {
         return Err(Error::Refused(format!(
@@ -59,18 +61,18 @@ pub(super) fn patterns(target: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// What is remembered of a repository while its shared config carries our setting.
+/// Record of a repository whose shared config has our setting.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Record {
     schema_version: u32,
-    /// The config as it was.
+    /// The config before the change.
     before: String,
-    /// SHA-256 of the config as we left it.
+    /// SHA-256 of the config after the change.
     after: String,
 }
 
-/// Makes git read the entries' own config, unless it does already.
+/// Makes Git read the config of admin directories, unless it does already.
 pub(super) fn enable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Error> {
     let before = config(site)?;
     if record(lock)?.is_some_and(|record| record.after == sha256_hex(before.as_bytes())) {
@@ -101,7 +103,7 @@ pub(super) fn enable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Er
     if change(site, &before, &after, &record)? { Ok(()) } else { Err(busy(site)) }
 }
 
-/// Takes the setting back if we made it and no worktree needs it any more.
+/// Removes the setting if we made it and no worktree needs it any more.
 pub(super) fn disable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Error> {
     let Some(record) = record(lock)? else { return Ok(()) };
     if is_needed(site)? {
@@ -121,7 +123,7 @@ pub(super) fn disable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), E
     Ok(())
 }
 
-/// Whether this worktree may have made the setting necessary.
+/// Returns whether this worktree may have made the setting necessary.
 pub(super) fn is_wanted(worktree: &Worktree) -> bool {
     worktree.target_path.is_some()
 }
@@ -134,7 +136,7 @@ fn is_needed(site: &Site) -> Result<bool, Error> {
     let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
     for name in entries.names()? {
         if entries.directory(Path::new(&name))?.is_some_and(|entry| {
-            // What cannot be read may need it.
+            // An admin directory that cannot be read may need the setting.
             entry.names().map_or(true, |names| names.contains(own.as_os_str()))
         }) {
             return Ok(true);
@@ -143,8 +145,8 @@ fn is_needed(site: &Site) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Replaces the shared config under git's own lock for it, if it still is `from`; `false` where it is not, or where
-/// somebody holds the lock for longer than is waited.
+/// Replaces the shared config under Git's own lock for it. Returns `false` if the config is not `from`, or if another
+/// process has the lock for too long.
 fn change(site: &Site, from: &str, to: &str, record: &Record) -> Result<bool, Error> {
     let (path, lock) = (Path::new("config"), Path::new("config.lock"));
     let (full_path, full_lock) = (site.common.path().join(path), site.common.path().join(lock));
@@ -169,8 +171,8 @@ fn change(site: &Site, from: &str, to: &str, record: &Record) -> Result<bool, Er
     Ok(false)
 }
 
-/// A `config.lock` that we left when we were killed holds exactly what we wanted to write: it is complete from its
-/// first moment. Anything else is another git's.
+/// Removes a `config.lock` that a killed run left. Such a lock has exactly the content to write, because it is complete
+/// from its first moment. Any other lock belongs to another Git process.
 fn remove_stale_lock(site: &Site, record: &Record) -> Result<(), Error> {
     let lock = Path::new("config.lock");
     let Some(bytes) = site.common.read(lock, CONFIG_MAX)? else { return Ok(()) };
@@ -191,7 +193,7 @@ fn config(site: &Site) -> Result<String, Error> {
     })
 }
 
-/// The settings of the shared config file alone; that is all git asks about extensions.
+/// Reads the settings of the shared config file alone, as Git does for extensions.
 fn settings(task: &Task<'_>, site: &Site) -> Result<Settings, Error> {
     let file = site.common.path().join("config");
     let args = ["config".as_ref(), "--file".as_ref(), file.as_os_str(), "-z".as_ref(), "--list".as_ref()];
@@ -200,7 +202,7 @@ fn settings(task: &Task<'_>, site: &Site) -> Result<Settings, Error> {
 }
 
 fn record(lock: &Lock) -> Result<Option<Record>, Error> {
-    // A record that cannot be read tells nothing; the setting is then treated as one that was there before.
+    // If the record cannot be read, the setting is treated as one that existed before.
     Ok(lock.records.read(&lock.record, 2 * CONFIG_MAX)?.and_then(|json| serde_json::from_slice(&json).ok()))
 }
 

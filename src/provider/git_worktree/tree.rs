@@ -1,4 +1,4 @@
-//! What an index lists, as a tree of directories to go through, many at once.
+//! Groups the entries of an index by directories, so that many threads can process them.
 
 use std::cmp::Reverse;
 use std::ffi::OsStr;
@@ -13,41 +13,41 @@ use crate::host::git::Git;
 use crate::name::hex;
 use crate::provider::Error;
 
-/// How many files one thread goes through before another may go on with the same directory.
+/// Maximum number of files of a directory that one thread processes in a piece.
 const FILES: usize = 256;
 
-/// What a tree writes as the mode of another.
+/// Mode of a subtree in a tree.
 const MODE_TREE: u32 = 0o040_000;
 
-/// An index, and the directories that its entries lie in.
+/// An index, and the directories of its entries.
 pub(super) struct Tree {
     pub(super) index: Index,
-    /// Each after the one that it lies in.
+    /// Directories, each after the one that contains it.
     directories: Vec<Directory>,
 }
 
 /// A directory of the worktree.
 struct Directory {
-    /// An entry that lies in it or below, and the length of the directory's path in the entry's name; 0 for the top.
+    /// An entry in or below the directory, and the length of the directory's path in the entry's name; 0 for the top.
     entry: usize,
     length: usize,
-    /// The directories that lie right in it.
+    /// Direct subdirectories.
     directories: Vec<usize>,
-    /// The entries that do.
+    /// Entries directly in the directory.
     entries: Vec<usize>,
 }
 
-/// Entries of one directory, as many as one thread goes through in one go.
+/// Entries of one directory, as many as one thread processes in a piece.
 pub(super) struct Piece<'t> {
     tree: &'t Tree,
     directory: &'t Directory,
     entries: Vec<usize>,
 }
 
-/// What is known of the tree of a directory.
+/// Hash of a directory's tree.
 struct Hashed {
     id: Vec<u8>,
-    /// How many entries it has, those below counted.
+    /// Number of entries, including those in subdirectories.
     entries: usize,
 }
 
@@ -56,7 +56,7 @@ impl Tree {
         let directory =
             |entry, length| Directory { entry, length, directories: Vec::new(), entries: Vec::new() };
         let mut tree = vec![directory(0, 0)];
-        // The directories that the entry before lies in, from the top down: entries are sorted.
+        // The directories of the previous entry, from the top down: entries are sorted.
         let mut open = vec![0];
         for (at, entry) in index.entries().iter().enumerate() {
             let name = index.name(entry);
@@ -85,7 +85,7 @@ impl Tree {
         Self { index, directories: tree }
     }
 
-    /// Makes every directory that is not there yet.
+    /// Creates every missing directory.
     pub(super) fn make_directories(&self, top: &Root) -> Result<(), Error> {
         for directory in self.directories.iter().filter(|directory| !directory.directories.is_empty()) {
             let here = open(top, self.path(directory))?;
@@ -97,7 +97,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The entries whose positions are wanted, divided among threads.
+    /// Returns the entries whose positions are wanted, divided into pieces for threads.
     pub(super) fn pieces(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<Piece<'_>> {
         let mut pieces = Vec::new();
         for directory in &self.directories {
@@ -108,16 +108,15 @@ impl Tree {
         pieces
     }
 
-    /// The same in an index that says nothing of files yet, and the id of the tree that it is, in hexadecimal; `None` where
-    /// git writes another version of index.
+    /// Returns the tree id in hexadecimal, and the tree with its stat data cleared (as `git read-tree` leaves it).
+    /// Returns `None` if Git writes another version of the index.
     pub(super) fn unseen(self) -> Option<(String, Self)> {
         let (id, trees) = self.trees();
         let index = self.index.unseen(trees)?;
         Some((id, Self { index, ..self }))
     }
 
-    /// The id of the tree that the entries are together, in hexadecimal, and what an index says of the trees that they
-    /// are: the extension `TREE`.
+    /// Returns the id of the tree of all entries, in hexadecimal, and the content of the extension `TREE`.
     fn trees(&self) -> (String, Vec<u8>) {
         let hashed = self.hashed();
         let mut extension = Vec::new();
@@ -139,10 +138,10 @@ impl Tree {
         (hex(&hashed[0].id), extension)
     }
 
-    /// The trees of all directories, by the directories' positions.
+    /// Returns the trees of all directories, by the directories' positions.
     fn hashed(&self) -> Vec<Hashed> {
         let mut hashed: Vec<Hashed> = Vec::new();
-        // Each before the one that it lies in.
+        // Each directory is hashed before the one that contains it.
         for directory in self.directories.iter().rev() {
             let of = |at: usize| &hashed[self.directories.len() - 1 - at];
             let below = directory.directories.iter().map(|at| {
@@ -153,7 +152,7 @@ impl Tree {
                 .entries_of(directory, &directory.entries)
                 .map(|(at, entry, name)| (at, name, self.index.mode(entry), self.index.id(entry)));
             let mut all: Vec<_> = below.chain(own).collect();
-            // Entries are sorted as those of trees are.
+            // Entries have the order of tree entries.
             all.sort_unstable_by_key(|(at, ..)| *at);
             let mut content = Vec::new();
             for (_, name, mode, id) in all {
@@ -170,7 +169,7 @@ impl Tree {
         hashed
     }
 
-    /// Entries of a directory by their positions, and what each is called there.
+    /// Returns entries of a directory with their positions and their names in the directory.
     fn entries_of<'t>(
         &'t self,
         directory: &Directory,
@@ -192,18 +191,18 @@ impl Tree {
 }
 
 impl<'t> Piece<'t> {
-    /// Opens its directory in a worktree, following no link.
+    /// Opens the directory in a worktree, following no link.
     pub(super) fn open(&self, top: &Root) -> Result<Root, Error> {
         open(top, self.tree.path(self.directory))
     }
 
-    /// Its entries with their positions, and what each is called in the directory.
+    /// Returns the entries with their positions and their names in the directory.
     pub(super) fn entries(&self) -> impl Iterator<Item = (usize, &'t Entry, &'t OsStr)> {
         self.tree.entries_of(self.directory, &self.entries)
     }
 }
 
-/// The id of a commit's tree, in hexadecimal.
+/// Returns the id of a commit's tree, in hexadecimal.
 pub(super) fn id_of(git: &Git<'_>, commit: &str) -> Result<String, Error> {
     Ok(git.line(["rev-parse", "--verify", "--end-of-options", &format!("{commit}^{{tree}}")])?)
 }

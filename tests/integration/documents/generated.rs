@@ -213,14 +213,15 @@ fn the_page_of_the_manifest_describes_every_key() {
                     the language of strings.\n\n"
         .to_owned();
     page += &table("Top level", &schema, definitions);
-    for (heading, name) in [
-        ("`[workspace]`", "Workspace"),
-        ("`[session.NAME]`", "session"),
-        ("`[provider.NAME]`", "Provider"),
-        ("`git-worktree`", "git-worktree.request"),
-        ("`port-range`", "port-range.request"),
-    ] {
+    for (heading, name) in
+        [("`[workspace]`", "Workspace"), ("`[session.NAME]`", "session"), ("`[provider.NAME]`", "Provider")]
+    {
         page += &table(heading, &definitions[name], definitions);
+    }
+    for (name, definition) in definitions.as_object().unwrap() {
+        if let Some(kind) = name.strip_suffix(".request") {
+            page += &table(&format!("`{kind}`"), definition, definitions);
+        }
     }
     let command = definitions["command"]["description"].as_str().unwrap();
     writeln!(page, "## Commands of `setup` and `teardown`\n\n{command}").unwrap();

@@ -136,7 +136,7 @@ pub(super) struct SessionTable {
 }
 
 impl SessionTable {
-    /// Returns what the table gives its sessions besides resources, empty where a wrong entry was taken out.
+    /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
         let command = |command: &Option<Command>| match command {
             Some(command) => command.0.clone(),

@@ -1,4 +1,4 @@
-//! Everything that a session is given besides its resources.
+//! Text of a session table: environment, prompt, metadata and commands.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,43 +9,43 @@ use serde_json::{Map, Value};
 use super::CommandLine;
 use super::fault::Place;
 
-/// Everything that a session is given besides its resources: templates in a manifest, texts in a plan.
+/// Text of a session table, everything except its resources: templates in a manifest, rendered text in a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SessionText<'t> {
-    /// Environment variables.
+    /// Environment variables, by name.
     pub env: Cow<'t, BTreeMap<String, String>>,
     /// Sections of the prompt.
     pub prompt: Cow<'t, [String]>,
-    /// Values that the discovery file has besides.
+    /// Additional values for the discovery file.
     pub metadata: Cow<'t, Map<String, Value>>,
-    /// Commands run after provisioning.
+    /// Commands to run after provisioning.
     pub setup: Cow<'t, [CommandLine]>,
-    /// Commands run before release.
+    /// Commands to run before release.
     pub teardown: Cow<'t, [CommandLine]>,
 }
 
-/// One thing that a session is given.
+/// One entry of a session's text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum TextEntry<'t> {
-    /// A variable: its name and its value.
+    /// Name and value of a variable.
     Variable(&'t str, &'t str),
-    /// A paragraph.
+    /// Section of the prompt.
     Section(&'t str),
-    /// A value and its name.
+    /// Name and value of an entry of the metadata.
     Value(&'t str, &'t Value),
-    /// A command.
+    /// Command of `setup` or `teardown`.
     Command(&'t CommandLine),
 }
 
-/// Receives a string and its place, and returns the string that replaces it.
+/// Function that receives a string and its location, and returns the replacement of the string.
 pub(crate) type Replace<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Place) -> String + 'f;
 
-/// Receives a string and its place.
+/// Function that receives a string and its location.
 pub(crate) type See<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Place) + 'f;
 
 impl SessionText<'_> {
-    /// Returns everything in the text, by key of the session table.
+    /// Returns all entries, by key of the session table.
     pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 5] {
         let variables = self.env.iter().map(|(name, value)| TextEntry::Variable(name, value));
         let values = self.metadata.iter().map(|(name, value)| TextEntry::Value(name, value));
@@ -58,7 +58,7 @@ impl SessionText<'_> {
         ]
     }
 
-    /// Returns the text with `replace` called for each of its strings. A place is computed when it is requested.
+    /// Returns the text with each string replaced by `replace`. A location is computed only on request.
     pub(crate) fn map<'s>(
         &'s self,
         table: &dyn Fn() -> Place,
@@ -82,7 +82,7 @@ impl SessionText<'_> {
         }
     }
 
-    /// Calls `see` for each string of the text. A place is computed when it is requested.
+    /// Calls `see` for each string of the text. A location is computed only on request.
     pub(crate) fn visit<'s>(&'s self, table: &dyn Fn() -> Place, see: &mut See<'_, 's>) {
         for (key, entries) in self.entries() {
             let at = || table().key(key);
@@ -102,12 +102,12 @@ impl SessionText<'_> {
         }
     }
 
-    /// Returns a copy that borrows nothing.
+    /// Returns an owned copy.
     pub(crate) fn to_static(&self) -> SessionText<'static> {
         self.map(&Place::default, &mut |text, _| text.to_owned())
     }
 
-    /// Returns the text as a session table of a manifest has it.
+    /// Returns the text in the form of a manifest's session table.
     pub(crate) fn to_table(&self) -> Map<String, Value> {
         let value = |entries: Vec<TextEntry<'_>>| {
             let named = |entry: &TextEntry<'_>| Some((entry.name()?.to_owned(), entry.value()));
@@ -122,7 +122,7 @@ impl SessionText<'_> {
 }
 
 impl<'t> TextEntry<'t> {
-    /// Returns the name of the entry; `None` if only its number tells it from others.
+    /// Returns the name of the entry; `None` if the entry is identified by its number.
     pub(crate) fn name(&self) -> Option<&'t str> {
         match self {
             Self::Variable(name, _) | Self::Value(name, _) => Some(name),
@@ -130,7 +130,7 @@ impl<'t> TextEntry<'t> {
         }
     }
 
-    /// Returns the value of the entry as a manifest has it.
+    /// Returns the value of the entry in the form of a manifest.
     pub(crate) fn value(&self) -> Value {
         match self {
             Self::Variable(_, text) | Self::Section(text) => (*text).into(),
@@ -140,7 +140,7 @@ impl<'t> TextEntry<'t> {
         }
     }
 
-    /// Returns the value of the entry as people read it.
+    /// Returns the value of the entry in a readable form.
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Variable(_, text) | Self::Section(text) => (*text).to_owned(),
@@ -168,7 +168,7 @@ fn visit_strings<'v>(value: &'v Value, place: &dyn Fn() -> Place, see: &mut See<
     }
 }
 
-/// Returns a value with `replace` called for each of its strings. A place is computed when it is requested.
+/// Returns a value with each string replaced by `replace`. A location is computed only on request.
 pub(crate) fn map_strings<'v>(
     value: &'v Value,
     place: &dyn Fn() -> Place,

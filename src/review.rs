@@ -160,10 +160,10 @@ fn said(action: Action) -> &'static str {
     }
 }
 
-/// Entries of what a session is given, by key of the session table.
+/// Entries of a session's text, by key of the session table.
 type Entries<'t> = Vec<(&'static str, Vec<TextEntry<'t>>)>;
 
-/// Returns the commands that a session is given, and everything else that it is given besides resources.
+/// Returns the commands of a session, and the other entries of its text.
 fn commands_and_others<'t>(text: &'t SessionText<'_>) -> (Entries<'t>, Entries<'t>) {
     let is_command = |entries: &[TextEntry<'_>]| matches!(entries.first(), Some(TextEntry::Command(_)));
     text.entries().into_iter().partition(|(_, entries)| is_command(entries))

@@ -1,7 +1,8 @@
-//! The plan as one page that needs nothing else: no other file, no server, no network, and to be read no script either.
+//! HTML rendering of a plan, as one self-contained page. It needs no other file, no server and no network, and no
+//! script for reading.
 //!
-//! What the page runs is named by its hash in the page's own content security policy, so that even a value that came
-//! through unescaped could not act. Every value is escaped all the same, at one place: [`escape`].
+//! The page's own content security policy names its script by hash, so that even an unescaped value could not run. All
+//! values are escaped anyway, in one function: [`escape`].
 
 mod ports;
 mod tree;
@@ -116,7 +117,7 @@ fn bar(page: &mut String, differs: bool, ports: bool) {
     );
 }
 
-/// What changes and why, what may cost something first.
+/// Writes the changes with their reasons; changes that may lose something come first.
 fn difference(page: &mut String, entries: &[Entry<'_>], anchors: &Anchors<'_>) {
     let mut changed = Vec::new();
     flatten(entries, &mut changed);
@@ -164,7 +165,7 @@ fn difference(page: &mut String, entries: &[Entry<'_>], anchors: &Anchors<'_>) {
     page.push_str("</section>\n");
 }
 
-/// Where in the page each session stands, by its path.
+/// Anchor of each session in the page, by the session's path.
 type Anchors<'p> = HashMap<&'p str, String>;
 
 fn anchors<'p>(entries: &[Entry<'p>]) -> Anchors<'p> {
@@ -185,12 +186,12 @@ fn flatten<'e, 'p>(entries: &'e [Entry<'p>], flat: &mut Vec<&'e Entry<'p>>) {
     }
 }
 
-/// The text of others, on one line, as text and in attributes.
+/// Escapes text from outside, on one line, for text and attributes.
 fn escape(text: &str) -> String {
     escaped(&printable(text))
 }
 
-/// The same for what may have several lines.
+/// Escapes text that may have several lines.
 fn escape_lines(text: &str) -> String {
     escaped(&printable_lines(text))
 }
@@ -210,7 +211,7 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// What a content security policy knows a script or a style by.
+/// Returns the source expression of a script or a style for a content security policy.
 fn source(text: &str) -> String {
     format!("sha256-{}", BASE64.encode(&Sha256::digest(text.as_bytes())))
 }

@@ -1,4 +1,4 @@
-//! The picture of the host's ports: what this plan takes, what is around it, and the same as a table.
+//! Picture of the host's ports, with a table: the blocks of this plan, and other blocks near them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -11,40 +11,40 @@ use crate::plan::Action;
 use crate::provider::port_range::{Block, runs};
 use crate::review::Review;
 
-/// How many ports one strip of the picture shows: the least that needs no more than [`STRIPS`] of them.
+/// Possible numbers of ports in one strip of the picture: the smallest is used that needs at most [`STRIPS`] strips.
 const SCALES: [u32; 6] = [256, 512, 1024, 2048, 4096, 8192];
 const STRIPS: usize = 24;
-/// With more blocks than this in one strip, those that touch are drawn as one.
+/// Maximum number of blocks in one strip that are drawn separately; with more, adjacent blocks are drawn as one.
 const CROWD: usize = 48;
-/// How deep shares of shares are drawn.
+/// Maximum depth at which shares of shares are drawn.
 const LANES: usize = 3;
-/// With no more rows than this, the table is open from the start.
+/// Maximum number of rows with which the table is open at first.
 const OPEN: usize = 40;
-/// How many rows the table has.
+/// Maximum number of rows of the table.
 const ROWS: usize = 2000;
-/// The height of a block, and of a share below it, in pixels.
+/// Height of a block, and of a share below it, in pixels.
 const HEIGHT: usize = 22;
 const SHARE: usize = 20;
-/// How many ports there are, 0 too.
+/// Number of ports, including port 0.
 const PORTS: u32 = 65_536;
 
-/// A block of the plan.
+/// Block of the plan.
 struct Planned<'p> {
     block: PortBlock,
-    /// 0 for a block of its own, then how many sessions it is a share of.
+    /// Depth of the block: 0 for a block of the session itself, else the number of shares that contain it.
     lane: usize,
     action: Action,
     session: &'p str,
 }
 
-/// Somebody else's ports.
+/// Ports of another owner.
 struct Other {
     block: PortBlock,
     what: String,
     socket: bool,
 }
 
-/// Writes the section; nothing where the plan has no ports.
+/// Writes the section; empty if the plan has no ports.
 pub(super) fn ports(review: &Review<'_>, anchors: &Anchors<'_>) -> String {
     let mut planned = planned(review);
     if planned.is_empty() {
@@ -88,7 +88,7 @@ fn planned<'p>(review: &Review<'p>) -> Vec<Planned<'p>> {
     planned
 }
 
-/// What this swarm has leased and will not have any more.
+/// Returns the blocks that this swarm has leased and that the plan releases.
 fn gone<'p>(review: &Review<'p>, observation: &'p Observation, planned: &[Planned<'p>]) -> Vec<Planned<'p>> {
     let stays: HashSet<PortBlock> = planned.iter().map(|planned| planned.block).collect();
     let prefix = format!("{}/", review.plan.swarm);
@@ -108,7 +108,7 @@ fn gone<'p>(review: &Review<'p>, observation: &'p Observation, planned: &[Planne
         .collect()
 }
 
-/// What is taken and not by the plan: other swarms' leases, lock files, sockets.
+/// Returns the blocks that are in use outside of this swarm: leases of other swarms, lock files, sockets.
 fn others(observation: &Observation) -> Vec<Other> {
     let own = |owner: &str| observation.owner.as_deref() == Some(owner);
     let leased: HashSet<(PortBlock, &str)> = observation
@@ -184,7 +184,7 @@ impl Picture<'_> {
         section.push_str("</ul>\n");
     }
 
-    /// The whole of the host's ports on one strip.
+    /// Draws all ports of the host on one strip.
     fn overview(&self, section: &mut String) {
         let whole = Strip { first: 0, ports: PORTS };
         let _ = write!(
@@ -209,7 +209,7 @@ impl Picture<'_> {
         section.push_str("</svg><span>65535</span></div>\n");
     }
 
-    /// The parts of it that the plan touches, each on a strip.
+    /// Draws each part of the host's ports that the plan uses, on one strip each.
     fn strips(&self, section: &mut String) {
         let own = || self.planned.iter().filter(|planned| planned.lane == 0);
         let touched = |scale: u32| -> BTreeSet<u32> {
@@ -217,7 +217,7 @@ impl Picture<'_> {
             own()
                 .flat_map(|planned| {
                     let (start, end) = (u32::from(planned.block.start()), u32::from(planned.block.end()));
-                    // What lies just beside a block is its neighbour, on the next strip too.
+                    // A block close to a planned block is its neighbour, even on the next strip.
                     let around = PortBlock::new(
                         start.saturating_sub(scale / 8).max(1),
                         (end + scale / 8).min(PORTS - 1),
@@ -286,7 +286,7 @@ impl Picture<'_> {
             writeln!(section, "</svg><span>{}</span></div>", (strip.first + strip.ports - 1).min(PORTS - 1));
     }
 
-    /// The plan's blocks of one depth on one strip.
+    /// Draws the plan's blocks of one depth on one strip.
     fn lane(&self, section: &mut String, strip: Strip, lane: usize) {
         let (y, height, class) =
             if lane == 0 { (0, HEIGHT, "") } else { (HEIGHT + (lane - 1) * SHARE + 2, SHARE - 2, " share") };
@@ -332,7 +332,7 @@ impl Picture<'_> {
         blocks
     }
 
-    /// Underlines what is given to outgoing connections.
+    /// Underlines the ports for outgoing connections.
     fn underline(&self, section: &mut String, strip: Strip, height: usize) {
         if let Some(ephemeral) = self.ephemeral.filter(|ephemeral| strip.shows(*ephemeral)) {
             let _ = write!(
@@ -344,7 +344,7 @@ impl Picture<'_> {
         }
     }
 
-    /// What the picture shows, in the order of the ports.
+    /// Writes the content of the picture as a table, in the order of the ports.
     fn table(&self, section: &mut String, anchors: &Anchors<'_>) {
         let mut rows: Vec<(PortBlock, usize, String)> = self
             .planned
@@ -388,7 +388,7 @@ impl Picture<'_> {
     }
 }
 
-/// A part of the host's ports, as wide as the page.
+/// Part of the host's ports, as wide as the page.
 #[derive(Clone, Copy)]
 struct Strip {
     first: u32,
@@ -400,7 +400,7 @@ impl Strip {
         u32::from(block.start()) < self.first + self.ports && self.first <= u32::from(block.end())
     }
 
-    /// Where on the strip a block lies, cut where the strip ends; never too narrow to be seen.
+    /// Returns the position of a block on the strip, cut at the ends of the strip; always wide enough to be visible.
     fn place(self, block: PortBlock) -> String {
         const SEEN: f64 = 0.15;
         let begin = u32::from(block.start()).max(self.first) - self.first;
@@ -409,8 +409,9 @@ impl Strip {
         format!("x=\"{x:.3}%\" width=\"{:.3}%\"", width.max(SEEN))
     }
 
-    /// Tells whether a block is wide enough for its session's name, on a page of the usual width; on a narrower one
-    /// what does not fit is cut.
+    /// Returns whether a block is wide enough for its session's name, on a page of the usual width.
+    ///
+    /// A narrower page cuts names that do not fit.
     fn has_room(self, block: PortBlock, name: &str) -> bool {
         const CHARACTERS_A_PERCENT: f64 = 1.1;
         let width = self.percent(f64::from(block.size())) * CHARACTERS_A_PERCENT;

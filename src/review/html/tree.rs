@@ -1,4 +1,4 @@
-//! The tree of the page: nested lists whose entries open and close by themselves.
+//! Session tree of the page: nested lists whose entries open and close without a script.
 
 use std::fmt::Write as _;
 
@@ -10,9 +10,9 @@ use crate::provider::Allocation;
 use crate::review::outline::{Entry, Member};
 use crate::review::{commands_and_others, folded, ports};
 
-/// With no more entries than this, those that have something below them are open from the start.
+/// Maximum number of entries with which all entries that have children are open at first.
 const OPEN: usize = 60;
-/// How many bytes the page spends on what sessions are told; past it only what they hold is shown.
+/// Maximum number of bytes for the data of sessions; after this limit only allocations are shown.
 const TOLD: usize = 4 * 1024 * 1024;
 
 /// Writes the tree.
@@ -31,7 +31,7 @@ fn count(entry: &Entry<'_>) -> usize {
     1 + entry.children.iter().map(count).sum::<usize>()
 }
 
-/// What an entry is called from the top of the tree.
+/// Returns the path of an entry from the top of the tree.
 pub(super) fn path(entry: &Entry<'_>) -> String {
     let first = entry.first().path().as_str();
     if !entry.is_folded() {
@@ -47,7 +47,7 @@ pub(super) fn path(entry: &Entry<'_>) -> String {
 struct Tree<'w> {
     page: &'w mut String,
     open: bool,
-    /// The number of the next entry: they are numbered as they are written.
+    /// Number of the next entry, in the order of writing.
     next: usize,
     told: usize,
 }
@@ -149,7 +149,7 @@ impl Tree<'_> {
         let _ = writeln!(self.page, "<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>");
     }
 
-    /// The sessions that an entry stands for, one row each.
+    /// Writes the sessions of a folded entry, one row each.
     fn members(&mut self, entry: &Entry<'_>) {
         let _ = write!(
             self.page,
@@ -177,7 +177,7 @@ impl Tree<'_> {
     }
 }
 
-/// What there is to know of an entry that is closed.
+/// Returns the summary of a closed entry.
 fn gist(entry: &Entry<'_>) -> String {
     let member = entry.first();
     let mut parts: Vec<String> = entry.count().into_iter().collect();

@@ -27,8 +27,9 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
-/// Name of a table in a session's names that no template can write: the kinds of resources, by the names that a session
-/// has only with a resource of the kind.
+/// Name of a hidden table in a session's names, which no template can write.
+///
+/// The table maps each name that depends on a resource to the kind of the resource.
 pub(crate) const KINDS: &str = " kinds";
 
 /// Maximum number of described problems of one template: as many as a report prints.

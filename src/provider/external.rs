@@ -1,11 +1,11 @@
-//! External kinds: `[provider.NAME]` names a program that plans, provisions, inspects and releases them.
+//! Provides external kinds: `[provider.NAME]` names a program that plans, provisions, inspects and releases them.
 //!
-//! Planning is pure, so the program is asked to plan while the host is observed, by a
-//! [`Question`](crate::observe::Question) that holds the whole request, and its answer is a fact like any other. What it
-//! answered stands in the reviewed plan, with the program itself: what a program made is inspected and released by that
-//! program, whatever the manifest says by then, or where there is none any more.
+//! Planning is pure, so the program plans while the host is observed. A [`Question`](crate::observe::Question) has the
+//! whole request, and the answer is a fact like any other. The reviewed plan contains the answer and the program
+//! itself. So a program's allocations are inspected and released by that same program, even if the manifest has changed
+//! or does not exist any more.
 //!
-//! Whoever plans a manifest runs the programs that it names, as whoever applies one runs its `setup`.
+//! Planning a manifest runs the programs that it names, as applying one runs its `setup`.
 
 mod plan;
 pub mod protocol;
@@ -30,20 +30,20 @@ use crate::observe::Observation;
 use plan::Externals;
 pub(crate) use plan::request;
 
-/// The most that a lease's options and allocation may take as JSON, in bytes: the request has to fit one variable of an
+/// Size limit of a lease's options and allocation as JSON, in bytes. The request has to fit into one variable of an
 /// environment, 128 KiB, with room for names and escapes.
 const LEASE_MAX: usize = 96 << 10;
 
-/// What an allocation of an external kind is run by, and what it contributes to its session.
+/// Program of an allocation of an external kind, and the allocation's contributions to its session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Contribution {
-    /// The program and its arguments, at least one; a name with a slash is relative to the workspace root.
+    /// Program and its arguments, at least one; a name with a slash is relative to the workspace root.
     pub command: Vec<String>,
-    /// How long it may take for one operation, in seconds.
+    /// Time limit of one operation, in seconds.
     pub timeout: u32,
-    /// Whether it is provisioned before anything that is no claim, and released after it.
+    /// Whether the allocation is a claim: it is provisioned before everything else, and released after everything else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub claim: bool,
     /// Environment variables.
@@ -52,12 +52,12 @@ pub struct Contribution {
     /// Sections of the prompt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prompt_sections: Vec<String>,
-    /// Anything else.
+    /// Further metadata of the session.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }
 
-/// The provider of every external kind.
+/// Provider of every external kind.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct External;
@@ -71,7 +71,7 @@ impl Planner for External {
         true
     }
 
-    // No `questions`: all sessions of a kind are one question, see `plan::programs`.
+    // No `questions`: one query covers all sessions of a kind, see `plan::programs`.
 
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(Externals::new(scope.kind, scope.program, observation, scope.sessions))
@@ -100,7 +100,8 @@ impl Planner for External {
         )]
     }
 
-    // No `stale`: only the program could tell. When its plan has become impossible, provisioning fails and is rolled back.
+    // No `stale`: only the program could find out. If its plan has become impossible, provisioning fails and is rolled
+    // back.
 
     fn is_claim(&self, allocation: &Allocation) -> bool {
         allocation.external.as_ref().is_some_and(|external| external.claim)
@@ -143,7 +144,7 @@ impl Provider for External {
     }
 
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
-        // The program cannot be run in a workspace that is gone.
+        // The program cannot be run in a workspace that does not exist.
         self.release(&Task { workspace: &task.host.state, ..*task })
     }
 
@@ -165,19 +166,19 @@ fn says(task: &Task<'_>, why: &str) -> String {
     format!("{} says: {}", shown(task), printable_lines(why))
 }
 
-/// Asks the program for the condition of a lease, once for all that is looked at in the same breath.
+/// Requests the condition of a lease from the program, once for all allocations that are inspected together.
 fn inspected(task: &Task<'_>) -> Result<InspectAnswer, Error> {
     let what = format!("inspect {} of {}", task.allocation.kind, task.session);
     let answer = task.found(&what, || {
         let answer = said(task, Request::Inspect)?;
-        // What cannot be read is not kept.
+        // An answer that cannot be read is not kept.
         read::<InspectAnswer>(task, &answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     })?;
     read(task, answer.as_bytes())
 }
 
-/// Says that nobody knows the condition of a lease, and what to do.
+/// Returns the message for a lease whose condition is unknown, with a remedy.
 fn unknown(task: &Task<'_>, error: &Error) -> String {
     format!(
         "nobody can say how its {} is: {}; start what {} needs (a server, say), and try again",
@@ -187,7 +188,7 @@ fn unknown(task: &Task<'_>, error: &Error) -> String {
     )
 }
 
-/// Has the program that planned an allocation act on it.
+/// Makes the program that planned an allocation act on it.
 fn ask<A: Answer>(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<A, Error> {
     read(task, &said(task, operation)?)
 }
@@ -202,7 +203,7 @@ fn said(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec<u
         let message = format!("no program is known that plans and makes `{}`", task.allocation.kind);
         return Err(Error::Refused(message));
     };
-    // In a plan a marker stands for what only this clone has.
+    // In a plan a marker represents each value that only this clone has.
     let filled = |fields| markers::filled_fields(fields, task.workspace);
     let request = operation(LeaseRequest {
         protocol: PROTOCOL,

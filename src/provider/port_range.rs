@@ -1,4 +1,4 @@
-//! The `port-range` kind: a block of ports, chosen by the hash of the session's id and leased host-wide.
+//! Provides the `port-range` kind: a block of ports, chosen by the hash of the session's id and leased host-wide.
 
 mod check;
 mod context;
@@ -25,43 +25,43 @@ use crate::observe::{Observation, Question};
 pub(crate) use display::runs;
 pub(crate) use plan::share_of;
 
-/// The name of the kind.
+/// Name of the kind.
 pub const KIND: &str = "port-range";
 
-/// The options of a `port-range`.
+/// Options of a `port-range`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Options {
-    /// The first port of the range that blocks are cut from. The default, 16000, lies below Linux's ephemeral range
-    /// (32768-60999), where any outgoing connection may already sit on a port.
+    /// First port of the range that blocks are cut from. The default, 16000, lies below Linux's ephemeral range
+    /// (32768-60999), in which an outgoing connection may already use any port.
     #[schemars(range(min = 1, max = 65535))]
     pub base_port: u32,
-    /// How many ports a block has.
+    /// Number of ports of a block.
     #[schemars(range(min = 1, max = 65535))]
     #[schemars(extend("examples" = [16]))]
     pub block_size: u32,
-    /// How many blocks the range has. Default: 512, or fewer where they would reach into Linux's ephemeral range.
+    /// Number of blocks in the range. Default: 512, or fewer if these would reach into Linux's ephemeral range.
     #[schemars(range(min = 1, max = 65535))]
     #[schemars(extend("examples" = [64]))]
     pub block_count: Option<u32>,
-    /// Which port of the block is the primary one, counted from 0.
+    /// Position of the primary port in the block, counted from 0.
     #[schemars(range(min = 0, max = 65534))]
     pub primary_port_offset: u32,
-    /// Where the lock files of the blocks stand, relative to the workspace root.
+    /// Directory of the lock files of the blocks, relative to the workspace root.
     #[schemars(length(min = 1))]
     pub lock_directory: PathBuf,
-    /// Names for single ports, given from the primary port upward, wrapping at the block's end. `http` becomes
+    /// Names for single ports, assigned from the primary port upward, wrapping at the block's end. `http` becomes
     /// `AGENT_PORT_HTTP` in the environment and `{{ port.http }}` in templates.
     #[schemars(extend("examples" = [["http", "db"]]))]
     pub names: Vec<String>,
-    /// How many ports at the start of the block the session keeps for itself when its children divide the rest.
-    /// Default: as many as it has `names`. With 0 it is a pool and owns none.
+    /// Number of ports at the start of the block that the session keeps when its children divide the rest. Default: as
+    /// many as the session has `names`. With 0 the session is a pool and owns no port.
     #[schemars(range(min = 0, max = 65535))]
     #[schemars(extend("examples" = [2]))]
     pub reserve: Option<u32>,
-    /// Into how many shares children divide the block. Default: as many as there are children that take one. A fixed
-    /// number lets children be added without moving the others.
+    /// Number of shares into which children divide the block. Default: the number of children that take a share. With a
+    /// fixed number, children can be added without moving the others.
     #[schemars(range(min = 1, max = 65535))]
     #[schemars(extend("examples" = [8]))]
     pub slots: Option<u32>,
@@ -83,8 +83,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How many blocks the range has, at least 1: what is said, else 512 as in the seed, cut down to what lies below the
-    /// ephemeral range, or for a base in or above it below 65536.
+    /// Returns the number of blocks of the range, at least 1: the explicit number, else 512 as in the reference
+    /// implementation. The default is reduced to the blocks below the ephemeral range, or below 65536 if the base lies
+    /// in or above that range.
     pub fn blocks(&self) -> u32 {
         const EPHEMERAL: u32 = 32768;
         let end = if self.base_port < EPHEMERAL { EPHEMERAL } else { 65536 };
@@ -93,47 +94,47 @@ impl Options {
     }
 }
 
-/// What planning decides for a block of ports. The first eight fields are the seed's; paths are relative to the
-/// workspace root.
+/// A planned block of ports. The first eight fields are those of the reference implementation. Paths are relative to
+/// the workspace root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Block {
-    /// The first port of the range that the block was cut from; for a share, its own first port.
+    /// First port of the range that the block was cut from; for a share, its own first port.
     pub base_port: u32,
-    /// How many ports it has.
+    /// Number of ports in the block.
     pub block_size: u32,
-    /// Of how many blocks it is one; 1 for a share.
+    /// Number of blocks in the range; 1 for a share.
     pub block_count: u32,
-    /// Which of them, from 0.
+    /// Position of the block in the range, from 0.
     pub block_index: u32,
-    /// Its first port.
+    /// First port of the block.
     pub start_port: u32,
-    /// Its last port.
+    /// Last port of the block.
     pub end_port: u32,
-    /// The port to use where only one is wanted.
+    /// Port to use if only one is needed.
     pub primary_port: u32,
-    /// The lock file that keeps the seed's own tools off it.
+    /// Lock file that prevents tools of the reference implementation from using the block.
     pub lock_path: PathBuf,
-    /// How many ports at its start are the session's own, and not its children's to divide.
+    /// Number of ports at the start of the block that belong to the session and are not divided among its children.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reserve: u32,
-    /// The named ports.
+    /// Named ports.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub names: Map<String, Value>,
-    /// Which share of the parent's block this is; absent for a block of its own.
+    /// Share of the parent's block; absent for a block of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
 }
 
-/// Which part of the parent's block a child has.
+/// A child's share of the parent's block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Share {
-    /// Its position, from 0.
+    /// Position of the share, from 0.
     pub index: u32,
-    /// Into how many shares the block is divided.
+    /// Number of shares into which the block is divided.
     pub of: u32,
 }
 
@@ -143,12 +144,12 @@ fn is_zero(reserve: &u32) -> bool {
 }
 
 impl Block {
-    /// Reads an allocation of this kind; `None` where it is not one that planning made.
+    /// Reads an allocation of this kind; `None` if planning did not make the allocation.
     pub fn of(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
     }
 
-    /// The named ports, lowest first.
+    /// Returns the named ports, lowest first.
     pub fn named_ports(&self) -> Vec<(&str, u64)> {
         let mut named: Vec<_> =
             self.names.iter().filter_map(|(name, port)| Some((name.as_str(), port.as_u64()?))).collect();
@@ -156,7 +157,7 @@ impl Block {
         named
     }
 
-    /// Returns whether planning could have decided this for these options.
+    /// Returns whether planning could have returned this block for these options.
     fn is_of(&self, options: &Options) -> bool {
         let lies_within = |port: u64| (u64::from(self.start_port)..=u64::from(self.end_port)).contains(&port);
         let is_cut_from_range = self.base_port == options.base_port
@@ -178,13 +179,13 @@ impl Block {
             && (self.share.is_some() || is_cut_from_range)
     }
 
-    /// Its ports; `None` where they make no sense.
+    /// Returns the ports of the block; `None` if they are no valid range.
     pub fn ports(&self) -> Option<PortBlock> {
         PortBlock::new(self.start_port, self.end_port)
     }
 }
 
-/// The provider of `port-range`.
+/// Provider of `port-range`.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct PortRange;
@@ -204,7 +205,7 @@ impl Planner for PortRange {
         parent: Option<&manifest::Options>,
         defaults: &manifest::Options,
     ) -> manifest::Options {
-        // How a block is cut and divided is said of that block; a share has its own.
+        // These options describe the geometry of one block; a share has its own.
         const OF_THE_BLOCK: [&str; 6] =
             ["base-port", "block-size", "block-count", "primary-port-offset", "reserve", "slots"];
         options_in_force::<Options>(own, parent, defaults, &OF_THE_BLOCK)

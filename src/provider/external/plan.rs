@@ -1,4 +1,4 @@
-//! Plans an external kind by what its program answered. Pure: the program was asked when the host was observed.
+//! Plans an external kind from the answer of its program. Pure: the program ran when the host was observed.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::manifest::{Diagnostics, Fault, Place, Program, denied_variable, is_va
 use crate::observe::Observation;
 use crate::provider::{Allocation, Allocator, Parent, Planned, Request, markers};
 
-/// The longest line that is taken over from a program, in characters.
+/// Maximum length of a line from a program, in characters.
 const LINE_MAX: usize = 400;
 
-/// The request that a program is asked to plan by, as JSON: the same sessions in the same order give the same text.
+/// Returns the request for a plan as JSON. The same sessions in the same order give the same text.
 pub(crate) fn request(kind: &str, swarm: &str, sessions: Vec<Asked>) -> String {
     let request = Question::Plan(PlanRequest {
         protocol: PROTOCOL,
@@ -26,30 +26,30 @@ pub(crate) fn request(kind: &str, swarm: &str, sessions: Vec<Asked>) -> String {
     serde_json::to_string(&request).unwrap_or_default()
 }
 
-/// Plans one external kind.
+/// Planner of one external kind.
 pub(crate) struct Externals {
     kind: String,
     program: Option<Program>,
     answer: Answer,
     workspace: PathBuf,
-    /// The session whose allocation each session has a share of, nearest to the top; its own id where it has none.
+    /// Topmost session of each session's shared allocation; the session's own id if it has no share.
     tops: HashMap<String, String>,
-    /// The session at the top of those that share it, by the allocation as JSON.
+    /// Topmost session of each allocation, by the allocation as JSON.
     given: HashMap<String, String>,
 }
 
-/// What is known of the program's plan.
+/// Outcome of the request for a plan.
 enum Answer {
-    /// It was not asked, which is so where no program is to be run: everything is planned as nothing.
+    /// The program did not run, because no program may be run: every allocation is planned without fields.
     NotAsked,
-    /// It gave none, with why.
+    /// The program gave no plan, for this reason.
     None(String),
-    /// It answered.
+    /// The program answered.
     Given(PlanAnswer),
 }
 
 impl Externals {
-    /// `asked` are the ids of the sessions that it was asked about.
+    /// Creates the planner. `asked` are the ids of the sessions in the request.
     pub(crate) fn new(
         kind: &str,
         program: Option<&Program>,
@@ -91,8 +91,8 @@ impl Externals {
         Ok(planned)
     }
 
-    /// Notes that a session has an allocation, a share of its parent's where `parent` is there; returns the session that
-    /// has the same and shares none with it. An allocation without a field says nothing, and is never the same.
+    /// Records a session's allocation, which is a share of the parent's if `parent` is given. Returns a session that
+    /// has the same allocation without sharing it. An allocation without fields is never the same.
     fn give(
         &mut self,
         session: &str,
@@ -144,7 +144,7 @@ impl Externals {
         Ok(self.planned(planned, &ids, within_parent))
     }
 
-    /// What was planned, with markers in the place of the names of these sessions that only this clone has.
+    /// Returns the planned allocation, with markers in place of the names that only this clone has.
     fn planned(&self, planned: &protocol::Planned, ids: &[&str], within_parent: bool) -> Planned {
         let value = |value: &Value| markers::marked(value, ids, &self.workspace);
         let map = |map: &Map<String, Value>| -> Map<String, Value> {
@@ -173,7 +173,7 @@ impl Externals {
         Place::default().key("provider").key(&self.kind).key("command")
     }
 
-    /// Something that is the program's fault, not that of whoever asks for the kind.
+    /// Returns a diagnostic for an error of the program, not of the request.
     fn no_plan(&self, why: &str) -> Fault {
         let message = format!("the program of kind `{}` gave no plan: {}", self.kind, line(why));
         Fault::new(rule::PROGRAM, self.program_place(), message, "gave no plan")
@@ -200,7 +200,7 @@ impl Externals {
 
 impl Allocator for Externals {
     fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
-        // What exists already is not this plan's doing.
+        // An existing allocation is not the result of this plan.
         let _ = self.give(session, parent.filter(|_| allocation.shared), &allocation.allocation);
     }
 
@@ -213,7 +213,7 @@ impl Allocator for Externals {
     }
 }
 
-/// A session that is spoken of and was not asked about.
+/// Returns a session in the answer that was not in the request.
 fn stranger<'a>(answer: &'a PlanAnswer, asked: &[&str]) -> Option<&'a str> {
     let asked: HashSet<_> = asked.iter().copied().collect();
     let faulty = answer.faults.iter().filter_map(|wrong| wrong.session.as_deref());
@@ -221,7 +221,7 @@ fn stranger<'a>(answer: &'a PlanAnswer, asked: &[&str]) -> Option<&'a str> {
     sessions.find(|session| !asked.contains(session))
 }
 
-/// Why what a program planned cannot be handed to a session, or back to the program.
+/// Returns the reason why an allocation from a program cannot be given to a session, or back to the program.
 fn unfit(planned: &protocol::Planned, request: &Request<'_>) -> Option<String> {
     for name in planned.env.keys() {
         if !is_variable(name) {
@@ -240,7 +240,7 @@ fn unfit(planned: &protocol::Planned, request: &Request<'_>) -> Option<String> {
     (size.iter().sum::<usize>() > LEASE_MAX).then(|| format!("it is larger than {LEASE_MAX} bytes"))
 }
 
-/// What a program says, on one line of bounded length, safe to print.
+/// Returns a text of a program on one line of limited length, safe to print.
 fn line(text: &str) -> String {
     let text = printable(text.trim());
     match text.char_indices().nth(LINE_MAX) {

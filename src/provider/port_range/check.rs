@@ -1,4 +1,4 @@
-//! Whether options can mean anything at all, on whatever host. Pure.
+//! Checks options that no host could satisfy. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::context::variable;
 use crate::manifest::rule::Rule;
 use crate::manifest::{Fault, Place, rule};
 
-/// Names that a port cannot have: they are fields of `port.*`, or would set one of the seed's own variables.
+/// Names that a port cannot have: they are fields of `port.*`, or would set a variable of the reference implementation.
 const RESERVED: [&str; 5] = ["start", "end", "primary", "range-start", "range-end"];
 
-/// What no host could make true.
+/// Returns the diagnostics of options that no host could satisfy.
 ///
-/// What a block of its own has to be is not asked of a share.
+/// The rules for a block of its own do not apply to a share.
 pub(super) fn faults(options: &Options, place: &Place, is_share: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     let last = u64::from(options.base_port) + u64::from(options.block_size) * u64::from(options.blocks()) - 1;
@@ -89,7 +89,7 @@ pub(super) fn faults(options: &Options, place: &Place, is_share: bool) -> Vec<Fa
     faults
 }
 
-/// Which of the options that decide where a range ends was said, the likeliest first.
+/// Returns the most likely cause among the explicit options that decide the end of the range.
 fn cause(options: &Options) -> &'static str {
     if options.block_count.is_some() {
         "block-count"
@@ -100,7 +100,7 @@ fn cause(options: &Options) -> &'static str {
     }
 }
 
-/// `1 port`, `2 ports`.
+/// Returns a count with its noun: `1 port`, `2 ports`.
 pub(super) fn count(count: u32, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

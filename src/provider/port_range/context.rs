@@ -1,11 +1,11 @@
-//! What a block tells its session: environment, prompt, metadata, and `port.*` of templates.
+//! Describes a block to its session: environment, prompt, metadata, and `port.*` of templates.
 
 use std::collections::BTreeMap;
 
 use super::Block;
 use crate::provider::Context;
 
-/// The seed's soft context.
+/// Returns the soft context of the reference implementation.
 pub(super) fn of(block: &Block) -> Context {
     let mut env = BTreeMap::from([
         ("AGENT_PORT_RANGE_START".to_owned(), block.start_port.to_string()),
@@ -37,14 +37,14 @@ pub(super) fn of(block: &Block) -> Context {
     }
 }
 
-/// `port.*` of templates.
+/// Returns `port.*` for templates.
 pub(super) fn names(block: &Block) -> minijinja::Value {
     let fixed = [("start", block.start_port), ("end", block.end_port), ("primary", block.primary_port)];
     let fixed = fixed.into_iter().map(|(name, port)| (name, u64::from(port)));
     minijinja::Value::from_pairs(fixed.chain(block.named_ports()))
 }
 
-/// The variable that carries a named port: `http-admin` is `AGENT_PORT_HTTP_ADMIN`.
+/// Returns the variable for a named port: `http-admin` is `AGENT_PORT_HTTP_ADMIN`.
 pub(super) fn variable(name: &str) -> String {
     format!("AGENT_PORT_{}", name.to_ascii_uppercase().replace('-', "_"))
 }

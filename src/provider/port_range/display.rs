@@ -1,4 +1,4 @@
-//! Blocks of ports in the words of a review.
+//! Describes blocks of ports for a review.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use super::Block;
 use crate::host::text::thousands;
 use crate::name::PortBlock;
 
-/// Number of runs of ports that are named one by one.
+/// Maximum number of runs of ports that are listed.
 const RUNS: usize = 3;
 
 /// Describes a block.

@@ -1,4 +1,5 @@
-//! Leases and releases blocks: in the host-wide registry, then as the seed's lock file in the workspace.
+//! Leases and releases blocks, first in the host-wide registry, then as a lock file of the reference implementation in
+//! the workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +12,13 @@ use crate::host::{clock, files};
 use crate::name::{PortBlock, sha256_hex};
 use crate::provider::{Condition, Error, Location, Task, again_while_missing};
 
-/// The most that is read of a lock file, in bytes.
+/// Size limit of a lock file, in bytes.
 const LOCK_MAX: usize = 64 * 1024;
 
-/// Digits of the hash of a session's id in the name of its lock file, while that is set aside.
+/// Digits of the hash of a session's id in the name of its lock file, while the lock file is aside.
 const ASIDE_DIGITS: usize = 16;
 
-/// What a lock file holds: the seed's four fields, and whose it is.
+/// Content of a lock file: the four fields of the reference implementation, and the owner.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Lock {
@@ -32,7 +33,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
     let (root, directory, name) = place(task, &block)?;
     let path = directory.join(&name);
-    // A lock file of the session's is written after its first grant and removed before it is revoked.
+    // A session's lock file is written after its first grant and removed before the lease is revoked.
     let had = read(&root, &path)?.is_some_and(|lock| is_own(task, &lock));
     let grant = if had { leases::grant_again } else { leases::grant };
     grant(task.host, &lease(task, ports), task.ancestors).map_err(refused)?;
@@ -46,7 +47,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     };
     let mut bytes = serde_json::to_vec(&lock).map_err(|error| Error::Refused(error.to_string()))?;
     bytes.push(b'\n');
-    // The directory goes with the last lock in it, which may be released between the two.
+    // The directory is removed with its last lock file, which may be released between the two steps.
     let created =
         again_while_missing(|| Ok(root.create_hidden(&directory)?.create_new(Path::new(&name), &bytes)?))?;
     if created || holds(task, &root, &path)? {
@@ -58,7 +59,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     )))
 }
 
-/// Returns a line for the lease where it is granted, set aside or not, or where that cannot be found out.
+/// Returns a line for the lease if it is granted, aside or not, or if that cannot be determined.
 pub(super) fn remains(task: &Task<'_>) -> Vec<String> {
     let Ok((_, ports)) = block(task) else { return Vec::new() };
     let own = lease(task, ports);
@@ -96,7 +97,7 @@ pub(super) fn bring_back(task: &Task<'_>) -> Result<(), Error> {
     leases::bring_back(task.host, &lease(task, ports)).map_err(refused)
 }
 
-/// Releases the block, or what of it was set aside.
+/// Releases the block, or the part of it that is aside.
 pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
     let (root, directory, mut name) = place(task, &block)?;
@@ -113,7 +114,7 @@ pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
     revoke(task, &lease(task, ports))
 }
 
-/// The name of a lock file that is set aside; another session may have one of the same block.
+/// Returns the name of a lock file that is aside. Another session may have one of the same block.
 fn aside_of(task: &Task<'_>, name: &str) -> String {
     let session = sha256_hex(task.session.as_bytes());
     format!(".aside-{}-{}-{name}", task.owner, &session[..ASIDE_DIGITS])
@@ -126,7 +127,8 @@ fn rename_lock(task: &Task<'_>, root: &files::Root, from: &Path, to: &Path) -> R
     Ok(())
 }
 
-/// The directory of the lock files with all above it that this may have made, and the registry.
+/// Returns the directories that may contain leftovers: the lock directory, those above it that a run may have made, and
+/// the registry.
 pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
     let (block, _) = block(task)?;
     let (root, directory, _) = place(task, &block)?;
@@ -135,7 +137,7 @@ pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
     Ok(debris)
 }
 
-/// Returns whether the lock file of the ports is in the task's workspace, and its session's.
+/// Returns whether the lock file of the ports is in the task's workspace and belongs to its session.
 pub(super) fn bears_mark(task: &Task<'_>) -> Result<bool, Error> {
     let (block, _) = block(task)?;
     let (root, directory, mut name) = place(task, &block)?;
@@ -146,13 +148,13 @@ pub(super) fn bears_mark(task: &Task<'_>) -> Result<bool, Error> {
     Ok(is_here && read(&root, &directory.join(name))?.is_some_and(|lock| is_own(task, &lock)))
 }
 
-/// Has the lease name the task's workspace.
+/// Rewrites the lease to name the task's workspace.
 pub(super) fn rebind(task: &Task<'_>) -> Result<(), Error> {
     let (_, ports) = block(task)?;
     leases::rebind(task.host, &lease(task, ports)).map_err(refused)
 }
 
-/// Removes the lock file that a copy of the workspace has of the swarm whose ownership marker is `from`.
+/// Removes the lock file that a copy of the workspace has from the swarm whose ownership marker is `from`.
 pub(super) fn unlock_copy(task: &Task<'_>, from: &str) -> Result<(), Error> {
     let (block, _) = block(task)?;
     let original = Task { owner: from, ..*task };
@@ -164,7 +166,7 @@ pub(super) fn unlock_copy(task: &Task<'_>, from: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Revokes the lease of a workspace that is gone, or what of it was set aside.
+/// Revokes the lease of a workspace that does not exist any more, or the part of it that is aside.
 pub(super) fn forget(task: &Task<'_>) -> Result<(), Error> {
     let (_, ports) = block(task)?;
     revoke(task, &lease(task, ports))
@@ -207,7 +209,7 @@ fn lease(task: &Task<'_>, ports: PortBlock) -> Lease {
     }
 }
 
-/// The root that the lock directory is reached from, the directory below it, and the lock file's name.
+/// Returns the root from which the lock directory is reached, the directory below it, and the lock file's name.
 fn place(task: &Task<'_>, block: &Block) -> Result<(files::Root, PathBuf, String), Error> {
     let name = block.lock_path.file_name().map(|name| name.to_string_lossy().into_owned());
     let directory = block.lock_path.parent();
@@ -218,8 +220,8 @@ fn place(task: &Task<'_>, block: &Block) -> Result<(files::Root, PathBuf, String
     Ok((root, directory, name))
 }
 
-/// Tells whether the lock file there keeps others off: it is this session's, or one of its ancestors', whose share of
-/// everything this is.
+/// Returns whether the lock file reserves the ports for this session: it is the session's own, or that of an ancestor
+/// from which the session has a share.
 fn holds(task: &Task<'_>, root: &files::Root, path: &Path) -> Result<bool, Error> {
     Ok(read(root, path)?.is_some_and(|lock| {
         is_own(task, &lock)
@@ -231,7 +233,7 @@ fn is_own(task: &Task<'_>, lock: &Lock) -> bool {
     lock.owner.as_deref() == Some(task.owner) && lock.session_id == task.session
 }
 
-/// The lock file, where there is one that can be read; anything else there is not ours.
+/// Reads the lock file; `None` if it does not exist or cannot be read. Anything else at its path is not ours.
 fn read(root: &files::Root, path: &Path) -> Result<Option<Lock>, Error> {
     match root.read(path, LOCK_MAX) {
         Ok(bytes) => Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())),

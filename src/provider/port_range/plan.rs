@@ -1,7 +1,8 @@
 //! Chooses blocks. Pure.
 //!
-//! A block is `u32_be(sha256(session id)[0..4]) mod block-count`, then the next one that is free, as in the seed; but
-//! "free" is asked of every port, not of a file's name, so that blocks of different geometry never overlap.
+//! A block is `u32_be(sha256(session id)[0..4]) mod block-count`, or the next free one, as in the reference
+//! implementation. But a block is free only if each of its ports is, and not by a file's name, so that blocks of
+//! different geometry never overlap.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,30 +19,30 @@ use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
 use crate::provider::{Allocation, Allocator, Known, Parent, Planned, Request, holds_the_workspace};
 
-/// How many passed-over blocks an allocation's notes name one by one; a crowded host would fill pages.
+/// Maximum number of passed-over blocks in an allocation's notes; a crowded host would fill pages.
 const NOTED: usize = 4;
 
-/// What is said of a block of its own, and means nothing for a share.
+/// Options of a block of its own, which do not apply to a share.
 const GEOMETRY: [&str; 5] =
     ["base-port", "block-size", "block-count", "primary-port-offset", "lock-directory"];
 
-/// Chooses the blocks of one plan.
+/// Planner of the blocks of one plan.
 pub(super) struct Ports<'o> {
     observation: &'o Observation,
     options: Known<Options>,
-    /// By first port; blocks in here never overlap one another but for shares, which lie inside their parents'.
+    /// Planned blocks, by first port. They never overlap, except for shares, which lie inside their parents' blocks.
     planned: BTreeMap<u16, (PortBlock, String)>,
-    /// By first port: what the observation says is taken by anybody else.
+    /// Blocks that another owner uses, by first port, from the observation.
     taken: Vec<(PortBlock, String)>,
-    /// The last ports of `taken` so far, by position: lets a search stop where nothing before can reach.
+    /// Highest last port of `taken` so far, by position. A search stops when no earlier block can reach the wanted one.
     reach: Vec<u16>,
-    /// What children hold that programs have provisioned from sessions of this swarm: shares of their blocks.
+    /// Blocks of child sessions that programs have provisioned from sessions of this swarm: shares of their blocks.
     childrens: Vec<PortBlock>,
-    /// Ports that processes serve, whoever they belong to.
+    /// Ports that processes of any owner serve.
     served: Vec<PortBlock>,
-    /// The sessions that stand and stay.
+    /// Active sessions that are kept.
     kept: BTreeSet<String>,
-    /// For each parent whose shares are kept: into how many it was divided, and which of them are held.
+    /// Number of shares and the owned ones, for each parent whose shares are kept.
     shares: BTreeMap<String, (u32, BTreeSet<u32>)>,
 }
 
@@ -87,13 +88,13 @@ impl<'o> Ports<'o> {
         }
     }
 
-    /// Everybody who has a port of `block`.
+    /// Returns all users of a port of `block`.
     fn all_taken(&self, block: PortBlock) -> Vec<&str> {
         let overlaps = |(other, _): &&(PortBlock, String)| other.overlaps(block);
         self.taken.iter().filter(overlaps).map(|(_, by)| by.as_str()).collect()
     }
 
-    /// Who has a port of `block`, if anybody does.
+    /// Returns the user of a port of `block`; `None` if the block is free.
     fn taken(&self, block: PortBlock) -> Option<&str> {
         if let Some((_, (other, session))) = self.planned.range(..=block.end()).next_back()
             && other.overlaps(block)
@@ -167,7 +168,7 @@ impl Allocator for Ports<'_> {
     }
 
     fn free(&mut self, _allocation: &Allocation) {
-        // What the swarm itself holds is not in `taken`.
+        // Blocks of the swarm itself are not in `taken`.
     }
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
@@ -282,12 +283,12 @@ impl Allocator for Ports<'_> {
 }
 
 impl Ports<'_> {
-    /// The share that a new child takes of `rest`: its own position, or where that is held or served the first free one of the
-    /// same division. `None` where the division has none left.
+    /// Returns the share that a new child takes of `rest`: its own position, or the first free one if that is owned or
+    /// served. Returns `None` if no share is left.
     fn free_share(&self, parent: &Parent<'_>, rest: Option<PortBlock>, of: u32) -> Option<Share> {
         let none = BTreeSet::new();
         let (of, held) = self.shares.get(parent.session).map_or((of, &none), |(of, held)| (*of, held));
-        // A new block is probed as a whole when it is chosen. Of one that stands, so is each new share.
+        // A new block is probed as a whole when it is chosen. In a block that exists already, each new share is probed.
         let served: &[PortBlock] = if self.kept.contains(parent.session) { &self.served } else { &[] };
         let is_in_use = |index| {
             let ports = rest.and_then(|rest| share_of(rest, Share { index, of }));
@@ -299,7 +300,8 @@ impl Ports<'_> {
         index.or_else(|| (0..of).find(free)).map(|index| Share { index, of })
     }
 
-    /// A block of its own for a child whose parent's block is divided up already: what stands is never moved.
+    /// Plans a block of its own for a child whose parent's block is divided up already: an active session is never
+    /// moved.
     fn instead_of_a_share(
         &mut self,
         request: &Request<'_>,
@@ -316,7 +318,7 @@ impl Ports<'_> {
             )]
             .into());
         }
-        // The parent's geometry goes along: its share would have been cut from such a block.
+        // The parent's geometry is used: the share would have been cut from such a block.
         let mut options = manifest::Options::clone(request.options);
         for key in ["base-port", "block-size", "block-count"] {
             if let Some(value) = parent.allocation.options.get(key) {
@@ -342,12 +344,12 @@ struct Cut<'a> {
     count: u32,
     index: u32,
     share: Option<Share>,
-    /// Where its lock file stands.
+    /// Directory of its lock file.
     locks: &'a Path,
 }
 
-/// The share's ports: `floor(size / of)` each, the last takes the rest, as in the seed's
-/// `buildChildResourceRequests`. `None` where that leaves no port.
+/// Returns the share's ports: `floor(size / of)` each, and the rest for the last, as in `buildChildResourceRequests` of
+/// the reference implementation. Returns `None` if no port is left.
 pub(crate) fn share_of(rest: PortBlock, share: Share) -> Option<PortBlock> {
     let each = rest.size() / share.of;
     let start = u32::from(rest.start()) + each * share.index;
@@ -356,7 +358,7 @@ pub(crate) fn share_of(rest: PortBlock, share: Share) -> Option<PortBlock> {
     if each == 0 { None } else { PortBlock::new(start, end) }
 }
 
-/// How many ports at the start of its block a session with children keeps for itself.
+/// Returns the number of ports at the start of its block that a session with children keeps.
 fn reserve(options: &Options) -> u32 {
     options.reserve.unwrap_or_else(|| u32::try_from(options.names.len()).unwrap_or(u32::MAX))
 }
@@ -389,7 +391,7 @@ fn allocation(
     Ok(Planned { allocation: fields, within_parent: block.share.is_some(), notes, external: None })
 }
 
-/// Ports for the names, from the primary upward, wrapping at the end of what is the session's own.
+/// Assigns ports to the names, from the primary upward, wrapping at the end of the session's own ports.
 fn named_ports(
     request: &Request<'_>,
     options: &Options,
@@ -441,7 +443,7 @@ fn named_ports(
         .collect())
 }
 
-/// What a reviewer should hear of a block on this host.
+/// Returns the notices for reviewers about a block on this host.
 pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
     let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
     match (ports, observation.ephemeral) {
@@ -453,16 +455,16 @@ pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec
     }
 }
 
-/// Who has taken a port of a planned block since.
+/// Returns the reasons why the ports of a planned block are no longer free.
 pub(super) fn stale(
     allocation: &Allocation,
     replaced: Option<&Allocation>,
     observation: &Observation,
 ) -> Vec<String> {
-    // A share lies in its parent's block, which is asked about itself.
+    // A share lies in its parent's block, which is checked separately.
     let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
     let Some(ports) = ports else { return Vec::new() };
-    // What the session itself listens on there is not in its way.
+    // The session itself may listen on these ports, which is no conflict.
     if replaced.and_then(Block::of).and_then(|block| block.ports()).is_some_and(|old| old.overlaps(ports)) {
         return Vec::new();
     }
@@ -479,7 +481,7 @@ fn owner(by: &Holder) -> Option<&str> {
     }
 }
 
-/// The session that it is held for.
+/// Returns the session that the ports are allocated to.
 fn session(by: &Holder) -> Option<&str> {
     match by {
         Holder::Lease { session, .. } => Some(session),

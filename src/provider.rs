@@ -1,42 +1,44 @@
-//! Kinds of resources: the [`Planner`], [`Provider`] and [`Kind`] traits and the [`Registry`]; each kind has a module of
-//! its own below.
+//! Defines kinds of resources: the [`Planner`], [`Provider`] and [`Kind`] traits and the [`Registry`]. Each kind has a
+//! module of its own below.
 //!
-//! A kind has a pure half, [`Planner`], which planning and everything that shows a plan use, and an effectful half,
-//! [`Provider`], which applying and releasing use with one [`Task`] at a time. A kind owns everything about itself: its
-//! options, its plan, its words in a review, its leftovers. The rest of the crate asks the traits.
+//! A kind has a pure half, [`Planner`], which planning uses and everything that shows a plan. It also has an effectful
+//! half, [`Provider`], which applying and releasing use with one [`Task`] at a time. A kind owns everything about
+//! itself: its options, its plan, its words in a review, its leftovers. The rest of the crate uses the traits.
 //!
 //! # A kind of your own
 //!
-//! A kind is a type that implements [`Planner`] and [`Provider`], registered with [`Registry::register`];
+//! A kind is a type that implements [`Planner`] and [`Provider`], registered with [`Registry::register`].
 //! `examples/provider.rs` has one in 60 lines. A program in another language is an external kind instead, see
-//! [`external`]. Most methods have a default. What has none is the least that a kind has to say: its name, its allocator,
-//! whether an allocation that was read from a file is one that planning would make, and how to provision, inspect, judge
-//! and release one.
+//! [`external`]. Most methods have a default. The methods without one are the minimum of a kind: its name, its
+//! allocator, and whether planning could have made an allocation that was read from a file. A kind also has to
+//! provision, inspect and release an allocation, and to find its unsaved work.
 //!
-//! **Planning is pure.** An [`Allocator`] sees every request of one plan, in canonical order, and an [`Observation`](crate::observe::Observation): it
-//! returns a [`Question`](crate::observe::Question) for each fact about the host that it needs ([`Planner::questions`]), and reads nothing itself.
-//! Equal arguments give equal bytes, on every host. Paths in allocations are relative to the workspace root; text has
-//! [`WORKSPACE_ROOT`] for it. A name that must be unique is derived from [`Request::scoped_name`]. Everything that can be
-//! wrong is a diagnostic now, because later it is a failed run.
+//! **Planning is pure.** An [`Allocator`] gets every request of one plan, in canonical order, and an
+//! [`Observation`](crate::observe::Observation). It reads nothing itself: the kind returns a
+//! [`Question`](crate::observe::Question) for each fact about the host that it needs ([`Planner::questions`]). Equal
+//! arguments give equal bytes, on every host. Paths in allocations are relative to the workspace root; text uses
+//! [`WORKSPACE_ROOT`] for it. A name that must be unique is derived from [`Request::scoped_name`]. Planning reports
+//! every possible error as a diagnostic, because a later error is a failed run.
 //!
-//! **What must be idempotent.** The process can be killed between any two system calls, and recovery then calls
-//! [`Provider::release`], [`Provider::set_aside`], [`Provider::bring_back`] or [`Provider::rescue`], perhaps again: each
-//! works on what exists, also half-made, and succeeds if there is nothing left to do. [`Provider::provision`] is not
-//! called for a lease that exists; what it leaves behind when it fails, `release` removes.
+//! **Idempotent methods.** The process can be killed between any two system calls. Recovery then calls
+//! [`Provider::release`], [`Provider::set_aside`], [`Provider::bring_back`] or [`Provider::rescue`], perhaps again.
+//! Each works on what exists, complete or not, and succeeds if there is nothing left to do. [`Provider::provision`] is
+//! not called for a lease that exists. If it fails, `release` removes its leftovers.
 //!
-//! **What runs in parallel.** `provision`, `finish`, `inspect`, `losses` and `release` run for many sessions at once, on
-//! the threads of the run, in one process: a kind is `Send + Sync`, and two tasks share files only under a lock of its
-//! own. Parents come before their children, and on release after them. Other runs of seedbed, of other swarms, are at work
-//! at the same time. Only kinds with [`Planner::is_claim`] are provisioned before all others.
+//! **Parallel methods.** `provision`, `finish`, `inspect`, `losses` and `release` run for many sessions at the same
+//! time, on the threads of the run, in one process. So a kind is `Send + Sync`, and two tasks share files only under a
+//! lock of the kind. Parents come before their children, and on release after them. Other runs of seedbed, of other
+//! swarms, are active at the same time. Only kinds with [`Planner::is_claim`] are provisioned before all others.
 //!
-//! **What release may meet.** Nothing at all; half of a resource; a resource that the session has changed, replaced or
-//! made unreadable; a resource of another swarm, or the user, at the same path. So a resource carries an ownership marker
-//! ([`Task::owner`]) from the first moment, under a name that only this swarm uses, say, until it is renamed into place;
-//! and `release` removes only what carries it. Without a marker it returns [`Error::Refused`], or leaves it alone.
-//! Directories are renamed to such a name before they are removed, so that a killed release is recognised as one.
+//! **States that release may meet.** Nothing at all; half of a resource; a resource that the session has changed,
+//! replaced or made unreadable; a resource of another swarm, or of the user, at the same path. So a resource carries an
+//! ownership marker ([`Task::owner`]) from the first moment, for example in a name that only this swarm uses, until it
+//! is renamed into place. `release` removes only resources with the marker. Without a marker it returns
+//! [`Error::Refused`], or leaves the resource alone. Directories are renamed to a name with the marker before they are
+//! removed, so that a killed release is recognised.
 //!
-//! **Unsaved work.** [`Provider::losses`] is asked before anything is released. What cannot be found out is
-//! [`Losses::unknown`], never nothing: a lease is not released for lack of an answer.
+//! **Unsaved work.** [`Provider::losses`] is called before anything is released. Work that cannot be determined is
+//! [`Losses::unknown`], never nothing: a lease is not released without an answer.
 
 mod allocation;
 mod allocator;
@@ -81,74 +83,76 @@ impl<K: Planner + Provider> Kind for K {}
 
 /// The effectful half of a kind: it provisions, inspects and releases one allocation at a time.
 pub trait Provider: Send + Sync {
-    /// Makes one allocation real, all but what [`Provider::fill`] and [`Provider::finish`] do. What any of the three
-    /// leaves half-made on an error, [`Provider::release`] takes away.
+    /// Provisions one allocation, except for the work of [`Provider::fill`] and [`Provider::finish`]. If any of the
+    /// three fails, [`Provider::release`] removes the incomplete parts.
     fn provision(&self, task: &Task<'_>) -> Result<(), Error>;
 
-    /// Does what allocations of the same basis have in common once for all of them, after all of the run were
-    /// provisioned and before any is finished. `tasks` are at least one, parents before children, and the first is the one that the
-    /// plan says the others are made from. Everything that failed is returned, with its position in `tasks`.
+    /// Does the common work of allocations with the same group key, once for all of them. It runs after all allocations
+    /// of the run were provisioned, and before any is finished. `tasks` has at least one element, parents before
+    /// children. The first is the one that the plan names as the source of the others. Returns every failure, with its
+    /// position in `tasks`.
     ///
-    /// Runs on the threads of the run: what it does in parallel, it does with rayon.
+    /// Runs on the threads of the run: parallel work has to use rayon.
     fn fill(&self, _tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
         Vec::new()
     }
 
-    /// Completes one allocation once all of the run are filled; from here on it is its session's own.
+    /// Completes one allocation after all of the run are populated. From then on it belongs to its session.
     fn finish(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Puts back what [`Condition::Mendable`] says is gone, without touching what stands.
+    /// Restores the parts that [`Condition::Mendable`] reports as missing, without changing the others.
     fn mend(&self, task: &Task<'_>) -> Result<(), Error> {
         self.provision(task)
     }
 
-    /// Returns what a lease has from the workspace that has changed there since, one line each, and that
-    /// [`Provider::refresh`] brings up to date. What its session has changed itself is none. Changes nothing.
+    /// Returns files of a lease that came from the workspace and have changed there since, one line each.
+    /// [`Provider::refresh`] updates them. Files that the session itself has changed are left out. Changes nothing.
     fn outdated(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
-    /// Brings what a lease has from the workspace up to date, and returns what is left as it is because its session has
-    /// changed it, one line each.
+    /// Updates the files of a lease that came from the workspace. Returns those that are not updated because the
+    /// session has changed them, one line each.
     fn refresh(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
-    /// Looks whether a lease still is what was provisioned.
+    /// Checks whether a lease is still as it was provisioned.
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error>;
 
-    /// Why nothing can be run in the directory that a lease gives its session, one line; `None` where it is what was
-    /// provisioned. Asked before anything is run there.
+    /// Returns the reason why no program can run in the working directory of a lease, one line; `None` if the directory
+    /// is as it was provisioned. Called before anything is run there.
     fn unusable(&self, _task: &Task<'_>) -> Result<Option<String>, Error> {
         Ok(None)
     }
 
-    /// Tells whether what releasing works with is there and can be used: a program, say, that is not too old. Asked
-    /// before the first release of a run, for one allocation of the kind, so that none is begun in vain.
+    /// Checks whether everything that a release needs exists and can be used, for example a program that is not too
+    /// old. Called before the first release of a run, for one allocation of the kind, so that no release begins in
+    /// vain.
     fn ready(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
-    /// What would be lost if the lease were released. Changes nothing.
+    /// Returns the unsaved work that a release of the lease would discard. Changes nothing.
     fn losses(&self, task: &Task<'_>) -> Result<Losses, Error>;
 
-    /// Returns what [`Provider::losses`] would for a lease whose run was interrupted, except for what the run itself has put
-    /// there, `setup` included. Changes nothing.
+    /// Returns the unsaved work like [`Provider::losses`], for a lease whose run was interrupted. Files that the run
+    /// itself has written are left out, including those of `setup`. Changes nothing.
     ///
     /// Default: everything once the session was complete, nothing before.
     fn losses_since(&self, task: &Task<'_>, made: Made) -> Result<Losses, Error> {
         if matches!(made, Made::Completely(_)) { self.losses(task) } else { Ok(Losses::default()) }
     }
 
-    /// Returns what [`Losses::obstacles`] would name, for a release that gives up all work. Changes nothing.
+    /// Returns the obstacles like [`Losses::obstacles`], for a release that discards all work. Changes nothing.
     fn obstacles(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
-    /// Saves what [`Losses::work`] names, where it outlasts the lease, and says how to bring it back. Leaves the lease
-    /// as it is. Idempotent: what has been saved already, and has not changed since, is not saved again.
+    /// Saves the work in [`Losses::work`] where it outlasts the lease, and returns how to restore it. Does not change
+    /// the lease. Idempotent: work that is already saved and has not changed since is not saved again.
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
         Err(Error::Refused(format!(
             "what {} of {} holds cannot be saved elsewhere",
@@ -156,87 +160,89 @@ pub trait Provider: Send + Sync {
         )))
     }
 
-    /// Takes away what a rescue that was killed has left beside the lease. Idempotent.
+    /// Removes the files that a killed rescue has left beside the lease. Idempotent.
     fn sweep(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
     /// Returns whether [`Provider::set_aside`] and [`Provider::give_way`] move leases of this kind aside, so that a run
-    /// can bring them back exactly. Leases of other kinds stay where they are until the run is committed; one whose
-    /// planned successor is the very same resource is released before that is provisioned, and provisioned again where
-    /// the run is undone.
+    /// can restore them exactly. Leases of other kinds are kept in place until the run is committed. If the planned
+    /// successor is the same resource, the old lease is released before the successor is provisioned. It is provisioned
+    /// again if the run is rolled back.
     fn moves_aside(&self) -> bool {
         false
     }
 
-    /// Moves the lease from [`Location::Home`] to [`Location::Aside`], where only processes that use it already reach it.
-    /// Idempotent, also after a kill half-way. Unsaved work is judged again after it.
+    /// Moves the lease from [`Location::Home`] to [`Location::Aside`], where only processes that already use it can
+    /// reach it. Idempotent, also after a kill half-way. Unsaved work is checked again afterwards.
     fn set_aside(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Gives up, for a lease that was set aside, the names that a new one may need: a branch, ports. Idempotent.
+    /// Frees the names of a lease that is aside for a new one: a branch, ports. Idempotent.
     fn give_way(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Undoes [`Provider::give_way`] and [`Provider::set_aside`], as far as they came: everything is as it was.
-    /// Idempotent.
+    /// Undoes [`Provider::give_way`] and [`Provider::set_aside`], even if these were interrupted: everything is as
+    /// before. Idempotent.
     fn bring_back(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Takes away whatever of the allocation exists at the task's location and is this swarm's. Idempotent: what is gone
-    /// already is no error.
+    /// Removes everything of the allocation that exists at the task's location and belongs to this swarm. Idempotent: a
+    /// missing resource is no error.
     fn release(&self, task: &Task<'_>) -> Result<(), Error>;
 
-    /// Returns whether what lies at the allocation's place in the task's workspace carries the task's ownership marker,
-    /// wherever it was made: so a workspace that was moved or copied is recognised. `false` where that cannot be found out.
+    /// Returns whether the resource at the allocation's location in the task's workspace carries the task's ownership
+    /// marker, even if it was made elsewhere. So a workspace that was moved or copied is recognised. `false` if that
+    /// cannot be determined.
     fn bears_mark(&self, _task: &Task<'_>) -> bool {
         false
     }
 
-    /// Makes what [`Provider::bears_mark`] point to where it is now, after its workspace was moved. Idempotent; what does
-    /// not bear the marker is left alone.
+    /// Rewrites a resource with the marker (see [`Provider::bears_mark`]) for its present location, after its workspace
+    /// was moved. Idempotent. A resource without the marker is left alone.
     fn rebind(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Gives what lies in a copy of a workspace to the task's swarm, whose ownership marker is another than `from`, that of
-    /// the swarm it was copied of. Nothing outside the copy is touched. Returns the allocation that the copy has from here
-    /// on; `None` where it has none, as of ports. Idempotent.
+    /// Gives a resource in a copy of a workspace to the task's swarm. `from` is the ownership marker of the original's
+    /// swarm, which differs from the task's. Nothing outside the copy is changed. Returns the allocation that the copy
+    /// has from now on; `None` if it has none, as for ports. Idempotent.
     fn adopt(&self, _task: &Task<'_>, _from: &str) -> Result<Option<Allocation>, Error> {
         Ok(None)
     }
 
-    /// Returns what [`Provider::forget`] would lose. Changes nothing.
+    /// Returns the unsaved work that [`Provider::forget`] would discard. Changes nothing.
     fn kept(&self, _task: &Task<'_>) -> Result<Losses, Error> {
         Ok(Losses::default())
     }
 
-    /// Removes what is kept of an allocation outside its workspace, which is gone. Idempotent. Default: releases it.
+    /// Removes the parts of an allocation outside its workspace, which does not exist any more. Idempotent. Default:
+    /// releases the allocation.
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
         self.release(task)
     }
 
-    /// Returns what may exist of the allocation at the task's location, one line each, for a user who removes it by hand;
-    /// empty where nothing does. Changes nothing.
+    /// Returns the parts of the allocation that may exist at the task's location, one line each, for a user who removes
+    /// them by hand; empty if there are none. Changes nothing.
     fn remains(&self, task: &Task<'_>) -> Vec<String> {
         vec![allocation_line(task.allocation)]
     }
 
-    /// Directories and ports of the allocation that processes may use: none may, where it is released. What cannot be found
-    /// is left out.
+    /// Returns the directories and ports of the allocation that processes may use. On a release no process may use
+    /// them. A part that cannot be found is left out.
     fn area(&self, _task: &Task<'_>) -> Area {
         Area::default()
     }
 
-    /// The directories, absolute, where a killed run may have left a file half-written beside the allocation.
+    /// Returns the directories, absolute, in which a killed run may have left temporary files beside the allocation.
     fn debris(&self, _task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
         Ok(Vec::new())
     }
 
-    /// Returns temporary files and directories that killed runs may have left of this kind, of whichever swarm. Changes
+    /// Returns the temporary files and directories that killed runs of any swarm may have left for this kind. Changes
     /// nothing.
     fn leftovers(&self, _vicinity: &Vicinity<'_>) -> Vec<Leftover> {
         Vec::new()

@@ -1,4 +1,4 @@
-//! Allocations, and their contribution to a session.
+//! Defines allocations, and their contribution to a session.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,27 +9,29 @@ use serde_json::{Map, Value};
 
 use super::external;
 
-/// What planning decided for one resource of one session.
+/// A planned allocation of one resource for one session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Allocation {
-    /// Which provider it is for.
+    /// Kind of the resource.
     pub kind: String,
-    /// The options in force when it was planned, as far as they are not the kind's own defaults; another apply keeps
-    /// the lease while they stay the same.
+    /// Effective options at the time of the plan, except for the kind's own defaults. Another apply keeps the lease
+    /// while they stay the same.
     pub options: Map<String, Value>,
-    /// The seed's hard constraint, and what provisioning needs beside it. Paths are relative to the workspace root.
+    /// Hard constraint of the reference implementation, with the further data that provisioning needs. Paths are
+    /// relative to the workspace root.
     pub allocation: Map<String, Value>,
-    /// Whether it was planned as a share of the parent's.
+    /// Whether the allocation is a share of the parent's allocation.
     #[serde(default)]
     pub shared: bool,
-    /// Whether it lies inside the parent's allocation, and cannot outlive it.
+    /// Whether the allocation lies inside the parent's allocation, and cannot outlive it.
     #[serde(default)]
     pub within_parent: bool,
-    /// What a reviewer should know, one line each: a block passed over and why, a setting that will be changed.
+    /// Notes for a reviewer, one line each: a block that was passed over and the reason, a setting that will be
+    /// changed.
     pub notes: Vec<String>,
-    /// What plans and makes it, and what it contributes; absent for the kinds that seedbed brings.
+    /// Program of an external kind, with the allocation's contributions; absent for built-in kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<external::Contribution>,
 }
@@ -39,7 +41,7 @@ pub(crate) fn allocation_line(allocation: &Allocation) -> String {
     format!("{} {}", allocation.kind, Value::Object(allocation.allocation.clone()))
 }
 
-/// What an allocation contributes to its session. Strings may hold [`WORKSPACE_ROOT`](super::WORKSPACE_ROOT).
+/// Contribution of an allocation to its session. Strings may contain [`WORKSPACE_ROOT`](super::WORKSPACE_ROOT).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Context {
@@ -47,9 +49,10 @@ pub struct Context {
     pub env: BTreeMap<String, String>,
     /// Sections of the prompt.
     pub prompt_sections: Vec<String>,
-    /// Anything else.
+    /// Further metadata.
     pub metadata: Map<String, Value>,
-    /// Where the session works, relative to the workspace root; the last allocation that says so wins.
+    /// Working directory of the session, relative to the workspace root. If several allocations set it, the last one
+    /// wins.
     pub working_directory: Option<PathBuf>,
 }
 
@@ -62,9 +65,9 @@ impl Context {
     }
 }
 
-/// Where a session finds its discovery file, relative to the directory that it works in. A provider of directories
-/// keeps the place free.
+/// Directory of a session's discovery file, relative to its working directory. A provider of directories keeps this
+/// path free.
 pub const DISCOVERY_DIRECTORY: &str = ".agent-context";
 
-/// The name of the file there that tells a session what it owns.
+/// Name of the discovery file, which describes to a session what it owns.
 pub const DISCOVERY_FILE: &str = "resources.json";

@@ -1,4 +1,4 @@
-//! The allocator of one kind, and its input and output.
+//! Defines the allocator of one kind, with its input and output.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::template;
 
 /// Plans the allocations of one kind for all sessions of one plan, in canonical order. Pure.
 pub trait Allocator {
-    /// Counts an allocation that is kept as taken, before any new one is allocated. `parent` is the id of the session
+    /// Marks an allocation that is kept as used, before any new one is allocated. `parent` is the id of the session
     /// above.
     fn keep(&mut self, _session: &str, _parent: Option<&str>, _allocation: &Allocation) {}
 
-    /// Counts an allocation as released, before any new one is allocated.
+    /// Marks an allocation as released, before any new one is allocated.
     fn free(&mut self, _allocation: &Allocation) {}
 
-    /// Returns the allocation that replaces a missing or broken one at the same location: it may continue from what has
-    /// become of the old one since. [`Allocator::keep`] was called for it.
+    /// Returns the allocation that replaces a missing or broken one at the same location. The new one may continue from
+    /// the present state of the old one, for which [`Allocator::keep`] was called.
     fn again(&mut self, _request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Diagnostics> {
         Ok(allocation.clone())
     }
@@ -27,7 +27,7 @@ pub trait Allocator {
     /// Allocates for one session.
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics>;
 
-    /// Allocates a share of the parent's allocation. Default: it cannot be divided.
+    /// Allocates a share of the parent's allocation. Default: refuses, because the allocation cannot be divided.
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         let kind = &parent.allocation.kind;
         let message = format!("`{kind}` of `{}` cannot be divided", parent.session);
@@ -48,37 +48,37 @@ pub struct Scope<'a> {
     pub sessions: &'a [&'a str],
 }
 
-/// What one session asks of one provider.
+/// Request of one session to one kind.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Request<'a> {
-    /// The session's id.
+    /// Id of the session.
     pub session: &'a str,
-    /// The session's scoped name, unique in the plan.
+    /// Scoped name of the session, unique in the plan.
     pub scoped_name: &'a str,
-    /// The swarm's name.
+    /// Name of the swarm.
     pub swarm: &'a str,
-    /// The session's place in the tree.
+    /// Path of the session in the tree.
     pub path: &'a SessionPath,
-    /// The session's number in the swarm.
+    /// Number of the session in the swarm, from 0.
     pub index: u32,
-    /// Its number among the replicas of its table; `None` where the table has no `count`.
+    /// Number of the session among the replicas of its table, from 0; `None` if the table has no `count`.
     pub replica: Option<u32>,
-    /// Its slug, unique in the plan.
+    /// Slug of the session, unique in the plan.
     pub slug: &'a Slug,
-    /// The options in force, shared by all requests that come to the same.
+    /// Effective options, shared by all requests with equal options.
     pub options: &'a Arc<Options>,
-    /// Those of them that the request itself says.
+    /// Explicit options of the request itself.
     pub own: &'a Options,
-    /// Where the request stands in the manifest; an option's place is `place.key(NAME)` where it is said there.
+    /// Place of the request in the manifest. The place of an explicit option is `place.key(NAME)`.
     pub place: &'a Place,
-    /// How many children take a share of this.
+    /// Number of children that take a share of this allocation.
     pub shares: u32,
 }
 
 impl Request<'_> {
-    /// What templates in options may name: `swarm`, and of `session` its `id`, `path`, `name`, `index`, `replica` and
-    /// `slug`.
+    /// Returns the names that templates in options may use: `swarm`, and of `session` its `id`, `path`, `name`,
+    /// `index`, `replica` and `slug`.
     pub fn names(&self) -> minijinja::Value {
         let session =
             template::of_session(self.path, self.session, self.index, self.replica, self.slug, None);
@@ -86,38 +86,38 @@ impl Request<'_> {
     }
 }
 
-/// The parent that a share is taken of.
+/// The parent from which a share is taken.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Parent<'a> {
-    /// Its session id.
+    /// Session id of the parent.
     pub session: &'a str,
-    /// Its scoped name.
+    /// Scoped name of the parent.
     pub scoped_name: &'a str,
-    /// Its allocation of the same kind.
+    /// Allocation of the parent, of the same kind.
     pub allocation: &'a Allocation,
-    /// The position of this child among those that take a share, 0-based.
+    /// Position of this child among those that take a share, from 0.
     pub index: u32,
-    /// How many children take one, at least 1.
+    /// Number of children that take a share, at least 1.
     pub count: u32,
 }
 
-/// What a planner decided.
+/// A planned allocation without its kind and options.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Planned {
-    /// As in [`Allocation::allocation`].
+    /// See [`Allocation::allocation`].
     pub allocation: Map<String, Value>,
-    /// As in [`Allocation::within_parent`].
+    /// See [`Allocation::within_parent`].
     pub within_parent: bool,
-    /// As in [`Allocation::notes`].
+    /// See [`Allocation::notes`].
     pub notes: Vec<String>,
-    /// As in [`Allocation::external`].
+    /// See [`Allocation::external`].
     pub external: Option<external::Contribution>,
 }
 
 impl Planned {
-    /// Returns an allocation with these fields, and nothing else to say about it.
+    /// Creates an allocation with these fields and nothing else.
     pub fn new(allocation: Map<String, Value>) -> Self {
         Self { allocation, ..Self::default() }
     }

@@ -1,4 +1,4 @@
-//! Errors of providers.
+//! Defines the errors of providers.
 
 use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
@@ -6,34 +6,34 @@ use std::panic::{self, AssertUnwindSafe};
 use crate::host::text::printable_lines;
 use crate::host::{files, process};
 
-/// Why a step of a provider failed.
+/// Failure of a provider's step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An outside program failed.
+    /// An external program failed.
     #[error(transparent)]
     Process(#[from] process::Error),
-    /// A file could not be touched.
+    /// A file operation failed.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// Somebody else has taken what planning found free; another plan may find something else.
+    /// Another process has taken a resource that was free when it was planned. A new plan may find another one.
     #[error("{0}")]
     Taken(String),
-    /// Something that is not this swarm's stands in the way, or the allocation cannot be read.
+    /// A resource that is not this swarm's is in the way, or the allocation cannot be read.
     #[error("{0}")]
     Refused(String),
     /// The run was interrupted.
     #[error("interrupted")]
     Interrupted,
-    /// The provider panicked, with this message: a bug of whoever wrote it.
+    /// The provider panicked, with this message: a bug in the provider.
     #[error("a bug: it panicked: {0}")]
     Panicked(String),
 }
 
-/// Runs one step of a provider. A panic in it, on whichever thread of its own, is an error like any other: the run is
-/// rolled back, or goes on past it.
+/// Runs one step of a provider. A panic in it, on any of its threads, is an error like any other: the run is rolled
+/// back, or continues without the step.
 pub(crate) fn caught<T>(step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // What the step has broken of its own is the provider's; seedbed's own mutexes are read past a poisoning.
+    // A state that the step has broken is the provider's own. seedbed's own mutexes ignore poisoning.
     panic::catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
@@ -41,11 +41,12 @@ pub(crate) fn caught<T>(step: impl FnOnce() -> Result<T, Error>) -> Result<T, Er
     })
 }
 
-/// How often a step is tried again that loses against somebody removing an empty directory under it: a foreign prune
-/// the empty `worktrees`, another session's release the directory of worktrees or of locks. Each try is microseconds.
+/// Maximum number of attempts of a step that fails because another process removes an empty directory under it. Another
+/// program's `git worktree prune` removes the empty `worktrees`. Another session's release removes the directory of
+/// worktrees or of locks. Each attempt takes microseconds.
 const TRIES: usize = 100;
 
-/// Tries a step again for as long as it fails because something is not there.
+/// Repeats a step as long as it fails because a path does not exist.
 pub(crate) fn again_while_missing<T>(mut step: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     for _ in 1..TRIES {
         match step() {

@@ -1,76 +1,80 @@
-//! The state of a lease, as providers report it.
+//! Describes the state of a lease, as providers report it.
 
 use std::time::SystemTime;
 
-/// How a lease was found.
+/// Condition of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Condition {
-    /// As it was provisioned.
+    /// The lease is as it was provisioned.
     Sound,
-    /// Still there, but something of ours about it is gone, which [`Provider::mend`](super::Provider::mend) puts back; with what, one line.
+    /// A part of the lease is missing, which [`Provider::mend`](super::Provider::mend) restores. The text names the
+    /// part, in one line.
     Mendable(String),
-    /// Gone or broken, with what is wrong, one line.
+    /// The lease is missing or broken. The text describes the damage, in one line.
     Broken(String),
-    /// Not to be found out, with why and what to do, one line: a server does not run. It is neither repaired nor released.
+    /// The condition cannot be determined, for instance because a server does not run. The text has the reason and a
+    /// remedy, in one line. The lease is neither repaired nor released.
     Unknown(String),
 }
 
-/// What releasing a lease would lose, one line each.
+/// Impact of releasing a lease, one line each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Losses {
-    /// Work that is saved nowhere else, and that [`Provider::rescue`](super::Provider::rescue) can save.
+    /// Work that exists nowhere else, and that [`Provider::rescue`](super::Provider::rescue) can save.
     pub work: Vec<String>,
-    /// Work that is saved nowhere else, and that no rescue saves.
+    /// Work that exists nowhere else, and that no rescue saves.
     pub beyond_rescue: Vec<String>,
-    /// Why it cannot be found out what would be lost, and what to do. Nothing is released then, unless its work is given up.
+    /// Reasons why the impact cannot be determined, with remedies. If there are any, nothing is released unless the
+    /// work is discarded.
     pub unknown: Vec<String>,
-    /// What goes along and is no reason to keep the lease: files that git ignores, commits that were rewritten.
+    /// Things that are also removed but are no reason to keep the lease: files that Git ignores, commits that were
+    /// rewritten.
     pub passing: Vec<String>,
     /// Things inside that are not the session's, and things that cannot be removed: a mount, a worktree that another
-    /// program registered. They keep the lease from being released even where its work is given up.
+    /// program registered. They prevent the release of the lease even if its work is discarded.
     pub obstacles: Vec<String>,
 }
 
-/// Progress that an interrupted run has made with the leases of a session. Times are those that the kernel gives to files.
+/// Progress that an interrupted run has made with the leases of a session. Times are file times of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Made {
-    /// They were being filled.
+    /// The leases were being populated.
     Partly,
-    /// They were filled.
+    /// The leases were populated.
     Filled {
-        /// When that had been done.
+        /// Time when the leases were populated.
         at: SystemTime,
-        /// When the run, which was finishing them, was alive at the latest.
+        /// Latest known time at which the run, which was finishing the leases, was alive.
         alive: SystemTime,
     },
-    /// The commands of `setup` were at work.
+    /// The commands of `setup` were running.
     SettingUp {
-        /// When they began.
+        /// Time when the commands began.
         at: SystemTime,
-        /// When they were at work at the latest, as far as that is known.
+        /// Latest known time at which the commands were running.
         alive: SystemTime,
     },
-    /// They were complete at this time, and set up.
+    /// The leases were complete and set up at this time.
     Completely(SystemTime),
 }
 
-/// A branch that outlasts a lease.
+/// A branch that still exists after the release of its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outlasts {
-    /// Its name, without `refs/heads/`.
+    /// Name of the branch, without `refs/heads/`.
     pub branch: String,
-    /// The commit that it names.
+    /// Commit that the branch names.
     pub commit: String,
-    /// The number of commits that it has beyond the one that the lease began at.
+    /// Number of commits that the branch has beyond the one at which the lease began.
     pub commits: usize,
 }
 
 impl Outlasts {
-    /// Returns a branch without `refs/heads/`, the commit that it names, and the number of commits that it has gained.
+    /// Creates a value from a branch without `refs/heads/`, its commit, and the number of commits that it has gained.
     pub fn new(branch: String, commit: String, commits: usize) -> Self {
         Self { branch, commit, commits }
     }
@@ -80,16 +84,16 @@ impl Outlasts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rescue {
-    /// Where: the full name of a ref.
+    /// Full name of the ref with the saved work.
     pub reference: String,
-    /// The shell command that brings it back, in a new place; nothing that stands is touched by it.
+    /// Shell command that restores the work at a new path. It changes nothing that exists.
     pub command: String,
-    /// What the command does not bring back as it was, one line each.
+    /// Things that the command does not restore unchanged, one line each.
     pub missing: Vec<String>,
 }
 
 impl Rescue {
-    /// Returns saved work that `command` restores completely from the ref `reference`.
+    /// Creates saved work that `command` restores completely from the ref `reference`.
     pub fn new(reference: String, command: String) -> Self {
         Self { reference, command, missing: Vec::new() }
     }

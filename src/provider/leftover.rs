@@ -1,4 +1,4 @@
-//! What killed runs leave behind.
+//! Finds files and directories that killed runs left.
 
 use std::path::{Path, PathBuf};
 
@@ -9,19 +9,19 @@ use crate::host::files::Root;
 /// Number of hexadecimal digits of an ownership marker.
 const OWNER_DIGITS: usize = 32;
 
-/// Where leftovers are looked for.
+/// Scope of a search for leftovers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Vicinity<'a> {
-    /// The host.
+    /// Host with the leftovers.
     pub host: &'a Host,
-    /// The workspace root, absolute.
+    /// Workspace root, absolute.
     pub workspace: &'a Path,
-    /// The common git directory of the repository; `None` if there is none.
+    /// Common git directory of the repository; `None` if there is none.
     pub common_dir: Option<&'a Path>,
-    /// The allocations of the plan, of every kind.
+    /// Allocations of the plan, of every kind.
     pub allocations: Vec<&'a Allocation>,
-    /// Whether there is a plan; without one, leftovers are looked for in the default places.
+    /// Whether there is a plan; without one, the default directories are searched.
     pub is_planned: bool,
 }
 
@@ -29,19 +29,20 @@ pub struct Vicinity<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leftover {
-    /// Its path, absolute.
+    /// Absolute path of the leftover.
     pub path: PathBuf,
-    /// The ownership marker in its name, of the swarm whose run it is; `None` if the name has none.
+    /// Ownership marker in the name, of the swarm whose run left it; `None` if the name has none.
     pub owner: Option<String>,
 }
 
 impl Leftover {
-    /// Returns a leftover at `path`, of the swarm that has this ownership marker.
+    /// Creates a leftover at `path`, of the swarm that has this ownership marker.
     pub fn new(path: PathBuf, owner: Option<String>) -> Self {
         Self { path, owner }
     }
 
-    /// Returns what in a directory has a name that begins with one of these prefixes; an ownership marker comes next.
+    /// Returns the leftovers in a directory, by the prefixes of their names. After the prefix a name has an ownership
+    /// marker.
     pub(crate) fn beside(directory: &Path, prefixes: &[&str]) -> Vec<Self> {
         let names = Root::open(directory).and_then(|root| root.names()).unwrap_or_default();
         let leftover = |name: std::ffi::OsString| {

@@ -1,5 +1,5 @@
-//! Markers: text of a plan whose value only a clone has, so that the plan has the same bytes in every clone. Applying a
-//! plan replaces each by its value.
+//! Replaces markers: text of a plan whose value only one clone has, so that the plan has the same bytes in every clone.
+//! Applying a plan replaces each marker by its value.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use crate::name::{NAME_MAX, SessionPath, Slug, sha256_hex};
 
-/// Stands in a plan's strings where the workspace root will be. A manifest cannot produce it otherwise.
+/// Marker of the workspace root in a plan's strings. A manifest cannot produce it otherwise.
 pub const WORKSPACE_ROOT: &str = "{{ workspace.root }}";
 
-/// Stands in front of 16 digits that name a session, and of [`CLOSE`], where the session's hash will be.
+/// Beginning of the marker of a session's hash. It is followed by 16 digits that name the session, and by [`CLOSE`].
 const SESSION_HASH: &str = "{{ session.hash ";
 const CLOSE: &str = " }}";
 
-/// How many hexadecimal digits name a session in its marker, and how many its hash has.
+/// Number of hexadecimal digits that name a session in its marker, and number of digits of its hash.
 const NAMING: usize = 16;
 const HASH: usize = 12;
 
@@ -23,20 +23,20 @@ pub fn session_hash_marker(id: &str) -> String {
     format!("{SESSION_HASH}{}{CLOSE}", named(id))
 }
 
-/// Returns 12 hexadecimal digits that no other session has, nor the same session in another clone. They change when the
-/// workspace is moved.
+/// Returns 12 hexadecimal digits that no other session has, and that differ for the same session in another clone. They
+/// change when the workspace is moved.
 pub fn session_hash(id: &str, workspace: &Path) -> String {
     of_named(&named(id), workspace)
 }
 
-/// Returns a name of 1 to 63 of `a-z`, `0-9` and `-` that no other session has, nor the same session in another clone:
-/// the session's id in short, and its hash.
+/// Returns a name of 1 to 63 of `a-z`, `0-9` and `-` that no other session has, and that differs for the same session
+/// in another clone. It consists of the session's shortened id and its hash.
 pub fn unique_name(id: &str, workspace: &Path) -> String {
     let slug = Slug::of_length(&SessionPath::alone(id), NAME_MAX - 1 - HASH);
     format!("{}-{}", slug.as_str(), session_hash(id, workspace))
 }
 
-/// Returns the value with a marker in the place of each of these sessions' hashes: the reverse of [`filled_value`].
+/// Returns the value with each of these sessions' hashes replaced by its marker: the reverse of [`filled_value`].
 pub fn marked(value: &Value, ids: &[&str], workspace: &Path) -> Value {
     let hashes: Vec<_> =
         ids.iter().map(|id| (session_hash(id, workspace), session_hash_marker(id))).collect();
@@ -57,7 +57,7 @@ fn marked_by(value: &Value, hashes: &[(String, String)]) -> Value {
     }
 }
 
-/// Returns the text with the values of its markers.
+/// Returns the text with its markers replaced by their values.
 pub fn filled(text: &str, workspace: &Path) -> String {
     if !text.contains("{{ ") {
         return text.to_owned();
@@ -81,7 +81,7 @@ pub fn filled(text: &str, workspace: &Path) -> String {
     filled.replace(WORKSPACE_ROOT, &workspace.to_string_lossy())
 }
 
-/// Returns the value with the markers in all of its strings filled.
+/// Returns the value with the markers in all of its strings replaced.
 pub fn filled_value(value: &Value, workspace: &Path) -> Value {
     match value {
         Value::String(text) => Value::from(filled(text, workspace)),
@@ -93,7 +93,7 @@ pub fn filled_value(value: &Value, workspace: &Path) -> Value {
     }
 }
 
-/// Returns the fields with the markers in all of their strings filled.
+/// Returns the fields with the markers in all of their strings replaced.
 pub fn filled_fields(fields: &Map<String, Value>, workspace: &Path) -> Map<String, Value> {
     fields.iter().map(|(key, value)| (key.clone(), filled_value(value, workspace))).collect()
 }

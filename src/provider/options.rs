@@ -1,4 +1,4 @@
-//! Effective options of a request.
+//! Computes the effective options of a request.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use crate::manifest::Options;
 
-/// Lays `own` over what is taken along from `parent` over `defaults`, and spells out what none of them says, so that
-/// two ways of saying the same are equal. `own_only` are the keys that a child does not take along.
+/// Returns the effective options: `own`, over the inherited options of `parent`, over `defaults`. Omitted options get
+/// the defaults of `T`, so that equal requests have equal options. `own_only` are the keys that a child does not
+/// inherit.
 ///
-/// Options that do not fit `T` stay as they are: planning reports them.
+/// Options that do not fit `T` are returned unchanged: planning reports them.
 pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
     own: &Options,
     parent: Option<&Options>,
@@ -28,7 +29,7 @@ pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// Options as a planner reads them. Thousands of sessions ask with the same, which are then read once.
+/// Options as a planner reads them. Thousands of sessions have equal options, which are read only once.
 pub(crate) struct Known<T>(Vec<(Arc<Options>, Rc<T>)>);
 
 impl<T> Default for Known<T> {
@@ -38,12 +39,13 @@ impl<T> Default for Known<T> {
 }
 
 impl<T: DeserializeOwned> Known<T> {
-    /// Replicas of a table and of its children ask in turn; a search through more would cost what reading does.
+    /// Number of options that are kept. Replicas of a table and of its children alternate; a search through more would
+    /// cost as much as reading.
     const KEPT: usize = 8;
 
-    /// The options as `T`, or why they are none.
+    /// Reads the options as `T`; an error if they do not fit.
     pub(crate) fn read(&mut self, options: &Arc<Options>) -> Result<Rc<T>, serde_json::Error> {
-        // Mostly they are not only alike, but the very same.
+        // Equal options are usually the same object.
         let same = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, options));
         if let Some((_, known)) = same.or_else(|| self.0.iter().find(|(known, _)| known == options)) {
             return Ok(Rc::clone(known));

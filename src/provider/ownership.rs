@@ -1,19 +1,19 @@
-//! Ownership markers: lines of text by which a swarm recognises what it created.
+//! Reads and writes ownership markers: lines of text by which a swarm recognises what it created.
 
 use super::Task;
 
 /// Ownership marker of a session's resource.
 #[derive(Debug)]
 pub(crate) struct OwnershipMark {
-    /// The session, white space in its id replaced.
+    /// Session, with the white space in its id replaced.
     pub(crate) session: String,
-    /// The ownership marker of its swarm.
+    /// Ownership marker of the swarm.
     pub(crate) owner: String,
 }
 
 impl OwnershipMark {
-    /// Returns the line that marks a resource as the task's. It has three words, whatever the id: Git folds white space
-    /// where it keeps the line, and only the last word is what a resource is recognised by.
+    /// Returns the line that marks a resource as the task's. It always has three words, because Git folds white space
+    /// in a stored line. Only the last word identifies the owner.
     pub(crate) fn line(task: &Task<'_>) -> String {
         let session: String = task.session.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
         format!("seedbed {session} {}", task.owner)

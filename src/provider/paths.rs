@@ -1,21 +1,21 @@
-//! Paths that no allocation may have.
+//! Checks for paths that no allocation may have.
 
 use std::path::{Component, Path};
 
 use crate::manifest::{Fault, Place, rule};
 use crate::observe::{Directory, Observation};
 
-/// Tells whether `path` of a plan is the workspace itself or a directory above it.
+/// Returns whether `path` of a plan is the workspace itself or a directory above it.
 pub(crate) fn holds_the_workspace(workspace: &Path, path: &Path) -> bool {
     workspace.starts_with(crate::host::absolute(workspace, path))
 }
 
-/// Tells whether a path of a plan leads into a git directory.
+/// Returns whether a path of a plan leads into a git directory.
 pub(crate) fn in_git(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git"))
 }
 
-/// Checks a `root-directory`, which `what`, such as worktrees, are created in; `example` is a good one.
+/// Checks a `root-directory`, in which things such as worktrees (`what`) are created. `example` is a good value.
 pub(crate) fn check_root(
     observation: &Observation,
     root: &Path,

@@ -1,4 +1,4 @@
-//! The pure half of a kind.
+//! Defines the pure half of a kind.
 
 use std::path::PathBuf;
 
@@ -9,19 +9,19 @@ use crate::manifest::Options;
 use crate::name::{PortBlock, SessionPath};
 use crate::observe::{Observation, Question};
 
-/// The pure half of a kind: it reads options, plans allocations and describes them. No method has an effect, and the
-/// same arguments give the same result.
+/// The pure half of a kind: it reads options, plans allocations and describes them. No method has an effect, and equal
+/// arguments give equal results.
 pub trait Planner: Send + Sync {
-    /// The name that manifests call it by.
+    /// Returns the name of the kind in manifests.
     fn kind(&self) -> &str;
 
-    /// The JSON schema of its options, an object; keys are kebab-case. Default: any table.
+    /// Returns the JSON schema of the kind's options, an object; keys are kebab-case. Default: any table.
     fn options_schema(&self) -> Schema {
         json_schema!({ "type": "object" })
     }
 
-    /// The options that are in force: what the request says, over what a child takes along from `parent` (the options
-    /// in force there, where it takes a share), over the manifest's defaults.
+    /// Returns the effective options: those of the request, over those that a child inherits from `parent`, over the
+    /// manifest's defaults. `parent` has the effective options of the parent if the request takes a share.
     fn options(&self, own: &Options, parent: Option<&Options>, defaults: &Options) -> Options {
         let mut options = defaults.clone();
         let over = parent.into_iter().flatten().chain(own);
@@ -29,34 +29,35 @@ pub trait Planner: Send + Sync {
         options
     }
 
-    /// Returns whether its options are templates of what the other kinds contribute, and its allocations are planned
-    /// after theirs.
+    /// Returns whether the options are templates that use contributions of other kinds. If so, the kind's allocations
+    /// are planned after those of the other kinds.
     fn follows_other_kinds(&self) -> bool {
         false
     }
 
-    /// What has to be known of the host before it can be planned.
+    /// Returns the queries about the host that planning needs.
     fn questions(&self, _options: &Options) -> Vec<Question> {
         Vec::new()
     }
 
-    /// What has to be known of the host before an allocation that is broken can be made again.
+    /// Returns the queries about the host that are needed to create a broken allocation again.
     fn questions_again(&self, _allocation: &Allocation) -> Vec<Question> {
         Vec::new()
     }
 
-    /// The branch that an allocation works on, without `refs/heads/`.
+    /// Returns the branch that an allocation works on, without `refs/heads/`.
     fn branch(&self, _allocation: &Allocation) -> Option<String> {
         None
     }
 
-    /// The branch that outlasts the release of a lease, by an observation that answers [`Planner::questions_again`]. With
-    /// no owner in it, what exists has outlasted a release that was made.
+    /// Returns the branch that still exists after the release of a lease, by an observation that answers
+    /// [`Planner::questions_again`]. If the observation has no owner, the release has happened already, and an existing
+    /// branch has outlasted it.
     fn outlasts(&self, _allocation: &Allocation, _observation: &Observation) -> Option<Outlasts> {
         None
     }
 
-    /// Returns whether an allocation with these options in force is kept where `asked` are asked for.
+    /// Returns whether an allocation with the effective options `standing` is kept if `asked` are requested.
     fn is_answered_by(&self, standing: &Options, asked: &Options) -> bool {
         standing == asked
     }
@@ -64,35 +65,36 @@ pub trait Planner: Send + Sync {
     /// Creates the allocator of one plan.
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o>;
 
-    /// What an allocation contributes to its session's context. Follows from the allocation alone.
+    /// Returns the contribution of an allocation to its session's context. It depends on the allocation alone.
     fn context(&self, _allocation: &Allocation) -> Context {
         Context::default()
     }
 
-    /// Returns the name by which templates see its allocations: `worktree`, `port`.
+    /// Returns the name by which templates use the kind's allocations: `worktree`, `port`.
     fn template_name(&self) -> Option<&'static str> {
         None
     }
 
-    /// Returns what templates see of an allocation by [`Planner::template_name`]. Follows from the allocation alone.
+    /// Returns the value of an allocation in templates, under [`Planner::template_name`]. It depends on the allocation
+    /// alone.
     fn template_value(&self, _allocation: &Allocation) -> Option<minijinja::Value> {
         None
     }
 
-    /// Describes an allocation in a few words, in one line; `is_new` says whether the plan provisions it. Default: its
-    /// fields.
+    /// Describes an allocation in a few words, in one line. `is_new` is true if the plan provisions it. Default: the
+    /// fields of the allocation.
     fn summary(&self, _allocation: &Allocation, _is_new: bool) -> Option<String> {
         None
     }
 
-    /// Describes what several sessions that are alike have of this kind, at least one, in one line; `are_new` says whether
-    /// the plan provisions the first. Default: their number.
+    /// Describes the allocations of this kind of several sessions that are alike, at least one, in one line. `are_new`
+    /// is true if the plan provisions the first. Default: the number of allocations.
     fn summary_of_many(&self, _allocations: &[&Allocation], _are_new: bool) -> Option<String> {
         None
     }
 
-    /// Describes what new allocations like `first` are made from, in a few words. `sources` has for each new allocation the
-    /// session whose allocation it is a copy of, if any.
+    /// Describes the origin of new allocations like `first`, in a few words. `sources` has one element for each new
+    /// allocation: the session whose allocation is copied, if any.
     fn origin(&self, _first: &Allocation, _sources: &[Option<&SessionPath>]) -> Option<String> {
         None
     }
@@ -102,25 +104,25 @@ pub trait Planner: Send + Sync {
         None
     }
 
-    /// The directory that goes with an allocation, and with it everything inside, relative to the workspace root; `None`
-    /// where there is none. Follows from the allocation alone.
+    /// Returns the directory of an allocation, relative to the workspace root; `None` if there is none. A release
+    /// removes it with everything inside. It depends on the allocation alone.
     fn directory(&self, _allocation: &Allocation) -> Option<PathBuf> {
         None
     }
 
-    /// Tells whether an allocation lies where planning would put it for a session of this scoped name; one read from a
-    /// file may say anything.
+    /// Returns whether an allocation lies at the location that planning would choose for a session of this scoped name.
+    /// An allocation that was read from a file is untrusted.
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool;
 
-    /// What a reviewer should hear of an allocation on this very host, one line each; not part of the plan, whose
-    /// bytes are the same on every machine.
+    /// Returns the notices for reviewers about an allocation on this host, one line each. They are not part of the
+    /// plan, whose bytes are the same on every machine.
     fn notices(&self, _allocation: &Allocation, _observation: &Observation) -> Vec<String> {
         Vec::new()
     }
 
-    /// Why an allocation that is not provisioned yet cannot be any more, one line each: the ref moved, a port was
-    /// taken, a path appeared. Empty where it can. `replaced` is the allocation that is released before it: what that
-    /// one has is not in the way.
+    /// Returns the reasons why a planned allocation can no longer be provisioned, one line each: the ref moved, a port
+    /// was taken, a path appeared. Empty if it still can be. `replaced` is the allocation that is released first: its
+    /// resources are no conflict.
     fn stale(
         &self,
         _allocation: &Allocation,
@@ -130,21 +132,20 @@ pub trait Planner: Send + Sync {
         Vec::new()
     }
 
-    /// The fields of its allocations that hold paths: relative to the workspace root in a plan, absolute in a
-    /// discovery file.
+    /// Returns the fields of the kind's allocations that are paths: relative to the workspace root in a plan, absolute
+    /// in a discovery file.
     fn path_fields(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Tells whether provisioning takes nothing but something that other runs may take first, at once: a port, not a
-    /// directory. Claims of all sessions come before everything else, so that a run that is too late learns it before
-    /// it has cost anything.
+    /// Returns whether provisioning only claims a contended resource, such as a port, without other effects. Claims of
+    /// all sessions come before everything else, so that a run that is too late fails before it has any cost.
     fn is_claim(&self, _allocation: &Allocation) -> bool {
         false
     }
 
-    /// What an allocation is made from that others of the same run may be made from too: those for which this is equal
-    /// are filled in one call. `None` where it is made on its own.
+    /// Returns the group key of an allocation. Allocations of one run with equal keys are populated in one call,
+    /// because they can be made from the same source. Returns `None` if the allocation is made separately.
     fn basis(&self, _allocation: &Allocation) -> Option<String> {
         None
     }

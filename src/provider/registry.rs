@@ -1,4 +1,4 @@
-//! The kinds of resources that exist.
+//! Registers the kinds of resources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,21 +8,21 @@ use schemars::Schema;
 use super::{Allocation, Kind, directory, external, git_worktree, port_range};
 use crate::manifest::Manifest;
 
-/// Kinds that a manifest may request. A clone has the same ones.
+/// Kinds that a manifest may request. A clone has the same kinds.
 #[derive(Clone, Default)]
 pub struct Registry {
     kinds: BTreeMap<String, Arc<dyn Kind>>,
     external: Option<external::External>,
 }
 
-/// A kind that has a provider already.
+/// Error for a kind that is already registered.
 #[derive(Debug, thiserror::Error)]
 #[error("resource provider \"{0}\" is already registered")]
 #[non_exhaustive]
 pub struct AlreadyRegistered(pub String);
 
 impl Registry {
-    /// A registry with the kinds that seedbed brings: `directory`, `git-worktree` and `port-range`.
+    /// Creates a registry with the built-in kinds: `directory`, `git-worktree` and `port-range`.
     pub fn built_in() -> Self {
         let kinds: [Arc<dyn Kind>; 3] = [
             Arc::new(directory::Directories),
@@ -32,20 +32,20 @@ impl Registry {
         Self { kinds: kinds.into_iter().map(|kind| (kind.kind().to_owned(), kind)).collect(), external: None }
     }
 
-    /// The same, and every other kind is external: planned and made by the program that the manifest names for it, which
-    /// planning then runs.
+    /// Makes every other kind external: the program that the manifest names for the kind plans and provisions it.
+    /// Planning then runs that program.
     #[must_use]
     pub fn with_external_kinds(mut self) -> Self {
         self.external = Some(external::External);
         self
     }
 
-    /// Tells whether kinds that nobody registered are external.
+    /// Returns whether kinds that are not registered are external.
     pub fn has_external_kinds(&self) -> bool {
         self.external.is_some()
     }
 
-    /// Adds a kind; a second one of the same name is refused.
+    /// Adds a kind; an error if a kind of the same name exists.
     pub fn register(&mut self, kind: Box<dyn Kind>) -> Result<(), AlreadyRegistered> {
         let name = kind.kind().to_owned();
         if self.kinds.contains_key(&name) {
@@ -74,12 +74,12 @@ impl Registry {
         self.get(&allocation.kind).filter(|_| is_known)
     }
 
-    /// Returns the kinds that are registered, by name.
+    /// Returns the registered kinds, by name.
     pub fn iter(&self) -> impl Iterator<Item = &dyn Kind> {
         self.kinds.values().map(AsRef::as_ref)
     }
 
-    /// The schemas of the kinds' options, which the manifest's schema is put together from.
+    /// Returns the schemas of the kinds' options, from which the manifest's schema is composed.
     pub fn kinds(&self) -> BTreeMap<String, Schema> {
         self.iter().map(|kind| (kind.kind().to_owned(), kind.options_schema())).collect()
     }

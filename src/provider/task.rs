@@ -1,4 +1,4 @@
-//! The argument of each effectful step of a provider.
+//! Defines the argument of each effectful step of a provider.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,31 +11,31 @@ use crate::host::Host;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Task<'a> {
-    /// What may be used.
+    /// Host on which the step runs.
     pub host: &'a Host,
-    /// The workspace root, absolute.
+    /// Workspace root, absolute.
     pub workspace: &'a Path,
-    /// The ownership mark of the swarm: 32 hexadecimal digits, made once a swarm.
+    /// Ownership marker of the swarm: 32 hexadecimal digits, created once a swarm.
     pub owner: &'a str,
-    /// The session's id.
+    /// Id of the session.
     pub session: &'a str,
-    /// Ids of the sessions above it, nearest first: those whose ports it has a share of.
+    /// Ids of the sessions above it, nearest first: those from whose ports it has a share.
     pub ancestors: &'a [&'a str],
-    /// What to make real, look at, or take away.
+    /// Allocation to provision, inspect or release.
     pub allocation: &'a Allocation,
     /// Location of the lease.
     pub location: Location,
-    /// Handed to git children as their standard input, so that the swarm's lock outlives a killed seedbed for as
-    /// long as they run; `None` where nothing is changed, and in tests.
+    /// Lock of the swarm, which Git processes get as their standard input. So the lock outlives a killed seedbed as
+    /// long as they run. `None` if nothing is changed, and in tests.
     pub lock: Option<&'a std::fs::File>,
-    /// Told by [`Provider::fill`](super::Provider::fill) of each allocation as soon as it is filled.
+    /// Callback to which [`Provider::fill`](super::Provider::fill) reports each allocation as soon as it is populated.
     pub filled: Filled<'a>,
-    /// What was found out for other allocations that are looked at in the same breath; `None` for one on its own.
+    /// Results for other allocations that are inspected together with this one; `None` for a single one.
     pub findings: Option<&'a Findings>,
 }
 
 impl Task<'_> {
-    /// What `find` finds, or has found for another allocation that asked for `what`.
+    /// Returns the result of `find`, or the stored one of another allocation with the same `what`.
     pub(crate) fn found(
         &self,
         what: &str,
@@ -46,7 +46,7 @@ impl Task<'_> {
             let mut findings = findings.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(findings.entry(what.to_owned()).or_default())
         };
-        // Who comes second waits for what the first one finds.
+        // The second caller waits for the result of the first.
         let mut finding = finding.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = &*finding {
             return Ok(found.clone());
@@ -61,28 +61,29 @@ impl Task<'_> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a lease is where its session uses it, or aside")]
 pub enum Location {
-    /// Where its session finds it.
+    /// Location at which its session uses the lease.
     #[default]
     Home,
-    /// Where [`Provider::set_aside`](super::Provider::set_aside) moves it, beside a new lease of the same session.
+    /// Location to which [`Provider::set_aside`](super::Provider::set_aside) moves the lease, beside a new lease of the
+    /// same session.
     Aside,
 }
 
-/// What holds for many allocations and is found out once for all that are looked at together.
+/// Results that many allocations share, determined once for all that are inspected together.
 #[derive(Debug, Default)]
 pub struct Findings(Mutex<BTreeMap<String, Arc<Mutex<Option<String>>>>>);
 
-/// Hears that one allocation is filled: a call that fills many takes long, and somebody watches.
+/// Callback for each populated allocation: a call that populates many takes long, and its progress is shown.
 #[derive(Clone, Copy, Default)]
 pub struct Filled<'a>(Option<&'a (dyn Fn() + Sync)>);
 
 impl<'a> Filled<'a> {
-    /// `hears` may be called more than once.
+    /// Creates a callback. `hears` may be called more than once.
     pub fn new(hears: &'a (dyn Fn() + Sync)) -> Self {
         Self(Some(hears))
     }
 
-    /// The allocation is filled.
+    /// Reports that the allocation is populated.
     pub fn tell(self) {
         if let Some(hears) = self.0 {
             hears();

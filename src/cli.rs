@@ -30,7 +30,6 @@ mod init;
 mod list;
 mod locked;
 mod man;
-mod outcome;
 mod plan;
 mod plan_file;
 mod print;
@@ -46,6 +45,7 @@ mod unfinished;
 mod unsaved;
 mod validate;
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +54,7 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use seedbed::host::process::Cancel;
+use seedbed::report::error;
 
 use self::exit::{Failure, Status};
 
@@ -124,8 +125,9 @@ impl Global {
         if CAUGHT.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        signals::catch(&self.cancel)
-            .map_err(|error| Failure::Other(format!("cannot listen for signals: {error}")))
+        signals::catch(&self.cancel).map_err(|error| {
+            Failure::new(error::SIGNALS_UNAVAILABLE, format!("cannot listen for signals: {error}"))
+        })
     }
 
     /// Ends an interrupted command before it prints results: the programs that were ended have not answered.
@@ -236,8 +238,8 @@ pub(crate) fn main() -> ExitCode {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => report(failure, &arguments.global.cancel, json),
         Err(_) => {
-            say!("seedbed: this is a bug in seedbed; an interrupted run is put right by `seedbed recover`");
-            Status::Bug.into()
+            let what = "this is a bug in seedbed; an interrupted run is put right by `seedbed recover`";
+            Failure::new(error::BUG, what).report(json)
         }
     };
     print::finish(code)
@@ -259,12 +261,22 @@ fn print_unparsed(error: &clap::Error) -> ExitCode {
         let text = error.render();
         if has_color { text.ansi().to_string() } else { text.to_string() }
     };
+    if error.use_stderr() && is_json(std::env::args_os()) {
+        let message = text(false);
+        let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+        return Failure::new(error::USAGE, message).report(true);
+    }
     if error.use_stderr() {
         print::err(&text(terminal::has_color(&std::io::stderr())));
         return Status::Usage.into();
     }
     print::out(&text(terminal::has_color(&std::io::stdout())));
     print::finish(Status::Done.into())
+}
+
+/// Returns whether arguments that cannot be parsed ask for JSON.
+fn is_json(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.by_ref().take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }
 
 fn report(failure: Failure, cancel: &Cancel, json: bool) -> ExitCode {

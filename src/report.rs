@@ -1,7 +1,12 @@
 //! Documents that commands print with `--json`, for programs. Pure.
 //!
-//! Each document has a version, and a schema that `seedbed schema WHAT` prints. Within a version, fields may be added.
-//! No field is removed or renamed, and no meaning is changed.
+//! Each has a version, and a schema that `seedbed schema WHAT` prints. Within a version fields, events and values may be
+//! added, and programs ignore those that they do not know; none is removed, renamed, or given another meaning.
+
+pub mod error;
+pub mod event;
+pub mod schema;
+pub mod status;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +21,20 @@ use crate::provider::git_worktree::rescue::SavedWork;
 
 /// Version of the format of these documents.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// Document of `init --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("$id" = "urn:seedbed:init:1"))]
+pub struct Initialized {
+    /// Version of this document's format, [`SCHEMA_VERSION`].
+    #[schemars(extend("const" = SCHEMA_VERSION))]
+    pub schema_version: u32,
+    /// The manifest that was written, absolute.
+    pub manifest: PathBuf,
+    /// `true` if the repository has a commit, which sessions begin at.
+    pub has_commit: bool,
+}
 
 /// Output of `list --json`: every swarm on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::name::SessionPath;
 use crate::plan::{Loss, Occupant, Session};
@@ -14,7 +14,7 @@ use crate::{provider, state};
 const NAMED: usize = 5;
 
 /// A step that failed. Its text names the session, the step and the cause.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Failure {

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Context, KeptBranch};
 use crate::name::SessionPath;
 
 /// What happened. Of each phase that has anything to do: that it has begun, each session that has passed it, and that
 /// it has ended, whether or not all of them have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", tag = "event", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "event")]
 #[non_exhaustive]
 pub enum Event {
     /// A phase has begun.
@@ -145,7 +145,7 @@ pub enum Event {
 }
 
 /// A part of a run. Each begins when the one before it has ended; those that have nothing to do are not heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Phase {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Context, Error, Event, SurveyError};
 use crate::name::SessionPath;
@@ -13,8 +13,8 @@ use crate::provider::{Allocation, Outlasts, Registry};
 use crate::state::{Record, Swarm};
 
 /// A branch that outlasts its session, because it has commits or was there before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct KeptBranch {
     /// The session's path.

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::occupants::Marks;
 use super::release::Teardowns;
@@ -18,7 +18,7 @@ use crate::provider::Location;
 use crate::state::{self, Record, Recovery, Release, Stage, Unsaved};
 
 /// What there was to recover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Recovered {

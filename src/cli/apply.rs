@@ -14,13 +14,14 @@ use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan};
 use seedbed::provider::Findings;
+use seedbed::report::error;
+use seedbed::report::event::Done;
 use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record, Unsaved};
 
 use super::again::DoAgain;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
-use super::outcome::Outcome;
 use super::setting::{Setting, directory};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
 use super::{Global, plan, plan_file, print, terminal};
@@ -50,7 +51,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let directory = directory(global)?;
     if arguments.plan.is_some() && !arguments.again.is_nothing() {
         let message = "a saved plan says what is done again: `seedbed plan -o FILE --setup`, `--refresh`";
-        return Err(Failure::Usage(message.to_owned()));
+        return Err(Failure::new(error::USAGE, message));
     }
     let read = |path: &PathBuf| plan_file::read(&directory.join(path));
     let saved = arguments.plan.as_ref().map(read).transpose()?;
@@ -71,7 +72,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Ok(plan)
     })?;
     if global.json {
-        print::json(&Outcome::applied(&plan));
+        print::line(Done::applied(&plan));
     } else if !global.quiet {
         print::out(&print::sessions(&plan.sessions));
         say!("{}", outcome(&plan));
@@ -122,12 +123,15 @@ fn checked(
     path: &Path,
 ) -> Result<(Plan, Option<Record>), Failure> {
     if manifest.swarm != plan.swarm {
-        return Err(Failure::PlanFile(format!(
-            "{} is a plan for swarm `{}`, and the manifest is of `{}`",
-            path.display(),
-            plan.swarm,
-            manifest.swarm
-        )));
+        return Err(Failure::new(
+            error::PLAN_FILE_FOREIGN,
+            format!(
+                "{} is a plan for swarm `{}`, and the manifest is of `{}`",
+                path.display(),
+                plan.swarm,
+                manifest.swarm
+            ),
+        ));
     }
     let record = swarm.standing()?;
     let questions = apply::questions(&plan, &setting.registry);
@@ -176,10 +180,13 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
         return Ok(());
     }
     if !has_terminal() {
-        return Err(Failure::Refused(format!(
-            "{} would be destroyed or replaced; look at `seedbed plan`, then say --yes",
-            goes.join(", ")
-        )));
+        return Err(Failure::new(
+            error::CONSENT_REQUIRED,
+            format!(
+                "{} would be destroyed or replaced; look at `seedbed plan`, then say --yes",
+                goes.join(", ")
+            ),
+        ));
     }
     let style = terminal::style(global, &std::io::stderr()).with_full(full);
     let shown = Review::new(plan).with_notices(&plan::refusals(plan)).text(style);
@@ -195,7 +202,7 @@ pub(super) fn ask(global: &Global, question: &str) -> Result<(), Failure> {
     if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }
-    Err(Failure::Refused("nothing was changed".to_owned()))
+    Err(Failure::new(error::DECLINED, "nothing was changed"))
 }
 
 /// Returns whether the user can be asked.

@@ -15,6 +15,7 @@ use clap_complete::engine::{
 };
 use seedbed::host::text::printable;
 use seedbed::plan::Session;
+use seedbed::report::error;
 use seedbed::review;
 
 use super::exit::{Failure, Status};
@@ -70,7 +71,7 @@ pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failu
     let index = words.len() - 1;
     let directory = setting::directory(global).ok();
     let candidates = engine::complete(&mut command, words, index, directory.as_deref())
-        .map_err(|error| Failure::Other(error.to_string()))?;
+        .map_err(|error| Failure::new(error::COMPLETIONS_FAILED, error.to_string()))?;
     for candidate in candidates {
         // A file name with a line feed would become two candidates.
         let Some(value) = candidate.get_value().to_str().filter(|value| printable(value) == **value) else {

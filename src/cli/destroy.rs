@@ -17,12 +17,13 @@ use seedbed::host::text::printable;
 use seedbed::name::SessionPath;
 use seedbed::orchestrator::{Orchestrator, Recovery};
 use seedbed::plan::Role;
+use seedbed::report::error;
+use seedbed::report::event::{Done, DryRun};
 use seedbed::state::{self, Record, Swarm};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status, at_work, uninspected};
 use super::locked::{locked, recover as recover_first};
-use super::outcome::{self, DryRun, Outcome};
 use super::plan::settled;
 use super::setting::{self, Setting};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
@@ -77,11 +78,11 @@ impl RecoverArguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.gone {
         let [name] = &arguments.sessions[..] else {
-            return Err(Failure::Usage("say which swarm: seedbed destroy SWARM --gone".to_owned()));
+            return Err(Failure::new(error::USAGE, "say which swarm: seedbed destroy SWARM --gone"));
         };
         let released = elsewhere::destroy_gone(global, name, arguments.unsaved.into())?;
         if global.json {
-            super::print::json(&Outcome::destroyed(released, 0));
+            print::line(destroyed(released, 0));
         } else if !global.quiet {
             say!("{released} session(s) of a workspace that is gone were released; nothing is left");
         }
@@ -118,7 +119,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     })?;
     let (released, left) = done.unwrap_or_default();
     if global.json {
-        super::print::json(&Outcome::destroyed(released, left));
+        print::line(destroyed(released, left));
     } else if !global.quiet {
         match done {
             None => say!("nothing stands"),
@@ -132,6 +133,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         }
     }
     Ok(Status::Done.into())
+}
+
+/// Returns the result of a destroy: the number of sessions that it released, and of those that are still active.
+fn destroyed(released: usize, left: usize) -> Done {
+    Done { released: Some(released), left: Some(left), ..Done::default() }
 }
 
 /// Swarm, or child that a program has provisioned, with the part to release.
@@ -257,10 +263,13 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
         let is_caller = |one: &&Occupant| matches!(one.role, Role::Caller | Role::PinningCaller);
         let callers = occupancy.occupants.iter().filter(is_caller);
         let callers: Vec<_> = callers.map(at_work).collect();
-        return Err(Failure::Refused(format!(
-            "this is called from inside what would be released:\n  {}\nleave it, or say --yes",
-            callers.join("\n  ")
-        )));
+        return Err(Failure::new(
+            error::INSIDE_SESSION,
+            format!(
+                "this is called from inside what would be released:\n  {}\nleave it, or say --yes",
+                callers.join("\n  ")
+            ),
+        ));
     }
     let stops = targets.iter().any(|target| target.destroy.occupants != Occupants::Refuse);
     if !has_terminal() || occupancy.occupants.iter().any(|one| refuses(one, stops)) {
@@ -300,17 +309,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     settled(&swarm)?;
     let Some(record) = swarm.standing()? else {
         if global.json {
-            super::print::json(&DryRun::DryRun {
-                schema_version: outcome::SCHEMA_VERSION,
-                refused: false,
-                sessions: Vec::new(),
-                branches: Vec::new(),
-                occupants: Vec::new(),
-                uninspected: 0,
-                losses: Vec::new(),
-                rescued: Vec::new(),
-                goes_along: Vec::new(),
-            });
+            print::line(DryRun::default());
         } else if !global.quiet {
             say!("nothing stands");
         }
@@ -333,8 +332,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     let work: Vec<_> = work.into_iter().flatten().collect();
     if global.json {
         let is_rescued = destroy.unsaved == Unsaved::Rescue;
-        super::print::json(&DryRun::DryRun {
-            schema_version: outcome::SCHEMA_VERSION,
+        print::line(DryRun {
             refused: is_refused,
             sessions: sessions.iter().filter_map(|session| SessionPath::standalone(session).ok()).collect(),
             branches,
@@ -401,7 +399,8 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
         Setting::find(global)?;
     }
     if global.json {
-        super::print::json(&Outcome::recovered(recovered, alone));
+        let alone = (!alone.is_empty()).then_some(alone);
+        print::line(Done { recovered: Some(recovered), alone, ..Done::default() });
     } else if recovered == Recovered::Nothing && alone.is_empty() && elsewhere == 0 && !global.quiet {
         say!("nothing to recover");
     }

@@ -7,7 +7,7 @@ use seedbed::doctor::{self, Case, Finding, Reaped, Severity};
 use seedbed::host::leases::Lease;
 use seedbed::host::text::printable;
 use seedbed::plan::Plan;
-use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION};
+use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
@@ -53,7 +53,8 @@ fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
 
 fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<ExitCode, Failure> {
     let reaped = if arguments.reap {
-        doctor::reap(case).map_err(|error| Failure::Other(format!("nothing was reaped: {error}")))?
+        doctor::reap(case)
+            .map_err(|error| Failure::new(error::REAP_FAILED, format!("nothing was reaped: {error}")))?
     } else {
         Reaped::default()
     };

@@ -6,6 +6,7 @@ use seedbed::apply::{self, Context, Event, Relation, Stray, Unsaved};
 use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::provider::Registry;
+use seedbed::report::error;
 use seedbed::state::{self, Found, Swarm, is_gone};
 
 use super::Global;
@@ -24,7 +25,13 @@ pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<()
     let is_own =
         |stray: &&Stray| stray.found.is_alone() == swarm.is_alone() && stray.found.name() == swarm.name();
     match strays.iter().find(is_own) {
-        Some(stray) => Err(Failure::Refused(described(stray, swarm.workspace()))),
+        Some(stray) => {
+            let id = match stray.relation {
+                Relation::Moved => error::WORKSPACE_MOVED,
+                Relation::Copied => error::WORKSPACE_COPIED,
+            };
+            Err(Failure::new(id, described(stray, swarm.workspace())))
+        }
         None => Ok(()),
     }
 }
@@ -61,12 +68,15 @@ pub(super) fn recover(
     for stray in &strays {
         let swarm = stray.found.swarm_in(host, workspace)?;
         if swarm.key() != stray.found.key && swarm.found()?.is_some() {
-            return Err(Failure::Refused(format!(
-                "{} is applied in {} too: destroy one of the two, the other with `seedbed destroy {} --gone`",
-                stray.found.name(),
-                workspace.display(),
-                stray.found.key
-            )));
+            return Err(Failure::new(
+                error::WORKSPACE_OCCUPIED,
+                format!(
+                    "{} is applied in {} too: destroy one of the two, the other with `seedbed destroy {} --gone`",
+                    stray.found.name(),
+                    workspace.display(),
+                    stray.found.key
+                ),
+            ));
         }
         match relation {
             Relation::Moved => {
@@ -115,7 +125,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
     if unsaved == Unsaved::Rescue {
         let why =
             "--rescue saves into the repository, and that is gone; copy what is needed, then say --discard";
-        return Err(Failure::Usage(why.to_owned()));
+        return Err(Failure::new(error::USAGE, why));
     }
     let host = setting::host(global)?;
     let registry = setting::registry();
@@ -132,10 +142,13 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
             if gone.len() == 1 {
                 named = gone;
             } else {
-                return Err(Failure::Usage(format!(
-                    "more than one swarm is called `{name}`; say one of these instead:\n{}",
-                    candidates(&named)
-                )));
+                return Err(Failure::new(
+                    error::SWARM_AMBIGUOUS,
+                    format!(
+                        "more than one swarm is called `{name}`; say one of these instead:\n{}",
+                        candidates(&named)
+                    ),
+                ));
             }
         }
     }
@@ -145,7 +158,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
     if named.is_empty() {
         state::sweep_locks(&host)?;
         let message = format!("no swarm of this host is called `{name}`; `seedbed list` lists them");
-        return Err(Failure::Usage(message));
+        return Err(Failure::new(error::SWARM_UNKNOWN, message));
     }
     // Sessions that a program provisioned from a swarm's sessions are removed too, the deepest first.
     let mut goes: Vec<&Found> = all
@@ -164,14 +177,20 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
     });
     for found in &goes {
         let Some(workspace) = found.workspace() else {
-            return Err(Failure::Other(format!("no record of {} can be read", found.key)));
+            return Err(Failure::new(
+                error::RECORD_UNREADABLE,
+                format!("no record of {} can be read", found.key),
+            ));
         };
         if !is_gone(workspace) {
-            return Err(Failure::Refused(format!(
-                "the workspace {} of {} is not gone: run `seedbed destroy` there",
-                workspace.display(),
-                found.name()
-            )));
+            return Err(Failure::new(
+                error::WORKSPACE_EXISTS,
+                format!(
+                    "the workspace {} of {} is not gone: run `seedbed destroy` there",
+                    workspace.display(),
+                    found.name()
+                ),
+            ));
         }
     }
     let mut sessions = 0;
@@ -195,11 +214,14 @@ fn with_remedy(failure: Failure, key: &str) -> Failure {
         Failure::Apply(apply::Error::Failed { leftovers, .. }) if !leftovers.is_empty() => {
             let lines =
                 leftovers.iter().map(|left| format!("  {}: {}: {}\n", left.session, left.step, left.cause));
-            Failure::NotReleased(format!(
-                "could not be released:\n{}its record is kept; repair the cause and repeat this, or give it up: \
+            Failure::new(
+                error::NOT_RELEASED,
+                format!(
+                    "could not be released:\n{}its record is kept; repair the cause and repeat this, or give it up: \
                  `seedbed destroy {key} --gone --discard`",
-                lines.collect::<String>()
-            ))
+                    lines.collect::<String>()
+                ),
+            )
         }
         other => other,
     }

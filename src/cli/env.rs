@@ -11,7 +11,7 @@ use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::is_variable;
 use seedbed::plan::DISCOVERY_FILE;
 use seedbed::provider::DISCOVERY_DIRECTORY;
-use seedbed::report::{Environment, Prompt, SCHEMA_VERSION};
+use seedbed::report::{Environment, Prompt, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
 use super::setting::{self, Setting};
@@ -24,21 +24,22 @@ pub(super) struct Arguments {
     /// The session: its path, or its name where only one has it
     #[arg(add = completions::standing())]
     session: String,
-    /// How it is written
-    #[arg(long, default_value = "shell")]
-    format: Format,
+    /// How it is written [default: shell]
+    #[arg(long)]
+    format: Option<Format>,
 }
 
-/// Output formats of an environment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// How an environment is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// `export NAME='value'`, for `eval` in every shell with POSIX quoting; survives any value
+    #[default]
     Shell,
     /// `set --global --export NAME 'value'`, to be piped to `source`; survives any value
     Fish,
     /// `NAME='value'`; refuses values that the readers of such files disagree on
     Dotenv,
-    /// One JSON object
+    /// One JSON document, as with `--json`
     Json,
     /// The same as `shell`, for `.envrc`
     Direnv,
@@ -58,10 +59,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let family = Family::find(setting.swarm()?, setting.name())?;
     let active = family.session(&arguments.session)?;
-    let working_directory = active.directory(&setting.registry).map_err(Failure::Refused)?;
+    let working_directory = active.directory(&setting.registry).map_err(damaged)?;
     let Active { swarm, session, .. } = active;
     let environment = discovery::environment(swarm, session);
-    if global.json {
+    let format = match (arguments.format, global.json) {
+        (None, true) => Format::Json,
+        (Some(format), true) if format != Format::Json => {
+            return Err(Failure::new(error::USAGE, "--json is --format json: say only one of them"));
+        }
+        (format, _) => format.unwrap_or_default(),
+    };
+    if format == Format::Json {
         print::json_pretty(&Environment {
             schema_version: SCHEMA_VERSION,
             session: session.id.clone(),
@@ -70,14 +78,16 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         });
         return Ok(Status::Done.into());
     }
-    let format = arguments.format;
-    // A shell evaluates names too, even in quotes. JSON can represent any name.
-    let is_no_name = |name: &&String| format != Format::Json && !is_variable(name);
+    // A shell evaluates names too, and quotes do not help there.
+    let is_no_name = |name: &&String| !is_variable(name);
     if let Some(name) = environment.keys().find(is_no_name) {
-        return Err(Failure::Other(format!(
-            "`{}` cannot be the name of a variable; the record of the swarm was edited",
-            printable(name)
-        )));
+        return Err(Failure::new(
+            error::VARIABLE_NAME,
+            format!(
+                "`{}` cannot be the name of a variable; the record of the swarm was edited",
+                printable(name)
+            ),
+        ));
     }
     let lines = environment.iter().map(|(name, value)| match format {
         Format::Shell | Format::Direnv => Ok(format!("export {name}={}\n", shell(value))),
@@ -86,15 +96,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Format::Json => Ok(String::new()),
     });
     let text: String = lines.collect::<Result<_, Failure>>()?;
-    if format == Format::Json {
-        print::json_pretty(&environment);
-    } else if std::io::stdout().is_terminal() {
-        // Output on a terminal is not evaluated, so it is made printable.
+    if std::io::stdout().is_terminal() {
+        // Nobody evaluates what is shown.
         print::out(&printable_lines(&text));
     } else {
         print::out(&text);
     }
     Ok(Status::Done.into())
+}
+
+fn damaged(why: String) -> Failure {
+    Failure::new(error::SESSION_DAMAGED, why)
 }
 
 /// Quotes a value with single quotes, with every quote and backslash of the value outside of them.
@@ -125,9 +137,12 @@ fn fish(value: &str) -> String {
 /// or a quote as an escape. Python's reader even expands `${NAME}` there.
 fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
     let said = |what: &str| {
-        Err(Failure::Other(format!(
-            "{name} has {what}, which the readers of such files disagree on; use --format shell, fish or json"
-        )))
+        Err(Failure::new(
+            error::DOTENV_VALUE,
+            format!(
+                "{name} has {what}, which the readers of such files disagree on; use --format shell, fish or json"
+            ),
+        ))
     };
     if value.contains('\'') {
         said("a quote")
@@ -146,7 +161,7 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
     let setting = Setting::find(global)?;
     let family = Family::find(setting.swarm()?, setting.name())?;
     let active = family.session(&arguments.session)?;
-    active.directory(&setting.registry).map_err(Failure::Refused)?;
+    active.directory(&setting.registry).map_err(damaged)?;
     let Active { swarm, record, session } = active;
     let snapshot = discovery::snapshot(record, session, &setting.registry, swarm.workspace());
     let text = match &arguments.text {
@@ -155,7 +170,9 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
         None => {
             let mut text = String::new();
             let read = std::io::stdin().read_to_string(&mut text);
-            read.map_err(|error| Failure::Other(format!("cannot read the prompt: {error}")))?;
+            read.map_err(|error| {
+                Failure::new(error::INPUT_UNREADABLE, format!("cannot read the prompt: {error}"))
+            })?;
             text
         }
     };
@@ -177,13 +194,18 @@ pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
     let relative = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
     let file = directory.ancestors().map(|above| above.join(&relative)).find(|file| file.is_file());
     let Some(file) = file else {
-        return Err(Failure::Usage(format!(
-            "{} lies in no session: there is no {} in it or above",
-            directory.display(),
-            relative.display()
-        )));
+        return Err(Failure::new(
+            error::OUTSIDE_SESSION,
+            format!(
+                "{} lies in no session: there is no {} in it or above",
+                directory.display(),
+                relative.display()
+            ),
+        ));
     };
-    let unreadable = |why: String| Failure::Other(format!("{} cannot be read: {why}", file.display()));
+    let unreadable = |why: String| {
+        Failure::new(error::DISCOVERY_UNREADABLE, format!("{} cannot be read: {why}", file.display()))
+    };
     let bytes = std::fs::read(&file).map_err(|error| unreadable(error.to_string()))?;
     let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
     if global.json {

@@ -12,16 +12,16 @@ use clap::Args;
 use rustix::process::{Pid, Signal};
 use seedbed::apply::{self, Context, Destroy, Options, Unsaved};
 use seedbed::discovery;
-use seedbed::host::text::printable_lines;
 use seedbed::plan::Session;
 use seedbed::provider::Registry;
+use seedbed::report::error;
+use seedbed::report::event::Done;
 use seedbed::state::{Record, Swarm};
 
 use super::again::DoAgain;
 use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
-use super::outcome::Outcome;
 use super::setting::Setting;
 use super::standing::{Active, Family};
 use super::unsaved::StopProcesses;
@@ -29,11 +29,8 @@ use super::{Global, completions, print, standing};
 
 mod side_by_side;
 
-/// Exit codes as in `env` and `docker exec`: seedbed itself failed, the command cannot be executed, the command was not
-/// found.
+/// Exit code of `exec` if seedbed itself failed, as that of `env` and `docker exec`.
 const FAILED: u8 = 125;
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// Interval of checks whether a command of `run` has ended, so that a signal is passed on in time.
 const POLL: Duration = Duration::from_millis(20);
@@ -93,8 +90,7 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     if let ([one], false) = (&sessions[..], global.json) {
         // The command replaces this process, and so receives signals and the terminal itself.
         let error = command(*one, &setting.registry, &arguments.command)?.exec();
-        say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
-        return Ok(ExitCode::from(code_of_error(&error)));
+        return Ok(cannot_run(&arguments.command, &error).report(false));
     }
     global.catch_signals()?;
     side_by_side::run(global, &setting.registry, &sessions, &arguments.command)
@@ -111,13 +107,13 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         recover(global, context, options)?;
         if context.swarm.standing()?.is_some() {
             let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
-            return Err(Failure::Refused(message.to_owned()));
+            return Err(Failure::new(error::SWARM_APPLIED, message));
         }
         let tops: Vec<_> = manifest.sessions.iter().filter(|session| session.parent.is_none()).collect();
         if arguments.session.is_none() && tops.len() != 1 {
             let tops: Vec<_> = tops.iter().map(|session| session.path.as_str()).collect();
             let message = format!("say which session to run it in, with --session: {}", tops.join(", "));
-            return Err(Failure::Usage(message));
+            return Err(Failure::new(error::SESSION_REQUIRED, message));
         }
         let mut options = Options::default();
         options.temporary = !arguments.keep;
@@ -141,7 +137,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
     }
     let code = code.unwrap_or(FAILED);
     if global.json {
-        print::json(&Outcome::commanded(Some(plan), code));
+        print::line(Done { plan: Some(plan), exit_code: Some(code), ..Done::default() });
     }
     Ok(ExitCode::from(code))
 }
@@ -164,7 +160,7 @@ fn run_in(
     let lock = context
         .swarm
         .inheritable()
-        .map_err(|error| Failure::Other(format!("cannot lend the lock: {error}")))?;
+        .map_err(|error| Failure::new(error::LOCK_UNUSABLE, format!("cannot lend the lock: {error}")))?;
     if global.json {
         return Ok(side_by_side::alone(active, context.registry, &arguments.command));
     }
@@ -173,13 +169,17 @@ fn run_in(
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
-            say!("seedbed: cannot run `{}`: {error}", printable_lines(&arguments.command[0]));
-            return Ok(code_of_error(&error));
+            let failure = cannot_run(&arguments.command, &error);
+            let code = failure.id().exit_code;
+            failure.report(false);
+            return Ok(code);
         }
     };
     let mut told = false;
     loop {
-        let ended = child.try_wait().map_err(|error| Failure::Other(format!("lost the command: {error}")))?;
+        let ended = child
+            .try_wait()
+            .map_err(|error| Failure::new(error::COMMAND_LOST, format!("lost the command: {error}")))?;
         if let Some(status) = ended {
             return Ok(code_of(status));
         }
@@ -194,7 +194,7 @@ fn run_in(
 }
 
 fn command(active: Active<'_>, registry: &Registry, words: &[String]) -> Result<Command, Failure> {
-    let directory = active.directory(registry).map_err(Failure::Refused)?;
+    let directory = active.directory(registry).map_err(|why| Failure::new(error::SESSION_DAMAGED, why))?;
     let Active { swarm, session, .. } = active;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(&directory).env_clear();
@@ -218,6 +218,9 @@ fn code_of(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED)
 }
 
-fn code_of_error(error: &std::io::Error) -> u8 {
-    if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
+/// Returns the failure of a command that cannot be run, with the exit codes of `env` and `docker exec`.
+fn cannot_run(words: &[String], error: &std::io::Error) -> Failure {
+    let is_missing = error.kind() == ErrorKind::NotFound;
+    let id = if is_missing { error::COMMAND_NOT_FOUND } else { error::COMMAND_NOT_EXECUTABLE };
+    Failure::new(id, format!("cannot run `{}`: {error}", words[0]))
 }

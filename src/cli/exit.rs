@@ -2,16 +2,18 @@
 
 use std::process::ExitCode;
 
-use seedbed::apply::{self, ErrorKind};
-use seedbed::host::process::Cancel;
+use seedbed::apply;
+use seedbed::host::files;
+use seedbed::host::process::{self, Cancel};
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Report;
+use seedbed::report::error::{self, ErrorId, Identified as _};
+use seedbed::report::event::Failed;
 use seedbed::{observe, orchestrator, state};
 
-use super::outcome::{Outcome, SCHEMA_VERSION};
 use super::{print, terminal};
 
-/// Exit codes, as documented in `docs/src/reference/exit-codes.md`.
+/// Exit codes of a command that ends as it should; those of errors belong to their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// Done.
@@ -26,17 +28,9 @@ pub(super) enum Status {
     Invalid = 65,
     /// Refused: unsaved work would be lost, processes use the sessions, or the plan is stale.
     Refused = 69,
-    /// A bug in seedbed.
-    Bug = 70,
-    /// Done, and a `teardown` failed.
-    NotTornDown = 72,
-    /// Failed, and something could not be rolled back.
-    NotPutBack = 73,
-    /// Done, and the output could not be written.
+    /// Done, and what was to be printed could not be written.
     Unwritten = 74,
-    /// Locked by another run.
-    Locked = 75,
-    /// Interrupted, and rolled back.
+    /// Interrupted, and put back.
     Interrupted = 130,
 }
 
@@ -70,19 +64,9 @@ impl From<Status> for ExitCode {
 /// Error that ends a command early.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The command line is invalid.
-    Usage(String),
-    /// The manifest has diagnostics.
+    /// The manifest has faults.
     Manifest(Report),
-    /// The plan file cannot be used.
-    PlanFile(String),
-    /// The command would do something forbidden.
-    Refused(String),
-    /// Something could not be released; its record is kept.
-    NotReleased(String),
-    /// A run is in progress or was interrupted, so the state is not consistent.
-    Unsettled(String),
-    /// Ctrl-C, before anything was changed or printed.
+    /// Ctrl-C, before anything was changed or told.
     Interrupted,
     /// A run did not complete its task.
     Apply(apply::Error),
@@ -90,54 +74,49 @@ pub(super) enum Failure {
     Observe(observe::Error),
     /// The state directory could not be used.
     State(state::Error),
-    /// Any other error of the system.
-    Other(String),
+    /// Anything else, by its id, with its text.
+    Other(&'static ErrorId, String),
 }
 
 impl Failure {
-    /// Returns the exit code of the error.
-    pub(super) fn status(&self) -> Status {
+    /// Creates the failure of an id, with its text.
+    pub(super) fn new(id: &'static ErrorId, text: impl Into<String>) -> Self {
+        Self::Other(id, text.into())
+    }
+
+    /// Creates the failure of a file, with what was done to it.
+    pub(super) fn of_file(text: impl Into<String>) -> Self {
+        Self::new(error::FILE_INACCESSIBLE, text)
+    }
+
+    /// Returns its id, which the exit code belongs to.
+    pub(super) fn id(&self) -> &'static ErrorId {
         match self {
-            Self::Usage(_) => Status::Usage,
-            Self::Manifest(_) | Self::PlanFile(_) => Status::Invalid,
-            Self::Refused(_) => Status::Refused,
-            Self::NotReleased(_) => Status::NotPutBack,
-            Self::Interrupted => Status::Interrupted,
-            Self::Unsettled(_) => Status::Locked,
-            Self::Apply(error) => match error.kind() {
-                ErrorKind::Failed => Status::Failed,
-                ErrorKind::Refused => Status::Refused,
-                ErrorKind::Bug => Status::Bug,
-                ErrorKind::NotTornDown => Status::NotTornDown,
-                ErrorKind::NotRolledBack => Status::NotPutBack,
-                ErrorKind::InProgress => Status::Locked,
-                ErrorKind::Interrupted => Status::Interrupted,
-            },
-            Self::State(error) if error.is_in_progress() => Status::Locked,
-            Self::Observe(_) | Self::State(_) | Self::Other(_) => Status::Failed,
+            Self::Manifest(_) => error::MANIFEST_INVALID,
+            Self::Interrupted => error::INTERRUPTED,
+            Self::Apply(error) => error.id(),
+            Self::Observe(error) => error.id(),
+            Self::State(error) => error.id(),
+            Self::Other(id, _) => id,
         }
     }
 
     /// Returns `Interrupted` if `cancel` was requested and nothing was changed yet: the interruption is then the cause
     /// of the error.
     pub(super) fn because(self, cancel: &Cancel) -> Self {
+        const BEFORE_ANYTHING: [u8; 3] =
+            [error::RUN_FAILED.exit_code, error::PLAN_STALE.exit_code, error::LOCKED.exit_code];
         let is_before_anything = match &self {
-            Self::Manifest(_)
-            | Self::Refused(_)
-            | Self::Unsettled(_)
-            | Self::Observe(_)
-            | Self::Other(_)
-            | Self::Apply(
-                apply::Error::Refused(_) | apply::Error::Occupied { .. } | apply::Error::Stale(_),
-            ) => true,
+            Self::Manifest(_) | Self::Observe(_) => true,
+            Self::Other(id, _) => BEFORE_ANYTHING.contains(&id.exit_code),
             Self::State(error) | Self::Apply(apply::Error::State(error)) => {
                 matches!(error, state::Error::Locked { .. } | state::Error::Orphaned { .. })
             }
-            Self::Usage(_)
-            | Self::PlanFile(_)
-            | Self::NotReleased(_)
-            | Self::Interrupted
-            | Self::Apply(_) => false,
+            Self::Apply(error) => matches!(
+                error,
+                apply::Error::Refused(_) | apply::Error::Occupied { .. } | apply::Error::Stale(_)
+            ),
+            Self::Interrupted => false,
         };
         if is_before_anything && cancel.is_requested() { Self::Interrupted } else { self }
     }
@@ -156,23 +135,26 @@ impl Failure {
                 Self::Apply(apply::Error::Occupied { occupants, uninspected: 0 })
             }
             orchestrator::Error::WouldLose(losses) => Self::Apply(apply::Error::Refused(losses)),
-            error => Self::Other(match id {
-                Some(id) => format!("session {id}: {error}"),
-                None => error.to_string(),
-            }),
+            error => Self::Other(
+                error.id(),
+                match id {
+                    Some(id) => format!("session {id}: {error}"),
+                    None => error.to_string(),
+                },
+            ),
         }
     }
 
     /// Prints the error on stderr, or with `json` on stdout, and returns the exit code.
     pub(super) fn report(self, json: bool) -> ExitCode {
-        let code = self.status() as u8;
+        let code = self.id().exit_code;
         self.report_as(code, json)
     }
 
     /// Prints the error, for a command that has one exit code for all errors.
     pub(super) fn report_as(self, code: u8, json: bool) -> ExitCode {
         if json {
-            print::json(&self.outcome(code));
+            print::line(self.failed(code));
         } else {
             print::err(&self.text());
         }
@@ -180,14 +162,19 @@ impl Failure {
     }
 
     fn text(self) -> String {
-        match self {
-            Self::Manifest(report) => {
-                let drawn = terminal::diagnostic(&report.printing(FAULTS_PRINTED), &std::io::stderr());
-                format!("{drawn}\n")
-            }
-            Self::Usage(message) => format!("seedbed: {}\n", printable_lines(&message)),
-            other => other.lines().iter().fold(String::new(), |text, line| text + "seedbed: " + line + "\n"),
+        if let Self::Manifest(report) = self {
+            let drawn = terminal::diagnostic(&report.printing(FAULTS_PRINTED), &std::io::stderr());
+            return format!("{drawn}\n");
         }
+        let id = self.id().id;
+        let mut text = String::new();
+        for (at, line) in self.lines().iter().enumerate() {
+            let (first, rest) = line.split_once('\n').map_or((line.as_str(), None), |(a, b)| (a, Some(b)));
+            let id = if at == 0 { format!(" [{id}]") } else { String::new() };
+            let rest = rest.map(|rest| format!("\n{rest}")).unwrap_or_default();
+            text.extend(["seedbed: ", first, &id, &rest, "\n"]);
+        }
+        text
     }
 
     /// Returns the error in one line that is safe to print.
@@ -199,14 +186,7 @@ impl Failure {
     fn lines(&self) -> Vec<String> {
         match self {
             Self::Manifest(report) => vec![report.to_string()],
-            Self::Usage(message)
-            | Self::PlanFile(message)
-            | Self::Refused(message)
-            | Self::NotReleased(message)
-            | Self::Unsettled(message)
-            | Self::Other(message) => {
-                vec![printable_lines(message)]
-            }
+            Self::Other(_, message) => vec![printable_lines(message)],
             Self::Interrupted => vec!["interrupted".to_owned()],
             Self::Observe(error) => vec![printable_lines(&error.to_string())],
             Self::State(error) | Self::Apply(apply::Error::State(error)) => {
@@ -290,44 +270,26 @@ impl Failure {
         }
     }
 
-    fn outcome(&self, exit_code: u8) -> Outcome {
-        let mut outcome = Outcome::Failed {
-            schema_version: SCHEMA_VERSION,
-            exit_code,
-            message: self.lines().join("\n"),
-            faults: None,
-            failures: None,
-            leftovers: None,
-            losses: None,
-            occupants: None,
-            uninspected: None,
-            reasons: None,
-        };
-        if let Outcome::Failed {
-            faults, failures, leftovers, losses, occupants, uninspected, reasons, ..
-        } = &mut outcome
-        {
-            match self {
-                Self::Manifest(report) => *faults = Some(report.faults().collect()),
-                Self::Apply(apply::Error::Failed { failures: failed, leftovers: left, .. }) => {
-                    (*failures, *leftovers) = (Some(failed.clone()), Some(left.clone()));
-                }
-                Self::Apply(
-                    apply::Error::NotRescued { failures: failed, .. }
-                    | apply::Error::NotTornDown(failed)
-                    | apply::Error::NotSetUp(failed),
-                ) => {
-                    *failures = Some(failed.clone());
-                }
-                Self::Apply(apply::Error::Refused(lost)) => *losses = Some(lost.clone()),
-                Self::Apply(apply::Error::Occupied { occupants: at_work, uninspected: number }) => {
-                    (*occupants, *uninspected) = (Some(at_work.clone()), Some(*number));
-                }
-                Self::Apply(apply::Error::Stale(why)) => *reasons = Some(why.clone()),
-                _ => {}
+    fn failed(&self, exit_code: u8) -> Failed {
+        let id = self.id().id.to_owned();
+        let failed = Failed { id, exit_code, message: self.lines().join("\n"), ..Failed::default() };
+        match self {
+            Self::Manifest(report) => Failed { faults: Some(report.faults().collect()), ..failed },
+            Self::Apply(apply::Error::Failed { failures, leftovers, .. }) => {
+                Failed { failures: Some(failures.clone()), leftovers: Some(leftovers.clone()), ..failed }
             }
+            Self::Apply(
+                apply::Error::NotRescued { failures, .. }
+                | apply::Error::NotTornDown(failures)
+                | apply::Error::NotSetUp(failures),
+            ) => Failed { failures: Some(failures.clone()), ..failed },
+            Self::Apply(apply::Error::Refused(losses)) => Failed { losses: Some(losses.clone()), ..failed },
+            Self::Apply(apply::Error::Occupied { occupants, uninspected }) => {
+                Failed { occupants: Some(occupants.clone()), uninspected: Some(*uninspected), ..failed }
+            }
+            Self::Apply(apply::Error::Stale(reasons)) => Failed { reasons: Some(reasons.clone()), ..failed },
+            _ => failed,
         }
-        outcome
     }
 }
 
@@ -363,7 +325,19 @@ impl From<apply::SurveyError> for Failure {
         match error {
             apply::SurveyError::Observe(error) => Self::Observe(error),
             apply::SurveyError::State(error) => Self::State(error),
-            error => Self::Other(error.to_string()),
+            error => Self::Other(error.id(), error.to_string()),
         }
+    }
+}
+
+impl From<process::Error> for Failure {
+    fn from(error: process::Error) -> Self {
+        Self::Other(error.id(), error.to_string())
+    }
+}
+
+impl From<files::Error> for Failure {
+    fn from(error: files::Error) -> Self {
+        Self::Other(error.id(), error.to_string())
     }
 }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::Args;
 use seedbed::host::text::printable;
 use seedbed::name::nearest;
+use seedbed::report::error;
 
 use self::known::Known;
 use super::exit::{Failure, Status};
@@ -41,9 +42,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let mut known = Known::look(&host, &directory, setting.as_ref())?;
     let explanation = if subject.bytes().all(|byte| byte.is_ascii_digit()) && !subject.is_empty() {
         let port = subject.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-            Failure::Usage(format!(
-                "{subject} is no port: they go from 1 to 65535; a path of this name is ./{subject}"
-            ))
+            Failure::new(
+                error::PORT_INVALID,
+                format!("{subject} is no port: they go from 1 to 65535; a path of this name is ./{subject}"),
+            )
         })?;
         port::explain(&mut known, port)?
     } else if let Some(explanation) = session::explain(&mut known, subject)? {
@@ -71,8 +73,11 @@ fn unknown(known: &Known<'_>, subject: &str) -> Failure {
     let sessions = known.sides().iter().flat_map(|side| &side.plan.sessions);
     let nearest = nearest(subject, sessions.map(|session| session.path.as_str()));
     let message = format!("`{subject}` is no port, no session of this swarm and no path that is there");
-    Failure::Usage(match nearest {
-        Some(path) => format!("{message}; did you mean `{path}`?"),
-        None => format!("{message}; `seedbed list` shows the swarms, `seedbed status` the sessions"),
-    })
+    Failure::new(
+        error::SUBJECT_UNKNOWN,
+        match nearest {
+            Some(path) => format!("{message}; did you mean `{path}`?"),
+            None => format!("{message}; `seedbed list` shows the swarms, `seedbed status` the sessions"),
+        },
+    )
 }

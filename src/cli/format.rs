@@ -1,6 +1,7 @@
 //! Formats of a plan, for every command that prints one.
 
 use clap::ValueEnum;
+use seedbed::report::error;
 use seedbed::review::Review;
 
 use super::exit::Failure;
@@ -28,7 +29,7 @@ impl Format {
         match (format, global.json) {
             (None, true) => Ok(Self::Json),
             (Some(format), true) if format != Self::Json => {
-                Err(Failure::Usage("say either --json or --format".to_owned()))
+                Err(Failure::new(error::USAGE, "say either --json or --format"))
             }
             (format, _) => Ok(format.unwrap_or_default()),
         }

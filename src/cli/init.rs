@@ -10,10 +10,11 @@ use seedbed::host::git::Git;
 use seedbed::host::text::printable;
 use seedbed::host::{Host, process};
 use seedbed::name::{NAME_MAX, is_name};
+use seedbed::report::{Initialized, SCHEMA_VERSION, error};
 
-use super::Global;
 use super::exit::{Failure, Status};
 use super::setting::{self, MANIFEST};
+use super::{Global, print};
 
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let directory = setting::directory(global)?;
@@ -29,9 +30,9 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
             let directory = printable(&directory.to_string_lossy());
             let message =
                 format!("{directory} is in no git repository, which sessions need; make one: git init");
-            return Err(Failure::Usage(message));
+            return Err(Failure::new(error::NO_REPOSITORY, message));
         }
-        Err(error) => return Err(Failure::Other(error.to_string())),
+        Err(error) => return Err(error.into()),
     }
     let found = Found::look(&git, &host);
     global.unless_interrupted()?;
@@ -44,11 +45,20 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     match written {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(Failure::Usage(format!("{shown} exists already; it was left as it is")));
+            return Err(Failure::new(
+                error::MANIFEST_EXISTS,
+                format!("{shown} exists already; it was left as it is"),
+            ));
         }
-        Err(error) => return Err(Failure::Other(format!("cannot write {shown}: {error}"))),
+        Err(error) => return Err(Failure::of_file(format!("cannot write {shown}: {error}"))),
     }
-    if !global.quiet {
+    if global.json {
+        print::json_pretty(&Initialized {
+            schema_version: SCHEMA_VERSION,
+            manifest: path,
+            has_commit: found.has_commit,
+        });
+    } else if !global.quiet {
         if !found.has_commit {
             say!("sessions begin at a commit, and there is none yet: git commit");
         }

@@ -9,6 +9,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use seedbed::host::clock;
 use seedbed::host::text::printable;
+use seedbed::report::error;
 
 use super::exit::{self, Failure, Status};
 use super::{Arguments as CommandLine, Global, print, setting};
@@ -31,7 +32,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let directory = setting::directory(global)?.join(directory);
         let pages = write(&command, &directory).map_err(|error| {
             let directory = printable(&directory.to_string_lossy());
-            Failure::Other(format!("cannot write manual pages into {directory}: {error}"))
+            Failure::of_file(format!("cannot write manual pages into {directory}: {error}"))
         })?;
         if !global.quiet {
             say!("wrote {pages} pages");
@@ -42,11 +43,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         None => &command,
         Some(name) => {
             command.find_subcommand(name).filter(|command| !command.is_hide_set()).ok_or_else(|| {
-                Failure::Usage(format!("there is no command `{name}`; `seedbed help` lists them"))
+                Failure::new(
+                    error::COMMAND_UNKNOWN,
+                    format!("there is no command `{name}`; `seedbed help` lists them"),
+                )
             })?
         }
     };
-    let page = page(wanted).map_err(|error| Failure::Other(error.to_string()))?;
+    let page = page(wanted).map_err(|error| Failure::of_file(error.to_string()))?;
     print::out(&page);
     Ok(Status::Done.into())
 }

@@ -14,6 +14,7 @@ use seedbed::name::SessionPath;
 use seedbed::plan::{Action, Behind, Change, Loss, Plan, Session, Standing};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Findings, Registry};
+use seedbed::report::error;
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
 
@@ -52,7 +53,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let path = super::setting::directory(global)?.join(path);
         std::fs::File::create(&path)
             .and_then(|file| print::write_plan(file, &plan))
-            .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
+            .map_err(|error| Failure::of_file(format!("cannot write {}: {error}", path.display())))?;
     }
     let mut notices = notices(&setting.registry, &plan, &survey);
     notices.splice(0..0, refusals(&plan));
@@ -264,10 +265,13 @@ pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
     if !swarm.is_unfinished()? && !is_abandoned {
         return Ok(());
     }
-    Err(Failure::Unsettled(format!(
-        "a run of swarm `{}` is under way or was interrupted: wait for it to end, or `seedbed recover` puts it right",
-        swarm.name()
-    )))
+    Err(Failure::new(
+        error::RUN_IN_PROGRESS,
+        format!(
+            "a run of swarm `{}` is under way or was interrupted: wait for it to end, or `seedbed recover` puts it right",
+            swarm.name()
+        ),
+    ))
 }
 
 /// Returns facts about this host and repository, each once.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::plan::Plan;
+use seedbed::report::error;
 use seedbed::review::Review;
 
 use super::exit::{Failure, Status};
@@ -36,7 +37,7 @@ pub(super) fn show(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
 
 /// Reads a saved plan, and checks that planning could have made it.
 pub(super) fn read(path: &Path) -> Result<Plan, Failure> {
-    let unusable = |why: String| Failure::PlanFile(format!("{} {why}", path.display()));
+    let unusable = |why: String| Failure::new(error::PLAN_FILE_INVALID, format!("{} {why}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| unusable(format!("cannot be read: {error}")))?;
     Plan::read(&bytes, &registry()).map_err(|error| unusable(error.to_string()))
 }

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use seedbed::apply::KeptBranch;
 use seedbed::host::text::printable;
 use seedbed::plan::{Plan, Session};
+use seedbed::report::error::OUTPUT_UNWRITTEN;
+use seedbed::report::event::{Content, Line};
 use seedbed::review::ports;
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
@@ -36,7 +38,7 @@ pub(super) fn note(written: std::io::Result<()>) {
 pub(super) fn finish(code: ExitCode) -> ExitCode {
     note(std::io::stdout().lock().flush());
     let Some(error) = UNWRITTEN.get() else { return code };
-    say!("seedbed: cannot write to standard output: {error}");
+    say!("seedbed: cannot write to standard output: {error} [{}]", OUTPUT_UNWRITTEN.id);
     let is_good = [Status::Done, Status::Changes].map(ExitCode::from).contains(&code);
     if is_good { Status::Unwritten.into() } else { code }
 }
@@ -51,6 +53,11 @@ pub(super) fn json(document: &impl Serialize) {
     if let Ok(text) = serde_json::to_string(document) {
         out(&format!("{text}\n"));
     }
+}
+
+/// Prints a line of a command that changes something.
+pub(super) fn line(content: impl Into<Content>) {
+    json(&Line::new(content));
 }
 
 /// Prints the plan document.

@@ -92,7 +92,7 @@ impl Progress {
     pub(super) fn hear(&self, event: &Event) {
         match self.shown {
             Shown::Nothing => print_data(event),
-            Shown::Events => print::json(event),
+            Shown::Events => print::line(event.clone()),
             Shown::Lines | Shown::Bar => {
                 let mut state = locked(&self.state);
                 let lines = state.hear(event, self.verbose, self.shown == Shown::Lines);

@@ -9,6 +9,7 @@ use seedbed::host::text::{printable, shell_quoted};
 use seedbed::name::nearest;
 use seedbed::provider;
 use seedbed::provider::git_worktree::rescue::{self, SavedWork};
+use seedbed::report::error::{self, Identified as _};
 use seedbed::report::{self, RescueAction, Rescues};
 
 use super::apply::{ask, has_terminal};
@@ -45,15 +46,17 @@ enum Command {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let host = setting::host(global)?;
     let directory = setting::directory(global)?;
-    let repository = rescue::common_directory(&host, &directory)
-        .map_err(|error| Failure::Usage(format!("no repository around {}: {error}", directory.display())))?;
-    let all = rescue::list(&host, &repository).map_err(other)?;
+    let repository = rescue::common_directory(&host, &directory).map_err(|error| {
+        let why = format!("no repository around {}: {error}", directory.display());
+        Failure::new(error::NO_REPOSITORY, why)
+    })?;
+    let all = rescue::list(&host, &repository).map_err(failure)?;
     let (action, rescues, directory) = match &arguments.command {
         Command::List => (RescueAction::Listed, all, None),
         Command::Restore { name, into } => {
             let saved = find(&all, name)?.clone();
             let into = into.as_ref().map(|into| directory.join(into));
-            let restored = rescue::restore(&host, &repository, &saved, into.as_deref()).map_err(refused)?;
+            let restored = rescue::restore(&host, &repository, &saved, into.as_deref()).map_err(failure)?;
             (RescueAction::Restored, vec![saved], Some(restored))
         }
         Command::Drop { names } => {
@@ -84,13 +87,14 @@ fn drop_rescues(
         let names: Vec<_> = rescues.iter().map(|saved| printable(&saved.name)).collect();
         let names = names.join(", ");
         if !has_terminal() {
-            return Err(Failure::Refused(format!(
-                "{names} would be deleted for good; to delete it, say --yes"
-            )));
+            return Err(Failure::new(
+                error::CONSENT_REQUIRED,
+                format!("{names} would be deleted for good; to delete it, say --yes"),
+            ));
         }
         ask(global, &format!("Delete {names} for good?"))?;
     }
-    rescue::delete(host, repository, rescues).map_err(refused)
+    rescue::delete(host, repository, rescues).map_err(failure)
 }
 
 /// Finds a rescue by its name or its ref.
@@ -101,7 +105,7 @@ fn find<'r>(rescues: &'r [SavedWork], name: &str) -> Result<&'r SavedWork, Failu
             Some(near) => format!("did you mean `{}`?", printable(near)),
             None => "`seedbed rescue list` names those that exist".to_owned(),
         };
-        Failure::Usage(format!("no rescue is named `{}`; {help}", printable(name)))
+        Failure::new(error::RESCUE_UNKNOWN, format!("no rescue is named `{}`; {help}", printable(name)))
     })
 }
 
@@ -145,14 +149,7 @@ fn row(saved: &SavedWork) -> [String; 4] {
     ]
 }
 
-fn refused(error: provider::Error) -> Failure {
-    match error {
-        provider::Error::Refused(why) => Failure::Refused(why),
-        error => other(error),
-    }
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "is passed to `map_err`")]
-fn other(error: provider::Error) -> Failure {
-    Failure::Other(error.to_string())
+fn failure(error: provider::Error) -> Failure {
+    Failure::new(error.id(), error.to_string())
 }

@@ -9,10 +9,13 @@ use seedbed::manifest::{self, Validation};
 use seedbed::plan::Plan;
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
-use seedbed::report::{Diagnosis, Environment, Explanation, List, Prompt, Rescues};
+use seedbed::report::event::Line;
+use seedbed::report::schema::generate;
+use seedbed::report::status::SwarmStatus;
+use seedbed::report::{Diagnosis, Environment, Explanation, Initialized, List, Prompt, Rescues};
 
 use super::exit::Status;
-use super::{outcome, print, status};
+use super::print;
 
 /// Documents with a JSON schema.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -21,13 +24,15 @@ pub(super) enum Schema {
     Manifest,
     /// What `plan --json` prints and `plan -o` saves
     Plan,
+    /// What `init --json` prints
+    Init,
     /// What `validate --format json` prints
     Faults,
     /// What the program of an external kind is asked, and answers
     Provider,
     /// The discovery file
     Discovery,
-    /// Each line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`
+    /// Each line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`, and any command that fails
     Events,
     /// What `status --json` prints
     Status,
@@ -46,20 +51,22 @@ pub(super) enum Schema {
 }
 
 pub(super) fn run(what: Schema) -> ExitCode {
+    let registry = Registry::built_in();
     let schema = match what {
-        Schema::Manifest => manifest::schema(&Registry::built_in().kinds()),
-        Schema::Plan => schema_for!(Plan).to_value(),
-        Schema::Faults => schema_for!(Validation).to_value(),
+        Schema::Manifest => manifest::schema(&registry.kinds()),
+        Schema::Plan => generate::<Plan>(&registry),
+        Schema::Init => generate::<Initialized>(&registry),
+        Schema::Faults => generate::<Validation>(&registry),
         Schema::Provider => schema_for!(Protocol).to_value(),
-        Schema::Discovery => schema_for!(Snapshot).to_value(),
-        Schema::Events => outcome::schema().to_value(),
-        Schema::Status => status::schema().to_value(),
-        Schema::List => schema_for!(List).to_value(),
-        Schema::Doctor => schema_for!(Diagnosis).to_value(),
-        Schema::Explain => schema_for!(Explanation).to_value(),
-        Schema::Env => schema_for!(Environment).to_value(),
-        Schema::Prompt => schema_for!(Prompt).to_value(),
-        Schema::Rescues => schema_for!(Rescues).to_value(),
+        Schema::Discovery => generate::<Snapshot>(&registry),
+        Schema::Events => generate::<Line>(&registry),
+        Schema::Status => generate::<SwarmStatus>(&registry),
+        Schema::List => generate::<List>(&registry),
+        Schema::Doctor => generate::<Diagnosis>(&registry),
+        Schema::Explain => generate::<Explanation>(&registry),
+        Schema::Env => generate::<Environment>(&registry),
+        Schema::Prompt => generate::<Prompt>(&registry),
+        Schema::Rescues => generate::<Rescues>(&registry),
     };
     print::json_pretty(&schema);
     Status::Done.into()

@@ -15,6 +15,7 @@ use seedbed::manifest::{self, Diagnostics, Fault, Located, Manifest, Place, Read
 use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
+use seedbed::report::error::{self, Identified as _};
 use seedbed::state::Swarm;
 
 use super::exit::Failure;
@@ -44,9 +45,12 @@ impl Setting {
         let directory = directory(global)?;
         Self::find_if_any(global)?.ok_or_else(|| {
             let place = directory.display();
-            Failure::Usage(format!(
-                "no {MANIFEST} in {place} or above it; `seedbed init` writes one, `-f FILE` names another"
-            ))
+            Failure::new(
+                error::MANIFEST_MISSING,
+                format!(
+                    "no {MANIFEST} in {place} or above it; `seedbed init` writes one, `-f FILE` names another"
+                ),
+            )
         })
     }
 
@@ -59,11 +63,16 @@ impl Setting {
         if path.is_dir() {
             let place = path.display();
             let help = format!("name the file in it: -f {}", path.join(MANIFEST).display());
-            return Err(Failure::Usage(format!("{place} is a directory, not a manifest; {help}")));
+            return Err(Failure::new(
+                error::MANIFEST_UNREADABLE,
+                format!("{place} is a directory, not a manifest; {help}"),
+            ));
         }
-        let bytes = std::fs::read(&path)
-            .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
-        // The name is relative to the user's shell, not to `-C`, so that the shell and code review can find the file.
+        let bytes = std::fs::read(&path).map_err(|error| {
+            let why = format!("cannot read {}: {error}", path.display());
+            Failure::new(error::MANIFEST_UNREADABLE, why)
+        })?;
+        // As the user's shell would find it, and code review too: not relative to `-C`.
         let current = std::env::current_dir().unwrap_or_default();
         let name = path.strip_prefix(&current).unwrap_or(&path).to_string_lossy().into_owned();
         match manifest::decode(bytes) {
@@ -152,11 +161,14 @@ impl Setting {
         let Some(located) = read().or_else(|| manifest::locate(&self.text)) else {
             // A manifest without a swarm name has a diagnostic that reports it.
             self.manifest()?;
-            return Err(Failure::Usage(format!("{} names no swarm", self.name)));
+            return Err(Failure::new(error::MANIFEST_UNREADABLE, format!("{} names no swarm", self.name)));
         };
         self.swarm_at(&located).map_err(|fault| match fault {
             Some(fault) => self.faults(vec![fault]),
-            None => Failure::Usage(format!("the directory of {} cannot be used", self.name)),
+            None => Failure::new(
+                error::DIRECTORY_UNUSABLE,
+                format!("the directory of {} cannot be used", self.name),
+            ),
         })
     }
 
@@ -229,8 +241,10 @@ fn above(directory: &Path) -> Option<PathBuf> {
 
 /// Returns the directory that the command runs in.
 pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
-    let current = std::env::current_dir()
-        .map_err(|error| Failure::Usage(format!("the current directory cannot be used: {error}")))?;
+    let current = std::env::current_dir().map_err(|error| {
+        let why = format!("the current directory cannot be used: {error}");
+        Failure::new(error::DIRECTORY_UNUSABLE, why)
+    })?;
     Ok(match &global.directory {
         Some(directory) => current.join(directory),
         None => current,
@@ -239,8 +253,10 @@ pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
 
 /// Returns the top of the repository around a directory, or the directory itself if there is no repository.
 pub(super) fn around(host: &Host, directory: &Path) -> Result<PathBuf, Failure> {
-    let directory = std::fs::canonicalize(directory)
-        .map_err(|error| Failure::Usage(format!("{} cannot be used: {error}", directory.display())))?;
+    let directory = std::fs::canonicalize(directory).map_err(|error| {
+        let why = format!("{} cannot be used: {error}", directory.display());
+        Failure::new(error::DIRECTORY_UNUSABLE, why)
+    })?;
     Ok(Git::around(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
 }
 
@@ -258,7 +274,8 @@ fn git_deadline() -> Result<Duration, Failure> {
     let deadline = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     deadline.filter(|deadline| !deadline.is_zero()).ok_or_else(|| {
         let text = text.to_string_lossy();
-        Failure::Usage(format!("SEEDBED_GIT_TIMEOUT is `{text}`, and has to be a number of seconds above 0"))
+        let why = format!("SEEDBED_GIT_TIMEOUT is `{text}`, and has to be a number of seconds above 0");
+        Failure::new(error::ENVIRONMENT_INVALID, why)
     })
 }
 
@@ -270,10 +287,13 @@ fn shared_ports() -> Result<Option<PathBuf>, Failure> {
         None => Ok(Some(leases::shared_directory())),
         Some(value) if value == "none" => Ok(None),
         Some(value) if Path::new(&value).is_absolute() => Ok(Some(value.into())),
-        Some(value) => Err(Failure::Usage(format!(
-            "SEEDBED_PORT_REGISTRY is {}, and has to be an absolute path or `none`",
-            printable(&value.to_string_lossy())
-        ))),
+        Some(value) => Err(Failure::new(
+            error::ENVIRONMENT_INVALID,
+            format!(
+                "SEEDBED_PORT_REGISTRY is {}, and has to be an absolute path or `none`",
+                printable(&value.to_string_lossy())
+            ),
+        )),
     }
 }
 
@@ -287,7 +307,7 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     (places.chosen, places.xdg, places.home) = (chosen.as_deref(), xdg.as_deref(), home.as_deref());
     let state = match state_directory(places) {
         Err(state_directory::Error::Nowhere) if !global.needs_state => NO_STATE.into(),
-        state => state.map_err(|error| Failure::Usage(error.to_string()))?,
+        state => state.map_err(|error| Failure::new(error.id(), error.to_string()))?,
     };
     let state = std::path::absolute(&state).unwrap_or(state);
     if global.runs_programs {

@@ -8,6 +8,7 @@ use seedbed::host::text::printable;
 use seedbed::name::{SessionPath, nearest};
 use seedbed::plan::Session;
 use seedbed::provider::Registry;
+use seedbed::report::error;
 use seedbed::state::{self, Record, Swarm};
 
 use super::exit::Failure;
@@ -20,11 +21,14 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     }
     elsewhere::refuse_strays(swarm, &setting::registry())?;
     let unfinished = unfinished::explained(swarm)?;
-    Err(Failure::Usage(if unfinished.is_empty() {
-        format!("the swarm of {name} does not stand here; `seedbed apply` makes it stand")
-    } else {
-        format!("the swarm of {name} does not stand here: {}", unfinished.join("; "))
-    }))
+    Err(Failure::new(
+        error::SWARM_NOT_APPLIED,
+        if unfinished.is_empty() {
+            format!("the swarm of {name} does not stand here; `seedbed apply` makes it stand")
+        } else {
+            format!("the swarm of {name} does not stand here: {}", unfinished.join("; "))
+        },
+    ))
 }
 
 /// Applied swarm, with the children that programs have provisioned from its sessions.
@@ -125,11 +129,17 @@ pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session,
     let mut called = sessions.iter().filter(|session| session.path.name() == name);
     match (called.next(), called.next()) {
         (Some(session), None) => Ok(session),
-        (Some(one), Some(other)) => Err(Failure::Usage(format!(
-            "more than one session is called `{name}`: {}, {}, …; say the path",
-            one.path, other.path
-        ))),
-        (None, _) => Err(Failure::Usage(unknown(sessions.iter().map(|session| &session.path), name))),
+        (Some(one), Some(other)) => Err(Failure::new(
+            error::SESSION_AMBIGUOUS,
+            format!(
+                "more than one session is called `{name}`: {}, {}, …; say the path",
+                one.path, other.path
+            ),
+        )),
+        (None, _) => {
+            let why = unknown(sessions.iter().map(|session| &session.path), name);
+            Err(Failure::new(error::SESSION_UNKNOWN, why))
+        }
     }
 }
 
@@ -144,7 +154,8 @@ pub(super) fn sessions<'r>(record: &'r Record, name: &str) -> Result<Vec<&'r Ses
     };
     let matches: Box<dyn Fn(&Session) -> bool> = if name.contains(['*', '?', '[', '{']) {
         let glob = GlobBuilder::new(name).literal_separator(true).build();
-        let glob = glob.map_err(|error| Failure::Usage(error.to_string()))?.compile_matcher();
+        let glob =
+            glob.map_err(|error| Failure::new(error::SESSION_PATTERN, error.to_string()))?.compile_matcher();
         let by_path = name.contains('/');
         Box::new(move |session| {
             glob.is_match(if by_path { session.path.as_str() } else { session.path.name() })

@@ -3,11 +3,9 @@
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use schemars::{JsonSchema, Schema, schema_for};
 use seedbed::apply::{self, Loss, Repair};
 use seedbed::discovery;
 use seedbed::host::text::printable;
@@ -17,12 +15,14 @@ use seedbed::observe::{self, Holder, Question};
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::port_range::Block;
+use seedbed::report::SCHEMA_VERSION;
+use seedbed::report::status::{
+    ActiveRun, Commits, PortStatus, Repairs, SessionStatus, SwarmStatus, Work, WorktreeStatus,
+};
 use seedbed::state::{Record, Swarm};
-use serde::Serialize;
 
 use super::exit::{Failure, Status};
 use super::locked::locked;
-use super::outcome::SCHEMA_VERSION;
 use super::setting::Setting;
 use super::standing::{Active, Family};
 use super::{Global, print, standing, unfinished};
@@ -56,23 +56,34 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
     let holders = holders(&active, &served);
-    let sessions = active.iter().map(|active @ Active { swarm, record, session }| SessionStatus {
-        session: session.path.clone(),
-        id: session.id.clone(),
-        child_of: record.ancestors.first().cloned(),
-        index: session.index,
-        replica: session.replica,
-        working_directory: absolute(swarm.workspace(), &session.working_directory),
-        discovery_file: discovery::file(swarm, session),
-        has_directory: !looked.drift.contains_key(&session.id) || active.directory(&setting.registry).is_ok(),
-        drift: looked.drift.remove(&session.id).unwrap_or_default(),
-        unsaved: looked.unsaved.remove(&session.id).unwrap_or_default(),
-        goes_along: looked.passing.remove(&session.id).unwrap_or_default(),
-        outdated: looked.outdated.remove(&session.id).unwrap_or_default(),
-        worktree: progress.remove(&session.id),
-        ports: ports(session, &served),
-        listening: listening(session, &holders),
-        environment: discovery::environment(swarm, session),
+    let sessions = active.iter().map(|active @ Active { swarm, record, session }| {
+        let drift = looked.drift.remove(&session.id).unwrap_or_default();
+        let unsaved = looked.unsaved.remove(&session.id).unwrap_or_default();
+        let goes_along = looked.passing.remove(&session.id).unwrap_or_default();
+        let has_directory = drift.is_empty() || active.directory(&setting.registry).is_ok();
+        SessionStatus {
+            session: session.path.clone(),
+            id: session.id.clone(),
+            child_of: record.ancestors.first().cloned(),
+            index: session.index,
+            replica: session.replica,
+            working_directory: absolute(swarm.workspace(), &session.working_directory),
+            discovery_file: discovery::file(swarm, session),
+            drift,
+            work: match (unsaved.is_empty(), has_directory) {
+                (false, _) => Work::Unsaved,
+                (true, true) => Work::Clean,
+                (true, false) => Work::Unknown,
+            },
+            unsaved,
+            ignored: goes_along.iter().map(|line| ignored(line)).sum(),
+            goes_along,
+            outdated: looked.outdated.remove(&session.id).unwrap_or_default(),
+            worktree: progress.remove(&session.id),
+            ports: ports(session, &served),
+            listening: listening(session, &holders),
+            environment: discovery::environment(swarm, session),
+        }
     });
     let sessions: Vec<_> = sessions.collect();
     global.unless_interrupted()?;
@@ -93,7 +104,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             interrupted: !unfinished.is_empty(),
             run: found.filter(|found| found.is_running(swarm.host())).and_then(|found| {
                 let (phase, phase_since) = found.phase.unzip();
-                Some(Run { holder: found.holder?, phase, phase_since })
+                Some(ActiveRun { holder: found.holder?, phase, phase_since })
             }),
             unfinished,
             sessions,
@@ -165,152 +176,7 @@ impl Looked {
     }
 }
 
-/// Returns the schema of the output of `status --json`.
-pub(super) fn schema() -> Schema {
-    schema_for!(SwarmStatus)
-}
-
-/// Present state of a swarm, as `status --json` prints it.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("$id" = "urn:seedbed:status:1"))]
-struct SwarmStatus {
-    /// Version of this document's format, 1.
-    #[schemars(extend("const" = SCHEMA_VERSION))]
-    schema_version: u32,
-    /// Name of the swarm.
-    swarm: String,
-    /// Workspace root, absolute.
-    workspace: PathBuf,
-    /// Digest of the plan that was applied last.
-    plan: String,
-    /// `true` if a run is in progress or was interrupted.
-    interrupted: bool,
-    /// Unfinished parts of a run, one line each.
-    unfinished: Vec<String>,
-    /// Run that is in progress; `null` if there is none.
-    run: Option<Run>,
-    /// Sessions, parents before children.
-    sessions: Vec<SessionStatus>,
-    /// Results of `--repair`; absent without this option.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repair: Option<Repairs>,
-}
-
-/// Run that is in progress.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Run {
-    /// Process, command and start, such as `by pid 12 (`apply`) since 2026-11-28T02:00:00Z`.
-    holder: String,
-    /// Current phase of the run, as in events; `null` before the first phase.
-    phase: Option<String>,
-    /// Start of the phase, in UTC as RFC 3339.
-    phase_since: Option<String>,
-}
-
-/// Results of `--repair`.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Repairs {
-    /// Repaired damage.
-    repaired: Vec<Loss>,
-    /// Damage that only `seedbed apply` repairs.
-    left: Vec<Loss>,
-    /// Damage that could not be repaired.
-    failures: Vec<apply::Failure>,
-}
-
-/// Present state of one session.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SessionStatus {
-    /// Path of the session in the tree.
-    session: SessionPath,
-    /// Id of the session, `SWARM/PATH`.
-    id: String,
-    /// Id of the parent, for a child that a program has provisioned; `null` for a session of the manifest.
-    child_of: Option<String>,
-    /// Number in the swarm, from 0.
-    index: u32,
-    /// Number among the replicas of the session's table, from 0; `null` if the table has no `count`.
-    replica: Option<u32>,
-    /// Working directory, absolute.
-    working_directory: PathBuf,
-    /// Path of the discovery file, absolute.
-    discovery_file: PathBuf,
-    /// Differences from the applied state, one line each.
-    drift: Vec<String>,
-    /// `true` if the working directory exists; a session without one is never shown as clean.
-    #[serde(skip)]
-    has_directory: bool,
-    /// Unsaved work, for which a release is refused, one line each.
-    unsaved: Vec<String>,
-    /// Other data that a release deletes without being refused, such as ignored files, one line each.
-    goes_along: Vec<String>,
-    /// Copies of files of the workspace that have changed in the workspace since, one line each; `seedbed apply
-    /// --refresh` copies them again.
-    outdated: Vec<String>,
-    /// Worktree of the session; `null` if there is none.
-    worktree: Option<WorktreeStatus>,
-    /// Named ports, or the primary port if no port has a name.
-    ports: Vec<PortStatus>,
-    /// Ports of the session's blocks on which a program listens, without the shares of children.
-    listening: Vec<u16>,
-    /// Environment of the session.
-    environment: BTreeMap<String, String>,
-}
-
-/// Present state of one worktree.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WorktreeStatus {
-    /// Path of the worktree, absolute; in a sparse worktree, the session works in a directory below.
-    path: PathBuf,
-    /// Ref that the worktree was created from.
-    base_ref: String,
-    /// Commit that the worktree was created from.
-    made_from: String,
-    /// Comparison with the base; `null` if it cannot be determined.
-    progress: Option<Commits>,
-    /// Reason why the comparison failed; absent if it succeeded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// Comparison of a worktree with its base.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Commits {
-    /// Branch that is checked out; `null` for a detached HEAD.
-    branch: Option<String>,
-    /// Commit that is checked out.
-    head: String,
-    /// Commit that the base ref names now.
-    base: String,
-    /// Number of commits that `head` has and `base` does not.
-    ahead: u64,
-    /// Number of commits that `base` has and `head` does not.
-    behind: u64,
-    /// First line of the message of `head`.
-    subject: String,
-    /// Commit time of `head`, in UTC as RFC 3339.
-    committed: String,
-}
-
-/// Port that has a name, or is the primary port.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PortStatus {
-    /// Name of the port; `primary` if no port of the block has a name.
-    name: String,
-    /// Number of the port.
-    port: u16,
-    /// `true` if a program listens on the port.
-    listens: bool,
-}
-
-/// Returns the ports of the host on which a program listens.
+/// The ports of the host on which something listens.
 fn served(swarm: &Swarm<'_>) -> Result<BTreeSet<u16>, Failure> {
     let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
         .map_err(Failure::Observe)?;
@@ -383,4 +249,10 @@ fn holders<'f>(sessions: &[Active<'f>], served: &BTreeSet<u16>) -> BTreeMap<u16,
 fn listening(session: &Session, holders: &BTreeMap<u16, &str>) -> Vec<u16> {
     let ports = holders.iter().filter(|(_, holder)| **holder == session.id);
     ports.map(|(port, _)| *port).collect()
+}
+
+/// Returns how many ignored files a line counts.
+fn ignored(line: &str) -> usize {
+    let before = line.split_once(" ignored files").map(|(before, _)| before);
+    before.and_then(|before| before.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }

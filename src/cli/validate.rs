@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use seedbed::apply;
 use seedbed::host::text::printable;
 use seedbed::manifest::{Report, Validation};
+use seedbed::report::error;
 
 use super::exit::{Failure, Status};
 use super::plan::settled;
@@ -36,7 +37,7 @@ enum Format {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = match arguments.format {
         Some(format) if global.json && format != Format::Json => {
-            return Err(Failure::Usage("--json is --format json: say only one of them".to_owned()));
+            return Err(Failure::new(error::USAGE, "--json is --format json: say only one of them"));
         }
         Some(format) => format,
         None if global.json => Format::Json,

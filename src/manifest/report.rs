@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, SourceCode};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fault::{Diagnostics, Fault};
@@ -29,7 +29,7 @@ pub struct Report {
 /// One diagnostic of a manifest as data, for output that programs read.
 ///
 /// Lines and columns count from 1; columns count Unicode code points, neither bytes nor UTF-16 units.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Entry {
@@ -54,7 +54,7 @@ pub struct Entry {
 }
 
 /// Document that `seedbed validate --format json` prints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:faults:1"))]
 #[non_exhaustive]

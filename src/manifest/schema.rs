@@ -31,6 +31,7 @@ pub fn schema(kinds: &Kinds) -> Value {
     let reference = |kind: &String| (kind.clone(), json!({ "$ref": format!("#/$defs/{kind}") }));
     schema["properties"]["defaults"]["properties"] = Value::Object(kinds.keys().map(reference).collect());
     schema["properties"]["defaults"]["additionalProperties"] = json!({ "type": "object" });
+    schema["$id"] = json!("urn:seedbed:manifest:1");
     tidy(&mut schema);
     schema
 }

@@ -34,7 +34,7 @@ mod tree;
 use std::path::{Component, PathBuf};
 
 use rayon::prelude::*;
-use schemars::{JsonSchema, Schema, schema_for};
+use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -237,6 +237,10 @@ impl Planner for GitWorktree {
 
     fn options_schema(&self) -> Schema {
         schema_for!(Options)
+    }
+
+    fn allocation_schema(&self, generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<Worktree>())
     }
 
     fn options(

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use schemars::{Schema, json_schema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::{Allocation, Allocator, Context, Outlasts, Scope};
 use crate::manifest::Options;
@@ -18,6 +18,12 @@ pub trait Planner: Send + Sync {
     /// Returns the JSON schema of the kind's options, an object; keys are kebab-case. Default: any table.
     fn options_schema(&self) -> Schema {
         json_schema!({ "type": "object" })
+    }
+
+    /// Returns the JSON schema of [`Allocation::allocation`], an object, as the generator refers to it. Default: `None`, any
+    /// object.
+    fn allocation_schema(&self, _generator: &mut SchemaGenerator) -> Option<Schema> {
+        None
     }
 
     /// Returns the effective options: those of the request, over those that a child inherits from `parent`, over the

@@ -9,7 +9,7 @@ mod plan;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use schemars::{JsonSchema, Schema, schema_for};
+use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -197,6 +197,10 @@ impl Planner for PortRange {
 
     fn options_schema(&self) -> Schema {
         schema_for!(Options)
+    }
+
+    fn allocation_schema(&self, generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<Block>())
     }
 
     fn options(

@@ -35,7 +35,7 @@ fn is_structural(path: &Path) -> bool {
 }
 
 /// The client called `name`; `None` where it is not there and need not be.
-fn client(name: &str) -> Option<Command> {
+pub(crate) fn client(name: &str) -> Option<Command> {
     let found = env::split_paths(&env::var_os("PATH").unwrap())
         .map(|path| path.join(name))
         .find(|path| path.is_file());

@@ -46,7 +46,8 @@ fn hostile(values: &[&str]) -> (Sandbox, PathBuf, BTreeMap<String, String>) {
     sandbox.manifest(&manifest);
     let clone = sandbox.clone_to("it's $(touch executed) \"here\" `x` \\");
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
-    let env = sandbox.seedbed_in(&clone, &["env", "a", "--format", "json"]).expect(0).json();
+    let env =
+        sandbox.seedbed_in(&clone, &["env", "a", "--format", "json"]).expect(0).json()["environment"].take();
     let env: BTreeMap<String, String> = serde_json::from_value(env).unwrap();
     for (at, value) in values.iter().enumerate() {
         assert_eq!(env[&format!("V{at}")], *value);
@@ -142,7 +143,8 @@ fn a_dotenv_file_says_what_it_can_say() {
     sandbox.ok(&["apply"]);
     let written = sandbox.ok(&["env", "a", "--format", "dotenv"]).stdout;
     let expected: BTreeMap<String, String> =
-        serde_json::from_value(sandbox.ok(&["env", "a", "--format", "json"]).json()).unwrap();
+        serde_json::from_value(sandbox.ok(&["env", "a", "--format", "json"]).json()["environment"].take())
+            .unwrap();
     fs::write(sandbox.top.join(".env"), written).unwrap();
     check(program(&sandbox, "sh", &sandbox.top).args(["-c", "set -a; . ./.env; env -0"]), &expected);
     // Node's own reader and Python's most used one.
@@ -326,7 +328,7 @@ fn a_session_knows_its_replica_its_slug_and_its_hash() {
     sandbox.ok(&["apply"]);
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
     let env = |directory: &Path, session: &str| {
-        let env = sandbox.seedbed_in(directory, &["env", session, "--format", "json"]).expect(0).json();
+        let env = sandbox.seedbed_in(directory, &["env", session, "--format", "json"]).expect(0).json()["environment"].take();
         serde_json::from_value::<BTreeMap<String, String>>(env).unwrap()
     };
     let here = |session: &str| env(&sandbox.repository, session);

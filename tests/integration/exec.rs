@@ -120,7 +120,7 @@ const PRINTS: &str = "echo out; echo err >&2; printf tail; exit 4";
 
 /// What a command that runs `PRINTS` in this session comes to, in order of the text.
 fn printed(session: &str) -> Vec<Value> {
-    let line = |stream: &str, text: &str| json!({ "event": "output", "session": session, "stream": stream, "text": text });
+    let line = |stream: &str, text: &str| json!({ "schemaVersion": 1, "event": "output", "session": session, "stream": stream, "text": text });
     vec![line("stderr", "err"), line("stdout", "out"), line("stdout", "tail")]
 }
 

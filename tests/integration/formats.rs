@@ -1,9 +1,6 @@
 //! The formats of `plan`.
 
-use serde_json::Value;
-
 use crate::sandbox::{Outcome, Sandbox};
-use crate::support::repository;
 
 #[test]
 fn json_is_a_format_and_excludes_the_others() {
@@ -57,56 +54,4 @@ fn what_is_no_terminal_is_not_cut() {
     let whole = sandbox.ok(&["plan"]).stdout;
     let mut command = sandbox.command(&["plan"]);
     assert_eq!(Outcome::of(command.env("COLUMNS", "30").output().unwrap()).expect(0).stdout, whole);
-}
-
-/// Expects that the documents of a line each fit what `seedbed schema WHAT` prints, which is what is committed.
-#[track_caller]
-fn check_schema(sandbox: &Sandbox, what: &str, printed: &[&str]) {
-    let derived: Value = sandbox.ok(&["schema", what]).json();
-    let committed: Value =
-        serde_json::from_slice(&std::fs::read(repository(&format!("schemas/{what}.schema.json"))).unwrap())
-            .unwrap();
-    assert_eq!(committed, derived, "renew it: cargo run -- schema {what} > schemas/{what}.schema.json");
-    assert!(derived["$id"].as_str().unwrap().starts_with(&format!("urn:seedbed:{what}:")), "{what}");
-    let validator = jsonschema::validator_for(&derived).unwrap();
-    for document in printed {
-        let document: Value =
-            serde_json::from_str(document).unwrap_or_else(|error| panic!("{what}: {error}: {document:?}"));
-        let faults: Vec<_> = validator.iter_errors(&document).map(|fault| fault.to_string()).collect();
-        assert!(faults.is_empty(), "{what}: {faults:?}\n{document:#}");
-        assert!(document["schemaVersion"].is_u64(), "{what}");
-    }
-}
-
-#[test]
-fn documents_of_every_command_fit_their_schemas() {
-    let sandbox = Sandbox::new();
-    sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\nprompt = [\"Hello.\"]\n");
-    let print = |args: &[&str]| sandbox.seedbed(args).stdout;
-    let planned =
-        [print(&["plan", "--json"]), print(&["explain", "a", "--json"]), print(&["doctor", "--json"])];
-    sandbox.ok(&["apply"]);
-    let path = sandbox.directory("a");
-    let path = path.to_str().unwrap();
-    check_schema(&sandbox, "plan", &[&planned[0], &print(&["plan", "--json"])]);
-    check_schema(&sandbox, "doctor", &[&planned[2], &print(&["doctor", "--reap", "--json"])]);
-    let explained = [
-        print(&["explain", "a", "--json"]),
-        print(&["explain", path, "--json"]),
-        print(&["explain", "9", "--json"]),
-    ];
-    check_schema(&sandbox, "explain", &[&planned[1], &explained[0], &explained[1], &explained[2]]);
-    check_schema(&sandbox, "list", &[&print(&["list", "--json"])]);
-    check_schema(
-        &sandbox,
-        "status",
-        &[&print(&["status", "--json"]), &print(&["status", "--repair", "--json"])],
-    );
-    check_schema(&sandbox, "env", &[&print(&["env", "a", "--json"])]);
-    check_schema(&sandbox, "prompt", &[&print(&["prompt", "a", "Do it.", "--json"])]);
-    let whoami = sandbox.seedbed_in(path.as_ref(), &["whoami", "--json"]).expect(0).stdout;
-    check_schema(&sandbox, "discovery", &[&whoami]);
-    check_schema(&sandbox, "faults", &[&print(&["validate", "--json"])]);
-    check_schema(&sandbox, "events", &[&print(&["destroy", "--dry-run", "--json"])]);
-    check_schema(&sandbox, "provider", &[]);
 }

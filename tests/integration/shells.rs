@@ -202,7 +202,10 @@ fn fish_completes() {
     };
     assert_eq!(completed("seedbed prompt rev"), "reviewer\n");
     assert!(completed("seedbed exec lead").starts_with("lead\tports "));
-    assert_eq!(completed("seedbed env lead --format=js"), "--format=json\tOne JSON object\n");
+    assert_eq!(
+        completed("seedbed env lead --format=js"),
+        "--format=json\tOne JSON document, as with `--json`\n"
+    );
     assert!(completed("seedbed ").contains("whoami\tPrints the discovery file"));
     assert_eq!(completed("seedbed exec lead -- READ"), "README.md\n");
     completed("seedbed exec (touch executed) re");

@@ -9,15 +9,15 @@ use std::time::Instant;
 
 use rustix::process::{Resource, Signal, getrlimit};
 use seedbed::host::process::{self, Listener, Process, Stream};
-use seedbed::host::text::printable_lines;
 use seedbed::name::SessionPath;
 use seedbed::provider::Registry;
+use seedbed::report::error;
+use seedbed::report::event::{CommandEvent, Done};
 
 use super::super::exit::Failure;
-use super::super::outcome::{Line, Outcome};
 use super::super::standing::Active;
 use super::super::{Global, print};
-use super::{FAILED, code_of, code_of_error, environment};
+use super::{FAILED, cannot_run, code_of, environment};
 
 /// Length, in bytes, from which a line is shown before its end arrives.
 const LINE_MAX: usize = 64 << 10;
@@ -36,8 +36,8 @@ struct Ended {
     code: u8,
     /// Signal that ended the command.
     signal: Option<i32>,
-    /// Reason why the command could not run, or was ended.
-    error: Option<String>,
+    /// Why it could not be run, or was ended.
+    failure: Option<Failure>,
 }
 
 /// Runs the command in all sessions, and returns the largest of the exit codes.
@@ -71,7 +71,7 @@ pub(super) fn run(
     let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
     let code = ended.values().map(|ended| ended.code).max().unwrap_or(0);
     if global.json {
-        print::json(&Outcome::commanded(None, code));
+        print::line(Done { exit_code: Some(code), ..Done::default() });
     } else if code != 0 {
         say!("{}", summary(sessions, &ended));
     }
@@ -108,7 +108,7 @@ fn summary(sessions: &[Active<'_>], ended: &BTreeMap<&str, Ended>) -> String {
 }
 
 fn how(ended: &Ended) -> String {
-    match (&ended.error, ended.signal) {
+    match (&ended.failure, ended.signal) {
         (Some(_), _) if ended.code == FAILED => "not run".to_owned(),
         (Some(_), _) => "cannot be run".to_owned(),
         (None, Some(signal)) => match Signal::from_named_raw(signal) {
@@ -133,15 +133,16 @@ fn one(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) ->
     let begun = Instant::now();
     let session = active.session;
     let ended = supervised(json, active, registry, words);
-    if let (Some(error), false) = (&ended.error, json) {
-        say!("{}: {error}", session.path);
+    if let (Some(failure), false) = (&ended.failure, json) {
+        say!("{}: {} [{}]", session.path, failure.summary(), failure.id().id);
     }
     if json {
-        print::json(&Line::Exited {
+        print::line(CommandEvent::Exited {
             session: session.path.clone(),
             exit_code: ended.code,
             signal: ended.signal,
-            error: ended.error.clone(),
+            error: ended.failure.as_ref().map(Failure::summary),
+            id: ended.failure.as_ref().map(|failure| failure.id().id.to_owned()),
             milliseconds: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
         });
     }
@@ -150,10 +151,10 @@ fn one(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) ->
 
 fn supervised(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) -> Ended {
     let Active { swarm, session, .. } = active;
-    let failed = |code, error: String| Ended { code, signal: None, error: Some(error) };
+    let failed = |code, failure| Ended { code, signal: None, failure: Some(failure) };
     let directory = match active.directory(registry) {
         Ok(directory) => directory,
-        Err(why) => return failed(FAILED, why),
+        Err(why) => return failed(FAILED, Failure::new(error::SESSION_DAMAGED, why)),
     };
     let lines = Arc::new(Lines::new(json, session.path.clone()));
     let hears = Arc::clone(&lines);
@@ -169,12 +170,13 @@ fn supervised(json: bool, active: Active<'_>, registry: &Registry, words: &[Stri
         Ok(output) => Ended {
             code: code_of(output.status),
             signal: std::os::unix::process::ExitStatusExt::signal(&output.status),
-            error: None,
+            failure: None,
         },
         Err(process::Error::Start { source, .. }) => {
-            failed(code_of_error(&source), format!("cannot run `{}`: {source}", printable_lines(&words[0])))
+            let failure = cannot_run(words, &source);
+            failed(failure.id().exit_code, failure)
         }
-        Err(error) => failed(FAILED, error.to_string()),
+        Err(error) => failed(FAILED, error.into()),
     }
 }
 
@@ -222,7 +224,7 @@ impl Lines {
         if self.json {
             for line in text.lines() {
                 let (session, text) = (self.session.clone(), line.to_owned());
-                print::json(&Line::Output { session, stream: stream.into(), text });
+                print::line(CommandEvent::Output { session, stream: stream.into(), text });
             }
             return;
         }

@@ -65,7 +65,7 @@ fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Ex
     explanation.said.rules = geometries(known).iter().map(|geometry| geometry.place_of(port)).collect();
     let single = PortBlock::single(port);
     let holds = |block: PortBlock| single.is_some_and(|port| block.contains(port));
-    for lease in leases::all(known.host).map_err(|error| Failure::Other(error.to_string()))? {
+    for lease in leases::all(known.host)? {
         if PortBlock::new(lease.start_port.into(), lease.end_port.into()).is_some_and(holds) {
             let (start, end) = (lease.start_port, lease.end_port);
             let workspace = lease.workspace.display();

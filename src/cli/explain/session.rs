@@ -4,7 +4,7 @@ use seedbed::host::listeners;
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
-use seedbed::report::OwnerState;
+use seedbed::report::{OwnerState, error};
 
 use super::super::exit::Failure;
 use super::super::setting::registry;
@@ -24,10 +24,13 @@ pub(super) fn explain(known: &mut Known<'_>, name: &str) -> Result<Option<Explai
         [session] => Ok(Some(explained(known, at, session))),
         [one, other, ..] => {
             let sessions = &known.sides()[at].plan.sessions;
-            Err(Failure::Usage(format!(
-                "more than one session is called `{name}`: {}, {}, …; say the path",
-                sessions[one].path, sessions[other].path
-            )))
+            Err(Failure::new(
+                error::SESSION_AMBIGUOUS,
+                format!(
+                    "more than one session is called `{name}`: {}, {}, …; say the path",
+                    sessions[one].path, sessions[other].path
+                ),
+            ))
         }
         [] => Ok(None),
     }

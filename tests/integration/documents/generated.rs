@@ -11,6 +11,7 @@ use schemars::schema_for;
 use seedbed::doctor::Id;
 use seedbed::manifest::{self, rule};
 use seedbed::provider::Registry;
+use seedbed::report::error::{self, ErrorId};
 use serde_json::Value;
 use snapbox::{Data, assert_data_eq};
 
@@ -32,6 +33,21 @@ fn the_page_of_rules_lists_every_rule() {
                 `validate --format json`, `sarif` or `github`. An id keeps its meaning from version to version.\n\n\
                 | id | rule |\n|---|---|\n";
     check("rules.md", &format!("{text}{}", rows.collect::<String>()));
+}
+
+#[test]
+fn the_page_of_errors_lists_every_error() {
+    let row = |error: &&ErrorId| {
+        format!("| `{}` | {} | {} | {} |\n", error.id, error.exit_code, error.meaning, error.remedy)
+    };
+    let text = "# Errors\n\n\
+                Every error has an id, which keeps its meaning and its exit code from version to version. It is the `id` of the\n\
+                `failed` line with `--json`, and in brackets at the end of the first line without it:\n\n\
+                ```text\nseedbed: the plan is stale; nothing was touched [plan-stale]\n```\n\n\
+                `exec` exits with 125 for an error with a code below 126. Diagnostics of a manifest have the ids of its\n\
+                [rules](rules.md), and findings of `doctor` [ids of their own](doctor.md).\n\n\
+                | id | exit code | meaning | remedy |\n|---|---|---|---|\n";
+    check("errors.md", &format!("{text}{}", error::ALL.iter().map(row).collect::<String>()));
 }
 
 #[test]

@@ -10,8 +10,8 @@
 //! A kind is a type that implements [`Planner`] and [`Provider`], registered with [`Registry::register`].
 //! `examples/provider.rs` has one in 60 lines. A program in another language is an external kind instead, see
 //! [`external`]. Most methods have a default. The methods without one are the minimum of a kind: its name, its
-//! allocator, and whether planning could have made an allocation that was read from a file. A kind also has to
-//! provision, inspect and release an allocation, and to find its unsaved work.
+//! allocator, and a check of allocations that were read from a file. A kind also has to provision, inspect and release
+//! an allocation, and to find its unsaved work.
 //!
 //! **Planning is pure.** An [`Allocator`] gets every request of one plan, in canonical order, and an
 //! [`Observation`](crate::observe::Observation). It reads nothing itself: the kind returns a

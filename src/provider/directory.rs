@@ -1,4 +1,4 @@
-//! The `directory` kind: scratch space of a session's own, empty or a copy of a directory of the workspace.
+//! Provides the `directory` kind: scratch space of a session's own, empty or a copy of a directory of the workspace.
 
 mod aside;
 mod copy;
@@ -34,11 +34,11 @@ pub const KIND: &str = "directory";
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Options {
-    /// Where directories are created, relative to the workspace root.
+    /// Directory in which the sessions' directories are created, relative to the workspace root.
     #[schemars(length(min = 1))]
     pub root_directory: PathBuf,
-    /// A directory of the workspace that each new directory is a copy of, relative to the workspace root. Files share
-    /// blocks with the original if the file system can. Default: new directories are empty.
+    /// Directory of the workspace to copy into each new directory, relative to the workspace root. Files share blocks
+    /// with the original if the file system can. Default: new directories are empty.
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["fixtures/database"]))]
     pub copy_from: Option<PathBuf>,
@@ -53,30 +53,30 @@ impl Default for Options {
     }
 }
 
-/// Planned directory; paths are relative to the workspace root.
+/// A planned directory. Paths are relative to the workspace root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Directory {
-    /// Path of the directory that it lies in.
+    /// Path of the directory around it.
     pub directory_root: PathBuf,
     /// Path of the directory itself.
     pub directory_path: PathBuf,
-    /// Path of the directory that it is a copy of; `None` if it is created empty.
+    /// Path of the original of a copy; `None` if the directory is created empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_from: Option<PathBuf>,
-    /// Whether files written in it are unsaved work.
+    /// Whether files written in the directory are unsaved work.
     pub keep: bool,
 }
 
 impl Directory {
-    /// Reads an allocation of this kind; `None` unless planning made it.
+    /// Reads an allocation of this kind; `None` if planning did not make the allocation.
     pub fn of(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
     }
 }
 
-/// The kind `directory`.
+/// Provider of `directory`.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
 pub struct Directories;

@@ -29,8 +29,8 @@ pub fn session_hash(id: &str, workspace: &Path) -> String {
     of_named(&named(id), workspace)
 }
 
-/// Returns a name of 1 to 63 of `a-z`, `0-9` and `-` that no other session has, and that differs for the same session
-/// in another clone. It consists of the session's shortened id and its hash.
+/// Returns a name of 1 to 63 of `a-z`, `0-9` and `-`. No other session has it, and it differs for the same session in
+/// another clone. It consists of the session's shortened id and its hash.
 pub fn unique_name(id: &str, workspace: &Path) -> String {
     let slug = Slug::of_length(&SessionPath::alone(id), NAME_MAX - 1 - HASH);
     format!("{}-{}", slug.as_str(), session_hash(id, workspace))

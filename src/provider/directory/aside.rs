@@ -1,7 +1,7 @@
 //! Moves a directory aside, back, and to another swarm.
 //!
-//! Aside, the directory lies beside its home under a hidden name, and so does its record. Of the two the record is moved
-//! aside last, and back first.
+//! Aside, the directory lies beside its home under a hidden name, and so does its record. The record is moved aside
+//! after the directory, and back before it.
 
 use super::Directory;
 use super::record::{self, Record};
@@ -52,12 +52,12 @@ pub(super) fn bring_back(task: &Task<'_>, directory: &Directory) -> Result<(), E
 pub(super) fn bears_mark(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
     let site = Site::new(task, directory)?;
     let is_marked = site::is_within(task, directory) && is_of(&site, task.owner)?;
-    // What is aside has lost its directory if a release was interrupted.
+    // If a release was interrupted, a directory that is aside may not exist any more.
     Ok(is_marked && (task.location == Location::Aside || site.directory()?.is_some()))
 }
 
-/// Gives the directory of a copied workspace to the task's swarm instead of the swarm `from`; returns whether there is
-/// one. Its files are other files than the recorded ones, and unsaved work.
+/// Gives the directory of a copied workspace to the task's swarm instead of the swarm `from`. Returns whether the
+/// directory exists. Its files differ from the recorded ones, and are unsaved work.
 pub(super) fn adopt(task: &Task<'_>, directory: &Directory, from: &str) -> Result<bool, Error> {
     if !site::is_within(task, directory) {
         return Ok(false);

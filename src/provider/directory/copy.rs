@@ -26,11 +26,11 @@ pub(super) fn copy(task: &Task<'_>, from: &Path, site: &Site) -> Result<(), Erro
         crashpoint!("directory.copied");
         copied.push((from, to));
     }
-    // A directory that may not be written to is given that mode once all in it is there.
+    // A directory's own mode is set after its files exist, because the mode may forbid writing.
     copied.iter().rev().try_for_each(|(from, to)| copy_mode(from, to))
 }
 
-/// Copies the files of one directory, and creates its directories; returns the names of these.
+/// Copies the files of one directory and creates its subdirectories; returns the names of the subdirectories.
 fn copy_files(task: &Task<'_>, from: &Root, to: &Root) -> Result<Vec<PathBuf>, Error> {
     let mut directories = Vec::new();
     let names = from.names()?;

@@ -1,4 +1,4 @@
-//! Unsaved work in a directory, and things in it that are not its session's.
+//! Finds unsaved work in a directory, and things in it that are not its session's.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,13 +15,13 @@ use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
 use crate::provider::{Error, Losses, Made, Task};
 
-/// Number of files that are named of those that would be lost.
+/// Maximum number of files that a message names.
 const NAMED: usize = 3;
 
 /// Size limit of the file that a linked worktree has at `.git`, in bytes.
 const POINTER_MAX: usize = 64 * 1024;
 
-/// Finds what a release of the directory would lose; `made` is the progress of an interrupted run.
+/// Finds the unsaved work that a release of the directory would discard. `made` is the progress of an interrupted run.
 pub(super) fn losses(task: &Task<'_>, directory: &Directory, made: Option<Made>) -> Result<Losses, Error> {
     let site = Site::new(task, directory)?;
     let mut losses = Losses::default();
@@ -59,7 +59,7 @@ pub(super) fn losses(task: &Task<'_>, directory: &Directory, made: Option<Made>)
     Ok(losses)
 }
 
-/// Names the files that would be lost, in one line.
+/// Names the unsaved files, in one line.
 fn work(site: &Site, mut written: Vec<PathBuf>) -> Option<String> {
     written.sort_unstable();
     let names: Vec<_> =
@@ -84,7 +84,7 @@ struct Baseline<'d> {
     record: Record,
     /// Time from which on a change is work, in nanoseconds since 1970, after an interrupted run.
     since: Option<i128>,
-    /// Directory that is copied, for one whose copy was interrupted.
+    /// Directory that is copied, if the copy was interrupted.
     source: Option<(&'d Path, Root)>,
 }
 
@@ -108,7 +108,7 @@ impl<'d> Baseline<'d> {
         Ok(Self { record, since, source })
     }
 
-    /// Returns whether a file is work: it is not what the directory was created with.
+    /// Returns whether a file is work: it differs from the files with which the directory was created.
     fn is_work(&self, path: &Path, stat: &Stat) -> bool {
         let stamp = Stamp::new(stat);
         let is_original = |contents: &Contents| contents.get(path) == Some(&stamp);
@@ -151,7 +151,7 @@ fn described(mount: &Mount, site: &Site) -> String {
     )
 }
 
-/// Describes the linked worktree whose `.git` file is at `pointer`, if its repository knows it.
+/// Describes the linked worktree whose `.git` file is at `pointer`, if its repository has it registered.
 fn linked_worktree(top: &Root, site: &Site, pointer: &Path) -> Option<String> {
     let text = top.read(pointer, POINTER_MAX).ok()??;
     let entry = Path::new(OsStr::from_bytes(text.strip_prefix(b"gitdir: ")?.trim_ascii_end()));

@@ -103,7 +103,7 @@ impl Allocator for Allocations<'_> {
         Ok(Planned { allocation: fields(&directory), ..Planned::default() })
     }
 
-    /// A share is a directory of the child's own, beside the parent's.
+    /// Plans a share as a directory of the child's own, beside the parent's.
     fn sub_allocate(&mut self, request: &Request<'_>, _parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         self.allocate(request)
     }
@@ -134,14 +134,14 @@ fn fields(directory: &Directory) -> Map<String, Value> {
     }
 }
 
-/// Returns whether anything of the directory's name was observed in its root directory.
+/// Returns whether the name of the directory was observed in its root directory.
 fn exists(directory: &Directory, observation: &Observation) -> bool {
     let name = directory.directory_path.file_name().unwrap_or_default().to_string_lossy();
     let found = observation.directories.get(&directory.directory_root);
     matches!(found, Some(observe::Directory::Listed(names)) if names.contains(&*name))
 }
 
-/// Returns why a planned directory cannot be created any more.
+/// Returns the reasons why a planned directory can no longer be created.
 pub(super) fn stale(
     directory: &Directory,
     replaced: Option<&Allocation>,

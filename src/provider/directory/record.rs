@@ -1,6 +1,7 @@
-//! Record of a directory: a file beside it with the ownership marker, and a list of the files that it was created with.
+//! Reads and writes the record of a directory. The record is a file beside the directory with the ownership marker, and
+//! a list of the files with which the directory was created.
 //!
-//! The record exists before the directory does, and until after it is gone: a directory without one is not seedbed's.
+//! The record is created before the directory and removed after it: a directory without a record is not seedbed's.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -25,14 +26,14 @@ const COMPLETE: &str = "complete";
 pub(super) struct Record {
     /// Line that marks the directory as a session's.
     pub(super) mark: String,
-    /// The files that it was created with; `None` until it is complete.
+    /// Files with which the directory was created; `None` until it is complete.
     pub(super) contents: Option<Contents>,
 }
 
 /// Files of a directory by path, relative to it.
 pub(super) type Contents = HashMap<PathBuf, Stamp>;
 
-/// What the file system says of a file, and no program sets: equal stamps are the same file, unchanged.
+/// Stat data of a file that no program can set: files with equal stamps are the same file, unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     /// Time of the last change of content or status (`ctime`), in nanoseconds.
@@ -54,12 +55,12 @@ impl Record {
         Self { mark: OwnershipMark::line(task), contents: None }
     }
 
-    /// Writes the record before its directory exists; another one of the same owner is replaced.
+    /// Writes the record before its directory exists. A record of the same owner is replaced.
     pub(super) fn create(&self, task: &Task<'_>, site: &Site) -> Result<(), Error> {
         let name = PathBuf::from(site.record_name());
         let bytes = self.to_bytes();
         let is_new = again_while_missing(|| {
-            // The directory may be removed with the last record in it, between the two.
+            // Between the two steps, the directory may be removed with the last record in it.
             Ok(site.base.create_hidden(&site.parent)?.create_new(&name, &bytes)?)
         })?;
         if is_new {
@@ -102,7 +103,7 @@ impl Record {
     }
 }
 
-/// Divides text at its first line feed.
+/// Splits text at its first line feed.
 fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     Some((&bytes[..end], &bytes[end + 1..]))
@@ -120,7 +121,7 @@ fn file(bytes: &[u8]) -> Option<(PathBuf, Stamp)> {
     Some((PathBuf::from(OsStr::from_bytes(words.next()?)), stamp))
 }
 
-/// Reads the record of a directory; `None` unless there is one that can be read.
+/// Reads the record of a directory; `None` if it does not exist or cannot be read.
 pub(super) fn read(site: &Site) -> Result<Option<Record>, Error> {
     Ok(site.base.read(&site.record(), MAX)?.and_then(|bytes| Record::parse(&bytes)))
 }
@@ -154,8 +155,8 @@ pub(super) fn contents(top: &Root) -> Result<Contents, Error> {
     Ok(contents)
 }
 
-/// Calls `see` for everything below a directory that is no directory itself. Directories for which `is_foreign` holds are
-/// left out; paths are relative to `top`.
+/// Calls `see` for everything below a directory except subdirectories. Directories for which `is_foreign` is true are
+/// left out. Paths are relative to `top`.
 pub(super) fn each_file(
     top: &Root,
     is_foreign: &dyn Fn(&Path) -> bool,
@@ -163,7 +164,7 @@ pub(super) fn each_file(
 ) -> Result<(), Error> {
     let mut left = vec![PathBuf::new()];
     while let Some(path) = left.pop() {
-        // Other processes may remove what was listed.
+        // Other processes may remove a listed file.
         let Some(directory) = top.directory(&path)? else { continue };
         for name in directory.names()? {
             let below = path.join(&name);

@@ -1,4 +1,4 @@
-//! Location of a directory and of the files beside it, on this host.
+//! Finds a directory and the files beside it on this host.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -62,7 +62,7 @@ impl Site {
         self.base.path().join(self.below())
     }
 
-    /// Returns the path of the directory at [`Location::Home`], absolute, by which messages name it.
+    /// Returns the absolute path of the directory at [`Location::Home`], which messages use.
     pub(super) fn home_path(&self) -> PathBuf {
         self.base.path().join(self.parent.join(&self.home_name))
     }
@@ -72,27 +72,27 @@ impl Site {
         self.parent.join(&self.name)
     }
 
-    /// Returns the path of its record, relative to `base`.
+    /// Returns the path of the directory's record, relative to `base`.
     pub(super) fn record(&self) -> PathBuf {
         self.parent.join(self.record_name())
     }
 
-    /// Returns the name of its record.
+    /// Returns the name of the directory's record.
     pub(super) fn record_name(&self) -> String {
         format!("{RECORD}{}", self.name)
     }
 
-    /// Returns the path that it is removed at, relative to `base`.
+    /// Returns the path at which the directory is removed, relative to `base`.
     pub(super) fn trash(&self) -> PathBuf {
         self.parent.join(&self.trash)
     }
 
-    /// Opens the directory; `None` if there is none.
+    /// Opens the directory; `None` if it does not exist.
     pub(super) fn directory(&self) -> Result<Option<Root>, Error> {
         Ok(self.base.directory(&self.below())?)
     }
 
-    /// Returns whether anything exists at the path, of whatever type.
+    /// Returns whether anything exists at the path, of any type.
     pub(super) fn exists(&self) -> Result<bool, Error> {
         let parent = self.base.directory(&self.parent)?;
         Ok(parent.is_some_and(|parent| parent.file_type(OsStr::new(&self.name)).is_some()))
@@ -104,7 +104,7 @@ pub(super) fn is_within(task: &Task<'_>, directory: &Directory) -> bool {
     absolute(task.workspace, &directory.directory_path).starts_with(task.workspace)
 }
 
-/// Returns what runs that were killed may have left in the planned root directories, or in the default one.
+/// Returns the leftovers of killed runs in the planned root directories, or in the default one.
 pub(super) fn leftovers(vicinity: &Vicinity<'_>, planned: impl Iterator<Item = PathBuf>) -> Vec<Leftover> {
     let mut roots: BTreeSet<PathBuf> = planned.collect();
     if !vicinity.is_planned {
@@ -114,7 +114,7 @@ pub(super) fn leftovers(vicinity: &Vicinity<'_>, planned: impl Iterator<Item = P
     roots.flat_map(|root| Leftover::beside(&root, &[ASIDE, TRASH])).collect()
 }
 
-/// Returns the path in a session's directory by which messages name it, wherever the directory is now.
+/// Returns the path below a session's directory as messages name it, independent of the directory's present location.
 pub(super) fn named(site: &Site, below: &Path) -> String {
     site.home_path().join(below).display().to_string()
 }

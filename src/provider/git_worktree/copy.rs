@@ -36,7 +36,7 @@ pub(super) const AT_ONCE: usize = 32;
 const NAMES_MAX: usize = 32 * 1024;
 
 /// Seconds by which the times of copied files are set back. The first `git status` reads a file that is as new as the
-/// index: it may have been changed within the same tick of the clock, which may be two seconds long.
+/// index, because the file may have been changed within the same tick of the clock. A tick may be two seconds long.
 const BACK: i64 = 3;
 
 /// Registered worktrees to copy to, in the order of their tasks.
@@ -136,8 +136,9 @@ impl Given<'_> {
         self.missing.is_empty()
     }
 
-    /// Returns the names of the missing entries if Git writes them faster by name: few files, one after another. When
-    /// Git writes a whole tree, it starts many filters at the same time.
+    /// Returns the names of the missing entries if Git writes them faster by name, and `None` otherwise. That is so for
+    /// few files, which Git writes one after another. When Git writes a whole tree, it starts many filters at the same
+    /// time.
     pub(super) fn few_missing(&self) -> Option<Vec<&OsStr>> {
         let entries = self.missing.iter().map(|at| &self.tree.index.entries()[*at]);
         let names: Vec<_> = entries.map(|entry| OsStr::from_bytes(self.tree.index.name(entry))).collect();

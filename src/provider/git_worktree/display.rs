@@ -1,4 +1,4 @@
-//! Worktrees in the words of a review.
+//! Describes worktrees for a review.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -49,7 +49,7 @@ pub(super) fn summary_of_many(worktrees: &[Worktree], are_new: bool) -> Option<S
     Some(format!("{count} in {place}  {from} @ {:.10}{only}{brought}", first.base()))
 }
 
-/// Describes how new worktrees get their files.
+/// Describes the method by which new worktrees get their files.
 pub(super) fn origin(first: &Worktree, sources: &[Option<&SessionPath>]) -> String {
     match first.checkout {
         Checkout::Overlay => return "overlay".to_owned(),

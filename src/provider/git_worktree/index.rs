@@ -1,5 +1,5 @@
-//! Reads and writes Git's index (`gitformat-index`) to the extent that a copied worktree needs: the list of files, and
-//! the same index with the stat data of the copies.
+//! Reads and writes Git's index (`gitformat-index`) to the extent that a copied worktree needs. This is the list of
+//! files, and the same index with the stat data of the copies.
 //!
 //! The stat fields of an entry have a fixed length, so that those of a copy replace those of the source in place. An
 //! index is not supported if a part of it is unknown, or if it shows that the worktree differs from its commit.
@@ -399,8 +399,8 @@ fn is_plain(path: &[u8], what: What) -> bool {
         && !path.split(|byte| matches!(byte, b'/' | b'\\')).any(|part| may_be_of_git(part, what))
 }
 
-/// Returns whether some file system treats a name as one of Git's own: letters of either case, ignored characters,
-/// short names (`GIT~1`), streams (`.git:x`), spaces and periods at the end.
+/// Returns whether some file system treats a name as one of Git's own. Such names have letters of either case, ignored
+/// characters, short names (`GIT~1`), streams (`.git:x`), or spaces and periods at the end.
 fn may_be_of_git(name: &[u8], what: What) -> bool {
     let letters = name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase);
     let after = |start: &str| {

@@ -119,8 +119,8 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
     Ok(losses)
 }
 
-/// Returns the reasons why a worktree cannot be released even if its work is discarded: things inside that are not the
-/// session's, and directories that this user cannot remove.
+/// Returns the reasons why a worktree cannot be released even if its work is discarded. Such reasons are things inside
+/// that are not the session's, and directories that this user cannot remove.
 pub(super) fn obstacles(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     let site = Site::of(task, worktree)?;
     let Inside { mut obstacles, places } = Inside::find(task, worktree, &site)?;

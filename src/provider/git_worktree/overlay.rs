@@ -180,8 +180,8 @@ pub(super) fn hidden_layer(
     Ok(layer.map(|layer| layer.path().to_owned()))
 }
 
-/// Returns whether the worktree certainly equals its base, without running Git: only seedbed's files were written, the
-/// index is the base's, and HEAD is at the base's commit. The worktree need not be mounted.
+/// Returns whether the worktree certainly equals its base, without running Git. That is so if only seedbed's files were
+/// written, the index is the base's, and HEAD is at the base's commit. The worktree need not be mounted.
 pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
     if !is_wanted(worktree) || covered(worktree, site)?.is_some() {
         return Ok(false);
@@ -389,8 +389,8 @@ impl Overlay {
         self.base.join("users").join(self.session.file_name().unwrap_or_default())
     }
 
-    /// Returns whether nothing was done in the worktree, mounted or not: only seedbed's files were written, the index
-    /// is the base's, and HEAD is at the base's commit.
+    /// Returns whether nothing was done in the worktree, mounted or not. That is so if only seedbed's files were
+    /// written, the index is the base's, and HEAD is at the base's commit.
     fn is_as_made(&self, site: &Site, worktree: &Worktree) -> Result<bool, Error> {
         let Some(upper) = self.top.directory(&self.session.join("upper"))? else { return Ok(false) };
         Ok(written::is_at(site, worktree)?

@@ -119,8 +119,8 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
 }
 
-/// Returns the message of a rescue's commit: the command that restores it, the hash of its content, and the files that
-/// are written byte by byte.
+/// Returns the message of a rescue's commit. It has the command that restores the rescue, the hash of its content, and
+/// the files that are written byte by byte.
 fn message(session: &str, rescue: &Rescue, fingerprint: &str, converted: &BTreeSet<PathBuf>) -> String {
     let short = shell_quoted(short_name(&rescue.reference).unwrap_or(&rescue.reference));
     let mut message = format!(

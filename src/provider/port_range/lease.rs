@@ -220,7 +220,7 @@ fn place(task: &Task<'_>, block: &Block) -> Result<(files::Root, PathBuf, String
     Ok((root, directory, name))
 }
 
-/// Returns whether the lock file reserves the ports for this session: it is the session's own, or that of an ancestor
+/// Returns whether the lock file reserves the ports for this session. It is the session's own, or that of an ancestor
 /// from which the session has a share.
 fn holds(task: &Task<'_>, root: &files::Root, path: &Path) -> Result<bool, Error> {
     Ok(read(root, path)?.is_some_and(|lock| {

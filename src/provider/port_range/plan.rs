@@ -1,7 +1,7 @@
 //! Chooses blocks. Pure.
 //!
 //! A block is `u32_be(sha256(session id)[0..4]) mod block-count`, or the next free one, as in the reference
-//! implementation. But a block is free only if each of its ports is, and not by a file's name, so that blocks of
+//! implementation. But a block is free only if each of its ports is. A file's name does not decide, so that blocks of
 //! different geometry never overlap.
 
 use std::collections::{BTreeMap, BTreeSet};

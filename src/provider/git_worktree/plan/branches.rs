@@ -27,8 +27,8 @@ pub(in super::super) fn questions_again(allocation: &Allocation) -> Vec<Question
         .collect()
 }
 
-/// Returns whether the release of a worktree removes its branch: the swarm created the branch, it has no new commit,
-/// and no other worktree has it checked out. The release itself decides by the same rule.
+/// Returns whether the release of a worktree removes its branch. That is so if the swarm created the branch, it has no
+/// new commit, and no other worktree has it checked out. The release itself decides by the same rule.
 pub(in super::super) fn goes_with(worktree: &Worktree, branch: &Branch, owner: Option<&str>) -> bool {
     let is_own = |checkout: &Checkout| checkout.entry.as_deref() == Some(&worktree.entry);
     let is_made = branch.made.as_ref().is_some_and(|made| {

@@ -32,8 +32,8 @@
 //!
 //! **States that release may meet.** Nothing at all; half of a resource; a resource that the session has changed,
 //! replaced or made unreadable; a resource of another swarm, or of the user, at the same path. So a resource carries an
-//! ownership marker ([`Task::owner`]) from the first moment, for example in a name that only this swarm uses, until it
-//! is renamed into place. `release` removes only resources with the marker. Without a marker it returns
+//! ownership marker ([`Task::owner`]) from the first moment. Until it is renamed into place, it can carry the marker in
+//! a name that only this swarm uses. `release` removes only resources with the marker. Without a marker it returns
 //! [`Error::Refused`], or leaves the resource alone. Directories are renamed to a name with the marker before they are
 //! removed, so that a killed release is recognised.
 //!

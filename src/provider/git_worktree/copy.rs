@@ -36,7 +36,7 @@ pub(super) const AT_ONCE: usize = 32;
 const NAMES_MAX: usize = 32 * 1024;
 
 /// Seconds by which the times of copied files are set back. The first `git status` reads a file that is as new as the
-/// index, because the file may have been changed within the same tick of the clock. A tick may be two seconds long.
+/// index. Such a file may have been changed within the same tick of the clock, and a tick may be two seconds long.
 const BACK: i64 = 3;
 
 /// Registered worktrees to copy to, in the order of their tasks.

@@ -268,7 +268,8 @@ impl Planner for GitWorktree {
         plan::outlasts(allocation, observation)
     }
 
-    /// The reaction to an existing branch is decided when a worktree is created, and does not change later.
+    /// Compares all options except `branch-exists`: the reaction to an existing branch is decided when a worktree is
+    /// created, and does not change later.
     fn is_answered_by(&self, standing: &manifest::Options, asked: &manifest::Options) -> bool {
         let others = |options: &manifest::Options| {
             let mut others = options.clone();

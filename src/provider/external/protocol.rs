@@ -281,7 +281,7 @@ impl InspectAnswer {
     }
 }
 
-/// The condition of a lease.
+/// Condition of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

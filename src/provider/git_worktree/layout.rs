@@ -46,28 +46,28 @@ pub(super) fn building(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     Path::new(MARK).join(format!("{}-{}", task.owner, worktree.entry))
 }
 
-/// Path of the admin directory of a worktree that is aside, relative to the common git directory.
+/// Returns the path of the admin directory of a worktree that is aside, relative to the common git directory.
 pub(super) fn aside_entry(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     Path::new(MARK).join(format!("{}-{}.aside", task.owner, worktree.entry))
 }
 
-/// Name of a worktree that is aside, in the directory that the worktree lies in.
+/// Returns the name of a worktree that is aside, in the directory around the worktree.
 pub(super) fn aside_name(task: &Task<'_>, worktree: &Worktree) -> String {
     format!("{ASIDE}{}-{}", task.owner, worktree.entry)
 }
 
-/// Name of a worktree that is being removed, in the directory that the worktree lies in.
+/// Returns the name of a worktree that is being removed, in the directory around the worktree.
 pub(super) fn trash(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     PathBuf::from(format!("{TRASH}{}-{}", task.owner, worktree.entry))
 }
 
-/// Name of the directory of a rescue, in the directory that the worktree lies in.
+/// Returns the name of the directory of a rescue, in the directory around the worktree.
 pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     PathBuf::from(format!("{RESCUE}{}-{}", task.owner, worktree.entry))
 }
 
-/// Returns what runs that were killed may have left beside the planned worktrees, or where they lie by default, and in the
-/// repository.
+/// Returns what runs that were killed may have left beside the planned worktrees, or where they lie by default, and in
+/// the
 pub(super) fn leftovers(vicinity: &Vicinity<'_>) -> Vec<Leftover> {
     let planned = vicinity.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
     let mut roots: BTreeSet<PathBuf> = planned.collect();

@@ -66,7 +66,7 @@ pub(super) fn patterns(target: &str) -> Result<String, Error> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Record {
     schema_version: u32,
-    /// The config before the change.
+    /// Config before the change.
     before: String,
     /// SHA-256 of the config after the change.
     after: String,

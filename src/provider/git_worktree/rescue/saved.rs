@@ -18,9 +18,9 @@ use crate::provider::Error;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SavedWork {
-    /// The name that `seedbed rescue` takes: the ref without `refs/seedbed/rescue/`.
+    /// Name that `seedbed rescue` takes: the ref without `refs/seedbed/rescue/`.
     pub name: String,
-    /// The full name of the ref.
+    /// Full name of the ref.
     pub reference: String,
     /// Id of the session that the work belongs to, `SWARM/PATH`. If seedbed did not write the name, this is the part
     /// before the time.
@@ -29,7 +29,7 @@ pub struct SavedWork {
     pub saved: Option<String>,
     /// Number of files that differ from the commit that was checked out; `null` if objects are missing.
     pub files: Option<u64>,
-    /// The object that the ref names.
+    /// Object that the ref names.
     pub object: String,
     /// Whether the ref has the form of a rescue and can be restored. Another program may create any ref.
     pub valid: bool,

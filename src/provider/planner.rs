@@ -20,8 +20,8 @@ pub trait Planner: Send + Sync {
         json_schema!({ "type": "object" })
     }
 
-    /// Returns the JSON schema of [`Allocation::allocation`], an object, as the generator refers to it. Default: `None`, any
-    /// object.
+    /// Returns the JSON schema of [`Allocation::allocation`], an object, as the generator refers to it. Default:
+    /// `None`, which accepts any object.
     fn allocation_schema(&self, _generator: &mut SchemaGenerator) -> Option<Schema> {
         None
     }

@@ -61,14 +61,15 @@ impl Registry {
         self.kinds.get(kind).map(AsRef::as_ref).or_else(external)
     }
 
-    /// Returns the kind that plans `kind` of a manifest; `None` unless it is registered, or external and the manifest names
-    /// its program.
+    /// Returns the kind that plans `kind` of a manifest. Returns `None` unless the kind is registered, or external and
+    /// the manifest names its program.
     pub fn planned_by(&self, manifest: &Manifest, kind: &str) -> Option<&dyn Kind> {
         let is_known = self.kinds.contains_key(kind) || manifest.providers.contains_key(kind);
         self.get(kind).filter(|_| is_known)
     }
 
-    /// Returns the kind of an allocation; `None` unless it is registered, or a program was recorded with it.
+    /// Returns the kind of an allocation. Returns `None` unless the kind is registered, or the allocation records a
+    /// program.
     pub fn provider(&self, allocation: &Allocation) -> Option<&dyn Kind> {
         let is_known = self.kinds.contains_key(&allocation.kind) || allocation.external.is_some();
         self.get(&allocation.kind).filter(|_| is_known)

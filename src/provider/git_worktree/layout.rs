@@ -66,8 +66,8 @@ pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     PathBuf::from(format!("{RESCUE}{}-{}", task.owner, worktree.entry))
 }
 
-/// Returns what runs that were killed may have left beside the planned worktrees, or where they lie by default, and in
-/// the
+/// Returns the leftovers of killed runs beside the planned worktrees, or in the default root directory, and in the
+/// repository.
 pub(super) fn leftovers(vicinity: &Vicinity<'_>) -> Vec<Leftover> {
     let planned = vicinity.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
     let mut roots: BTreeSet<PathBuf> = planned.collect();

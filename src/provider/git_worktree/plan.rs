@@ -69,7 +69,7 @@ pub(super) struct Worktrees<'o> {
     freed_branches: BTreeMap<String, Worktree>,
     /// Branches of this plan, each with the id of its session.
     branches: BTreeMap<String, String>,
-    /// Limits shared by the templates of the branch names.
+    /// Counters of the work and text of the templates of branch names.
     bounds: Bounds,
 }
 

@@ -32,17 +32,18 @@ pub(super) struct Ports<'o> {
     options: Known<Options>,
     /// Planned blocks, by first port. They never overlap, except for shares, which lie inside their parents' blocks.
     planned: BTreeMap<u16, (PortBlock, String)>,
-    /// Blocks that another owner uses, by first port, from the observation.
+    /// Blocks that other owners or provisioned children use, by first port, from the observation.
     taken: Vec<(PortBlock, String)>,
     /// Highest last port of `taken` so far, by position. A search stops when no earlier block can reach the wanted one.
     reach: Vec<u16>,
-    /// Blocks of child sessions that programs have provisioned from sessions of this swarm: shares of their blocks.
+    /// Blocks of children that programs have provisioned from sessions of this swarm: shares of the blocks of these
+    /// sessions.
     childrens: Vec<PortBlock>,
     /// Ports that processes of any owner serve.
     served: Vec<PortBlock>,
     /// Active sessions that are kept.
     kept: BTreeSet<String>,
-    /// Number of shares and the owned ones, for each parent whose shares are kept.
+    /// Number of shares, and positions of the allocated ones, for each parent whose shares are kept.
     shares: BTreeMap<String, (u32, BTreeSet<u32>)>,
 }
 

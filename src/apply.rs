@@ -1,8 +1,9 @@
-//! Plan to leases: all of it, or none of it.
+//! Applies a plan: a run makes all of the plan's changes, or none of them.
 //!
-//! What a run releases is moved aside, what it provisions is made, and only then is the run committed and what is aside
-//! released (see `transaction`). A failure, Ctrl-C or crash before that is undone. Undoing is not replaying a log: the
-//! record names everything that can exist, and each provider's `release` and `bring_back` work on what of it does.
+//! A run moves its releases aside and provisions everything new. Only then is the run committed, and what is aside is
+//! released (see `transaction`). A failure, Ctrl-C or crash before the commit is rolled back. Rolling back does not
+//! replay a log. The record names everything that can exist, and each provider's `release` and `bring_back` work on the
+//! part that does exist.
 
 mod clear;
 mod commands;
@@ -67,7 +68,7 @@ use crate::provider::{self, Allocation, Filled, Location, Provider, Registry, Ta
 pub use crate::state::Unsaved;
 use crate::state::{self, Locked, Record, Recovery, Release};
 
-/// What a run works with.
+/// Swarm, providers and event handler of a run.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Context<'a> {
@@ -75,41 +76,41 @@ pub struct Context<'a> {
     pub swarm: &'a Locked<'a>,
     /// The providers.
     pub registry: &'a Registry,
-    /// Hears of everything that the run tells, from any thread.
+    /// Handler of the run's events; called from any thread.
     pub events: &'a (dyn Fn(&Event) + Sync),
 }
 
 impl<'a> Context<'a> {
-    /// Returns the context of a run that reports to nobody.
+    /// Creates the context of a run that discards its events.
     pub fn new(swarm: &'a Locked<'a>, registry: &'a Registry) -> Self {
         Self { swarm, registry, events: &|_| {} }
     }
 
-    /// Has the run report to `events`.
+    /// Sets the handler of the run's events.
     #[must_use]
     pub fn with_events(self, events: &'a (dyn Fn(&Event) + Sync)) -> Self {
         Self { events, ..self }
     }
 }
 
-/// How to apply, and to recover.
+/// Options of [`apply`] and [`recover`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// What becomes of unsaved work in what the run releases.
+    /// Policy for unsaved work in the sessions and kinds that the run releases.
     pub unsaved: Unsaved,
-    /// Whether the swarm is for one command of the caller, who keeps the lock until it has ended. Where the caller is
-    /// killed, [`recover`] removes the swarm with everything in it.
+    /// `true` if the swarm is for one command of the caller, who keeps the lock until the command has ended. If the
+    /// caller is killed, [`recover`] removes the swarm with everything in it. Default: `false`.
     pub temporary: bool,
-    /// What becomes of processes at work in what the run releases.
+    /// Policy for processes that use what the run releases.
     pub occupants: Occupants,
-    /// Whether what was made stands where a `setup` fails: [`Record::not_set_up`] says of which sessions, and the next run
-    /// runs their `setup` again. What the run releases is then released. Any other failure, and an interruption, is rolled
-    /// back. Default: `false`.
+    /// `true` if new allocations remain after a failed `setup`. [`Record::not_set_up`] names the sessions, and the next
+    /// run runs their `setup` again. The run's releases are then finished. Any other failure, and an interruption, is
+    /// rolled back. Default: `false`.
     pub keep_failed: bool,
-    /// Whether [`recover`] gives up a run that it can neither undo nor finish: what can be released or brought back is, and
-    /// the rest remains, named by [`Event::GivenUp`] and recorded in the state directory. Unsaved work is never given up by
-    /// it. Default: `false`.
+    /// `true` if [`recover`] abandons a run that it can neither roll back nor finish. Resources that can be released or
+    /// brought back are; the rest remains, is named by [`Event::GivenUp`] and is recorded in the state directory. This
+    /// option never discards unsaved work. Default: `false`.
     pub give_up: bool,
 }
 
@@ -119,9 +120,10 @@ impl From<Unsaved> for Options {
     }
 }
 
-/// Makes a plan real. `standing` is what stands, as the plan was made against it.
+/// Applies a plan. `standing` is the record of the applied swarm that the plan was made against; `None` if there is
+/// none.
 ///
-/// An interrupted run is recovered first, by [`recover`]; until then this is [`state::Error::Unrecovered`].
+/// An interrupted run is recovered first, by [`recover`]; until then the result is [`state::Error::Unrecovered`].
 pub fn apply(
     context: &Context<'_>,
     plan: &Plan,
@@ -168,17 +170,17 @@ impl Context<'_> {
     }
 }
 
-/// What is done for each session with its change.
+/// Action of a phase on each session and its change.
 type Step<'a> = dyn Fn(&Session, &Change) -> Result<(), Failure> + Sync + 'a;
 
-/// Tells whether a step has anything to do for a session.
+/// Predicate that is true for the sessions on which a step acts.
 type Concerned<'a> = dyn Fn(&Session, &Change) -> bool + Sync + 'a;
 
 /// One run over the sessions of one record.
 struct Run<'a> {
     context: &'a Context<'a>,
     record: &'a Record,
-    /// The host that steps are run on: the caller's, or one that no Ctrl-C reaches any more, for undoing.
+    /// Host that steps run on: the caller's host, or, for rolling back, one that Ctrl-C does not cancel.
     host: &'a Host,
 }
 
@@ -220,7 +222,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One phase: runs `step` for every planned session that there is something to do for, parents before children.
+    /// Runs `step` for every planned session that `concerned` accepts, parents before children, and reports the phase.
     fn each(
         &self,
         phase: Phase,
@@ -252,8 +254,8 @@ impl Run<'_> {
         )
     }
 
-    /// Runs `act` for the positions that `walk` comes to, until one fails or the run is interrupted; every failure of
-    /// those under way by then is kept.
+    /// Runs `act` for the positions that `walk` visits, until one fails or the run is interrupted. Steps that are
+    /// already running at that moment end, and their failures are kept too.
     fn until_one_fails(
         &self,
         walk: impl FnOnce(&(dyn Fn(usize) + Sync)),
@@ -284,7 +286,8 @@ impl Run<'_> {
     }
 }
 
-/// Calls `act`, a step of a provider, with the task of one allocation of a record. A panic in it is that step's failure.
+/// Calls `act`, a step of a provider, with the task of one allocation of a record. A panic in `act` is a failure of
+/// that step.
 fn with_task<T>(
     host: &Host,
     record: &Record,
@@ -320,7 +323,7 @@ fn task<'a>(
     }
 }
 
-/// The ids of the sessions above `path`, nearest first.
+/// Returns the ids of the sessions above `path`, nearest first.
 pub(crate) fn ancestors(record: &Record, path: &SessionPath) -> Vec<String> {
     let swarm = &record.plan.swarm;
     if swarm.is_empty() {

@@ -1,4 +1,4 @@
-//! Makes sure that no process uses what a run is about to release.
+//! Refuses or ends the processes that use what a run is about to release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use crate::plan::Role;
 use crate::provider::Location;
 use crate::state::Record;
 
-/// First and longest pause between two looks at processes that were asked to end.
+/// First and longest pause between two checks of processes that were asked to end.
 const ENDING_PAUSE: Duration = Duration::from_millis(5);
 const ENDING_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Number of the process that adopts all others. It is never ended.
 const INIT: u32 = 1;
 
-/// Time for the kernel to end what was killed. A process that waits for a disk takes longer.
+/// Time for the kernel to end killed processes. A process that waits for a disk takes longer.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Makes sure that no process uses what is about to be released: refuses, or ends them, as `options` say.
+/// Refuses or ends the processes that use what is about to be released, as `options` say.
 ///
-/// What carries one of the marks `own` is passed over: the caller ends it, or has a teardown end it.
+/// Processes that carry one of the marks `own` are ignored: the caller or a teardown ends them.
 pub(super) fn clear(
     context: &Context<'_>,
     record: &Record,
@@ -53,8 +53,8 @@ pub(super) fn clear(
     Ok(())
 }
 
-/// Does what [`clear`] does once teardowns have run, or once what is released is aside: processes that were not there before,
-/// or that a teardown has not ended, are refused or ended.
+/// Refuses or ends processes as [`clear`] does, after teardowns or after the resources were moved aside. Such processes
+/// are new, or a teardown has not ended them.
 pub(super) fn clear_torn_down(
     context: &Context<'_>,
     record: &Record,
@@ -74,16 +74,16 @@ pub(super) fn clear_torn_down(
     found.occupancy().map(drop)
 }
 
-/// Ends what carries one of the marks `own`, in what a run takes back or finishes: an earlier step of the same run has started
-/// it.
+/// Ends the processes that carry one of the marks `own`, in what a run rolls back or finishes: an earlier step of the
+/// same run has started them.
 pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &Kinds, own: &Marks) {
     let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
-    // What cannot be ended is in the way of the release, which reports that.
+    // A process that cannot be ended prevents the release, which reports the process.
     let _ = search.stop(context, STOP_PATIENCE, Role::LeftByCommand);
 }
 
 impl Search<'_> {
-    /// Ends the processes that have this role, and all that descend from them.
+    /// Ends the processes that have this role, and all their descendants.
     fn stop(&self, context: &Context<'_>, patience: Duration, role: Role) -> Result<(), Error> {
         let begun = Instant::now();
         let mut pause = ENDING_PAUSE;

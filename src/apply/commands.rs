@@ -11,19 +11,19 @@ use crate::manifest::CommandLine;
 use crate::plan::Session;
 use crate::state::{self, Locked};
 
-/// The teardown of what is undone; its log is not that of the teardown of what stood before.
+/// Log name of the teardown in a rollback. Its log differs from that of the teardown of an earlier session.
 pub(super) const UNDO: &str = "undo";
 
-/// Variable in the environment of these commands, and of what they leave running, whose value is [`mark`].
+/// Variable in the environment of these commands and of the processes that they leave running. Its value is [`mark`].
 pub(super) const MARK: &str = "SEEDBED_COMMAND";
 
-/// What tells processes of this step of the session from others: `STEP:SESSION_ID`.
+/// Returns the value that identifies processes of this step of the session: `STEP:SESSION_ID`.
 pub(super) fn mark(step: &str, session: &Session) -> String {
     format!("{step}:{}", session.id)
 }
 
-/// Runs the commands one after another until one fails; the error says which, why, what it printed last, and where
-/// the whole of it is.
+/// Runs the commands one after another until one fails. The error names the command, the cause, the end of its output
+/// and the path of the complete log.
 pub(super) fn run(
     swarm: &Locked<'_>,
     host: &Host,
@@ -56,7 +56,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Returns what to write where a list of commands looks like the words of one, as in `setup = ["npm", "ci"]`.
+/// Returns a hint if a list of commands looks like the words of one command, as in `setup = ["npm", "ci"]`.
 fn hint(step: &str, commands: &[CommandLine]) -> Option<String> {
     let word = |command: &CommandLine| match command {
         CommandLine::Shell(line) if !line.contains(char::is_whitespace) => Some(line.clone()),
@@ -70,12 +70,12 @@ fn hint(step: &str, commands: &[CommandLine]) -> Option<String> {
     ))
 }
 
-/// Tells whether this run has begun the commands of `step`.
+/// Returns whether this run has begun the commands of `step`.
 pub(super) fn was_run(swarm: &Locked<'_>, session: &Session, step: &str) -> bool {
     swarm.has_log(&log_name(session, step))
 }
 
-/// Forgets that the commands of `step` were run before.
+/// Deletes the log that records an earlier run of the commands of `step`.
 pub(super) fn forget(swarm: &Locked<'_>, session: &Session, step: &str) -> Result<(), state::Error> {
     swarm.remove_log(&log_name(session, step))
 }
@@ -88,7 +88,8 @@ fn whole(directory: &Path, name: &str) -> String {
     text::printable(&directory.join(name).to_string_lossy())
 }
 
-/// The caller's environment without what ties git to another repository, and the session's over it.
+/// Returns the caller's environment without the variables that bind Git to another repository, then the session's
+/// variables, which take precedence.
 fn environment(
     swarm: &Locked<'_>,
     host: &Host,

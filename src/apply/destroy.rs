@@ -1,4 +1,4 @@
-//! Releases sessions of a standing swarm whose children are gone.
+//! Releases sessions of an applied swarm that have no children left.
 
 use std::collections::BTreeSet;
 
@@ -6,9 +6,9 @@ use super::release_set::{Destroy, Kinds};
 use super::{Context, Error, Options, clear, kept, occupants, transaction, work};
 use crate::state::{Record, Recovery, Release};
 
-/// Releases sessions of a standing swarm, those below others first. Returns what stands of the swarm afterwards.
+/// Releases sessions of an applied swarm, those below others first. Returns the record of the sessions that remain.
 ///
-/// Children that programs have provisioned from the sessions are refused.
+/// Children that programs have provisioned from the sessions are a reason to refuse.
 pub(super) fn destroy(
     context: &Context<'_>,
     standing: &Record,
@@ -30,7 +30,7 @@ pub(super) fn destroy(
     Ok((!record.plan.sessions.is_empty()).then_some(record))
 }
 
-/// The record without the sessions that are released, all of them with all that they own.
+/// Returns the record without the released sessions and without their allocations.
 fn without(standing: &Record, released: &Kinds) -> Record {
     let mut after = standing.clone();
     after.plan.changes.clear();

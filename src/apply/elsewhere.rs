@@ -1,7 +1,8 @@
-//! Workspaces that were moved, copied or deleted together with what stands in them.
+//! Handles workspaces that were moved, copied or deleted together with their applied swarms.
 //!
-//! A record belongs to a workspace by its path. What stands there carries the record's ownership marker: so a workspace
-//! without a record of its own that bears the marker of another's was moved, where the other is gone, or else copied.
+//! A record belongs to a workspace by its path, and the applied swarm in the workspace carries the record's ownership
+//! marker. A workspace may have no record of its own but the marker of another workspace's record. It was then moved if
+//! the other workspace no longer exists, and copied if it exists.
 
 #![expect(clippy::disallowed_methods, reason = "compares directories")]
 
@@ -20,35 +21,35 @@ use crate::plan::{Loss, Session};
 use crate::provider::{self, Allocation, Location, Provider, Registry, Task};
 use crate::state::{self, Found, Locked, Record, Swarm, Unsaved, is_gone};
 
-/// What a workspace is in relation to the workspace of a record whose ownership marker it bears.
+/// Relation of a workspace to the workspace of a record whose ownership marker it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a workspace was either moved or copied")]
 pub enum Relation {
-    /// The same one, which was moved here.
+    /// The workspace of the record was moved here.
     Moved,
-    /// A copy of the other, which exists.
+    /// The workspace is a copy of the record's workspace, which still exists.
     Copied,
 }
 
-/// A record of another workspace whose ownership marker this workspace bears.
+/// Record of another workspace whose ownership marker this workspace carries.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Stray {
     /// The record.
     pub found: Found,
-    /// What this workspace is in relation to the record's.
+    /// Relation of this workspace to the record's workspace.
     pub relation: Relation,
-    /// The workspace of the record.
+    /// Path of the record's workspace.
     pub workspace: PathBuf,
 }
 
-/// Finds the records of other workspaces whose swarms, or sessions on their own, were moved to `workspace` or copied there.
+/// Finds the records of other workspaces whose swarms or standalone sessions were moved to `workspace` or copied there.
 ///
 /// Reads every record of the host.
 pub fn strays(host: &Host, registry: &Registry, workspace: &Path) -> Result<Vec<Stray>, state::Error> {
     let mut found = state::swarms(host)?;
     found.extend(state::sessions(host)?);
-    // What was copied and taken in is no stray any more.
+    // A copy that was adopted is no stray any more.
     let own: BTreeSet<String> = found
         .iter()
         .filter(|found| found.workspace() == Some(workspace))
@@ -59,8 +60,8 @@ pub fn strays(host: &Host, registry: &Registry, workspace: &Path) -> Result<Vec<
     Ok(found.into_iter().filter_map(|found| stray(host, registry, workspace, found)).collect())
 }
 
-/// Returns the ownership marker that a copy of the record's workspace has: the same whenever it is taken in, so that a
-/// killed run is done again.
+/// Returns the ownership marker that a copy of the record's workspace has. The marker is the same for each adoption of
+/// the copy, so that a killed run can be repeated.
 fn owner_of_copy(record: &Record, workspace: &Path) -> String {
     let identity = [record.owner.as_bytes(), b"\0", workspace.as_os_str().as_encoded_bytes()].concat();
     sha256_hex(&identity)[..32].to_owned()
@@ -115,7 +116,7 @@ fn relation(
     (!is_same).then_some(Relation::Copied)
 }
 
-/// Every record of a swarm, whatever became of the run that wrote it.
+/// Returns every record of a swarm, in any stage of its run.
 fn records(found: &Found) -> impl Iterator<Item = &Record> {
     let before = found.run.as_ref().and_then(|run| run.release.as_ref()).map(|release| &release.before);
     found.standing.iter().chain(&found.run).chain(before)
@@ -131,8 +132,9 @@ fn bears_mark(host: &Host, registry: &Registry, record: &Record, workspace: &Pat
     looked.is_ok() && any
 }
 
-/// Calls `act` for each allocation of a record, parents before children, until one fails: where its session finds it, and
-/// where an interrupted run may have moved it aside. `step` says what is done.
+/// Calls `act` for each allocation of a record, parents before children, until one fails. `act` gets the location at
+/// which the session finds the allocation, and the location to which an interrupted run may have moved it. `step` names
+/// the action.
 fn each(
     host: &Host,
     registry: &Registry,
@@ -157,8 +159,8 @@ fn each(
     Ok(())
 }
 
-/// The locations at which a lease of a kind may lie: aside first, because only the entry of a worktree that is aside may
-/// have stayed behind.
+/// Returns the locations at which a lease of a kind may lie. `Aside` is first, because only the admin directory of a
+/// worktree that is aside may have stayed behind.
 fn locations(provider: &dyn Provider) -> &'static [Location] {
     if provider.moves_aside() { &[Location::Aside, Location::Home] } else { &[Location::Home] }
 }
@@ -167,11 +169,11 @@ fn failed(failure: Failure) -> Error {
     Error::Failed { failures: vec![failure], leftovers: Vec::new(), interrupted: false }
 }
 
-/// Rebinds what stands in a workspace that was moved to where it is now: worktrees, leases, discovery files. Idempotent;
-/// what fits already is left alone. The record has to be this workspace's, or of `old`, whose lock is held.
+/// Rebinds worktrees, leases and discovery files of a workspace that was moved to its new path. Idempotent; values that
+/// are already correct are not changed. The record has to belong to this workspace, or to `old`, whose lock is held.
 ///
-/// Until the last record is taken over, every command finds the swarm moved, and this is done again. Nothing is put back
-/// on a failure: what pointed to the old place points nowhere.
+/// Until the last record is taken over, every command finds the swarm moved, and the rebinding is repeated. A failure
+/// is not rolled back: links to the old path are invalid anyway.
 pub fn rebind(context: &Context<'_>, old: Option<&Locked<'_>>) -> Result<(), Error> {
     let swarm = context.swarm;
     let host = Host { cancel: Cancel::default(), ..swarm.host().clone() };
@@ -206,8 +208,8 @@ pub fn rebind(context: &Context<'_>, old: Option<&Locked<'_>>) -> Result<(), Err
     Ok(())
 }
 
-/// Gives what was copied with a workspace to a swarm of the copy's own: worktrees, with everything in them. Ports and
-/// resources of external kinds stay the original's, and nothing of the original is touched. Idempotent.
+/// Assigns the worktrees that were copied with a workspace, with everything in them, to a swarm of the copy's own.
+/// Ports and resources of external kinds remain the original's, and nothing of the original is changed. Idempotent.
 pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
     let swarm = context.swarm;
     let Some(record) = original.record() else { return Ok(()) };
@@ -232,7 +234,7 @@ pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
         }
         kept.push(allocations);
     }
-    // A session whose worktree was not copied along would be told in that of the original.
+    // The discovery file of a session whose worktree was not copied would be written into the original's worktree.
     let mut elsewhere = BTreeSet::new();
     for (session, allocations) in copy.plan.sessions.iter_mut().zip(kept) {
         let has_directory = |allocations: &[Allocation]| {
@@ -258,11 +260,11 @@ pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what is kept of a swarm, or of a session on its own, whose workspace is gone: leases, layers of overlays, resources
-/// of external kinds, records, logs. Idempotent.
+/// Removes what remains of a swarm or a standalone session whose workspace no longer exists: leases, layers of
+/// overlays, resources of external kinds, records, logs. Idempotent.
 ///
-/// Unsaved work that is kept outside the workspace is refused, unless it is given up; with that, what cannot be released
-/// is given up too, and returned.
+/// Unsaved work that is stored outside the workspace is a reason to refuse, unless the work is discarded. In that case,
+/// resources that cannot be released are abandoned as well, and returned.
 pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, Error> {
     let swarm: &Swarm<'_> = context.swarm;
     let host = swarm.host();

@@ -1,4 +1,4 @@
-//! Errors of a run: which session, which step, which cause.
+//! Errors of a run, with the session, the step and the cause.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,38 +13,38 @@ use crate::{provider, state};
 /// Number of failures, losses or processes that the text of an error names; the error itself has all of them.
 const NAMED: usize = 5;
 
-/// A step that failed. Its text names the session, the step and the cause.
+/// Step that failed. Its text names the session, the step and the cause.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Failure {
-    /// The session's path.
+    /// Path of the session in the tree.
     pub session: SessionPath,
-    /// What was being done: `provision git-worktree`, `setup`, …
+    /// Step that failed: `provision git-worktree`, `setup`, …
     pub step: String,
-    /// The kind of the resource; `None` where it was nothing that is done to one resource.
+    /// Kind of the resource; `None` if the step does not act on one resource.
     #[serde(skip)]
     pub kind: Option<String>,
-    /// Why it failed.
+    /// Cause of the failure.
     pub cause: String,
-    /// Whether that is because another process has taken what planning found free.
+    /// `true` if another process has taken a resource that planning found free.
     #[serde(skip)]
     pub taken: bool,
-    /// Whether it is a bug: the provider panicked.
+    /// `true` if the failure is a bug: the provider panicked.
     #[serde(skip)]
     pub panicked: bool,
-    /// The error of the provider, where one is the cause.
+    /// Error of the provider; `None` if another error is the cause.
     #[serde(skip)]
     source: Option<Arc<provider::Error>>,
 }
 
 impl Failure {
-    /// Returns the failure of a step that is no provider's.
+    /// Creates the failure of a step that is not a provider's.
     pub(super) fn new(session: &Session, step: &str, cause: String) -> Self {
         Self::of(session.path.clone(), step.to_owned(), cause)
     }
 
-    /// Returns the failure of a step of a provider.
+    /// Creates the failure of a provider's step.
     pub(super) fn from_provider(session: &Session, step: &str, kind: &str, error: provider::Error) -> Self {
         Self {
             kind: Some(kind.to_owned()),
@@ -55,13 +55,13 @@ impl Failure {
         .with_source(error)
     }
 
-    /// Returns the failure of a release that a process is in the way of.
+    /// Creates the failure of a release that a process prevents.
     pub(super) fn from_occupant(occupant: Occupant) -> Self {
         let cause = occupant.described();
         Self::of(occupant.session, "release".to_owned(), cause)
     }
 
-    /// Returns the failure of a release that would have lost work.
+    /// Creates the failure of a release that would have lost work.
     pub(super) fn from_loss(loss: Loss) -> Self {
         Self::of(loss.session, "release".to_owned(), loss.what)
     }
@@ -75,7 +75,7 @@ impl Failure {
     }
 }
 
-/// Compares all that a failure says; errors of the system cannot be compared.
+/// Compares every field except `source`: errors of the system cannot be compared.
 impl PartialEq for Failure {
     fn eq(&self, other: &Self) -> bool {
         let Self { session, step, kind, cause, taken, panicked, source: _ } = self;
@@ -98,55 +98,55 @@ impl std::error::Error for Failure {
     }
 }
 
-/// Why a run did not do what it was asked to. The text names the sessions, the steps and the causes.
+/// Error of a run. The text names the sessions, the steps and the causes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The plan does not hold any more; nothing was touched.
+    /// The plan is stale; nothing was changed.
     Stale(Vec<String>),
     /// Work would be lost; nothing was released.
     Refused(Vec<Loss>),
-    /// Processes are at work in what would be released. Nothing was touched; where they were only found once teardowns had
-    /// run, what was torn down was set up again.
+    /// Processes use what would be released. Nothing was changed; if the processes were only found after teardowns, the
+    /// sessions were set up again.
     Occupied {
-        /// The processes.
+        /// Processes that use the sessions.
         occupants: Vec<Occupant>,
         /// Number of processes of the host that this user may not inspect.
         uninspected: usize,
     },
-    /// Work could not be rescued, and nothing was released; what was rescued of other sessions stays.
+    /// Work could not be rescued, and nothing was released; work that was rescued in other sessions remains saved.
     NotRescued {
-        /// What failed.
+        /// Failures, by session.
         failures: Vec<Failure>,
-        /// Whether it was an interruption, not a failure.
+        /// `true` if the run was interrupted.
         interrupted: bool,
     },
-    /// Steps failed; what this run made was taken away again, except `leftovers`.
+    /// Steps failed; what the run provisioned was released again, except `leftovers`.
     Failed {
-        /// What failed.
+        /// Failures, by session.
         failures: Vec<Failure>,
-        /// What could not be taken away.
+        /// Resources that could not be released.
         leftovers: Vec<Failure>,
-        /// Whether it was an interruption, not a failure.
+        /// `true` if the run was interrupted.
         interrupted: bool,
     },
-    /// Commands of `teardown` failed; everything else of the run is done.
+    /// Commands of `teardown` failed; every other step of the run is done.
     NotTornDown(Vec<Failure>),
-    /// Commands of `setup` failed, and what was made is kept, as [`Options::keep_failed`](super::Options::keep_failed) asks;
-    /// teardowns may have failed too.
+    /// Commands of `setup` failed, and the new sessions are kept, as
+    /// [`Options::keep_failed`](super::Options::keep_failed) requests; teardowns may have failed as well.
     NotSetUp(Vec<Failure>),
-    /// A resource of a kind that the registry does not know would have to be released; nothing was touched.
+    /// A resource would have to be released whose kind the registry does not know; nothing was changed.
     UnknownKind {
-        /// The session's id.
+        /// Id of the session.
         session: String,
-        /// The kind.
+        /// Name of the kind.
         kind: String,
     },
-    /// Recovery was interrupted; another one goes on from there.
+    /// Recovery was interrupted; the next recovery continues.
     Interrupted,
-    /// The state directory could not be used; nothing of the run is left.
+    /// The state directory could not be used; nothing of the run remains.
     State(state::Error),
-    /// The state directory could not be used in the middle of releasing or undoing; `recover` does the rest.
+    /// The state directory could not be used in the middle of a release or a rollback; `recover` does the rest.
     Unfinished(state::Error),
 }
 
@@ -214,7 +214,7 @@ impl From<state::Error> for Error {
 }
 
 impl Error {
-    /// Returns what the error means.
+    /// Returns the class of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Failed { leftovers, .. } if !leftovers.is_empty() => ErrorKind::NotRolledBack,
@@ -236,33 +236,34 @@ impl Error {
         }
     }
 
-    /// Tells whether everything the run made was taken away again, and nobody asked it to stop: it may be tried again.
+    /// Returns whether everything that the run provisioned was released again without an interruption, so that the run
+    /// may be tried again.
     pub fn is_undone(&self) -> bool {
         matches!(self, Self::Failed { leftovers, interrupted: false, .. } if leftovers.is_empty())
     }
 }
 
-/// What an error means for what was asked for. The command line has an exit code for each.
+/// Class of an error. The command line has an exit code for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "callers decide for each: one more is a new major version")]
 pub enum ErrorKind {
-    /// It failed and was rolled back, or kept as [`Options::keep_failed`](super::Options::keep_failed) asks.
+    /// The run failed and was rolled back, or kept as [`Options::keep_failed`](super::Options::keep_failed) requests.
     Failed,
-    /// Nothing was done: work would be lost, processes are at work, or the plan is stale.
+    /// Nothing was done: work would be lost, processes use the sessions, or the plan is stale.
     Refused,
-    /// A provider panicked; what was made was rolled back.
+    /// A provider panicked; the run was rolled back.
     Bug,
-    /// It is done except for teardowns that failed.
+    /// The run is done except for teardowns that failed.
     NotTornDown,
-    /// Something could not be rolled back or released; [`recover`](super::recover()) tries again.
+    /// A resource could not be rolled back or released; [`recover`](super::recover()) tries again.
     NotRolledBack,
     /// Another run of the swarm is in progress or unfinished; nothing was done.
     InProgress,
-    /// It was interrupted, and rolled back or left to [`recover`](super::recover()).
+    /// The run was interrupted, and rolled back or left to [`recover`](super::recover()).
     Interrupted,
 }
 
-/// Joins what an error names; the number of those that are not named ends it.
+/// Joins the first [`NAMED`] items, followed by the number of those that are left out.
 fn list<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
     let mut all = all.into_iter();
     let named: Vec<_> = all.by_ref().take(NAMED).map(|one| one.to_string()).collect();

@@ -1,4 +1,4 @@
-//! What a run tells of itself while it goes on.
+//! Events that a run reports while it is in progress.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -9,176 +9,175 @@ use serde::{Deserialize, Serialize};
 use super::{Context, KeptBranch};
 use crate::name::SessionPath;
 
-/// What happened. Of each phase that has anything to do: that it has begun, each session that has passed it, and that
-/// it has ended, whether or not all of them have.
+/// Event of a run. Each phase with work reports its begin, each session that has passed, and its end, complete or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "event")]
 #[non_exhaustive]
 pub enum Event {
     /// A phase has begun.
     Begun {
-        /// Which.
+        /// Phase that has begun.
         phase: Phase,
-        /// How many sessions it has something to do for, at least one.
+        /// Number of sessions that the phase acts on; at least one.
         sessions: usize,
     },
     /// A session has passed a phase.
     Passed {
-        /// Which phase.
+        /// Phase that the session has passed.
         phase: Phase,
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
     },
     /// A phase has ended.
     Ended {
-        /// Which.
+        /// Phase that has ended.
         phase: Phase,
-        /// How many sessions have passed it: fewer than it began with, where something failed or was interrupted.
+        /// Number of sessions that have passed; fewer than at the begin after a failure or an interruption.
         sessions: usize,
-        /// How long it took.
+        /// Duration of the phase, in milliseconds.
         milliseconds: u64,
     },
-    /// An allocation was made real.
+    /// An allocation was provisioned.
     Provisioned {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// The kind.
+        /// Kind of the allocation.
         kind: String,
     },
-    /// An allocation was mended where it stands.
+    /// An allocation was repaired in place.
     Mended {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// The kind.
+        /// Kind of the allocation.
         kind: String,
     },
     /// The commands of `setup` have run.
     SetUp {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
     },
-    /// A file of the workspace that has changed was not copied again: the session has changed its copy.
+    /// A changed file of the workspace was not copied again, because the session has changed its copy.
     NotRefreshed {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// What, one line.
+        /// Description of the file, one line.
         what: String,
     },
-    /// The commands of `setup` have run again, in a session that was torn down and is back because the run was undone.
+    /// The commands of `setup` have run again, in a session that was torn down and that a rollback has brought back.
     SetUpAgain {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
     },
     /// The commands of `teardown` have run.
     TornDown {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
     },
-    /// The commands of `teardown` were not run: there is nowhere to run them any more.
+    /// The commands of `teardown` were not run, because the session no longer has a usable directory.
     NotTornDown {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// Why, one line.
+        /// Reason, one line.
         why: String,
     },
     /// The discovery file is in place: the session is ready.
     Ready {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
     },
-    /// An allocation was taken away.
+    /// An allocation was released.
     Released {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// The kind.
+        /// Kind of the allocation.
         kind: String,
     },
     /// Unsaved work was saved, before anything is released.
     Rescued {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// The full name of the ref that has it.
+        /// Full name of the ref that has the work.
         reference: String,
-        /// The shell command that brings it back, in a new place.
+        /// Shell command that restores the work in a new directory.
         command: String,
-        /// What the command does not bring back as it was, one line each.
+        /// Work that the command does not restore exactly, one line each.
         missing: Vec<String>,
     },
-    /// Something that nobody asked to keep goes with a session that is about to be released.
+    /// Files or commits that are no reason to refuse are about to be removed with their session.
     GoesAlong {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// What, one line.
+        /// Description of the files or commits, one line.
         what: String,
     },
-    /// A branch outlasts its session: it has commits, or was there before.
+    /// A branch outlasts its session, because it has commits or existed before.
     BranchKept(KeptBranch),
-    /// Processes of the host may not be inspected by this user: whether they use what is released is unknown.
+    /// Processes of the host may not be inspected by this user, so that their use of the sessions is unknown.
     Uninspected {
-        /// Their number.
+        /// Number of these processes.
         processes: usize,
     },
-    /// A process that used what is to be released was ended, or one that descends from such a process.
+    /// A process that used a session to be released, or a descendant of such a process, was ended.
     Stopped {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// Number of the process.
+        /// Process id.
         pid: u32,
-        /// Program and arguments, a blank between them.
+        /// Program and arguments, with blanks between them.
         command: String,
-        /// Whether it was killed because it had not ended by itself in time.
+        /// `true` if the process was killed because it had not ended by itself in time.
         killed: bool,
     },
-    /// A resource may remain of a run that was given up.
+    /// A resource of an abandoned run may remain.
     GivenUp {
-        /// The session's path.
+        /// Path of the session in the tree.
         session: SessionPath,
-        /// The kind.
+        /// Kind of the allocation.
         kind: String,
-        /// What may remain: paths, branches, ports, or what a program has made, one line each.
+        /// Paths, branches, ports or resources of a program that may remain, one line each.
         what: Vec<String>,
-        /// Why it remains, one line.
+        /// Reason why the resource remains, one line.
         why: String,
     },
-    /// Something failed or was interrupted, and what this run made is being taken away.
+    /// A step failed or was interrupted, and the run begins to remove what it provisioned.
     RollingBack,
 }
 
-/// A part of a run. Each begins when the one before it has ended; those that have nothing to do are not heard of.
+/// Phase of a run. Each phase begins after the previous one has ended; phases without work are not reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Phase {
-    /// Unsaved work in what goes is saved.
+    /// Unsaved work in what the run releases is saved.
     Rescue,
-    /// The commands of `teardown` run in what goes.
+    /// The commands of `teardown` run in sessions to be released.
     TearDown,
-    /// What goes is moved aside, and judged again there.
+    /// Resources to be released are moved aside, and their unsaved work is checked again there.
     SetAside,
-    /// What goes gives up the names that what comes may need.
+    /// Resources to be released free the names that new allocations may need.
     GiveWay,
-    /// What was moved aside is taken away.
+    /// Resources that were moved aside are released.
     Release,
-    /// What others could take first is taken: ports.
+    /// Resources that other processes could take first are claimed: ports.
     Claim,
-    /// Everything else that comes is made, but for what is in it: worktrees are registered.
+    /// Every other new allocation is created without its content: worktrees are registered.
     Make,
-    /// What comes is filled: worktrees are checked out.
+    /// New allocations are populated: worktrees are checked out.
     Fill,
-    /// What comes is finished, and what is broken is mended where it stands.
+    /// New allocations are finished, and damaged ones are repaired in place.
     Finish,
-    /// The commands of `setup` run in what has come.
+    /// The commands of `setup` run in new sessions, and in others for which the plan requires it.
     SetUp,
     /// Discovery files are written.
     Tell,
-    /// What this run made is taken away again.
+    /// Resources that the run provisioned are released again.
     RollBack,
-    /// What this run moved aside is brought back.
+    /// Resources that the run moved aside are brought back.
     BringBack,
 }
 
 impl Phase {
-    /// The name of the phase in JSON.
+    /// Returns the name of the phase in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rescue => "rescue",
@@ -198,7 +197,7 @@ impl Phase {
     }
 }
 
-/// Tells of one phase: that it begins, who has passed it, and where this is dropped that it has ended.
+/// Reports one phase: its begin, each session that has passed, and, when dropped, its end.
 pub(super) struct Telling<'a> {
     context: &'a Context<'a>,
     phase: Phase,
@@ -208,7 +207,7 @@ pub(super) struct Telling<'a> {
 }
 
 impl<'a> Telling<'a> {
-    /// `sessions` is how many there is something to do for; with none, nothing is told.
+    /// Reports the begin of a phase that acts on `sessions` sessions; with none, nothing is reported.
     pub(super) fn begin(context: &'a Context<'a>, phase: Phase, sessions: usize) -> Self {
         let is_heard = sessions > 0;
         if is_heard {
@@ -218,7 +217,7 @@ impl<'a> Telling<'a> {
         Self { context, phase, begun: Instant::now(), passed: 0.into(), is_heard }
     }
 
-    /// A session that there was something to do for is through.
+    /// Reports that a session on which the phase acts has passed.
     pub(super) fn passed(&self, session: &SessionPath) {
         self.passed.fetch_add(1, Ordering::Relaxed);
         (self.context.events)(&Event::Passed { phase: self.phase, session: session.clone() });

@@ -1,4 +1,4 @@
-//! Releases sessions, and first the children that programs have provisioned from them.
+//! Releases sessions, after the children that programs have provisioned from them.
 
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use super::{Context, Error, Options, occupants, work};
 use crate::provider::{Findings, Registry};
 use crate::state::{self, Locked, Record, Swarm};
 
-/// Releases sessions of a standing swarm, children first. What stands of it afterwards is returned.
+/// Releases sessions of an applied swarm, children first. Returns the record of the sessions that remain.
 ///
-/// An interrupted run is recovered first, by [`super::recover()`]; until then this is [`state::Error::Unrecovered`].
+/// An interrupted run is recovered first, by [`super::recover()`]; until then the result is
+/// [`state::Error::Unrecovered`].
 pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
     context.swarm.settled()?;
     if destroy.children {
@@ -21,7 +22,7 @@ pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> R
     destroy_one(context, standing, destroy)
 }
 
-/// Finds what [`destroy`] would find at stake. Changes nothing.
+/// Finds the impact that [`destroy`] would have. Changes nothing.
 pub fn at_stake(
     swarm: &Swarm<'_>,
     registry: &Registry,
@@ -53,8 +54,8 @@ pub fn at_stake(
     Ok(stake)
 }
 
-/// Releases the children of the sessions that go, the youngest first, each whole. Everything that goes is judged before
-/// anything does; interrupted runs of the children are recovered before that.
+/// Releases the children of the sessions to be released, the youngest first, each completely. All releases are checked
+/// before the first one; interrupted runs of the children are recovered before that.
 fn destroy_children(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<(), Error> {
     let host = context.swarm.host();
     let children = destroy.children_of(host, standing)?;
@@ -66,14 +67,14 @@ fn destroy_children(context: &Context<'_>, standing: &Record, destroy: &Destroy)
         locked.push(child.lock(Duration::ZERO, "destroy")?);
     }
     let done = destroy_locked(context, standing, destroy, &mut locked);
-    // What was done counts; at worst an empty file stays behind.
+    // An error here does not undo the releases; at worst an empty file remains.
     for child in locked {
         let _ = child.unlock();
     }
     done
 }
 
-/// Takes each child out of `locked` once nothing of it is left.
+/// Releases each child, and removes it from `locked` once nothing of it remains.
 fn destroy_locked(
     context: &Context<'_>,
     standing: &Record,
@@ -104,7 +105,7 @@ fn destroy_locked(
             let whole = Destroy { unsaved, occupants, ..Destroy::default() };
             destroy_one(&of_child(context, child), &record, &whole)?;
         }
-        // What was done counts; at worst an empty file stays behind.
+        // An error here does not undo the release; at worst an empty file remains.
         drop(locked.pop().map(Locked::unlock));
     }
     Ok(())

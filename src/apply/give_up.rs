@@ -1,8 +1,8 @@
-//! Gives up an interrupted run that can neither be undone nor finished: what can be released or brought back is, and the rest
-//! remains and is recorded.
+//! Abandons an interrupted run that can be neither rolled back nor finished. Resources that can be released or brought
+//! back are; the rest remains and is recorded.
 //!
-//! A resource remains where its program or its repository cannot be asked, where it has work that cannot be rescued, or
-//! where releasing it fails. Nothing is removed that an ordinary recovery would keep.
+//! A resource remains if its program or its repository does not respond, if it has work that cannot be rescued, or if
+//! releasing it fails. Nothing is removed that an ordinary recovery would keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -26,14 +26,19 @@ use crate::state::{self, Record, Release, Remain, Stage, Unsaved};
 /// Reasons why resources remain, by session and kind.
 type Kept = BTreeMap<(SessionPath, String), String>;
 
-/// Finishes or undoes an interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
-/// `options.unsaved` says what becomes of work in what an interrupted release has still to take away; where it says nothing
-/// ([`Unsaved::Keep`]), what the interrupted run was told holds. A rescue is made again of what has changed since. Of a run
-/// that is undone it says what becomes of work that was done since in what the run had provisioned: [`Error::Refused`]
-/// where it says nothing, and given up with the swarm of a `run`.
-/// Processes at work in what is released are refused or ended, as `options` say.
+/// Finishes or rolls back an interrupted run of this swarm. Idempotent: the recovery can itself be interrupted at any
+/// point.
 ///
-/// With [`Options::give_up`], a run that cannot be recovered so is given up.
+/// For a release that is finished, `options.unsaved` decides on work in what is still to be released. With
+/// [`Unsaved::Keep`], the policy of the interrupted run applies. Work that has changed since its rescue is rescued
+/// again.
+///
+/// For a run that is rolled back, `options.unsaved` decides on work that was done since in what the run had
+/// provisioned. With [`Unsaved::Keep`], such work leads to [`Error::Refused`]; in the swarm of a `run` it is discarded.
+///
+/// Processes that use what is released are refused or ended, as `options` say.
+///
+/// With [`Options::give_up`], a run that cannot be recovered in this way is abandoned.
 pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     match undo_finish_or_remove(context, options) {
         Err(error) if options.give_up && is_for(&error) && context.swarm.is_unfinished()? => {
@@ -43,7 +48,8 @@ pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Err
     }
 }
 
-/// Finishes or undoes an interrupted run; without one, removes the swarm of a `run` that was killed while its command ran.
+/// Finishes or rolls back an interrupted run. Without one, removes the swarm of a `run` that was killed while its
+/// command ran.
 fn undo_finish_or_remove(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     match undo_or_finish(context, options)? {
         Recovered::Nothing if remove_temporary(context, options)? => Ok(Recovered::Removed),
@@ -51,10 +57,10 @@ fn undo_finish_or_remove(context: &Context<'_>, options: Options) -> Result<Reco
     }
 }
 
-/// Removes a swarm that was made for one command; the process that made the swarm is gone, because this run holds the lock.
-/// Returns whether there was one.
+/// Removes a swarm that was created for one command. The process that created the swarm no longer exists, because this
+/// run holds the lock. Returns whether there was one.
 ///
-/// Its work is lost with the swarm, as `run` documents, unless a rescue is requested.
+/// The swarm's work is lost, as `run` documents, unless a rescue is requested.
 fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
     let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
     let unsaved = unsaved_of(&record, options.unsaved);
@@ -63,11 +69,11 @@ fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Err
     Ok(true)
 }
 
-/// Returns whether giving up the run helps against an error of its recovery. Another option, or another command, helps
-/// against the others.
+/// Returns whether abandoning the run helps against an error of its recovery. Other errors require another option or
+/// another command.
 fn is_for(error: &Error) -> bool {
     match error {
-        // Which of it is for another option is judged again.
+        // A loss that another option covers is checked again later.
         Error::Refused(_)
         | Error::UnknownKind { .. }
         | Error::State(state::Error::File(_))
@@ -83,7 +89,7 @@ fn is_for(error: &Error) -> bool {
     }
 }
 
-/// Gives up the interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
+/// Abandons the interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
 fn give_up(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     let (remains, record) = if let Some((record, stage)) = context.swarm.interrupted()? {
         (undo(context, &record, stage, options)?, record)
@@ -100,20 +106,20 @@ fn give_up(context: &Context<'_>, options: Options) -> Result<Recovered, Error> 
     Ok(Recovered::GivenUp)
 }
 
-/// Undoes what can be undone of a run that is not committed.
+/// Rolls back a run that is not committed, as far as possible.
 fn undo(
     context: &Context<'_>,
     record: &Record,
     mut stage: Stage,
     options: Options,
 ) -> Result<Vec<Remain>, Error> {
-    // Giving up is not interrupted by a Ctrl-C; its commands may be.
+    // A Ctrl-C does not interrupt abandoning a run; its commands may be interrupted.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let standing = context.swarm.standing()?;
     let mut remains = Vec::new();
     if stage == Stage::Provisioning {
         remains = unprovision(context, record, options)?;
-        // Recorded before the stage that says that nothing is provisioned.
+        // Remains are recorded before the stage that marks nothing as provisioned.
         remains = context.swarm.record_remains(record, remains)?;
         crashpoint!("give-up.recorded");
         if record.release.is_some() {
@@ -140,7 +146,7 @@ fn undo(
     Ok(remains)
 }
 
-/// Releases what can be released of what an interrupted run has provisioned; returns the rest.
+/// Releases what an interrupted run has provisioned, as far as possible; returns the rest.
 fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Result<Vec<Remain>, Error> {
     let provisioned = release_set::provisioned(record);
     let unsaved = unsaved_of(record, options.unsaved);
@@ -149,7 +155,7 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     let with_work = judge(context, record, &released, unsaved, &mut kept)?;
     let released = without(context, record, &provisioned, &kept);
     let own = Marks::of_run(record, &provisioned);
-    // Work was judged above, by when it was done.
+    // Work was checked above, by the time at which it was done.
     let discarding = Options { unsaved: Unsaved::Discard, ..options };
     clear::clear(context, record, &released, discarding, &own)?;
     match rescue::save_interrupted(context, record, &with_work) {
@@ -167,7 +173,7 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     Ok(left(&provisioned, &gone, &kept, &failures, false))
 }
 
-/// Releases what can be released of what a committed run has moved aside.
+/// Releases what a committed run has moved aside, as far as possible; returns the rest.
 fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Vec<Remain>, Error> {
     let Some(release) = &record.release else { return Ok(Vec::new()) };
     let Release { before, .. } = &**release;
@@ -209,9 +215,9 @@ fn unknown(context: &Context<'_>, record: &Record, kinds: &Kinds) -> Kept {
         .collect()
 }
 
-/// Judges what releasing would lose, one resource after another. A resource that cannot be judged, or has what `unsaved`
-/// does not cover, is kept. Rescuable work of which `unsaved` says nothing is refused: an option is for it. Returns what has
-/// work to save.
+/// Checks what releasing would lose, one resource after another. A resource is kept if it cannot be checked, or if it
+/// has work that `unsaved` does not cover. Rescuable work that `unsaved` does not mention is refused, because an option
+/// covers it. Returns the kinds that have work to save.
 fn judge(
     context: &Context<'_>,
     record: &Record,
@@ -254,7 +260,8 @@ fn judge(
     if refused.is_empty() { Ok(with_work) } else { Err(Error::Refused(refused)) }
 }
 
-/// Returns the kinds without what is kept, and without claims of sessions in which, or below which, something is.
+/// Returns the kinds without those that are kept, and without claims of sessions that keep a resource or have a session
+/// below that does.
 fn without(context: &Context<'_>, record: &Record, kinds: &Kinds, kept: &Kept) -> Kinds {
     let host = context.swarm.host();
     let run = Run { context, record, host };
@@ -266,7 +273,7 @@ fn without(context: &Context<'_>, record: &Record, kinds: &Kinds, kept: &Kept) -
     })
 }
 
-/// Calls `act` and returns the resources that were released meanwhile beside its result.
+/// Calls `act`; returns its result, and the resources that were released meanwhile.
 fn listening<T>(
     context: &Context<'_>,
     act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
@@ -283,7 +290,7 @@ fn listening<T>(
     Ok((released.into_inner().unwrap_or_else(PoisonError::into_inner), done))
 }
 
-/// Returns what is left of `kinds` where `gone` was released, each with its reason.
+/// Returns the resources of `kinds` that are not in `gone`, each with its reason.
 fn left(
     kinds: &Kinds,
     gone: &BTreeSet<(SessionPath, String)>,
@@ -304,13 +311,14 @@ fn left(
     left
 }
 
-/// Returns the resource that a step failed for.
+/// Returns the resource for which a step failed.
 fn remain(before: bool, failure: &Failure) -> Option<Remain> {
     let (session, kind, why) = (failure.session.clone(), failure.kind.clone()?, failure.cause.clone());
     Some(Remain { session, kind, before, why })
 }
 
-/// Returns what may remain now of a resource of `run`, which was given up, one line each; empty where nothing does.
+/// Returns a description of what may now remain of a resource of `run`, which was abandoned, one line each; empty if
+/// nothing remains.
 pub fn described(host: &Host, registry: &Registry, run: &Record, remain: &Remain) -> Vec<String> {
     let record = remain.record_in(run);
     let session = record.plan.sessions.iter().find(|session| session.path == remain.session);

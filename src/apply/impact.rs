@@ -1,4 +1,4 @@
-//! Finds what a release would lose: unsaved work, and what is in its way. A dry run and the real one search here.
+//! Finds the impact of a release: unsaved work, and obstacles. A dry run and the real run search with this code.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,27 +13,29 @@ use crate::plan::{Damage, Plan, Session};
 use crate::provider::{Findings, Location, Losses, Registry, Task};
 use crate::state::{self, Record, Stage, Swarm, Unsaved};
 
-/// What goes with sessions that are released, in order of the sessions.
+/// Impact of a release, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AtStake {
-    /// Nobody here may give these up: sessions on their own that hold a share of what is released, or stand inside it, and
-    /// resources of a kind that only another program knows.
+    /// Standalone sessions that have a share of what is released or lie inside it, and resources of kinds that the
+    /// registry does not know. No option of this run releases them.
     pub held: Vec<Loss>,
-    /// Things inside that are not the sessions', and things that cannot be removed. Nothing releases them unasked.
+    /// Files inside that do not belong to the sessions, and resources that cannot be removed. They are never released
+    /// unrequested.
     pub obstacles: Vec<Loss>,
     /// Work that is saved nowhere else, and that a rescue saves.
     pub work: Vec<Loss>,
     /// Work that is saved nowhere else, and that no rescue saves.
     pub beyond_rescue: Vec<Loss>,
-    /// What cannot be found out: it is refused, unless whatever it is is given up.
+    /// Resources whose work cannot be determined: a reason to refuse, unless the work is discarded.
     pub unknown: Vec<Loss>,
-    /// What goes along and is no reason to refuse: files that git ignores, commits that were rewritten.
+    /// Files and commits that are removed and are no reason to refuse: files that Git ignores, commits that were
+    /// rewritten.
     pub passing: Vec<Loss>,
 }
 
 impl AtStake {
-    /// Adds what goes with others.
+    /// Adds the impact of other sessions.
     pub fn add(&mut self, more: Self) {
         self.held.extend(more.held);
         self.obstacles.extend(more.obstacles);
@@ -43,7 +45,7 @@ impl AtStake {
         self.passing.extend(more.passing);
     }
 
-    /// What a release is refused for; empty where it is not.
+    /// Returns the reasons to refuse a release; empty if there are none.
     pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
         let kinds: &[&Vec<Loss>] = match unsaved {
             Unsaved::Keep => &[&self.held, &self.obstacles, &self.work, &self.beyond_rescue, &self.unknown],
@@ -56,8 +58,7 @@ impl AtStake {
     }
 }
 
-/// What [`super::apply`] would find at stake in what `plan` releases, with the findings of the survey that it was planned
-/// from. Changes nothing.
+/// Finds the impact of applying `plan`, with the findings of the survey that the plan was made from. Changes nothing.
 pub fn at_stake_in(
     swarm: &Swarm<'_>,
     registry: &Registry,
@@ -72,19 +73,20 @@ pub fn at_stake_in(
     stake_of(swarm, registry, standing, &released, findings)
 }
 
-/// Finds what recovery would lose of what was done since in what an interrupted run has provisioned. Changes nothing.
+/// Finds work that was done since in what an interrupted run has provisioned, and that recovery would lose. Changes
+/// nothing.
 ///
-/// Empty where no run was interrupted while it provisioned.
+/// Empty if no run was interrupted while it provisioned.
 pub fn at_stake_since(swarm: &Swarm<'_>, registry: &Registry) -> Result<AtStake, state::Error> {
     let Some((record, Stage::Provisioning)) = swarm.interrupted()? else { return Ok(AtStake::default()) };
     Ok(stake_since(swarm, registry, &record, &release_set::provisioned(&record))?.0)
 }
 
-/// The damage of leases, by session and kind.
+/// Damage of leases, by session and kind.
 pub type Broken = BTreeMap<(SessionPath, String), Damage>;
 
-/// What is broken of a standing swarm, as [`super::inspect`] finds it, and what would be at stake if all of it were
-/// released. A program of an external kind is asked once for both. Changes nothing.
+/// Returns the damage of an applied swarm, as [`super::inspect`] finds it, and the impact of releasing the whole swarm.
+/// A program of an external kind runs once for both. Changes nothing.
 pub fn examine(
     swarm: &Swarm<'_>,
     registry: &Registry,
@@ -108,7 +110,7 @@ pub(super) fn stake_of(
     Ok(stake)
 }
 
-/// Does what [`stake_of`] does where the children are released too.
+/// Finds the impact as [`stake_of`] does, for a release that includes the children.
 pub(super) fn stake_without_children(
     swarm: &Swarm<'_>,
     registry: &Registry,
@@ -141,7 +143,7 @@ pub(super) fn stake_since(
     Ok((stake, with_work))
 }
 
-/// Returns what would be lost if these kinds of these sessions were released, and which of them have work to rescue.
+/// Returns the impact of releasing these kinds of these sessions, and the kinds that have work to rescue.
 pub(super) fn look(
     host: &Host,
     registry: &Registry,
@@ -160,7 +162,7 @@ pub(super) fn look(
                 Some(interrupted) => provider.losses_since(task, interrupted.made(session)),
             }
         });
-        // What cannot be looked at cannot be called saved.
+        // Work that cannot be inspected cannot be called saved.
         let losses = losses
             .unwrap_or_else(|error| Losses { beyond_rescue: vec![error.to_string()], ..Losses::default() });
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +187,7 @@ pub(super) fn look(
     (stake, with_work)
 }
 
-/// Returns what keeps these kinds of these sessions from being released, even where their work is given up.
+/// Returns the obstacles to a release of these kinds of these sessions, even if their work is discarded.
 pub(super) fn obstacles(
     host: &Host,
     registry: &Registry,
@@ -227,7 +229,7 @@ pub(super) fn unknown_kinds<'r>(
     .map(|(session, allocation)| (session, allocation.kind.as_str()))
 }
 
-/// Finds sessions on their own that would lose their share of what is released, or their worktree inside it.
+/// Finds standalone sessions that would lose their share of what is released, or their worktree inside it.
 pub(super) fn children_on_their_own(
     host: &Host,
     record: &Record,

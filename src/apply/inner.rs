@@ -1,4 +1,4 @@
-//! Swarms of others inside a session: an agent may run seedbed there.
+//! Finds swarms of other users of seedbed inside a session: an agent may run seedbed there.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::plan::{Loss, Session};
 use crate::provider::Registry;
 use crate::state::{self, Found, Record, Swarm};
 
-/// Returns the swarms, and the sessions of programs, that lie inside what is released. They belong to whoever applied
-/// them, and only a release of their own gives back what they lease.
+/// Returns the swarms, and the standalone sessions, that lie inside what is released. They belong to the process that
+/// applied them, and only a release of their own returns what they lease.
 pub(super) fn swarms(
     swarm: &Swarm<'_>,
     registry: &Registry,

@@ -1,4 +1,4 @@
-//! What of a standing swarm is not as it was made.
+//! Inspects an applied swarm for damage.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,8 +12,9 @@ use crate::plan::{DISCOVERY, Damage, Loss, SETUP, Session, Standing};
 use crate::provider::{Condition, Findings, Registry, Task};
 use crate::state::{self, NotSetUp, Record};
 
-/// Where a session works, absolute; or why nothing can be run there, one line. Where its worktree is gone, not mounted or
-/// not what was made, git and programs would work in whatever lies around it: the repository's own checkout.
+/// Returns the absolute working directory of a session, or on one line the reason why no command can run there. If the
+/// session's worktree is missing, not mounted or replaced, Git and other programs would work in the repository's own
+/// checkout around it.
 pub fn directory(
     swarm: &state::Swarm<'_>,
     registry: &Registry,
@@ -34,7 +35,7 @@ pub fn directory(
     discovery::directory(swarm, session)
 }
 
-/// Finds what of a standing swarm is gone or broken, for planning to repair.
+/// Finds missing or broken resources of an applied swarm, as input for a plan that repairs them.
 pub fn inspect(
     swarm: &state::Swarm<'_>,
     registry: &Registry,
@@ -43,7 +44,8 @@ pub fn inspect(
     inspect_sharing(swarm, registry, record, &Findings::default())
 }
 
-/// The same, with what is found out kept for whatever else looks at the swarm in the same breath.
+/// Inspects an applied swarm as [`inspect`] does, and caches the answers in `findings` for other inspections at the
+/// same time.
 pub(super) fn inspect_sharing(
     swarm: &state::Swarm<'_>,
     registry: &Registry,
@@ -84,7 +86,7 @@ pub(super) fn inspect_sharing(
         .collect()
 }
 
-/// Returns what of a standing swarm cannot be inspected, as what nobody can say is not lost.
+/// Returns the resources of an applied swarm that cannot be inspected: they cannot be called lost.
 pub fn unknown(standing: Option<&Standing>) -> impl Iterator<Item = Loss> {
     let broken = standing.into_iter().flat_map(|standing| &standing.broken);
     broken.filter(|(_, damage)| damage.unknown).map(|((session, _), damage)| Loss {

@@ -12,22 +12,22 @@ use crate::plan::Session;
 use crate::provider::{Allocation, Outlasts, Registry};
 use crate::state::{Record, Swarm};
 
-/// A branch that outlasts its session, because it has commits or was there before.
+/// Branch that outlasts its session, because it has commits or existed before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct KeptBranch {
-    /// The session's path.
+    /// Path of the session in the tree.
     pub session: SessionPath,
-    /// The branch, without `refs/heads/`.
+    /// Name of the branch, without `refs/heads/`.
     pub branch: String,
-    /// The commit that it names.
+    /// Full id of the commit that the branch names.
     pub commit: String,
-    /// The number of commits that it has beyond the one that its session began at.
+    /// Number of commits on the branch since the commit at which its session began.
     pub commits: usize,
 }
 
-/// The branches that would outlast a release of these sessions.
+/// Returns the branches that would outlast a release of these sessions.
 pub fn kept<'s>(
     swarm: &Swarm<'_>,
     registry: &Registry,
@@ -37,8 +37,8 @@ pub fn kept<'s>(
     find(swarm, registry, Some(&record.owner), sessions.flat_map(of_session))
 }
 
-/// Reports the branches that have outlasted what a run released, and that no session works on now. What cannot be found
-/// out changes nothing about the run.
+/// Reports the branches that have outlasted what a run released and that no session uses now. An error of this search
+/// does not change the result of the run.
 pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), Error>) {
     let (Some(release), Ok(()) | Err(Error::NotTornDown(_) | Error::NotSetUp(_))) = (&record.release, done)
     else {
@@ -48,7 +48,7 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
     let released = sessions.flat_map(of_session).filter(|(session, held)| {
         release.kinds.get(*session).is_some_and(|kinds| kinds.contains(&held.kind))
     });
-    // Those that went with their sessions are gone by now.
+    // Branches that were deleted with their sessions no longer exist here.
     let Ok(mut kept) = find(context.swarm, context.registry, None, released) else { return };
     let standing = record.plan.sessions.iter().flat_map(|session| &session.allocations);
     let used: BTreeSet<String> =

@@ -1,7 +1,7 @@
-//! Finds the processes at work in what a run releases.
+//! Finds the processes that use what a run releases.
 //!
-//! A dry run, a plan's review and the release itself search here. A process counts once it is found several times in a
-//! row: other programs, Git above all, have files of a worktree or of its admin directory open for moments.
+//! A dry run, a plan's review and the release itself search with this code. A process counts only if several searches
+//! in a row find it. Other programs, Git above all, briefly open files of a worktree or of its admin directory.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::plan::{Occupant, Plan, Role, Session};
 use crate::provider::{Findings, Location, Registry, Task};
 use crate::state::{self, Found, Record, Swarm};
 
-/// Pauses before a process that was found is searched for again.
+/// Pauses before each repeated search for a process that was found.
 const SETTLING: [Duration; 3] =
     [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(100)];
 
@@ -24,19 +24,19 @@ const SETTLING: [Duration; 3] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Occupancy {
-    /// The processes, by session and number.
+    /// The processes, by session and process id.
     pub occupants: Vec<Occupant>,
-    /// Number of processes of the host that this user may not inspect: what they use is unknown.
+    /// Number of processes of the host that this user may not inspect; what they use is unknown.
     pub uninspected: usize,
 }
 
 impl Occupancy {
-    /// The processes because of which the release is refused where they are not ended first.
+    /// Returns the processes that are a reason to refuse the release unless they are ended first.
     pub fn refusals(&self) -> Vec<Occupant> {
         self.occupants.iter().filter(|occupant| occupant.is_refusal()).cloned().collect()
     }
 
-    /// Returns whether the release is asked for from inside a session that would be released.
+    /// Returns whether the caller runs inside a session that would be released.
     pub fn has_caller(&self) -> bool {
         self.occupants.iter().any(|occupant| matches!(occupant.role, Role::Caller | Role::PinningCaller))
     }
@@ -61,7 +61,7 @@ pub fn occupancy_in(swarm: &Swarm<'_>, registry: &Registry, active: &Record, pla
     Search::of(swarm.host(), registry, &[(active, release_set::planned(plan))]).settled().reported()
 }
 
-/// Refuses a release because of the processes that were found.
+/// Refuses a release if one of the found processes is a reason to.
 pub(super) fn refuse(occupancy: &Occupancy) -> Result<(), Error> {
     let occupants = occupancy.refusals();
     if occupants.is_empty() {
@@ -70,35 +70,35 @@ pub(super) fn refuse(occupancy: &Occupancy) -> Result<(), Error> {
     Err(Error::Occupied { occupants, uninspected: occupancy.uninspected })
 }
 
-/// Marks of what commands of sessions have left running that the teardown of the session, which is still to run, is there to
-/// end.
+/// Returns the marks of processes that commands of the sessions have left running and that the session's pending
+/// `teardown` is expected to end.
 pub(super) fn left_for_teardown(record: &Record, released: &Kinds) -> Marks {
     Marks::new(record, &["setup", "teardown"], |session| release_set::is_torn_down(session, released))
 }
 
-/// What commands of sessions carry in their environment, and what they leave running inherits.
+/// Values of [`commands::MARK`] in the environment of sessions' commands, which the processes that they leave running
+/// inherit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks(BTreeSet<String>);
 
 impl Marks {
-    /// The marks of everything that a run which provisions these sessions has started.
+    /// Returns the marks of all processes that a run which provisions these sessions has started.
     pub(super) fn of_run(record: &Record, provisioned: &Kinds) -> Self {
         Self::new(record, &["setup", "teardown", UNDO], |session| provisioned.contains_key(&session.path))
     }
 
-    /// Adds other marks.
     pub(super) fn extend(&mut self, more: &Self) {
         self.0.extend(more.0.iter().cloned());
     }
 
-    /// The marks of these steps of the sessions for which `has_own` is true.
+    /// Returns the marks of these steps of the sessions for which `has_own` is true.
     pub(super) fn new(record: &Record, steps: &[&str], has_own: impl Fn(&Session) -> bool) -> Self {
         let sessions = record.plan.sessions.iter().filter(|session| has_own(session));
         Self(sessions.flat_map(|session| steps.iter().map(|step| commands::mark(step, session))).collect())
     }
 }
 
-/// Returns the sessions in which commands of `setup` that outlived their run are still at work.
+/// Returns the sessions in which commands of `setup` that outlived their run still run.
 pub(super) fn left_by_setup(
     host: &Host,
     registry: &Registry,
@@ -110,22 +110,22 @@ pub(super) fn left_by_setup(
     search.find().targets(Role::LeftByCommand).map(|(_, session)| session.clone()).collect()
 }
 
-/// The sessions that are searched for processes.
+/// Sessions that are searched for processes, with their directories and ports.
 pub(super) struct Search<'a> {
     sessions: Vec<&'a SessionPath>,
-    /// One for each of `sessions`.
+    /// Areas, one for each of `sessions`.
     areas: Vec<Area>,
     own: Marks,
 }
 
-/// Processes that were found in one search, or in several in a row.
+/// Processes that were found in one search, or in each of several searches.
 pub(super) struct Searched {
     occupants: Vec<(Option<Process>, Occupant)>,
     uninspected: usize,
 }
 
 impl<'a> Search<'a> {
-    /// Searches what is about to be released, for what the teardowns are not there to end.
+    /// Creates a search of the sessions to be released; processes that a teardown is expected to end are marked as own.
     fn of(host: &Host, registry: &Registry, released: &[(&'a Record, Kinds)]) -> Self {
         let own =
             released.iter().flat_map(|(record, released)| left_for_teardown(record, released).0).collect();
@@ -196,7 +196,7 @@ impl<'a> Search<'a> {
         if is_own { Role::LeftByCommand } else { Role::Refuses }
     }
 
-    /// Finds the processes that are found again and again.
+    /// Returns the processes that every one of several searches finds.
     pub(super) fn settled(&self) -> Searched {
         let mut found = self.find();
         for pause in SETTLING {
@@ -217,7 +217,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The directories and ports of these kinds of a session.
+/// Returns the directories and ports of these kinds of a session.
 fn area(
     host: &Host,
     registry: &Registry,
@@ -242,19 +242,19 @@ fn area(
 }
 
 impl Searched {
-    /// The processes that have this role, with the session that each uses.
+    /// Returns the processes that have this role, with the session that each uses.
     pub(super) fn targets(&self, role: Role) -> impl Iterator<Item = (Process, &SessionPath)> {
         let has_role = self.occupants.iter().filter(move |(_, occupant)| occupant.role == role);
         has_role.filter_map(|(process, occupant)| Some(((*process)?, &occupant.session)))
     }
 
-    /// What was found, without the processes.
+    /// Returns the occupants without their process handles.
     fn reported(self) -> Occupancy {
         let occupants = self.occupants.into_iter().map(|(_, occupant)| occupant).collect();
         Occupancy { occupants, uninspected: self.uninspected }
     }
 
-    /// The same, if nothing of it is a reason to refuse.
+    /// Returns the occupancy, or [`Error::Occupied`] if a process is a reason to refuse.
     pub(super) fn occupancy(self) -> Result<Occupancy, Error> {
         let occupancy = self.reported();
         refuse(&occupancy)?;

@@ -1,4 +1,4 @@
-//! Whether a run that failed is worth another plan: another run may have taken what this one had planned.
+//! Decides after a failure whether to plan again, because another run may have taken the planned resources.
 
 use std::fmt::Write as _;
 
@@ -9,33 +9,34 @@ use crate::observe::Observation;
 use crate::plan::{Plan, Standing};
 use crate::provider::{Allocation, Registry};
 
-/// How often a run gives way to what it then sees: each time somebody else was served, and the seed's default range has
-/// 512 blocks.
+/// Maximum number of retries while the conflict is still visible. Another run succeeded each time, and the default
+/// range of the reference implementation has 512 blocks.
 const SEEN_MAX: u32 = 512;
 
-/// How often it gives way to what is gone again by the time that it looks, which is another run that failed itself.
+/// Maximum number of retries while the conflict is no longer visible, because the other run failed as well.
 const UNSEEN_MAX: u32 = 16;
 
-/// How often the program of an external kind may plan the allocation again that it has just reported as taken. Another
-/// run that failed may have released the resource in between.
+/// Maximum number of times that an external kind's program may plan an allocation that it has just reported as taken.
+/// Another run that failed may have released the resource in between.
 const REPEATED_MAX: u32 = 2;
 
-/// Counts how often one run has been overtaken.
+/// Counters of the conflicts that one run has met.
 #[derive(Debug, Default)]
 pub struct Overtaken {
     seen: u32,
     unseen: u32,
     repeated: u32,
-    /// The allocations of external kinds that were taken in the last run.
+    /// Allocations of external kinds that were reported as taken in the last run.
     taken: Vec<(SessionPath, Allocation)>,
 }
 
 impl Overtaken {
-    /// Tells by what the run of `late` that ended in `error` was overtaken, one line, where it is to be planned anew.
+    /// Returns the conflict because of which the run of `late` ended in `error`, on one line, if planning again may
+    /// help.
     ///
-    /// `None` where it failed for another reason, was not put back whole, or has given way often enough. Where the program
-    /// of an external kind plans what is taken again and again, `error` names the program. The host is as `observation`
-    /// and `standing` have it by now.
+    /// Returns `None` if the run failed for another reason, was not rolled back completely, or has been retried often
+    /// enough. If the program of an external kind plans a taken resource again and again, `error` names the program.
+    /// `observation` and `standing` describe the host after the failure.
     pub fn by(
         &mut self,
         error: &mut Error,
@@ -64,14 +65,14 @@ impl Overtaken {
         } else {
             (&mut self.unseen, UNSEEN_MAX)
         };
-        // What the claim found says who has it.
+        // The failure of the claim names the owner.
         let why = found.or(seen)?;
         *count += 1;
         (*count <= max).then_some(why)
     }
 }
 
-/// Returns the allocations of external kinds that were taken.
+/// Returns the allocations of external kinds that were reported as taken.
 fn external(failures: &[Failure], late: &Plan) -> Vec<(SessionPath, Allocation)> {
     let taken = failures.iter().filter(|failure| failure.taken);
     let allocation = |failure: &Failure| {
@@ -83,7 +84,7 @@ fn external(failures: &[Failure], late: &Plan) -> Vec<(SessionPath, Allocation)>
     taken.filter_map(allocation).collect()
 }
 
-/// Adds to the failure of an allocation which program has planned it.
+/// Adds the program that planned the allocation to the failure's cause.
 fn name_program(failures: &mut [Failure], (session, allocation): &(SessionPath, Allocation)) {
     let command = allocation.external.as_ref().map(|external| external.command.join(" ")).unwrap_or_default();
     let is_of = |one: &&mut Failure| one.session == *session && one.kind.as_ref() == Some(&allocation.kind);

@@ -1,4 +1,4 @@
-//! Puts right what an interrupted run left: what was committed is finished, so is a `destroy`; anything else is undone.
+//! Recovers an interrupted run: finishes a committed run and a `destroy`, and rolls back any other.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,20 +17,20 @@ use crate::host::files::{self, Root};
 use crate::provider::Location;
 use crate::state::{self, Record, Recovery, Release, Stage, Unsaved};
 
-/// What there was to recover.
+/// Result of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Recovered {
-    /// Nothing.
+    /// There was nothing to recover.
     Nothing,
-    /// An interrupted apply was undone.
+    /// An interrupted apply was rolled back.
     Undone,
     /// An interrupted destroy was finished.
     Finished,
     /// The swarm of a killed `run` was removed.
     Removed,
-    /// A run that could be neither undone nor finished was given up; `givenUp` events name what may remain.
+    /// A run that could be neither rolled back nor finished was abandoned; `givenUp` events name what may remain.
     GivenUp,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Recovered {
     }
 }
 
-/// Finishes or undoes an interrupted run.
+/// Finishes or rolls back an interrupted run.
 pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     let unsaved = options.unsaved;
     let (interrupted, stage) = context.swarm.interrupted()?.unzip();
@@ -84,7 +84,7 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         }
         if is_judged {
             let own = Marks::of_run(&record, &provisioned);
-            // Work was judged above, by when it was done.
+            // Work was checked above, by the time at which it was done.
             let options = Options { unsaved: Unsaved::Discard, ..options };
             clear::clear(context, &record, &provisioned, options, &own)?;
             let with_work = work::judge_interrupted(context, &record, &provisioned, of_run)?;
@@ -109,13 +109,14 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
     Ok(Recovered::Finished)
 }
 
-/// Returns what becomes of unsaved work in what a run has provisioned. Work in a swarm that was made for one command is
-/// discarded, unless a rescue is asked for.
+/// Returns the policy for unsaved work in what a run has provisioned. Work in a swarm that was created for one command
+/// is discarded, unless a rescue is requested.
 pub(super) fn unsaved_of(record: &Record, unsaved: Unsaved) -> Unsaved {
     if record.temporary && unsaved == Unsaved::Keep { Unsaved::Discard } else { unsaved }
 }
 
-/// Makes sure that no process uses what an interrupted `destroy` has still to release; ends its teardown, if that goes on.
+/// Refuses or ends processes that use what an interrupted `destroy` has still to release; ends its teardown if that
+/// still runs.
 fn clear_release(context: &Context<'_>, release: &Release, options: Options) -> Result<(), Error> {
     let (before, kinds) = (&release.before, &release.kinds);
     let torn_down = Marks::new(before, &["teardown"], |session| release_set::is_torn_down(session, kinds));
@@ -126,7 +127,7 @@ fn clear_release(context: &Context<'_>, release: &Release, options: Options) -> 
     Ok(())
 }
 
-/// Removes the temporaries that a killed run left beside what `record` is of, each directory once.
+/// Removes the temporary files that a killed run left beside the allocations of `record`, each directory once.
 fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     let swarm = context.swarm;
     let mut directories = BTreeSet::new();
@@ -136,7 +137,7 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Error> {
         directories.extend(swarm.discovery_file(&session.scoped_name).parent().map(Path::to_owned));
         for allocation in &session.allocations {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
-            // Where it cannot be told, releasing says why.
+            // If the directories cannot be determined, the release reports the reason.
             let debris =
                 with_task(swarm.host(), record, session, allocation, None, |task| provider.debris(task));
             directories.extend(debris.unwrap_or_default());
@@ -149,7 +150,7 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     Ok(())
 }
 
-/// A directory that is not there, or is reached by a link only, has nothing of ours.
+/// A directory that does not exist, or that is reached only by a link, has no temporary files of this program.
 fn sweep_one(workspace: &Path, directory: &Path) -> Result<(), files::Error> {
     let (root, below) = Root::toward(workspace, directory)?;
     let below = if below == Path::new("") { Path::new(".") } else { &below };

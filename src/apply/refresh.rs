@@ -1,4 +1,4 @@
-//! Copies of files of the workspace that have changed there since.
+//! Finds workspace files that have changed since they were copied into sessions.
 
 use rayon::prelude::*;
 
@@ -7,8 +7,8 @@ use crate::plan::Loss;
 use crate::provider::{Findings, Registry, Task};
 use crate::state::{Record, Swarm};
 
-/// Returns what of the workspace has changed since the sessions of a swarm were given it, and that a plan with
-/// [`Again::refresh`](crate::plan::Again) brings up to date. What cannot be read is left out. Changes nothing.
+/// Returns the workspace files that have changed since they were copied into the sessions of a swarm. A plan with
+/// [`Again::refresh`](crate::plan::Again) copies them again. Files that cannot be read are left out. Changes nothing.
 pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<Loss> {
     let findings = Findings::default();
     let of_session = record.plan.sessions.par_iter().flat_map_iter(|session| {

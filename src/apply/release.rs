@@ -12,8 +12,8 @@ use crate::host::files::Root;
 use crate::plan::Session;
 use crate::state::{self, Record};
 
-/// Writes the discovery files of sessions that have lost children. One that is not what was written is left for the next
-/// apply to find: its session's directory may be gone.
+/// Writes the discovery files of sessions that have lost children. A file that differs from what was written is left
+/// for the next apply to find: its session's directory may be missing.
 pub(super) fn write_to_parents(
     context: &Context<'_>,
     record: &Record,
@@ -44,8 +44,8 @@ pub(super) fn forget_discovery(
     released.try_for_each(|session| context.swarm.remove_discovery(&session.scoped_name))
 }
 
-/// Makes what was moved aside stay there after a power failure: the next stage relies on it. A file system that cannot
-/// is no reason to stop.
+/// Syncs the directories of what was moved aside, so that the move survives a power failure: the next stage relies on
+/// it. A file system that cannot sync is no reason to stop.
 pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &Kinds) {
     let mut directories = BTreeSet::new();
     for session in before.plan.sessions.iter().filter(|session| kinds.contains_key(&session.path)) {
@@ -62,18 +62,18 @@ pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &Kinds) {
     }
 }
 
-/// Sessions whose teardown a run runs.
+/// Sessions whose teardown a run executes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Teardowns {
-    /// All that are released as a whole.
+    /// All sessions that are released completely.
     All,
-    /// Those of them whose teardown an interrupted run has not begun.
+    /// Sessions that are released completely and whose teardown an interrupted run has not begun.
     NotBegun,
 }
 
-/// Runs the `teardown` of sessions that go as a whole and whose `setup` has begun; a failure stops nothing. A session whose
-/// directory was taken away by hand goes without: no run could ever do better. An interruption ends the commands, and leaves
-/// out the rest.
+/// Runs the `teardown` of sessions that are released completely and whose `setup` has begun. A failure stops nothing. A
+/// session whose directory was removed by hand is released without a teardown: no run could ever do better. An
+/// interruption ends the commands and skips the rest.
 pub(super) fn tear_down(
     context: &Context<'_>,
     standing: &Record,

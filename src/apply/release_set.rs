@@ -1,4 +1,4 @@
-//! What a run releases, in which order, and on which terms.
+//! Selects the kinds that a run releases, their order and the conditions of the release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,26 +10,26 @@ use crate::plan::{Action, Plan, Session};
 use crate::provider::{Allocation, Provider, Registry};
 use crate::state::{self, Found, Record, Unsaved};
 
-/// Kinds that are released, by session, in the order of release.
+/// Kinds that are released, by session and in the order of release.
 pub(super) type Kinds = BTreeMap<SessionPath, Vec<String>>;
 
-/// What to destroy, and how.
+/// Sessions to destroy, and the policies for unsaved work, processes and children.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Destroy {
-    /// The sessions, each with everything below it; empty for the whole swarm.
+    /// Paths of the sessions, each with everything below it; empty for the whole swarm.
     pub sessions: BTreeSet<SessionPath>,
-    /// What becomes of unsaved work.
+    /// Policy for unsaved work.
     pub unsaved: Unsaved,
-    /// What becomes of processes at work in the sessions.
+    /// Policy for processes that use the sessions.
     pub occupants: Occupants,
-    /// Whether the children that programs have provisioned from these sessions are released too, first of all; else they
-    /// are refused. Default: `false`.
+    /// `true` if children that programs have provisioned from these sessions are released as well, before the sessions.
+    /// If `false`, they are a reason to refuse. Default: `false`.
     pub children: bool,
 }
 
 impl Destroy {
-    /// Destroys all sessions, in the same way.
+    /// Selects all sessions and keeps the policies.
     #[must_use]
     pub fn of_all(self) -> Self {
         Self { sessions: BTreeSet::new(), ..self }
@@ -53,8 +53,8 @@ impl Destroy {
             .collect()
     }
 
-    /// Finds the children that programs have provisioned from the sessions that are released, and the children of these,
-    /// parents before their children.
+    /// Finds the children that programs have provisioned from the released sessions, and the children of those
+    /// children, parents before children.
     pub fn children_of(&self, host: &Host, standing: &Record) -> Result<Vec<Found>, state::Error> {
         let mut released = standing.clone();
         let paths: Vec<_> = self.sessions_of(standing).map(|session| session.path.clone()).collect();
@@ -63,22 +63,23 @@ impl Destroy {
     }
 }
 
-/// Default for [`Occupants::Stop`]: time for a process to end by itself after TERM.
+/// Default for [`Occupants::Stop`]: time for a process to end by itself after `SIGTERM`.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What becomes of processes that use what a run releases.
+/// Policy for processes that use what a run releases.
 ///
-/// A process uses a session if its working directory, root directory, executable, an open or a mapped file lies in a
-/// directory of the session, or if it listens on one of its ports. The calling process and those that it descends from
-/// are named ([`Role::Caller`](crate::plan::Role::Caller)), but neither refused nor ended.
+/// A process uses a session if its working directory, root directory, executable, or an open or mapped file lies in a
+/// directory of the session. A process that listens on a port of the session uses the session as well. The calling
+/// process and its ancestors are named ([`Role::Caller`](crate::plan::Role::Caller)), but neither refused nor ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Occupants {
     /// The run is refused with [`Error::Occupied`](super::Error::Occupied), before it changes anything.
     #[default]
     Refuse,
-    /// They and all that descend from them are sent TERM, and KILL after this time. Nothing is sent where the run would be
-    /// refused for unsaved work. What still runs then is that error.
+    /// The processes and all their descendants are sent `SIGTERM`, and `SIGKILL` after this time. No signal is sent if
+    /// the run would be refused for unsaved work. If a process still runs afterwards, the run fails with
+    /// [`Error::Occupied`](super::Error::Occupied).
     Stop(Duration),
 }
 
@@ -91,7 +92,7 @@ pub(super) fn planned(plan: &Plan) -> Kinds {
         .collect()
 }
 
-/// Returns the kinds that the run of a record provisions, in the order in which undoing releases it.
+/// Returns the kinds that the run of a record provisions, in the order in which a rollback releases them.
 pub(super) fn provisioned(record: &Record) -> Kinds {
     let pairs = record.plan.sessions.iter().zip(&record.plan.changes);
     pairs
@@ -100,7 +101,7 @@ pub(super) fn provisioned(record: &Record) -> Kinds {
         .collect()
 }
 
-/// Returns the kinds for which `applies` is true.
+/// Returns the kinds of the record's sessions for which `applies` is true.
 pub(super) fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Session, &str) -> bool) -> Kinds {
     let of_session = |session: &Session| {
         let kinds = kinds.get(&session.path)?.iter().filter(|kind| applies(session, kind)).cloned();
@@ -109,7 +110,7 @@ pub(super) fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Sessi
     record.plan.sessions.iter().filter_map(of_session).collect()
 }
 
-/// Returns whether the session is released as a whole and has a `teardown`, which runs before.
+/// Returns whether the session is released completely and has a `teardown`, which runs before the release.
 pub(super) fn is_torn_down(session: &Session, released: &Kinds) -> bool {
     let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
     whole && !session.teardown.is_empty()
@@ -126,7 +127,7 @@ pub(super) fn each(
     tree::parents_first(sessions, host.jobs, |at| {
         let session = &sessions[at];
         for kind in kinds.get(&session.path).into_iter().flatten() {
-            // What nobody here knows is refused before.
+            // A kind that the registry does not know was refused before.
             if let Some(allocation) = session.allocation(kind)
                 && let Some(provider) = registry.provider(allocation)
             {

@@ -1,4 +1,4 @@
-//! Puts back what of a standing swarm can be put back where it stands: discovery files, locks of worktrees, leases.
+//! Repairs damage of an applied swarm in place: discovery files, locks of worktrees, leases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,22 +7,23 @@ use crate::discovery;
 use crate::plan::{DISCOVERY, Damage};
 use crate::state::Record;
 
-/// What a repair came to.
+/// Result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repair {
-    /// What was wrong and is not any more, each with its session.
+    /// Damage that was repaired, with its session.
     pub repaired: Vec<Loss>,
-    /// What is wrong and has to be made anew, which [`super::apply`] does.
+    /// Damage that requires a new allocation, which [`super::apply`] provisions.
     pub left: Vec<Loss>,
-    /// What could not be repaired.
+    /// Repairs that failed.
     pub failures: Vec<Failure>,
 }
 
-/// Repairs what [`super::inspect`] finds and what does not have to be made anew. No work of a session is touched.
+/// Repairs the damage that [`super::inspect`] finds and that does not require a new allocation. No work of a session is
+/// changed.
 ///
-/// A discovery file is only written where the directory that it belongs into is its session's: what stands in the place
-/// of a lost worktree is somebody else's.
+/// A discovery file is written only if its directory belongs to the session. A directory that replaces a lost worktree
+/// belongs to another program.
 pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
     let found = super::inspect(context.swarm, context.registry, record);
     let mut by_session: BTreeMap<_, Vec<(&String, &Damage)>> = BTreeMap::new();
@@ -64,7 +65,7 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
             continue;
         }
         let expected = discovery::snapshot(record, session, context.registry, &record.workspace);
-        // It may have come back with what it lies in.
+        // The repair of the worktree may have restored the file as well.
         if discovery::inspect(context.swarm, session, &expected).is_none() {
             continue;
         }

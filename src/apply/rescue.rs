@@ -1,4 +1,4 @@
-//! Saves unsaved work of what a run releases.
+//! Saves unsaved work in what a run releases.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use crate::host::process::Cancel;
 use crate::provider::{Location, Rescue, Task};
 use crate::state::Record;
 
-/// Rescues the work of these kinds of these sessions.
+/// Rescues the work of these kinds of these sessions, and removes temporary files.
 pub(super) fn save(
     context: &Context<'_>,
     record: &Record,
@@ -19,7 +19,7 @@ pub(super) fn save(
 ) -> Result<(), Error> {
     context.swarm.begin_rescue()?;
     let rescued = rescue(context, record, with_work, location);
-    // What could not be swept now is swept by the next recovery.
+    // Leftovers that could not be removed now are removed by the next recovery.
     if sweep(context, record).is_ok() {
         context.swarm.end_rescue()?;
     }
@@ -35,7 +35,7 @@ pub(super) fn save_interrupted(
     if with_work.is_empty() { Ok(()) } else { save(context, record, with_work, Location::Home) }
 }
 
-/// Removes what a killed rescue of this swarm has left.
+/// Removes the leftovers of a killed rescue of this swarm.
 pub(super) fn sweep_after_a_kill(context: &Context<'_>) -> Result<(), Error> {
     if !context.swarm.is_rescuing()? {
         return Ok(());
@@ -54,7 +54,7 @@ pub(super) fn sweep_after_a_kill(context: &Context<'_>) -> Result<(), Error> {
 }
 
 fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
-    // Taking away is not interrupted by the Ctrl-C that caused it.
+    // The Ctrl-C that caused the removal does not interrupt it.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     for session in &record.plan.sessions {
         for allocation in &session.allocations {
@@ -67,7 +67,7 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Saves the work of these kinds of these sessions. If one fails, what was saved of the others stays.
+/// Saves the work of these kinds of these sessions. If one fails, the work that was saved of the others remains.
 fn rescue(
     context: &Context<'_>,
     record: &Record,

@@ -1,4 +1,4 @@
-//! Tells work in what an interrupted run has provisioned from what the run did itself.
+//! Distinguishes work that was done in an interrupted run's sessions from what the run did itself.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -11,16 +11,16 @@ use crate::plan::Session;
 use crate::provider::{Made, Registry};
 use crate::state::{self, Journal, Milestone, Record, Swarm};
 
-/// Progress of an interrupted run, by its journal.
+/// Progress of an interrupted run, from its journal.
 pub(super) struct Interrupted {
     journal: Journal,
-    /// Sessions in which commands of `setup` that outlived the run are still at work.
+    /// Sessions in which commands of `setup` that outlived the run still run.
     at_work: BTreeSet<SessionPath>,
     now: SystemTime,
 }
 
 impl Interrupted {
-    /// Reads how far the run of `record` had come.
+    /// Reads the progress of the run of `record`.
     pub(super) fn read(
         swarm: &Swarm<'_>,
         registry: &Registry,
@@ -37,7 +37,7 @@ impl Interrupted {
         Ok(Self { journal, at_work, now: clock::precise() })
     }
 
-    /// Returns how far the run had come with a session.
+    /// Returns the progress of the run in a session.
     pub(super) fn made(&self, session: &Session) -> Made {
         let alive = self.journal.alive_until.unwrap_or(SystemTime::UNIX_EPOCH);
         let reached = self.journal.reached;
@@ -47,7 +47,7 @@ impl Interrupted {
                 Made::SettingUp { at: *at, alive }
             }
             (Some((Milestone::SetUp | Milestone::Finished, at)), _) => Made::Completely(*at),
-            // Sessions are finished once all are filled.
+            // Sessions are finished after all of them are populated.
             (Some((Milestone::Filled, at)), None) => Made::Filled { at: *at, alive: *at },
             (Some((Milestone::Filled, at)), Some((Milestone::Filled, _))) => Made::Filled { at: *at, alive },
             (None, Some((Milestone::Filled, at))) => Made::Filled { at, alive },

@@ -1,4 +1,4 @@
-//! Whether a saved plan still holds.
+//! Checks whether a saved plan is still valid.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,7 +6,7 @@ use crate::observe::{Observation, Question};
 use crate::plan::{Plan, Session, Standing};
 use crate::provider::{Allocation, Registry};
 
-/// What has to be observed to tell whether a saved plan still holds.
+/// Returns the queries that [`stale`] needs.
 pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
     provisioned(plan)
         .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
@@ -14,7 +14,7 @@ pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
         .collect()
 }
 
-/// Why a saved plan cannot be applied any more, one line each; empty where it can.
+/// Returns the reasons why a saved plan cannot be applied any more, one line each; empty if it can be applied.
 pub fn stale(
     plan: &Plan,
     registry: &Registry,
@@ -56,7 +56,7 @@ pub fn stale(
     stale
 }
 
-/// The allocations that applying `plan` would make.
+/// Returns the allocations that applying `plan` would provision.
 fn provisioned(plan: &Plan) -> impl Iterator<Item = (&Session, &Allocation)> {
     plan.sessions.iter().zip(&plan.changes).flat_map(|(session, change)| {
         change.provision.iter().filter_map(move |kind| Some((session, session.allocation(kind)?)))

@@ -1,4 +1,4 @@
-//! Looks at everything that planning a manifest needs: the host, and the swarm as it stands.
+//! Inspects everything that planning a manifest needs: the host and the applied swarm.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,33 +11,34 @@ use crate::plan::{self, Session, Standing};
 use crate::provider::{Allocation, Findings, Registry};
 use crate::state::{self, Record, Swarm};
 
-/// What a manifest is planned against.
+/// State of the host and of the swarm that a manifest is planned against.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Survey {
-    /// The host.
+    /// Observation of the host.
     pub observation: Observation,
-    /// The record of the swarm, where it stands.
+    /// Record of the swarm; `None` if the swarm is not applied.
     pub record: Option<Record>,
-    /// The same for planning, with what of it is broken.
+    /// Applied plan and its damage, as input for planning; `None` if the swarm is not applied.
     pub standing: Option<Standing>,
-    /// Answers that hold for [`at_stake_in`](super::at_stake_in) too: a program of an external kind is run once for both.
+    /// Answers that [`at_stake_in`](super::at_stake_in) uses again, so that the program of an external kind runs once
+    /// for both.
     pub findings: Arc<Findings>,
 }
 
-/// Why the host or the swarm could not be looked at.
+/// Error of inspecting the host or the swarm.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The host.
+    /// The host could not be observed.
     #[error(transparent)]
     Observe(#[from] observe::Error),
-    /// The state directory.
+    /// The state directory could not be read.
     #[error(transparent)]
     State(#[from] state::Error),
 }
 
-/// Looks at the host and at the swarm, for planning `manifest`.
+/// Inspects the host and the swarm, for planning `manifest`.
 pub fn survey(swarm: &Swarm<'_>, registry: &Registry, manifest: &Manifest) -> Result<Survey, Error> {
     let mut survey = survey_without_programs(swarm, registry, manifest)?;
     let questions = plan::programs(manifest, registry, &survey.observation, survey.standing.as_ref());
@@ -47,7 +48,8 @@ pub fn survey(swarm: &Swarm<'_>, registry: &Registry, manifest: &Manifest) -> Re
     Ok(survey)
 }
 
-/// The same without running any program that the manifest names: what external kinds come to stays open.
+/// Inspects the host and the swarm without running any program that the manifest names; allocations of external kinds
+/// stay undecided.
 pub fn survey_without_programs(
     swarm: &Swarm<'_>,
     registry: &Registry,
@@ -66,7 +68,8 @@ pub fn survey_without_programs(
     Ok(Survey { observation, record, standing, findings })
 }
 
-/// What has to be observed before what is broken can be made again, or anything that lies inside it.
+/// Returns the queries that are needed before damaged allocations, or allocations inside them, can be provisioned
+/// again.
 pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTreeSet<Question> {
     if standing.broken.values().all(|damage| !damage.is_lost()) {
         return BTreeSet::new();
@@ -81,8 +84,8 @@ pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTree
     allocations.filter_map(|held| Some(registry.get(&held.kind)?.questions_again(held))).flatten().collect()
 }
 
-/// Adds to an observation what of it belongs to a swarm that stands, and what to the children that programs have
-/// provisioned from its sessions.
+/// Adds to an observation what the applied swarm owns, and what the children that programs have provisioned from its
+/// sessions own.
 pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> Result<(), state::Error> {
     observation.owner = Some(record.owner.clone());
     let mut children = state::children(host, record)?;
@@ -95,7 +98,7 @@ pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> R
     Ok(())
 }
 
-/// Returns what the session of a program has of external kinds.
+/// Returns the allocations of external kinds that a program's session owns.
 fn held(child: &Record) -> impl Iterator<Item = Held> {
     let of_external = |session: &Session, allocation: &Allocation| {
         let Allocation { kind, options, allocation, shared, .. } = allocation;
@@ -111,7 +114,7 @@ fn held(child: &Record) -> impl Iterator<Item = Held> {
     })
 }
 
-/// Looks at a swarm that stands, for what of it is broken. What is found out stays in `findings`.
+/// Inspects an applied swarm for damage. Answers are cached in `findings`.
 pub fn standing(swarm: &Swarm<'_>, registry: &Registry, record: &Record, findings: &Findings) -> Standing {
     let broken = super::inspect::inspect_sharing(swarm, registry, record, findings);
     Standing { plan: record.plan.clone(), broken }

@@ -1,4 +1,4 @@
-//! The protocol of a run: all that it changes, or nothing.
+//! Runs a transaction: all changes of a plan are made, or none.
 //!
 //! | stage | on disk | what happens | what undoes it |
 //! |---|---|---|---|
@@ -25,8 +25,8 @@ use crate::plan::{Action, Session};
 use crate::provider::Location;
 use crate::state::{self, FamilyGuard, Record, Release, Stage, Unsaved};
 
-/// Carries out the run of `record`. `standing` is what stands before it.
-/// What uses what it releases once it is torn down or aside, is refused or ended as `options` say.
+/// Carries out the run of `record`. `standing` is the record of the swarm before the run. Processes that use what the
+/// run releases, after its teardown or once it is aside, are refused or ended as `options` say.
 pub(super) fn run(
     context: &Context<'_>,
     record: &Record,
@@ -37,7 +37,7 @@ pub(super) fn run(
     run_begun(context, record, standing, Teardowns::All, options)
 }
 
-/// Writes the record of a run, unless a child was provisioned meanwhile from what the run releases.
+/// Writes the record of a run, unless a child was provisioned meanwhile from a session that the run releases.
 pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     forget_logs(context, record)?;
     let _family = match &record.release {
@@ -57,7 +57,8 @@ pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error>
     Ok(())
 }
 
-/// Does what [`run`] does once the record is written; also for a `destroy` that was interrupted before it was committed.
+/// Continues a run whose record is written, as [`run`] does; also for a `destroy` that was interrupted before its
+/// commit.
 pub(crate) fn run_begun(
     context: &Context<'_>,
     record: &Record,
@@ -69,7 +70,7 @@ pub(crate) fn run_begun(
     conclude(context, record, standing, attempted)
 }
 
-/// Commits what was attempted, or undoes it.
+/// Commits the attempt, or rolls it back.
 fn conclude(
     context: &Context<'_>,
     record: &Record,
@@ -95,7 +96,7 @@ fn conclude(
         Err(error) => error,
     };
     (context.events)(&Event::RollingBack);
-    // Undoing is not interrupted by the Ctrl-C that caused it.
+    // The Ctrl-C that caused the rollback does not interrupt it.
     let leftovers = undo(context, record, standing, &Cancel::default(), None)?;
     if leftovers.is_empty() {
         return Err(error);
@@ -113,13 +114,14 @@ fn conclude(
     Err(Error::Failed { failures, leftovers, interrupted })
 }
 
-/// A run that is ready to be committed.
+/// Run that is ready to be committed.
 struct Attempt {
-    /// The stage that it has reached.
+    /// Stage that the run has reached.
     stage: Stage,
-    /// Teardowns that failed, which stops nothing.
+    /// Teardowns that failed; a failed teardown does not stop the run.
     not_torn_down: Vec<Failure>,
-    /// Where `setup` failed and what was made is kept: the record that says so, and the failures.
+    /// Record that names the sessions whose `setup` failed but which are kept, and the failures; `None` if there are
+    /// none.
     kept: Option<(Record, Vec<Failure>)>,
 }
 
@@ -137,7 +139,7 @@ fn attempt(
         if occupants::left_for_teardown(&release.before, &release.kinds) != Marks::default() {
             clear::clear_torn_down(context, &release.before, &release.kinds, Location::Home, occupants)?;
         }
-        // What is given up goes even where the caller was interrupted before, unless a teardown was.
+        // Discarded work is released even if the caller was interrupted before, unless a teardown was interrupted.
         let goes_on = release.unsaved == Unsaved::Discard && attempt.not_torn_down.is_empty();
         let cancel = if goes_on { Cancel::default() } else { context.swarm.host().cancel.clone() };
         let host = Host { cancel, ..context.swarm.host().clone() };
@@ -155,8 +157,8 @@ fn attempt(
     Ok(attempt)
 }
 
-/// Makes what the plan of a run says. Where `setup` fails and what was made is kept, returns the record that says so, and
-/// the failures.
+/// Provisions what the plan of a run says. If `setup` failed and the sessions are kept, returns the record that names
+/// them, and the failures.
 fn make(
     context: &Context<'_>,
     record: &Record,
@@ -179,7 +181,7 @@ fn make(
     Ok(Some((kept, failures)))
 }
 
-/// An error where anything failed or the run was interrupted.
+/// Returns an error if a step failed or the run was interrupted.
 fn check(host: &Host, failures: Vec<Failure>) -> Result<(), Error> {
     let interrupted = host.cancel.is_requested();
     if failures.is_empty() && !interrupted {
@@ -188,7 +190,7 @@ fn check(host: &Host, failures: Vec<Failure>) -> Result<(), Error> {
     Err(Error::Failed { failures, leftovers: Vec::new(), interrupted })
 }
 
-/// Moves what is released aside, judges it there, and has it give way.
+/// Moves what is released aside, checks its unsaved work there, and frees the names that new resources may need.
 fn leave(
     context: &Context<'_>,
     record: &Record,
@@ -216,10 +218,10 @@ fn leave(
     Ok(())
 }
 
-/// Returns whether what a session releases, of a kind that cannot be moved aside, is the very resource that the run
-/// provisions, for this session or for another one.
+/// Returns whether the resource that a session releases, of a kind that cannot be moved aside, is the very resource
+/// that the run provisions, for this session or for another one.
 ///
-/// An allocation without a field says nothing of the resource; it is told by its session.
+/// An allocation without a field does not describe its resource; its session identifies the resource.
 fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, kind: &str) -> bool {
     if context.moves_aside(kind) {
         return false;
@@ -233,7 +235,7 @@ fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, k
     })
 }
 
-/// Releases what a committed run has moved aside, then forgets that there was anything.
+/// Releases what a committed run has moved aside, then deletes the run's record.
 pub(super) fn finish(
     context: &Context<'_>,
     record: &Record,
@@ -241,7 +243,7 @@ pub(super) fn finish(
 ) -> Result<(), Error> {
     if let Some(release) = &record.release {
         let before = &release.before;
-        // A release that is committed is finished: half a session is of no use to anybody.
+        // A committed release is finished despite an interruption: a session that is only partly released is of no use.
         let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
         let run = Run { context, record: before, host: &host };
         let kinds = left_to_release(context, record, release);
@@ -262,18 +264,18 @@ pub(super) fn finish(
     if failures.is_empty() { Ok(()) } else { Err(Error::NotTornDown(failures)) }
 }
 
-/// Kinds that a committed run has still to release, by session.
+/// Returns the kinds that a committed run has still to release, by session.
 pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &Release) -> Kinds {
     let is_left = |session: &Session, kind: &str| !is_same_resource(context, record, session, kind);
     restricted(&release.before, &release.kinds, is_left)
 }
 
-/// Undoes a run that is not committed, whatever stage it has reached: releases what it provisioned, brings back what it
-/// moved aside, and writes again what the sessions of `standing` own. What could not be undone is returned, and the
-/// record kept for the next attempt; so it is where `cancel` ends commands.
+/// Rolls back a run that is not committed, in any stage: releases what the run provisioned, brings back what the run
+/// moved aside, and rewrites the discovery files of the sessions of `standing`. Returns what could not be rolled back
+/// and keeps the record for the next attempt; the record is also kept if `cancel` ends commands.
 ///
-/// What the run's own commands have left running is ended. `occupants` say what becomes of other processes in what it
-/// provisioned; a run that undoes its own failure has none, and passes these over.
+/// Processes that the run's own commands have left running are ended. `occupants` says what happens to other processes
+/// in what the run provisioned. A run that rolls back its own failure passes `None` and ignores them.
 pub(super) fn undo(
     context: &Context<'_>,
     record: &Record,
@@ -282,7 +284,7 @@ pub(super) fn undo(
     occupants: Option<Occupants>,
 ) -> Result<Vec<Failure>, Error> {
     let Some((_, mut stage)) = context.swarm.interrupted()? else { return Ok(Vec::new()) };
-    // Undoing is not interrupted by the Ctrl-C that caused it; its commands may be.
+    // The Ctrl-C that caused the rollback does not interrupt it; its commands may be interrupted.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
     let interruptible = Host { cancel: cancel.clone(), ..host.clone() };
     if stage == Stage::Provisioning {
@@ -316,7 +318,7 @@ pub(super) fn undo(
     Ok(failures)
 }
 
-/// Releases what the run has `provisioned`, torn down where it was set up. Only teardowns can be interrupted.
+/// Releases what the run has `provisioned`, after a teardown if it was set up. Only teardowns can be interrupted.
 pub(super) fn unprovision(
     context: &Context<'_>,
     record: &Record,
@@ -329,7 +331,7 @@ pub(super) fn unprovision(
     for (session, change) in pairs().rev() {
         let was_set_up = !session.setup.is_empty() && commands::was_run(context.swarm, session, "setup");
         if !change.provision.is_empty() && !session.teardown.is_empty() && was_set_up {
-            // The run has failed already; what its teardown says is in the log.
+            // The run has failed already; the log has the output of the teardown.
             let torn_down = commands::run(context.swarm, interruptible, session, UNDO, &session.teardown);
             if torn_down.is_err() && interruptible.cancel.is_requested() {
                 return Err(Error::Interrupted);
@@ -344,7 +346,7 @@ pub(super) fn unprovision(
     Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, provisioned))
 }
 
-/// Brings back what the run has moved aside, and what of the other kinds it has released.
+/// Brings back what the run has moved aside, and the released resources of the other kinds.
 pub(super) fn bring_back(
     context: &Context<'_>,
     record: &Record,
@@ -355,7 +357,7 @@ pub(super) fn bring_back(
     let run = Run { context, record: before, host };
     let aside = restricted(before, &release.kinds, |_, kind| context.moves_aside(kind));
     let mut failures = run.bring_back(&aside, &|provider, task| provider.bring_back(task));
-    // What was broken before the run is left as it was: released.
+    // A resource that was broken before the run stays released.
     let same = restricted(before, &release.kinds, |session, kind| {
         let planned = record.plan.sessions.iter().find(|planned| planned.path == session.path);
         is_same_resource(context, record, session, kind)
@@ -365,7 +367,7 @@ pub(super) fn bring_back(
     failures
 }
 
-/// Runs the setup of sessions that were torn down and are back.
+/// Runs the setup of sessions that were torn down and have been brought back.
 pub(super) fn set_up_again(context: &Context<'_>, release: &Release, host: &Host) -> Vec<Failure> {
     let mut failures = Vec::new();
     for session in &release.before.plan.sessions {
@@ -384,7 +386,7 @@ pub(super) fn set_up_again(context: &Context<'_>, release: &Release, host: &Host
     failures
 }
 
-/// Writes the discovery files again that the run may have changed.
+/// Rewrites the discovery files that the run may have changed.
 pub(super) fn write_again(
     context: &Context<'_>,
     record: &Record,
@@ -400,7 +402,7 @@ pub(super) fn write_again(
     let changed = record.plan.sessions.iter().zip(&record.plan.changes);
     for (session, _) in changed.filter(|(_, change)| change.action != Action::Keep) {
         match (standing, stood.get(&session.path)) {
-            // Where its directory was missing before, nothing is written.
+            // Nothing is written if the session's directory was missing before the run.
             (Some(standing), Some(stood)) if discovery::directory(context.swarm, stood).is_ok() => {
                 failures.extend(Run { context, record: standing, host }.tell(stood).err());
             }
@@ -411,7 +413,7 @@ pub(super) fn write_again(
     Ok(failures)
 }
 
-/// Forgets what earlier runs have set up and torn down: which of it this run did, its logs say.
+/// Deletes the logs of earlier setups and teardowns: a log then proves that this run ran the step.
 fn forget_logs(context: &Context<'_>, record: &Record) -> Result<(), state::Error> {
     for (session, change) in record.plan.sessions.iter().zip(&record.plan.changes) {
         if change.runs_setup() && !session.setup.is_empty() {

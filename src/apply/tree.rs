@@ -1,4 +1,4 @@
-//! Walks the tree of sessions in parallel, in either direction.
+//! Visits the tree of sessions in parallel, in either direction.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::plan::Session;
 
-/// Runs `act` for each session by its position: a session's parent is done before it starts, and nothing else waits.
-/// With one job the order is that of [`Tree::in_order`].
+/// Runs `act` for each session by its position. A session starts once its parent is done and waits for no other
+/// session. With one job, the order is that of [`Tree::in_order`].
 pub(super) fn parents_first(sessions: &[Session], jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
     let tree = &Tree::new(sessions);
     let act = &act;
@@ -18,7 +18,7 @@ pub(super) fn parents_first(sessions: &[Session], jobs: NonZeroUsize, act: impl 
     });
 }
 
-/// Runs `act` for each session by its position: a session's children are done before it starts. With one job the order is
+/// Runs `act` for each session by its position. A session starts once its children are done. With one job, the order is
 /// the exact reverse of that of [`parents_first`].
 pub(super) fn children_first(sessions: &[Session], jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
     let tree = &Tree::new(sessions);
@@ -52,7 +52,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// A session whose parent is not among `sessions` is a root.
+    /// Creates the tree; a session whose parent is not among `sessions` is a root.
     fn new(sessions: &[Session]) -> Self {
         let position: HashMap<_, _> =
             sessions.iter().enumerate().map(|(at, session)| (&session.path, at)).collect();
@@ -71,7 +71,7 @@ impl Tree {
         Self { roots, parents, children }
     }
 
-    /// The positions of all sessions, level by level: the order in which one job comes to them.
+    /// Returns the positions of all sessions, level by level: the order in which one job visits them.
     fn in_order(&self) -> Vec<usize> {
         let mut order = self.roots.clone();
         let mut at = 0;
@@ -105,11 +105,11 @@ impl Tree {
     }
 }
 
-/// The most threads of one step. The 64 sessions that are promised to be made at once need 64; thousands of threads only
-/// look for work in each other's queues, and did not end within minutes.
+/// Maximum number of threads of one step. The 64 sessions that are promised to be provisioned at once need 64.
+/// Thousands of threads only search for work in each other's queues, and did not end within minutes.
 const JOBS_MAX: usize = 256;
 
-/// Runs `work` on `jobs` threads, at most [`JOBS_MAX`]; where they cannot be had, on this one's pool.
+/// Runs `work` on `jobs` threads, at most [`JOBS_MAX`], or on the current thread's pool if they cannot be created.
 fn with_jobs<'s>(jobs: NonZeroUsize, work: impl FnOnce(&rayon::ScopeFifo<'s>) + Send) {
     match rayon::ThreadPoolBuilder::new().num_threads(jobs.get().min(JOBS_MAX)).build() {
         Ok(pool) => pool.scope_fifo(work),

@@ -1,4 +1,4 @@
-//! Walks over the leases that a run releases, moves aside or brings back.
+//! Visits the leases that a run releases, moves aside or brings back.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,23 +12,24 @@ use crate::name::SessionPath;
 use crate::plan::Session;
 use crate::provider::{self, Location, Provider, Task};
 
-/// What is done with one lease.
+/// Action of a walk on one lease.
 type Act<'a> = dyn Fn(&dyn Provider, &Task<'_>) -> Result<(), provider::Error> + Sync + 'a;
 
-/// Order of a walk, and what it does about a failure.
+/// Order of a walk, and its reaction to a failure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Walk {
     /// Children before their parents, kinds in the order given; halts at a failure and when the run is cancelled.
     Leave,
-    /// The same; goes on past what fails.
+    /// Children before their parents, kinds in the order given; continues after a failure.
     Release,
-    /// Parents before their children, kinds in reverse order; goes on past what fails.
+    /// Parents before their children, kinds in reverse order; continues after a failure.
     Return,
 }
 
 impl Run<'_> {
-    /// Releases leases where they are. Claims are released last of all, one session after another: no port is free while
-    /// what was made after it exists. Those of a session in which, or below which, something is left are kept.
+    /// Releases leases at `location`. Claims are released last, one session after another: no port becomes free while a
+    /// resource exists that was created after the claim. Claims of a session are kept if a resource of the session, or
+    /// of one below, remains.
     pub(super) fn release(&self, phase: Phase, location: Location, kinds: &Kinds) -> Vec<Failure> {
         let telling = self.telling(phase, kinds);
         let release = |session: &Session, kind: &str| {
@@ -59,7 +60,7 @@ impl Run<'_> {
         failures
     }
 
-    /// Does one step of moving aside with leases, up to the first failure.
+    /// Performs one step of moving leases aside, up to the first failure.
     pub(super) fn leave(&self, phase: Phase, step: &str, kinds: &Kinds, act: &Act<'_>) -> Vec<Failure> {
         let telling = self.telling(phase, kinds);
         self.walk(kinds, Walk::Leave, &|path| telling.passed(path), &|session, kind| {
@@ -97,7 +98,7 @@ impl Run<'_> {
             .map_err(|error| Failure::from_provider(session, step, kind, error))
     }
 
-    /// Goes through the sessions of `kinds`; `passed` is told of those in which nothing failed.
+    /// Visits the sessions of `kinds`; calls `passed` for each in which nothing failed.
     fn walk(
         &self,
         kinds: &Kinds,
@@ -108,7 +109,7 @@ impl Run<'_> {
         let sessions = &self.record.plan.sessions;
         let of = |session: &Session| kinds.get(&session.path).map_or(&[][..], Vec::as_slice);
         let is_claim = |session: &Session| of(session).iter().all(|kind| self.is_claim(session, kind));
-        // Claims are taken and given up one session after another.
+        // Claims are acquired and released one session after another.
         let jobs = if sessions.iter().all(is_claim) { NonZeroUsize::MIN } else { self.host.jobs };
         let failures = Mutex::new(Vec::new());
         let halted = AtomicBool::new(false);

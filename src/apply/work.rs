@@ -1,4 +1,4 @@
-//! Decides on unsaved work in what a run releases: refuses to lose it, or has it saved.
+//! Protects unsaved work in what a run releases: refuses the release, or saves the work.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,7 @@ use super::{Context, Error, Event, Failure, inner, rescue, with_task};
 use crate::provider::{Condition, Findings, Location};
 use crate::state::{Record, Unsaved};
 
-/// Lets a run begin only if nothing would be lost by what it releases: unsaved work is refused, unless it is given up or
-/// can be saved.
+/// Refuses a run whose releases would lose unsaved work, unless the work is discarded or can be saved.
 pub(super) fn secure(
     context: &Context<'_>,
     standing: &Record,
@@ -24,7 +23,8 @@ pub(super) fn secure(
     Ok(())
 }
 
-/// Refuses to release a resource of a kind that only another program knows: half a session is of no use to anybody.
+/// Refuses to release a resource of a kind that the registry does not know: a session that is only partly released is
+/// of no use.
 pub(super) fn known(context: &Context<'_>, record: &Record, released: &Kinds) -> Result<(), Error> {
     match impact::unknown_kinds(context.registry, record, released).next() {
         None => Ok(()),
@@ -34,15 +34,15 @@ pub(super) fn known(context: &Context<'_>, record: &Record, released: &Kinds) ->
     }
 }
 
-/// Judges unsaved work again once it was moved aside, where nothing changes it any more, and saves it there: work that came
-/// after [`secure`] is refused or saved like the rest.
+/// Checks unsaved work again after it was moved aside, where nothing changes it any more, and saves it there. Work that
+/// was done after [`secure`] is refused or saved as well.
 pub(super) fn judge_aside(
     context: &Context<'_>,
     before: &Record,
     kinds: &Kinds,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
-    // What stays where it is can change again at any time; it is only judged again to be rescued.
+    // A resource that is not moved aside can change again at any time; it is only checked again to be rescued.
     let is_judged = |kind: &&String| unsaved == Unsaved::Rescue || context.moves_aside(kind);
     let judged = |kinds: &Vec<String>| kinds.iter().filter(is_judged).cloned().collect();
     let kinds = kinds.iter().map(|(path, kinds)| (path.clone(), judged(kinds))).collect();
@@ -66,8 +66,8 @@ pub(super) fn judge_aside(
     rescue::save(context, before, &with_work, Location::Aside)
 }
 
-/// Refuses to undo the interrupted run of `record` where work would be lost that was done since in what it `provisioned`,
-/// unless the work is given up or can be saved. Returns the kinds, by session, that have work to save.
+/// Refuses to roll back the interrupted run of `record` if work would be lost that was done since in what the run
+/// `provisioned`, unless the work is discarded or can be saved. Returns the kinds, by session, that have work to save.
 pub(super) fn judge_interrupted(
     context: &Context<'_>,
     record: &Record,
@@ -87,8 +87,8 @@ pub(super) fn judge_interrupted(
     if refused.is_empty() { Ok(with_work) } else { Err(Error::Refused(refused)) }
 }
 
-/// Mends what can be mended of what an interrupted run has provisioned, so that it can be judged: after a reboot, overlays
-/// are not mounted. Returns whether anything was.
+/// Repairs what an interrupted run has provisioned, as far as possible, so that its work can be checked: after a
+/// reboot, overlays are not mounted. Returns whether anything was repaired.
 fn mend(context: &Context<'_>, record: &Record, provisioned: &Kinds) -> bool {
     let host = context.swarm.host();
     let mended = AtomicBool::new(false);
@@ -99,7 +99,7 @@ fn mend(context: &Context<'_>, record: &Record, provisioned: &Kinds) -> bool {
                 Condition::Mendable(_) => provider.mend(task).map(|()| true),
                 Condition::Sound | Condition::Broken(_) | Condition::Unknown(_) => Ok(false),
             });
-        // What cannot be mended stays refused, with the reason that was found.
+        // A resource that cannot be repaired stays refused, with the reason that was found.
         if done.unwrap_or(false) {
             mended.store(true, Ordering::Relaxed);
         }
@@ -107,7 +107,7 @@ fn mend(context: &Context<'_>, record: &Record, provisioned: &Kinds) -> bool {
     mended.into_inner()
 }
 
-/// Refuses a release that would lose work. Otherwise returns what goes along with it.
+/// Refuses a release that would lose work. Otherwise returns the impact of the release.
 pub(super) fn judge(
     context: &Context<'_>,
     standing: &Record,
@@ -118,7 +118,7 @@ pub(super) fn judge(
     known(context, standing, released)?;
     ready(context, standing, released)?;
     let mut stake = match unsaved {
-        // Work that is given up need not be looked for, and often cannot be.
+        // Work that is discarded need not be searched for, and often cannot be.
         Unsaved::Discard => {
             let obstacles = impact::obstacles(host, context.registry, standing, released, Location::Home);
             AtStake { obstacles, ..AtStake::default() }
@@ -136,7 +136,7 @@ pub(super) fn judge(
     if refused.is_empty() { Ok(stake) } else { Err(Error::Refused(refused)) }
 }
 
-/// Makes sure that what is to be released can be.
+/// Checks that the provider of each released kind is ready to release.
 pub(super) fn ready(context: &Context<'_>, record: &Record, released: &Kinds) -> Result<(), Error> {
     let host = context.swarm.host();
     let mut asked = BTreeSet::new();

@@ -37,45 +37,49 @@ impl Run<'_> {
     /// Provisions what the plan's changes say, claims first, fills what has something in common, and finishes it: each
     /// once all of the step before is done, so that what fails fast fails before anything slow.
     pub(super) fn provision(&self) -> Vec<Failure> {
-        let provision = |session: &Session, change: &Change, claims: bool| {
-            let mut kinds = change.provision.iter().filter(|kind| self.is_claim(session, kind) == claims);
-            kinds.try_for_each(|kind| {
-                self.make(session, kind, PROVISION, |provider, task| provider.provision(task))
-            })
-        };
-        // One after another, so that of runs that want the same the one that is first at the first session is at all.
-        let one = NonZeroUsize::MIN;
-        let jobs = self.host.jobs;
-        let steps: [&dyn Fn() -> Vec<Failure>; 4] = [
-            &|| {
-                let concerned = |session: &Session, change: &Change| {
-                    change.provision.iter().any(|kind| self.is_claim(session, kind))
-                };
-                self.each(Phase::Claim, one, &concerned, &|session, change| provision(session, change, true))
-            },
-            &|| {
-                let concerned = |session: &Session, change: &Change| {
-                    change.provision.iter().any(|kind| !self.is_claim(session, kind))
-                };
-                self.each(Phase::Make, jobs, &concerned, &|session, change| provision(session, change, false))
-            },
-            &|| self.noted(Milestone::Filled, self.fill()),
-            &|| {
-                let concerned = |_: &Session, change: &Change| {
-                    !change.provision.is_empty() || !change.mend.is_empty() || change.refresh
-                };
-                let finish = |session: &Session, change: &Change| self.finish(session, change);
-                self.noted(Milestone::Finished, self.each(Phase::Finish, jobs, &concerned, &finish))
-            },
-        ];
-        for step in steps {
+        for step in [Self::claim, Self::make_others, Self::fill_noted, Self::finish_sessions] {
             crashpoint!("apply.step");
-            let failures = step();
+            let failures = step(self);
             if !failures.is_empty() || self.host.cancel.is_requested() {
                 return failures;
             }
         }
         Vec::new()
+    }
+
+    /// Claims resources, one session after another: of runs that request the same ones, the run that is first at the first
+    /// session gets all.
+    fn claim(&self) -> Vec<Failure> {
+        self.make_leases(Phase::Claim, NonZeroUsize::MIN, true)
+    }
+
+    fn make_others(&self) -> Vec<Failure> {
+        self.make_leases(Phase::Make, self.host.jobs, false)
+    }
+
+    /// Provisions either the claims or everything else.
+    fn make_leases(&self, phase: Phase, jobs: NonZeroUsize, claims: bool) -> Vec<Failure> {
+        let is_meant = |session: &Session, kind: &str| self.is_claim(session, kind) == claims;
+        let concerned =
+            |session: &Session, change: &Change| change.provision.iter().any(|kind| is_meant(session, kind));
+        self.each(phase, jobs, &concerned, &|session, change| {
+            let mut kinds = change.provision.iter().filter(|kind| is_meant(session, kind));
+            kinds.try_for_each(|kind| {
+                self.make(session, kind, PROVISION, |provider, task| provider.provision(task))
+            })
+        })
+    }
+
+    fn fill_noted(&self) -> Vec<Failure> {
+        self.noted(Milestone::Filled, self.fill())
+    }
+
+    fn finish_sessions(&self) -> Vec<Failure> {
+        let concerned = |_: &Session, change: &Change| {
+            !change.provision.is_empty() || !change.mend.is_empty() || change.refresh
+        };
+        let finish = |session: &Session, change: &Change| self.finish(session, change);
+        self.noted(Milestone::Finished, self.each(Phase::Finish, self.host.jobs, &concerned, &finish))
     }
 
     /// Writes down that a step has ended, unless it failed.

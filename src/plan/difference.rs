@@ -12,7 +12,7 @@ pub use fields::Field;
 
 use super::{Damage, Plan, Session, Standing};
 use crate::name::SessionPath;
-use crate::provider::Registry;
+use crate::provider::{Allocation, Registry};
 
 /// Change of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -182,43 +182,9 @@ fn add_again(
     }
 }
 
-fn create(session: &Session) -> Change {
+/// Returns the change of a session that stays as it is.
+fn keep(session: &Session) -> Change {
     Change {
-        session: session.path.clone(),
-        action: Action::Create,
-        reasons: Vec::new(),
-        release: Vec::new(),
-        provision: session.allocations.iter().map(|allocation| allocation.kind.clone()).collect(),
-        from: BTreeMap::new(),
-        mend: Vec::new(),
-        set_up: false,
-        refresh: false,
-        fields: Vec::new(),
-    }
-}
-
-fn destroy(session: &Session) -> Change {
-    Change {
-        session: session.path.clone(),
-        action: Action::Destroy,
-        reasons: vec!["it is no longer in the manifest".to_owned()],
-        release: session.allocations.iter().rev().map(|allocation| allocation.kind.clone()).collect(),
-        provision: Vec::new(),
-        from: BTreeMap::new(),
-        mend: Vec::new(),
-        set_up: false,
-        refresh: false,
-        fields: Vec::new(),
-    }
-}
-
-fn difference(
-    stood: &Session,
-    session: &Session,
-    broken: &BTreeMap<(SessionPath, String), Damage>,
-    released_above: &[String],
-) -> Change {
-    let mut change = Change {
         session: session.path.clone(),
         action: Action::Keep,
         reasons: Vec::new(),
@@ -229,57 +195,41 @@ fn difference(
         set_up: false,
         refresh: false,
         fields: Vec::new(),
-    };
+    }
+}
+
+fn create(session: &Session) -> Change {
+    let provision = session.allocations.iter().map(|allocation| allocation.kind.clone()).collect();
+    Change { action: Action::Create, provision, ..keep(session) }
+}
+
+fn destroy(session: &Session) -> Change {
+    let release = session.allocations.iter().rev().map(|allocation| allocation.kind.clone()).collect();
+    let reasons = vec!["it is no longer in the manifest".to_owned()];
+    Change { action: Action::Destroy, reasons, release, ..keep(session) }
+}
+
+fn difference(
+    stood: &Session,
+    session: &Session,
+    broken: &BTreeMap<(SessionPath, String), Damage>,
+    released_above: &[String],
+) -> Change {
+    let mut change = keep(session);
     for old in stood.allocations.iter().rev() {
         let damage = broken.get(&(session.path.clone(), old.kind.clone()));
         let goes_along = old.within_parent && released_above.contains(&old.kind);
         // An allocation that is created again may begin elsewhere: a branch at its present commit.
         let is_again = goes_along || damage.is_some_and(Damage::is_lost);
+        let is_same = |new: &Allocation| {
+            new == old || (is_again && new.options == old.options && new.shared == old.shared)
+        };
         match session.allocation(&old.kind) {
-            Some(new)
-                if new == old || (is_again && new.options == old.options && new.shared == old.shared) =>
-            {
-                let why = match damage {
-                    _ if goes_along => format!("{} lies inside its parent's, which is made anew", old.kind),
-                    Some(damage) if !damage.unknown => damage.why.clone(),
-                    // An allocation that cannot be inspected is left unchanged.
-                    _ => continue,
-                };
-                change.action = change.action.max(Action::Repair);
-                change.reasons.push(why);
-                if !goes_along && damage.is_some_and(|damage| damage.mendable) {
-                    change.mend.push(old.kind.clone());
-                } else {
-                    change.release.push(old.kind.clone());
-                }
-            }
-            new => {
-                change.action = Action::Replace;
-                change.release.push(old.kind.clone());
-                change.reasons.extend(match new {
-                    None => vec![format!("{} is no longer asked for", old.kind)],
-                    Some(new) => {
-                        let known = change.fields.len();
-                        fields::options(&mut change.fields, &old.kind, &old.options, &new.options);
-                        match &change.fields[known..] {
-                            [] => vec![format!("{}: what it is a share of is replaced", old.kind)],
-                            options => options.iter().map(Field::line).collect(),
-                        }
-                    }
-                });
-            }
+            Some(new) if is_same(new) => add_repair(&mut change, old, damage, goes_along),
+            new => add_replacement(&mut change, old, new),
         }
     }
-    for new in &session.allocations {
-        let stands = stood.allocation(&new.kind);
-        if stands.is_none() {
-            change.action = Action::Replace;
-            change.reasons.push(format!("{} is asked for in addition", new.kind));
-        }
-        if stands != Some(new) || change.release.contains(&new.kind) {
-            change.provision.push(new.kind.clone());
-        }
-    }
+    add_provisioned(&mut change, stood, session);
     let told = fields::told(stood, session);
     if change.action == Action::Keep {
         change.reasons = told.iter().map(Field::line).collect();
@@ -292,6 +242,53 @@ fn difference(
     }
     change.fields.extend(told);
     change
+}
+
+/// Adds the repair of an allocation that stays the same, if it is damaged or goes along with its parent's.
+fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, goes_along: bool) {
+    let why = match damage {
+        _ if goes_along => format!("{} lies inside its parent's, which is made anew", old.kind),
+        Some(damage) if !damage.unknown => damage.why.clone(),
+        // An allocation that cannot be inspected is left unchanged.
+        _ => return,
+    };
+    change.action = change.action.max(Action::Repair);
+    change.reasons.push(why);
+    if !goes_along && damage.is_some_and(|damage| damage.mendable) {
+        change.mend.push(old.kind.clone());
+    } else {
+        change.release.push(old.kind.clone());
+    }
+}
+
+/// Adds the release of an allocation that is replaced by another one, or by none.
+fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocation>) {
+    change.action = Action::Replace;
+    change.release.push(old.kind.clone());
+    let Some(new) = new else {
+        change.reasons.push(format!("{} is no longer asked for", old.kind));
+        return;
+    };
+    let known = change.fields.len();
+    fields::options(&mut change.fields, &old.kind, &old.options, &new.options);
+    match &change.fields[known..] {
+        [] => change.reasons.push(format!("{}: what it is a share of is replaced", old.kind)),
+        options => change.reasons.extend(options.iter().map(Field::line)),
+    }
+}
+
+/// Adds the kinds that are provisioned: those that are new, others than before, or released.
+fn add_provisioned(change: &mut Change, stood: &Session, session: &Session) {
+    for new in &session.allocations {
+        let stands = stood.allocation(&new.kind);
+        if stands.is_none() {
+            change.action = Action::Replace;
+            change.reasons.push(format!("{} is asked for in addition", new.kind));
+        }
+        if stands != Some(new) || change.release.contains(&new.kind) {
+            change.provision.push(new.kind.clone());
+        }
+    }
 }
 
 /// Stands in for `setup` among the kinds that can be broken; `setup` is broken until it succeeds.

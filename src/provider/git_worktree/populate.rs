@@ -61,33 +61,53 @@ fn fill_together(
     check_target(worktree, &site.standing().map_err(own)?).map_err(own)?;
     task.filled.tell();
 
-    let source = || Source::of(task, worktree).map_err(own);
     let mut filled = 0;
-    if let Some(mut given) = given {
-        let is_written = |at| given.missing.contains(&at);
-        let is_sound = |source: &Source| source.lists(&given.tree) && source.is_sound(is_written);
-        if given.is_whole() {
-            places.finish(given.others, given.index_mode)?;
-        } else if let Some(source) = source()?.filter(is_sound) {
-            source.set_back(is_written).map_err(own)?.complete(&places, given)?;
-        } else {
-            // The files of the first worktree are not certainly as Git wrote them.
-            let targets = mem::take(&mut given.others);
-            places.finish_with(targets, given.index_mode, |task, site| {
-                let entry = site.entry_path();
-                let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
-                write(&git, &worktree.commit, Some(&given))
-            })?;
-        }
+    if let Some(given) = given {
+        complete(task, worktree, &places, given)?;
         filled = together.len();
     }
     if filled < alike.len() {
-        let Some(source) = source()?.filter(|source| source.is_sound(|_| true)) else { return Ok(filled) };
-        for batch in alike[filled..].chunks(AT_ONCE) {
-            let copied = Places::of(batch).and_then(|places| source.copy(&places));
-            copied.map_err(|(at, error)| (at.map(|at| filled + at), error))?;
-            filled += batch.len();
-        }
+        filled += copy_to(task, worktree, &alike[filled..])
+            .map_err(|(at, error)| (at.map(|at| filled + at), error))?;
+    }
+    Ok(filled)
+}
+
+/// Completes worktrees that have the files of the donor: the first worktree gives the rest.
+fn complete(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    places: &Places<'_>,
+    mut given: Given<'_>,
+) -> Result<(), Failed> {
+    if given.is_whole() {
+        return places.finish(given.others, given.index_mode);
+    }
+    let own = |error| (None, error);
+    let is_written = |at| given.missing.contains(&at);
+    let is_sound = |source: &Source| source.lists(&given.tree) && source.is_sound(is_written);
+    if let Some(source) = Source::of(task, worktree).map_err(own)?.filter(is_sound) {
+        return source.set_back(is_written).map_err(own)?.complete(places, given);
+    }
+    // The files of the first worktree are not certainly as Git wrote them.
+    let targets = mem::take(&mut given.others);
+    places.finish_with(targets, given.index_mode, |task, site| {
+        let entry = site.entry_path();
+        let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
+        write(&git, &worktree.commit, Some(&given))
+    })
+}
+
+/// Copies a worktree to `others` and returns the number of populated ones: 0 if the files of the worktree are not
+/// certainly as Git wrote them.
+fn copy_to(task: &Task<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> Result<usize, Failed> {
+    let source = Source::of(task, worktree).map_err(|error| (None, error))?;
+    let Some(source) = source.filter(|source| source.is_sound(|_| true)) else { return Ok(0) };
+    let mut filled = 0;
+    for batch in others.chunks(AT_ONCE) {
+        let copied = Places::of(batch).and_then(|places| source.copy(&places));
+        copied.map_err(|(at, error)| (at.map(|at| filled + at), error))?;
+        filled += batch.len();
     }
     Ok(filled)
 }

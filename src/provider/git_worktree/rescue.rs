@@ -93,19 +93,10 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         return Ok(told(reference));
     }
 
-    let subject = |what: &str| format!("{}: {what}\n", task.session);
-    let mut parents = vec![work.head.clone()];
-    parents.push(work.commit(&index, std::slice::from_ref(&work.head), &subject("index of its worktree"))?);
-    parents.push(work.commit(&state.tree, &[], &subject("entry of its worktree"))?);
-    if !others.is_empty() || !sides.is_empty() {
-        let sides = if sides.is_empty() { capture::empty_tree(&work)? } else { sides };
-        let others: Vec<String> = others.into_iter().collect();
-        parents.push(work.commit(&sides, &others, &subject("other commits of its worktree"))?);
-    }
+    let parents = parents(&work, &index, &state.tree, sides, others)?;
     let time: String = clock::now().chars().filter(|c| !matches!(c, '-' | ':')).collect();
     for attempt in 1..=TRIES {
-        let reference = name::reference(&prefix, &time, attempt);
-        let rescue = told(reference);
+        let rescue = told(name::reference(&prefix, &time, attempt));
         let message = message(task.session, &rescue, &fingerprint, &converted);
         let commit = work.commit(&files, &parents, &message)?;
         if work.create_ref(&rescue.reference, &commit)? {
@@ -117,6 +108,27 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         }
     }
     Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
+}
+
+/// Returns the parents of a rescue's commit: HEAD, the index, the admin directory and, if there are any, the sides of an
+/// unfinished merge together with other commits.
+fn parents(
+    work: &Work<'_>,
+    index: &str,
+    state: &str,
+    sides: String,
+    others: BTreeSet<String>,
+) -> Result<Vec<String>, Error> {
+    let subject = |what: &str| format!("{}: {what}\n", work.task.session);
+    let mut parents = vec![work.head.clone()];
+    parents.push(work.commit(index, std::slice::from_ref(&work.head), &subject("index of its worktree"))?);
+    parents.push(work.commit(state, &[], &subject("entry of its worktree"))?);
+    if !others.is_empty() || !sides.is_empty() {
+        let sides = if sides.is_empty() { capture::empty_tree(work)? } else { sides };
+        let others: Vec<String> = others.into_iter().collect();
+        parents.push(work.commit(&sides, &others, &subject("other commits of its worktree"))?);
+    }
+    Ok(parents)
 }
 
 /// Returns the message of a rescue's commit. It has the command that restores the rescue, the hash of its content, and

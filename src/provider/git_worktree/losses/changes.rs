@@ -56,49 +56,61 @@ pub(super) fn add(
     });
     inner.with_work.retain(|path| is_tree_later(path));
     inner.unseen.retain(|path| is_tree_later(path));
-    let path = site.home.display();
     let counts = changes.counts(hidden, filtered);
+    describe(site, &counts, &changes, &submodules, &inner, losses);
+    Ok(())
+}
+
+/// Adds one line for each kind of what was found.
+fn describe(
+    site: &Site,
+    counts: &str,
+    changes: &Changes,
+    submodules: &BTreeSet<OsString>,
+    inner: &Inner,
+    losses: &mut Losses,
+) {
+    let path = site.home.display();
     if !counts.is_empty() {
         losses.work.push(format!("{path} has uncommitted changes: {counts}"));
     }
-    let mut beyond_rescue = |what: &str, named: &BTreeSet<OsString>, remedy: &str| {
-        if !named.is_empty() {
-            losses.beyond_rescue.push(format!("{path} {what} ({}){remedy}", list(named)));
-        }
-    };
-    beyond_rescue(
-        "holds repositories of their own",
-        &changes.repositories,
-        ", which git cannot take into a commit; move them away",
-    );
-    beyond_rescue(
-        "has submodules checked out",
-        &submodules,
-        ", whose commits may be nowhere else; push those, then `git submodule deinit --all` there",
-    );
-    beyond_rescue(
-        "has changed files that cannot be read",
-        &changes.unreadable,
-        "; `chmod u+r` them, or have their owner do it",
-    );
-    beyond_rescue(
-        "holds repositories with changes or commits that are nowhere else",
-        &inner.with_work,
-        "; push those, or move the repositories away",
-    );
-    beyond_rescue(
-        "has something called `.git` that is no repository, and that git does not look at",
-        &inner.unseen,
-        "; move it away",
-    );
-    let mut passing = |what: &str, named: &BTreeSet<OsString>| {
-        if !named.is_empty() {
-            losses.passing.push(format!("{path} has {} {what}: {}", named.len(), list(named)));
-        }
-    };
-    passing("repositories without work of their own", &inner.copies);
-    passing("ignored files or directories", &changes.ignored);
-    Ok(())
+    let beyond_rescue = [
+        (
+            "holds repositories of their own",
+            &changes.repositories,
+            ", which git cannot take into a commit; move them away",
+        ),
+        (
+            "has submodules checked out",
+            submodules,
+            ", whose commits may be nowhere else; push those, then `git submodule deinit --all` there",
+        ),
+        (
+            "has changed files that cannot be read",
+            &changes.unreadable,
+            "; `chmod u+r` them, or have their owner do it",
+        ),
+        (
+            "holds repositories with changes or commits that are nowhere else",
+            &inner.with_work,
+            "; push those, or move the repositories away",
+        ),
+        (
+            "has something called `.git` that is no repository, and that git does not look at",
+            &inner.unseen,
+            "; move it away",
+        ),
+    ];
+    for (what, named, remedy) in beyond_rescue.into_iter().filter(|(_, named, _)| !named.is_empty()) {
+        losses.beyond_rescue.push(format!("{path} {what} ({}){remedy}", list(named)));
+    }
+    let passing = [
+        ("repositories without work of their own", &inner.copies),
+        ("ignored files or directories", &changes.ignored),
+    ];
+    for (what, named) in passing.into_iter().filter(|(_, named)| !named.is_empty()) {
+        losses.passing.push(format!("{path} has {} {what}: {}", named.len(), list(named)));
+    }
 }
 
 /// Changes that `git status` reports.

@@ -1,9 +1,9 @@
-//! How long planning takes, and how much memory, by the number of sessions: `cargo bench --bench planning`.
+//! Measures the time and memory of planning, by the number of sessions: `cargo bench --bench planning`.
 //!
-//! From the text of a manifest to a plan with its digest, against a host where every answer is kind; nothing is
-//! read but the text. Then what comes of it: the plan as text, as `plan` prints it to a file, and as JSON, as `plan -o`
-//! saves it. Each size is measured in a process of its own, so that the peak is its own; times are medians. Last, how
-//! long it takes to say every fault of a manifest of 2 MB with 1,000 of them.
+//! Planning goes from the text of a manifest to a plan with its digest. The observed host permits everything, and only
+//! the text is read. Then the plan is printed as text, as `plan` writes it to a file, and as JSON, as `plan -o` saves
+//! it. Each size is measured in a process of its own, for a separate memory peak; times are medians. Last, the
+//! benchmark reports every diagnostic of a manifest of 2 MB with 1,000 of them.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and starts itself again")]
 
 use std::collections::BTreeSet;
@@ -18,11 +18,11 @@ use seedbed::review::Review;
 use seedbed::review::text::Style;
 use seedbed::{manifest, plan};
 
-/// How often each size is planned.
+/// Number of times that each size is planned.
 const ROUNDS: usize = 5;
 
 fn main() {
-    // `cargo bench` passes `--bench` to whatever it runs.
+    // `cargo bench` passes `--bench` to every benchmark.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let [shape, sessions] = &arguments[..] {
         measure(shape, sessions.parse().expect("a number"));
@@ -48,7 +48,7 @@ fn main() {
     measure_faults();
 }
 
-/// 4,000 sessions, a key that does not exist in every fourth.
+/// Measures a manifest of 4,000 sessions, with an unknown key in every fourth.
 fn measure_faults() {
     let mut text = String::from("version = 1\nswarm = \"bench\"\n");
     let filler = "x".repeat(450);
@@ -120,8 +120,8 @@ fn measure(shape: &str, sessions: usize) {
     );
 }
 
-/// One lead in ten, the rest its children: as a table each, or as replicas of one. Ports run out past 16,000 sessions,
-/// so that only the smaller ones have any.
+/// Returns a manifest in which one session in ten is a lead and the rest are its children: as a table each, or as
+/// replicas of one table. Ports run out past 16,000 sessions, so that only smaller swarms have any.
 fn text(shape: &str, sessions: usize) -> String {
     let ports = sessions <= 10_000;
     let resources = if ports { r#"["git-worktree", "port-range"]"# } else { r#"["git-worktree"]"# };
@@ -150,7 +150,7 @@ fn text(shape: &str, sessions: usize) -> String {
     text
 }
 
-/// A host where every ref exists, every path is free and nothing is taken.
+/// Returns a host on which every ref exists, every path is free and no port is in use.
 fn kind_host(questions: &BTreeSet<Question>) -> Observation {
     let mut observation = Observation::new("/workspace".into());
     observation.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
@@ -177,7 +177,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// The largest that this process has been, where the system says so.
+/// Returns the peak memory of this process, in megabytes; `None` if the system does not report it.
 fn peak_megabytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,10 +1,10 @@
-//! What a swarm that stands costs, and what overlays do: `cargo bench --bench standing`.
+//! Measures an applied swarm and overlays: `cargo bench --bench standing`.
 //!
-//! First what the program takes to start, and to check a small manifest. Then an apply with nothing to do and `status`,
-//! over 1,000 sessions with a worktree and ports each. Then 200 worktrees with `checkout = "overlay"` over 5,000 files,
-//! beside `git worktree add`, which is measured for one at a time. Everything lies in memory, in `/dev/shm`; times are
-//! medians, and only their ratios mean anything. `-- N` takes N sessions instead. Where overlays cannot be mounted that
-//! is said, and they are left out.
+//! First, the benchmark starts the program and checks a small manifest. Then it runs an apply without changes and
+//! `status`, over 1,000 sessions with a worktree and ports each. Then it creates 200 worktrees with `checkout =
+//! "overlay"` over 5,000 files, beside `git worktree add`, which is measured for one worktree at a time. All files lie
+//! in memory, in `/dev/shm`; times are medians, and only their ratios mean anything. `-- N` uses N sessions instead. If
+//! overlays cannot be mounted, the benchmark reports that and leaves them out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
 
 mod support;
@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use support::{Ground, median, run, shown, timed};
 
-/// How often each thing is done.
+/// Number of measurements of each action.
 const ROUNDS: usize = 7;
 
 fn main() {
-    // `cargo bench` passes `--bench` to whatever it runs.
+    // `cargo bench` passes `--bench` to every benchmark.
     let number = std::env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok());
     let (standing, mounted) = (number.unwrap_or(1000), number.unwrap_or(200));
     println!("| what | sessions | time |");
@@ -71,7 +71,7 @@ fn measure_overlays(sessions: usize) {
     );
     let all = median_of(|| lab.seedbed("apply"), || lab.seedbed("destroy"));
     row("overlays of 5,000 files, all of them", sessions, &shown(all));
-    // What the base costs by itself.
+    // Cost of the base alone.
     manifest(1);
     lab.seedbed("apply");
     let base = lab.blocks();
@@ -96,7 +96,7 @@ fn measure_overlays(sessions: usize) {
     row("destroy", sessions, &shown(timed(|| lab.seedbed("destroy"))));
 }
 
-/// A repository of one commit in memory, and a manifest beside it.
+/// Repository of one commit in memory, with a manifest beside it.
 struct Lab {
     ground: Ground,
 }
@@ -126,7 +126,7 @@ impl Lab {
         run(&mut self.ground.seedbed(&[command]));
     }
 
-    /// How many bytes of the file system everything here takes, without what mounts show.
+    /// Returns the bytes of the file system that all files here use, without what mounts show.
     fn blocks(&self) -> u64 {
         let top = self.ground.path("");
         let own = fs::metadata(&top).unwrap().dev();
@@ -146,7 +146,7 @@ impl Lab {
     }
 }
 
-/// The median of what `act` takes, after each of which `undo` is done.
+/// Returns the median duration of `act`; `undo` runs after each call and is not measured.
 fn median_of(act: impl Fn(), undo: impl Fn()) -> Duration {
     let time = |_| {
         let time = timed(&act);

@@ -1,4 +1,4 @@
-//! What benchmarks of worktrees have in common: a repository in memory, and programs that see nothing of the user's.
+//! Shared code of the worktree benchmarks: a repository in memory, and programs that cannot see the user's settings.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up")]
 
 use std::path::{Path, PathBuf};
@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A directory in `/dev/shm`, with a repository in it.
+/// Directory in `/dev/shm` that contains a repository.
 pub(crate) struct Ground(TempDir);
 
 impl Ground {
-    /// With no repository yet.
+    /// Creates the directory, without a repository yet.
     pub(crate) fn new() -> Self {
         Self(tempfile::Builder::new().prefix("seedbed-bench").tempdir_in("/dev/shm").unwrap())
     }
 
-    /// What `name` is called there.
+    /// Returns the path of `name` in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// The repository.
+    /// Returns the path of the repository.
     pub(crate) fn repository(&self) -> PathBuf {
         self.path("repository")
     }
 
-    /// Makes the repository of what lies there, one commit, packed as after a clone.
+    /// Creates the repository from the files in its directory: one commit, packed as after a clone.
     pub(crate) fn commit(&self) {
         self.git(&["init", "--quiet"]);
         self.git(&["add", "--all"]);
@@ -36,20 +36,20 @@ impl Ground {
         self.git(&["prune-packed", "-q"]);
     }
 
-    /// Runs git in the repository, which has to succeed.
+    /// Runs Git in the repository, and expects success.
     #[track_caller]
     pub(crate) fn git(&self, args: &[&str]) {
         run(self.program("git", &self.repository()).args(args));
     }
 
-    /// seedbed's program beside the repository, not started yet.
+    /// Returns a command of seedbed in the repository, not started yet.
     pub(crate) fn seedbed(&self, args: &[&str]) -> Command {
         let mut seedbed = self.program(env!("CARGO_BIN_EXE_seedbed"), self.0.path());
         seedbed.args(args).args(["--yes", "--quiet"]);
         seedbed
     }
 
-    /// A program that sees neither the user's settings nor the machine's, and nothing on its standard input.
+    /// Returns a command that sees neither the user's settings nor the machine's, and has an empty standard input.
     pub(crate) fn program(&self, program: &str, directory: &Path) -> Command {
         let mut command = Command::new(program);
         command
@@ -65,7 +65,7 @@ impl Ground {
     }
 }
 
-/// Runs a program, which has to succeed.
+/// Runs a program, and expects success.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
@@ -73,20 +73,20 @@ pub(crate) fn run(command: &mut Command) -> Output {
     output
 }
 
-/// How long `act` takes.
+/// Returns the duration of `act`.
 pub(crate) fn timed(act: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     act();
     begun.elapsed()
 }
 
-/// The middle one; at least one is given.
+/// Returns the median; `times` has at least one item.
 pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
 }
 
-/// A time as the tables have it.
+/// Returns a time in the format of the tables.
 pub(crate) fn shown(time: Duration) -> String {
     if time < Duration::from_millis(20) {
         format!("{:.1} ms", time.as_secs_f64() * 1000.0)

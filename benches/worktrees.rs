@@ -1,11 +1,13 @@
-//! How long it takes to make worktrees, and to take them away again: `cargo bench --bench worktrees`.
+//! Measures the creation and removal of worktrees: `cargo bench --bench worktrees`.
 //!
-//! seedbed's program, by copies and by overlays, beside `git worktree add` one after another, the same two at a time, and
-//! the system calls that any way of making the same files needs (mkdir, open, write, close, on all cores; unlink and
-//! rmdir). Everything lies in memory, in `/dev/shm`, and the ways take turns, so that whatever else the machine does meets
-//! all of them alike. Numbers are medians; only their ratios mean anything. `-- full` measures every size, which takes
-//! half an hour, and `-- 16 5000` one of them. Overlays begin and end with nothing, the checkout that they share included;
-//! where they cannot be mounted that is said, and they are left out.
+//! The benchmark compares seedbed, with copies and with overlays, to `git worktree add`, one at a time and two at a
+//! time. It also runs the system calls that every tool needs for the same files: mkdir, open, write and close on all
+//! cores; unlink and rmdir.
+//!
+//! All files lie in memory, in `/dev/shm`, and the methods take turns, so that other load on the machine affects all of
+//! them alike. Numbers are medians; only their ratios mean anything. `-- full` measures every size, which takes half an
+//! hour, and `-- 16 5000` one of them. Overlays begin and end without any files, even those of the shared checkout. If
+//! overlays cannot be mounted, the benchmark reports that and leaves them out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
 
 mod support;
@@ -22,10 +24,10 @@ use std::time::Duration;
 
 use support::{Ground, median, run, shown, timed};
 
-/// How many files lie in one directory of the tree, about.
+/// Approximate number of files in one directory of the tree.
 const FILES_A_DIRECTORY: usize = 10;
 
-/// How the worktrees come to be, and how they go.
+/// Method to create and remove worktrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Copy,
@@ -38,7 +40,7 @@ enum Way {
 const WAYS: [Way; 5] = [Way::Copy, Way::Overlay, Way::Git, Way::GitTwice, Way::Calls];
 
 fn main() {
-    // `cargo bench` passes `--bench` to whatever it runs.
+    // `cargo bench` passes `--bench` to every benchmark.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let full = arguments.iter().any(|argument| argument == "full");
     let all = [1, 16, 64].map(|worktrees| [500, 5_000, 20_000].map(|files| (worktrees, files)));
@@ -105,14 +107,14 @@ fn measure(worktrees: usize, files: usize, rounds: usize) {
     }
 }
 
-/// A repository of one commit, a manifest for each way of seedbed's, and places for worktrees.
+/// Repository of one commit, with a manifest for each of seedbed's methods and directories for worktrees.
 struct Lab {
     ground: Ground,
     worktrees: usize,
     tree: Tree,
 }
 
-/// What the commit holds, as it is checked out.
+/// Files of the commit, as they are checked out.
 struct Tree {
     directories: Vec<PathBuf>,
     files: Vec<(PathBuf, Vec<u8>, u32)>,
@@ -138,7 +140,7 @@ impl Lab {
         lab
     }
 
-    /// Tells whether overlays can be mounted here; where not, why is said.
+    /// Returns whether overlays can be mounted here; prints the reason if they cannot.
     fn can_mount(&self) -> bool {
         let tried = self.ground.seedbed(&["validate", "-f", "overlay.toml"]).output().unwrap();
         if !tried.status.success() {
@@ -147,7 +149,7 @@ impl Lab {
         tried.status.success()
     }
 
-    /// Where a way puts its worktrees.
+    /// Returns the directory in which a method creates its worktrees.
     fn place(&self, way: Way) -> PathBuf {
         self.ground.path(match way {
             Way::Copy => "copy",
@@ -201,7 +203,7 @@ impl Lab {
         }
     }
 
-    /// Every worktree has every file.
+    /// Checks that every worktree has every file.
     fn check(&self, way: Way) {
         let tops: Vec<_> =
             fs::read_dir(self.place(way)).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -222,8 +224,8 @@ impl Lab {
         self.ground.git(args);
     }
 
-    /// Two at a time, of which git now and then loses one to the other (`failed to read .../commondir`): that is made
-    /// up for afterwards, as whoever does this has to.
+    /// Runs two Git processes at a time. Sometimes one of them fails because of the other (`failed to read
+    /// .../commondir`). The failed commands are repeated afterwards, as any user of this method has to.
     fn git_twice(&self, args: &[&str]) {
         let paths: Vec<_> = self.paths(Way::GitTwice).collect();
         let input: Vec<_> = paths.iter().map(|path| path.to_str().unwrap()).collect();
@@ -255,8 +257,8 @@ impl Lab {
 }
 
 impl Tree {
-    /// Files of 100 bytes to 8 KB, ten in a directory, directories three deep; one in fifty executable, one in fifty with
-    /// carriage returns, one in a hundred a link.
+    /// Creates files of 100 bytes to 8 KB, ten in a directory, directories three deep. One in fifty is executable, one
+    /// in fifty has carriage returns, and one in a hundred is a link.
     fn of(files: usize) -> Self {
         let mut tree = Self { directories: Vec::new(), files: Vec::new(), links: Vec::new() };
         for at in 0..files {

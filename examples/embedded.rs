@@ -1,5 +1,6 @@
-//! The library inside another program, without the command line (`default-features = false`): a session, a child of it, and a
-//! run that is cancelled. Run it with `cargo run --example embedded --no-default-features REPOSITORY STATE`.
+//! Embeds the library in another program, without the command line (`default-features = false`): a session, a child of
+//! that session, and a run that is cancelled. Run it with `cargo run --example embedded --no-default-features
+//! REPOSITORY STATE`.
 #![expect(clippy::disallowed_methods, reason = "a program may do what the library does not")]
 
 use std::error::Error;
@@ -24,7 +25,7 @@ pub(crate) fn run(repository: &Path, state: &Path) -> Result<(), Box<dyn Error>>
     let coder = orchestrator.provision_child(lead.snapshot(), "lead/coder", 0, 1)?;
     println!("{} and {}", lead.working_directory().display(), coder.working_directory().display());
 
-    // Any thread may cancel, here at the first event. Nothing of that run remains, and others go on.
+    // Any thread may cancel, here at the first event. Nothing of the cancelled run remains, and other runs continue.
     let cancel = Cancel::default();
     let cancelled =
         Orchestrator::new(host.with_cancel(cancel.clone())).with_events(move |_| cancel.request());

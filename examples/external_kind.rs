@@ -1,4 +1,5 @@
-//! The program of an external kind, in Rust: a scratch directory for each session, beside the repository's files.
+//! Implements the program of an external kind in Rust: a scratch directory for each session, beside the repository's
+//! files.
 //!
 //! A manifest names it with `[provider.scratch]` and `command = ["path/of/this/program"]`. It runs in the workspace root.
 #![expect(clippy::disallowed_methods, reason = "a program may do what the library does not")]
@@ -28,7 +29,7 @@ pub(crate) fn serve(requests: impl io::Read, mut answers: impl io::Write) -> Res
         }
         Request::Inspect(lease) => serde_json::to_value(inspect(&lease)?),
         Request::Release(lease) => {
-            // What another swarm has made is not removed, and what is gone already is no error.
+            // The directory of another swarm is not removed, and a directory that is already missing is no error.
             if is_own(&lease)? {
                 fs::remove_dir_all(directory(&lease)?)?;
             }
@@ -39,7 +40,8 @@ pub(crate) fn serve(requests: impl io::Read, mut answers: impl io::Write) -> Res
     Ok(answers.write_all(answer?.to_string().as_bytes())?)
 }
 
-/// Changes nothing, and answers the same to the same question. Every session gets a directory of its own, a child too.
+/// Plans without any effect, and returns the same answer for the same request. Every session gets a directory of its
+/// own, and so does a child.
 fn plan(request: &PlanRequest) -> PlanAnswer {
     let planned = |asked: &Asked| {
         let directory = format!(".scratch/{}", asked.name);

@@ -1,4 +1,4 @@
-//! Seedbed as a library: one session, a child that works inside of it, and both prompts.
+//! Uses seedbed as a library: one session, a child that works inside the session, and both prompts.
 //!
 //! Run it with `cargo run --example library`. It makes a repository of its own in a temporary directory.
 #![expect(
@@ -22,12 +22,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Provisions a session and a child of it in a new repository below `directory`, and gives their prompts.
+/// Provisions a session and a child of the session in a new repository below `directory`, and returns their prompts.
 pub(crate) fn tour(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let repository = directory.join("repository");
     make_repository(&repository)?;
 
-    // The library reads no environment and chooses no place for its state: both are lent to it.
+    // The library does not read the environment and chooses no directory for its state: the caller passes both.
     let host = Host::new(std::env::vars_os().collect(), directory.join("state"));
     let orchestrator = Orchestrator::new(host);
 
@@ -46,7 +46,7 @@ pub(crate) fn tour(directory: &Path) -> Result<Vec<String>, Box<dyn Error>> {
         coder.compose_prompt("Write the tests.", &[]),
     ];
 
-    // What an agent is started with: its directory, its environment, and the file that tells all of it.
+    // An agent is started with a directory, an environment and a file that describes both.
     let start = coder.runtime_injection(None, std::env::vars())?;
     let told = Command::new("git")
         .args(["status", "--porcelain"])

@@ -1,4 +1,4 @@
-//! A kind of one's own, from outside of the library: `scratch-dir`, a directory for each session that requests one.
+//! Implements a kind outside of the library: `scratch-dir`, a directory for each session that requests one.
 //!
 //! Run it with `cargo run --example provider`. The documentation of `seedbed::provider` says what a kind has to promise.
 #![expect(clippy::disallowed_methods, reason = "a kind has effects")]
@@ -47,7 +47,8 @@ impl Planner for ScratchDir {
 
 impl Provider for ScratchDir {
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
-        // Under a name with the swarm's ownership marker it is ours from the first moment, and complete once it is renamed.
+        // The directory has the swarm's ownership marker in its name, so that it is recognised from the first moment.
+        // It is complete once it is renamed.
         let [path, own] = paths(task);
         let created = fs::create_dir(&own).and_then(|()| fs::write(own.join(".owner"), task.owner));
         created.and_then(|()| fs::rename(own, path)).map_err(refused)
@@ -93,7 +94,7 @@ fn refused(error: io::Error) -> Error {
     Error::Refused(error.to_string())
 }
 
-// That is all of the kind. What follows provisions a session that has one.
+// The kind ends here. The rest provisions a session that uses it.
 
 fn main() -> Result<(), Box<dyn StdError>> {
     let directory = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! What is done again in sessions that stand: `setup`, copies of files of the workspace.
+//! Tests of repeated steps in active sessions: `setup`, copies of workspace files.
 
 use std::fs;
 use std::path::Path;

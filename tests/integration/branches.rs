@@ -1,4 +1,5 @@
-//! Branches that exist: a session goes on where its branch is, or the plan says why it cannot. Never reset, never lost.
+//! Tests of existing branches: a session continues at its branch's commit, or the plan explains why it cannot. A branch
+//! is never reset and never lost.
 
 use std::fs;
 
@@ -6,7 +7,7 @@ use crate::sandbox::{Outcome, Sandbox, sessions};
 
 const PAIR: &str = "[defaults.git-worktree]\nbase-ref = \"BASE\"\n[session.coder]\ncount = 2\nresources = [{ kind = \"git-worktree\", branch = \"agents/{{ session.name }}\" }, \"port-range\"]\n";
 
-/// Two commits on `main`, the branch `old` at the first, and two coders.
+/// Creates two commits on `main`, the branch `old` at the first, and two coders.
 fn mini() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.git(&["branch", "old"]);
@@ -28,7 +29,7 @@ fn work(sandbox: &Sandbox, session: &str, file: &str) -> String {
     sandbox.git_in(&directory, &["rev-parse", "HEAD"])
 }
 
-/// Expects that stderr says all of this, wherever its lines were broken.
+/// Expects all of this text in stderr, regardless of line breaks.
 #[track_caller]
 fn says(outcome: &Outcome, parts: &[&str]) {
     let joined = |text: &str| text.replace('│', "").split_whitespace().collect::<String>();

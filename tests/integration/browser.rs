@@ -1,6 +1,7 @@
-//! The HTML page in a real browser: Debian's Chromium, headless, driven over `WebDriver` as a person would use it.
+//! Tests of the HTML page in a real browser: Debian's Chromium, headless, driven over `WebDriver` as a person would use
+//! it.
 //!
-//! Where there is no Chromium the tests say so aloud and pass, unless `SEEDBED_REQUIRE_BROWSER` is set, as in CI.
+//! Without Chromium, the tests print a notice and pass, unless `SEEDBED_REQUIRE_BROWSER` is set, as in CI.
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::net::TcpStream;
@@ -25,18 +26,18 @@ const UP: &str = "\u{e013}";
 const RIGHT: &str = "\u{e014}";
 const DOWN: &str = "\u{e015}";
 
-/// A browser with a profile of its own, which ends with the test.
+/// Browser with a profile of its own, which ends with the test.
 struct Browser {
     driver: Child,
     port: u16,
     session: String,
     directory: TempDir,
-    /// Kept open: the driver ends where nobody hears it.
+    /// Output of the driver, kept open: the driver ends when its output has no reader.
     _said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Browser {
-    /// `None` where there is no browser and none is required.
+    /// Starts the browser; `None` if there is no browser and none is required.
     fn start() -> Option<Self> {
         let directory = TempDir::new().unwrap();
         let driver = Command::new("chromedriver")
@@ -53,7 +54,7 @@ impl Browser {
                 std::env::var_os("SEEDBED_REQUIRE_BROWSER").is_none(),
                 "chromedriver is required and not there"
             );
-            // Past the capture of the test harness, so that nobody takes it for tested.
+            // Written past the capture of the test harness, so that the test does not count as run.
             let _ = writeln!(
                 std::io::stderr(),
                 "NOT TESTED: chromedriver is not there (apt-get install chromium-driver)"
@@ -107,7 +108,7 @@ impl Browser {
         self.request("POST", path, &body.to_string())
     }
 
-    /// One request to the driver: a connection of its own, answered whole.
+    /// Sends one request to the driver on a connection of its own, and reads the whole answer.
     fn request(&self, method: &str, path: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(
@@ -162,7 +163,7 @@ impl Browser {
         );
     }
 
-    /// What a script in the page returns.
+    /// Returns the result of a script in the page.
     fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
@@ -171,7 +172,7 @@ impl Browser {
         self.run(&format!("return String({expression})")).as_str().unwrap().to_owned()
     }
 
-    /// Waits until the page says so: what is typed is searched for a moment later.
+    /// Waits until the page shows the text: the page searches for typed text after a moment.
     #[track_caller]
     fn expect(&self, expression: &str, expected: &str) {
         crate::sandbox::wait_until(expression, || self.text(expression) == expected);
@@ -181,7 +182,7 @@ impl Browser {
         self.post("/goog/cdp/execute", &json!({ "cmd": name, "params": parameters }));
     }
 
-    /// What the page has complained of, and what it has asked the network for, beside itself.
+    /// Returns the errors of the page, and its requests to the network other than for the page itself.
     fn complaints(&self) -> Vec<String> {
         let log = |kind: &str| self.post("/se/log", &json!({ "type": kind }));
         let mut complaints: Vec<String> =
@@ -202,7 +203,7 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// Whatever came of the test, the browser ends with it.
+    /// Ends the browser, also after a failed test.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.request("DELETE", "", "");
@@ -220,9 +221,9 @@ fn review(plan: &Plan) -> Review<'_> {
     Review::new(plan)
 }
 
-/// What has the focus: an id, or the name of the session.
+/// Script that returns the focused element: an id, or the name of the session.
 const FOCUS: &str = "document.activeElement.id || document.activeElement.querySelector('.name')?.textContent";
-/// The names of the sessions that can be seen.
+/// Script that returns the names of the visible sessions.
 const SEEN: &str = "[...document.querySelectorAll('.tree .name')].filter((name) => name.checkVisibility()).map((name) => name.textContent).join()";
 
 #[test]
@@ -364,7 +365,8 @@ fn the_page_is_read_without_a_script() {
     assert_eq!(browser.text("document.querySelector('#s1 .held').checkVisibility()"), "true");
 }
 
-/// For every text that can be seen, how far it stands out from its ground by WCAG; those below 4.5 to 1.
+/// Script that computes the contrast of every visible text with its background by WCAG, and returns those below 4.5 to
+/// 1.
 const FAINT: &str = r"
 for (const details of document.querySelectorAll('details')) details.open = true;
 const channels = (color) => color.match(/[\d.]+/g).map(Number);

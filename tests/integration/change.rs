@@ -1,4 +1,5 @@
-//! A manifest that changes while its swarm stands: what stays is not moved, what goes needs consent.
+//! Tests of a manifest that changes while its swarm is applied: unchanged sessions are not moved, and removals need
+//! consent.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use crate::sandbox::{Sandbox, sessions};
 
-/// A lead whose coders share its ports, and pool sessions beside them.
+/// Writes a manifest with a lead whose coders share its ports, and with pool sessions.
 fn manifest(sandbox: &Sandbox, coders: u32, testers: u32) {
     sandbox.manifest(&format!(
         r#"
@@ -23,7 +24,7 @@ resources = ["git-worktree", "port-range"]
     ));
 }
 
-/// What every session holds by its discovery file, by session.
+/// Returns the allocations of every session, from its discovery file.
 fn held(sandbox: &Sandbox) -> BTreeMap<String, Value> {
     let files = sandbox.directories();
     let files = files.iter().map(|directory| directory.join(".agent-context/resources.json"));

@@ -1,4 +1,4 @@
-//! Which way each worktree gets its files, as the plan says it.
+//! Tests of the checkout method of each worktree, as the plan names it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::fake::Fake;
 use crate::in_process;
 use crate::sandbox::Sandbox;
 
-/// For each session of the plan, which session's worktree its own is copied from.
+/// Returns, for each session of the plan, the session whose worktree is copied.
 fn from(sandbox: &Sandbox) -> Vec<(String, Option<String>)> {
     let plan = sandbox.plan();
     let changes = plan["changes"].as_array().unwrap();
@@ -110,7 +110,7 @@ fn a_saved_plan_with_another_source_is_refused() {
     sandbox.seedbed(&["apply", "plan.json"]).expect(65).says(&["was edited"]);
 }
 
-/// A kind whose allocations are all of one basis, which writes down what it is asked to do.
+/// Kind whose allocations all have one group key, and which records its steps.
 struct Shared(Fake, Arc<Mutex<Vec<String>>>);
 
 impl Shared {
@@ -175,7 +175,7 @@ impl Provider for Shared {
     fn fill(&self, tasks: &[Task<'_>]) -> Vec<(usize, provider::Error)> {
         for task in tasks {
             self.note("fill", task);
-            // Of the others nobody hears before all are filled. Saying it twice is no harm.
+            // The other sessions are reported only after all are populated. A repeated report does no harm.
             if !task.session.ends_with("/b") {
                 task.filled.tell();
                 task.filled.tell();
@@ -207,7 +207,7 @@ impl Provider for Shared {
     }
 }
 
-/// Applies a manifest of `count` sessions of that kind; what came of it, and what was done in which order.
+/// Applies a manifest of `count` sessions of that kind; returns the result, and the steps in their order.
 fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
     let sandbox = in_process::Sandbox::new();
     let done = Arc::new(Mutex::new(Vec::new()));
@@ -279,7 +279,7 @@ fn a_filling_that_fails_for_one_takes_all_back() {
     assert!(!done.iter().any(|done| done.starts_with("finish")), "{done:?}");
 }
 
-/// Mounts a file system that shares blocks between files; `None` where this user or host has none.
+/// Mounts a file system that shares blocks between files; `None` if this user cannot or the host has none.
 fn sharing_file_system(sandbox: &Sandbox) -> Option<PathBuf> {
     let (image, place) = (sandbox.top.join("image"), sandbox.top.join("shared"));
     fs::File::create(&image).unwrap().set_len(160 << 20).unwrap();

@@ -1,4 +1,5 @@
-//! Children that a program provisions from a swarm's session through the library: every command knows them.
+//! Tests of children that a program provisions from a swarm's session through the library: every command recognises
+//! them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +20,7 @@ use crate::orchestrator::{seedbed, seedbed_command};
 use crate::sandbox::Outcome;
 use crate::shells::installed;
 
-/// A swarm of `lead`, with so many coders, and of `other`.
+/// Returns a manifest of `lead` with `coders` coders, and of `other`.
 fn manifest(base: u16, coders: u32) -> String {
     let coder =
         if coders == 0 { String::new() } else { format!("[session.lead.child.coder]\ncount = {coders}\n") };
@@ -53,7 +54,7 @@ impl Stage {
         serde_json::from_str(&whoami.expect(0).stdout).unwrap()
     }
 
-    /// `helper` of `lead`, and `grandchild` of that.
+    /// Provisions `helper` from `lead`, and `grandchild` from `helper`.
     fn two(&self) -> [Provisioned; 2] {
         let helper = self.orchestrator.provision_child(&self.lead(), "helper", 0, 4).unwrap();
         let below = self.orchestrator.provision_child(helper.snapshot(), "grandchild", 0, 2).unwrap();
@@ -154,7 +155,7 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     fs::rename(&of_lead, &work).unwrap();
     assert_eq!(stage.sandbox.trace(), standing);
 
-    // A plan that takes the session away refuses its children, whatever becomes of their work.
+    // A plan that removes the session refuses because of its children, with every policy for their work.
     stage.sandbox.write("seedbed.toml", "version = 1\nswarm = \"s\"\n[session.other]\nresources = []\n");
     let refused = stage.run(&["apply", "-y", "--discard"]).expect(69);
     refused.says(&["its child `helper` stands", "seedbed destroy"]);
@@ -273,8 +274,8 @@ fn siblings_have_numbers_of_their_own() {
     }
 }
 
-/// The program of a kind that can be divided: sizes of a disk. A child of `lead` whose share is the last is refused. What
-/// is asked is noted beside it, and what is made lies there as a file.
+/// Program of a divisible kind: sizes of a disk. A child of `lead` with the last share is refused. Requests are
+/// recorded beside the program, and each disk is a file there.
 const DISK: &str = r#"#!/usr/bin/env python3
 import json, os, sys
 request = json.load(sys.stdin)
@@ -309,7 +310,7 @@ else:
 print(json.dumps(answer))
 "#;
 
-/// A stage whose `lead` has a disk too, with these options; `None` where there is no Python.
+/// Creates a stage whose `lead` also has a disk with these options; `None` without Python.
 fn with_a_disk(options: &str) -> Option<Stage> {
     if !installed("python3") {
         return None;

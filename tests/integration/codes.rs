@@ -1,4 +1,4 @@
-//! Exit codes, the lock of a swarm, and `init`.
+//! Tests of exit codes, the lock of a swarm, and `init`.
 
 use std::fs;
 use std::process::Child;
@@ -61,7 +61,7 @@ fn an_invalid_manifest_is_reported_in_full() {
     sandbox.seedbed(&["apply"]).expect(65);
 }
 
-/// A run that is under way until the sandbox has a file `go`.
+/// Run that lasts until the sandbox has a file `go`.
 struct UnderWay<'s> {
     sandbox: &'s Sandbox,
     run: Child,

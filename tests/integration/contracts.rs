@@ -21,7 +21,8 @@ use crate::editors::client;
 use crate::sandbox::{Outcome, Sandbox};
 use crate::support::repository;
 
-/// Every command, and the schema of what it prints with `--json`; `None` if it prints the same with and without.
+/// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
+/// `--json`.
 const COMMANDS: [(&str, Option<&str>); 22] = [
     ("apply", Some("events")),
     ("completions", None),
@@ -53,7 +54,7 @@ const WITH_FORMAT: [&str; 4] = ["env", "plan", "show", "validate"];
 /// Documents by the names of their schemas.
 type Documents = BTreeMap<&'static str, Vec<Value>>;
 
-/// Returns the schema of what a command prints with `--json`.
+/// Returns the schema of a command's output with `--json`.
 fn schema_of(command: &str) -> Option<&'static str> {
     COMMANDS.iter().find(|(name, _)| *name == command).and_then(|(_, schema)| *schema)
 }
@@ -221,7 +222,7 @@ fn documents_of_every_command_fit_their_schemas() {
     check_independently(&sandbox, &documents);
 }
 
-/// Reads a document into its type, and returns what that is written as.
+/// Reads a document into its type, and returns the value serialized again.
 fn read_by_the_library(name: &str, document: &Value) -> Value {
     fn again<T: DeserializeOwned + Serialize>(document: &Value) -> Value {
         serde_json::to_value(serde_json::from_value::<T>(document.clone()).unwrap()).unwrap()
@@ -243,7 +244,7 @@ fn read_by_the_library(name: &str, document: &Value) -> Value {
     }
 }
 
-/// Has another implementation of JSON schemas judge the schemas and the documents.
+/// Checks the schemas and the documents with another implementation of JSON schemas.
 fn check_independently(sandbox: &Sandbox, documents: &Documents) {
     let Some(mut validator) = client("check-jsonschema") else { return };
     // One schema of all, each embedded by its `$id`, and one document of all: the client takes a second to start.
@@ -278,13 +279,13 @@ fn check_independently(sandbox: &Sandbox, documents: &Documents) {
     assert!(!checked.status.success() && !said.contains("good.json") && said.contains("bad.json"), "{said}");
 }
 
-/// Returns the schema with every object closed: what is printed and not described is an error here.
+/// Returns the schema with every object closed, so that a printed field without a description is an error.
 fn closed(mut schema: Value) -> Value {
     close(&mut schema, true);
     schema
 }
 
-/// Closes the objects in a schema; `is_whole` if it judges all of a value, and not beside other schemas.
+/// Closes the objects in a schema. `is_whole` means that the schema alone describes the value.
 fn close(schema: &mut Value, is_whole: bool) {
     let Value::Object(keywords) = schema else { return };
     for (keyword, value) in keywords.iter_mut() {

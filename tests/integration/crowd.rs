@@ -1,8 +1,7 @@
-//! Many sessions at once, beside other people's git: no step of ours fails because of them, nor of theirs because of
-//! us.
+//! Tests of many sessions at once beside other users' Git commands: neither side fails because of the other.
 //!
-//! A git that has listed the worktrees and then looks at one complains where it is gone by then, whoever removed it
-//! and however. So theirs may fail where a destroy ran at the same time.
+//! A Git command that has listed the worktrees may fail at one that another process has removed since, by any means.
+//! Therefore Git commands of others may fail if a destroy ran at the same time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,8 +9,8 @@ use std::thread;
 
 use crate::sandbox::{Outcome, Sandbox, sessions};
 
-/// What others run beside us; the commands of one row one after another: two `gc` stop one another, and `fsck`
-/// complains of the packs that a `gc` beside it is writing.
+/// Git commands that others run at the same time, the commands of one row one after another. Two `gc` commands stop one
+/// another, and `fsck` reports the packs that a simultaneous `gc` is writing.
 const FOREIGN: [&[&[&str]]; 3] = [
     &[&["worktree", "list", "--porcelain"]],
     &[&["worktree", "prune"]],
@@ -55,7 +54,7 @@ fn rounds(rounds: usize) {
                 }
             });
         }
-        // Whatever fails here, the others have to be stopped.
+        // The other commands have to be stopped after any failure here.
         let ours = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             (0..rounds).for_each(|_| round(&sandbox, &phase));
         }));
@@ -81,7 +80,7 @@ fn round(sandbox: &Sandbox, phase: &AtomicUsize) {
     assert_eq!(left.matches("worktree ").count(), 1, "{left}");
 }
 
-/// However many jobs are asked for, a run ends.
+/// A run ends with any number of jobs.
 #[test]
 fn thousands_of_jobs_end() {
     let sandbox = Sandbox::new();

@@ -1,10 +1,10 @@
-//! A plan depends on what its manifest says, not on how it is written, where it lies, or who asks.
+//! Tests that a plan depends on the content of its manifest, not on its format, its location or the user.
 
 use std::fs;
 
 use crate::sandbox::Sandbox;
 
-/// The rest of two manifests that say the same.
+/// Rest of the first of two manifests with the same content.
 const ONE: &str = r#"
 [session.lead]
 resources = ["git-worktree", { kind = "port-range", names = ["http", "db"], block-size = 16 }]

@@ -1,4 +1,4 @@
-//! Scratch directories: created, copied, kept with their work, and removed like worktrees.
+//! Tests of scratch directories: created, copied, kept with their work, and removed like worktrees.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -33,7 +33,7 @@ fn applied(manifest: &str) -> Sandbox {
     sandbox
 }
 
-/// The directory of a session, by the record of its swarm.
+/// Returns the directory of a session, from the record of its swarm.
 #[track_caller]
 fn directory(sandbox: &Sandbox, session: &str) -> PathBuf {
     let env = sandbox.ok(&["env", session, "--json"]).json();
@@ -99,7 +99,7 @@ fn a_copy_has_the_files_modes_and_links_of_its_original_and_is_no_work() {
     assert_same(&before, &sandbox.inventory());
 }
 
-/// Expects that `write` is unsaved work of the directory, for which nothing but `--discard` removes it.
+/// Expects that `write` creates unsaved work in the directory, which only `--discard` removes.
 fn check_work(manifest: &str, write: impl Fn(&Path), named: &str) {
     let sandbox = applied(manifest);
     write(&directory(&sandbox, "a"));

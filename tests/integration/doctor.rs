@@ -1,5 +1,5 @@
-//! `doctor`: whatever will bite is found, by its id, with what to do; looking changes nothing, and reaping takes only what
-//! belongs to nobody.
+//! Tests of `doctor`: each problem is found, with its id and a remedy. Inspection changes nothing, and reaping removes
+//! only resources without an owner.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use crate::sandbox::{Outcome, Sandbox, assert_same, ports, send, sessions, wait_
 
 const ONE: &str = "[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n";
 
-/// What is found: severity, id and text of each, and the exit code.
+/// Returns the severity, id and text of each finding, and the exit code.
 fn examine(sandbox: &Sandbox, args: &[&str]) -> (Vec<(String, String, String)>, i32) {
     let args = [&["doctor", "--json"][..], args].concat();
     let outcome = sandbox.unchanged(|| sandbox.seedbed(&args));
@@ -31,7 +31,7 @@ fn examine(sandbox: &Sandbox, args: &[&str]) -> (Vec<(String, String, String)>, 
     (findings, outcome.code)
 }
 
-/// Expects one finding of this severity and id that says `said`, and nothing else.
+/// Expects exactly one finding, with this severity, id and text.
 #[track_caller]
 fn check(sandbox: &Sandbox, severity: &str, id: &str, said: &str) {
     let (findings, code) = examine(sandbox, &[]);
@@ -74,7 +74,7 @@ fn a_directory_without_a_repository() {
     assert!(outcome.stdout.contains("fails  no-repository: "), "{}", outcome.stdout);
 }
 
-/// Has `text` stand in for git.
+/// Runs `doctor` with `text` as the script for Git.
 fn with_git(sandbox: &Sandbox, text: Option<&str>) -> Outcome {
     let directory = sandbox.top.join("shim");
     fs::create_dir_all(&directory).unwrap();
@@ -287,7 +287,7 @@ fn a_rescue_that_was_interrupted() {
     assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));
 }
 
-/// The directory of the swarm's records.
+/// Returns the directory of the swarm's records.
 fn records(sandbox: &Sandbox) -> PathBuf {
     let entries = fs::read_dir(sandbox.state().join("swarms")).unwrap();
     entries.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap()
@@ -303,7 +303,7 @@ fn a_workspace_that_is_gone_keeps_its_leases_until_they_are_given_up() {
     let leased = lease();
     fs::remove_dir_all(&clone).unwrap();
     check(&sandbox, "warns", "workspace-gone", "swarm shop is gone");
-    // The records are somebody's word that the lease is theirs.
+    // The records claim that the lease is theirs.
     sandbox.unchanged(|| sandbox.ok(&["doctor", "--reap"]));
     assert_eq!(lease(), leased);
     fs::remove_dir_all(records(&sandbox)).unwrap();
@@ -331,7 +331,7 @@ fn only_what_belongs_to_nobody_is_reaped() {
     let foreign = locks.join("9000-9031.lock");
     fs::write(&foreign, "{\"sessionId\":\"x\"}\n").unwrap();
 
-    // Where a record cannot be read, nobody knows what belongs to nobody.
+    // If a record cannot be read, no lease can be proven orphaned.
     let standing = records(&sandbox).join("standing.json");
     let whole = fs::read(&standing).unwrap();
     fs::write(&standing, "torn").unwrap();
@@ -359,7 +359,7 @@ fn only_what_belongs_to_nobody_is_reaped() {
     assert_same(&without_times(kept), &without_times(sandbox.inventory()));
 }
 
-/// Another user's, or one that was made with another `SEEDBED_STATE_DIR`: it is named, and nothing of it reaped.
+/// A swarm of another user or of another `SEEDBED_STATE_DIR` is named, and none of its resources is reaped.
 #[test]
 fn a_swarm_that_another_state_directory_knows_is_not_reaped() {
     let sandbox = Sandbox::new();
@@ -399,7 +399,7 @@ fn what_a_run_that_is_gone_has_left() {
     assert!(trash.exists() && aside.exists(), "nobody knows what is in it");
 }
 
-/// Ten trees, each of which holds the one below ten times: ten thousand million files in two kilobytes.
+/// Ten trees, each of which has the tree below ten times: ten thousand million files in two kilobytes.
 #[test]
 fn a_tree_that_repeats_itself_ends() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! Files beside the code agree with the code: schemas, examples, the README and the book in `docs`.
+//! Tests that files beside the code agree with the code: schemas, examples, the README and the book in `docs`.
 
 mod blocks;
 mod generated;
@@ -74,7 +74,7 @@ fn a_plan_document_fits_its_own_schema() {
     }
 }
 
-/// R1 to R31, each with at least one test, and every one of those where the table says that it is.
+/// R1 to R31 have at least one test each, and every test exists at the path in the table.
 #[test]
 fn every_requirement_names_tests_that_exist() {
     let table = std::fs::read_to_string(root().join("tests/requirements.md")).unwrap();
@@ -102,7 +102,7 @@ fn every_requirement_names_tests_that_exist() {
     }
 }
 
-/// Every defence that one command takes out stands in the table, as the patch has it, and nothing else does.
+/// Every defence that has a mutation patch is in the table with the patch's text, and the table has no other.
 #[test]
 fn every_mutation_is_listed() {
     let table = std::fs::read_to_string(root().join("tests/mutations.md")).unwrap();
@@ -123,7 +123,7 @@ fn every_mutation_is_listed() {
     assert_eq!(listed, rows);
 }
 
-/// A patch that the code has left behind takes nothing out any more.
+/// A patch that no longer applies removes no defence any more.
 #[test]
 fn every_mutation_applies() {
     let patches =
@@ -135,7 +135,7 @@ fn every_mutation_applies() {
     }
 }
 
-/// The texts of a list in `deny.toml`, of tables those of their key `crate`.
+/// Returns the strings of a list in `deny.toml`; of tables, the value of their key `crate`.
 fn rules(deny: &DeTable<'_>, section: &str, list: &str) -> Vec<String> {
     let rules = deny[section].get_ref().get(list).unwrap().get_ref().as_array().unwrap();
     let text = |rule: &DeValue<'_>| {

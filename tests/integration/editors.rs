@@ -1,8 +1,8 @@
-//! The published schema in the clients that editors and CI check manifests with: taplo, tombi and check-jsonschema accept
-//! what seedbed accepts, and reject every fault of syntax and structure.
+//! Tests of the published schema in the clients that editors and CI check manifests with. taplo, tombi and
+//! check-jsonschema accept what seedbed accepts, and reject every error of syntax and structure.
 //!
-//! `.ci/run` installs them, and says with `SEEDBED_REQUIRE_EDITORS` that they have to be there. Elsewhere a client that is
-//! not on the `PATH` is not asked, and the test says so.
+//! `.ci/run` installs the clients, and sets `SEEDBED_REQUIRE_EDITORS` to require them. Elsewhere, a client that is not
+//! on the `PATH` is skipped, and the test prints that.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::repository;
 
-/// Every manifest of a folder.
+/// Returns every manifest of a folder.
 fn manifests(folder: &str) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(repository(folder))
         .unwrap()
@@ -26,7 +26,7 @@ fn manifests(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Tells whether a client can see that something is wrong: syntax and structure, not meaning.
+/// Returns whether a client can find the error: an error of syntax or structure, not of meaning.
 fn is_structural(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap();
     let found = manifest::read(&text, &Registry::built_in().kinds()).faults;
@@ -34,7 +34,7 @@ fn is_structural(path: &Path) -> bool {
     found.iter().any(|fault| rule::STRUCTURAL.contains(&fault.rule) || version(fault))
 }
 
-/// The client called `name`; `None` where it is not there and need not be.
+/// Returns the client `name`; `None` if it is not installed and not required.
 pub(crate) fn client(name: &str) -> Option<Command> {
     let found = env::split_paths(&env::var_os("PATH").unwrap())
         .map(|path| path.join(name))
@@ -47,7 +47,8 @@ pub(crate) fn client(name: &str) -> Option<Command> {
     None
 }
 
-/// Expects that the client, which `arguments` completes with a manifest, accepts and rejects what it has to.
+/// Expects that the client, whose arguments `arguments` completes with a manifest, accepts valid manifests and rejects
+/// invalid ones.
 fn check(name: &str, arguments: &dyn Fn(&mut Command, &Path)) {
     if client(name).is_none() {
         return;
@@ -106,8 +107,8 @@ fn check_jsonschema_sees_what_the_schema_says() {
     });
 }
 
-/// What an editor shows and completes: every key is described, every option has a default or an example, and an entry of
-/// `resources` is told apart by its kind.
+/// Checks the text that editors show and complete: every key is described, and every option has a default or an
+/// example. An entry of `resources` is identified by its kind.
 #[test]
 fn the_schema_tells_an_editor_what_to_say() {
     let schema = manifest::schema(&Registry::built_in().kinds());

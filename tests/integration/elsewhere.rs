@@ -1,4 +1,5 @@
-//! Repositories that are moved, copied or deleted with a swarm in them: recognised, rebound, and no work is lost.
+//! Tests of repositories that are moved, copied or deleted with a swarm in them: they are recognised and rebound, and
+//! no work is lost.
 
 mod errors;
 
@@ -33,7 +34,7 @@ fn moved(sandbox: &Sandbox) {
     fs::rename(&elsewhere, &sandbox.repository).unwrap();
 }
 
-/// Where sessions work, by the names of their directories.
+/// Returns the working directory of a session, by its directory's name.
 fn worktree(workspace: &Path, name: &str) -> PathBuf {
     let worktrees = fs::read_dir(workspace.join(".ai_ops/worktrees")).unwrap();
     let mut paths = worktrees.map(|entry| entry.unwrap().path());
@@ -41,7 +42,7 @@ fn worktree(workspace: &Path, name: &str) -> PathBuf {
     paths.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&start)).unwrap()
 }
 
-/// Every session is sound; the lines about one are indented.
+/// Expects that every session is valid; indented lines describe one session.
 fn assert_sound(status: &str) {
     let mut sessions = status.lines().skip(1).filter(|line| !line.starts_with(' '));
     assert!(sessions.all(|line| line.contains(" sound  ")), "{status}");
@@ -212,7 +213,7 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     sandbox.ok(&["destroy"]);
 }
 
-/// Copies the sandbox's repository, as it is, to `copy`.
+/// Copies the sandbox's repository, unchanged, to `copy`.
 fn copied(sandbox: &Sandbox) -> PathBuf {
     let copy = sandbox.top.join("copy");
     let copied = Command::new("cp").arg("-a").args([&sandbox.repository, &copy]).status().unwrap();

@@ -1,4 +1,4 @@
-//! `env`: what it prints is what a session gets, whatever reads it and whatever the values are.
+//! Tests of `env`: its output is the environment of the session, for every reader and every value.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::sandbox::{Outcome, Sandbox};
 use crate::shells::installed;
 
-/// Values that a shell or a reader would make something of.
+/// Values that a shell or another reader could interpret.
 const HOSTILE: [&str; 22] = [
     "it's",
     "\"double\"",
@@ -35,7 +35,7 @@ const HOSTILE: [&str; 22] = [
     "a\\nb",
 ];
 
-/// A swarm in a directory whose own name is hostile, and the environment of its session `a`.
+/// Creates a swarm in a directory whose own name is hostile, and returns the environment of its session `a`.
 fn hostile(values: &[&str]) -> (Sandbox, PathBuf, BTreeMap<String, String>) {
     let sandbox = Sandbox::new();
     let mut manifest = "[session.a]\nresources = [\"git-worktree\"]\n[session.a.env]\n".to_owned();
@@ -56,7 +56,7 @@ fn hostile(values: &[&str]) -> (Sandbox, PathBuf, BTreeMap<String, String>) {
     (sandbox, clone, env)
 }
 
-/// Runs a program that ends in `env -0`, and expects every variable in it.
+/// Runs a program that ends with `env -0`, and expects every variable in the output.
 #[track_caller]
 fn check(command: &mut Command, expected: &BTreeMap<String, String>) {
     let outcome = Outcome::of(command.output().unwrap()).expect(0);
@@ -67,7 +67,7 @@ fn check(command: &mut Command, expected: &BTreeMap<String, String>) {
     }
 }
 
-/// Puts `seedbed` in front of the path of a program.
+/// Returns a command of a program whose `PATH` begins with `seedbed`.
 fn program(sandbox: &Sandbox, name: &str, directory: &Path) -> Command {
     let bin = Path::new(env!("CARGO_BIN_EXE_seedbed")).parent().unwrap();
     let mut command = sandbox.program(name, directory);
@@ -93,7 +93,7 @@ fn every_value_survives_every_shell() {
     assert!(!clone.join("executed").exists());
 }
 
-/// fish has an `export` of its own, which tempts to evaluate what is for other shells.
+/// fish has an `export` of its own, which could be misused to evaluate output for other shells.
 #[test]
 fn what_is_for_other_shells_runs_nothing_in_fish() {
     if !installed("fish") {
@@ -121,7 +121,7 @@ fn direnv_loads_every_value() {
     assert!(!directory.join("executed").exists());
 }
 
-/// Values that every reader of such files takes as they are.
+/// Values that every reader of such files reads unchanged.
 const SAFE: [&str; 7] = [
     "plain",
     "$HOME $(touch executed)",
@@ -284,7 +284,7 @@ fn commands_work_without_home() {
     run(&["validate"], None).expect(0);
 }
 
-/// A user that no database knows, as in a container.
+/// A user without an entry in any user database, as in a container.
 #[test]
 fn commands_that_keep_no_state_need_no_place_for_it() {
     if !rustix::process::getuid().is_root() || !installed("setpriv") {
@@ -358,7 +358,7 @@ fn a_session_knows_its_replica_its_slug_and_its_hash() {
     assert_eq!(lead["DB"], format!("app-{}", lead["AGENT_SESSION_HASH"]));
     assert_eq!(lead["PEER"], child["AGENT_SESSION_HASH"]);
     assert!(sessions.iter().all(|session| !hashes.contains(&env(&clone, session)["AGENT_SESSION_HASH"])));
-    // A session that stands keeps its slug, whatever comes beside it.
+    // An active session keeps its slug, regardless of new sessions beside it.
     sandbox.manifest("[session.a.child.b]\n[session.a]\n");
     sandbox.ok(&["apply", "--yes"]);
     assert_eq!(here("a/b")["AGENT_SESSION_SLUG"], "a-b");

@@ -1,4 +1,4 @@
-//! `exec` in many sessions, the events of `exec` and `run`, and output that cannot be written.
+//! Tests of `exec` in many sessions, of the events of `exec` and `run`, and of output that cannot be written.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -21,7 +21,7 @@ fn stands() -> Sandbox {
     sandbox
 }
 
-/// Prints when as many as `$1` commands have begun, in the directory `$2`.
+/// Script that prints as soon as `$1` commands have begun, in the directory `$2`.
 const TOGETHER: &str =
     "touch $2/$AGENT_SESSION_SLUG; while test $(ls $2 | wc -l) -lt $1; do sleep 0.01; done; echo met";
 
@@ -103,7 +103,7 @@ fn exec_shows_each_line_as_it_comes() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-/// The lines of an outcome, each checked against the schema that is committed.
+/// Returns the lines of an outcome, each checked against the committed schema.
 fn events(outcome: &Outcome) -> Vec<Value> {
     let schema = std::fs::read(repository("schemas/events.schema.json")).unwrap();
     let validator = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
@@ -118,7 +118,7 @@ fn events(outcome: &Outcome) -> Vec<Value> {
 
 const PRINTS: &str = "echo out; echo err >&2; printf tail; exit 4";
 
-/// What a command that runs `PRINTS` in this session comes to, in order of the text.
+/// Returns the events of a command that runs `PRINTS` in this session, in order of the text.
 fn printed(session: &str) -> Vec<Value> {
     let line = |stream: &str, text: &str| json!({ "schemaVersion": 1, "event": "output", "session": session, "stream": stream, "text": text });
     vec![line("stderr", "err"), line("stdout", "out"), line("stdout", "tail")]

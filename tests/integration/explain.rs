@@ -1,4 +1,4 @@
-//! `explain`: whose a port, a path or a session is, and why.
+//! Tests of `explain`: the owner of a port, a path or a session, and the reason.
 
 use std::fs;
 use std::net::TcpListener;
@@ -43,7 +43,7 @@ fn explained(sandbox: &Sandbox, subject: &str) -> Value {
     explained_in(sandbox, &sandbox.repository, subject)
 }
 
-/// The first port of a session.
+/// Returns the first port of a session.
 fn start(sandbox: &Sandbox, path: &str) -> u64 {
     ports(sessions(&sandbox.plan()).find(|session| session["path"] == path).unwrap()).0
 }
@@ -55,7 +55,7 @@ fn assert_rule(explanation: &Value, rule: &str) {
     assert!(rules.iter().any(|said| said.contains(rule)), "{rule} is not in {rules:#?}");
 }
 
-/// The text of the manifest that the explanation points at.
+/// Returns the text of the manifest that the explanation refers to.
 #[track_caller]
 fn pointed_at(sandbox: &Sandbox, explanation: &Value) -> Vec<String> {
     let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
@@ -99,7 +99,7 @@ fn a_port_is_told_with_its_session_its_rules_and_its_line() {
         assert_rule(&http, &format!("is {first}-{}: {} + ", first + 15, sandbox.base_port));
         let db = check(first + 1, "lead", "`db`, AGENT_PORT_DB");
         assert_eq!(pointed_at(&sandbox, &db), ["\"db\""]);
-        // 14 ports in 3 slots are 4 each, and the last slot is nobody's.
+        // 14 ports in 3 slots are 4 each, and the last slot has no owner.
         let share = check(first + 2, "lead/coder-0", "`http`, and its primary port, AGENT_PORT_HTTP");
         assert_rule(
             &share,
@@ -288,7 +288,7 @@ fn a_path_that_is_nobodys_is_told_with_what_lies_below_it() {
     assert_rule(&explanation, "below it: worktree, discovery file of shop/lead (standing)");
     assert_eq!(explanation["rules"].as_array().unwrap().len(), 4, "one line a session: {explanation:#}");
     assert_rule(&explained(&sandbox, "README.md"), "the workspace of swarm shop, which leaves it alone");
-    // A planned path is somebody's before it is there.
+    // A planned path has an owner before it exists.
     let path = sandbox.directory("other");
     sandbox.ok(&["destroy"]);
     assert_eq!(explained(&sandbox, path.to_str().unwrap())["owner"]["state"], "planned");

@@ -1,4 +1,4 @@
-//! External kinds: programs that plan, make and take away resources, sound ones and all sorts of others.
+//! Tests of external kinds: programs that plan, create and release resources, correct ones and many kinds of others.
 
 mod example;
 mod pool;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::sandbox::{Outcome, Sandbox, send, sessions, wait_until};
 
-/// The manifest of two sessions with a worktree and a thing each, one of them below the other.
+/// Manifest of two sessions with a worktree and a thing each, one session below the other.
 const THINGS: &str = r#"
 [provider.thing]
 command = ["./tools/thing"]
@@ -25,17 +25,17 @@ resources = ["git-worktree", { kind = "thing", size = 3 }]
 resources = ["git-worktree", "thing"]
 "#;
 
-/// What a sound program answers to `plan`.
+/// Answer of a correct program to `plan`.
 const PLAN: &str = r#"{"protocol": 1, "allocations": {
     "shop/a": {"allocation": {"name": "thing of a"}, "env": {"THING": "a in {{ workspace.root }}"}},
     "shop/b": {"allocation": {"name": "thing of b"}, "notes": ["b is the larger one"]}}}"#;
 
-/// The part of it that session `b` has.
+/// Part of [`PLAN`] for session `b`.
 const B: &str = r#",
     "shop/b": {"allocation": {"name": "thing of b"}, "notes": ["b is the larger one"]}"#;
 
-/// A sandbox whose program of kind `thing` notes what it is asked in the file `asked`, one request a line, and does what
-/// the shell function of the operation does.
+/// Creates a sandbox with a program of kind `thing`. The program records its requests in the file `asked`, one on each
+/// line, and runs the operation's shell function.
 fn things(operations: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     program(&sandbox, operations);
@@ -70,7 +70,7 @@ operation=${{request#*'"operation":"'}}
     sandbox.commit("the program");
 }
 
-/// What the program was asked since the last call.
+/// Returns the requests to the program since the last call.
 fn asked(sandbox: &Sandbox) -> Vec<Value> {
     let path = sandbox.top.join("asked");
     let text = fs::read_to_string(&path).unwrap_or_default();
@@ -78,7 +78,7 @@ fn asked(sandbox: &Sandbox) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Operation and session of each request, in order of the text.
+/// Returns operation and session of each request, in order of the text.
 fn steps(requests: &[Value]) -> Vec<String> {
     let text = |request: &Value, key: &str| request[key].as_str().unwrap_or_default().to_owned();
     let mut steps: Vec<_> = requests
@@ -151,7 +151,7 @@ fn what_was_planned_is_made_told_kept_and_taken_away() {
     asked(&sandbox);
     sandbox.ok(&["apply"]).says(&["nothing to do"]);
     assert_eq!(steps(&asked(&sandbox)), ["inspect shop/a", "inspect shop/b", "plan "]);
-    // Who made it takes it away, whatever the manifest says by then.
+    // The program that created a resource releases it, regardless of the current manifest.
     sandbox.manifest("[session.other]\n");
     sandbox.ok(&["destroy"]);
     let requests = asked(&sandbox);
@@ -308,7 +308,7 @@ fn what_would_be_lost_is_refused() {
     sandbox.ok(&["destroy", "--discard"]);
 }
 
-/// The server that a lease is on does not run.
+/// The server of a lease does not run.
 #[test]
 fn what_cannot_be_inspected_is_unknown_and_refused() {
     let operations = r#"inspect() { test -e "$top/down" && { echo "connection refused" >&2; exit 1; }; echo '{"protocol": 1, "condition": "sound"}'; }"#;
@@ -401,7 +401,7 @@ fn what_is_broken_is_made_again_and_what_can_be_mended_is() {
     }
 }
 
-/// A program that is still making something must not be overtaken by the one that takes it away.
+/// A program that still creates a resource must not be overtaken by the program that releases the resource.
 #[test]
 fn after_a_kill_recovery_waits_for_the_program() {
     let operations = r#"provision() {

@@ -1,4 +1,4 @@
-//! The example of an external kind in Rust, run as a program by the orchestrator, which reports what it does.
+//! Tests of the example of an external kind in Rust. The orchestrator, which reports its steps, runs it as a program.
 
 #[path = "../../examples/external_kind.rs"]
 #[expect(dead_code, reason = "its `main` is for `cargo run --example external_kind`")]
@@ -14,10 +14,11 @@ use seedbed::orchestrator::{Error, Orchestrator, ResourceRequest};
 
 use crate::in_process::Sandbox;
 
-/// The variable that is set where [`the_program`] is run as one.
+/// Variable that is set if [`the_program`] runs as a program.
 const PROGRAM: &str = "SEEDBED_TEST_EXTERNAL_KIND";
 
-/// Runs [`the_program`]: what the test harness prints goes nowhere, the answer to standard output.
+/// Returns the command of [`the_program`]: the output of the test harness is discarded, and the answer is written to
+/// standard output.
 fn command() -> Vec<String> {
     let script = format!(
         "exec 4>&1 >/dev/null; {PROGRAM}=1 exec \"$0\" --exact external_kind::the_program --ignored --nocapture"

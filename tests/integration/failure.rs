@@ -1,11 +1,11 @@
-//! A step that fails, in a run that is all or nothing: what is said, and that everything is put back.
+//! Tests of a failing step in a run that is all or nothing: the report, and the rollback.
 
 use std::fs;
 
 use crate::sandbox::Sandbox;
 
-/// Twenty-four sessions; the last one's setup fails after it has said why on both streams, in words that its command
-/// does not have.
+/// Twenty-four sessions. The last one's setup fails after it has printed the cause on both streams, in words that its
+/// command does not contain.
 const LAST_FAILS: &str = r#"
 [session.coder]
 count = 24

@@ -1,4 +1,4 @@
-//! A kind of resource that does as a test says.
+//! Implements a kind of resource whose actions a test defines.
 
 use std::env;
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::in_process::Sandbox;
 
-/// What a fake is asked to do.
+/// Step that a fake is asked to perform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Provision,
@@ -27,7 +27,7 @@ pub(crate) enum Step {
 
 type Act = Box<dyn Fn(Step, &Task<'_>) -> Result<(), provider::Error> + Send + Sync>;
 
-/// A provider without options that runs a closure.
+/// Provider without options that runs a closure.
 pub(crate) struct Fake {
     kind: &'static str,
     act: Act,
@@ -36,7 +36,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// The built-in kinds, and this one.
+    /// Returns the built-in kinds together with this one.
     pub(crate) fn beside_the_built_in(
         kind: &'static str,
         act: impl Fn(Step, &Task<'_>) -> Result<(), provider::Error> + Send + Sync + 'static,
@@ -53,12 +53,12 @@ impl Fake {
         Self { kind, act: Box::new(act), is_claim: false, panics_in: "" }
     }
 
-    /// The same kind, provisioned with the claims of a run.
+    /// Returns this kind, provisioned together with the claims of a run.
     pub(crate) fn claimed(self) -> Self {
         Self { is_claim: true, ..self }
     }
 
-    /// The same kind, which does nothing, and panics in one of its steps.
+    /// Returns a kind that has no effects and panics in one of its steps.
     pub(crate) fn panicking(kind: &'static str, panics_in: &'static str) -> Self {
         Self { panics_in, ..Self::new(kind, |_, _| Ok(())) }
     }
@@ -68,10 +68,10 @@ impl Fake {
     }
 }
 
-/// The variable that tells [`the_program_that_is_killed`] what to do.
+/// Variable with the task of [`the_program_that_is_killed`].
 const PROGRAM: &str = "SEEDBED_TEST_PROGRAM";
 
-/// A session that a program of its own provisions.
+/// Session that a separate program provisions.
 #[derive(Serialize, Deserialize)]
 struct Program {
     state: PathBuf,
@@ -80,7 +80,7 @@ struct Program {
     resources: Vec<ResourceRequest>,
 }
 
-/// Has a process of its own provision a session, in which SIGKILL ends it at the resource of the kind `crash`.
+/// Provisions a session in a separate process, which SIGKILL ends at the resource of the kind `crash`.
 pub(crate) fn crash_during(sandbox: &Sandbox, id: &str, resources: &[ResourceRequest]) {
     let program = Program {
         state: sandbox.host.state.clone(),
@@ -99,7 +99,7 @@ pub(crate) fn crash_during(sandbox: &Sandbox, id: &str, resources: &[ResourceReq
     assert_eq!(status.signal(), Some(9), "it did not get as far as the crash: {status}");
 }
 
-/// The kinds of the program that [`crash_during`] kills.
+/// Returns the kinds of the program that [`crash_during`] kills.
 pub(crate) fn kinds_of_the_crash() -> Registry {
     Fake::beside_the_built_in("crash", |_, _| Ok(()))
 }

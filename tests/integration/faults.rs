@@ -1,7 +1,7 @@
-//! Kill it anywhere: nothing lost, nothing left.
+//! Tests of kills and errors at every point: no work is lost, and no resource is left.
 //!
-//! One file a suite. The oracle is the full inventory of [`Sandbox::inventory`] before and after; a crash counts only
-//! where the run says in its trace that it died at the point that was asked for.
+//! Each file has one suite. The oracle is the full inventory of [`Sandbox::inventory`] before and after. A crash counts
+//! only if the run's trace records its death at the requested point.
 
 mod crash;
 pub(crate) mod errors;
@@ -28,7 +28,7 @@ use std::thread;
 use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same};
 use crate::support::repository;
 
-/// Eight sessions on three levels, with everything that a session can have.
+/// Eight sessions on three levels, with every feature that a session can have.
 pub(crate) const TREE: &str = r#"
 [session.lead]
 resources = [{ kind = "git-worktree", branch = "agents/{{ session.index }}", copy = [".env"] }, { kind = "port-range", block-size = 16, block-count = 32, names = ["http"] }]
@@ -46,7 +46,7 @@ resources = ["port-range", { kind = "directory", copy-from = "app" }]
 resources = [{ kind = "git-worktree", link = ["cache"] }]
 "#;
 
-/// Two sessions that between them have the same, for what is done hundreds of times.
+/// Two sessions that together have the same features, for tests that run hundreds of times.
 pub(crate) const PAIR: &str = r#"
 [session.lead]
 resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/lead", copy = [".env"] }, "port-range"]
@@ -63,25 +63,26 @@ count = 2
 resources = [{ kind = "git-worktree", checkout = "overlay", branch = "agents/{{ session.name }}" }]
 "#;
 
-/// `manifest` with sessions that are mounts; without them where nothing can be mounted, which is said.
+/// Returns `manifest` with sessions that are mounts. If mounting is not possible, prints that and returns `manifest`
+/// alone.
 pub(crate) fn with_overlays(manifest: &str) -> String {
     let whole = format!("{manifest}{OVERLAYS}");
     if sandbox(&whole).can_mount() { whole } else { manifest.to_owned() }
 }
 
-/// Tells whether a point is reached only where something is mounted.
+/// Returns whether a point is reached only if an overlay is mounted.
 pub(crate) fn is_of_overlays(point: &str) -> bool {
     ["base.", "mounts.", "overlay."].iter().any(|part| point.starts_with(part))
 }
 
-/// Expects that everything is as it was, and nothing is mounted.
+/// Expects an unchanged inventory and no mounts.
 #[track_caller]
 pub(crate) fn assert_put_back(before: &Inventory, sandbox: &Sandbox) {
     assert!(sandbox.mounts().is_empty(), "still mounted: {:?}", sandbox.mounts());
     assert_same(before, &sandbox.inventory());
 }
 
-/// A sandbox in memory with untracked files to bring, and `manifest`.
+/// Creates a sandbox in memory with untracked files to copy, and `manifest`.
 pub(crate) fn sandbox(manifest: &str) -> Sandbox {
     let sandbox = Sandbox::in_memory();
     sandbox.write("app/.env", "SECRET=1\n");
@@ -92,15 +93,15 @@ pub(crate) fn sandbox(manifest: &str) -> Sandbox {
     sandbox
 }
 
-/// What a run that was asked for something at a failpoint did.
+/// Result of a run with an action at a failpoint.
 pub(crate) struct Traced {
     pub(crate) outcome: Outcome,
-    /// The points reached, in order, and what was done at one.
+    /// Points that were reached, in order, and the action at one of them.
     pub(crate) trace: Vec<String>,
 }
 
 impl Traced {
-    /// How often each point was reached.
+    /// Returns the number of times that each point was reached.
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for line in self.trace.iter().filter(|line| !line.contains(' ')) {
@@ -109,7 +110,7 @@ impl Traced {
         counts
     }
 
-    /// Expects that the run died where it was asked to.
+    /// Expects that the run died at the requested point.
     #[track_caller]
     pub(crate) fn crashed_at(&self, point: &str) {
         assert_eq!(self.outcome.code, 137, "at {point}: {:?}", self.outcome);
@@ -122,12 +123,12 @@ impl Traced {
     }
 }
 
-/// Runs seedbed with something to do at a failpoint: `NAME#N=WHAT`, or nothing.
+/// Runs seedbed with an action at a failpoint, `NAME#N=WHAT`, or without one.
 pub(crate) fn traced(sandbox: &Sandbox, args: &[&str], failpoint: Option<&str>) -> Traced {
     traced_in(sandbox, &sandbox.repository, args, failpoint)
 }
 
-/// Does what [`traced`] does in another directory.
+/// Runs seedbed as [`traced`] does, in another directory.
 fn traced_in(sandbox: &Sandbox, directory: &Path, args: &[&str], failpoint: Option<&str>) -> Traced {
     let trace = sandbox.top.join("trace");
     let _ = fs::remove_file(&trace);
@@ -147,14 +148,14 @@ pub(crate) fn crash(sandbox: &Sandbox, args: &[&str], point: &str) {
     traced(sandbox, args, Some(&format!("{point}=crash"))).crashed_at(point);
 }
 
-/// The names of all failpoints in the source.
+/// Returns the names of all failpoints in the source.
 pub(crate) fn listed() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     collect(&repository("src"), "point!(\"", &mut names);
     names
 }
 
-/// Those of them where an effect can be made to fail.
+/// Returns the names of the failpoints at which an effect can be made to fail.
 pub(crate) fn failing() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     collect(&repository("src"), "failpoint!(\"", &mut names);
@@ -175,7 +176,7 @@ fn collect(directory: &Path, before: &str, names: &mut BTreeSet<String>) {
     }
 }
 
-/// The first and a middle time that each of the points was reached.
+/// Returns the first and a middle occurrence of each point.
 pub(crate) fn twice(counts: &BTreeMap<String, u64>) -> Vec<String> {
     let times = |(name, count): (&String, &u64)| {
         let middle = (*count > 2).then(|| format!("{name}#{}", count / 2 + 1));
@@ -184,11 +185,11 @@ pub(crate) fn twice(counts: &BTreeMap<String, u64>) -> Vec<String> {
     counts.iter().flat_map(times).collect()
 }
 
-/// The variable that has [`some_of`] keep every case.
+/// Variable that makes [`some_of`] keep every case.
 const EVERY_CASE: &str = "SEEDBED_EVERY_CASE";
 
-/// Every eighth case, evenly spread, so that the normal run takes minutes; all of them in
-/// [`every_case_of_every_sweep`].
+/// Returns every eighth case, evenly spread, so that the normal run takes minutes; [`every_case_of_every_sweep`] runs
+/// all of them.
 pub(crate) fn some_of(cases: Vec<String>) -> Vec<String> {
     if std::env::var_os(EVERY_CASE).is_some() { cases } else { cases.into_iter().step_by(8).collect() }
 }
@@ -203,8 +204,7 @@ fn every_case_of_every_sweep() {
     assert!(sweeps.unwrap().success());
 }
 
-/// Checks every case, as many at once as there are cores, each worker in a sandbox of its own; all that fail are
-/// reported.
+/// Checks every case, as many at once as there are cores, each worker in a sandbox of its own; reports all failures.
 #[track_caller]
 pub(crate) fn check_all(manifest: &str, cases: &[String], check: impl Fn(&Sandbox, &str) + Sync) {
     let next = AtomicUsize::new(0);

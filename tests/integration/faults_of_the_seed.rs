@@ -1,4 +1,4 @@
-//! The ten faults of the seed (section 9 of the design), each shown to be gone: on real git, sockets and links.
+//! Tests that the ten defects of the reference implementation do not occur here, with real Git, sockets and links.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use seedbed::orchestrator::{Error, Orchestrator, Provisioned, ResourceRequest};
 use crate::fake::{crash_during, kinds_of_the_crash};
 use crate::in_process::{Sandbox, free_ports};
 
-/// A request for one of `count` blocks of `size` ports.
+/// Returns a request for one of `count` blocks of `size` ports.
 fn ports(base: u16, size: u16, count: u16) -> ResourceRequest {
     ResourceRequest::new("port-range")
         .with("basePort", base)
@@ -40,7 +40,7 @@ fn fault_1_a_parent_with_one_child_fails() {
     let grandchild = orchestrator.provision_child(only.snapshot(), "parent/only/one", 0, 1).unwrap();
     assert_eq!(first_and_last(&grandchild), first_and_last(&parent));
 
-    // Another child of the same share is another matter, and so is somebody who merely has a snapshot.
+    // Another child with the same share differs, and so does a process that only has a snapshot.
     let second = orchestrator.provision_child(parent.snapshot(), "parent/second", 0, 1).unwrap_err();
     assert!(second.to_string().contains("parent/only"), "{second}");
     let mut forged = parent.snapshot().clone();

@@ -1,4 +1,5 @@
-//! What lies in a session and is not its own, or cannot be told: it is named, and nothing goes with the session unsaid.
+//! Tests of files in a session that are not its own or cannot be attributed: they are named, and a release never
+//! removes them silently.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -24,7 +25,8 @@ fn close(directory: &Path) {
     fs::set_permissions(directory, Permissions::from_mode(0o000)).unwrap();
 }
 
-/// Expects that a destroy is refused for a reason whatever becomes of work, and that `status` and a dry run say the same.
+/// Expects that a destroy is refused for a reason with every policy for unsaved work, and that `status` and a dry run
+/// report the same.
 #[track_caller]
 fn check_obstacle(sandbox: &Sandbox, directory: &Path, says: &[&str]) {
     let names =
@@ -105,7 +107,7 @@ fn directory_of_another_user_is_named_before_anything_is_released() {
     assert!(!directory.exists());
 }
 
-/// `false`, said aloud, where nothing can be mounted.
+/// Bind-mounts `from` on `to`; prints a notice and returns `false` if mounting is not possible.
 fn bind(from: &Path, to: &Path) -> bool {
     let mounted = rustix::mount::mount_bind(from, to);
     if let Err(error) = &mounted {

@@ -1,4 +1,4 @@
-//! The formats of `plan`.
+//! Tests of the formats of `plan`.
 
 use crate::sandbox::{Outcome, Sandbox};
 

@@ -1,5 +1,5 @@
-//! An interrupted run that can neither be undone nor finished is given up: what can be released or brought back is, and
-//! what remains is named.
+//! Tests of an interrupted run that can be neither rolled back nor finished: it is abandoned, resources that can be
+//! released or brought back are, and the rest is named.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -50,7 +50,7 @@ fn worktree(sandbox: &Sandbox) -> PathBuf {
     worktrees.map(|entry| entry.unwrap().path()).find(|path| path.join(".git").exists()).unwrap()
 }
 
-/// The one record of a run that was given up.
+/// Returns the only record of an abandoned run.
 fn record(sandbox: &Sandbox) -> PathBuf {
     let records = fs::read_dir(sandbox.state().join("given-up")).unwrap();
     let mut records: Vec<PathBuf> = records.map(|entry| entry.unwrap().path()).collect();
@@ -65,7 +65,7 @@ fn finds(sandbox: &Sandbox, parts: &[&str]) {
     assert!(parts.iter().all(|part| found.contains(part)), "{parts:?}: {found}");
 }
 
-/// Removes what a give-up has recorded, as `doctor` says.
+/// Removes the record of an abandoned run, as `doctor` recommends.
 fn forget(sandbox: &Sandbox) {
     fs::remove_file(record(sandbox)).unwrap();
     fs::remove_dir(sandbox.state().join("given-up")).unwrap();

@@ -1,4 +1,5 @@
-//! Manifests of strangers: whatever they hold, computing ends within bounds of time and memory, and on the first signal.
+//! Tests of manifests from strangers: for any content, computing ends within bounds of time and memory, and on the
+//! first signal.
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -69,7 +70,7 @@ fn a_template_without_end_is_a_fault() {
     assert_eq!(rules(&sandbox, &worktree), ["template-size"]);
 }
 
-/// What the engine compiles by recursion stays within the stack of a thread.
+/// The recursive compilation of the engine stays within the stack of a thread.
 #[test]
 fn the_longest_templates_can_be_compiled() {
     let sandbox = Sandbox::new();
@@ -122,7 +123,7 @@ fn a_manifest_that_comes_to_too_much_is_a_fault() {
     }
 }
 
-/// Some seconds of computing, whatever the command asks beside that.
+/// Computing takes some seconds, regardless of the command's other work.
 #[test]
 fn the_first_signal_ends_what_computes() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! A repository, a state directory and ports of a test's own.
+//! Provides a repository, a state directory and ports for tests that call the library.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -23,7 +23,7 @@ pub(crate) struct Sandbox {
     root: TempDir,
 }
 
-/// What a run leaves no trace in.
+/// State that a run without effects leaves unchanged.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
     worktrees: String,
@@ -34,7 +34,7 @@ pub(crate) struct Trace {
 }
 
 impl Sandbox {
-    /// A repository of one commit on `main`, with `src` and `services/api` in it.
+    /// Creates a repository of one commit on `main`, with `src` and `services/api` in it.
     pub(crate) fn new() -> Self {
         let root = TempDir::new().unwrap();
         let repo = root.path().canonicalize().unwrap().join("repo");
@@ -56,7 +56,7 @@ impl Sandbox {
         sandbox
     }
 
-    /// Where nothing of the repository is.
+    /// Returns a path outside of the repository.
     pub(crate) fn outside(&self, name: &str) -> PathBuf {
         self.root.path().canonicalize().unwrap().join(name)
     }
@@ -89,7 +89,7 @@ impl Sandbox {
         text
     }
 
-    /// What the repository and its tree look like, and which lease files and records there are.
+    /// Returns the state of the repository and its tree, and the lease files and records.
     pub(crate) fn trace(&self) -> Trace {
         let mut files = BTreeSet::new();
         collect(&self.repo, &mut files);
@@ -117,12 +117,12 @@ impl Sandbox {
         }
     }
 
-    /// Plans a manifest's text against what there is.
+    /// Plans a manifest's text against the current state.
     pub(crate) fn plan(&self, text: &str) -> Result<Plan, String> {
         self.plan_with(&Registry::built_in(), text)
     }
 
-    /// The same with other kinds.
+    /// Plans as [`Self::plan`] does, with other kinds.
     pub(crate) fn plan_with(&self, registry: &Registry, text: &str) -> Result<Plan, String> {
         let manifest = manifest::parse(text, &registry.kinds()).map_err(|faults| format!("{faults:#?}"))?;
         let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm).unwrap();
@@ -136,7 +136,7 @@ impl Sandbox {
         self.apply_with(&Registry::built_in(), text)
     }
 
-    /// The same with other kinds.
+    /// Applies as [`Self::apply`] does, with other kinds.
     pub(crate) fn apply_with(&self, registry: &Registry, text: &str) -> Result<Record, String> {
         let plan = self.plan_with(registry, text)?;
         self.locked(registry, &plan.swarm, |context| {
@@ -151,7 +151,7 @@ impl Sandbox {
         self.destroy_with(&Registry::built_in(), swarm, discard)
     }
 
-    /// The same with other kinds.
+    /// Destroys a swarm, with other kinds.
     pub(crate) fn destroy_with(&self, registry: &Registry, swarm: &str, discard: bool) -> Result<(), String> {
         self.locked(registry, swarm, |context| {
             let standing = context.swarm.standing().unwrap().unwrap();
@@ -189,7 +189,7 @@ fn collect(directory: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// The first of `count` ports that are free on this host, below the ephemeral range, and no other test's.
+/// Returns the first of `count` ports that are free on this host, below the ephemeral range, and used by no other test.
 pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Two test processes at once begin at different ends of the range.

@@ -1,4 +1,4 @@
-//! What a caller's environment says of git changes nothing: seedbed is started from hooks, which inherit it.
+//! Tests that a caller's Git variables have no effect: seedbed is started from hooks, which inherit them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -68,7 +68,7 @@ fn inherited_variables_of_git_lead_nowhere_else() {
     assert_same(&before, &inventory(&other));
 }
 
-/// Has the repository's hook of this name run `apply`.
+/// Writes a repository hook of this name that runs `apply`.
 fn apply_from(sandbox: &Sandbox, hook: &str) {
     sandbox.manifest(TREE);
     let hook = sandbox.repository.join(".git/hooks").join(hook);

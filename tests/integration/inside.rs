@@ -1,4 +1,4 @@
-//! Inside sessions: commands run in them, and what they are told.
+//! Tests of commands that run in sessions, and of the information that sessions get.
 
 use std::fs;
 use std::io::Write as _;
@@ -72,7 +72,7 @@ fn a_command_in_all_sessions_says_whose_each_line_is() {
     assert_eq!(sorted_lines(&two.stdout), ["lead/coder-1: x", "lead: x"]);
 }
 
-/// Sessions end in whatever order.
+/// Returns the lines in sorted order, because sessions end in any order.
 fn sorted_lines(text: &str) -> Vec<&str> {
     let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();

@@ -1,4 +1,4 @@
-//! Runs that are interrupted, politely or not: everything is put back, at once or by the next run.
+//! Tests of interrupted runs, by any signal: they are rolled back, at once or by the next run.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -8,15 +8,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::faults::shim::Shim;
 use crate::sandbox::{Outcome, Sandbox, send, wait_until};
 
-/// A piece of `sh` that notes its own process and one that it starts in `$top/pids`, and goes on for ever.
+/// Script that writes its own process id and that of a child to `$top/pids`, and never ends.
 const HANGS: &str = "sleep 1000 & echo $$ $! >>$top/pids; wait";
 
 fn hangs(sandbox: &Sandbox) -> String {
     format!("top={}; {HANGS}", sandbox.top.display())
 }
 
-/// Starts a command that comes to [`HANGS`], interrupts it there, and expects that it ends with 130, prints nothing, and
-/// leaves none of what it ran.
+/// Starts a command that reaches [`HANGS`] and interrupts it there. Expects that the command ends with 130, prints
+/// nothing, and leaves no process running.
 #[track_caller]
 fn interrupt(sandbox: &Sandbox, mut command: Command) -> Outcome {
     let pids = sandbox.top.join("pids");
@@ -29,21 +29,21 @@ fn interrupt(sandbox: &Sandbox, mut command: Command) -> Outcome {
     for pid in fs::read_to_string(&pids).unwrap().split_whitespace() {
         wait_until("what it ran is gone", || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // One that nobody has waited for yet is gone all the same.
+            // A process that its parent has not waited for yet has ended all the same.
             stat.rsplit(") ").next().is_none_or(|state| state.is_empty() || state.starts_with('Z'))
         });
     }
     outcome
 }
 
-/// Sessions of which the last one's setup tells that it runs, then goes on until it is told to end, or for longer than any
-/// test.
+/// Sessions of which the last one's setup reports that it runs. The setup then continues until it is asked to end, or
+/// for longer than any test.
 struct Slow {
     sandbox: Sandbox,
 }
 
 impl Slow {
-    /// `on_term` is what that setup does when it is asked to end; empty for ending.
+    /// Creates the sessions; `on_term` is the action of that setup when it is asked to end, and empty to end at once.
     fn new(on_term: &str) -> Self {
         let sandbox = Sandbox::new();
         let slow = Self { sandbox };
@@ -94,7 +94,7 @@ while test -d $top -a ! -e $top/done; do sleep 0.1; done
 }
 
 impl Drop for Slow {
-    /// The setup outlives a killed run.
+    /// Ends the setup, which outlives a killed run.
     fn drop(&mut self) {
         let pid = fs::read_to_string(self.sandbox.top.join("pid")).ok();
         let pid = pid.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::from_raw);
@@ -132,7 +132,8 @@ fn a_second_ctrl_c_leaves_what_recover_puts_back() {
     });
 }
 
-/// The shell passes the end of its terminal on and ends, upon which the kernel says it again; a logout has SIGTERM follow.
+/// The shell passes the hangup of its terminal on and ends, after which the kernel sends the hangup again; after a
+/// logout, SIGTERM follows.
 #[test]
 fn the_end_of_a_terminal_is_told_more_than_once_and_puts_everything_back() {
     let slow = Slow::new("while test -e $top/hold; do sleep 0.1; done; exit 1");
@@ -149,7 +150,7 @@ fn the_end_of_a_terminal_is_told_more_than_once_and_puts_everything_back() {
     });
 }
 
-/// A window that is closed: its shell is told, and ends; then the kernel tells what runs in it.
+/// After a window is closed, its shell gets the signal and ends; then the kernel signals the processes in the terminal.
 #[test]
 fn a_terminal_that_is_closed_puts_everything_back() {
     let slow = Slow::new("exit 1");
@@ -174,7 +175,7 @@ fn a_terminal_that_is_closed_puts_everything_back() {
     });
 }
 
-/// As `nohup` has it, and a script in which a command ends with `&`.
+/// Signals are ignored as under `nohup`, or in a script in which a command ends with `&`.
 #[test]
 fn signals_that_are_ignored_from_the_start_stay_ignored() {
     let slow = Slow::new("exit 1");
@@ -323,7 +324,7 @@ fn ctrl_c_ends_the_commands_of_exec() {
     sandbox.unchanged(|| interrupt(&sandbox, sandbox.command(&exec)).says(&["interrupted"]));
 }
 
-/// What was not torn down still stands, and can be.
+/// A session that was not torn down is still active, and can be torn down later.
 #[test]
 fn ctrl_c_during_a_teardown_ends_it_and_takes_nothing_away() {
     let sandbox = Sandbox::new();
@@ -340,7 +341,7 @@ fn ctrl_c_during_a_teardown_ends_it_and_takes_nothing_away() {
     });
 }
 
-/// The teardown of an apply that is undone.
+/// The teardown belongs to an apply that is rolled back.
 #[test]
 fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
     let sandbox = Sandbox::new();
@@ -361,8 +362,8 @@ fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
     });
 }
 
-/// As of `-f <(program)` and of `program | seedbed apply /dev/stdin`, where the program does not end. Nothing is begun by
-/// then, and nothing caught.
+/// The manifest is read as from `-f <(program)` or `program | seedbed apply /dev/stdin`, and the program does not end.
+/// At that point, nothing has begun and no signal is caught.
 #[test]
 fn a_signal_ends_the_wait_for_a_manifest_or_a_plan() {
     let sandbox = Sandbox::new();

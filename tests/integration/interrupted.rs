@@ -1,4 +1,4 @@
-//! Undoing an interrupted apply loses no work that was done since in what it had provisioned.
+//! Tests that rolling back an interrupted apply loses no work that was done since in its sessions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::sandbox::{Outcome, Sandbox, assert_same, send, wait_until};
 const TWO: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n\
                    setup = [\"echo made > made.txt; echo changed >> README.md; echo more > app/more.txt\"]\n";
 
-/// Kills an apply at a failpoint; returns the worktrees that it had made, in order.
+/// Kills an apply at a failpoint; returns the worktrees that the apply had created, in order.
 #[track_caller]
 fn killed(sandbox: &Sandbox, point: &str) -> Vec<PathBuf> {
     let mut apply = sandbox.command(&["apply"]);
@@ -36,8 +36,8 @@ fn sandbox(manifest: &str) -> Sandbox {
     sandbox
 }
 
-/// Has `work` done in a worktree of a killed apply, and expects that no command loses it, that it can be rescued, and that
-/// it can be given up. `rescued` is what the rescue has of it: a path, and its content.
+/// Runs `work` in a worktree of a killed apply. Expects that no command loses the work, that it can be rescued, and
+/// that it can be discarded. `rescued` is the expected content of the rescue: a path, and its content.
 #[track_caller]
 fn check_kept(point: &str, work: impl Fn(&Sandbox, &Path), said: &str, rescued: (&str, &str)) {
     let sandbox = sandbox(TWO);

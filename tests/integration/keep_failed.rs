@@ -1,4 +1,4 @@
-//! `apply --keep-failed`: what was made stands where a `setup` fails, and the next apply goes on from there.
+//! Tests of `apply --keep-failed`: new sessions remain after a failed `setup`, and the next apply continues from there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::sandbox::Sandbox;
 
-/// A swarm of which `a` is set up before its child `a/b`, whose setup fails, and `a/b/c` is not reached.
+/// Swarm of which `a` is set up before its child `a/b`, whose setup fails, and `a/b/c` is not reached.
 struct Kept {
     sandbox: Sandbox,
     log: PathBuf,
@@ -123,7 +123,7 @@ fn a_run_that_replaces_releases_what_it_replaced_and_keeps_what_failed() {
     sandbox.ok(&["destroy"]);
 }
 
-/// Only a failed `setup` is kept: half a lease is of no use.
+/// Only sessions with a failed `setup` are kept: half a lease is of no use.
 #[test]
 fn what_fails_before_setup_is_rolled_back() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! The examples of the library, run as tests.
+//! Runs the examples of the library as tests.
 
 #[path = "../../examples/library.rs"]
 #[expect(dead_code, reason = "its `main` is for `cargo run --example library`")]

@@ -1,4 +1,4 @@
-//! Plan, apply and destroy through the library, on a real repository.
+//! Tests plan, apply and destroy through the library, in a real repository.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `list`: every swarm on this host.
+//! Tests of `list`: every swarm on this host.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Destroying never loses work: whatever is saved nowhere else refuses it, and nothing is touched then.
+//! Tests that a destroy never loses work: work that is saved nowhere else is a reason to refuse, and nothing is changed
+//! then.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,7 +15,8 @@ fn stands() -> Sandbox {
     sandbox
 }
 
-/// Has `work` done in one session, and expects that destroying is refused for the reason `said`, until it is given up.
+/// Runs `work` in one session, and expects that a destroy is refused for the reason `said`, until the work is
+/// discarded.
 #[track_caller]
 fn check_refused(work: impl FnOnce(&Sandbox, &Path), said: &str) {
     let sandbox = stands();
@@ -238,7 +240,7 @@ fn destroy_on_a_terminal_lists_ignored_files_before_it_asks() {
     assert!(!directory.exists());
 }
 
-/// While another session's teardown works, an agent goes on in a session that was judged already.
+/// During another session's teardown, an agent continues in a session that was already checked.
 #[test]
 fn work_that_is_done_while_another_session_is_torn_down_is_not_lost() {
     let manifest = "[session.a]\nresources = [\"git-worktree\"]\n\

@@ -1,4 +1,5 @@
-//! Sessions that have lost their worktree: nothing is run in their name anywhere else, least of all in the main checkout.
+//! Tests of sessions that have lost their worktree: no command runs for them anywhere else, least of all in the main
+//! checkout.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,8 @@ fn standing(checkout: &str) -> Option<Sandbox> {
     Some(sandbox)
 }
 
-/// Loses coder-0's worktree by `lose`, and expects that nothing works there any more, and everything in coder-1.
+/// Removes coder-0's worktree with `lose`. Expects that no command works there any more, and that every command works
+/// in coder-1.
 fn check(checkout: &str, lose: impl Fn(&Sandbox, &Path)) {
     let Some(sandbox) = standing(checkout) else { return };
     let directory = sandbox.directory("coder-0");

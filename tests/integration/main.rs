@@ -1,5 +1,5 @@
-//! One test binary. `sandbox` is for tests that run the program, `in_process` for those that call the library; then one
-//! file a stage or promise.
+//! Collects the integration tests in one binary. `sandbox` serves tests that run the program, and `in_process` those
+//! that call the library. Every other file has the tests of one stage or promise.
 #![expect(clippy::disallowed_methods, reason = "tests set the host up and look at it")]
 
 mod fake;

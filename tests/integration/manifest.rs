@@ -1,4 +1,4 @@
-//! The manifest stage: what is read, and how what cannot be read is explained.
+//! Tests of the manifest stage: the values that are read, and the diagnostics of invalid manifests.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -31,7 +31,7 @@ fn render(report: &Report) -> String {
     out
 }
 
-/// The underlined text and the message of every fault.
+/// Returns the underlined text and the message of every diagnostic.
 #[track_caller]
 fn check(text: &str, expected: &[(&str, &str)]) {
     let lines: Vec<&str> = text.lines().collect();
@@ -63,7 +63,8 @@ fn fixtures(folder: &str) -> Vec<(PathBuf, String)> {
     fixtures
 }
 
-/// The faults of reading and planning with the real kinds, on a host where everything that is named exists.
+/// Returns the diagnostics of reading and planning with the real kinds, on a host where everything that is named
+/// exists.
 fn every_fault(text: &str) -> Vec<Fault> {
     let registry = Registry::built_in();
     let Reading { manifest, mut faults, .. } = manifest::read(text, &registry.kinds());
@@ -83,7 +84,7 @@ fn every_valid_manifest_is_read() {
     }
 }
 
-/// `SNAPSHOTS=overwrite cargo test` writes the reports anew; read every one that changed.
+/// `SNAPSHOTS=overwrite cargo test` rewrites the reports; read every one that changed.
 #[test]
 fn every_invalid_manifest_is_explained() {
     let fixtures = fixtures("invalid");
@@ -293,7 +294,7 @@ fn collect_references(schema: &Value, into: &mut Vec<String>) {
     }
 }
 
-/// Bounds are ten times what a release build takes, and hold in a debug build.
+/// Bounds are ten times the duration in a release build, and hold in a debug build.
 #[test]
 fn large_manifests_take_linear_time() {
     let mut text = String::from("version = 1\nswarm = 's'\n");

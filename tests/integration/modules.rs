@@ -1,4 +1,4 @@
-//! The order of the library's modules.
+//! Tests of the order of the library's modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -89,7 +89,7 @@ fn known<'f>(path: &[String], files: &'f BTreeMap<Vec<String>, String>) -> Optio
     above.filter_map(|path| files.get_key_value(path)).map(|(path, _)| path.as_slice()).next()
 }
 
-/// Returns the files from which a way leads back to themselves.
+/// Returns the files that import themselves through other files.
 fn in_circles<'f>(uses: &BTreeMap<&'f str, BTreeSet<&'f str>>) -> BTreeSet<&'f str> {
     let is_in_circle = |file: &&&str| {
         let mut reached = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! Processes at work in what is released: named and refused before anything is, or ended where the user says so.
+//! Tests of processes that use what is released: they are named and the release is refused before it begins, or they
+//! are ended on the user's request.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::sandbox::{Outcome, Sandbox, assert_same, ports, sessions, wait_until};
 use crate::shells::installed;
 
-/// A process that ends with the test.
+/// Process that ends with the test.
 struct Worker(Child);
 
 impl Worker {
@@ -20,8 +21,8 @@ impl Worker {
         Self(command.spawn().unwrap())
     }
 
-    /// A shell that runs `script` in `directory`, where `$ready` is a file to make once it is where it should be. One that
-    /// sleeps then is waited for until it does.
+    /// Starts a shell that runs `script` in `directory`, where `$ready` is a file to create once the script has reached
+    /// its place. Waits for a shell that sleeps then until it sleeps.
     fn shell(sandbox: &Sandbox, directory: &Path, script: &str) -> Self {
         let ready = sandbox.top.join("ready");
         let _ = fs::remove_file(&ready);
@@ -71,7 +72,7 @@ fn applied(manifest: &str) -> Sandbox {
     sandbox
 }
 
-/// The layouts and checkouts, each with a session inside another one's.
+/// Returns a sandbox for each layout and checkout, each with a session inside another session's directory.
 fn everywhere() -> Vec<Sandbox> {
     let manifest = |options: &str| {
         format!(
@@ -180,7 +181,7 @@ fn a_saved_plan_is_refused_for_the_processes_of_now() {
     sandbox.ok(&["apply", "plan.json", "--yes"]);
 }
 
-/// One that ends when it is asked to, one that does not, one that is stopped, and what they have started.
+/// The processes are one that ends on SIGTERM, one that does not, a stopped one, and their children.
 #[test]
 fn stop_ends_what_is_at_work_and_everything_below_it() {
     let sandbox = applied(TWO);
@@ -394,7 +395,7 @@ fn recover_does_not_release_what_is_aside_under_a_process() {
     assert_same(&before, &sandbox.inventory());
 }
 
-/// A manifest whose `setup` leaves a process in the session, and notes it in `$top/pid`.
+/// Writes a manifest whose `setup` leaves a process in the session, with its process id in `$top/pid`.
 fn with_a_server(sandbox: &Sandbox, rest: &str) {
     let top = sandbox.top.display();
     sandbox.manifest(&format!(
@@ -459,7 +460,7 @@ fn a_run_that_fails_ends_what_its_own_setup_left() {
     assert!(!is_running(&fs::read_to_string(sandbox.top.join("pid")).unwrap()));
 }
 
-/// Other programs look into worktrees all the time; one that does so for a moment is not at work there.
+/// Other programs inspect worktrees all the time; a program that does so for a moment does not use the session.
 #[test]
 fn a_look_in_passing_refuses_nothing() {
     let sandbox = applied(TWO);
@@ -470,7 +471,7 @@ fn a_look_in_passing_refuses_nothing() {
     sandbox.ok(&["destroy"]);
 }
 
-/// As root, everybody may be inspected: the run is another user's.
+/// Root may inspect the processes of all users: the run is another user's.
 #[test]
 fn a_process_of_another_user_is_counted_and_its_port_refuses() {
     if !rustix::process::getuid().is_root() || !installed("setpriv") {

@@ -1,4 +1,4 @@
-//! Sessions of the library: what they are told, their release, and what can go wrong.
+//! Tests of the library's sessions: their information, their release, and possible errors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -188,7 +188,8 @@ fn a_panic_in_looking_at_a_lease_is_told_as_its_damage() {
     sandbox.destroy_with(&registry("inspect"), "s", false).unwrap();
 }
 
-/// Provisions a resource that somebody else has the first `times` times, and is gone when one looks.
+/// Provisions a resource that another process claims the first `times` times, and has released before the next
+/// inspection.
 fn overtaken(times: u32) -> (Result<Provisioned, Error>, u32) {
     let sandbox = Sandbox::new();
     let tries = Arc::new(AtomicU32::new(0));
@@ -470,7 +471,7 @@ fn the_command_line_leaves_what_only_another_program_can_release() {
     assert_eq!(sandbox.trace(), before);
 }
 
-/// Runs the command line beside the library, in its repository and with its state.
+/// Runs the command line in the repository and with the state of the library.
 pub(crate) fn seedbed(sandbox: &Sandbox, args: &[&str]) -> Outcome {
     Outcome::of(seedbed_command(sandbox, args).output().unwrap())
 }
@@ -482,7 +483,7 @@ pub(crate) fn seedbed_command(sandbox: &Sandbox, args: &[&str]) -> Command {
     command
 }
 
-/// The id of each finding of `doctor` and what it says.
+/// Returns the id and the text of each finding of `doctor`.
 fn findings(sandbox: &Sandbox) -> Vec<(String, String)> {
     let found = seedbed(sandbox, &["doctor", "--json"]).expect(0).json();
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();

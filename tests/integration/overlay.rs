@@ -1,4 +1,4 @@
-//! `checkout = "overlay"`: worktrees that are mounts over one checkout.
+//! Tests of `checkout = "overlay"`: worktrees that are mounts over one checkout.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -12,7 +12,7 @@ count = 4
 resources = [{ kind = "git-worktree", checkout = "overlay", branch = "work/{{ session.name }}" }]
 "#;
 
-/// `None`, said aloud, where overlays cannot be mounted.
+/// Creates a sandbox; prints a notice and returns `None` if overlays cannot be mounted.
 fn lab(manifest: &str) -> Option<Sandbox> {
     let sandbox = Sandbox::new();
     sandbox.manifest(manifest);
@@ -102,7 +102,7 @@ fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
     assert!(!lab.state().join("overlays").join("sessions").exists());
 }
 
-/// Every change is found, of whatever the kernel makes of it in the upper layer, mounted or not.
+/// Every change is found, for every form that the kernel gives it in the upper layer, mounted or not.
 #[test]
 fn what_was_done_is_never_taken_for_nothing() {
     let two = r#"
@@ -268,7 +268,7 @@ fn linked_worktree_in_an_unmounted_overlay_refuses_even_a_discard() {
     lab.ok(&["destroy", "--discard"]);
 }
 
-/// Whatever their number, Git is asked of none.
+/// With any number of files, Git is asked about none.
 #[test]
 fn untouched_overlays_are_told_by_their_admin_directories() {
     let manifest = |count: u32| {
@@ -445,7 +445,7 @@ fn mounts_do_not_lie_inside_one_another() {
     assert!(outcome.stderr.contains("do not lie inside one another"), "{}", outcome.stderr);
 }
 
-/// Everything down to `depth` levels below `directory`.
+/// Returns all paths down to `depth` levels below `directory`.
 fn glob(directory: &Path, depth: u32) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
     let deeper = |path: PathBuf| {
@@ -455,7 +455,7 @@ fn glob(directory: &Path, depth: u32) -> Vec<PathBuf> {
     entries.flat_map(deeper).collect()
 }
 
-/// Root of a user namespace may mount, with attributes of its own in place of root's.
+/// Root of a user namespace may mount, with extended attributes of its own in place of root's.
 #[test]
 fn a_user_namespace_of_ones_own_is_enough() {
     let sandbox = Sandbox::new();

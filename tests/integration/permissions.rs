@@ -1,4 +1,4 @@
-//! The permissions of worktrees in repositories that several users share.
+//! Tests of the permissions of worktrees in repositories that several users share.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::sandbox::Sandbox;
 const TWO: &str =
     "[session.s]\ncount = 2\nresources = [{ kind = \"git-worktree\", branch = \"b/{{ session.name }}\" }]\n";
 
-/// Returns the modes of a directory and of all below it, except what Git or seedbed alone writes.
+/// Returns the modes of a directory and of all paths below it, except files that only Git or seedbed writes.
 fn modes(top: &Path) -> BTreeMap<String, u32> {
     let own = [".agent-context", ".git/info", "seedbed", "locked", "ORIG_HEAD"];
     let mut found = BTreeMap::new();
@@ -29,7 +29,7 @@ fn modes(top: &Path) -> BTreeMap<String, u32> {
     found
 }
 
-/// Checks that worktrees and their admin directories get the modes that Git gives, one after another where it `is_shared`.
+/// Checks that worktrees and their admin directories get the modes that Git gives, one after another if it `is_shared`.
 fn check_modes(sandbox: &Sandbox, is_shared: bool, name: &str) {
     let plan = sandbox.ok(&["plan"]).stdout;
     sandbox.ok(&["apply"]);
@@ -74,7 +74,7 @@ fn worktrees_have_the_modes_of_git_where_another_file_shares_the_repository() {
     check_modes(&sandbox, true, "an included one");
 }
 
-/// What was made before a setting stays.
+/// Files that existed before a setting keep their modes.
 #[test]
 fn worktrees_stay_as_they_are_when_a_repository_becomes_shared() {
     let sandbox = Sandbox::new();

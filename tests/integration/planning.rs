@@ -1,4 +1,4 @@
-//! What holds of every plan, tried on generated manifests and hosts.
+//! Tests of the invariants of every plan, on generated manifests and hosts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use seedbed::provider::port_range::{self, Block};
 
 use crate::support::friendly;
 
-/// A swarm of port users: one lead table a row, each with children that divide its block.
+/// Swarm of port users: one lead table a row, each with children that divide its block.
 #[derive(Clone, Debug)]
 struct Swarm {
     base: u32,
@@ -36,7 +36,7 @@ fn swarms() -> impl Strategy<Value = Swarm> {
         .prop_map(|(base, size, leads)| Swarm { base, size, leads })
 }
 
-/// Single ports that something listens on, and leases of any geometry, near where blocks are cut from.
+/// Returns single ports in use, and leases of any geometry, near the start of the blocks.
 fn hosts() -> impl Strategy<Value = Vec<Taken>> {
     let socket = (1000..4000_u32).prop_map(|port| (port, port));
     let lease = (1000..4000_u32, 1..60_u32).prop_map(|(start, size)| (start, start + size - 1));
@@ -52,7 +52,7 @@ fn hosts() -> impl Strategy<Value = Vec<Taken>> {
 }
 
 impl Swarm {
-    /// The manifest; `turned` writes the same in another order.
+    /// Returns the manifest; `turned` writes the same content in another order.
     fn text(&self, turned: bool) -> String {
         let mut tables = Vec::new();
         for (at, lead) in self.leads.iter().enumerate() {
@@ -101,7 +101,8 @@ fn block(session: &Session) -> PortBlock {
     Block::of(session.allocation(port_range::KIND).unwrap()).unwrap().ports().unwrap()
 }
 
-/// No port belongs to two sessions, but for a child's, which are its parent's, and none to anybody else.
+/// Checks that no port belongs to two sessions, except a child's ports, which are its parent's, and that none belongs
+/// to another owner.
 fn check_ports(plan: &Plan, taken: &[Taken]) {
     let blocks: BTreeMap<_, _> =
         plan.sessions.iter().map(|session| (&session.path, block(session))).collect();

@@ -1,4 +1,4 @@
-//! Ports: no two sessions of a host share one, and none is given that something listens on.
+//! Tests of ports: no two sessions of a host share a port, and no port in use is allocated.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -48,7 +48,8 @@ fn two_clones_with_one_manifest_never_share_a_port() {
     sandbox.seedbed_in(&third, &["plan", "--detailed-exitcode"]).expect(0);
 }
 
-/// A user with an own state directory and an own clone, who publishes leases where the others do.
+/// Runs a command as a user with a state directory and a clone of their own, who publishes leases in the shared
+/// directory.
 fn as_user(sandbox: &Sandbox, name: &str, uid: Option<&str>, args: &[&str]) -> Outcome {
     let clone = sandbox.top.join(name);
     let mut command = match uid {
@@ -65,7 +66,7 @@ fn as_user(sandbox: &Sandbox, name: &str, uid: Option<&str>, args: &[&str]) -> O
     Outcome::of(command.output().unwrap())
 }
 
-/// One manifest gives all users the same blocks, unless they know of one another.
+/// One manifest gives all users the same blocks, unless they can see each other's leases.
 #[test]
 fn users_of_one_host_never_share_a_port() {
     let sandbox = Sandbox::new();
@@ -140,7 +141,7 @@ fn clones_that_apply_at_once_all_stand_and_share_no_port() {
     assert_eq!(held.len(), 4 * 8 * 4);
 }
 
-/// Starts `apply`, has something listen on a port that it has planned before it can claim it, and lets it go on.
+/// Starts `apply`, listens on a planned port before the run can claim it, and lets the run continue.
 fn overtake(sandbox: &Sandbox, args: &[&str]) -> (Outcome, TcpListener, (u64, u64)) {
     let plan = sandbox.plan();
     let (start, end) = ports(sessions(&plan).next().unwrap());
@@ -239,7 +240,7 @@ fn blocks_of_other_geometry_never_overlap() {
     sandbox.seedbed(&["plan"]).expect(65).says(&["no block of 20 ports is free"]);
 }
 
-/// Plans one block, has something listen in it, and expects another block and the reason in the plan.
+/// Plans one block and listens on one of its ports. Expects another block, and the reason in the plan.
 #[track_caller]
 fn check_passed_over<S>(listen: impl FnOnce(u16) -> S, said: &str) {
     let sandbox = Sandbox::new();
@@ -254,7 +255,7 @@ fn check_passed_over<S>(listen: impl FnOnce(u16) -> S, said: &str) {
     assert!(other.1 < start || other.0 > end);
     sandbox.ok(&["apply"]);
     assert_eq!(block(&sandbox.plan()), other);
-    // What is leased stays, whoever comes and goes.
+    // Leased ports stay the same, regardless of other sessions.
     drop(listener);
     assert_eq!(block(&sandbox.plan()), other);
 }
@@ -292,7 +293,7 @@ fn a_lock_file_of_the_seed_is_passed_over_and_left_alone() {
     assert_eq!(left, "{\"sessionId\":\"other\"}\n");
 }
 
-/// R12: a release takes away only the lock file that names its own session.
+/// R12: a release removes only the lock file that names its own session.
 #[test]
 fn a_lock_file_that_names_somebody_else_is_kept() {
     let sandbox = Sandbox::new();
@@ -325,7 +326,7 @@ fn a_lock_file_that_names_somebody_else_is_kept() {
     assert!(!path.exists());
 }
 
-/// The share of a new child is as free as a new block: what the parent's agent serves there is not given away.
+/// The share of a new child is as free as a new block: a port on which the parent's agent listens is not in it.
 #[test]
 fn a_new_child_of_a_standing_block_gets_no_port_that_is_served() {
     let sandbox = Sandbox::new();

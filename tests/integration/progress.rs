@@ -1,4 +1,4 @@
-//! How a run is followed: events for programs, a bar on a terminal, lines elsewhere.
+//! Tests of the progress of a run: events for programs, a bar on a terminal, lines elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::sandbox::{Outcome, Sandbox, wait_until};
 use crate::support::repository;
 
-/// A lead with two coders; the setup of one of them ends when a file is there, or fails where another is.
+/// Creates a lead with two coders. The setup of one coder ends if one file exists, and fails if another one does.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     let top = sandbox.top.display();
@@ -39,7 +39,7 @@ impl Sandbox {
     }
 }
 
-/// The lines of an outcome, each checked against the schema that is committed.
+/// Returns the lines of an outcome, each checked against the committed schema.
 #[track_caller]
 fn lines(outcome: &Outcome) -> Vec<Value> {
     let schema = std::fs::read(repository("schemas/events.schema.json")).unwrap();
@@ -56,8 +56,8 @@ fn names(lines: &[Value]) -> BTreeSet<&str> {
     lines.iter().map(|line| line["event"].as_str().unwrap()).collect()
 }
 
-/// The phases in order, each with how many sessions it began with and ended with; between a phase's begin and its end
-/// as many sessions pass it as the end says.
+/// Returns the phases in order, each with the number of sessions at its begin and at its end. Checks that as many
+/// sessions pass a phase as its end reports.
 #[track_caller]
 fn phases(lines: &[Value]) -> Vec<(String, u64, u64)> {
     let mut phases = Vec::new();
@@ -158,7 +158,7 @@ fn elsewhere_lines_tell_what_lasts() {
     assert_eq!((silent.stdout.as_str(), silent.stderr.as_str()), ("", ""));
 }
 
-/// The program in a terminal of its own, 100 columns wide, by `script`.
+/// Program in a terminal of its own, 100 columns wide, run by `script`.
 struct Terminal {
     script: Child,
 }
@@ -189,7 +189,7 @@ impl Terminal {
         stdin.flush().unwrap();
     }
 
-    /// Reads on until the terminal has been sent `wanted`.
+    /// Reads until the terminal has received `wanted`.
     fn read_until(&mut self, wanted: &str, sent: &mut String) {
         let stdout = self.script.stdout.as_mut().unwrap();
         let mut bytes = Vec::new();
@@ -209,7 +209,7 @@ impl Terminal {
         );
     }
 
-    /// Waits for the end, and returns the exit code and what is on the terminal then.
+    /// Waits for the end, and returns the exit code and the final content of the terminal.
     fn end(mut self, mut sent: String) -> (i32, String) {
         let mut rest = Vec::new();
         self.script.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
@@ -218,8 +218,8 @@ impl Terminal {
     }
 }
 
-/// What a terminal shows after all this: lines, the cursor moved by carriage returns and the few sequences that erase and
-/// move up.
+/// Returns the content of a terminal after this output: lines, the cursor moved by carriage returns and the few
+/// sequences that erase and move up.
 fn screen(sent: &str) -> String {
     let mut lines: Vec<Vec<char>> = vec![Vec::new()];
     let (mut row, mut column) = (0, 0);
@@ -312,7 +312,7 @@ fn a_terminal_is_left_clean_by_ctrl_c_and_by_a_second() {
     }
 }
 
-/// `seedbed apply -v 2>&1 | head -1`, and a disk for the log that is full.
+/// Covers `seedbed apply -v 2>&1 | head -1`, and a full disk for the log.
 #[test]
 fn a_run_goes_on_where_nobody_reads_what_it_says() {
     let sandbox = Sandbox::new();

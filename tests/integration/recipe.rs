@@ -1,4 +1,5 @@
-//! The recipe for CI in `examples/ci`: the script is run as it is, the workflow step by step as far as it needs no GitHub.
+//! Tests of the recipe for CI in `examples/ci`: the script runs unchanged, and the workflow step by step as far as it
+//! needs no GitHub.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +23,7 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-/// A program with `seedbed` in its `PATH`.
+/// Returns a command of a program with `seedbed` in its `PATH`.
 fn program(sandbox: &Sandbox, name: &str) -> Command {
     let bin = Path::new(env!("CARGO_BIN_EXE_seedbed")).parent().unwrap();
     let mut command = sandbox.program(name, &sandbox.repository);
@@ -98,7 +99,7 @@ fn workflow() -> YamlOwned {
     documents.remove(0)
 }
 
-/// What a step of the workflow runs.
+/// Returns the script of a step of the workflow.
 fn step(workflow: &YamlOwned, job: &str, name: &str) -> String {
     let steps = workflow["jobs"][job]["steps"].as_sequence().unwrap().iter();
     let called = |step: &&YamlOwned| step.as_mapping_get("name").and_then(YamlOwned::as_str) == Some(name);
@@ -136,7 +137,7 @@ fn the_steps_of_the_workflow_do_the_same() {
     assert!(outcome.stdout.contains("::error file=seedbed.toml,line=8"), "{}", outcome.stdout);
 }
 
-/// Stands for GitHub's own program: notes what it is asked, and answers with one comment where there is to be one.
+/// Stub of GitHub's `gh` program: records its requests, and answers with one comment if there should be one.
 const GH: &str = r#"#!/bin/sh
 echo "$@" >>"$RUNNER_TEMP/asked"
 for argument; do
@@ -166,8 +167,8 @@ fn the_comment_is_made_once_and_then_kept_up_to_date() {
     assert!(asked("42").starts_with("api --method PATCH repos/o/r/issues/comments/42 --field body=@"));
 }
 
-/// A change may say what it likes in the manifest and in its branch's name: none of it may become a part of a script, and
-/// only the job that comments may write.
+/// A change may contain any text in the manifest and in its branch's name. None of the text may become a part of a
+/// script, and only the job that comments may write.
 #[test]
 fn the_workflow_hands_nothing_of_the_change_to_a_shell() {
     let workflow = workflow();

@@ -1,4 +1,5 @@
-//! What can be known to fail is refused when planning, at its line of the manifest, and nothing is written anywhere.
+//! Tests that foreseeable failures are refused during planning, at their line of the manifest, and that nothing is
+//! written anywhere.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 use crate::sandbox::{Inventory, Outcome, Sandbox, walk};
 
-/// Expects that the manifest is refused at `line` with `value` underlined, and that this changes nothing.
+/// Expects that the manifest is refused at `line` with `value` underlined, and that nothing changes.
 #[track_caller]
 fn check_refused(sandbox: &Sandbox, rest: &str, value: &str, said: &[&str]) {
     sandbox.manifest(rest);
@@ -99,7 +100,7 @@ fn a_tracked_discovery_path_is_refused() {
         let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(65));
         refused.says(&["tracks `app/.agent-context`"]);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
-        // Elsewhere it is in nobody's way.
+        // Elsewhere it causes no conflict.
         sandbox.manifest(&worktree("base-ref = \"main\""));
         sandbox.ok(&["apply"]);
     }
@@ -173,7 +174,7 @@ fn a_directory_that_is_no_repository_is_refused() {
     assert_eq!(fs::read_dir(&plain).unwrap().count(), 1);
 }
 
-/// git dies of paths of some 4,070 bytes, file systems of names of more than 255.
+/// Git fails with paths of about 4,070 bytes, and file systems with names of more than 255 bytes.
 #[test]
 fn a_path_that_is_too_long_is_refused() {
     let sandbox = Sandbox::new();

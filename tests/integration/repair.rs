@@ -1,4 +1,4 @@
-//! What was done to a standing swarm by hand is put right, and no work is lost over it.
+//! Tests that manual damage to an applied swarm is repaired, and that no work is lost.
 
 use std::fs;
 
@@ -93,7 +93,7 @@ fn a_base_that_only_the_session_still_has_is_not_lost() {
     sandbox.ok(&["destroy", "--discard"]);
 }
 
-/// One session, and what of it a repair has to bring back, byte for byte.
+/// Creates one session, and returns the directory that a repair has to restore byte for byte.
 fn stands() -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
@@ -102,8 +102,8 @@ fn stands() -> (Sandbox, PathBuf) {
     (sandbox, directory)
 }
 
-/// Has `harm` done to a session, and expects that the status tells `said` of it, that the repair puts all of it back, and
-/// that it touches nothing else.
+/// Damages a session with `harm`. Expects that the status reports `said`, and that the repair restores the session
+/// completely and changes nothing else.
 #[track_caller]
 fn check_repaired(harm: impl FnOnce(&Sandbox, &Path), said: &str) {
     let (sandbox, directory) = stands();

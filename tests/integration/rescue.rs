@@ -1,4 +1,4 @@
-//! `--rescue`: what would be lost is saved before anything is released, and the command that is printed brings it back.
+//! Tests of `--rescue`: work that would be lost is saved before the release, and the printed command restores it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same, send, wait_until,
 
 const TWO: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n";
 
-/// Runs the commands that were printed, and gives the new worktrees by the session that their names tell.
+/// Runs the printed commands, and returns the new worktrees by the session in their names.
 fn bring_back(sandbox: &Sandbox, printed: &str) -> BTreeMap<String, PathBuf> {
     sandbox.git(&["gc", "--quiet", "--prune=now"]);
     for command in printed.lines() {
@@ -31,7 +31,7 @@ fn bring_back(sandbox: &Sandbox, printed: &str) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// A worktree without what ties it to its place.
+/// Returns the inventory of a worktree without the files that depend on its path.
 fn files(sandbox: &Sandbox, directory: &Path) -> Inventory {
     let mut found = Inventory::new();
     walk(directory, Path::new(""), &mut found);
@@ -41,7 +41,7 @@ fn files(sandbox: &Sandbox, directory: &Path) -> Inventory {
     found
 }
 
-/// Has a session leave a commit, staged and unstaged changes, and untracked files.
+/// Leaves a commit, staged and unstaged changes, and untracked files in a session.
 fn work(sandbox: &Sandbox, directory: &Path) {
     fs::write(directory.join("README.md"), "committed\n").unwrap();
     sandbox.git_in(directory, &["commit", "--quiet", "--all", "--message", "work"]);
@@ -170,7 +170,7 @@ fn a_rescue_that_is_killed_leaves_nothing_once_it_is_recovered() {
     assert!(!kept().keys().any(|path| path.contains("seedbed-") || path.contains(".ai_ops")), "{:?}", kept());
 }
 
-/// A destroy that is killed before anything is moved aside.
+/// Kills a destroy before it moves anything aside.
 fn killed_destroy(how: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     let top = sandbox.top.display();

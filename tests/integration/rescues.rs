@@ -1,4 +1,5 @@
-//! `seedbed rescue`: what `--rescue` has saved is listed, restored and deleted; only the repository has to exist.
+//! Tests of `seedbed rescue`: the work that `--rescue` has saved is listed, restored and deleted; only the repository
+//! has to exist.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::sandbox::Sandbox;
 
-/// A repository with one rescue, and without the manifest and the state that it came from; and the rescue's name.
+/// Creates a repository with one rescue, without its original manifest and state, and returns the rescue's name.
 fn rescued() -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.coder]\nresources = [\"git-worktree\"]\n");

@@ -1,4 +1,4 @@
-//! A release is the exact reverse of what it releases.
+//! Tests that a release is the exact reverse of the provisioning.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use seedbed::provider::{self, Registry};
 use crate::fake::{Fake, Step};
 use crate::in_process::Sandbox;
 
-/// What was provisioned or released, in order: `KIND of SESSION`.
+/// Steps that provisioned or released, in order: `KIND of SESSION`.
 type Order = Arc<Mutex<Vec<String>>>;
 
 const MANIFEST: &str = r#"version = 1
@@ -26,7 +26,7 @@ resources = ["first", "claim"]
 resources = ["claim"]
 "#;
 
-/// Kinds that write down their steps; releasing `stuck` fails while `fails` says so.
+/// Returns kinds that record their steps; releasing `stuck` fails while `fails` is `true`.
 fn registry(order: &Order, stuck: &'static str, fails: &Arc<AtomicBool>) -> Registry {
     let mut registry = Registry::built_in();
     for kind in ["claim", "first", "second"] {

@@ -1,5 +1,5 @@
-//! A plan as people review it: each format of small plans is a snapshot in `tests/review`, and holds for values that
-//! mean to break it and for ten thousand sessions.
+//! Tests of a plan in the formats that people review. Each format of small plans is a snapshot in `tests/review`, and
+//! the formats are also correct for hostile values and for ten thousand sessions.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use snapbox::{Data, assert_data_eq};
 
 use crate::support::{friendly, repository};
 
-/// A lead, coders that share its ports, and a reviewer.
+/// Manifest of a lead, coders that share its ports, and a reviewer.
 pub(crate) const SMALL: &str = r#"
 version = 1
 swarm = "shop"
@@ -40,8 +40,8 @@ setup = [["npm", "ci"], "echo {{ session.id }}"]
 resources = [{ kind = "git-worktree", target-path = "docs" }]
 "#;
 
-/// The same a week later: a coder less, another that is broken, a reviewer that sees another directory, a new one, and
-/// the lead is told something else.
+/// Manifest of the same swarm a week later: one coder fewer, another that is broken, a reviewer with another directory,
+/// a new reviewer, and a changed prompt for the lead.
 const LATER: &str = r#"
 version = 1
 swarm = "shop"
@@ -70,8 +70,8 @@ setup = [["npm", "ci"], "echo {{ session.id }}"]
 resources = [{ kind = "git-worktree", target-path = "src" }]
 "#;
 
-/// Values that mean something to a terminal, to HTML, to Markdown, to Mermaid. Escapes in TOML, so that the characters
-/// themselves reach the plan.
+/// Manifest with values that have a meaning in a terminal, HTML, Markdown or Mermaid. They are escaped in TOML, so that
+/// the characters themselves reach the plan.
 pub(crate) const HOSTILE: &str = r#"
 version = 1
 swarm = "hostile"
@@ -88,7 +88,7 @@ setup = ["echo '<script>' | tee `x`", ["printf", "%s\n", "--></script>"]]
 teardown = ["true; echo \"];classDef x fill:#f00;\""]
 "#;
 
-/// Leads with coders of their own, ten thousand sessions; planned once for all tests.
+/// Plan of leads with coders of their own, ten thousand sessions; planned once for all tests.
 pub(crate) static LARGE: LazyLock<Plan> = LazyLock::new(|| {
     let text = r#"
 version = 1
@@ -110,7 +110,7 @@ resources = [{ kind = "git-worktree", branch = "agents/{{ session.id }}" }, "por
     plan
 });
 
-/// A word of its own for each number, so that sessions called so are not alike.
+/// Returns a distinct word for each number, so that sessions with such names differ.
 fn word(number: usize) -> String {
     format!("s{number}")
         .chars()
@@ -118,7 +118,7 @@ fn word(number: usize) -> String {
         .collect()
 }
 
-/// The plan of a manifest on a host where every answer is kind.
+/// Returns the plan of a manifest on a host that permits everything.
 pub(crate) fn planned(text: &str, standing: Option<&Standing>) -> Plan {
     let registry = Registry::built_in();
     let manifest = manifest::parse(text, &registry.kinds()).unwrap_or_else(|faults| panic!("{faults:#?}"));
@@ -126,7 +126,7 @@ pub(crate) fn planned(text: &str, standing: Option<&Standing>) -> Plan {
     plan::plan(&manifest, &registry, &observation, standing).unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
 
-/// The plan of [`LATER`] where [`SMALL`] stands, with one worktree of it gone.
+/// Returns the plan of [`LATER`] against the applied [`SMALL`], with one of its worktrees missing.
 pub(crate) fn difference() -> Plan {
     let stands = planned(SMALL, None);
     let coder = stands.sessions[1].path.clone();
@@ -136,8 +136,8 @@ pub(crate) fn difference() -> Plan {
     planned(LATER, Some(&stands))
 }
 
-/// A host on which others have ports around those of a plan: a lease and a lock file beside its first block, sockets
-/// in it and after it.
+/// Returns a host on which other owners have ports around those of a plan: a lease and a lock file beside its first
+/// block, sockets in and after the block.
 pub(crate) fn crowded(plan: &Plan) -> Observation {
     let port = |name: &str| plan.sessions[0].env[name].parse::<u32>().unwrap();
     let (start, end) = (port("AGENT_PORT_RANGE_START"), port("AGENT_PORT_RANGE_END"));
@@ -159,7 +159,7 @@ fn review<'a>(plan: &'a Plan, notices: &'a [String]) -> Review<'a> {
     Review::new(plan).with_notices(notices)
 }
 
-/// `SNAPSHOTS=overwrite cargo test` writes the snapshots anew; read every one that changed.
+/// `SNAPSHOTS=overwrite cargo test` rewrites the snapshots; read every one that changed.
 #[track_caller]
 fn check(rendered: String, name: &str) {
     assert_data_eq!(rendered, Data::read_from(&repository("tests/review").join(name), None).raw());
@@ -192,7 +192,7 @@ fn text_is_as_wide_as_it_is_told_and_loses_nothing_by_it() {
         assert_eq!(words(&text), words(&unbounded), "{width}");
     }
     check(review.text(Style::default().with_width(Some(60))), "small-60.txt");
-    // Narrower than anybody's terminal, and none at all.
+    // Narrower than any terminal, and no width at all.
     assert!(review.text(Style::default().with_width(Some(1))).contains("coder-1"));
 }
 
@@ -308,7 +308,7 @@ fn mermaid_draws_what_can_be_drawn_and_counts_the_rest() {
     assert_eq!(drawn, 400);
 }
 
-/// The page but for its style, its script and their hashes, which are files of their own.
+/// Returns the page without its style, its script and their hashes, which are files of their own.
 fn bare(page: &str) -> String {
     let mut page = page.to_owned();
     for (open, close) in
@@ -337,7 +337,7 @@ fn html_of_a_large_plan_holds_every_session_and_stays_small() {
     let page = review(&LARGE, &[]).html();
     assert_eq!(page.matches("<tr data-ports=").count(), 10_000);
     assert!(page.len() < 4_000_000, "{}", page.len());
-    // What nobody can fold is told of up to a limit, and the rest is said to be missing.
+    // Text that cannot be folded is printed up to a limit, with a note that the rest is missing.
     let mut text = "version = 1\nswarm = \"many\"\n".to_owned();
     for at in 0..60 {
         let (word, value) = (word(at), "v".repeat(100_000));

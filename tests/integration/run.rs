@@ -1,4 +1,5 @@
-//! `run` that is killed while its command runs: a later run removes what it left, and every command says so.
+//! Tests of a `run` that is killed while its command runs: a later run removes what it left, and every command reports
+//! that.
 
 use std::fs;
 use std::process::Child;

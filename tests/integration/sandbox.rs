@@ -1,5 +1,5 @@
-//! A host of a test's own: a temporary directory with a home, a state directory and a repository, in which the real
-//! binary runs with nothing else in its environment.
+//! Provides a host for one test: a temporary directory with a home, a state directory and a repository, in which the
+//! real binary runs with a minimal environment.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -21,36 +21,36 @@ use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::TempDir;
 
-/// Ports of tests lie from here on, in regions of [`REGION_SIZE`], below the ephemeral range.
+/// First port of the tests' regions of [`REGION_SIZE`] ports, below the ephemeral range.
 const FIRST_PORT: u64 = 10_000;
 const REGIONS: u64 = 42;
 const REGION_SIZE: u64 = 512;
 
-/// How long a test waits for what has to come; far longer than it takes.
+/// Maximum time that a test waits for an expected event; far longer than the event takes.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How much has to be free in memory for sandboxes to be made there, in bytes: one takes a megabyte or two, those of the
-/// soak with thousands of files some hundred, and a few are there at once.
+/// Free memory, in bytes, that is required to create sandboxes in memory. One sandbox takes a megabyte or two, those of
+/// the soak with thousands of files some hundred, and a few exist at once.
 const MEMORY_MIN: u64 = 1 << 30;
 
-/// Every path, mode and content; equal before and after, where nothing was changed.
+/// Every path with its mode and content; equal before and after if nothing was changed.
 pub(crate) type Inventory = BTreeMap<String, String>;
 
-/// A host with one repository, on its branch `main`.
+/// Host with one repository, on its branch `main`.
 pub(crate) struct Sandbox {
     pub(crate) top: PathBuf,
     pub(crate) repository: PathBuf,
-    /// The first of the ports that are this test's alone: binding is host-wide, and tests run in parallel.
+    /// First of the ports that only this test uses: binding is host-wide, and tests run in parallel.
     pub(crate) base_port: u64,
-    /// The user and group that every program runs as; `None` for those of the test.
+    /// User and group that every program runs as; `None` for those of the test.
     user: Option<u32>,
     _directory: TempDir,
 }
 
-/// The user and group `nobody`, who may do nothing that root may.
+/// Number of the user and group `nobody`, which have no privileges.
 const NOBODY: u32 = 65534;
 
-/// How a program ended.
+/// Exit and output of a program.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
@@ -59,20 +59,20 @@ pub(crate) struct Outcome {
 }
 
 impl Drop for Sandbox {
-    /// What a failed test leaves mounted would keep the directory from being removed.
+    /// Unmounts the mounts that a failed test has left, which would keep the directory from being removed.
     fn drop(&mut self) {
         self.unmount_all();
     }
 }
 
 impl Sandbox {
-    /// A repository of a few files, one of them executable, one a link.
+    /// Creates a repository of a few files, one of them executable, one a link.
     pub(crate) fn new() -> Self {
         Self::in_directory(TempDir::new().unwrap())
     }
 
-    /// The same in memory, where there is room: for suites that run the program hundreds of times, most of which it would
-    /// wait for the disk. What a killed process leaves is the same there.
+    /// Creates the repository in memory if there is room. This is for suites that run the program hundreds of times and
+    /// would mostly wait for the disk. A killed process leaves the same files there.
     pub(crate) fn in_memory() -> Self {
         let memory = memory().and_then(|memory| TempDir::new_in(memory).ok());
         Self::in_directory(memory.unwrap_or_else(|| TempDir::new().unwrap()))
@@ -91,8 +91,8 @@ impl Sandbox {
         sandbox
     }
 
-    /// Gives everything to a user who is not root, as whom every program runs from now on; a test that is not root's is
-    /// one already.
+    /// Gives all files to a user who is not root, and runs every program as that user from now on. A test that root
+    /// does not run is not changed.
     pub(crate) fn without_root(mut self) -> Self {
         if rustix::process::geteuid().is_root() {
             // The build may lie where only root can go.
@@ -111,7 +111,7 @@ impl Sandbox {
         self
     }
 
-    /// A repository without commits. Its manifest is no part of it.
+    /// Creates a repository without commits, with a manifest that is not in the repository.
     fn empty(directory: TempDir) -> Self {
         static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish() >> 1);
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -130,7 +130,7 @@ impl Sandbox {
         sandbox
     }
 
-    /// Another clone of the repository, with the same manifest.
+    /// Creates another clone of the repository, with the same manifest.
     pub(crate) fn clone_to(&self, name: &str) -> PathBuf {
         let clone = self.top.join(name);
         self.git(&["clone", "--quiet", ".", clone.to_str().unwrap()]);
@@ -177,14 +177,14 @@ impl Sandbox {
         self.git_in(&self.repository, args)
     }
 
-    /// What git prints, without the line's end.
+    /// Runs Git, and returns its output without the last line's end.
     #[track_caller]
     pub(crate) fn git_in(&self, directory: &Path, args: &[&str]) -> String {
         let outcome = Outcome::of(self.program("git", directory).args(args).output().unwrap());
         outcome.expect(0).stdout.trim_end().to_owned()
     }
 
-    /// A program in this host's environment.
+    /// Returns a command of a program in this host's environment.
     pub(crate) fn program(&self, program: &str, directory: &Path) -> Command {
         ignore_by_catching();
         let mut command = Command::new(program);
@@ -205,7 +205,7 @@ impl Sandbox {
         command
     }
 
-    /// The binary, about to be run in the repository.
+    /// Returns a command of the binary in the repository.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let binary = match self.user {
             Some(_) => self.top.join("seedbed"),
@@ -224,13 +224,13 @@ impl Sandbox {
         Outcome::of(self.command(args).current_dir(directory).output().unwrap())
     }
 
-    /// Runs the binary and expects that it is done.
+    /// Runs the binary and expects success.
     #[track_caller]
     pub(crate) fn ok(&self, args: &[&str]) -> Outcome {
         self.seedbed(args).expect(0)
     }
 
-    /// Starts the binary, what it prints held back.
+    /// Starts the binary with its output captured.
     pub(crate) fn start(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -245,7 +245,7 @@ impl Sandbox {
         serde_json::from_str(&self.seedbed_in(directory, &["plan", "--json"]).expect(0).stdout).unwrap()
     }
 
-    /// Where a session works, by the plan.
+    /// Returns the working directory of a session, from the plan.
     #[track_caller]
     pub(crate) fn directory(&self, session: &str) -> PathBuf {
         let plan = self.plan();
@@ -253,7 +253,7 @@ impl Sandbox {
         self.repository.join(found["workingDirectory"].as_str().unwrap())
     }
 
-    /// Where a session works that stands, also where no plan can be made.
+    /// Returns the working directory of an active session, even if no plan can be made.
     #[track_caller]
     pub(crate) fn directory_of(&self, session: &str) -> PathBuf {
         let status = self.ok(&["status", "--json"]).json();
@@ -261,7 +261,7 @@ impl Sandbox {
         self.repository.join(found.expect("the session stands")["workingDirectory"].as_str().unwrap())
     }
 
-    /// Where every session works, by the plan.
+    /// Returns the working directory of every session, from the plan.
     #[track_caller]
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let plan = self.plan();
@@ -270,7 +270,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// Whether overlays can be mounted here, as the manifest asks for; where not, that is said aloud.
+    /// Returns whether overlays can be mounted here, as the manifest requests; prints a notice if they cannot.
     pub(crate) fn can_mount(&self) -> bool {
         let outcome = self.seedbed(&["validate"]);
         if outcome.code != 0 && outcome.stderr.contains("overlays cannot be mounted") {
@@ -281,14 +281,14 @@ impl Sandbox {
         true
     }
 
-    /// What is mounted below this test's directory.
+    /// Returns the mounts below this test's directory.
     pub(crate) fn mounts(&self) -> Vec<PathBuf> {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let places = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
         places.filter(|place| place.starts_with(&self.top)).collect()
     }
 
-    /// What a reboot does.
+    /// Unmounts everything, as a reboot does.
     pub(crate) fn unmount_all(&self) {
         for place in self.mounts() {
             let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty());
@@ -299,8 +299,9 @@ impl Sandbox {
         self.top.join("state")
     }
 
-    /// The repository with everything in `.git`, what git says of it, and the state directory; without `.git/index`,
-    /// which `git status` refreshes, and without logs and empty directories of the state, which are kept.
+    /// Returns the inventory of the repository with all of `.git`, the output of `git status`, and the state directory.
+    /// It leaves out `.git/index`, which `git status` refreshes, and the logs and empty directories of the state, which
+    /// are kept.
     pub(crate) fn inventory(&self) -> Inventory {
         let mut found = Inventory::new();
         walk(&self.repository, Path::new("repository"), &mut found);
@@ -324,7 +325,7 @@ impl Sandbox {
         found
     }
 
-    /// Runs `act`, and expects that nothing of the inventory differs afterwards.
+    /// Runs `act`, and expects an unchanged inventory.
     #[track_caller]
     pub(crate) fn unchanged<T>(&self, act: impl FnOnce() -> T) -> T {
         let before = self.inventory();
@@ -333,7 +334,7 @@ impl Sandbox {
         done
     }
 
-    /// Expects a clean `git status` in `directory`, with nothing hidden but what is ignored.
+    /// Expects a clean `git status` in `directory`, in which only ignored files are hidden.
     #[track_caller]
     pub(crate) fn assert_clean(&self, directory: &Path) {
         assert_eq!(self.git_in(directory, &["status", "--porcelain", "--untracked-files=all"]), "");
@@ -356,7 +357,7 @@ impl Outcome {
         self
     }
 
-    /// Expects that stderr says all of this.
+    /// Expects all of this text in stderr.
     #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {
         for part in parts {
@@ -371,12 +372,12 @@ impl Outcome {
     }
 }
 
-/// The sessions of a plan.
+/// Returns the sessions of a plan.
 pub(crate) fn sessions(plan: &Value) -> impl Iterator<Item = &Value> {
     plan["sessions"].as_array().unwrap().iter()
 }
 
-/// The first and last port of a planned session.
+/// Returns the first and last port of a planned session.
 #[track_caller]
 pub(crate) fn ports(session: &Value) -> (u64, u64) {
     let held = session["allocations"].as_array().unwrap();
@@ -385,8 +386,8 @@ pub(crate) fn ports(session: &Value) -> (u64, u64) {
     (port("startPort"), port("endPort"))
 }
 
-/// Catches and drops the signals that this process was started to ignore, by `nohup` or in the background of a script: what
-/// is ignored is so in every program that is started, but what is caught is not.
+/// Catches and drops the signals that this process was started to ignore, by `nohup` or in the background of a script.
+/// Every started program inherits an ignored signal, but not a caught one.
 fn ignore_by_catching() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -400,7 +401,7 @@ fn ignore_by_catching() {
     });
 }
 
-/// A file system in memory on which programs can be run and as much is free as all suites at once may take.
+/// Returns a file system in memory on which programs can be run, with enough free space for all suites at once.
 fn memory() -> Option<&'static Path> {
     let path = Path::new("/dev/shm");
     let found = rustix::fs::statvfs(path).ok()?;
@@ -413,7 +414,7 @@ pub(crate) fn send(signal: Signal, child: &Child) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// Waits for what has to come.
+/// Waits for an expected event.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -423,7 +424,7 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Says what differs, and nothing of what does not.
+/// Panics with the differences alone.
 #[track_caller]
 pub(crate) fn assert_same(before: &Inventory, after: &Inventory) {
     let mut differs = String::new();
@@ -441,7 +442,7 @@ pub(crate) fn assert_same(before: &Inventory, after: &Inventory) {
     assert!(differs.is_empty(), "changed:\n{differs}");
 }
 
-/// Everything below `directory`, called `name`, with its mode, and its content where it is no longer than a screen.
+/// Adds all paths below `directory`, as `name`, with their modes, and their content if it is no longer than a screen.
 pub(crate) fn walk(directory: &Path, name: &Path, found: &mut Inventory) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();

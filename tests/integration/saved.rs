@@ -1,4 +1,4 @@
-//! Saved plans: exactly what was reviewed is applied, or nothing.
+//! Tests of saved plans: exactly the reviewed plan is applied, or nothing.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use crate::sandbox::{Sandbox, ports, sessions};
 
 const CODERS: &str = "[session.coder]\ncount = 2\nresources = [\"git-worktree\", \"port-range\"]\n";
 
-/// A sandbox with a saved plan of this manifest.
+/// Creates a sandbox with a saved plan of this manifest.
 fn saved(rest: &str) -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();
     sandbox.manifest(rest);
@@ -35,7 +35,7 @@ fn exactly_the_saved_plan_is_applied() {
     }
 }
 
-/// Has something happen after the plan was saved, and expects that it is refused as stale for this reason.
+/// Changes the host after the plan was saved, and expects that the plan is refused as stale for this reason.
 #[track_caller]
 fn check_stale<T>(happens: impl FnOnce(&Sandbox, &serde_json::Value) -> T, said: &str) {
     let (sandbox, file) = saved(CODERS);
@@ -200,7 +200,7 @@ fn a_plan_file_cannot_say_where_things_are_written() {
     for (field, place) in places {
         let mut bad = good.clone();
         *bad.pointer_mut(&format!("{session}{field}")).unwrap() = place.into();
-        // Whoever edits the file can compute its digest again.
+        // A user who edits the file can compute its digest again.
         let mut plan: seedbed::plan::Plan = serde_json::from_value(bad).unwrap();
         plan.digest = plan.computed_digest();
         fs::write(&file, serde_json::to_vec(&plan).unwrap()).unwrap();
@@ -209,7 +209,7 @@ fn a_plan_file_cannot_say_where_things_are_written() {
     }
 }
 
-/// A plan as anybody can write one: whatever is edited, its digest is computed again.
+/// Returns a plan file as any user can write it: edited, with its digest computed again.
 fn forged(good: &serde_json::Value, edit: &dyn Fn(&mut serde_json::Value)) -> Vec<u8> {
     let mut bad = good.clone();
     edit(&mut bad);
@@ -221,7 +221,7 @@ fn forged(good: &serde_json::Value, edit: &dyn Fn(&mut serde_json::Value)) -> Ve
     serde_json::to_vec(&plan).unwrap()
 }
 
-/// R41: what no manifest can say, no plan can say, in the library as on the command line.
+/// R41: a value that no manifest can contain is refused in a plan, in the library as on the command line.
 #[test]
 fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {
     let (sandbox, file) = saved(
@@ -293,7 +293,7 @@ fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {
     }
 }
 
-/// A plan file may be from a stranger: all that it would set and run is in what `show` prints.
+/// A plan file may be from a stranger: `show` prints all that it would set and run.
 #[test]
 fn show_prints_all_that_a_plan_sets_and_runs() {
     let (sandbox, _) = saved(

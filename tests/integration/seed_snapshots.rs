@@ -1,7 +1,8 @@
-//! The seed's own discovery snapshots, and that sessions of the library and of a manifest have the same.
+//! Tests against the discovery snapshots of the reference implementation ("the seed"): sessions of the library and of a
+//! manifest have the same snapshots.
 //!
-//! `snapshots.json` is what the seed wrote for these requests in a repository at `$REPO`, with its default ports, which
-//! lie where outgoing connections do: a test moves them to where it is alone.
+//! `snapshots.json` has the snapshots that the reference implementation wrote for these requests in a repository at
+//! `$REPO`. Its default ports lie in the range of outgoing connections, so that a test moves them to its own region.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +14,13 @@ use serde_json::Value;
 
 use crate::in_process::{Sandbox, free_ports};
 
-/// The first port and the number of ports of the seed's default range.
+/// First port and number of ports of the reference implementation's default range.
 const SEED_PORTS: (u32, u32) = (36_000, 32 * 512);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Entry {
-    /// What a session at the top asked for.
+    /// Request of a session at the top.
     #[serde(default)]
     requests: Vec<ResourceRequest>,
     parent: Option<String>,
@@ -28,14 +29,14 @@ struct Entry {
     snapshot: Value,
 }
 
-/// The seed's entries as they would be in this repository, with its default range beginning at `base`.
+/// Returns the reference implementation's entries for this repository, with its default range beginning at `base`.
 fn entries(sandbox: &Sandbox, base: u32) -> Vec<Entry> {
     let text = include_str!("../vectors/snapshots.json");
     let repo = sandbox.repo.to_str().expect("the path of a temporary directory is UTF-8");
     serde_json::from_str(&moved(text, base).replace("$REPO", repo)).expect("the snapshots are of this shape")
 }
 
-/// Every number of the seed's range, moved to one that begins at `base`.
+/// Moves every number of the reference implementation's range to one that begins at `base`.
 fn moved(text: &str, base: u32) -> String {
     let mut moved = String::new();
     let mut rest = text;
@@ -54,7 +55,7 @@ fn moved(text: &str, base: u32) -> String {
     moved + rest
 }
 
-/// A base such that the blocks of `parents` are free and below the ephemeral range.
+/// Returns a base such that the blocks of `parents` are free and below the ephemeral range.
 fn base(sandbox: &Sandbox) -> u32 {
     let starts: Vec<u32> = entries(sandbox, 0)
         .iter()
@@ -67,7 +68,7 @@ fn base(sandbox: &Sandbox) -> u32 {
             seedbed::host::leases::probe(block).is_ok()
         })
     };
-    // Where one test's ports begin is where nobody else's do.
+    // The first port of a test belongs to no other test.
     let first = u32::from(free_ports(32)) % 10_000 + 4_000;
     (first..).step_by(32).find(|base| free(*base)).expect("some ports are free")
 }
@@ -76,7 +77,7 @@ fn port(snapshot: &Value) -> u64 {
     snapshot["hardConstraints"][1]["allocation"]["startPort"].as_u64().expect("a port-range comes second")
 }
 
-/// Where `found` has not what `expected` has; it may have more keys.
+/// Returns the first path at which `found` differs from `expected`; `found` may have more keys.
 fn difference(found: &Value, expected: &Value, path: &str) -> Option<String> {
     match (found, expected) {
         (Value::Object(found), Value::Object(expected)) => expected.iter().find_map(|(key, expected)| {

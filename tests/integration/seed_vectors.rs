@@ -1,4 +1,5 @@
-//! What the seed's pure functions give for some hundred inputs, and that ours give the same.
+//! Tests that pure functions return the same values as those of the reference implementation ("the seed"), for some
+//! hundred inputs.
 
 use seedbed::discovery::Snapshot;
 use seedbed::name::{HashDigits, hash_u32, scoped_name};
@@ -69,7 +70,7 @@ fn preferred_blocks() {
     }
 }
 
-/// The wording of an error is ours, which error it is the seed's.
+/// The wording of an error may differ from the reference implementation's, but not the error itself.
 #[test]
 fn target_paths() {
     for TargetPath { value, ok, error } in vectors().target_paths {

@@ -1,11 +1,13 @@
-//! What sessions are given beside their commit: untracked files of the workspace, and commands that run in them.
+//! Tests of the setup of sessions: untracked files of the workspace that are copied, and commands that run in the
+//! sessions.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::sandbox::Sandbox;
 
-/// A manifest whose commands append to `log`, beside the repository; `{log}` stands for that path.
+/// Creates a sandbox with a manifest whose commands append to `log`, beside the repository; `{log}` is replaced by that
+/// path.
 fn with_log(rest: &str) -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.manifest(&rest.replace("{log}", sandbox.top.join("log").to_str().unwrap()));
@@ -215,8 +217,8 @@ teardown = ['echo cannot stop $((6 * 7)); exit 3', 'echo never >> {log}']
     assert_eq!(log(&sandbox), Vec::<String>::new());
 }
 
-/// `apply` replaces what was taken away, `destroy` releases the rest; neither runs a command in a place of an agent's
-/// choosing.
+/// `apply` replaces what was removed, and `destroy` releases the rest; neither runs a command in a directory that an
+/// agent chose.
 #[test]
 fn a_teardown_without_its_directory_is_not_run_and_told() {
     let sandbox = with_log(

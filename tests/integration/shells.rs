@@ -1,5 +1,5 @@
-//! Completions and manual pages, in the real shells and formatters. One that is not installed is said aloud, past the
-//! capture of the test runner; `.ci/run` installs them.
+//! Tests of completions and manual pages, in the real shells and formatters. For one that is not installed, a notice is
+//! printed past the capture of the test runner; `.ci/run` installs all of them.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -29,7 +29,7 @@ pub(crate) fn installed(program: &str) -> bool {
     there
 }
 
-/// Says what a test passed over, past the capture of the test runner.
+/// Prints the program that a test skips, past the capture of the test runner.
 pub(crate) fn not_tested(program: &str) {
     let _ = writeln!(std::io::stderr(), "NOT TESTED: {program} is not installed");
 }
@@ -41,7 +41,7 @@ fn stands() -> Sandbox {
     sandbox
 }
 
-/// A program in the sandbox with `seedbed` in its `PATH`.
+/// Returns a command of a program in the sandbox with `seedbed` in its `PATH`.
 fn program(sandbox: &Sandbox, program: &str, directory: &Path) -> Command {
     let bin = Path::new(env!("CARGO_BIN_EXE_seedbed")).parent().unwrap();
     let mut command = sandbox.program(program, directory);
@@ -49,7 +49,7 @@ fn program(sandbox: &Sandbox, program: &str, directory: &Path) -> Command {
     command
 }
 
-/// What may stand for `current` behind the words of `line`, without the helps.
+/// Returns the completions of `current` after the words of `line`, without the help texts.
 fn candidates(sandbox: &Sandbox, line: &[&str], current: &str) -> Vec<String> {
     let current = format!("--current={current}");
     let asked = [&["__complete", &current, "--", "seedbed"], line].concat();
@@ -212,7 +212,7 @@ fn fish_completes() {
     assert!(!sandbox.repository.join("executed").exists());
 }
 
-/// There is no PowerShell in Debian: that the script parses there is not tested.
+/// Debian has no PowerShell, so that no test parses the script there.
 #[test]
 fn the_script_for_powershell_is_balanced_and_evaluates_nothing() {
     let sandbox = Sandbox::new();

@@ -1,5 +1,5 @@
-//! A swarm that stands: what its sessions find, that applying it again does nothing, and that destroying it leaves no
-//! trace.
+//! Tests of an applied swarm: its sessions have what they need, applying it again does nothing, and destroying it
+//! leaves no trace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -118,7 +118,7 @@ fn a_changed_prompt_rewrites_discovery_files_and_nothing_else() {
     sandbox.ok(&["plan", "--detailed-exitcode"]);
 }
 
-/// Applies and destroys, and expects every byte to be what it was.
+/// Applies and destroys, and expects every byte to be unchanged.
 #[track_caller]
 fn check_no_trace(sandbox: &Sandbox, manifest: &str) {
     sandbox.manifest(manifest);
@@ -168,7 +168,7 @@ resources = ["git-worktree"]
     assert!(!fs::read_to_string(sandbox.repository.join(".git/config")).unwrap().contains("worktreeConfig"));
 }
 
-/// With every layout but `nested`, which is chosen for children that are to be inside.
+/// With every layout except `nested`, which is chosen for children that are to be inside.
 #[test]
 fn what_is_done_in_a_parent_reaches_no_child() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! `status`: what it says of sessions, as text and as JSON, and what it costs.
+//! Tests of `status`: its report of sessions, as text and as JSON, and its cost.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ fn stands() -> Sandbox {
     sandbox
 }
 
-/// The document, checked against the schema that is committed.
+/// Returns the document, checked against the committed schema.
 fn document(outcome: &Outcome) -> Value {
     let schema = fs::read(repository("schemas/status.schema.json")).unwrap();
     let validator = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
@@ -175,7 +175,7 @@ fn status_says_which_phase_a_run_is_in_since_when_and_by_which_process() {
     assert_eq!(document(&sandbox.ok(&["status", "--json"]))["run"], Value::Null);
 }
 
-/// However many worktrees there are, git is started as often.
+/// Git is started the same number of times for any number of worktrees.
 #[test]
 fn status_of_untouched_worktrees_starts_as_many_gits_for_one_as_for_many() {
     let sandbox = Sandbox::new();

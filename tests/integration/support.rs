@@ -1,4 +1,4 @@
-//! What tests share.
+//! Shared code of the tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use seedbed::name::PortBlock;
 use seedbed::observe::{Directory, Observation, Question, Repository, TreeEntry};
 use serde::Deserialize;
 
-/// A folder or file beside this crate's `Cargo.toml`.
+/// Returns the path of a folder or file beside this crate's `Cargo.toml`.
 pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Two kinds that resemble the real ones, so that the manifest is tested without any provider.
+/// Returns two kinds that resemble the real ones, so that the manifest is tested without any provider.
 pub(crate) fn kinds() -> Kinds {
     [
         ("git-worktree".to_owned(), schemars::schema_for!(GitWorktree)),
@@ -27,9 +27,9 @@ pub(crate) fn kinds() -> Kinds {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[derive(Default)]
 struct GitWorktree {
-    /// Where worktrees stand, relative to the repository.
+    /// Directory of the worktrees, relative to the repository.
     root_directory: Option<String>,
-    /// The commit to start from.
+    /// Commit to start from.
     #[schemars(extend("examples" = ["main"]))]
     base_ref: Option<String>,
     target_path: Option<String>,
@@ -44,7 +44,7 @@ struct GitWorktree {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Checkout {
-    /// Overlay where the host can, git elsewhere.
+    /// An overlay if the host supports it, otherwise Git.
     Auto,
     /// Files of its own.
     Git,
@@ -77,7 +77,7 @@ struct PortRange {
     slots: Option<u32>,
 }
 
-/// A host where every ref exists, every target path is a directory and nothing is taken.
+/// Returns a host on which every ref exists, every target path is a directory and no port is in use.
 pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
     let mut observation = Observation::new("/workspace".into());
     observation.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));

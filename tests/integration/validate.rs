@@ -1,4 +1,4 @@
-//! `validate` for people, programs and code review: the same faults in every form.
+//! Tests of `validate` for people, programs and code review: the same diagnostics in every form.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::sandbox::Sandbox;
 use crate::support::repository;
 
-/// Two faults, the second behind wide characters.
+/// Manifest with two errors, the second behind wide characters.
 const FAULTY: &str = "[session.a]\ncuont = 2\nmetadata = { \"日本 🦀\" = \"100%, é\", since = 2026-01-31 }\n";
 
 fn schema(path: &str) -> jsonschema::Validator {

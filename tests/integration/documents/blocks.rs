@@ -1,4 +1,4 @@
-//! Fenced blocks of Markdown pages are true: manifests are valid, commands run.
+//! Tests of fenced blocks in Markdown pages: manifests are valid, commands run.
 
 use std::collections::BTreeMap;
 use std::iter;

@@ -1,4 +1,4 @@
-//! Reference pages that are generated from the program, and tables that list its ids.
+//! Tests of reference pages that are generated from the program, and of tables that list its ids.
 //!
 //! `SNAPSHOTS=overwrite cargo test --test integration documents::` writes the pages again.
 

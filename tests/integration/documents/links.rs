@@ -1,4 +1,4 @@
-//! Links, anchors and paths in Markdown lead to something.
+//! Tests that links, anchors and paths in Markdown have a target.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};

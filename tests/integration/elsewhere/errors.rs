@@ -1,4 +1,5 @@
-//! Every step of `recover --moved`, `recover --copied` and `destroy --gone` fails in turn, and is done again.
+//! Tests in which every step of `recover --moved`, `recover --copied` and `destroy --gone` fails in turn, and is
+//! repeated.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +9,10 @@ use crate::faults::errors::{With, cases, fail, succeeded};
 use crate::faults::{PAIR, assert_put_back, check_all, sandbox as faulty, traced, with_overlays};
 use crate::sandbox::Sandbox;
 
-/// Arguments of a run that is killed, and the point; `None` where none is.
+/// Arguments of a run that is killed, and the point; `None` if no run is killed.
 type Killed = Option<(&'static [&'static str], &'static str)>;
 
-/// What happens to the workspace of an applied swarm, and the command for it.
+/// Change of the workspace of an applied swarm, and the command for it.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Moved,
@@ -28,8 +29,8 @@ impl Fate {
         }
     }
 
-    /// Applies the swarm in another directory, starts `run` there and kills it at a point, and has the workspace meet its
-    /// fate: the sandbox's repository is the one it was moved or copied to, or another one.
+    /// Applies the swarm in another directory, starts `run` there and kills it at a point. Then moves, copies or
+    /// deletes the workspace. The sandbox's repository is the result of the move or copy, or another repository.
     fn meet(self, sandbox: &Sandbox, killed: Killed) {
         let before = sandbox.top.join("before");
         match self {
@@ -55,7 +56,7 @@ impl Fate {
         }
     }
 
-    /// Removes the swarm. Of a copy the original takes the place: it has to be as it was before.
+    /// Removes the swarm. After a copy, the original takes the copy's place and has to be unchanged.
     fn end(self, sandbox: &Sandbox) {
         if matches!(self, Self::Moved | Self::Copied) {
             sandbox.ok(&["destroy", "--discard"]);
@@ -95,7 +96,7 @@ fn check(fate: Fate, killed: Killed, with: With, nth: usize) {
     });
 }
 
-/// Moments at which an interrupted run has something aside.
+/// Points at which an interrupted run has moved resources aside.
 const ASIDE: [(&[&str], &str); 2] =
     [(&["destroy", "--discard"], "aside.directory-moved#2"), (&["destroy", "--discard"], "run.given-way#1")];
 

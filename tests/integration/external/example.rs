@@ -1,4 +1,4 @@
-//! The example of an external kind in this repository.
+//! Tests of the example of an external kind in this repository.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,7 +7,7 @@ use crate::sandbox::{Sandbox, sessions};
 use crate::shells::installed;
 use crate::support::repository;
 
-/// The example of this repository, with Python's own JSON.
+/// Creates a sandbox with the example of this repository, with Python's own JSON.
 fn databases(rest: &str) -> Option<Sandbox> {
     if !installed("python3") {
         return None;

@@ -1,4 +1,4 @@
-//! Kinds whose programs give out what several swarms share.
+//! Tests of kinds whose programs allocate from a pool that several swarms share.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,7 @@ use super::{program, things};
 use crate::sandbox::{Outcome, Sandbox, sessions};
 use crate::shells::installed;
 
-/// The program of a pool: the lowest number that no session has.
+/// Program of a pool: it allocates the lowest number that no session has.
 const POOL: &str = r#"#!/usr/bin/env python3
 import json, sys
 request = json.load(sys.stdin)
@@ -65,9 +65,9 @@ fn a_program_plans_from_a_pool_by_what_stands() {
     sandbox.seedbed_in(&clone, &["destroy"]).expect(0);
 }
 
-/// The program of a pool that all swarms of the host share: what is in use lies in the directory `TOP/pool`, a file for
-/// each number, which holds its owner. `plan` gives the lowest that is free. It waits for `TOP/both` once it has chosen, so
-/// that two runs choose the same.
+/// Program of a pool that all swarms of the host share. Allocations lie in the directory `TOP/pool`, a file with the
+/// owner for each number. `plan` returns the lowest free number. It waits for `TOP/both` once it has chosen, so that
+/// two runs choose the same number.
 const SHARED_POOL: &str = r#"#!/usr/bin/env python3
 import json, os, sys, time
 top = os.environ["POOL"]
@@ -108,8 +108,8 @@ elif owner(request["allocation"]["number"]) == request["owner"]:
 print(json.dumps(answer))
 "#;
 
-/// R45, R46: of two swarms that race for one external resource, the loser is told before it makes a worktree, and plans
-/// again.
+/// R45, R46: when two swarms race for one external resource, the loser gets an error before it creates a worktree, and
+/// plans again.
 #[test]
 fn a_swarm_that_loses_an_external_resource_to_another_plans_again() {
     if !installed("python3") {
@@ -179,7 +179,7 @@ fn one_allocation_for_two_sessions_that_share_none_is_a_fault() {
     let sandbox = things(&shared);
     sandbox.manifest("[provider.thing]\ncommand = ['./tools/thing']\n[session.a]\nresources = ['thing']\n[session.a.child.b]\n");
     sandbox.ok(&["apply"]);
-    // What is kept counts too, whatever the program answers for it.
+    // Recorded allocations count as well, regardless of the program's answer.
     program(
         &sandbox,
         r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 9}}, "shop/a/b": {"allocation": {"db": 9}}, "shop/c": {"allocation": {"db": 1}}}}'; }"#,

@@ -1,4 +1,4 @@
-//! Templates in the plans and in the options of external kinds.
+//! Tests of templates in the plans and in the options of external kinds.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn a_program_gets_the_workspace_root_where_its_plan_says_so() {
     }
 }
 
-/// Two sessions with a port each, whose thing has options of all shapes; `OPTIONS` stands in the first one's place.
+/// Two sessions with a port each, whose thing has options of all types; `OPTIONS` is a placeholder in the first one.
 const PORTS: &str = r#"
 [provider.thing]
 command = ["./tools/thing"]

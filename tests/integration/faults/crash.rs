@@ -1,4 +1,4 @@
-//! SIGKILL at every failpoint of apply, destroy and recover. One recover puts everything right.
+//! Tests of SIGKILL at every failpoint of apply, destroy and recover. One recover repairs everything.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,7 +46,7 @@ fn a_destroy_killed_anywhere_is_finished() {
     });
 }
 
-/// Kills a run, then recover at every point that it comes to.
+/// Kills a run, then `recover` at every point that it reaches.
 fn check_recover(run: &'static [&'static str], at: &str) {
     let prepare = |sandbox: &Sandbox| {
         if run[0] == "destroy" {
@@ -190,11 +190,11 @@ fn every_point_is_reached() {
     assert_eq!(reached, listed);
 }
 
-/// What is killed, and what comes before.
+/// Arguments of the run that is killed, and the preparation before it.
 type Step = (&'static [&'static str], fn(&Sandbox));
 
-/// What one session has written above the checkout that others share is kept, wherever a run that makes, takes away or
-/// mounts is killed.
+/// Files that one session has written above the shared checkout are kept, at every point at which a run that creates,
+/// removes or mounts is killed.
 #[test]
 fn work_above_a_shared_checkout_outlives_every_kill() {
     let growth = format!(

@@ -1,6 +1,6 @@
-//! Every step that touches the outside fails in turn: a clear error, and everything is put back.
+//! Tests in which every step with an outside effect fails in turn: the error is clear, and everything is rolled back.
 //!
-//! Here each step gets one of the errors, the next step another; the soak gives every step all of them.
+//! Here each step fails with one of the errors, the next step with another; the soak uses every error for each step.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,15 +14,15 @@ use crate::sandbox::{Outcome, Sandbox, assert_same};
 const ERRORS: [(&str, &str); 3] =
     [("eio", "Input/output error"), ("enospc", "No space left on device"), ("eacces", "Permission denied")];
 
-/// How often a point is made to fail at most; those that are reached more often are so in a loop over files.
+/// Maximum number of times that a point is made to fail; points that are reached more often are in a loop over files.
 const TIMES: u64 = 8;
 
-/// Which errors a step fails with.
+/// Errors that a step fails with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum With {
-    /// One of them, each step another.
+    /// One error, a different one for each step.
     One,
-    /// Each in turn.
+    /// Every error in turn.
     All,
 }
 
@@ -32,7 +32,7 @@ impl With {
     }
 }
 
-/// Each point that can fail, at each time it was reached up to [`TIMES`] evenly spread.
+/// Returns each point that can fail, at up to [`TIMES`] of its occurrences, evenly spread.
 pub(crate) fn cases(counts: &BTreeMap<String, u64>, with: With) -> Vec<String> {
     let failing = failing();
     let mut next = (0..).map(|case: usize| &ERRORS[case % ERRORS.len()..][..1]);
@@ -53,7 +53,8 @@ pub(crate) fn succeeded(run: &Traced) -> BTreeMap<String, u64> {
     run.counts()
 }
 
-/// Runs a command with one step failing, and expects that the step failed, and if that mattered that it was said.
+/// Runs a command with one step failing. Expects that the step failed, and that the failure was reported if it had an
+/// effect.
 #[track_caller]
 pub(crate) fn fail(sandbox: &Sandbox, args: &[&str], case: &str) -> Outcome {
     let run = traced(sandbox, args, Some(case));
@@ -151,7 +152,7 @@ fn a_recover_whose_step_fails_is_done_by_the_next() {
     check_recover(PAIR, With::One, |_| true);
 }
 
-/// Fails what only copies and mounts do.
+/// Fails the steps that only copies and mounts have.
 pub(super) fn check_layers(with: With) {
     let layers = with_overlays("[session.copied]\ncount = 3\nresources = [\"git-worktree\"]\n");
     check_apply(&layers, with, |case| case.starts_with("cop") || is_of_overlays(case));
@@ -166,7 +167,7 @@ fn a_copy_or_a_mount_that_fails_is_put_back() {
     check_layers(With::One);
 }
 
-/// What panics in a kind is that step's failure: the rest is put back, and the exit code says that it is a bug.
+/// A panic in a kind is a failure of that step: the rest is rolled back, and the exit code reports a bug.
 #[test]
 fn a_bug_in_a_kind_is_put_back_like_any_failure() {
     let sandbox = sandbox(PAIR);

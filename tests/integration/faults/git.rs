@@ -1,4 +1,4 @@
-//! A Git that fails, lies, dies, hangs, prints without end, or is not there.
+//! Tests of a Git that fails, returns wrong output, dies, hangs, prints without end, or is missing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use super::shim::Shim;
 use super::{PAIR, check_all, crash, sandbox, some_of};
 use crate::sandbox::{Outcome, Sandbox, assert_same};
 
-/// What the git of a test does the first time that it is called with one subcommand.
+/// Misbehaviours of the test's Git the first time that it is called with one subcommand.
 const WAYS: [&str; 7] = ["transient", "after", "kill", "hang", "spam", "torn", "full"];
 
 fn body(way: &str, command: &str) -> String {
@@ -31,7 +31,7 @@ fn body(way: &str, command: &str) -> String {
     format!(r#"if test "$command" = {command} && mkdir "$top/first" 2>/dev/null; then {act}; fi"#)
 }
 
-/// The subcommands that a run uses.
+/// Returns the Git subcommands that a run uses.
 fn used(sandbox: &Sandbox, args: &[&str]) -> BTreeSet<String> {
     let shim = Shim::new(sandbox, r#"echo "$command" >> "$top/used""#);
     let used = sandbox.top.join("used");
@@ -44,7 +44,7 @@ fn cases(commands: &BTreeSet<String>) -> Vec<String> {
     commands.iter().flat_map(|command| WAYS.map(|way| format!("{way} {command}"))).collect()
 }
 
-/// Runs a command with a git that does one thing wrong, once; tells its exit code.
+/// Runs a command with a Git that misbehaves once; returns the exit code.
 #[track_caller]
 fn run(sandbox: &Sandbox, args: &[&str], case: &str) -> i32 {
     let (way, command) = case.split_once(' ').unwrap();
@@ -120,8 +120,8 @@ fn a_host_without_git_is_told_so() {
     }
 }
 
-/// Every command says which git is needed, and does nothing with one that is older: at most it has asked it to read,
-/// beside asking for its version.
+/// Every command reports the required Git version, and changes nothing with an older one: at most it has asked Git to
+/// read, besides asking for its version.
 #[test]
 fn an_old_git_is_told_so_and_does_nothing() {
     let sandbox = sandbox(PAIR);
@@ -181,7 +181,7 @@ fn git_is_asked_for_its_version_once() {
     }
 }
 
-/// R2, R8, R23: what git is never asked, and what it is always given.
+/// R2, R8, R23: arguments that Git never gets, and arguments that it always gets.
 #[test]
 fn git_is_hardened_in_every_call_and_never_cleans_up() {
     let sandbox = sandbox(super::TREE);

@@ -1,4 +1,4 @@
-//! A killed run leaves its git running: nothing is taken away under it.
+//! Tests of a killed run that leaves its Git process running: nothing is removed while that process uses it.
 
 use std::fs;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use super::shim::Shim;
 use super::{PAIR, sandbox};
 use crate::sandbox::{Outcome, assert_same, send, wait_until};
 
-/// A checkout that waits for a file `go`, of all files of a session or of some.
+/// Checkout that waits for a file `go`, of all files of a session or of some.
 const SLOW_CHECKOUT: &str = r#"
 if test "$command" = read-tree || test "$command" = checkout-index; then
     echo $$ > "$top/git.pid.$$"

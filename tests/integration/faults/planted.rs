@@ -1,4 +1,5 @@
-//! Whatever stands where seedbed is about to write, nothing outside is written to or removed, and nothing hangs.
+//! Tests of files at the paths that seedbed is about to write, of any type: nothing outside is written or removed, and
+//! no command hangs.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use super::sandbox;
 use crate::sandbox::{Inventory, Sandbox, assert_same, walk};
 
-/// What a session's setup puts in the way of its discovery file: `{outside}` is a directory of somebody else's.
+/// Files that a session's setup creates at the path of its discovery file; `{outside}` is a directory of another owner.
 const FIXTURES: [(&str, &str); 14] = [
     ("a link to a directory", "ln -s {outside} .agent-context"),
     ("a link to nothing", "ln -s {outside}/nothing .agent-context"),
@@ -62,7 +63,7 @@ fn whatever_stands_in_the_way_nothing_outside_is_touched() {
     }
 }
 
-/// What an agent leaves in a session that stands is no way out either when it is taken away.
+/// Files that an agent leaves in an active session do not lead outside either when the session is released.
 #[test]
 fn what_an_agent_plants_leads_no_removal_out() {
     let sandbox = sandbox("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");

@@ -1,4 +1,4 @@
-//! Many runs at once on one swarm and on one range of ports; and everything done twice.
+//! Tests of many runs at once on one swarm and on one range of ports, and of everything done twice.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +28,7 @@ fn sixteen_runs_on_one_swarm_wait_for_one_another() {
             .filter(|run| run.stderr.contains("2 create") || run.stderr.contains("2 session(s) released"));
         assert_eq!(acted.count(), 1, "{:?}", ended.iter().filter(did).collect::<Vec<_>>());
     }
-    // Either of the two, in whatever order: what is left is one of the two, whole.
+    // Either of the two, in any order: the result is one of the two, complete.
     let runs: Vec<_> =
         (0..RUNS).map(|run| start(if run % 2 == 0 { &["apply"] } else { &["destroy"] })).collect();
     for run in runs {
@@ -59,7 +59,7 @@ fn sixteen_runs_that_want_the_same_ports_share_none() {
             .iter()
             .map(|workspace| {
                 let mut apply = sandbox.command(&["apply"]);
-                // A lock file of somebody who was killed in the middle of it, in the way of some.
+                // A lock file of a process that was killed in the middle of a run is in the way of some runs.
                 if round == 1 {
                     fs::create_dir_all(workspace.join(".ai_ops/locks/ports")).unwrap();
                     fs::write(
@@ -74,7 +74,7 @@ fn sixteen_runs_that_want_the_same_ports_share_none() {
         for (run, workspace) in runs.into_iter().zip(&workspaces) {
             let outcome = Outcome::of(run.wait_with_output().unwrap());
             if outcome.code != 0 {
-                // Whoever was overtaken too often is put back, and can try again.
+                // A run that was overtaken too often is rolled back, and can be tried again.
                 assert_eq!(outcome.code, 1, "{outcome:?}");
                 sandbox.seedbed_in(workspace, &["apply"]).expect(0);
             }
@@ -93,7 +93,7 @@ fn sixteen_runs_that_want_the_same_ports_share_none() {
     }
 }
 
-/// Suite D: what is done is not done again, what is undone is not undone again.
+/// Suite D: a completed step is not repeated, and a rolled-back step is not rolled back again.
 #[test]
 fn everything_can_be_done_twice() {
     let sandbox = sandbox(TREE);
@@ -125,7 +125,7 @@ fn everything_can_be_done_twice() {
     assert_same(&before, &sandbox.inventory());
 }
 
-/// What somebody does by hand to a swarm that stands, and how `status` calls it.
+/// Manual changes to an applied swarm, and their names in `status`.
 const BY_HAND: [(&str, &str); 11] = [
     ("chmod 000 \"$worktree\"", ""),
     ("rm -rf \"$worktree\"", "is gone"),
@@ -170,7 +170,7 @@ fn what_was_done_by_hand_is_told_and_repaired() {
             assert!(matches!(repaired.code, 65 | 69), "{script}: {repaired:?}");
             let again = sandbox.seedbed(&["apply", "--yes", "--discard"]);
             if again.code != 0 {
-                // Somebody else's things stand where ours were: those are not ours to take away.
+                // Another owner's files are at our paths: they are not ours to remove.
                 assert_eq!(again.code, 1, "{script}: {again:?}");
                 if moved.exists() {
                     sandbox.git(&["worktree", "move", moved.to_str().unwrap(), worktree.to_str().unwrap()]);

@@ -1,4 +1,5 @@
-//! A run that replaces and destroys what stands is all or nothing, wherever it is killed and whatever of it fails.
+//! Tests that a run that replaces and destroys active sessions is all or nothing, for a kill and for an error at any
+//! point.
 
 use std::fs;
 
@@ -18,7 +19,7 @@ resources = [{ kind = "git-worktree", layout = "nested" }, "port-range"]
 resources = [{ kind = "git-worktree", branch = "agents/gone" }, "port-range"]
 "#;
 
-/// What replaces, destroys and creates: another base, another block, other sessions.
+/// Returns a manifest that replaces, destroys and creates: another base, another block, other sessions.
 fn after(before: &str) -> String {
     let kept = before.split("[session.gone]").next().unwrap();
     let mounted = before.split_once("[session.mounted]").map_or(String::new(), |(_, mounted)| {
@@ -46,10 +47,10 @@ fn stand(sandbox: &Sandbox, before: &str) {
     sandbox.manifest(&after(before));
 }
 
-/// The arguments of the run that is killed or fails; what is unsaved is given up, if it comes to that.
+/// Arguments of the run that is killed or fails; unsaved work is discarded, if there is any.
 const REPLACE: [&str; 5] = ["apply", "--yes", "--discard", "--jobs", "1"];
 
-/// Two runs of `setup` write the same, at another time.
+/// Expects the same swarm as before; two runs of `setup` write the same files at different times.
 fn assert_stands(stood: &Inventory, sandbox: &Sandbox) {
     assert_same(stood, &sandbox.inventory());
     assert_eq!(sandbox.mounts().len(), sandbox.directories().iter().filter(|it| is_mounted(it)).count());
@@ -84,7 +85,7 @@ fn a_replacement_killed_anywhere_brings_back_what_stood() {
     });
 }
 
-/// The points that a run reaches only where it replaces something; the others are those of any apply.
+/// Returns whether a run reaches the point only if it replaces something; any apply reaches the other points.
 fn is_of_leaving(point: &str) -> bool {
     [
         "run.",

@@ -1,9 +1,9 @@
-//! Random sequences of commands, kills and other people's work.
+//! Tests of random sequences of commands, kills and other processes' work.
 //!
-//! Everything that is written carries a token. What has to hold after each step: no token is lost unless the command was
-//! told to give it up; nothing ran in the main checkout, and it is what it was; every command ended with a documented
-//! code; a refusal or a failure has changed nothing; no process lost its directory. At the end nothing is left except
-//! branches with commits, stashes and rescue refs.
+//! Each file or commit that a step writes carries a token. After each step, no token is lost unless the command was
+//! allowed to discard it. No command ran in the main checkout, which is unchanged. Every command ended with a
+//! documented code, and a refusal or a failure has changed nothing. No process lost its directory. At the end, only
+//! branches with commits, stashes and rescue refs remain.
 //!
 //! Each sequence follows from its seed alone, and a failure reports it with its steps:
 //!

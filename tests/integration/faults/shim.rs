@@ -1,4 +1,4 @@
-//! A `git` of a test's own before the real one in `PATH`.
+//! Puts a test's own `git` before the real one in `PATH`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,14 +7,14 @@ use std::process::Command;
 
 use crate::sandbox::Sandbox;
 
-/// A script that stands for git.
+/// Script that runs in place of Git.
 pub(crate) struct Shim {
     path: std::ffi::OsString,
 }
 
 impl Shim {
-    /// A script that runs `body`, a piece of `sh`, then the real git. `$command` is git's subcommand, `$real` the real
-    /// git, `$top` the sandbox's directory.
+    /// Creates a script that runs `body`, a piece of `sh`, and then the real Git. `$command` is Git's subcommand,
+    /// `$real` the real Git, `$top` the sandbox's directory.
     pub(crate) fn new(sandbox: &Sandbox, body: &str) -> Self {
         let directory = sandbox.top.join("bin");
         fs::create_dir_all(&directory).unwrap();
@@ -43,7 +43,7 @@ exec "$real" "$@"
         Self { path: std::env::join_paths(paths).unwrap() }
     }
 
-    /// seedbed with this git.
+    /// Returns a command of seedbed with this Git.
     pub(crate) fn command(&self, sandbox: &Sandbox, args: &[&str]) -> Command {
         let mut command = sandbox.command(args);
         command.env("PATH", &self.path);

@@ -1,4 +1,4 @@
-//! SIGKILL at random moments, every error at every step, disks that are full or cannot be written.
+//! Tests of SIGKILL at random moments, of every error at every step, and of disks that are full or cannot be written.
 
 use std::fs;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ fn fill(sandbox: &Sandbox, files: usize) {
     sandbox.git(&["gc", "--quiet"]);
 }
 
-/// How long an apply takes that nobody kills; measured once in each sandbox.
+/// Returns the duration of an apply that is not killed; measured once in each sandbox.
 fn length(sandbox: &Sandbox) -> Duration {
     let known = sandbox.top.join("milliseconds");
     if let Ok(text) = fs::read_to_string(&known) {
@@ -34,7 +34,7 @@ fn length(sandbox: &Sandbox) -> Duration {
     took
 }
 
-/// Kills `args` after `delay`; `false` where it had ended by then.
+/// Kills `args` after `delay`; returns `false` if the run had already ended.
 fn kill_after(sandbox: &Sandbox, args: &[&str], delay: Duration) -> bool {
     let mut run = sandbox.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     thread::sleep(delay);
@@ -106,11 +106,11 @@ fn every_step_fails_with_every_error() {
     check_layers(With::All);
 }
 
-/// A small file system in memory that is unmounted with the test.
+/// Small file system in memory that is unmounted with the test.
 struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {
-    /// `None` where this user may not mount.
+    /// Mounts the file system; `None` if this user may not mount.
     fn mount(sandbox: &Sandbox, path: &std::path::Path, size: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let options = format!("size={size},mode=755");
@@ -178,7 +178,7 @@ fn a_file_system_that_is_read_only_is_told_and_nothing_is_left() {
     sandbox.ok(&["apply"]);
 }
 
-/// Runs as a user who may not write where it would have to; root may write everywhere.
+/// Runs as a user without write permission for the required directories; root may write everywhere.
 #[test]
 fn a_directory_that_cannot_be_written_is_told_and_nothing_is_left() {
     let sandbox = sandbox(PAIR);

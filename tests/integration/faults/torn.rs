@@ -1,5 +1,5 @@
-//! Files of the state and of the workspace that are empty, gone, garbage, or no files at all: never a hang,
-//! nothing granted twice, and nothing lost.
+//! Tests of files of the state and of the workspace that are empty, missing, garbage, or not files at all: no command
+//! hangs, nothing is allocated twice, and nothing is lost.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use std::process::Command;
 use super::{PAIR, crash, sandbox};
 use crate::sandbox::{Sandbox, assert_same, ports, sessions};
 
-/// What a file is turned into.
+/// Kinds of damage to a file.
 const WAYS: [&str; 6] = ["empty", "gone", "garbage", "link", "directory", "fifo"];
 
 fn tear(path: &Path, way: &str) {
@@ -25,7 +25,7 @@ fn tear(path: &Path, way: &str) {
     }
 }
 
-/// Undoes [`tear`].
+/// Reverts [`tear`].
 fn mend(path: &Path, content: &[u8]) {
     remove(path);
     fs::write(path, content).unwrap();
@@ -59,7 +59,7 @@ fn find(directory: &Path, matches: &dyn Fn(&str) -> bool) -> PathBuf {
     found.remove(0)
 }
 
-/// A record that cannot be read stops every command that would need it, by name, and nothing is touched.
+/// A record that cannot be read stops every command that needs it. The error names the record, and nothing is changed.
 #[test]
 fn a_torn_record_is_named_and_nothing_is_touched() {
     for (record, crashed) in [
@@ -104,7 +104,7 @@ fn a_torn_record_is_named_and_nothing_is_touched() {
     }
 }
 
-/// Everything else can be lost: the swarm still goes, and what is left of the file is nobody's harm.
+/// Every other file can be lost: the swarm can still be released, and the rest of the file does no harm.
 #[test]
 fn a_torn_file_beside_the_records_keeps_nothing_from_going() {
     type Find = fn(&Sandbox) -> PathBuf;
@@ -133,7 +133,8 @@ fn a_torn_file_beside_the_records_keeps_nothing_from_going() {
             assert!(matches!(status.code, 0 | 1), "{what} {way}: {status:?}");
             let again = sandbox.seedbed(&["destroy", "--discard"]);
             if again.code != 0 {
-                // What is no file of ours is somebody's: it is named and kept, and nothing goes until it is away.
+                // A file that seedbed did not write belongs to another owner: it is named and kept, and nothing is
+                // released until it is removed.
                 assert_eq!(again.code, 1, "{what} {way}: {again:?}");
                 assert!(
                     again.stderr.contains(path.file_name().unwrap().to_str().unwrap()),
@@ -157,7 +158,7 @@ fn entry(sandbox: &Sandbox) -> PathBuf {
     sandbox.repository.join(".git/worktrees").join(app.parent().unwrap().file_name().unwrap())
 }
 
-/// A lock file that says nothing is never taken for free: the block is passed over, however the file is torn.
+/// A lock file without content never counts as free: its block is skipped, for every kind of damage.
 #[test]
 fn ports_whose_lock_or_lease_is_torn_are_not_granted_twice() {
     let sandbox = sandbox("[session.a]\nresources = [\"port-range\"]\n");

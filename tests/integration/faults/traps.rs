@@ -1,5 +1,5 @@
-//! Hostile configuration: what an agent plants in the common git directory or in its worktree is run by no
-//! command of seedbed's (R23, R24). Filters are the exception that a checkout needs.
+//! Tests of hostile configuration: no command of seedbed runs a program that an agent plants in the common Git
+//! directory or in its worktree (R23, R24). Filters are the exception that a checkout needs.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{TREE, sandbox};
 use crate::sandbox::{Outcome, Sandbox};
 
-/// Settings whose values are programs, or name what leads to one.
+/// Settings whose values are programs, or paths that lead to one.
 const PROGRAMS: [&str; 19] = [
     "core.fsmonitor",
     "core.sshCommand",
@@ -43,7 +43,7 @@ const HOOKS: [&str; 8] = [
     "sendemail-validate",
 ];
 
-/// A program that writes its name down.
+/// Creates a program that records its name.
 fn trap(sandbox: &Sandbox, name: &str) -> String {
     let path = sandbox.top.join(format!("trap-{name}"));
     let sprung = sandbox.top.join("sprung");
@@ -84,7 +84,7 @@ fn sprung(sandbox: &Sandbox) -> String {
     fs::read_to_string(sandbox.top.join("sprung")).unwrap_or_default()
 }
 
-/// Runs every command that there is on a swarm that stands; what each ends with is no matter here.
+/// Runs every command on an applied swarm; their exit codes do not matter here.
 fn every_command(sandbox: &Sandbox, inside: &Path) {
     let commands: [&[&str]; 17] = [
         &["validate"],
@@ -175,7 +175,7 @@ fn nothing_in_a_worktree_is_run() {
             assert_eq!(sprung(&sandbox), "", "{args:?}: {outcome:?}");
         }
         sandbox.seedbed_in(&inside, &["whoami"]);
-        // Somebody else's repository is not removed either, whatever is given up.
+        // Another owner's repository is not removed either, with any option.
         sandbox.seedbed(&["destroy", "--discard"]);
         assert_eq!(sprung(&sandbox), "");
         assert!(coder.join("README.md").exists());

@@ -1,6 +1,6 @@
-//! Files that Git would wait for: a FIFO or a device, a directory or a socket in the place of a file of git's, put
-//! there by whoever can write to the git directory. No command waits for it, each says where it is, and nothing of
-//! anybody's is touched because of it.
+//! Tests of files that Git would wait for: a FIFO, a device, a directory or a socket at the path of a Git file, created
+//! by any process that can write to the Git directory. No command waits for the file, each command names its path, and
+//! no other process's file is changed because of it.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -21,13 +21,13 @@ resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/lead
 resources = ["git-worktree"]
 "#;
 
-/// What is planted.
+/// File types that are planted.
 const KINDS: [&str; 4] = ["FIFO", "directory", "socket", "device"];
 
-/// How long a command may take; far longer than it does, and far shorter than the deadline that git is given here.
+/// Maximum duration of a command; far longer than it takes, and far shorter than the deadline that Git has here.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Runs seedbed with a deadline for git that never comes, and expects that it ends by itself.
+/// Runs seedbed with a deadline for Git that is never reached, and expects that seedbed ends by itself.
 #[track_caller]
 fn ended(sandbox: &Sandbox, args: &[&str]) -> Outcome {
     let mut command = sandbox.command(args);
@@ -46,14 +46,14 @@ fn ended(sandbox: &Sandbox, args: &[&str]) -> Outcome {
     Outcome::of(run.wait_with_output().unwrap())
 }
 
-/// Something in the place of a file, until it is dropped.
+/// File of another type at the path of a file, until it is dropped.
 struct Planted {
     path: PathBuf,
     aside: PathBuf,
 }
 
 impl Planted {
-    /// `None` where this user may not make it.
+    /// Plants the file; `None` if this user may not create it.
     fn new(sandbox: &Sandbox, path: PathBuf, kind: &str) -> Option<Self> {
         let aside = sandbox.top.join("aside");
         let _ = fs::rename(&path, &aside);
@@ -105,7 +105,7 @@ fn entry(sandbox: &Sandbox) -> PathBuf {
     sandbox.repository.join(".git/worktrees").join(worktree.file_name().unwrap())
 }
 
-/// Names the file, and nobody waits for it.
+/// Expects that the command names the file and does not wait for it.
 #[track_caller]
 fn names(sandbox: &Sandbox, args: &[&str], code: i32, path: &Path, kind: &str) {
     let outcome = ended(sandbox, args);
@@ -162,7 +162,8 @@ fn what_stands_in_an_entry_or_a_worktree_keeps_only_that_session() {
         let _ = fs::remove_dir(entry.join("rebase-merge"));
         assert_same(&stood, &sandbox.inventory());
     }
-    // What is given up goes, whatever stands in it; what has lost its pointer is known by its entry.
+    // Discarded sessions are released, regardless of their files; a session that has lost its pointer is recognised by
+    // its admin directory.
     for path in of_entry.iter().chain(&others).chain(&[worktree.join(".git")]) {
         let planted = Planted::new(&sandbox, path.clone(), "FIFO").unwrap();
         ended(&sandbox, &["status"]).expect(0);
@@ -177,7 +178,7 @@ fn what_stands_in_an_entry_or_a_worktree_keeps_only_that_session() {
         let Some(planted) = Planted::new(&sandbox, path.clone(), kind) else { continue };
         names(&sandbox, &["status"], 0, &worktree, kind);
         if kind == "directory" {
-            // That may be a repository of somebody's.
+            // The directory may be another owner's repository.
             ended(&sandbox, &["destroy", "lead", "--dry-run"]);
             drop(planted);
             continue;
@@ -240,7 +241,7 @@ fn what_stands_in_the_repository_is_named_before_anything_is_touched() {
     assert_same(&clean, &sandbox.inventory());
 }
 
-/// What a session puts where its discovery file is looked for keeps no command inside it waiting.
+/// A session cannot make a command inside it wait with a file at the path of its discovery file.
 #[test]
 fn what_a_session_puts_for_its_discovery_file_is_not_waited_for() {
     let sandbox = sandbox(TWO);

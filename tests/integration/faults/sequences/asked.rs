@@ -1,4 +1,4 @@
-//! Commands of seedbed.
+//! Steps of a sequence that run commands of seedbed.
 
 use serde_json::Value;
 

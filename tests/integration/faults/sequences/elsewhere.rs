@@ -1,4 +1,4 @@
-//! Repositories that are moved, copied or deleted, with a run in the middle too.
+//! Steps that move, copy or delete repositories, also in the middle of a run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -85,7 +85,7 @@ impl Sequence<'_> {
         }
     }
 
-    /// Deletes a clone with its swarm, in the middle of a run too, and what is kept of it.
+    /// Deletes a clone with its swarm, also in the middle of a run, and then the swarm's state.
     pub(super) fn delete_repository(&mut self) {
         self.note("delete a clone".to_owned());
         let state = |inventory: Inventory| -> Inventory {

@@ -1,4 +1,4 @@
-//! The end of a sequence, after which nothing is left.
+//! Ends a sequence, after which nothing is left.
 
 use std::collections::BTreeSet;
 use std::fs;

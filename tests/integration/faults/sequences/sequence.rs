@@ -1,4 +1,4 @@
-//! One sequence in its sandbox: its state, how it asks seedbed for something, and the oracle of every moment.
+//! One sequence in its sandbox: its state, its calls of seedbed, and the oracle of every moment.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub(super) struct Sequence<'s> {
     pub(super) linked: Vec<PathBuf>,
     /// Programs at work in sessions, each with its working directory.
     pub(super) processes: Vec<(Child, PathBuf)>,
-    /// Whether the run that was interrupted was run with `--discard`.
+    /// `true` if the interrupted run was started with `--discard`.
     pub(super) discards: bool,
     /// The commit of `main`.
     pub(super) main: String,
@@ -143,7 +143,7 @@ impl<'s> Sequence<'s> {
         records.map(|entry| entry.unwrap().path())
     }
 
-    /// Returns whether a swarm of `run` is left, which is given up with its work.
+    /// Returns whether a swarm of `run` is left, which is discarded with its work.
     fn is_temporary(&self) -> bool {
         self.records().any(|record| {
             ["releasing.json", "intent.json", "standing.json"].iter().any(|name| {
@@ -244,7 +244,7 @@ impl<'s> Sequence<'s> {
         Some(format!("*#{}={what}", 1 + self.random.below(220)))
     }
 
-    /// Does what [`Self::ask`] does with this fault.
+    /// Runs seedbed as [`Self::ask`] does, with this fault.
     #[track_caller]
     pub(super) fn ask_with(&mut self, args: &[&str], scope: Option<&str>, fault: Option<&str>) -> i32 {
         let interrupted = self.is_interrupted();
@@ -319,7 +319,7 @@ impl<'s> Sequence<'s> {
         (!self.processes.is_empty() && self.random.percent(50)).then_some("--stop=2")
     }
 
-    /// Returns what is requested to become of unsaved work.
+    /// Returns the requested option for unsaved work.
     pub(super) fn flag(&mut self) -> Option<&'static str> {
         *self.random.pick(&[None, None, Some("--rescue"), Some("--discard")]).unwrap()
     }
@@ -346,7 +346,7 @@ pub(super) fn settled(inventory: Inventory) -> Inventory {
             || path == "repository/.git/packed-refs"
             || path.starts_with("repository/.git/refs/heads/agents")
             || path.starts_with("repository/.git/logs/refs/seedbed")
-            // A rescue stays, whatever becomes of its run.
+            // A rescue remains, regardless of the result of its run.
             || path.starts_with("repository/.git/refs/seedbed")
             || path.starts_with("state/") && ["holder", "lock"].iter().any(|end| Path::new(path).extension() == Some(end.as_ref()))
             // Half-written files go with the next lock.

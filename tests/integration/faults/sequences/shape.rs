@@ -14,9 +14,9 @@ use crate::shells::installed;
 #[derive(Clone, Copy)]
 pub(super) struct Features {
     pub(super) overlays: bool,
-    /// Whether the external kind of the examples can be run.
+    /// `true` if the external kind of the examples can be run.
     pub(super) databases: bool,
-    /// Whether this user may mount.
+    /// `true` if this user may mount.
     pub(super) mounts: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Shape {
     target: bool,
     checkout: &'static str,
     block: u64,
-    /// Whether the `setup` of coders fails.
+    /// `true` if the `setup` of coders fails.
     pub(super) fails: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Tokens: what a sequence writes, and where it is found again.
+//! Tokens that a sequence writes, and the search for them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,13 +9,13 @@ use crate::sandbox::Sandbox;
 /// The commands that a token outlives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Safety {
-    /// All: it is on a branch, or outside of every session.
+    /// All commands: the token is on a branch, or outside of every session.
     Always,
-    /// All: it is in something else inside of a session, which has a life of its own.
+    /// All commands: the token is in a repository or swarm inside of a session.
     Nested,
-    /// All without `--discard`.
+    /// All commands without `--discard`.
     Unsaved,
-    /// Those that leave its worktree alone, because Git ignores it.
+    /// Commands that leave the session's worktree alone, because Git ignores the file.
     Ignored,
 }
 

@@ -1,4 +1,4 @@
-//! What allocations of one run have in common, done once for all that are made from the same.
+//! Populates the allocations of a run in groups: work that allocations with one source have in common is done once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::plan::Session;
 use crate::provider::{self, Allocation, Filled, Task};
 use crate::state::Milestone;
 
-/// Allocations of one kind that are filled in one call, the one that the others are made from first.
+/// Allocations of one kind that are populated in one call; the first one is the source of the others.
 struct Group<'a> {
     kind: &'a str,
     is_claim: bool,
@@ -20,10 +20,10 @@ struct Group<'a> {
 }
 
 impl Run<'_> {
-    /// Fills what the plan's changes provision, group by group, as many groups at once as there are jobs.
+    /// Populates the new allocations of the plan, group by group, as many groups at once as there are jobs.
     pub(super) fn fill(&self) -> Vec<Failure> {
         let groups = self.groups();
-        // What is claimed has nothing in it. A session is filled when all that it has is.
+        // Claims have no content. A session is populated when all its other allocations are.
         let in_it = groups.iter().filter(|group| !group.is_claim).flat_map(|group| &group.members);
         let mut empty: HashMap<&SessionPath, AtomicUsize> = HashMap::new();
         for (session, _) in in_it {
@@ -65,7 +65,8 @@ impl Run<'_> {
         groups
     }
 
-    /// Calls `filled` once for each session of the group, as its provider says so, or where it does not once all are.
+    /// Populates a group. `filled` is called once for each session: when the provider reports the session, or else
+    /// after all sessions are populated.
     fn fill_group(&self, group: &Group<'_>, filled: &(dyn Fn(&Session) + Sync)) -> Vec<Failure> {
         let Some(provider) = self.context.registry.get(group.kind) else { return Vec::new() };
         let above: Vec<_> =
@@ -96,7 +97,7 @@ impl Run<'_> {
                 ..task(self.host, self.record, session, ancestors, allocation, lock)
             })
             .collect();
-        // Which of the tasks a panic was about, nobody knows: the first stands for all.
+        // A panic does not name its task, so that the first task stands for all.
         let filled = provider::caught(|| Ok(provider.fill(&tasks)));
         let failed = filled.unwrap_or_else(|panicked| vec![(0, panicked)]);
         if failed.is_empty() {

@@ -1,4 +1,4 @@
-//! The steps of a run that make what its plan says: leases, then what `setup` does in them, then discovery files.
+//! Provisions what the plan of a run says: leases, then the effects of `setup`, then discovery files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -12,18 +12,18 @@ use crate::name::SessionPath;
 use crate::plan::{Action, Change, Plan, Session};
 use crate::state::{Milestone, NotSetUp, Record};
 
-/// What a failure of any step of provisioning is called.
+/// Name of the step in failures of any step of provisioning.
 pub(super) const PROVISION: &str = "provision";
 
-/// What came of running `setup`.
+/// Result of running `setup`.
 pub(super) struct SetUp {
-    /// What failed.
+    /// Failures, one for each session that failed.
     pub(super) failures: Vec<Failure>,
-    /// The sessions whose `setup` failed, or was not reached because of that.
+    /// Sessions whose `setup` failed, or was not reached because of a failure.
     pub(super) not_set_up: BTreeMap<SessionPath, NotSetUp>,
 }
 
-/// The sessions whose `setup` had not succeeded before a run, and is not run by it either.
+/// Returns the sessions whose `setup` had not succeeded before a run and is not executed by the run either.
 pub(super) fn still_not_set_up(standing: &Record, plan: &Plan) -> BTreeMap<SessionPath, NotSetUp> {
     let changes = plan.sessions.iter().zip(&plan.changes);
     let left = changes.filter(|(session, change)| !session.setup.is_empty() && !change.runs_setup());
@@ -34,8 +34,9 @@ pub(super) fn still_not_set_up(standing: &Record, plan: &Plan) -> BTreeMap<Sessi
 }
 
 impl Run<'_> {
-    /// Provisions what the plan's changes say, claims first, fills what has something in common, and finishes it: each
-    /// once all of the step before is done, so that what fails fast fails before anything slow.
+    /// Provisions what the plan's changes say: claims first, then the other resources, then groups of allocations are
+    /// populated, then all are finished. Each step begins after the previous one has ended, so that fast failures occur
+    /// before slow steps.
     pub(super) fn provision(&self) -> Vec<Failure> {
         for step in [Self::claim, Self::make_others, Self::fill_noted, Self::finish_sessions] {
             crashpoint!("apply.step");
@@ -82,7 +83,7 @@ impl Run<'_> {
         self.noted(Milestone::Finished, self.each(Phase::Finish, self.host.jobs, &concerned, &finish))
     }
 
-    /// Writes down that a step has ended, unless it failed.
+    /// Records in the journal that a step has ended, unless it failed.
     fn noted(&self, step: Milestone, failures: Vec<Failure>) -> Vec<Failure> {
         if failures.is_empty() {
             self.context.swarm.note(step, clock::file_time(), None);
@@ -116,7 +117,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs `setup` in what was provisioned, and where the plan says so.
+    /// Runs `setup` in the provisioned sessions, and in others for which the plan requires it.
     pub(super) fn set_up_sessions(&self) -> SetUp {
         crashpoint!("apply.setting-up");
         let done = Mutex::new(BTreeSet::new());
@@ -158,7 +159,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes the discovery files of all sessions that something happens to.
+    /// Writes the discovery files of all sessions that change.
     pub(super) fn tell_sessions(&self) -> Vec<Failure> {
         crashpoint!("apply.telling");
         let concerned = |_: &Session, change: &Change| change.action != Action::Keep;
@@ -170,7 +171,7 @@ impl Run<'_> {
     }
 }
 
-/// The cause of a failure on one line.
+/// Returns the cause of a failure on one line.
 fn on_one_line(cause: &str) -> String {
     printable(&cause.lines().map(str::trim).collect::<Vec<_>>().join("; "))
 }

@@ -38,7 +38,7 @@ fn setup_of_a_standing_session_runs_when_it_is_asked_for() {
     sandbox.ok(&["apply"]).says(&["nothing to do"]);
     sandbox.seedbed(&["apply", "saved", "--setup"]).expect(64);
     sandbox.seedbed(&["apply", "--setup", "c"]).expect(64).says(&["no session `c` stands"]);
-    // What stands is not released because its setup fails.
+    // An active session is not released because its setup fails.
     manifest(&setup.replace("echo", "exit 3; echo"));
     sandbox.seedbed(&["apply", "--setup"]).expect(1).says(&["a-0: setup: "]);
     manifest(&setup);

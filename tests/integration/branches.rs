@@ -116,7 +116,7 @@ fn destroy_names_the_branches_that_it_keeps() {
         found.filter(|line: &serde_json::Value| line["event"] == "branchKept").collect::<Vec<_>>(),
         [event]
     );
-    // What an apply destroys is named too; what goes on is not.
+    // A branch of a session that an apply destroys is named as well; the branch of a continued session is not.
     sandbox.ok(&["apply"]);
     sandbox.manifest(&PAIR.replace("BASE", "main").replace("coder", "other"));
     stays(&sandbox.ok(&["apply", "--yes"]), &commit);
@@ -157,7 +157,7 @@ fn a_replaced_session_goes_on_with_its_commits_where_they_contain_the_new_base()
     assert_eq!(head(&sandbox, "coder-0"), ("agents/coder-0".to_owned(), commit.clone()));
     assert_eq!(head(&sandbox, "coder-1").1, sandbox.git(&["rev-parse", "old"]));
     sandbox.ok(&["plan", "--detailed-exitcode"]);
-    // What nothing came to goes with its session, also where it was made a second time.
+    // A branch without commits is deleted with its session, even if it was created a second time.
     sandbox.ok(&["destroy"]);
     assert_eq!(sandbox.git(&["branch", "--list", "agents/*", "--format=%(refname:short)"]), "agents/coder-0");
     assert_eq!(tip(&sandbox, "agents/coder-0"), commit);
@@ -354,7 +354,7 @@ echo "{$answer}"
 "#;
     sandbox.write("mover.sh", program);
     sandbox.manifest("[provider.mover]\ncommand = [\"sh\", \"mover.sh\"]\n[session.coder]\ncount = 1\nresources = [\"mover\", { kind = \"git-worktree\", branch = \"agents/{{ session.name }}\" }]\n");
-    // It is planned anew, and where the branch is now it does not contain the base.
+    // The session is planned again, and the branch's new commit does not contain the base.
     let outcome = sandbox.seedbed(&["apply"]).expect(65);
     says(&outcome, &["does not contain `HEAD`"]);
     assert_eq!(tip(&sandbox, "agents/coder-0"), sandbox.git(&["rev-parse", "old"]));

@@ -240,7 +240,7 @@ fn the_page_is_used_without_a_mouse() {
     assert_eq!(browser.text(SEEN), "lead,coder-0");
     browser.press(ENTER);
     assert_eq!(browser.text(FOCUS), "lead");
-    // Past what the lead is told.
+    // After the prompt of the lead.
     browser.press(&format!("{DOWN}{DOWN}"));
     assert_eq!(browser.text(FOCUS), "coder-0");
     browser.press(ESCAPE);
@@ -248,7 +248,7 @@ fn the_page_is_used_without_a_mouse() {
     assert_eq!(browser.text(FOCUS), "query");
     assert_eq!(browser.text(SEEN), "lead,coder,coder-0,coder-1,reviewer");
 
-    // What a session is told is found, and shown.
+    // The prompt of a session is found, and shown.
     browser.press("database_url");
     browser.expect("found.value", "1 session");
     assert_eq!(browser.text("document.querySelector('#s0 > details > .body > .told').open"), "true");
@@ -271,7 +271,7 @@ fn the_page_is_used_without_a_mouse() {
     assert_eq!((browser.text(open), browser.text(SEEN)), ("false".to_owned(), "lead,reviewer".to_owned()));
     browser.press(RIGHT);
     assert_eq!(browser.text(open), "true");
-    // Into what it holds: first what it is told, then the sessions below.
+    // Into its content: first its prompt, then the sessions below.
     browser.press(&format!("{DOWN}{DOWN}"));
     assert_eq!(browser.text(FOCUS), "coder");
     browser.press(LEFT);
@@ -313,7 +313,7 @@ fn tab_goes_through_the_page_and_shows_where() {
             "What it is told",
         ]
     );
-    // A link to a session opens it and goes there.
+    // A link to a session opens the session and moves to it.
     browser.run("document.querySelector('a[href=\"#s2\"]').focus()");
     browser.press(ENTER);
     browser.expect(FOCUS, "coder-0");
@@ -428,7 +428,7 @@ fn ten_thousand_sessions_are_searched() {
     browser.press(ESCAPE);
     browser.expect("found.value", "");
     assert_eq!(browser.text(rows), "");
-    // What is said of many together is said of each.
+    // A note about several sessions appears at each of them.
     browser.press("in all");
     browser.expect("found.value", "9,000 sessions");
     assert_eq!(browser.text(SEEN), "lead-0 … lead-999,coder-0 … coder-8");

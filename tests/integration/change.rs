@@ -54,7 +54,7 @@ fn a_raised_count_creates_the_new_sessions_and_moves_no_other() {
     let created: Vec<_> =
         actions.iter().filter(|(_, action)| *action == "create").map(|(path, _)| path).collect();
     assert_eq!(created, ["lead/coder-2", "lead/coder-3", "tester-3", "tester-4", "tester-5"]);
-    // The lead is told that it has more children; nothing of it moves.
+    // The discovery file of the lead names more children; nothing else of the lead changes.
     assert_eq!(actions["lead"], "update");
     assert!(["lead/coder-0", "lead/coder-1", "tester-0"].iter().all(|path| actions[*path] == "keep"));
 

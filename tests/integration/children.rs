@@ -369,7 +369,7 @@ fn a_child_takes_its_share_of_an_external_kind() {
     third.release().unwrap();
 
     stage.run(&["status"]).expect(0);
-    // The program is told of them when the swarm is planned again, too.
+    // The program gets the children in its request as well when the swarm is planned again.
     stage.run(&["apply"]).expect(0);
     let sessions = asked();
     let standing = |name: &str| {
@@ -452,7 +452,7 @@ fn a_child_whose_run_was_interrupted_goes_with_its_session() {
     let stage = Stage::new();
     let [helper, below] = stage.two();
     let mut kill = seedbed_command(&stage.sandbox, &["destroy"]);
-    // The grandchild is gone, and of the helper all but its record.
+    // The grandchild no longer exists, and of the helper only its record.
     Outcome::of(kill.env("SEEDBED_FAILPOINT", "run.forgotten#2=crash").output().unwrap()).expect(137);
     assert!(!below.working_directory().exists());
     assert!(!helper.working_directory().exists());

@@ -23,7 +23,7 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["destroy", "no-such-session"],
     ] {
         let code = sandbox.unchanged(|| sandbox.seedbed(args)).code;
-        // A session can only be unknown where some stand.
+        // A session can only be unknown if others are active.
         let expected = if args == ["destroy", "no-such-session"] { 0 } else { 64 };
         assert_eq!(code, expected, "{args:?}");
     }

@@ -63,7 +63,7 @@ fn a_manifest_written_otherwise_gives_the_same_bytes() {
     let text = sandbox.manifest_text(OTHER).replace('\n', "\r\n");
     sandbox.write("seedbed.toml", &text);
     assert_eq!(bytes(&sandbox), one);
-    // What does mean something else is told apart.
+    // Manifests with different content have different digests.
     sandbox.manifest(&OTHER.replace("\"two\"", "\"three\""));
     assert_ne!(bytes(&sandbox), one);
 }

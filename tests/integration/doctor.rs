@@ -143,7 +143,7 @@ fn more_worktrees_than_the_disk_holds() {
     );
     let outcome = sandbox.seedbed(&["doctor"]);
     assert!(!outcome.stdout.contains("disk-space"), "{}", outcome.stdout);
-    // A sparse one takes the rest of the tree alone; what stands takes nothing any more.
+    // A sparse worktree needs only its part of the tree; an applied swarm needs no more space.
     sandbox.manifest(
         "[session.a]\ncount = 3\nresources = [{ kind = \"git-worktree\", target-path = \"app\" }]\n",
     );
@@ -321,7 +321,8 @@ fn only_what_belongs_to_nobody_is_reaped() {
     sandbox.ok(&["apply", "-f", "other.toml"]);
     let (start, end) = ports(sessions(&sandbox.plan()).next().unwrap());
     let kept = sandbox.inventory();
-    // The one swarm's records are lost, the other's stand; a lock file of the seed's own stands beside.
+    // The records of one swarm are lost, and those of the other exist; a lock file of the reference implementation is
+    // beside them.
     let other = fs::read_dir(sandbox.state().join("swarms")).unwrap().map(|entry| entry.unwrap().path());
     let other =
         other.into_iter().find(|path| path.is_dir() && path.to_string_lossy().contains("other-")).unwrap();

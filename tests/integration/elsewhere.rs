@@ -233,7 +233,7 @@ fn copy_made_in_the_middle_of_a_run_gets_home_what_the_run_had_moved_aside() {
             sandbox.inventory().into_iter().filter(|(path, _)| !path.starts_with("state/")).collect()
         };
         let before = original();
-        // A kill while it comes home is made up for.
+        // A kill during the move back is repaired.
         let mut killed = sandbox.command(&["recover", "--copied"]);
         killed.current_dir(&copy).env("SEEDBED_FAILPOINT", "aside.entry-back#1=crash");
         killed.output().unwrap();

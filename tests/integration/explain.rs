@@ -314,7 +314,7 @@ fn a_session_is_told_with_everything_that_it_holds() {
         .says(&["more than one session", "lead/coder-0, other/coder-0"]);
     sandbox.seedbed(&["explain", "leda"]).expect(64).says(&["did you mean `lead`?"]);
     sandbox.seedbed(&["explain", "lead/coder-7"]).expect(64).says(&["did you mean `lead/coder-0`?"]);
-    // A name before a path of the same name; `./` says the path.
+    // A name takes precedence over a path of the same name; `./` selects the path.
     sandbox.write("other", "");
     assert_eq!(explained(&sandbox, "other")["owner"]["session"], "other");
     assert_eq!(explained(&sandbox, "./other")["owner"], Value::Null);

@@ -429,7 +429,7 @@ fn after_a_kill_recovery_waits_for_the_program() {
         .expect(75)
         .says(&["left running", &format!("pid {pid} ")]);
     assert_eq!(asked(&sandbox), [] as [Value; 0]);
-    // Without a limit of its own it waits, and says for what.
+    // Without a limit of its own, the run waits and reports what it waits for.
     let mut command = sandbox.command(&["recover"]);
     let mut recover = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut said = std::io::BufReader::new(recover.stderr.take().unwrap());

@@ -134,7 +134,7 @@ fn files_below_a_mount_are_never_removed() {
         let listed = if name == "." { sandbox.top.clone() } else { directory.clone() };
         let umount = format!("`umount {}`", seedbed::host::text::shell_quoted(place.to_str().unwrap()));
         if name == "." {
-            // What stands there is not the worktree at all.
+            // The directory there is not the worktree at all.
             for flags in [&[][..], &["--discard"]] {
                 sandbox.seedbed(&[&["destroy"][..], flags].concat()).expect(69).says(&[&umount]);
             }
@@ -163,7 +163,7 @@ fn linked_worktree_inside_is_named_and_stays() {
         assert!(place.join("work").is_file());
         sandbox.git_in(&directory, &["worktree", "remove", "--force", path]);
     }
-    // One that is registered and gone is no obstacle.
+    // A linked worktree that is registered but missing is no obstacle.
     sandbox.git_in(&directory, &["worktree", "add", "--quiet", "--detach", "build/gone"]);
     fs::remove_dir_all(directory.join("build/gone")).unwrap();
     sandbox.ok(&["destroy"]);

@@ -182,7 +182,7 @@ fn a_worktree_that_cannot_be_brought_back_remains_aside() {
     let text = sandbox.ok(&["recover", "--give-up"]).stderr;
     assert!(home.join("README.md").exists());
     finds(&sandbox, &["given-up", ".aside-", "which belongs at"]);
-    // By hand, as it says: the new one is removed, the old one moved to where it belongs.
+    // By hand, as the message recommends: the new one is removed, and the old one is moved to its path.
     sandbox.git(&["worktree", "remove", "--force", "--force", home.to_str().unwrap()]);
     let mut moved = 0;
     for line in text.lines() {

@@ -138,7 +138,7 @@ fn the_first_signal_ends_what_computes() {
         [&["validate"][..], &["plan"], &["doctor"], &["explain", "20000"]].into_iter().zip(signals)
     {
         let run = sandbox.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Fields 14 and 15, in hundredths of a second; git is asked before anything is computed.
+        // Fields 14 and 15, in hundredths of a second; Git runs before anything is computed.
         let used = || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", run.id())).unwrap();
             let after = stat.rsplit(") ").next().unwrap();

@@ -97,7 +97,7 @@ impl Sandbox {
         files.retain(|path| {
             !path.starts_with(self.repo.join(".git")) || path.starts_with(self.repo.join(".git/worktrees"))
         });
-        // Guards of locks, which say nothing.
+        // Guards of locks, which have no content.
         files.retain(|path| {
             let directories = ["", "ports", "repositories", "swarms", "sessions", "logs"]
                 .map(|name| self.host.state.join(name));

@@ -97,7 +97,8 @@ fn a_rebase_can_apply_at_every_commit() {
     }
     let last = sandbox.git(&["rev-parse", "HEAD"]);
     let seedbed = env!("CARGO_BIN_EXE_seedbed");
-    // No ref reaches what is being rebased yet, so that a worktree at it is not taken away unasked.
+    // No ref reaches the commit that is being rebased yet, so that a worktree at this commit is not removed
+    // unrequested.
     let cycle =
         format!("'{seedbed}' apply && '{seedbed}' plan --detailed-exitcode && '{seedbed}' destroy --discard");
     sandbox.git(&["rebase", "--quiet", "--force-rebase", "--exec", &cycle, &first]);

@@ -113,7 +113,7 @@ fn ctrl_c_puts_everything_back() {
             Outcome::of(run.wait_with_output().unwrap()).expect(130)
         });
         outcome.says(&["interrupted", "taken away again"]);
-        // Its commands were asked to end, and have.
+        // Its commands were asked to end, and have ended.
         assert!(slow.sandbox.top.join("asked").exists());
         slow.sandbox.ok(&["recover"]).says(&["nothing to recover"]);
     }
@@ -156,7 +156,7 @@ fn a_terminal_that_is_closed_puts_everything_back() {
     let slow = Slow::new("exit 1");
     let sandbox = &slow.sandbox;
     let (code, program) = (sandbox.top.join("code"), env!("CARGO_BIN_EXE_seedbed"));
-    // One more shell, which is told like the run and stays to say how that ended.
+    // One more shell, which gets the same signal as the run and remains to report how the run ended.
     let told = format!("trap : HUP; {program} apply; echo $? >{0}.new; mv {0}.new {0}", code.display());
     sandbox.unchanged(|| {
         let mut terminal = sandbox
@@ -377,7 +377,7 @@ fn a_signal_ends_the_wait_for_a_manifest_or_a_plan() {
         // Opening it for writing waits until it is open for reading.
         let writer = fs::File::options().write(true).open(pipe).unwrap();
         send(Signal::INT, &run);
-        // A run that goes on finds the end of the file.
+        // A run that continues reads the end of the file.
         drop(writer);
         Outcome::of(run.wait_with_output().unwrap()).expect(128 + 2);
     }

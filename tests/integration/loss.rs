@@ -184,7 +184,7 @@ fn a_dry_run_and_the_real_one_decide_alike() {
     fs::create_dir(directory.join("nested")).unwrap();
     sandbox.git_in(&directory.join("nested"), &["init", "--quiet"]);
 
-    // What the real one refuses for, a dry run says, and exits alike.
+    // A dry run reports the reasons for which the real run refuses, with the same exit code.
     for (args, said) in [
         (&[][..], &["refused: ", "1 untracked", "repositories of their own (nested/)"][..]),
         (&["coder-1"], &["refused: ", "1 untracked"]),

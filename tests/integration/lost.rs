@@ -45,7 +45,7 @@ fn check(checkout: &str, lose: impl Fn(&Sandbox, &Path)) {
         };
         assert_eq!((drift("coder-0").min(1), drift("coder-1")), (1, 0), "{status:#}");
     });
-    // What runs before it goes is left out too.
+    // The commands before its release are skipped as well.
     let outcome = sandbox.seedbed(&["destroy", "coder-0", "--discard"]);
     assert!(!sandbox.repository.join("torn-down").exists(), "{outcome:?}");
 }

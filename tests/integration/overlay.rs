@@ -183,7 +183,7 @@ fn a_repair_mounts_again() {
     assert_eq!(lab.mounts().len(), 4);
     assert!(lab.directories()[0].join("work.txt").is_file());
     assert!(!lab.ok(&["plan"]).stdout.contains("not mounted"));
-    // What is told to a session is told in what is mounted, not beneath it.
+    // The discovery file of a session is written in the mount, not beneath it.
     let directories = lab.directories();
     lab.unmount_all();
     for directory in directories {
@@ -418,7 +418,7 @@ fn a_rescue_saves_what_was_written() {
 fn where_it_cannot_be_mounted_the_plan_says_so_at_the_option() {
     let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
-    // A state directory on an overlay: in a session, say.
+    // A state directory on an overlay, for instance in a session.
     let state = lab.directories()[0].join("state");
     let mut program = lab.program(env!("CARGO_BIN_EXE_seedbed"), &lab.repository);
     let output = program.arg("plan").env("SEEDBED_STATE_DIR", &state).output().unwrap();

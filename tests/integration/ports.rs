@@ -115,7 +115,7 @@ fn users_of_one_host_never_share_a_port() {
     run(1, &["destroy"]).expect(0);
     assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
     assert_eq!(held(0), held(1));
-    // Where nothing can be shared, that is said.
+    // A host that cannot share leases is reported.
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
     shows(&["doctor"], "warns  ports-unshared: ");
     shows(&["doctor"], "has no sticky bit");
@@ -127,7 +127,7 @@ fn users_of_one_host_never_share_a_port() {
 fn clones_that_apply_at_once_all_stand_and_share_no_port() {
     let sandbox = Sandbox::new();
     sandbox.manifest(CODERS);
-    // All plan the same blocks: who comes too late plans anew.
+    // All plan the same blocks: a run that is too late plans again.
     let clones = ["a", "b", "c", "d"].map(|name| sandbox.clone_to(name));
     let runs = clones.each_ref().map(|clone| {
         let mut apply = sandbox.command(&["apply"]);
@@ -177,7 +177,7 @@ fn a_port_that_is_bound_and_does_not_listen_is_claimed_once() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");
     let (start, _) = ports(sessions(&sandbox.plan()).next().unwrap());
-    // The first block, and the first port of the two that follow it, however they are told apart.
+    // The first block, and the first port of each of the next two, in either form.
     let mut held = Vec::new();
     for (at, port) in [start, start + 4, start + 8].into_iter().enumerate() {
         let port = u16::try_from(port).unwrap();

@@ -118,7 +118,7 @@ fn a_run_tells_of_every_phase() {
         BTreeSet::from(["begun", "passed", "ended", "provisioned", "setUp", "ready", "done"])
     );
     assert_eq!(applied.last().unwrap()["event"], "done");
-    // Applied again, there is nothing to tell of.
+    // A second apply has nothing to report.
     assert_eq!(names(&lines(&sandbox.ok(&["apply", "--json"]))), BTreeSet::from(["done"]));
 
     let destroyed = lines(&sandbox.ok(&["destroy", "--json"]));
@@ -297,7 +297,7 @@ fn a_terminal_is_left_clean_by_ctrl_c_and_by_a_second() {
         terminal.read_until("setting up [", &mut sent);
         terminal.interrupt();
         terminal.read_until("a second Ctrl-C", &mut sent);
-        // The setup does not end by itself: what comes now ends the run, not the other way round.
+        // The setup does not end by itself: the next signal ends the run, not the other way round.
         if again {
             terminal.interrupt();
         } else {
@@ -318,7 +318,7 @@ fn a_run_goes_on_where_nobody_reads_what_it_says() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\ncount = 3\nresources = [\"git-worktree\", \"port-range\"]\n");
     sandbox.unchanged(|| {
-        // Only what is data says that it could not be written.
+        // Only output that is data reports that it could not be written.
         for (args, code) in
             [(&["apply", "--verbose"][..], 74), (&["status"], 74), (&["destroy", "--verbose"], 0)]
         {

@@ -89,7 +89,7 @@ fn a_tracked_discovery_path_is_refused() {
                 let head = sandbox.git(&["rev-parse", "HEAD"]);
                 let entry = format!("160000,{head},app/.agent-context");
                 sandbox.git(&["update-index", "--add", "--cacheinfo", &entry]);
-                // Otherwise committing all of it would commit that it is gone.
+                // Otherwise a commit of all files would record the submodule's removal.
                 fs::create_dir(&path).unwrap();
             }
             _ => sandbox.write("app/.agent-context/resources.json", "{}\n"),

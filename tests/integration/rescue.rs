@@ -67,7 +67,7 @@ fn destroying_rescues_what_it_would_lose_and_nothing_else() {
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69));
     refused.says(&["--rescue", "--discard"]);
 
-    // Even a run that is told to be quiet tells how the work is brought back.
+    // Even a quiet run prints the command that restores the work.
     let outcome = sandbox.ok(&["destroy", "--rescue", "--quiet"]);
     let refs = rescues(&sandbox);
     assert_eq!(refs.len(), 1);
@@ -123,7 +123,7 @@ fn what_cannot_be_rescued_is_not_released() {
     sandbox.ok(&["apply"]);
     let directory = sandbox.directory("coder-1");
     work(&sandbox, &directory);
-    // A filter that fails, as one does whose program is gone.
+    // A filter that fails, for instance because its program is missing.
     fs::write(directory.join(".gitattributes"), "*.big filter=broken\n").unwrap();
     fs::write(directory.join("some.big"), "big\n").unwrap();
     sandbox.git(&["config", "filter.broken.clean", "false"]);

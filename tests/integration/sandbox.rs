@@ -344,7 +344,7 @@ impl Sandbox {
 impl Outcome {
     pub(crate) fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        // Without a code, a signal ended it; shells say 128 and its number.
+        // Without a code, a signal ended the program; shells report 128 and the signal's number.
         let signal =
             || std::os::unix::process::ExitStatusExt::signal(&output.status).map(|signal| 128 + signal);
         let code = output.status.code().or_else(signal).unwrap();

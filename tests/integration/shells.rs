@@ -67,7 +67,7 @@ fn sessions_are_completed_where_one_is_asked_for() {
     }
     assert_eq!(candidates(&sandbox, &["exec", "lead"], "rev"), ["reviewer"]);
     assert_eq!(candidates(&sandbox, &["exec", "lead", "--"], "rev"), [] as [&str; 0]);
-    // What a run would make need not stand yet.
+    // A session that a run would create need not be active yet.
     sandbox.write("other.toml", &sandbox.manifest_text("[session.planned]\n").replace("shop", "other"));
     assert_eq!(candidates(&sandbox, &["run", "-f", "other.toml", "--session"], "pl"), ["planned"]);
     assert_eq!(candidates(&sandbox, &["exec", "-f", "other.toml"], "pl"), [] as [&str; 0]);

@@ -161,7 +161,7 @@ resources = ["git-worktree"]
     assert!(directory.ends_with("app/lib") && directory.join("deep.txt").is_file());
     assert!(!directory.join("../../tools").exists());
     assert!(directory.join(".agent-context/resources.json").is_file());
-    // The setting goes with the last session that needs it.
+    // The setting is removed with the last session that needs it.
     sandbox.ok(&["destroy", "a"]);
     assert_eq!(sandbox.git(&["config", "extensions.worktreeConfig"]), "true");
     sandbox.ok(&["destroy", "b"]);
@@ -273,7 +273,7 @@ fn destroying_one_session_leaves_the_others() {
     assert!(sessions(&status).all(|session| session["drift"] == serde_json::json!([])), "{status:#}");
     let children = &discovery(&sandbox.directory("lead"))["swarm"]["children"];
     assert_eq!(children, &serde_json::json!(["lead/coder-0", "lead/coder-2"]));
-    // A parent takes everything below it along.
+    // The release of a parent releases everything below it.
     sandbox.ok(&["destroy", "lead"]);
     assert!(!kept.exists());
     sandbox.ok(&["destroy"]);

@@ -86,7 +86,7 @@ fn an_option_that_names_what_is_not_there_is_underlined() {
     check(r#"port = "{{ port.cache }}""#, &["port.cache", "seedbed.toml"]);
     check(r#"deep = [["{{ nothing }}"]]"#, &["nothing"]);
     check(r#"broken = "{{ port.db""#, &["template"]);
-    // What is said for all is underlined where it is said.
+    // A setting for all sessions is underlined at its own line.
     sandbox.manifest(&PORTS.replace("OPTIONS", "size = 1").replace("port.db", "port.web"));
     sandbox.seedbed(&["plan"]).expect(65).says(&["port.web", "[defaults.thing]"]);
     assert_eq!(asked(&sandbox), Vec::<Value>::new(), "no program is asked in vain");

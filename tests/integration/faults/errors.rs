@@ -63,7 +63,7 @@ pub(crate) fn fail(sandbox: &Sandbox, args: &[&str], case: &str) -> Outcome {
     assert!(run.trace.contains(&failed), "{case} was not reached");
     let said = ERRORS.iter().find(|(name, _)| *name == error).unwrap().1;
     let lines = run.outcome.stderr.lines().count();
-    // What is said of a line of the manifest is broken into lines.
+    // A message about a line of the manifest is broken into lines.
     let words: String = run.outcome.stderr.split_whitespace().filter(|word| *word != "│").collect();
     let said = said.replace(' ', "");
     assert!(run.outcome.code == 0 || words.contains(&said), "{case}: {:?}", run.outcome);
@@ -108,7 +108,7 @@ pub(super) fn check_destroy(manifest: &str, with: With, wanted: impl Fn(&str) ->
         let stood = sandbox.inventory();
         let outcome = fail(sandbox, &["destroy", "--jobs", "1"], case);
         match outcome.code {
-            // A teardown that fails is told (72), and stops nothing.
+            // A teardown that fails is reported (72), and stops nothing.
             0 | 72 | 73 => {}
             // Nothing had begun.
             1 | 69 => assert_same(&stood, &sandbox.inventory()),

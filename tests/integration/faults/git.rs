@@ -15,7 +15,7 @@ fn body(way: &str, command: &str) -> String {
     let act = match way {
         // Another git was in the way at that moment.
         "transient" => r#"echo "fatal: failed to read .git/worktrees/x/commondir: Success" >&2; exit 128"#,
-        // It says that it failed, and has done it.
+        // It reports a failure, but has done the work.
         "after" => r#""$real" "$@" > "$top/said"; echo "fatal: it went wrong" >&2; exit 1"#,
         "kill" => "kill -9 $$",
         "hang" => r#"while test -d "$top"; do sleep 0.05; done"#,
@@ -95,7 +95,7 @@ fn a_destroy_whose_git_goes_wrong_is_finished_by_the_next() {
         let stood = sandbox.inventory();
         match run(sandbox, &["destroy"], case) {
             0 | 73 => {}
-            // Git itself cannot say how it is where its entry is torn.
+            // Git itself cannot report the state of a worktree whose admin directory is torn.
             1 | 69 if case.starts_with("torn") => {}
             1 | 69 => assert_same(&stood, &sandbox.inventory()),
             code => panic!("exit code {code}"),
@@ -221,7 +221,7 @@ fn git_is_hardened_in_every_call_and_never_cleans_up() {
         for always in ["core.fsmonitor=false", "protocol.allow=never", "core.sshCommand=false"] {
             assert!(has(&["-c", always]), "{words:?}");
         }
-        // `doctor` reads what the repository says of hooks, which runs none.
+        // `doctor` reads the repository's settings of hooks, which runs no hook.
         assert!(has(&["-c", "core.hooksPath=/dev/null"]) || has(&["config"]), "{words:?}");
         // Never by a worktree's own `.git` file.
         let at = words.iter().position(|word| *word == "-C");

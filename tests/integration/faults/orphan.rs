@@ -50,7 +50,7 @@ fn what_a_killed_run_left_running_is_waited_for_and_named() {
 
     let mut recover = sandbox.command(&["recover"]);
     let mut recover = recover.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // It has said so by the time that it waits; only then do the checkouts go on.
+    // `recover` reports the wait before it waits; only then do the checkouts continue.
     let mut said = String::new();
     let mut stderr = std::io::BufReader::new(recover.stderr.take().unwrap());
     std::io::BufRead::read_line(&mut stderr, &mut said).unwrap();

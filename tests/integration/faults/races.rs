@@ -164,7 +164,7 @@ fn what_was_done_by_hand_is_told_and_repaired() {
             let status = sandbox.seedbed(&["status", "--json"]).expect(0);
             assert!(status.stdout.contains(said), "{script}: {}", status.stdout);
         }
-        // What cannot be looked at cannot be called saved: then it has to be given up in so many words.
+        // Work that cannot be inspected cannot be called saved: it then has to be discarded explicitly.
         let repaired = sandbox.seedbed(&["apply", "--yes"]);
         if repaired.code != 0 {
             assert!(matches!(repaired.code, 65 | 69), "{script}: {repaired:?}");

@@ -110,7 +110,7 @@ fn entry(sandbox: &Sandbox) -> PathBuf {
 fn names(sandbox: &Sandbox, args: &[&str], code: i32, path: &Path, kind: &str) {
     let outcome = ended(sandbox, args);
     let said = format!("{}{}", outcome.stdout, outcome.stderr);
-    // What is said of a line of the manifest is broken into lines.
+    // A message about a line of the manifest is broken into lines.
     let said: String = said.split_whitespace().filter(|word| *word != "│").collect();
     let name = path.strip_prefix(&sandbox.top).unwrap();
     assert!(said.contains(name.to_str().unwrap()), "{args:?}, a {kind} at {}: {outcome:?}", path.display());

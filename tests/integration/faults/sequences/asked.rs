@@ -64,7 +64,7 @@ impl Sequence<'_> {
             return;
         }
         self.manifest();
-        // The file goes with the swarm, the commit stays if the session has a branch.
+        // The file is removed with the swarm; the commit remains if the session has a branch.
         let commit = "echo x > ran.log; git commit --quiet --allow-empty --message=run";
         let code = self.ask(&["run", "--session", "lead", "--", "sh", "-c", commit], None);
         if code == 0 {

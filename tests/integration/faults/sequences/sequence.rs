@@ -342,7 +342,7 @@ pub(super) fn is_documented(code: i32, fault: Option<&str>) -> bool {
 pub(super) fn settled(inventory: Inventory) -> Inventory {
     let is_passing = |path: &str| {
         path.starts_with("repository/.git/objects/")
-            // Git says of refs what they are, wherever it keeps them.
+            // Git reports the refs, regardless of where they are stored.
             || path == "repository/.git/packed-refs"
             || path.starts_with("repository/.git/refs/heads/agents")
             || path.starts_with("repository/.git/logs/refs/seedbed")

@@ -126,3 +126,6 @@ pub mod orchestrator;
     reason = "the command line, a crate of its own, builds these documents field by field"
 )]
 pub mod report;
+
+#[cfg(test)]
+mod fuzz;

@@ -56,7 +56,11 @@ impl Problem {
 
     /// Creates the problem for an error that is not about a name.
     pub(super) fn of(error: &Error, source: &str) -> Self {
-        let range = error.range().filter(|range| range.end <= source.len() && range.start < range.end);
+        // The engine's lexer counts bytes, and may stop inside a character.
+        let range = error
+            .range()
+            .map(|range| source.floor_char_boundary(range.start)..source.ceil_char_boundary(range.end));
+        let range = range.filter(|range| range.start < range.end);
         let problem = |message: String, range, label: &str, help: String| Self {
             rule: rule::TEMPLATE_SYNTAX,
             message,
@@ -429,6 +433,13 @@ mod tests {
             "{% for p in [1] %}{{ p }}{{ port.x }}{% endfor %}",
             &[("x", "`port.x` names nothing", "not in `port`")],
         );
+    }
+
+    #[test]
+    fn a_problem_is_about_whole_characters() {
+        let message = "the template cannot be rendered: unexpected character";
+        check("{{ parené }}", &[("é", message, "in this template")]);
+        check("{{ a\u{2028}b }}", &[("\u{2028}", message, "in this template")]);
     }
 
     #[test]

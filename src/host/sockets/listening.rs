@@ -155,4 +155,25 @@ mod tests {
         assert_eq!(read(&header(0, super::BY_FAMILY, 2)), None);
         assert_eq!(read(&[1, 2, 3]), None);
     }
+
+    #[test]
+    fn fuzz_datagrams() {
+        let message = |family: u8| {
+            let mut message = [0_u8; 72];
+            message[0] = family;
+            let head =
+                [&88_u32.to_ne_bytes()[..], &super::BY_FAMILY.to_ne_bytes(), &[2, 0], &[0; 8]].concat();
+            [&head[..], &message].concat()
+        };
+        let done = [&20_u32.to_ne_bytes()[..], &super::DONE.to_ne_bytes(), &[2, 0], &[0; 12]].concat();
+        let corpus =
+            [[message(2), message(10), message(2)].concat(), [message(10), done.clone()].concat(), done];
+        let mutate = |random: &mut crate::fuzz::Random| crate::fuzz::bytes(random, &corpus, &[]);
+        crate::fuzz::run("datagram", mutate, |input| {
+            let mut sockets = Vec::new();
+            let is_accepted = super::read(input, &mut sockets).is_some();
+            assert!(sockets.len() <= input.len() / 88, "each socket is a message of its own");
+            is_accepted && !sockets.is_empty()
+        });
+    }
 }

@@ -318,10 +318,63 @@ pub(super) fn read<A: Answer>(bytes: &[u8]) -> Result<A, String> {
         Err(error) => {
             let text: String = String::from_utf8_lossy(bytes).chars().take(ECHO_MAX).collect();
             let text = crate::host::text::printable(text.trim());
+            // The parser's message repeats names of the answer.
+            let error = crate::host::text::printable(&error.to_string());
             Err(format!(
                 "its answer cannot be read ({error}): {}",
                 if text.is_empty() { "nothing" } else { &text }
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fuzz;
+
+    /// Checks that an answer is read, or refused in one harmless line of bounded length.
+    fn is_read<A: Answer>(input: &[u8]) -> bool {
+        let answer = read::<A>(input);
+        if let Err(why) = &answer {
+            assert!(!why.contains(|c: char| c.is_control()) && why.len() < 4096, "{why:?}");
+        }
+        answer.is_ok()
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_escaped() {
+        let why = read::<DoneAnswer>(b"{ \"\\u001b[2J\": 1 }").unwrap_err();
+        assert!(why.starts_with("its answer cannot be read (unknown field `\\u{1b}[2J`"), "{why}");
+    }
+
+    #[test]
+    fn fuzz_answers_of_programs() {
+        let corpus = [
+            json!({ "protocol": 1, "error": "no", "taken": null }),
+            json!({ "protocol": 1, "condition": "mendable", "why": "w", "losses": ["a", "b"] }),
+            json!({ "protocol": 1 }),
+        ];
+        let raw = corpus.clone().map(|answer| answer.to_string().into_bytes());
+        let words = [
+            "\"", "{", "[", "null", "1e999", "\\u0000", "\u{202e}", "sound", "error", "losses", "protocol",
+            "why",
+        ];
+        fuzz::run(
+            "lease-answer",
+            |random| match random.below(4) {
+                0 => fuzz::bytes(random, &raw, &words),
+                _ => fuzz::json(random, &corpus, &words).to_string().into_bytes(),
+            },
+            |input| {
+                [is_read::<ProvisionAnswer>, is_read::<DoneAnswer>, is_read::<InspectAnswer>]
+                    .iter()
+                    .filter(|is_read| is_read(input))
+                    .count()
+                    > 0
+            },
+        );
     }
 }

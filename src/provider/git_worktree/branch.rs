@@ -109,3 +109,36 @@ pub(super) fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use gix_validate::reference;
+    use proptest::prelude::*;
+
+    use super::is_name;
+
+    /// Texts of what the rules for names are about.
+    fn texts() -> impl Strategy<Value = String> {
+        const WORDS: [&str; 28] = [
+            "a", "Z", "-", "/", ".", "..", "@", "@{", "HEAD", ".lock", ".LOCK", "~", "^", ":", "?", "*", "[",
+            "\\", " ", "\u{7f}", "\u{85}", "\u{a0}", "\u{2028}", "\t", "\0", "é", "{", "}",
+        ];
+        proptest::collection::vec(prop::sample::select(&WORDS[..]), 0..6).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_name_of_a_branch_is_one_that_git_takes(text in texts()) {
+            let full = format!("refs/heads/{text}");
+            let is_taken = reference::branch_name(full.as_str().into()).is_ok() && !text.starts_with('-');
+            // On purpose there are fewer: `x.LOCK` is a lock file where case does not count, and blanks and control
+            // characters of Unicode cannot be seen.
+            let is_stricter = text == "@"
+                || text.split('/').any(|part| part.ends_with('.') || part.to_ascii_lowercase().ends_with(".lock"))
+                || text.contains(|c: char| !c.is_ascii() && (c.is_control() || c.is_whitespace()));
+            prop_assert_eq!(is_name(&text), is_taken && !is_stricter, "{:?}", text);
+        }
+    }
+}

@@ -196,9 +196,7 @@ impl Index {
             bytes.resize(start + STAT, 0);
             bytes[start + MODE..start + MODE + 4].copy_from_slice(&self.mode(entry).to_be_bytes());
             bytes.extend_from_slice(self.id(entry));
-            bytes.extend(
-                u16::try_from(name.len()).map_or(NAME_MAX, |length| length.min(NAME_MAX)).to_be_bytes(),
-            );
+            bytes.extend(name_length(name.len()).to_be_bytes());
             bytes.extend_from_slice(name);
             bytes.resize(start + padded(bytes.len() - start), 0);
         }
@@ -342,6 +340,10 @@ impl Reader<'_> {
             return None;
         }
         let name = self.name(at, head)?;
+        // Git goes by the length that the flags give, not by the NUL that ends the name.
+        if flags & NAME_MAX != name_length(name.len()) {
+            return None;
+        }
         let what = match mode {
             MODE_FILE | MODE_EXECUTABLE => What::File,
             MODE_LINK => What::Link,
@@ -384,6 +386,11 @@ impl Reader<'_> {
         self.last = name.clone();
         Some(name)
     }
+}
+
+/// Returns the length of a name as flags give it.
+fn name_length(bytes: usize) -> u16 {
+    u16::try_from(bytes).map_or(NAME_MAX, |length| length.min(NAME_MAX))
 }
 
 /// Returns the length of an entry with the one to eight zeros that end it, up to a multiple of eight.

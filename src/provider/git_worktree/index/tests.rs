@@ -185,7 +185,7 @@ fn index_of(name: &[u8], mode: u32, flags: u16, after: &[u8]) -> Option<Index> {
     let mut content = b"DIRC\0\0\0\x02\0\0\0\x01".to_vec();
     let mut entry = vec![0; STAT + 20];
     entry[24..28].copy_from_slice(&mode.to_be_bytes());
-    entry.extend_from_slice(&flags.to_be_bytes());
+    entry.extend_from_slice(&(flags | u16::try_from(name.len()).unwrap()).to_be_bytes());
     entry.extend_from_slice(name);
     entry.resize((entry.len() + 8) & !7, 0);
     content.extend_from_slice(&entry);
@@ -213,6 +213,16 @@ fn only_what_a_checkout_leaves_is_understood() {
     {
         assert!(index_of(b"a", mode, flags, b"").is_none(), "{mode:o} {flags:x}");
     }
+}
+
+#[test]
+fn an_index_whose_flags_give_another_length_is_not_understood() {
+    // Git reads the first byte of the name only, and looks for the next entry elsewhere.
+    let mut bytes = written("sha1", &["-c", "index.version=4"], &[b"ab".to_vec(), b"b".to_vec()]).bytes;
+    let flags = HEADER + STAT + 20;
+    assert_eq!(bytes[flags..flags + 2], [0, 2]);
+    bytes[flags + 1] = 1;
+    assert!(Index::read(&sealed(&bytes[..bytes.len() - 20], 20), 20).is_none());
 }
 
 #[test]
@@ -246,4 +256,78 @@ fn a_wrong_checksum_is_not_understood() {
     assert!(Index::read(&bytes, 32).is_none());
     bytes[20] ^= 1;
     assert!(Index::read(&bytes, 20).is_none());
+}
+
+/// A repository whose index is replaced, to ask git how it reads one.
+struct Reference(tempfile::TempDir);
+
+impl Reference {
+    fn new(format: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        git(directory.path(), &["init", "-q", &format!("--object-format={format}")], b"");
+        Self(directory)
+    }
+
+    /// Returns the lines of `git ls-files` for the files of an index that are checked out.
+    fn read(&self, index: &[u8]) -> Vec<Vec<u8>> {
+        std::fs::write(self.0.path().join(".git/index"), index).unwrap();
+        let listed = git(self.0.path(), &["ls-files", "--stage", "-t", "-z"], b"");
+        let lines = listed.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+        lines.filter_map(|line| line.strip_prefix(b"H ")).map(<[u8]>::to_vec).collect()
+    }
+}
+
+/// Returns the entries of an index as `git ls-files --stage` writes them.
+fn lines(index: &Index) -> Vec<Vec<u8>> {
+    let line = |entry: &Entry| {
+        let head = format!("{:06o} {} 0\t", index.mode(entry), hex(index.id(entry)));
+        [head.as_bytes(), index.name(entry)].concat()
+    };
+    index.entries().iter().map(line).collect()
+}
+
+#[test]
+fn fuzz_indexes() {
+    let names = [&b"a"[..], b"b/c", b"b/d e", "b/\u{fc}".as_bytes(), &[b'x'; 300]].map(<[u8]>::to_vec);
+    let mut corpus = Vec::new();
+    for (format, version) in [("sha1", "2"), ("sha1", "4"), ("sha256", "2"), ("sha256", "4")] {
+        let version = format!("index.version={version}");
+        let Written { bytes, id, .. } = written(format, &["-c", &version], &names);
+        corpus.push((bytes[..bytes.len() - id].to_vec(), id));
+    }
+    let words = ["TREE", "EOIE", "IEOT", "REUC", "sdir", "link", ".git", "../", "DIRC", "\0\0\0\u{1}"];
+    let mutate = |random: &mut crate::fuzz::Random| {
+        let (_, id) = *random.pick(&corpus);
+        let of_format = corpus.iter().filter(|(_, other)| *other == id);
+        let contents: Vec<_> = of_format.map(|(content, _)| content.clone()).collect();
+        let mut content = crate::fuzz::bytes(random, &contents, &words);
+        let checksum = match (random.below(16), id) {
+            (0, _) => Checksum::Skipped(id),
+            (_, 32) => Checksum::Sha256,
+            _ => Checksum::Sha1,
+        };
+        content.extend(checksum.over(&content));
+        content
+    };
+    let references = [(20, Reference::new("sha1")), (32, Reference::new("sha256"))];
+    crate::fuzz::run("index", mutate, |input| {
+        let mut is_accepted = false;
+        for (id, reference) in &references {
+            let Some(index) = Index::read(input, *id) else { continue };
+            is_accepted = true;
+            index.root_tree();
+            let lines = lines(&index);
+            assert!(reference.read(input) == lines, "git reads another index");
+            let copy = index.of_a_copy().finish();
+            let again = Index::read(&copy, *id).expect("what is written can be read");
+            assert!(again.is_laid_out_as(&index));
+            assert!(reference.read(&copy) == lines, "git reads another index of the copy");
+            for entry in index.entries() {
+                let name = String::from_utf8_lossy(index.name(entry));
+                let is_inside = name.split('/').all(|part| !["", ".", "..", ".git"].contains(&part));
+                assert!(is_inside, "{name}");
+            }
+        }
+        is_accepted
+    });
 }

@@ -92,7 +92,22 @@ fn part(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_id_gives_a_ref_that_git_takes(
+            id in proptest::collection::vec(prop::sample::select(&b"aZ0-_./@{}~^:?*[\\ \t\0\x7flock\xff"[..]), 0..12),
+        ) {
+            let id = String::from_utf8_lossy(&id).into_owned();
+            let name = reference(&prefix(&id), "20261125T120000Z", 2);
+            prop_assert!(gix_validate::reference::name(name.as_str().into()).is_ok(), "{}", name);
+        }
+    }
 
     #[test]
     fn names_that_git_would_not_take() {

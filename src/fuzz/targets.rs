@@ -1,0 +1,257 @@
+//! Targets that use the interface of the library.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use serde_json::{Value, json};
+
+use super::{Random, bytes, json as mutated, manifests, run};
+use crate::manifest::fault::Part;
+use crate::manifest::{self, Diagnostics, Fault, Manifest, Report};
+use crate::name::PortBlock;
+use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, Untracked};
+use crate::plan::{self, Plan};
+use crate::provider::Registry;
+use crate::template::{self, Bounds};
+
+/// Words of manifests, templates, plans and answers.
+#[rustfmt::skip]
+const WORDS: &[&str] = &[
+    "\"", "'''", "\"\"\"", "[", "]]", "{", "}", "=", ".", "\n", "\r\n", "#", "\u{feff}", "\u{202e}", "é", "🙂", "\\u0000", "\\", "\t",
+    "[session.a]", "[session.a.child.b]", "count = ", "resources = ", "kind = ", "env = ", "version = 1", "{{ ", " }}",
+    "{% for a in [1,2] %}", "{% endfor %}", "{% if a %}", "{% endif %}", "{% raw %}", "{# ", "port.primary", "session.name",
+    "sessions['a']", "parent.", "worktree.path", "|replace('a', 'aa')", "|join", "|int", " * 9", " ~ ", "(", ")", "not ",
+    " is defined", " in ", "0x", "-1", "1e999", "9999999999999999999", "1979-05-27T07:32:00Z", "true", "../", "/",
+    "{{ workspace.root }}", "~", "*", "**", "[!a]", "from", "env", "provider", "protocol", "allocations", "AGENT_X", "PATH",
+];
+
+/// Number of sessions up to which a manifest is planned.
+const SESSIONS_MAX: usize = 300;
+
+/// A manifest with one external kind, whose plan needs only the answer of the program.
+const THINGS: &str = "version = 1\nswarm = \"s\"\n[provider.thing]\ncommand = [\"thing\"]\n[session.a]\nresources = [{ kind = \
+                      \"thing\", size = 3 }]\nenv = { A = \"b\" }\nprompt = [\"p\"]\nsetup = [\"true\"]\n[session.a.child.b]\ncount = 2\n";
+
+/// Returns a host where each question gets the answer that planning likes most.
+fn friendly(questions: &BTreeSet<Question>) -> Observation {
+    let repository = Repository {
+        root: "/w".into(),
+        common_dir: "/w/.git".into(),
+        bare: false,
+        object_format: "sha1".to_owned(),
+        registration: Ok(()),
+        worktree_config: false,
+        branches: BTreeMap::new(),
+        worktrees: BTreeSet::new(),
+    };
+    let mut observation = Observation {
+        workspace: "/w".into(),
+        repository: Some(Ok(repository)),
+        ephemeral: PortBlock::new(32768, 60999),
+        overlays: Some(Ok(())),
+        ..Observation::default()
+    };
+    for question in questions {
+        match question {
+            Question::Commit { base_ref } => {
+                observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
+            }
+            Question::Tree { base_ref, path, .. } => {
+                let entry = if path.ends_with(".agent-context") {
+                    TreeEntry::Missing { near: Vec::new() }
+                } else {
+                    TreeEntry::Directory
+                };
+                observation.trees.insert((base_ref.clone(), path.clone()), entry);
+            }
+            Question::Directory { path } => {
+                observation.directories.insert(path.clone(), Directory::Missing);
+            }
+            Question::Untracked { glob, .. } => {
+                observation.untracked.insert(glob.clone(), Ok(Untracked::Files { files: 1, bytes: 1 }));
+            }
+            _ => {}
+        }
+    }
+    observation
+}
+
+/// Plans a manifest for a [`friendly`] host.
+fn planned(manifest: &Manifest, registry: &Registry) -> Result<Plan, Diagnostics> {
+    plan::plan(manifest, registry, &friendly(&plan::questions(manifest, registry)), None)
+}
+
+/// Checks that a plan can be written and read again, and that writing it again gives the same bytes.
+fn check_saved(plan: &Plan, registry: &Registry) {
+    let (mut written, mut again) = (Vec::new(), Vec::new());
+    plan.write(&mut written).unwrap();
+    let read = Plan::read(&written, registry).expect("a plan that was written can be read");
+    assert_eq!(&read, plan);
+    assert_eq!(read.digest, read.computed_digest());
+    read.write(&mut again).unwrap();
+    assert!(written == again, "the bytes differ");
+}
+
+/// Checks that each diagnostic points at characters of one line of the text, in every output.
+fn check_report(text: &str, faults: Vec<Fault>) {
+    for fault in &faults {
+        if let Part::Bytes(start, end) = fault.place.part {
+            assert!(text.get(start..end).is_some(), "{fault:?}");
+        }
+    }
+    let report = Report::new("seedbed.toml", text, faults);
+    for fault in report.faults() {
+        let line = text.split('\n').nth(fault.line - 1).expect("the line exists");
+        let is_inside = fault.column >= 1 && fault.column - 1 + fault.length <= line.chars().count();
+        assert!(is_inside && fault.end_column == fault.column + fault.length, "{fault:?}");
+        let texts = [Some(&fault.message), Some(&fault.label), fault.help.as_ref()];
+        let is_harmless = |text: &str| !text.chars().any(|c| c.is_control() && c != '\n');
+        assert!(texts.into_iter().flatten().all(|text| is_harmless(text)), "{fault:?}");
+    }
+    serde_json::to_vec(&report.validation()).unwrap();
+    serde_json::to_vec(&report.sarif("1")).unwrap();
+    report.github();
+    let mut drawn = String::new();
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(80);
+    handler.render_report(&mut drawn, &report.printing(50)).unwrap();
+}
+
+#[test]
+fn fuzz_manifests_and_their_diagnostics() {
+    let (corpus, registry) = (manifests(), Registry::built_in().with_external_kinds());
+    let kinds = registry.kinds();
+    run(
+        "manifest",
+        |random| bytes(random, &corpus, WORDS),
+        |input| {
+            let (text, fault) = manifest::decode(input.to_vec());
+            let manifest::Reading { manifest, mut faults } = manifest::read(&text, &kinds);
+            faults.extend(fault);
+            manifest::locate(&text);
+            let manifest = manifest.filter(|manifest| manifest.sessions.len() <= SESSIONS_MAX);
+            let plan = manifest.map(|manifest| planned(&manifest, &registry));
+            let is_accepted = faults.is_empty() && matches!(plan, Some(Ok(_)));
+            match plan {
+                Some(Ok(plan)) if faults.is_empty() => check_saved(&plan, &registry),
+                Some(Err(more)) => faults.extend(more.iter().cloned()),
+                _ => {}
+            }
+            check_report(&text, faults);
+            is_accepted
+        },
+    );
+}
+
+#[test]
+fn fuzz_templates() {
+    let corpus = [
+        "{{ swarm }}/{{ session.name|upper }} {{ port.http + 1 }}",
+        "{% for a in [1, 2, 3] if a is odd %}{{ loop.index }}{% else %}-{% endfor %}",
+        "{% if session.index > 1 and not parent %}{{ 'a' ~ \"b\" }}{% elif 0 %}{% endif %}{# x #}{% raw %}{{{% endraw %}",
+        "{{ sessions['a/b'].port['primary']|default('x')|replace('a', 'b')|split(',')|join('-') }}",
+        "{{ ('a,b'|split(',')|first)[0:1] if 1 in [1] else {'a': [1.5]}.a|length }}",
+    ];
+    let corpus = corpus.map(|text| text.as_bytes().to_vec());
+    let object =
+        |pairs: &[(&'static str, minijinja::Value)]| minijinja::Value::from_pairs(pairs.iter().cloned());
+    let ports = object(&[("http", 1.into()), ("primary", 1.into())]);
+    let session = object(&[("name", "a".into()), ("index", 1.into())]);
+    let other = object(&[("a/b", object(&[("port", ports.clone())]))]);
+    let names = object(&[("swarm", "s".into()), ("session", session), ("port", ports), ("sessions", other)]);
+    run(
+        "template",
+        |random| bytes(random, &corpus, WORDS),
+        |input| {
+            let source = String::from_utf8_lossy(input);
+            let rendered = template::render(&source, &names, &Bounds::default());
+            match &rendered {
+                // A manifest refuses a NUL that is written in it.
+                Ok(text) => assert!(text.len() <= 1 << 20 && (!text.contains('\0') || source.contains('\0'))),
+                Err(problems) => {
+                    assert!(!problems.is_empty(), "a template that cannot be rendered has a problem");
+                    for problem in problems {
+                        let fault = problem.clone().at(&manifest::Place::default());
+                        if let Part::Within(start, end) = fault.place.part {
+                            assert!(source.get(start..end).is_some(), "{fault:?}");
+                        }
+                    }
+                }
+            }
+            rendered.is_ok()
+        },
+    );
+}
+
+/// Plans [`THINGS`] by the answer of its program.
+fn planned_by(registry: &Registry, answer: Vec<u8>) -> Option<Plan> {
+    let manifest = manifest::parse(THINGS, &registry.kinds()).unwrap();
+    let programs = Some(BTreeMap::from([("thing".to_owned(), Ok(answer))]));
+    let observation = Observation { workspace: "/w".into(), programs, ..Observation::default() };
+    plan::plan(&manifest, registry, &observation, None).ok()
+}
+
+/// Returns what a program answers to [`THINGS`].
+fn answer() -> Value {
+    let planned = |name: &str| {
+        json!({ "allocation": { "name": name, "n": [1, { "a": null }] }, "env": { "A_B": "{{ workspace.root }}/x" },
+            "promptSections": ["p"], "metadata": { "m": 1.5 }, "notes": ["n"] })
+    };
+    json!({ "protocol": 1, "allocations": { "s/a": planned("a"), "s/a/b-0": planned("b"), "s/a/b-1": planned("c") } })
+}
+
+/// Returns plans of the examples and of [`THINGS`].
+fn plans(registry: &Registry) -> Vec<Value> {
+    let texts = manifests().into_iter().filter_map(|bytes| String::from_utf8(bytes).ok());
+    let manifests = texts.filter_map(|text| manifest::parse(&text, &registry.kinds()).ok());
+    let small = manifests.filter(|manifest| manifest.sessions.len() <= 10);
+    let plans = small.filter_map(|manifest| planned(&manifest, registry).ok());
+    let things = planned_by(registry, serde_json::to_vec(&answer()).unwrap());
+    plans.chain(things).map(|plan| serde_json::to_value(plan).unwrap()).collect()
+}
+
+#[test]
+fn fuzz_plan_files() {
+    let registry = Registry::built_in().with_external_kinds();
+    let corpus = plans(&registry);
+    assert!(corpus.len() > 4, "the examples can be planned");
+    let raw: Vec<_> = corpus.iter().map(|plan| serde_json::to_vec(plan).unwrap()).collect();
+    let mutate = |random: &mut Random| {
+        if random.below(8) == 0 {
+            return bytes(random, &raw, WORDS);
+        }
+        let document = mutated(random, &corpus, WORDS);
+        let Ok(mut plan) = serde_json::from_value::<Plan>(document.clone()) else {
+            return serde_json::to_vec(&document).unwrap();
+        };
+        // An attacker who edits a plan computes its digest again.
+        plan.changes = plan.changes_from(&registry, None);
+        plan.digest = plan.computed_digest();
+        serde_json::to_vec(&plan).unwrap()
+    };
+    run("plan", mutate, |input| {
+        let plan = Plan::read(input, &registry);
+        match &plan {
+            Ok(plan) => check_saved(plan, &registry),
+            Err(error) => assert!(!error.to_string().contains(|c: char| c.is_control()), "{error:?}"),
+        }
+        plan.is_ok()
+    });
+}
+
+#[test]
+fn fuzz_plans_of_programs() {
+    let registry = Registry::built_in().with_external_kinds();
+    let corpus = [answer()];
+    let raw = corpus.clone().map(|answer| serde_json::to_vec(&answer).unwrap());
+    let mutate = |random: &mut Random| match random.below(4) {
+        0 => bytes(random, &raw, WORDS),
+        _ => serde_json::to_vec(&mutated(random, &corpus, WORDS)).unwrap(),
+    };
+    run("answer", mutate, |input| {
+        let plan = planned_by(&registry, input.to_vec());
+        if let Some(plan) = &plan {
+            check_saved(plan, &registry);
+        }
+        plan.is_some()
+    });
+}

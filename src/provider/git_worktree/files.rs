@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use globset::GlobMatcher;
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use super::Worktree;
-use super::brought::{self, Content, Copies, Copy, Stamp};
+use super::brought::{self, Content, Copies, Copy, Stamp, State};
 use super::site::{Site, io as failed};
 use crate::host::failpoint::failpoint;
 use crate::host::files::copies::copy_large;
@@ -21,6 +21,9 @@ use crate::host::git::Git;
 pub(super) use crate::observe::untracked::HIDDEN;
 use crate::observe::untracked::{self, has_wildcard};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
+
+/// Size up to which a file is copied through memory, in bytes, and hashed there. The kernel copies larger ones.
+const READ_MAX: u64 = 64 * 1024;
 
 /// Copies and links the untracked files of the workspace that the globs match, including ignored files.
 ///
@@ -32,13 +35,24 @@ pub(super) fn bring(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     }
     let site = Site::of(task, worktree)?;
     let untracked = untracked(task, worktree, &site)?;
-    let mut copies = Copies::read(&site);
+    let mut made = BTreeMap::new();
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
         let (from, to) = (site.workspace.join(path), destination(&site, path)?);
-        copies.0.extend(copy(&from, &to)?.map(|copy| (path.to_owned(), copy)));
+        made.extend(copy(&from, &to)?.map(|copy| (path.to_owned(), (to, copy))));
     }
-    copies.write(&site)?;
+    record(&site, Copies::read(&site), made)?;
     bring_links(worktree, &site, &untracked)
+}
+
+/// Adds copies, each with its path, to the record.
+fn record(
+    site: &Site,
+    mut copies: Copies,
+    mut made: BTreeMap<PathBuf, (PathBuf, Copy)>,
+) -> Result<(), Error> {
+    brought::settle(&mut made).map_err(failed("read", &site.worktree))?;
+    copies.0.extend(made.into_iter().map(|(path, (_, copy))| (path, copy)));
+    copies.write(site)
 }
 
 fn bring_links(worktree: &Worktree, site: &Site, untracked: &[PathBuf]) -> Result<(), Error> {
@@ -82,8 +96,12 @@ impl<'w> Brought<'w> {
         if target.is_some_and(|target| target == there || Some(target) == fs::read_link(&there).ok()) {
             return true;
         }
+        let copy = self.copies.0.get(own).filter(|_| is_copy);
+        if copy.is_some_and(|copy| copy.is_as_made(&here)) {
+            return true;
+        }
         let Ok(Some(content)) = brought::content(&here) else { return false };
-        let is_copied = self.copies.0.get(own).is_some_and(|copy| copy.content == content);
+        let is_copied = copy.is_some_and(|copy| copy.content.as_ref() == Some(&content));
         is_copy && (is_copied || brought::content(&there).is_ok_and(|there| there == Some(content)))
     }
 }
@@ -97,27 +115,35 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     let site = Site::of(task, worktree)?;
     let mut outdated = Vec::new();
     for (path, copy) in &Copies::read(&site).0 {
-        let Some(there) = changed(task, &site, path, copy)? else { continue };
         let here = site.worktree.join(within(&site)).join(path);
-        let here = brought::content(&here).map_err(failed("read", &here))?;
-        if here.as_ref() == Some(&copy.content) && here != Some(there) {
+        if changed(task, &site, path, copy, &here)? && is_untouched(copy, &here)? {
             outdated.push(format!("`{}` has changed in the workspace since it was copied", path.display()));
         }
     }
     Ok(outdated)
 }
 
-/// Returns the content at a copy's path in the workspace, if it differs from the copied content.
-fn changed(task: &Task<'_>, site: &Site, path: &Path, copy: &Copy) -> Result<Option<Content>, Error> {
+/// Returns whether the file at this path of the worktree has the content that was copied.
+fn is_untouched(copy: &Copy, here: &Path) -> Result<bool, Error> {
+    let is_same = || Ok(copy.content.is_some() && brought::content(here)? == copy.content);
+    Ok(copy.is_as_made(here) || is_same().map_err(failed("read", here))?)
+}
+
+/// Returns whether the content at a copy's path in the workspace differs from the copied content.
+fn changed(task: &Task<'_>, site: &Site, path: &Path, copy: &Copy, here: &Path) -> Result<bool, Error> {
     let from = site.workspace.join(path);
-    let Ok(found) = fs::symlink_metadata(&from) else { return Ok(None) };
+    let Ok(found) = fs::symlink_metadata(&from) else { return Ok(false) };
     if Stamp::from(&found) == copy.source {
-        return Ok(None);
+        return Ok(false);
     }
     let there = task.found(&format!("content {}", from.display()), || {
         Ok(brought::content(&from).map_err(failed("read", &from))?.unwrap_or_default())
     })?;
-    Ok((!there.is_empty() && there != copy.content).then_some(there))
+    // A copy that is what the workspace has now needs no other.
+    let copied = copy
+        .content_at(here)
+        .and_then(|known| known.map_or_else(|| brought::content(here), |known| Ok(Some(known))));
+    Ok(!there.is_empty() && Some(there) != copied.map_err(failed("read", here))?)
 }
 
 /// Brings files again, as [`bring`] does, and replaces the copies whose files in the workspace have changed. Returns
@@ -128,24 +154,24 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     }
     let site = Site::of(task, worktree)?;
     let untracked = untracked(task, worktree, &site)?;
-    let mut copies = Copies::read(&site);
-    let mut kept = Vec::new();
+    let copies = Copies::read(&site);
+    let (mut made, mut kept) = (BTreeMap::new(), Vec::new());
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
         let (from, to) = (site.workspace.join(path), destination(&site, path)?);
-        let made = match copies.0.get(path) {
+        let copy = match copies.0.get(path) {
             None => copy(&from, &to)?,
-            Some(old) if changed(task, &site, path, old)?.is_none() => continue,
+            Some(old) if !changed(task, &site, path, old, &to)? => continue,
             Some(old) => {
-                let made = replace(worktree, &site, &from, &to, old)?;
-                if made.is_none() {
+                let copy = replace(worktree, &site, &from, &to, old)?;
+                if copy.is_none() {
                     kept.push(format!("`{}` was changed or removed in the session", path.display()));
                 }
-                made
+                copy
             }
         };
-        copies.0.extend(made.map(|copy| (path.to_owned(), copy)));
+        made.extend(copy.map(|copy| (path.to_owned(), (to, copy))));
     }
-    copies.write(&site)?;
+    record(&site, copies, made)?;
     bring_links(worktree, &site, &untracked)?;
     Ok(kept)
 }
@@ -161,7 +187,8 @@ fn replace(
     to: &Path,
     old: &Copy,
 ) -> Result<Option<Copy>, Error> {
-    let is_old = |path: &Path| brought::content(path).is_ok_and(|here| here.as_ref() == Some(&old.content));
+    let Some(content) = old.content_at(to).map_err(failed("read", to))? else { return Ok(None) };
+    let is_old = |path: &Path| brought::content(path).is_ok_and(|here| here.as_ref() == Some(&content));
     if !is_old(to) {
         return Ok(None);
     }
@@ -171,12 +198,15 @@ fn replace(
     let beside = own.path().join(&temporary.name).join("copy");
     let exchange = || renameat_with(CWD, &beside, CWD, to, RenameFlags::EXCHANGE).map_err(io::Error::from);
     let replaced = copy(from, &beside).and_then(|made| {
-        if made.is_none() {
-            return Ok(None);
+        let Some(mut made) = made else { return Ok(None) };
+        // The exchange changes its state, and the session may write it at once.
+        made.made = None;
+        if made.content.is_none() {
+            made.content = brought::content(&beside).map_err(failed("read", &beside))?;
         }
         exchange().map_err(failed("replace", to))?;
         if is_old(&beside) {
-            return Ok(made);
+            return Ok(Some(made));
         }
         exchange().map_err(failed("replace", to))?;
         Ok(None)
@@ -257,40 +287,52 @@ fn destination(site: &Site, path: &Path) -> Result<PathBuf, Error> {
 /// Copies a file or a link; `None` if something exists at `to`, or if `from` is neither.
 fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
     let found = fs::symlink_metadata(from).map_err(failed("look at", from))?;
-    let is_made = if found.is_symlink() {
+    let source = Stamp::from(&found);
+    if found.is_symlink() {
         let target = fs::read_link(from).map_err(failed("read", from))?;
-        unless_there(symlink(target, to)).map_err(failed("create", to))?.is_some()
-    } else {
-        copy_file(from, to)?
-    };
-    if !is_made {
-        return Ok(None);
+        let content = Some(brought::content_of_link(&target));
+        let created = unless_there(symlink(target, to)).map_err(failed("create", to))?;
+        return Ok(created.map(|()| Copy { content, made: None, source }));
     }
-    let content = brought::content(to).map_err(failed("read", to))?;
-    Ok(content.map(|content| Copy { content, source: Stamp::from(&found) }))
+    copy_file(from, to, source)
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<bool, Error> {
+/// Copies a file; `None` if something exists at `to`, or if `from` is no file.
+fn copy_file(from: &Path, to: &Path, stamp: Stamp) -> Result<Option<Copy>, Error> {
     // Opens neither a link nor a FIFO that replaced the file since.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let source =
         OpenOptions::new().read(true).custom_flags(flags).open(from).map_err(failed("open", from))?;
     let found = source.metadata().map_err(failed("look at", from))?;
     if !found.is_file() {
-        return Ok(false);
+        return Ok(None);
     }
     let mode = found.permissions().mode() & 0o777;
     let created = failpoint!("bring.copy")
         .map_err(io::Error::from)
         .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(mode).open(to));
-    let Some(mut file) = unless_there(created).map_err(failed("create", to))? else { return Ok(false) };
-    failpoint!("bring.write")
+    let Some(mut file) = unless_there(created).map_err(failed("create", to))? else { return Ok(None) };
+    let content = failpoint!("bring.write")
         .map_err(io::Error::from)
-        .and_then(|()| copy_large(&source, &mut file, found.len()))
+        .and_then(|()| fill(&source, &mut file, found.len()))
         .map_err(failed("write", to))?;
     // The mode at creation was reduced by the umask.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", to))?;
-    Ok(true)
+    let state = State::new(&file.metadata().map_err(failed("look at", to))?);
+    Ok(Some(Copy { content, made: state, source: stamp }))
+}
+
+/// Copies the `size` bytes of a file into an empty one. Returns the content of a small file, which is read for the
+/// copy.
+fn fill(source: &File, file: &mut File, size: u64) -> io::Result<Option<Content>> {
+    if size > READ_MAX {
+        copy_large(source, file, size)?;
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    source.take(READ_MAX).read_to_end(&mut bytes)?;
+    file.write_all(&bytes)?;
+    Ok(Some(brought::content_of_file(&bytes)))
 }
 
 /// Creates a link to the workspace; `false` if something exists at its path.

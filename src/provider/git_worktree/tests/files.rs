@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
-use super::super::files::bring;
+use super::super::files::{bring, outdated, refresh};
 use super::super::losses::losses;
 use super::Lab;
 use crate::provider::Losses;
@@ -48,6 +48,85 @@ fn copies_keep_their_modes() {
     assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);
     bring(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_to_string(path.join("run.sh")).unwrap(), "mine");
+}
+
+/// Returns how much of the worktree's content is work.
+fn work(lab: &Lab, worktree: &Worktree) -> usize {
+    losses(&lab.task(), worktree).unwrap().work.len()
+}
+
+#[test]
+fn an_edit_of_a_copy_is_seen_whatever_its_size_and_time() {
+    let (lab, worktree, path) = brought(&["*.bin"], &[]);
+    for (name, size) in [("small.bin", 100), ("large.bin", 200_000)] {
+        lab.write(name, &"a".repeat(size));
+    }
+    bring(&lab.task(), &worktree).unwrap();
+    for name in ["small.bin", "large.bin"] {
+        let file = path.join(name);
+        assert_eq!(work(&lab, &worktree), 0);
+        let (copied, found) = (fs::read(&file).unwrap(), fs::metadata(&file).unwrap());
+        let mut edited = copied.clone();
+        edited[50] = b'b';
+        let write = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            let times = fs::FileTimes::new().set_modified(found.modified().unwrap());
+            fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
+        };
+        write(&edited);
+        assert_eq!(work(&lab, &worktree), 1, "{name}");
+        // Written again, it is what the workspace has, and what was copied.
+        write(&copied);
+        assert_eq!(work(&lab, &worktree), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_copy_is_untouched_when_the_workspace_has_changed() {
+    let (lab, worktree, path) = brought(&["*.bin"], &[]);
+    let names = ["small.bin", "large.bin"];
+    for (name, size) in names.into_iter().zip([100, 200_000]) {
+        lab.write(name, &"a".repeat(size));
+    }
+    bring(&lab.task(), &worktree).unwrap();
+    for name in names {
+        lab.write(name, "of the workspace");
+    }
+    assert_eq!(work(&lab, &worktree), 0);
+    assert_eq!(outdated(&lab.task(), &worktree).unwrap().len(), 2);
+    // Of the large one it is not known any more whether its content is the one that was copied.
+    for name in names {
+        fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    assert_eq!(work(&lab, &worktree), 1);
+    assert_eq!(outdated(&lab.task(), &worktree).unwrap().len(), 1);
+    // A copied repository: other inodes and times, the same content.
+    for name in names {
+        let bytes = fs::read(path.join(name)).unwrap();
+        fs::remove_file(path.join(name)).unwrap();
+        fs::write(path.join(name), &bytes).unwrap();
+        lab.write(name, std::str::from_utf8(&bytes).unwrap());
+    }
+    assert_eq!(work(&lab, &worktree), 0);
+    assert_eq!(refresh(&lab.task(), &worktree).unwrap(), [] as [String; 0]);
+}
+
+#[test]
+fn large_copies_are_refreshed_where_they_are_untouched() {
+    let (lab, worktree, path) = brought(&["*.bin"], &[]);
+    lab.write("large.bin", &"a".repeat(200_000));
+    bring(&lab.task(), &worktree).unwrap();
+    for text in ["b", "c"] {
+        lab.write("large.bin", &text.repeat(200_001));
+        assert_eq!(refresh(&lab.task(), &worktree).unwrap(), [] as [String; 0]);
+        assert_eq!(fs::read_to_string(path.join("large.bin")).unwrap(), text.repeat(200_001));
+        assert_eq!(work(&lab, &worktree), 0);
+    }
+    lab.write("large.bin", &"d".repeat(200_002));
+    fs::write(path.join("large.bin"), "mine").unwrap();
+    assert_eq!(refresh(&lab.task(), &worktree).unwrap().len(), 1);
+    assert_eq!(fs::read_to_string(path.join("large.bin")).unwrap(), "mine");
+    assert_eq!(work(&lab, &worktree), 1);
 }
 
 #[test]

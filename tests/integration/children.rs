@@ -108,7 +108,7 @@ fn every_command_knows_a_child_of_the_library() {
     let all = stage.run(&["exec", "--all", "--", "sh", "-c", "echo $AGENT_SESSION_ID"]).expect(0).stdout;
     let all: BTreeSet<_> = all.lines().filter_map(|line| line.split(": ").nth(1)).collect();
     assert_eq!(all, BTreeSet::from(["s/lead", "helper", "grandchild", "s/other"]));
-    let env = stage.run(&["env", "grandchild", "--format", "json"]).expect(0).json();
+    let env = stage.run(&["env", "grandchild", "--format", "json"]).expect(0).json()["environment"].take();
     assert_eq!(env["AGENT_SESSION_ID"], "grandchild");
     assert!(stage.run(&["prompt", "helper", "Go."]).expect(0).stdout.ends_with("Go.\n"));
 

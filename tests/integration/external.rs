@@ -141,7 +141,7 @@ fn what_was_planned_is_made_told_kept_and_taken_away() {
     assert_eq!(of_a["owner"].as_str().unwrap().len(), 32);
     fs::remove_file(sandbox.repository.join("saved.json")).unwrap();
 
-    let env = sandbox.ok(&["env", "a", "--format", "json"]).json();
+    let env = sandbox.ok(&["env", "a", "--format", "json"]).json()["environment"].take();
     assert_eq!(env["THING"], format!("a in {}", sandbox.repository.display()));
     let found = sandbox.ok(&["exec", "a", "--", "cat", ".agent-context/resources.json"]).json();
     assert_eq!(

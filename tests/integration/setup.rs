@@ -143,7 +143,7 @@ setup = [
     );
     sandbox.ok(&["apply"]);
     let directory = sandbox.directory("a");
-    let port = sandbox.ok(&["env", "a", "--format", "json"]).json()["AGENT_PORT_HTTP"].clone();
+    let port = sandbox.ok(&["env", "a", "--format", "json"]).json()["environment"]["AGENT_PORT_HTTP"].clone();
     let port = port.as_str().unwrap();
     let (top, there) = (sandbox.top.to_str().unwrap(), directory.to_str().unwrap());
     assert_eq!(log(&sandbox), ["*", there, "shop/a", port, "it's $HOME", port, top]);

@@ -73,7 +73,7 @@ fn a_session_without_a_directory_finds_its_file_in_the_state_directory() {
     let sandbox = Sandbox::new();
     sandbox.manifest(TREE);
     sandbox.ok(&["apply"]);
-    let env = sandbox.ok(&["env", "reader", "--format", "json"]).json();
+    let env = sandbox.ok(&["env", "reader", "--format", "json"]).json()["environment"].take();
     let file = PathBuf::from(env["AGENT_DISCOVERY_FILE"].as_str().unwrap());
     assert!(file.starts_with(sandbox.state()));
     let found: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();

@@ -1,10 +1,10 @@
 //! Measures an applied swarm and overlays: `cargo bench --bench standing`.
 //!
 //! First, the benchmark starts the program and checks a small manifest. Then it runs an apply without changes and
-//! `status`, over 1,000 sessions with a worktree and ports each. Then it creates 200 worktrees with `checkout =
-//! "overlay"` over 5,000 files, beside `git worktree add`, which is measured for one worktree at a time. All files lie
-//! in memory, in `/dev/shm`; times are medians, and only their ratios mean anything. `-- N` uses N sessions instead. If
-//! overlays cannot be mounted, the benchmark reports that and leaves them out.
+//! `status`, over 1,000 sessions with a worktree and ports each. Last, it creates 200 worktrees as overlays over 5,000
+//! files, beside `git worktree add`, which is measured for one worktree at a time. All files lie in memory, in
+//! `/dev/shm`; times are medians, and only their ratios mean anything. `-- N` uses N sessions instead. If overlays
+//! cannot be mounted, the benchmark reports that and leaves them out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
 
 mod support;

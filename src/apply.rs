@@ -72,9 +72,9 @@ use crate::state::{self, Locked, Record, Recovery, Release};
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Context<'a> {
-    /// The swarm, locked.
+    /// Swarm of the run, locked.
     pub swarm: &'a Locked<'a>,
-    /// The providers.
+    /// Providers of the kinds.
     pub registry: &'a Registry,
     /// Handler of the run's events; called from any thread.
     pub events: &'a (dyn Fn(&Event) + Sync),

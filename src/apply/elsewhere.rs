@@ -35,7 +35,7 @@ pub enum Relation {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Stray {
-    /// The record.
+    /// Record of the other workspace, as it was found.
     pub found: Found,
     /// Relation of this workspace to the record's workspace.
     pub relation: Relation,

@@ -135,7 +135,7 @@ pub enum Error {
     /// Commands of `setup` failed, and the new sessions are kept, as
     /// [`Options::keep_failed`](super::Options::keep_failed) requests; teardowns may have failed as well.
     NotSetUp(Vec<Failure>),
-    /// A resource would have to be released whose kind the registry does not know; nothing was changed.
+    /// A resource to be released has a kind that the registry does not know; nothing was changed.
     UnknownKind {
         /// Id of the session.
         session: String,

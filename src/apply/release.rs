@@ -1,4 +1,4 @@
-//! The steps of a release other than releasing leases: teardowns, and the discovery files.
+//! Steps of a release other than releasing leases: teardowns, and the discovery files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};

@@ -1,10 +1,10 @@
 //! Runs a transaction: all changes of a plan are made, or none.
 //!
-//! | stage | on disk | what happens | what undoes it |
+//! | stage | on disk | action | rollback |
 //! |---|---|---|---|
-//! | leave | `releasing.json` | teardowns run; what is released is moved aside, judged again there, and gives way | it is brought back, and set up again where it was torn down |
+//! | leave | `releasing.json` | teardowns run; released resources are moved aside, checked again there, and free their names | the resources are brought back, and set up again if they were torn down |
 //! | provision | `intent.json` | everything new is provisioned and set up | everything new is released, then as above |
-//! | commit | `standing.json` | what is aside is released | nothing: `recover` finishes it |
+//! | commit | `standing.json` | resources that are aside are released | none: `recover` finishes the release |
 //!
 //! Each stage begins with one rename of the run's record, so that recovery knows from its name what may exist.
 
@@ -218,8 +218,8 @@ fn leave(
     Ok(())
 }
 
-/// Returns whether the resource that a session releases, of a kind that cannot be moved aside, is the very resource
-/// that the run provisions, for this session or for another one.
+/// Returns whether a session releases the very resource that the run provisions, for this session or for another one.
+/// Only kinds that cannot be moved aside are compared.
 ///
 /// An allocation without a field does not describe its resource; its session identifies the resource.
 fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, kind: &str) -> bool {

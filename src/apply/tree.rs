@@ -19,7 +19,7 @@ pub(super) fn parents_first(sessions: &[Session], jobs: NonZeroUsize, act: impl 
 }
 
 /// Runs `act` for each session by its position. A session starts once its children are done. With one job, the order is
-/// the exact reverse of that of [`parents_first`].
+/// the exact reverse of the order of [`parents_first`].
 pub(super) fn children_first(sessions: &[Session], jobs: NonZeroUsize, act: impl Fn(usize) + Sync) {
     let tree = &Tree::new(sessions);
     let act = &act;

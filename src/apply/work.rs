@@ -67,7 +67,8 @@ pub(super) fn judge_aside(
 }
 
 /// Refuses to roll back the interrupted run of `record` if work would be lost that was done since in what the run
-/// `provisioned`, unless the work is discarded or can be saved. Returns the kinds, by session, that have work to save.
+/// `provisioned`. Work that is discarded or can be saved is no reason to refuse. Returns the kinds, by session, that
+/// have work to save.
 pub(super) fn judge_interrupted(
     context: &Context<'_>,
     record: &Record,

@@ -100,7 +100,7 @@ fn commands(help: &str) -> Vec<String> {
     names.filter(|name| name != "help").collect()
 }
 
-/// Splits a help into blocks, one for each option and one for what stands between them.
+/// Splits a help into blocks, one for each option and one for the text between options.
 fn options(help: &str) -> Vec<String> {
     let mut blocks = vec![String::new()];
     for line in help.lines() {

@@ -35,7 +35,7 @@ use super::{check_all, sandbox};
 use crate::sandbox::Sandbox;
 use crate::support::repository;
 
-/// A command of seedbed, or something that happens between two of them.
+/// Command of seedbed, or another event between two commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Apply,
@@ -140,7 +140,7 @@ impl Sequence<'_> {
     }
 }
 
-/// A repository of three commits: `old` at the first, the tag `v1` at the second, `main` at the third.
+/// Creates a repository of three commits: `old` at the first, the tag `v1` at the second, `main` at the third.
 fn lab() -> Sandbox {
     let sandbox = sandbox("");
     sandbox.write(".git/info/exclude", "/seedbed.toml\n/cache\n/.env\n/app/.env\n/.scratch-databases\n");
@@ -184,7 +184,7 @@ fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The seeds that the environment asks for.
+/// Returns the seeds that the environment requests.
 fn requested() -> Option<Vec<String>> {
     if let Some(seed) = setting("SEEDBED_SEQUENCE") {
         return Some(vec![seed]);

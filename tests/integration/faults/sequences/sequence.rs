@@ -337,8 +337,8 @@ pub(super) fn is_documented(code: i32, fault: Option<&str>) -> bool {
         }
 }
 
-/// Returns an inventory without what a run that is rolled back may leave: rescues, objects and logs of refs that are
-/// gone, and locks.
+/// Returns an inventory without what a run that is rolled back may leave: rescues, objects and logs of deleted refs,
+/// and locks.
 pub(super) fn settled(inventory: Inventory) -> Inventory {
     let is_passing = |path: &str| {
         path.starts_with("repository/.git/objects/")

@@ -148,7 +148,7 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     stage.run(&["destroy", "helper"]).expect(69).says(&["grandchild: ", "1 untracked"]);
     assert_eq!(stage.sandbox.trace(), standing);
 
-    // Where only the session itself has work, its children stay too.
+    // If only the session itself has work, its children remain as well.
     let of_lead = stage.lead().working_directory.join("new");
     fs::rename(&work, &of_lead).unwrap();
     stage.run(&["destroy", "lead"]).expect(69).says(&["lead: ", "1 untracked", "nothing was touched"]);
@@ -254,7 +254,7 @@ fn siblings_have_numbers_of_their_own() {
         matches!(&taken, Error::Child(ChildError::Taken { index: 2, session }) if session == "c2"),
         "{taken}"
     );
-    // What is free again is given again.
+    // A share that is free again is allocated again.
     let free = number(&children[2]);
     children[2].release().unwrap();
     let again = orchestrator.provision_child(lead, "another", 2, 4).unwrap();

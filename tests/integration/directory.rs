@@ -93,7 +93,7 @@ fn a_copy_has_the_files_modes_and_links_of_its_original_and_is_no_work() {
     assert!(explained.contains("lies in the directory of shop/a"), "{explained}");
     let explained = sandbox.ok(&["explain", "a"]).stdout;
     assert!(explained.contains("copy of fixture"), "{explained}");
-    // What the copy lacks is in the original still.
+    // Files that the copy lacks are still in the original.
     fs::remove_file(copy.join("data.txt")).unwrap();
     sandbox.ok(&["destroy"]);
     assert_same(&before, &sandbox.inventory());

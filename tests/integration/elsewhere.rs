@@ -176,7 +176,7 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     fs::write(lead.join("work.txt"), "work\n").unwrap();
     let original = |sandbox: &Sandbox| {
         let mut found = sandbox.inventory();
-        // What is recorded of the copy.
+        // The state directory has the records of the copy.
         found.retain(|path, _| !path.starts_with("state/"));
         found
     };

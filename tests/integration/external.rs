@@ -365,7 +365,7 @@ fn leases_are_inspected_at_once_and_once_in_a_command() {
         let times = fs::read_to_string(sandbox.top.join("inspected")).unwrap();
         assert!(times.starts_with("begins\nbegins\n"), "{args:?}: {times}");
     }
-    // What a plan releases is inspected for its unsaved work too.
+    // Resources that a plan releases are inspected for unsaved work as well.
     sandbox.ok(&["apply"]);
     sandbox.manifest(THINGS.split("[session.b]").next().unwrap());
     sandbox.write(

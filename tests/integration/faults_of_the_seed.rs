@@ -59,7 +59,7 @@ fn fault_2_blocks_of_different_geometry_overlap_unseen() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let base = free_ports(64);
-    // What the seed would have written for a session with blocks of 20 ports.
+    // Snapshot that the reference implementation would have written for a session with blocks of 20 ports.
     let lock = format!(".ai_ops/locks/ports/{base}-{}.lock", base + 19);
     sandbox.write(&lock, "{\"sessionId\":\"of the seed\"}\n");
 
@@ -172,7 +172,7 @@ fn fault_6_locks_of_a_killed_process_stay_for_ever() {
     assert!(orchestrator.standing("a", &sandbox.repo).unwrap().is_none());
     assert_eq!(sandbox.trace(), before);
 
-    // What stood when its process ended is found, and released by another.
+    // A session that was active when its process ended is found, and released by another process.
     drop(orchestrator.provision("a", &requests[..2], &sandbox.repo).unwrap());
     let another = Orchestrator::new(sandbox.host.clone());
     assert!(matches!(another.provision("a", &requests[..2], &sandbox.repo), Err(Error::Stands(_))));
@@ -269,7 +269,7 @@ fn fault_10_a_base_ref_is_read_as_an_option() {
         refused(base_ref);
     }
 
-    // Where there is such a branch, it is what is meant.
+    // If such a branch exists, the base ref names the branch.
     sandbox.git(&["update-ref", "refs/heads/--orphan", "main"]);
     sandbox.write("README", "later\n");
     sandbox.commit("later");

@@ -98,7 +98,7 @@ impl Drop for Slow {
     fn drop(&mut self) {
         let pid = fs::read_to_string(self.sandbox.top.join("pid")).ok();
         let pid = pid.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::from_raw);
-        // Where it has ended nothing has that id yet: it was given moments ago.
+        // If the process has ended, no other process has its id yet: the id was assigned moments ago.
         let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
     }
 }

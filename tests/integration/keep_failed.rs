@@ -74,7 +74,7 @@ fn a_failed_setup_is_kept_and_marked_and_the_next_apply_goes_on() {
     let repair = sandbox.seedbed(&["status", "--repair"]).expect(1);
     repair.says(&["only `seedbed apply` repairs: setup: failed"]);
     sandbox.ok(&["exec", "a/b", "--", "touch", "installed"]);
-    // What fails again without the option leaves it as it was.
+    // A setup that fails again without the option leaves the swarm unchanged.
     sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["a/b: setup: "]));
     kept.manifest("true", "");
     let plan = sandbox.ok(&["plan"]).stdout;

@@ -16,7 +16,7 @@ fn no_module_uses_one_below_it_and_no_two_files_use_each_other() {
     }
     let place = |path: &[String]| order.iter().position(|module| path[0] == *module);
 
-    // Which files of a folder, with all below them, use which others of it.
+    // For each file of a folder, with all below it: the other files of the folder that it uses.
     let mut uses: BTreeMap<String, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
     for (user, text) in &files {
         for used in paths(text, user).iter().filter_map(|path| known(path, &files)) {

@@ -160,7 +160,7 @@ fn a_panic_in_a_provider_is_a_failure_of_its_step() {
     let session = with("").provision("a", &requests, &sandbox.repo).unwrap();
     let standing = sandbox.trace();
     let found = |step| with(step).standing("a", &sandbox.repo).unwrap().unwrap();
-    // What cannot be looked at is not called saved.
+    // Work that cannot be inspected is not called saved.
     let error = found("losses").release().unwrap_err();
     assert!(matches!(error, Error::WouldLose(_)), "{error}");
     let error = found("rescue").release_rescuing(|_| {}).unwrap_err();
@@ -438,7 +438,7 @@ fn a_cancel_ends_the_runs_under_way_and_no_later_one() {
     session.release().unwrap();
     assert_eq!(sandbox.trace(), before);
 
-    // What ends everything that is done with the host ends this too.
+    // A cancel of all work with the host ends this as well.
     sandbox.host.cancel.request();
     assert!(matches!(orchestrator.provision("a", &requests, &sandbox.repo), Err(Error::Interrupted)));
     let host = sandbox.host.with_cancel(Cancel::default());
@@ -509,7 +509,7 @@ fn an_interrupted_session_is_named_by_doctor_and_finished_by_recover() {
     };
     interrupted(&findings(&sandbox));
 
-    // What only another program can take away is left to it.
+    // A resource that only another program can release is left to that program.
     let half = sandbox.trace();
     let known = Orchestrator::new(sandbox.host.clone());
     let recovered = known.recover(&sandbox.repo, Unsaved::Keep.into(), Duration::ZERO).unwrap();

@@ -95,7 +95,7 @@ fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
     let status = lab.ok(&["status"]).stdout;
     assert!(status.contains("1 untracked") && !status.contains("is not mounted"), "{status}");
     assert!(worktrees[1].join(".agent-context/resources.json").is_file());
-    // Where nothing was written, nothing can be lost.
+    // A session without any writes cannot lose work.
     fs::remove_file(worktrees[2].join("work.txt")).unwrap();
     lab.unmount_all();
     lab.ok(&["destroy"]);
@@ -212,7 +212,7 @@ fn what_was_written_while_nothing_was_mounted_is_work_and_never_covered() {
     let status = lab.ok(&["status"]).stdout;
     assert!(status.contains("files were written into the directory"), "{status}");
     assert!(directory.join("below").is_file());
-    // What says what to do is enough: the rest of the files can be checked out again.
+    // The `.git` file is enough: the rest of the files can be checked out again.
     for entry in fs::read_dir(&directory).unwrap() {
         let entry = entry.unwrap();
         if entry.file_name() != ".git" {

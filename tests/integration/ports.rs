@@ -110,7 +110,7 @@ fn users_of_one_host_never_share_a_port() {
     assert!(held(0).is_disjoint(&held(1)));
     let port = held(0).first().unwrap().to_string();
     shows(&["explain", &port], &format!("to a session of {holder}"));
-    // What one user releases is free to the other.
+    // A block that one user releases is free to the other.
     run(0, &["destroy"]).expect(0);
     run(1, &["destroy"]).expect(0);
     assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
@@ -341,7 +341,7 @@ fn a_new_child_of_a_standing_block_gets_no_port_that_is_served() {
     let child = |plan: &Value| ports(sessions(plan).find(|session| session["path"] == "a/b").unwrap());
     let second = (start + (end - start).div_ceil(2), end);
     assert_eq!(child(&sandbox.plan()), second, "the first share is served");
-    // Where both are, it gets a block of its own.
+    // If both are in use, the session gets a block of its own.
     let other = TcpListener::bind(("127.0.0.1", u16::try_from(end).unwrap())).unwrap();
     let (own, _) = child(&sandbox.plan());
     assert!(!(start..=end).contains(&own), "{own}");

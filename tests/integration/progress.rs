@@ -124,7 +124,7 @@ fn a_run_tells_of_every_phase() {
     let destroyed = lines(&sandbox.ok(&["destroy", "--json"]));
     let expected = [("tearDown", 1), ("setAside", 3), ("giveWay", 3), ("release", 3)];
     assert_eq!(phases(&destroyed), expected.map(|(name, sessions)| phase(name, sessions)));
-    // Whether a process cannot be inspected is the host's business.
+    // Processes that cannot be inspected depend on the host.
     let mut told = names(&destroyed);
     told.remove("uninspected");
     assert_eq!(told, BTreeSet::from(["begun", "passed", "ended", "tornDown", "released", "done"]));

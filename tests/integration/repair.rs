@@ -38,7 +38,7 @@ fn repairing_a_parent_asks_for_the_work_of_the_children_inside_it() {
     assert!(refused.stderr.contains("lead/coder: "), "{}", refused.stderr);
     assert_eq!(fs::read_to_string(coder.join("work")).unwrap(), "unsaved");
     fs::remove_file(coder.join("work")).unwrap();
-    // What is broken cannot be called saved either.
+    // A broken worktree cannot be called saved either.
     sandbox.ok(&["apply", "--yes", "--discard"]);
     sandbox.assert_clean(&lead);
     sandbox.assert_clean(&coder);
@@ -163,7 +163,7 @@ fn a_branch_that_tracks_the_discovery_file_does_not_speak_for_the_session() {
             sandbox.git(&["add", "--force", ".agent-context/resources.json"]);
             sandbox.git(&["commit", "--quiet", "--message", "tracks it"]);
             sandbox.git(&["checkout", "--quiet", "main"]);
-            // What is ignored is what git writes over.
+            // Git overwrites ignored files.
             sandbox.git_in(directory, &["checkout", "--quiet", "--detach", "tracks"]);
         },
         "resources.json is not what was written",

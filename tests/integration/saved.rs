@@ -170,7 +170,7 @@ fn an_edited_plan_is_invalid() {
     check("{}".to_owned(), "is not a plan");
     check("not json".to_owned(), "is not a plan");
     check(text[..text.len() / 2].to_owned(), "is not a plan");
-    // What is done is part of what was reviewed.
+    // The actions are part of the reviewed plan.
     check(text.replacen("\"action\": \"create\"", "\"action\": \"keep\"", 1), "was edited");
     check(text.replacen("\"provision\": [\n        \"git-worktree\",", "\"provision\": [", 1), "was edited");
 }

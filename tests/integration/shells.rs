@@ -129,7 +129,7 @@ fn at_a_terminal(sandbox: &Sandbox, shell: &str, load: &str, typed: &str) -> Str
         }
     });
     let text = || String::from_utf8_lossy(&shown.lock().unwrap()).into_owned();
-    // What is echoed while it is typed is not what it prints.
+    // The echo of typed text is not part of the output.
     keys.write_all(format!("{load}; printf 'RE%s\\n' ADY\n").as_bytes()).unwrap();
     wait_until("the shell is ready", || text().contains("READY"));
     keys.write_all(typed.as_bytes()).unwrap();

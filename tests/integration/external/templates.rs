@@ -69,7 +69,7 @@ fn options_are_templates_of_what_is_planned_before_them() {
     assert_eq!(of_a["of"][2], 3);
     let path = of_a["of"][0].as_str().unwrap();
     assert!(path.starts_with(sandbox.repository.to_str().unwrap()), "{path}");
-    // The same again is kept, and what it is made from changes it.
+    // A second apply renders the same options and keeps the resources.
     sandbox.ok(&["apply"]).says(&["nothing to do"]);
     sandbox.ok(&["destroy"]);
 }

@@ -174,7 +174,7 @@ fn every_point_is_reached() {
     reach(&stuck, &["recover", "--give-up"]);
     let other = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     other.git(&["config", "extensions.unknownOfTests", "true"]);
-    // What the work tree does not have as it was committed, git writes.
+    // Git writes the files that the work tree does not have as they were committed.
     other.write("README.md", "changed\n");
     reach(&other, &["apply"]);
     other.ok(&["destroy"]);

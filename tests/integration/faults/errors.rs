@@ -130,7 +130,7 @@ pub(super) fn check_recover(manifest: &str, with: With, wanted: impl Fn(&str) ->
         let before = sandbox.inventory();
         crash(sandbox, &["apply", "--jobs", "1"], "apply.told#1");
         let code = fail(sandbox, &["recover", "--jobs", "1"], case).code;
-        // What cannot be judged is not undone: 69.
+        // A run whose work cannot be checked is not rolled back: 69.
         assert!(matches!(code, 0 | 1 | 69 | 73), "exit code {code}");
         sandbox.ok(&["recover"]);
         assert_put_back(&before, sandbox);

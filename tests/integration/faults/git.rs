@@ -100,7 +100,7 @@ fn a_destroy_whose_git_goes_wrong_is_finished_by_the_next() {
             1 | 69 => assert_same(&stood, &sandbox.inventory()),
             code => panic!("exit code {code}"),
         }
-        // What is torn cannot be called saved.
+        // A torn worktree cannot be called saved.
         sandbox.ok(&["destroy", "--discard"]);
         assert_same(&before, &sandbox.inventory());
     });

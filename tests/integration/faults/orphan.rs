@@ -20,7 +20,7 @@ fi
 #[test]
 fn what_a_killed_run_left_running_is_waited_for_and_named() {
     let sandbox = sandbox(PAIR);
-    // What the work tree has of a commit is not checked out.
+    // Files that the work tree has as committed are not checked out.
     sandbox.write("README.md", "changed\n");
     let before = sandbox.inventory();
     let shim = Shim::new(&sandbox, SLOW_CHECKOUT);

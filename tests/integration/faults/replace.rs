@@ -73,7 +73,7 @@ fn a_replacement_killed_anywhere_brings_back_what_stood() {
         let stood = sandbox.inventory();
         crash(sandbox, &REPLACE, point);
         sandbox.ok(&["recover"]);
-        // Where it was committed, there is nothing to do any more.
+        // After a commit, there is nothing to do any more.
         if sandbox.seedbed(&["plan", "--detailed-exitcode"]).code != 0 {
             assert_stands(&stood, sandbox);
         }

@@ -44,7 +44,7 @@ impl Sequence<'_> {
         let written = in_copy();
         self.ask_in(&copied, &["apply", "--yes"]);
         let adopted = self.ask_in(&copied, &["recover", "--copied"]);
-        // What an interrupted run has made may have work.
+        // Sessions that an interrupted run has created may have work.
         let is_adopted = matches!(adopted, 0 | 64) || adopted == 69 && self.is_interrupted();
         assert!(is_adopted, "recover --copied");
         let lost: Vec<_> = written.difference(&in_copy()).cloned().collect();

@@ -39,7 +39,7 @@ impl Sequence<'_> {
         self.shape.fails = false;
         self.manifest();
         let recovered = self.ask_with(&["recover", "--rescue"], None, None) == 0;
-        // What was not mounted may hold more.
+        // A directory that was not mounted may contain more.
         self.ask_with(&["status", "--repair"], None, None);
         self.clear_the_way();
         let rescued = recovered && self.ask_with(&["destroy", "--rescue"], None, None) == 0;

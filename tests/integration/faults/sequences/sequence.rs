@@ -277,7 +277,7 @@ impl<'s> Sequence<'s> {
         let is_interrupted = self.is_interrupted();
         self.discards = is_interrupted && (self.discards || discards);
         if is_interrupted && fault.is_some() {
-            // What changes for so long after the last sign of life may be the run's.
+            // Changes within this time after the last sign of life may be the run's.
             thread::sleep(Duration::from_millis(510));
         }
         if code == 0 && args[0] != "run" {

@@ -1,9 +1,10 @@
 //! Picture of the host's ports, with a table: the blocks of this plan, and other blocks near them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt::Write as _;
 
-use super::{Anchors, escape, verb};
+use minijinja::{Value, context};
+
+use super::{Anchors, verb};
 use crate::host::text::thousands;
 use crate::name::PortBlock;
 use crate::observe::{Holder, Observation};
@@ -25,6 +26,8 @@ const ROWS: usize = 2000;
 /// Height of a block, and of a share below it, in pixels.
 const HEIGHT: usize = 22;
 const SHARE: usize = 20;
+/// Top of the line under the ports for outgoing connections, in pixels.
+const LINE: usize = HEIGHT - 3;
 /// Number of ports, including port 0.
 const PORTS: u32 = 65_536;
 
@@ -44,32 +47,32 @@ struct Other {
     socket: bool,
 }
 
-/// Writes the section; empty if the plan has no ports.
-pub(super) fn ports(review: &Review<'_>, anchors: &Anchors<'_>) -> String {
+/// Returns the values of the section; `None` if the plan has no ports.
+pub(super) fn ports(review: &Review<'_>, anchors: &Anchors<'_>) -> Option<Value> {
     let mut planned = planned(review);
     if planned.is_empty() {
-        return String::new();
+        return None;
     }
     let gone = review.observation.map(|observation| gone(review, observation, &planned)).unwrap_or_default();
     planned.extend(gone);
     let others = review.observation.map(others).unwrap_or_default();
     let ephemeral = review.observation.and_then(|observation| observation.ephemeral);
     let picture = Picture { planned: &planned, others: &others, ephemeral };
-    let mut section =
-        "<section aria-labelledby=\"ports\">\n<h2 id=\"ports\">Ports</h2>\n<div class=\"map\">\n".to_owned();
-    picture.legend(&mut section);
-    section.push_str("<figure aria-label=\"The picture says what the table below says.\">\n");
-    picture.overview(&mut section);
-    picture.strips(&mut section);
-    section.push_str("</figure>\n</div>\n");
-    if review.observation.is_none() {
-        section.push_str(
-            "<p class=\"more\">This plan was read from a file: what else is on the host is not shown.</p>\n",
-        );
-    }
-    picture.table(&mut section, anchors);
-    section.push_str("</section>\n");
-    section
+    let actions: BTreeSet<Action> = planned.iter().map(|planned| planned.action).collect();
+    let rows = picture.rows(anchors);
+    let (count, more) = (rows.len(), rows.len().saturating_sub(ROWS));
+    Some(context! {
+        actions => actions.into_iter().map(verb).collect::<Vec<_>>(),
+        has_others => others.iter().any(|other| !other.socket),
+        has_sockets => others.iter().any(|other| other.socket),
+        ephemeral => ephemeral.map(|block| block.to_string()),
+        strips => std::iter::once(picture.overview()).chain(picture.strips()).collect::<Vec<_>>(),
+        is_from_file => review.observation.is_none(),
+        is_open => count <= OPEN,
+        count => thousands(count),
+        rows => rows.into_iter().take(ROWS).collect::<Vec<_>>(),
+        more => (more > 0).then(|| thousands(more)),
+    })
 }
 
 fn planned<'p>(review: &Review<'p>) -> Vec<Planned<'p>> {
@@ -146,182 +149,109 @@ struct Picture<'a> {
 }
 
 impl Picture<'_> {
-    fn legend(&self, section: &mut String) {
-        let swatch =
-            |inner: &str| format!("<svg width=\"22\" height=\"14\" aria-hidden=\"true\">{inner}</svg>");
-        section.push_str(
-            "<svg width=\"0\" height=\"0\" aria-hidden=\"true\"><defs><pattern id=\"hatch\" width=\"6\" height=\"6\" \
-             patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
-             <line class=\"hatching\" x1=\"0\" y1=\"0\" x2=\"0\" y2=\"6\"/></pattern></defs></svg>\n<ul class=\"legend\">\n",
-        );
-        let actions: BTreeSet<Action> = self.planned.iter().map(|planned| planned.action).collect();
-        for action in actions {
-            let name = verb(action);
-            let block = swatch("<g class=\"block\"><rect width=\"22\" height=\"14\"/></g>");
-            let _ = writeln!(section, "<li class=\"{name}\">{block} of this plan, {name}</li>");
-        }
-        if self.others.iter().any(|other| !other.socket) {
-            let _ = writeln!(
-                section,
-                "<li>{} taken by others</li>",
-                swatch("<rect class=\"others\" width=\"22\" height=\"14\"/>")
-            );
-        }
-        if self.others.iter().any(|other| other.socket) {
-            let _ = writeln!(
-                section,
-                "<li>{} in use by a process</li>",
-                swatch("<path class=\"socket\" d=\"M7 0h8l-4 7z\"/>")
-            );
-        }
-        if let Some(ephemeral) = self.ephemeral {
-            let _ = writeln!(
-                section,
-                "<li>{} {ephemeral}, given to outgoing connections</li>",
-                swatch("<rect class=\"ephemeral\" y=\"10\" width=\"22\" height=\"4\"/>")
-            );
-        }
-        section.push_str("</ul>\n");
-    }
-
-    /// Draws all ports of the host on one strip.
-    fn overview(&self, section: &mut String) {
+    /// Returns all ports of the host on one strip.
+    fn overview(&self) -> Value {
         let whole = Strip { first: 0, ports: PORTS };
-        let _ = write!(
-            section,
-            "<div class=\"strip\"><span>1</span><svg width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">"
-        );
-        section.push_str("<rect class=\"track\" width=\"100%\" height=\"100%\"/>");
-        for run in runs(self.others.iter().map(|other| other.block).collect()) {
-            let _ = write!(section, "<rect class=\"others\" {} height=\"100%\"/>", whole.place(run));
+        let others = runs(self.others.iter().map(|other| other.block).collect()).into_iter();
+        let mut blocks = Vec::new();
+        for (action, own) in self.by_action(|planned| planned.lane == 0) {
+            blocks.extend(runs(own).into_iter().map(|run| {
+                context! { class => verb(action), at => whole.span(run), height => "100%", title => run.to_string() }
+            }));
         }
-        for (action, blocks) in self.by_action(|planned| planned.lane == 0) {
-            for run in runs(blocks) {
-                let _ = write!(
-                    section,
-                    "<svg class=\"block {}\" {} height=\"100%\"><title>{run}</title><rect width=\"100%\" height=\"100%\"/></svg>",
-                    verb(action),
-                    whole.place(run)
-                );
-            }
+        context! {
+            first => 1,
+            last => PORTS - 1,
+            height => HEIGHT,
+            track => "100%",
+            line => LINE,
+            others => others.map(|run| context! { at => whole.span(run) }).collect::<Vec<_>>(),
+            blocks,
+            sockets => Vec::<Value>::new(),
+            ephemeral => self.ephemeral.map(|ephemeral| whole.span(ephemeral)),
         }
-        self.underline(section, whole, HEIGHT);
-        section.push_str("</svg><span>65535</span></div>\n");
     }
 
-    /// Draws each part of the host's ports that the plan uses, on one strip each.
-    fn strips(&self, section: &mut String) {
-        let own = || self.planned.iter().filter(|planned| planned.lane == 0);
-        let touched = |scale: u32| -> BTreeSet<u32> {
-            let strips = |block: PortBlock| u32::from(block.start()) / scale..=u32::from(block.end()) / scale;
-            own()
-                .flat_map(|planned| {
-                    let (start, end) = (u32::from(planned.block.start()), u32::from(planned.block.end()));
-                    // A block close to a planned block is its neighbour, even on the next strip.
-                    let around = PortBlock::new(
-                        start.saturating_sub(scale / 8).max(1),
-                        (end + scale / 8).min(PORTS - 1),
-                    );
-                    let beside = self
-                        .others
-                        .iter()
-                        .filter(move |other| around.is_some_and(|around| around.overlaps(other.block)));
-                    let beside = beside.flat_map(move |other| strips(other.block)).filter(move |strip| {
-                        strip.abs_diff(start / scale) <= 1 || strip.abs_diff(end / scale) <= 1
-                    });
-                    strips(planned.block).chain(beside)
-                })
-                .collect()
-        };
-        let scale = SCALES.into_iter().find(|scale| touched(*scale).len() <= STRIPS).unwrap_or(SCALES[5]);
+    /// Returns each part of the host's ports that the plan uses, on one strip each.
+    fn strips(&self) -> Vec<Value> {
+        let scale = SCALES.into_iter().find(|scale| self.touched(*scale).len() <= STRIPS);
+        let scale = scale.unwrap_or(SCALES[SCALES.len() - 1]);
         let mut next = None;
-        for at in touched(scale) {
+        let strip = |at: u32| {
             let strip = Strip { first: at * scale, ports: scale };
             let skipped = next.map_or(0, |next| strip.first - next);
-            if skipped > 0 {
-                let _ = writeln!(
-                    section,
-                    "<p class=\"gap\">{} ports without a block of this plan</p>",
-                    thousands(skipped as usize)
-                );
-            }
             next = Some(strip.first + scale);
-            self.strip(section, strip);
-        }
+            self.strip(strip, skipped)
+        };
+        self.touched(scale).into_iter().map(strip).collect()
     }
 
-    fn strip(&self, section: &mut String, strip: Strip) {
+    /// Returns the numbers of the strips of `scale` ports that have a block of the plan or a neighbour of one.
+    fn touched(&self, scale: u32) -> BTreeSet<u32> {
+        let strips = |block: PortBlock| u32::from(block.start()) / scale..=u32::from(block.end()) / scale;
+        let own = self.planned.iter().filter(|planned| planned.lane == 0);
+        let of_block = |planned: &Planned<'_>| {
+            let (start, end) = (u32::from(planned.block.start()), u32::from(planned.block.end()));
+            // A block close to a planned block is its neighbour, even on the next strip.
+            let around =
+                PortBlock::new(start.saturating_sub(scale / 8).max(1), (end + scale / 8).min(PORTS - 1));
+            let beside =
+                self.others.iter().filter(|other| around.is_some_and(|around| around.overlaps(other.block)));
+            let is_near =
+                |strip: &u32| strip.abs_diff(start / scale) <= 1 || strip.abs_diff(end / scale) <= 1;
+            let beside = beside.flat_map(|other| strips(other.block)).filter(is_near);
+            strips(planned.block).chain(beside).collect::<Vec<_>>()
+        };
+        own.flat_map(of_block).collect()
+    }
+
+    fn strip(&self, strip: Strip, skipped: u32) -> Value {
         let here = self.planned.iter().filter(|planned| strip.shows(planned.block));
-        let height = HEIGHT + SHARE * here.map(|planned| planned.lane).max().unwrap_or_default();
-        let _ = write!(
-            section,
-            "<div class=\"strip\"><span>{}</span><svg width=\"100%\" height=\"{height}\" aria-hidden=\"true\">\
-             <rect class=\"track\" width=\"100%\" height=\"{HEIGHT}\"/>",
-            strip.first.max(1)
-        );
-        let here: Vec<&Other> = self.others.iter().filter(|other| strip.shows(other.block)).collect();
-        for other in here.iter().filter(|other| !other.socket) {
-            let _ = write!(
-                section,
-                "<rect class=\"others\" {} height=\"{HEIGHT}\"><title>{} {}</title></rect>",
-                strip.place(other.block),
-                other.block,
-                escape(&other.what)
-            );
-        }
-        for lane in 0..=LANES {
-            self.lane(section, strip, lane);
-        }
-        for other in here.iter().filter(|other| other.socket) {
+        let lanes = here.map(|planned| planned.lane).max().unwrap_or_default();
+        let (sockets, others): (Vec<_>, Vec<_>) =
+            self.others.iter().filter(|other| strip.shows(other.block)).partition(|other| other.socket);
+        let other = |other: &&Other| {
+            context! { at => strip.span(other.block), title => format!("{} {}", other.block, other.what) }
+        };
+        let socket = |other: &&Other| {
             let port = other.block.start();
-            let _ = write!(
-                section,
-                "<svg x=\"{:.3}%\" overflow=\"visible\"><path class=\"socket\" d=\"M-4 0h8l-4 7z\"><title>{port} {}</title></path></svg>",
-                strip.percent(f64::from(port) + 0.5 - f64::from(strip.first)),
-                escape(&other.what)
-            );
+            let x = strip.percent(f64::from(port) + 0.5 - f64::from(strip.first));
+            context! { x => format!("{x:.3}"), title => format!("{port} {}", other.what) }
+        };
+        context! {
+            skipped => (skipped > 0).then(|| thousands(skipped as usize)),
+            first => strip.first.max(1),
+            last => (strip.first + strip.ports - 1).min(PORTS - 1),
+            height => HEIGHT + SHARE * lanes,
+            track => HEIGHT,
+            line => LINE,
+            others => others.iter().map(other).collect::<Vec<_>>(),
+            blocks => (0..=LANES).flat_map(|lane| self.lane(strip, lane)).collect::<Vec<_>>(),
+            sockets => sockets.iter().map(socket).collect::<Vec<_>>(),
+            ephemeral => self.ephemeral.filter(|block| strip.shows(*block)).map(|block| strip.span(block)),
         }
-        self.underline(section, strip, HEIGHT);
-        let _ =
-            writeln!(section, "</svg><span>{}</span></div>", (strip.first + strip.ports - 1).min(PORTS - 1));
     }
 
-    /// Draws the plan's blocks of one depth on one strip.
-    fn lane(&self, section: &mut String, strip: Strip, lane: usize) {
+    /// Returns the plan's blocks of one depth on one strip.
+    fn lane(&self, strip: Strip, lane: usize) -> Vec<Value> {
         let (y, height, class) =
             if lane == 0 { (0, HEIGHT, "") } else { (HEIGHT + (lane - 1) * SHARE + 2, SHARE - 2, " share") };
         let shown = |planned: &Planned<'_>| planned.lane == lane && strip.shows(planned.block);
-        let mut draw = |action: Action, block: PortBlock, title: &str, name: &str| {
-            let text = if strip.has_room(block, name) {
-                format!("<text x=\"5\" y=\"{}\">{}</text>", height - 5, escape(name))
-            } else {
-                String::new()
-            };
-            let _ = write!(
-                section,
-                "<svg class=\"block {}{class}\" {} y=\"{y}\" height=\"{height}\"><title>{}</title>\
-                 <rect width=\"100%\" height=\"100%\"/>{text}</svg>",
-                verb(action),
-                strip.place(block),
-                escape(title)
-            );
+        let draw = |action: Action, block: PortBlock, title: String, name: &str| {
+            let class = format!("{}{class}", verb(action));
+            let name = Some(name).filter(|name| strip.has_room(block, name));
+            context! { class, at => strip.span(block), y, height, title, name }
         };
         if self.planned.iter().filter(|planned| shown(planned)).count() > CROWD {
-            for (action, blocks) in self.by_action(shown) {
-                for run in runs(blocks) {
-                    draw(action, run, &run.to_string(), "");
-                }
-            }
-            return;
+            let runs_of = |(action, blocks)| runs(blocks).into_iter().map(move |run| (action, run));
+            let crowd = self.by_action(shown).into_iter().flat_map(runs_of);
+            return crowd.map(|(action, run)| draw(action, run, run.to_string(), "")).collect();
         }
-        for planned in self.planned.iter().filter(|planned| shown(planned)) {
-            draw(
-                planned.action,
-                planned.block,
-                &format!("{} {}", planned.block, planned.session),
-                planned.session,
-            );
-        }
+        let one = |planned: &Planned<'_>| {
+            let title = format!("{} {}", planned.block, planned.session);
+            draw(planned.action, planned.block, title, planned.session)
+        };
+        self.planned.iter().filter(|planned| shown(planned)).map(one).collect()
     }
 
     fn by_action(&self, wanted: impl Fn(&Planned<'_>) -> bool) -> BTreeMap<Action, Vec<PortBlock>> {
@@ -332,59 +262,24 @@ impl Picture<'_> {
         blocks
     }
 
-    /// Underlines the ports for outgoing connections.
-    fn underline(&self, section: &mut String, strip: Strip, height: usize) {
-        if let Some(ephemeral) = self.ephemeral.filter(|ephemeral| strip.shows(*ephemeral)) {
-            let _ = write!(
-                section,
-                "<rect class=\"ephemeral\" {} y=\"{}\" height=\"3\"/>",
-                strip.place(ephemeral),
-                height - 3
-            );
-        }
-    }
-
-    /// Writes the content of the picture as a table, in the order of the ports.
-    fn table(&self, section: &mut String, anchors: &Anchors<'_>) {
-        let mut rows: Vec<(PortBlock, usize, String)> = self
-            .planned
-            .iter()
-            .map(|planned| {
-                let anchor = anchors.get(planned.session).map_or("sessions", String::as_str);
-                let name = verb(planned.action);
-                let what = format!(
-                    "<a href=\"#{anchor}\">{}</a> <span class=\"verb {name}\">{name}</span>",
-                    escape(planned.session)
-                );
-                (planned.block, planned.lane, what)
-            })
-            .collect();
-        rows.extend(self.others.iter().map(|other| (other.block, 0, escape(&other.what))));
-        rows.extend(
-            self.ephemeral.map(|ephemeral| (ephemeral, 0, "given to outgoing connections".to_owned())),
-        );
+    /// Returns the content of the picture as rows of a table, in the order of the ports.
+    fn rows(&self, anchors: &Anchors<'_>) -> Vec<Value> {
+        let own = self.planned.iter().map(|planned| {
+            let anchor = anchors.get(planned.session).map_or("sessions", String::as_str);
+            let (what, action) = (planned.session, verb(planned.action));
+            (planned.block, planned.lane, context! { anchor, what, action })
+        });
+        let others =
+            self.others.iter().map(|other| (other.block, 0, context! { what => other.what.as_str() }));
+        let what = "given to outgoing connections";
+        let ephemeral = self.ephemeral.map(|ephemeral| (ephemeral, 0, context! { what }));
+        let mut rows: Vec<_> = own.chain(others).chain(ephemeral).collect();
         rows.sort_by_key(|(block, lane, _)| (block.start(), *lane, std::cmp::Reverse(block.end())));
-        let _ = write!(
-            section,
-            "<details class=\"order\"{}>\n<summary>All of them in order, {}</summary>\n<table>\n<thead><tr>\
-             <th scope=\"col\" class=\"ports\">Ports</th><th scope=\"col\">Whose</th></tr></thead>\n<tbody>\n",
-            if rows.len() <= OPEN { " open" } else { "" },
-            thousands(rows.len())
-        );
-        for (block, lane, what) in rows.iter().take(ROWS) {
+        let row = |(block, lane, row): (PortBlock, usize, Value)| {
             let ports = if block.size() == 1 { block.start().to_string() } else { block.to_string() };
-            let share = if *lane > 0 { "a share: " } else { "" };
-            let _ = writeln!(section, "<tr><td class=\"ports\">{ports}</td><td>{share}{what}</td></tr>");
-        }
-        section.push_str("</tbody>\n</table>\n");
-        if rows.len() > ROWS {
-            let more = thousands(rows.len() - ROWS);
-            let _ = writeln!(
-                section,
-                "<p class=\"more\">{more} more; the sessions above say which ports each has.</p>"
-            );
-        }
-        section.push_str("</details>\n");
+            context! { ports, is_share => lane > 0, ..row }
+        };
+        rows.into_iter().map(row).collect()
     }
 }
 
@@ -395,18 +290,31 @@ struct Strip {
     ports: u32,
 }
 
+/// Left end and width of a block on a strip, in percent of the strip.
+#[derive(Debug, PartialEq)]
+struct Span {
+    x: String,
+    width: String,
+}
+
+impl From<Span> for Value {
+    fn from(Span { x, width }: Span) -> Self {
+        context! { x, width }
+    }
+}
+
 impl Strip {
     fn shows(self, block: PortBlock) -> bool {
         u32::from(block.start()) < self.first + self.ports && self.first <= u32::from(block.end())
     }
 
     /// Returns the position of a block on the strip, cut at the ends of the strip; always wide enough to be visible.
-    fn place(self, block: PortBlock) -> String {
+    fn span(self, block: PortBlock) -> Span {
         const SEEN: f64 = 0.15;
         let begin = u32::from(block.start()).max(self.first) - self.first;
         let end = (u32::from(block.end()) + 1).min(self.first + self.ports) - self.first;
         let (x, width) = (self.percent(f64::from(begin)), self.percent(f64::from(end - begin)));
-        format!("x=\"{x:.3}%\" width=\"{:.3}%\"", width.max(SEEN))
+        Span { x: format!("{x:.3}"), width: format!("{:.3}", width.max(SEEN)) }
     }
 
     /// Returns whether a block is wide enough for its session's name, on a page of the usual width.
@@ -431,13 +339,13 @@ mod tests {
     fn where_blocks_lie_on_a_strip() {
         let strip = Strip { first: 1024, ports: 256 };
         let block = |start, end| PortBlock::new(start, end).unwrap();
-        assert_eq!(strip.place(block(1024, 1279)), "x=\"0.000%\" width=\"100.000%\"");
-        assert_eq!(strip.place(block(1088, 1151)), "x=\"25.000%\" width=\"25.000%\"");
-        assert_eq!(strip.place(block(1000, 2000)), "x=\"0.000%\" width=\"100.000%\"");
-        assert_eq!(
-            Strip { first: 0, ports: PORTS }.place(block(8080, 8080)),
-            "x=\"12.329%\" width=\"0.150%\""
-        );
+        let check = |span: Span, x: &str, width: &str| {
+            assert_eq!(span, Span { x: x.to_owned(), width: width.to_owned() });
+        };
+        check(strip.span(block(1024, 1279)), "0.000", "100.000");
+        check(strip.span(block(1088, 1151)), "25.000", "25.000");
+        check(strip.span(block(1000, 2000)), "0.000", "100.000");
+        check(Strip { first: 0, ports: PORTS }.span(block(8080, 8080)), "12.329", "0.150");
         assert!(
             strip.shows(block(1279, 1300)) && !strip.shows(block(1280, 1300)) && !strip.shows(block(1, 1023))
         );

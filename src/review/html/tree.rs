@@ -1,8 +1,8 @@
 //! Session tree of the page: nested lists whose entries open and close without a script.
 
-use std::fmt::Write as _;
+use minijinja::{Value, context};
 
-use super::{escape, escape_lines, mark, verb};
+use super::{mark, verb};
 use crate::host::text::thousands;
 use crate::manifest::TextEntry;
 use crate::plan::{Action, Session};
@@ -14,17 +14,22 @@ use crate::review::{commands_and_others, folded, ports};
 const OPEN: usize = 60;
 /// Maximum number of bytes for the data of sessions; after this limit only allocations are shown.
 const TOLD: usize = 4 * 1024 * 1024;
+/// Number of bytes of markup around one entry of a session's data.
+const ROW: usize = 64;
 
-/// Writes the tree.
-pub(super) fn tree(page: &mut String, entries: &[Entry<'_>]) {
-    page.push_str("<section aria-labelledby=\"sessions\">\n<h2 id=\"sessions\">Sessions</h2>\n");
+/// Values of the tree.
+pub(super) struct Shown {
+    pub(super) entries: Vec<Value>,
+    /// Whether some sessions are shown without their data.
+    pub(super) is_cut: bool,
+}
+
+/// Returns the tree.
+pub(super) fn tree(entries: &[Entry<'_>]) -> Shown {
     let open = entries.iter().map(count).sum::<usize>() <= OPEN;
-    let mut tree = Tree { page, open, next: 0, told: 0 };
-    tree.list(entries, " class=\"tree\"");
-    if tree.told > TOLD {
-        page.push_str("<p class=\"more\">What the later sessions are told would make this page too large; <code>seedbed plan --json</code> holds all of it.</p>\n");
-    }
-    page.push_str("</section>\n");
+    let mut tree = Tree { open, next: 0, told: 0 };
+    let entries = entries.iter().map(|entry| tree.entry(entry)).collect();
+    Shown { entries, is_cut: tree.told > TOLD }
 }
 
 fn count(entry: &Entry<'_>) -> usize {
@@ -44,137 +49,84 @@ pub(super) fn path(entry: &Entry<'_>) -> String {
     }
 }
 
-struct Tree<'w> {
-    page: &'w mut String,
+struct Tree {
     open: bool,
-    /// Number of the next entry, in the order of writing.
+    /// Number of the next entry, from the top of the page.
     next: usize,
+    /// Number of bytes of the data of sessions so far.
     told: usize,
 }
 
-impl Tree<'_> {
-    fn list(&mut self, entries: &[Entry<'_>], attributes: &str) {
-        let _ = writeln!(self.page, "<ul{attributes}>");
-        for entry in entries {
-            self.entry(entry);
-        }
-        self.page.push_str("</ul>\n");
-    }
-
-    fn entry(&mut self, entry: &Entry<'_>) {
+impl Tree {
+    fn entry(&mut self, entry: &Entry<'_>) -> Value {
         let Member { session, change } = entry.first();
-        let name = verb(change.action);
-        let own_ports = if entry.is_folded() {
-            String::new()
-        } else {
-            session.map_or(String::new(), |session| ports(entry.registry, session))
-        };
-        let open = if self.open && !entry.children.is_empty() { " open" } else { "" };
-        let _ = write!(
-            self.page,
-            "<li class=\"{name}\" id=\"s{}\" data-ports=\"{own_ports}\" data-count=\"{}\">\n<details{open}>\n\
-             <summary><span class=\"verb\"><b>{}</b> {name}</span> <span class=\"name\">{}</span> \
-             <span class=\"gist\">{}</span></summary>\n<div class=\"body\">\n",
-            self.next,
-            entry.members.len(),
-            mark(change.action),
-            escape(&entry.label()),
-            escape(&gist(entry)),
-        );
+        let number = self.next;
         self.next += 1;
-        if !change.reasons.is_empty() {
-            self.page.push_str("<ul class=\"why\">");
-            for reason in &change.reasons {
-                let _ = write!(self.page, "<li>{}</li>", escape(reason));
-            }
-            self.page.push_str("</ul>\n");
+        let own_ports = session.filter(|_| !entry.is_folded()).map(|session| ports(entry.registry, session));
+        let told = session.filter(|_| self.told <= TOLD).map(|session| self.told(entry, session));
+        let children: Vec<_> = entry.children.iter().map(|entry| self.entry(entry)).collect();
+        context! {
+            number,
+            action => verb(change.action),
+            mark => mark(change.action),
+            ports => own_ports.unwrap_or_default(),
+            sessions => entry.members.len(),
+            open => self.open && !children.is_empty(),
+            label => entry.label(),
+            gist => gist(entry),
+            reasons => change.reasons.clone(),
+            held => session.map(|session| held(entry, session)),
+            told,
+            members => entry.is_folded().then(|| members(entry)),
+            children,
         }
-        if let Some(session) = session {
-            self.held(entry, session);
-            if self.told <= TOLD {
-                self.tell(entry, session);
-            }
-        }
-        if entry.is_folded() {
-            self.members(entry);
-        }
-        self.page.push_str("</div>\n");
-        if !entry.children.is_empty() {
-            self.list(&entry.children, "");
-        }
-        self.page.push_str("</details>\n</li>\n");
     }
 
-    fn held(&mut self, entry: &Entry<'_>, session: &Session) {
-        self.page.push_str("<table class=\"held\">\n");
-        for (at, allocation) in session.allocations.iter().enumerate() {
-            let what = folded::held(entry, at, allocation);
-            let notes = folded::notes(entry, at);
-            let notes =
-                notes.iter().fold(String::new(), |list, note| list + "<li>" + &escape(note) + "</li>");
-            let notes = if notes.is_empty() { notes } else { format!("<ul>{notes}</ul>") };
-            self.row(&escape(&allocation.kind), &format!("<code>{}</code>{notes}", escape(&what)));
-        }
-        for (key, commands) in commands_and_others(&session.text()).0 {
-            for command in commands {
-                self.row(key, &format!("<code>{}</code>", escape_lines(&command.shown())));
-            }
-        }
-        self.page.push_str("</table>\n");
-    }
-
-    fn tell(&mut self, entry: &Entry<'_>, session: &Session) {
-        let begin = self.page.len();
-        let whose = if entry.is_folded() {
-            format!("What {} is told; the others differ in numbers", escape(session.path.as_str()))
-        } else {
-            "What it is told".to_owned()
+    fn told(&mut self, entry: &Entry<'_>, session: &Session) -> Value {
+        let text = session.text();
+        let entries = commands_and_others(&text).1.into_iter();
+        let entries = entries.flat_map(|(key, entries)| entries.into_iter().map(move |entry| (key, entry)));
+        let row = |(key, entry): (&str, TextEntry<'_>)| {
+            let (text, name) = (entry.shown(), entry.name());
+            self.told += ROW + name.map_or(key.len(), str::len) + text.len();
+            // The name of a variable says that it is one.
+            let key = if matches!(entry, TextEntry::Variable(..)) { "" } else { key };
+            context! { key, name, text }
         };
-        let _ = write!(self.page, "<details class=\"told\">\n<summary>{whose}</summary>\n<table>\n");
-        for (key, entries) in commands_and_others(&session.text()).1 {
-            for entry in entries {
-                let name = match entry {
-                    TextEntry::Variable(name, _) => format!("<code>{}</code>", escape(name)),
-                    TextEntry::Value(name, _) => format!("{key} <code>{}</code>", escape(name)),
-                    TextEntry::Section(_) | TextEntry::Command(_) => key.to_owned(),
-                };
-                self.row(&name, &format!("<pre>{}</pre>", escape_lines(&entry.shown())));
-            }
-        }
-        self.page.push_str("</table>\n</details>\n");
-        self.told += self.page.len() - begin;
+        let rows: Vec<_> = entries.map(row).collect();
+        context! { first => entry.is_folded().then(|| session.path.as_str()), rows }
     }
+}
 
-    fn row(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.page, "<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>");
-    }
+/// Returns the allocations of a session and the commands that run in it.
+fn held(entry: &Entry<'_>, session: &Session) -> Value {
+    let allocation = |(at, allocation): (usize, &Allocation)| {
+        let what = folded::held(entry, at, allocation);
+        context! { kind => allocation.kind.as_str(), what, notes => folded::notes(entry, at) }
+    };
+    let allocations: Vec<_> = session.allocations.iter().enumerate().map(allocation).collect();
+    let text = session.text();
+    let commands = commands_and_others(&text).0.into_iter();
+    let commands = commands.flat_map(|(key, commands)| {
+        commands.into_iter().map(move |command| context! { key, text => command.shown() })
+    });
+    context! { allocations, commands => commands.collect::<Vec<_>>() }
+}
 
-    /// Writes the sessions of a folded entry, one row each.
-    fn members(&mut self, entry: &Entry<'_>) {
-        let _ = write!(
-            self.page,
-            "<details class=\"members\">\n<summary>Each of the {}</summary>\n<div class=\"scroll\"><table>\n<thead><tr>\
-             <th scope=\"col\">Session</th><th scope=\"col\" class=\"ports\">Ports</th>\
-             <th scope=\"col\">Works in</th><th scope=\"col\">Branch</th></tr></thead>\n<tbody>\n",
-            thousands(entry.members.len())
-        );
-        for member in &entry.members {
-            let ports = member.session.map_or("-".to_owned(), |session| ports(entry.registry, session));
-            let directory = member
-                .session
-                .map_or(String::new(), |session| session.working_directory.to_string_lossy().into_owned());
-            let branch = |held: &Allocation| entry.registry.get(&held.kind)?.branch(held);
-            let branch = member.allocations().iter().find_map(branch).unwrap_or_default();
-            let _ = writeln!(
-                self.page,
-                "<tr data-ports=\"{ports}\"><th scope=\"row\">{}</th><td class=\"ports\">{ports}</td><td><code>{}</code></td><td><code>{}</code></td></tr>",
-                escape(member.path().as_str()),
-                escape(&directory),
-                escape(&branch),
-            );
+/// Returns the sessions of a folded entry, one row each.
+fn members(entry: &Entry<'_>) -> Value {
+    let branch = |held: &Allocation| entry.registry.get(&held.kind)?.branch(held);
+    let row = |member: &Member<'_>| {
+        let directory = member.session.map(|session| session.working_directory.to_string_lossy());
+        context! {
+            session => member.path().as_str(),
+            ports => member.session.map_or("-".to_owned(), |session| ports(entry.registry, session)),
+            directory => directory.unwrap_or_default(),
+            branch => member.allocations().iter().find_map(branch).unwrap_or_default(),
         }
-        self.page.push_str("</tbody>\n</table></div>\n</details>\n");
-    }
+    };
+    let rows: Vec<_> = entry.members.iter().map(row).collect();
+    context! { count => thousands(rows.len()), rows }
 }
 
 /// Returns the summary of a closed entry.

@@ -5,7 +5,7 @@
 #![warn(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "these panic where nobody reads any more: see `say!`"
+    reason = "these panic when no reader is left: see `say!`"
 )]
 
 /// Prints like `eprintln!`, but ignores a closed stderr: no run stops half-way because its messages have no reader.

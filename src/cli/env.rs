@@ -97,7 +97,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     });
     let text: String = lines.collect::<Result<_, Failure>>()?;
     if std::io::stdout().is_terminal() {
-        // Nobody evaluates what is shown.
+        // No shell evaluates this text.
         print::out(&printable_lines(&text));
     } else {
         print::out(&text);

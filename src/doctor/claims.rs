@@ -33,7 +33,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 Warns,
                 Id::UnreadableRecord,
                 error.to_string(),
-                "until it can be read, nothing is known to belong to nobody",
+                "until it can be read, no lease can be proven orphaned",
             );
             return;
         }
@@ -81,7 +81,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 Warns,
                 Id::LockFile,
                 format!("{shown} holds its ports and does not say for whom: no seedbed wrote it"),
-                format!("rm {shown}, once whoever wrote it is gone"),
+                format!("rm {shown}, once its writer has ended"),
             ),
         }
     }

@@ -181,7 +181,7 @@ fn inspected(task: &Task<'_>) -> Result<InspectAnswer, Error> {
 /// Returns the message for a lease whose condition is unknown, with a remedy.
 fn unknown(task: &Task<'_>, error: &Error) -> String {
     format!(
-        "nobody can say how its {} is: {}; start what {} needs (a server, say), and try again",
+        "the state of its {} is unknown: {}; start what {} needs (a server, say), and try again",
         task.allocation.kind,
         printable_lines(&error.to_string()),
         shown(task)

@@ -244,7 +244,7 @@ impl<'a> Files<'a> {
     }
 
     fn changed(&self, name: &OsStr) -> Error {
-        self.source(name, io::Error::other("somebody changes it"))
+        self.source(name, io::Error::other("another program changes it"))
     }
 }
 

@@ -235,7 +235,7 @@ type Removal = fn(&Root, &Path) -> Result<(), Error>;
 const REMOVALS: [Removal; 2] = [Root::remove_all, Root::remove_all_in_parallel];
 
 #[test]
-fn a_tree_is_removed_whatever_it_is_made_of() {
+fn tree_of_any_content_is_removed() {
     for remove in REMOVALS {
         let (directory, root) = sandbox();
         let at = |name: &str| directory.path().join(name);
@@ -367,7 +367,7 @@ fn what_was_there_before_stays() {
 
 /// No lock excludes a process that uses another root; at worst an empty directory is left.
 #[test]
-fn hiding_from_two_roots_fails_for_nobody() {
+fn hiding_from_two_roots_fails_for_neither() {
     let (_directory, root) = sandbox();
     let within = root.create_directories(p("in")).unwrap();
     thread::scope(|scope| {
@@ -428,7 +428,7 @@ fn temporaries_of_the_dead_are_swept_and_nothing_else() {
 }
 
 #[test]
-fn a_private_directory_is_nobody_elses() {
+fn private_directory_is_the_users_own() {
     let (directory, _) = sandbox();
     let path = directory.path().join("state");
     Root::create_private(&path).unwrap();

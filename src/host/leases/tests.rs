@@ -102,7 +102,7 @@ fn nothing_to_revoke_creates_nothing() {
 }
 
 #[test]
-fn no_port_is_granted_twice_whatever_the_geometry() {
+fn no_port_is_granted_twice_in_any_geometry() {
     let p = free_ports(64);
     let registry = Registry::new();
     registry.grant(&lease("s/a", OURS, p + 16, p + 31)).unwrap();

@@ -62,7 +62,7 @@ impl Drop for Lab {
 }
 
 #[test]
-fn what_is_written_goes_to_the_upper_layer_whatever_the_path_has_in_it() {
+fn writes_go_to_the_upper_layer_for_any_path() {
     for name in ["plain", "comma,colon:back\\slash", "space and \"quote\""] {
         let Some(lab) = Lab::new(name) else { return };
         fs::write(lab.at("lower/old"), "old").unwrap();

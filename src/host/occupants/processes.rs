@@ -124,7 +124,7 @@ mod tests {
     use super::{KERNEL_THREAD, Process, parse};
 
     #[test]
-    fn a_line_of_stat_is_parsed_whatever_the_process_is_called() {
+    fn line_of_stat_is_parsed_for_any_process_name() {
         let line = |name: &str, state: &str, flags: u32, threads: u32| {
             format!("7 ({name}) {state} 3 7 7 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 1 2 3\n")
         };

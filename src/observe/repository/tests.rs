@@ -37,7 +37,7 @@ fn an_ordinary_repository() {
     };
     assert_eq!(repository(&sandbox, &sandbox.workspace), Ok(expected));
     let unasked = sandbox.observe([commit("HEAD")]).repository.unwrap().unwrap();
-    assert!(unasked.branches.is_empty(), "nobody asked");
+    assert!(unasked.branches.is_empty(), "not requested");
 }
 
 #[test]
@@ -185,11 +185,11 @@ fn no_workspace() {
 }
 
 #[test]
-fn a_repository_of_somebody_else() {
+fn repository_of_another_user_is_refused() {
     let sandbox = Sandbox::with_files(&["a"]);
-    let nobody = Some(rustix::fs::Uid::from_raw(65534));
+    let other = Some(rustix::fs::Uid::from_raw(65534));
     for path in [sandbox.workspace.clone(), sandbox.workspace.join(".git")] {
-        if rustix::fs::chown(&path, nobody, None).is_err() {
+        if rustix::fs::chown(&path, other, None).is_err() {
             // Only root can change the owner of files.
             return;
         }

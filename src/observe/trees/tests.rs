@@ -157,7 +157,7 @@ fn many_paths_are_asked_for_in_runs_that_fit() {
 }
 
 #[test]
-fn what_nobody_wants_there_has_no_near_misses() {
+fn unwanted_path_has_no_near_misses() {
     let sandbox = Sandbox::with_files(&["web/f"]);
     let ask = |wanted| Question::Tree { base_ref: "HEAD".to_owned(), path: "wab".to_owned(), wanted };
     let found = |questions: &[Question]| {

@@ -73,12 +73,12 @@ pub(super) fn registration_fault(
 ) -> Result<Option<String>, Error> {
     let entry = site.entry_path();
     match ownership::of_entry(task, site)? {
-        Owner::Nobody => return Ok(Some(format!("{} is gone", entry.display()))),
+        Owner::Missing => return Ok(Some(format!("{} is gone", entry.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::Us => {}
     }
     match ownership::of_directory(site, &Owner::Us)? {
-        Owner::Nobody => return Ok(Some(format!("{} is gone", site.home.display()))),
+        Owner::Missing => return Ok(Some(format!("{} is gone", site.home.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::Us => {}
     }

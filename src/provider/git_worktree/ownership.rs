@@ -27,7 +27,7 @@ const PUT_BACK: &str = "move the directory away and apply, which makes it anew";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// Nothing exists.
-    Nobody,
+    Missing,
     /// This swarm.
     Us,
     /// Another owner, with the reason for this conclusion.
@@ -41,7 +41,7 @@ pub(super) enum Owner {
 /// directory that exists.
 pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
     if site.common.directory(&site.entry)?.is_none() {
-        return Ok(Owner::Nobody);
+        return Ok(Owner::Missing);
     }
     let path = site.entry_path();
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", path.display())));
@@ -84,7 +84,7 @@ pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
 /// A directory is ours if it points to our admin directory. A directory that has lost its pointer is ours if it is
 /// empty, or while the admin directory exists. Other files without a pointer may belong to another owner.
 pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
-    let Some(directory) = site.directory()? else { return Ok(Owner::Nobody) };
+    let Some(directory) = site.directory()? else { return Ok(Owner::Missing) };
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", site.home.display())));
     match read(&directory, Path::new(".git"))? {
         Content::Bytes(bytes) if bytes == site.dot_git_line() => Ok(Owner::Us),

@@ -208,7 +208,7 @@ fn record(lock: &Lock) -> Result<Option<Record>, Error> {
 
 fn busy(site: &Site) -> Error {
     Error::Refused(format!(
-        "{} is being changed by somebody else",
+        "{} is being changed by another program",
         site.common.path().join("config").display()
     ))
 }

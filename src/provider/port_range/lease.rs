@@ -54,7 +54,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Taken(format!(
-        "{} belongs to somebody else; ports {ports} are not free",
+        "{} belongs to another program; ports {ports} are not free",
         root.path().join(path).display()
     )))
 }

@@ -133,7 +133,7 @@ fn an_old_git_is_told_so_and_does_nothing() {
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
         assert!(said.contains("git 2.30 is older than 2.31"), "{args:?}: {outcome:?}");
         let asked = fs::read_to_string(sandbox.top.join("asked")).unwrap_or_default();
-        let is_read = |command: &str| ["cat-file", "for-each-ref", "rev-parse"].contains(&command);
+        let is_read = |command: &str| ["cat-file", "config", "for-each-ref", "rev-parse"].contains(&command);
         assert!(asked.lines().all(is_read), "{args:?} asked it something else: {asked}");
         let _ = fs::remove_file(sandbox.top.join("asked"));
     };

@@ -121,7 +121,7 @@ fn racing_grants_of_several_state_directories_never_give_one_port_twice() {
 }
 
 #[test]
-fn what_a_deleted_state_directory_published_keeps_nobody_from_its_ports() {
+fn ports_that_a_deleted_state_directory_published_are_free() {
     let (lab, p) = (Lab::new(), free_ports(16));
     let (gone, killed, other) = (lab.host("gone"), lab.host("killed"), lab.host("other"));
     grant(&gone, &lease("s/a", p), &[]).unwrap();
@@ -159,7 +159,7 @@ fn every_user_can_read_what_is_published_and_no_cleaner_removes_it() {
 
 /// Any planted file is skipped; at most it blocks ports for this user.
 #[test]
-fn what_other_users_plant_hurts_nobody() {
+fn planted_files_of_other_users_do_no_harm() {
     let (lab, p) = (Lab::new(), free_ports(16));
     let at = |name: &str| lab.shared().join(format!("{PREFIX}{name}"));
     let fifo = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());

@@ -17,7 +17,7 @@ use crate::provider::git_worktree::{Worktree, overlay};
 use crate::provider::{Error, Task};
 
 /// Owner of a registered worktree that has no ownership marker.
-const NOBODY: &str = "-";
+const UNMARKED: &str = "-";
 
 /// Paths below one worktree that have another owner.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ fn described(mount: &Mount) -> String {
 /// A worktree of the repository.
 struct Registered {
     path: PathBuf,
-    /// Ownership marker of the swarm, or [`NOBODY`].
+    /// Ownership marker of the swarm, or [`UNMARKED`].
     owner: String,
     /// Session that the ownership marker names.
     session: String,
@@ -84,7 +84,7 @@ impl Registered {
         let mounts =
             if *hidden { "`seedbed status --repair` mounts the worktree around it, then " } else { "" };
         let (shown, path) = (shell_quoted(&path.to_string_lossy()), path.display());
-        if owner == NOBODY {
+        if owner == UNMARKED {
             format!(
                 "{path} is a worktree of the same repository: {mounts}`git worktree remove {shown}` ends it"
             )
@@ -133,7 +133,7 @@ fn list(site: &Site) -> Result<String, Error> {
         let path = absolute(entry.path(), Path::new(OsStr::from_bytes(path)));
         let (owner, session) = match Mark::of_entry(&entry) {
             Some(mark) => (mark.owner, mark.session),
-            None => (NOBODY.to_owned(), String::new()),
+            None => (UNMARKED.to_owned(), String::new()),
         };
         let _ = writeln!(text, "{}\t{owner}\t{session}", escaped(&path));
     }

@@ -357,7 +357,7 @@ fn a_source_that_changes_while_it_is_copied_is_an_error() {
     let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
     fs::write(lab.path(&worktrees[0]).join("other/x"), "y\n").unwrap();
     let (_, failed) = lab.copy(&source, &worktrees[1]).unwrap_err();
-    assert!(failed.to_string().contains("other/x: somebody changes it"), "{failed}");
+    assert!(failed.to_string().contains("other/x: another program changes it"), "{failed}");
     assert!(!lab.entry(&worktrees[1]).join("index").exists(), "an index says that the worktree is whole");
     lab.release(&worktrees[1]);
     assert!(!lab.path(&worktrees[1]).exists() && !lab.entry(&worktrees[1]).exists());

@@ -109,7 +109,7 @@ fn what_is_as_it_was_made_needs_no_git() {
 }
 
 #[test]
-fn whatever_is_not_as_it_was_made_is_asked_of_git() {
+fn git_is_asked_about_any_change() {
     let check = |what: &str, act: &dyn Fn(&Lab, &Path)| {
         let told = told_without_git(|lab| lab.worktree("w"), act);
         assert_ne!(told, Losses::default(), "{what}");
@@ -343,7 +343,7 @@ fn edit_unseen(file: &Path) {
 
 /// Each setting hides an edit from `git status`, and hides none from `losses`.
 #[test]
-fn edit_is_found_whatever_the_repository_is_set_to() {
+fn edit_is_found_under_any_setting_of_the_repository() {
     let check = |settings: &[(&str, &str)], prepare: &[&[&str]], edit: &dyn Fn(&Path)| {
         let lab = Lab::with_files(&[
             ("a.txt", "one\n"),
@@ -420,7 +420,7 @@ fn edit_is_found_whatever_the_repository_is_set_to() {
 
 /// A checkout would write the same bytes again.
 #[test]
-fn touched_file_is_no_work_whatever_converts_it() {
+fn touched_file_is_no_work_under_any_conversion() {
     let lab = Lab::with_files(&[
         ("a.txt", "one\n"),
         ("a.dos", "one\ntwo\n"),

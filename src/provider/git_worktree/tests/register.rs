@@ -149,7 +149,7 @@ fn registering_again_is_no_error() {
 }
 
 #[test]
-fn what_is_somebody_elses_is_not_touched() {
+fn foreign_directory_is_not_touched() {
     let lab = Lab::new();
     let worktree = lab.worktree("w");
 

@@ -26,7 +26,7 @@ fn everything_is_as_before_and_again() {
 }
 
 #[test]
-fn whatever_is_torn() {
+fn torn_worktree_is_released() {
     let lab = Lab::new();
     let before = lab.inventory();
     for registration in [Registration::Rename, Registration::Git] {
@@ -63,7 +63,7 @@ fn tear(path: &Path, garbage: Option<&str>) {
 }
 
 #[test]
-fn whatever_was_left_half_done() {
+fn half_made_worktree_is_released() {
     let lab = Lab::new();
     let before = lab.inventory();
     let worktree = lab.worktree("w");
@@ -113,7 +113,7 @@ fn whatever_was_left_half_done() {
 }
 
 #[test]
-fn a_torn_entry_of_somebody_else_is_no_obstacle() {
+fn torn_entry_of_another_worktree_is_no_obstacle() {
     let lab = Lab::new();
     let worktree = Worktree { branch: Some("one".into()), ..lab.worktree("w") };
     lab.git(&["worktree", "add", "-q", "--detach", "../foreign"]);
@@ -137,7 +137,7 @@ fn a_branch_that_gained_a_commit_is_kept() {
 }
 
 #[test]
-fn a_branch_that_somebody_has_checked_out_is_kept() {
+fn branch_that_is_checked_out_elsewhere_is_kept() {
     let lab = Lab::new();
     let worktree = Worktree { branch: Some("one".into()), ..lab.worktree("w") };
     lab.make(&worktree);

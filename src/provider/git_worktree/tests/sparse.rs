@@ -128,7 +128,7 @@ fn worktree_of(lab: &Lab) -> Worktree {
 }
 
 #[test]
-fn our_own_stale_lock_is_removed_and_nobody_elses() {
+fn own_stale_lock_is_removed_and_no_other() {
     let lab = Lab::new();
     let worktree = sparse(&lab, "w", "other");
     let before = lab.inventory();
@@ -142,7 +142,7 @@ fn our_own_stale_lock_is_removed_and_nobody_elses() {
     lab.make(&worktree);
     fs::write(lab.repo.join(".git/config.lock"), "").unwrap();
     let error = super::super::release::release(&lab.task(), &worktree).unwrap_err().to_string();
-    assert!(error.contains("is being changed by somebody else"), "{error}");
+    assert!(error.contains("is being changed by another program"), "{error}");
     fs::remove_file(lab.repo.join(".git/config.lock")).unwrap();
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);

@@ -60,6 +60,7 @@ pub use survey::{Error as SurveyError, Survey, against, standing, survey, survey
 use self::event::Telling;
 use crate::discovery;
 use crate::host::Host;
+use crate::host::clock;
 use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
 pub use crate::plan::Occupant;
@@ -144,6 +145,7 @@ pub fn apply(
         schema_version: state::SCHEMA_VERSION,
         owner,
         workspace: context.swarm.workspace().to_owned(),
+        since: standing.map_or_else(|| Some(clock::now()), |standing| standing.since.clone()),
         ancestors: Vec::new(),
         child: None,
         temporary: options.temporary,

@@ -15,7 +15,7 @@ use crate::host::files::{self, Root};
 use crate::host::text::printable;
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
-use crate::plan::{DISCOVERY_FILE, Session};
+use crate::plan::{DISCOVERY_FILE, Damage, Session};
 use crate::provider::markers::{filled, filled_value};
 use crate::provider::{Planner, Registry};
 use crate::state::{Locked, Record, Swarm};
@@ -296,12 +296,21 @@ pub fn restore(
     }
 }
 
-/// Returns the problem of a session's discovery file, or of the file that hides it from Git; `None` if there is none.
-pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Option<String> {
+/// Returns the damage of a session's discovery file, or of the file that hides it from Git; `None` if there is none.
+pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Option<Damage> {
     let path = session.discovery_file.clone().unwrap_or_else(|| swarm.discovery_file(&session.scoped_name));
     let read = |path: &Path, limit| {
         Root::toward(swarm.workspace(), path).and_then(|(root, path)| root.read(&path, limit))
     };
+    let damage = |why: String| Damage { mendable: true, ..Damage::new(why) };
+    let limit = expected.to_bytes().len() + 1;
+    let found = read(&path, limit);
+    if let Ok(Some(found)) = &found
+        && is_of_older_format(found, expected)
+    {
+        let why = format!("{DISCOVERY_FILE} is of an older format; `seedbed apply` rewrites it");
+        return Some(Damage { older: true, ..damage(why) });
+    }
     let fault = |name: &str,
                  read: Result<Option<Vec<u8>>, files::Error>,
                  is_right: &dyn Fn(&[u8]) -> bool| match read {
@@ -310,15 +319,23 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
         Ok(None) => Some(format!("{name} is gone")),
         Err(error) => Some(error.to_string()),
     };
-    let limit = expected.to_bytes().len() + 1;
-    let of_file = fault(DISCOVERY_FILE, read(&path, limit), &|found| is_told_by(found, expected));
+    let of_file = fault(DISCOVERY_FILE, found, &|found| is_told_by(found, expected));
     let of_gitignore = || {
         let ignore = session.discovery_file.as_ref()?.with_file_name(IGNORE);
         fault(&format!("{IGNORE} beside {DISCOVERY_FILE}"), read(&ignore, IGNORE_MAX), &|found| {
             found == hiding(OsStr::new(DISCOVERY_FILE))
         })
     };
-    of_file.or_else(of_gitignore)
+    of_file.or_else(of_gitignore).map(damage)
+}
+
+/// Returns whether bytes are a discovery file with the values of `expected` that an earlier version of seedbed wrote:
+/// without the version of the format.
+fn is_of_older_format(found: &[u8], expected: &Snapshot) -> bool {
+    let is_older =
+        serde_json::from_slice::<Value>(found).is_ok_and(|found| found.get("schemaVersion").is_none());
+    let read = || serde_json::from_slice::<Snapshot>(found).ok();
+    is_older && read().is_some_and(|snapshot| is_told_by(&snapshot.to_bytes(), expected))
 }
 
 /// Returns whether bytes are a discovery file with the values of `expected`.

@@ -28,8 +28,8 @@ pub use provisioned::{Provisioned, RuntimeInjection, Saved};
 
 use crate::apply::{self, Context, Event, Overtaken, Recovered};
 use crate::discovery::Snapshot;
-use crate::host::Host;
 use crate::host::process::Cancel;
+use crate::host::{Host, clock};
 use crate::manifest::{self, Manifest, Options, Program};
 use crate::observe::{self, Observation};
 use crate::plan::{self, Plan, Standing};
@@ -305,6 +305,7 @@ impl Orchestrator {
                     (None, None) => owner.insert(state::new_owner()?).clone(),
                 },
                 workspace: context.swarm.workspace().to_owned(),
+                since: Some(clock::now()),
                 ancestors: family.as_ref().map(|family| family.ancestors.clone()).unwrap_or_default(),
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,

@@ -266,12 +266,14 @@ pub struct Damage {
     /// `true` if the damage is unknown, because a dependency of the inspection does not respond; the allocation may be
     /// undamaged.
     pub unknown: bool,
+    /// `true` if the allocation works as it is, and only its format is that of an earlier version.
+    pub older: bool,
 }
 
 impl Damage {
     /// Creates the damage of an allocation that has to be created again, described in one line.
     pub fn new(why: String) -> Self {
-        Self { why, mendable: false, unknown: false }
+        Self { why, mendable: false, unknown: false, older: false }
     }
 
     /// Returns whether the lease has to be created again.

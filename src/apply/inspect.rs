@@ -65,20 +65,19 @@ pub(super) fn inspect_sharing(
                 });
                 let damage = match found {
                     Ok(Condition::Sound) => continue,
-                    Ok(Condition::Mendable(why)) => Damage { why, mendable: true, unknown: false },
-                    Ok(Condition::Broken(why)) => Damage { why, mendable: false, unknown: false },
-                    Ok(Condition::Unknown(why)) => Damage { why, mendable: false, unknown: true },
-                    Err(error) => Damage { why: error.to_string(), mendable: false, unknown: false },
+                    Ok(Condition::Mendable(why)) => Damage { mendable: true, ..Damage::new(why) },
+                    Ok(Condition::Broken(why)) => Damage::new(why),
+                    Ok(Condition::Unknown(why)) => Damage { unknown: true, ..Damage::new(why) },
+                    Err(error) => Damage::new(error.to_string()),
                 };
                 broken.push(((session.path.clone(), allocation.kind.clone()), damage));
             }
             let expected = discovery::snapshot(record, session, registry, &record.workspace);
-            if let Some(why) = discovery::inspect(swarm, session, &expected) {
-                let damage = Damage { why, mendable: true, unknown: false };
+            if let Some(damage) = discovery::inspect(swarm, session, &expected) {
                 broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
             }
             if let Some(NotSetUp { why, .. }) = record.not_set_up.get(&session.path) {
-                let damage = Damage { why: why.clone(), mendable: false, unknown: false };
+                let damage = Damage::new(why.clone());
                 broken.push(((session.path.clone(), SETUP.to_owned()), damage));
             }
             broken

@@ -109,7 +109,7 @@ pub(super) fn apply_manifest(
             return Err(error.into());
         };
         if !global.quiet && !global.json {
-            say!("what was planned is in use ({}); planning again", printable(&why));
+            say!("the plan does not hold any more ({}); planning again", printable(&why));
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
-    settled(&swarm)?;
+    settled(&swarm, swarm.is_locked())?;
     let (mut plan, survey) = make(&setting, &swarm, &manifest, &arguments.again)?;
     plan.behind = behind(&swarm, &plan, &survey);
     global.unless_interrupted()?;
@@ -154,16 +154,19 @@ pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     lines
 }
 
-/// Maximum number of sessions that a note names.
+/// Returns the paths of sessions as arguments of a command: all of them, so that the command can be pasted.
+fn named<'s>(sessions: impl Iterator<Item = &'s SessionPath>) -> String {
+    sessions.map(SessionPath::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// Maximum number of sessions that a sentence names.
 const NAMED: usize = 4;
 
-/// Returns sessions as arguments of a command: all of them, or the first few and the number of the others.
-fn named<'s>(sessions: impl Iterator<Item = &'s SessionPath>) -> String {
-    let sessions: Vec<&str> = sessions.map(SessionPath::as_str).collect();
-    let shown = sessions[..sessions.len().min(NAMED)].join(" ");
-    match sessions.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} … (and {more} more)"),
+/// Returns the paths of sessions for a sentence: all of them, or their number.
+fn mentioned(sessions: &[&SessionPath]) -> String {
+    match sessions.len() {
+        0..=NAMED => named(sessions.iter().copied()),
+        many => format!("{many} sessions"),
     }
 }
 
@@ -244,10 +247,10 @@ fn lacking(behind: &[Behind]) -> Vec<String> {
         .map(|((base_ref, base, commits), sessions)| {
             let commits = if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") };
             let (lack, them) = if sessions.len() == 1 { ("lacks", "it") } else { ("lack", "them") };
-            let names = named(sessions.into_iter());
+            let (mentioned, names) = (mentioned(&sessions), named(sessions.into_iter()));
             let to = rebase_target(base_ref, base);
             format!(
-                "{base_ref} has {commits} that {names} {lack}; to bring {them} up to date: seedbed exec {names} -- git \
+                "{base_ref} has {commits} that {mentioned} {lack}; to bring {them} up to date: seedbed exec {names} -- git \
                  rebase {to}"
             )
         })
@@ -259,19 +262,22 @@ pub(super) fn rebase_target(base_ref: &str, base: &str) -> String {
     if base_ref == "HEAD" { base.chars().take(12).collect() } else { shell_quoted(base_ref) }
 }
 
-/// Checks that no run is in progress or interrupted: a plan would conflict with a partly applied swarm.
-pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
-    let is_abandoned = swarm.standing()?.is_some_and(|record| record.temporary) && !swarm.is_locked();
+/// Checks that no run is in progress or interrupted: a plan would conflict with a partly applied swarm. `is_running` is
+/// `true` if another process owns the lock of the swarm.
+pub(super) fn settled(swarm: &Swarm<'_>, is_running: bool) -> Result<(), Failure> {
+    let is_abandoned = swarm.standing()?.is_some_and(|record| record.temporary) && !is_running;
     if !swarm.is_unfinished()? && !is_abandoned {
         return Ok(());
     }
-    Err(Failure::new(
-        error::RUN_IN_PROGRESS,
-        format!(
-            "a run of swarm `{}` is under way or was interrupted: wait for it to end, or `seedbed recover` puts it right",
-            swarm.name()
-        ),
-    ))
+    let name = swarm.name();
+    if is_running {
+        let holder = swarm.found()?.and_then(|found| found.holder);
+        let by = holder.map(|holder| format!(" {holder}")).unwrap_or_default();
+        let text = format!("a run of swarm `{name}` is in progress{by}: wait for it to end");
+        return Err(Failure::new(error::RUN_IN_PROGRESS, text));
+    }
+    let text = format!("a run of swarm `{name}` was interrupted: `seedbed recover` finishes or undoes it");
+    Err(Failure::new(error::RUN_INTERRUPTED, text))
 }
 
 /// Returns facts about this host and repository, each once.

@@ -119,14 +119,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     for line in &unfinished {
         say!("{}", printable(line));
     }
-    print::out(&text::text(&sessions, global.verbose));
+    print::out(&text::text(&sessions, &looked.broken, global.verbose));
     Ok(status.into())
 }
 
 /// Repairs under the swarm's lock, and reports the repairs.
 fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
     let repair = locked(global, setting, "status --repair", |context| {
-        super::plan::settled(context.swarm)?;
+        super::plan::settled(context.swarm, false)?;
         let record = standing::record(context.swarm, setting.name())?;
         Ok(apply::repair(context, &record))
     })?;
@@ -148,6 +148,8 @@ fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
 #[derive(Default)]
 struct Looked {
     drift: BTreeMap<String, Vec<String>>,
+    /// Sessions whose drift is more than a discovery file of an older format.
+    broken: BTreeSet<String>,
     unsaved: BTreeMap<String, Vec<String>>,
     passing: BTreeMap<String, Vec<String>>,
     outdated: BTreeMap<String, Vec<String>>,
@@ -159,6 +161,9 @@ impl Looked {
         let id = |path: &SessionPath| path.id(&record.plan.swarm);
         let (broken, stake) = apply::examine(swarm, &setting.registry, record)?;
         for ((path, kind), damage) in broken {
+            if !damage.older {
+                self.broken.insert(id(&path));
+            }
             self.drift.entry(id(&path)).or_default().push(format!("{kind}: {}", damage.why));
         }
         for Loss { session, what, .. } in

@@ -105,7 +105,7 @@ errors! {
     OUTPUT_UNWRITTEN = "output-unwritten", 74, "The command is done, and its output could not be written", "Repair where standard output leads";
     LOCKED = "locked", 75, "Another run holds the lock of the swarm", "Wait for it, with `--lock-timeout TIME`";
     LOCKED_BY_ORPHANS = "locked-by-orphans", 75, "Programs that a killed run had started hold the lock of the swarm", "Wait for them, or end them";
-    RUN_IN_PROGRESS = "run-in-progress", 75, "A run of the swarm is under way or was interrupted", "Wait for it to end, or `seedbed recover`";
+    RUN_IN_PROGRESS = "run-in-progress", 75, "A run of the swarm is in progress", "Wait for it to end";
     RUN_INTERRUPTED = "run-interrupted", 75, "A run of the swarm was interrupted and is not recovered", "`seedbed recover`";
     COMMAND_NOT_EXECUTABLE = "command-not-executable", 126, "The command of `exec` or `run` cannot be executed", "Make it executable";
     COMMAND_NOT_FOUND = "command-not-found", 127, "The command of `exec` or `run` does not exist", "Correct its name, or the `PATH`";

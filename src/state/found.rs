@@ -203,10 +203,12 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
     let [setting_aside, provisioning, committed]: [Option<Record>; 3] =
         [Stage::SettingAside.file(), Stage::Provisioning.file(), COMMITTED]
             .map(|name| kept(read(&directory, name), &mut unreadable));
-    let written = || directory.join(COMMITTED).metadata()?.modified();
+    let written = || directory.join(COMMITTED).metadata().and_then(|found| found.modified()).ok();
     let unreleased = committed.clone().filter(|record| record.release.is_some());
     let standing = committed.filter(|record| !record.plan.sessions.is_empty());
-    let since = standing.as_ref().and_then(|_| written().ok()?.duration_since(UNIX_EPOCH).ok());
+    // A record of an earlier version does not have the time.
+    let last_applied = || Some(clock::rfc3339(written()?.duration_since(UNIX_EPOCH).ok()?.as_secs()));
+    let since = standing.as_ref().and_then(|record| record.since.clone().or_else(last_applied));
     let holder = root.read(Path::new(&format!("{key}.holder")), HOLDER_MAX).ok().flatten();
     let holder = holder.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
     let mut lines = holder.lines();
@@ -215,7 +217,7 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
         collection,
         run: setting_aside.or(provisioning).or(unreleased),
         rescuing: kept(read::<Rescuing>(&directory, "rescuing.json"), &mut unreadable).is_some(),
-        since: since.map(|since| clock::rfc3339(since.as_secs())),
+        since,
         phase: phase.and_then(|line| line.split_once(' ')).map(|(name, since)| (name.into(), since.into())),
         holder,
         key,

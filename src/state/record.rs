@@ -29,6 +29,10 @@ pub struct Record {
     pub owner: String,
     /// Absolute path of the workspace root.
     pub workspace: PathBuf,
+    /// Time at which the swarm was first applied, in UTC as RFC 3339, for messages. `None` in a record of an earlier
+    /// version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// Ids of the sessions above a standalone session, nearest first, which have the same ownership marker. In a swarm,
     /// the plan lists the ancestors instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -52,6 +52,26 @@ fn setup_of_a_standing_session_runs_when_it_is_asked_for() {
 }
 
 #[test]
+fn commands_in_notes_name_every_session() {
+    let sandbox = Sandbox::new();
+    sandbox.write(".gitignore", ".env\n");
+    sandbox.commit("ignores");
+    sandbox.write(".env", "A=1\n");
+    sandbox
+        .manifest("[session.a]\ncount = 6\nresources = [{ kind = \"git-worktree\", copy = [\".env\"] }]\n");
+    sandbox.ok(&["apply"]);
+    sandbox.write(".env", "A=22\n");
+    sandbox.commit("moves on");
+    let plan = sandbox.ok(&["plan"]).stdout;
+    let all = "a-0 a-1 a-2 a-3 a-4 a-5";
+    for part in
+        [&format!("--refresh {all}\n"), "that 6 sessions lack;", &format!("seedbed exec {all} -- git rebase")]
+    {
+        assert!(plan.contains(part), "{plan}");
+    }
+}
+
+#[test]
 fn copies_are_refreshed_where_their_sessions_have_not_changed_them() {
     let sandbox = Sandbox::new();
     sandbox.write(".gitignore", ".env*\n");

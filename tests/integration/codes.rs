@@ -95,8 +95,10 @@ fn a_swarm_that_another_run_holds_is_locked() {
         }
     });
     for command in ["plan", "validate"] {
-        sandbox
-            .unchanged(|| sandbox.seedbed(&[command]).expect(75).says(&["is under way", "seedbed recover"]));
+        let by = format!("`shop` is in progress by pid {} (`apply`) since 2", first.run.id());
+        let outcome =
+            sandbox.unchanged(|| sandbox.seedbed(&[command]).expect(75).says(&[&by, "wait for it to end"]));
+        assert!(!outcome.stderr.contains("recover"), "{}", outcome.stderr);
     }
     first.end().expect(0);
     sandbox.ok(&["plan", "--detailed-exitcode"]);

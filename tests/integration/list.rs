@@ -66,6 +66,25 @@ fn every_swarm_of_the_host_is_listed_from_anywhere() {
 }
 
 #[test]
+fn a_swarm_is_listed_since_it_was_first_applied() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = []\n");
+    sandbox.ok(&["apply"]);
+    let since = listed(&sandbox)[0]["since"].as_str().unwrap().to_owned();
+    let record = fs::read_dir(sandbox.state().join("swarms")).unwrap().flatten();
+    let record = record.map(|entry| entry.path().join("standing.json")).find(|path| path.exists()).unwrap();
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace(&since, "2020-02-02T02:02:02Z")).unwrap();
+    sandbox.manifest("[session.a]\ncount = 2\nresources = []\n");
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["destroy", "a-0"]);
+    assert_eq!(listed(&sandbox)[0]["since"], "2020-02-02T02:02:02Z");
+    sandbox.ok(&["destroy"]);
+    sandbox.ok(&["apply"]);
+    assert!(listed(&sandbox)[0]["since"].as_str().unwrap() >= since.as_str());
+}
+
+#[test]
 fn a_run_that_is_under_way_is_told_with_who_holds_it() {
     let sandbox = Sandbox::new();
     let top = sandbox.top.display();

@@ -171,6 +171,28 @@ fn a_branch_that_tracks_the_discovery_file_does_not_speak_for_the_session() {
 }
 
 #[test]
+fn a_discovery_file_of_an_older_format_is_not_broken() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\"]\n");
+    sandbox.ok(&["apply"]);
+    let file = sandbox.directory("a").join(".agent-context/resources.json");
+    let written = fs::read_to_string(&file).unwrap();
+    fs::write(&file, written.replacen("\n  \"schemaVersion\": 1,", "", 1)).unwrap();
+    let said = "discovery: resources.json is of an older format; `seedbed apply` rewrites it";
+    let status = sandbox.ok(&["status"]).stdout;
+    assert!(status.contains(said) && status.contains("sound") && !status.contains("broken"), "{status}");
+    sandbox.ok(&["apply"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), written);
+    // With another content it is another matter.
+    fs::write(&file, "{}\n").unwrap();
+    let status = sandbox.ok(&["status"]).stdout;
+    assert!(
+        status.contains("broken") && status.contains("resources.json is not what was written"),
+        "{status}"
+    );
+}
+
+#[test]
 fn what_hides_the_discovery_file_is_put_back() {
     check_repaired(
         |_, directory| fs::remove_file(directory.join(".agent-context/.gitignore")).unwrap(),

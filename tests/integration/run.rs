@@ -91,7 +91,7 @@ fn a_killed_run_is_named_by_every_command_and_removed_by_recover() {
     assert!(listed.contains(line), "{listed}");
     let found = sandbox.ok(&["doctor"]).stdout;
     assert!(found.contains("interrupted-run: a run of swarm shop"), "{found}");
-    sandbox.seedbed(&["plan"]).expect(75).says(&["seedbed recover"]);
+    sandbox.seedbed(&["plan"]).expect(75).says(&["was interrupted", "seedbed recover"]);
     let events = sandbox.ok(&["recover", "--json"]).stdout;
     let done: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
     assert_eq!(done["recovered"], "removed");

@@ -1,5 +1,6 @@
 //! Table that `status` prints.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use seedbed::host::text::printable;
@@ -11,9 +12,12 @@ use super::super::{plan, print};
 const SUBJECT_MAX: usize = 30;
 
 /// Returns one row for each session, and below it damage and unsaved work; with `verbose` everything that is known.
-pub(super) fn text(sessions: &[SessionStatus], verbose: bool) -> String {
+///
+/// `broken` are the ids of the sessions that do not work as they were applied.
+pub(super) fn text(sessions: &[SessionStatus], broken: &BTreeSet<String>, verbose: bool) -> String {
     let head = ["SESSION", "STATE", "WORK", "BRANCH", "PORTS", "LAST COMMIT"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(sessions.iter().map(row)).collect();
+    let rows = sessions.iter().map(|session| row(session, broken.contains(&session.id)));
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     let table = print::table(&rows);
     let mut lines = table.lines();
     let mut text = lines.next().map(|head| format!("{head}\n")).unwrap_or_default();
@@ -26,7 +30,7 @@ pub(super) fn text(sessions: &[SessionStatus], verbose: bool) -> String {
     text
 }
 
-fn row(session: &SessionStatus) -> [String; 6] {
+fn row(session: &SessionStatus, is_broken: bool) -> [String; 6] {
     let progress = session.worktree.as_ref().map(|worktree| worktree.progress.as_ref());
     let (branch, last) = match progress {
         None => ("-".to_owned(), "-".to_owned()),
@@ -36,7 +40,7 @@ fn row(session: &SessionStatus) -> [String; 6] {
     let ports: Vec<_> = session.ports.iter().map(port).collect();
     [
         format!("{}{}", if session.child_of.is_some() { "└ " } else { "" }, session.session),
-        if session.drift.is_empty() { "sound" } else { "broken" }.to_owned(),
+        if is_broken { "broken" } else { "sound" }.to_owned(),
         work(session),
         branch,
         if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },

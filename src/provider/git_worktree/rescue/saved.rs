@@ -2,6 +2,7 @@
 //!
 //! Every process that can write to the repository can create such refs too: names and messages are untrusted.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -59,7 +60,7 @@ pub fn list(host: &Host, common: &Path) -> Result<Vec<SavedWork>, Error> {
     let format = "--format=%(refname)%00%(objectname)%00%(objecttype)%00%(committerdate:unix)%00%(parent)%00%(contents:subject)";
     let printed = git.run(["for-each-ref", format, name::ROOT])?;
     let printed = String::from_utf8_lossy(&printed);
-    let mut first_parents = Vec::new();
+    let mut pairs = Vec::new();
     let mut saved = Vec::new();
     for line in printed.lines() {
         let [reference, object, kind, time, parents, subject] = line.split('\0').collect::<Vec<_>>()[..]
@@ -68,7 +69,7 @@ pub fn list(host: &Host, common: &Path) -> Result<Vec<SavedWork>, Error> {
         };
         let parents: Vec<&str> = parents.split_whitespace().collect();
         let Some(name) = short_name(reference) else { continue };
-        first_parents.push(parents.first().map(|parent| format!("{object} {parent}\n")));
+        pairs.extend(parents.first().map(|parent| format!("{object} {parent}\n")));
         saved.push(SavedWork {
             name: name.to_owned(),
             reference: reference.to_owned(),
@@ -79,8 +80,9 @@ pub fn list(host: &Host, common: &Path) -> Result<Vec<SavedWork>, Error> {
             valid: kind == "commit" && matches!(parents.len(), 3 | 4) && name.contains("/@"),
         });
     }
-    for (saved, pair) in saved.iter_mut().zip(first_parents) {
-        saved.files = pair.and_then(|pair| changed_files(&git, pair));
+    let files = changed_files(&git, &pairs);
+    for saved in &mut saved {
+        saved.files = files.get(&saved.object).copied();
     }
     Ok(saved)
 }
@@ -107,18 +109,51 @@ fn session(reference: &str, subject: &str) -> String {
     }
 }
 
-/// Counts the files in which a commit differs from its first parent. `pair` is a line with both commits.
-fn changed_files(git: &Git<'_>, pair: String) -> Option<u64> {
-    let args = ["diff-tree", "--stdin", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none"];
-    let printed = git.run_with_input(args, pair.into_bytes()).ok()?;
-    // Each file is a record, which begins with a colon, and a path.
-    let mut count = 0;
-    let mut fields = printed.split(|byte| *byte == 0);
+/// Counts, by commit, the files in which commits differ from their first parents. `pairs` are lines with both commits.
+///
+/// One process counts the files of all commits. If it fails, because objects of one commit are missing, each commit
+/// gets a process of its own.
+fn changed_files(git: &Git<'_>, pairs: &[String]) -> HashMap<String, u64> {
+    let args =
+        ["diff-tree", "--stdin", "--always", "-r", "-z", "--raw", "--no-renames", "--ignore-submodules=none"];
+    match git.run_with_input(args, pairs.concat().into_bytes()) {
+        Ok(printed) => counted(&printed),
+        Err(_) if pairs.len() > 1 => {
+            pairs.iter().flat_map(|pair| changed_files(git, std::slice::from_ref(pair))).collect()
+        }
+        Err(_) => HashMap::new(),
+    }
+}
+
+/// Counts the files of each commit in the output of `git diff-tree`: the id of the commit, and for each file a record,
+/// which begins with a colon, and a path.
+fn counted(printed: &[u8]) -> HashMap<String, u64> {
+    let mut counts = HashMap::new();
+    let mut count = None;
+    let mut fields = printed.split(|byte| *byte == 0).filter(|field| !field.is_empty());
     while let Some(field) = fields.next() {
-        if field.starts_with(b":") {
+        if !field.starts_with(b":") {
+            // Two rescue refs can name the same commit, which is then printed twice.
+            let files = counts.entry(String::from_utf8_lossy(field).into_owned()).or_insert(0);
+            *files = 0;
+            count = Some(files);
+        } else if let Some(count) = &mut count {
             fields.next();
-            count += 1;
+            **count += 1;
         }
     }
-    Some(count)
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_counted_by_commit() {
+        let printed = b"c1\0:100644 A\0:a\0:100644 D\0c2\0c2\0c3\0:100644 A\0b\0c3\0:100644 A\0b\0";
+        let expected = [("c1", 2), ("c2", 0), ("c3", 1)].map(|(commit, files)| (commit.to_owned(), files));
+        assert_eq!(counted(printed), HashMap::from(expected));
+        assert_eq!(counted(b""), HashMap::new());
+    }
 }

@@ -34,7 +34,7 @@ fn the_example_makes_databases_and_leaves_nothing() {
         sandbox.ok(&["apply"]);
         sandbox.assert_clean(&sandbox.repository);
         let directory = |session: &str| {
-            let env = sandbox.ok(&["env", session, "--format", "json"]).json();
+            let env = sandbox.ok(&["env", session, "--format", "json"]).json()["environment"].take();
             sandbox.repository.join(env["DATABASE_DIR"].as_str().unwrap())
         };
         let database = directory("api");

@@ -58,7 +58,7 @@ fn a_program_plans_from_a_pool_by_what_stands() {
     sandbox.ok(&["apply"]);
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
     let name = |directory: &Path| {
-        sandbox.seedbed_in(directory, &["env", "a", "--format", "json"]).expect(0).json()["POOL_NAME"].clone()
+        sandbox.seedbed_in(directory, &["env", "a", "--format", "json"]).expect(0).json()["environment"]["POOL_NAME"].take()
     };
     assert_ne!(name(&sandbox.repository), name(&clone));
     sandbox.ok(&["destroy"]);

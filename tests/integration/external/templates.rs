@@ -50,7 +50,7 @@ fn options_are_templates_of_what_is_planned_before_them() {
     sandbox.ok(&["apply"]);
     let requests = asked(&sandbox);
     let ports = ["a", "b"].map(|session| {
-        let env = sandbox.ok(&["env", session, "--format", "json"]).json();
+        let env = sandbox.ok(&["env", session, "--format", "json"]).json()["environment"].take();
         env["AGENT_PORT_DB"].as_str().unwrap().to_owned()
     });
     let planned = requests.iter().find(|request| request["operation"] == "plan").unwrap();

@@ -111,6 +111,7 @@ fn destroy_names_the_branches_that_it_keeps() {
     let events = sandbox.ok(&["destroy", "--json"]).stdout;
     let mut event = named.clone();
     event["event"] = "branchKept".into();
+    event["schemaVersion"] = 1.into();
     let found = events.lines().map(|line| serde_json::from_str(line).unwrap());
     assert_eq!(
         found.filter(|line: &serde_json::Value| line["event"] == "branchKept").collect::<Vec<_>>(),

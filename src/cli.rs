@@ -22,6 +22,7 @@ mod destroy;
 mod doctor;
 mod elsewhere;
 mod env;
+mod example;
 mod exec;
 mod exit;
 mod explain;
@@ -52,18 +53,25 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use seedbed::host::process::Cancel;
 use seedbed::report::error;
 
 use self::exit::{Failure, Status};
 
-/// Reproducible workspaces for swarms of agents and CI fixtures.
+/// Reproducible workspaces for swarms of agents and CI fixtures
 ///
-/// One manifest declares a tree of sessions and what each needs: git worktrees, blocks of ports. seedbed computes every
-/// path and port up front, shows that plan, and makes it real in parallel: all of it, or none of it.
+/// One manifest declares a tree of sessions, and the Git worktree and the ports of each. seedbed computes every path and
+/// port in advance, shows this plan, and applies it in parallel: completely, or not at all.
 #[derive(Debug, Parser)]
-#[command(name = "seedbed", version, propagate_version = true, after_help = exit::HELP)]
+#[command(
+    name = "seedbed",
+    version,
+    propagate_version = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = exit::HELP
+)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -73,36 +81,42 @@ struct Arguments {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 struct Global {
-    /// The manifest; found by walking up from the current directory to `seedbed.toml`
+    /// Read this manifest [default: `seedbed.toml` in the current directory or above]
     #[arg(short = 'f', long, value_name = "FILE", global = true)]
     manifest: Option<PathBuf>,
-    /// Runs as if started in this directory
+    /// Run as if started in this directory
     #[arg(short = 'C', value_name = "DIR", global = true)]
     directory: Option<PathBuf>,
-    /// How much is done at once; default: the cores
+    /// Number of parallel jobs [default: number of CPUs]
     #[arg(long, value_name = "N", global = true)]
     jobs: Option<NonZeroUsize>,
-    /// Prints one JSON document (one event a line for what changes something)
+    /// Print JSON: one document, or one event per line while a command changes something
     #[arg(long, global = true)]
     json: bool,
-    /// Says nothing but faults
+    /// Print errors only
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Says every step; shows every session of a plan, with all that it is told
+    /// Print every step, and all data of every session
     #[arg(short, long, global = true)]
     verbose: bool,
-    /// Answers every question with yes
+    /// Answer every question with yes
     #[arg(short, long, global = true)]
     yes: bool,
-    /// When to colour
+    /// Use colours
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     color: terminal::Color,
-    /// Waits this long (`90`, `2m`) for another run on the same swarm to end; default: 0, and 1m for what a killed one left
-    /// running
+    /// Wait up to this time (`90`, `2m`) for another run on the same swarm [default: 0; 1m for programs of a killed run]
     #[arg(long, value_name = "TIME", value_parser = duration, global = true)]
     lock_timeout: Option<Duration>,
+    /// Print help (`-h` prints a summary)
+    #[arg(short, long, action = ArgAction::Help, global = true)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, global = true)]
+    version: Option<bool>,
     /// Request of a Ctrl-C, for every command that reacts to it.
     #[arg(skip)]
     cancel: Cancel,
@@ -138,54 +152,119 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Writes a commented manifest for this repository
+    /// Write a commented manifest for this repository
+    ///
+    /// The manifest uses what the repository has: its branch, its lock files, its untracked `.env` files. An existing file
+    /// is never overwritten.
+    #[command(after_help = example::help("init"))]
     Init,
-    /// Checks the manifest, and reports every fault
+    /// Check the manifest, and report every problem in it
+    ///
+    /// Each diagnostic names its line, its rule and a remedy. Nothing is changed, and no program that the manifest names is
+    /// run.
+    #[command(after_help = example::help("validate"))]
     Validate(validate::Arguments),
-    /// Shows what apply would do, and changes nothing
+    /// Show what `apply` would do, and change nothing
+    ///
+    /// A plan contains every path, port and command. A saved plan can be reviewed, and then applied exactly.
+    #[command(after_help = example::help("plan"))]
     Plan(plan::Arguments),
-    /// Shows a saved plan; its manifest need not be there
+    /// Show a saved plan
+    ///
+    /// Neither the manifest nor the repository has to exist, so that a plan can be reviewed on another host.
+    #[command(after_help = example::help("show"))]
     Show(plan_file::Arguments),
-    /// Makes the manifest real, or exactly a saved plan
+    /// Apply the manifest, or exactly a saved plan
+    ///
+    /// All sessions are created in parallel. If anything fails, everything is rolled back. Unsaved work is never lost
+    /// without consent.
+    #[command(after_help = example::help("apply"))]
     Apply(apply::Arguments),
-    /// For CI: applies, runs a command in a session, destroys; exits with the command's code
+    /// Apply, run a command in a session, and destroy: for CI
+    ///
+    /// Exits with the command's code. The swarm must not be applied yet, and its sessions are removed with all their files.
+    #[command(after_help = example::help("run"))]
     Run(exec::RunArguments),
-    /// Shows every session: what it holds, what of it is unsaved, what listens on its ports
+    /// Show every session: state, unsaved work, branch, ports, last commit
+    ///
+    /// A session is broken if it differs from what was applied. Unsaved work is work that `destroy` refuses to lose.
+    #[command(after_help = example::help("status"))]
     Status(status::Arguments),
-    /// Runs a command in sessions, with their environment; exits with the command's code, else 125, 126 or 127
+    /// Run a command in sessions, with their environment
+    ///
+    /// Exits with the command's code, or with 125, 126 or 127 if the command could not be run. In several sessions, the
+    /// command runs in parallel, and the largest code counts.
+    #[command(after_help = example::help("exec"))]
     Exec(exec::Arguments),
-    /// Prints the environment of a session
+    /// Print the environment of a session
+    ///
+    /// The variables are those of the session's ports, paths and `env`, in a format that shells and tools read.
+    #[command(after_help = example::help("env"))]
     Env(env::Arguments),
-    /// Prints a prompt with what the session has to know before it
+    /// Print a prompt, with the facts of the session before it
+    ///
+    /// The facts are the session's directory, ports, parent and children, and the `prompt` of the manifest.
+    #[command(after_help = example::help("prompt"))]
     Prompt(env::PromptArguments),
-    /// Prints the discovery file of the session around the current directory
+    /// Print the facts of the session around the current directory
+    ///
+    /// They come from the session's discovery file, so neither a manifest nor the state directory is needed.
+    #[command(after_help = example::help("whoami"))]
     Whoami,
-    /// Tells whose a port, a path or a session is, by which rule and line of the manifest, and what listens there
+    /// Show the owner of a port, a path or a session
+    ///
+    /// The answer names the deciding rule, the line of the manifest, and the programs that listen there.
+    #[command(after_help = example::help("explain"))]
     Explain(explain::Arguments),
-    /// Releases sessions, children first; never work that is not saved
+    /// Release sessions, children first
+    ///
+    /// Worktrees are removed and ports are released. Unsaved work is a reason to refuse, unless `--rescue` or `--discard`
+    /// is given.
+    #[command(after_help = example::help("destroy"))]
     Destroy(destroy::Arguments),
-    /// Finishes or undoes an interrupted run
+    /// Finish or roll back an interrupted run
+    ///
+    /// An interrupted apply is rolled back, and an interrupted destroy is finished. `apply` and `destroy` do this first,
+    /// too.
+    #[command(after_help = example::help("recover"))]
     Recover(destroy::RecoverArguments),
-    /// Looks for what of this host, repository and manifest will bite, and says what to do; exits with 1 where something
-    /// will fail
+    /// Check host, repository and manifest for problems
+    ///
+    /// Each finding has a remedy. Exits with 1 if a problem makes commands fail, and with 0 if there are only warnings.
+    #[command(after_help = example::help("doctor"))]
     Doctor(doctor::Arguments),
-    /// List, restore and delete what `--rescue` has saved; neither a manifest nor a swarm has to exist
+    /// List, restore and delete work that `--rescue` has saved
+    ///
+    /// Rescues are refs in the repository. Neither a manifest nor a swarm has to exist.
+    #[command(after_help = example::help("rescue"))]
     Rescue(rescue::Arguments),
-    /// Shows every swarm on this host: its workspace, its sessions and ports, whether a run of it was interrupted
+    /// List all swarms on this host
+    ///
+    /// Each line shows a swarm's workspace, sessions and ports, and whether a run was interrupted. No manifest is needed.
+    #[command(after_help = example::help("list"))]
     List,
-    /// Prints a script that completes commands, options and sessions in a shell
+    /// Print a completion script for a shell
+    ///
+    /// The script completes commands, options, and the names of sessions.
+    #[command(after_help = example::help("completions"))]
     Completions {
-        /// Which
+        /// Shell that reads the script
         shell: completions::Shell,
     },
-    /// Prints a manual page, or writes all of them into a directory
+    /// Print a manual page, or write all manual pages
+    ///
+    /// Each command has a page of its own, such as seedbed-plan(1).
+    #[command(after_help = example::help("man"))]
     Man(man::Arguments),
-    /// What the scripts of `completions` ask
+    /// Print completion candidates for the scripts of `completions`
     #[command(name = "__complete", hide = true)]
     Complete(completions::Asked),
-    /// Prints a JSON schema
+    /// Print a JSON schema
+    ///
+    /// There is a schema for the manifest, the discovery file, and every JSON output.
+    #[command(after_help = example::help("schema"))]
     Schema {
-        /// Of what
+        /// Document that the schema describes
         #[arg(default_value = "manifest")]
         what: schema::Schema,
     },
@@ -238,7 +317,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => report(failure, &arguments.global.cancel, json),
         Err(_) => {
-            let what = "this is a bug in seedbed; an interrupted run is put right by `seedbed recover`";
+            let what = "this is a bug in seedbed; `seedbed recover` recovers an interrupted run";
             Failure::new(error::BUG, what).report(json)
         }
     };
@@ -318,5 +397,5 @@ fn duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds
         .or_else(|| humantime::parse_duration(text).ok())
-        .ok_or_else(|| format!("`{text}` is not a time to wait: write `90`, `2m` or `1h 30m`"))
+        .ok_or_else(|| format!("`{text}` is not a time: write `90`, `2m` or `1h 30m`"))
 }

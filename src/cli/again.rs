@@ -12,12 +12,13 @@ use super::{completions, standing};
 
 /// Steps that are repeated in active sessions.
 #[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Repeated steps")]
 pub(super) struct DoAgain {
-    /// Run `setup` again in these sessions, all that have one where none is named, as they stand
+    /// Run `setup` again in these sessions [default: all with a `setup`]
     #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing())]
     setup: Option<Vec<String>>,
-    /// Copy files of the workspace again (`copy`) that have changed since, into these sessions, all where none is named,
-    /// except over what a session has changed
+    /// Copy changed files of the workspace (`copy`) again into these sessions [default: all]; files that a session has
+    /// changed are kept
     #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing())]
     refresh: Option<Vec<String>>,
 }

@@ -32,7 +32,7 @@ const ANSWER_POLL: Duration = Duration::from_millis(50);
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A plan that `seedbed plan -o` saved: exactly it is applied, or refused as stale
+    /// Plan that `seedbed plan -o` saved: apply exactly this plan, or refuse it as stale
     plan: Option<PathBuf>,
     #[command(flatten)]
     unsaved: UnsavedWork,
@@ -40,8 +40,8 @@ pub(super) struct Arguments {
     stop: StopProcesses,
     #[command(flatten)]
     again: DoAgain,
-    /// Keep what was made where a `setup` fails, marked as broken: the next `apply` goes on from there. What the run
-    /// replaces or destroys is then gone. For writing a manifest
+    /// If a `setup` fails, keep the sessions, marked as broken, for the next `apply`; what the run replaces or destroys is
+    /// not restored
     #[arg(long)]
     keep_failed: bool,
 }

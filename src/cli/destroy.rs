@@ -32,17 +32,17 @@ use super::{Global, completions, elsewhere, print, standing};
 /// Arguments of `destroy`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The sessions to release, each with everything below it; default: all
+    /// Sessions to release, each with its children [default: all]
     #[arg(add = completions::standing())]
     sessions: Vec<String>,
     #[command(flatten)]
     unsaved: UnsavedWork,
     #[command(flatten)]
     stop: StopProcesses,
-    /// Says what would be released, lost and rescued, and changes nothing; exits with 69 where it would be refused
+    /// Print what would be released, lost and rescued, and change nothing; exit with 69 if it would be refused
     #[arg(long)]
     dry_run: bool,
-    /// Remove what is kept of a swarm whose workspace was deleted: the swarm is named as `seedbed list` does, or by its
+    /// Remove the leases and records of a swarm whose workspace was deleted; name the swarm as in `seedbed list`, or by its
     /// workspace
     #[arg(long, conflicts_with = "dry_run")]
     gone: bool,
@@ -53,16 +53,16 @@ pub(super) struct Arguments {
 pub(super) struct RecoverArguments {
     #[command(flatten)]
     unsaved: UnsavedWork,
-    /// Rebind what was applied in this workspace before it was moved: worktrees, leases, discovery files
+    /// Rebind worktrees, leases and discovery files after this workspace was moved
     #[arg(long, conflicts_with = "copied")]
     moved: bool,
-    /// Give worktrees that were copied with this workspace to a swarm of its own, without ports; the original is not touched
+    /// Give worktrees that were copied with this workspace to a new swarm, without ports; the original is not changed
     #[arg(long)]
     copied: bool,
     #[command(flatten)]
     stop: StopProcesses,
-    /// Give up an interrupted run that can be neither undone nor finished: release and bring back what can be, and name what
-    /// remains; unsaved work is never removed by this
+    /// Abandon an interrupted run that can be neither rolled back nor finished: release and restore as much as possible,
+    /// and list the rest; unsaved work is kept
     #[arg(long, conflicts_with_all = ["moved", "copied"])]
     give_up: bool,
 }

@@ -16,7 +16,7 @@ use super::{Global, elsewhere, plan, print};
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Takes leases and lock files of ports away that provably belong to nobody any more
+    /// Remove leases and lock files of ports that are provably orphaned
     #[arg(long)]
     reap: bool,
 }

@@ -21,10 +21,10 @@ use super::{Global, completions, print};
 /// Arguments of `env`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The session: its path, or its name where only one has it
+    /// Path of the session, or its name if the name is unique
     #[arg(add = completions::standing())]
     session: String,
-    /// How it is written [default: shell]
+    /// Output format [default: shell]
     #[arg(long)]
     format: Option<Format>,
 }
@@ -32,26 +32,26 @@ pub(super) struct Arguments {
 /// How an environment is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// `export NAME='value'`, for `eval` in every shell with POSIX quoting; survives any value
+    /// `export NAME='value'`, for `eval` in every shell with POSIX quoting; any value is safe
     #[default]
     Shell,
-    /// `set --global --export NAME 'value'`, to be piped to `source`; survives any value
+    /// `set --global --export NAME 'value'`, for `| source`; any value is safe
     Fish,
-    /// `NAME='value'`; refuses values that the readers of such files disagree on
+    /// `NAME='value'`; refuses values that dotenv readers parse differently
     Dotenv,
-    /// One JSON document, as with `--json`
+    /// JSON document, as with `--json`
     Json,
-    /// The same as `shell`, for `.envrc`
+    /// `shell` format, for `.envrc`
     Direnv,
 }
 
 /// Arguments of `prompt`.
 #[derive(Debug, Args)]
 pub(super) struct PromptArguments {
-    /// The session: its path, or its name where only one has it
+    /// Path of the session, or its name if the name is unique
     #[arg(add = completions::standing())]
     session: String,
-    /// The prompt itself; default: what is piped in, else none
+    /// Text of the prompt [default: standard input, if it is piped]
     text: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let format = match (arguments.format, global.json) {
         (None, true) => Format::Json,
         (Some(format), true) if format != Format::Json => {
-            return Err(Failure::new(error::USAGE, "--json is --format json: say only one of them"));
+            return Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"));
         }
         (format, _) => format.unwrap_or_default(),
     };

@@ -38,14 +38,14 @@ const POLL: Duration = Duration::from_millis(20);
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The sessions: paths, names, names of replicas without their number (`coder` is `coder-0` and up), or globs of
-    /// paths or names (`coder-*`)
+    /// Sessions: paths, names, names of replicas without their number (`coder` selects `coder-0`, `coder-1`, …), or globs
+    /// (`coder-*`)
     #[arg(required_unless_present = "all", conflicts_with = "all", add = completions::standing())]
     sessions: Vec<String>,
-    /// In every session
+    /// Run the command in every session
     #[arg(long)]
     all: bool,
-    /// The command and its arguments
+    /// Command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -53,15 +53,15 @@ pub(super) struct Arguments {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// The session to run the command in; default: the only one at the top of the tree
+    /// Session to run the command in [default: the only session at the top of the tree]
     #[arg(long, add = completions::planned())]
     session: Option<String>,
-    /// Leaves the swarm standing afterwards, to look at it
+    /// Keep the swarm afterwards, for inspection
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
     stop: StopProcesses,
-    /// The command and its arguments
+    /// Command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }

@@ -23,8 +23,7 @@ use super::{Global, completions};
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A port (digits alone), a session (its path, its id, or its name where only one has it), or a path (`./8080` where
-    /// it looks like one of the others)
+    /// Port (only digits), session (path, id, or unique name), or path (`./8080` if it looks like a port or session)
     #[arg(value_name = "PORT|PATH|SESSION", add = completions::session_or_path())]
     subject: String,
 }

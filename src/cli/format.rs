@@ -10,16 +10,16 @@ use super::{Global, print, terminal};
 /// Formats of a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// A tree
+    /// Tree of sessions
     #[default]
     Text,
-    /// The plan document, as `-o` saves it
+    /// Plan document, as `-o` saves it
     Json,
-    /// A comment for a pull request
+    /// Comment for a pull request
     Markdown,
-    /// A graph
+    /// Mermaid graph
     Mermaid,
-    /// A page that needs nothing else
+    /// Self-contained HTML page
     Html,
 }
 
@@ -29,7 +29,7 @@ impl Format {
         match (format, global.json) {
             (None, true) => Ok(Self::Json),
             (Some(format), true) if format != Self::Json => {
-                Err(Failure::new(error::USAGE, "say either --json or --format"))
+                Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"))
             }
             (format, _) => Ok(format.unwrap_or_default()),
         }

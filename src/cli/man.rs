@@ -11,16 +11,17 @@ use seedbed::host::clock;
 use seedbed::host::text::printable;
 use seedbed::report::error;
 
+use super::example::examples;
 use super::exit::{self, Failure, Status};
 use super::{Arguments as CommandLine, Global, print, setting};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The command whose page is printed; default: the page of seedbed itself
+    /// Command of the page [default: seedbed itself]
     #[arg(conflicts_with = "output")]
     command: Option<String>,
-    /// Writes every page into this directory instead, as seedbed.1, seedbed-plan.1 and so on
+    /// Write all pages into this directory, as seedbed.1, seedbed-plan.1, …
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -35,7 +36,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             Failure::of_file(format!("cannot write manual pages into {directory}: {error}"))
         })?;
         if !global.quiet {
-            say!("wrote {pages} pages");
+            say!("wrote {pages} manual pages");
         }
         return Ok(Status::Done.into());
     }
@@ -80,6 +81,7 @@ fn page(command: &clap::Command) -> std::io::Result<String> {
         man.render_subcommands_section(&mut page)?;
         exit_status().to_writer(&mut page)?;
     } else {
+        example_section(command.get_name()).to_writer(&mut page)?;
         let mut also = Roff::new();
         also.control("SH", ["SEE ALSO"]).text([bold("seedbed"), roman("(1), "), bold("seedbed help")]);
         also.to_writer(&mut page)?;
@@ -117,6 +119,18 @@ fn synopsis(command: &clap::Command) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
     roff.text([roman(usage.trim_start_matches("Usage: "))]);
+    roff
+}
+
+/// Returns the examples of a command, one paragraph each.
+fn example_section(command: &str) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXAMPLES"]);
+    for (purpose, line) in examples(command) {
+        roff.control("TP", []);
+        roff.text([roman(*purpose)]);
+        roff.text([bold(*line)]);
+    }
     roff
 }
 

@@ -27,13 +27,13 @@ use super::{Global, elsewhere, print, signals};
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Saves the plan, for `seedbed apply FILE`
+    /// Save the plan in this file, for `seedbed apply FILE`
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How the plan is shown
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Exits with 2 where applying would change something
+    /// Exit with 2 if the plan has changes
     #[arg(long)]
     detailed_exitcode: bool,
     #[command(flatten)]

@@ -17,9 +17,9 @@ use super::{Global, plan};
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A plan that `seedbed plan -o` saved
+    /// Plan that `seedbed plan -o` saved
     file: PathBuf,
-    /// How the plan is shown
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
 }

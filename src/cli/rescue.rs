@@ -14,7 +14,7 @@ use seedbed::report::{self, RescueAction, Rescues};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status};
-use super::{Global, print, setting};
+use super::{Global, example, print, setting};
 
 /// Arguments of `rescue`.
 #[derive(Debug, Args)]
@@ -26,18 +26,27 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the rescues of this repository
+    ///
+    /// Each line shows the session, the time, the number of files, and the name for `restore` and `drop`.
+    #[command(after_help = example::help("rescue list"))]
     List,
-    /// Restore a rescue in a new worktree, and overwrite nothing
+    /// Restore a rescue in a new worktree
+    ///
+    /// No existing file is overwritten, and the rescue is kept.
+    #[command(after_help = example::help("rescue restore"))]
     Restore {
-        /// The rescue, as `seedbed rescue list` names it, or its ref
+        /// Name of the rescue, as in `seedbed rescue list`, or its ref
         name: String,
-        /// The directory of the new worktree, which must not exist [default: one beside the repository]
+        /// Directory of the new worktree, which must not exist [default: one beside the repository]
         #[arg(long, value_name = "DIR")]
         into: Option<PathBuf>,
     },
-    /// Delete rescues; what no branch has is lost then
+    /// Delete rescues
+    ///
+    /// Work that no branch contains is lost then, so the command asks first.
+    #[command(after_help = example::help("rescue drop"))]
     Drop {
-        /// The rescues, as `seedbed rescue list` names them, or their refs
+        /// Names of the rescues, as in `seedbed rescue list`, or their refs
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },

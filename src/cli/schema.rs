@@ -20,33 +20,33 @@ use super::print;
 /// Documents with a JSON schema.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Schema {
-    /// `seedbed.toml`
+    /// Manifest, `seedbed.toml`
     Manifest,
-    /// What `plan --json` prints and `plan -o` saves
+    /// Output of `plan --json` and `plan -o`
     Plan,
-    /// What `init --json` prints
+    /// Output of `init --json`
     Init,
-    /// What `validate --format json` prints
+    /// Output of `validate --format json`
     Faults,
-    /// What the program of an external kind is asked, and answers
+    /// Requests to the program of an external kind, and its answers
     Provider,
-    /// The discovery file
+    /// Discovery file of a session
     Discovery,
-    /// Each line that `apply`, `destroy`, `recover`, `run` and `exec` print with `--json`, and any command that fails
+    /// Lines of `apply`, `destroy`, `recover`, `run` and `exec` with `--json`, and of any command that fails
     Events,
-    /// What `status --json` prints
+    /// Output of `status --json`
     Status,
-    /// What `list --json` prints
+    /// Output of `list --json`
     List,
-    /// What `doctor --json` prints
+    /// Output of `doctor --json`
     Doctor,
-    /// What `explain --json` prints
+    /// Output of `explain --json`
     Explain,
-    /// What `env --json` prints
+    /// Output of `env --json`
     Env,
-    /// What `prompt --json` prints
+    /// Output of `prompt --json`
     Prompt,
-    /// What `rescue list`, `rescue restore` and `rescue drop` print with `--json`
+    /// Output of `rescue list`, `rescue restore` and `rescue drop` with `--json`
     Rescues,
 }
 

@@ -30,11 +30,11 @@ use super::{Global, print, standing, unfinished};
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Puts back what can be where it stands: discovery files, locks of worktrees, leases of ports; exits with 1 where
-    /// something is left, which `seedbed apply` makes anew
+    /// Repair discovery files, locks of worktrees and leases of ports; exit with 1 if other damage remains, which `seedbed
+    /// apply` repairs
     #[arg(long)]
     repair: bool,
-    /// Exits with 2 where something is not as it was applied, or a run was interrupted
+    /// Exit with 2 if a session differs from what was applied, or a run was interrupted
     #[arg(long)]
     detailed_exitcode: bool,
 }

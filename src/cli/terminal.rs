@@ -18,12 +18,12 @@ const WIDTH_OF_DIAGNOSTICS: usize = 80;
 /// Use of colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
-    /// On a terminal, unless `NO_COLOR` is set; everywhere if `FORCE_COLOR` or `CLICOLOR_FORCE` is
+    /// On a terminal, unless `NO_COLOR` is set; always if `FORCE_COLOR` or `CLICOLOR_FORCE` is set
     #[default]
     Auto,
-    /// Everywhere
+    /// Always
     Always,
-    /// Nowhere
+    /// Never
     Never,
 }
 

@@ -9,9 +9,10 @@ use super::duration;
 
 /// Option to end processes that use released sessions.
 #[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Unsaved work and processes")]
 pub(super) struct StopProcesses {
-    /// End processes that work in what is released, use files there or listen on its ports, and all that descend from
-    /// them: TERM, and KILL after this long [default: 10]
+    /// End processes that use released sessions: their directories, files or ports; send TERM, and KILL after this many
+    /// seconds [default: 10]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10",
           value_parser = duration)]
     stop: Option<Duration>,
@@ -32,11 +33,12 @@ pub(super) fn options(unsaved: UnsavedWork, stop: StopProcesses) -> Options {
 
 /// Options for unsaved work; without one of them, the command is refused.
 #[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Unsaved work and processes")]
 pub(super) struct UnsavedWork {
-    /// Saves unsaved work under refs/seedbed/rescue first, and prints the commands that bring it back
+    /// Save unsaved work under refs/seedbed/rescue first, and print the commands that restore it
     #[arg(long, conflicts_with = "discard")]
     rescue: bool,
-    /// Gives up unsaved work
+    /// Discard unsaved work
     #[arg(long)]
     discard: bool,
 }

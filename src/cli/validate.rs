@@ -16,7 +16,7 @@ use super::{Global, print};
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// How faults are shown
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
 }
@@ -24,20 +24,20 @@ pub(super) struct Arguments {
 /// Formats of diagnostics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// Each at its line, underlined
+    /// Each problem at its line, underlined
     Text,
-    /// One JSON document, of the schema that `seedbed schema faults` prints
+    /// JSON document, as `seedbed schema faults` describes it
     Json,
-    /// A SARIF 2.1.0 log, for code scanning
+    /// SARIF 2.1.0 log, for code scanning
     Sarif,
-    /// Workflow commands of GitHub Actions, which show each fault at its line
+    /// Workflow commands of GitHub Actions, which show each problem at its line
     Github,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = match arguments.format {
         Some(format) if global.json && format != Format::Json => {
-            return Err(Failure::new(error::USAGE, "--json is --format json: say only one of them"));
+            return Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"));
         }
         Some(format) => format,
         None if global.json => Format::Json,

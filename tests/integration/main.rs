@@ -23,6 +23,7 @@ mod documents;
 mod editors;
 mod elsewhere;
 mod environment;
+mod example;
 mod exec;
 mod explain;
 mod external;

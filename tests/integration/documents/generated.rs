@@ -120,14 +120,15 @@ fn options(help: &str) -> Vec<String> {
 fn describe(command: &[String], global: &BTreeSet<String>, page: &mut String) {
     let help = help(command);
     let mut text = String::new();
-    for block in options(&help).into_iter().filter(|block| !global.contains(block)) {
-        let is_head = !block.starts_with(' ') && !block.contains('\n');
-        if !(is_head && block.ends_with("ptions:") && text.ends_with("ptions:\n\n")) {
+    let mut blocks = options(&help).into_iter().filter(|block| !global.contains(block)).peekable();
+    while let Some(block) = blocks.next() {
+        let is_heading = block.ends_with("ptions:") || block.ends_with(':') && !block.contains('\n');
+        if !is_heading || blocks.peek().is_some_and(|next| next.starts_with(' ')) {
             text.push_str(&block);
-            text.push_str(if block.ends_with(':') { "\n" } else { "\n\n" });
+            text.push_str(if is_heading { "\n" } else { "\n\n" });
         }
     }
-    let text = text.trim_end().trim_end_matches("Options:").trim_end();
+    let text = text.trim_end();
     let name = command.join(" ");
     writeln!(page, "## `seedbed {name}`\n\n```text\n{text}\n```\n").unwrap();
     for below in commands(&help) {

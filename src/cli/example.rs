@@ -1,0 +1,160 @@
+//! Examples of every command, for help and manual pages.
+//!
+//! The test `example::every_example_in_the_help_runs` runs each of them.
+
+use std::fmt::Write as _;
+
+/// Purpose of an example, and its line for a shell.
+///
+/// An exit code other than 0 is part of the purpose: "exits with 2".
+pub(super) type Example = (&'static str, &'static str);
+
+/// Examples of every command. A command is named as on the command line.
+const EXAMPLES: &[(&str, &[Example])] = &[
+    ("init", &[("Write seedbed.toml", "seedbed init")]),
+    (
+        "validate",
+        &[
+            ("Check the manifest", "seedbed validate"),
+            ("Annotate a pull request in GitHub Actions", "seedbed validate --format github"),
+        ],
+    ),
+    (
+        "plan",
+        &[
+            ("Review the changes", "seedbed plan"),
+            ("Save the plan, to apply exactly this plan later", "seedbed plan -o swarm.plan"),
+            (
+                "Check in a script for changes (exits with 2 if there are any)",
+                "seedbed plan --quiet --detailed-exitcode",
+            ),
+        ],
+    ),
+    (
+        "show",
+        &[
+            ("Show a saved plan", "seedbed show swarm.plan"),
+            ("Write a comment for a pull request", "seedbed show swarm.plan --format markdown"),
+        ],
+    ),
+    (
+        "apply",
+        &[
+            ("Create or update the sessions", "seedbed apply"),
+            ("Apply exactly the plan that was reviewed", "seedbed apply swarm.plan"),
+            ("Save unsaved work of sessions that the manifest no longer has", "seedbed apply --rescue"),
+        ],
+    ),
+    (
+        "run",
+        &[
+            ("Run a test in a swarm that exists only for it", "seedbed run -- ./test.sh"),
+            ("Choose the session", "seedbed run --session lead/coder-0 -- ./test.sh"),
+        ],
+    ),
+    (
+        "status",
+        &[
+            ("Show every session", "seedbed status"),
+            ("Repair discovery files, locks and leases", "seedbed status --repair"),
+        ],
+    ),
+    (
+        "exec",
+        &[
+            ("Run a test in one session", "seedbed exec lead -- ./test.sh"),
+            ("Run a test in all replicas of a session", "seedbed exec coder -- ./test.sh"),
+            ("Show the changes of every session", "seedbed exec --all -- git status --short"),
+        ],
+    ),
+    (
+        "env",
+        &[
+            ("Set the variables in this shell", "eval \"$(seedbed env lead)\""),
+            ("Write them for direnv", "seedbed env lead --format direnv > .envrc"),
+        ],
+    ),
+    (
+        "prompt",
+        &[
+            ("Start an agent's prompt", "seedbed prompt lead \"Review the open changes\""),
+            ("Read the prompt from a file", "seedbed prompt coder-0 < task.md"),
+        ],
+    ),
+    ("whoami", &[("Show the facts of a session", "seedbed exec lead -- seedbed whoami")]),
+    (
+        "explain",
+        &[
+            ("Find the owner of a port", "seedbed explain 8080"),
+            ("Explain the directory and ports of a session", "seedbed explain coder-0"),
+        ],
+    ),
+    (
+        "destroy",
+        &[
+            ("Show the effects first", "seedbed destroy --dry-run"),
+            ("Release one session", "seedbed destroy coder-1"),
+            ("Release all sessions, and save their unsaved work", "seedbed destroy --rescue"),
+        ],
+    ),
+    (
+        "recover",
+        &[
+            ("Recover after a crash", "seedbed recover"),
+            ("Continue after the workspace was moved", "seedbed recover --moved"),
+        ],
+    ),
+    (
+        "doctor",
+        &[
+            ("Check for problems", "seedbed doctor"),
+            ("Remove orphaned leases of ports", "seedbed doctor --reap"),
+        ],
+    ),
+    ("rescue", &[("List saved work", "seedbed rescue list")]),
+    ("rescue list", &[("List saved work", "seedbed rescue list")]),
+    (
+        "rescue restore",
+        &[("Restore saved work in a new worktree", "seedbed rescue restore RESCUE --into restored")],
+    ),
+    ("rescue drop", &[("Delete saved work without a question", "seedbed rescue drop RESCUE --yes")]),
+    (
+        "list",
+        &[("List the swarms", "seedbed list"), ("List the swarms for a program", "seedbed list --json")],
+    ),
+    (
+        "completions",
+        &[
+            ("Complete in this shell (bash)", "source <(seedbed completions bash)"),
+            ("Install the script for fish", "seedbed completions fish > seedbed.fish"),
+        ],
+    ),
+    (
+        "man",
+        &[
+            ("Write one page", "seedbed man plan > seedbed-plan.1"),
+            ("Write all pages", "seedbed man -o man1"),
+        ],
+    ),
+    (
+        "schema",
+        &[
+            ("Save the schema of the manifest, for an editor", "seedbed schema > seedbed.schema.json"),
+            ("Show the schema of a plan", "seedbed schema plan"),
+        ],
+    ),
+];
+
+/// Returns the examples of a command.
+pub(super) fn examples(command: &str) -> &'static [Example] {
+    EXAMPLES.iter().find(|(name, _)| *name == command).map_or(&[], |(_, examples)| examples)
+}
+
+/// Returns the examples of a command as the end of its help.
+pub(super) fn help(command: &str) -> String {
+    let mut text = "Examples:".to_owned();
+    for (purpose, line) in examples(command) {
+        let _ = write!(text, "\n  # {purpose}\n  {line}");
+    }
+    text
+}

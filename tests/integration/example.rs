@@ -1,0 +1,89 @@
+//! Examples in the help of every command run as they are printed.
+
+use std::path::Path;
+
+use crate::sandbox::{Outcome, Sandbox};
+
+/// Returns the commands that have examples, in the order of the help: the order in which a user needs them.
+fn commands(sandbox: &Sandbox) -> Vec<Vec<String>> {
+    let list = |args: &[&str]| {
+        let help = sandbox.ok(args).stdout;
+        let (_, list) = help.split_once("\nCommands:\n").unwrap();
+        let list = list.split("\n\n").next().unwrap().lines();
+        let names = list.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned);
+        names.filter(|name| name != "help").collect::<Vec<_>>()
+    };
+    let mut commands: Vec<_> = list(&["--help"]).into_iter().map(|name| vec![name]).collect();
+    let rescues = list(&["rescue", "--help"]).into_iter().map(|name| vec!["rescue".to_owned(), name]);
+    let after = commands.iter().position(|command| command == &["rescue"]).unwrap() + 1;
+    commands.splice(after..after, rescues);
+    commands
+}
+
+/// Returns the examples of a command: the line, and the exit code that its purpose names.
+fn examples(sandbox: &Sandbox, command: &[String]) -> Vec<(String, i32)> {
+    let args: Vec<_> = command.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = sandbox.ok(&args).stdout;
+    let (_, examples) =
+        help.split_once("\nExamples:\n").unwrap_or_else(|| panic!("{command:?} has no example"));
+    let mut lines = examples.lines().map(str::trim);
+    let mut found = Vec::new();
+    while let Some(purpose) = lines.next() {
+        let purpose = purpose.strip_prefix("# ").unwrap_or_else(|| panic!("{command:?}: {purpose}"));
+        let code = purpose.split_once("exits with ").map_or(0, |(_, rest)| {
+            rest.split(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{purpose}"))
+        });
+        found.push((lines.next().unwrap().to_owned(), code));
+    }
+    assert!((1..=3).contains(&found.len()), "{command:?}: {found:?}");
+    found
+}
+
+/// Brings the swarm into the state that the example starts from.
+fn prepare(sandbox: &Sandbox, command: &[String], line: &str) {
+    match command[0].as_str() {
+        "init" | "validate" | "plan" => {}
+        "run" => drop(sandbox.ok(&["destroy", "--discard", "--yes"])),
+        _ => drop(sandbox.ok(&["apply", "--yes", "--quiet"])),
+    }
+    if line.contains(" swarm.plan") && command[0] != "plan" {
+        sandbox.ok(&["plan", "--quiet", "-o", "swarm.plan"]);
+    }
+}
+
+/// Leaves work in a session and rescues it; returns the name of the rescue.
+fn rescue(sandbox: &Sandbox) -> String {
+    std::fs::write(sandbox.directory("coder-0").join("work.txt"), "work\n").unwrap();
+    sandbox.ok(&["destroy", "coder-0", "--rescue", "--yes"]);
+    let list = sandbox.ok(&["rescue", "list"]).stdout;
+    list.lines().last().unwrap().split_whitespace().last().unwrap().to_owned()
+}
+
+#[test]
+fn every_example_in_the_help_runs() {
+    let sandbox = Sandbox::new();
+    sandbox.write("test.sh", "#!/bin/sh\ntest -n \"$ROLE\"\n");
+    sandbox.write("task.md", "Fix the tests\n");
+    sandbox.git(&["add", "."]);
+    sandbox.git(&["update-index", "--chmod=+x", "test.sh"]);
+    sandbox.git(&["commit", "--quiet", "--message", "test"]);
+    let bin = Path::new(env!("CARGO_BIN_EXE_seedbed")).parent().unwrap().to_str().unwrap().to_owned();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    for command in commands(&sandbox) {
+        for (mut line, code) in examples(&sandbox, &command) {
+            prepare(&sandbox, &command, &line);
+            if line.contains("RESCUE") {
+                line = line.replace("RESCUE", &rescue(&sandbox));
+            }
+            let mut shell = sandbox.program("bash", &sandbox.repository);
+            let outcome = Outcome::of(shell.args(["-c", &line]).env("PATH", &path).output().unwrap());
+            assert_eq!(outcome.code, code, "{line}\n{}{}", outcome.stdout, outcome.stderr);
+            if command == ["init"] {
+                let manifest = std::fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
+                let ports = format!("base-port = {}\nblock-size = 16", sandbox.base_port);
+                sandbox.write("seedbed.toml", &manifest.replace("block-size = 16", &ports));
+            }
+        }
+    }
+}

@@ -152,8 +152,8 @@ fn verb(action: Action) -> &'static str {
 fn said(action: Action) -> &'static str {
     match action {
         Action::Create => "",
-        Action::Keep => "stands",
-        Action::Update => "is told anew",
+        Action::Keep => "is kept",
+        Action::Update => "is updated",
         Action::Repair => "is repaired",
         Action::Replace => "is replaced",
         Action::Destroy => "is destroyed",

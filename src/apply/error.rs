@@ -182,7 +182,7 @@ impl fmt::Display for Error {
             Self::UnknownKind { session, kind } => write!(
                 f,
                 "session `{session}` has a resource of kind `{kind}`, which only the program that provisioned it can \
-                 release; nothing was touched"
+                 release; nothing was changed"
             ),
             Self::Interrupted => f.write_str("interrupted"),
             Self::State(error) | Self::Unfinished(error) => error.fmt(f),

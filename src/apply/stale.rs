@@ -24,8 +24,8 @@ pub fn stale(
     let stands = standing.map(|standing| standing.plan.digest.as_str());
     if stands != plan.standing.as_deref() {
         let what = match (stands, &plan.standing) {
-            (None, _) => "the swarm that it changes does not stand any more",
-            (_, None) => "the swarm stands already",
+            (None, _) => "the swarm that it changes is no longer applied",
+            (_, None) => "the swarm is applied already",
             _ => "the swarm has been changed since",
         };
         return vec![what.to_owned()];
@@ -36,13 +36,13 @@ pub fn stale(
         .iter()
         .filter(|change| planned.get(&change.session) != Some(change))
         .map(|change| match &change.reasons[..] {
-            [] => format!("{}: something else has to be done by now", change.session),
+            [] => format!("{}: another action is needed now", change.session),
             reasons => format!("{}: {}", change.session, reasons.join("; ")),
         })
         .collect();
     let mut stale = differs;
     if stale.is_empty() && changes != plan.changes {
-        stale.push("less has to be done by now".to_owned());
+        stale.push("fewer actions are needed now".to_owned());
     }
     let in_the_way = provisioned(plan)
         .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))

@@ -12,14 +12,13 @@ use super::{completions, standing};
 
 /// Steps that are repeated in active sessions.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Repeated steps")]
 pub(super) struct DoAgain {
     /// Run `setup` again in these sessions [default: all with a `setup`]
-    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing())]
+    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing(), help_heading = "Repeated steps")]
     setup: Option<Vec<String>>,
     /// Copy changed files of the workspace (`copy`) again into these sessions [default: all]; files that a session has
     /// changed are kept
-    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing())]
+    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing(), help_heading = "Repeated steps")]
     refresh: Option<Vec<String>>,
 }
 

@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     // The plan is read before signals are caught and before the lock, because it may come from a pipe.
     let directory = directory(global)?;
     if arguments.plan.is_some() && !arguments.again.is_nothing() {
-        let message = "a saved plan says what is done again: `seedbed plan -o FILE --setup`, `--refresh`";
+        let message = "`--setup` and `--refresh` are part of a saved plan\nhelp: make it with `seedbed plan -o FILE --setup`";
         return Err(Failure::new(error::USAGE, message));
     }
     let read = |path: &PathBuf| plan_file::read(&directory.join(path));
@@ -183,7 +183,7 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
         return Err(Failure::new(
             error::CONSENT_REQUIRED,
             format!(
-                "{} would be destroyed or replaced; look at `seedbed plan`, then say --yes",
+                "{} would be destroyed or replaced\nhelp: review `seedbed plan`, then confirm with `--yes`",
                 goes.join(", ")
             ),
         ));
@@ -225,8 +225,8 @@ fn wait_for_an_answer(global: &Global) -> Result<(), Failure> {
 
 fn outcome(plan: &Plan) -> String {
     if plan.has_changes() {
-        format!("swarm {} stands: {}", plan.swarm, review::outcome(plan))
+        format!("swarm {} is applied: {}", plan.swarm, review::outcome(plan))
     } else {
-        format!("swarm {} stands; nothing to do", plan.swarm)
+        format!("swarm {} is applied; nothing to do", plan.swarm)
     }
 }

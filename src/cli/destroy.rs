@@ -25,6 +25,7 @@ use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status, at_work, uninspected};
 use super::locked::{locked, recover as recover_first};
 use super::plan::settled;
+use super::print::count;
 use super::setting::{self, Setting};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
 use super::{Global, completions, elsewhere, print, standing};
@@ -78,13 +79,16 @@ impl RecoverArguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.gone {
         let [name] = &arguments.sessions[..] else {
-            return Err(Failure::new(error::USAGE, "say which swarm: seedbed destroy SWARM --gone"));
+            return Err(Failure::new(
+                error::USAGE,
+                "`--gone` needs the name of one swarm\nhelp: run `seedbed destroy SWARM --gone`",
+            ));
         };
         let released = elsewhere::destroy_gone(global, name, arguments.unsaved.into())?;
         if global.json {
             print::line(destroyed(released, 0));
         } else if !global.quiet {
-            say!("{released} session(s) of a workspace that is gone were released; nothing is left");
+            say!("{} of a deleted workspace released; nothing is left", count(released, "session"));
         }
         return Ok(Status::Done.into());
     }
@@ -122,14 +126,16 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         print::line(destroyed(released, left));
     } else if !global.quiet {
         match done {
-            None => say!("nothing stands"),
+            None => say!("nothing is applied"),
             Some((released, 0)) => match kept.into_inner() {
-                0 => say!("{released} session(s) released; nothing is left"),
-                kept => say!(
-                    "{released} session(s) released; what is named above stays: {kept} branch(es) or rescue ref(s)"
-                ),
+                0 => say!("{} released; nothing is left", count(released, "session")),
+                kept => {
+                    let kept =
+                        count(kept, "branch or rescue").replace("branch or rescues", "branches or rescues");
+                    say!("{} released; {kept} kept, as listed above", count(released, "session"));
+                }
             },
-            Some((released, left)) => say!("{released} session(s) released, {left} left standing"),
+            Some((released, left)) => say!("{} released, {left} still active", count(released, "session")),
         }
     }
     Ok(Status::Done.into())
@@ -266,7 +272,7 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
         return Err(Failure::new(
             error::INSIDE_SESSION,
             format!(
-                "this is called from inside what would be released:\n  {}\nleave it, or say --yes",
+                "this command runs inside a session that would be released:\n  {}\nhelp: leave the session, or confirm with `--yes`",
                 callers.join("\n  ")
             ),
         ));
@@ -283,7 +289,7 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
     if unsaved == Unsaved::Discard {
         let work = stake.work.iter().chain(&stake.beyond_rescue);
         shown.extend(
-            work.map(|loss| format!("{}: would be given up: {}\n", loss.session, printable(&loss.what))),
+            work.map(|loss| format!("{}: would be discarded: {}\n", loss.session, printable(&loss.what))),
         );
     }
     let along = stake.passing.iter();
@@ -311,7 +317,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         if global.json {
             print::line(DryRun::default());
         } else if !global.quiet {
-            say!("nothing stands");
+            say!("nothing is applied");
         }
         return Ok(Status::Done.into());
     };
@@ -350,7 +356,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         let would = match destroy.unsaved {
             Unsaved::Keep => "",
             Unsaved::Rescue => "would be rescued: ",
-            Unsaved::Discard => "would be given up: ",
+            Unsaved::Discard => "would be discarded: ",
         };
         let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
         let mut text = format!("would release {}\n", sessions.join(", "));

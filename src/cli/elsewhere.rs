@@ -123,8 +123,7 @@ pub(super) fn rebind(global: &Global, registry: &Registry, swarm: &Swarm<'_>) ->
 /// Removes everything that is kept of a swarm whose workspace was deleted; returns the number of sessions.
 pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Result<usize, Failure> {
     if unsaved == Unsaved::Rescue {
-        let why =
-            "--rescue saves into the repository, and that is gone; copy what is needed, then say --discard";
+        let why = "`--rescue` needs the repository, which is missing\nhelp: copy the files that you need, then use `--discard`";
         return Err(Failure::new(error::USAGE, why));
     }
     let host = setting::host(global)?;
@@ -145,7 +144,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
                 return Err(Failure::new(
                     error::SWARM_AMBIGUOUS,
                     format!(
-                        "more than one swarm is called `{name}`; say one of these instead:\n{}",
+                        "more than one swarm is called `{name}`; name one of these instead:\n{}",
                         candidates(&named)
                     ),
                 ));
@@ -186,7 +185,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
             return Err(Failure::new(
                 error::WORKSPACE_EXISTS,
                 format!(
-                    "the workspace {} of {} is not gone: run `seedbed destroy` there",
+                    "the workspace {} of {} exists\nhelp: run `seedbed destroy` there",
                     workspace.display(),
                     found.name()
                 ),
@@ -200,7 +199,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
             act(global, &registry, &swarm, "destroy --gone", |context| Ok(apply::forget(context, unsaved)?))
                 .map_err(|error| with_remedy(error, &found.key))?;
         for failure in left {
-            say!("given up: {}: {}: {}", failure.session, failure.step, printable(&failure.cause));
+            say!("not removed: {}: {}: {}", failure.session, failure.step, printable(&failure.cause));
         }
         state::sweep_locks(&host)?;
         sessions += found.record().map_or(0, |record| record.plan.sessions.len());
@@ -217,7 +216,7 @@ fn with_remedy(failure: Failure, key: &str) -> Failure {
             Failure::new(
                 error::NOT_RELEASED,
                 format!(
-                    "could not be released:\n{}its record is kept; repair the cause and repeat this, or give it up: \
+                    "could not be released:\n{}its record is kept\nhelp: repair the cause and try again, or discard it with \
                  `seedbed destroy {key} --gone --discard`",
                     lines.collect::<String>()
                 ),

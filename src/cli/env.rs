@@ -65,7 +65,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let format = match (arguments.format, global.json) {
         (None, true) => Format::Json,
         (Some(format), true) if format != Format::Json => {
-            return Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"));
+            return Err(Failure::new(
+                error::USAGE,
+                "`--json` and `--format` exclude each other; use one of them",
+            ));
         }
         (format, _) => format.unwrap_or_default(),
     };

@@ -38,7 +38,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Sessions: paths, names, names of replicas without their number (`coder` selects `coder-0`, `coder-1`, …), or globs
+    /// Sessions: paths, names, names of replicas without their number (`coder` selects `coder-0` and all others), or globs
     /// (`coder-*`)
     #[arg(required_unless_present = "all", conflicts_with = "all", add = completions::standing())]
     sessions: Vec<String>,
@@ -106,13 +106,17 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         options.occupants = occupants;
         recover(global, context, options)?;
         if context.swarm.standing()?.is_some() {
-            let message = "the swarm stands already, and `run` would destroy it; use `seedbed exec`";
+            let message =
+                "the swarm is applied already, and `run` would destroy it\nhelp: use `seedbed exec`";
             return Err(Failure::new(error::SWARM_APPLIED, message));
         }
         let tops: Vec<_> = manifest.sessions.iter().filter(|session| session.parent.is_none()).collect();
         if arguments.session.is_none() && tops.len() != 1 {
             let tops: Vec<_> = tops.iter().map(|session| session.path.as_str()).collect();
-            let message = format!("say which session to run it in, with --session: {}", tops.join(", "));
+            let message = format!(
+                "`run` needs the session to run the command in\nhelp: choose one with `--session`: {}",
+                tops.join(", ")
+            );
             return Err(Failure::new(error::SESSION_REQUIRED, message));
         }
         let mut options = Options::default();

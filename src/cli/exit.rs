@@ -37,20 +37,20 @@ pub(super) enum Status {
 /// Exit codes, for `--help`.
 pub(super) const HELP: &str = "Exit codes:
   0    done
-  1    failed, and everything was put back, or kept (`apply --keep-failed`)
+  1    failed, and everything was rolled back, or kept (`apply --keep-failed`)
   2    plan or status --detailed-exitcode found changes
   64   usage
   65   manifest or plan file invalid
-  69   refused: work would be lost, processes are at work, or the plan is stale
+  69   refused: unsaved work would be lost, processes use the sessions, or the plan is stale
   70   a bug in seedbed
   72   done, but a teardown failed
-  73   failed, and something could not be put back
+  73   failed, and something could not be rolled back
   74   done, but standard output could not be written
   75   locked by another run
-  130  interrupted, and put back";
+  130  interrupted, and rolled back";
 
 /// Remedy if the cause of an unfinished run cannot be repaired.
-const GIVE_UP: &str = "where it cannot be mended: seedbed recover --give-up";
+const GIVE_UP: &str = "help: if the cause cannot be repaired, run `seedbed recover --give-up`";
 
 /// Maximum number of diagnostics that are printed as text. People read no more; `--json` contains all of them.
 const FAULTS_PRINTED: usize = 100;
@@ -172,14 +172,15 @@ impl Failure {
             let (first, rest) = line.split_once('\n').map_or((line.as_str(), None), |(a, b)| (a, Some(b)));
             let id = if at == 0 { format!(" [{id}]") } else { String::new() };
             let rest = rest.map(|rest| format!("\n{rest}")).unwrap_or_default();
-            text.extend(["seedbed: ", first, &id, &rest, "\n"]);
+            let is_detail = line.starts_with(' ') || line.starts_with("help: ");
+            text.extend([if is_detail { "" } else { "seedbed: " }, first, &id, &rest, "\n"]);
         }
         text
     }
 
     /// Returns the error in one line that is safe to print.
     pub(super) fn summary(&self) -> String {
-        printable(&self.lines().join("; "))
+        printable(&self.lines().join("\n").replace('\n', "; "))
     }
 
     /// Returns the error and the remedies, one line each, safe to print.
@@ -194,74 +195,76 @@ impl Failure {
             }
             Self::Apply(apply::Error::Unfinished(error)) => vec![
                 printable_lines(&error.to_string()),
-                "the run could not be finished: mend the cause, then: seedbed recover".to_owned(),
+                "the run could not be finished".to_owned(),
+                "help: repair the cause, then run `seedbed recover`".to_owned(),
                 GIVE_UP.to_owned(),
             ],
             Self::Apply(apply::Error::Stale(reasons)) => {
-                let mut lines = vec!["the plan is stale; nothing was touched".to_owned()];
+                let mut lines = vec!["the plan is stale; nothing was changed".to_owned()];
                 lines.extend(reasons.iter().map(|reason| format!("  {}", printable(reason))));
-                lines.push("make a new plan: seedbed plan -o FILE".to_owned());
+                lines.push("help: make a new plan with `seedbed plan -o FILE`".to_owned());
                 lines
             }
             Self::Apply(apply::Error::Refused(losses)) => {
                 let is_unknown = losses.iter().all(|loss| loss.unknown);
-                let why = if is_unknown { "nobody can say what would be lost" } else { "work would be lost" };
-                let mut lines = vec![format!("refused, because {why}; nothing was touched")];
+                let why = if is_unknown { "it is unknown what would be lost" } else { "work would be lost" };
+                let mut lines = vec![format!("refused, because {why}; nothing was changed")];
                 lines.extend(
                     losses.iter().map(|loss| format!("  {}: {}", loss.session, printable(&loss.what))),
                 );
                 if losses.iter().any(|loss| !loss.unknown) {
-                    let remedy = "commit it to a branch, save it with --rescue, or give it up with --discard";
+                    let remedy = "help: commit it to a branch, save it with `--rescue`, or discard it with `--discard`";
                     lines.push(remedy.to_owned());
                 }
                 lines
             }
             Self::Apply(apply::Error::Occupied { occupants, uninspected }) => {
-                let head =
-                    "refused, because processes are at work in what would be released; nothing was released";
+                let head = "refused, because processes use what would be released; nothing was released";
                 let mut lines = vec![head.to_owned()];
                 lines.extend(occupants.iter().map(|one| format!("  {}", at_work(one))));
                 if *uninspected > 0 {
                     lines.push(format!("  {}", self::uninspected(*uninspected)));
                 }
-                lines.push("end them, or let seedbed end them: --stop".to_owned());
+                lines.push("help: end them, or let seedbed end them with `--stop`".to_owned());
                 lines
             }
             Self::Apply(apply::Error::NotRescued { failures, .. }) => {
-                let mut lines: Vec<_> = failures.iter().map(told).collect();
-                lines.push("what cannot be rescued is not given up: nothing was released".to_owned());
+                let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
+                lines.push("unsaved work could not be rescued, so nothing was released".to_owned());
                 lines
             }
             Self::Apply(error @ apply::Error::UnknownKind { .. }) => {
-                vec![printable_lines(&error.to_string()), "release it with that program".to_owned()]
+                vec![printable_lines(&error.to_string()), "help: release it with that program".to_owned()]
             }
             Self::Apply(apply::Error::Interrupted) => {
-                vec!["interrupted; go on from here: seedbed recover".to_owned()]
+                vec!["interrupted".to_owned(), "help: continue with `seedbed recover`".to_owned()]
             }
             Self::Apply(apply::Error::NotTornDown(failures)) => {
-                let mut lines: Vec<_> = failures.iter().map(told).collect();
-                lines.push("what was to go is gone all the same".to_owned());
+                let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
+                lines.push("the sessions were released all the same".to_owned());
                 lines
             }
             Self::Apply(apply::Error::NotSetUp(failures)) => {
-                let mut lines: Vec<_> = failures.iter().map(told).collect();
+                let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
+                lines.push("the sessions were kept, marked as broken".to_owned());
                 lines.push(
-                    "what was made stands, marked as broken; go on from here: seedbed apply; give it up: seedbed destroy"
-                        .to_owned(),
+                    "help: continue with `seedbed apply`, or remove them with `seedbed destroy`".to_owned(),
                 );
                 lines
             }
             Self::Apply(apply::Error::Failed { failures, leftovers, interrupted }) => {
-                let mut lines: Vec<_> = failures.iter().map(told).collect();
+                let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
                 if *interrupted {
                     lines.push("interrupted".to_owned());
                 }
                 if leftovers.is_empty() {
-                    lines.push("what this run had made was taken away again".to_owned());
+                    lines.push("the run was rolled back".to_owned());
                 } else {
-                    lines.push("could not be put back:".to_owned());
-                    lines.extend(leftovers.iter().map(|left| format!("  {}", told(left))));
-                    lines.push("mend the cause, then: seedbed recover, seedbed apply".to_owned());
+                    lines.push("could not be rolled back:".to_owned());
+                    lines.extend(leftovers.iter().map(|left| format!("  {}", failed_step(left))));
+                    lines.push(
+                        "help: repair the cause, then run `seedbed recover` and `seedbed apply`".to_owned(),
+                    );
                     lines.push(GIVE_UP.to_owned());
                 }
                 lines
@@ -293,7 +296,7 @@ impl Failure {
     }
 }
 
-fn told(failure: &apply::Failure) -> String {
+fn failed_step(failure: &apply::Failure) -> String {
     format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
 }
 
@@ -304,8 +307,8 @@ pub(super) fn at_work(occupant: &apply::Occupant) -> String {
 
 /// Formats the warning about processes that cannot be inspected.
 pub(super) fn uninspected(processes: usize) -> String {
-    let s = if processes == 1 { "" } else { "es" };
-    format!("{processes} process{s} of this host cannot be inspected by this user: what they use is unknown")
+    let es = if processes == 1 { "" } else { "es" };
+    format!("{processes} process{es} of this host cannot be inspected by this user: what they use is unknown")
 }
 
 impl From<apply::Error> for Failure {

@@ -29,7 +29,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         Err(process::Error::Failed { .. }) => {
             let directory = printable(&directory.to_string_lossy());
             let message =
-                format!("{directory} is in no git repository, which sessions need; make one: git init");
+                format!("{directory} is in no git repository, which sessions need\nhelp: run `git init`");
             return Err(Failure::new(error::NO_REPOSITORY, message));
         }
         Err(error) => return Err(error.into()),
@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(Failure::new(
                 error::MANIFEST_EXISTS,
-                format!("{shown} exists already; it was left as it is"),
+                format!("{shown} exists already, and was not changed"),
             ));
         }
         Err(error) => return Err(Failure::of_file(format!("cannot write {shown}: {error}"))),
@@ -60,9 +60,9 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         });
     } else if !global.quiet {
         if !found.has_commit {
-            say!("sessions begin at a commit, and there is none yet: git commit");
+            say!("sessions start from a commit, and there is none yet: run `git commit`");
         }
-        say!("wrote {shown}; next: seedbed plan");
+        say!("wrote {shown}; next: `seedbed plan`");
     }
     Ok(Status::Done.into())
 }
@@ -149,7 +149,7 @@ impl Found {
         let copy: Vec<_> = self.copy.iter().map(|name| toml_string(name)).collect();
         let lines = [
             format!("base-ref = {}  # resolved once, when planning", toml_string(&self.base_ref)),
-            "# The branch of each session; one with commits outlasts it, and the next apply goes on there."
+            "# The branch of each session; one with commits outlasts it, and the next apply continues on it."
                 .to_owned(),
             format!("branch = \"{}/{{{{ session.slug }}}}\"", self.prefix),
             self.root_directory.map_or_else(String::new, |root| {
@@ -168,15 +168,15 @@ impl Found {
     fn setup(&self) -> String {
         let commands: Vec<_> = self.setup.iter().map(|(command, _)| format!("{command:?}")).collect();
         if commands.is_empty() {
-            return "# setup = [[\"npm\", \"ci\"]]  # run in the session's directory once it is made\n"
+            return "# setup = [[\"npm\", \"ci\"]]  # run in the session's directory once it exists\n"
                 .to_owned();
         }
         let is_here = self.setup.iter().all(|(_, is_here)| *is_here);
         let mark = if is_here { "" } else { "# " };
         let why = if is_here {
-            "once it is made"
+            "once it exists"
         } else {
-            "once it is made; not every program of it is in PATH here"
+            "once it exists; some of its programs are not in PATH here"
         };
         format!("{mark}setup = [{}]  # run in the session's directory {why}\n", commands.join(", "))
     }
@@ -190,8 +190,8 @@ fn is_in_path(host: &Host, program: &str) -> bool {
 fn manifest(swarm: &str, found: &Found) -> String {
     let (options, setup) = (found.options(), found.setup());
     format!(
-        r#"# What this swarm needs. `seedbed plan` shows what it comes to, `seedbed apply` makes it real,
-# `seedbed destroy` removes it. `seedbed schema` prints the schema of this file, for editors.
+        r#"# Sessions of this swarm. `seedbed plan` shows the changes, `seedbed apply` applies them,
+# `seedbed destroy` removes all sessions. `seedbed schema` prints the schema of this file, for editors.
 version = 1
 swarm = "{swarm}"
 
@@ -203,13 +203,13 @@ root = "."  # the repository, relative to this file
 [defaults.port-range]
 block-size = 16  # ports a session
 
-# One table a session; what it is called is how it is found: `seedbed exec lead -- make test`.
+# One table per session; its name selects it: `seedbed exec lead -- make test`.
 [session.lead]
 resources = ["git-worktree", {{ kind = "port-range", names = ["http"] }}]
 env = {{ ROLE = "lead" }}
 prompt = ["You coordinate. Your service listens on {{{{ port.http }}}}."]
 {setup}
-# Children without `resources` share their parent's: a worktree each, and a part of its ports.
+# Children without `resources` share their parent's: a worktree each, and a share of its ports.
 [session.lead.child.coder]
 count = 2  # coder-0, coder-1
 env = {{ ROLE = "coder", LEAD_URL = "http://localhost:{{{{ parent.port.http }}}}" }}

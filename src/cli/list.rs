@@ -26,7 +26,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     }
     if swarms.is_empty() {
         if !global.quiet {
-            say!("no swarm stands on this host");
+            say!("no swarm is applied on this host");
         }
         return Ok(Status::Done.into());
     }
@@ -49,8 +49,8 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
             gone.name()
         });
         say!(
-            "a workspace is gone: where it was moved to, `seedbed recover --moved` rebinds it; where it was deleted, \
-             `seedbed destroy {name} --gone` removes what is kept of it"
+            "a workspace is missing\nhelp: if it was moved, run `seedbed recover --moved` there; if it was deleted, run \
+             `seedbed destroy {name} --gone`"
         );
     }
     for found in swarms.iter().flat_map(|(found, children)| std::iter::once(found).chain(children)) {
@@ -115,7 +115,7 @@ fn row(found: &Found, host: &Host) -> [String; 6] {
 fn states(found: &Found, host: &Host) -> Vec<String> {
     let mut states = Vec::new();
     if found.standing.is_some() {
-        states.push("stands".to_owned());
+        states.push("applied".to_owned());
     }
     match found.record().map_or(0, |record| record.not_set_up.len()) {
         0 => {}
@@ -127,7 +127,7 @@ fn states(found: &Found, host: &Host) -> Vec<String> {
         states.push("has a record that cannot be read".to_owned());
     }
     if workspace_exists(found) == Some(false) {
-        states.push("workspace gone".to_owned());
+        states.push("workspace missing".to_owned());
     }
     states
 }

@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     /// Command of the page [default: seedbed itself]
     #[arg(conflicts_with = "output")]
     command: Option<String>,
-    /// Write all pages into this directory, as seedbed.1, seedbed-plan.1, …
+    /// Write all pages into this directory, as seedbed.1, seedbed-plan.1 and so on
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -46,7 +46,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             command.find_subcommand(name).filter(|command| !command.is_hide_set()).ok_or_else(|| {
                 Failure::new(
                     error::COMMAND_UNKNOWN,
-                    format!("there is no command `{name}`; `seedbed help` lists them"),
+                    format!("there is no command `{name}`\nhelp: `seedbed help` lists the commands"),
                 )
             })?
         }

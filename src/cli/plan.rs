@@ -66,7 +66,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         .with_observation(&survey.observation);
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
-        say!("saved; apply exactly this: seedbed apply {}", printable(&path.to_string_lossy()));
+        say!(
+            "plan saved; apply exactly this plan with: seedbed apply {}",
+            printable(&path.to_string_lossy())
+        );
     }
     let changes = arguments.detailed_exitcode && plan.has_changes();
     print::done_with((manifest, plan, survey));
@@ -139,16 +142,16 @@ pub(super) fn refusals(plan: &Plan) -> Vec<String> {
         .iter()
         .map(|loss| {
             let has = if loss.unknown { "" } else { " has unsaved work" };
-            format!("apply refuses this as it stands: {}{has}: {}", loss.session, loss.what)
+            format!("apply refuses this: {}{has}: {}", loss.session, loss.what)
         })
         .collect();
     if plan.losses.iter().any(|loss| !loss.unknown) {
-        lines.push("commit that work to a branch, or apply with --rescue or --discard".to_owned());
+        lines.push("commit that work to a branch, or apply with `--rescue` or `--discard`".to_owned());
     }
     let (refusals, others): (Vec<_>, Vec<_>) = plan.occupants.iter().partition(|one| one.is_refusal());
-    lines.extend(refusals.iter().map(|one| format!("apply refuses this as it stands: {}", at_work(one))));
+    lines.extend(refusals.iter().map(|one| format!("apply refuses this: {}", at_work(one))));
     if !refusals.is_empty() {
-        lines.push("end these processes, or apply with --stop".to_owned());
+        lines.push("end these processes, or apply with `--stop`".to_owned());
     }
     lines.extend(others.into_iter().map(at_work));
     lines
@@ -174,9 +177,7 @@ fn mentioned(sessions: &[&SessionPath]) -> String {
 pub(super) fn setup_not_run(plan: &Plan) -> Option<String> {
     let sessions = named(plan.setup_not_run());
     (!sessions.is_empty()).then(|| {
-        format!(
-            "a changed setup is not run in a session that stands; to run it: seedbed apply --setup {sessions}"
-        )
+        format!("a changed setup is not run in active sessions; to run it: seedbed apply --setup {sessions}")
     })
 }
 

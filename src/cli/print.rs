@@ -102,6 +102,16 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
     table(&rows)
 }
 
+/// Returns a number of things, such as "1 session" and "2 sessions".
+pub(super) fn count(number: usize, noun: &str) -> String {
+    let suffix = match number {
+        1 => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{number} {noun}{suffix}")
+}
+
 /// Describes a branch that outlasts its session.
 pub(super) fn kept(kept: &KeptBranch) -> String {
     let KeptBranch { session, branch, commit, commits, .. } = kept;

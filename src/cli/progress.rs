@@ -24,8 +24,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LASTS: f64 = 1.0;
 const LINE: Duration = Duration::from_secs(10);
 
-const INTERRUPTED: &str =
-    "interrupted: things are put back; a second Ctrl-C leaves that to `seedbed recover`";
+const INTERRUPTED: &str = "interrupted: rolling back; a second Ctrl-C leaves that to `seedbed recover`";
 
 /// Display of one run's progress; removes the bar when dropped.
 pub(super) struct Progress {
@@ -138,15 +137,18 @@ impl State {
                 }
                 self.said = Some(Instant::now());
                 let words = self.phase.map_or("", |phase| words(phase).0);
-                vec![format!("{words} {} of {} sessions", self.passed, self.sessions)]
+                vec![format!("{words}: {} of {} sessions", self.passed, self.sessions)]
             }
             Event::Ended { phase, sessions, milliseconds } => {
                 self.clear();
-                let of =
-                    if *sessions == self.sessions { String::new() } else { format!(" of {}", self.sessions) };
                 self.phase = None;
                 let seconds = Duration::from_millis(*milliseconds).as_secs_f64();
-                let line = format!("{} {sessions}{of} session(s) in {seconds:.1} s", words(*phase).1);
+                let (_, done, noun) = words(*phase);
+                let count = match self.sessions {
+                    all if all == *sessions => print::count(all, noun),
+                    all => format!("{sessions} of {}", print::count(all, noun)),
+                };
+                let line = format!("{done} {count} in {seconds:.1} s");
                 said(verbose || lines && seconds >= LASTS, || line)
             }
             Event::Rescued { session, reference, missing, .. } => {
@@ -171,13 +173,13 @@ impl State {
             }
             Event::RollingBack => vec!["rolling back".to_owned()],
             Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),
-            Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} mended")),
+            Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} repaired")),
             Event::SetUp { session } => said(verbose, || format!("{session}: set up")),
             Event::NotRefreshed { session, what } => {
                 vec![format!("{session}: not refreshed: {}", printable(what))]
             }
             Event::SetUpAgain { session } => {
-                vec![format!("{session}: was torn down, is back, and was set up again")]
+                vec![format!("{session}: restored, and set up again after its teardown")]
             }
             Event::TornDown { session } => said(verbose, || format!("{session}: torn down")),
             Event::Ready { session } => said(verbose, || format!("{session}: ready")),
@@ -245,22 +247,23 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the words for a phase, while it runs and after it has ended.
-fn words(phase: Phase) -> (&'static str, &'static str) {
-    match phase {
-        Phase::Rescue => ("rescuing", "rescued"),
+/// Returns the words for a phase: while it runs, after its end, and the noun of its count.
+fn words(phase: Phase) -> (&'static str, &'static str, &'static str) {
+    let (running, done) = match phase {
+        Phase::Rescue => ("rescuing unsaved work", "rescued unsaved work of"),
         Phase::TearDown => ("tearing down", "tore down"),
-        Phase::SetAside => ("setting aside", "set aside"),
-        Phase::GiveWay => ("making room for the new of", "made room for the new of"),
+        Phase::SetAside => ("moving aside", "moved aside"),
+        Phase::GiveWay => ("making room", "made room for the replacements of"),
         Phase::Release => ("releasing", "released"),
-        Phase::Claim => ("reserving for", "reserved for"),
-        Phase::Make => ("making", "made"),
-        Phase::Fill => ("filling", "filled"),
+        Phase::Claim => ("reserving ports", "reserved ports for"),
+        Phase::Make => ("creating", "created"),
+        Phase::Fill => ("checking out", "checked out"),
         Phase::Finish => ("finishing", "finished"),
         Phase::SetUp => ("setting up", "set up"),
-        Phase::Tell => ("telling", "told"),
+        Phase::Tell => return ("writing discovery files", "wrote", "discovery file"),
         Phase::RollBack => ("rolling back", "rolled back"),
-        Phase::BringBack => ("bringing back", "brought back"),
+        Phase::BringBack => ("restoring", "restored"),
         _ => ("running", "ran"),
-    }
+    };
+    (running, done, "session")
 }

@@ -98,7 +98,7 @@ fn drop_rescues(
         if !has_terminal() {
             return Err(Failure::new(
                 error::CONSENT_REQUIRED,
-                format!("{names} would be deleted for good; to delete it, say --yes"),
+                format!("{names} would be deleted for good\nhelp: confirm with `--yes`"),
             ));
         }
         ask(global, &format!("Delete {names} for good?"))?;
@@ -135,14 +135,13 @@ fn show(global: &Global, document: &Rescues) {
             if !global.quiet {
                 let names = document.rescues.iter().map(|saved| shell_quoted(&saved.name));
                 for name in names {
-                    say!("restored; the rescue stays until `seedbed rescue drop {}`", printable(&name));
+                    say!("restored; delete the rescue with `seedbed rescue drop {}`", printable(&name));
                 }
             }
         }
         (RescueAction::Restored | RescueAction::Dropped, _) => {
             if !global.quiet {
-                let count = document.rescues.len();
-                say!("{count} {} deleted", if count == 1 { "rescue" } else { "rescues" });
+                say!("{} deleted", print::count(document.rescues.len(), "rescue"));
             }
         }
     }

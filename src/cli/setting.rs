@@ -48,7 +48,7 @@ impl Setting {
             Failure::new(
                 error::MANIFEST_MISSING,
                 format!(
-                    "no {MANIFEST} in {place} or above it; `seedbed init` writes one, `-f FILE` names another"
+                    "no {MANIFEST} in {place} or above it\nhelp: run `seedbed init` to write one, or name another with `-f FILE`"
                 ),
             )
         })
@@ -62,10 +62,10 @@ impl Setting {
         let Some(path) = named.or_else(|| above(&directory)) else { return Ok(None) };
         if path.is_dir() {
             let place = path.display();
-            let help = format!("name the file in it: -f {}", path.join(MANIFEST).display());
+            let help = format!("help: name the file in it: `-f {}`", path.join(MANIFEST).display());
             return Err(Failure::new(
                 error::MANIFEST_UNREADABLE,
-                format!("{place} is a directory, not a manifest; {help}"),
+                format!("{place} is a directory, not a manifest\n{help}"),
             ));
         }
         let bytes = std::fs::read(&path).map_err(|error| {

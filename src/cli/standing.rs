@@ -24,9 +24,9 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     Err(Failure::new(
         error::SWARM_NOT_APPLIED,
         if unfinished.is_empty() {
-            format!("the swarm of {name} does not stand here; `seedbed apply` makes it stand")
+            format!("the swarm of {name} is not applied here\nhelp: run `seedbed apply`")
         } else {
-            format!("the swarm of {name} does not stand here: {}", unfinished.join("; "))
+            format!("the swarm of {name} is not applied here: {}", unfinished.join("; "))
         },
     ))
 }
@@ -53,7 +53,7 @@ impl Active<'_> {
         let Self { swarm, record, session } = self;
         apply::directory(swarm, registry, record, session).map_err(|why| {
             format!(
-                "session {} has no directory to work in: {}; `seedbed apply` makes it again, `seedbed destroy` removes it",
+                "session {} has no directory to work in: {}; `seedbed apply` creates it again, `seedbed destroy` removes it",
                 printable(session.path.as_str()),
                 printable(&why)
             )
@@ -132,7 +132,7 @@ pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session,
         (Some(one), Some(other)) => Err(Failure::new(
             error::SESSION_AMBIGUOUS,
             format!(
-                "more than one session is called `{name}`: {}, {}, …; say the path",
+                "more than one session is called `{name}`: {}, {}, …\nhelp: use the path",
                 one.path, other.path
             ),
         )),
@@ -177,7 +177,7 @@ fn is_replica_of(session: &Session, table: &str) -> bool {
 
 fn unknown<'p>(paths: impl Iterator<Item = &'p SessionPath>, name: &str) -> String {
     match nearest(name, paths.map(SessionPath::as_str)) {
-        Some(path) => format!("no session `{name}` stands; did you mean `{path}`?"),
-        None => format!("no session `{name}` stands; `seedbed status` lists them"),
+        Some(path) => format!("no session `{name}` is active; did you mean `{path}`?"),
+        None => format!("no session `{name}` is active\nhelp: `seedbed status` lists the active sessions"),
     }
 }

@@ -16,8 +16,8 @@ pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
     let by = found.holder.as_ref().map(|holder| format!(" {holder}")).unwrap_or_default();
     let line = |unfinished: &Unfinished<'_>| {
         let (what, remedy) = match unfinished {
-            Unfinished::Rescue => ("a rescue", "removes what it left beside the worktrees".to_owned()),
-            Unfinished::Apply(record) => ("an apply", format!("undoes it for {}", provisioned(record))),
+            Unfinished::Rescue => ("a rescue", "removes its temporary files beside the worktrees".to_owned()),
+            Unfinished::Apply(record) => ("an apply", format!("rolls it back for {}", provisioned(record))),
             Unfinished::Release(record) => ("a release", format!("finishes it for {}", released(record))),
             Unfinished::Command(record) => (
                 "the command of a run",
@@ -28,7 +28,7 @@ pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
         if is_running {
             let phase = found.phase.as_ref().filter(|_| !matches!(unfinished, Unfinished::Command(_)));
             let phase = phase.map(|(name, since)| format!(", in the phase `{name}` since {since}"));
-            format!("{what} is under way{by}{}", phase.unwrap_or_default())
+            format!("{what} is in progress{by}{}", phase.unwrap_or_default())
         } else {
             format!("{what}{by} was interrupted: `seedbed recover` {remedy}")
         }

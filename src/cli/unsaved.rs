@@ -7,13 +7,15 @@ use seedbed::apply::{Occupants, Options, Unsaved};
 
 use super::duration;
 
+/// Heading of the options in this module.
+const HEADING: &str = "Unsaved work and processes";
+
 /// Option to end processes that use released sessions.
 #[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "Unsaved work and processes")]
 pub(super) struct StopProcesses {
     /// End processes that use released sessions: their directories, files or ports; send TERM, and KILL after this many
     /// seconds [default: 10]
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10",
+    #[arg(long, help_heading = HEADING, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10",
           value_parser = duration)]
     stop: Option<Duration>,
 }
@@ -33,13 +35,12 @@ pub(super) fn options(unsaved: UnsavedWork, stop: StopProcesses) -> Options {
 
 /// Options for unsaved work; without one of them, the command is refused.
 #[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "Unsaved work and processes")]
 pub(super) struct UnsavedWork {
     /// Save unsaved work under refs/seedbed/rescue first, and print the commands that restore it
-    #[arg(long, conflicts_with = "discard")]
+    #[arg(long, help_heading = HEADING, conflicts_with = "discard")]
     rescue: bool,
     /// Discard unsaved work
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     discard: bool,
 }
 

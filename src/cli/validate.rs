@@ -37,7 +37,10 @@ enum Format {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = match arguments.format {
         Some(format) if global.json && format != Format::Json => {
-            return Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"));
+            return Err(Failure::new(
+                error::USAGE,
+                "`--json` and `--format` exclude each other; use one of them",
+            ));
         }
         Some(format) => format,
         None if global.json => Format::Json,
@@ -55,7 +58,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     global.unless_interrupted()?;
     if format == Format::Text {
         if !global.quiet {
-            print::out(&format!("{} is valid: {sessions} session(s)\n", printable(setting.name())));
+            print::out(&format!(
+                "{} is valid: {}\n",
+                printable(setting.name()),
+                print::count(sessions, "session")
+            ));
         }
     } else {
         show(format, &Report::new(setting.name(), "", Vec::new()), Some(sessions));

@@ -69,12 +69,12 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 Warns,
                 Id::LockFile,
                 format!("{shown} holds its ports for a swarm that is unknown here"),
-                format!("{ELSEWHERE}; rm {shown}, once you know that no such swarm stands"),
+                format!("{ELSEWHERE}; rm {shown}, if no such swarm is applied"),
             ),
             Some(_) => findings.add(
                 Warns,
                 Id::LockFile,
-                format!("{shown} holds its ports for a swarm that does not stand"),
+                format!("{shown} leases its ports to a swarm that is not applied"),
                 "seedbed doctor --reap",
             ),
             None => findings.add(
@@ -105,7 +105,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
             findings.add(
                 Warns,
                 Id::Leftover,
-                format!("{shown} was left by a run that is gone"),
+                format!("{shown} was left by a run that has ended"),
                 format!("rm -r {shown}, once you know that it holds nothing of yours"),
             );
         }
@@ -120,7 +120,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
         match some {
             Ok(some) => all.extend(some),
             Err(error) => {
-                findings.add(Warns, Id::UnreadableRecord, error.to_string(), "mend what it says");
+                findings.add(Warns, Id::UnreadableRecord, error.to_string(), "repair what the message names");
             }
         }
     }
@@ -162,7 +162,7 @@ fn given_up(case: &Case<'_>, findings: &mut Findings) {
     let all = match state::given_up(case.host) {
         Ok(all) => all,
         Err(error) => {
-            findings.add(Warns, Id::UnreadableRecord, error.to_string(), "mend what it says");
+            findings.add(Warns, Id::UnreadableRecord, error.to_string(), "repair what the message names");
             return;
         }
     };
@@ -182,7 +182,7 @@ fn given_up(case: &Case<'_>, findings: &mut Findings) {
                     Warns,
                     Id::GivenUp,
                     format!(
-                        "of a run in {workspace} that was given up {}, this may remain of session {}: {what} ({})",
+                        "of a run in {workspace} that was abandoned {}, this may remain of session {}: {what} ({})",
                         given_up.since, remain.session, remain.why
                     ),
                     format!("remove it, or bring it back, by hand; once nothing of that run is needed: rm {file}"),

@@ -41,7 +41,12 @@ pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> 
         }
         Ok((None, _)) => return None,
         Err(error) => {
-            findings.add(Fails, Id::NoRepository, error.to_string(), "mend what it says, and try again");
+            findings.add(
+                Fails,
+                Id::NoRepository,
+                error.to_string(),
+                "repair what the message names, and try again",
+            );
             return None;
         }
     };

@@ -155,11 +155,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = escaped(self.source.name());
         match self.faults.len() {
-            1 => write!(f, "{name} has a fault"),
+            1 => write!(f, "{name} has 1 error"),
             count if count > self.printed => {
-                write!(f, "{name} has {count} faults, of which these are the first {}", self.printed)
+                write!(f, "{name} has {count} errors, of which these are the first {}", self.printed)
             }
-            count => write!(f, "{name} has {count} faults"),
+            count => write!(f, "{name} has {count} errors"),
         }
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn text(review: &Review<'_>, style: Style) -> String {
     }
     if page.folded {
         page.text.push('\n');
-        page.line("", "", 0, DIM, "Sessions that are alike but for numbers stand as one; -v shows each.");
+        page.line("", "", 0, DIM, "Sessions that differ only in numbers are shown as one; -v shows each.");
     }
     page.text
 }

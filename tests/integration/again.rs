@@ -24,7 +24,7 @@ fn setup_of_a_standing_session_runs_when_it_is_asked_for() {
     manifest("");
     sandbox.ok(&["apply"]);
     manifest(&setup);
-    let note = "not run in a session that stands; to run it: seedbed apply --setup a-0 a-1";
+    let note = "not run in active sessions; to run it: seedbed apply --setup a-0 a-1";
     assert!(sandbox.ok(&["plan"]).stdout.contains(note));
     sandbox.ok(&["apply"]).says(&["2 updated", note]);
     assert_eq!(lines(&log), [] as [&str; 0]);

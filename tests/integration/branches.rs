@@ -122,7 +122,7 @@ fn destroy_names_the_branches_that_it_keeps() {
     sandbox.manifest(&PAIR.replace("BASE", "main").replace("coder", "other"));
     stays(&sandbox.ok(&["apply", "--yes"]), &commit);
     sandbox.git(&["branch", "-D", "agents/coder-0"]);
-    sandbox.ok(&["destroy"]).says(&["2 session(s) released; nothing is left"]);
+    sandbox.ok(&["destroy"]).says(&["2 sessions released; nothing is left"]);
 }
 
 #[test]

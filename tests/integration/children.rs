@@ -127,7 +127,7 @@ fn every_command_knows_a_child_of_the_library() {
 
     fs::remove_file(below.working_directory().join("new")).unwrap();
     let destroyed = stage.run(&["destroy"]).expect(0);
-    destroyed.says(&["4 session(s) released; nothing is left"]);
+    destroyed.says(&["4 sessions released; nothing is left"]);
     assert!(matches!(helper.runtime_injection(None, []), Err(Error::Released(_))));
     stage.end();
 }
@@ -143,7 +143,7 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     let dry = stage.run(&["destroy", "lead", "--dry-run"]).expect(69).stdout;
     assert!(dry.contains("would release grandchild, helper, lead\n"), "{dry}");
     assert!(dry.contains("  grandchild: refused: "), "{dry}");
-    stage.run(&["destroy", "lead"]).expect(69).says(&["grandchild: ", "1 untracked", "nothing was touched"]);
+    stage.run(&["destroy", "lead"]).expect(69).says(&["grandchild: ", "1 untracked", "nothing was changed"]);
     // By itself, too.
     stage.run(&["destroy", "helper"]).expect(69).says(&["grandchild: ", "1 untracked"]);
     assert_eq!(stage.sandbox.trace(), standing);
@@ -151,7 +151,7 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     // If only the session itself has work, its children remain as well.
     let of_lead = stage.lead().working_directory.join("new");
     fs::rename(&work, &of_lead).unwrap();
-    stage.run(&["destroy", "lead"]).expect(69).says(&["lead: ", "1 untracked", "nothing was touched"]);
+    stage.run(&["destroy", "lead"]).expect(69).says(&["lead: ", "1 untracked", "nothing was changed"]);
     fs::rename(&of_lead, &work).unwrap();
     assert_eq!(stage.sandbox.trace(), standing);
 
@@ -162,12 +162,12 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     stage.sandbox.git(&["checkout", "-q", "."]);
     assert_eq!(stage.sandbox.trace(), standing);
 
-    stage.run(&["destroy", "grandchild", "--rescue"]).expect(0).says(&["3 left standing"]);
+    stage.run(&["destroy", "grandchild", "--rescue"]).expect(0).says(&["3 still active"]);
     assert!(helper.working_directory().is_dir());
     let rescued = stage.sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
     stage.sandbox.git(&["update-ref", "-d", rescued.trim_end()]);
     fs::write(helper.working_directory().join("new"), "work\n").unwrap();
-    stage.run(&["destroy", "lead", "--discard"]).expect(0).says(&["2 session(s) released, 1 left standing"]);
+    stage.run(&["destroy", "lead", "--discard"]).expect(0).says(&["2 sessions released, 1 still active"]);
     stage.run(&["destroy"]).expect(0);
     stage.end();
 }
@@ -227,7 +227,7 @@ fn a_new_session_gets_no_share_that_a_child_of_the_library_has() {
     // All shares are given: the next one has a block of its own.
     stage.sandbox.write("seedbed.toml", &manifest(stage.base, 4));
     stage.run(&["apply", "-y"]).expect(0);
-    stage.run(&["destroy"]).expect(0).says(&["7 session(s) released"]);
+    stage.run(&["destroy"]).expect(0).says(&["7 sessions released"]);
     stage.sandbox.git(&["checkout", "-q", "."]);
     stage.end();
 }
@@ -382,7 +382,7 @@ fn a_child_takes_its_share_of_an_external_kind() {
     assert_eq!((&sessions[0]["session"], &sessions[0]["shares"]), (&json!("s/lead"), &json!(4)));
     below.release().unwrap();
     assert!(!stage.sandbox.outside("disk-grandchild").exists());
-    stage.run(&["destroy"]).expect(0).says(&["4 session(s) released"]);
+    stage.run(&["destroy"]).expect(0).says(&["4 sessions released"]);
     for name in ["s-lead", "helper", "second"] {
         assert!(!stage.sandbox.outside(&format!("disk-{name}")).exists(), "{name}");
     }

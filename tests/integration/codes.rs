@@ -148,7 +148,7 @@ fn init_writes_a_manifest_that_stands() {
     let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
     assert!(text.contains("swarm = \"repository\"") && text.contains("base-ref = \"main\""), "{text}");
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["init"]).expect(64));
-    refused.says(&["exists already; it was left as it is"]);
+    refused.says(&["exists already, and was not changed"]);
     // Ports of its own, so that this meets no other test.
     let ports = format!("[defaults.port-range]\nbase-port = {}\nblock-count = 32\n", sandbox.base_port);
     sandbox.write("seedbed.toml", &text.replace("[defaults.port-range]\n", &ports));
@@ -199,7 +199,7 @@ fn init_refuses_outside_a_repository() {
     sandbox.seedbed_in(&outside, &["init"]).expect(64).says(&["is in no git repository", "git init"]);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     sandbox.git_in(&outside, &["init", "--quiet"]);
-    sandbox.seedbed_in(&outside, &["init"]).expect(0).says(&["begin at a commit"]);
+    sandbox.seedbed_in(&outside, &["init"]).expect(0).says(&["start from a commit"]);
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn a_git_that_is_old_or_missing() {
 fn a_manifest_that_cannot_be_planned() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", base-ref = \"nowhere\" }]\n");
-    check(&sandbox, "fails", "manifest-faulty", "cannot be planned: seedbed.toml has a fault");
+    check(&sandbox, "fails", "manifest-faulty", "cannot be planned: seedbed.toml has 1 error");
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn worktree(workspace: &Path, name: &str) -> PathBuf {
 /// Expects that every session is valid; indented lines describe one session.
 fn assert_sound(status: &str) {
     let mut sessions = status.lines().skip(1).filter(|line| !line.starts_with(' '));
-    assert!(sessions.all(|line| line.contains(" sound  ")), "{status}");
+    assert!(sessions.all(|line| line.contains(" healthy  ")), "{status}");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_moved_repository_is_recognised_by_every_command_and_rebound_with_its_work()
         assert!(found.contains("moved-workspace") && found.contains("seedbed recover --moved"), "{found}");
         assert!(!found.contains("manifest-faulty") && !found.contains("workspace-gone"), "{found}");
         let listed = sandbox.ok(&["list"]).says(&["seedbed recover --moved", "seedbed destroy shop --gone"]);
-        assert!(listed.stdout.contains("workspace gone"), "{}", listed.stdout);
+        assert!(listed.stdout.contains("workspace missing"), "{}", listed.stdout);
     });
     let recovered = sandbox.ok(&["recover", "--moved"]).says(&["shop was rebound from", "apply --setup"]);
     assert!(!recovered.stderr.contains("nothing to recover"), "{recovered:?}");
@@ -331,11 +331,11 @@ fn other_workspaces_of_one_repository_are_neither_moved_nor_copied() {
     sandbox.ok(&["apply"]);
     let below = sandbox.repository.join("app");
     fs::copy(sandbox.repository.join("seedbed.toml"), below.join("seedbed.toml")).unwrap();
-    sandbox.seedbed_in(&below, &["status"]).expect(64).says(&["does not stand here"]);
+    sandbox.seedbed_in(&below, &["status"]).expect(64).says(&["is not applied here"]);
     let found = sandbox.seedbed_in(&below, &["doctor"]).stdout;
     assert!(!found.contains("moved-workspace") && !found.contains("copied-workspace"), "{found}");
     let clone = sandbox.clone_to("clone");
-    sandbox.seedbed_in(&clone, &["status"]).expect(64).says(&["does not stand here"]);
+    sandbox.seedbed_in(&clone, &["status"]).expect(64).says(&["is not applied here"]);
     // The old name of a moved repository may be a link to it.
     fs::rename(&sandbox.repository, sandbox.top.join("real")).unwrap();
     std::os::unix::fs::symlink(sandbox.top.join("real"), &sandbox.repository).unwrap();

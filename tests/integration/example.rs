@@ -54,7 +54,7 @@ fn prepare(sandbox: &Sandbox, command: &[String], line: &str) {
 
 /// Leaves work in a session and rescues it; returns the name of the rescue.
 fn rescue(sandbox: &Sandbox) -> String {
-    std::fs::write(sandbox.directory("coder-0").join("work.txt"), "work\n").unwrap();
+    std::fs::write(sandbox.directory("lead/coder-0").join("work.txt"), "work\n").unwrap();
     sandbox.ok(&["destroy", "coder-0", "--rescue", "--yes"]);
     let list = sandbox.ok(&["rescue", "list"]).stdout;
     list.lines().last().unwrap().split_whitespace().last().unwrap().to_owned()

@@ -279,7 +279,7 @@ fn a_failure_takes_everything_away_again() {
             things(&format!("provision() {{ if is_of b; then {operation}; else echo \"$done\"; fi; }}"));
         sandbox.manifest(manifest);
         let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
-        outcome.says(&["b: provision thing", said, "taken away again"]);
+        outcome.says(&["b: provision thing", said, "was rolled back"]);
         let steps = steps(&asked(&sandbox));
         for step in ["release shop/a", "release shop/b"] {
             assert!(steps.iter().any(|asked| asked == step), "{operation}: {steps:?}");

@@ -18,7 +18,7 @@ fn a_setup_that_fails_in_the_last_session_takes_all_back() {
     let sandbox = Sandbox::new();
     sandbox.manifest(LAST_FAILS);
     let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
-    outcome.says(&["coder-23: setup: ", "exit status: 7", "no such package: 42", "taken away again"]);
+    outcome.says(&["coder-23: setup: ", "exit status: 7", "no such package: 42", "was rolled back"]);
     assert!(!sandbox.repository.join(".ai_ops").exists());
 }
 

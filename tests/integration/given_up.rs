@@ -85,7 +85,7 @@ fn a_resource_whose_program_is_gone_remains_and_the_rest_is_released() {
             "a: port-range remains: what was made after it remains",
             "gave up a run",
         ]);
-        sandbox.seedbed(&["status"]).says(&["does not stand"]);
+        sandbox.seedbed(&["status"]).says(&["is not applied"]);
         write_program(&sandbox);
         finds(&sandbox, &["given-up", "thing of a", "leaked-lease"]);
         sandbox.ok(&["apply"]);
@@ -237,5 +237,5 @@ fn a_repository_that_was_replaced_is_given_up() {
     assert!(worktree.join("README.md").exists());
     fs::remove_dir(&dot_git).unwrap();
     fs::rename(saved, dot_git).unwrap();
-    sandbox.seedbed(&["status"]).says(&["does not stand"]);
+    sandbox.seedbed(&["status"]).says(&["is not applied"]);
 }

@@ -111,7 +111,7 @@ fn a_run_ends_with_the_commands_code_and_nothing_standing() {
 fn a_run_leaves_a_standing_swarm_alone() {
     let sandbox = stands();
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["run", "--", "true"]).expect(69));
-    refused.says(&["stands already", "seedbed exec"]);
+    refused.says(&["is applied already", "seedbed exec"]);
 }
 
 #[test]
@@ -179,9 +179,9 @@ fn looking_at_a_swarm_that_does_not_stand_is_a_usage_error() {
     let sandbox = Sandbox::new();
     sandbox.manifest(TREE);
     for args in [&["status"][..], &["env", "lead"], &["prompt", "lead"]] {
-        sandbox.unchanged(|| sandbox.seedbed(args).expect(64).says(&["does not stand"]));
+        sandbox.unchanged(|| sandbox.seedbed(args).expect(64).says(&["is not applied"]));
     }
-    sandbox.seedbed(&["exec", "lead", "--", "true"]).expect(125).says(&["does not stand"]);
+    sandbox.seedbed(&["exec", "lead", "--", "true"]).expect(125).says(&["is not applied"]);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn the_end_of_a_terminal_is_told_more_than_once_and_puts_everything_back() {
         send(Signal::HUP, &run);
         send(Signal::TERM, &run);
         fs::remove_file(&hold).unwrap();
-        Outcome::of(run.wait_with_output().unwrap()).expect(130).says(&["interrupted", "taken away again"]);
+        Outcome::of(run.wait_with_output().unwrap()).expect(130).says(&["interrupted", "was rolled back"]);
     });
 }
 
@@ -225,7 +225,7 @@ fn a_killed_apply_is_undone_by_destroy() {
     let slow = Slow::new("exit 1");
     slow.sandbox.unchanged(|| {
         slow.kill();
-        slow.sandbox.ok(&["destroy"]).says(&["undid", "nothing stands"]);
+        slow.sandbox.ok(&["destroy"]).says(&["undid", "nothing is applied"]);
     });
 }
 
@@ -262,7 +262,7 @@ fn a_killed_destroy_is_finished_by_recover() {
         send(Signal::KILL, &run);
         Outcome::of(run.wait_with_output().unwrap()).expect(137);
         sandbox.ok(&["recover"]).says(&["finished a destroy that had been interrupted"]);
-        sandbox.ok(&["destroy"]).says(&["nothing stands"]);
+        sandbox.ok(&["destroy"]).says(&["nothing is applied"]);
     });
 }
 
@@ -356,7 +356,7 @@ fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
     let sandbox = &slow.sandbox;
     sandbox.unchanged(|| {
         slow.kill();
-        interrupt(sandbox, sandbox.command(&["recover"])).says(&["go on from here: seedbed recover"]);
+        interrupt(sandbox, sandbox.command(&["recover"])).says(&["continue with `seedbed recover`"]);
         fs::write(sandbox.top.join("go"), "").unwrap();
         sandbox.ok(&["recover"]).says(&["undid an apply that had been interrupted"]);
     });

@@ -43,7 +43,7 @@ impl Kept {
             "a/b: setup: ",
             "broken",
             "whole log: ",
-            "what was made stands, marked as broken",
+            "the sessions were kept, marked as broken",
         ]);
     }
 
@@ -135,6 +135,6 @@ fn what_fails_before_setup_is_rolled_back() {
     fs::write(&hook, "#!/bin/sh\nexit 7\n").unwrap();
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     sandbox.unchanged(|| {
-        sandbox.seedbed(&["apply", "--keep-failed"]).expect(1).says(&["was taken away again"]);
+        sandbox.seedbed(&["apply", "--keep-failed"]).expect(1).says(&["was rolled back"]);
     });
 }

@@ -58,8 +58,8 @@ fn every_swarm_of_the_host_is_listed_from_anywhere() {
     assert_eq!(lines.len(), 3, "{text}");
     assert!(lines[0].starts_with("SWARM"), "{text}");
     let line = |workspace: &str| *lines.iter().find(|line| line.contains(workspace)).unwrap();
-    assert!(line("/clone ").ends_with("stands; workspace gone"), "{text}");
-    assert!(line("/repository ").ends_with("  stands"), "{text}");
+    assert!(line("/clone ").ends_with("applied; workspace missing"), "{text}");
+    assert!(line("/repository ").ends_with("  applied"), "{text}");
     assert!(line("/repository ").contains(&format!("  {start}-{end}  ")), "{text}");
     sandbox.ok(&["destroy"]);
     assert_eq!(listed(&sandbox).len(), 1);
@@ -100,7 +100,7 @@ fn a_run_that_is_under_way_is_told_with_who_holds_it() {
     assert_eq!(found["interrupted"], true);
     assert!(found["holder"].as_str().unwrap().starts_with(&by), "{found}");
     let text = sandbox.seedbed_in(&sandbox.top, &["list"]).expect(0).stdout;
-    assert!(text.contains("an apply is under way by pid") && text.contains(&by), "{text}");
+    assert!(text.contains("an apply is in progress by pid") && text.contains(&by), "{text}");
     fs::write(sandbox.top.join("go"), "").unwrap();
     Outcome::of(run.wait_with_output().unwrap()).expect(0);
     assert_eq!(listed(&sandbox)[0]["interrupted"], false);

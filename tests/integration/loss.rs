@@ -206,13 +206,13 @@ fn a_dry_run_and_the_real_one_decide_alike() {
             assert_eq!(refused.stderr.contains(what), !is_rescued, "{what}: {}", refused.stderr);
         }
     }
-    assert!(dry(&["--discard"]).expect(0).stdout.contains("would be given up: "));
+    assert!(dry(&["--discard"]).expect(0).stdout.contains("would be discarded: "));
     assert_eq!(dry(&["coder-0"]).expect(0).stdout, "would release coder-0\n");
     fs::remove_dir_all(directory.join("nested")).unwrap();
     assert!(dry(&["--rescue"]).expect(0).stdout.contains("would be rescued: "));
     sandbox.ok(&["destroy", "--rescue"]);
     let nothing = sandbox.unchanged(|| sandbox.ok(&["destroy", "--dry-run"]));
-    nothing.says(&["nothing stands"]);
+    nothing.says(&["nothing is applied"]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn check(checkout: &str, lose: impl Fn(&Sandbox, &Path)) {
             sandbox
                 .seedbed(&[command, "coder-0"])
                 .expect(69)
-                .says(&["session coder-0 has no directory to work in: ", "`seedbed apply` makes it again"]);
+                .says(&["session coder-0 has no directory to work in: ", "`seedbed apply` creates it again"]);
         }
         let outcome = sandbox.seedbed(&["exec", "--all", "--", "pwd"]).expect(125);
         assert_eq!(outcome.stdout.trim(), format!("coder-1: {}", sandbox.directory("coder-1").display()));

@@ -19,7 +19,7 @@ fn parse(text: &str) -> Result<Manifest, Diagnostics> {
 }
 
 fn report(text: &str) -> Report {
-    Report::new("seedbed.toml", text, parse(text).expect_err("the manifest has a fault"))
+    Report::new("seedbed.toml", text, parse(text).expect_err("the manifest has 1 error"))
 }
 
 fn render(report: &Report) -> String {

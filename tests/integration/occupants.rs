@@ -112,7 +112,7 @@ fn destroy_names_every_process_at_work_and_releases_nothing() {
         let says: Vec<&str> = says.iter().map(String::as_str).collect();
         sandbox.unchanged(|| {
             let refused = sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&says);
-            refused.says(&["processes are at work in what would be released", "--stop"]);
+            refused.says(&["processes use what would be released", "--stop"]);
             let json = sandbox.seedbed(&["destroy", "--json"]).expect(69);
             let last: Value = serde_json::from_str(json.stdout.lines().last().unwrap()).unwrap();
             assert_eq!(last["occupants"].as_array().unwrap().len(), 3, "{last}");
@@ -205,7 +205,7 @@ fn stop_ends_what_is_at_work_and_everything_below_it() {
     assert!(stubborn.has_ended() && stopped.has_ended());
     assert!(!is_running(&fs::read_to_string(below).unwrap()), "what it has started has ended too");
     assert!(is_running(&beside.0.id().to_string()));
-    sandbox.ok(&["destroy"]).says(&["nothing stands"]);
+    sandbox.ok(&["destroy"]).says(&["nothing is applied"]);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn destroy_asks_on_a_terminal() {
     };
     sandbox.unchanged(|| answer("n\n", 69));
     answer("y\n", 0);
-    sandbox.ok(&["destroy"]).says(&["nothing stands"]);
+    sandbox.ok(&["destroy"]).says(&["nothing is applied"]);
 }
 
 #[test]

@@ -458,7 +458,7 @@ fn the_command_line_leaves_what_only_another_program_can_release() {
         seedbed(&sandbox, args).expect(69).says(says);
         assert_eq!(sandbox.trace(), standing, "{args:?}");
     };
-    let untouched = ["session `s/b`", "`own`", "with that program", "nothing was touched"];
+    let untouched = ["session `s/b`", "`own`", "with that program", "nothing was changed"];
     check(&["destroy"], &untouched);
     check(&["destroy", "b", "--discard"], &untouched);
     check(&["apply", "-y", "--discard"], &untouched);

@@ -215,7 +215,7 @@ fn a_saved_plan_that_is_overtaken_is_not_planned_anew_and_leaves_nothing() {
     sandbox.ok(&["plan", "-o", file.to_str().unwrap()]);
     sandbox.unchanged(|| {
         let (outcome, _listener, (_, end)) = overtake(&sandbox, &["apply", "-v", file.to_str().unwrap()]);
-        let outcome = outcome.expect(1).says(&[&format!("tcp port {end} is in use"), "taken away again"]);
+        let outcome = outcome.expect(1).says(&[&format!("tcp port {end} is in use"), "was rolled back"]);
         assert!(!outcome.stderr.contains("planning again"), "{}", outcome.stderr);
         // Claims come first: the worktree, which the manifest names before the ports, was not begun.
         assert!(!outcome.stderr.contains("a: git-worktree\n"), "{}", outcome.stderr);

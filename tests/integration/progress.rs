@@ -151,7 +151,7 @@ fn elsewhere_lines_tell_what_lasts() {
     let sandbox = sandbox();
     sandbox.tell("go");
     let quick = sandbox.ok(&["apply", "-v"]);
-    quick.says(&["filled 3 session(s) in ", "set up 2 session(s) in ", "lead/coder-0: ready"]);
+    quick.says(&["checked out 3 sessions in ", "set up 2 sessions in ", "lead/coder-0: ready"]);
     let destroyed = sandbox.ok(&["destroy", "-q"]);
     assert_eq!((destroyed.stdout.as_str(), destroyed.stderr.as_str()), ("", ""));
     let silent = sandbox.ok(&["apply", "-q"]);
@@ -271,7 +271,10 @@ fn a_bar_stands_on_a_terminal_while_something_lasts() {
     sandbox.tell("go");
     let (code, screen) = terminal.end(sent);
     assert_eq!(code, 0, "{screen}");
-    assert!(screen.contains("swarm shop stands: 3 created") && !screen.contains("setting up"), "{screen}");
+    assert!(
+        screen.contains("swarm shop is applied: 3 created") && !screen.contains("setting up"),
+        "{screen}"
+    );
     assert!(!screen.contains('\u{1b}'));
 }
 
@@ -285,7 +288,7 @@ fn a_terminal_is_left_clean_by_a_failure() {
     sandbox.tell("go");
     let (code, screen) = terminal.end(sent);
     assert_eq!(code, 1, "{screen}");
-    assert!(screen.contains("taken away again") && !screen.contains("setting up"), "{screen}");
+    assert!(screen.contains("was rolled back") && !screen.contains("setting up"), "{screen}");
 }
 
 #[test]
@@ -306,7 +309,7 @@ fn a_terminal_is_left_clean_by_ctrl_c_and_by_a_second() {
         let (code, screen) = terminal.end(sent);
         assert_eq!(code, 130, "{screen}");
         assert!(!screen.contains("setting up"), "{screen}");
-        assert_eq!(screen.contains("taken away again\n"), !again, "{screen}");
+        assert_eq!(screen.contains("was rolled back\n"), !again, "{screen}");
         sandbox.tell("go");
         wait_until("the lock is free", || sandbox.seedbed(&["recover"]).code == 0);
     }

@@ -231,11 +231,11 @@ fn a_fault_is_shown_where_the_option_is_said() {
     let sessions =
         "[session.a]\nresources = [\"git-worktree\"]\n[session.b]\nresources = [\"git-worktree\"]\n";
     let defaults = format!("[defaults.git-worktree]\nbase-ref = {value}\n{sessions}");
-    check_refused(&sandbox, &defaults, value, &["has a fault", "names no commit"]);
+    check_refused(&sandbox, &defaults, value, &["has 1 error", "names no commit"]);
     let parent = format!(
         "[session.a]\nresources = [{{ kind = \"git-worktree\", base-ref = {value} }}]\n[session.a.child.b]\ncount = 3\n"
     );
-    check_refused(&sandbox, &parent, value, &["has a fault", "names no commit"]);
+    check_refused(&sandbox, &parent, value, &["has 1 error", "names no commit"]);
 }
 
 #[test]

@@ -50,11 +50,11 @@ fn a_run_that_lives_locks_every_other_out_and_is_named() {
     let (run, command) = started(&sandbox, &[]);
     let pid = run.id().to_string();
     sandbox.seedbed(&["run", "--", "true"]).expect(75).says(&["is locked by pid", &pid]);
-    sandbox.ok(&["status"]).says(&["the command of a run is under way by pid", &pid]);
+    sandbox.ok(&["status"]).says(&["the command of a run is in progress by pid", &pid]);
     sandbox.ok(&["plan"]);
     end(command);
     Outcome::of(run.wait_with_output().unwrap()).expect(137);
-    sandbox.ok(&["destroy"]).says(&["nothing stands"]);
+    sandbox.ok(&["destroy"]).says(&["nothing is applied"]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn work_of_a_killed_run_is_rescued_where_that_is_asked_for() {
     sandbox.ok(&["recover", "--rescue"]).says(&["refs/seedbed/rescue/shop/a/"]);
     let rescued = sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
     assert_eq!(sandbox.git(&["show", &format!("{rescued}:work.txt")]), "work");
-    sandbox.ok(&["destroy"]).says(&["nothing stands"]);
+    sandbox.ok(&["destroy"]).says(&["nothing is applied"]);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn check_stale<T>(happens: impl FnOnce(&Sandbox, &serde_json::Value) -> T, said:
     let plan = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
     let held = happens(&sandbox, &plan);
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(69));
-    refused.says(&["the plan is stale; nothing was touched", said, "seedbed plan -o"]);
+    refused.says(&["the plan is stale; nothing was changed", said, "seedbed plan -o"]);
     drop(held);
 }
 
@@ -125,7 +125,7 @@ fn a_plan_is_stale_when_a_branch_has_come_into_being() {
 
 #[test]
 fn a_plan_is_stale_when_the_swarm_stands() {
-    check_stale(|sandbox, _| sandbox.ok(&["apply"]), "the swarm stands already");
+    check_stale(|sandbox, _| sandbox.ok(&["apply"]), "the swarm is applied already");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_plan_of_a_difference_is_stale_when_the_swarm_changed_or_went() {
     refused.says(&["the swarm has been changed since"]);
     sandbox.ok(&["destroy"]);
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../next.json"]).expect(69));
-    refused.says(&["does not stand any more"]);
+    refused.says(&["is no longer applied"]);
 }
 
 #[test]

@@ -211,7 +211,7 @@ teardown = ['echo cannot stop $((6 * 7)); exit 3', 'echo never >> {log}']
             "a-0: teardown: ",
             "a-1: teardown: ",
             "cannot stop 42",
-            "what was to go is gone all the same",
+            "the sessions were released all the same",
         ]);
     });
     assert_eq!(log(&sandbox), Vec::<String>::new());

@@ -204,7 +204,7 @@ fn fish_completes() {
     assert!(completed("seedbed exec lead").starts_with("lead\tports "));
     assert_eq!(
         completed("seedbed env lead --format=js"),
-        "--format=json\tOne JSON document, as with `--json`\n"
+        "--format=json\tJSON document, as with `--json`\n"
     );
     assert!(completed("seedbed ").contains("whoami\tPrints the discovery file"));
     assert_eq!(completed("seedbed exec lead -- READ"), "README.md\n");
@@ -290,7 +290,7 @@ fn a_page_to_stdout_is_the_one_of_the_directory() {
         assert!(page.contains(" 1 2000-02-29 \"seedbed "), "{page}");
     }
     let page = sandbox.ok(&["man"]).stdout;
-    for code in ["EXIT STATUS", "\n64\nusage\n", "\n130\ninterrupted, and put back\n"] {
+    for code in ["EXIT STATUS", "\n64\nusage\n", "\n130\ninterrupted, and rolled back\n"] {
         assert!(page.contains(code), "{page}");
     }
     sandbox.seedbed(&["man", "pln"]).expect(64).says(&["no command `pln`"]);

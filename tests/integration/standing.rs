@@ -277,5 +277,5 @@ fn destroying_one_session_leaves_the_others() {
     sandbox.ok(&["destroy", "lead"]);
     assert!(!kept.exists());
     sandbox.ok(&["destroy"]);
-    sandbox.ok(&["destroy"]).says(&["nothing stands"]);
+    sandbox.ok(&["destroy"]).says(&["nothing is applied"]);
 }

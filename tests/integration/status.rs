@@ -87,7 +87,7 @@ fn status_counts_commits_on_either_side_of_the_base() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let remedy = "main has 1 commit that it has not: seedbed exec b -- git rebase main";
+    let remedy = "main has 1 commit that this branch lacks: seedbed exec b -- git rebase main";
     assert!(text.contains(remedy), "{text}");
     sandbox.ok(&["exec", "b", "--", "git", "rebase", "--quiet", "main"]);
     assert_eq!(commits(&document(&sandbox.ok(&["status", "--json"])), 1), (Value::Null, 1, 0));

@@ -49,7 +49,7 @@ fn faults_as_json_fit_their_schema_and_say_where_what_and_what_to_do() {
 fn a_valid_manifest_is_said_to_be_valid_in_every_form() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\ncount = 2\n");
-    assert_eq!(sandbox.ok(&["validate"]).stdout, "seedbed.toml is valid: 2 session(s)\n");
+    assert_eq!(sandbox.ok(&["validate"]).stdout, "seedbed.toml is valid: 2 sessions\n");
     let found = sandbox.ok(&["validate", "--json"]).json();
     check_fits(&found, "schemas/faults.schema.json");
     assert_eq!([&found["valid"], &found["sessions"]], [&json!(true), &json!(2)]);

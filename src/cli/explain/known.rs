@@ -94,7 +94,7 @@ impl<'a> Known<'a> {
         };
         if self.sides.iter().any(|side| side.own && side.state == OwnerState::Unfinished) {
             self.notes.push(
-                "a run of this swarm is under way or was interrupted: what is only planned is not told"
+                "a run of this swarm is in progress or was interrupted: planned sessions are not shown"
                     .to_owned(),
             );
             return;
@@ -119,7 +119,7 @@ impl<'a> Known<'a> {
             }
             Err(failure) => {
                 self.notes.push(format!(
-                    "{} cannot be planned, so that what is only planned is not told: seedbed validate",
+                    "{} cannot be planned, so planned sessions are not shown: run `seedbed validate`",
                     setting.name()
                 ));
                 self.faults = Some(failure);
@@ -206,10 +206,8 @@ impl<'a> Known<'a> {
             ),
             Some(None) => None,
             None => {
-                let message = format!(
-                    "{} says no `resources`: it has a share of all that its parent has",
-                    session.path
-                );
+                let message =
+                    format!("{} has no `resources`: it shares all resources of its parent", session.path);
                 self.excerpt(&declared.declaration.place, message, "a share of everything")
             }
         }

@@ -124,7 +124,7 @@ pub(super) fn of_worktree(session: &Session, worktree: &Worktree) -> Vec<String>
         rules.push(match &worktree.existing {
             None => format!("branch {branch} begins there"),
             Some(existing) => format!(
-                "branch {branch} existed, {} ahead of it, and goes on from commit {}",
+                "branch {branch} existed, {} ahead of it, and continues from commit {}",
                 existing.ahead, worktree.commit
             ),
         });

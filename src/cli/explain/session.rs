@@ -27,7 +27,7 @@ pub(super) fn explain(known: &mut Known<'_>, name: &str) -> Result<Option<Explai
             Err(Failure::new(
                 error::SESSION_AMBIGUOUS,
                 format!(
-                    "more than one session is called `{name}`: {}, {}, …; say the path",
+                    "more than one session is called `{name}`: {}, {}, …\nhelp: use the path",
                     sessions[one].path, sessions[other].path
                 ),
             ))

@@ -105,7 +105,7 @@ fn listener(listener: &Listener) -> String {
     let socket =
         format!("{} {}", listener.protocol, std::net::SocketAddr::new(listener.address, listener.port));
     if listener.processes.is_empty() {
-        return format!("{socket}: which process cannot be told; it is of user {}", listener.user);
+        return format!("{socket}: its process is unknown; it is of user {}", listener.user);
     }
     let process = |process: &seedbed::host::listeners::Running| {
         format!("pid {} `{}`", process.pid, printable_command(&process.command))
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_be_told_is_said_to_be_so() {
-        assert_eq!(said(&json!([])), "tcp [::]:80: which process cannot be told; it is of user 33");
+        assert_eq!(said(&json!([])), "tcp [::]:80: its process is unknown; it is of user 33");
     }
 
     #[test]

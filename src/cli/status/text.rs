@@ -76,7 +76,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
             };
             (commits.behind > 0).then(|| {
                 format!(
-                    "{} has {what} that it has not: seedbed exec {} -- git rebase {to}",
+                    "{} has {what} that this branch lacks: seedbed exec {} -- git rebase {to}",
                     worktree.base_ref, session.session
                 )
             })
@@ -85,7 +85,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
     let others =
         session.listening.iter().filter(|port| session.ports.iter().all(|named| named.port != **port));
     let others: Vec<_> = others.map(u16::to_string).collect();
-    details.extend((!others.is_empty()).then(|| format!("listens on {} too", others.join(", "))));
+    details.extend((!others.is_empty()).then(|| format!("also listens on {}", others.join(", "))));
     if verbose {
         details.extend(session.goes_along.iter().map(|line| format!("not kept: {line}")));
         details.push(format!("directory: {}", session.working_directory.display()));

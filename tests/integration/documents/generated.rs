@@ -43,7 +43,7 @@ fn the_page_of_errors_lists_every_error() {
     let text = "# Errors\n\n\
                 Every error has an id, which keeps its meaning and its exit code from version to version. It is the `id` of the\n\
                 `failed` line with `--json`, and in brackets at the end of the first line without it:\n\n\
-                ```text\nseedbed: the plan is stale; nothing was touched [plan-stale]\n```\n\n\
+                ```text\nseedbed: the plan is stale; nothing was changed [plan-stale]\n```\n\n\
                 `exec` exits with 125 for an error with a code below 126. Diagnostics of a manifest have the ids of its\n\
                 [rules](rules.md), and findings of `doctor` [ids of their own](doctor.md).\n\n\
                 | id | exit code | meaning | remedy |\n|---|---|---|---|\n";
@@ -103,12 +103,14 @@ fn commands(help: &str) -> Vec<String> {
 /// Splits a help into blocks, one for each option and one for the text between options.
 fn options(help: &str) -> Vec<String> {
     let mut blocks = vec![String::new()];
+    let mut is_paragraph = false;
     for line in help.lines() {
         if line.trim_start().starts_with('-') && line.starts_with(' ') && !line.starts_with("        ")
-            || !line.is_empty() && !line.starts_with(' ')
+            || !line.is_empty() && !line.starts_with(' ') && !is_paragraph
         {
             blocks.push(String::new());
         }
+        is_paragraph = !line.is_empty() && !line.starts_with(' ');
         let block = blocks.last_mut().unwrap();
         block.push_str(line.trim_end());
         block.push('\n');

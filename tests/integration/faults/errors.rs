@@ -175,7 +175,7 @@ fn a_bug_in_a_kind_is_put_back_like_any_failure() {
         for point in ["lease.granted#1", "register.placed#1", "register.renamed#2"] {
             let run = traced(&sandbox, &["apply"], Some(&format!("{point}=panic")));
             assert!(run.trace.contains(&format!("panic {point}")), "{point} was not reached");
-            run.outcome.expect(70).says(&["a bug: it panicked", "was taken away again"]);
+            run.outcome.expect(70).says(&["a bug: it panicked", "was rolled back"]);
         }
     });
     sandbox.seedbed(&["apply"]).expect(0);

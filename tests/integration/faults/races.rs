@@ -25,7 +25,7 @@ fn sixteen_runs_on_one_swarm_wait_for_one_another() {
         let did = |outcome: &&Outcome| !outcome.stderr.contains("nothing");
         let acted = ended
             .iter()
-            .filter(|run| run.stderr.contains("2 create") || run.stderr.contains("2 session(s) released"));
+            .filter(|run| run.stderr.contains("2 create") || run.stderr.contains("2 sessions released"));
         assert_eq!(acted.count(), 1, "{:?}", ended.iter().filter(did).collect::<Vec<_>>());
     }
     // Either of the two, in any order: the result is one of the two, complete.
@@ -105,7 +105,7 @@ fn everything_can_be_done_twice() {
         });
     };
     let before = sandbox.inventory();
-    twice(&["destroy"], "nothing stands");
+    twice(&["destroy"], "nothing is applied");
     twice(&["recover"], "nothing to recover");
     sandbox.ok(&["apply"]);
     twice(&["apply"], "nothing to do");
@@ -114,14 +114,14 @@ fn everything_can_be_done_twice() {
     twice(&["recover"], "nothing to recover");
     sandbox.ok(&["apply"]);
     sandbox.ok(&["destroy"]);
-    twice(&["destroy"], "nothing stands");
+    twice(&["destroy"], "nothing is applied");
     crash(&sandbox, &["apply"], "apply.told#1");
     sandbox.ok(&["recover"]);
     twice(&["recover"], "nothing to recover");
     sandbox.ok(&["apply"]);
     crash(&sandbox, &["destroy"], "run.released#1");
     sandbox.ok(&["recover"]);
-    twice(&["destroy"], "nothing stands");
+    twice(&["destroy"], "nothing is applied");
     assert_same(&before, &sandbox.inventory());
 }
 

@@ -171,7 +171,7 @@ fn what_would_be_refused_is_marked_in_the_plan_and_refused_before_anybody_is_ask
     fs::write(sandbox.directory("tester-0").join("work.txt"), "unsaved\n").unwrap();
     manifest(&sandbox, 1, 1);
     let shown = sandbox.unchanged(|| sandbox.ok(&["plan"]).stdout);
-    assert!(shown.contains("apply refuses this : tester-2 has unsaved work: "), "{shown}");
+    assert!(shown.contains("apply refuses this: tester-2 has unsaved work: "), "{shown}");
     assert!(shown.contains("--discard") && !shown.contains("tester-0 has unsaved"), "{shown}");
     let plan = sandbox.plan();
     let losses = plan["losses"].as_array().unwrap();

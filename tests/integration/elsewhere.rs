@@ -361,7 +361,10 @@ fn what_is_kept_of_a_deleted_workspace_is_removed_from_anywhere() {
         let workspace = sandbox.top.join("workspace");
         fs::rename(&sandbox.repository, &workspace).unwrap();
         sandbox.seedbed_in(&workspace, &["apply"]).expect(0);
-        sandbox.seedbed_in(&sandbox.top, &["destroy", "shop", "--gone"]).expect(69).says(&["is not gone"]);
+        sandbox
+            .seedbed_in(&sandbox.top, &["destroy", "shop", "--gone"])
+            .expect(69)
+            .says(&["exists", "seedbed destroy"]);
         sandbox.unmount_all();
         let copied = Command::new("cp").arg("-a").args([&workspace, &sandbox.repository]).status().unwrap();
         assert!(copied.success());
@@ -426,7 +429,10 @@ fn what_an_overlay_has_kept_of_a_deleted_workspace_is_given_up_only_where_that_i
     fs::remove_dir_all(&clone).unwrap();
     sandbox.unchanged(|| {
         sandbox.seedbed(&["destroy", "shop", "--gone"]).expect(69).says(&["holds what was written"]);
-        sandbox.seedbed(&["destroy", "shop", "--gone", "--rescue"]).expect(64).says(&["copy what is needed"]);
+        sandbox
+            .seedbed(&["destroy", "shop", "--gone", "--rescue"])
+            .expect(64)
+            .says(&["copy the files that you need"]);
     });
     sandbox.ok(&["destroy", "shop", "--gone", "--discard"]);
     assert_eq!(sandbox.ok(&["list"]).stdout, "");

@@ -257,7 +257,7 @@ fn work_that_is_done_while_another_session_is_torn_down_is_not_lost() {
     let commits = "cd WORKTREES/shop-a-8585119b && echo work > late && git add late && git commit -qm late";
     for teardown in [writes, commits] {
         let sandbox = stand(teardown);
-        sandbox.seedbed(&["destroy"]).expect(69).says(&["shop-a-8585119b", "b: was torn down, is back"]);
+        sandbox.seedbed(&["destroy"]).expect(69).says(&["shop-a-8585119b", "b: restored, and set up again"]);
         let (a, b) = (sandbox.directory("a"), sandbox.directory("b"));
         assert_eq!(fs::read_to_string(a.join("late")).unwrap(), "work\n");
         assert_eq!(

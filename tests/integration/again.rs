@@ -37,7 +37,7 @@ fn setup_of_a_standing_session_runs_when_it_is_asked_for() {
     assert_eq!(lines(&log).len(), 3);
     sandbox.ok(&["apply"]).says(&["nothing to do"]);
     sandbox.seedbed(&["apply", "saved", "--setup"]).expect(64);
-    sandbox.seedbed(&["apply", "--setup", "c"]).expect(64).says(&["no session `c` stands"]);
+    sandbox.seedbed(&["apply", "--setup", "c"]).expect(64).says(&["no session `c` is active"]);
     // An active session is not released because its setup fails.
     manifest(&setup.replace("echo", "exit 3; echo"));
     sandbox.seedbed(&["apply", "--setup"]).expect(1).says(&["a-0: setup: "]);

@@ -112,7 +112,7 @@ fn ctrl_c_puts_everything_back() {
             send(signal, &run);
             Outcome::of(run.wait_with_output().unwrap()).expect(130)
         });
-        outcome.says(&["interrupted", "taken away again"]);
+        outcome.says(&["interrupted", "was rolled back"]);
         // Its commands were asked to end, and have ended.
         assert!(slow.sandbox.top.join("asked").exists());
         slow.sandbox.ok(&["recover"]).says(&["nothing to recover"]);

@@ -332,7 +332,7 @@ fn what_cannot_be_inspected_is_unknown_and_refused() {
         assert!(!said.contains("commit it to a branch"), "{args:?}: {said}");
     }
     let plan = sandbox.unchanged(|| sandbox.ok(&["plan"])).stdout;
-    assert!(plan.contains("apply refuses this as it stands: a: the state of"), "{plan}");
+    assert!(plan.contains("apply refuses this: a: the state of"), "{plan}");
     asked(&sandbox);
     let status = sandbox.unchanged(|| sandbox.ok(&["status"])).stdout;
     assert!(unknown.iter().all(|part| status.contains(part)), "{status}");

@@ -80,7 +80,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
             None => findings.add(
                 Warns,
                 Id::LockFile,
-                format!("{shown} holds its ports and does not say for whom: no seedbed wrote it"),
+                format!("{shown} leases its ports to no owner: another program wrote it"),
                 format!("rm {shown}, once its writer has ended"),
             ),
         }

@@ -40,7 +40,7 @@ fn row(session: &SessionStatus, is_broken: bool) -> [String; 6] {
     let ports: Vec<_> = session.ports.iter().map(port).collect();
     [
         format!("{}{}", if session.child_of.is_some() { "└ " } else { "" }, session.session),
-        if is_broken { "broken" } else { "sound" }.to_owned(),
+        if is_broken { "broken" } else { "healthy" }.to_owned(),
         work(session),
         branch,
         if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },

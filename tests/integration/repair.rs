@@ -122,7 +122,7 @@ fn check_repaired(harm: impl FnOnce(&Sandbox, &Path), said: &str) {
     };
     let elsewhere = untouched();
     let outcome = sandbox.ok(&["status", "--repair"]).says(&["a: repaired: discovery: ", said]);
-    assert!(outcome.stdout.contains("sound"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("healthy"), "{}", outcome.stdout);
     assert_eq!(files(), before);
     assert_same(&elsewhere, &untouched());
     let again = sandbox.unchanged(|| sandbox.ok(&["status", "--repair", "--json"])).json();
@@ -180,7 +180,7 @@ fn a_discovery_file_of_an_older_format_is_not_broken() {
     fs::write(&file, written.replacen("\n  \"schemaVersion\": 1,", "", 1)).unwrap();
     let said = "discovery: resources.json is of an older format; `seedbed apply` rewrites it";
     let status = sandbox.ok(&["status"]).stdout;
-    assert!(status.contains(said) && status.contains("sound") && !status.contains("broken"), "{status}");
+    assert!(status.contains(said) && status.contains("healthy") && !status.contains("broken"), "{status}");
     sandbox.ok(&["apply"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), written);
     // With another content it is another matter.

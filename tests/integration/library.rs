@@ -32,7 +32,8 @@ fn the_example_of_a_kind_creates_a_directory_and_removes_it() {
 #[test]
 fn the_example_of_a_kind_has_at_most_60_lines_beside_its_imports() {
     let text = std::fs::read_to_string(crate::support::repository("examples/provider.rs")).unwrap();
-    let kind = text.split("struct ScratchDir;").nth(1).unwrap().split("// The kind ends here").next().unwrap();
+    let kind =
+        text.split("struct ScratchDir;").nth(1).unwrap().split("// The kind ends here").next().unwrap();
     let lines = kind.lines().filter(|line| !line.trim().is_empty()).count();
     assert!(lines <= 60, "{lines}");
 }

@@ -10,7 +10,7 @@ fn json_is_a_format_and_excludes_the_others() {
     assert_eq!(sandbox.ok(&["plan", "--format", "json"]).stdout, json);
     assert_eq!(sandbox.ok(&["plan", "--format", "json", "--json"]).stdout, json);
     let both = sandbox.seedbed(&["plan", "--format", "text", "--json"]).expect(64);
-    assert!(both.json()["message"].as_str().unwrap().contains("either --json or --format"), "{both:?}");
+    assert!(both.json()["message"].as_str().unwrap().contains("exclude each other"), "{both:?}");
 }
 
 /// Variables of the environment and their values.

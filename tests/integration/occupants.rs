@@ -156,7 +156,7 @@ fn apply_plans_and_refuses_what_it_would_replace_or_destroy_under_a_process() {
             assert_eq!(plan["occupants"][0]["role"], "refuses");
             let text = sandbox.ok(&["plan"]);
             let said = [&text.stdout[..], &text.stderr].concat();
-            assert!(said.contains(&pid) && said.contains("apply with --stop"), "{said}");
+            assert!(said.contains(&pid) && said.contains("apply with `--stop`"), "{said}");
             sandbox.seedbed(&["apply", "--yes"]).expect(69).says(&[&pid, "a-1: "]);
             let json = sandbox.seedbed(&["apply", "--yes", "--json"]).expect(69);
             let last: Value = serde_json::from_str(json.stdout.lines().last().unwrap()).unwrap();
@@ -253,7 +253,7 @@ fn from_inside_a_session_a_destroy_wants_yes() {
     };
     sandbox.unchanged(|| {
         run(&[]).expect(69).says(&[
-            "from inside what would be released",
+            "runs inside a session that would be released",
             "--yes",
             "seedbed was called from it",
         ]);
@@ -264,7 +264,7 @@ fn from_inside_a_session_a_destroy_wants_yes() {
     sandbox.unchanged(|| {
         let mut shell = sandbox.program("sh", &directory);
         let outcome = Outcome::of(shell.args(["-c", &script, "sh"]).args(args(&[])).output().unwrap());
-        outcome.expect(69).says(&["from inside what would be released", "(`sh -c"]);
+        outcome.expect(69).says(&["runs inside a session that would be released", "(`sh -c"]);
     });
     // Others are no part of it.
     let outcome = sandbox.command(&[]).args(args(&["a-1"])).current_dir(&directory).output().unwrap();

@@ -173,8 +173,9 @@ impl Provisioned {
     /// ```no_run
     /// # use seedbed::{apply, orchestrator::{Error, Provisioned}};
     /// # fn end(session: &Provisioned) -> Result<(), Error> {
-    /// let occupants = apply::Occupants::Stop(apply::STOP_PATIENCE);
-    /// session.release_with(apply::Options { occupants, ..Default::default() })
+    /// let mut options = apply::Options::default();
+    /// options.occupants = apply::Occupants::Stop(apply::STOP_PATIENCE);
+    /// session.release_with(options)
     /// # }
     /// ```
     pub fn release_with(&self, options: apply::Options) -> Result<(), Error> {

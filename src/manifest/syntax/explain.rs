@@ -219,7 +219,11 @@ fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<
                 "write `=`".to_owned(),
             )
         }
-        Some('=') if key.split_whitespace().count() > 1 && key.split_whitespace().all(is_bare) => {
+        Some('=')
+            if key.split_whitespace().count() > 1
+                && key.split_whitespace().all(is_bare)
+                && !key.contains(char::is_control) =>
+        {
             let kebab = key.split_whitespace().collect::<Vec<_>>().join("-");
             let place = content.start..content.start + key.len();
             fault(place, "a key has blanks in it", "not one word", format!("write `{kebab}`, or `\"{key}\"`"))

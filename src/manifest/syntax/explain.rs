@@ -257,6 +257,7 @@ fn trimmed(text: &str, line: &Range<usize>) -> Range<usize> {
     let content = &text[line.clone()];
     let content =
         if content.contains(['"', '\'']) { content } else { content.split('#').next().unwrap_or_default() };
-    let start = line.start + (content.len() - content.trim_start_matches([' ', '\t', '\u{feff}']).len());
-    start..start + content.trim().trim_start_matches('\u{feff}').len()
+    let words = content.trim_start_matches([' ', '\t', '\u{feff}']);
+    let start = line.start + (content.len() - words.len());
+    start..start + words.trim_end().len()
 }

@@ -44,7 +44,7 @@ pub use crate::provider::DISCOVERY_FILE;
 
 /// All allocations of all sessions, in canonical order, and the changes that lead from the applied swarm to them.
 ///
-/// The same manifest, commits and occupied ports give the same bytes in every clone on every machine. Paths are
+/// Equal manifests, commits and occupied ports give equal bytes in every clone on every machine. Paths are
 /// relative to the workspace root, and `{{ workspace.root }}` is its placeholder in strings.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

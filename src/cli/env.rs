@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     format: Option<Format>,
 }
 
-/// How an environment is written.
+/// Format of a written environment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// `export NAME='value'`, for `eval` in every shell with POSIX quoting; any value is safe

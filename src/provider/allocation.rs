@@ -22,10 +22,10 @@ pub struct Allocation {
     /// Hard constraint of the reference implementation, with the further data that provisioning needs. Paths are
     /// relative to the workspace root.
     pub allocation: Map<String, Value>,
-    /// Whether the allocation is a share of the parent's allocation.
+    /// `true` if the allocation is a share of the parent's allocation.
     #[serde(default)]
     pub shared: bool,
-    /// Whether the allocation lies inside the parent's allocation, and cannot outlive it.
+    /// `true` if the allocation lies inside the parent's allocation, and cannot outlive it.
     #[serde(default)]
     pub within_parent: bool,
     /// Notes for a reviewer, one line each: a block that was passed over and the reason, a setting that will be

@@ -42,7 +42,7 @@ pub struct Options {
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["fixtures/database"]))]
     pub copy_from: Option<PathBuf>,
-    /// Whether files written in the directory since it was created are unsaved work, for which `destroy` refuses. With
+    /// `true` if files written in the directory since it was created are unsaved work, for which `destroy` refuses. With
     /// `false` they are scratch, and removed with the session.
     pub keep: bool,
 }
@@ -65,7 +65,7 @@ pub struct Directory {
     /// Path of the original of a copy; `None` if the directory is created empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_from: Option<PathBuf>,
-    /// Whether files written in the directory are unsaved work.
+    /// `true` if files written in the directory are unsaved work.
     pub keep: bool,
 }
 

@@ -43,7 +43,7 @@ pub struct Contribution {
     pub command: Vec<String>,
     /// Time limit of one operation, in seconds.
     pub timeout: u32,
-    /// Whether the allocation is a claim: it is provisioned before everything else, and released after everything else.
+    /// `true` if the allocation is a claim: it is provisioned before everything else, and released after everything else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub claim: bool,
     /// Environment variables.

@@ -85,7 +85,7 @@ pub struct Options {
     /// Untracked files of the workspace to link from the worktree, as globs, for large files that are only read.
     #[schemars(extend("examples" = [["node_modules"]]))]
     pub link: Vec<String>,
-    /// Whether the repository's own Git hooks run when the worktree is created.
+    /// `true` if the repository's own Git hooks run when the worktree is created.
     pub git_hooks: bool,
     /// Location of the worktrees of children.
     pub layout: Layout,
@@ -187,7 +187,7 @@ pub struct Worktree {
     pub copy: Vec<String>,
     /// Globs of untracked files that are linked to those of the workspace.
     pub link: Vec<String>,
-    /// Whether the repository's hooks run.
+    /// `true` if the repository's hooks run.
     pub git_hooks: bool,
 }
 

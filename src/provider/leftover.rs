@@ -21,7 +21,7 @@ pub struct Vicinity<'a> {
     pub common_dir: Option<&'a Path>,
     /// Allocations of the plan, of every kind.
     pub allocations: Vec<&'a Allocation>,
-    /// Whether there is a plan; without one, the default directories are searched.
+    /// `true` if there is a plan; without one, the default directories are searched.
     pub is_planned: bool,
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Given<'p> {
     pub(super) tree: Tree,
     /// Positions of the entries that are still missing.
     pub(super) missing: BTreeSet<usize>,
-    /// Whether some of the missing entries go through a filter.
+    /// `true` if some of the missing entries go through a filter.
     pub(super) is_filtered: bool,
     pub(super) others: Vec<Target<'p>>,
     /// Mode that Git gives an index in this repository.

@@ -68,7 +68,7 @@ pub(super) struct Recipient<'a> {
 /// Files that Git writes converted.
 struct Converted {
     names: HashSet<Vec<u8>>,
-    /// Whether any of the files goes through a filter.
+    /// `true` if any of the files goes through a filter.
     is_filtered: bool,
 }
 

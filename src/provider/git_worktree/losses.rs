@@ -45,7 +45,7 @@ const OPERATIONS: [(&str, &str); 8] = [
 /// save.
 ///
 /// Work that cannot be inspected counts as unsaved. Ignored files are counted and named, but are no reason to refuse.
-/// The same is true of commits that were rewritten or reset away, which only the reflog in the admin directory has.
+/// Commits that were rewritten or reset away, which only the reflog in the admin directory has, are no reason either.
 /// Files that `copy` and `link` brought do not count while they still equal those of the workspace.
 ///
 /// Stashes do not count: `refs/stash` and its log belong to the repository, and outlast every worktree. But a `pop`

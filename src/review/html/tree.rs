@@ -20,7 +20,7 @@ const ROW: usize = 64;
 /// Values of the tree.
 pub(super) struct Shown {
     pub(super) entries: Vec<Value>,
-    /// Whether some sessions are shown without their data.
+    /// `true` if some sessions are shown without their data.
     pub(super) is_cut: bool,
 }
 

@@ -9,7 +9,7 @@ use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE};
 
 /// One file of the index.
 pub(in super::super) struct File<'l> {
-    /// Whether a bit makes Git skip the file. A tag in lower case means `assume-unchanged`, and `S` means
+    /// `true` if a bit makes Git skip the file. A tag in lower case means `assume-unchanged`, and `S` means
     /// `skip-worktree`.
     pub(in super::super) hidden: bool,
     pub(in super::super) mode: &'l str,

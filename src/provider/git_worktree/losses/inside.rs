@@ -74,7 +74,7 @@ struct Registered {
     owner: String,
     /// Session that the ownership marker names.
     session: String,
-    /// Whether the path is reachable only after the worktree around it is mounted.
+    /// `true` if the path is reachable only after the worktree around it is mounted.
     hidden: bool,
 }
 

@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) named: BTreeSet<String>,
     /// Named objects that an operation in progress cannot continue without.
     pub(super) needed: BTreeSet<String>,
-    /// Whether the worktree is a sparse checkout; if so, the tree also contains its patterns.
+    /// `true` if the worktree is a sparse checkout; if so, the tree also contains its patterns.
     pub(super) is_sparse: bool,
 }
 

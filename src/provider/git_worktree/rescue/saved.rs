@@ -32,7 +32,7 @@ pub struct SavedWork {
     pub files: Option<u64>,
     /// Object that the ref names.
     pub object: String,
-    /// Whether the ref has the form of a rescue and can be restored. Another program may create any ref.
+    /// `true` if the ref has the form of a rescue and can be restored. Another program may create any ref.
     pub valid: bool,
 }
 

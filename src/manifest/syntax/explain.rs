@@ -261,3 +261,31 @@ fn trimmed(text: &str, line: &Range<usize>) -> Range<usize> {
     let start = line.start + (content.len() - words.len());
     start..start + words.trim_end().len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fault::Part;
+    use super::super::parse;
+
+    #[test]
+    fn diagnostics_of_odd_blanks_are_printable_and_inside_the_text() {
+        #[rustfmt::skip]
+        let cases = [
+            ("a form feed in a key", "dnv\u{c}ot  =\n"),
+            ("a vertical tab in a key", "a\u{b}b = 1\n"),
+            ("a byte order mark and tabs before a key without a value", "\u{feff}\t\tcuont"),
+            ("a byte order mark and tabs on a later line", "a = 1\n\u{feff}\t\tcuont = 2"),
+        ];
+        for (case, text) in cases {
+            let faults = parse(text).err().map(|sound| sound.faults).unwrap_or_default();
+            assert!(!faults.is_empty(), "{case}");
+            for fault in faults {
+                let Part::Bytes(start, end) = fault.place.part else { panic!("{case}: {fault:?}") };
+                assert!(text.get(start..end).is_some(), "{case}: {fault:?}");
+                let texts =
+                    format!("{}{}{}", fault.message, fault.label, fault.help.as_deref().unwrap_or_default());
+                assert!(!texts.contains(char::is_control), "{case}: {fault:?}");
+            }
+        }
+    }
+}

@@ -102,9 +102,16 @@ impl SessionText<'_> {
         }
     }
 
-    /// Returns an owned copy.
-    pub(crate) fn to_static(&self) -> SessionText<'static> {
-        self.map(&Place::default, &mut |text, _| text.to_owned())
+    /// Returns the text without its borrows; only what is borrowed is copied.
+    pub(crate) fn into_static(self) -> SessionText<'static> {
+        let Self { env, prompt, metadata, setup, teardown } = self;
+        SessionText {
+            env: Cow::Owned(env.into_owned()),
+            prompt: Cow::Owned(prompt.into_owned()),
+            metadata: Cow::Owned(metadata.into_owned()),
+            setup: Cow::Owned(setup.into_owned()),
+            teardown: Cow::Owned(teardown.into_owned()),
+        }
     }
 
     /// Returns the text in the form of a manifest's session table.

@@ -108,7 +108,7 @@ impl Node {
 
 fn declaration(table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoiled) -> Declaration {
     let place = at.place();
-    let text = table.text().to_static();
+    let text = table.text().into_static();
     let entries = at.key("resources");
     let from = if in_child { From::Parent } else { From::Pool };
     let request = |(index, Resource { kind, from: said, options })| Request {

@@ -103,16 +103,21 @@ impl Named {
         if self.open {
             return names_of_kinds(registry).any(|(of, _)| of == name).then(|| Value::from_object(Anything));
         }
-        self.resources(registry).find(|(of, _)| *of == name).map(|(_, value)| value)
+        self.resources(registry, |of| of == name).next().map(|(_, value)| value)
     }
 
-    /// Returns all contributed names of a session whose allocations are complete.
-    fn resources(&self, registry: &Registry) -> impl Iterator<Item = (&'static str, Value)> {
-        let resource = |held: &Allocation| {
+    /// Returns the contributed names that are `wanted`, of a session whose allocations are complete. Other names get no
+    /// value.
+    fn resources(
+        &self,
+        registry: &Registry,
+        wanted: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (&'static str, Value)> {
+        self.held.iter().filter_map(move |held| {
             let kind = registry.get(&held.kind)?;
-            Some((kind.template_name()?, kind.template_value(held)?))
-        };
-        self.held.iter().filter_map(resource)
+            let name = kind.template_name().filter(|name| wanted(name))?;
+            Some((name, kind.template_value(held)?))
+        })
     }
 }
 
@@ -166,7 +171,7 @@ impl Object for Scope {
         if named.open {
             keys.extend(names_of_kinds(&self.all.registry).map(|(name, _)| Value::from(name)));
         } else {
-            keys.extend(named.resources(&self.all.registry).map(|(name, _)| Value::from(name)));
+            keys.extend(named.resources(&self.all.registry, |_| true).map(|(name, _)| Value::from(name)));
         }
         if self.whole {
             keys.extend(["swarm", "workspace", "sessions"].map(Value::from));

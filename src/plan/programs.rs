@@ -33,6 +33,8 @@ pub(super) fn programs(
         .iter()
         .filter_map(|(kind, program)| {
             let id = |at: usize| manifest.sessions[at].path.id(&manifest.swarm);
+            let taken_outside = shares_taken(observation, kind);
+            let taken_outside = |session: &str| taken_outside.get(session).copied().unwrap_or_default();
             let mut taken: HashMap<usize, u32> = HashMap::new();
             let asked = asking(manifest, demands, kind).map(|(at, wish)| {
                 let parent = manifest.sessions[at].parent.filter(|_| wish.shared);
@@ -50,7 +52,7 @@ pub(super) fn programs(
                     name: markers::unique_name(&identities[at].id, workspace),
                     share_of: parent.map(id),
                     share,
-                    shares: shares.max(shares_taken_of(observation, kind, &id(at))),
+                    shares: shares.max(taken_outside(&id(at))),
                     standing: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
                     options: Options::clone(&wish.options.all),
                 }
@@ -64,7 +66,7 @@ pub(super) fn programs(
                     name: markers::unique_name(&held.session, workspace),
                     share_of: held.share.as_ref().map(|(parent, ..)| parent.clone()),
                     share: held.share.as_ref().map(|(_, index, _)| *index),
-                    shares: shares_taken_of(observation, kind, &held.session),
+                    shares: taken_outside(&held.session),
                     standing: Some(markers::filled_fields(&held.allocation, workspace)),
                     options: held.options.clone(),
                 }));
@@ -79,9 +81,14 @@ pub(super) fn programs(
         .collect()
 }
 
-/// Returns the number of shares of the allocation of `session` that belong to sessions outside of this plan.
-fn shares_taken_of(observation: &Observation, kind: &str, session: &str) -> u32 {
-    let shares =
-        observation.held.iter().filter(|held| held.kind == kind).filter_map(|held| held.share.as_ref());
-    shares.filter(|(parent, ..)| parent == session).map(|(.., count)| *count).max().unwrap_or_default()
+/// Returns the number of shares of each allocation of a kind that belong to sessions outside of this plan, by the id of
+/// the allocation's session.
+fn shares_taken<'o>(observation: &'o Observation, kind: &str) -> HashMap<&'o str, u32> {
+    let mut taken = HashMap::new();
+    let held = observation.held.iter().filter(|held| held.kind == kind);
+    for (session, _, count) in held.filter_map(|held| held.share.as_ref()) {
+        let most = taken.entry(session.as_str()).or_default();
+        *most = (*count).max(*most);
+    }
+    taken
 }

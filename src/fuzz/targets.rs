@@ -34,22 +34,11 @@ const THINGS: &str = "version = 1\nswarm = \"s\"\n[provider.thing]\ncommand = [\
 
 /// Returns a host where each question gets the answer that planning likes most.
 fn friendly(questions: &BTreeSet<Question>) -> Observation {
-    let repository = Repository {
-        root: "/w".into(),
-        common_dir: "/w/.git".into(),
-        bare: false,
-        object_format: "sha1".to_owned(),
-        registration: Ok(()),
-        worktree_config: false,
-        branches: BTreeMap::new(),
-        worktrees: BTreeSet::new(),
-    };
     let mut observation = Observation {
-        workspace: "/w".into(),
-        repository: Some(Ok(repository)),
+        repository: Some(Ok(Repository::new("/w".into(), "/w/.git".into()))),
         ephemeral: PortBlock::new(32768, 60999),
         overlays: Some(Ok(())),
-        ..Observation::default()
+        ..Observation::new("/w".into())
     };
     for question in questions {
         match question {
@@ -186,7 +175,7 @@ fn fuzz_templates() {
 fn planned_by(registry: &Registry, answer: Vec<u8>) -> Option<Plan> {
     let manifest = manifest::parse(THINGS, &registry.kinds()).unwrap();
     let programs = Some(BTreeMap::from([("thing".to_owned(), Ok(answer))]));
-    let observation = Observation { workspace: "/w".into(), programs, ..Observation::default() };
+    let observation = Observation { programs, ..Observation::new("/w".into()) };
     plan::plan(&manifest, registry, &observation, None).ok()
 }
 

@@ -88,9 +88,7 @@ pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTree
 /// sessions own.
 pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> Result<(), state::Error> {
     observation.owner = Some(record.owner.clone());
-    let mut children = state::children(host, record)?;
-    children.retain(|child| child.record().is_some());
-    children.sort_by_key(|child| child.record().map(|record| record.ancestors.len()));
+    let children = state::children(host, record)?;
     let records = || children.iter().filter_map(state::Found::record);
     let sessions = records().flat_map(|child| &child.plan.sessions);
     observation.family = sessions.map(|session| (session.id.clone(), session.index)).collect();

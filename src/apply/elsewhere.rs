@@ -274,7 +274,7 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
         let looked = each(host, context.registry, record, None, "look at", |session, provider, task| {
             let kept = provider.kept(task)?;
             let lines = kept.work.into_iter().chain(kept.beyond_rescue);
-            losses.extend(lines.map(|what| Loss { session: session.path.clone(), what, unknown: false }));
+            losses.extend(lines.map(|what| Loss::new(session.path.clone(), what)));
             Ok(())
         });
         looked.map_err(failed)?;

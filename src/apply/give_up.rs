@@ -19,8 +19,7 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
-use crate::plan::Session;
-use crate::provider::{Allocation, Location, Losses, Registry, Task, allocation_line};
+use crate::provider::{Location, Losses, Registry, Task, allocation_line};
 use crate::state::{self, Record, Release, Remain, Stage, Unsaved};
 
 /// Reasons why resources remain, by session and kind.
@@ -200,18 +199,9 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
 
 /// Finds resources that this program cannot release.
 fn unknown(context: &Context<'_>, record: &Record, kinds: &Kinds) -> Kept {
-    let held = record
-        .plan
-        .sessions
-        .iter()
-        .flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)));
-    let is_unknown = |(session, allocation): &(&Session, &Allocation)| {
-        let is_released = kinds.get(&session.path).is_some_and(|kinds| kinds.contains(&allocation.kind));
-        is_released && context.registry.provider(allocation).is_none()
-    };
     let why = "only the program that provisioned it can release it";
-    held.filter(is_unknown)
-        .map(|(session, allocation)| ((session.path.clone(), allocation.kind.clone()), why.to_owned()))
+    impact::unknown_kinds(context.registry, record, kinds)
+        .map(|(session, kind)| ((session.path.clone(), kind.to_owned()), why.to_owned()))
         .collect()
 }
 
@@ -243,7 +233,7 @@ fn judge(
             kept.insert((session.path.clone(), allocation.kind.clone()), keep.join("; "));
         } else if !losses.work.is_empty() {
             with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
-            let of_session = |what| impact::Loss { session: session.path.clone(), what, unknown: false };
+            let of_session = |what| impact::Loss::new(session.path.clone(), what);
             work.extend(losses.work.into_iter().map(of_session));
         }
     });

@@ -119,10 +119,9 @@ pub(super) fn stake_without_children(
     findings: &Findings,
 ) -> Result<AtStake, state::Error> {
     let mut stake = look(swarm.host(), registry, standing, released, Location::Home, findings, None).0;
-    stake.held.extend(unknown_kinds(registry, standing, released).map(|(session, kind)| Loss {
-        session: session.path.clone(),
-        what: format!("only the program that provisioned its `{kind}` can release it"),
-        unknown: false,
+    stake.held.extend(unknown_kinds(registry, standing, released).map(|(session, kind)| {
+        let what = format!("only the program that provisioned its `{kind}` can release it");
+        Loss::new(session.path.clone(), what)
     }));
     stake.obstacles.extend(inner::swarms(swarm, registry, standing, released)?);
     Ok(stake)
@@ -170,9 +169,8 @@ pub(super) fn look(
         if !losses.work.is_empty() {
             with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
         }
-        let of_session = |lines: Vec<String>| {
-            lines.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false })
-        };
+        let of_session =
+            |lines: Vec<String>| lines.into_iter().map(|what| Loss::new(session.path.clone(), what));
         stake.work.extend(of_session(losses.work));
         stake.beyond_rescue.extend(of_session(losses.beyond_rescue));
         stake.unknown.extend(of_session(losses.unknown).map(|loss| Loss { unknown: true, ..loss }));
@@ -202,8 +200,7 @@ pub(super) fn obstacles(
             provider.obstacles(&Task { findings: Some(&findings), location, ..*task })
         });
         let obstacles = obstacles.unwrap_or_else(|error| vec![error.to_string()]);
-        let losses =
-            obstacles.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false });
+        let losses = obstacles.into_iter().map(|what| Loss::new(session.path.clone(), what));
         found.lock().unwrap_or_else(PoisonError::into_inner).extend(losses);
     });
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -240,13 +237,12 @@ pub(super) fn children_on_their_own(
     let found = record.plan.sessions.iter().filter(above).flat_map(|session| {
         let below = alone.iter().filter(|child| child.ancestors.contains(&session.id));
         let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
-        ids.map(|id| Loss {
-            session: session.path.clone(),
-            what: format!(
+        ids.map(|id| {
+            let what = format!(
                 "its child `{id}` stands: release that first, with the program that provisioned it or with `seedbed \
                  destroy`"
-            ),
-            unknown: false,
+            );
+            Loss::new(session.path.clone(), what)
         })
     });
     Ok(found.collect())

@@ -30,11 +30,7 @@ pub(super) fn swarms(
         let Some(inner) = found.record().filter(|inner| inner.owner != record.owner) else { continue };
         for (session, directories) in &released {
             if directories.iter().any(|directory| is_below(registry, inner, directory)) {
-                losses.push(Loss {
-                    session: session.path.clone(),
-                    what: described(found, inner),
-                    unknown: false,
-                });
+                losses.push(Loss::new(session.path.clone(), described(found, inner)));
             }
         }
     }

@@ -20,7 +20,7 @@ pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<
             outdated.ok()
         });
         let lines: Vec<String> = lines.flatten().collect();
-        lines.into_iter().map(|what| Loss { session: session.path.clone(), what, unknown: false })
+        lines.into_iter().map(|what| Loss::new(session.path.clone(), what))
     });
     of_session.collect()
 }

@@ -34,11 +34,7 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
     let mut repair = Repair::default();
     for session in &record.plan.sessions {
         let damages = by_session.remove(&session.path).unwrap_or_default();
-        let line = |kind: &str, why: &str| Loss {
-            session: session.path.clone(),
-            what: format!("{kind}: {why}"),
-            unknown: false,
-        };
+        let line = |kind: &str, why: &str| Loss::new(session.path.clone(), format!("{kind}: {why}"));
         let mut broken = BTreeSet::new();
         for (kind, damage) in damages.iter().filter(|(kind, _)| *kind != DISCOVERY) {
             let line = line(kind, &damage.why);

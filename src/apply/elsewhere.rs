@@ -152,8 +152,7 @@ fn each(
                     .copied()
                     .try_for_each(|location| act(session, provider, &Task { location, ..*task }))
             });
-            let step = || format!("{step} {}", allocation.kind);
-            done.map_err(|error| Failure::new(session, &step(), error.to_string()))?;
+            done.map_err(|error| Failure::from_provider(session, step, &allocation.kind, error))?;
         }
     }
     Ok(())
@@ -228,9 +227,9 @@ pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
             let adopted = with_task(swarm.host(), &copy, session, allocation, Some(swarm.file()), |task| {
                 provider.adopt(task, &record.owner)
             });
-            let step = format!("adopt {}", allocation.kind);
-            allocations
-                .extend(adopted.map_err(|error| failed(Failure::new(session, &step, error.to_string())))?);
+            allocations.extend(adopted.map_err(|error| {
+                failed(Failure::from_provider(session, "adopt", &allocation.kind, error))
+            })?);
         }
         kept.push(allocations);
     }
@@ -288,7 +287,6 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
         for session in record.plan.sessions.iter().rev() {
             for allocation in session.allocations.iter().rev() {
                 crashpoint!("gone.allocation");
-                let step = format!("release {}", allocation.kind);
                 let lock = Some(context.swarm.file());
                 let done = match context.registry.get(&allocation.kind) {
                     Some(provider) => with_task(host, record, session, allocation, lock, |task| {
@@ -298,7 +296,7 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
                     None => Err(provider::Error::Refused("this program does not know the kind".to_owned())),
                 };
                 if let Err(error) = done {
-                    let failure = Failure::new(session, &step, error.to_string());
+                    let failure = Failure::from_provider(session, "release", &allocation.kind, error);
                     if !failures.contains(&failure) {
                         failures.push(failure);
                     }

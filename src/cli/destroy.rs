@@ -312,7 +312,7 @@ fn refuses(occupant: &Occupant, stops: bool) -> bool {
 /// Prints the effects of the same command without `--dry-run`; both decide with the same code on the same inspection.
 fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let swarm = setting.swarm()?;
-    settled(&swarm, swarm.is_locked())?;
+    settled(&swarm, || swarm.is_locked())?;
     let Some(record) = swarm.standing()? else {
         if global.json {
             print::line(DryRun::default());

@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 /// a finding of its own.
 fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
     let swarm = setting.swarm()?;
-    if plan::settled(&swarm, swarm.is_locked()).is_err()
+    if plan::settled(&swarm, || swarm.is_locked()).is_err()
         || elsewhere::refuse_strays(&swarm, &setting.registry).is_err()
     {
         return Ok(None);

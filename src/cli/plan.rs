@@ -45,7 +45,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
-    settled(&swarm, swarm.is_locked())?;
+    settled(&swarm, || swarm.is_locked())?;
     let (mut plan, survey) = make(&setting, &swarm, &manifest, &arguments.again)?;
     plan.behind = behind(&swarm, &plan, &survey);
     global.unless_interrupted()?;
@@ -263,19 +263,32 @@ pub(super) fn rebase_target(base_ref: &str, base: &str) -> String {
     if base_ref == "HEAD" { base.chars().take(12).collect() } else { shell_quoted(base_ref) }
 }
 
-/// Checks that no run is in progress or interrupted: a plan would conflict with a partly applied swarm. `is_running` is
-/// `true` if another process owns the lock of the swarm.
-pub(super) fn settled(swarm: &Swarm<'_>, is_running: bool) -> Result<(), Failure> {
-    let is_abandoned = swarm.standing()?.is_some_and(|record| record.temporary) && !is_running;
-    if !swarm.is_unfinished()? && !is_abandoned {
+/// Checks that no run is in progress or interrupted: a plan would conflict with a partly applied swarm.
+///
+/// `is_running` returns whether another process owns the lock of the swarm. It is called only for a swarm that is
+/// unfinished or temporary, because looking at a lock takes it for a moment.
+pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnOnce() -> bool) -> Result<(), Failure> {
+    let left = || -> Result<_, Failure> {
+        let is_temporary = swarm.standing()?.is_some_and(|record| record.temporary);
+        Ok((swarm.is_unfinished()?, is_temporary))
+    };
+    let (is_unfinished, is_temporary) = left()?;
+    if !is_unfinished && !is_temporary {
         return Ok(());
     }
     let name = swarm.name();
-    if is_running {
+    if is_running() {
+        if !is_unfinished {
+            return Ok(());
+        }
         let holder = swarm.found()?.and_then(|found| found.holder);
         let by = holder.map(|holder| format!(" {holder}")).unwrap_or_default();
         let text = format!("a run of swarm `{name}` is in progress{by}: wait for it to end");
         return Err(Failure::new(error::RUN_IN_PROGRESS, text));
+    }
+    // A run may have ended after its record was read and before the lock was looked at.
+    if left()? == (false, false) {
+        return Ok(());
     }
     let text = format!("a run of swarm `{name}` was interrupted: `seedbed recover` finishes or undoes it");
     Err(Failure::new(error::RUN_INTERRUPTED, text))
@@ -298,4 +311,18 @@ pub(super) fn notices(registry: &Registry, plan: &Plan, survey: &Survey) -> Vec<
         notices
     };
     plan.sessions.par_iter().zip(&plan.changes).map(of_session).reduce(Vec::new, each_once)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seedbed::host::Host;
+
+    #[test]
+    fn the_lock_of_a_settled_swarm_is_not_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(std::iter::empty().collect(), directory.path().join("state"));
+        let swarm = Swarm::new(&host, directory.path(), "demo").unwrap();
+        settled(&swarm, || panic!("looked at the lock")).unwrap();
+    }
 }

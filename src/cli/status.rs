@@ -126,7 +126,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 /// Repairs under the swarm's lock, and reports the repairs.
 fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
     let repair = locked(global, setting, "status --repair", |context| {
-        super::plan::settled(context.swarm, false)?;
+        super::plan::settled(context.swarm, || false)?;
         let record = standing::record(context.swarm, setting.name())?;
         Ok(apply::repair(context, &record))
     })?;

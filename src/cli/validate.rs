@@ -74,7 +74,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 fn check(setting: &Setting) -> Result<usize, Failure> {
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
-    settled(&swarm, swarm.is_locked())?;
+    settled(&swarm, || swarm.is_locked())?;
     // The applied swarm does not affect validity, but must not conflict with its own plan. No program that the manifest
     // names runs: a user who checks a manifest may not have reviewed it yet.
     let survey = apply::survey_without_programs(&swarm, &setting.registry, &manifest)?;

@@ -303,30 +303,33 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
         Root::toward(swarm.workspace(), path).and_then(|(root, path)| root.read(&path, limit))
     };
     let damage = |why: String| Damage { mendable: true, ..Damage::new(why) };
-    let limit = expected.to_bytes().len() + 1;
-    let found = read(&path, limit);
-    if let Ok(Some(found)) = &found
-        && is_of_older_format(found, expected)
-    {
-        let why = format!("{DISCOVERY_FILE} is of an older format; `seedbed apply` rewrites it");
-        return Some(Damage { older: true, ..damage(why) });
-    }
+    let wanted = expected.to_bytes();
+    let mut is_older = false;
+    let mut is_right = |found: &[u8]| {
+        let is_same = found == wanted || is_of_an_earlier_plan(found, expected);
+        is_older = !is_same && is_of_older_format(found, expected);
+        is_same || is_older
+    };
     let fault = |name: &str,
                  read: Result<Option<Vec<u8>>, files::Error>,
-                 is_right: &dyn Fn(&[u8]) -> bool| match read {
+                 is_right: &mut dyn FnMut(&[u8]) -> bool| match read {
         Ok(Some(found)) if is_right(&found) => None,
         Ok(Some(_)) | Err(files::Error::TooLarge { .. }) => Some(format!("{name} is not what was written")),
         Ok(None) => Some(format!("{name} is gone")),
         Err(error) => Some(error.to_string()),
     };
-    let of_file = fault(DISCOVERY_FILE, found, &|found| is_told_by(found, expected));
+    let of_file = fault(DISCOVERY_FILE, read(&path, wanted.len() + 1), &mut is_right);
     let of_gitignore = || {
         let ignore = session.discovery_file.as_ref()?.with_file_name(IGNORE);
-        fault(&format!("{IGNORE} beside {DISCOVERY_FILE}"), read(&ignore, IGNORE_MAX), &|found| {
-            found == hiding(OsStr::new(DISCOVERY_FILE))
+        fault(&format!("{IGNORE} beside {DISCOVERY_FILE}"), read(&ignore, IGNORE_MAX), &mut |found| {
+            found == hiding(OsStr::new(DISCOVERY_FILE)) || is_older && found == IGNORE_ALL
         })
     };
-    of_file.or_else(of_gitignore).map(damage)
+    // An older format is no reason to hide damage.
+    of_file.or_else(of_gitignore).map(damage).or_else(|| {
+        let why = format!("{DISCOVERY_FILE} is of an older format; `seedbed apply` rewrites it");
+        is_older.then(|| Damage { older: true, ..damage(why) })
+    })
 }
 
 /// Returns whether bytes are a discovery file with the values of `expected` that an earlier version of seedbed wrote:

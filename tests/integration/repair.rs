@@ -181,8 +181,18 @@ fn a_discovery_file_of_an_older_format_is_not_broken() {
     let said = "discovery: resources.json is of an older format; `seedbed apply` rewrites it";
     let status = sandbox.ok(&["status"]).stdout;
     assert!(status.contains(said) && status.contains("healthy") && !status.contains("broken"), "{status}");
+    // It does not hide other damage.
+    let ignore = file.with_file_name(".gitignore");
+    let hides = fs::read(&ignore).unwrap();
+    fs::remove_file(&ignore).unwrap();
+    let status = sandbox.ok(&["status"]).stdout;
+    assert!(
+        status.contains("broken") && status.contains(".gitignore beside resources.json is gone"),
+        "{status}"
+    );
     sandbox.ok(&["apply"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), written);
+    assert_eq!(fs::read(&ignore).unwrap(), hides);
     // With another content it is another matter.
     fs::write(&file, "{}\n").unwrap();
     let status = sandbox.ok(&["status"]).stdout;

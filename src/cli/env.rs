@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let setting = Setting::find(global)?;
     let family = Family::find(setting.swarm()?, setting.name())?;
     let active = family.session(&arguments.session)?;
-    let working_directory = active.directory(&setting.registry).map_err(damaged)?;
+    let working_directory = active.directory(&setting.registry)?;
     let Active { swarm, session, .. } = active;
     let environment = discovery::environment(swarm, session);
     let format = match (arguments.format, global.json) {
@@ -106,10 +106,6 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         print::out(&text);
     }
     Ok(Status::Done.into())
-}
-
-fn damaged(why: String) -> Failure {
-    Failure::new(error::SESSION_DAMAGED, why)
 }
 
 /// Quotes a value with single quotes, with every quote and backslash of the value outside of them.
@@ -164,7 +160,7 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
     let setting = Setting::find(global)?;
     let family = Family::find(setting.swarm()?, setting.name())?;
     let active = family.session(&arguments.session)?;
-    active.directory(&setting.registry).map_err(damaged)?;
+    active.directory(&setting.registry)?;
     let Active { swarm, record, session } = active;
     let snapshot = discovery::snapshot(record, session, &setting.registry, swarm.workspace());
     let text = match &arguments.text {

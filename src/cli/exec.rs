@@ -198,7 +198,7 @@ fn run_in(
 }
 
 fn command(active: Active<'_>, registry: &Registry, words: &[String]) -> Result<Command, Failure> {
-    let directory = active.directory(registry).map_err(|why| Failure::new(error::SESSION_DAMAGED, why))?;
+    let directory = active.directory(registry)?;
     let Active { swarm, session, .. } = active;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(&directory).env_clear();

@@ -48,15 +48,16 @@ pub(super) struct Active<'f> {
 }
 
 impl Active<'_> {
-    /// Returns the session's absolute working directory, or the reason why it cannot be used, with a remedy.
-    pub(super) fn directory(&self, registry: &Registry) -> Result<PathBuf, String> {
+    /// Returns the session's absolute working directory; an error if it cannot be used.
+    pub(super) fn directory(&self, registry: &Registry) -> Result<PathBuf, Failure> {
         let Self { swarm, record, session } = self;
         apply::directory(swarm, registry, record, session).map_err(|why| {
-            format!(
+            let why = format!(
                 "session {} has no directory to work in: {}; `seedbed apply` creates it again, `seedbed destroy` removes it",
                 printable(session.path.as_str()),
                 printable(&why)
-            )
+            );
+            Failure::new(error::SESSION_DAMAGED, why)
         })
     }
 }

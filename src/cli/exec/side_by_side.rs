@@ -11,7 +11,6 @@ use rustix::process::{Resource, Signal, getrlimit};
 use seedbed::host::process::{self, Listener, Process, Stream};
 use seedbed::name::SessionPath;
 use seedbed::provider::Registry;
-use seedbed::report::error;
 use seedbed::report::event::{CommandEvent, Done};
 
 use super::super::exit::Failure;
@@ -154,7 +153,7 @@ fn supervised(json: bool, active: Active<'_>, registry: &Registry, words: &[Stri
     let failed = |code, failure| Ended { code, signal: None, failure: Some(failure) };
     let directory = match active.directory(registry) {
         Ok(directory) => directory,
-        Err(why) => return failed(FAILED, Failure::new(error::SESSION_DAMAGED, why)),
+        Err(failure) => return failed(FAILED, failure),
     };
     let lines = Arc::new(Lines::new(json, session.path.clone()));
     let hears = Arc::clone(&lines);

@@ -14,6 +14,7 @@ use seedbed::provider::DISCOVERY_DIRECTORY;
 use seedbed::report::{Environment, Prompt, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
+use super::format::chosen;
 use super::setting::{self, Setting};
 use super::standing::{Active, Family};
 use super::{Global, completions, print};
@@ -62,16 +63,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let working_directory = active.directory(&setting.registry)?;
     let Active { swarm, session, .. } = active;
     let environment = discovery::environment(swarm, session);
-    let format = match (arguments.format, global.json) {
-        (None, true) => Format::Json,
-        (Some(format), true) if format != Format::Json => {
-            return Err(Failure::new(
-                error::USAGE,
-                "`--json` and `--format` exclude each other; use one of them",
-            ));
-        }
-        (format, _) => format.unwrap_or_default(),
-    };
+    let format = chosen(global, arguments.format, Format::Json)?;
     if format == Format::Json {
         print::json_pretty(&Environment {
             schema_version: SCHEMA_VERSION,

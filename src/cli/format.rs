@@ -1,4 +1,4 @@
-//! Formats of a plan, for every command that prints one.
+//! Formats of a plan, for every command that prints one, and the choice of a format.
 
 use clap::ValueEnum;
 use seedbed::report::error;
@@ -23,18 +23,22 @@ pub(super) enum Format {
     Html,
 }
 
-impl Format {
-    /// Returns the requested format; `--json` is one of the formats.
-    pub(super) fn chosen(global: &Global, format: Option<Self>) -> Result<Self, Failure> {
-        match (format, global.json) {
-            (None, true) => Ok(Self::Json),
-            (Some(format), true) if format != Self::Json => {
-                Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"))
-            }
-            (format, _) => Ok(format.unwrap_or_default()),
+/// Returns the requested one of a command's formats; `--json` requests the format `json`.
+pub(super) fn chosen<F: Default + PartialEq>(
+    global: &Global,
+    format: Option<F>,
+    json: F,
+) -> Result<F, Failure> {
+    match (format, global.json) {
+        (None, true) => Ok(json),
+        (Some(format), true) if format != json => {
+            Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"))
         }
+        (format, _) => Ok(format.unwrap_or_default()),
     }
+}
 
+impl Format {
     /// Prints the plan to stdout; `full` is text with the complete data of every session.
     pub(super) fn show(self, global: &Global, review: &Review<'_>, full: bool) {
         match self {

@@ -20,7 +20,7 @@ use seedbed::state::{Record, Swarm, Unsaved};
 
 use super::again::DoAgain;
 use super::exit::{Failure, Status, at_work};
-use super::format::Format;
+use super::format::{Format, chosen};
 use super::setting::Setting;
 use super::{Global, elsewhere, print, signals};
 
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let format = Format::chosen(global, arguments.format)?;
+    let format = chosen(global, arguments.format, Format::Json)?;
     let setting = Setting::find(global)?;
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;

@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use seedbed::apply;
 use seedbed::host::text::printable;
 use seedbed::manifest::{Report, Validation};
-use seedbed::report::error;
 
 use super::exit::{Failure, Status};
+use super::format::chosen;
 use super::plan::settled;
 use super::setting::Setting;
 use super::{Global, print};
@@ -22,9 +22,10 @@ pub(super) struct Arguments {
 }
 
 /// Formats of diagnostics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Each problem at its line, underlined
+    #[default]
     Text,
     /// JSON document, as `seedbed schema faults` describes it
     Json,
@@ -35,17 +36,7 @@ enum Format {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let format = match arguments.format {
-        Some(format) if global.json && format != Format::Json => {
-            return Err(Failure::new(
-                error::USAGE,
-                "`--json` and `--format` exclude each other; use one of them",
-            ));
-        }
-        Some(format) => format,
-        None if global.json => Format::Json,
-        None => Format::Text,
-    };
+    let format = chosen(global, arguments.format, Format::Json)?;
     let setting = Setting::find(global)?;
     let sessions = match check(&setting) {
         Ok(sessions) => sessions,

@@ -25,7 +25,7 @@ use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status, at_work, uninspected};
 use super::locked::{locked, recover as recover_first};
 use super::plan::settled;
-use super::print::count;
+use super::print::{count, count_of};
 use super::setting::{self, Setting};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
 use super::{Global, completions, elsewhere, print, standing};
@@ -130,8 +130,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             Some((released, 0)) => match kept.into_inner() {
                 0 => say!("{} released; nothing is left", count(released, "session")),
                 kept => {
-                    let kept =
-                        count(kept, "branch or rescue").replace("branch or rescues", "branches or rescues");
+                    let kept = count_of(kept, "branch or rescue", "branches or rescues");
                     say!("{} released; {kept} kept, as listed above", count(released, "session"));
                 }
             },

@@ -307,8 +307,8 @@ pub(super) fn at_work(occupant: &apply::Occupant) -> String {
 
 /// Formats the warning about processes that cannot be inspected.
 pub(super) fn uninspected(processes: usize) -> String {
-    let es = if processes == 1 { "" } else { "es" };
-    format!("{processes} process{es} of this host cannot be inspected by this user: what they use is unknown")
+    let processes = print::count_of(processes, "process", "processes");
+    format!("{processes} of this host cannot be inspected by this user: what they use is unknown")
 }
 
 impl From<apply::Error> for Failure {

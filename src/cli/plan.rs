@@ -246,7 +246,7 @@ fn lacking(behind: &[Behind]) -> Vec<String> {
     let groups = groups.into_iter();
     groups
         .map(|((base_ref, base, commits), sessions)| {
-            let commits = if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") };
+            let commits = print::count(commits, "commit");
             let (lack, them) = if sessions.len() == 1 { ("lacks", "it") } else { ("lack", "them") };
             let (mentioned, names) = (mentioned(&sessions), named(sessions.into_iter()));
             let to = rebase_target(base_ref, base);

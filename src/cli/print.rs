@@ -1,6 +1,6 @@
 //! Output of commands: tables for people, JSON for programs.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -103,13 +103,14 @@ pub(super) fn sessions(sessions: &[Session]) -> String {
 }
 
 /// Returns a number of things, such as "1 session" and "2 sessions".
-pub(super) fn count(number: usize, noun: &str) -> String {
-    let suffix = match number {
-        1 => "",
-        _ if noun.ends_with("ch") => "es",
-        _ => "s",
-    };
-    format!("{number} {noun}{suffix}")
+pub(super) fn count(number: impl Copy + Display + PartialEq + From<u8>, noun: &str) -> String {
+    count_of(number, noun, &format!("{noun}s"))
+}
+
+/// Returns a number of things whose plural is not the noun and an "s".
+pub(super) fn count_of(number: impl Copy + Display + PartialEq + From<u8>, one: &str, many: &str) -> String {
+    let noun = if number == 1.into() { one } else { many };
+    format!("{number} {noun}")
 }
 
 /// Describes a branch that outlasts its session.
@@ -117,8 +118,7 @@ pub(super) fn kept(kept: &KeptBranch) -> String {
     let KeptBranch { session, branch, commit, commits, .. } = kept;
     let commits = match commits {
         0 => "no commit".to_owned(),
-        1 => "1 commit".to_owned(),
-        _ => format!("{commits} commits"),
+        _ => count(*commits, "commit"),
     };
     format!("{session}: branch {} stays, with {commits} of its own, at {commit:.10}", printable(branch))
 }

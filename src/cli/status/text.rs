@@ -69,11 +69,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
         details.extend(worktree.error.iter().map(|error| format!("commits: {error}")));
         details.extend(worktree.progress.as_ref().and_then(|commits| {
             let to = plan::rebase_target(&worktree.base_ref, &commits.base);
-            let what = if commits.behind == 1 {
-                "1 commit".to_owned()
-            } else {
-                format!("{} commits", commits.behind)
-            };
+            let what = print::count(commits.behind, "commit");
             (commits.behind > 0).then(|| {
                 format!(
                     "{} has {what} that this branch lacks: seedbed exec {} -- git rebase {to}",

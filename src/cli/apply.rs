@@ -74,7 +74,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     if global.json {
         print::line(Done::applied(&plan));
     } else if !global.quiet {
-        print::out(&print::sessions(&plan.sessions));
+        print::out(&print::sessions(&setting.registry, &plan.sessions));
         say!("{}", outcome(&plan));
         if let Some(line) = plan::setup_not_run(&plan) {
             say!("{line}");

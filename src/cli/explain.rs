@@ -38,7 +38,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     };
     let host = setting::host(global)?;
     let directory = setting::directory(global)?;
-    let mut known = Known::look(&host, &directory, setting.as_ref())?;
+    let registry = setting::registry();
+    let mut known = Known::look(&host, &registry, &directory, setting.as_ref())?;
     let explanation = if subject.bytes().all(|byte| byte.is_ascii_digit()) && !subject.is_empty() {
         let port = subject.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
             Failure::new(

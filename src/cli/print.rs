@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use seedbed::apply::KeptBranch;
 use seedbed::host::text::printable;
 use seedbed::plan::{Plan, Session};
+use seedbed::provider::Registry;
 use seedbed::report::error::OUTPUT_UNWRITTEN;
 use seedbed::report::event::{Content, Line};
 use seedbed::review::ports;
@@ -15,7 +16,6 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::exit::Status;
-use super::setting::registry;
 
 /// First error of writing to stdout that has to be reported.
 static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
@@ -87,14 +87,13 @@ pub(super) fn done_with(value: impl Sized) {
 }
 
 /// Returns one line per session: its ports and its working directory.
-pub(super) fn sessions(sessions: &[Session]) -> String {
-    let registry = registry();
+pub(super) fn sessions(registry: &Registry, sessions: &[Session]) -> String {
     let rows: Vec<_> = sessions
         .iter()
         .map(|session| {
             [
                 session.path.to_string(),
-                ports(&registry, session),
+                ports(registry, session),
                 session.working_directory.to_string_lossy().into_owned(),
             ]
         })

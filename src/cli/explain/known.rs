@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use seedbed::host::Host;
 use seedbed::manifest::{Excerpt, Manifest, Place};
 use seedbed::plan::{Plan, Session};
-use seedbed::provider::port_range;
+use seedbed::provider::{Registry, port_range};
 use seedbed::report::OwnerState;
 use seedbed::state::{self, Found};
 
@@ -42,6 +42,8 @@ pub(super) struct Side {
 /// All available data about this host's swarms.
 pub(super) struct Known<'a> {
     pub(super) host: &'a Host,
+    /// Every kind that a manifest can name.
+    pub(super) registry: &'a Registry,
     /// Base of relative paths.
     pub(super) directory: &'a Path,
     setting: Option<&'a Setting>,
@@ -57,6 +59,7 @@ impl<'a> Known<'a> {
     /// Reads the records of every swarm; the manifest's own swarm comes first.
     pub(super) fn look(
         host: &'a Host,
+        registry: &'a Registry,
         directory: &'a Path,
         setting: Option<&'a Setting>,
     ) -> Result<Self, Failure> {
@@ -77,6 +80,7 @@ impl<'a> Known<'a> {
         sides.sort_by_key(|side| (!side.own, side.state != OwnerState::Standing, Reverse(side.depth)));
         Ok(Self {
             host,
+            registry,
             directory,
             setting,
             manifest: setting.and_then(|setting| setting.manifest().ok()),

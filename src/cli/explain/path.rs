@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use seedbed::host::{Host, absolute};
 use seedbed::name::PortBlock;
 use seedbed::plan::Session;
+use seedbed::provider::Registry;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
 
-use super::super::setting::registry;
 use super::known::{Known, Side, said};
 use super::rule;
 use super::shown::{Explained, owner_of};
@@ -32,8 +32,9 @@ struct Thing {
 pub(super) fn explain(known: &mut Known<'_>, asked: &str) -> Option<Explained> {
     let path = absolute(known.directory, Path::new(asked));
     let resolved = resolved(&path);
-    let host = known.host.clone();
-    let innermost = |side: &Side| innermost(&host, side, &resolved).or_else(|| innermost(&host, side, &path));
+    let Known { host, registry, .. } = *known;
+    let within = |side: &Side, path| innermost(host, registry, side, path);
+    let innermost = |side: &Side| within(side, &resolved).or_else(|| within(side, &path));
     let mut explanation = if let Some((at, (session, thing))) = known.find(innermost) {
         let side = &known.sides()[at];
         owned(known, side, &side.plan.sessions[session], thing, &resolved)
@@ -56,10 +57,11 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// Returns the innermost item that contains the path.
-fn innermost(host: &Host, side: &Side, path: &Path) -> Option<(usize, Thing)> {
+fn innermost(host: &Host, registry: &Registry, side: &Side, path: &Path) -> Option<(usize, Thing)> {
     let sessions = side.plan.sessions.iter().enumerate();
     let things = sessions.flat_map(|(at, session)| {
-        let around = things(host, side, session).into_iter().filter(|thing| path.starts_with(&thing.path));
+        let around =
+            things(host, registry, side, session).into_iter().filter(|thing| path.starts_with(&thing.path));
         let lease = lease_file(host, session, path);
         around.chain(lease).map(move |thing| (at, thing))
     });
@@ -67,7 +69,7 @@ fn innermost(host: &Host, side: &Side, path: &Path) -> Option<(usize, Thing)> {
 }
 
 /// Returns all items of a session with a path of their own.
-fn things(host: &Host, side: &Side, session: &Session) -> Vec<Thing> {
+fn things(host: &Host, registry: &Registry, side: &Side, session: &Session) -> Vec<Thing> {
     let mut things = Vec::new();
     let at = |path: &Path| absolute(&side.workspace, path);
     let mut add = |path: PathBuf, what, kind, rules| things.push(Thing { path, what, kind, rules });
@@ -83,9 +85,8 @@ fn things(host: &Host, side: &Side, session: &Session) -> Vec<Thing> {
             add(at(&session.working_directory), "working directory", kind, rules);
         }
     }
-    let kinds = registry();
     for held in session.allocations.iter().filter(|held| held.kind != git_worktree::KIND) {
-        let Some(kind) = kinds.get(&held.kind) else { continue };
+        let Some(kind) = registry.get(&held.kind) else { continue };
         if let (Some(path), Some(what)) = (kind.directory(held), kind.template_name()) {
             let rules = kind.summary(held, false).into_iter().collect();
             add(at(&path), what, Some(held.kind.clone()), rules);
@@ -152,7 +153,7 @@ fn below(known: &Known<'_>, path: &Path) -> Vec<String> {
         // A planned session that is active as well is listed once.
         let new = side.plan.sessions.iter().filter(|session| seen.insert((&side.key, &session.id)));
         for session in new {
-            let things = things(known.host, side, session).into_iter();
+            let things = things(known.host, known.registry, side, session).into_iter();
             let inside: Vec<_> =
                 things.filter(|thing| thing.path.starts_with(path)).map(|thing| thing.what).collect();
             if !inside.is_empty() {

@@ -7,7 +7,6 @@ use seedbed::provider::port_range::{self, Block};
 use seedbed::report::{OwnerState, error};
 
 use super::super::exit::Failure;
-use super::super::setting::registry;
 use super::known::{Known, Side, said};
 use super::rule;
 use super::shown::{Explained, owner_of};
@@ -56,7 +55,6 @@ fn explained(known: &Known<'_>, at: usize, session: usize) -> Explained {
         Explained::new(format!("{} {} works in {}", session.id, said(side.state), directory.display()));
     explanation.said.owner = Some(owner_of(side, session));
     explanation.shows(known.declared(side, session));
-    let kinds = registry();
     for allocation in &session.allocations {
         if let Some(block) = Block::of(allocation).filter(|_| allocation.kind == port_range::KIND) {
             explanation.said.rules.extend(rule::of_block(side, session, allocation, &block));
@@ -75,7 +73,8 @@ fn explained(known: &Known<'_>, at: usize, session: usize) -> Explained {
                 .rules
                 .push(format!("{} is planned by {program}, which is not asked here", allocation.kind));
         } else {
-            let summary = kinds.get(&allocation.kind).and_then(|kind| kind.summary(allocation, false));
+            let summary =
+                known.registry.get(&allocation.kind).and_then(|kind| kind.summary(allocation, false));
             let fields = || serde_json::to_string(&allocation.allocation).unwrap_or_default();
             let summary = summary.unwrap_or_else(fields);
             explanation.said.rules.push(format!("{} {summary}", allocation.kind));

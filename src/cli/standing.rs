@@ -127,21 +127,23 @@ pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session,
     {
         return Ok(session);
     }
-    let mut called = sessions.iter().filter(|session| session.path.name() == name);
-    match (called.next(), called.next()) {
-        (Some(session), None) => Ok(session),
-        (Some(one), Some(other)) => Err(Failure::new(
-            error::SESSION_AMBIGUOUS,
-            format!(
-                "more than one session is called `{name}`: {}, {}, …\nhelp: use the path",
-                one.path, other.path
-            ),
-        )),
-        (None, _) => {
+    let called: Vec<_> = sessions.iter().filter(|session| session.path.name() == name).collect();
+    match called[..] {
+        [session] => Ok(session),
+        [one, other, ..] => Err(ambiguous(name, [one, other], called.len())),
+        [] => {
             let why = unknown(sessions.iter().map(|session| &session.path), name);
             Err(Failure::new(error::SESSION_UNKNOWN, why))
         }
     }
+}
+
+/// Returns the failure of a name that `number` sessions have, the first two of which are named.
+pub(super) fn ambiguous(name: &str, first: [&Session; 2], number: usize) -> Failure {
+    let [one, other] = first.map(|session| &session.path);
+    let more = if number > 2 { ", …" } else { "" };
+    let text = format!("more than one session is called `{name}`: {one}, {other}{more}\nhelp: use the path");
+    Failure::new(error::SESSION_AMBIGUOUS, text)
 }
 
 /// Finds the sessions that the user calls `name`.

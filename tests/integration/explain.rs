@@ -311,7 +311,7 @@ fn a_session_is_told_with_everything_that_it_holds() {
     sandbox
         .seedbed(&["explain", "coder-0"])
         .expect(64)
-        .says(&["more than one session", "lead/coder-0, other/coder-0"]);
+        .says(&["more than one session", "lead/coder-0, other/coder-0 [session-ambiguous]"]);
     sandbox.seedbed(&["explain", "leda"]).expect(64).says(&["did you mean `lead`?"]);
     sandbox.seedbed(&["explain", "lead/coder-7"]).expect(64).says(&["did you mean `lead/coder-0`?"]);
     // A name takes precedence over a path of the same name; `./` selects the path.

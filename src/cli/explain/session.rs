@@ -4,9 +4,10 @@ use seedbed::host::listeners;
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
-use seedbed::report::{OwnerState, error};
+use seedbed::report::OwnerState;
 
 use super::super::exit::Failure;
+use super::super::standing::ambiguous;
 use super::known::{Known, Side, said};
 use super::rule;
 use super::shown::{Explained, owner_of};
@@ -23,13 +24,7 @@ pub(super) fn explain(known: &mut Known<'_>, name: &str) -> Result<Option<Explai
         [session] => Ok(Some(explained(known, at, session))),
         [one, other, ..] => {
             let sessions = &known.sides()[at].plan.sessions;
-            Err(Failure::new(
-                error::SESSION_AMBIGUOUS,
-                format!(
-                    "more than one session is called `{name}`: {}, {}, …\nhelp: use the path",
-                    sessions[one].path, sessions[other].path
-                ),
-            ))
+            Err(ambiguous(name, [&sessions[one], &sessions[other]], called.len()))
         }
         [] => Ok(None),
     }

@@ -1,5 +1,6 @@
 //! Errors that end a command early, with their messages and exit codes.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use seedbed::apply;
@@ -7,7 +8,7 @@ use seedbed::host::files;
 use seedbed::host::process::{self, Cancel};
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Report;
-use seedbed::report::error::{self, ErrorId, Identified as _};
+use seedbed::report::error::{self, ErrorId, Identified};
 use seedbed::report::event::Failed;
 use seedbed::{observe, orchestrator, state};
 
@@ -82,6 +83,12 @@ impl Failure {
     /// Creates the failure of an id, with its text.
     pub(super) fn new(id: &'static ErrorId, text: impl Into<String>) -> Self {
         Self::Other(id, text.into())
+    }
+
+    /// Creates the failure of a library error, with its id and its text.
+    #[expect(clippy::needless_pass_by_value, reason = "is passed to `map_err`")]
+    pub(super) fn of(error: impl Identified + Display) -> Self {
+        Self::new(error.id(), error.to_string())
     }
 
     /// Creates the failure of a file, with what was done to it.
@@ -328,19 +335,19 @@ impl From<apply::SurveyError> for Failure {
         match error {
             apply::SurveyError::Observe(error) => Self::Observe(error),
             apply::SurveyError::State(error) => Self::State(error),
-            error => Self::Other(error.id(), error.to_string()),
+            error => Self::of(error),
         }
     }
 }
 
 impl From<process::Error> for Failure {
     fn from(error: process::Error) -> Self {
-        Self::Other(error.id(), error.to_string())
+        Self::of(error)
     }
 }
 
 impl From<files::Error> for Failure {
     fn from(error: files::Error) -> Self {
-        Self::Other(error.id(), error.to_string())
+        Self::of(error)
     }
 }

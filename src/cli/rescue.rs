@@ -7,9 +7,8 @@ use clap::{Args, Subcommand};
 use seedbed::host::Host;
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::name::nearest;
-use seedbed::provider;
 use seedbed::provider::git_worktree::rescue::{self, SavedWork};
-use seedbed::report::error::{self, Identified as _};
+use seedbed::report::error;
 use seedbed::report::{self, RescueAction, Rescues};
 
 use super::apply::{ask, has_terminal};
@@ -59,13 +58,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let why = format!("no repository around {}: {error}", directory.display());
         Failure::new(error::NO_REPOSITORY, why)
     })?;
-    let all = rescue::list(&host, &repository).map_err(failure)?;
+    let all = rescue::list(&host, &repository).map_err(Failure::of)?;
     let (action, rescues, directory) = match &arguments.command {
         Command::List => (RescueAction::Listed, all, None),
         Command::Restore { name, into } => {
             let saved = find(&all, name)?.clone();
             let into = into.as_ref().map(|into| directory.join(into));
-            let restored = rescue::restore(&host, &repository, &saved, into.as_deref()).map_err(failure)?;
+            let restored =
+                rescue::restore(&host, &repository, &saved, into.as_deref()).map_err(Failure::of)?;
             (RescueAction::Restored, vec![saved], Some(restored))
         }
         Command::Drop { names } => {
@@ -103,7 +103,7 @@ fn drop_rescues(
         }
         ask(global, &format!("Delete {names} for good?"))?;
     }
-    rescue::delete(host, repository, rescues).map_err(failure)
+    rescue::delete(host, repository, rescues).map_err(Failure::of)
 }
 
 /// Finds a rescue by its name or its ref.
@@ -155,9 +155,4 @@ fn row(saved: &SavedWork) -> [String; 4] {
         if saved.valid { files } else { "no rescue".to_owned() },
         saved.name.clone(),
     ]
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "is passed to `map_err`")]
-fn failure(error: provider::Error) -> Failure {
-    Failure::new(error.id(), error.to_string())
 }

@@ -15,7 +15,7 @@ use seedbed::manifest::{self, Diagnostics, Fault, Located, Manifest, Place, Read
 use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
-use seedbed::report::error::{self, Identified as _};
+use seedbed::report::error;
 use seedbed::state::Swarm;
 
 use super::exit::Failure;
@@ -307,7 +307,7 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     (places.chosen, places.xdg, places.home) = (chosen.as_deref(), xdg.as_deref(), home.as_deref());
     let state = match state_directory(places) {
         Err(state_directory::Error::Nowhere) if !global.needs_state => NO_STATE.into(),
-        state => state.map_err(|error| Failure::new(error.id(), error.to_string()))?,
+        state => state.map_err(Failure::of)?,
     };
     let state = std::path::absolute(&state).unwrap_or(state);
     if global.runs_programs {

@@ -19,7 +19,7 @@ use seedbed::orchestrator::{Orchestrator, Recovery};
 use seedbed::plan::Role;
 use seedbed::report::error;
 use seedbed::report::event::{Done, DryRun};
-use seedbed::state::{self, Record, Swarm};
+use seedbed::state::{self, Found, Record, Swarm};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status, at_work, uninspected};
@@ -166,17 +166,23 @@ fn targets<'a>(
     named_targets.chain(own).collect()
 }
 
-/// Returns the impact of releasing all targets, and the names of the released sessions.
-fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(AtStake, Vec<String>), Failure> {
+/// Returns the impact of releasing all targets, and the paths of the released sessions.
+fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(AtStake, Vec<SessionPath>), Failure> {
     let mut stake = AtStake::default();
     let mut sessions = Vec::new();
     for Target { swarm, record, destroy } in targets {
         stake.add(apply::at_stake(swarm, &setting.registry, record, destroy)?);
         let children = destroy.children_of(swarm.host(), record)?;
-        sessions.extend(children.iter().rev().map(|child| child.name().to_owned()));
-        sessions.extend(destroy.sessions_of(record).map(|session| session.path.to_string()));
+        let children = children.iter().rev().filter_map(Found::record);
+        let paths = children.flat_map(|child| &child.plan.sessions).chain(destroy.sessions_of(record));
+        sessions.extend(paths.map(|session| session.path.clone()));
     }
     Ok((stake, sessions))
+}
+
+/// Returns the paths of sessions for a sentence.
+fn listed(sessions: &[SessionPath]) -> String {
+    sessions.iter().map(SessionPath::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the processes that use any of the targets.
@@ -296,7 +302,7 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
         .extend(along.map(|loss| format!("{}: would be deleted: {}\n", loss.session, printable(&loss.what))));
     let ended = occupancy.occupants.iter().filter(|one| one.is_refusal());
     shown.extend(ended.map(|one| format!("would be ended: {}\n", at_work(one))));
-    ask(global, &format!("{shown}Destroy {}?", sessions.join(", ")))
+    ask(global, &format!("{shown}Destroy {}?", listed(&sessions)))
 }
 
 /// Returns whether a release would be refused because of this process; with `stops`, most processes are ended instead.
@@ -339,7 +345,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         let is_rescued = destroy.unsaved == Unsaved::Rescue;
         print::line(DryRun {
             refused: is_refused,
-            sessions: sessions.iter().filter_map(|session| SessionPath::standalone(session).ok()).collect(),
+            sessions,
             branches,
             occupants: occupancy.occupants.clone(),
             uninspected: occupancy.uninspected,
@@ -358,7 +364,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
             Unsaved::Discard => "would be discarded: ",
         };
         let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
-        let mut text = format!("would release {}\n", sessions.join(", "));
+        let mut text = format!("would release {}\n", listed(&sessions));
         for kept in &branches {
             text.extend(["  ", &print::kept(kept), "\n"]);
         }

@@ -49,12 +49,14 @@ pub mod git_worktree;
 mod lease;
 mod leftover;
 pub mod markers;
+mod names;
 mod options;
 mod ownership;
 mod paths;
 mod planner;
 pub mod port_range;
 mod registry;
+mod survey;
 mod task;
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ mod site;
 
 use std::path::PathBuf;
 
-use schemars::{JsonSchema, Schema, schema_for};
+use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use self::record::Record;
@@ -88,6 +88,10 @@ impl Planner for Directories {
 
     fn options_schema(&self) -> Schema {
         schema_for!(Options)
+    }
+
+    fn allocation_schema(&self, generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<Directory>())
     }
 
     fn options(
@@ -169,13 +173,18 @@ impl Provider for Directories {
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
         let directory = directory(task)?;
         let site = Site::new(task, &directory)?;
+        let exists = || Error::Refused(format!("{} exists already", site.path().display()));
         if site.exists()? {
-            return Err(Error::Refused(format!("{} exists already", site.path().display())));
+            return Err(exists());
         }
         Record::new(task).create(task, &site)?;
         crashpoint!("directory.recorded");
         let parent = site.base.create_hidden(&site.parent)?;
-        copies::make_directory(&parent, site.name.as_ref())?;
+        if !copies::make_directory(&parent, site.name.as_ref())? {
+            // Another program has created it since. With the record, a release would remove it.
+            site.base.remove_file(&site.record())?;
+            return Err(exists());
+        }
         crashpoint!("directory.created");
         match &directory.copy_from {
             Some(from) => copy::copy(task, from, &site),

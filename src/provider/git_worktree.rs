@@ -12,7 +12,6 @@ mod index;
 mod inspect;
 mod layout;
 mod losses;
-mod names;
 mod overlay;
 mod ownership;
 mod plan;

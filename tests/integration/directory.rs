@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::faults::crash;
 use crate::sandbox::{Sandbox, assert_same};
 use crate::support::repository;
 
@@ -152,6 +153,12 @@ fn worktrees_swarms_and_processes_inside_keep_a_directory_from_being_removed() {
     sandbox.unchanged(|| {
         sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&["git worktree remove"]);
     });
+    // As Git writes it with `worktree.useRelativePaths`.
+    let above = "../".repeat(inside.strip_prefix(&sandbox.repository).unwrap().components().count());
+    fs::write(inside.join(".git"), format!("gitdir: {above}.git/worktrees/tree\n")).unwrap();
+    sandbox.unchanged(|| {
+        sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&["git worktree remove"]);
+    });
     sandbox.git(&["worktree", "remove", "--force", inside.to_str().unwrap()]);
 
     let mut sleeper = Command::new("sleep").arg("1000").current_dir(&path).spawn().unwrap();
@@ -166,6 +173,47 @@ fn worktrees_swarms_and_processes_inside_keep_a_directory_from_being_removed() {
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
     sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&["inner"]);
     sandbox.seedbed_in(&clone, &["destroy", "--discard"]).expect(0);
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_unknown_and_hides_no_worktree() {
+    let sandbox =
+        sandbox("[session.a]\nresources = [{ kind = \"directory\", keep = false }]\n").without_root();
+    sandbox.ok(&["apply"]);
+    let path = directory(&sandbox, "a");
+    let inside = path.join("tree");
+    sandbox.git(&["worktree", "add", "--quiet", "--detach", inside.to_str().unwrap()]);
+    let closed = ["closed", "zclosed"].map(|name| path.join(name));
+    for closed in &closed {
+        let made = sandbox.program("mkdir", &path).arg(closed).status().unwrap();
+        assert!(made.success());
+        fs::set_permissions(closed, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&["git worktree remove"]);
+    sandbox.git(&["worktree", "remove", "--force", inside.to_str().unwrap()]);
+    sandbox.seedbed(&["destroy"]).expect(69).says(&["cannot be listed (closed, zclosed)", "chmod u+rwx"]);
+    sandbox.ok(&["destroy", "--discard"]);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_directory_of_another_user_is_named_before_anything_is_released() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TESTED, only root can make directories of another user");
+        return;
+    }
+    let sandbox =
+        sandbox("[session.a]\nresources = [{ kind = \"directory\", keep = false }]\n").without_root();
+    sandbox.ok(&["apply"]);
+    let path = directory(&sandbox, "a");
+    fs::create_dir(path.join("database")).unwrap();
+    fs::write(path.join("database/data"), "data").unwrap();
+    for args in [&["destroy"][..], &["destroy", "--discard"]] {
+        sandbox.seedbed(args).expect(69).says(&["directories of other users", "database", "chown"]);
+        assert!(path.join("database/data").exists());
+    }
+    fs::remove_dir_all(path.join("database")).unwrap();
     sandbox.ok(&["destroy"]);
 }
 
@@ -240,6 +288,30 @@ fn a_moved_workspace_keeps_its_directories_and_a_copied_one_has_its_own() {
     sandbox.ok(&["destroy", "--discard"]);
     assert!(elsewhere.join(work.strip_prefix(&sandbox.repository).unwrap()).exists());
     sandbox.seedbed_in(&elsewhere, &["destroy", "--discard"]).expect(0);
+}
+
+#[test]
+fn a_directory_whose_move_was_killed_belongs_to_its_moved_and_its_copied_workspace() {
+    for flag in ["--moved", "--copied"] {
+        let manifest = "[session.a]\nresources = [{ kind = \"directory\", copy-from = \"fixture\" }]\n";
+        let sandbox = applied(manifest);
+        let path = directory(&sandbox, "a");
+        sandbox.manifest(&manifest.replace("\"fixture\"", "\"fixture/deep\""));
+        crash(&sandbox, &["apply", "--yes"], "directory.aside#1");
+        assert!(!path.exists());
+        let elsewhere = sandbox.top.join("elsewhere");
+        if flag == "--moved" {
+            fs::rename(&sandbox.repository, &elsewhere).unwrap();
+        } else {
+            let copied = Command::new("cp").arg("-a").args([&sandbox.repository, &elsewhere]).status();
+            assert!(copied.unwrap().success());
+        }
+        sandbox.seedbed_in(&elsewhere, &["recover", flag]).expect(0);
+        assert_eq!(
+            names(&elsewhere.join(path.strip_prefix(&sandbox.repository).unwrap())),
+            ["data.txt", "deep"]
+        );
+    }
 }
 
 #[test]

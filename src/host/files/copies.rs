@@ -248,13 +248,13 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Creates a directory, unless something of its name already exists.
-pub(crate) fn make_directory(root: &Root, name: &OsStr) -> Result<(), Error> {
+/// Creates a directory. Returns `false`, and does nothing, if something of its name already exists.
+pub(crate) fn make_directory(root: &Root, name: &OsStr) -> Result<bool, Error> {
     let made = failpoint!("copies.make-directory")
         .and_then(|()| rustix::fs::mkdirat(&root.fd, name, Mode::from_raw_mode(0o777)));
     match made {
-        Err(Errno::EXIST) => Ok(()),
-        made => made.map_err(failed("create", &root.path.join(name))),
+        Err(Errno::EXIST) => Ok(false),
+        made => made.map(|()| true).map_err(failed("create", &root.path.join(name))),
     }
 }
 

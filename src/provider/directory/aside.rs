@@ -50,10 +50,14 @@ pub(super) fn bring_back(task: &Task<'_>, directory: &Directory) -> Result<(), E
 /// Returns whether the directory at the task's location carries the task's ownership marker. A path outside of the
 /// workspace, which other workspaces share, is no evidence.
 pub(super) fn bears_mark(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
+    if !site::is_within(task, directory) {
+        return Ok(false);
+    }
     let site = Site::new(task, directory)?;
-    let is_marked = site::is_within(task, directory) && is_of(&site, task.owner)?;
     // If a release was interrupted, a directory that is aside may not exist any more.
-    Ok(is_marked && (task.location == Location::Aside || site.directory()?.is_some()))
+    let is_marked =
+        is_of(&site, task.owner)? && (task.location == Location::Aside || site.directory()?.is_some());
+    Ok(is_marked || is_between(task, directory)?)
 }
 
 /// Gives the directory of a copied workspace to the task's swarm instead of the swarm `from`. Returns whether the
@@ -63,7 +67,7 @@ pub(super) fn adopt(task: &Task<'_>, directory: &Directory, from: &str) -> Resul
         return Ok(false);
     }
     let original = Task { owner: from, ..*task };
-    if is_of(&Site::at(Location::Aside, &original, directory)?, from)? {
+    if is_of(&Site::at(Location::Aside, &original, directory)?, from)? || is_between(&original, directory)? {
         bring_back(&original, directory)?;
     }
     let site = Site::new(task, directory)?;
@@ -74,6 +78,12 @@ pub(super) fn adopt(task: &Task<'_>, directory: &Directory, from: &str) -> Resul
     Record { contents: record.contents, ..Record::new(task) }.replace(&site)?;
     crashpoint!("directory.adopted");
     Ok(true)
+}
+
+/// Returns whether a move of the task's directory was interrupted: the directory is aside, and its record is at home.
+fn is_between(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
+    let (home, aside) = sites(task, directory)?;
+    Ok(aside.exists()? && is_of(&home, task.owner)?)
 }
 
 fn is_of(site: &Site, owner: &str) -> Result<bool, Error> {

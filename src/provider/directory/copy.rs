@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, fchmod, fstat};
+use rustix::io::Errno;
 
 use super::site::Site;
 use crate::host::clock;
@@ -24,10 +25,13 @@ pub(super) fn copy(task: &Task<'_>, from: &Path, site: &Site) -> Result<(), Erro
         let to = target.directory(&path)?.ok_or_else(|| gone(&target.path().join(&path)))?;
         left.extend(copy_files(task, &from, &to)?.into_iter().map(|name| path.join(name)));
         crashpoint!("directory.copied");
-        copied.push((from, to));
+        copied.push((path, mode(&from)?));
     }
     // A directory's own mode is set after its files exist, because the mode may forbid writing.
-    copied.iter().rev().try_for_each(|(from, to)| copy_mode(from, to))
+    copied.into_iter().rev().try_for_each(|(path, mode)| {
+        let to = target.directory(&path)?.ok_or_else(|| gone(&target.path().join(&path)))?;
+        fchmod(&to, mode).map_err(failed("set the mode of", &to))
+    })
 }
 
 /// Copies the files of one directory and creates its subdirectories; returns the names of the subdirectories.
@@ -63,10 +67,13 @@ fn copy_files(task: &Task<'_>, from: &Root, to: &Root) -> Result<Vec<PathBuf>, E
     Ok(directories)
 }
 
-fn copy_mode(from: &Root, to: &Root) -> Result<(), Error> {
-    let mode = fstat(from).map(|stat| Mode::from_raw_mode(stat.st_mode & 0o777));
-    mode.and_then(|mode| fchmod(to, mode)).map_err(|error| {
-        let path = to.path().to_owned();
-        files::Error::Io { action: "set the mode of", path, source: error.into() }.into()
-    })
+/// Returns the permissions of a directory.
+fn mode(directory: &Root) -> Result<Mode, Error> {
+    let stat = fstat(directory).map_err(failed("read the mode of", directory))?;
+    Ok(Mode::from_raw_mode(stat.st_mode & 0o777))
+}
+
+fn failed(action: &'static str, directory: &Root) -> impl FnOnce(Errno) -> Error {
+    let path = directory.path().to_owned();
+    move |error| files::Error::Io { action, path, source: error.into() }.into()
 }

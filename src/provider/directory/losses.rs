@@ -1,11 +1,13 @@
 //! Finds unsaved work in a directory, and things in it that are not its session's.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::iter;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FileType, Stat, lstat};
+use rustix::fs::{Stat, lstat};
 
 use super::Directory;
 use super::record::{self, Contents, Record, Stamp};
@@ -13,10 +15,9 @@ use super::site::{Site, named};
 use crate::host::files::Root;
 use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
+use crate::provider::names::list;
+use crate::provider::survey::{Survey, stuck, unknown};
 use crate::provider::{Error, Losses, Made, Task};
-
-/// Maximum number of files that a message names.
-const NAMED: usize = 3;
 
 /// Size limit of the file that a linked worktree has at `.git`, in bytes.
 const POINTER_MAX: usize = 64 * 1024;
@@ -35,47 +36,38 @@ pub(super) fn losses(task: &Task<'_>, directory: &Directory, made: Option<Made>)
     let (Some(record), Some(top)) = (record, site.directory()?) else { return Ok(losses) };
     let mounts = mounts(task, &site)?;
     losses.obstacles.extend(mounts.iter().map(|mount| described(mount, &site)));
-    let is_mount = |below: &Path| {
-        let path = site.path().join(below);
-        mounts.iter().any(|mount| path == Path::new(&mount.place))
-    };
+    let places: BTreeSet<_> = mounts.iter().map(|mount| PathBuf::from(&mount.place)).collect();
+    let is_mount = |below: &Path| places.contains(&site.path().join(below));
+    let survey = Survey::take(&site.path(), &places);
+    losses.obstacles.extend(stuck(&site.home_path(), &survey));
+    let tops = iter::once(Path::new("")).chain(survey.with_git.iter().map(PathBuf::as_path));
+    losses.obstacles.extend(tops.filter_map(|below| linked_worktree(&top, &site, below)));
     let baseline = Baseline::new(task, directory, record, made)?;
-    let mut written = Vec::new();
-    let mut pointers = Vec::new();
+    let mut written = BTreeSet::new();
     let listed = record::each_file(&top, &is_mount, &mut |path, stat| {
-        if path.file_name() == Some(OsStr::new(".git")) && is_file(stat) {
-            pointers.push(path.to_owned());
-        }
         if directory.keep && baseline.is_work(path, stat) {
-            written.push(path.to_owned());
+            written.insert(path.as_os_str().to_owned());
         }
     });
-    let linked = pointers.iter().filter_map(|pointer| linked_worktree(&top, &site, pointer));
-    losses.obstacles.extend(linked);
-    if let Err(error) = listed {
-        losses.unknown.push(format!("not all of {} can be read: {error}", site.home_path().display()));
-    }
-    losses.beyond_rescue.extend(work(&site, written));
+    let home = site.home_path();
+    let unlisted = listed.err().map(|error| format!("not all of {} can be read: {error}", home.display()));
+    losses.unknown.extend(unknown(&home, &survey).or(unlisted));
+    losses.beyond_rescue.extend(work(&site, &written));
     Ok(losses)
 }
 
 /// Names the unsaved files, in one line.
-fn work(site: &Site, mut written: Vec<PathBuf>) -> Option<String> {
-    written.sort_unstable();
-    let names: Vec<_> =
-        written.iter().take(NAMED).map(|path| printable(&path.display().to_string())).collect();
+fn work(site: &Site, written: &BTreeSet<OsString>) -> Option<String> {
     let count = match written.len() {
         0 => return None,
         1 => "1 file that was".to_owned(),
         many => format!("{many} files that were"),
     };
-    let more = written.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "{} has {count} written since it was created: {}{more}; no rescue saves a directory that is not git's, copy what \
+        "{} has {count} written since it was created: {}; no rescue saves a directory that is not git's, copy what \
          you need",
         site.home_path().display(),
-        names.join(", ")
+        printable(&list(written))
     ))
 }
 
@@ -132,10 +124,6 @@ fn nanoseconds(time: SystemTime) -> i128 {
     i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
 }
 
-fn is_file(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-}
-
 fn mounts(task: &Task<'_>, site: &Site) -> Result<Vec<Mount>, Error> {
     let table = task.found("mounts", || Ok(mounts::table()?))?;
     Ok(mounts::at_or_below(&table, &site.path()))
@@ -151,15 +139,17 @@ fn described(mount: &Mount, site: &Site) -> String {
     )
 }
 
-/// Describes the linked worktree whose `.git` file is at `pointer`, if its repository has it registered.
-fn linked_worktree(top: &Root, site: &Site, pointer: &Path) -> Option<String> {
-    let text = top.read(pointer, POINTER_MAX).ok()??;
+/// Describes the linked worktree at `below`, a path in the directory, if its repository has it registered.
+fn linked_worktree(top: &Root, site: &Site, below: &Path) -> Option<String> {
+    let text = top.read(&below.join(".git"), POINTER_MAX).ok()??;
     let entry = Path::new(OsStr::from_bytes(text.strip_prefix(b"gitdir: ")?.trim_ascii_end()));
+    // A relative path begins at the directory with the `.git` file.
+    let entry = site.path().join(below).join(entry);
     let is_worktrees = entry.parent().and_then(Path::file_name) == Some(OsStr::new("worktrees"));
     if !is_worktrees || lstat(entry.join("gitdir")).is_err() {
         return None;
     }
-    let path = named(site, pointer.parent()?);
+    let path = named(site, below);
     Some(format!(
         "{path} is a worktree of a repository: `git worktree remove {}` ends it",
         shell_quoted(&path)

@@ -156,17 +156,29 @@ pub(super) fn contents(top: &Root) -> Result<Contents, Error> {
 }
 
 /// Calls `see` for everything below a directory except subdirectories. Directories for which `is_foreign` is true are
-/// left out. Paths are relative to `top`.
+/// left out. Paths are relative to `top`. After a directory that cannot be listed the others follow; its error is
+/// returned at the end.
 pub(super) fn each_file(
     top: &Root,
     is_foreign: &dyn Fn(&Path) -> bool,
     see: &mut dyn FnMut(&Path, &Stat),
 ) -> Result<(), Error> {
     let mut left = vec![PathBuf::new()];
+    let mut listed = Ok(());
     while let Some(path) = left.pop() {
-        // Other processes may remove a listed file.
-        let Some(directory) = top.directory(&path)? else { continue };
-        for name in directory.names()? {
+        let found = top
+            .directory(&path)
+            .and_then(|found| found.map(|directory| Ok((directory.names()?, directory))).transpose());
+        let (names, directory) = match found {
+            Ok(Some(found)) => found,
+            // Other processes may remove a listed file.
+            Ok(None) => continue,
+            Err(error) => {
+                listed = listed.and(Err(error.into()));
+                continue;
+            }
+        };
+        for name in names {
             let below = path.join(&name);
             let Ok(stat) = copies::stat(&directory, &name) else { continue };
             match FileType::from_raw_mode(stat.st_mode) {
@@ -176,7 +188,7 @@ pub(super) fn each_file(
             }
         }
     }
-    Ok(())
+    listed
 }
 
 #[cfg(test)]

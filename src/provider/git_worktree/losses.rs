@@ -10,17 +10,14 @@ mod inside;
 mod interrupted;
 mod repositories;
 mod since;
-mod survey;
 mod untouched;
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 
 use self::inside::Inside;
-use self::survey::Survey;
-use super::names::list;
 use super::site::Site;
 use super::{Worktree, overlay, ownership};
+use crate::provider::survey::{Survey, stuck, unknown};
 use crate::provider::{Error, Losses, Task};
 
 pub(super) use commits::{Tips, is_object, lost};
@@ -87,8 +84,8 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         return Ok(losses);
     }
     let survey = Survey::take(&site.worktree, &inside.places);
-    losses.obstacles.extend(stuck(&site, &survey));
-    losses.beyond_rescue.extend(unknown(&site, &survey));
+    losses.obstacles.extend(stuck(&site.home, &survey));
+    losses.beyond_rescue.extend(unknown(&site.home, &survey));
     losses.beyond_rescue.extend(overlay::covered(worktree, &site)?);
     if overlay::hides_work(task, worktree, &site)? {
         losses.beyond_rescue.push(format!(
@@ -125,30 +122,7 @@ pub(super) fn obstacles(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Stri
     let site = Site::of(task, worktree)?;
     let Inside { mut obstacles, places } = Inside::find(task, worktree, &site)?;
     if site.directory()?.is_some() {
-        obstacles.extend(stuck(&site, &Survey::take(&site.worktree, &places)));
+        obstacles.extend(stuck(&site.home, &Survey::take(&site.worktree, &places)));
     }
     Ok(obstacles)
-}
-
-fn stuck(site: &Site, survey: &Survey) -> Option<String> {
-    let path = site.home.display();
-    let stuck: BTreeSet<_> = survey.stuck.iter().map(|path| path.as_os_str().to_owned()).collect();
-    (!stuck.is_empty()).then(|| {
-        format!(
-            "{path} has directories of other users whose content cannot be removed ({}); remove them as those users or as \
-             root, or `chown` them",
-            list(&stuck)
-        )
-    })
-}
-
-fn unknown(site: &Site, survey: &Survey) -> Option<String> {
-    let path = site.home.display();
-    let unknown: BTreeSet<_> = survey.unknown.iter().map(|path| path.as_os_str().to_owned()).collect();
-    (!unknown.is_empty()).then(|| {
-        format!(
-            "{path} has directories that cannot be listed ({}), and what is in them is not known; `chmod u+rwx` them",
-            list(&unknown)
-        )
-    })
 }

@@ -25,12 +25,12 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::names::list;
 use super::site::{Site, io};
 use super::{Checkout, Worktree, worktree};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
+use crate::provider::names::list;
 use crate::provider::{Error, Location, Losses, Task};
 
 /// Directory of all overlays, in the state directory.

@@ -11,14 +11,14 @@ use rustix::fs::{Access, FileType};
 use super::file::{File, is_discovery};
 use super::repositories::Inner;
 use super::since::Since;
-use super::survey::{self, Survey};
 use super::{filtered, hidden};
 use crate::host::git::Git;
 use crate::provider::git_worktree::files::Brought;
-use crate::provider::git_worktree::names::list;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, files, index};
+use crate::provider::names::list;
+use crate::provider::survey::{self, Survey};
 use crate::provider::{Error, Losses, Task};
 
 /// Adds the changes that `git status` reports, and those that it does not report. If `since` is given, only later

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::changes;
 use super::inside::Inside;
 use super::since::Since;
-use super::survey::Survey;
-use super::{OPERATIONS, commits, overlay, ownership, stuck, unknown};
+use super::{OPERATIONS, commits, overlay, ownership};
 use crate::host::files::Root;
 use crate::provider::git_worktree::Worktree;
 use crate::provider::git_worktree::site::Site;
+use crate::provider::survey::{Survey, stuck, unknown};
 use crate::provider::{Error, Losses, Made, Task};
 
 /// Returns the unsaved work that the interrupted run has not made itself. A worktree of another owner is not inspected:
@@ -85,8 +85,8 @@ fn add_changes(
         return Ok(());
     }
     let survey = Survey::take(&site.worktree, places);
-    losses.obstacles.extend(stuck(site, &survey));
-    losses.beyond_rescue.extend(unknown(site, &survey));
+    losses.obstacles.extend(stuck(&site.home, &survey));
+    losses.beyond_rescue.extend(unknown(&site.home, &survey));
     if let Err(error) = changes::add(task, worktree, site, &survey, Some(since), losses) {
         losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }

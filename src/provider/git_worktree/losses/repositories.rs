@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::survey::{self, Survey};
 use crate::host::git::Git;
-use crate::provider::git_worktree::names::NAMED;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::Site;
+use crate::provider::names::NAMED;
+use crate::provider::survey::{self, Survey};
 use crate::provider::{Error, Task};
 
 /// Prefixes of the messages that commands write into the log of HEAD when they make a commit.

@@ -18,9 +18,9 @@ use super::{commits, overlay, untouched};
 use crate::host::files::hidden::is_mark;
 use crate::host::files::{Root, temporary};
 use crate::host::git::Git;
-use crate::provider::git_worktree::names::list;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, files};
+use crate::provider::names::list;
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Losses, Made, Task};
 
 /// End of the interrupted run's changes in a worktree.

@@ -13,7 +13,6 @@ use rustix::fs::{Stat, lstat};
 
 use super::commits::lost;
 use super::file::is_discovery;
-use super::survey;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::git_worktree::brought::RECORD;
@@ -22,6 +21,7 @@ use crate::provider::git_worktree::index::{self, Index, What};
 use crate::provider::git_worktree::layout::MARK;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, overlay, tree};
+use crate::provider::survey;
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
 /// Names in a new admin directory. Git commands that change something there add other names.

@@ -1,8 +1,8 @@
-//! Walks through a worktree and finds what Git does not report.
+//! Walks through a session's directory and finds what Git does not report.
 //!
 //! Git skips a directory that it cannot list, and files of a directory that it cannot enter, with a warning at most. It
 //! never inspects anything that is called `.git`.
-#![expect(clippy::disallowed_methods, reason = "lists a worktree")]
+#![expect(clippy::disallowed_methods, reason = "lists a session's directory")]
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 
-/// Results of one walk. Paths are relative to the worktree.
+use super::names::list;
+
+/// Results of one walk. Paths are relative to the directory.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Directories that cannot be listed or entered.
@@ -25,12 +27,12 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Walks through a worktree, except for `places` in it, which are absolute.
-    pub(super) fn take(worktree: &Path, places: &BTreeSet<PathBuf>) -> Self {
+    /// Walks through a directory, except for `places` in it, which are absolute.
+    pub(super) fn take(top: &Path, places: &BTreeSet<PathBuf>) -> Self {
         let mut survey = Self::default();
         let mut left = vec![PathBuf::new()];
         while let Some(relative) = left.pop() {
-            let directory = worktree.join(&relative);
+            let directory = top.join(&relative);
             let listed = fs::read_dir(&directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
             let Ok(entries) = listed.and_then(|entries| may(&directory, Access::EXEC_OK).map(|()| entries))
             else {
@@ -60,6 +62,31 @@ impl Survey {
         }
         survey
     }
+}
+
+/// Describes the directories at `home` that this user cannot empty, in one line.
+pub(super) fn stuck(home: &Path, survey: &Survey) -> Option<String> {
+    let path = home.display();
+    let stuck: BTreeSet<_> = survey.stuck.iter().map(|path| path.as_os_str().to_owned()).collect();
+    (!stuck.is_empty()).then(|| {
+        format!(
+            "{path} has directories of other users whose content cannot be removed ({}); remove them as those users or as \
+             root, or `chown` them",
+            list(&stuck)
+        )
+    })
+}
+
+/// Describes the directories at `home` that cannot be listed, in one line.
+pub(super) fn unknown(home: &Path, survey: &Survey) -> Option<String> {
+    let path = home.display();
+    let unknown: BTreeSet<_> = survey.unknown.iter().map(|path| path.as_os_str().to_owned()).collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "{path} has directories that cannot be listed ({}), and what is in them is not known; `chmod u+rwx` them",
+            list(&unknown)
+        )
+    })
 }
 
 /// Returns whether this user can remove the entries of a directory, after giving itself the permission if it owns the

@@ -29,8 +29,9 @@ fn check(name: &str, body: &str) {
 fn the_page_of_rules_lists_every_rule() {
     let rows = rule::ALL.iter().map(|rule| format!("| `{}` | {} |\n", rule.id, rule.about));
     let text = "# Rules of the manifest\n\n\
-                Every diagnostic of a manifest has the id of the rule that it breaks: in brackets in text, and as a field with\n\
-                `validate --format json`, `sarif` or `github`. An id keeps its meaning from version to version.\n\n\
+                Every diagnostic of a manifest has the id of the rule that it breaks: in its first line (`Error: unknown-key`), and\n\
+                as a field with `validate --format json`, `sarif` or `github`. An id keeps its meaning from version to version.\n\
+                [Writing a manifest](../guide/manifest.md#diagnostics) shows a diagnostic.\n\n\
                 | id | rule |\n|---|---|\n";
     check("rules.md", &format!("{text}{}", rows.collect::<String>()));
 }

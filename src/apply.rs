@@ -55,7 +55,7 @@ pub use refresh::outdated;
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
 pub use repair::{Repair, repair};
 pub use stale::{questions, stale};
-pub use survey::{Error as SurveyError, Survey, against, standing, survey, survey_without_programs};
+pub use survey::{Error as SurveyError, Survey, against, applied_plan, survey, survey_without_programs};
 
 use self::event::Telling;
 use crate::discovery;
@@ -121,46 +121,46 @@ impl From<Unsaved> for Options {
     }
 }
 
-/// Applies a plan. `standing` is the record of the applied swarm that the plan was made against; `None` if there is
+/// Applies a plan. `applied` is the record of the applied swarm that the plan was made against; `None` if there is
 /// none.
 ///
 /// An interrupted run is recovered first, by [`recover`]; until then the result is [`state::Error::Unrecovered`].
 pub fn apply(
     context: &Context<'_>,
     plan: &Plan,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     options: Options,
 ) -> Result<(), Error> {
     context.swarm.settled()?;
-    let stands = standing.is_some_and(|standing| standing.plan.digest == plan.digest);
-    if stands && !plan.has_changes() {
+    let is_applied = applied.is_some_and(|applied| applied.plan.digest == plan.digest);
+    if is_applied && !plan.has_changes() {
         return Ok(());
     }
     let kinds = release_set::planned(plan);
-    let owner = match standing {
-        Some(standing) => standing.owner.clone(),
+    let owner = match applied {
+        Some(applied) => applied.owner.clone(),
         None => state::new_owner()?,
     };
     let mut record = Record {
         schema_version: state::SCHEMA_VERSION,
         owner,
         workspace: context.swarm.workspace().to_owned(),
-        since: standing.map_or_else(|| Some(clock::now()), |standing| standing.since.clone()),
+        since: applied.map_or_else(|| Some(clock::now()), |applied| applied.since.clone()),
         ancestors: Vec::new(),
         child: None,
         temporary: options.temporary,
-        not_set_up: standing.map(|standing| provision::still_not_set_up(standing, plan)).unwrap_or_default(),
+        not_set_up: applied.map(|applied| provision::still_not_set_up(applied, plan)).unwrap_or_default(),
         plan: plan.clone(),
         release: None,
     };
-    if let Some(before) = standing.filter(|_| !kinds.is_empty()) {
+    if let Some(before) = applied.filter(|_| !kinds.is_empty()) {
         let left = occupants::left_for_teardown(before, &kinds);
         clear::clear(context, before, &kinds, options, &left)?;
         work::secure(context, before, &kinds, options.unsaved)?;
         let (before, unsaved) = (before.clone(), options.unsaved);
         record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));
     }
-    let done = transaction::run(context, &record, standing, options);
+    let done = transaction::run(context, &record, applied, options);
     kept::report(context, &record, &done);
     done
 }

@@ -39,7 +39,7 @@ mod rescue;
 mod schema;
 mod setting;
 mod signals;
-mod standing;
+mod lookup;
 mod status;
 mod terminal;
 mod unfinished;

@@ -86,13 +86,13 @@
 //! // An interrupted run is recovered first: until then, nothing is applied or destroyed.
 //! apply::recover(&context, apply::Options::default())?;
 //! let survey = apply::survey(&swarm, &registry, &manifest)?;
-//! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.standing.as_ref())?;
+//! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.applied.as_ref())?;
 //! println!("{}", Review::new(&plan).with_observation(&survey.observation).markdown());
 //! apply::apply(&context, &plan, survey.record.as_ref(), apply::Options::default())?;
 //!
 //! // Unsaved work is never lost: if there is any, this is an error, and nothing is released.
-//! if let Some(standing) = swarm.standing()? {
-//!     apply::destroy(&context, &standing, &apply::Destroy::default())?;
+//! if let Some(applied) = swarm.applied()? {
+//!     apply::destroy(&context, &applied, &apply::Destroy::default())?;
 //! }
 //! swarm.unlock()?;
 //! # Ok(())

@@ -5,7 +5,7 @@
 //! same state: a plan of one session, whose swarm has no name. So every guarantee of a swarm is valid for it: all or
 //! nothing, and no work is lost unrequested.
 //!
-//! After a kill, the next [`Orchestrator::provision`] or [`Orchestrator::standing`] of the id restores the session, or
+//! After a kill, the next [`Orchestrator::provision`] or [`Orchestrator::active`] of the id restores the session, or
 //! [`Orchestrator::recover`] of the workspace does.
 
 mod child;
@@ -32,7 +32,7 @@ use crate::host::process::Cancel;
 use crate::host::{Host, clock};
 use crate::manifest::{self, Manifest, Options, Program};
 use crate::observe::{self, Observation};
-use crate::plan::{self, Plan, Standing};
+use crate::plan::{self, AppliedPlan, Plan};
 use crate::provider::Registry;
 use crate::state::{self, ChildOf, FamilyGuard, Found, Locked, Record, Swarm};
 
@@ -154,7 +154,7 @@ impl Orchestrator {
     /// Provisions a session: all requested resources, or nothing.
     ///
     /// `session_id` is any text without control characters. The id names the session in this workspace, for all
-    /// processes, until the session is released. If a session of this id is already active, this is [`Error::Stands`].
+    /// processes, until the session is released. If a session of this id is already active, this is [`Error::AlreadyActive`].
     /// A session has at most one resource of each kind. When this returns, the discovery file is written.
     pub fn provision(
         &self,
@@ -198,11 +198,11 @@ impl Orchestrator {
     /// Returns the session of this id, if it is active. This or another process, which may have ended, provisioned it.
     ///
     /// First restores what an interrupted run of the session left.
-    pub fn standing(&self, session_id: &str, workspace_root: &Path) -> Result<Option<Provisioned>, Error> {
+    pub fn active(&self, session_id: &str, workspace_root: &Path) -> Result<Option<Provisioned>, Error> {
         let workspace = canonical(workspace_root)?;
         self.shared.locked(&workspace, session_id, "find", |context| {
             apply::recover(context, apply::Options::default()).map_err(Error::of_release)?;
-            Ok(context.swarm.standing()?.and_then(|record| self.provisioned(context.swarm, &record)))
+            Ok(context.swarm.applied()?.and_then(|record| self.provisioned(context.swarm, &record)))
         })
     }
 
@@ -269,8 +269,8 @@ impl Orchestrator {
             .map_err(Error::Faults)?;
         self.shared.locked(workspace, id, "provision", |context| {
             apply::recover(context, apply::Options::default()).map_err(Error::of_provisioning)?;
-            if context.swarm.standing()?.is_some() {
-                return Err(Error::Stands(id.to_owned()));
+            if context.swarm.applied()?.is_some() {
+                return Err(Error::AlreadyActive(id.to_owned()));
             }
             let record = self.provision_one(context, &manifest, above)?;
             self.provisioned(context.swarm, &record).ok_or_else(|| Error::Released(id.to_owned()))
@@ -338,16 +338,16 @@ impl Orchestrator {
         let registry = &self.shared.registry;
         let family = self.family(above, swarm)?;
         let mut manifest = manifest.clone();
-        let standing = family.as_ref().and_then(|family| family.join(&mut manifest));
+        let applied = family.as_ref().and_then(|family| family.join(&mut manifest));
         let mut observation = apply::survey_without_programs(swarm, registry, &manifest)?.observation;
         if let Some(family) = &family {
             family.let_in(&mut observation);
         }
-        let questions = plan::programs(&manifest, registry, &observation, standing.as_ref());
+        let questions = plan::programs(&manifest, registry, &observation, applied.as_ref());
         if !questions.is_empty() {
             observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
         }
-        Ok(Surveyed { family, manifest, standing, observation })
+        Ok(Surveyed { family, manifest, applied, observation })
     }
 
     /// Returns the family of a child; `None` for a session that is no child, or if the parent is not active as in its
@@ -373,7 +373,7 @@ struct Surveyed {
     /// The manifest of the session, joined to its family.
     manifest: Manifest,
     /// Active sessions of the family.
-    standing: Option<Standing>,
+    applied: Option<AppliedPlan>,
     observation: Observation,
 }
 
@@ -393,9 +393,9 @@ impl Surveyed {
     }
 
     fn plan(&self, family: Option<&Family>, registry: &Registry) -> Result<Plan, Error> {
-        let plan = plan::plan(&self.manifest, registry, &self.observation, self.standing.as_ref());
+        let plan = plan::plan(&self.manifest, registry, &self.observation, self.applied.as_ref());
         let plan = plan.map_err(Error::Faults)?;
-        match (family, &self.standing) {
+        match (family, &self.applied) {
             (Some(family), Some(_)) => family.leave(plan, registry),
             _ => Ok(plan),
         }

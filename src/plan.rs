@@ -56,11 +56,11 @@ pub struct Plan {
     pub schema_version: u32,
     /// Name of the swarm; empty in the plan of a standalone session, whose path is its id.
     pub swarm: String,
-    /// `sha256:` and the hash of the planned sessions: of everything here except `digest`, `standing`, `changes`,
+    /// `sha256:` and the hash of the planned sessions: of everything here except `digest`, `applied`, `changes`,
     /// `again`, `losses`, `occupants` and `behind`.
     pub digest: String,
     /// Digest of the applied plan that `changes` start from; `null` if no swarm is applied.
-    pub standing: Option<String>,
+    pub applied: Option<String>,
     /// Sessions, parents before children.
     pub sessions: Vec<Session>,
     /// Changes, one for each session of the plan, and one for each active session that the plan removes.
@@ -241,14 +241,14 @@ impl Session {
 /// Swarm that is already applied.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Standing {
+pub struct AppliedPlan {
     /// Plan of the last completed run.
     pub plan: Plan,
     /// Lost or broken allocations, by session and kind.
     pub broken: BTreeMap<(SessionPath, String), Damage>,
 }
 
-impl Standing {
+impl AppliedPlan {
     /// Creates an applied swarm in which nothing is lost or broken.
     pub fn new(plan: Plan) -> Self {
         Self { plan, broken: BTreeMap::new() }
@@ -301,9 +301,9 @@ pub fn programs(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
 ) -> BTreeSet<Question> {
-    programs::programs(manifest, registry, observation, standing).into_iter().collect()
+    programs::programs(manifest, registry, observation, applied).into_iter().collect()
 }
 
 /// Plans all sessions.
@@ -315,14 +315,14 @@ pub fn plan(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
 ) -> Result<Plan, Diagnostics> {
     let mut plan = Plan {
         schema_version: SCHEMA_VERSION,
         swarm: manifest.swarm.clone(),
         digest: String::new(),
-        standing: standing.map(|standing| standing.plan.digest.clone()),
-        sessions: sessions(manifest, registry, observation, standing)?,
+        applied: applied.map(|applied| applied.plan.digest.clone()),
+        sessions: sessions(manifest, registry, observation, applied)?,
         changes: Vec::new(),
         again: Again::default(),
         losses: Vec::new(),
@@ -330,7 +330,7 @@ pub fn plan(
         behind: Vec::new(),
     };
     plan.digest = plan.computed_digest();
-    plan.changes = plan.changes_from(registry, standing);
+    plan.changes = plan.changes_from(registry, applied);
     Ok(plan)
 }
 
@@ -339,9 +339,9 @@ pub fn check(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
 ) -> Result<(), Diagnostics> {
-    let sessions = sessions(manifest, registry, observation, standing)?;
+    let sessions = sessions(manifest, registry, observation, applied)?;
     // Freeing the sessions takes a while, too.
     sessions.into_par_iter().for_each(drop);
     Ok(())
@@ -352,7 +352,7 @@ fn sessions(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
 ) -> Result<Vec<Session>, Vec<Fault>> {
     // Records, discovery files and environments contain the path, and are text.
     if observation.workspace.to_str().is_none() {
@@ -365,7 +365,7 @@ fn sessions(
     let mut compiled = render::Compiled::default();
     let allocated = rayon::in_place_scope(|scope| {
         scope.spawn(|_| compiled = render::compile(manifest));
-        resolve::allocate(manifest, registry, observation, standing)
+        resolve::allocate(manifest, registry, observation, applied)
     });
     match render::render(manifest, registry, allocated, compiled) {
         Ok(sessions) if manifest.whole => Ok(sessions),
@@ -389,9 +389,9 @@ impl Plan {
     }
 
     /// Repeats these steps in active sessions.
-    pub fn do_again(&mut self, again: Again, registry: &Registry, standing: Option<&Standing>) {
+    pub fn do_again(&mut self, again: Again, registry: &Registry, applied: Option<&AppliedPlan>) {
         self.again = again;
-        self.changes = self.changes_from(registry, standing);
+        self.changes = self.changes_from(registry, applied);
     }
 
     /// Returns the active sessions whose `setup` has changed and does not run, because nothing of them is provisioned.
@@ -404,8 +404,8 @@ impl Plan {
     }
 
     /// Returns the changes that lead from the applied swarm to this plan.
-    pub fn changes_from(&self, registry: &Registry, standing: Option<&Standing>) -> Vec<Change> {
-        difference::changes(self, registry, standing)
+    pub fn changes_from(&self, registry: &Registry, applied: Option<&AppliedPlan>) -> Vec<Change> {
+        difference::changes(self, registry, applied)
     }
 
     /// Finds a session whose names or paths are not the computed ones.

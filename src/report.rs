@@ -91,7 +91,7 @@ pub struct Recorded {
     /// `true` if the workspace root exists; `null` if unknown.
     pub workspace_exists: Option<bool>,
     /// `true` if the swarm is applied, or the session is active.
-    pub standing: bool,
+    pub applied: bool,
     /// Time since which the swarm is applied or the session is active, in UTC as RFC 3339.
     pub since: Option<String>,
     /// Digest of the applied plan.
@@ -213,7 +213,7 @@ pub struct Owner {
 #[serde(rename_all = "camelCase")]
 pub enum OwnerState {
     /// The session is active.
-    Standing,
+    Applied,
     /// A run creates or removes the session, or did when it was interrupted.
     Unfinished,
     /// The manifest requests the session, which does not exist yet.

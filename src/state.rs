@@ -5,7 +5,7 @@
 //! STATE/swarms/NAME-HASH.holder           owner of the lock and since when, for messages
 //! STATE/swarms/NAME-HASH/releasing.json   a run that moves aside what it releases; it has provisioned nothing yet
 //! STATE/swarms/NAME-HASH/intent.json      a run that provisions; what it releases is aside
-//! STATE/swarms/NAME-HASH/standing.json    the applied plan; a run whose asides still exist is finished
+//! STATE/swarms/NAME-HASH/applied.json     the applied plan; a run whose asides still exist is finished
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
 //! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; until commit or rollback
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
@@ -20,7 +20,7 @@
 //! A standalone session, without a swarm, has the same files in `STATE/sessions`, under its scoped name.
 //!
 //! A run writes one [`Record`] and renames it from stage to stage, so that each stage begins in one step:
-//! `releasing.json`, `intent.json`, `standing.json`. A run that releases nothing begins with `intent.json`; one that
+//! `releasing.json`, `intent.json`, `applied.json`. A run that releases nothing begins with `intent.json`; one that
 //! provisions nothing skips it. Until the last rename, recovery brings back what was moved aside and removes what was
 //! provisioned. Only an interrupted `destroy` is finished instead.
 //!
@@ -206,7 +206,7 @@ impl<'h> Swarm<'h> {
     }
 
     /// Returns the record of the applied plan; `None` if no plan is applied.
-    pub fn standing(&self) -> Result<Option<Record>, Error> {
+    pub fn applied(&self) -> Result<Option<Record>, Error> {
         let record = self.committed()?;
         Ok(record.filter(|record| !record.plan.sessions.is_empty()))
     }

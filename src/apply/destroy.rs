@@ -11,19 +11,19 @@ use crate::state::{Record, Recovery, Release};
 /// Children that programs have provisioned from the sessions are a reason to refuse.
 pub(super) fn destroy(
     context: &Context<'_>,
-    standing: &Record,
+    applied: &Record,
     destroy: &Destroy,
 ) -> Result<Option<Record>, Error> {
     context.swarm.settled()?;
-    let kinds = destroy.kinds(standing);
+    let kinds = destroy.kinds(applied);
     let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
-    clear::clear(context, standing, &kinds, options, &occupants::left_for_teardown(standing, &kinds))?;
-    work::secure(context, standing, &kinds, destroy.unsaved)?;
+    clear::clear(context, applied, &kinds, options, &occupants::left_for_teardown(applied, &kinds))?;
+    work::secure(context, applied, &kinds, destroy.unsaved)?;
     let release =
-        Release { before: standing.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
-    let mut record = without(standing, &release.kinds);
+        Release { before: applied.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
+    let mut record = without(applied, &release.kinds);
     record.release = Some(Box::new(release));
-    let done = transaction::run(context, &record, Some(standing), options);
+    let done = transaction::run(context, &record, Some(applied), options);
     kept::report(context, &record, &done);
     done?;
     record.release = None;
@@ -31,8 +31,8 @@ pub(super) fn destroy(
 }
 
 /// Returns the record without the released sessions and without their allocations.
-fn without(standing: &Record, released: &Kinds) -> Record {
-    let mut after = standing.clone();
+fn without(applied: &Record, released: &Kinds) -> Record {
+    let mut after = applied.clone();
     after.plan.changes.clear();
     after.plan.sessions.retain(|session| !released.contains_key(&session.path));
     let stays: BTreeSet<_> = after.plan.sessions.iter().map(|session| session.path.clone()).collect();

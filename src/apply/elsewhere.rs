@@ -119,7 +119,7 @@ fn relation(
 /// Returns every record of a swarm, in any stage of its run.
 fn records(found: &Found) -> impl Iterator<Item = &Record> {
     let before = found.run.as_ref().and_then(|run| run.release.as_ref()).map(|release| &release.before);
-    found.standing.iter().chain(&found.run).chain(before)
+    found.applied.iter().chain(&found.run).chain(before)
 }
 
 fn bears_mark(host: &Host, registry: &Registry, record: &Record, workspace: &Path) -> bool {
@@ -192,7 +192,7 @@ pub fn rebind(context: &Context<'_>, old: Option<&Locked<'_>>) -> Result<(), Err
     if let Some(old) = old {
         swarm.take_over(old)?;
     }
-    let Some(record) = swarm.standing()? else { return Ok(()) };
+    let Some(record) = swarm.applied()? else { return Ok(()) };
     let run = Run { context, record: &record, host: &host };
     for session in &record.plan.sessions {
         crashpoint!("moved.discovery");

@@ -14,32 +14,32 @@ use crate::state::{self, Locked, Record, Swarm};
 ///
 /// An interrupted run is recovered first, by [`super::recover()`]; until then the result is
 /// [`state::Error::Unrecovered`].
-pub fn destroy(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
+pub fn destroy(context: &Context<'_>, applied: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
     context.swarm.settled()?;
     if destroy.children {
-        destroy_children(context, standing, destroy)?;
+        destroy_children(context, applied, destroy)?;
     }
-    destroy_one(context, standing, destroy)
+    destroy_one(context, applied, destroy)
 }
 
 /// Finds the impact that [`destroy`] would have. Changes nothing.
 pub fn at_stake(
     swarm: &Swarm<'_>,
     registry: &Registry,
-    standing: &Record,
+    applied: &Record,
     destroy: &Destroy,
 ) -> Result<AtStake, state::Error> {
     if !destroy.children {
-        return impact::stake_of(swarm, registry, standing, &destroy.kinds(standing), &Findings::default());
+        return impact::stake_of(swarm, registry, applied, &destroy.kinds(applied), &Findings::default());
     }
     let mut stake = impact::stake_without_children(
         swarm,
         registry,
-        standing,
-        &destroy.kinds(standing),
+        applied,
+        &destroy.kinds(applied),
         &Findings::default(),
     )?;
-    for found in destroy.children_of(swarm.host(), standing)? {
+    for found in destroy.children_of(swarm.host(), applied)? {
         if let (Some(child), Some(record)) = (found.swarm(swarm.host()), found.record()) {
             let released = Destroy::default().kinds(record);
             stake.add(impact::stake_without_children(
@@ -56,9 +56,9 @@ pub fn at_stake(
 
 /// Releases the children of the sessions to be released, the youngest first, each completely. All releases are checked
 /// before the first one; interrupted runs of the children are recovered before that.
-fn destroy_children(context: &Context<'_>, standing: &Record, destroy: &Destroy) -> Result<(), Error> {
+fn destroy_children(context: &Context<'_>, applied: &Record, destroy: &Destroy) -> Result<(), Error> {
     let host = context.swarm.host();
-    let children = destroy.children_of(host, standing)?;
+    let children = destroy.children_of(host, applied)?;
     if children.is_empty() {
         return Ok(());
     }
@@ -66,7 +66,7 @@ fn destroy_children(context: &Context<'_>, standing: &Record, destroy: &Destroy)
     for child in children.iter().filter_map(|found| found.swarm(host)) {
         locked.push(child.lock(Duration::ZERO, "destroy")?);
     }
-    let done = destroy_locked(context, standing, destroy, &mut locked);
+    let done = destroy_locked(context, applied, destroy, &mut locked);
     // An error here does not undo the releases; at worst an empty file remains.
     for child in locked {
         let _ = child.unlock();
@@ -77,7 +77,7 @@ fn destroy_children(context: &Context<'_>, standing: &Record, destroy: &Destroy)
 /// Releases each child, and removes it from `locked` once nothing of it remains.
 fn destroy_locked(
     context: &Context<'_>,
-    standing: &Record,
+    applied: &Record,
     destroy: &Destroy,
     locked: &mut Vec<Locked<'_>>,
 ) -> Result<(), Error> {
@@ -86,21 +86,21 @@ fn destroy_locked(
             Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
         undo_or_finish(&of_child(context, child), options)?;
     }
-    work::known(context, standing, &destroy.kinds(standing))?;
+    work::known(context, applied, &destroy.kinds(applied))?;
     for child in locked.iter() {
-        if let Some(record) = child.standing()? {
+        if let Some(record) = child.applied()? {
             work::known(&of_child(context, child), &record, &Destroy::default().kinds(&record))?;
         }
     }
-    let refused = at_stake(context.swarm, context.registry, standing, destroy)?.refused(destroy.unsaved);
+    let refused = at_stake(context.swarm, context.registry, applied, destroy)?.refused(destroy.unsaved);
     if !refused.is_empty() {
         return Err(Error::Refused(refused));
     }
     if destroy.occupants == Occupants::Refuse {
-        occupants::refuse(&occupants::occupancy(context.swarm, context.registry, standing, destroy)?)?;
+        occupants::refuse(&occupants::occupancy(context.swarm, context.registry, applied, destroy)?)?;
     }
     while let Some(child) = locked.last() {
-        if let Some(record) = child.standing()? {
+        if let Some(record) = child.applied()? {
             let Destroy { unsaved, occupants, .. } = *destroy;
             let whole = Destroy { unsaved, occupants, ..Destroy::default() };
             destroy_one(&of_child(context, child), &record, &whole)?;

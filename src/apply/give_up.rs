@@ -61,7 +61,7 @@ fn undo_finish_or_remove(context: &Context<'_>, options: Options) -> Result<Reco
 ///
 /// The swarm's work is lost, as `run` documents, unless a rescue is requested.
 fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
-    let Some(record) = context.swarm.standing()?.filter(|record| record.temporary) else { return Ok(false) };
+    let Some(record) = context.swarm.applied()?.filter(|record| record.temporary) else { return Ok(false) };
     let unsaved = unsaved_of(&record, options.unsaved);
     let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
     family::destroy(context, &record, &everything)?;
@@ -114,7 +114,7 @@ fn undo(
 ) -> Result<Vec<Remain>, Error> {
     // A Ctrl-C does not interrupt abandoning a run; its commands may be interrupted.
     let host = Host { cancel: Cancel::default(), ..context.swarm.host().clone() };
-    let standing = context.swarm.standing()?;
+    let applied = context.swarm.applied()?;
     let mut remains = Vec::new();
     if stage == Stage::Provisioning {
         remains = unprovision(context, record, options)?;
@@ -135,7 +135,7 @@ fn undo(
         failures = transaction::set_up_again(context, release, context.swarm.host());
         failures.retain(|failure| !left.iter().any(|left| left.session == failure.session));
     }
-    failures.extend(transaction::write_again(context, record, standing.as_ref(), &host)?);
+    failures.extend(transaction::write_again(context, record, applied.as_ref(), &host)?);
     failures.retain(|failure| !remains.iter().any(|remain| remain.session == failure.session));
     context.swarm.abandon(stage).map_err(Error::Unfinished)?;
     crashpoint!("give-up.abandoned");

@@ -62,7 +62,7 @@ impl AtStake {
 pub fn at_stake_in(
     swarm: &Swarm<'_>,
     registry: &Registry,
-    standing: &Record,
+    applied: &Record,
     plan: &Plan,
     findings: &Findings,
 ) -> Result<AtStake, state::Error> {
@@ -70,7 +70,7 @@ pub fn at_stake_in(
     if released.is_empty() {
         return Ok(AtStake::default());
     }
-    stake_of(swarm, registry, standing, &released, findings)
+    stake_of(swarm, registry, applied, &released, findings)
 }
 
 /// Finds work that was done since in what an interrupted run has provisioned, and that recovery would lose. Changes
@@ -90,23 +90,23 @@ pub type Broken = BTreeMap<(SessionPath, String), Damage>;
 pub fn examine(
     swarm: &Swarm<'_>,
     registry: &Registry,
-    standing: &Record,
+    applied: &Record,
 ) -> Result<(Broken, AtStake), state::Error> {
     let findings = Findings::default();
-    let broken = super::inspect::inspect_sharing(swarm, registry, standing, &findings);
-    let everything = Destroy::default().kinds(standing);
-    Ok((broken, stake_of(swarm, registry, standing, &everything, &findings)?))
+    let broken = super::inspect::inspect_sharing(swarm, registry, applied, &findings);
+    let everything = Destroy::default().kinds(applied);
+    Ok((broken, stake_of(swarm, registry, applied, &everything, &findings)?))
 }
 
 pub(super) fn stake_of(
     swarm: &Swarm<'_>,
     registry: &Registry,
-    standing: &Record,
+    applied: &Record,
     released: &Kinds,
     findings: &Findings,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = stake_without_children(swarm, registry, standing, released, findings)?;
-    stake.held.extend(children_on_their_own(swarm.host(), standing, released)?);
+    let mut stake = stake_without_children(swarm, registry, applied, released, findings)?;
+    stake.held.extend(children_on_their_own(swarm.host(), applied, released)?);
     Ok(stake)
 }
 
@@ -114,16 +114,16 @@ pub(super) fn stake_of(
 pub(super) fn stake_without_children(
     swarm: &Swarm<'_>,
     registry: &Registry,
-    standing: &Record,
+    applied: &Record,
     released: &Kinds,
     findings: &Findings,
 ) -> Result<AtStake, state::Error> {
-    let mut stake = look(swarm.host(), registry, standing, released, Location::Home, findings, None).0;
-    stake.held.extend(unknown_kinds(registry, standing, released).map(|(session, kind)| {
+    let mut stake = look(swarm.host(), registry, applied, released, Location::Home, findings, None).0;
+    stake.held.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
         let what = format!("only the program that provisioned its `{kind}` can release it");
         Loss::new(session.path.clone(), what)
     }));
-    stake.obstacles.extend(inner::swarms(swarm, registry, standing, released)?);
+    stake.obstacles.extend(inner::swarms(swarm, registry, applied, released)?);
     Ok(stake)
 }
 
@@ -239,7 +239,7 @@ pub(super) fn children_on_their_own(
         let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
         ids.map(|id| {
             let what = format!(
-                "its child `{id}` stands: release that first, with the program that provisioned it or with `seedbed \
+                "its child `{id}` is active: release that first, with the program that provisioned it or with `seedbed \
                  destroy`"
             );
             Loss::new(session.path.clone(), what)

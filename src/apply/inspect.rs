@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::with_task;
 use crate::discovery;
 use crate::name::SessionPath;
-use crate::plan::{DISCOVERY, Damage, Loss, SETUP, Session, Standing};
+use crate::plan::{AppliedPlan, DISCOVERY, Damage, Loss, SETUP, Session};
 use crate::provider::{Condition, Findings, Registry, Task};
 use crate::state::{self, NotSetUp, Record};
 
@@ -86,8 +86,8 @@ pub(super) fn inspect_sharing(
 }
 
 /// Returns the resources of an applied swarm that cannot be inspected: they cannot be called lost.
-pub fn unknown(standing: Option<&Standing>) -> impl Iterator<Item = Loss> {
-    let broken = standing.into_iter().flat_map(|standing| &standing.broken);
+pub fn unknown(applied: Option<&AppliedPlan>) -> impl Iterator<Item = Loss> {
+    let broken = applied.into_iter().flat_map(|applied| &applied.broken);
     broken.filter(|(_, damage)| damage.unknown).map(|((session, _), damage)| Loss {
         session: session.clone(),
         what: damage.why.clone(),

@@ -50,9 +50,9 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
     });
     // Branches that were deleted with their sessions no longer exist here.
     let Ok(mut kept) = find(context.swarm, context.registry, None, released) else { return };
-    let standing = record.plan.sessions.iter().flat_map(|session| &session.allocations);
+    let applied = record.plan.sessions.iter().flat_map(|session| &session.allocations);
     let used: BTreeSet<String> =
-        standing.filter_map(|held| context.registry.get(&held.kind)?.branch(held)).collect();
+        applied.filter_map(|held| context.registry.get(&held.kind)?.branch(held)).collect();
     kept.retain(|kept| !used.contains(&kept.branch));
     for kept in kept {
         (context.events)(&Event::BranchKept(kept));

@@ -6,7 +6,7 @@ use super::{Error, Failure, stale};
 use crate::host::text::printable_lines;
 use crate::name::SessionPath;
 use crate::observe::Observation;
-use crate::plan::{Plan, Standing};
+use crate::plan::{AppliedPlan, Plan};
 use crate::provider::{Allocation, Registry};
 
 /// Maximum number of retries while the conflict is still visible. Another run succeeded each time, and the default
@@ -36,20 +36,20 @@ impl Overtaken {
     ///
     /// Returns `None` if the run failed for another reason, was not rolled back completely, or has been retried often
     /// enough. If the program of an external kind plans a taken resource again and again, `error` names the program.
-    /// `observation` and `standing` describe the host after the failure.
+    /// `observation` and `applied` describe the host after the failure.
     pub fn by(
         &mut self,
         error: &mut Error,
         late: &Plan,
         registry: &Registry,
         observation: &Observation,
-        standing: Option<&Standing>,
+        applied: Option<&AppliedPlan>,
     ) -> Option<String> {
         if !error.is_undone() {
             return None;
         }
         let Error::Failed { failures, .. } = error else { return None };
-        let seen = stale(late, registry, observation, standing).into_iter().next();
+        let seen = stale(late, registry, observation, applied).into_iter().next();
         let found = failures.iter().find(|failure| failure.taken).map(|failure| failure.cause.clone());
         let taken = external(failures, late);
         let repeated = taken.iter().position(|one| self.taken.contains(one));

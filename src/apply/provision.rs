@@ -24,11 +24,11 @@ pub(super) struct SetUp {
 }
 
 /// Returns the sessions whose `setup` had not succeeded before a run and is not executed by the run either.
-pub(super) fn still_not_set_up(standing: &Record, plan: &Plan) -> BTreeMap<SessionPath, NotSetUp> {
+pub(super) fn still_not_set_up(applied: &Record, plan: &Plan) -> BTreeMap<SessionPath, NotSetUp> {
     let changes = plan.sessions.iter().zip(&plan.changes);
     let left = changes.filter(|(session, change)| !session.setup.is_empty() && !change.runs_setup());
     left.filter_map(|(session, _)| {
-        Some((session.path.clone(), standing.not_set_up.get(&session.path)?.clone()))
+        Some((session.path.clone(), applied.not_set_up.get(&session.path)?.clone()))
     })
     .collect()
 }

@@ -59,7 +59,7 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         work::known(context, &release.before, &release.kinds)?;
     }
     rescue::sweep_after_a_kill(context)?;
-    let standing = context.swarm.standing()?;
+    let applied = context.swarm.applied()?;
     if let Some(mut record) = interrupted {
         let provisioned = release_set::provisioned(&record);
         let is_judged = stage == Some(Stage::Provisioning);
@@ -78,7 +78,7 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
                 let options = Options { unsaved: release.unsaved, ..options };
                 clear_release(context, release, options)?;
                 let teardowns = Teardowns::NotBegun;
-                transaction::run_begun(context, &record, standing.as_ref(), teardowns, options)?;
+                transaction::run_begun(context, &record, applied.as_ref(), teardowns, options)?;
                 return Ok(Recovered::Finished);
             }
         }
@@ -94,7 +94,7 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         }
         let cancel = &context.swarm.host().cancel;
         let leftovers =
-            transaction::undo(context, &record, standing.as_ref(), cancel, Some(options.occupants))?;
+            transaction::undo(context, &record, applied.as_ref(), cancel, Some(options.occupants))?;
         if !leftovers.is_empty() {
             return Err(Error::Failed { failures: Vec::new(), leftovers, interrupted: false });
         }

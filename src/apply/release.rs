@@ -76,16 +76,16 @@ pub(crate) enum Teardowns {
 /// interruption ends the commands and skips the rest.
 pub(super) fn tear_down(
     context: &Context<'_>,
-    standing: &Record,
+    applied: &Record,
     released: &Kinds,
     teardowns: Teardowns,
 ) -> Vec<Failure> {
-    let sessions = &standing.plan.sessions;
+    let sessions = &applied.plan.sessions;
     let failures = Mutex::new(Vec::new());
     let host = context.swarm.host();
     let runs = |session: &Session| {
         let begun = teardowns == Teardowns::NotBegun && commands::was_run(context.swarm, session, "teardown");
-        let is_set_up = standing.not_set_up.get(&session.path).is_none_or(|it| it.begun);
+        let is_set_up = applied.not_set_up.get(&session.path).is_none_or(|it| it.begun);
         is_torn_down(session, released) && is_set_up && !begun
     };
     let count = sessions.iter().filter(|session| runs(session)).count();
@@ -95,7 +95,7 @@ pub(super) fn tear_down(
         if !runs(session) {
             return;
         }
-        if let Err(why) = super::directory(context.swarm, context.registry, standing, session) {
+        if let Err(why) = super::directory(context.swarm, context.registry, applied, session) {
             (context.events)(&Event::NotTornDown { session: session.path.clone(), why });
             telling.passed(&session.path);
             return;

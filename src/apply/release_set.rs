@@ -36,16 +36,16 @@ impl Destroy {
     }
 
     /// Returns the sessions that are released.
-    pub fn sessions_of<'r>(&self, standing: &'r Record) -> impl Iterator<Item = &'r Session> {
+    pub fn sessions_of<'r>(&self, applied: &'r Record) -> impl Iterator<Item = &'r Session> {
         let is_released = |path: &SessionPath| {
             self.sessions.is_empty() || self.sessions.iter().any(|top| path.is_at_or_below(top))
         };
-        standing.plan.sessions.iter().filter(move |session| is_released(&session.path))
+        applied.plan.sessions.iter().filter(move |session| is_released(&session.path))
     }
 
     /// Returns the kinds of the sessions that are released, in the order of their release.
-    pub(super) fn kinds(&self, standing: &Record) -> Kinds {
-        self.sessions_of(standing)
+    pub(super) fn kinds(&self, applied: &Record) -> Kinds {
+        self.sessions_of(applied)
             .map(|session| {
                 let kinds = session.allocations.iter().rev().map(|allocation| allocation.kind.clone());
                 (session.path.clone(), kinds.collect())
@@ -55,9 +55,9 @@ impl Destroy {
 
     /// Finds the children that programs have provisioned from the released sessions, and the children of those
     /// children, parents before children.
-    pub fn children_of(&self, host: &Host, standing: &Record) -> Result<Vec<Found>, state::Error> {
-        let mut released = standing.clone();
-        let paths: Vec<_> = self.sessions_of(standing).map(|session| session.path.clone()).collect();
+    pub fn children_of(&self, host: &Host, applied: &Record) -> Result<Vec<Found>, state::Error> {
+        let mut released = applied.clone();
+        let paths: Vec<_> = self.sessions_of(applied).map(|session| session.path.clone()).collect();
         released.plan.sessions.retain(|session| paths.contains(&session.path));
         state::children(host, &released)
     }

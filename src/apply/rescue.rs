@@ -43,7 +43,7 @@ pub(super) fn sweep_after_a_kill(context: &Context<'_>) -> Result<(), Error> {
     let interrupted = context.swarm.interrupted()?.map(|(record, _)| record);
     let before =
         interrupted.iter().filter_map(|record| record.release.as_ref()).map(|release| &release.before);
-    for record in before.chain(&interrupted).chain(context.swarm.standing()?.iter()) {
+    for record in before.chain(&interrupted).chain(context.swarm.applied()?.iter()) {
         sweep(context, record).map_err(|failure| Error::Failed {
             failures: Vec::new(),
             leftovers: vec![failure],

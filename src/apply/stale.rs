@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::observe::{Observation, Question};
-use crate::plan::{Plan, Session, Standing};
+use crate::plan::{AppliedPlan, Plan, Session};
 use crate::provider::{Allocation, Registry};
 
 /// Returns the queries that [`stale`] needs.
@@ -19,18 +19,18 @@ pub fn stale(
     plan: &Plan,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
 ) -> Vec<String> {
-    let stands = standing.map(|standing| standing.plan.digest.as_str());
-    if stands != plan.standing.as_deref() {
-        let what = match (stands, &plan.standing) {
+    let digest = applied.map(|applied| applied.plan.digest.as_str());
+    if digest != plan.applied.as_deref() {
+        let what = match (digest, &plan.applied) {
             (None, _) => "the swarm that it changes is no longer applied",
             (_, None) => "the swarm is applied already",
             _ => "the swarm has been changed since",
         };
         return vec![what.to_owned()];
     }
-    let changes = plan.changes_from(registry, standing);
+    let changes = plan.changes_from(registry, applied);
     let planned: HashMap<_, _> = plan.changes.iter().map(|change| (&change.session, change)).collect();
     let differs: Vec<_> = changes
         .iter()
@@ -47,7 +47,7 @@ pub fn stale(
     let in_the_way = provisioned(plan)
         .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
         .flat_map(|(session, provider, allocation)| {
-            let replaced = standing.and_then(|standing| standing.plan.session(&session.path));
+            let replaced = applied.and_then(|applied| applied.plan.session(&session.path));
             let replaced = replaced.and_then(|session| session.allocation(&allocation.kind));
             let reasons = provider.stale(allocation, replaced, observation);
             reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))

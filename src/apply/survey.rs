@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::host::Host;
 use crate::manifest::Manifest;
 use crate::observe::{self, Held, Observation, Question};
-use crate::plan::{self, Session, Standing};
+use crate::plan::{self, AppliedPlan, Session};
 use crate::provider::{Allocation, Findings, Registry};
 use crate::state::{self, Record, Swarm};
 
@@ -20,7 +20,7 @@ pub struct Survey {
     /// Record of the swarm; `None` if the swarm is not applied.
     pub record: Option<Record>,
     /// Applied plan and its damage, as input for planning; `None` if the swarm is not applied.
-    pub standing: Option<Standing>,
+    pub applied: Option<AppliedPlan>,
     /// Answers that [`at_stake_in`](super::at_stake_in) uses again, so that the program of an external kind runs once
     /// for both.
     pub findings: Arc<Findings>,
@@ -41,7 +41,7 @@ pub enum Error {
 /// Inspects the host and the swarm, for planning `manifest`.
 pub fn survey(swarm: &Swarm<'_>, registry: &Registry, manifest: &Manifest) -> Result<Survey, Error> {
     let mut survey = survey_without_programs(swarm, registry, manifest)?;
-    let questions = plan::programs(manifest, registry, &survey.observation, survey.standing.as_ref());
+    let questions = plan::programs(manifest, registry, &survey.observation, survey.applied.as_ref());
     if !questions.is_empty() {
         survey.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
     }
@@ -55,28 +55,28 @@ pub fn survey_without_programs(
     registry: &Registry,
     manifest: &Manifest,
 ) -> Result<Survey, Error> {
-    let record = swarm.standing()?;
+    let record = swarm.applied()?;
     let workspace: &Path = swarm.workspace();
     let findings = Arc::new(Findings::default());
-    let standing = record.as_ref().map(|record| standing(swarm, registry, record, &findings));
+    let applied = record.as_ref().map(|record| applied_plan(swarm, registry, record, &findings));
     let mut questions = plan::questions(manifest, registry);
-    questions.extend(standing.iter().flat_map(|standing| questions_again(standing, registry)));
+    questions.extend(applied.iter().flat_map(|applied| questions_again(applied, registry)));
     let mut observation = observe::observe(swarm.host(), workspace, &questions)?;
     if let Some(record) = &record {
         against(&mut observation, swarm.host(), record)?;
     }
-    Ok(Survey { observation, record, standing, findings })
+    Ok(Survey { observation, record, applied, findings })
 }
 
 /// Returns the queries that are needed before damaged allocations, or allocations inside them, can be provisioned
 /// again.
-pub(super) fn questions_again(standing: &Standing, registry: &Registry) -> BTreeSet<Question> {
-    if standing.broken.values().all(|damage| !damage.is_lost()) {
+pub(super) fn questions_again(applied: &AppliedPlan, registry: &Registry) -> BTreeSet<Question> {
+    if applied.broken.values().all(|damage| !damage.is_lost()) {
         return BTreeSet::new();
     }
-    let allocations = standing.plan.sessions.iter().flat_map(|session| {
+    let allocations = applied.plan.sessions.iter().flat_map(|session| {
         let is_broken = |kind: &str| {
-            let damage = standing.broken.get(&(session.path.clone(), kind.to_owned()));
+            let damage = applied.broken.get(&(session.path.clone(), kind.to_owned()));
             damage.is_some_and(plan::Damage::is_lost)
         };
         session.allocations.iter().filter(move |held| held.within_parent || is_broken(&held.kind))
@@ -113,7 +113,12 @@ fn held(child: &Record) -> impl Iterator<Item = Held> {
 }
 
 /// Inspects an applied swarm for damage. Answers are cached in `findings`.
-pub fn standing(swarm: &Swarm<'_>, registry: &Registry, record: &Record, findings: &Findings) -> Standing {
+pub fn applied_plan(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    findings: &Findings,
+) -> AppliedPlan {
     let broken = super::inspect::inspect_sharing(swarm, registry, record, findings);
-    Standing { plan: record.plan.clone(), broken }
+    AppliedPlan { plan: record.plan.clone(), broken }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | leave | `releasing.json` | teardowns run; released resources are moved aside, checked again there, and free their names | the resources are brought back, and set up again if they were torn down |
 //! | provision | `intent.json` | everything new is provisioned and set up | everything new is released, then as above |
-//! | commit | `standing.json` | resources that are aside are released | none: `recover` finishes the release |
+//! | commit | `applied.json` | resources that are aside are released | none: `recover` finishes the release |
 //!
 //! Each stage begins with one rename of the run's record, so that recovery knows from its name what may exist.
 
@@ -25,16 +25,16 @@ use crate::plan::{Action, Session};
 use crate::provider::Location;
 use crate::state::{self, FamilyGuard, Record, Release, Stage, Unsaved};
 
-/// Carries out the run of `record`. `standing` is the record of the swarm before the run. Processes that use what the
+/// Carries out the run of `record`. `applied` is the record of the swarm before the run. Processes that use what the
 /// run releases, after its teardown or once it is aside, are refused or ended as `options` say.
 pub(super) fn run(
     context: &Context<'_>,
     record: &Record,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     options: Options,
 ) -> Result<(), Error> {
     begin(context, record)?;
-    run_begun(context, record, standing, Teardowns::All, options)
+    run_begun(context, record, applied, Teardowns::All, options)
 }
 
 /// Writes the record of a run, unless a child was provisioned meanwhile from a session that the run releases.
@@ -62,19 +62,19 @@ pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error>
 pub(crate) fn run_begun(
     context: &Context<'_>,
     record: &Record,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     teardowns: Teardowns,
     options: Options,
 ) -> Result<(), Error> {
     let attempted = attempt(context, record, teardowns, options);
-    conclude(context, record, standing, attempted)
+    conclude(context, record, applied, attempted)
 }
 
 /// Commits the attempt, or rolls it back.
 fn conclude(
     context: &Context<'_>,
     record: &Record,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     attempted: Result<Attempt, Error>,
 ) -> Result<(), Error> {
     let error = match attempted {
@@ -89,7 +89,7 @@ fn conclude(
                 });
             }
             Err(error) => {
-                context.swarm.take_back(record, stage, standing).map_err(Error::Unfinished)?;
+                context.swarm.take_back(record, stage, applied).map_err(Error::Unfinished)?;
                 error.into()
             }
         },
@@ -97,7 +97,7 @@ fn conclude(
     };
     (context.events)(&Event::RollingBack);
     // The Ctrl-C that caused the rollback does not interrupt it.
-    let leftovers = undo(context, record, standing, &Cancel::default(), None)?;
+    let leftovers = undo(context, record, applied, &Cancel::default(), None)?;
     if leftovers.is_empty() {
         return Err(error);
     }
@@ -271,7 +271,7 @@ pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &
 }
 
 /// Rolls back a run that is not committed, in any stage: releases what the run provisioned, brings back what the run
-/// moved aside, and rewrites the discovery files of the sessions of `standing`. Returns what could not be rolled back
+/// moved aside, and rewrites the discovery files of the sessions of `applied`. Returns what could not be rolled back
 /// and keeps the record for the next attempt; the record is also kept if `cancel` ends commands.
 ///
 /// Processes that the run's own commands have left running are ended. `occupants` says what happens to other processes
@@ -279,7 +279,7 @@ pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &
 pub(super) fn undo(
     context: &Context<'_>,
     record: &Record,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     cancel: &Cancel,
     occupants: Option<Occupants>,
 ) -> Result<Vec<Failure>, Error> {
@@ -311,7 +311,7 @@ pub(super) fn undo(
             return Err(Error::Interrupted);
         }
     }
-    failures.extend(write_again(context, record, standing, &host)?);
+    failures.extend(write_again(context, record, applied, &host)?);
     crashpoint!("undo.written");
     context.swarm.abandon(stage).map_err(Error::Unfinished)?;
     crashpoint!("undo.abandoned");
@@ -390,21 +390,21 @@ pub(super) fn set_up_again(context: &Context<'_>, release: &Release, host: &Host
 pub(super) fn write_again(
     context: &Context<'_>,
     record: &Record,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     host: &Host,
 ) -> Result<Vec<Failure>, Error> {
-    let stood: HashMap<_, _> = standing
+    let stood: HashMap<_, _> = applied
         .iter()
-        .flat_map(|standing| &standing.plan.sessions)
+        .flat_map(|applied| &applied.plan.sessions)
         .map(|session| (&session.path, session))
         .collect();
     let mut failures = Vec::new();
     let changed = record.plan.sessions.iter().zip(&record.plan.changes);
     for (session, _) in changed.filter(|(_, change)| change.action != Action::Keep) {
-        match (standing, stood.get(&session.path)) {
+        match (applied, stood.get(&session.path)) {
             // Nothing is written if the session's directory was missing before the run.
-            (Some(standing), Some(stood)) if discovery::directory(context.swarm, stood).is_ok() => {
-                failures.extend(Run { context, record: standing, host }.tell(stood).err());
+            (Some(applied), Some(stood)) if discovery::directory(context.swarm, stood).is_ok() => {
+                failures.extend(Run { context, record: applied, host }.tell(stood).err());
             }
             (Some(_), Some(_)) => {}
             _ => context.swarm.remove_discovery(&session.scoped_name).map_err(Error::Unfinished)?,

@@ -12,11 +12,11 @@ use crate::state::{Record, Unsaved};
 /// Refuses a run whose releases would lose unsaved work, unless the work is discarded or can be saved.
 pub(super) fn secure(
     context: &Context<'_>,
-    standing: &Record,
+    applied: &Record,
     released: &Kinds,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
-    let stake = judge(context, standing, released, unsaved)?;
+    let stake = judge(context, applied, released, unsaved)?;
     for Loss { session, what, .. } in stake.passing {
         (context.events)(&Event::GoesAlong { session, what });
     }
@@ -111,25 +111,25 @@ fn mend(context: &Context<'_>, record: &Record, provisioned: &Kinds) -> bool {
 /// Refuses a release that would lose work. Otherwise returns the impact of the release.
 pub(super) fn judge(
     context: &Context<'_>,
-    standing: &Record,
+    applied: &Record,
     released: &Kinds,
     unsaved: Unsaved,
 ) -> Result<AtStake, Error> {
     let host = context.swarm.host();
-    known(context, standing, released)?;
-    ready(context, standing, released)?;
+    known(context, applied, released)?;
+    ready(context, applied, released)?;
     let mut stake = match unsaved {
         // Work that is discarded need not be searched for, and often cannot be.
         Unsaved::Discard => {
-            let obstacles = impact::obstacles(host, context.registry, standing, released, Location::Home);
+            let obstacles = impact::obstacles(host, context.registry, applied, released, Location::Home);
             AtStake { obstacles, ..AtStake::default() }
         }
         Unsaved::Keep | Unsaved::Rescue => {
-            look(host, context.registry, standing, released, Location::Home, &Findings::default(), None).0
+            look(host, context.registry, applied, released, Location::Home, &Findings::default(), None).0
         }
     };
-    stake.held = children_on_their_own(host, standing, released)?;
-    stake.obstacles.extend(inner::swarms(context.swarm, context.registry, standing, released)?);
+    stake.held = children_on_their_own(host, applied, released)?;
+    stake.obstacles.extend(inner::swarms(context.swarm, context.registry, applied, released)?);
     if host.cancel.is_requested() && unsaved != Unsaved::Discard {
         return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
     }

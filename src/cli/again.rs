@@ -8,17 +8,17 @@ use seedbed::plan::{Again, Session};
 use seedbed::state::Record;
 
 use super::exit::Failure;
-use super::{completions, standing};
+use super::{completions, lookup};
 
 /// Steps that are repeated in active sessions.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct DoAgain {
     /// Run `setup` again in these sessions [default: all with a `setup`]
-    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing(), help_heading = "Repeated steps")]
+    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::active_sessions(), help_heading = "Repeated steps")]
     setup: Option<Vec<String>>,
     /// Copy changed files of the workspace (`copy`) again into these sessions [default: all]; files that a session has
     /// changed are kept
-    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::standing(), help_heading = "Repeated steps")]
+    #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::active_sessions(), help_heading = "Repeated steps")]
     refresh: Option<Vec<String>>,
 }
 
@@ -50,7 +50,7 @@ fn chosen(
     }
     let mut chosen = BTreeSet::new();
     for name in names {
-        chosen.extend(standing::sessions(record, name)?.into_iter().map(|session| session.path.clone()));
+        chosen.extend(lookup::sessions(record, name)?.into_iter().map(|session| session.path.clone()));
     }
     Ok(chosen)
 }

@@ -103,8 +103,8 @@ pub(super) fn apply_manifest(
         };
         let planned = plan;
         (plan, survey) = plan::make(setting, context.swarm, manifest, again)?;
-        let standing = survey.standing.as_ref();
-        let Some(why) = overtaken.by(&mut error, &planned, &setting.registry, &survey.observation, standing)
+        let applied = survey.applied.as_ref();
+        let Some(why) = overtaken.by(&mut error, &planned, &setting.registry, &survey.observation, applied)
         else {
             return Err(error.into());
         };
@@ -133,7 +133,7 @@ fn checked(
             ),
         ));
     }
-    let record = swarm.standing()?;
+    let record = swarm.applied()?;
     let questions = apply::questions(&plan, &setting.registry);
     let mut observation =
         observe::observe(&setting.host, swarm.workspace(), &questions).map_err(Failure::Observe)?;
@@ -141,12 +141,13 @@ fn checked(
         apply::against(&mut observation, &setting.host, record)?;
     }
     let findings = Findings::default();
-    let standing = record.as_ref().map(|record| apply::standing(swarm, &setting.registry, record, &findings));
-    let stale = apply::stale(&plan, &setting.registry, &observation, standing.as_ref());
+    let applied =
+        record.as_ref().map(|record| apply::applied_plan(swarm, &setting.registry, record, &findings));
+    let stale = apply::stale(&plan, &setting.registry, &observation, applied.as_ref());
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
-    plan::look_at_releases(setting, swarm, record.as_ref(), standing.as_ref(), &findings, &mut plan)?;
+    plan::look_at_releases(setting, swarm, record.as_ref(), applied.as_ref(), &findings, &mut plan)?;
     Ok((plan, record))
 }
 

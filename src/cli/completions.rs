@@ -19,8 +19,8 @@ use seedbed::report::error;
 use seedbed::review;
 
 use super::exit::{Failure, Status};
+use super::lookup::Family;
 use super::setting::Setting;
-use super::standing::Family;
 use super::{Arguments as CommandLine, Global, print, setting};
 
 /// Shells with a completion script.
@@ -85,21 +85,21 @@ pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failu
 }
 
 /// Completes an active session.
-pub(super) fn standing() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| sessions(current, standing_sessions))
+pub(super) fn active_sessions() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| sessions(current, active_candidates))
 }
 
 /// Completes a session of the manifest.
 pub(super) fn planned() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| sessions(current, planned_sessions))
+    ArgValueCompleter::new(|current: &OsStr| sessions(current, planned_candidates))
 }
 
 /// Completes an active or planned session, or a path.
 pub(super) fn session_or_path() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
-        let mut found = sessions(current, standing_sessions);
-        for planned in sessions(current, planned_sessions) {
-            if !found.iter().any(|standing| standing.get_value() == planned.get_value()) {
+        let mut found = sessions(current, active_candidates);
+        for planned in sessions(current, planned_candidates) {
+            if !found.iter().any(|applied| applied.get_value() == planned.get_value()) {
                 found.push(planned);
             }
         }
@@ -138,7 +138,7 @@ fn elsewhere() -> Option<Global> {
 }
 
 /// Returns the active sessions, with the ports of each.
-fn standing_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
+fn active_candidates(setting: &Setting) -> Vec<CompletionCandidate> {
     let family = setting.swarm().and_then(|swarm| Family::find(swarm, setting.name()));
     let sessions = family.as_ref().map(Family::sessions).unwrap_or_default();
     let candidate = |session: &Session| {
@@ -150,7 +150,7 @@ fn standing_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
 }
 
 /// Returns the sessions that the manifest declares.
-fn planned_sessions(setting: &Setting) -> Vec<CompletionCandidate> {
+fn planned_candidates(setting: &Setting) -> Vec<CompletionCandidate> {
     let sessions = setting.manifest().map(|manifest| manifest.sessions).unwrap_or_default();
     sessions.iter().map(|session| CompletionCandidate::new(session.path.as_str())).collect()
 }

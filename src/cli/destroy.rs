@@ -28,13 +28,13 @@ use super::plan::settled;
 use super::print::{count, count_of};
 use super::setting::{self, Setting};
 use super::unsaved::{StopProcesses, UnsavedWork, options};
-use super::{Global, completions, elsewhere, print, standing};
+use super::{Global, completions, elsewhere, lookup, print};
 
 /// Arguments of `destroy`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Sessions to release, each with its children [default: all]
-    #[arg(add = completions::standing())]
+    #[arg(add = completions::active_sessions())]
     sessions: Vec<String>,
     #[command(flatten)]
     unsaved: UnsavedWork,
@@ -105,7 +105,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         };
         let context = &context.with_events(&events);
         recover_first(global, context, options(arguments.unsaved, arguments.stop))?;
-        let Some(record) = context.swarm.standing()? else { return Ok(None) };
+        let Some(record) = context.swarm.applied()? else { return Ok(None) };
         let (destroy, named) = what(arguments, context.swarm, &record)?;
         consent(global, &setting, &targets(context.swarm, &record, &destroy, &named))?;
         let mut released = 0;
@@ -211,10 +211,10 @@ fn what<'h>(
     destroy.unsaved = arguments.unsaved.into();
     destroy.occupants = arguments.stop.into();
     destroy.children = true;
-    let mut children = standing::children(swarm, record)?;
+    let mut children = lookup::children(swarm, record)?;
     let mut named = BTreeSet::new();
     for name in &arguments.sessions {
-        match standing::session(record, name) {
+        match lookup::session(record, name) {
             Ok(session) => {
                 destroy.sessions.insert(session.path.clone());
             }
@@ -250,7 +250,7 @@ fn destroy_child(
         options.occupants = destroy.occupants;
         apply::recover(&of_child, options)?;
         let count = destroy.children_of(child.host(), record)?.len();
-        match locked.standing()? {
+        match locked.applied()? {
             Some(record) => apply::destroy(&of_child, &record, &destroy).map(|_| count + 1),
             None => Ok(count),
         }
@@ -318,7 +318,7 @@ fn refuses(occupant: &Occupant, stops: bool) -> bool {
 fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let swarm = setting.swarm()?;
     settled(&swarm, || swarm.is_locked())?;
-    let Some(record) = swarm.standing()? else {
+    let Some(record) = swarm.applied()? else {
         if global.json {
             print::line(DryRun::default());
         } else if !global.quiet {

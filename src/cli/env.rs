@@ -15,15 +15,15 @@ use seedbed::report::{Environment, Prompt, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
 use super::format::chosen;
+use super::lookup::{Active, Family};
 use super::setting::{self, Setting};
-use super::standing::{Active, Family};
 use super::{Global, completions, print};
 
 /// Arguments of `env`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Path of the session, or its name if the name is unique
-    #[arg(add = completions::standing())]
+    #[arg(add = completions::active_sessions())]
     session: String,
     /// Output format [default: shell]
     #[arg(long)]
@@ -50,7 +50,7 @@ enum Format {
 #[derive(Debug, Args)]
 pub(super) struct PromptArguments {
     /// Path of the session, or its name if the name is unique
-    #[arg(add = completions::standing())]
+    #[arg(add = completions::active_sessions())]
     session: String,
     /// Text of the prompt [default: standard input, if it is piped]
     text: Option<String>,

@@ -22,10 +22,10 @@ use super::again::DoAgain;
 use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
 use super::locked::{locked, recover};
+use super::lookup::{Active, Family};
 use super::setting::Setting;
-use super::standing::{Active, Family};
 use super::unsaved::StopProcesses;
-use super::{Global, completions, print, standing};
+use super::{Global, completions, lookup, print};
 
 mod side_by_side;
 
@@ -40,7 +40,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) struct Arguments {
     /// Sessions: paths, names, names of replicas without their number (`coder` selects `coder-0` and all others), or globs
     /// (`coder-*`)
-    #[arg(required_unless_present = "all", conflicts_with = "all", add = completions::standing())]
+    #[arg(required_unless_present = "all", conflicts_with = "all", add = completions::active_sessions())]
     sessions: Vec<String>,
     /// Run the command in every session
     #[arg(long)]
@@ -105,7 +105,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         let mut options = Options::default();
         options.occupants = occupants;
         recover(global, context, options)?;
-        if context.swarm.standing()?.is_some() {
+        if context.swarm.applied()?.is_some() {
             let message =
                 "the swarm is applied already, and `run` would destroy it\nhelp: use `seedbed exec`";
             return Err(Failure::new(error::SWARM_APPLIED, message));
@@ -123,9 +123,9 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         options.temporary = !arguments.keep;
         let plan = apply_manifest(global, &setting, context, &manifest, &DoAgain::default(), options)?.digest;
         let code =
-            context.swarm.standing()?.map(|record| run_in(global, context, &record, arguments)).transpose();
+            context.swarm.applied()?.map(|record| run_in(global, context, &record, arguments)).transpose();
         if !arguments.keep
-            && let Some(record) = context.swarm.standing()?
+            && let Some(record) = context.swarm.applied()?
         {
             // Changes in the worktrees of a fixture are never unsaved work.
             let mut everything = Destroy::default();
@@ -156,7 +156,7 @@ fn run_in(
 ) -> Result<u8, Failure> {
     let swarm: &Swarm<'_> = context.swarm;
     let session = match &arguments.session {
-        Some(name) => standing::session(record, name)?,
+        Some(name) => lookup::session(record, name)?,
         None => &record.plan.sessions[0],
     };
     let active = Active { swarm, record, session };

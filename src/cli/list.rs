@@ -114,7 +114,7 @@ fn row(found: &Found, host: &Host) -> [String; 6] {
 /// Returns the states of a swarm, in the order of its life.
 fn states(found: &Found, host: &Host) -> Vec<String> {
     let mut states = Vec::new();
-    if found.standing.is_some() {
+    if found.applied.is_some() {
         states.push("applied".to_owned());
     }
     match found.record().map_or(0, |record| record.not_set_up.len()) {
@@ -160,9 +160,9 @@ fn recorded(found: &Found, host: &Host) -> Recorded {
         key: found.key.clone(),
         workspace: found.workspace().map(Path::to_owned),
         workspace_exists: workspace_exists(found),
-        standing: found.standing.is_some(),
+        applied: found.applied.is_some(),
         since: found.since.clone(),
-        plan: found.standing.as_ref().map(|record| record.plan.digest.clone()),
+        plan: found.applied.as_ref().map(|record| record.plan.digest.clone()),
         interrupted: found.is_unfinished(),
         running: found.is_running(host),
         unfinished: unfinished::described(found, host),

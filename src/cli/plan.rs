@@ -11,7 +11,7 @@ use seedbed::apply::{self, Survey};
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
-use seedbed::plan::{Action, Behind, Change, Loss, Plan, Session, Standing};
+use seedbed::plan::{Action, AppliedPlan, Behind, Change, Loss, Plan, Session};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Findings, Registry};
 use seedbed::report::error;
@@ -88,10 +88,10 @@ pub(super) fn make(
     let (mut plan, survey) = planned(setting, manifest, survey)?;
     let again = again.sessions(survey.record.as_ref())?;
     if !again.is_empty() {
-        plan.do_again(again, &setting.registry, survey.standing.as_ref());
+        plan.do_again(again, &setting.registry, survey.applied.as_ref());
     }
-    let Survey { record, standing, findings, .. } = &survey;
-    look_at_releases(setting, swarm, record.as_ref(), standing.as_ref(), findings, &mut plan)?;
+    let Survey { record, applied, findings, .. } = &survey;
+    look_at_releases(setting, swarm, record.as_ref(), applied.as_ref(), findings, &mut plan)?;
     Ok((plan, survey))
 }
 
@@ -117,20 +117,20 @@ fn planned(setting: &Setting, manifest: &Manifest, survey: Survey) -> Result<(Pl
 pub(super) fn look_at_releases(
     setting: &Setting,
     swarm: &Swarm<'_>,
-    standing: Option<&Record>,
-    broken: Option<&Standing>,
+    applied: Option<&Record>,
+    broken: Option<&AppliedPlan>,
     findings: &Findings,
     plan: &mut Plan,
 ) -> Result<(), Failure> {
-    let Some(standing) = standing else { return Ok(()) };
-    let stake = apply::at_stake_in(swarm, &setting.registry, standing, plan, findings)?;
+    let Some(applied) = applied else { return Ok(()) };
+    let stake = apply::at_stake_in(swarm, &setting.registry, applied, plan, findings)?;
     let mut losses = stake.refused(Unsaved::Keep);
     // The need to repair a kept session is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
     let unknown: Vec<_> = apply::unknown(broken).filter(is_kept).collect();
     losses.extend(unknown);
     plan.losses = losses;
-    plan.occupants = apply::occupancy_in(swarm, &setting.registry, standing, plan).occupants;
+    plan.occupants = apply::occupancy_in(swarm, &setting.registry, applied, plan).occupants;
     Ok(())
 }
 
@@ -269,7 +269,7 @@ pub(super) fn rebase_target(base_ref: &str, base: &str) -> String {
 /// unfinished or temporary, because looking at a lock takes it for a moment.
 pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnOnce() -> bool) -> Result<(), Failure> {
     let left = || -> Result<_, Failure> {
-        let is_temporary = swarm.standing()?.is_some_and(|record| record.temporary);
+        let is_temporary = swarm.applied()?.is_some_and(|record| record.temporary);
         Ok((swarm.is_unfinished()?, is_temporary))
     };
     let (is_unfinished, is_temporary) = left()?;

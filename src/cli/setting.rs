@@ -127,14 +127,14 @@ impl Setting {
     /// Finds the diagnostics that planning would find.
     pub(super) fn check(&self, manifest: &Manifest, survey: &Survey) -> Result<(), Diagnostics> {
         signals::while_computing(&self.host.cancel, || {
-            plan::check(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
+            plan::check(manifest, &self.registry, &survey.observation, survey.applied.as_ref())
         })
     }
 
     /// Plans the manifest.
     pub(super) fn plan(&self, manifest: &Manifest, survey: &Survey) -> Result<Plan, Failure> {
         signals::while_computing(&self.host.cancel, || {
-            plan::plan(manifest, &self.registry, &survey.observation, survey.standing.as_ref())
+            plan::plan(manifest, &self.registry, &survey.observation, survey.applied.as_ref())
         })
         .map_err(|faults| self.faults(faults))
     }

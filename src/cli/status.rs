@@ -23,9 +23,9 @@ use seedbed::state::{Record, Swarm};
 
 use super::exit::{Failure, Status};
 use super::locked::locked;
+use super::lookup::{Active, Family};
 use super::setting::Setting;
-use super::standing::{Active, Family};
-use super::{Global, print, standing, unfinished};
+use super::{Global, lookup, print, unfinished};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -127,7 +127,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
     let repair = locked(global, setting, "status --repair", |context| {
         super::plan::settled(context.swarm, || false)?;
-        let record = standing::record(context.swarm, setting.name())?;
+        let record = lookup::record(context.swarm, setting.name())?;
         Ok(apply::repair(context, &record))
     })?;
     if global.json || global.quiet {

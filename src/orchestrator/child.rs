@@ -29,7 +29,7 @@ pub enum ChildError {
     #[error("Allocation field \"{0}\" must be a non-empty string.")]
     NotAString(&'static str),
     /// An active child of the same parent has this position.
-    #[error("child {index} of its parent stands already: it is `{session}`")]
+    #[error("child {index} of its parent is already active: it is `{session}`")]
     Taken {
         /// Position of the child.
         index: u32,

@@ -36,8 +36,8 @@ pub enum Error {
     #[error("Resource provisioning failed: {}", faults(.0))]
     Faults(Diagnostics),
     /// A session of this id is already active in this workspace.
-    #[error("session \"{}\" stands already", printable(.0))]
-    Stands(String),
+    #[error("session \"{}\" is already active", printable(.0))]
+    AlreadyActive(String),
     /// The session was released.
     #[error("session \"{}\" does not stand any more", printable(.0))]
     Released(String),

@@ -11,7 +11,7 @@ use crate::manifest::{
 };
 use crate::name::SessionPath;
 use crate::observe::{Holder, Observation};
-use crate::plan::{Plan, SCHEMA_VERSION, Session, Standing};
+use crate::plan::{AppliedPlan, Plan, SCHEMA_VERSION, Session};
 use crate::provider::{Registry, git_worktree, port_range};
 use crate::state::{self, ChildOf, Record, Swarm};
 
@@ -58,11 +58,11 @@ impl Shared {
             Some(place) => Swarm::new(&self.host, own.workspace(), &place.name)?,
             None => Swarm::of_session(&self.host, own.workspace(), &parent.session_id)?,
         };
-        let Some(record) = swarm.standing()? else { return Ok(None) };
+        let Some(record) = swarm.applied()? else { return Ok(None) };
         let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
         let Some(session) = session else { return Ok(None) };
-        let stands = discovery::snapshot(&record, session, &self.registry, own.workspace());
-        if stands.hard_constraints != parent.hard_constraints {
+        let active = discovery::snapshot(&record, session, &self.registry, own.workspace());
+        if active.hard_constraints != parent.hard_constraints {
             return Ok(None);
         }
         let releases = |record: &Record| {
@@ -93,7 +93,7 @@ impl Shared {
             relatives.push(Relative::new(first, &other, &self.registry));
         }
         if numbers.contains_key(own.name()) {
-            return Err(Error::Stands(own.name().to_owned()));
+            return Err(Error::AlreadyActive(own.name().to_owned()));
         }
         relatives.retain(|relative| !relative.session.allocations.is_empty());
         if !relatives.iter().any(|relative| relative.session.id == session.id) {
@@ -104,7 +104,7 @@ impl Shared {
 
     /// Returns the sessions of the swarm that has the ownership marker of this record, if it exists.
     fn relatives_in_swarm(&self, record: &Record) -> Result<Vec<Relative>, Error> {
-        let mut swarms = state::swarms(&self.host)?.into_iter().filter_map(|found| found.standing);
+        let mut swarms = state::swarms(&self.host)?.into_iter().filter_map(|found| found.applied);
         let Some(swarm) = swarms.find(|swarm| swarm.owner == record.owner) else { return Ok(Vec::new()) };
         let sessions = swarm.plan.sessions.iter();
         Ok(sessions.map(|session| Relative::new(session, &swarm, &self.registry)).collect())
@@ -154,7 +154,7 @@ impl Family {
     /// The child takes a share of each resource of its parent, as a session without `resources` does, except for kinds
     /// that it requests already. The options are the effective options of the parent's lease. A kind that the registry
     /// does not know is not shared.
-    pub(super) fn join(&self, manifest: &mut Manifest) -> Option<Standing> {
+    pub(super) fn join(&self, manifest: &mut Manifest) -> Option<AppliedPlan> {
         if self.relatives.is_empty() {
             return None;
         }
@@ -186,7 +186,7 @@ impl Family {
         own.share = Some(Share { index: self.child.index, of: self.child.count });
         manifest.sessions.push(own);
         let sessions = self.relatives.iter().map(|relative| relative.session.clone()).collect();
-        Some(Standing { plan: plan_of(sessions), broken: BTreeMap::new() })
+        Some(AppliedPlan { plan: plan_of(sessions), broken: BTreeMap::new() })
     }
 
     /// Returns whether the child takes shares that follow from the records of its family.
@@ -208,7 +208,7 @@ impl Family {
         for session in &mut plan.sessions {
             session.parent = None;
         }
-        plan.standing = None;
+        plan.applied = None;
         plan.digest = plan.computed_digest();
         plan.changes = plan.changes_from(registry, None);
         Ok(plan)
@@ -257,7 +257,7 @@ fn plan_of(sessions: Vec<Session>) -> Plan {
         schema_version: SCHEMA_VERSION,
         swarm: String::new(),
         digest: String::new(),
-        standing: None,
+        applied: None,
         sessions,
         changes: Vec::new(),
         behind: Vec::new(),

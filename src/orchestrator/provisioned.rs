@@ -16,7 +16,7 @@ use crate::state::{Record, Swarm};
 
 /// An active session.
 ///
-/// A drop releases nothing: the session survives the process, and [`super::Orchestrator::standing`] finds it.
+/// A drop releases nothing: the session survives the process, and [`super::Orchestrator::active`] finds it.
 pub struct Provisioned {
     shared: Arc<Shared>,
     snapshot: Snapshot,
@@ -211,7 +211,7 @@ impl Provisioned {
     /// Returns the session's record; `None` if the session was released, even if another process has provisioned it
     /// again.
     fn record(&self, context: &Context<'_>) -> Result<Option<Record>, Error> {
-        Ok(context.swarm.standing()?.filter(|record| record.owner == self.owner))
+        Ok(context.swarm.applied()?.filter(|record| record.owner == self.owner))
     }
 
     fn locked<T>(&self, what: &str, act: impl FnOnce(&Context<'_>) -> Result<T, Error>) -> Result<T, Error> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::demand::{Demand, Wish};
 use super::identity::{Identity, identities, stood};
-use super::{Damage, Session, Standing};
+use super::{AppliedPlan, Damage, Session};
 use crate::manifest::fault::Step;
 use crate::manifest::{Diagnostics, Fault, Manifest, Place, rule};
 use crate::name::SessionPath;
@@ -30,12 +30,12 @@ pub(super) fn pass(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
     demands: &[Arc<Demand<'_>>],
 ) -> Allocated {
-    let stood = stood(manifest, standing);
+    let stood = stood(manifest, applied);
     let kept = kept(manifest, registry, demands, &stood);
-    let broken = standing.map(|standing| &standing.broken);
+    let broken = applied.map(|applied| &applied.broken);
     let identities = identities(manifest, &stood, observation.family.values().copied());
     let mut pass = Pass {
         manifest,
@@ -50,7 +50,7 @@ pub(super) fn pass(
         open: Vec::with_capacity(manifest.sessions.len()),
         faults: Vec::new(),
     };
-    pass.keep(&kept, standing);
+    pass.keep(&kept, applied);
     pass.keep_held(observation);
     for (at, kept) in kept.iter().enumerate() {
         pass.session(at, kept);
@@ -104,9 +104,9 @@ fn kept<'s>(
         };
         let answer = |wish: &Wish<'_>| {
             let allocation = stood[at]?.allocation(wish.kind)?;
-            let (standing, asked) = (&allocation.options, &wish.options.said);
-            let answers = |of: &dyn Kind| of.is_answered_by(standing, asked);
-            let same = registry.get(wish.kind).map_or(standing == asked, answers);
+            let (applied, asked) = (&allocation.options, &wish.options.said);
+            let answers = |of: &dyn Kind| of.is_answered_by(applied, asked);
+            let same = registry.get(wish.kind).map_or(applied == asked, answers);
             let same = same && allocation.shared == wish.shared;
             let stays = !allocation.within_parent || parent_keeps(wish.kind).is_some();
             (same && stays).then_some(allocation)
@@ -153,7 +153,7 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Informs the allocators of the existing allocations that are kept or freed.
-    fn keep(&mut self, kept: &[Vec<Option<&Allocation>>], standing: Option<&Standing>) {
+    fn keep(&mut self, kept: &[Vec<Option<&Allocation>>], applied: Option<&AppliedPlan>) {
         for (at, kept) in kept.iter().enumerate() {
             let parent = self.manifest.sessions[at].parent.map(|parent| self.identities[parent].id.as_str());
             for allocation in kept.iter().flatten() {
@@ -164,7 +164,7 @@ impl<'a> Pass<'a> {
         }
         let stays: HashSet<_> =
             kept.iter().flatten().flatten().map(|allocation| std::ptr::from_ref(*allocation)).collect();
-        let stood = standing.iter().flat_map(|standing| &standing.plan.sessions);
+        let stood = applied.iter().flat_map(|applied| &applied.plan.sessions);
         for allocation in stood.flat_map(|session| &session.allocations) {
             if !stays.contains(&std::ptr::from_ref(allocation))
                 && let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str())

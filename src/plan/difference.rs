@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use fields::Field;
 
-use super::{Damage, Plan, Session, Standing};
+use super::{AppliedPlan, Damage, Plan, Session};
 use crate::name::SessionPath;
 use crate::provider::{Allocation, Registry};
 
@@ -98,9 +98,9 @@ pub enum Action {
 }
 
 /// Returns one change for each session of the plan in its order, then one for each removed session, children first.
-pub(super) fn changes(plan: &Plan, registry: &Registry, standing: Option<&Standing>) -> Vec<Change> {
-    let mut changes = match standing {
-        Some(standing) => changes_of_standing(plan, standing),
+pub(super) fn changes(plan: &Plan, registry: &Registry, applied: Option<&AppliedPlan>) -> Vec<Change> {
+    let mut changes = match applied {
+        Some(applied) => changes_of_applied(plan, applied),
         None => plan.sessions.par_iter().map(create).collect(),
     };
     say_what_comes_first(plan, registry, &mut changes);
@@ -130,9 +130,9 @@ fn say_what_comes_first(plan: &Plan, registry: &Registry, changes: &mut [Change]
     }
 }
 
-fn changes_of_standing(plan: &Plan, standing: &Standing) -> Vec<Change> {
+fn changes_of_applied(plan: &Plan, applied: &AppliedPlan) -> Vec<Change> {
     let stood: HashMap<&SessionPath, &Session> =
-        standing.plan.sessions.iter().map(|session| (&session.path, session)).collect();
+        applied.plan.sessions.iter().map(|session| (&session.path, session)).collect();
     let planned: HashSet<&SessionPath> = plan.sessions.iter().map(|session| &session.path).collect();
     // Released kinds by session: allocations inside of them are released too.
     let mut released: HashMap<&SessionPath, Vec<String>> = HashMap::new();
@@ -143,15 +143,15 @@ fn changes_of_standing(plan: &Plan, standing: &Standing) -> Vec<Change> {
             None => create(session),
             Some(stood) => {
                 let above = above.map_or(&[][..], Vec::as_slice);
-                let mut change = difference(stood, session, &standing.broken, above);
-                add_again(&mut change, session, &standing.broken, &plan.again);
+                let mut change = difference(stood, session, &applied.broken, above);
+                add_again(&mut change, session, &applied.broken, &plan.again);
                 change
             }
         };
         released.insert(&session.path, change.release.clone());
         changes.push(change);
     }
-    let gone = standing.plan.sessions.iter().rev().filter(|session| !planned.contains(&session.path));
+    let gone = applied.plan.sessions.iter().rev().filter(|session| !planned.contains(&session.path));
     changes.extend(gone.map(destroy));
     changes
 }
@@ -280,12 +280,12 @@ fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocatio
 /// Adds the kinds that are provisioned: those that are new, others than before, or released.
 fn add_provisioned(change: &mut Change, stood: &Session, session: &Session) {
     for new in &session.allocations {
-        let stands = stood.allocation(&new.kind);
-        if stands.is_none() {
+        let current = stood.allocation(&new.kind);
+        if current.is_none() {
             change.action = Action::Replace;
             change.reasons.push(format!("{} is asked for in addition", new.kind));
         }
-        if stands != Some(new) || change.release.contains(&new.kind) {
+        if current != Some(new) || change.release.contains(&new.kind) {
             change.provision.push(new.kind.clone());
         }
     }

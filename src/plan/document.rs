@@ -35,14 +35,14 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
 
 /// Writes the document as indented JSON, followed by a line feed.
 pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
-    let Plan { schema_version, swarm, digest, standing, sessions, changes, again, losses, occupants, behind } =
+    let Plan { schema_version, swarm, digest, applied, sessions, changes, again, losses, occupants, behind } =
         plan;
     to.write_all(b"{")?;
     for (name, value) in [
         ("schemaVersion", serde_json::to_string(schema_version)?),
         ("swarm", serde_json::to_string(swarm)?),
         ("digest", serde_json::to_string(digest)?),
-        ("standing", serde_json::to_string(standing)?),
+        ("applied", serde_json::to_string(applied)?),
     ] {
         write!(to, "\n  \"{name}\": {value},")?;
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::{Session, Standing};
+use super::{AppliedPlan, Session};
 use crate::manifest::{self, Manifest};
 use crate::name::{HashDigits, Slug, scoped_name};
 
@@ -18,10 +18,10 @@ pub(super) struct Identity {
 }
 
 /// Returns the applied state of each session, in the manifest's order; `None` for a session that is not active.
-pub(super) fn stood<'s>(manifest: &Manifest, standing: Option<&'s Standing>) -> Vec<Option<&'s Session>> {
-    let by_path: HashMap<&str, &Session> = standing
+pub(super) fn stood<'s>(manifest: &Manifest, applied: Option<&'s AppliedPlan>) -> Vec<Option<&'s Session>> {
+    let by_path: HashMap<&str, &Session> = applied
         .iter()
-        .flat_map(|standing| &standing.plan.sessions)
+        .flat_map(|applied| &applied.plan.sessions)
         .map(|session| (session.path.as_str(), session))
         .collect();
     manifest.sessions.iter().map(|session| by_path.get(session.path.as_str()).copied()).collect()

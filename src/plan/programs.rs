@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Standing;
+use super::AppliedPlan;
 use super::allocate::{asking, takers};
 use super::demand::demands;
 use super::identity::{identities, stood};
@@ -17,15 +17,15 @@ pub(super) fn programs(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
 ) -> Vec<Question> {
     if manifest.providers.is_empty() || !registry.has_external_kinds() {
         return Vec::new();
     }
     let demands = demands(manifest, registry).each;
-    let demands = &resolve(manifest, registry, observation, standing, demands).each;
+    let demands = &resolve(manifest, registry, observation, applied, demands).each;
     let takers = takers(manifest, demands);
-    let stood = stood(manifest, standing);
+    let stood = stood(manifest, applied);
     let identities = identities(manifest, &stood, observation.family.values().copied());
     let workspace = &observation.workspace;
     manifest
@@ -53,7 +53,7 @@ pub(super) fn programs(
                     share_of: parent.map(id),
                     share,
                     shares: shares.max(taken_outside(&id(at))),
-                    standing: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
+                    applied: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
                     options: Options::clone(&wish.options.all),
                 }
             });
@@ -67,7 +67,7 @@ pub(super) fn programs(
                     share_of: held.share.as_ref().map(|(parent, ..)| parent.clone()),
                     share: held.share.as_ref().map(|(_, index, _)| *index),
                     shares: taken_outside(&held.session),
-                    standing: Some(markers::filled_fields(&held.allocation, workspace)),
+                    applied: Some(markers::filled_fields(&held.allocation, workspace)),
                     options: held.options.clone(),
                 }));
             }

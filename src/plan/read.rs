@@ -48,7 +48,7 @@ struct Unchecked {
     schema_version: u32,
     swarm: String,
     digest: String,
-    standing: Option<String>,
+    applied: Option<String>,
     sessions: Vec<Session>,
     changes: Vec<Change>,
     #[serde(default)]
@@ -67,7 +67,7 @@ impl From<Unchecked> for Plan {
             schema_version: plan.schema_version,
             swarm: plan.swarm,
             digest: plan.digest,
-            standing: plan.standing,
+            applied: plan.applied,
             sessions: plan.sessions,
             changes: plan.changes,
             again: plan.again,
@@ -121,7 +121,7 @@ impl Plan {
         if let Some(session) = self.misplaced(registry) {
             return Err(format!("no manifest gives {} these places", session.path));
         }
-        if self.standing.is_none() && self.changes != self.changes_from(registry, None) {
+        if self.applied.is_none() && self.changes != self.changes_from(registry, None) {
             return Err("its changes do not create its sessions".to_owned());
         }
         Ok(())

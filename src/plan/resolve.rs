@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Standing;
+use super::AppliedPlan;
 use super::allocate::{self, Allocated};
 use super::demand::{Demand, InForce, Wish, demands};
 use super::faults::too_much;
@@ -20,12 +20,12 @@ pub(super) fn allocate(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
 ) -> Allocated {
     let asked = demands(manifest, registry).each;
     let has_lost = asked.iter().map(|demand| allocate::kinds(demand)).collect::<Vec<_>>();
-    let Resolved { each, without, faults } = resolve(manifest, registry, observation, standing, asked);
-    let mut allocated = allocate::pass(manifest, registry, observation, standing, &each);
+    let Resolved { each, without, faults } = resolve(manifest, registry, observation, applied, asked);
+    let mut allocated = allocate::pass(manifest, registry, observation, applied, &each);
     allocated.faults.extend(faults);
     if !without.is_empty() {
         for (at, session) in manifest.sessions.iter().enumerate() {
@@ -49,7 +49,7 @@ pub(super) fn resolve<'m>(
     manifest: &'m Manifest,
     registry: &'m Registry,
     observation: &Observation,
-    standing: Option<&Standing>,
+    applied: Option<&AppliedPlan>,
     demands: Vec<Arc<Demand<'m>>>,
 ) -> Resolved<'m> {
     let is_external =
@@ -60,7 +60,7 @@ pub(super) fn resolve<'m>(
     }
     let others = retained(&demands, |wish| !is_external(wish));
     let Allocated { identities, allocations, open, .. } =
-        allocate::pass(manifest, registry, observation, standing, &others);
+        allocate::pass(manifest, registry, observation, applied, &others);
     let names = Names::new(manifest, registry, &identities, allocations, &open);
 
     let mut templates = Templates::default();

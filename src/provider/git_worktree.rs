@@ -269,13 +269,13 @@ impl Planner for GitWorktree {
 
     /// Compares all options except `branch-exists`: the reaction to an existing branch is decided when a worktree is
     /// created, and does not change later.
-    fn is_answered_by(&self, standing: &manifest::Options, asked: &manifest::Options) -> bool {
+    fn is_answered_by(&self, applied: &manifest::Options, asked: &manifest::Options) -> bool {
         let others = |options: &manifest::Options| {
             let mut others = options.clone();
             others.remove("branch-exists");
             others
         };
-        standing == asked || others(standing) == others(asked)
+        applied == asked || others(applied) == others(asked)
     }
 
     fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {

@@ -63,9 +63,9 @@ pub trait Planner: Send + Sync {
         None
     }
 
-    /// Returns whether an allocation with the effective options `standing` is kept if `asked` are requested.
-    fn is_answered_by(&self, standing: &Options, asked: &Options) -> bool {
-        standing == asked
+    /// Returns whether an allocation with the effective options `applied` is kept if `asked` are requested.
+    fn is_answered_by(&self, applied: &Options, asked: &Options) -> bool {
+        applied == asked
     }
 
     /// Creates the allocator of one plan.

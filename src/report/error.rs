@@ -206,7 +206,7 @@ impl Identified for orchestrator::Error {
             Self::SessionId(_)
             | Self::Child(_)
             | Self::Faults(_)
-            | Self::Stands(_)
+            | Self::AlreadyActive(_)
             | Self::Released(_)
             | Self::Provision { .. }
             | Self::Discovery { .. } => SESSION_FAILED,

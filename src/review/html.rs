@@ -48,7 +48,7 @@ fn render(review: &Review<'_>) -> Result<String, Error> {
             counts => counts(review),
             sessions => thousands(plan.sessions.len()),
             digest => plan.digest.as_str(),
-            standing => plan.standing.as_deref(),
+            applied => plan.applied.as_deref(),
             notices => review.notices.to_vec(),
             difference,
             kept => (kept > 0).then(|| thousands(kept)),

@@ -20,7 +20,7 @@ pub struct Found {
     /// Base name of the swarm's files in the state directory: `NAME-HASH`.
     pub key: String,
     /// Record of the applied plan.
-    pub standing: Option<Record>,
+    pub applied: Option<Record>,
     /// Record of a run that is in progress, or was interrupted: before it was committed, or before its asides were
     /// released.
     pub run: Option<Record>,
@@ -93,7 +93,7 @@ impl Found {
     /// Returns the applied record, else the record applied before an unfinished run, else the record of the run.
     pub fn record(&self) -> Option<&Record> {
         let before = || Some(&self.run.as_ref()?.release.as_ref()?.before);
-        self.standing.as_ref().or_else(before).or(self.run.as_ref())
+        self.applied.as_ref().or_else(before).or(self.run.as_ref())
     }
 
     /// Returns whether a run is in progress, or was interrupted. Only the swarm's lock distinguishes the two.
@@ -103,7 +103,7 @@ impl Found {
 
     /// Returns the unfinished work of a run, in the order in which recovery handles it.
     pub fn unfinished(&self) -> Vec<Unfinished<'_>> {
-        let temporary = self.standing.as_ref().filter(|record| record.temporary);
+        let temporary = self.applied.as_ref().filter(|record| record.temporary);
         self.rescuing
             .then_some(Unfinished::Rescue)
             .into_iter()
@@ -114,7 +114,7 @@ impl Found {
 
     fn stage_of<'r>(&self, run: &'r Record) -> Unfinished<'r> {
         let is_destroy = run.release.as_ref().is_some_and(|release| release.recovery == Recovery::Finish);
-        let is_committed = self.standing.as_ref() == Some(run);
+        let is_committed = self.applied.as_ref() == Some(run);
         if is_destroy || is_committed { Unfinished::Release(run) } else { Unfinished::Apply(run) }
     }
 
@@ -205,10 +205,10 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
             .map(|name| kept(read(&directory, name), &mut unreadable));
     let written = || directory.join(COMMITTED).metadata().and_then(|found| found.modified()).ok();
     let unreleased = committed.clone().filter(|record| record.release.is_some());
-    let standing = committed.filter(|record| !record.plan.sessions.is_empty());
+    let applied = committed.filter(|record| !record.plan.sessions.is_empty());
     // A record of an earlier version does not have the time.
     let last_applied = || Some(clock::rfc3339(written()?.duration_since(UNIX_EPOCH).ok()?.as_secs()));
-    let since = standing.as_ref().and_then(|record| record.since.clone().or_else(last_applied));
+    let since = applied.as_ref().and_then(|record| record.since.clone().or_else(last_applied));
     let holder = root.read(Path::new(&format!("{key}.holder")), HOLDER_MAX).ok().flatten();
     let holder = holder.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
     let mut lines = holder.lines();
@@ -221,7 +221,7 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
         phase: phase.and_then(|line| line.split_once(' ')).map(|(name, since)| (name.into(), since.into())),
         holder,
         key,
-        standing,
+        applied,
         unreadable,
     }
 }

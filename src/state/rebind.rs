@@ -54,7 +54,7 @@ impl Locked<'_> {
 
     /// Makes `record` the applied one. Everything in the record already exists.
     pub fn adopt(&self, record: &Record) -> Result<(), Error> {
-        self.write("standing.json", record)
+        self.write("applied.json", record)
     }
 
     /// Removes all records: the workspace was deleted with all its sessions.

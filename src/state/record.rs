@@ -130,7 +130,7 @@ impl Stage {
 }
 
 /// File of the record of the last committed run.
-pub(super) const COMMITTED: &str = "standing.json";
+pub(super) const COMMITTED: &str = "applied.json";
 
 /// A rescue in progress. The applied plan determines which files the rescue may have left.
 #[derive(Debug, Serialize, Deserialize)]

@@ -117,10 +117,10 @@ fn every_command_knows_a_child_of_the_library() {
         Outcome::of(whoami.current_dir(below.working_directory()).output().unwrap()).expect(0).stdout;
     assert!(whoami.starts_with("session grandchild\n"), "{whoami}");
     let explained = stage.run(&["explain", &start(&below).to_string()]).expect(0).stdout;
-    assert!(explained.contains("is of grandchild (standing)"), "{explained}");
+    assert!(explained.contains("is of grandchild (applied)"), "{explained}");
     let path = helper.working_directory().join("README");
     let explained = stage.run(&["explain", path.to_str().unwrap()]).expect(0).stdout;
-    assert!(explained.contains("of helper (standing)"), "{explained}");
+    assert!(explained.contains("of helper (applied)"), "{explained}");
     stage.run(&["explain", "helper"]).expect(0).says(&[]);
     let completed = stage.run(&["__complete", "h", "exec"]);
     assert!(completed.stdout.contains("helper") || completed.code != 0, "{completed:?}");
@@ -138,7 +138,7 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     let [helper, below] = stage.two();
     let work = below.working_directory().join("new");
     fs::write(&work, "work\n").unwrap();
-    let standing = stage.sandbox.trace();
+    let applied = stage.sandbox.trace();
 
     let dry = stage.run(&["destroy", "lead", "--dry-run"]).expect(69).stdout;
     assert!(dry.contains("would release grandchild, helper, lead\n"), "{dry}");
@@ -146,21 +146,21 @@ fn destroying_a_session_judges_its_children_and_ends_them_first() {
     stage.run(&["destroy", "lead"]).expect(69).says(&["grandchild: ", "1 untracked", "nothing was changed"]);
     // By itself, too.
     stage.run(&["destroy", "helper"]).expect(69).says(&["grandchild: ", "1 untracked"]);
-    assert_eq!(stage.sandbox.trace(), standing);
+    assert_eq!(stage.sandbox.trace(), applied);
 
     // If only the session itself has work, its children remain as well.
     let of_lead = stage.lead().working_directory.join("new");
     fs::rename(&work, &of_lead).unwrap();
     stage.run(&["destroy", "lead"]).expect(69).says(&["lead: ", "1 untracked", "nothing was changed"]);
     fs::rename(&of_lead, &work).unwrap();
-    assert_eq!(stage.sandbox.trace(), standing);
+    assert_eq!(stage.sandbox.trace(), applied);
 
     // A plan that removes the session refuses because of its children, with every policy for their work.
     stage.sandbox.write("seedbed.toml", "version = 1\nswarm = \"s\"\n[session.other]\nresources = []\n");
     let refused = stage.run(&["apply", "-y", "--discard"]).expect(69);
-    refused.says(&["its child `helper` stands", "seedbed destroy"]);
+    refused.says(&["its child `helper` is active", "seedbed destroy"]);
     stage.sandbox.git(&["checkout", "-q", "."]);
-    assert_eq!(stage.sandbox.trace(), standing);
+    assert_eq!(stage.sandbox.trace(), applied);
 
     stage.run(&["destroy", "grandchild", "--rescue"]).expect(0).says(&["3 still active"]);
     assert!(helper.working_directory().is_dir());
@@ -183,20 +183,19 @@ fn a_child_of_a_kind_that_only_its_program_knows_keeps_the_swarm() {
     let helper = program.provision_child(&stage.lead(), "helper", 0, 1).unwrap();
     // As a program would that gives its child more than a share.
     let directory = fs::read_dir(stage.sandbox.host.state.join("sessions")).unwrap();
-    let record =
-        directory.map(|entry| entry.unwrap().path().join("standing.json")).find(|path| path.exists());
+    let record = directory.map(|entry| entry.unwrap().path().join("applied.json")).find(|path| path.exists());
     let record = record.unwrap();
     let mut own: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     let held = own["plan"]["sessions"][0]["allocations"].as_array_mut().unwrap();
     held.push(json!({ "kind": "own", "options": {}, "allocation": {}, "shared": false, "notes": [] }));
     fs::write(&record, own.to_string()).unwrap();
-    let standing = stage.sandbox.trace();
+    let applied = stage.sandbox.trace();
     for args in [&["destroy"][..], &["destroy", "--discard"], &["destroy", "helper"]] {
         stage.run(args).expect(69).says(&["session `helper`", "`own`", "release it with that program"]);
-        assert_eq!(stage.sandbox.trace(), standing);
+        assert_eq!(stage.sandbox.trace(), applied);
     }
     stage.run(&["status"]).expect(0);
-    let helper = program.standing("helper", &helper.snapshot().workspace_root).unwrap().unwrap();
+    let helper = program.active("helper", &helper.snapshot().workspace_root).unwrap().unwrap();
     helper.release().unwrap();
     stage.run(&["destroy"]).expect(0);
     stage.end();
@@ -287,7 +286,7 @@ if request["operation"] == "plan":
     sessions = {s["session"]: s for s in request["sessions"]}
     allocations = answer["allocations"] = {}
     for name, session in sessions.items():
-        held = session["standing"]
+        held = session["applied"]
         if held is None and session["shareOf"] is None:
             held = {"from": 0, "to": 64}
         if held is None:
@@ -348,9 +347,9 @@ fn a_child_takes_its_share_of_an_external_kind() {
     assert!(stage.sandbox.outside("disk-helper").exists());
     let sessions = asked();
     assert_eq!((&sessions[0]["session"], &sessions[0]["shares"]), (&json!("s/lead"), &json!(4)));
-    assert_eq!(sessions[0]["standing"], json!({ "from": 0, "to": 64 }));
+    assert_eq!(sessions[0]["applied"], json!({ "from": 0, "to": 64 }));
     assert_eq!(
-        (&sessions[1]["session"], &sessions[1]["shareOf"], &sessions[1]["share"], &sessions[1]["standing"]),
+        (&sessions[1]["session"], &sessions[1]["shareOf"], &sessions[1]["share"], &sessions[1]["applied"]),
         (&json!("helper"), &json!("s/lead"), &json!(1), &Value::Null)
     );
 
@@ -361,7 +360,7 @@ fn a_child_takes_its_share_of_an_external_kind() {
     let sessions = asked();
     let known: Vec<_> = sessions.as_array().unwrap().iter().map(|session| &session["session"]).collect();
     assert_eq!(known, ["s/lead", "helper", "grandchild", "second"], "the program is told of all that stands");
-    assert_eq!(sessions[2]["standing"], json!({ "from": 24, "to": 32 }));
+    assert_eq!(sessions[2]["applied"], json!({ "from": 24, "to": 32 }));
 
     let ports_alone = Orchestrator::new(stage.sandbox.host.clone());
     let third = ports_alone.provision_child(&lead, "third", 2, 4).unwrap();
@@ -372,13 +371,13 @@ fn a_child_takes_its_share_of_an_external_kind() {
     // The program gets the children in its request as well when the swarm is planned again.
     stage.run(&["apply"]).expect(0);
     let sessions = asked();
-    let standing = |name: &str| {
+    let applied = |name: &str| {
         let mut sessions = sessions.as_array().unwrap().iter();
-        sessions.find(|session| session["session"] == name).map(|session| session["standing"].clone())
+        sessions.find(|session| session["session"] == name).map(|session| session["applied"].clone())
     };
-    assert_eq!(standing("helper"), Some(json!({ "from": 16, "to": 32 })));
-    assert_eq!(standing("grandchild"), Some(json!({ "from": 24, "to": 32 })));
-    assert_eq!(standing("second"), Some(json!({ "from": 0, "to": 16 })));
+    assert_eq!(applied("helper"), Some(json!({ "from": 16, "to": 32 })));
+    assert_eq!(applied("grandchild"), Some(json!({ "from": 24, "to": 32 })));
+    assert_eq!(applied("second"), Some(json!({ "from": 0, "to": 16 })));
     assert_eq!((&sessions[0]["session"], &sessions[0]["shares"]), (&json!("s/lead"), &json!(4)));
     below.release().unwrap();
     assert!(!stage.sandbox.outside("disk-grandchild").exists());
@@ -394,10 +393,10 @@ fn a_child_takes_its_share_of_an_external_kind() {
 #[test]
 fn a_child_is_refused_what_a_program_does_not_divide() {
     let Some(stage) = with_a_disk(", whole = true") else { return };
-    let standing = stage.sandbox.trace();
+    let applied = stage.sandbox.trace();
     let error = stage.orchestrator.provision_child(&stage.lead(), "helper", 0, 4).unwrap_err();
     assert!(error.to_string().contains("a disk that is whole cannot be divided"), "{error}");
-    assert_eq!(stage.sandbox.trace(), standing);
+    assert_eq!(stage.sandbox.trace(), applied);
     let ports_alone = Orchestrator::new(stage.sandbox.host.clone());
     ports_alone.provision_child(&stage.lead(), "helper", 0, 4).unwrap().release().unwrap();
     stage.run(&["destroy"]).expect(0);
@@ -416,7 +415,7 @@ fn a_child_takes_its_share_of_a_kind_of_its_program() {
     assert_eq!(child.snapshot().allocation("own").unwrap()["share"], "1/3");
     let below = orchestrator.provision_child(child.snapshot(), "below", 0, 2).unwrap();
     assert_eq!(below.snapshot().allocation("own").unwrap()["share"], "0/2");
-    let again = orchestrator.standing("below", &sandbox.repo).unwrap().unwrap();
+    let again = orchestrator.active("below", &sandbox.repo).unwrap().unwrap();
     assert_eq!(again.snapshot(), below.snapshot());
     for session in [below, child, parent] {
         session.release().unwrap();
@@ -438,7 +437,7 @@ fn no_child_is_begun_from_what_is_being_released() {
     stage.run(&["apply"]).expect(0);
     let lead = stage.lead();
     let swarm = Swarm::new(&stage.sandbox.host, &stage.sandbox.repo, "s").unwrap();
-    assert!(swarm.standing().unwrap().is_some());
+    assert!(swarm.applied().unwrap().is_some());
     let helper = stage.orchestrator.provision_child(&lead, "helper", 0, 4).unwrap();
     let refused = stage.sandbox.destroy_with(&Registry::built_in(), "s", true).unwrap_err();
     assert!(refused.contains("`helper`"), "{refused}");

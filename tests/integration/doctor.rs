@@ -333,12 +333,12 @@ fn only_what_belongs_to_nobody_is_reaped() {
     fs::write(&foreign, "{\"sessionId\":\"x\"}\n").unwrap();
 
     // If a record cannot be read, no lease can be proven orphaned.
-    let standing = records(&sandbox).join("standing.json");
-    let whole = fs::read(&standing).unwrap();
-    fs::write(&standing, "torn").unwrap();
+    let applied = records(&sandbox).join("applied.json");
+    let whole = fs::read(&applied).unwrap();
+    fs::write(&applied, "torn").unwrap();
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["doctor", "--reap"]).expect(1));
-    refused.says(&["nothing was reaped", "standing.json"]);
-    fs::write(&standing, whole).unwrap();
+    refused.says(&["nothing was reaped", "applied.json"]);
+    fs::write(&applied, whole).unwrap();
 
     let (findings, _) = examine(&sandbox, &[]);
     let ids: Vec<_> = findings.iter().map(|(_, id, _)| id.as_str()).collect();

@@ -375,7 +375,7 @@ fn a_name_that_a_shell_would_run_is_refused() {
     sandbox.manifest("[session.a]\nenv = { A = \"1\" }\n");
     sandbox.ok(&["apply"]);
     let swarms = fs::read_dir(sandbox.state().join("swarms")).unwrap().map(|entry| entry.unwrap().path());
-    let record = swarms.map(|swarm| swarm.join("standing.json")).find(|record| record.exists()).unwrap();
+    let record = swarms.map(|swarm| swarm.join("applied.json")).find(|record| record.exists()).unwrap();
     let text = fs::read_to_string(&record).unwrap();
     let edited = text.replacen("\"A\":\"1\"", "\"A;touch PWNED;B\":\"1\"", 1);
     assert_ne!(edited, text);

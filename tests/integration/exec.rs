@@ -14,7 +14,7 @@ use crate::support::repository;
 const SIX: &str =
     "[session.lead]\n[session.lead.child.coder]\ncount = 3\n[session.coder-x]\n[session.solo]\n";
 
-fn stands() -> Sandbox {
+fn applied() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.manifest(SIX);
     sandbox.ok(&["apply", "--quiet"]);
@@ -27,7 +27,7 @@ const TOGETHER: &str =
 
 #[test]
 fn exec_runs_in_all_sessions_at_once_whatever_the_cores() {
-    let sandbox = stands();
+    let sandbox = applied();
     let met = sandbox.top.join("met");
     std::fs::create_dir(&met).unwrap();
     let outcome =
@@ -37,7 +37,7 @@ fn exec_runs_in_all_sessions_at_once_whatever_the_cores() {
 
 #[test]
 fn exec_says_who_waits_when_jobs_are_limited() {
-    let sandbox = stands();
+    let sandbox = applied();
     let outcome = sandbox.ok(&["exec", "--all", "--jobs", "2", "--", "true"]);
     let waiting =
         "2 of 6 sessions run at once (--jobs 2); waiting: lead/coder-0, lead/coder-1, lead/coder-2, solo\n";
@@ -50,7 +50,7 @@ fn exec_says_who_waits_when_jobs_are_limited() {
 
 #[test]
 fn exec_ends_with_who_failed_and_how() {
-    let sandbox = stands();
+    let sandbox = applied();
     let script = "case $AGENT_SESSION_SLUG in solo) exit 3 ;; lead) kill -KILL $$ ;; esac";
     let outcome = sandbox.seedbed(&["exec", "--all", "--", "sh", "-c", script]).expect(137);
     assert_eq!(outcome.stderr, "failed in 2 of 6 sessions: lead (SIGKILL), solo (exit code 3)\n");
@@ -64,7 +64,7 @@ fn exec_ends_with_who_failed_and_how() {
 
 #[test]
 fn exec_takes_names_of_replicas_and_globs() {
-    let sandbox = stands();
+    let sandbox = applied();
     let check = |names: &[&str], expected: &[&str]| {
         let args = [&["exec", "--json"], names, &["--", "true"]].concat();
         let outcome = sandbox.ok(&args);
@@ -91,7 +91,7 @@ fn exec_takes_names_of_replicas_and_globs() {
 
 #[test]
 fn exec_shows_each_line_as_it_comes() {
-    let sandbox = stands();
+    let sandbox = applied();
     let mut command =
         sandbox.command(&["exec", "lead", "solo", "--", "sh", "-c", "echo up; exec sleep 1000"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -126,7 +126,7 @@ fn printed(session: &str) -> Vec<Value> {
 
 #[test]
 fn exec_with_json_prints_events_and_done() {
-    let sandbox = stands();
+    let sandbox = applied();
     for (args, sessions) in [
         (&["exec", "solo", "--json"][..], &["solo"][..]),
         (&["exec", "solo", "lead", "--json"], &["lead", "solo"]),
@@ -185,7 +185,7 @@ fn a_dry_run_with_json_fits_the_schema() {
 
 #[test]
 fn output_that_cannot_be_written_is_a_failure() {
-    let sandbox = stands();
+    let sandbox = applied();
     let full = || File::options().write(true).open("/dev/full").unwrap();
     for args in [
         &["--help"][..],
@@ -221,7 +221,7 @@ fn output_that_cannot_be_written_is_a_failure() {
 
 #[test]
 fn a_reader_that_has_gone_is_no_failure() {
-    let sandbox = stands();
+    let sandbox = applied();
     for args in [&["plan", "--json"][..], &["schema"], &["--help"], &["exec", "--all", "--", "echo", "x"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

@@ -29,7 +29,7 @@ fn planned() -> Sandbox {
     sandbox
 }
 
-fn stands() -> Sandbox {
+fn applied() -> Sandbox {
     let sandbox = planned();
     sandbox.ok(&["apply"]);
     sandbox
@@ -72,9 +72,9 @@ fn pointed_at(sandbox: &Sandbox, explanation: &Value) -> Vec<String> {
 
 #[test]
 fn a_port_is_told_with_its_session_its_rules_and_its_line() {
-    for sandbox in [planned(), stands()] {
+    for sandbox in [planned(), applied()] {
         let is_there = sandbox.repository.join("wt").exists();
-        let state = if is_there { "standing" } else { "planned" };
+        let state = if is_there { "applied" } else { "planned" };
         let first = start(&sandbox, "lead");
         let explain = |port: u64| {
             let explanation = explained(&sandbox, &port.to_string());
@@ -136,7 +136,7 @@ fn a_block_that_was_passed_over_is_told_with_why() {
 
 #[test]
 fn what_listens_is_told_with_its_process() {
-    let sandbox = stands();
+    let sandbox = applied();
     let port = start(&sandbox, "lead");
     assert_eq!(explained(&sandbox, &port.to_string())["listeners"], json!([]));
     let text = sandbox.ok(&["explain", &port.to_string()]).stdout;
@@ -159,7 +159,7 @@ fn a_process_cannot_act_on_the_terminal_by_its_name() {
     if !installed("perl") {
         return;
     }
-    let sandbox = stands();
+    let sandbox = applied();
     let port = start(&sandbox, "lead").to_string();
     let script = "use IO::Socket::INET; $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $ARGV[0], Listen => 1) or die; $0 = \"evil\\e[2Jname\"; <STDIN>";
     let mut perl = sandbox.program("perl", &sandbox.repository);
@@ -176,7 +176,7 @@ fn a_process_cannot_act_on_the_terminal_by_its_name() {
 
 #[test]
 fn a_port_of_another_swarm_is_told_with_its_workspace() {
-    let sandbox = stands();
+    let sandbox = applied();
     let port = start(&sandbox, "lead/coder-1").to_string();
     let clone = sandbox.clone_to("clone");
     for directory in [&clone, &sandbox.top] {
@@ -191,7 +191,7 @@ fn a_port_of_another_swarm_is_told_with_its_workspace() {
 
 #[test]
 fn a_port_that_nobody_has_is_told_with_where_it_lies() {
-    let sandbox = stands();
+    let sandbox = applied();
     let lead = start(&sandbox, "lead");
     let index = (0..128).find(|index| (sandbox.base_port + index * 4).abs_diff(lead) > 40).unwrap();
     let free = sandbox.base_port + index * 4 + 1;
@@ -231,7 +231,7 @@ fn a_lease_of_a_session_without_a_swarm_is_told() {
 
 #[test]
 fn a_path_is_told_with_its_session_and_what_it_is_to_it() {
-    let sandbox = stands();
+    let sandbox = applied();
     let plan = sandbox.plan();
     let coder = sessions(&plan).find(|session| session["path"] == "lead/coder-0").unwrap();
     let (start, end) = ports(sessions(&plan).next().unwrap());
@@ -240,7 +240,7 @@ fn a_path_is_told_with_its_session_and_what_it_is_to_it() {
         let explanation = explained(&sandbox, path);
         assert_eq!(explanation["owner"]["session"], session, "{path}");
         let summary = explanation["summary"].as_str().unwrap();
-        assert!(summary.ends_with(&format!(" {itself} of shop/{session} (standing)")), "{summary}");
+        assert!(summary.ends_with(&format!(" {itself} of shop/{session} (applied)")), "{summary}");
         explanation
     };
     let worktree = format!("wt/{scoped}");
@@ -282,10 +282,10 @@ fn a_path_is_told_with_its_session_and_what_it_is_to_it() {
 
 #[test]
 fn a_path_that_is_nobodys_is_told_with_what_lies_below_it() {
-    let sandbox = stands();
+    let sandbox = applied();
     let explanation = explained(&sandbox, "wt");
     assert_eq!(explanation["owner"], Value::Null);
-    assert_rule(&explanation, "below it: worktree, discovery file of shop/lead (standing)");
+    assert_rule(&explanation, "below it: worktree, discovery file of shop/lead (applied)");
     assert_eq!(explanation["rules"].as_array().unwrap().len(), 4, "one line a session: {explanation:#}");
     assert_rule(&explained(&sandbox, "README.md"), "the workspace of swarm shop, which leaves it alone");
     // A planned path has an owner before it exists.
@@ -296,7 +296,7 @@ fn a_path_that_is_nobodys_is_told_with_what_lies_below_it() {
 
 #[test]
 fn a_session_is_told_with_everything_that_it_holds() {
-    let sandbox = stands();
+    let sandbox = applied();
     let lead = explained(&sandbox, "lead");
     assert_eq!(lead["owner"]["index"], 0);
     assert_rule(&lead, "by `root-directory`");
@@ -305,7 +305,7 @@ fn a_session_is_told_with_everything_that_it_holds() {
     assert_eq!(resources[..2], ["[session.lead]", "\"git-worktree\""]);
     assert!(resources[2].starts_with("{ kind = \"port-range\""), "{resources:?}");
     let text = sandbox.ok(&["explain", "coder-1"]).stdout;
-    assert!(text.starts_with("shop/lead/coder-1 (standing) works in /"), "{text}");
+    assert!(text.starts_with("shop/lead/coder-1 (applied) works in /"), "{text}");
     assert!(text.contains("─[seedbed.toml:11:1]") && text.contains("[session.lead.child.coder]"), "{text}");
     assert_eq!(explained_in(&sandbox, &sandbox.top, "shop/other")["owner"]["session"], "other");
     sandbox
@@ -332,7 +332,7 @@ fn what_is_no_port_is_a_usage_error() {
 
 #[test]
 fn a_manifest_with_faults_hides_nothing_that_stands() {
-    let sandbox = stands();
+    let sandbox = applied();
     let port = start(&sandbox, "lead").to_string();
     let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
     sandbox.write("seedbed.toml", &format!("{text}\n[session.new]\nresource = []\n"));

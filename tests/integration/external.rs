@@ -98,9 +98,9 @@ fn a_plan_is_asked_once_and_stands_for_review() {
         "operation": "plan", "protocol": 1, "kind": "thing", "swarm": "shop",
         "sessions": [
             { "session": "shop/a", "path": "a", "index": 0, "name": "", "shareOf": null, "share": null, "shares": 0,
-              "standing": null, "options": { "size": 3 } },
+              "applied": null, "options": { "size": 3 } },
             { "session": "shop/b", "path": "b", "index": 1, "name": "", "shareOf": null, "share": null, "shares": 0,
-              "standing": null, "options": {} },
+              "applied": null, "options": {} },
         ],
     });
     let mut requests = requests;

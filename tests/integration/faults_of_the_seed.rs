@@ -169,14 +169,14 @@ fn fault_6_locks_of_a_killed_process_stay_for_ever() {
     assert_ne!(sandbox.trace(), before, "a worktree, a lock file and a lease are left behind");
 
     let orchestrator = Orchestrator::with_registry(sandbox.host.clone(), kinds_of_the_crash());
-    assert!(orchestrator.standing("a", &sandbox.repo).unwrap().is_none());
+    assert!(orchestrator.active("a", &sandbox.repo).unwrap().is_none());
     assert_eq!(sandbox.trace(), before);
 
     // A session that was active when its process ended is found, and released by another process.
     drop(orchestrator.provision("a", &requests[..2], &sandbox.repo).unwrap());
     let another = Orchestrator::new(sandbox.host.clone());
-    assert!(matches!(another.provision("a", &requests[..2], &sandbox.repo), Err(Error::Stands(_))));
-    another.standing("a", &sandbox.repo).unwrap().unwrap().release().unwrap();
+    assert!(matches!(another.provision("a", &requests[..2], &sandbox.repo), Err(Error::AlreadyActive(_))));
+    another.active("a", &sandbox.repo).unwrap().unwrap().release().unwrap();
     assert_eq!(sandbox.trace(), before);
 }
 

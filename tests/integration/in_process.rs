@@ -127,7 +127,7 @@ impl Sandbox {
         let manifest = manifest::parse(text, &registry.kinds()).map_err(|faults| format!("{faults:#?}"))?;
         let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm).unwrap();
         let survey = apply::survey(&swarm, registry, &manifest).map_err(|error| error.to_string())?;
-        plan::plan(&manifest, registry, &survey.observation, survey.standing.as_ref())
+        plan::plan(&manifest, registry, &survey.observation, survey.applied.as_ref())
             .map_err(|faults| format!("{faults:#?}"))
     }
 
@@ -140,10 +140,10 @@ impl Sandbox {
     pub(crate) fn apply_with(&self, registry: &Registry, text: &str) -> Result<Record, String> {
         let plan = self.plan_with(registry, text)?;
         self.locked(registry, &plan.swarm, |context| {
-            let standing = context.swarm.standing().unwrap();
-            apply::apply(context, &plan, standing.as_ref(), apply::Options::default())
+            let applied = context.swarm.applied().unwrap();
+            apply::apply(context, &plan, applied.as_ref(), apply::Options::default())
                 .map_err(|error| format!("{error:?}"))?;
-            Ok(context.swarm.standing().unwrap().unwrap())
+            Ok(context.swarm.applied().unwrap().unwrap())
         })
     }
 
@@ -154,11 +154,11 @@ impl Sandbox {
     /// Destroys a swarm, with other kinds.
     pub(crate) fn destroy_with(&self, registry: &Registry, swarm: &str, discard: bool) -> Result<(), String> {
         self.locked(registry, swarm, |context| {
-            let standing = context.swarm.standing().unwrap().unwrap();
+            let applied = context.swarm.applied().unwrap().unwrap();
             let unsaved = if discard { Unsaved::Discard } else { Unsaved::Keep };
             let mut destroy = Destroy::default();
             destroy.unsaved = unsaved;
-            apply::destroy(context, &standing, &destroy)
+            apply::destroy(context, &applied, &destroy)
                 .map(|after| assert_eq!(after, None))
                 .map_err(|error| format!("{error:?}"))
         })

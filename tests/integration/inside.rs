@@ -17,7 +17,7 @@ count = 2
 resources = ["git-worktree", { kind = "port-range", names = [] }]
 "#;
 
-fn stands() -> Sandbox {
+fn applied() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.manifest(TREE);
     sandbox.ok(&["apply"]);
@@ -26,7 +26,7 @@ fn stands() -> Sandbox {
 
 #[test]
 fn a_command_runs_in_its_session() {
-    let sandbox = stands();
+    let sandbox = applied();
     let script = "pwd -P; echo $ROLE $AGENT_SESSION_ID $AGENT_PORT_HTTP $AGENT_PORT_PRIMARY; cat \"$AGENT_DISCOVERY_FILE\"";
     let outcome = sandbox.ok(&["exec", "lead", "--", "sh", "-c", script]);
     let mut lines = outcome.stdout.lines();
@@ -44,7 +44,7 @@ fn a_command_runs_in_its_session() {
 
 #[test]
 fn the_exit_code_of_a_command_passes_through() {
-    let sandbox = stands();
+    let sandbox = applied();
     let code = |script: &str| sandbox.seedbed(&["exec", "lead", "--", "sh", "-c", script]).code;
     assert_eq!([code("exit 0"), code("exit 7"), code("exit 255")], [0, 7, 255]);
     assert_eq!(code("kill -TERM $$"), 128 + 15);
@@ -55,7 +55,7 @@ fn the_exit_code_of_a_command_passes_through() {
 
 #[test]
 fn a_command_in_all_sessions_says_whose_each_line_is() {
-    let sandbox = stands();
+    let sandbox = applied();
     let script = "echo one; echo two >&2; test $AGENT_SESSION_INDEX != 1 || exit 9";
     let outcome = sandbox.seedbed(&["exec", "--all", "--", "sh", "-c", script]).expect(9);
     assert_eq!(sorted_lines(&outcome.stdout), ["lead/coder-0: one", "lead/coder-1: one", "lead: one"]);
@@ -81,7 +81,7 @@ fn sorted_lines(text: &str) -> Vec<&str> {
 
 #[test]
 fn a_command_reads_the_callers_input() {
-    let sandbox = stands();
+    let sandbox = applied();
     let mut cat = sandbox.command(&["exec", "lead", "--", "cat"]);
     let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     cat.stdin.take().unwrap().write_all(b"hello").unwrap();
@@ -108,8 +108,8 @@ fn a_run_ends_with_the_commands_code_and_nothing_standing() {
 }
 
 #[test]
-fn a_run_leaves_a_standing_swarm_alone() {
-    let sandbox = stands();
+fn a_run_leaves_an_applied_swarm_alone() {
+    let sandbox = applied();
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["run", "--", "true"]).expect(69));
     refused.says(&["is applied already", "seedbed exec"]);
 }
@@ -124,7 +124,7 @@ fn a_run_with_several_sessions_at_the_top_asks_which() {
 
 #[test]
 fn a_prompt_comes_after_what_the_session_has_to_know() {
-    let sandbox = stands();
+    let sandbox = applied();
     let file = sandbox.directory("lead").join(".agent-context/resources.json");
     let found: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let sections = found["softConstraints"]["promptSections"].as_array().unwrap();
@@ -143,7 +143,7 @@ fn a_prompt_comes_after_what_the_session_has_to_know() {
 
 #[test]
 fn a_session_knows_who_it_is_from_any_of_its_directories() {
-    let sandbox = stands();
+    let sandbox = applied();
     let directory = sandbox.directory("lead/coder-1").join("app/lib");
     let file = directory.join("../../.agent-context/resources.json");
     let expected: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
@@ -156,7 +156,7 @@ fn a_session_knows_who_it_is_from_any_of_its_directories() {
 
 #[test]
 fn the_status_tells_what_every_session_holds_and_has_unsaved() {
-    let sandbox = stands();
+    let sandbox = applied();
     let directory = sandbox.directory("lead/coder-0");
     fs::write(directory.join("new.txt"), "new\n").unwrap();
     let (start, _) = crate::sandbox::ports(sessions(&sandbox.plan()).nth(1).unwrap());

@@ -44,7 +44,7 @@ fn every_swarm_of_the_host_is_listed_from_anywhere() {
         json!([{ "startPort": start, "endPort": end }]),
         "shares are no blocks of their own"
     );
-    for (key, value) in [("standing", true), ("interrupted", false), ("workspaceExists", true)] {
+    for (key, value) in [("applied", true), ("interrupted", false), ("workspaceExists", true)] {
         assert_eq!(own[key], value, "{key}");
     }
     assert!(
@@ -72,7 +72,7 @@ fn a_swarm_is_listed_since_it_was_first_applied() {
     sandbox.ok(&["apply"]);
     let since = listed(&sandbox)[0]["since"].as_str().unwrap().to_owned();
     let record = fs::read_dir(sandbox.state().join("swarms")).unwrap().flatten();
-    let record = record.map(|entry| entry.path().join("standing.json")).find(|path| path.exists()).unwrap();
+    let record = record.map(|entry| entry.path().join("applied.json")).find(|path| path.exists()).unwrap();
     let text = fs::read_to_string(&record).unwrap();
     fs::write(&record, text.replace(&since, "2020-02-02T02:02:02Z")).unwrap();
     sandbox.manifest("[session.a]\ncount = 2\nresources = []\n");
@@ -95,7 +95,7 @@ fn a_run_that_is_under_way_is_told_with_who_holds_it() {
     wait_until("the setup runs", || sandbox.top.join("started").exists());
     let by = format!("by pid {} (`apply`) since 2", run.id());
     let found = &listed(&sandbox)[0];
-    assert_eq!(found["standing"], false);
+    assert_eq!(found["applied"], false);
     assert_eq!(found["since"], Value::Null);
     assert_eq!(found["interrupted"], true);
     assert!(found["holder"].as_str().unwrap().starts_with(&by), "{found}");
@@ -117,7 +117,7 @@ fn a_record_that_cannot_be_read_hides_no_other() {
         [("torn-0123456789abcdef", "{"), ("later-0123456789abcdef", "{\"schemaVersion\": 9}")]
     {
         fs::create_dir(swarms.join(name)).unwrap();
-        fs::write(swarms.join(name).join("standing.json"), content).unwrap();
+        fs::write(swarms.join(name).join("applied.json"), content).unwrap();
     }
     fs::create_dir(swarms.join("empty-0123456789abcdef")).unwrap();
     fs::write(swarms.join("a-file"), "").unwrap();

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::sandbox::{Outcome, Sandbox};
 
-fn stands() -> Sandbox {
+fn applied() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.coder]\ncount = 3\nresources = [\"git-worktree\", \"port-range\"]\n");
     sandbox.ok(&["apply"]);
@@ -19,7 +19,7 @@ fn stands() -> Sandbox {
 /// discarded.
 #[track_caller]
 fn check_refused(work: impl FnOnce(&Sandbox, &Path), said: &str) {
-    let sandbox = stands();
+    let sandbox = applied();
     let directories = sandbox.directories();
     work(&sandbox, &directories[1]);
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69));
@@ -100,7 +100,7 @@ fn files_that_git_cannot_see_any_more_are_not_lost() {
 
 #[test]
 fn a_commit_that_a_branch_reaches_is_no_loss() {
-    let sandbox = stands();
+    let sandbox = applied();
     let directory = sandbox.directory("coder-1");
     commit(&sandbox, &directory);
     sandbox.git_in(&directory, &["branch", "kept"]);
@@ -111,7 +111,7 @@ fn a_commit_that_a_branch_reaches_is_no_loss() {
 
 #[test]
 fn ignored_files_are_no_loss_and_are_named() {
-    let sandbox = stands();
+    let sandbox = applied();
     for name in ["build.log", "other.log"] {
         fs::write(sandbox.directory("coder-1").join(name), "noise\n").unwrap();
     }
@@ -129,7 +129,7 @@ fn ignored_files_are_no_loss_and_are_named() {
 
 #[test]
 fn notes_beside_the_discovery_file_are_work() {
-    let sandbox = stands();
+    let sandbox = applied();
     let directory = sandbox.directory("coder-1");
     let notes = directory.join(".agent-context/notes.md");
     let own = || {
@@ -161,7 +161,7 @@ fn notes_beside_the_discovery_file_are_work() {
 
 #[test]
 fn a_stash_outlasts_the_session_that_made_it() {
-    let sandbox = stands();
+    let sandbox = applied();
     let directory = sandbox.directory("coder-1");
     fs::write(directory.join("README.md"), "stashed\n").unwrap();
     sandbox.git_in(&directory, &["stash"]);
@@ -172,7 +172,7 @@ fn a_stash_outlasts_the_session_that_made_it() {
 
 #[test]
 fn a_dry_run_and_the_real_one_decide_alike() {
-    let sandbox = stands();
+    let sandbox = applied();
     let directory = sandbox.directory("coder-1");
     let dry = |args: &[&str]| {
         let args = [&["destroy", "--dry-run"][..], args].concat();

@@ -8,7 +8,7 @@ use crate::sandbox::{Sandbox, sessions};
 
 const PAIR: &str = "[session.coder]\ncount = 2\nresources = [{ kind = \"git-worktree\", CHECKOUT }, \"port-range\"]\nteardown = [\"touch torn-down; git rev-parse --show-toplevel\"]\n";
 
-fn standing(checkout: &str) -> Option<Sandbox> {
+fn applied(checkout: &str) -> Option<Sandbox> {
     let sandbox = Sandbox::new();
     sandbox.manifest(&PAIR.replace("CHECKOUT", &format!("checkout = \"{checkout}\"")));
     if !sandbox.can_mount() {
@@ -21,7 +21,7 @@ fn standing(checkout: &str) -> Option<Sandbox> {
 /// Removes coder-0's worktree with `lose`. Expects that no command works there any more, and that every command works
 /// in coder-1.
 fn check(checkout: &str, lose: impl Fn(&Sandbox, &Path)) {
-    let Some(sandbox) = standing(checkout) else { return };
+    let Some(sandbox) = applied(checkout) else { return };
     let directory = sandbox.directory("coder-0");
     lose(&sandbox, &directory);
     sandbox.unchanged(|| {

@@ -244,7 +244,7 @@ fn depth_is_bounded() {
 }
 
 #[test]
-fn a_standing_swarm_is_found_in_a_broken_manifest() {
+fn an_applied_swarm_is_found_in_a_broken_manifest() {
     let located =
         |text: &str| manifest::locate(text).map(|l| (l.swarm, l.workspace_root.display().to_string()));
     let found = |swarm: &str, root: &str| Some((swarm.to_owned(), root.to_owned()));

@@ -91,7 +91,7 @@ fn any_text_without_control_characters_is_an_id() {
         let child = orchestrator.provision_child(session.snapshot(), &format!("{id}'s child"), 0, 1).unwrap();
         assert_eq!(fs::read_dir(sandbox.host.state.join("sessions")).unwrap().count(), 4, "{id}: 2 each");
         child.release().unwrap();
-        orchestrator.standing(id, &sandbox.repo).unwrap().expect("it stands").release().unwrap();
+        orchestrator.active(id, &sandbox.repo).unwrap().expect("it is active").release().unwrap();
         assert_eq!(sandbox.trace(), before, "{id:?}");
     }
     for id in ["", "a\nb", "\u{1b}[2J", "\0"] {
@@ -158,14 +158,14 @@ fn a_panic_in_a_provider_is_a_failure_of_its_step() {
     }
 
     let session = with("").provision("a", &requests, &sandbox.repo).unwrap();
-    let standing = sandbox.trace();
-    let found = |step| with(step).standing("a", &sandbox.repo).unwrap().unwrap();
+    let applied = sandbox.trace();
+    let found = |step| with(step).active("a", &sandbox.repo).unwrap().unwrap();
     // Work that cannot be inspected is not called saved.
     let error = found("losses").release().unwrap_err();
     assert!(matches!(error, Error::WouldLose(_)), "{error}");
     let error = found("rescue").release_rescuing(|_| {}).unwrap_err();
     assert!(error.to_string().contains("rescue fake: a bug: it panicked"), "{error}");
-    assert_eq!(sandbox.trace(), standing);
+    assert_eq!(sandbox.trace(), applied);
     let error = found("release").release().unwrap_err();
     assert!(error.to_string().contains("release fake: a bug: it panicked"), "{error}");
     assert!(!session.working_directory().exists(), "the rest goes all the same");
@@ -260,7 +260,7 @@ fn a_handle_does_not_release_what_came_after_it() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let old = orchestrator.provision("a", &[worktree()], &sandbox.repo).unwrap();
-    orchestrator.standing("a", &sandbox.repo).unwrap().unwrap().release().unwrap();
+    orchestrator.active("a", &sandbox.repo).unwrap().unwrap().release().unwrap();
     let new = orchestrator.provision("a", &[worktree()], &sandbox.repo).unwrap();
     old.release().unwrap();
     assert!(fs::exists(new.working_directory()).unwrap());
@@ -453,10 +453,10 @@ fn the_command_line_leaves_what_only_another_program_can_release() {
     let registry = Fake::beside_the_built_in("own", |_, _| Ok(()));
     let with_own = format!("{ONE}[session.b]\nresources = [\"git-worktree\", \"own\"]\n");
     sandbox.apply_with(&registry, &with_own).unwrap();
-    let standing = sandbox.trace();
+    let applied = sandbox.trace();
     let check = |args: &[&str], says: &[&str]| {
         seedbed(&sandbox, args).expect(69).says(says);
-        assert_eq!(sandbox.trace(), standing, "{args:?}");
+        assert_eq!(sandbox.trace(), applied, "{args:?}");
     };
     let untouched = ["session `s/b`", "`own`", "with that program", "nothing was changed"];
     check(&["destroy"], &untouched);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use seedbed::manifest;
 use seedbed::name::{PortBlock, sha256_hex};
 use seedbed::observe::{Holder, Taken};
-use seedbed::plan::{self, Action, Loss, Plan, Session, Standing};
+use seedbed::plan::{self, Action, AppliedPlan, Loss, Plan, Session};
 use seedbed::provider::Registry;
 use seedbed::provider::port_range::{self, Block};
 
@@ -88,12 +88,12 @@ impl Swarm {
         }
     }
 
-    fn plan(&self, turned: bool, taken: &[Taken], standing: Option<&Standing>) -> Plan {
+    fn plan(&self, turned: bool, taken: &[Taken], applied: Option<&AppliedPlan>) -> Plan {
         let registry = Registry::built_in();
         let manifest = manifest::parse(&self.text(turned), &registry.kinds()).unwrap();
         let mut observation = friendly(&plan::questions(&manifest, &registry));
         observation.taken = taken.to_vec();
-        plan::plan(&manifest, &registry, &observation, standing).unwrap()
+        plan::plan(&manifest, &registry, &observation, applied).unwrap()
     }
 }
 
@@ -153,13 +153,13 @@ proptest! {
         taken in hosts(),
     ) {
         let plan = before.plan(false, &taken, None);
-        let standing = Standing::new(plan.clone());
+        let applied = AppliedPlan::new(plan.clone());
         let mut after = before.clone();
         for (lead, (replicas, children)) in after.leads.iter_mut().zip(more) {
             lead.replicas += replicas;
             lead.children += children;
         }
-        let grown = after.plan(false, &taken, Some(&standing));
+        let grown = after.plan(false, &taken, Some(&applied));
         check_ports(&grown, &taken);
         for old in &plan.sessions {
             let new = grown.session(&old.path).unwrap();
@@ -174,8 +174,8 @@ proptest! {
         let indices: std::collections::BTreeSet<_> = grown.sessions.iter().map(|session| session.index).collect();
         prop_assert_eq!(indices.len(), grown.sessions.len());
         // And what was raised can be lowered again, with nothing else touched.
-        let standing = Standing::new(grown);
-        let shrunk = before.plan(false, &taken, Some(&standing));
+        let applied = AppliedPlan::new(grown);
+        let shrunk = before.plan(false, &taken, Some(&applied));
         for old in &plan.sessions {
             prop_assert_eq!(&old.allocations, &shrunk.session(&old.path).unwrap().allocations);
         }
@@ -208,7 +208,7 @@ fn the_digest_and_the_document_are_those_of_the_content_however_many_sessions_th
         let what = "one\ntwo".to_owned();
         plan.losses =
             plan.sessions.iter().map(|session| Loss::new(session.path.clone(), what.clone())).collect();
-        plan.standing = Some(plan.digest.clone());
+        plan.applied = Some(plan.digest.clone());
         check_document(&plan);
     }
 }

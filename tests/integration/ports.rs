@@ -328,7 +328,7 @@ fn a_lock_file_that_names_somebody_else_is_kept() {
 
 /// The share of a new child is as free as a new block: a port on which the parent's agent listens is not in it.
 #[test]
-fn a_new_child_of_a_standing_block_gets_no_port_that_is_served() {
+fn a_new_child_of_an_applied_block_gets_no_port_that_is_served() {
     let sandbox = Sandbox::new();
     let parent = "[session.a]\nresources = [{ kind = \"port-range\", slots = 2 }]\n";
     sandbox.manifest(parent);
@@ -354,7 +354,7 @@ fn a_new_child_of_a_standing_block_gets_no_port_that_is_served() {
 
 /// R45: the kernel does not list a socket that is only bound, so that a new share is probed when it is claimed.
 #[test]
-fn a_new_child_of_a_standing_block_gets_no_port_that_is_bound() {
+fn a_new_child_of_an_applied_block_gets_no_port_that_is_bound() {
     let sandbox = Sandbox::new();
     let parent = "[session.a]\nresources = [{ kind = \"port-range\", slots = 2 }]\n";
     sandbox.manifest(parent);

@@ -94,7 +94,7 @@ fn a_base_that_only_the_session_still_has_is_not_lost() {
 }
 
 /// Creates one session, and returns the directory that a repair has to restore byte for byte.
-fn stands() -> (Sandbox, PathBuf) {
+fn applied() -> (Sandbox, PathBuf) {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
     sandbox.ok(&["apply"]);
@@ -106,7 +106,7 @@ fn stands() -> (Sandbox, PathBuf) {
 /// completely and changes nothing else.
 #[track_caller]
 fn check_repaired(harm: impl FnOnce(&Sandbox, &Path), said: &str) {
-    let (sandbox, directory) = stands();
+    let (sandbox, directory) = applied();
     let hidden = directory.join(".agent-context");
     let files = || ["resources.json", ".gitignore"].map(|name| fs::read(hidden.join(name)).ok());
     let before = files();
@@ -216,7 +216,7 @@ fn what_hides_the_discovery_file_is_put_back() {
 
 #[test]
 fn a_lost_canonical_copy_is_made_again_from_the_plan_that_stands() {
-    let (sandbox, directory) = stands();
+    let (sandbox, directory) = applied();
     let file = directory.join(".agent-context/resources.json");
     let before = fs::read(&file).unwrap();
     let state = sandbox.state().join("swarms");
@@ -233,7 +233,7 @@ fn a_lost_canonical_copy_is_made_again_from_the_plan_that_stands() {
 
 #[test]
 fn locks_and_leases_are_put_back_without_planning() {
-    let (sandbox, directory) = stands();
+    let (sandbox, directory) = applied();
     fs::write(directory.join("work"), "unsaved").unwrap();
     let before = sandbox.inventory();
     sandbox.git(&["worktree", "unlock", directory.to_str().unwrap()]);
@@ -254,7 +254,7 @@ fn locks_and_leases_are_put_back_without_planning() {
 
 #[test]
 fn what_has_to_be_made_anew_is_left_to_apply() {
-    let (sandbox, directory) = stands();
+    let (sandbox, directory) = applied();
     fs::remove_dir_all(&directory).unwrap();
     let outcome = sandbox.unchanged(|| sandbox.seedbed(&["status", "--repair"]).expect(1));
     outcome.says(&[
@@ -268,7 +268,7 @@ fn what_has_to_be_made_anew_is_left_to_apply() {
 
 #[test]
 fn a_link_in_the_place_of_the_discovery_directory_is_not_written_through() {
-    let (sandbox, directory) = stands();
+    let (sandbox, directory) = applied();
     let (hidden, outside) = (directory.join(".agent-context"), sandbox.top.join("outside"));
     fs::remove_dir_all(&hidden).unwrap();
     fs::create_dir(&outside).unwrap();
@@ -280,10 +280,10 @@ fn a_link_in_the_place_of_the_discovery_directory_is_not_written_through() {
 
 #[test]
 fn half_a_swarm_is_not_repaired() {
-    let (sandbox, _) = stands();
+    let (sandbox, _) = applied();
     let state = sandbox.state().join("swarms");
     let swarm =
         fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
-    fs::copy(swarm.join("standing.json"), swarm.join("intent.json")).unwrap();
+    fs::copy(swarm.join("applied.json"), swarm.join("intent.json")).unwrap();
     sandbox.unchanged(|| sandbox.seedbed(&["status", "--repair"]).expect(75).says(&["seedbed recover"]));
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use seedbed::manifest;
 use seedbed::name::PortBlock;
 use seedbed::observe::{Holder, Observation, Taken};
-use seedbed::plan::{self, Damage, Plan, Standing};
+use seedbed::plan::{self, AppliedPlan, Damage, Plan};
 use seedbed::provider::{Registry, git_worktree};
 use seedbed::review::Review;
 use seedbed::review::text::Style;
@@ -119,21 +119,21 @@ fn word(number: usize) -> String {
 }
 
 /// Returns the plan of a manifest on a host that permits everything.
-pub(crate) fn planned(text: &str, standing: Option<&Standing>) -> Plan {
+pub(crate) fn planned(text: &str, applied: Option<&AppliedPlan>) -> Plan {
     let registry = Registry::built_in();
     let manifest = manifest::parse(text, &registry.kinds()).unwrap_or_else(|faults| panic!("{faults:#?}"));
     let observation = friendly(&plan::questions(&manifest, &registry));
-    plan::plan(&manifest, &registry, &observation, standing).unwrap_or_else(|faults| panic!("{faults:#?}"))
+    plan::plan(&manifest, &registry, &observation, applied).unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
 
 /// Returns the plan of [`LATER`] against the applied [`SMALL`], with one of its worktrees missing.
 pub(crate) fn difference() -> Plan {
-    let stands = planned(SMALL, None);
-    let coder = stands.sessions[1].path.clone();
+    let applied = planned(SMALL, None);
+    let coder = applied.sessions[1].path.clone();
     let gone = Damage::new("the worktree is gone".to_owned());
-    let mut stands = Standing::new(stands);
-    stands.broken.insert((coder, git_worktree::KIND.to_owned()), gone);
-    planned(LATER, Some(&stands))
+    let mut applied = AppliedPlan::new(applied);
+    applied.broken.insert((coder, git_worktree::KIND.to_owned()), gone);
+    planned(LATER, Some(&applied))
 }
 
 /// Returns a host on which other owners have ports around those of a plan: a lease and a lock file beside its first

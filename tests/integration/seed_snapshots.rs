@@ -105,22 +105,22 @@ fn sessions_of_the_library() {
     let base = base(&sandbox);
     let orchestrator = Orchestrator::new(sandbox.host.clone())
         .with_defaults(&ResourceRequest::new("port-range").with("basePort", base));
-    let mut standing: BTreeMap<String, Provisioned> = BTreeMap::new();
+    let mut applied: BTreeMap<String, Provisioned> = BTreeMap::new();
     for entry in entries(&sandbox, base) {
         let id = entry.snapshot["sessionId"].as_str().expect("an id");
         let provisioned = match (entry.parent, entry.child_index, entry.child_count) {
             (Some(parent), Some(index), Some(count)) => {
-                orchestrator.provision_child(standing[&parent].snapshot(), id, index, count)
+                orchestrator.provision_child(applied[&parent].snapshot(), id, index, count)
             }
             _ => orchestrator.provision(id, &entry.requests, &sandbox.repo),
         };
         let provisioned = provisioned.unwrap_or_else(|error| panic!("{id}: {error}"));
         assert_contains(provisioned.snapshot(), &entry.snapshot);
         assert_eq!(provisioned.snapshot().swarm, None);
-        standing.insert(id.to_owned(), provisioned);
+        applied.insert(id.to_owned(), provisioned);
     }
     assert_eq!(sandbox.git(&["status", "--porcelain"]), "");
-    for (id, session) in standing.iter().rev() {
+    for (id, session) in applied.iter().rev() {
         session.release().unwrap_or_else(|error| panic!("{id}: {error}"));
     }
     assert_eq!(sandbox.trace(), before);

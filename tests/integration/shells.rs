@@ -34,7 +34,7 @@ pub(crate) fn not_tested(program: &str) {
     let _ = writeln!(std::io::stderr(), "NOT TESTED: {program} is not installed");
 }
 
-fn stands() -> Sandbox {
+fn applied() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.manifest(SWARM);
     sandbox.ok(&["apply"]);
@@ -59,7 +59,7 @@ fn candidates(sandbox: &Sandbox, line: &[&str], current: &str) -> Vec<String> {
 
 #[test]
 fn sessions_are_completed_where_one_is_asked_for() {
-    let sandbox = stands();
+    let sandbox = applied();
     let all = ["lead", "lead/coder-0", "lead/coder-1", "reviewer"];
     for command in ["exec", "env", "prompt", "destroy"] {
         assert_eq!(candidates(&sandbox, &[command], "lead/")[..], all[1..3], "{command}");
@@ -83,7 +83,7 @@ fn sessions_are_completed_where_one_is_asked_for() {
 
 #[test]
 fn commands_options_and_values_are_completed() {
-    let sandbox = stands();
+    let sandbox = applied();
     assert_eq!(candidates(&sandbox, &[], "wh"), ["whoami"]);
     assert_eq!(candidates(&sandbox, &["env", "lead"], "--for"), ["--format"]);
     assert_eq!(candidates(&sandbox, &["env", "lead", "--format"], "d"), ["dotenv", "direnv"]);
@@ -145,7 +145,7 @@ fn check_shell(shell: &str, load: &str) {
     if !installed(program) || !installed("script") {
         return;
     }
-    let sandbox = stands();
+    let sandbox = applied();
     let clone = sandbox.clone_to("repository/two words");
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
     let file = |name: &str| fs::read_to_string(sandbox.repository.join(name)).unwrap_or_default();
@@ -180,7 +180,7 @@ fn zsh_completes_from_a_file_of_its_function_path() {
     if !installed("zsh") || !installed("script") {
         return;
     }
-    let sandbox = stands();
+    let sandbox = applied();
     fs::create_dir(sandbox.top.join("functions")).unwrap();
     fs::write(sandbox.top.join("functions/_seedbed"), sandbox.ok(&["completions", "zsh"]).stdout).unwrap();
     let load = "fpath=(~/functions $fpath); autoload -Uz compinit; compinit -u -D";
@@ -194,7 +194,7 @@ fn fish_completes() {
     if !installed("fish") {
         return;
     }
-    let sandbox = stands();
+    let sandbox = applied();
     let completed = |line: &str| {
         let script = "seedbed completions fish | source; complete --do-complete $argv[1]";
         let mut fish = program(&sandbox, "fish", &sandbox.repository);

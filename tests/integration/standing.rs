@@ -108,7 +108,7 @@ fn a_changed_prompt_rewrites_discovery_files_and_nothing_else() {
     let mut after = sandbox.inventory();
     let rewritten = |path: &str| {
         path.ends_with("/resources.json")
-            || path.ends_with("/standing.json")
+            || path.ends_with("/applied.json")
             || path.ends_with("/seedbed.toml")
     };
     before.retain(|path, _| !rewritten(path));

@@ -10,7 +10,7 @@ use crate::support::repository;
 
 const MANIFEST: &str = "[session.a]\nresources = [{ kind = \"git-worktree\", base-ref = \"main\", branch = \"agents/a\" }, { kind = \"port-range\", names = [\"http\", \"db\"] }]\n[session.b]\nresources = [{ kind = \"git-worktree\", base-ref = \"main\" }]\n[session.c]\n";
 
-fn stands() -> Sandbox {
+fn applied() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.manifest(MANIFEST);
     sandbox.ok(&["apply", "--quiet"]);
@@ -37,7 +37,7 @@ fn commit(sandbox: &Sandbox, session: &str, message: &str) {
 
 #[test]
 fn plan_names_sessions_whose_base_has_moved_on() {
-    let sandbox = stands();
+    let sandbox = applied();
     let behind = || sandbox.plan()["behind"].clone();
     assert_eq!(behind(), Value::Null);
     commit(&sandbox, "a", "one");
@@ -59,7 +59,7 @@ fn plan_names_sessions_whose_base_has_moved_on() {
 
 #[test]
 fn status_counts_commits_on_either_side_of_the_base() {
-    let sandbox = stands();
+    let sandbox = applied();
     let commits = |document: &Value, at: usize| {
         let commits = &document["sessions"][at]["worktree"]["progress"];
         (commits["branch"].clone(), commits["ahead"].as_u64().unwrap(), commits["behind"].as_u64().unwrap())
@@ -104,7 +104,7 @@ fn status_counts_commits_on_either_side_of_the_base() {
 
 #[test]
 fn status_says_which_named_ports_listen_and_what_is_ignored() {
-    let sandbox = stands();
+    let sandbox = applied();
     let fresh = document(&sandbox.ok(&["status", "--json"]));
     let port = |at: usize| fresh["sessions"][0]["ports"][at]["port"].as_u64().unwrap();
     let http =
@@ -136,7 +136,7 @@ fn status_says_which_named_ports_listen_and_what_is_ignored() {
 
 #[test]
 fn status_exits_with_2_for_drift_on_request() {
-    let sandbox = stands();
+    let sandbox = applied();
     sandbox.ok(&["status", "--detailed-exitcode"]);
     fs::write(sandbox.directory("a").join("work"), "").unwrap();
     sandbox.ok(&["status", "--detailed-exitcode"]);
@@ -149,7 +149,7 @@ fn status_exits_with_2_for_drift_on_request() {
 
 #[test]
 fn status_says_which_phase_a_run_is_in_since_when_and_by_which_process() {
-    let sandbox = stands();
+    let sandbox = applied();
     let top = sandbox.top.display();
     sandbox.manifest(&format!(
         "{MANIFEST}[session.d]\nresources = [\"port-range\"]\nsetup = ['touch {top}/started; while test -d {top} && ! test -e {top}/go; do sleep 0.02; done']\n"
@@ -214,7 +214,7 @@ fn status_lists_a_port_under_the_child_that_owns_it_alone() {
 
 #[test]
 fn status_calls_no_worktree_clean_that_is_gone() {
-    let sandbox = stands();
+    let sandbox = applied();
     fs::remove_dir_all(sandbox.directory("a")).unwrap();
     let text = sandbox.ok(&["status"]).stdout;
     let row = text.lines().find(|line| line.starts_with("a ")).unwrap();
@@ -223,7 +223,7 @@ fn status_calls_no_worktree_clean_that_is_gone() {
 
 #[test]
 fn plan_calls_no_branch_new_of_a_session_that_stands() {
-    let sandbox = stands();
+    let sandbox = applied();
     sandbox.manifest(&MANIFEST.replace("[session.b]", "env = { A = \"1\" }\n[session.b]"));
     let text = sandbox.ok(&["plan"]).stdout;
     assert!(text.contains("agents/a from main") && !text.contains("(new)"), "{text}");

@@ -14,7 +14,7 @@ use seedbed::provider::Registry;
 use seedbed::report::event::{CommandEvent, Done};
 
 use super::super::exit::Failure;
-use super::super::standing::Active;
+use super::super::lookup::Active;
 use super::super::{Global, print};
 use super::{FAILED, cannot_run, code_of, environment};
 

@@ -17,7 +17,7 @@ use super::super::setting::Setting;
 /// Returns the words that follow a session's id.
 pub(super) fn said(state: OwnerState) -> &'static str {
     match state {
-        OwnerState::Standing => "(standing)",
+        OwnerState::Applied => "(applied)",
         OwnerState::Unfinished => "(unfinished: a run is making it or taking it away, or was interrupted)",
         OwnerState::Planned => "(planned, not there yet)",
     }
@@ -66,7 +66,7 @@ impl<'a> Known<'a> {
         let own = setting.and_then(|setting| setting.swarm().ok());
         let mut sides = Vec::new();
         let mut notes = Vec::new();
-        let owner = own.as_ref().and_then(|own| own.standing().ok()?).map(|record| record.owner);
+        let owner = own.as_ref().and_then(|own| own.applied().ok()?).map(|record| record.owner);
         for found in state::swarms(host)?.into_iter().chain(state::sessions(host)?) {
             notes.extend(found.unreadable.iter().map(ToString::to_string));
             let is_own = own.as_ref().is_some_and(|own| {
@@ -77,7 +77,7 @@ impl<'a> Known<'a> {
             sides.extend(sides_of(found, is_own || is_child));
         }
         // An allocation of a child lies inside of the parent's allocation.
-        sides.sort_by_key(|side| (!side.own, side.state != OwnerState::Standing, Reverse(side.depth)));
+        sides.sort_by_key(|side| (!side.own, side.state != OwnerState::Applied, Reverse(side.depth)));
         Ok(Self {
             host,
             registry,
@@ -249,10 +249,10 @@ impl<'a> Known<'a> {
 
 fn sides_of(found: Found, own: bool) -> Vec<Side> {
     let directory = found.directory();
-    let standing = found.standing.map(|record| (record, OwnerState::Standing));
+    let applied = found.applied.map(|record| (record, OwnerState::Applied));
     let unfinished = found.run.map(|record| (record, OwnerState::Unfinished));
     let key = found.key;
-    let records = [standing, unfinished].into_iter().flatten();
+    let records = [applied, unfinished].into_iter().flatten();
     let side = |(record, state): (state::Record, OwnerState)| Side {
         depth: record.ancestors.len(),
         plan: record.plan,

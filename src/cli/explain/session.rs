@@ -7,7 +7,7 @@ use seedbed::provider::port_range::{self, Block};
 use seedbed::report::OwnerState;
 
 use super::super::exit::Failure;
-use super::super::standing::ambiguous;
+use super::super::lookup::ambiguous;
 use super::known::{Known, Side, said};
 use super::rule;
 use super::shown::{Explained, owner_of};

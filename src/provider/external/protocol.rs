@@ -88,7 +88,7 @@ pub struct Asked {
     pub shares: u32,
     /// Present allocation of the session, even if the session does not keep it; `null` if there is none. No other
     /// session may get the same allocation, unless it takes a share.
-    pub standing: Option<Map<String, Value>>,
+    pub applied: Option<Map<String, Value>>,
     /// Effective options: its own, over those of its parent if it takes a share, over the manifest's defaults.
     pub options: Map<String, Value>,
 }

@@ -82,7 +82,7 @@ impl<'t> Places<'t> {
     pub(super) fn of(tasks: &'t [(&'t Task<'t>, Worktree)]) -> Result<Self, Failed> {
         let place = |(task, worktree): &'t (&'t Task<'t>, Worktree)| {
             let site = Site::of(task, worktree)?;
-            let directory = site.standing()?;
+            let directory = site.open()?;
             Ok(Place { task, site, directory })
         };
         let places =

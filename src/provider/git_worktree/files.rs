@@ -193,7 +193,7 @@ fn replace(
         return Ok(None);
     }
     let own = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
-    let own = site.standing()?.create_directories(&own)?;
+    let own = site.open()?.create_directories(&own)?;
     let temporary = own.make_temporary_directory(OsStr::new("copy"))?;
     let beside = own.path().join(&temporary.name).join("copy");
     let exchange = || renameat_with(CWD, &beside, CWD, to, RenameFlags::EXCHANGE).map_err(io::Error::from);
@@ -277,7 +277,7 @@ fn within(site: &Site) -> &Path {
 /// file. No other process works in the worktree yet, so that the path stays valid.
 fn destination(site: &Site, path: &Path) -> Result<PathBuf, Error> {
     let path = within(site).join(path);
-    let directory = site.standing()?;
+    let directory = site.open()?;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         directory.create_directories(parent)?;
     }

@@ -412,7 +412,7 @@ impl Overlay {
         let session = self.top.path().join(&self.session);
         let (lower, upper, work) =
             (self.base_path().join("tree"), session.join("upper"), session.join("work"));
-        let directory = site.standing()?;
+        let directory = site.open()?;
         mounts::mount(Layers { lower: &lower, upper: &upper, work: &work }, &directory).map_err(refused)
     }
 }

@@ -43,7 +43,7 @@ fn fill_together(
 ) -> Result<usize, Failed> {
     let own = |error| (None, error);
     let site = Site::of(task, worktree).map_err(own)?;
-    let top = site.standing().map_err(own)?;
+    let top = site.open().map_err(own)?;
     let entry = site.entry_path();
     let recipient = Recipient {
         git: &Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock),
@@ -58,7 +58,7 @@ fn fill_together(
     let places = Places::of(together)?;
     let given = known.give(&recipient, &places)?;
     write(recipient.git, recipient.commit, given.as_ref()).map_err(own)?;
-    check_target(worktree, &site.standing().map_err(own)?).map_err(own)?;
+    check_target(worktree, &site.open().map_err(own)?).map_err(own)?;
     task.filled.tell();
 
     let mut filled = 0;

@@ -71,7 +71,7 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         overlay::rebind(task, worktree, &site)?;
         let from = old.as_deref().and_then(|old| workspace_of(old, &site));
         if was.is_some() {
-            site.standing()?.replace(Path::new(".git"), &site.dot_git_line())?;
+            site.open()?.replace(Path::new(".git"), &site.dot_git_line())?;
             crashpoint!("rebind.worktree");
             if let Some(from) = &from {
                 relink(worktree, &site, from)?;
@@ -111,7 +111,7 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     if let Some(from) = recorded(&site.read_entry("gitdir")?).and_then(|old| workspace_of(&old, &site)) {
         relink(worktree, &site, &from)?;
     }
-    site.standing()?.replace(Path::new(".git"), &site.dot_git_line())?;
+    site.open()?.replace(Path::new(".git"), &site.dot_git_line())?;
     crashpoint!("adopt.worktree");
     site.common.replace(&site.entry.join("gitdir"), &site.gitdir_line())?;
     crashpoint!("adopt.entry");
@@ -195,7 +195,7 @@ fn relink(worktree: &Worktree, site: &Site, from: &Path) -> Result<(), Error> {
     if worktree.link.is_empty() {
         return Ok(());
     }
-    let directory = site.standing()?;
+    let directory = site.open()?;
     let mut links = BTreeSet::new();
     find_links(&directory, Path::new(""), &mut links)?;
     for path in links {

@@ -113,7 +113,7 @@ impl Site {
     }
 
     /// Opens the worktree's directory, which has to exist.
-    pub(super) fn standing(&self) -> Result<Root, Error> {
+    pub(super) fn open(&self) -> Result<Root, Error> {
         self.directory()?.ok_or_else(|| Error::Refused(format!("{} is gone", self.worktree.display())))
     }
 

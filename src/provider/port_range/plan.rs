@@ -267,9 +267,9 @@ impl Allocator for Ports<'_> {
                 "raise the parent's `block-size`, lower its `reserve` or `slots`, or ask with `from = \"pool\"`",
             )].into());
         };
-        let standing_names =
+        let applied_names =
             || block.names.values().filter_map(Value::as_u64).filter_map(|port| u16::try_from(port).ok());
-        if standing_names().any(|port| (ports.start()..=ports.end()).contains(&port)) {
+        if applied_names().any(|port| (ports.start()..=ports.end()).contains(&port)) {
             return self.instead_of_a_share(request, parent);
         }
         let options = self.options(request, true)?;
@@ -308,8 +308,8 @@ impl Ports<'_> {
         request: &Request<'_>,
         parent: &Parent<'_>,
     ) -> Result<Planned, Diagnostics> {
-        let standing = self.kept.contains(parent.session);
-        if !standing {
+        let applied = self.kept.contains(parent.session);
+        if !applied {
             return Err(vec![fault(
                 rule::SLOTS,
                 request.place,
@@ -330,7 +330,7 @@ impl Ports<'_> {
         planned.notes.insert(
             0,
             format!(
-                "every share of the ports of {} is held by a standing session: a block of its own",
+                "every share of the ports of {} is owned by an active session: a block of its own",
                 parent.session
             ),
         );

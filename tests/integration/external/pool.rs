@@ -15,11 +15,11 @@ request = json.load(sys.stdin)
 answer = {"protocol": 1}
 if request["operation"] == "plan":
     sessions = request["sessions"]
-    taken = {s["standing"]["number"] for s in sessions if s["standing"]}
+    taken = {s["applied"]["number"] for s in sessions if s["applied"]}
     allocations = answer["allocations"] = {}
     for session in sessions:
         number = next(n for n in range(99) if n not in taken)
-        held = session["standing"] or {"number": number, "name": session["name"]}
+        held = session["applied"] or {"number": number, "name": session["name"]}
         taken.add(held["number"])
         allocations[session["session"]] = {"allocation": held, "env": {"POOL_NAME": session["name"]}}
 elif request["operation"] == "inspect":
@@ -84,7 +84,7 @@ if request["operation"] == "plan":
     for session in request["sessions"]:
         number = next(n for n in range(99) if n not in held and owner(n) is None)
         held.add(number)
-        allocations[session["session"]] = {"allocation": session["standing"] or {"number": number}}
+        allocations[session["session"]] = {"allocation": session["applied"] or {"number": number}}
     planned = os.path.join(top, "planned-" + str(os.getppid()))
     if not os.path.exists(planned):
         open(planned, "w").close()

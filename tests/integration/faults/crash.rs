@@ -31,9 +31,9 @@ fn an_apply_killed_anywhere_is_undone() {
 #[test]
 fn a_destroy_killed_anywhere_is_finished() {
     let tree = with_overlays(TREE);
-    let stands = sandbox(&tree);
-    stands.ok(&["apply"]);
-    let run = traced(&stands, &["destroy", "--jobs", "2"], None);
+    let applied = sandbox(&tree);
+    applied.ok(&["apply"]);
+    let run = traced(&applied, &["destroy", "--jobs", "2"], None);
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
     check_all(&tree, &some_of(twice(&run.counts())), |sandbox, point| {
         let before = sandbox.inventory();
@@ -81,10 +81,10 @@ fn a_recover_killed_anywhere_while_it_finishes_is_done_again() {
 #[test]
 fn a_growth_killed_anywhere_leaves_what_stood() {
     let smaller = PAIR.split("[session.linked]").next().unwrap();
-    let stands = sandbox(smaller);
-    stands.ok(&["apply"]);
-    stands.manifest(PAIR);
-    let run = traced(&stands, &["apply"], None);
+    let applied = sandbox(smaller);
+    applied.ok(&["apply"]);
+    applied.manifest(PAIR);
+    let run = traced(&applied, &["apply"], None);
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
     let points: Vec<String> = twice(&run.counts())
         .into_iter()

@@ -63,7 +63,7 @@ fn find(directory: &Path, matches: &dyn Fn(&str) -> bool) -> PathBuf {
 #[test]
 fn a_torn_record_is_named_and_nothing_is_touched() {
     for (record, crashed) in [
-        ("standing.json", None),
+        ("applied.json", None),
         ("intent.json", Some((&["apply"], "apply.told#1"))),
         ("releasing.json", Some((&["destroy"], "run.torn-down#1"))),
     ] {
@@ -85,8 +85,8 @@ fn a_torn_record_is_named_and_nothing_is_touched() {
                 for args in [&["apply"][..], &["destroy"], &["recover"], &["plan"], &["list"]] {
                     let outcome = sandbox.seedbed(args);
                     let is_read = match args[0] {
-                        "plan" => record == "standing.json",
-                        "recover" => record != "standing.json",
+                        "plan" => record == "applied.json",
+                        "recover" => record != "applied.json",
                         _ => true,
                     };
                     assert!(

@@ -146,7 +146,7 @@ impl<'s> Sequence<'s> {
     /// Returns whether a swarm of `run` is left, which is discarded with its work.
     fn is_temporary(&self) -> bool {
         self.records().any(|record| {
-            ["releasing.json", "intent.json", "standing.json"].iter().any(|name| {
+            ["releasing.json", "intent.json", "applied.json"].iter().any(|name| {
                 let record = fs::read(record.join(name)).unwrap_or_default();
                 serde_json::from_slice::<Value>(&record).unwrap_or_default()["temporary"] == true
             })
@@ -215,9 +215,9 @@ impl<'s> Sequence<'s> {
     pub(super) fn is_interrupted(&self) -> bool {
         self.records().any(|record| {
             let pending = ["releasing.json", "intent.json", "rescuing.json"];
-            let standing = fs::read(record.join("standing.json")).unwrap_or_default();
-            let standing: Value = serde_json::from_slice(&standing).unwrap_or_default();
-            pending.iter().any(|name| record.join(name).exists()) || !standing["release"].is_null()
+            let applied = fs::read(record.join("applied.json")).unwrap_or_default();
+            let applied: Value = serde_json::from_slice(&applied).unwrap_or_default();
+            pending.iter().any(|name| record.join(name).exists()) || !applied["release"].is_null()
         })
     }
 

@@ -1,4 +1,4 @@
-//! Measures an applied swarm and overlays: `cargo bench --bench standing`.
+//! Measures an applied swarm and overlays: `cargo bench --bench applied`.
 //!
 //! First, the benchmark starts the program and checks a small manifest. Then it runs an apply without changes and
 //! `status`, over 1,000 sessions with a worktree and ports each. Last, it creates 200 worktrees as overlays over 5,000
@@ -21,11 +21,11 @@ const ROUNDS: usize = 7;
 fn main() {
     // `cargo bench` passes `--bench` to every benchmark.
     let number = std::env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok());
-    let (standing, mounted) = (number.unwrap_or(1000), number.unwrap_or(200));
+    let (applied, mounted) = (number.unwrap_or(1000), number.unwrap_or(200));
     println!("| what | sessions | time |");
     println!("|---|---|---|");
     measure_start();
-    measure_standing(standing);
+    measure_applied(applied);
     measure_overlays(mounted);
 }
 
@@ -40,7 +40,7 @@ fn measure_start() {
     row("validate", 10, &shown(median_of(|| lab.seedbed("validate"), || ())));
 }
 
-fn measure_standing(sessions: usize) {
+fn measure_applied(sessions: usize) {
     let lab = Lab::new(10);
     lab.manifest(&format!(
         "[defaults.port-range]\nblock-size = 10\nblock-count = 1600\n\

@@ -16,7 +16,7 @@ use super::{elsewhere, setting, unfinished};
 
 /// Returns the record of the swarm; an error if the swarm is not applied.
 pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
-    if let Some(record) = swarm.standing()? {
+    if let Some(record) = swarm.applied()? {
         return Ok(record);
     }
     elsewhere::refuse_strays(swarm, &setting::registry())?;
@@ -117,7 +117,7 @@ impl<'h> Family<'h> {
 /// Returns the active children that programs have provisioned from sessions of a swarm.
 pub(super) fn children<'h>(swarm: &Swarm<'h>, record: &Record) -> Result<Vec<(Swarm<'h>, Record)>, Failure> {
     let found = state::children(swarm.host(), record)?;
-    Ok(found.into_iter().filter_map(|found| Some((found.swarm(swarm.host())?, found.standing?))).collect())
+    Ok(found.into_iter().filter_map(|found| Some((found.swarm(swarm.host())?, found.applied?))).collect())
 }
 
 /// Finds the session that the user calls `name`: by its path, its id, or its name if the name is unique.

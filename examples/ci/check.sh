@@ -1,14 +1,14 @@
 #!/bin/sh
-# What any CI needs of seedbed, in three steps: is the manifest sound, what would it do, do the tests pass in it.
+# Checks a manifest, writes its plan, and runs a command in a session: all that a CI needs of seedbed.
 #
 #     check.sh PLAN.md COMMAND [ARGUMENT...]
 #
-# The plan is written to PLAN.md, in Markdown, for whoever reviews the change. Then the swarm is made, the command is
-# run in its session with its environment, and the swarm is taken away again, whatever the command does. Ends with the
-# command's code; with 65 where the manifest has faults, before anything was made.
+# The plan is written to PLAN.md, in Markdown, for reviewers of the change. Then the swarm is applied, the command runs in its
+# session with its environment, and the swarm is destroyed, even if the command fails. Exits with the command's code, or with 65
+# if the manifest has diagnostics; nothing is created then.
 #
-# SEEDBED_MANIFEST  the manifest, where it is not found by walking up from here
-# SEEDBED_SESSION   the session to run the command in, where more than one stands at the top
+# SEEDBED_MANIFEST  the manifest, if it is not in this directory or above it
+# SEEDBED_SESSION   the session to run the command in, if more than one is at the top of the tree
 set -eu
 
 if [ "$#" -lt 2 ]; then
@@ -18,7 +18,7 @@ fi
 plan=$1
 shift
 
-# Faults stand on the line that they are of, in GitHub's view of the change; in a log elsewhere.
+# GitHub shows diagnostics on their lines; elsewhere they are text in the log.
 if [ "${GITHUB_ACTIONS:-}" = true ]; then format=github; else format=text; fi
 seedbed validate ${SEEDBED_MANIFEST:+-f "$SEEDBED_MANIFEST"} --format "$format"
 

@@ -43,8 +43,9 @@ fn the_page_of_errors_lists_every_error() {
     };
     let text = "# Errors\n\n\
                 Every error has an id, which keeps its meaning and its exit code from version to version. It is the `id` of the\n\
-                `failed` line with `--json`, and in brackets at the end of the first line without it:\n\n\
-                ```text\nseedbed: the plan is stale; nothing was changed [plan-stale]\n```\n\n\
+                `failed` line with `--json`, and in brackets at the end of the first line without it. A `help:` line has the\n\
+                remedy for this case:\n\n\
+                ```text\nseedbed: the swarm of seedbed.toml is not applied here [swarm-not-applied]\nhelp: run `seedbed apply`\n```\n\n\
                 `exec` exits with 125 for an error with a code below 126. Diagnostics of a manifest have the ids of its\n\
                 [rules](rules.md), and findings of `doctor` [ids of their own](doctor.md).\n\n\
                 | id | exit code | meaning | remedy |\n|---|---|---|---|\n";

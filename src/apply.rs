@@ -5,21 +5,21 @@
 //! replay a log. The record names everything that can exist, and each provider's `release` and `bring_back` work on the
 //! part that does exist.
 
-mod clear;
+mod stop_processes;
 mod commands;
 mod destroy;
-mod elsewhere;
+mod relocation;
 mod error;
 mod event;
-mod family;
-mod fill;
+mod children;
+mod populate;
 mod give_up;
-mod impact;
-mod inner;
+mod release_impact;
+mod nested_swarms;
 mod inspect;
-mod kept;
+mod kept_branches;
 mod occupants;
-mod overtaken;
+mod retry;
 mod provision;
 mod recover;
 mod refresh;
@@ -27,37 +27,40 @@ mod release;
 mod release_set;
 mod repair;
 mod rescue;
-mod since;
-mod stale;
-mod survey;
+mod run_progress;
+mod preconditions;
+mod planning_input;
 pub(crate) mod transaction;
-mod tree;
-mod walk;
-mod work;
+mod traverse;
+mod lease_traversal;
+mod unsaved_work;
 
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-pub use elsewhere::{Relation, Stray, adopt, forget, rebind, strays};
+pub use children::{destroy, release_impact};
 pub use error::{Error, ErrorKind, Failure};
 pub use event::{Event, Phase};
-pub use family::{at_stake, destroy};
 pub use give_up::{described, recover};
-pub use impact::{AtStake, Broken, Loss, at_stake_in, at_stake_since, examine};
 pub use inspect::{directory, inspect, unknown};
-pub use kept::{KeptBranch, kept};
+pub use kept_branches::{KeptBranch, kept_branches};
 pub use occupants::{Occupancy, occupancy, occupancy_in};
-pub use overtaken::Overtaken;
+pub use planning_input::{
+    Error as PlanningInputError, PlanningInput, against, applied_plan, planning_input,
+    planning_input_without_programs,
+};
+pub use preconditions::{questions, stale_reasons};
 pub use recover::Recovered;
 pub use refresh::outdated;
+pub use release_impact::{Broken, Loss, ReleaseImpact, examine, impact_of_plan, impact_of_recovery};
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
+pub use relocation::{Relation, Stray, adopt, forget, rebind, strays};
 pub use repair::{Repair, repair};
-pub use stale::{questions, stale};
-pub use survey::{Error as SurveyError, Survey, against, applied_plan, survey, survey_without_programs};
+pub use retry::Retries;
 
-use self::event::Telling;
+use self::event::PhaseReport;
 use crate::discovery;
 use crate::host::Host;
 use crate::host::clock;
@@ -155,13 +158,13 @@ pub fn apply(
     };
     if let Some(before) = applied.filter(|_| !kinds.is_empty()) {
         let left = occupants::left_for_teardown(before, &kinds);
-        clear::clear(context, before, &kinds, options, &left)?;
-        work::secure(context, before, &kinds, options.unsaved)?;
+        stop_processes::refuse_or_stop(context, before, &kinds, options, &left)?;
+        unsaved_work::secure(context, before, &kinds, options.unsaved)?;
         let (before, unsaved) = (before.clone(), options.unsaved);
         record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));
     }
     let done = transaction::run(context, &record, applied, options);
-    kept::report(context, &record, &done);
+    kept_branches::report(context, &record, &done);
     done
 }
 
@@ -176,7 +179,7 @@ impl Context<'_> {
 type Step<'a> = dyn Fn(&Session, &Change) -> Result<(), Failure> + Sync + 'a;
 
 /// Predicate that is true for the sessions on which a step acts.
-type Concerned<'a> = dyn Fn(&Session, &Change) -> bool + Sync + 'a;
+type SessionFilter<'a> = dyn Fn(&Session, &Change) -> bool + Sync + 'a;
 
 /// One run over the sessions of one record.
 struct Run<'a> {
@@ -215,7 +218,7 @@ impl Run<'_> {
             .map_err(|error| Failure::from_provider(session, step, kind, error))
     }
 
-    fn tell(&self, session: &Session) -> Result<(), Failure> {
+    fn write_discovery(&self, session: &Session) -> Result<(), Failure> {
         let swarm = self.context.swarm;
         let snapshot = discovery::snapshot(self.record, session, self.context.registry, swarm.workspace());
         discovery::write(swarm, session, &snapshot)
@@ -229,7 +232,7 @@ impl Run<'_> {
         &self,
         phase: Phase,
         jobs: NonZeroUsize,
-        concerned: &Concerned<'_>,
+        concerned: &SessionFilter<'_>,
         step: &Step<'_>,
     ) -> Vec<Failure> {
         let plan = &self.record.plan;
@@ -238,16 +241,16 @@ impl Run<'_> {
         if sessions == 0 {
             return Vec::new();
         }
-        let telling = Telling::begin(self.context, phase, sessions);
+        let report = PhaseReport::begin(self.context, phase, sessions);
         self.until_one_fails(
-            |act| tree::parents_first(&plan.sessions, jobs, act),
+            |act| traverse::parents_first(&plan.sessions, jobs, act),
             |at| {
                 if !is_concerned(at) {
                     return Vec::new();
                 }
                 match step(&plan.sessions[at], &plan.changes[at]) {
                     Ok(()) => {
-                        telling.passed(&plan.sessions[at].path);
+                        report.passed(&plan.sessions[at].path);
                         Vec::new()
                     }
                     Err(failure) => vec![failure],

@@ -85,10 +85,10 @@
 //!
 //! // An interrupted run is recovered first: until then, nothing is applied or destroyed.
 //! apply::recover(&context, apply::Options::default())?;
-//! let survey = apply::survey(&swarm, &registry, &manifest)?;
-//! let plan = plan::plan(&manifest, &registry, &survey.observation, survey.applied.as_ref())?;
-//! println!("{}", Review::new(&plan).with_observation(&survey.observation).markdown());
-//! apply::apply(&context, &plan, survey.record.as_ref(), apply::Options::default())?;
+//! let input = apply::planning_input(&swarm, &registry, &manifest)?;
+//! let plan = plan::plan(&manifest, &registry, &input.observation, input.applied.as_ref())?;
+//! println!("{}", Review::new(&plan).with_observation(&input.observation).markdown());
+//! apply::apply(&context, &plan, input.record.as_ref(), apply::Options::default())?;
 //!
 //! // Unsaved work is never lost: if there is any, this is an error, and nothing is released.
 //! if let Some(applied) = swarm.applied()? {

@@ -26,7 +26,7 @@ pub use error::Error;
 use family::Family;
 pub use provisioned::{Provisioned, RuntimeInjection, Saved};
 
-use crate::apply::{self, Context, Event, Overtaken, Recovered};
+use crate::apply::{self, Context, Event, Recovered, Retries};
 use crate::discovery::Snapshot;
 use crate::host::process::Cancel;
 use crate::host::{Host, clock};
@@ -286,15 +286,15 @@ impl Orchestrator {
     ) -> Result<Record, Error> {
         let registry = &self.shared.registry;
         let mut owner = None;
-        let mut surveyed = self.survey(context.swarm, manifest, above)?;
-        let mut overtaken = Overtaken::default();
+        let mut input = self.read_planning_input(context.swarm, manifest, above)?;
+        let mut retries = Retries::default();
         loop {
             // Until the intent is on disk, no sibling with the same number is begun, and no parent is released.
             let guard = above.map(|_| FamilyGuard::acquire(context.swarm.host())).transpose()?;
             let family = self.family(above, context.swarm)?;
-            if !surveyed.holds_for(family.as_ref()) {
+            if !input.is_valid_for(family.as_ref()) {
                 drop(guard);
-                surveyed = self.survey(context.swarm, manifest, above)?;
+                input = self.read_planning_input(context.swarm, manifest, above)?;
                 continue;
             }
             let record = Record {
@@ -310,7 +310,7 @@ impl Orchestrator {
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,
                 not_set_up: BTreeMap::new(),
-                plan: surveyed.plan(family.as_ref(), registry)?,
+                plan: input.plan(family.as_ref(), registry)?,
                 release: None,
             };
             apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
@@ -321,25 +321,25 @@ impl Orchestrator {
                 Err(error) if error.is_undone() => error,
                 Err(error) => return Err(Error::of_provisioning(error)),
             };
-            surveyed = self.survey(context.swarm, manifest, above)?;
-            if overtaken.by(&mut error, &record.plan, registry, &surveyed.observation, None).is_none() {
+            input = self.read_planning_input(context.swarm, manifest, above)?;
+            if retries.conflict(&mut error, &record.plan, registry, &input.observation, None).is_none() {
                 return Err(Error::of_provisioning(error));
             }
         }
     }
 
     /// Observes all facts that planning needs, also from programs of external kinds.
-    fn survey(
+    fn read_planning_input(
         &self,
         swarm: &Swarm<'_>,
         manifest: &Manifest,
         above: Option<(&Snapshot, ChildOf)>,
-    ) -> Result<Surveyed, Error> {
+    ) -> Result<PlanningInput, Error> {
         let registry = &self.shared.registry;
         let family = self.family(above, swarm)?;
         let mut manifest = manifest.clone();
         let applied = family.as_ref().and_then(|family| family.join(&mut manifest));
-        let mut observation = apply::survey_without_programs(swarm, registry, &manifest)?.observation;
+        let mut observation = apply::planning_input_without_programs(swarm, registry, &manifest)?.observation;
         if let Some(family) = &family {
             family.let_in(&mut observation);
         }
@@ -347,7 +347,7 @@ impl Orchestrator {
         if !questions.is_empty() {
             observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
         }
-        Ok(Surveyed { family, manifest, applied, observation })
+        Ok(PlanningInput { family, manifest, applied, observation })
     }
 
     /// Returns the family of a child; `None` for a session that is no child, or if the parent is not active as in its
@@ -368,7 +368,7 @@ impl Orchestrator {
 }
 
 /// Input of planning one session.
-struct Surveyed {
+struct PlanningInput {
     family: Option<Family>,
     /// The manifest of the session, joined to its family.
     manifest: Manifest,
@@ -377,10 +377,10 @@ struct Surveyed {
     observation: Observation,
 }
 
-impl Surveyed {
+impl PlanningInput {
     /// Returns whether this is still the valid input of planning. Takes over new facts if no program has to be run
     /// again.
-    fn holds_for(&mut self, family: Option<&Family>) -> bool {
+    fn is_valid_for(&mut self, family: Option<&Family>) -> bool {
         if let (Some(old), Some(new)) = (&self.family, family)
             && old != new
         {

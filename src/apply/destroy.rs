@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::release_set::{Destroy, Kinds};
-use super::{Context, Error, Options, clear, kept, occupants, transaction, work};
+use super::release_set::{Destroy, KindsBySession};
+use super::{Context, Error, Options, kept_branches, occupants, stop_processes, transaction, unsaved_work};
 use crate::state::{Record, Recovery, Release};
 
 /// Releases sessions of an applied swarm, those below others first. Returns the record of the sessions that remain.
@@ -17,21 +17,27 @@ pub(super) fn destroy(
     context.swarm.settled()?;
     let kinds = destroy.kinds(applied);
     let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
-    clear::clear(context, applied, &kinds, options, &occupants::left_for_teardown(applied, &kinds))?;
-    work::secure(context, applied, &kinds, destroy.unsaved)?;
+    stop_processes::refuse_or_stop(
+        context,
+        applied,
+        &kinds,
+        options,
+        &occupants::left_for_teardown(applied, &kinds),
+    )?;
+    unsaved_work::secure(context, applied, &kinds, destroy.unsaved)?;
     let release =
         Release { before: applied.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
     let mut record = without(applied, &release.kinds);
     record.release = Some(Box::new(release));
     let done = transaction::run(context, &record, Some(applied), options);
-    kept::report(context, &record, &done);
+    kept_branches::report(context, &record, &done);
     done?;
     record.release = None;
     Ok((!record.plan.sessions.is_empty()).then_some(record))
 }
 
 /// Returns the record without the released sessions and without their allocations.
-fn without(applied: &Record, released: &Kinds) -> Record {
+fn without(applied: &Record, released: &KindsBySession) -> Record {
     let mut after = applied.clone();
     after.plan.changes.clear();
     after.plan.sessions.retain(|session| !released.contains_key(&session.path));

@@ -190,7 +190,7 @@ impl Phase {
             Self::Fill => "fill",
             Self::Finish => "finish",
             Self::SetUp => "setUp",
-            Self::Tell => "tell",
+            Self::Tell => "write_discovery",
             Self::RollBack => "rollBack",
             Self::BringBack => "bringBack",
         }
@@ -198,23 +198,23 @@ impl Phase {
 }
 
 /// Reports one phase: its begin, each session that has passed, and, when dropped, its end.
-pub(super) struct Telling<'a> {
+pub(super) struct PhaseReport<'a> {
     context: &'a Context<'a>,
     phase: Phase,
     begun: Instant,
     passed: AtomicUsize,
-    is_heard: bool,
+    has_sessions: bool,
 }
 
-impl<'a> Telling<'a> {
+impl<'a> PhaseReport<'a> {
     /// Reports the begin of a phase that acts on `sessions` sessions; with none, nothing is reported.
     pub(super) fn begin(context: &'a Context<'a>, phase: Phase, sessions: usize) -> Self {
-        let is_heard = sessions > 0;
-        if is_heard {
+        let has_sessions = sessions > 0;
+        if has_sessions {
             context.swarm.note_phase(phase.name());
             (context.events)(&Event::Begun { phase, sessions });
         }
-        Self { context, phase, begun: Instant::now(), passed: 0.into(), is_heard }
+        Self { context, phase, begun: Instant::now(), passed: 0.into(), has_sessions }
     }
 
     /// Reports that a session on which the phase acts has passed.
@@ -224,9 +224,9 @@ impl<'a> Telling<'a> {
     }
 }
 
-impl Drop for Telling<'_> {
+impl Drop for PhaseReport<'_> {
     fn drop(&mut self) {
-        if self.is_heard {
+        if self.has_sessions {
             let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let sessions = *self.passed.get_mut();
             (self.context.events)(&Event::Ended { phase: self.phase, sessions, milliseconds });

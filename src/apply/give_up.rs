@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::occupants::Marks;
 use super::recover::{Recovered, undo_or_finish, unsaved_of};
-use super::release_set::{self, Destroy, Kinds};
-use super::since::Interrupted;
+use super::release_set::{self, Destroy, KindsBySession};
+use super::run_progress::RunProgress;
 use super::{
-    Context, Error, Event, Failure, Options, Phase, Run, clear, family, impact, inner, release, rescue,
-    transaction, with_task,
+    Context, Error, Event, Failure, Options, Phase, Run, children, nested_swarms, release, release_impact,
+    rescue, stop_processes, transaction, with_task,
 };
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -64,7 +64,7 @@ fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Err
     let Some(record) = context.swarm.applied()?.filter(|record| record.temporary) else { return Ok(false) };
     let unsaved = unsaved_of(&record, options.unsaved);
     let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
-    family::destroy(context, &record, &everything)?;
+    children::destroy(context, &record, &everything)?;
     Ok(true)
 }
 
@@ -151,12 +151,12 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     let unsaved = unsaved_of(record, options.unsaved);
     let mut kept = unknown(context, record, &provisioned);
     let released = without(context, record, &provisioned, &kept);
-    let with_work = judge(context, record, &released, unsaved, &mut kept)?;
+    let with_work = check(context, record, &released, unsaved, &mut kept)?;
     let released = without(context, record, &provisioned, &kept);
     let own = Marks::of_run(record, &provisioned);
     // Work was checked above, by the time at which it was done.
     let discarding = Options { unsaved: Unsaved::Discard, ..options };
-    clear::clear(context, record, &released, discarding, &own)?;
+    stop_processes::refuse_or_stop(context, record, &released, discarding, &own)?;
     match rescue::save_interrupted(context, record, &with_work) {
         Err(Error::NotRescued { failures, interrupted: false }) => {
             for Remain { session, kind, why, .. } in failures.iter().filter_map(|one| remain(false, one)) {
@@ -180,7 +180,7 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
     let kinds = transaction::left_to_release(context, record, release);
     let kept = unknown(context, before, &kinds);
     let released = without(context, before, &kinds, &kept);
-    clear::clear_torn_down(context, before, &released, Location::Aside, options.occupants)?;
+    stop_processes::refuse_or_stop_again(context, before, &released, Location::Aside, options.occupants)?;
     let (gone, failures) = listening(context, |context| {
         let run = Run { context, record: before, host: &host };
         Ok(run.release(Phase::Release, Location::Aside, &released))
@@ -188,19 +188,19 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
     let remains = left(&kinds, &gone, &kept, &failures, true);
     let remains = context.swarm.record_remains(record, remains)?;
     crashpoint!("give-up.released");
-    let untold = release::write_to_parents(context, record, before, &host);
+    let not_written = release::write_to_parents(context, record, before, &host);
     release::forget_discovery(context, record, before).map_err(Error::Unfinished)?;
     context.swarm.end_release(record).map_err(Error::Unfinished)?;
-    if !untold.is_empty() {
-        return Err(Error::Failed { failures: Vec::new(), leftovers: untold, interrupted: false });
+    if !not_written.is_empty() {
+        return Err(Error::Failed { failures: Vec::new(), leftovers: not_written, interrupted: false });
     }
     Ok(remains)
 }
 
 /// Finds resources that this program cannot release.
-fn unknown(context: &Context<'_>, record: &Record, kinds: &Kinds) -> Kept {
+fn unknown(context: &Context<'_>, record: &Record, kinds: &KindsBySession) -> Kept {
     let why = "only the program that provisioned it can release it";
-    impact::unknown_kinds(context.registry, record, kinds)
+    release_impact::unknown_kinds(context.registry, record, kinds)
         .map(|(session, kind)| ((session.path.clone(), kind.to_owned()), why.to_owned()))
         .collect()
 }
@@ -208,20 +208,20 @@ fn unknown(context: &Context<'_>, record: &Record, kinds: &Kinds) -> Kept {
 /// Checks what releasing would lose, one resource after another. A resource is kept if it cannot be checked, or if it
 /// has work that `unsaved` does not cover. Rescuable work that `unsaved` does not mention is refused, because an option
 /// covers it. Returns the kinds that have work to save.
-fn judge(
+fn check(
     context: &Context<'_>,
     record: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     unsaved: Unsaved,
     kept: &mut Kept,
-) -> Result<Kinds, Error> {
+) -> Result<KindsBySession, Error> {
     let (host, registry) = (context.swarm.host(), context.registry);
-    let interrupted = Interrupted::read(context.swarm, registry, record, released)?;
-    let found = Mutex::new((Kept::new(), Vec::new(), Kinds::new()));
+    let progress = RunProgress::read(context.swarm, registry, record, released)?;
+    let found = Mutex::new((Kept::new(), Vec::new(), KindsBySession::new()));
     release_set::each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| match unsaved {
             Unsaved::Discard => Ok(Losses { obstacles: provider.obstacles(task)?, ..Losses::default() }),
-            Unsaved::Keep | Unsaved::Rescue => provider.losses_since(task, interrupted.made(session)),
+            Unsaved::Keep | Unsaved::Rescue => provider.losses_since(task, progress.made(session)),
         });
         let losses =
             losses.unwrap_or_else(|error| Losses { unknown: vec![error.to_string()], ..Losses::default() });
@@ -233,7 +233,7 @@ fn judge(
             kept.insert((session.path.clone(), allocation.kind.clone()), keep.join("; "));
         } else if !losses.work.is_empty() {
             with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
-            let of_session = |what| impact::Loss::new(session.path.clone(), what);
+            let of_session = |what| release_impact::Loss::new(session.path.clone(), what);
             work.extend(losses.work.into_iter().map(of_session));
         }
     });
@@ -242,8 +242,8 @@ fn judge(
     if unsaved == Unsaved::Rescue {
         refused.clear();
     }
-    refused.extend(impact::children_on_their_own(host, record, released)?);
-    refused.extend(inner::swarms(context.swarm, registry, record, released)?);
+    refused.extend(release_impact::standalone_children(host, record, released)?);
+    refused.extend(nested_swarms::find(context.swarm, registry, record, released)?);
     if host.cancel.is_requested() {
         return Err(Error::Interrupted);
     }
@@ -252,7 +252,7 @@ fn judge(
 
 /// Returns the kinds without those that are kept, and without claims of sessions that keep a resource or have a session
 /// below that does.
-fn without(context: &Context<'_>, record: &Record, kinds: &Kinds, kept: &Kept) -> Kinds {
+fn without(context: &Context<'_>, record: &Record, kinds: &KindsBySession, kept: &Kept) -> KindsBySession {
     let host = context.swarm.host();
     let run = Run { context, record, host };
     release_set::restricted(record, kinds, |session, kind| {
@@ -282,7 +282,7 @@ fn listening<T>(
 
 /// Returns the resources of `kinds` that are not in `gone`, each with its reason.
 fn left(
-    kinds: &Kinds,
+    kinds: &KindsBySession,
     gone: &BTreeSet<(SessionPath, String)>,
     kept: &Kept,
     failures: &[Failure],

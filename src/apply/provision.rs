@@ -38,7 +38,7 @@ impl Run<'_> {
     /// populated, then all are finished. Each step begins after the previous one has ended, so that fast failures occur
     /// before slow steps.
     pub(super) fn provision(&self) -> Vec<Failure> {
-        for step in [Self::claim, Self::make_others, Self::fill_noted, Self::finish_sessions] {
+        for step in [Self::claim, Self::provision_others, Self::populate_and_note, Self::finish_sessions] {
             crashpoint!("apply.step");
             let failures = step(self);
             if !failures.is_empty() || self.host.cancel.is_requested() {
@@ -51,15 +51,15 @@ impl Run<'_> {
     /// Claims resources, one session after another: of runs that request the same ones, the run that is first at the first
     /// session gets all.
     fn claim(&self) -> Vec<Failure> {
-        self.make_leases(Phase::Claim, NonZeroUsize::MIN, true)
+        self.provision_leases(Phase::Claim, NonZeroUsize::MIN, true)
     }
 
-    fn make_others(&self) -> Vec<Failure> {
-        self.make_leases(Phase::Make, self.host.jobs, false)
+    fn provision_others(&self) -> Vec<Failure> {
+        self.provision_leases(Phase::Make, self.host.jobs, false)
     }
 
     /// Provisions either the claims or everything else.
-    fn make_leases(&self, phase: Phase, jobs: NonZeroUsize, claims: bool) -> Vec<Failure> {
+    fn provision_leases(&self, phase: Phase, jobs: NonZeroUsize, claims: bool) -> Vec<Failure> {
         let is_meant = |session: &Session, kind: &str| self.is_claim(session, kind) == claims;
         let concerned =
             |session: &Session, change: &Change| change.provision.iter().any(|kind| is_meant(session, kind));
@@ -71,8 +71,8 @@ impl Run<'_> {
         })
     }
 
-    fn fill_noted(&self) -> Vec<Failure> {
-        self.noted(Milestone::Filled, self.fill())
+    fn populate_and_note(&self) -> Vec<Failure> {
+        self.noted(Milestone::Filled, self.populate())
     }
 
     fn finish_sessions(&self) -> Vec<Failure> {
@@ -160,10 +160,11 @@ impl Run<'_> {
     }
 
     /// Writes the discovery files of all sessions that change.
-    pub(super) fn tell_sessions(&self) -> Vec<Failure> {
-        crashpoint!("apply.telling");
+    pub(super) fn write_discovery_files(&self) -> Vec<Failure> {
+        crashpoint!("apply.report");
         let concerned = |_: &Session, change: &Change| change.action != Action::Keep;
-        let failures = self.each(Phase::Tell, self.host.jobs, &concerned, &|session, _| self.tell(session));
+        let failures =
+            self.each(Phase::Tell, self.host.jobs, &concerned, &|session, _| self.write_discovery(session));
         if failures.is_empty() && !self.host.cancel.is_requested() {
             crashpoint!("apply.told");
         }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::occupants::Marks;
 use super::release::Teardowns;
 use super::release_set;
-use super::{Context, Error, Options, clear, occupants, rescue, transaction, with_task, work};
+use super::{
+    Context, Error, Options, occupants, rescue, stop_processes, transaction, unsaved_work, with_task,
+};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::provider::Location;
@@ -51,12 +53,12 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
     let unsaved = options.unsaved;
     let (interrupted, stage) = context.swarm.interrupted()?.unzip();
     if let Some(record) = &interrupted {
-        work::known(context, record, &release_set::provisioned(record))?;
+        unsaved_work::refuse_unknown_kinds(context, record, &release_set::provisioned(record))?;
     }
     let committed = context.swarm.committed()?;
     let releases = interrupted.iter().chain(&committed).filter_map(|record| record.release.as_ref());
     for release in releases {
-        work::known(context, &release.before, &release.kinds)?;
+        unsaved_work::refuse_unknown_kinds(context, &release.before, &release.kinds)?;
     }
     rescue::sweep_after_a_kill(context)?;
     let applied = context.swarm.applied()?;
@@ -65,7 +67,7 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         let is_judged = stage == Some(Stage::Provisioning);
         let of_run = unsaved_of(&record, unsaved);
         if is_judged {
-            work::judge_interrupted(context, &record, &provisioned, of_run)?;
+            unsaved_work::check_interrupted(context, &record, &provisioned, of_run)?;
         }
         sweep(context, &record)?;
         if let Some(release) = &mut record.release {
@@ -74,9 +76,9 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
                 if unsaved != Unsaved::Keep {
                     release.unsaved = unsaved;
                 }
-                work::ready(context, &release.before, &release.kinds)?;
+                unsaved_work::check_ready(context, &release.before, &release.kinds)?;
                 let options = Options { unsaved: release.unsaved, ..options };
-                clear_release(context, release, options)?;
+                refuse_or_stop_release(context, release, options)?;
                 let teardowns = Teardowns::NotBegun;
                 transaction::run_begun(context, &record, applied.as_ref(), teardowns, options)?;
                 return Ok(Recovered::Finished);
@@ -86,8 +88,8 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
             let own = Marks::of_run(&record, &provisioned);
             // Work was checked above, by the time at which it was done.
             let options = Options { unsaved: Unsaved::Discard, ..options };
-            clear::clear(context, &record, &provisioned, options, &own)?;
-            let with_work = work::judge_interrupted(context, &record, &provisioned, of_run)?;
+            stop_processes::refuse_or_stop(context, &record, &provisioned, options, &own)?;
+            let with_work = unsaved_work::check_interrupted(context, &record, &provisioned, of_run)?;
             if of_run == Unsaved::Rescue {
                 rescue::save_interrupted(context, &record, &with_work)?;
             }
@@ -104,7 +106,13 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
     let Some(release) = &record.release else { return Ok(Recovered::Nothing) };
     sweep(context, &release.before)?;
     let kinds = transaction::left_to_release(context, &record, release);
-    clear::clear_torn_down(context, &release.before, &kinds, Location::Aside, options.occupants)?;
+    stop_processes::refuse_or_stop_again(
+        context,
+        &release.before,
+        &kinds,
+        Location::Aside,
+        options.occupants,
+    )?;
     transaction::finish(context, &record, Vec::new())?;
     Ok(Recovered::Finished)
 }
@@ -117,13 +125,13 @@ pub(super) fn unsaved_of(record: &Record, unsaved: Unsaved) -> Unsaved {
 
 /// Refuses or ends processes that use what an interrupted `destroy` has still to release; ends its teardown if that
 /// still runs.
-fn clear_release(context: &Context<'_>, release: &Release, options: Options) -> Result<(), Error> {
+fn refuse_or_stop_release(context: &Context<'_>, release: &Release, options: Options) -> Result<(), Error> {
     let (before, kinds) = (&release.before, &release.kinds);
     let torn_down = Marks::new(before, &["teardown"], |session| release_set::is_torn_down(session, kinds));
     let mut own = occupants::left_for_teardown(before, kinds);
     own.extend(&torn_down);
-    clear::clear(context, before, kinds, options, &own)?;
-    clear::end_own(context, before, kinds, &torn_down);
+    stop_processes::refuse_or_stop(context, before, kinds, options, &own)?;
+    stop_processes::end_own(context, before, kinds, &torn_down);
     Ok(())
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
-use super::event::Telling;
-use super::release_set::{Kinds, is_torn_down};
-use super::{Context, Event, Failure, Phase, Run, commands, tree, with_task};
+use super::event::PhaseReport;
+use super::release_set::{KindsBySession, is_torn_down};
+use super::{Context, Event, Failure, Phase, Run, commands, traverse, with_task};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::files::Root;
@@ -30,7 +30,13 @@ pub(super) fn write_to_parents(
         let before = before.get(&session.path);
         before.is_some_and(|before| before.children != session.children && is_true(before))
     };
-    record.plan.sessions.iter().filter(has_lost).filter_map(|session| run.tell(session).err()).collect()
+    record
+        .plan
+        .sessions
+        .iter()
+        .filter(has_lost)
+        .filter_map(|session| run.write_discovery(session).err())
+        .collect()
 }
 
 /// Removes the canonical discovery files of the sessions of `before` that `record` does not have.
@@ -46,7 +52,7 @@ pub(super) fn forget_discovery(
 
 /// Syncs the directories of what was moved aside, so that the move survives a power failure: the next stage relies on
 /// it. A file system that cannot sync is no reason to stop.
-pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &Kinds) {
+pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &KindsBySession) {
     let mut directories = BTreeSet::new();
     for session in before.plan.sessions.iter().filter(|session| kinds.contains_key(&session.path)) {
         for allocation in &session.allocations {
@@ -77,7 +83,7 @@ pub(crate) enum Teardowns {
 pub(super) fn tear_down(
     context: &Context<'_>,
     applied: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     teardowns: Teardowns,
 ) -> Vec<Failure> {
     let sessions = &applied.plan.sessions;
@@ -89,21 +95,21 @@ pub(super) fn tear_down(
         is_torn_down(session, released) && is_set_up && !begun
     };
     let count = sessions.iter().filter(|session| runs(session)).count();
-    let telling = Telling::begin(context, Phase::TearDown, count);
-    tree::children_first(sessions, host.jobs, |at| {
+    let report = PhaseReport::begin(context, Phase::TearDown, count);
+    traverse::children_first(sessions, host.jobs, |at| {
         let session = &sessions[at];
         if !runs(session) {
             return;
         }
         if let Err(why) = super::directory(context.swarm, context.registry, applied, session) {
             (context.events)(&Event::NotTornDown { session: session.path.clone(), why });
-            telling.passed(&session.path);
+            report.passed(&session.path);
             return;
         }
         match commands::run(context.swarm, host, session, "teardown", &session.teardown) {
             Ok(()) => {
                 (context.events)(&Event::TornDown { session: session.path.clone() });
-                telling.passed(&session.path);
+                report.passed(&session.path);
             }
             Err(cause) => {
                 let failure = Failure::new(session, "teardown", cause);

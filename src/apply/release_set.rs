@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::tree;
+use super::traverse;
 use crate::host::Host;
 use crate::name::SessionPath;
 use crate::plan::{Action, Plan, Session};
@@ -11,7 +11,7 @@ use crate::provider::{Allocation, Provider, Registry};
 use crate::state::{self, Found, Record, Unsaved};
 
 /// Kinds that are released, by session and in the order of release.
-pub(super) type Kinds = BTreeMap<SessionPath, Vec<String>>;
+pub(super) type KindsBySession = BTreeMap<SessionPath, Vec<String>>;
 
 /// Sessions to destroy, and the policies for unsaved work, processes and children.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl Destroy {
     }
 
     /// Returns the kinds of the sessions that are released, in the order of their release.
-    pub(super) fn kinds(&self, applied: &Record) -> Kinds {
+    pub(super) fn kinds(&self, applied: &Record) -> KindsBySession {
         self.sessions_of(applied)
             .map(|session| {
                 let kinds = session.allocations.iter().rev().map(|allocation| allocation.kind.clone());
@@ -84,7 +84,7 @@ pub enum Occupants {
 }
 
 /// Returns the kinds that applying `plan` releases.
-pub(super) fn planned(plan: &Plan) -> Kinds {
+pub(super) fn planned(plan: &Plan) -> KindsBySession {
     plan.changes
         .iter()
         .filter(|change| change.action == Action::Destroy || !change.release.is_empty())
@@ -93,7 +93,7 @@ pub(super) fn planned(plan: &Plan) -> Kinds {
 }
 
 /// Returns the kinds that the run of a record provisions, in the order in which a rollback releases them.
-pub(super) fn provisioned(record: &Record) -> Kinds {
+pub(super) fn provisioned(record: &Record) -> KindsBySession {
     let pairs = record.plan.sessions.iter().zip(&record.plan.changes);
     pairs
         .filter(|(_, change)| !change.provision.is_empty())
@@ -102,7 +102,11 @@ pub(super) fn provisioned(record: &Record) -> Kinds {
 }
 
 /// Returns the kinds of the record's sessions for which `applies` is true.
-pub(super) fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Session, &str) -> bool) -> Kinds {
+pub(super) fn restricted(
+    record: &Record,
+    kinds: &KindsBySession,
+    applies: impl Fn(&Session, &str) -> bool,
+) -> KindsBySession {
     let of_session = |session: &Session| {
         let kinds = kinds.get(&session.path)?.iter().filter(|kind| applies(session, kind)).cloned();
         Some((session.path.clone(), kinds.collect()))
@@ -111,7 +115,7 @@ pub(super) fn restricted(record: &Record, kinds: &Kinds, applies: impl Fn(&Sessi
 }
 
 /// Returns whether the session is released completely and has a `teardown`, which runs before the release.
-pub(super) fn is_torn_down(session: &Session, released: &Kinds) -> bool {
+pub(super) fn is_torn_down(session: &Session, released: &KindsBySession) -> bool {
     let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
     whole && !session.teardown.is_empty()
 }
@@ -119,12 +123,12 @@ pub(super) fn is_torn_down(session: &Session, released: &Kinds) -> bool {
 /// Calls `act` for each of these kinds of these sessions, in parallel.
 pub(super) fn each(
     sessions: &[Session],
-    kinds: &Kinds,
+    kinds: &KindsBySession,
     registry: &Registry,
     host: &Host,
     act: impl Fn(&Session, &Allocation, &dyn Provider) + Sync,
 ) {
-    tree::parents_first(sessions, host.jobs, |at| {
+    traverse::parents_first(sessions, host.jobs, |at| {
         let session = &sessions[at];
         for kind in kinds.get(&session.path).into_iter().flatten() {
             // A kind that the registry does not know was refused before.

@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::event::Telling;
-use super::release_set::{Kinds, each};
+use super::event::PhaseReport;
+use super::release_set::{KindsBySession, each};
 use super::{Context, Error, Event, Failure, Phase, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
@@ -14,7 +14,7 @@ use crate::state::Record;
 pub(super) fn save(
     context: &Context<'_>,
     record: &Record,
-    with_work: &Kinds,
+    with_work: &KindsBySession,
     location: Location,
 ) -> Result<(), Error> {
     context.swarm.begin_rescue()?;
@@ -30,7 +30,7 @@ pub(super) fn save(
 pub(super) fn save_interrupted(
     context: &Context<'_>,
     record: &Record,
-    with_work: &Kinds,
+    with_work: &KindsBySession,
 ) -> Result<(), Error> {
     if with_work.is_empty() { Ok(()) } else { save(context, record, with_work, Location::Home) }
 }
@@ -71,12 +71,12 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
 fn rescue(
     context: &Context<'_>,
     record: &Record,
-    with_work: &Kinds,
+    with_work: &KindsBySession,
     location: Location,
 ) -> Result<(), Error> {
     let host = context.swarm.host();
     let failures = Mutex::new(Vec::new());
-    let telling = Telling::begin(context, Phase::Rescue, with_work.len());
+    let report = PhaseReport::begin(context, Phase::Rescue, with_work.len());
     each(&record.plan.sessions, with_work, context.registry, host, |session, allocation, provider| {
         let lock = Some(context.swarm.file());
         let rescued = with_task(host, record, session, allocation, lock, |task| {
@@ -92,7 +92,7 @@ fn rescue(
                 });
                 let kinds = with_work.get(&session.path);
                 if kinds.and_then(|kinds| kinds.last()) == Some(&allocation.kind) {
-                    telling.passed(&session.path);
+                    report.passed(&session.path);
                 }
             }
             Err(error) => {

@@ -15,8 +15,10 @@ use super::occupants::{self, Marks};
 use super::provision::SetUp;
 use super::release;
 pub(crate) use super::release::Teardowns;
-use super::release_set::{Kinds, Occupants, provisioned, restricted};
-use super::{Context, Error, Event, Failure, Options, Phase, Run, clear, impact, work};
+use super::release_set::{KindsBySession, Occupants, provisioned, restricted};
+use super::{
+    Context, Error, Event, Failure, Options, Phase, Run, release_impact, stop_processes, unsaved_work,
+};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -44,7 +46,7 @@ pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error>
         Some(release) => {
             let guard = FamilyGuard::acquire(context.swarm.host())?;
             let children =
-                impact::children_on_their_own(context.swarm.host(), &release.before, &release.kinds)?;
+                release_impact::standalone_children(context.swarm.host(), &release.before, &release.kinds)?;
             if !children.is_empty() {
                 return Err(Error::Refused(children));
             }
@@ -137,13 +139,19 @@ fn attempt(
         attempt.not_torn_down = release::tear_down(context, &release.before, &release.kinds, teardowns);
         crashpoint!("run.torn-down");
         if occupants::left_for_teardown(&release.before, &release.kinds) != Marks::default() {
-            clear::clear_torn_down(context, &release.before, &release.kinds, Location::Home, occupants)?;
+            stop_processes::refuse_or_stop_again(
+                context,
+                &release.before,
+                &release.kinds,
+                Location::Home,
+                occupants,
+            )?;
         }
         // Discarded work is released even if the caller was interrupted before, unless a teardown was interrupted.
         let goes_on = release.unsaved == Unsaved::Discard && attempt.not_torn_down.is_empty();
         let cancel = if goes_on { Cancel::default() } else { context.swarm.host().cancel.clone() };
         let host = Host { cancel, ..context.swarm.host().clone() };
-        leave(context, record, release, &host, occupants)?;
+        move_aside(context, record, release, &host, occupants)?;
         if record.plan.changes.is_empty() {
             return Ok(attempt);
         }
@@ -170,12 +178,12 @@ fn make(
     let SetUp { failures, not_set_up } = run.set_up_sessions();
     if !keep_failed || failures.is_empty() || host.cancel.is_requested() {
         check(host, failures)?;
-        check(host, run.tell_sessions())?;
+        check(host, run.write_discovery_files())?;
         return Ok(None);
     }
     let mut kept = record.clone();
     kept.not_set_up.extend(not_set_up);
-    check(host, Run { context, record: &kept, host }.tell_sessions())?;
+    check(host, Run { context, record: &kept, host }.write_discovery_files())?;
     context.swarm.amend(&kept, Stage::Provisioning)?;
     crashpoint!("apply.kept");
     Ok(Some((kept, failures)))
@@ -191,7 +199,7 @@ fn check(host: &Host, failures: Vec<Failure>) -> Result<(), Error> {
 }
 
 /// Moves what is released aside, checks its unsaved work there, and frees the names that new resources may need.
-fn leave(
+fn move_aside(
     context: &Context<'_>,
     record: &Record,
     release: &Release,
@@ -201,15 +209,18 @@ fn leave(
     let (before, kinds) = (&release.before, &release.kinds);
     check(host, Vec::new())?;
     let run = Run { context, record: before, host };
-    check(host, run.leave(Phase::SetAside, "set aside", kinds, &|provider, task| provider.set_aside(task)))?;
+    check(
+        host,
+        run.move_aside_step(Phase::SetAside, "set aside", kinds, &|provider, task| provider.set_aside(task)),
+    )?;
     crashpoint!("run.set-aside");
-    clear::clear_torn_down(context, before, kinds, Location::Aside, occupants)?;
-    work::judge_aside(context, before, kinds, release.unsaved)?;
+    stop_processes::refuse_or_stop_again(context, before, kinds, Location::Aside, occupants)?;
+    unsaved_work::check_aside(context, before, kinds, release.unsaved)?;
     check(host, Vec::new())?;
     let kinds = &restricted(before, kinds, |session, kind| {
         is_same_resource(context, record, session, kind) || context.moves_aside(kind)
     });
-    let failures = run.leave(Phase::GiveWay, "give way", kinds, &|provider, task| {
+    let failures = run.move_aside_step(Phase::GiveWay, "give way", kinds, &|provider, task| {
         if provider.moves_aside() { provider.give_way(task) } else { provider.release(task) }
     });
     check(host, failures)?;
@@ -265,7 +276,7 @@ pub(super) fn finish(
 }
 
 /// Returns the kinds that a committed run has still to release, by session.
-pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &Release) -> Kinds {
+pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &Release) -> KindsBySession {
     let is_left = |session: &Session, kind: &str| !is_same_resource(context, record, session, kind);
     restricted(&release.before, &release.kinds, is_left)
 }
@@ -322,7 +333,7 @@ pub(super) fn undo(
 pub(super) fn unprovision(
     context: &Context<'_>,
     record: &Record,
-    provisioned: &Kinds,
+    provisioned: &KindsBySession,
     interruptible: &Host,
     occupants: Option<Occupants>,
 ) -> Result<Vec<Failure>, Error> {
@@ -338,9 +349,9 @@ pub(super) fn unprovision(
             }
         }
     }
-    clear::end_own(context, record, provisioned, &Marks::of_run(record, provisioned));
+    stop_processes::end_own(context, record, provisioned, &Marks::of_run(record, provisioned));
     if let Some(occupants) = occupants {
-        clear::clear_torn_down(context, record, provisioned, Location::Home, occupants)?;
+        stop_processes::refuse_or_stop_again(context, record, provisioned, Location::Home, occupants)?;
     }
     crashpoint!("undo.torn-down");
     Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, provisioned))
@@ -404,7 +415,7 @@ pub(super) fn write_again(
         match (applied, stood.get(&session.path)) {
             // Nothing is written if the session's directory was missing before the run.
             (Some(applied), Some(stood)) if discovery::directory(context.swarm, stood).is_ok() => {
-                failures.extend(Run { context, record: applied, host }.tell(stood).err());
+                failures.extend(Run { context, record: applied, host }.write_discovery(stood).err());
             }
             (Some(_), Some(_)) => {}
             _ => context.swarm.remove_discovery(&session.scoped_name).map_err(Error::Unfinished)?,

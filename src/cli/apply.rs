@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use seedbed::apply::{self, Context, Occupants, Overtaken};
+use seedbed::apply::{self, Context, Occupants, Retries};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
@@ -92,19 +92,20 @@ pub(super) fn apply_manifest(
     again: &DoAgain,
     options: apply::Options,
 ) -> Result<Plan, Failure> {
-    let (mut plan, mut survey) = plan::make(setting, context.swarm, manifest, again)?;
-    let mut overtaken = Overtaken::default();
+    let (mut plan, mut input) = plan::make(setting, context.swarm, manifest, again)?;
+    let mut retries = Retries::default();
     loop {
         consent(global, &plan, options, global.verbose)?;
-        let mut error = match apply::apply(context, &plan, survey.record.as_ref(), options) {
+        let mut error = match apply::apply(context, &plan, input.record.as_ref(), options) {
             Ok(()) => return Ok(plan),
             Err(error) if error.is_undone() => error,
             Err(error) => return Err(error.into()),
         };
         let planned = plan;
-        (plan, survey) = plan::make(setting, context.swarm, manifest, again)?;
-        let applied = survey.applied.as_ref();
-        let Some(why) = overtaken.by(&mut error, &planned, &setting.registry, &survey.observation, applied)
+        (plan, input) = plan::make(setting, context.swarm, manifest, again)?;
+        let applied = input.applied.as_ref();
+        let Some(why) =
+            retries.conflict(&mut error, &planned, &setting.registry, &input.observation, applied)
         else {
             return Err(error.into());
         };
@@ -143,7 +144,7 @@ fn checked(
     let findings = Findings::default();
     let applied =
         record.as_ref().map(|record| apply::applied_plan(swarm, &setting.registry, record, &findings));
-    let stale = apply::stale(&plan, &setting.registry, &observation, applied.as_ref());
+    let stale = apply::stale_reasons(&plan, &setting.registry, &observation, applied.as_ref());
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }

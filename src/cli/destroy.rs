@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 use seedbed::apply::{
-    self, AtStake, Context, Destroy, Event, Loss, Occupancy, Occupant, Occupants, Options, Recovered,
-    Relation, Unsaved,
+    self, Context, Destroy, Event, Loss, Occupancy, Occupant, Occupants, Options, Recovered, Relation,
+    ReleaseImpact, Unsaved,
 };
 use seedbed::host::Host;
 use seedbed::host::text::printable;
@@ -167,11 +167,11 @@ fn targets<'a>(
 }
 
 /// Returns the impact of releasing all targets, and the paths of the released sessions.
-fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(AtStake, Vec<SessionPath>), Failure> {
-    let mut stake = AtStake::default();
+fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(ReleaseImpact, Vec<SessionPath>), Failure> {
+    let mut stake = ReleaseImpact::default();
     let mut sessions = Vec::new();
     for Target { swarm, record, destroy } in targets {
-        stake.add(apply::at_stake(swarm, &setting.registry, record, destroy)?);
+        stake.add(apply::release_impact(swarm, &setting.registry, record, destroy)?);
         let children = destroy.children_of(swarm.host(), record)?;
         let children = children.iter().rev().filter_map(Found::record);
         let paths = children.flat_map(|child| &child.plan.sessions).chain(destroy.sessions_of(record));
@@ -331,7 +331,7 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
     let (stake, sessions) = stake(setting, &targets)?;
     let mut branches = Vec::new();
     for Target { swarm, record, destroy } in &targets {
-        branches.extend(apply::kept(swarm, &setting.registry, record, destroy.sessions_of(record))?);
+        branches.extend(apply::kept_branches(swarm, &setting.registry, record, destroy.sessions_of(record))?);
     }
     global.unless_interrupted()?;
     let refused = stake.refused(destroy.unsaved);

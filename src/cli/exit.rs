@@ -330,11 +330,11 @@ impl From<state::Error> for Failure {
     }
 }
 
-impl From<apply::SurveyError> for Failure {
-    fn from(error: apply::SurveyError) -> Self {
+impl From<apply::PlanningInputError> for Failure {
+    fn from(error: apply::PlanningInputError) -> Self {
         match error {
-            apply::SurveyError::Observe(error) => Self::Observe(error),
-            apply::SurveyError::State(error) => Self::State(error),
+            apply::PlanningInputError::Observe(error) => Self::Observe(error),
+            apply::PlanningInputError::State(error) => Self::State(error),
             error => Self::of(error),
         }
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use rayon::prelude::*;
-use seedbed::apply::{self, Survey};
+use seedbed::apply::{self, PlanningInput};
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
@@ -46,8 +46,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = setting.manifest()?;
     let swarm = setting.swarm()?;
     settled(&swarm, || swarm.is_locked())?;
-    let (mut plan, survey) = make(&setting, &swarm, &manifest, &arguments.again)?;
-    plan.behind = behind(&swarm, &plan, &survey);
+    let (mut plan, input) = make(&setting, &swarm, &manifest, &arguments.again)?;
+    plan.behind = behind(&swarm, &plan, &input);
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let path = super::setting::directory(global)?.join(path);
@@ -55,15 +55,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             .and_then(|file| print::write_plan(file, &plan))
             .map_err(|error| Failure::of_file(format!("cannot write {}: {error}", path.display())))?;
     }
-    let mut notices = notices(&setting.registry, &plan, &survey);
+    let mut notices = notices(&setting.registry, &plan, &input);
     notices.splice(0..0, refusals(&plan));
     notices.extend(setup_not_run(&plan));
-    notices.extend(outdated(&setting, &swarm, &plan, survey.record.as_ref()));
+    notices.extend(outdated(&setting, &swarm, &plan, input.record.as_ref()));
     notices.extend(lacking(&plan.behind));
     let review = Review::new(&plan)
         .with_registry(&setting.registry)
         .with_notices(&notices)
-        .with_observation(&survey.observation);
+        .with_observation(&input.observation);
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         say!(
@@ -72,7 +72,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         );
     }
     let changes = arguments.detailed_exitcode && plan.has_changes();
-    print::done_with((manifest, plan, survey));
+    print::done_with((manifest, plan, input));
     Ok(if changes { Status::Changes } else { Status::Done }.into())
 }
 
@@ -82,17 +82,17 @@ pub(super) fn make(
     swarm: &Swarm<'_>,
     manifest: &Manifest,
     again: &DoAgain,
-) -> Result<(Plan, Survey), Failure> {
+) -> Result<(Plan, PlanningInput), Failure> {
     elsewhere::refuse_strays(swarm, &setting.registry)?;
-    let survey = apply::survey(swarm, &setting.registry, manifest)?;
-    let (mut plan, survey) = planned(setting, manifest, survey)?;
-    let again = again.sessions(survey.record.as_ref())?;
+    let input = apply::planning_input(swarm, &setting.registry, manifest)?;
+    let (mut plan, input) = planned(setting, manifest, input)?;
+    let again = again.sessions(input.record.as_ref())?;
     if !again.is_empty() {
-        plan.do_again(again, &setting.registry, survey.applied.as_ref());
+        plan.do_again(again, &setting.registry, input.applied.as_ref());
     }
-    let Survey { record, applied, findings, .. } = &survey;
+    let PlanningInput { record, applied, findings, .. } = &input;
     look_at_releases(setting, swarm, record.as_ref(), applied.as_ref(), findings, &mut plan)?;
-    Ok((plan, survey))
+    Ok((plan, input))
 }
 
 /// Plans without running any program that the manifest names: a user who checks a manifest may not have reviewed it
@@ -103,14 +103,18 @@ pub(super) fn make_without_programs(
     setting: &Setting,
     swarm: &Swarm<'_>,
     manifest: &Manifest,
-) -> Result<(Plan, Survey), Failure> {
+) -> Result<(Plan, PlanningInput), Failure> {
     elsewhere::refuse_strays(swarm, &setting.registry)?;
-    let survey = apply::survey_without_programs(swarm, &setting.registry, manifest)?;
-    planned(setting, manifest, survey)
+    let input = apply::planning_input_without_programs(swarm, &setting.registry, manifest)?;
+    planned(setting, manifest, input)
 }
 
-fn planned(setting: &Setting, manifest: &Manifest, survey: Survey) -> Result<(Plan, Survey), Failure> {
-    Ok((setting.plan(manifest, &survey)?, survey))
+fn planned(
+    setting: &Setting,
+    manifest: &Manifest,
+    input: PlanningInput,
+) -> Result<(Plan, PlanningInput), Failure> {
+    Ok((setting.plan(manifest, &input)?, input))
 }
 
 /// Adds the reasons for which applying the plan would be refused without further options: unsaved work, and processes.
@@ -123,7 +127,7 @@ pub(super) fn look_at_releases(
     plan: &mut Plan,
 ) -> Result<(), Failure> {
     let Some(applied) = applied else { return Ok(()) };
-    let stake = apply::at_stake_in(swarm, &setting.registry, applied, plan, findings)?;
+    let stake = apply::impact_of_plan(swarm, &setting.registry, applied, plan, findings)?;
     let mut losses = stake.refused(Unsaved::Keep);
     // The need to repair a kept session is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
@@ -210,11 +214,11 @@ fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&R
 ///
 /// Git runs only if a base ref names another commit than a worktree was created from: once for all heads, and once for
 /// each base.
-fn behind(swarm: &Swarm<'_>, plan: &Plan, survey: &Survey) -> Vec<Behind> {
-    let Some(record) = &survey.record else { return Vec::new() };
+fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> {
+    let Some(record) = &input.record else { return Vec::new() };
     let staying = staying(plan);
     let has_moved = |worktree: &Worktree| {
-        let base = survey.observation.commits.get(&worktree.base_ref);
+        let base = input.observation.commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
     let worktree = |session: &Session| Worktree::of(session.allocation(git_worktree::KIND)?);
@@ -295,11 +299,11 @@ pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnOnce() -> bool) -> R
 }
 
 /// Returns facts about this host and repository, each once.
-pub(super) fn notices(registry: &Registry, plan: &Plan, survey: &Survey) -> Vec<String> {
+pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -> Vec<String> {
     let of_session = |(session, change): (&Session, &Change)| {
         let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
         let notices =
-            provisioned.filter_map(|held| Some(registry.get(&held.kind)?.notices(held, &survey.observation)));
+            provisioned.filter_map(|held| Some(registry.get(&held.kind)?.notices(held, &input.observation)));
         notices.flatten().collect::<Vec<_>>()
     };
     let each_once = |mut notices: Vec<String>, more: Vec<String>| {

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seedbed::apply::{self, Survey};
+use seedbed::apply::{self, PlanningInput};
 use seedbed::discovery::Snapshot;
 use seedbed::host::git::Git;
 use seedbed::host::state_directory::{self, Places, state_directory};
@@ -119,22 +119,22 @@ impl Setting {
             return Vec::new();
         }
         // An invalid manifest must not run the programs that it names.
-        let survey = apply::survey_without_programs(&swarm, &self.registry, manifest);
-        let Ok(survey) = survey else { return Vec::new() };
-        self.check(manifest, &survey).err().unwrap_or_default().into()
+        let input = apply::planning_input_without_programs(&swarm, &self.registry, manifest);
+        let Ok(input) = input else { return Vec::new() };
+        self.check(manifest, &input).err().unwrap_or_default().into()
     }
 
     /// Finds the diagnostics that planning would find.
-    pub(super) fn check(&self, manifest: &Manifest, survey: &Survey) -> Result<(), Diagnostics> {
+    pub(super) fn check(&self, manifest: &Manifest, input: &PlanningInput) -> Result<(), Diagnostics> {
         signals::while_computing(&self.host.cancel, || {
-            plan::check(manifest, &self.registry, &survey.observation, survey.applied.as_ref())
+            plan::check(manifest, &self.registry, &input.observation, input.applied.as_ref())
         })
     }
 
     /// Plans the manifest.
-    pub(super) fn plan(&self, manifest: &Manifest, survey: &Survey) -> Result<Plan, Failure> {
+    pub(super) fn plan(&self, manifest: &Manifest, input: &PlanningInput) -> Result<Plan, Failure> {
         signals::while_computing(&self.host.cancel, || {
-            plan::plan(manifest, &self.registry, &survey.observation, survey.applied.as_ref())
+            plan::plan(manifest, &self.registry, &input.observation, input.applied.as_ref())
         })
         .map_err(|faults| self.faults(faults))
     }

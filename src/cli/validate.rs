@@ -68,10 +68,10 @@ fn check(setting: &Setting) -> Result<usize, Failure> {
     settled(&swarm, || swarm.is_locked())?;
     // The applied swarm does not affect validity, but must not conflict with its own plan. No program that the manifest
     // names runs: a user who checks a manifest may not have reviewed it yet.
-    let survey = apply::survey_without_programs(&swarm, &setting.registry, &manifest)?;
-    setting.check(&manifest, &survey).map_err(|faults| setting.faults(faults))?;
+    let input = apply::planning_input_without_programs(&swarm, &setting.registry, &manifest)?;
+    setting.check(&manifest, &input).map_err(|faults| setting.faults(faults))?;
     let sessions = manifest.sessions.len();
-    print::done_with((manifest, survey));
+    print::done_with((manifest, input));
     Ok(sessions)
 }
 

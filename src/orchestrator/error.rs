@@ -123,11 +123,11 @@ impl Error {
     }
 }
 
-impl From<apply::SurveyError> for Error {
-    fn from(error: apply::SurveyError) -> Self {
+impl From<apply::PlanningInputError> for Error {
+    fn from(error: apply::PlanningInputError) -> Self {
         match error {
-            apply::SurveyError::Observe(error) => Self::Observe(error),
-            apply::SurveyError::State(error) => Self::State(error),
+            apply::PlanningInputError::Observe(error) => Self::Observe(error),
+            apply::PlanningInputError::State(error) => Self::State(error),
         }
     }
 }

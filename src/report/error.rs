@@ -141,7 +141,7 @@ impl Identified for apply::Error {
     }
 }
 
-impl Identified for apply::SurveyError {
+impl Identified for apply::PlanningInputError {
     fn id(&self) -> &'static ErrorId {
         match self {
             Self::Observe(error) => error.id(),

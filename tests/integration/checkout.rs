@@ -220,8 +220,8 @@ fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
     let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
     let swarm =
         Swarm::new(&sandbox.host, &sandbox.repo, "s").unwrap().lock(Duration::ZERO, "a test").unwrap();
-    let survey = apply::survey(&swarm, &registry, &manifest).unwrap();
-    let plan = plan::plan(&manifest, &registry, &survey.observation, None).unwrap();
+    let input = apply::planning_input(&swarm, &registry, &manifest).unwrap();
+    let plan = plan::plan(&manifest, &registry, &input.observation, None).unwrap();
     let events = |event: &Event| {
         if let Event::Passed { phase: Phase::Fill, session } = event {
             done.lock().unwrap().push(format!("passed {session}"));

@@ -126,8 +126,8 @@ impl Sandbox {
     pub(crate) fn plan_with(&self, registry: &Registry, text: &str) -> Result<Plan, String> {
         let manifest = manifest::parse(text, &registry.kinds()).map_err(|faults| format!("{faults:#?}"))?;
         let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm).unwrap();
-        let survey = apply::survey(&swarm, registry, &manifest).map_err(|error| error.to_string())?;
-        plan::plan(&manifest, registry, &survey.observation, survey.applied.as_ref())
+        let input = apply::planning_input(&swarm, registry, &manifest).map_err(|error| error.to_string())?;
+        plan::plan(&manifest, registry, &input.observation, input.applied.as_ref())
             .map_err(|faults| format!("{faults:#?}"))
     }
 

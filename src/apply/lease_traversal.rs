@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::event::Telling;
-use super::release_set::Kinds;
-use super::{Event, Failure, Phase, Run, tree};
+use super::event::PhaseReport;
+use super::release_set::KindsBySession;
+use super::{Event, Failure, Phase, Run, traverse};
 use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
 use crate::plan::Session;
@@ -17,7 +17,7 @@ type Act<'a> = dyn Fn(&dyn Provider, &Task<'_>) -> Result<(), provider::Error> +
 
 /// Order of a walk, and its reaction to a failure.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Walk {
+enum Traversal {
     /// Children before their parents, kinds in the order given; halts at a failure and when the run is cancelled.
     Leave,
     /// Children before their parents, kinds in the order given; continues after a failure.
@@ -30,8 +30,8 @@ impl Run<'_> {
     /// Releases leases at `location`. Claims are released last, one session after another: no port becomes free while a
     /// resource exists that was created after the claim. Claims of a session are kept if a resource of the session, or
     /// of one below, remains.
-    pub(super) fn release(&self, phase: Phase, location: Location, kinds: &Kinds) -> Vec<Failure> {
-        let telling = self.telling(phase, kinds);
+    pub(super) fn release(&self, phase: Phase, location: Location, kinds: &KindsBySession) -> Vec<Failure> {
+        let report = self.report(phase, kinds);
         let release = |session: &Session, kind: &str| {
             crashpoint!("release.allocation");
             self.act(session, kind, "release", location, &|provider, task| provider.release(task))?;
@@ -39,7 +39,7 @@ impl Run<'_> {
             (self.context.events)(&Event::Released { session, kind });
             Ok(())
         };
-        let part = |claims: bool| -> Kinds {
+        let part = |claims: bool| -> KindsBySession {
             let of_session = |session: &Session| {
                 let kinds = kinds.get(&session.path)?.iter();
                 let kinds: Vec<_> =
@@ -51,35 +51,41 @@ impl Run<'_> {
         let mut claims = part(true);
         let passed = |path: &SessionPath| {
             if !claims.contains_key(path) {
-                telling.passed(path);
+                report.passed(path);
             }
         };
-        let mut failures = self.walk(&part(false), Walk::Release, &passed, &release);
+        let mut failures = self.traverse(&part(false), Traversal::Release, &passed, &release);
         claims.retain(|path, _| !failures.iter().any(|failure| failure.session.is_at_or_below(path)));
-        failures.extend(self.walk(&claims, Walk::Release, &|path| telling.passed(path), &release));
+        failures.extend(self.traverse(&claims, Traversal::Release, &|path| report.passed(path), &release));
         failures
     }
 
     /// Performs one step of moving leases aside, up to the first failure.
-    pub(super) fn leave(&self, phase: Phase, step: &str, kinds: &Kinds, act: &Act<'_>) -> Vec<Failure> {
-        let telling = self.telling(phase, kinds);
-        self.walk(kinds, Walk::Leave, &|path| telling.passed(path), &|session, kind| {
+    pub(super) fn move_aside_step(
+        &self,
+        phase: Phase,
+        step: &str,
+        kinds: &KindsBySession,
+        act: &Act<'_>,
+    ) -> Vec<Failure> {
+        let report = self.report(phase, kinds);
+        self.traverse(kinds, Traversal::Leave, &|path| report.passed(path), &|session, kind| {
             crashpoint!("leave.allocation");
             self.act(session, kind, step, Location::Home, act)
         })
     }
 
     /// Brings leases back.
-    pub(super) fn bring_back(&self, kinds: &Kinds, act: &Act<'_>) -> Vec<Failure> {
-        let telling = self.telling(Phase::BringBack, kinds);
-        self.walk(kinds, Walk::Return, &|path| telling.passed(path), &|session, kind| {
+    pub(super) fn bring_back(&self, kinds: &KindsBySession, act: &Act<'_>) -> Vec<Failure> {
+        let report = self.report(Phase::BringBack, kinds);
+        self.traverse(kinds, Traversal::Return, &|path| report.passed(path), &|session, kind| {
             crashpoint!("bring-back.allocation");
             self.act(session, kind, "bring back", Location::Home, act)
         })
     }
 
-    fn telling(&self, phase: Phase, kinds: &Kinds) -> Telling<'_> {
-        Telling::begin(self.context, phase, kinds.values().filter(|kinds| !kinds.is_empty()).count())
+    fn report(&self, phase: Phase, kinds: &KindsBySession) -> PhaseReport<'_> {
+        PhaseReport::begin(self.context, phase, kinds.values().filter(|kinds| !kinds.is_empty()).count())
     }
 
     fn act(
@@ -99,10 +105,10 @@ impl Run<'_> {
     }
 
     /// Visits the sessions of `kinds`; calls `passed` for each in which nothing failed.
-    fn walk(
+    fn traverse(
         &self,
-        kinds: &Kinds,
-        walk: Walk,
+        kinds: &KindsBySession,
+        walk: Traversal,
         passed: &(dyn Fn(&SessionPath) + Sync),
         act: &(dyn Fn(&Session, &str) -> Result<(), Failure> + Sync),
     ) -> Vec<Failure> {
@@ -119,12 +125,12 @@ impl Run<'_> {
             if kinds.is_empty() {
                 return;
             }
-            if walk == Walk::Return {
+            if walk == Traversal::Return {
                 kinds.reverse();
             }
             let mut is_through = true;
             for kind in kinds {
-                let stops = walk == Walk::Leave
+                let stops = walk == Traversal::Leave
                     && (halted.load(Ordering::Relaxed) || self.host.cancel.is_requested());
                 if stops {
                     return;
@@ -139,10 +145,10 @@ impl Run<'_> {
                 passed(&session.path);
             }
         };
-        if walk == Walk::Return {
-            tree::parents_first(sessions, jobs, visit);
+        if walk == Traversal::Return {
+            traverse::parents_first(sessions, jobs, visit);
         } else {
-            tree::children_first(sessions, jobs, visit);
+            traverse::children_first(sessions, jobs, visit);
         }
         failures.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

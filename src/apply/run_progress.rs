@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::occupants;
-use super::release_set::Kinds;
+use super::release_set::KindsBySession;
 use crate::host::{Host, clock};
 use crate::name::SessionPath;
 use crate::plan::Session;
@@ -12,20 +12,20 @@ use crate::provider::{Made, Registry};
 use crate::state::{self, Journal, Milestone, Record, Swarm};
 
 /// Progress of an interrupted run, from its journal.
-pub(super) struct Interrupted {
+pub(super) struct RunProgress {
     journal: Journal,
     /// Sessions in which commands of `setup` that outlived the run still run.
     at_work: BTreeSet<SessionPath>,
     now: SystemTime,
 }
 
-impl Interrupted {
+impl RunProgress {
     /// Reads the progress of the run of `record`.
     pub(super) fn read(
         swarm: &Swarm<'_>,
         registry: &Registry,
         record: &Record,
-        provisioned: &Kinds,
+        provisioned: &KindsBySession,
     ) -> Result<Self, state::Error> {
         let journal = swarm.journal()?;
         let mut setting_up = provisioned.clone();

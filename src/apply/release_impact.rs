@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::release_set::{self, Destroy, Kinds, each};
-use super::since::Interrupted;
-use super::{inner, with_task};
+use super::release_set::{self, Destroy, KindsBySession, each};
+use super::run_progress::RunProgress;
+use super::{nested_swarms, with_task};
 use crate::host::Host;
 use crate::name::SessionPath;
 pub use crate::plan::Loss;
@@ -16,7 +16,7 @@ use crate::state::{self, Record, Stage, Swarm, Unsaved};
 /// Impact of a release, in order of the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct AtStake {
+pub struct ReleaseImpact {
     /// Standalone sessions that have a share of what is released or lie inside it, and resources of kinds that the
     /// registry does not know. No option of this run releases them.
     pub held: Vec<Loss>,
@@ -34,7 +34,7 @@ pub struct AtStake {
     pub passing: Vec<Loss>,
 }
 
-impl AtStake {
+impl ReleaseImpact {
     /// Adds the impact of other sessions.
     pub fn add(&mut self, more: Self) {
         self.held.extend(more.held);
@@ -59,27 +59,29 @@ impl AtStake {
 }
 
 /// Finds the impact of applying `plan`, with the findings of the survey that the plan was made from. Changes nothing.
-pub fn at_stake_in(
+pub fn impact_of_plan(
     swarm: &Swarm<'_>,
     registry: &Registry,
     applied: &Record,
     plan: &Plan,
     findings: &Findings,
-) -> Result<AtStake, state::Error> {
+) -> Result<ReleaseImpact, state::Error> {
     let released = release_set::planned(plan);
     if released.is_empty() {
-        return Ok(AtStake::default());
+        return Ok(ReleaseImpact::default());
     }
-    stake_of(swarm, registry, applied, &released, findings)
+    impact_of_kinds(swarm, registry, applied, &released, findings)
 }
 
 /// Finds work that was done since in what an interrupted run has provisioned, and that recovery would lose. Changes
 /// nothing.
 ///
 /// Empty if no run was interrupted while it provisioned.
-pub fn at_stake_since(swarm: &Swarm<'_>, registry: &Registry) -> Result<AtStake, state::Error> {
-    let Some((record, Stage::Provisioning)) = swarm.interrupted()? else { return Ok(AtStake::default()) };
-    Ok(stake_since(swarm, registry, &record, &release_set::provisioned(&record))?.0)
+pub fn impact_of_recovery(swarm: &Swarm<'_>, registry: &Registry) -> Result<ReleaseImpact, state::Error> {
+    let Some((record, Stage::Provisioning)) = swarm.interrupted()? else {
+        return Ok(ReleaseImpact::default());
+    };
+    Ok(impact_of_rollback(swarm, registry, &record, &release_set::provisioned(&record))?.0)
 }
 
 /// Damage of leases, by session and kind.
@@ -91,98 +93,98 @@ pub fn examine(
     swarm: &Swarm<'_>,
     registry: &Registry,
     applied: &Record,
-) -> Result<(Broken, AtStake), state::Error> {
+) -> Result<(Broken, ReleaseImpact), state::Error> {
     let findings = Findings::default();
     let broken = super::inspect::inspect_sharing(swarm, registry, applied, &findings);
     let everything = Destroy::default().kinds(applied);
-    Ok((broken, stake_of(swarm, registry, applied, &everything, &findings)?))
+    Ok((broken, impact_of_kinds(swarm, registry, applied, &everything, &findings)?))
 }
 
-pub(super) fn stake_of(
+pub(super) fn impact_of_kinds(
     swarm: &Swarm<'_>,
     registry: &Registry,
     applied: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     findings: &Findings,
-) -> Result<AtStake, state::Error> {
-    let mut stake = stake_without_children(swarm, registry, applied, released, findings)?;
-    stake.held.extend(children_on_their_own(swarm.host(), applied, released)?);
-    Ok(stake)
+) -> Result<ReleaseImpact, state::Error> {
+    let mut impact = impact_without_children(swarm, registry, applied, released, findings)?;
+    impact.held.extend(standalone_children(swarm.host(), applied, released)?);
+    Ok(impact)
 }
 
-/// Finds the impact as [`stake_of`] does, for a release that includes the children.
-pub(super) fn stake_without_children(
+/// Finds the impact as [`impact_of_kinds`] does, for a release that includes the children.
+pub(super) fn impact_without_children(
     swarm: &Swarm<'_>,
     registry: &Registry,
     applied: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     findings: &Findings,
-) -> Result<AtStake, state::Error> {
-    let mut stake = look(swarm.host(), registry, applied, released, Location::Home, findings, None).0;
-    stake.held.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
+) -> Result<ReleaseImpact, state::Error> {
+    let mut impact = impact_of(swarm.host(), registry, applied, released, Location::Home, findings, None).0;
+    impact.held.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
         let what = format!("only the program that provisioned its `{kind}` can release it");
         Loss::new(session.path.clone(), what)
     }));
-    stake.obstacles.extend(inner::swarms(swarm, registry, applied, released)?);
-    Ok(stake)
+    impact.obstacles.extend(nested_swarms::find(swarm, registry, applied, released)?);
+    Ok(impact)
 }
 
-pub(super) fn stake_since(
+pub(super) fn impact_of_rollback(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
-    provisioned: &Kinds,
-) -> Result<(AtStake, Kinds), state::Error> {
-    let interrupted = Interrupted::read(swarm, registry, record, provisioned)?;
+    provisioned: &KindsBySession,
+) -> Result<(ReleaseImpact, KindsBySession), state::Error> {
+    let progress = RunProgress::read(swarm, registry, record, provisioned)?;
     let (host, findings) = (swarm.host(), Findings::default());
-    let (mut stake, with_work) =
-        look(host, registry, record, provisioned, Location::Home, &findings, Some(&interrupted));
-    stake.held = children_on_their_own(host, record, provisioned)?;
-    stake.obstacles.extend(inner::swarms(swarm, registry, record, provisioned)?);
-    Ok((stake, with_work))
+    let (mut impact, with_work) =
+        impact_of(host, registry, record, provisioned, Location::Home, &findings, Some(&progress));
+    impact.held = standalone_children(host, record, provisioned)?;
+    impact.obstacles.extend(nested_swarms::find(swarm, registry, record, provisioned)?);
+    Ok((impact, with_work))
 }
 
 /// Returns the impact of releasing these kinds of these sessions, and the kinds that have work to rescue.
-pub(super) fn look(
+pub(super) fn impact_of(
     host: &Host,
     registry: &Registry,
     record: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     location: Location,
     findings: &Findings,
-    interrupted: Option<&Interrupted>,
-) -> (AtStake, Kinds) {
-    let found = Mutex::new((AtStake::default(), Kinds::new()));
+    progress: Option<&RunProgress>,
+) -> (ReleaseImpact, KindsBySession) {
+    let found = Mutex::new((ReleaseImpact::default(), KindsBySession::new()));
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| {
             let task = &Task { findings: Some(findings), location, ..*task };
-            match interrupted {
+            match progress {
                 None => provider.losses(task),
-                Some(interrupted) => provider.losses_since(task, interrupted.made(session)),
+                Some(progress) => provider.losses_since(task, progress.made(session)),
             }
         });
         // Work that cannot be inspected cannot be called saved.
         let losses = losses
             .unwrap_or_else(|error| Losses { beyond_rescue: vec![error.to_string()], ..Losses::default() });
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stake, with_work) = &mut *found;
+        let (impact, with_work) = &mut *found;
         if !losses.work.is_empty() {
             with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
         }
         let of_session =
             |lines: Vec<String>| lines.into_iter().map(|what| Loss::new(session.path.clone(), what));
-        stake.work.extend(of_session(losses.work));
-        stake.beyond_rescue.extend(of_session(losses.beyond_rescue));
-        stake.unknown.extend(of_session(losses.unknown).map(|loss| Loss { unknown: true, ..loss }));
-        stake.passing.extend(of_session(losses.passing));
-        stake.obstacles.extend(of_session(losses.obstacles));
+        impact.work.extend(of_session(losses.work));
+        impact.beyond_rescue.extend(of_session(losses.beyond_rescue));
+        impact.unknown.extend(of_session(losses.unknown).map(|loss| Loss { unknown: true, ..loss }));
+        impact.passing.extend(of_session(losses.passing));
+        impact.obstacles.extend(of_session(losses.obstacles));
     });
-    let (mut stake, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let AtStake { held: _, obstacles, work, beyond_rescue, unknown, passing } = &mut stake;
+    let (mut impact, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let ReleaseImpact { held: _, obstacles, work, beyond_rescue, unknown, passing } = &mut impact;
     for losses in [obstacles, work, beyond_rescue, unknown, passing] {
         losses.sort_by(|one, other| one.session.cmp(&other.session));
     }
-    (stake, with_work)
+    (impact, with_work)
 }
 
 /// Returns the obstacles to a release of these kinds of these sessions, even if their work is discarded.
@@ -190,7 +192,7 @@ pub(super) fn obstacles(
     host: &Host,
     registry: &Registry,
     record: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     location: Location,
 ) -> Vec<Loss> {
     let findings = Findings::default();
@@ -212,7 +214,7 @@ pub(super) fn obstacles(
 pub(super) fn unknown_kinds<'r>(
     registry: &Registry,
     record: &'r Record,
-    released: &Kinds,
+    released: &KindsBySession,
 ) -> impl Iterator<Item = (&'r Session, &'r str)> {
     let held = record
         .plan
@@ -227,10 +229,10 @@ pub(super) fn unknown_kinds<'r>(
 }
 
 /// Finds standalone sessions that would lose their share of what is released, or their worktree inside it.
-pub(super) fn children_on_their_own(
+pub(super) fn standalone_children(
     host: &Host,
     record: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
 ) -> Result<Vec<Loss>, state::Error> {
     let alone = state::alone(host, &record.owner)?;
     let above = |session: &&Session| released.contains_key(&session.path);

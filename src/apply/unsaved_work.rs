@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::impact::{self, AtStake, Loss, children_on_their_own, look};
-use super::release_set::{Kinds, each};
-use super::{Context, Error, Event, Failure, inner, rescue, with_task};
+use super::release_impact::{self, Loss, ReleaseImpact, impact_of, standalone_children};
+use super::release_set::{KindsBySession, each};
+use super::{Context, Error, Event, Failure, nested_swarms, rescue, with_task};
 use crate::provider::{Condition, Findings, Location};
 use crate::state::{Record, Unsaved};
 
@@ -13,11 +13,11 @@ use crate::state::{Record, Unsaved};
 pub(super) fn secure(
     context: &Context<'_>,
     applied: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
-    let stake = judge(context, applied, released, unsaved)?;
-    for Loss { session, what, .. } in stake.passing {
+    let impact = check(context, applied, released, unsaved)?;
+    for Loss { session, what, .. } in impact.passing {
         (context.events)(&Event::GoesAlong { session, what });
     }
     Ok(())
@@ -25,8 +25,12 @@ pub(super) fn secure(
 
 /// Refuses to release a resource of a kind that the registry does not know: a session that is only partly released is
 /// of no use.
-pub(super) fn known(context: &Context<'_>, record: &Record, released: &Kinds) -> Result<(), Error> {
-    match impact::unknown_kinds(context.registry, record, released).next() {
+pub(super) fn refuse_unknown_kinds(
+    context: &Context<'_>,
+    record: &Record,
+    released: &KindsBySession,
+) -> Result<(), Error> {
+    match release_impact::unknown_kinds(context.registry, record, released).next() {
         None => Ok(()),
         Some((session, kind)) => {
             Err(Error::UnknownKind { session: session.id.clone(), kind: kind.to_owned() })
@@ -36,10 +40,10 @@ pub(super) fn known(context: &Context<'_>, record: &Record, released: &Kinds) ->
 
 /// Checks unsaved work again after it was moved aside, where nothing changes it any more, and saves it there. Work that
 /// was done after [`secure`] is refused or saved as well.
-pub(super) fn judge_aside(
+pub(super) fn check_aside(
     context: &Context<'_>,
     before: &Record,
-    kinds: &Kinds,
+    kinds: &KindsBySession,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     // A resource that is not moved aside can change again at any time; it is only checked again to be rescued.
@@ -48,15 +52,15 @@ pub(super) fn judge_aside(
     let kinds = kinds.iter().map(|(path, kinds)| (path.clone(), judged(kinds))).collect();
     let host = context.swarm.host();
     if unsaved == Unsaved::Discard {
-        let found = impact::obstacles(host, context.registry, before, &kinds, Location::Aside);
+        let found = release_impact::obstacles(host, context.registry, before, &kinds, Location::Aside);
         return if found.is_empty() { Ok(()) } else { Err(Error::Refused(found)) };
     }
-    let (stake, with_work) =
-        look(host, context.registry, before, &kinds, Location::Aside, &Findings::default(), None);
+    let (impact, with_work) =
+        impact_of(host, context.registry, before, &kinds, Location::Aside, &Findings::default(), None);
     if host.cancel.is_requested() {
         return Ok(());
     }
-    let refused = stake.refused(unsaved);
+    let refused = impact.refused(unsaved);
     if !refused.is_empty() {
         return Err(Error::Refused(refused));
     }
@@ -69,28 +73,29 @@ pub(super) fn judge_aside(
 /// Refuses to roll back the interrupted run of `record` if work would be lost that was done since in what the run
 /// `provisioned`. Work that is discarded or can be saved is no reason to refuse. Returns the kinds, by session, that
 /// have work to save.
-pub(super) fn judge_interrupted(
+pub(super) fn check_interrupted(
     context: &Context<'_>,
     record: &Record,
-    provisioned: &Kinds,
+    provisioned: &KindsBySession,
     unsaved: Unsaved,
-) -> Result<Kinds, Error> {
+) -> Result<KindsBySession, Error> {
     let host = context.swarm.host();
-    let (mut stake, mut with_work) =
-        impact::stake_since(context.swarm, context.registry, record, provisioned)?;
-    if !stake.refused(unsaved).is_empty() && mend(context, record, provisioned) {
-        (stake, with_work) = impact::stake_since(context.swarm, context.registry, record, provisioned)?;
+    let (mut impact, mut with_work) =
+        release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
+    if !impact.refused(unsaved).is_empty() && mend(context, record, provisioned) {
+        (impact, with_work) =
+            release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
     }
     if host.cancel.is_requested() {
         return Err(Error::Interrupted);
     }
-    let refused = stake.refused(unsaved);
+    let refused = impact.refused(unsaved);
     if refused.is_empty() { Ok(with_work) } else { Err(Error::Refused(refused)) }
 }
 
 /// Repairs what an interrupted run has provisioned, as far as possible, so that its work can be checked: after a
 /// reboot, overlays are not mounted. Returns whether anything was repaired.
-fn mend(context: &Context<'_>, record: &Record, provisioned: &Kinds) -> bool {
+fn mend(context: &Context<'_>, record: &Record, provisioned: &KindsBySession) -> bool {
     let host = context.swarm.host();
     let mended = AtomicBool::new(false);
     each(&record.plan.sessions, provisioned, context.registry, host, |session, allocation, provider| {
@@ -109,36 +114,41 @@ fn mend(context: &Context<'_>, record: &Record, provisioned: &Kinds) -> bool {
 }
 
 /// Refuses a release that would lose work. Otherwise returns the impact of the release.
-pub(super) fn judge(
+pub(super) fn check(
     context: &Context<'_>,
     applied: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     unsaved: Unsaved,
-) -> Result<AtStake, Error> {
+) -> Result<ReleaseImpact, Error> {
     let host = context.swarm.host();
-    known(context, applied, released)?;
-    ready(context, applied, released)?;
-    let mut stake = match unsaved {
+    refuse_unknown_kinds(context, applied, released)?;
+    check_ready(context, applied, released)?;
+    let mut impact = match unsaved {
         // Work that is discarded need not be searched for, and often cannot be.
         Unsaved::Discard => {
-            let obstacles = impact::obstacles(host, context.registry, applied, released, Location::Home);
-            AtStake { obstacles, ..AtStake::default() }
+            let obstacles =
+                release_impact::obstacles(host, context.registry, applied, released, Location::Home);
+            ReleaseImpact { obstacles, ..ReleaseImpact::default() }
         }
         Unsaved::Keep | Unsaved::Rescue => {
-            look(host, context.registry, applied, released, Location::Home, &Findings::default(), None).0
+            impact_of(host, context.registry, applied, released, Location::Home, &Findings::default(), None).0
         }
     };
-    stake.held = children_on_their_own(host, applied, released)?;
-    stake.obstacles.extend(inner::swarms(context.swarm, context.registry, applied, released)?);
+    impact.held = standalone_children(host, applied, released)?;
+    impact.obstacles.extend(nested_swarms::find(context.swarm, context.registry, applied, released)?);
     if host.cancel.is_requested() && unsaved != Unsaved::Discard {
         return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
     }
-    let refused = stake.refused(unsaved);
-    if refused.is_empty() { Ok(stake) } else { Err(Error::Refused(refused)) }
+    let refused = impact.refused(unsaved);
+    if refused.is_empty() { Ok(impact) } else { Err(Error::Refused(refused)) }
 }
 
 /// Checks that the provider of each released kind is ready to release.
-pub(super) fn ready(context: &Context<'_>, record: &Record, released: &Kinds) -> Result<(), Error> {
+pub(super) fn check_ready(
+    context: &Context<'_>,
+    record: &Record,
+    released: &KindsBySession,
+) -> Result<(), Error> {
     let host = context.swarm.host();
     let mut asked = BTreeSet::new();
     for session in &record.plan.sessions {

@@ -201,7 +201,7 @@ pub fn rebind(context: &Context<'_>, old: Option<&Locked<'_>>) -> Result<(), Err
         if discovery::directory(swarm, session).is_ok()
             && discovery::inspect(swarm, session, &expected).is_some()
         {
-            run.tell(session).map_err(failed)?;
+            run.write_discovery(session).map_err(failed)?;
         }
     }
     Ok(())
@@ -253,7 +253,7 @@ pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
     for session in &copy.plan.sessions {
         crashpoint!("copied.discovery");
         if !elsewhere.contains(&session.path) && discovery::directory(swarm, session).is_ok() {
-            run.tell(session).map_err(failed)?;
+            run.write_discovery(session).map_err(failed)?;
         }
     }
     Ok(())

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::event::Telling;
+use super::event::PhaseReport;
 use super::provision::PROVISION;
-use super::{Failure, Phase, Run, ancestors, task, tree};
+use super::{Failure, Phase, Run, ancestors, task, traverse};
 use crate::host::clock;
 use crate::name::SessionPath;
 use crate::plan::Session;
@@ -21,7 +21,7 @@ struct Group<'a> {
 
 impl Run<'_> {
     /// Populates the new allocations of the plan, group by group, as many groups at once as there are jobs.
-    pub(super) fn fill(&self) -> Vec<Failure> {
+    pub(super) fn populate(&self) -> Vec<Failure> {
         let groups = self.groups();
         // Claims have no content. A session is populated when all its other allocations are.
         let in_it = groups.iter().filter(|group| !group.is_claim).flat_map(|group| &group.members);
@@ -29,19 +29,23 @@ impl Run<'_> {
         for (session, _) in in_it {
             *empty.entry(&session.path).or_default().get_mut() += 1;
         }
-        let telling = Telling::begin(self.context, Phase::Fill, empty.len());
+        let report = PhaseReport::begin(self.context, Phase::Fill, empty.len());
         let filled = |session: &Session| {
             let left = empty.get(&session.path);
             if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
                 self.context.swarm.note(Milestone::Filled, clock::file_time(), Some(&session.path));
-                telling.passed(&session.path);
+                report.passed(&session.path);
             }
         };
         self.until_one_fails(
-            |act| tree::side_by_side(groups.len(), self.host.jobs, act),
+            |act| traverse::side_by_side(groups.len(), self.host.jobs, act),
             |at| {
                 let group = &groups[at];
-                if group.is_claim { self.fill_group(group, &|_| {}) } else { self.fill_group(group, &filled) }
+                if group.is_claim {
+                    self.populate_group(group, &|_| {})
+                } else {
+                    self.populate_group(group, &filled)
+                }
             },
         )
     }
@@ -67,7 +71,7 @@ impl Run<'_> {
 
     /// Populates a group. `filled` is called once for each session: when the provider reports the session, or else
     /// after all sessions are populated.
-    fn fill_group(&self, group: &Group<'_>, filled: &(dyn Fn(&Session) + Sync)) -> Vec<Failure> {
+    fn populate_group(&self, group: &Group<'_>, filled: &(dyn Fn(&Session) + Sync)) -> Vec<Failure> {
         let Some(provider) = self.context.registry.get(group.kind) else { return Vec::new() };
         let above: Vec<_> =
             group.members.iter().map(|(session, _)| ancestors(self.record, &session.path)).collect();

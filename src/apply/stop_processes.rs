@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::occupants::{Marks, Search};
-use super::release_set::{Kinds, Occupants, STOP_PATIENCE};
-use super::{Context, Error, Event, Options, work};
+use super::release_set::{KindsBySession, Occupants, STOP_PATIENCE};
+use super::{Context, Error, Event, Options, unsaved_work};
 use crate::host::occupants::{Ending, Process, Processes};
 use crate::name::SessionPath;
 use crate::plan::Role;
@@ -25,10 +25,10 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// Refuses or ends the processes that use what is about to be released, as `options` say.
 ///
 /// Processes that carry one of the marks `own` are ignored: the caller or a teardown ends them.
-pub(super) fn clear(
+pub(super) fn refuse_or_stop(
     context: &Context<'_>,
     record: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     options: Options,
     own: &Marks,
 ) -> Result<(), Error> {
@@ -39,7 +39,7 @@ pub(super) fn clear(
         && found.targets(Role::PinningCaller).next().is_none()
     {
         // No process is ended for a run that is refused anyway.
-        work::judge(context, record, released, options.unsaved)?;
+        unsaved_work::check(context, record, released, options.unsaved)?;
         search.stop(context, patience, Role::Refuses)?;
         found = search.settled();
     }
@@ -53,12 +53,12 @@ pub(super) fn clear(
     Ok(())
 }
 
-/// Refuses or ends processes as [`clear`] does, after teardowns or after the resources were moved aside. Such processes
-/// are new, or a teardown has not ended them.
-pub(super) fn clear_torn_down(
+/// Refuses or ends processes as [`refuse_or_stop`] does, after teardowns or after the resources were moved aside. Such
+/// processes are new, or a teardown has not ended them.
+pub(super) fn refuse_or_stop_again(
     context: &Context<'_>,
     record: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
     location: Location,
     occupants: Occupants,
 ) -> Result<(), Error> {
@@ -76,7 +76,7 @@ pub(super) fn clear_torn_down(
 
 /// Ends the processes that carry one of the marks `own`, in what a run rolls back or finishes: an earlier step of the
 /// same run has started them.
-pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &Kinds, own: &Marks) {
+pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &KindsBySession, own: &Marks) {
     let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
     // A process that cannot be ended prevents the release, which reports the process.
     let _ = search.stop(context, STOP_PATIENCE, Role::LeftByCommand);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::release_set::Kinds;
+use super::release_set::KindsBySession;
 use crate::host::absolute;
 use crate::host::text::printable;
 use crate::plan::{Loss, Session};
@@ -11,11 +11,11 @@ use crate::state::{self, Found, Record, Swarm};
 
 /// Returns the swarms, and the standalone sessions, that lie inside what is released. They belong to the process that
 /// applied them, and only a release of their own returns what they lease.
-pub(super) fn swarms(
+pub(super) fn find(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
-    released: &Kinds,
+    released: &KindsBySession,
 ) -> Result<Vec<Loss>, state::Error> {
     let directories = |session: &Session| {
         let kinds = released.get(&session.path).into_iter().flatten();

@@ -14,15 +14,15 @@ use crate::state::{self, Record, Swarm};
 /// State of the host and of the swarm that a manifest is planned against.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Survey {
+pub struct PlanningInput {
     /// Observation of the host.
     pub observation: Observation,
     /// Record of the swarm; `None` if the swarm is not applied.
     pub record: Option<Record>,
     /// Applied plan and its damage, as input for planning; `None` if the swarm is not applied.
     pub applied: Option<AppliedPlan>,
-    /// Answers that [`at_stake_in`](super::at_stake_in) uses again, so that the program of an external kind runs once
-    /// for both.
+    /// Answers that [`impact_of_plan`](super::impact_of_plan) uses again, so that the program of an external kind runs
+    /// once for both.
     pub findings: Arc<Findings>,
 }
 
@@ -39,22 +39,26 @@ pub enum Error {
 }
 
 /// Inspects the host and the swarm, for planning `manifest`.
-pub fn survey(swarm: &Swarm<'_>, registry: &Registry, manifest: &Manifest) -> Result<Survey, Error> {
-    let mut survey = survey_without_programs(swarm, registry, manifest)?;
-    let questions = plan::programs(manifest, registry, &survey.observation, survey.applied.as_ref());
+pub fn planning_input(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    manifest: &Manifest,
+) -> Result<PlanningInput, Error> {
+    let mut input = planning_input_without_programs(swarm, registry, manifest)?;
+    let questions = plan::programs(manifest, registry, &input.observation, input.applied.as_ref());
     if !questions.is_empty() {
-        survey.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
+        input.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
     }
-    Ok(survey)
+    Ok(input)
 }
 
 /// Inspects the host and the swarm without running any program that the manifest names; allocations of external kinds
 /// stay undecided.
-pub fn survey_without_programs(
+pub fn planning_input_without_programs(
     swarm: &Swarm<'_>,
     registry: &Registry,
     manifest: &Manifest,
-) -> Result<Survey, Error> {
+) -> Result<PlanningInput, Error> {
     let record = swarm.applied()?;
     let workspace: &Path = swarm.workspace();
     let findings = Arc::new(Findings::default());
@@ -65,7 +69,7 @@ pub fn survey_without_programs(
     if let Some(record) = &record {
         against(&mut observation, swarm.host(), record)?;
     }
-    Ok(Survey { observation, record, applied, findings })
+    Ok(PlanningInput { observation, record, applied, findings })
 }
 
 /// Returns the queries that are needed before damaged allocations, or allocations inside them, can be provisioned

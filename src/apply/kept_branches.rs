@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Error, Event, SurveyError};
+use super::{Context, Error, Event, PlanningInputError};
 use crate::name::SessionPath;
 use crate::observe;
 use crate::plan::Session;
@@ -28,12 +28,12 @@ pub struct KeptBranch {
 }
 
 /// Returns the branches that would outlast a release of these sessions.
-pub fn kept<'s>(
+pub fn kept_branches<'s>(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
     sessions: impl Iterator<Item = &'s Session>,
-) -> Result<Vec<KeptBranch>, SurveyError> {
+) -> Result<Vec<KeptBranch>, PlanningInputError> {
     find(swarm, registry, Some(&record.owner), sessions.flat_map(of_session))
 }
 
@@ -68,7 +68,7 @@ fn find<'s>(
     registry: &Registry,
     owner: Option<&String>,
     held: impl Iterator<Item = (&'s SessionPath, &'s Allocation)>,
-) -> Result<Vec<KeptBranch>, SurveyError> {
+) -> Result<Vec<KeptBranch>, PlanningInputError> {
     let held: Vec<_> = held.collect();
     let questions: BTreeSet<_> = held
         .iter()

@@ -6,7 +6,7 @@ use crate::observe::{Observation, Question};
 use crate::plan::{AppliedPlan, Plan, Session};
 use crate::provider::{Allocation, Registry};
 
-/// Returns the queries that [`stale`] needs.
+/// Returns the queries that [`stale_reasons`] needs.
 pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
     provisioned(plan)
         .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
@@ -15,7 +15,7 @@ pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
 }
 
 /// Returns the reasons why a saved plan cannot be applied any more, one line each; empty if it can be applied.
-pub fn stale(
+pub fn stale_reasons(
     plan: &Plan,
     registry: &Registry,
     observation: &Observation,

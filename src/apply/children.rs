@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::destroy::destroy as destroy_one;
-use super::impact::{self, AtStake};
 use super::recover::undo_or_finish;
+use super::release_impact::{self, ReleaseImpact};
 use super::release_set::{Destroy, Occupants};
-use super::{Context, Error, Options, occupants, work};
+use super::{Context, Error, Options, occupants, unsaved_work};
 use crate::provider::{Findings, Registry};
 use crate::state::{self, Locked, Record, Swarm};
 
@@ -23,16 +23,22 @@ pub fn destroy(context: &Context<'_>, applied: &Record, destroy: &Destroy) -> Re
 }
 
 /// Finds the impact that [`destroy`] would have. Changes nothing.
-pub fn at_stake(
+pub fn release_impact(
     swarm: &Swarm<'_>,
     registry: &Registry,
     applied: &Record,
     destroy: &Destroy,
-) -> Result<AtStake, state::Error> {
+) -> Result<ReleaseImpact, state::Error> {
     if !destroy.children {
-        return impact::stake_of(swarm, registry, applied, &destroy.kinds(applied), &Findings::default());
+        return release_impact::impact_of_kinds(
+            swarm,
+            registry,
+            applied,
+            &destroy.kinds(applied),
+            &Findings::default(),
+        );
     }
-    let mut stake = impact::stake_without_children(
+    let mut impact = release_impact::impact_without_children(
         swarm,
         registry,
         applied,
@@ -42,7 +48,7 @@ pub fn at_stake(
     for found in destroy.children_of(swarm.host(), applied)? {
         if let (Some(child), Some(record)) = (found.swarm(swarm.host()), found.record()) {
             let released = Destroy::default().kinds(record);
-            stake.add(impact::stake_without_children(
+            impact.add(release_impact::impact_without_children(
                 &child,
                 registry,
                 record,
@@ -51,7 +57,7 @@ pub fn at_stake(
             )?);
         }
     }
-    Ok(stake)
+    Ok(impact)
 }
 
 /// Releases the children of the sessions to be released, the youngest first, each completely. All releases are checked
@@ -86,13 +92,17 @@ fn destroy_locked(
             Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
         undo_or_finish(&of_child(context, child), options)?;
     }
-    work::known(context, applied, &destroy.kinds(applied))?;
+    unsaved_work::refuse_unknown_kinds(context, applied, &destroy.kinds(applied))?;
     for child in locked.iter() {
         if let Some(record) = child.applied()? {
-            work::known(&of_child(context, child), &record, &Destroy::default().kinds(&record))?;
+            unsaved_work::refuse_unknown_kinds(
+                &of_child(context, child),
+                &record,
+                &Destroy::default().kinds(&record),
+            )?;
         }
     }
-    let refused = at_stake(context.swarm, context.registry, applied, destroy)?.refused(destroy.unsaved);
+    let refused = release_impact(context.swarm, context.registry, applied, destroy)?.refused(destroy.unsaved);
     if !refused.is_empty() {
         return Err(Error::Refused(refused));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Error, Failure, stale};
+use super::{Error, Failure, stale_reasons};
 use crate::host::text::printable_lines;
 use crate::name::SessionPath;
 use crate::observe::Observation;
@@ -22,7 +22,7 @@ const REPEATED_MAX: u32 = 2;
 
 /// Counters of the conflicts that one run has met.
 #[derive(Debug, Default)]
-pub struct Overtaken {
+pub struct Retries {
     seen: u32,
     unseen: u32,
     repeated: u32,
@@ -30,17 +30,17 @@ pub struct Overtaken {
     taken: Vec<(SessionPath, Allocation)>,
 }
 
-impl Overtaken {
-    /// Returns the conflict because of which the run of `late` ended in `error`, on one line, if planning again may
+impl Retries {
+    /// Returns the conflict because of which the run of `plan` ended in `error`, on one line, if planning again may
     /// help.
     ///
     /// Returns `None` if the run failed for another reason, was not rolled back completely, or has been retried often
     /// enough. If the program of an external kind plans a taken resource again and again, `error` names the program.
     /// `observation` and `applied` describe the host after the failure.
-    pub fn by(
+    pub fn conflict(
         &mut self,
         error: &mut Error,
-        late: &Plan,
+        plan: &Plan,
         registry: &Registry,
         observation: &Observation,
         applied: Option<&AppliedPlan>,
@@ -49,9 +49,9 @@ impl Overtaken {
             return None;
         }
         let Error::Failed { failures, .. } = error else { return None };
-        let seen = stale(late, registry, observation, applied).into_iter().next();
+        let seen = stale_reasons(plan, registry, observation, applied).into_iter().next();
         let found = failures.iter().find(|failure| failure.taken).map(|failure| failure.cause.clone());
-        let taken = external(failures, late);
+        let taken = external(failures, plan);
         let repeated = taken.iter().position(|one| self.taken.contains(one));
         let is_other = !taken.is_empty() && repeated.is_none();
         self.taken = taken;
@@ -73,10 +73,10 @@ impl Overtaken {
 }
 
 /// Returns the allocations of external kinds that were reported as taken.
-fn external(failures: &[Failure], late: &Plan) -> Vec<(SessionPath, Allocation)> {
+fn external(failures: &[Failure], plan: &Plan) -> Vec<(SessionPath, Allocation)> {
     let taken = failures.iter().filter(|failure| failure.taken);
     let allocation = |failure: &Failure| {
-        let session = late.sessions.iter().find(|session| session.path == failure.session)?;
+        let session = plan.sessions.iter().find(|session| session.path == failure.session)?;
         let allocation = session.allocation(failure.kind.as_deref()?)?;
         allocation.external.as_ref()?;
         Some((session.path.clone(), allocation.clone()))

@@ -66,8 +66,8 @@ fn request_properties(kind: &Value) -> Map<String, Value> {
     let mut described = kind.clone();
     described["description"] = json!("The kind of resource.");
     let from = json!({
-        "description": "Where a child takes it from: `\"parent\"`, a share of what its parent has (the default in a \
-                        child), or `\"pool\"`, a fresh one (always, at the top).",
+        "description": "Source of the resource: `\"parent\"`, a share of the parent's (the default in a child), or \
+                        `\"pool\"`, one of its own (always, at the top of the tree).",
         "enum": ["parent", "pool"],
     });
     [("kind".to_owned(), described), ("from".to_owned(), from)].into_iter().collect()

@@ -42,7 +42,7 @@ fn the_example_makes_databases_and_leaves_nothing() {
         assert_eq!(directory("worker-1"), database, "a share is the parent's database");
         sandbox.ok(&["apply"]).says(&["nothing to do"]);
         fs::remove_dir_all(&database).unwrap();
-        assert!(sandbox.ok(&["plan"]).stdout.contains("is gone, or not what was made"));
+        assert!(sandbox.ok(&["plan"]).stdout.contains("was removed or replaced"));
         sandbox.ok(&["apply"]);
         assert!(database.join("users.json").exists());
         sandbox.ok(&["destroy"]);
@@ -56,7 +56,7 @@ fn the_example_leaves_alone_what_is_not_its_owners() {
     let path =
         sessions(&plan).next().unwrap()["allocations"][0]["allocation"]["path"].as_str().unwrap().to_owned();
     sandbox.write(&format!("{path}/precious"), "");
-    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["somebody else's"]));
+    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["belongs to another owner"]));
 }
 
 #[test]

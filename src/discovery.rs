@@ -315,7 +315,7 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
                  is_right: &mut dyn FnMut(&[u8]) -> bool| match read {
         Ok(Some(found)) if is_right(&found) => None,
         Ok(Some(_)) | Err(files::Error::TooLarge { .. }) => Some(format!("{name} is not what was written")),
-        Ok(None) => Some(format!("{name} is gone")),
+        Ok(None) => Some(format!("{name} does not exist")),
         Err(error) => Some(error.to_string()),
     };
     let of_file = fault(DISCOVERY_FILE, read(&path, wanted.len() + 1), &mut is_right);

@@ -139,7 +139,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
             findings.add(
                 Warns,
                 Id::WorkspaceGone,
-                format!("the workspace {shown} of {what} {name} is gone, and what it leased is not"),
+                format!("the workspace {shown} of {what} {name} does not exist, but its leases do"),
                 format!(
                     "where it was moved to: seedbed recover --moved; once it is deleted: seedbed destroy {} --gone",
                     found.key

@@ -195,7 +195,7 @@ impl Provider for Directories {
     fn finish(&self, task: &Task<'_>) -> Result<(), Error> {
         let site = Site::new(task, &directory(task)?)?;
         let Some(top) = site.directory()? else {
-            return Err(Error::Refused(format!("{} is gone", site.path().display())));
+            return Err(Error::Refused(format!("{} does not exist", site.path().display())));
         };
         let contents = record::contents(&top)?;
         crashpoint!("directory.listed");
@@ -204,7 +204,7 @@ impl Provider for Directories {
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
         let site = Site::new(task, &directory(task)?)?;
-        let gone = || Condition::Broken(format!("{} is gone", site.path().display()));
+        let gone = || Condition::Broken(format!("{} does not exist", site.path().display()));
         Ok(match record::owned(task, &site) {
             Err(Error::Refused(why)) => Condition::Broken(why),
             Err(error) => return Err(error),

@@ -227,7 +227,7 @@ fn a_discovery_file_that_was_lost_is_written_again() {
     assert!(!file.exists());
     let status = sandbox.ok(&["status", "--json"]).json();
     let drifted = sessions(&status).find(|session| session["session"] == "tester-0").unwrap();
-    assert_eq!(drifted["drift"], serde_json::json!(["discovery: resources.json is gone"]));
+    assert_eq!(drifted["drift"], serde_json::json!(["discovery: resources.json does not exist"]));
     sandbox.ok(&["apply"]);
     assert_eq!(fs::read(&file).unwrap(), before);
     sandbox.assert_clean(&directory);

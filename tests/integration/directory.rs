@@ -223,7 +223,7 @@ fn a_directory_that_is_gone_is_created_again_and_one_without_its_record_is_left_
     let path = directory(&sandbox, "a");
     fs::remove_dir_all(&path).unwrap();
     let status = sandbox.seedbed(&["status"]).stdout;
-    assert!(status.contains("broken") && status.contains("is gone"), "{status}");
+    assert!(status.contains("broken") && status.contains("does not exist"), "{status}");
     sandbox.ok(&["apply", "--yes"]);
     assert_eq!(names(&path), ["data.txt", "deep"]);
 

@@ -302,7 +302,7 @@ fn a_workspace_that_is_gone_keeps_its_leases_until_they_are_given_up() {
     let lease = || fs::read_dir(sandbox.state().join("ports")).unwrap().count();
     let leased = lease();
     fs::remove_dir_all(&clone).unwrap();
-    check(&sandbox, "warns", "workspace-gone", "swarm shop is gone");
+    check(&sandbox, "warns", "workspace-gone", "swarm shop does not exist");
     // The records claim that the lease is theirs.
     sandbox.unchanged(|| sandbox.ok(&["doctor", "--reap"]));
     assert_eq!(lease(), leased);

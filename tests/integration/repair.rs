@@ -134,7 +134,7 @@ fn check_repaired(harm: impl FnOnce(&Sandbox, &Path), said: &str) {
 fn a_cleaned_worktree_is_told_again_what_it_owns() {
     check_repaired(
         |sandbox, directory| drop(sandbox.git_in(directory, &["clean", "-fdxq"])),
-        "resources.json is gone",
+        "resources.json does not exist",
     );
 }
 
@@ -150,7 +150,7 @@ fn a_sparse_checkout_that_removes_the_discovery_file_is_repaired() {
             sandbox.git_in(directory, &["sparse-checkout", "set", "app"]);
             sandbox.git_in(directory, &["sparse-checkout", "reapply"]);
         },
-        "resources.json is gone",
+        "resources.json does not exist",
     );
 }
 
@@ -187,7 +187,7 @@ fn a_discovery_file_of_an_older_format_is_not_broken() {
     fs::remove_file(&ignore).unwrap();
     let status = sandbox.ok(&["status"]).stdout;
     assert!(
-        status.contains("broken") && status.contains(".gitignore beside resources.json is gone"),
+        status.contains("broken") && status.contains(".gitignore beside resources.json does not exist"),
         "{status}"
     );
     sandbox.ok(&["apply"]);
@@ -206,7 +206,7 @@ fn a_discovery_file_of_an_older_format_is_not_broken() {
 fn what_hides_the_discovery_file_is_put_back() {
     check_repaired(
         |_, directory| fs::remove_file(directory.join(".agent-context/.gitignore")).unwrap(),
-        ".gitignore beside resources.json is gone",
+        ".gitignore beside resources.json does not exist",
     );
     check_repaired(
         |_, directory| fs::write(directory.join(".agent-context/.gitignore"), "!*\n").unwrap(),

@@ -150,7 +150,7 @@ fn a_plan_of_a_difference_is_stale_when_something_else_has_to_be_done() {
     sandbox.ok(&["plan", "-o", "../next.json"]);
     fs::remove_dir_all(sandbox.directory("coder-1")).unwrap();
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../next.json"]).expect(69));
-    refused.says(&["coder-1: ", "is gone"]);
+    refused.says(&["coder-1: ", "does not exist"]);
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn a_teardown_without_its_directory_is_not_run_and_told() {
         sandbox.ok(&["apply"]);
         let worktree = worktree.join(sandbox.directory("a").file_name().unwrap());
         fs::remove_dir_all(&worktree).unwrap();
-        sandbox.ok(&["apply", "--yes", "--discard"]).says(&["a: teardown was not run: ", " is gone"]);
+        sandbox.ok(&["apply", "--yes", "--discard"]).says(&["a: teardown was not run: ", " does not exist"]);
         fs::remove_dir_all(&worktree).unwrap();
         std::os::unix::fs::symlink(&victim, &worktree).unwrap();
         let exec = sandbox.seedbed(&["exec", "a", "--", "touch", "ran"]);

@@ -15,7 +15,7 @@ use crate::provider::{Error, Task};
 /// Copies everything in `from`, a directory of the workspace, into the empty directory at `site`. Links are copied as
 /// links; a device, a pipe or a socket is an error.
 pub(super) fn copy(task: &Task<'_>, from: &Path, site: &Site) -> Result<(), Error> {
-    let gone = |path: &Path| Error::Refused(format!("{} is gone", path.display()));
+    let gone = |path: &Path| Error::Refused(format!("{} does not exist", path.display()));
     let source = Root::open(task.workspace)?.directory(from)?.ok_or_else(|| gone(from))?;
     let target = site.directory()?.ok_or_else(|| gone(&site.path()))?;
     let mut left = vec![PathBuf::new()];

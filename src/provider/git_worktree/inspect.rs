@@ -73,18 +73,18 @@ pub(super) fn registration_fault(
 ) -> Result<Option<String>, Error> {
     let entry = site.entry_path();
     match ownership::of_entry(task, site)? {
-        Owner::Missing => return Ok(Some(format!("{} is gone", entry.display()))),
+        Owner::Missing => return Ok(Some(format!("{} does not exist", entry.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::Us => {}
     }
     match ownership::of_directory(site, &Owner::Us)? {
-        Owner::Missing => return Ok(Some(format!("{} is gone", site.home.display()))),
+        Owner::Missing => return Ok(Some(format!("{} does not exist", site.home.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::Us => {}
     }
     let fault = |name: &str, what: &str| Ok(Some(format!("{} {what}", entry.join(name).display())));
     let Some(directory) = site.directory()? else {
-        return Ok(Some(format!("{} is gone", site.home.display())));
+        return Ok(Some(format!("{} does not exist", site.home.display())));
     };
     if read(&directory, Path::new(".git"))? != Content::Bytes(site.dot_git_line()) {
         return Ok(Some(format!("{} does not name its entry", site.worktree.join(".git").display())));
@@ -106,7 +106,7 @@ pub(super) fn registration_fault(
     if worktree.target_path.is_some() && worktree.registration == Registration::Rename {
         for name in ["config.worktree", "info/sparse-checkout"] {
             if !matches!(site.read_entry(name)?, Content::Bytes(_)) {
-                return fault(name, "is gone, and with it the sparse checkout");
+                return fault(name, "does not exist, so the checkout is not sparse");
             }
         }
     }

@@ -72,7 +72,7 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
         let files = names.iter().filter(|name| *name != ".git").count();
         if files > 0 {
             losses.work.push(format!(
-                "{path} holds {files} files or directories, and its entry in the repository is gone"
+                "{path} has {files} files or directories, and its admin directory does not exist"
             ));
         }
         return Ok(losses);

@@ -112,7 +112,7 @@ pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result
     }
     let gone = |path: PathBuf| {
         let (worktree, path) = (site.home.display(), path.display());
-        Ok(Some(Fault::Gone(format!("{worktree} is not mounted, and {path} is gone"))))
+        Ok(Some(Fault::Gone(format!("{worktree} is not mounted, and {path} does not exist"))))
     };
     let Some(overlay) = Overlay::existing(task, worktree)? else {
         return gone(task.host.state.join(DIRECTORY).join(task.owner));

@@ -254,7 +254,7 @@ impl<'a> Work<'a> {
         };
         if !usable {
             work.missing.push(
-                "its entry in the repository is torn or gone: commits that it made, and operations under way, are \
+                "its admin directory is torn or missing: commits that it made, and operations under way, are \
                  not known"
                     .to_owned(),
             );

@@ -114,7 +114,7 @@ impl Site {
 
     /// Opens the worktree's directory, which has to exist.
     pub(super) fn open(&self) -> Result<Root, Error> {
-        self.directory()?.ok_or_else(|| Error::Refused(format!("{} is gone", self.worktree.display())))
+        self.directory()?.ok_or_else(|| Error::Refused(format!("{} does not exist", self.worktree.display())))
     }
 
     /// Reads a file of the admin directory.

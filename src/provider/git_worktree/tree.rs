@@ -208,5 +208,6 @@ pub(super) fn id_of(git: &Git<'_>, commit: &str) -> Result<String, Error> {
 }
 
 fn open(top: &Root, path: &Path) -> Result<Root, Error> {
-    top.directory(path)?.ok_or_else(|| Error::Refused(format!("{} is gone", top.path().join(path).display())))
+    top.directory(path)?
+        .ok_or_else(|| Error::Refused(format!("{} does not exist", top.path().join(path).display())))
 }

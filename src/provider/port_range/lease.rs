@@ -70,11 +70,11 @@ pub(super) fn remains(task: &Task<'_>) -> Vec<String> {
 pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
     let (block, ports) = block(task)?;
     if !leases::is_granted(task.host, &lease(task, ports)).map_err(refused)? {
-        return Ok(Condition::Mendable(format!("the lease of ports {ports} is gone")));
+        return Ok(Condition::Mendable(format!("the lease of ports {ports} does not exist")));
     }
     let (root, directory, name) = place(task, &block)?;
     if !holds(task, &root, &directory.join(name))? {
-        return Ok(Condition::Mendable(format!("the lock file of ports {ports} is gone")));
+        return Ok(Condition::Mendable(format!("the lock file of ports {ports} does not exist")));
     }
     Ok(Condition::Sound)
 }

@@ -128,16 +128,16 @@ fn everything_can_be_done_twice() {
 /// Manual changes to an applied swarm, and their names in `status`.
 const BY_HAND: [(&str, &str); 11] = [
     ("chmod 000 \"$worktree\"", ""),
-    ("rm -rf \"$worktree\"", "is gone"),
-    ("git worktree remove --force --force \"$worktree\"", "is gone"),
-    ("git -C \"$worktree\" clean -ffdxq", "resources.json is gone"),
-    ("git clean -ffdxq --exclude seedbed.toml --exclude cache --exclude .env", "is gone"),
-    ("mv \"$worktree\" \"$worktree-moved\"", "is gone"),
+    ("rm -rf \"$worktree\"", "does not exist"),
+    ("git worktree remove --force --force \"$worktree\"", "does not exist"),
+    ("git -C \"$worktree\" clean -ffdxq", "resources.json does not exist"),
+    ("git clean -ffdxq --exclude seedbed.toml --exclude cache --exclude .env", "does not exist"),
+    ("mv \"$worktree\" \"$worktree-moved\"", "does not exist"),
     ("git worktree unlock \"$worktree\" && git worktree move \"$worktree\" \"$worktree-moved\"", ""),
-    ("rm -rf .ai_ops", "is gone"),
+    ("rm -rf .ai_ops", "does not exist"),
     ("rm \"$worktree/.git\" && git init -q \"$worktree\"", "its .git is not a file"),
     ("echo 'gitdir: /etc' >\"$worktree/.git\"", "its .git says gitdir: /etc"),
-    ("rm -rf \"$(git rev-parse --git-common-dir)/worktrees/$(basename \"$worktree\")\"", "is gone"),
+    ("rm -rf \"$(git rev-parse --git-common-dir)/worktrees/$(basename \"$worktree\")\"", "does not exist"),
 ];
 
 #[test]

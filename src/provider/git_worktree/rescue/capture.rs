@@ -43,7 +43,8 @@ pub(super) fn index(work: &mut Work<'_>) -> Result<String, Error> {
     };
     if !readable {
         work.missing.push(
-            "its index is gone or cannot be read: what was staged is not told from what was not".to_owned(),
+            "its index does not exist or cannot be read: staged changes cannot be distinguished from others"
+                .to_owned(),
         );
         let lock = work.scratch.join(format!("{INDEX}.lock"));
         for path in [&path, &lock] {

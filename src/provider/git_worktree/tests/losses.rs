@@ -255,7 +255,7 @@ fn what_cannot_be_read_counts_as_lost() {
     let lost = after(|_, worktree, path| {
         fs::remove_dir_all(path.join("../../../.git/worktrees").join(&worktree.entry)).unwrap();
     });
-    assert_eq!(lost, ["W holds 3 files or directories, and its entry in the repository is gone"]);
+    assert_eq!(lost, ["W has 3 files or directories, and its admin directory does not exist"]);
 }
 
 #[test]

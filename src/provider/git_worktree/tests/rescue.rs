@@ -123,7 +123,9 @@ fn set_executable(path: &Path, executable: bool) {
 
 #[test]
 fn a_torn_entry_keeps_the_files() {
-    for (torn, said) in [("HEAD", "torn or gone"), ("index", "index is gone"), ("", "torn or gone")] {
+    for (torn, said) in
+        [("HEAD", "torn or missing"), ("index", "index does not exist"), ("", "torn or missing")]
+    {
         let lab = Lab::new();
         let worktree = lab.worktree("w");
         lab.make(&worktree);

@@ -110,7 +110,7 @@ pub(super) fn apply_manifest(
             return Err(error.into());
         };
         if !global.quiet && !global.json {
-            say!("the plan does not hold any more ({}); planning again", printable(&why));
+            say!("the plan is stale ({}); planning again", printable(&why));
         }
     }
 }

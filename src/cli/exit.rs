@@ -315,7 +315,9 @@ pub(super) fn at_work(occupant: &apply::Occupant) -> String {
 /// Formats the warning about processes that cannot be inspected.
 pub(super) fn uninspected(processes: usize) -> String {
     let processes = print::count_of(processes, "process", "processes");
-    format!("{processes} of this host cannot be inspected by this user: what they use is unknown")
+    format!(
+        "{processes} of this host cannot be inspected by this user: the files and ports in use are unknown"
+    )
 }
 
 impl From<apply::Error> for Failure {

@@ -155,7 +155,7 @@ impl Meaning<'_> {
             let at = entries.index(index);
             self.request(request, &at, parent);
             if !own.insert(request.kind.as_str()) {
-                let message = format!("{} is asked for twice", quoted(&request.kind));
+                let message = format!("{} is requested twice", quoted(&request.kind));
                 let help = "a session has one resource of a kind; put its options into one entry";
                 self.fault(rule::KIND_TWICE, at.place(), message, "the second one", help);
             }

@@ -383,7 +383,7 @@ fn unknown_kind(wish: &Wish<'_>) -> Fault {
         rule: rule::KIND_NOT_RUN,
         place: wish.place.clone(),
         message: format!("no provider runs the kind `{}`", wish.kind.escape_debug()),
-        label: "asked for here".to_owned(),
+        label: "requested here".to_owned(),
         help: Some("the caller has to register a provider, or take a registry with external kinds".into()),
     }
 }

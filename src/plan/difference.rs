@@ -247,7 +247,7 @@ fn difference(
 /// Adds the repair of an allocation that stays the same, if it is damaged or goes along with its parent's.
 fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, goes_along: bool) {
     let why = match damage {
-        _ if goes_along => format!("{} lies inside its parent's, which is made anew", old.kind),
+        _ if goes_along => format!("{} is inside its parent's, which is replaced", old.kind),
         Some(damage) if !damage.unknown => damage.why.clone(),
         // An allocation that cannot be inspected is left unchanged.
         _ => return,
@@ -266,13 +266,13 @@ fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocatio
     change.action = Action::Replace;
     change.release.push(old.kind.clone());
     let Some(new) = new else {
-        change.reasons.push(format!("{} is no longer asked for", old.kind));
+        change.reasons.push(format!("{} is no longer requested", old.kind));
         return;
     };
     let known = change.fields.len();
     fields::options(&mut change.fields, &old.kind, &old.options, &new.options);
     match &change.fields[known..] {
-        [] => change.reasons.push(format!("{}: what it is a share of is replaced", old.kind)),
+        [] => change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.kind)),
         options => change.reasons.extend(options.iter().map(Field::line)),
     }
 }
@@ -283,7 +283,7 @@ fn add_provisioned(change: &mut Change, stood: &Session, session: &Session) {
         let current = stood.allocation(&new.kind);
         if current.is_none() {
             change.action = Action::Replace;
-            change.reasons.push(format!("{} is asked for in addition", new.kind));
+            change.reasons.push(format!("{} is requested in addition", new.kind));
         }
         if current != Some(new) || change.release.contains(&new.kind) {
             change.provision.push(new.kind.clone());

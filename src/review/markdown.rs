@@ -76,7 +76,7 @@ fn table(rows: &[&Row<'_, '_>], room: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut table = "| | session | holds | why |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| | session | resources | why |\n|---|---|---|---|\n".to_owned();
     for (at, row) in rows.iter().enumerate() {
         let line = line(row);
         if table.len() + line.len() > room {
@@ -136,7 +136,7 @@ fn details(page: &mut String, rows: &[&Row<'_, '_>], limit: usize) {
     if left_out > 0 {
         let _ = write!(
             page,
-            "What {} sessions are told does not fit into a comment; `seedbed plan -v` shows it.\n\n",
+            "Sessions whose details do not fit into a comment: {}; `seedbed plan -v` shows them.\n\n",
             thousands(left_out)
         );
     }

@@ -165,7 +165,7 @@ fn a_run_that_is_overtaken_plans_anew() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
     let (outcome, _listener, (start, end)) = overtake(&sandbox, &["apply"]);
-    outcome.expect(0).says(&["the plan does not hold any more", "planning again"]);
+    outcome.expect(0).says(&["the plan is stale", "planning again"]);
     let (first, last) = ports(sessions(&sandbox.plan()).next().unwrap());
     assert!(last < start || first > end, "{first}-{last} meets {start}-{end}");
     sandbox.ok(&["plan", "--detailed-exitcode"]);

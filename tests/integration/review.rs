@@ -278,12 +278,12 @@ fn markdown_fits_into_a_comment_and_counts_what_does_not() {
         digits.unwrap().replace(',', "").parse::<usize>().unwrap()
     };
     assert_eq!(rows + number(" more sessions do not fit"), 3000);
-    assert_eq!(told + number(" sessions are told does not fit"), 3000);
+    assert_eq!(told + number("; `seedbed plan -v` shows them"), 3000);
     // One value alone is larger than a comment.
     let text =
         format!("version = 1\nswarm = \"s\"\n[session.a]\nenv = {{ A = \"{}\" }}\n", "`".repeat(100_000));
     let page = review(&planned(&text, None), &[]).markdown();
-    assert!(page.len() < 1000 && page.contains("What 1 sessions are told does not fit"), "{page}");
+    assert!(page.len() < 1000 && page.contains("do not fit into a comment: 1;"), "{page}");
 }
 
 #[test]

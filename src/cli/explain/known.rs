@@ -205,8 +205,8 @@ impl<'a> Known<'a> {
         match entry {
             Some(Some(request)) => self.excerpt(
                 &request.place,
-                format!("{} asks for its {kind} here", session.path),
-                "asks for it",
+                format!("{} requests its {kind} here", session.path),
+                "requested here",
             ),
             Some(None) => None,
             None => {

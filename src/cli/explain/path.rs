@@ -165,7 +165,7 @@ fn below(known: &Known<'_>, path: &Path) -> Vec<String> {
 }
 
 fn nobodys(known: &Known<'_>, path: &Path, below: Vec<String>) -> Explained {
-    let mut explanation = Explained::new(format!("{} is no session's", path.display()));
+    let mut explanation = Explained::new(format!("{} belongs to no session", path.display()));
     let around = known.sides().iter().find(|side| path.starts_with(&side.workspace));
     if let Some(side) = around.filter(|_| below.is_empty()) {
         let (workspace, swarm) = (side.workspace.display(), &side.plan.swarm);

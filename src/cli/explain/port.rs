@@ -61,7 +61,7 @@ fn owned(known: &Known<'_>, side: &Side, session: &Session, port: u16) -> Explai
 }
 
 fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Explained, Failure> {
-    let mut explanation = Explained::new(format!("port {port} is no session's of any swarm on this host"));
+    let mut explanation = Explained::new(format!("no session on this host has port {port}"));
     explanation.said.rules = geometries(known).iter().map(|geometry| geometry.place_of(port)).collect();
     let single = PortBlock::single(port);
     let holds = |block: PortBlock| single.is_some_and(|port| block.contains(port));

@@ -6,6 +6,7 @@ use seedbed::provider::Allocation;
 use seedbed::provider::git_worktree::Worktree;
 use seedbed::provider::port_range::{self, Block};
 
+use super::super::print;
 use super::known::Side;
 
 /// Explains the choice of a session's block.
@@ -77,7 +78,7 @@ fn kept(whole: &Block) -> String {
     if whole.reserve == 0 {
         String::new()
     } else {
-        format!(" without the first {}, which that keeps", whole.reserve)
+        format!(" without the {} that the parent keeps", print::count(whole.reserve, "port"))
     }
 }
 

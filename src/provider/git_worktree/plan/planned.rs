@@ -33,7 +33,7 @@ pub(in super::super) fn notices(allocation: &Allocation, observation: &Observati
         if field(allocation, "targetPath").is_some() && !repository.worktree_config {
             notices.push(
                 "`extensions.worktreeConfig` will be set in the repository's shared config, which sparse worktrees \
-                 need; it is taken back with the last of them"
+                 need; it is removed with the last of them"
                     .to_owned(),
             );
         }

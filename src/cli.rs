@@ -11,39 +11,39 @@
 /// Prints like `eprintln!`, but ignores a closed stderr: no run stops half-way because its messages have no reader.
 macro_rules! say {
     ($($text:tt)*) => {
-        $crate::cli::print::err(&format!("{}\n", format_args!($($text)*)))
+        $crate::cli::output::print_error(&format!("{}\n", format_args!($($text)*)))
     };
 }
 
-mod again;
+mod repeated_steps;
 mod apply;
 mod completions;
 mod destroy;
 mod doctor;
-mod elsewhere;
+mod relocation;
 mod env;
 mod example;
 mod exec;
 mod exit;
 mod explain;
-mod format;
+mod plan_format;
 mod init;
 mod list;
-mod locked;
+mod lock;
 mod man;
 mod plan;
 mod plan_file;
-mod print;
+mod output;
 mod progress;
 mod rescue;
 mod schema;
-mod setting;
+mod project;
 mod signals;
 mod lookup;
 mod status;
 mod terminal;
-mod unfinished;
-mod unsaved;
+mod unfinished_runs;
+mod release_options;
 mod validate;
 
 use std::ffi::OsString;
@@ -258,7 +258,7 @@ enum Command {
     Man(man::Arguments),
     /// Print completion candidates for the scripts of `completions`
     #[command(name = "__complete", hide = true)]
-    Complete(completions::Asked),
+    Complete(completions::Request),
     /// Print a JSON schema
     ///
     /// There is a schema for the manifest, the discovery file, and every JSON output.
@@ -321,7 +321,7 @@ pub(crate) fn main() -> ExitCode {
             Failure::new(error::BUG, what).report(json)
         }
     };
-    print::finish(code)
+    output::finish(code)
 }
 
 /// Parses the arguments; help is as wide as the terminal.
@@ -346,11 +346,11 @@ fn print_unparsed(error: &clap::Error) -> ExitCode {
         return Failure::new(error::USAGE, message).report(true);
     }
     if error.use_stderr() {
-        print::err(&text(terminal::has_color(&std::io::stderr())));
+        output::print_error(&text(terminal::has_color(&std::io::stderr())));
         return Status::Usage.into();
     }
-    print::out(&text(terminal::has_color(&std::io::stdout())));
-    print::finish(Status::Done.into())
+    output::print(&text(terminal::has_color(&std::io::stdout())));
+    output::finish(Status::Done.into())
 }
 
 /// Returns whether arguments that cannot be parsed ask for JSON.

@@ -19,12 +19,12 @@ use seedbed::report::event::Done;
 use seedbed::review::{self, Review};
 use seedbed::state::{Locked, Record, Unsaved};
 
-use super::again::DoAgain;
 use super::exit::{Failure, Status};
-use super::locked::{locked, recover};
-use super::setting::{Setting, directory};
-use super::unsaved::{StopProcesses, UnsavedWork, options};
-use super::{Global, plan, plan_file, print, terminal};
+use super::lock::{recover, with_lock};
+use super::project::{Project, directory};
+use super::release_options::{StopProcesses, UnsavedWork, options};
+use super::repeated_steps::RepeatedSteps;
+use super::{Global, output, plan, plan_file, terminal};
 
 /// Interval of checks for a Ctrl-C while an answer is awaited.
 const ANSWER_POLL: Duration = Duration::from_millis(50);
@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     stop: StopProcesses,
     #[command(flatten)]
-    again: DoAgain,
+    again: RepeatedSteps,
     /// If a `setup` fails, keep the sessions, marked as broken, for the next `apply`; what the run replaces or destroys is
     /// not restored
     #[arg(long)]
@@ -49,32 +49,32 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     // The plan is read before signals are caught and before the lock, because it may come from a pipe.
     let directory = directory(global)?;
-    if arguments.plan.is_some() && !arguments.again.is_nothing() {
+    if arguments.plan.is_some() && !arguments.again.is_empty() {
         let message = "`--setup` and `--refresh` are part of a saved plan\nhelp: make it with `seedbed plan -o FILE --setup`";
         return Err(Failure::new(error::USAGE, message));
     }
     let read = |path: &PathBuf| plan_file::read(&directory.join(path));
     let saved = arguments.plan.as_ref().map(read).transpose()?;
-    let setting = Setting::find(global)?;
+    let project = Project::find(global)?;
     // A diagnostic of the manifest is reported before the command waits for anything.
-    let manifest = setting.manifest()?;
-    let plan = locked(global, &setting, "apply", |context| {
+    let manifest = project.manifest()?;
+    let plan = with_lock(global, &project, "apply", |context| {
         let options = options(arguments.unsaved, arguments.stop);
         recover(global, context, options)?;
         let mut options = options;
         options.keep_failed = arguments.keep_failed;
         let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
-            return apply_manifest(global, &setting, context, &manifest, &arguments.again, options);
+            return apply_manifest(global, &project, context, &manifest, &arguments.again, options);
         };
-        let (plan, record) = checked(&setting, context.swarm, &manifest, plan, path)?;
+        let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
         consent(global, &plan, options, true)?;
         apply::apply(context, &plan, record.as_ref(), options)?;
         Ok(plan)
     })?;
     if global.json {
-        print::line(Done::applied(&plan));
+        output::print_line(Done::applied(&plan));
     } else if !global.quiet {
-        print::out(&print::sessions(&setting.registry, &plan.sessions));
+        output::print(&output::session_table(&project.registry, &plan.sessions));
         say!("{}", outcome(&plan));
         if let Some(line) = plan::setup_not_run(&plan) {
             say!("{line}");
@@ -86,13 +86,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 /// Plans and applies; plans again if another run has taken the planned resources first.
 pub(super) fn apply_manifest(
     global: &Global,
-    setting: &Setting,
+    project: &Project,
     context: &Context<'_>,
     manifest: &Manifest,
-    again: &DoAgain,
+    again: &RepeatedSteps,
     options: apply::Options,
 ) -> Result<Plan, Failure> {
-    let (mut plan, mut input) = plan::make(setting, context.swarm, manifest, again)?;
+    let (mut plan, mut input) = plan::make(project, context.swarm, manifest, again)?;
     let mut retries = Retries::default();
     loop {
         consent(global, &plan, options, global.verbose)?;
@@ -102,10 +102,10 @@ pub(super) fn apply_manifest(
             Err(error) => return Err(error.into()),
         };
         let planned = plan;
-        (plan, input) = plan::make(setting, context.swarm, manifest, again)?;
+        (plan, input) = plan::make(project, context.swarm, manifest, again)?;
         let applied = input.applied.as_ref();
         let Some(why) =
-            retries.conflict(&mut error, &planned, &setting.registry, &input.observation, applied)
+            retries.conflict(&mut error, &planned, &project.registry, &input.observation, applied)
         else {
             return Err(error.into());
         };
@@ -117,7 +117,7 @@ pub(super) fn apply_manifest(
 
 /// Returns a saved plan, if it is not stale.
 fn checked(
-    setting: &Setting,
+    project: &Project,
     swarm: &Locked<'_>,
     manifest: &Manifest,
     mut plan: Plan,
@@ -135,20 +135,20 @@ fn checked(
         ));
     }
     let record = swarm.applied()?;
-    let questions = apply::questions(&plan, &setting.registry);
+    let questions = apply::questions(&plan, &project.registry);
     let mut observation =
-        observe::observe(&setting.host, swarm.workspace(), &questions).map_err(Failure::Observe)?;
+        observe::observe(&project.host, swarm.workspace(), &questions).map_err(Failure::Observe)?;
     if let Some(record) = &record {
-        apply::against(&mut observation, &setting.host, record)?;
+        apply::against(&mut observation, &project.host, record)?;
     }
     let findings = Findings::default();
     let applied =
-        record.as_ref().map(|record| apply::applied_plan(swarm, &setting.registry, record, &findings));
-    let stale = apply::stale_reasons(&plan, &setting.registry, &observation, applied.as_ref());
+        record.as_ref().map(|record| apply::applied_plan(swarm, &project.registry, record, &findings));
+    let stale = apply::stale_reasons(&plan, &project.registry, &observation, applied.as_ref());
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
-    plan::look_at_releases(setting, swarm, record.as_ref(), applied.as_ref(), &findings, &mut plan)?;
+    plan::inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), &findings, &mut plan)?;
     Ok((plan, record))
 }
 
@@ -197,7 +197,7 @@ fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) ->
 
 /// Asks the user on the terminal; any answer except yes refuses the command.
 pub(super) fn ask(global: &Global, question: &str) -> Result<(), Failure> {
-    print::err(&format!("{question} [y/N] "));
+    output::print_error(&format!("{question} [y/N] "));
     let mut answer = String::new();
     wait_for_an_answer(global)?;
     let read = std::io::stdin().lock().read_line(&mut answer);

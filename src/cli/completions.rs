@@ -20,8 +20,8 @@ use seedbed::review;
 
 use super::exit::{Failure, Status};
 use super::lookup::Family;
-use super::setting::Setting;
-use super::{Arguments as CommandLine, Global, print, setting};
+use super::project::Project;
+use super::{Arguments as CommandLine, Global, output, project};
 
 /// Shells with a completion script.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -39,7 +39,7 @@ pub(super) enum Shell {
 
 /// Request of a completion script.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct Request {
     /// The word that is being typed, as far as it is
     #[arg(long, require_equals = true)]
     current: OsString,
@@ -50,7 +50,7 @@ pub(super) struct Asked {
 
 /// Prints the script for a shell.
 pub(super) fn run(shell: Shell) -> ExitCode {
-    print::out(match shell {
+    output::print(match shell {
         Shell::Bash => include_str!("completions/seedbed.bash"),
         Shell::Zsh => include_str!("completions/seedbed.zsh"),
         Shell::Fish => include_str!("completions/seedbed.fish"),
@@ -60,16 +60,16 @@ pub(super) fn run(shell: Shell) -> ExitCode {
 }
 
 /// Prints the candidates for the current word, one per line; a tab and the help follow, if there is help.
-pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failure> {
-    if asked.before.iter().any(|word| word == "--") {
+pub(super) fn complete(global: &Global, request: &Request) -> Result<ExitCode, Failure> {
+    if request.before.iter().any(|word| word == "--") {
         // The shell itself completes the command to run.
         return Ok(Status::Done.into());
     }
-    let mut words = asked.before.clone();
+    let mut words = request.before.clone();
     let mut command = CommandLine::command();
-    words.push(asked.current.clone());
+    words.push(request.current.clone());
     let index = words.len() - 1;
-    let directory = setting::directory(global).ok();
+    let directory = project::directory(global).ok();
     let candidates = engine::complete(&mut command, words, index, directory.as_deref())
         .map_err(|error| Failure::new(error::COMPLETIONS_FAILED, error.to_string()))?;
     for candidate in candidates {
@@ -79,7 +79,7 @@ pub(super) fn complete(global: &Global, asked: &Asked) -> Result<ExitCode, Failu
         };
         let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
         let help = help.lines().next().unwrap_or_default();
-        print::out(&if help.is_empty() { format!("{value}\n") } else { format!("{value}\t{help}\n") });
+        output::print(&if help.is_empty() { format!("{value}\n") } else { format!("{value}\t{help}\n") });
     }
     Ok(Status::Done.into())
 }
@@ -108,9 +108,9 @@ pub(super) fn session_or_path() -> ArgValueCompleter {
     })
 }
 
-fn sessions(current: &OsStr, all: fn(&Setting) -> Vec<CompletionCandidate>) -> Vec<CompletionCandidate> {
-    let setting = elsewhere().and_then(|global| Setting::find(&global).ok());
-    let mut sessions = setting.as_ref().map(all).unwrap_or_default();
+fn sessions(current: &OsStr, all: fn(&Project) -> Vec<CompletionCandidate>) -> Vec<CompletionCandidate> {
+    let project = elsewhere().and_then(|global| Project::find(&global).ok());
+    let mut sessions = project.as_ref().map(all).unwrap_or_default();
     sessions.retain(|session| begins_with(session.get_value(), current));
     sessions
 }
@@ -138,11 +138,11 @@ fn elsewhere() -> Option<Global> {
 }
 
 /// Returns the active sessions, with the ports of each.
-fn active_candidates(setting: &Setting) -> Vec<CompletionCandidate> {
-    let family = setting.swarm().and_then(|swarm| Family::find(swarm, setting.name()));
+fn active_candidates(project: &Project) -> Vec<CompletionCandidate> {
+    let family = project.swarm().and_then(|swarm| Family::find(swarm, project.name()));
     let sessions = family.as_ref().map(Family::sessions).unwrap_or_default();
     let candidate = |session: &Session| {
-        let ports = Some(review::ports(&setting.registry, session)).filter(|ports| ports != "-");
+        let ports = Some(review::ports(&project.registry, session)).filter(|ports| ports != "-");
         CompletionCandidate::new(session.path.as_str())
             .help(ports.map(|ports| format!("ports {ports}").into()))
     };
@@ -150,7 +150,7 @@ fn active_candidates(setting: &Setting) -> Vec<CompletionCandidate> {
 }
 
 /// Returns the sessions that the manifest declares.
-fn planned_candidates(setting: &Setting) -> Vec<CompletionCandidate> {
-    let sessions = setting.manifest().map(|manifest| manifest.sessions).unwrap_or_default();
+fn planned_candidates(project: &Project) -> Vec<CompletionCandidate> {
+    let sessions = project.manifest().map(|manifest| manifest.sessions).unwrap_or_default();
     sessions.iter().map(|session| CompletionCandidate::new(session.path.as_str())).collect()
 }

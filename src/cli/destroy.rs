@@ -23,12 +23,12 @@ use seedbed::state::{self, Found, Record, Swarm};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status, at_work, uninspected};
-use super::locked::{locked, recover as recover_first};
+use super::lock::{recover as recover_first, with_lock};
+use super::output::{count, count_of};
 use super::plan::settled;
-use super::print::{count, count_of};
-use super::setting::{self, Setting};
-use super::unsaved::{StopProcesses, UnsavedWork, options};
-use super::{Global, completions, elsewhere, lookup, print};
+use super::project::{self, Project};
+use super::release_options::{StopProcesses, UnsavedWork, options};
+use super::{Global, completions, lookup, output, relocation};
 
 /// Arguments of `destroy`.
 #[derive(Debug, Args)]
@@ -84,20 +84,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
                 "`--gone` needs the name of one swarm\nhelp: run `seedbed destroy SWARM --gone`",
             ));
         };
-        let released = elsewhere::destroy_gone(global, name, arguments.unsaved.into())?;
+        let released = relocation::destroy_gone(global, name, arguments.unsaved.into())?;
         if global.json {
-            print::line(destroyed(released, 0));
+            output::print_line(destroyed(released, 0));
         } else if !global.quiet {
             say!("{} of a deleted workspace released; nothing is left", count(released, "session"));
         }
         return Ok(Status::Done.into());
     }
-    let setting = Setting::find(global)?;
+    let project = Project::find(global)?;
     if arguments.dry_run {
-        return dry_run(global, &setting, arguments);
+        return dry_run(global, &project, arguments);
     }
     let kept = AtomicUsize::new(0);
-    let done = locked(global, &setting, "destroy", |context| {
+    let done = with_lock(global, &project, "destroy", |context| {
         let events = |event: &Event| {
             let stays = matches!(event, Event::BranchKept(_) | Event::Rescued { .. });
             kept.fetch_add(usize::from(stays), Ordering::Relaxed);
@@ -106,8 +106,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let context = &context.with_events(&events);
         recover_first(global, context, options(arguments.unsaved, arguments.stop))?;
         let Some(record) = context.swarm.applied()? else { return Ok(None) };
-        let (destroy, named) = what(arguments, context.swarm, &record)?;
-        consent(global, &setting, &targets(context.swarm, &record, &destroy, &named))?;
+        let (destroy, named) = selection(arguments, context.swarm, &record)?;
+        consent(global, &project, &targets(context.swarm, &record, &destroy, &named))?;
         let mut released = 0;
         for (child, record) in &named {
             released += destroy_child(context, child, record, &destroy)?;
@@ -123,7 +123,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     })?;
     let (released, left) = done.unwrap_or_default();
     if global.json {
-        print::line(destroyed(released, left));
+        output::print_line(destroyed(released, left));
     } else if !global.quiet {
         match done {
             None => say!("nothing is applied"),
@@ -167,17 +167,17 @@ fn targets<'a>(
 }
 
 /// Returns the impact of releasing all targets, and the paths of the released sessions.
-fn stake(setting: &Setting, targets: &[Target<'_>]) -> Result<(ReleaseImpact, Vec<SessionPath>), Failure> {
-    let mut stake = ReleaseImpact::default();
+fn impact(project: &Project, targets: &[Target<'_>]) -> Result<(ReleaseImpact, Vec<SessionPath>), Failure> {
+    let mut impact = ReleaseImpact::default();
     let mut sessions = Vec::new();
     for Target { swarm, record, destroy } in targets {
-        stake.add(apply::release_impact(swarm, &setting.registry, record, destroy)?);
+        impact.add(apply::release_impact(swarm, &project.registry, record, destroy)?);
         let children = destroy.children_of(swarm.host(), record)?;
         let children = children.iter().rev().filter_map(Found::record);
         let paths = children.flat_map(|child| &child.plan.sessions).chain(destroy.sessions_of(record));
         sessions.extend(paths.map(|session| session.path.clone()));
     }
-    Ok((stake, sessions))
+    Ok((impact, sessions))
 }
 
 /// Returns the paths of sessions for a sentence.
@@ -186,10 +186,10 @@ fn listed(sessions: &[SessionPath]) -> String {
 }
 
 /// Returns the processes that use any of the targets.
-fn occupancy(setting: &Setting, targets: &[Target<'_>]) -> Result<Occupancy, Failure> {
+fn occupancy(project: &Project, targets: &[Target<'_>]) -> Result<Occupancy, Failure> {
     let mut all = Occupancy::default();
     for Target { swarm, record, destroy } in targets {
-        let found = apply::occupancy(swarm, &setting.registry, record, destroy)?;
+        let found = apply::occupancy(swarm, &project.registry, record, destroy)?;
         all.occupants.extend(found.occupants);
         all.uninspected = all.uninspected.max(found.uninspected);
     }
@@ -202,7 +202,7 @@ fn children(context: &Context<'_>, left: Option<&Record>) -> Result<usize, Failu
 }
 
 /// Returns the targets in the arguments: sessions of the swarm, and their children by id.
-fn what<'h>(
+fn selection<'h>(
     arguments: &Arguments,
     swarm: &Swarm<'h>,
     record: &Record,
@@ -265,11 +265,11 @@ fn destroy_child(
 /// directory.
 ///
 /// A release that would be refused afterwards is refused before the question.
-fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result<(), Failure> {
+fn consent(global: &Global, project: &Project, targets: &[Target<'_>]) -> Result<(), Failure> {
     let Some(unsaved) = targets.first().map(|target| target.destroy.unsaved).filter(|_| !global.yes) else {
         return Ok(());
     };
-    let occupancy = occupancy(setting, targets)?;
+    let occupancy = occupancy(project, targets)?;
     if occupancy.has_caller() {
         let is_caller = |one: &&Occupant| matches!(one.role, Role::Caller | Role::PinningCaller);
         let callers = occupancy.occupants.iter().filter(is_caller);
@@ -286,18 +286,18 @@ fn consent(global: &Global, setting: &Setting, targets: &[Target<'_>]) -> Result
     if !has_terminal() || occupancy.occupants.iter().any(|one| refuses(one, stops)) {
         return Ok(());
     }
-    let (stake, sessions) = stake(setting, targets)?;
-    if !stake.refused(unsaved).is_empty() {
+    let (impact, sessions) = impact(project, targets)?;
+    if !impact.refused(unsaved).is_empty() {
         return Ok(());
     }
     let mut shown = String::new();
     if unsaved == Unsaved::Discard {
-        let work = stake.work.iter().chain(&stake.beyond_rescue);
+        let work = impact.work.iter().chain(&impact.beyond_rescue);
         shown.extend(
             work.map(|loss| format!("{}: would be discarded: {}\n", loss.session, printable(&loss.what))),
         );
     }
-    let along = stake.passing.iter();
+    let along = impact.passing.iter();
     shown
         .extend(along.map(|loss| format!("{}: would be deleted: {}\n", loss.session, printable(&loss.what))));
     let ended = occupancy.occupants.iter().filter(|one| one.is_refusal());
@@ -315,43 +315,43 @@ fn refuses(occupant: &Occupant, stops: bool) -> bool {
 }
 
 /// Prints the effects of the same command without `--dry-run`; both decide with the same code on the same inspection.
-fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let swarm = setting.swarm()?;
+fn dry_run(global: &Global, project: &Project, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let swarm = project.swarm()?;
     settled(&swarm, || swarm.is_locked())?;
     let Some(record) = swarm.applied()? else {
         if global.json {
-            print::line(DryRun::default());
+            output::print_line(DryRun::default());
         } else if !global.quiet {
             say!("nothing is applied");
         }
         return Ok(Status::Done.into());
     };
-    let (destroy, named) = what(arguments, &swarm, &record)?;
+    let (destroy, named) = selection(arguments, &swarm, &record)?;
     let targets = targets(&swarm, &record, &destroy, &named);
-    let (stake, sessions) = stake(setting, &targets)?;
+    let (impact, sessions) = impact(project, &targets)?;
     let mut branches = Vec::new();
     for Target { swarm, record, destroy } in &targets {
-        branches.extend(apply::kept_branches(swarm, &setting.registry, record, destroy.sessions_of(record))?);
+        branches.extend(apply::kept_branches(swarm, &project.registry, record, destroy.sessions_of(record))?);
     }
     global.unless_interrupted()?;
-    let refused = stake.refused(destroy.unsaved);
-    let occupancy = occupancy(setting, &targets)?;
+    let refused = impact.refused(destroy.unsaved);
+    let occupancy = occupancy(project, &targets)?;
     let stops = destroy.occupants != Occupants::Refuse;
     let is_refused = !refused.is_empty() || occupancy.occupants.iter().any(|one| refuses(one, stops));
-    let work = [&stake.held, &stake.obstacles, &stake.beyond_rescue, &stake.unknown, &stake.work]
+    let work = [&impact.held, &impact.obstacles, &impact.beyond_rescue, &impact.unknown, &impact.work]
         .map(|losses| losses.iter());
     let work: Vec<_> = work.into_iter().flatten().collect();
     if global.json {
         let is_rescued = destroy.unsaved == Unsaved::Rescue;
-        print::line(DryRun {
+        output::print_line(DryRun {
             refused: is_refused,
             sessions,
             branches,
             occupants: occupancy.occupants.clone(),
             uninspected: occupancy.uninspected,
             losses: work.into_iter().cloned().collect(),
-            rescued: if is_rescued { stake.work.clone() } else { Vec::new() },
-            goes_along: stake.passing,
+            rescued: if is_rescued { impact.work.clone() } else { Vec::new() },
+            goes_along: impact.passing,
         });
     } else {
         let lines = |word: &str, losses: &[&Loss]| -> String {
@@ -366,11 +366,11 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
         let mut text = format!("would release {}\n", listed(&sessions));
         for kept in &branches {
-            text.extend(["  ", &print::kept(kept), "\n"]);
+            text.extend(["  ", &output::kept_branch(kept), "\n"]);
         }
         text += &lines("refused: ", &blocking);
         text += &lines(would, &kept);
-        text += &lines("", &stake.passing.iter().collect::<Vec<_>>());
+        text += &lines("", &impact.passing.iter().collect::<Vec<_>>());
         for occupant in &occupancy.occupants {
             let would = match (refuses(occupant, stops), occupant.is_refusal()) {
                 (true, _) => "refused: ",
@@ -383,35 +383,35 @@ fn dry_run(global: &Global, setting: &Setting, arguments: &Arguments) -> Result<
         if occupancy.uninspected > 0 && !global.quiet {
             say!("{}", uninspected(occupancy.uninspected));
         }
-        super::print::out(&text);
+        super::output::print(&text);
     }
     Ok(if is_refused { Status::Refused } else { Status::Done }.into())
 }
 
 pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {
-    let setting = Setting::find_if_any(global)?;
+    let project = Project::find_if_any(global)?;
     let mut elsewhere = 0;
     if arguments.moved || arguments.copied {
-        elsewhere = recover_elsewhere(global, setting.as_ref(), arguments)?;
+        elsewhere = recover_elsewhere(global, project.as_ref(), arguments)?;
     }
-    let (recovered, workspace, host) = if let Some(setting) = &setting {
-        let recovered = locked(global, setting, "recover", |context| {
+    let (recovered, workspace, host) = if let Some(project) = &project {
+        let recovered = with_lock(global, project, "recover", |context| {
             recover_first(global, context, arguments.options())
         })?;
-        (recovered, setting.swarm()?.workspace().to_owned(), setting.host.clone())
+        (recovered, project.swarm()?.workspace().to_owned(), project.host.clone())
     } else {
-        let host = setting::host(global)?;
-        let workspace = setting::around(&host, &setting::directory(global)?)?;
+        let host = project::host(global)?;
+        let workspace = project::around(&host, &project::directory(global)?)?;
         (Recovered::Nothing, workspace, host)
     };
     let alone = recover_alone(global, host, &workspace, arguments)?;
-    if setting.is_none() && alone.is_empty() {
+    if project.is_none() && alone.is_empty() {
         // Without a manifest, a swarm may have been missed.
-        Setting::find(global)?;
+        Project::find(global)?;
     }
     if global.json {
         let alone = (!alone.is_empty()).then_some(alone);
-        print::line(Done { recovered: Some(recovered), alone, ..Done::default() });
+        output::print_line(Done { recovered: Some(recovered), alone, ..Done::default() });
     } else if recovered == Recovered::Nothing && alone.is_empty() && elsewhere == 0 && !global.quiet {
         say!("nothing to recover");
     }
@@ -422,21 +422,21 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
 /// standalone sessions.
 fn recover_elsewhere(
     global: &Global,
-    setting: Option<&Setting>,
+    project: Option<&Project>,
     arguments: &RecoverArguments,
 ) -> Result<usize, Failure> {
-    let host = setting::host(global)?;
-    let registry = setting::registry();
-    let workspace = match setting {
-        Some(setting) => setting.swarm()?.workspace().to_owned(),
-        None => setting::around(&host, &setting::directory(global)?)?,
+    let host = project::host(global)?;
+    let registry = project::registry();
+    let workspace = match project {
+        Some(project) => project.swarm()?.workspace().to_owned(),
+        None => project::around(&host, &project::directory(global)?)?,
     };
     let relation = if arguments.moved { Relation::Moved } else { Relation::Copied };
-    let count = elsewhere::recover(global, &host, &registry, &workspace, relation)?;
+    let count = relocation::recover(global, &host, &registry, &workspace, relation)?;
     if count == 0
-        && let Some(setting) = setting
+        && let Some(project) = project
     {
-        elsewhere::rebind(global, &registry, &setting.swarm()?)?;
+        relocation::rebind(global, &registry, &project.swarm()?)?;
     }
     Ok(count)
 }
@@ -448,13 +448,13 @@ fn recover_alone(
     workspace: &Path,
     arguments: &RecoverArguments,
 ) -> Result<BTreeMap<String, Recovered>, Failure> {
-    let orchestrator = Orchestrator::with_registry(host, setting::registry());
+    let orchestrator = Orchestrator::with_registry(host, project::registry());
     let patience = global.lock_timeout.unwrap_or(state::ORPHANS_TIMEOUT);
     let found = orchestrator.recover(workspace, arguments.options(), patience);
     let mut done = BTreeMap::new();
     let mut failure = None;
     for Recovery { session_id: id, done: recovered, .. } in
-        found.map_err(|error| Failure::of_session(None, error))?
+        found.map_err(|error| Failure::from_session_error(None, error))?
     {
         match recovered {
             Ok(recovered) => {
@@ -465,7 +465,7 @@ fn recover_alone(
                 done.insert(id, recovered);
             }
             Err(error) => {
-                failure.get_or_insert(Failure::of_session(Some(&id), error));
+                failure.get_or_insert(Failure::from_session_error(Some(&id), error));
             }
         }
     }

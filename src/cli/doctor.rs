@@ -10,8 +10,8 @@ use seedbed::plan::Plan;
 use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
-use super::setting::{self, Setting};
-use super::{Global, elsewhere, plan, print};
+use super::project::{self, Project};
+use super::{Global, output, plan, relocation};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -22,13 +22,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let Some(setting) = Setting::find_if_any(global)? else {
-        let host = setting::host(global)?;
-        let workspace = setting::around(&host, &setting::directory(global)?)?;
+    let Some(project) = Project::find_if_any(global)? else {
+        let host = project::host(global)?;
+        let workspace = project::around(&host, &project::directory(global)?)?;
         return examine(global, arguments, &Case::new(&host, &workspace));
     };
-    let swarm = setting.swarm()?;
-    let planned = planned(&setting)?;
+    let swarm = project.swarm()?;
+    let planned = planned(&project)?;
     let plan = planned.as_ref().map(|planned| planned.as_ref().map_err(String::as_str));
     let case = Case::new(swarm.host(), swarm.workspace());
     examine(global, arguments, &plan.map_or(case, |plan| case.with_plan(plan)))
@@ -38,15 +38,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 ///
 /// `None` while a run of the swarm is unresolved, or if the swarm was moved or copied here. A moved or copied swarm is
 /// a finding of its own.
-fn planned(setting: &Setting) -> Result<Option<Result<Plan, String>>, Failure> {
-    let swarm = setting.swarm()?;
+fn planned(project: &Project) -> Result<Option<Result<Plan, String>>, Failure> {
+    let swarm = project.swarm()?;
     if plan::settled(&swarm, || swarm.is_locked()).is_err()
-        || elsewhere::refuse_strays(&swarm, &setting.registry).is_err()
+        || relocation::refuse_strays(&swarm, &project.registry).is_err()
     {
         return Ok(None);
     }
     let planned =
-        setting.manifest().and_then(|manifest| plan::make_without_programs(setting, &swarm, &manifest));
+        project.manifest().and_then(|manifest| plan::make_without_programs(project, &swarm, &manifest));
     Ok(Some(match planned {
         Ok((plan, _)) => Ok(plan),
         Err(failure) => Err(format!("the manifest cannot be planned: {}", failure.summary())),
@@ -69,7 +69,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
             ports: Ports { start_port: lease.start_port, end_port: lease.end_port },
         };
         let leases = reaped.leases.iter().map(lease).collect();
-        print::json_pretty(&Diagnosis {
+        output::print_json_pretty(&Diagnosis {
             schema_version: SCHEMA_VERSION,
             workspace: case.workspace.to_owned(),
             findings,
@@ -83,7 +83,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
         for path in &reaped.lock_files {
             say!("reaped {}", printable(&path.to_string_lossy()));
         }
-        print::out(&findings.iter().map(told).collect::<String>());
+        output::print(&findings.iter().map(text_of).collect::<String>());
         if findings.is_empty() && !global.quiet {
             say!("nothing is wrong");
         }
@@ -92,7 +92,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
 }
 
 /// Formats a finding as two lines: the problem and the remedy.
-fn told(finding: &Finding) -> String {
+fn text_of(finding: &Finding) -> String {
     let severity = finding.severity.as_str();
     let id = serde_json::to_value(finding.id).unwrap_or_default();
     let id = id.as_str().unwrap_or_default();

@@ -14,10 +14,10 @@ use seedbed::provider::DISCOVERY_DIRECTORY;
 use seedbed::report::{Environment, Prompt, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
-use super::format::chosen;
 use super::lookup::{Active, Family};
-use super::setting::{self, Setting};
-use super::{Global, completions, print};
+use super::plan_format::choose;
+use super::project::{self, Project};
+use super::{Global, completions, output};
 
 /// Arguments of `env`.
 #[derive(Debug, Args)]
@@ -57,15 +57,15 @@ pub(super) struct PromptArguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let setting = Setting::find(global)?;
-    let family = Family::find(setting.swarm()?, setting.name())?;
+    let project = Project::find(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
     let active = family.session(&arguments.session)?;
-    let working_directory = active.directory(&setting.registry)?;
+    let working_directory = active.directory(&project.registry)?;
     let Active { swarm, session, .. } = active;
     let environment = discovery::environment(swarm, session);
-    let format = chosen(global, arguments.format, Format::Json)?;
+    let format = choose(global, arguments.format, Format::Json)?;
     if format == Format::Json {
-        print::json_pretty(&Environment {
+        output::print_json_pretty(&Environment {
             schema_version: SCHEMA_VERSION,
             session: session.id.clone(),
             working_directory,
@@ -93,9 +93,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let text: String = lines.collect::<Result<_, Failure>>()?;
     if std::io::stdout().is_terminal() {
         // No shell evaluates this text.
-        print::out(&printable_lines(&text));
+        output::print(&printable_lines(&text));
     } else {
-        print::out(&text);
+        output::print(&text);
     }
     Ok(Status::Done.into())
 }
@@ -149,12 +149,12 @@ fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
 }
 
 pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<ExitCode, Failure> {
-    let setting = Setting::find(global)?;
-    let family = Family::find(setting.swarm()?, setting.name())?;
+    let project = Project::find(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
     let active = family.session(&arguments.session)?;
-    active.directory(&setting.registry)?;
+    active.directory(&project.registry)?;
     let Active { swarm, record, session } = active;
-    let snapshot = discovery::snapshot(record, session, &setting.registry, swarm.workspace());
+    let snapshot = discovery::snapshot(record, session, &project.registry, swarm.workspace());
     let text = match &arguments.text {
         Some(text) => text.clone(),
         None if std::io::stdin().is_terminal() => String::new(),
@@ -170,18 +170,18 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
     let sections = snapshot.soft_constraints.prompt_sections.iter().map(String::as_str);
     let prompt = discovery::compose_prompt(sections, &text);
     if global.json {
-        print::json(&Prompt { schema_version: SCHEMA_VERSION, prompt });
+        output::print_json(&Prompt { schema_version: SCHEMA_VERSION, prompt });
     } else {
-        print::out(&prompt);
+        output::print(&prompt);
         if !prompt.ends_with('\n') {
-            print::out("\n");
+            output::print("\n");
         }
     }
     Ok(Status::Done.into())
 }
 
 pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
-    let directory = setting::directory(global)?;
+    let directory = project::directory(global)?;
     let relative = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
     let file = directory.ancestors().map(|above| above.join(&relative)).find(|file| file.is_file());
     let Some(file) = file else {
@@ -200,7 +200,7 @@ pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
     let bytes = std::fs::read(&file).map_err(|error| unreadable(error.to_string()))?;
     let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
     if global.json {
-        print::json_pretty(&snapshot);
+        output::print_json_pretty(&snapshot);
         return Ok(Status::Done.into());
     }
     let mut lines = vec![
@@ -213,6 +213,6 @@ pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
     }
     let sections = snapshot.soft_constraints.prompt_sections.iter();
     lines.extend(sections.map(|section| format!("- {}", printable_lines(section))));
-    print::out(&(lines.join("\n") + "\n"));
+    output::print(&(lines.join("\n") + "\n"));
     Ok(Status::Done.into())
 }

@@ -18,16 +18,16 @@ use seedbed::report::error;
 use seedbed::report::event::Done;
 use seedbed::state::{Record, Swarm};
 
-use super::again::DoAgain;
 use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
-use super::locked::{locked, recover};
+use super::lock::{recover, with_lock};
 use super::lookup::{Active, Family};
-use super::setting::Setting;
-use super::unsaved::StopProcesses;
-use super::{Global, completions, lookup, print};
+use super::project::Project;
+use super::release_options::StopProcesses;
+use super::repeated_steps::RepeatedSteps;
+use super::{Global, completions, lookup, output};
 
-mod side_by_side;
+mod parallel;
 
 /// Exit code of `exec` if seedbed itself failed, as that of `env` and `docker exec`.
 const FAILED: u8 = 125;
@@ -74,8 +74,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
 }
 
 fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let setting = Setting::find(global)?;
-    let family = Family::find(setting.swarm()?, setting.name())?;
+    let project = Project::find(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
     let mut sessions: Vec<Active<'_>> = Vec::new();
     if arguments.all {
         sessions.extend(family.sessions());
@@ -89,18 +89,18 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     if let ([one], false) = (&sessions[..], global.json) {
         // The command replaces this process, and so receives signals and the terminal itself.
-        let error = command(*one, &setting.registry, &arguments.command)?.exec();
+        let error = command(*one, &project.registry, &arguments.command)?.exec();
         return Ok(cannot_run(&arguments.command, &error).report(false));
     }
     global.catch_signals()?;
-    side_by_side::run(global, &setting.registry, &sessions, &arguments.command)
+    parallel::run(global, &project.registry, &sessions, &arguments.command)
 }
 
 pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
-    let setting = Setting::find(global)?;
-    let manifest = setting.manifest()?;
-    let swarm = setting.swarm()?;
-    let (code, plan) = locked(global, &setting, "run", |context| {
+    let project = Project::find(global)?;
+    let manifest = project.manifest()?;
+    let swarm = project.swarm()?;
+    let (code, plan) = with_lock(global, &project, "run", |context| {
         let occupants = arguments.stop.into();
         let mut options = Options::default();
         options.occupants = occupants;
@@ -121,7 +121,8 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         }
         let mut options = Options::default();
         options.temporary = !arguments.keep;
-        let plan = apply_manifest(global, &setting, context, &manifest, &DoAgain::default(), options)?.digest;
+        let plan =
+            apply_manifest(global, &project, context, &manifest, &RepeatedSteps::default(), options)?.digest;
         let code =
             context.swarm.applied()?.map(|record| run_in(global, context, &record, arguments)).transpose();
         if !arguments.keep
@@ -141,7 +142,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
     }
     let code = code.unwrap_or(FAILED);
     if global.json {
-        print::line(Done { plan: Some(plan), exit_code: Some(code), ..Done::default() });
+        output::print_line(Done { plan: Some(plan), exit_code: Some(code), ..Done::default() });
     }
     Ok(ExitCode::from(code))
 }
@@ -166,7 +167,7 @@ fn run_in(
         .inheritable()
         .map_err(|error| Failure::new(error::LOCK_UNUSABLE, format!("cannot lend the lock: {error}")))?;
     if global.json {
-        return Ok(side_by_side::alone(active, context.registry, &arguments.command));
+        return Ok(parallel::alone(active, context.registry, &arguments.command));
     }
     let spawned = command.spawn();
     drop(lock);

@@ -12,7 +12,7 @@ use seedbed::report::error::{self, ErrorId, Identified};
 use seedbed::report::event::Failed;
 use seedbed::{observe, orchestrator, state};
 
-use super::{print, terminal};
+use super::{output, terminal};
 
 /// Exit codes of a command that ends as it should; those of errors belong to their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,12 +87,12 @@ impl Failure {
 
     /// Creates the failure of a library error, with its id and its text.
     #[expect(clippy::needless_pass_by_value, reason = "is passed to `map_err`")]
-    pub(super) fn of(error: impl Identified + Display) -> Self {
+    pub(super) fn from_error(error: impl Identified + Display) -> Self {
         Self::new(error.id(), error.to_string())
     }
 
     /// Creates the failure of a file, with what was done to it.
-    pub(super) fn of_file(text: impl Into<String>) -> Self {
+    pub(super) fn from_file_error(text: impl Into<String>) -> Self {
         Self::new(error::FILE_INACCESSIBLE, text)
     }
 
@@ -129,7 +129,7 @@ impl Failure {
     }
 
     /// Converts the error of a standalone session, with its id if known.
-    pub(super) fn of_session(id: Option<&str>, error: orchestrator::Error) -> Self {
+    pub(super) fn from_session_error(id: Option<&str>, error: orchestrator::Error) -> Self {
         match error {
             orchestrator::Error::State(error) => Self::State(error),
             orchestrator::Error::Release(leftovers) if !leftovers.is_empty() => {
@@ -161,9 +161,9 @@ impl Failure {
     /// Prints the error, for a command that has one exit code for all errors.
     pub(super) fn report_as(self, code: u8, json: bool) -> ExitCode {
         if json {
-            print::line(self.failed(code));
+            output::print_line(self.failed(code));
         } else {
-            print::err(&self.text());
+            output::print_error(&self.text());
         }
         ExitCode::from(code)
     }
@@ -314,7 +314,7 @@ pub(super) fn at_work(occupant: &apply::Occupant) -> String {
 
 /// Formats the warning about processes that cannot be inspected.
 pub(super) fn uninspected(processes: usize) -> String {
-    let processes = print::count_of(processes, "process", "processes");
+    let processes = output::count_of(processes, "process", "processes");
     format!(
         "{processes} of this host cannot be inspected by this user: the files and ports in use are unknown"
     )
@@ -337,19 +337,19 @@ impl From<apply::PlanningInputError> for Failure {
         match error {
             apply::PlanningInputError::Observe(error) => Self::Observe(error),
             apply::PlanningInputError::State(error) => Self::State(error),
-            error => Self::of(error),
+            error => Self::from_error(error),
         }
     }
 }
 
 impl From<process::Error> for Failure {
     fn from(error: process::Error) -> Self {
-        Self::of(error)
+        Self::from_error(error)
     }
 }
 
 impl From<files::Error> for Failure {
     fn from(error: files::Error) -> Self {
-        Self::of(error)
+        Self::from_error(error)
     }
 }

@@ -1,12 +1,12 @@
 //! `explain`: the owner of a port, path or session, with the deciding rule, the line of the manifest, and the listening
 //! programs.
 
-mod known;
+mod sources;
 mod path;
 mod port;
 mod rule;
 mod session;
-mod shown;
+mod answer;
 
 use std::process::ExitCode;
 
@@ -15,9 +15,9 @@ use seedbed::host::text::printable;
 use seedbed::name::nearest;
 use seedbed::report::error;
 
-use self::known::Known;
+use self::sources::Sources;
 use super::exit::{Failure, Status};
-use super::setting::{self, Setting};
+use super::project::{self, Project};
 use super::{Global, completions};
 
 /// Arguments of `explain`.
@@ -31,15 +31,15 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let subject = &arguments.subject;
     // Ports and paths are explained without a manifest too, unless one was named.
-    let setting = match Setting::find(global) {
-        Ok(setting) => Some(setting),
+    let project = match Project::find(global) {
+        Ok(project) => Some(project),
         Err(failure) if global.manifest.is_some() => return Err(failure),
         Err(_) => None,
     };
-    let host = setting::host(global)?;
-    let directory = setting::directory(global)?;
-    let registry = setting::registry();
-    let mut known = Known::look(&host, &registry, &directory, setting.as_ref())?;
+    let host = project::host(global)?;
+    let directory = project::directory(global)?;
+    let registry = project::registry();
+    let mut sources = Sources::read(&host, &registry, &directory, project.as_ref())?;
     let explanation = if subject.bytes().all(|byte| byte.is_ascii_digit()) && !subject.is_empty() {
         let port = subject.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
             Failure::new(
@@ -47,17 +47,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
                 format!("{subject} is no port: they go from 1 to 65535; a path of this name is ./{subject}"),
             )
         })?;
-        port::explain(&mut known, port)?
-    } else if let Some(explanation) = session::explain(&mut known, subject)? {
+        port::explain(&mut sources, port)?
+    } else if let Some(explanation) = session::explain(&mut sources, subject)? {
         explanation
-    } else if let Some(explanation) = path::explain(&mut known, subject) {
+    } else if let Some(explanation) = path::explain(&mut sources, subject) {
         explanation
     } else {
-        return Err(unknown(&known, subject));
+        return Err(unknown(&sources, subject));
     };
     global.unless_interrupted()?;
     if !global.quiet && !global.json {
-        for note in known.notes() {
+        for note in sources.notes() {
             say!("note: {}", printable(note));
         }
     }
@@ -66,11 +66,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 }
 
 /// Returns the error for a subject that is no session, no existing path and no path of a session.
-fn unknown(known: &Known<'_>, subject: &str) -> Failure {
-    if let Some(failure) = known.faults() {
+fn unknown(sources: &Sources<'_>, subject: &str) -> Failure {
+    if let Some(failure) = sources.manifest_failure() {
         return failure;
     }
-    let sessions = known.sides().iter().flat_map(|side| &side.plan.sessions);
+    let sessions = sources.plans().iter().flat_map(|located| &located.plan.sessions);
     let nearest = nearest(subject, sessions.map(|session| session.path.as_str()));
     let message = format!("`{subject}` is no port, no session of this swarm and no path that is there");
     Failure::new(

@@ -13,14 +13,14 @@ use seedbed::name::{NAME_MAX, is_name};
 use seedbed::report::{Initialized, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
-use super::setting::{self, MANIFEST};
-use super::{Global, print};
+use super::project::{self, MANIFEST};
+use super::{Global, output};
 
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
-    let directory = setting::directory(global)?;
+    let directory = project::directory(global)?;
     let path = directory.join(global.manifest.as_deref().unwrap_or(Path::new(MANIFEST)));
     let shown = printable(&path.to_string_lossy());
-    let host = setting::host(global)?;
+    let host = project::host(global)?;
     let git = Git::around(&host, &directory);
     let is_repository = git.line(["rev-parse", "--git-dir"]);
     global.unless_interrupted()?;
@@ -34,7 +34,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         }
         Err(error) => return Err(error.into()),
     }
-    let found = Found::look(&git, &host);
+    let found = Facts::read(&git, &host);
     global.unless_interrupted()?;
     let text = manifest(&swarm_name(&directory), &found);
     let written = File::options()
@@ -50,10 +50,10 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
                 format!("{shown} exists already, and was not changed"),
             ));
         }
-        Err(error) => return Err(Failure::of_file(format!("cannot write {shown}: {error}"))),
+        Err(error) => return Err(Failure::from_file_error(format!("cannot write {shown}: {error}"))),
     }
     if global.json {
-        print::json_pretty(&Initialized {
+        output::print_json_pretty(&Initialized {
             schema_version: SCHEMA_VERSION,
             manifest: path,
             has_commit: found.has_commit,
@@ -108,7 +108,7 @@ const ROOT_DIRECTORIES: [&str; 2] = [".worktrees", "worktrees"];
 const PREFIXES: [&str; 3] = ["agents", "sessions", "swarm"];
 
 /// Features of a repository that its manifest can use.
-struct Found {
+struct Facts {
     has_commit: bool,
     base_ref: String,
     prefix: &'static str,
@@ -118,8 +118,8 @@ struct Found {
     setup: Vec<(&'static [&'static str], bool)>,
 }
 
-impl Found {
-    fn look(git: &Git<'_>, host: &Host) -> Self {
+impl Facts {
+    fn read(git: &Git<'_>, host: &Host) -> Self {
         let lines = |args: &[&str]| -> Vec<String> {
             let listed = git.run(args).unwrap_or_default();
             let names = listed.split(|byte| matches!(byte, 0 | b'\n')).filter(|name| !name.is_empty());
@@ -187,7 +187,7 @@ fn is_in_path(host: &Host, program: &str) -> bool {
     std::env::split_paths(&path.unwrap_or_default()).any(|directory| directory.join(program).is_file())
 }
 
-fn manifest(swarm: &str, found: &Found) -> String {
+fn manifest(swarm: &str, found: &Facts) -> String {
     let (options, setup) = (found.options(), found.setup());
     format!(
         r#"# Sessions of this swarm. `seedbed plan` shows the changes, `seedbed apply` applies them,

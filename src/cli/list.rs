@@ -11,17 +11,17 @@ use seedbed::report::{List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VE
 use seedbed::state::{self, Found, Record};
 
 use super::exit::{Failure, Status};
-use super::{Global, print, setting, unfinished};
+use super::{Global, output, project, unfinished_runs};
 
 /// Maximum number of blocks of ports that a line names; more are only counted.
 const BLOCKS_SHOWN: usize = 3;
 
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
-    let host = setting::host(global)?;
+    let host = project::host(global)?;
     let swarms = with_children(state::swarms(&host)?, state::sessions(&host)?);
     if global.json {
         let swarms = swarms.iter().map(|(found, children)| listed(found, children, &host)).collect();
-        print::json_pretty(&List { schema_version: SCHEMA_VERSION, swarms });
+        output::print_json_pretty(&List { schema_version: SCHEMA_VERSION, swarms });
         return Ok(Status::Done.into());
     }
     if swarms.is_empty() {
@@ -40,7 +40,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         std::iter::once(row(found, &host)).chain(children)
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    print::out(&print::table(&rows));
+    output::print(&output::table(&rows));
     let is_gone = |(found, _): &&(Found, Vec<Found>)| workspace_exists(found) == Some(false);
     if let Some((gone, _)) = swarms.iter().find(is_gone) {
         let name = printable(if swarms.iter().filter(|(found, _)| found.name() == gone.name()).count() > 1 {
@@ -122,7 +122,7 @@ fn states(found: &Found, host: &Host) -> Vec<String> {
         1 => states.push("broken: the setup of 1 session failed or was not run".to_owned()),
         sessions => states.push(format!("broken: the setup of {sessions} sessions failed or was not run")),
     }
-    states.extend(unfinished::described(found, host));
+    states.extend(unfinished_runs::described(found, host));
     if !found.unreadable.is_empty() {
         states.push("has a record that cannot be read".to_owned());
     }
@@ -165,7 +165,7 @@ fn recorded(found: &Found, host: &Host) -> Recorded {
         plan: found.applied.as_ref().map(|record| record.plan.digest.clone()),
         interrupted: found.is_unfinished(),
         running: found.is_running(host),
-        unfinished: unfinished::described(found, host),
+        unfinished: unfinished_runs::described(found, host),
         holder: found.holder.clone(),
         unreadable: found.unreadable.iter().map(ToString::to_string).collect(),
         ports: ports.iter().map(|block| Ports { start_port: block.start(), end_port: block.end() }).collect(),

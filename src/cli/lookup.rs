@@ -12,15 +12,15 @@ use seedbed::report::error;
 use seedbed::state::{self, Record, Swarm};
 
 use super::exit::Failure;
-use super::{elsewhere, setting, unfinished};
+use super::{project, relocation, unfinished_runs};
 
 /// Returns the record of the swarm; an error if the swarm is not applied.
 pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     if let Some(record) = swarm.applied()? {
         return Ok(record);
     }
-    elsewhere::refuse_strays(swarm, &setting::registry())?;
-    let unfinished = unfinished::explained(swarm)?;
+    relocation::refuse_strays(swarm, &project::registry())?;
+    let unfinished = unfinished_runs::explained(swarm)?;
     Err(Failure::new(
         error::SWARM_NOT_APPLIED,
         if unfinished.is_empty() {

@@ -13,7 +13,7 @@ use seedbed::report::error;
 
 use super::example::examples;
 use super::exit::{self, Failure, Status};
-use super::{Arguments as CommandLine, Global, print, setting};
+use super::{Arguments as CommandLine, Global, output, project};
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
@@ -30,10 +30,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let mut command = CommandLine::command().disable_help_subcommand(true);
     command.build();
     if let Some(directory) = &arguments.output {
-        let directory = setting::directory(global)?.join(directory);
+        let directory = project::directory(global)?.join(directory);
         let pages = write(&command, &directory).map_err(|error| {
             let directory = printable(&directory.to_string_lossy());
-            Failure::of_file(format!("cannot write manual pages into {directory}: {error}"))
+            Failure::from_file_error(format!("cannot write manual pages into {directory}: {error}"))
         })?;
         if !global.quiet {
             say!("wrote {pages} manual pages");
@@ -51,8 +51,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             })?
         }
     };
-    let page = page(wanted).map_err(|error| Failure::of_file(error.to_string()))?;
-    print::out(&page);
+    let page = page(wanted).map_err(|error| Failure::from_file_error(error.to_string()))?;
+    output::print(&page);
     Ok(Status::Done.into())
 }
 

@@ -18,11 +18,11 @@ use seedbed::report::error;
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
 
-use super::again::DoAgain;
 use super::exit::{Failure, Status, at_work};
-use super::format::{Format, chosen};
-use super::setting::Setting;
-use super::{Global, elsewhere, print, signals};
+use super::plan_format::{Format, choose};
+use super::project::Project;
+use super::repeated_steps::RepeatedSteps;
+use super::{Global, output, relocation, signals};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -37,31 +37,31 @@ pub(super) struct Arguments {
     #[arg(long)]
     detailed_exitcode: bool,
     #[command(flatten)]
-    again: DoAgain,
+    again: RepeatedSteps,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let format = chosen(global, arguments.format, Format::Json)?;
-    let setting = Setting::find(global)?;
-    let manifest = setting.manifest()?;
-    let swarm = setting.swarm()?;
+    let format = choose(global, arguments.format, Format::Json)?;
+    let project = Project::find(global)?;
+    let manifest = project.manifest()?;
+    let swarm = project.swarm()?;
     settled(&swarm, || swarm.is_locked())?;
-    let (mut plan, input) = make(&setting, &swarm, &manifest, &arguments.again)?;
+    let (mut plan, input) = make(&project, &swarm, &manifest, &arguments.again)?;
     plan.behind = behind(&swarm, &plan, &input);
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
-        let path = super::setting::directory(global)?.join(path);
+        let path = super::project::directory(global)?.join(path);
         std::fs::File::create(&path)
-            .and_then(|file| print::write_plan(file, &plan))
-            .map_err(|error| Failure::of_file(format!("cannot write {}: {error}", path.display())))?;
+            .and_then(|file| output::write_plan(file, &plan))
+            .map_err(|error| Failure::from_file_error(format!("cannot write {}: {error}", path.display())))?;
     }
-    let mut notices = notices(&setting.registry, &plan, &input);
+    let mut notices = notices(&project.registry, &plan, &input);
     notices.splice(0..0, refusals(&plan));
     notices.extend(setup_not_run(&plan));
-    notices.extend(outdated(&setting, &swarm, &plan, input.record.as_ref()));
+    notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(lacking(&plan.behind));
     let review = Review::new(&plan)
-        .with_registry(&setting.registry)
+        .with_registry(&project.registry)
         .with_notices(&notices)
         .with_observation(&input.observation);
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
@@ -72,26 +72,26 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         );
     }
     let changes = arguments.detailed_exitcode && plan.has_changes();
-    print::done_with((manifest, plan, input));
+    output::leave_to_system((manifest, plan, input));
     Ok(if changes { Status::Changes } else { Status::Done }.into())
 }
 
 /// Observes the host and plans; every diagnostic, of any stage, is about the manifest.
 pub(super) fn make(
-    setting: &Setting,
+    project: &Project,
     swarm: &Swarm<'_>,
     manifest: &Manifest,
-    again: &DoAgain,
+    again: &RepeatedSteps,
 ) -> Result<(Plan, PlanningInput), Failure> {
-    elsewhere::refuse_strays(swarm, &setting.registry)?;
-    let input = apply::planning_input(swarm, &setting.registry, manifest)?;
-    let (mut plan, input) = planned(setting, manifest, input)?;
+    relocation::refuse_strays(swarm, &project.registry)?;
+    let input = apply::planning_input(swarm, &project.registry, manifest)?;
+    let (mut plan, input) = planned(project, manifest, input)?;
     let again = again.sessions(input.record.as_ref())?;
     if !again.is_empty() {
-        plan.do_again(again, &setting.registry, input.applied.as_ref());
+        plan.do_again(again, &project.registry, input.applied.as_ref());
     }
     let PlanningInput { record, applied, findings, .. } = &input;
-    look_at_releases(setting, swarm, record.as_ref(), applied.as_ref(), findings, &mut plan)?;
+    inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), findings, &mut plan)?;
     Ok((plan, input))
 }
 
@@ -100,26 +100,26 @@ pub(super) fn make(
 ///
 /// Allocations of external kinds remain unknown, so the plan cannot be applied.
 pub(super) fn make_without_programs(
-    setting: &Setting,
+    project: &Project,
     swarm: &Swarm<'_>,
     manifest: &Manifest,
 ) -> Result<(Plan, PlanningInput), Failure> {
-    elsewhere::refuse_strays(swarm, &setting.registry)?;
-    let input = apply::planning_input_without_programs(swarm, &setting.registry, manifest)?;
-    planned(setting, manifest, input)
+    relocation::refuse_strays(swarm, &project.registry)?;
+    let input = apply::planning_input_without_programs(swarm, &project.registry, manifest)?;
+    planned(project, manifest, input)
 }
 
 fn planned(
-    setting: &Setting,
+    project: &Project,
     manifest: &Manifest,
     input: PlanningInput,
 ) -> Result<(Plan, PlanningInput), Failure> {
-    Ok((setting.plan(manifest, &input)?, input))
+    Ok((project.plan(manifest, &input)?, input))
 }
 
 /// Adds the reasons for which applying the plan would be refused without further options: unsaved work, and processes.
-pub(super) fn look_at_releases(
-    setting: &Setting,
+pub(super) fn inspect_releases(
+    project: &Project,
     swarm: &Swarm<'_>,
     applied: Option<&Record>,
     broken: Option<&AppliedPlan>,
@@ -127,14 +127,14 @@ pub(super) fn look_at_releases(
     plan: &mut Plan,
 ) -> Result<(), Failure> {
     let Some(applied) = applied else { return Ok(()) };
-    let stake = apply::impact_of_plan(swarm, &setting.registry, applied, plan, findings)?;
+    let stake = apply::impact_of_plan(swarm, &project.registry, applied, plan, findings)?;
     let mut losses = stake.refused(Unsaved::Keep);
     // The need to repair a kept session is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
     let unknown: Vec<_> = apply::unknown(broken).filter(is_kept).collect();
     losses.extend(unknown);
     plan.losses = losses;
-    plan.occupants = apply::occupancy_in(swarm, &setting.registry, applied, plan).occupants;
+    plan.occupants = apply::occupancy_in(swarm, &project.registry, applied, plan).occupants;
     Ok(())
 }
 
@@ -193,11 +193,11 @@ fn staying(plan: &Plan) -> BTreeMap<&SessionPath, &Change> {
 
 /// Returns the copies in kept sessions whose source files in the workspace have changed, with the command that copies
 /// them again.
-fn outdated(setting: &Setting, swarm: &Swarm<'_>, plan: &Plan, record: Option<&Record>) -> Vec<String> {
+fn outdated(project: &Project, swarm: &Swarm<'_>, plan: &Plan, record: Option<&Record>) -> Vec<String> {
     let Some(record) = record else { return Vec::new() };
     let staying = staying(plan);
     let mut outdated: BTreeMap<String, Vec<SessionPath>> = BTreeMap::new();
-    for Loss { session, what, .. } in apply::outdated(swarm, &setting.registry, record) {
+    for Loss { session, what, .. } in apply::outdated(swarm, &project.registry, record) {
         if staying.get(&session).is_some_and(|change| !change.refresh) {
             outdated.entry(what).or_default().push(session);
         }
@@ -250,7 +250,7 @@ fn lacking(behind: &[Behind]) -> Vec<String> {
     let groups = groups.into_iter();
     groups
         .map(|((base_ref, base, commits), sessions)| {
-            let commits = print::count(commits, "commit");
+            let commits = output::count(commits, "commit");
             let (lack, them) = if sessions.len() == 1 { ("lacks", "it") } else { ("lack", "them") };
             let (mentioned, names) = (mentioned(&sessions), named(sessions.into_iter()));
             let to = rebase_target(base_ref, base);
@@ -300,7 +300,7 @@ pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnOnce() -> bool) -> R
 
 /// Returns facts about this host and repository, each once.
 pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -> Vec<String> {
-    let of_session = |(session, change): (&Session, &Change)| {
+    let from_session_error = |(session, change): (&Session, &Change)| {
         let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
         let notices =
             provisioned.filter_map(|held| Some(registry.get(&held.kind)?.notices(held, &input.observation)));
@@ -314,7 +314,7 @@ pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -
         }
         notices
     };
-    plan.sessions.par_iter().zip(&plan.changes).map(of_session).reduce(Vec::new, each_once)
+    plan.sessions.par_iter().zip(&plan.changes).map(from_session_error).reduce(Vec::new, each_once)
 }
 
 #[cfg(test)]

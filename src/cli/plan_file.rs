@@ -10,8 +10,8 @@ use seedbed::report::error;
 use seedbed::review::Review;
 
 use super::exit::{Failure, Status};
-use super::format::{Format, chosen};
-use super::setting::{directory, registry};
+use super::plan_format::{Format, choose};
+use super::project::{directory, registry};
 use super::{Global, plan};
 
 /// Arguments of `show`.
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 
 /// Prints a saved plan; neither its manifest nor its repository has to exist.
 pub(super) fn show(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let format = chosen(global, arguments.format, Format::Json)?;
+    let format = choose(global, arguments.format, Format::Json)?;
     let path = directory(global)?.join(&arguments.file);
     let plan = read(&path)?;
     let notices = plan::refusals(&plan);

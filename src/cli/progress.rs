@@ -16,7 +16,7 @@ use seedbed::host::text::{printable, printable_command, shell_quoted};
 use seedbed::provider::git_worktree::rescue;
 
 use super::exit::uninspected;
-use super::{Global, print, terminal};
+use super::{Global, output, terminal};
 
 /// Interval of drawing the bar, and delay before it is first drawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ const INTERRUPTED: &str = "interrupted: rolling back; a second Ctrl-C leaves tha
 
 /// Display of one run's progress; removes the bar when dropped.
 pub(super) struct Progress {
-    shown: Shown,
+    shown: Mode,
     verbose: bool,
     state: Arc<Mutex<State>>,
     /// Thread that draws the bar, and the flag that ends it.
@@ -36,7 +36,7 @@ pub(super) struct Progress {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
+enum Mode {
     /// Errors only.
     Nothing,
     /// Events, one per line, on stdout.
@@ -55,7 +55,7 @@ struct State {
     passed: usize,
     begun: Option<Instant>,
     /// Time of the last progress line.
-    said: Option<Instant>,
+    if_verbose: Option<Instant>,
     bar: Option<ProgressBar>,
     interrupted: bool,
 }
@@ -64,16 +64,16 @@ impl Progress {
     /// Starts the display of a run that `cancel` interrupts.
     pub(super) fn new(global: &Global, cancel: &Cancel) -> Self {
         let shown = if global.json {
-            Shown::Events
+            Mode::Events
         } else if global.quiet {
-            Shown::Nothing
+            Mode::Nothing
         } else if std::io::stderr().is_terminal() && !terminal::is_dumb() {
-            Shown::Bar
+            Mode::Bar
         } else {
-            Shown::Lines
+            Mode::Lines
         };
         let state = Arc::new(Mutex::new(State::default()));
-        let drawing = (shown == Shown::Bar).then(|| {
+        let drawing = (shown == Mode::Bar).then(|| {
             let over = Arc::new(AtomicBool::new(false));
             let (state, cancel, ended) = (Arc::clone(&state), cancel.clone(), Arc::clone(&over));
             let thread = std::thread::spawn(move || {
@@ -88,14 +88,14 @@ impl Progress {
     }
 
     /// Handles one event, from any thread.
-    pub(super) fn hear(&self, event: &Event) {
+    pub(super) fn handle(&self, event: &Event) {
         match self.shown {
-            Shown::Nothing => print_data(event),
-            Shown::Events => print::line(event.clone()),
-            Shown::Lines | Shown::Bar => {
+            Mode::Nothing => print_data(event),
+            Mode::Events => output::print_line(event.clone()),
+            Mode::Lines | Mode::Bar => {
                 let mut state = locked(&self.state);
-                let lines = state.hear(event, self.verbose, self.shown == Shown::Lines);
-                state.aside(|| {
+                let lines = state.handle(event, self.verbose, self.shown == Mode::Lines);
+                state.above_bar(|| {
                     print_data(event);
                     for line in &lines {
                         say!("{line}");
@@ -120,36 +120,36 @@ impl Drop for Progress {
 
 impl State {
     /// Updates the state for an event, and returns the lines to print.
-    fn hear(&mut self, event: &Event, verbose: bool, lines: bool) -> Vec<String> {
+    fn handle(&mut self, event: &Event, verbose: bool, lines: bool) -> Vec<String> {
         match event {
             Event::Begun { phase, sessions } => {
                 self.clear();
                 let now = Some(Instant::now());
                 (self.phase, self.sessions, self.passed) = (Some(*phase), *sessions, 0);
-                (self.begun, self.said) = (now, now);
+                (self.begun, self.if_verbose) = (now, now);
                 Vec::new()
             }
             Event::Passed { .. } => {
                 self.passed += 1;
-                let due = self.said.is_some_and(|said| said.elapsed() >= LINE);
+                let due = self.if_verbose.is_some_and(|if_verbose| if_verbose.elapsed() >= LINE);
                 if !(lines && due) {
                     return Vec::new();
                 }
-                self.said = Some(Instant::now());
-                let words = self.phase.map_or("", |phase| words(phase).0);
+                self.if_verbose = Some(Instant::now());
+                let words = self.phase.map_or("", |phase| phase_words(phase).0);
                 vec![format!("{words}: {} of {} sessions", self.passed, self.sessions)]
             }
             Event::Ended { phase, sessions, milliseconds } => {
                 self.clear();
                 self.phase = None;
                 let seconds = Duration::from_millis(*milliseconds).as_secs_f64();
-                let (_, done, noun) = words(*phase);
+                let (_, done, noun) = phase_words(*phase);
                 let count = match self.sessions {
-                    all if all == *sessions => print::count(all, noun),
-                    all => format!("{sessions} of {}", print::count(all, noun)),
+                    all if all == *sessions => output::count(all, noun),
+                    all => format!("{sessions} of {}", output::count(all, noun)),
                 };
                 let line = format!("{done} {count} in {seconds:.1} s");
-                said(verbose || lines && seconds >= LASTS, || line)
+                if_verbose(verbose || lines && seconds >= LASTS, || line)
             }
             Event::Rescued { session, reference, missing, .. } => {
                 let mut lines = vec![format!("{session}: rescued to {reference}")];
@@ -157,7 +157,7 @@ impl State {
                 lines
             }
             Event::GoesAlong { session, what } => vec![format!("{session}: {}", printable(what))],
-            Event::BranchKept(kept) => vec![print::kept(kept)],
+            Event::BranchKept(kept) => vec![output::kept_branch(kept)],
             Event::NotTornDown { session, why } => {
                 vec![format!("{session}: teardown was not run: {}", printable(why))]
             }
@@ -172,24 +172,26 @@ impl State {
                 lines
             }
             Event::RollingBack => vec!["rolling back".to_owned()],
-            Event::Provisioned { session, kind } => said(verbose, || format!("{session}: {kind}")),
-            Event::Mended { session, kind } => said(verbose, || format!("{session}: {kind} repaired")),
-            Event::SetUp { session } => said(verbose, || format!("{session}: set up")),
+            Event::Provisioned { session, kind } => if_verbose(verbose, || format!("{session}: {kind}")),
+            Event::Mended { session, kind } => if_verbose(verbose, || format!("{session}: {kind} repaired")),
+            Event::SetUp { session } => if_verbose(verbose, || format!("{session}: set up")),
             Event::NotRefreshed { session, what } => {
                 vec![format!("{session}: not refreshed: {}", printable(what))]
             }
             Event::SetUpAgain { session } => {
                 vec![format!("{session}: restored, and set up again after its teardown")]
             }
-            Event::TornDown { session } => said(verbose, || format!("{session}: torn down")),
-            Event::Ready { session } => said(verbose, || format!("{session}: ready")),
-            Event::Released { session, kind } => said(verbose, || format!("{session}: {kind} released")),
+            Event::TornDown { session } => if_verbose(verbose, || format!("{session}: torn down")),
+            Event::Ready { session } => if_verbose(verbose, || format!("{session}: ready")),
+            Event::Released { session, kind } => {
+                if_verbose(verbose, || format!("{session}: {kind} released"))
+            }
             _ => Vec::new(),
         }
     }
 
     /// Prints above the bar, if there is one.
-    fn aside(&self, say: impl FnOnce()) {
+    fn above_bar(&self, say: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(say),
             None => say(),
@@ -211,7 +213,7 @@ impl State {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
-            bar.set_message(words(phase).0);
+            bar.set_message(phase_words(phase).0);
             self.bar = Some(bar);
         }
         if let Some(bar) = &self.bar {
@@ -235,11 +237,11 @@ fn print_data(event: &Event) {
     if let Event::Rescued { command, reference, .. } = event {
         let short = rescue::short_name(reference);
         let short = short.map(|name| format!("seedbed rescue restore {}", shell_quoted(name)));
-        print::out(&format!("{}\n", printable(&short.unwrap_or_else(|| command.clone()))));
+        output::print(&format!("{}\n", printable(&short.unwrap_or_else(|| command.clone()))));
     }
 }
 
-fn said(verbose: bool, line: impl FnOnce() -> String) -> Vec<String> {
+fn if_verbose(verbose: bool, line: impl FnOnce() -> String) -> Vec<String> {
     if verbose { vec![line()] } else { Vec::new() }
 }
 
@@ -248,7 +250,7 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// Returns the words for a phase: while it runs, after its end, and the noun of its count.
-fn words(phase: Phase) -> (&'static str, &'static str, &'static str) {
+fn phase_words(phase: Phase) -> (&'static str, &'static str, &'static str) {
     let (running, done) = match phase {
         Phase::Rescue => ("rescuing unsaved work", "rescued unsaved work of"),
         Phase::TearDown => ("tearing down", "tore down"),

@@ -13,7 +13,7 @@ use seedbed::report::{self, RescueAction, Rescues};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status};
-use super::{Global, example, print, setting};
+use super::{Global, example, output, project};
 
 /// Arguments of `rescue`.
 #[derive(Debug, Args)]
@@ -52,20 +52,20 @@ enum Command {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let host = setting::host(global)?;
-    let directory = setting::directory(global)?;
+    let host = project::host(global)?;
+    let directory = project::directory(global)?;
     let repository = rescue::common_directory(&host, &directory).map_err(|error| {
         let why = format!("no repository around {}: {error}", directory.display());
         Failure::new(error::NO_REPOSITORY, why)
     })?;
-    let all = rescue::list(&host, &repository).map_err(Failure::of)?;
+    let all = rescue::list(&host, &repository).map_err(Failure::from_error)?;
     let (action, rescues, directory) = match &arguments.command {
         Command::List => (RescueAction::Listed, all, None),
         Command::Restore { name, into } => {
             let saved = find(&all, name)?.clone();
             let into = into.as_ref().map(|into| directory.join(into));
             let restored =
-                rescue::restore(&host, &repository, &saved, into.as_deref()).map_err(Failure::of)?;
+                rescue::restore(&host, &repository, &saved, into.as_deref()).map_err(Failure::from_error)?;
             (RescueAction::Restored, vec![saved], Some(restored))
         }
         Command::Drop { names } => {
@@ -78,7 +78,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     };
     let document = Rescues { schema_version: report::SCHEMA_VERSION, repository, action, rescues, directory };
     if global.json {
-        print::json_pretty(&document);
+        output::print_json_pretty(&document);
     } else {
         show(global, &document);
     }
@@ -103,7 +103,7 @@ fn drop_rescues(
         }
         ask(global, &format!("Delete {names} for good?"))?;
     }
-    rescue::delete(host, repository, rescues).map_err(Failure::of)
+    rescue::delete(host, repository, rescues).map_err(Failure::from_error)
 }
 
 /// Finds a rescue by its name or its ref.
@@ -128,10 +128,10 @@ fn show(global: &Global, document: &Rescues) {
         (RescueAction::Listed, _) => {
             let head = ["SESSION", "SAVED", "FILES", "RESCUE"].map(str::to_owned);
             let rows: Vec<_> = std::iter::once(head).chain(document.rescues.iter().map(row)).collect();
-            print::out(&print::table(&rows));
+            output::print(&output::table(&rows));
         }
         (RescueAction::Restored, Some(directory)) => {
-            print::out(&format!("{}\n", printable(&directory.to_string_lossy())));
+            output::print(&format!("{}\n", printable(&directory.to_string_lossy())));
             if !global.quiet {
                 let names = document.rescues.iter().map(|saved| shell_quoted(&saved.name));
                 for name in names {
@@ -141,7 +141,7 @@ fn show(global: &Global, document: &Rescues) {
         }
         (RescueAction::Restored | RescueAction::Dropped, _) => {
             if !global.quiet {
-                say!("{} deleted", print::count(document.rescues.len(), "rescue"));
+                say!("{} deleted", output::count(document.rescues.len(), "rescue"));
             }
         }
     }

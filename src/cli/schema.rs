@@ -15,7 +15,7 @@ use seedbed::report::status::SwarmStatus;
 use seedbed::report::{Diagnosis, Environment, Explanation, Initialized, List, Prompt, Rescues};
 
 use super::exit::Status;
-use super::print;
+use super::output;
 
 /// Documents with a JSON schema.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -68,6 +68,6 @@ pub(super) fn run(what: Schema) -> ExitCode {
         Schema::Prompt => generate::<Prompt>(&registry),
         Schema::Rescues => generate::<Rescues>(&registry),
     };
-    print::json_pretty(&schema);
+    output::print_json_pretty(&schema);
     Status::Done.into()
 }

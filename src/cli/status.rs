@@ -22,10 +22,10 @@ use seedbed::report::status::{
 use seedbed::state::{Record, Swarm};
 
 use super::exit::{Failure, Status};
-use super::locked::locked;
+use super::lock::with_lock;
 use super::lookup::{Active, Family};
-use super::setting::Setting;
-use super::{Global, lookup, print, unfinished};
+use super::project::Project;
+use super::{Global, lookup, output, unfinished_runs};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -40,18 +40,18 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let setting = Setting::find(global)?;
-    let family = Family::find(setting.swarm()?, setting.name())?;
+    let project = Project::find(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
     let Family { swarm, record, children } = &family;
     let found = swarm.found()?;
-    let unfinished = unfinished::explained(swarm)?;
-    let repair = if arguments.repair { Some(repair(global, &setting)?) } else { None };
+    let unfinished = unfinished_runs::explained(swarm)?;
+    let repair = if arguments.repair { Some(repair(global, &project)?) } else { None };
     let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
     let served = served(swarm)?;
-    let mut looked = Looked::default();
-    looked.add(&setting, swarm, record)?;
+    let mut looked = Inspected::default();
+    looked.add(&project, swarm, record)?;
     for (swarm, record) in children {
-        looked.add(&setting, swarm, record)?;
+        looked.add(&project, swarm, record)?;
     }
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
@@ -60,7 +60,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let drift = looked.drift.remove(&session.id).unwrap_or_default();
         let unsaved = looked.unsaved.remove(&session.id).unwrap_or_default();
         let goes_along = looked.passing.remove(&session.id).unwrap_or_default();
-        let has_directory = drift.is_empty() || active.directory(&setting.registry).is_ok();
+        let has_directory = drift.is_empty() || active.directory(&project.registry).is_ok();
         SessionStatus {
             session: session.path.clone(),
             id: session.id.clone(),
@@ -96,7 +96,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         _ => Status::Done,
     };
     if global.json {
-        print::json_pretty(&SwarmStatus {
+        output::print_json_pretty(&SwarmStatus {
             schema_version: SCHEMA_VERSION,
             swarm: record.plan.swarm.clone(),
             workspace: record.workspace.clone(),
@@ -119,15 +119,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     for line in &unfinished {
         say!("{}", printable(line));
     }
-    print::out(&text::text(&sessions, &looked.broken, global.verbose));
+    output::print(&text::text(&sessions, &looked.broken, global.verbose));
     Ok(status.into())
 }
 
 /// Repairs under the swarm's lock, and reports the repairs.
-fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
-    let repair = locked(global, setting, "status --repair", |context| {
+fn repair(global: &Global, project: &Project) -> Result<Repair, Failure> {
+    let repair = with_lock(global, project, "status --repair", |context| {
         super::plan::settled(context.swarm, || false)?;
-        let record = lookup::record(context.swarm, setting.name())?;
+        let record = lookup::record(context.swarm, project.name())?;
         Ok(apply::repair(context, &record))
     })?;
     if global.json || global.quiet {
@@ -146,7 +146,7 @@ fn repair(global: &Global, setting: &Setting) -> Result<Repair, Failure> {
 
 /// Results of the inspection of each session, by session id.
 #[derive(Default)]
-struct Looked {
+struct Inspected {
     drift: BTreeMap<String, Vec<String>>,
     /// Sessions whose drift is more than a discovery file of an older format.
     broken: BTreeSet<String>,
@@ -155,11 +155,11 @@ struct Looked {
     outdated: BTreeMap<String, Vec<String>>,
 }
 
-impl Looked {
+impl Inspected {
     /// Adds the results for the sessions of one record.
-    fn add(&mut self, setting: &Setting, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
+    fn add(&mut self, project: &Project, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
         let id = |path: &SessionPath| path.id(&record.plan.swarm);
-        let (broken, stake) = apply::examine(swarm, &setting.registry, record)?;
+        let (broken, stake) = apply::examine(swarm, &project.registry, record)?;
         for ((path, kind), damage) in broken {
             if !damage.older {
                 self.broken.insert(id(&path));
@@ -174,7 +174,7 @@ impl Looked {
         for Loss { session, what, .. } in stake.passing {
             self.passing.entry(id(&session)).or_default().push(what);
         }
-        for Loss { session, what, .. } in apply::outdated(swarm, &setting.registry, record) {
+        for Loss { session, what, .. } in apply::outdated(swarm, &project.registry, record) {
             self.outdated.entry(id(&session)).or_default().push(what);
         }
         Ok(())

@@ -28,11 +28,11 @@ pub(super) enum Color {
 }
 
 /// Value of `--color`.
-static ASKED: OnceLock<Color> = OnceLock::new();
+static REQUESTED: OnceLock<Color> = OnceLock::new();
 
 /// Sets the value of `--color`, once.
 pub(super) fn set_color(color: Color) {
-    let _ = ASKED.set(color);
+    let _ = REQUESTED.set(color);
 }
 
 /// Finds `--color` in arguments that are not parsed yet: errors and help of the parser are coloured too.
@@ -63,7 +63,7 @@ pub(super) fn style(global: &Global, stream: &(impl IsTerminal + AsFd)) -> Style
 /// `NO_COLOR` (no-color.org) takes precedence over `FORCE_COLOR` (force-color.org) and `CLICOLOR_FORCE`
 /// (bixense.com/clicolors).
 pub(super) fn has_color(stream: &impl IsTerminal) -> bool {
-    match ASKED.get().copied().unwrap_or_default() {
+    match REQUESTED.get().copied().unwrap_or_default() {
         Color::Always => return true,
         Color::Never => return false,
         Color::Auto => {}

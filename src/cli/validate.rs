@@ -8,10 +8,10 @@ use seedbed::host::text::printable;
 use seedbed::manifest::{Report, Validation};
 
 use super::exit::{Failure, Status};
-use super::format::chosen;
 use super::plan::settled;
-use super::setting::Setting;
-use super::{Global, print};
+use super::plan_format::choose;
+use super::project::Project;
+use super::{Global, output};
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
@@ -36,9 +36,9 @@ enum Format {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let format = chosen(global, arguments.format, Format::Json)?;
-    let setting = Setting::find(global)?;
-    let sessions = match check(&setting) {
+    let format = choose(global, arguments.format, Format::Json)?;
+    let project = Project::find(global)?;
+    let sessions = match check(&project) {
         Ok(sessions) => sessions,
         Err(Failure::Manifest(report)) if format != Format::Text && !global.cancel.is_requested() => {
             show(format, &report, None);
@@ -49,29 +49,29 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     global.unless_interrupted()?;
     if format == Format::Text {
         if !global.quiet {
-            print::out(&format!(
+            output::print(&format!(
                 "{} is valid: {}\n",
-                printable(setting.name()),
-                print::count(sessions, "session")
+                printable(project.name()),
+                output::count(sessions, "session")
             ));
         }
     } else {
-        show(format, &Report::new(setting.name(), "", Vec::new()), Some(sessions));
+        show(format, &Report::new(project.name(), "", Vec::new()), Some(sessions));
     }
     Ok(Status::Done.into())
 }
 
 /// Returns the number of sessions that a valid manifest declares.
-fn check(setting: &Setting) -> Result<usize, Failure> {
-    let manifest = setting.manifest()?;
-    let swarm = setting.swarm()?;
+fn check(project: &Project) -> Result<usize, Failure> {
+    let manifest = project.manifest()?;
+    let swarm = project.swarm()?;
     settled(&swarm, || swarm.is_locked())?;
     // The applied swarm does not affect validity, but must not conflict with its own plan. No program that the manifest
     // names runs: a user who checks a manifest may not have reviewed it yet.
-    let input = apply::planning_input_without_programs(&swarm, &setting.registry, &manifest)?;
-    setting.check(&manifest, &input).map_err(|faults| setting.faults(faults))?;
+    let input = apply::planning_input_without_programs(&swarm, &project.registry, &manifest)?;
+    project.check(&manifest, &input).map_err(|faults| project.faults(faults))?;
     let sessions = manifest.sessions.len();
-    print::done_with((manifest, input));
+    output::leave_to_system((manifest, input));
     Ok(sessions)
 }
 
@@ -79,11 +79,11 @@ fn check(setting: &Setting) -> Result<usize, Failure> {
 fn show(format: Format, report: &Report, sessions: Option<usize>) {
     match (format, sessions) {
         (Format::Text, _) => {}
-        (Format::Json, None) => print::json_pretty(&report.validation()),
+        (Format::Json, None) => output::print_json_pretty(&report.validation()),
         (Format::Json, Some(sessions)) => {
-            print::json_pretty(&Validation::of_sessions(report.file_name(), sessions));
+            output::print_json_pretty(&Validation::of_sessions(report.file_name(), sessions));
         }
-        (Format::Sarif, _) => print::json_pretty(&report.sarif(env!("CARGO_PKG_VERSION"))),
-        (Format::Github, _) => print::out(&report.github()),
+        (Format::Sarif, _) => output::print_json_pretty(&report.sarif(env!("CARGO_PKG_VERSION"))),
+        (Format::Github, _) => output::print(&report.github()),
     }
 }

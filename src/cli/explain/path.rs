@@ -11,15 +11,15 @@ use seedbed::provider::Registry;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
 
-use super::known::{Known, Side, said};
+use super::answer::{Answer, owner_of};
 use super::rule;
-use super::shown::{Explained, owner_of};
+use super::sources::{LocatedPlan, Sources, state_words};
 
 /// Maximum number of items below a path that are named; the rest is only counted.
 const NAMED_MAX: usize = 8;
 
 /// Item of a session with a path of its own.
-struct Thing {
+struct OwnedPath {
     path: PathBuf,
     /// Role of the item in the session, e.g. `worktree`.
     what: &'static str,
@@ -29,23 +29,23 @@ struct Thing {
 }
 
 /// Explains a path; `None` if no session owns the path and it does not exist.
-pub(super) fn explain(known: &mut Known<'_>, asked: &str) -> Option<Explained> {
-    let path = absolute(known.directory, Path::new(asked));
+pub(super) fn explain(sources: &mut Sources<'_>, asked: &str) -> Option<Answer> {
+    let path = absolute(sources.directory, Path::new(asked));
     let resolved = resolved(&path);
-    let Known { host, registry, .. } = *known;
-    let within = |side: &Side, path| innermost(host, registry, side, path);
-    let innermost = |side: &Side| within(side, &resolved).or_else(|| within(side, &path));
-    let mut explanation = if let Some((at, (session, thing))) = known.find(innermost) {
-        let side = &known.sides()[at];
-        owned(known, side, &side.plan.sessions[session], thing, &resolved)
+    let Sources { host, registry, .. } = *sources;
+    let within = |located: &LocatedPlan, path| innermost(host, registry, located, path);
+    let innermost = |located: &LocatedPlan| within(located, &resolved).or_else(|| within(located, &path));
+    let mut explanation = if let Some((at, (session, owned_path))) = sources.find(innermost) {
+        let located = &sources.plans()[at];
+        owned(sources, located, &located.plan.sessions[session], owned_path, &resolved)
     } else {
-        let below = below(known, &resolved);
+        let below = below(sources, &resolved);
         if below.is_empty() && std::fs::symlink_metadata(&path).is_err() {
             return None;
         }
-        nobodys(known, &resolved, below)
+        unowned(sources, &resolved, below)
     };
-    explanation.said.path = Some(resolved);
+    explanation.document.path = Some(resolved);
     Some(explanation)
 }
 
@@ -57,22 +57,28 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// Returns the innermost item that contains the path.
-fn innermost(host: &Host, registry: &Registry, side: &Side, path: &Path) -> Option<(usize, Thing)> {
-    let sessions = side.plan.sessions.iter().enumerate();
-    let things = sessions.flat_map(|(at, session)| {
-        let around =
-            things(host, registry, side, session).into_iter().filter(|thing| path.starts_with(&thing.path));
+fn innermost(
+    host: &Host,
+    registry: &Registry,
+    located: &LocatedPlan,
+    path: &Path,
+) -> Option<(usize, OwnedPath)> {
+    let sessions = located.plan.sessions.iter().enumerate();
+    let owned_paths = sessions.flat_map(|(at, session)| {
+        let around = owned_paths(host, registry, located, session)
+            .into_iter()
+            .filter(|owned_path| path.starts_with(&owned_path.path));
         let lease = lease_file(host, session, path);
-        around.chain(lease).map(move |thing| (at, thing))
+        around.chain(lease).map(move |owned_path| (at, owned_path))
     });
-    things.max_by_key(|(at, thing)| (thing.path.components().count(), std::cmp::Reverse(*at)))
+    owned_paths.max_by_key(|(at, owned_path)| (owned_path.path.components().count(), std::cmp::Reverse(*at)))
 }
 
 /// Returns all items of a session with a path of their own.
-fn things(host: &Host, registry: &Registry, side: &Side, session: &Session) -> Vec<Thing> {
-    let mut things = Vec::new();
-    let at = |path: &Path| absolute(&side.workspace, path);
-    let mut add = |path: PathBuf, what, kind, rules| things.push(Thing { path, what, kind, rules });
+fn owned_paths(host: &Host, registry: &Registry, located: &LocatedPlan, session: &Session) -> Vec<OwnedPath> {
+    let mut owned_paths = Vec::new();
+    let at = |path: &Path| absolute(&located.workspace, path);
+    let mut add = |path: PathBuf, what, kind, rules| owned_paths.push(OwnedPath { path, what, kind, rules });
     let worktree = session.allocation(git_worktree::KIND).and_then(Worktree::of);
     if let Some(worktree) = &worktree {
         let kind = Some(git_worktree::KIND.to_owned());
@@ -104,26 +110,26 @@ fn things(host: &Host, registry: &Registry, side: &Side, session: &Session) -> V
         )];
         add(at(&block.lock_path), "lock file", Some(port_range::KIND.to_owned()), rules);
     }
-    let copies = host.state.join(&side.directory).join("sessions").join(&session.scoped_name);
+    let copies = host.state.join(&located.directory).join("sessions").join(&session.scoped_name);
     let rule =
         "the state directory keeps a copy, from which a lost discovery file is written again".to_owned();
     add(copies, "copy of the discovery file", None, vec![rule]);
     for step in ["setup", "teardown"] {
         let name = format!("{}.{step}.log", session.scoped_name);
         let rule = format!("what the commands of `{step}` printed");
-        add(host.state.join("logs").join(&side.key).join(name), "log", None, vec![rule]);
+        add(host.state.join("logs").join(&located.key).join(name), "log", None, vec![rule]);
     }
-    things
+    owned_paths
 }
 
 /// Returns the file of the host's registry that leases the session's ports, if `path` is that file.
-fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<Thing> {
+fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<OwnedPath> {
     let name = path.strip_prefix(host.state.join("ports")).ok()?.to_str()?;
     let (start, end) = name.split_once('.')?.0.split_once('-')?;
     let leased = PortBlock::new(start.parse().ok()?, end.parse().ok()?)?;
     let block = Block::of(session.allocation(port_range::KIND)?)?;
     let rule = format!("it leases ports {leased} to the session, for every workspace of this host");
-    (block.ports()? == leased).then(|| Thing {
+    (block.ports()? == leased).then(|| OwnedPath {
         path: path.to_owned(),
         what: "lease",
         kind: Some(port_range::KIND.to_owned()),
@@ -131,56 +137,69 @@ fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<Thing> {
     })
 }
 
-fn owned(known: &Known<'_>, side: &Side, session: &Session, thing: Thing, path: &Path) -> Explained {
-    let itself = if thing.path == path { "is" } else { "lies in" };
-    let summary =
-        format!("{} {itself} the {} of {} {}", path.display(), thing.what, session.id, said(side.state));
-    let mut explanation = Explained::new(summary);
-    explanation.said.owner = Some(owner_of(side, session));
-    explanation.said.rules = thing.rules;
-    explanation.shows(match thing.kind.as_deref() {
-        Some(kind) => known.asked(side, session, kind, None),
-        None => known.declared(side, session),
+fn owned(
+    sources: &Sources<'_>,
+    located: &LocatedPlan,
+    session: &Session,
+    owned_path: OwnedPath,
+    path: &Path,
+) -> Answer {
+    let itself = if owned_path.path == path { "is" } else { "lies in" };
+    let summary = format!(
+        "{} {itself} the {} of {} {}",
+        path.display(),
+        owned_path.what,
+        session.id,
+        state_words(located.state)
+    );
+    let mut explanation = Answer::new(summary);
+    explanation.document.owner = Some(owner_of(located, session));
+    explanation.document.rules = owned_path.rules;
+    explanation.add_excerpt(match owned_path.kind.as_deref() {
+        Some(kind) => sources.request_excerpt(located, session, kind, None),
+        None => sources.declaration_excerpt(located, session),
     });
     explanation
 }
 
 /// Returns the items below a path without an owner, one line per session.
-fn below(known: &Known<'_>, path: &Path) -> Vec<String> {
+fn below(sources: &Sources<'_>, path: &Path) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut below = Vec::new();
-    for side in known.sides() {
+    for located in sources.plans() {
         // A planned session that is active as well is listed once.
-        let new = side.plan.sessions.iter().filter(|session| seen.insert((&side.key, &session.id)));
+        let new = located.plan.sessions.iter().filter(|session| seen.insert((&located.key, &session.id)));
         for session in new {
-            let things = things(known.host, known.registry, side, session).into_iter();
-            let inside: Vec<_> =
-                things.filter(|thing| thing.path.starts_with(path)).map(|thing| thing.what).collect();
+            let owned_paths = owned_paths(sources.host, sources.registry, located, session).into_iter();
+            let inside: Vec<_> = owned_paths
+                .filter(|owned_path| owned_path.path.starts_with(path))
+                .map(|owned_path| owned_path.what)
+                .collect();
             if !inside.is_empty() {
-                below.push(format!("{} of {} {}", inside.join(", "), session.id, said(side.state)));
+                below.push(format!("{} of {} {}", inside.join(", "), session.id, state_words(located.state)));
             }
         }
     }
     below
 }
 
-fn nobodys(known: &Known<'_>, path: &Path, below: Vec<String>) -> Explained {
-    let mut explanation = Explained::new(format!("{} belongs to no session", path.display()));
-    let around = known.sides().iter().find(|side| path.starts_with(&side.workspace));
-    if let Some(side) = around.filter(|_| below.is_empty()) {
-        let (workspace, swarm) = (side.workspace.display(), &side.plan.swarm);
+fn unowned(sources: &Sources<'_>, path: &Path, below: Vec<String>) -> Answer {
+    let mut explanation = Answer::new(format!("{} belongs to no session", path.display()));
+    let around = sources.plans().iter().find(|located| path.starts_with(&located.workspace));
+    if let Some(located) = around.filter(|_| below.is_empty()) {
+        let (workspace, swarm) = (located.workspace.display(), &located.plan.swarm);
         explanation
-            .said
+            .document
             .rules
             .push(format!("it lies in {workspace}, the workspace of swarm {swarm}, which leaves it alone"));
     }
     let more = below.len().saturating_sub(NAMED_MAX);
     explanation
-        .said
+        .document
         .rules
-        .extend(below.into_iter().take(NAMED_MAX).map(|thing| format!("below it: {thing}")));
+        .extend(below.into_iter().take(NAMED_MAX).map(|owned_path| format!("below it: {owned_path}")));
     if more > 0 {
-        explanation.said.rules.push(format!("and of {more} more"));
+        explanation.document.rules.push(format!("and of {more} more"));
     }
     explanation
 }

@@ -10,31 +10,32 @@ use seedbed::plan::Session;
 use seedbed::provider::port_range::{self, Block, Options};
 
 use super::super::exit::Failure;
-use super::known::{Known, Side, said};
+use super::answer::{Answer, owner_of};
 use super::rule;
-use super::shown::{Explained, owner_of};
+use super::sources::{LocatedPlan, Sources, state_words};
 
-pub(super) fn explain(known: &mut Known<'_>, port: u16) -> Result<Explained, Failure> {
-    let observation = observe(known)?;
-    let mut explanation = match known.find(|side| owner(side, port)) {
+pub(super) fn explain(sources: &mut Sources<'_>, port: u16) -> Result<Answer, Failure> {
+    let observation = observe(sources)?;
+    let mut explanation = match sources.find(|located| owner(located, port)) {
         Some((at, session)) => {
-            let side = &known.sides()[at];
-            owned(known, side, &side.plan.sessions[session], port)
+            let located = &sources.plans()[at];
+            owned(sources, located, &located.plan.sessions[session], port)
         }
-        None => nobodys(known, port, &observation)?,
+        None => unowned(sources, port, &observation)?,
     };
     let single = PortBlock::single(port);
-    explanation.said.port = Some(port);
-    explanation.said.ephemeral = observation.ephemeral.zip(single).map(|(range, port)| range.contains(port));
-    explanation.said.listeners = single.map(listeners::on).unwrap_or_default();
+    explanation.document.port = Some(port);
+    explanation.document.ephemeral =
+        observation.ephemeral.zip(single).map(|(range, port)| range.contains(port));
+    explanation.document.listeners = single.map(listeners::on).unwrap_or_default();
     explanation.has_ports = true;
     Ok(explanation)
 }
 
 /// Returns the session with the smallest block that contains the port: a share comes before the block it is cut from.
-fn owner(side: &Side, port: u16) -> Option<usize> {
+fn owner(located: &LocatedPlan, port: u16) -> Option<usize> {
     let port = PortBlock::single(port)?;
-    let blocks = side.plan.sessions.iter().enumerate().filter_map(|(at, session)| {
+    let blocks = located.plan.sessions.iter().enumerate().filter_map(|(at, session)| {
         let ports = block(session)?.ports()?;
         ports.contains(port).then_some((ports.size(), at))
     });
@@ -45,32 +46,32 @@ fn block(session: &Session) -> Option<Block> {
     Block::of(session.allocation(port_range::KIND)?)
 }
 
-fn owned(known: &Known<'_>, side: &Side, session: &Session, port: u16) -> Explained {
+fn owned(sources: &Sources<'_>, located: &LocatedPlan, session: &Session, port: u16) -> Answer {
     let (Some(allocation), Some(block)) = (session.allocation(port_range::KIND), block(session)) else {
-        return Explained::new(format!("port {port} is of {}", session.id));
+        return Answer::new(format!("port {port} is of {}", session.id));
     };
     let what = rule::of_port(session, &block, port);
     let mut explanation =
-        Explained::new(format!("port {port} is of {} {}: {what}", session.id, said(side.state)));
-    explanation.said.owner = Some(owner_of(side, session));
-    explanation.said.rules = rule::of_block(side, session, allocation, &block);
+        Answer::new(format!("port {port} is of {} {}: {what}", session.id, state_words(located.state)));
+    explanation.document.owner = Some(owner_of(located, session));
+    explanation.document.rules = rule::of_block(located, session, allocation, &block);
     let named = block.named_ports();
     let name = named.iter().find(|(_, named)| *named == u64::from(port)).map(|(name, _)| *name);
-    explanation.shows(known.asked(side, session, port_range::KIND, name));
+    explanation.add_excerpt(sources.request_excerpt(located, session, port_range::KIND, name));
     explanation
 }
 
-fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Explained, Failure> {
-    let mut explanation = Explained::new(format!("no session on this host has port {port}"));
-    explanation.said.rules = geometries(known).iter().map(|geometry| geometry.place_of(port)).collect();
+fn unowned(sources: &Sources<'_>, port: u16, observation: &Observation) -> Result<Answer, Failure> {
+    let mut explanation = Answer::new(format!("no session on this host has port {port}"));
+    explanation.document.rules = geometries(sources).iter().map(|geometry| geometry.place_of(port)).collect();
     let single = PortBlock::single(port);
     let holds = |block: PortBlock| single.is_some_and(|port| block.contains(port));
-    for lease in leases::all(known.host)? {
+    for lease in leases::all(sources.host)? {
         if PortBlock::new(lease.start_port.into(), lease.end_port.into()).is_some_and(holds) {
             let (start, end) = (lease.start_port, lease.end_port);
             let workspace = lease.workspace.display();
             explanation
-                .said
+                .document
                 .held
                 .push(format!("the lease of {start}-{end} to {} of {workspace}", lease.session));
         }
@@ -80,10 +81,10 @@ fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Ex
             Holder::LockFile { name, session, .. } => {
                 let of =
                     session.as_ref().map_or_else(String::new, |session| format!(", of session {session}"));
-                explanation.said.held.push(format!("the lock file {name}{of}"));
+                explanation.document.held.push(format!("the lock file {name}{of}"));
             }
             Holder::Lease { session, owner } if owner.is_empty() => {
-                explanation.said.held.push(format!("the lease of {} to {session}", taken.block));
+                explanation.document.held.push(format!("the lease of {} to {session}", taken.block));
             }
             _ => {}
         }
@@ -92,14 +93,15 @@ fn nobodys(known: &Known<'_>, port: u16, observation: &Observation) -> Result<Ex
 }
 
 /// Observes the leases, lock files and sockets of this host, and its ephemeral range.
-fn observe(known: &Known<'_>) -> Result<Observation, Failure> {
+fn observe(sources: &Sources<'_>) -> Result<Observation, Failure> {
     let mut questions = BTreeSet::from([Question::Ports]);
-    let workspace = known.workspace();
+    let workspace = sources.workspace();
     if workspace.is_some() {
-        questions.extend(lock_directories(known).into_iter().map(|directory| Question::Locks { directory }));
+        questions
+            .extend(lock_directories(sources).into_iter().map(|directory| Question::Locks { directory }));
     }
-    let workspace = workspace.unwrap_or_else(|| known.directory.to_owned());
-    observe::observe(known.host, &workspace, &questions).map_err(Failure::Observe)
+    let workspace = workspace.unwrap_or_else(|| sources.directory.to_owned());
+    observe::observe(sources.host, &workspace, &questions).map_err(Failure::Observe)
 }
 
 /// Range from which the blocks of this manifest are cut.
@@ -129,8 +131,8 @@ impl Geometry {
 }
 
 /// Returns the distinct ranges: of the defaults, then of blocks in the plans of this swarm with other ranges.
-fn geometries(known: &Known<'_>) -> Vec<Geometry> {
-    let defaults = options(known);
+fn geometries(sources: &Sources<'_>) -> Vec<Geometry> {
+    let defaults = options(sources);
     let geometry = |base, size, count, whose: String| Geometry { base, size, count, whose };
     let own = defaults.iter().map(|options| {
         geometry(
@@ -140,7 +142,8 @@ fn geometries(known: &Known<'_>) -> Vec<Geometry> {
             "the manifest by default".to_owned(),
         )
     });
-    let plans = known.sides().iter().filter(|side| side.own).flat_map(|side| &side.plan.sessions);
+    let plans =
+        sources.plans().iter().filter(|located| located.own).flat_map(|located| &located.plan.sessions);
     let blocks =
         plans.filter_map(|session| Some((session, block(session).filter(|block| block.share.is_none())?)));
     let cut = blocks.map(|(session, block)| {
@@ -158,13 +161,13 @@ fn geometries(known: &Known<'_>) -> Vec<Geometry> {
 }
 
 /// Returns the default options of `port-range`; `None` without a manifest.
-fn options(known: &Known<'_>) -> Option<Options> {
-    let said = known.manifest()?.defaults.get(port_range::KIND).cloned().unwrap_or_default();
-    serde_json::from_value(said.into()).ok()
+fn options(sources: &Sources<'_>) -> Option<Options> {
+    let document = sources.manifest()?.defaults.get(port_range::KIND).cloned().unwrap_or_default();
+    serde_json::from_value(document.into()).ok()
 }
 
-fn lock_directories(known: &Known<'_>) -> BTreeSet<PathBuf> {
-    let own = known.sides().iter().filter(|side| side.own).flat_map(|side| &side.plan.sessions);
+fn lock_directories(sources: &Sources<'_>) -> BTreeSet<PathBuf> {
+    let own = sources.plans().iter().filter(|located| located.own).flat_map(|located| &located.plan.sessions);
     let used = own.filter_map(|session| Some(block(session)?.lock_path.parent()?.to_owned()));
-    used.chain(options(known).map(|options| options.lock_directory)).collect()
+    used.chain(options(sources).map(|options| options.lock_directory)).collect()
 }

@@ -6,12 +6,12 @@ use seedbed::provider::Allocation;
 use seedbed::provider::git_worktree::Worktree;
 use seedbed::provider::port_range::{self, Block};
 
-use super::super::print;
-use super::known::Side;
+use super::super::output;
+use super::sources::LocatedPlan;
 
 /// Explains the choice of a session's block.
 pub(super) fn of_block(
-    side: &Side,
+    located: &LocatedPlan,
     session: &Session,
     allocation: &Allocation,
     block: &Block,
@@ -40,7 +40,7 @@ pub(super) fn of_block(
             ));
         }
         Some(share) => {
-            let parent = session.parent.as_ref().and_then(|parent| side.plan.session(parent));
+            let parent = session.parent.as_ref().and_then(|parent| located.plan.session(parent));
             let of = parent.and_then(|parent| Some((parent, parent.allocation(port_range::KIND)?)));
             match of.and_then(|(parent, held)| Some((parent, Block::of(held)?))) {
                 Some((parent, whole)) => rules.push(format!(
@@ -78,7 +78,7 @@ fn kept(whole: &Block) -> String {
     if whole.reserve == 0 {
         String::new()
     } else {
-        format!(" without the {} that the parent keeps", print::count(whole.reserve, "port"))
+        format!(" without the {} that the parent keeps", output::count(whole.reserve, "port"))
     }
 }
 

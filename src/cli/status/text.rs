@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use seedbed::host::text::printable;
 use seedbed::report::status::{Commits, PortStatus, SessionStatus, Work};
 
-use super::super::{plan, print};
+use super::super::{output, plan};
 
 /// Maximum length of a commit's subject in the table, in characters.
 const SUBJECT_MAX: usize = 30;
@@ -18,7 +18,7 @@ pub(super) fn text(sessions: &[SessionStatus], broken: &BTreeSet<String>, verbos
     let head = ["SESSION", "STATE", "WORK", "BRANCH", "PORTS", "LAST COMMIT"].map(str::to_owned);
     let rows = sessions.iter().map(|session| row(session, broken.contains(&session.id)));
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let table = print::table(&rows);
+    let table = output::table(&rows);
     let mut lines = table.lines();
     let mut text = lines.next().map(|head| format!("{head}\n")).unwrap_or_default();
     for (line, session) in lines.zip(sessions) {
@@ -69,7 +69,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
         details.extend(worktree.error.iter().map(|error| format!("commits: {error}")));
         details.extend(worktree.progress.as_ref().and_then(|commits| {
             let to = plan::rebase_target(&worktree.base_ref, &commits.base);
-            let what = print::count(commits.behind, "commit");
+            let what = output::count(commits.behind, "commit");
             (commits.behind > 0).then(|| {
                 format!(
                     "{} has {what} that this branch lacks: seedbed exec {} -- git rebase {to}",

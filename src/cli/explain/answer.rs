@@ -8,33 +8,33 @@ use seedbed::manifest::Excerpt;
 use seedbed::plan::Session;
 use seedbed::report::{Explanation, Owner, Position, SCHEMA_VERSION};
 
-use super::super::{Global, print, terminal};
-use super::known::Side;
+use super::super::{Global, output, terminal};
+use super::sources::LocatedPlan;
 
 /// Explanation, with the additions of its text form.
-pub(super) struct Explained {
-    pub(super) said: Explanation,
+pub(super) struct Answer {
+    pub(super) document: Explanation,
     excerpts: Vec<Excerpt>,
     /// `true` if the explanation is about ports, so that "nothing listens" is worth a line.
     pub(super) has_ports: bool,
 }
 
 /// Returns the session as the owner of the explained subject.
-pub(super) fn owner_of(side: &Side, session: &Session) -> Owner {
+pub(super) fn owner_of(located: &LocatedPlan, session: &Session) -> Owner {
     Owner {
-        swarm: side.plan.swarm.clone(),
-        workspace: side.workspace.clone(),
+        swarm: located.plan.swarm.clone(),
+        workspace: located.workspace.clone(),
         session: session.path.to_string(),
         id: session.id.clone(),
         index: session.index,
-        state: side.state,
-        own: side.own,
+        state: located.state,
+        own: located.own,
     }
 }
 
-impl Explained {
+impl Answer {
     pub(super) fn new(summary: String) -> Self {
-        let said = Explanation {
+        let document = Explanation {
             schema_version: SCHEMA_VERSION,
             summary,
             port: None,
@@ -46,48 +46,48 @@ impl Explained {
             ephemeral: None,
             listeners: Vec::new(),
         };
-        Self { said, excerpts: Vec::new(), has_ports: false }
+        Self { document, excerpts: Vec::new(), has_ports: false }
     }
 
     /// Adds a line of the manifest.
-    pub(super) fn shows(&mut self, excerpt: Option<Excerpt>) {
+    pub(super) fn add_excerpt(&mut self, excerpt: Option<Excerpt>) {
         let Some(excerpt) = excerpt else { return };
         let (line, column) = excerpt.position();
         let (file, length) = (excerpt.file_name().to_owned(), excerpt.length());
-        self.said.manifest.push(Position { file, line, column, length, message: excerpt.to_string() });
+        self.document.manifest.push(Position { file, line, column, length, message: excerpt.to_string() });
         self.excerpts.push(excerpt);
     }
 
     pub(super) fn show(&self, global: &Global) {
         if global.json {
-            print::json_pretty(&self.said);
+            output::print_json_pretty(&self.document);
         } else {
-            print::out(&self.text());
+            output::print(&self.text());
         }
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{}\n", printable(&self.said.summary));
-        let mut line = |label: &str, said: &str| {
-            let _ = writeln!(text, "  {label:<10} {}", printable(said));
+        let mut text = format!("{}\n", printable(&self.document.summary));
+        let mut line = |label: &str, document: &str| {
+            let _ = writeln!(text, "  {label:<10} {}", printable(document));
         };
-        if let Some(owner) = &self.said.owner {
+        if let Some(owner) = &self.document.owner {
             line("session", &format!("{}, number {} of swarm {}", owner.id, owner.index, owner.swarm));
             line("workspace", &owner.workspace.to_string_lossy());
         }
-        for (at, rule) in self.said.rules.iter().enumerate() {
+        for (at, rule) in self.document.rules.iter().enumerate() {
             line(if at == 0 { "because" } else { "" }, rule);
         }
-        for (at, holder) in self.said.held.iter().enumerate() {
+        for (at, holder) in self.document.held.iter().enumerate() {
             line(if at == 0 { "held by" } else { "" }, holder);
         }
-        if self.said.ephemeral == Some(true) {
+        if self.document.ephemeral == Some(true) {
             line(
                 "ephemeral",
                 "the kernel gives it to outgoing connections too, which may have it at any time",
             );
         }
-        let listeners: Vec<_> = self.said.listeners.iter().map(listener).collect();
+        let listeners: Vec<_> = self.document.listeners.iter().map(listener).collect();
         for (at, listener) in listeners.iter().enumerate() {
             line(if at == 0 { "listening" } else { "" }, listener);
         }
@@ -120,7 +120,7 @@ mod tests {
     use serde_json::{Value, json};
     use std::net::Ipv6Addr;
 
-    fn said(processes: &Value) -> String {
+    fn document(processes: &Value) -> String {
         let address = Ipv6Addr::UNSPECIFIED;
         let socket =
             json!({ "protocol": "tcp", "address": address, "port": 80, "user": 33, "processes": processes });
@@ -129,14 +129,14 @@ mod tests {
 
     #[test]
     fn a_process_that_cannot_be_told_is_said_to_be_so() {
-        assert_eq!(said(&json!([])), "tcp [::]:80: its process is unknown; it is of user 33");
+        assert_eq!(document(&json!([])), "tcp [::]:80: its process is unknown; it is of user 33");
     }
 
     #[test]
     fn what_a_process_says_of_itself_is_escaped_and_cut() {
         let running = |command: &str| json!([{ "pid": 7, "command": command }]);
-        assert_eq!(said(&running("a\u{1b}[2J\nb")), "tcp [::]:80: pid 7 `a\\u{1b}[2J\\nb`");
-        let long = said(&running(&"ü".repeat(1000)));
+        assert_eq!(document(&running("a\u{1b}[2J\nb")), "tcp [::]:80: pid 7 `a\\u{1b}[2J\\nb`");
+        let long = document(&running(&"ü".repeat(1000)));
         assert_eq!(long, format!("tcp [::]:80: pid 7 `{}…`", "ü".repeat(120)));
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn explained(swarm: &Swarm<'_>) -> Result<Vec<String>, state::Error> 
     let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
     let mut lines = described(&found, swarm.host());
     if !found.is_running(swarm.host()) {
-        let stake = apply::impact_of_recovery(swarm, &super::setting::registry())?;
+        let stake = apply::impact_of_recovery(swarm, &super::project::registry())?;
         let losses = stake.refused(state::Unsaved::Keep);
         lines.extend(losses.iter().map(|loss| {
             format!(

@@ -28,7 +28,7 @@ pub(super) const MANIFEST: &str = "seedbed.toml";
 const NO_STATE: &str = "/dev/null/seedbed";
 
 /// Text of the manifest, with its context.
-pub(super) struct Setting {
+pub(super) struct Project {
     pub(super) host: Host,
     pub(super) registry: Registry,
     /// Name of the manifest, as shown to the user.
@@ -39,7 +39,7 @@ pub(super) struct Setting {
     located: OnceCell<Located>,
 }
 
-impl Setting {
+impl Project {
     /// Reads the manifest that `global` names, or the nearest one above.
     pub(super) fn find(global: &Global) -> Result<Self, Failure> {
         let directory = directory(global)?;
@@ -307,7 +307,7 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     (places.chosen, places.xdg, places.home) = (chosen.as_deref(), xdg.as_deref(), home.as_deref());
     let state = match state_directory(places) {
         Err(state_directory::Error::Nowhere) if !global.needs_state => NO_STATE.into(),
-        state => state.map_err(Failure::of)?,
+        state => state.map_err(Failure::from_error)?,
     };
     let state = std::path::absolute(&state).unwrap_or(state);
     if global.runs_programs {

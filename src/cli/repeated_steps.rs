@@ -12,7 +12,7 @@ use super::{completions, lookup};
 
 /// Steps that are repeated in active sessions.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct DoAgain {
+pub(super) struct RepeatedSteps {
     /// Run `setup` again in these sessions [default: all with a `setup`]
     #[arg(long, value_name = "SESSION", num_args = 0.., add = completions::active_sessions(), help_heading = "Repeated steps")]
     setup: Option<Vec<String>>,
@@ -22,9 +22,9 @@ pub(super) struct DoAgain {
     refresh: Option<Vec<String>>,
 }
 
-impl DoAgain {
+impl RepeatedSteps {
     /// Returns whether no step is requested.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.setup.is_none() && self.refresh.is_none()
     }
 

@@ -15,7 +15,7 @@ use seedbed::report::event::{CommandEvent, Done};
 
 use super::super::exit::Failure;
 use super::super::lookup::Active;
-use super::super::{Global, print};
+use super::super::{Global, output};
 use super::{FAILED, cannot_run, code_of, environment};
 
 /// Length, in bytes, from which a line is shown before its end arrives.
@@ -70,7 +70,7 @@ pub(super) fn run(
     let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
     let code = ended.values().map(|ended| ended.code).max().unwrap_or(0);
     if global.json {
-        print::line(Done { exit_code: Some(code), ..Done::default() });
+        output::print_line(Done { exit_code: Some(code), ..Done::default() });
     } else if code != 0 {
         say!("{}", summary(sessions, &ended));
     }
@@ -136,7 +136,7 @@ fn one(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) ->
         say!("{}: {} [{}]", session.path, failure.summary(), failure.id().id);
     }
     if json {
-        print::line(CommandEvent::Exited {
+        output::print_line(CommandEvent::Exited {
             session: session.path.clone(),
             exit_code: ended.code,
             signal: ended.signal,
@@ -223,15 +223,15 @@ impl Lines {
         if self.json {
             for line in text.lines() {
                 let (session, text) = (self.session.clone(), line.to_owned());
-                print::line(CommandEvent::Output { session, stream: stream.into(), text });
+                output::print_line(CommandEvent::Output { session, stream: stream.into(), text });
             }
             return;
         }
         let path = self.session.as_str();
         let shown = text.lines().fold(String::new(), |shown, line| shown + path + ": " + line + "\n");
         match stream {
-            Stream::Stdout => print::out(&shown),
-            Stream::Stderr => print::err(&shown),
+            Stream::Stdout => output::print(&shown),
+            Stream::Stderr => output::print_error(&shown),
         }
     }
 }

@@ -12,10 +12,10 @@ use seedbed::state::{self, Found};
 
 use super::super::exit::Failure;
 use super::super::plan;
-use super::super::setting::Setting;
+use super::super::project::Project;
 
 /// Returns the words that follow a session's id.
-pub(super) fn said(state: OwnerState) -> &'static str {
+pub(super) fn state_words(state: OwnerState) -> &'static str {
     match state {
         OwnerState::Applied => "(applied)",
         OwnerState::Unfinished => "(unfinished: a run is making it or taking it away, or was interrupted)",
@@ -24,7 +24,7 @@ pub(super) fn said(state: OwnerState) -> &'static str {
 }
 
 /// Plan, with its workspace and the files of its swarm.
-pub(super) struct Side {
+pub(super) struct LocatedPlan {
     pub(super) plan: Plan,
     /// Workspace root, absolute.
     pub(super) workspace: PathBuf,
@@ -40,31 +40,31 @@ pub(super) struct Side {
 }
 
 /// All available data about this host's swarms.
-pub(super) struct Known<'a> {
+pub(super) struct Sources<'a> {
     pub(super) host: &'a Host,
     /// Every kind that a manifest can name.
     pub(super) registry: &'a Registry,
     /// Base of relative paths.
     pub(super) directory: &'a Path,
-    setting: Option<&'a Setting>,
+    project: Option<&'a Project>,
     manifest: Option<Manifest>,
-    sides: Vec<Side>,
+    plans: Vec<LocatedPlan>,
     /// Reason why the manifest could not be planned.
     faults: Option<Failure>,
     has_planned: bool,
     notes: Vec<String>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> Sources<'a> {
     /// Reads the records of every swarm; the manifest's own swarm comes first.
-    pub(super) fn look(
+    pub(super) fn read(
         host: &'a Host,
         registry: &'a Registry,
         directory: &'a Path,
-        setting: Option<&'a Setting>,
+        project: Option<&'a Project>,
     ) -> Result<Self, Failure> {
-        let own = setting.and_then(|setting| setting.swarm().ok());
-        let mut sides = Vec::new();
+        let own = project.and_then(|project| project.swarm().ok());
+        let mut plans = Vec::new();
         let mut notes = Vec::new();
         let owner = own.as_ref().and_then(|own| own.applied().ok()?).map(|record| record.owner);
         for found in state::swarms(host)?.into_iter().chain(state::sessions(host)?) {
@@ -74,17 +74,19 @@ impl<'a> Known<'a> {
             });
             // Children of the own swarm are named by their ids, as its sessions are.
             let is_child = owner.is_some() && found.record().map(|record| &record.owner) == owner.as_ref();
-            sides.extend(sides_of(found, is_own || is_child));
+            plans.extend(located_plans(found, is_own || is_child));
         }
         // An allocation of a child lies inside of the parent's allocation.
-        sides.sort_by_key(|side| (!side.own, side.state != OwnerState::Applied, Reverse(side.depth)));
+        plans.sort_by_key(|located| {
+            (!located.own, located.state != OwnerState::Applied, Reverse(located.depth))
+        });
         Ok(Self {
             host,
             registry,
             directory,
-            setting,
-            manifest: setting.and_then(|setting| setting.manifest().ok()),
-            sides,
+            project,
+            manifest: project.and_then(|project| project.manifest().ok()),
+            plans,
             faults: None,
             has_planned: false,
             notes,
@@ -93,25 +95,25 @@ impl<'a> Known<'a> {
 
     /// Adds the plan of the manifest, once. For active sessions, this plan repeats the applied one.
     pub(super) fn plan(&mut self) {
-        let Some(setting) = self.setting.filter(|_| !std::mem::replace(&mut self.has_planned, true)) else {
+        let Some(project) = self.project.filter(|_| !std::mem::replace(&mut self.has_planned, true)) else {
             return;
         };
-        if self.sides.iter().any(|side| side.own && side.state == OwnerState::Unfinished) {
+        if self.plans.iter().any(|located| located.own && located.state == OwnerState::Unfinished) {
             self.notes.push(
                 "a run of this swarm is in progress or was interrupted: planned sessions are not shown"
                     .to_owned(),
             );
             return;
         }
-        let planned = setting.manifest().and_then(|manifest| {
-            let swarm = setting.swarm()?;
-            let (plan, _) = plan::make_without_programs(setting, &swarm, &manifest)?;
+        let planned = project.manifest().and_then(|manifest| {
+            let swarm = project.swarm()?;
+            let (plan, _) = plan::make_without_programs(project, &swarm, &manifest)?;
             let directory = Path::new("swarms").join(swarm.key());
             Ok((plan, swarm.workspace().to_owned(), swarm.key().to_owned(), directory))
         });
         match planned {
             Ok((plan, workspace, key, directory)) => {
-                self.sides.push(Side {
+                self.plans.push(LocatedPlan {
                     plan,
                     workspace,
                     key,
@@ -124,7 +126,7 @@ impl<'a> Known<'a> {
             Err(failure) => {
                 self.notes.push(format!(
                     "{} cannot be planned, so planned sessions are not shown: run `seedbed validate`",
-                    setting.name()
+                    project.name()
                 ));
                 self.faults = Some(failure);
             }
@@ -132,24 +134,26 @@ impl<'a> Known<'a> {
     }
 
     /// Returns the plans: applied plans first, and among them those of the manifest's swarm.
-    pub(super) fn sides(&self) -> &[Side] {
-        &self.sides
+    pub(super) fn plans(&self) -> &[LocatedPlan] {
+        &self.plans
     }
 
     /// Returns the first result of `find`, in applied plans or else in the plan of the manifest, with the position of
     /// its plan.
-    pub(super) fn find<T>(&mut self, find: impl Fn(&Side) -> Option<T>) -> Option<(usize, T)> {
-        let first = |sides: &[Side]| sides.iter().enumerate().find_map(|(at, side)| Some((at, find(side)?)));
-        first(&self.sides).or_else(|| {
+    pub(super) fn find<T>(&mut self, find: impl Fn(&LocatedPlan) -> Option<T>) -> Option<(usize, T)> {
+        let first = |plans: &[LocatedPlan]| {
+            plans.iter().enumerate().find_map(|(at, located)| Some((at, find(located)?)))
+        };
+        first(&self.plans).or_else(|| {
             self.plan();
-            first(&self.sides)
+            first(&self.plans)
         })
     }
 
     /// Returns the reason why the manifest could not be planned, if planning was tried.
-    pub(super) fn faults(&self) -> Option<Failure> {
-        let setting = self.setting.filter(|_| self.faults.is_some())?;
-        setting.manifest().err()
+    pub(super) fn manifest_failure(&self) -> Option<Failure> {
+        let project = self.project.filter(|_| self.faults.is_some())?;
+        project.manifest().err()
     }
 
     /// Returns notes about missing information, with reasons.
@@ -159,7 +163,7 @@ impl<'a> Known<'a> {
 
     /// Returns the workspace of the manifest's swarm, if there is one.
     pub(super) fn workspace(&self) -> Option<PathBuf> {
-        Some(self.setting?.swarm().ok()?.workspace().to_owned())
+        Some(self.project?.swarm().ok()?.workspace().to_owned())
     }
 
     /// Returns the manifest, if it has no diagnostic of its own.
@@ -167,31 +171,31 @@ impl<'a> Known<'a> {
         self.manifest.as_ref()
     }
 
-    /// Returns the line of the manifest that declares a session of `side`, if the manifest belongs to `side`.
-    pub(super) fn declared(&self, side: &Side, session: &Session) -> Option<Excerpt> {
-        let declaration = &self.declaration(side, session)?.declaration;
+    /// Returns the line of the manifest that declares a session of `located`, if the manifest belongs to `located`.
+    pub(super) fn declaration_excerpt(&self, located: &LocatedPlan, session: &Session) -> Option<Excerpt> {
+        let declaration = &self.declaration(located, session)?.declaration;
         let message = format!("{} is declared here", session.path);
         self.excerpt(&declaration.place, message, "this session")
     }
 
     /// Returns whether the table of a session has `resources` of its own.
-    pub(super) fn says_resources(&self, side: &Side, session: &Session) -> bool {
-        self.declaration(side, session).is_some_and(|declared| declared.declaration.resources.is_some())
+    pub(super) fn has_own_resources(&self, located: &LocatedPlan, session: &Session) -> bool {
+        self.declaration(located, session).is_some_and(|declared| declared.declaration.resources.is_some())
     }
 
     /// Returns the line that requests a session's allocation of `kind`.
     ///
     /// The line is the session's own entry of `resources`, or the table that makes it share everything. With `name`, it
     /// is the line that gives a port this name.
-    pub(super) fn asked(
+    pub(super) fn request_excerpt(
         &self,
-        side: &Side,
+        located: &LocatedPlan,
         session: &Session,
         kind: &str,
         name: Option<&str>,
     ) -> Option<Excerpt> {
         let manifest = self.manifest.as_ref()?;
-        let declared = self.declaration(side, session)?;
+        let declared = self.declaration(located, session)?;
         let entry = declared
             .declaration
             .resources
@@ -236,24 +240,24 @@ impl<'a> Known<'a> {
         Some(Place::default().key("defaults").key(port_range::KIND).key("names").index(index))
     }
 
-    fn declaration(&self, side: &Side, session: &Session) -> Option<&seedbed::manifest::Session> {
-        let manifest = self.manifest.as_ref().filter(|_| side.own)?;
+    fn declaration(&self, located: &LocatedPlan, session: &Session) -> Option<&seedbed::manifest::Session> {
+        let manifest = self.manifest.as_ref().filter(|_| located.own)?;
         manifest.sessions.iter().find(|declared| declared.path == session.path)
     }
 
     fn excerpt(&self, place: &Place, message: String, label: &str) -> Option<Excerpt> {
-        let setting = self.setting?;
-        Some(Excerpt::new(setting.name(), setting.text(), place, message, label))
+        let project = self.project?;
+        Some(Excerpt::new(project.name(), project.text(), place, message, label))
     }
 }
 
-fn sides_of(found: Found, own: bool) -> Vec<Side> {
+fn located_plans(found: Found, own: bool) -> Vec<LocatedPlan> {
     let directory = found.directory();
     let applied = found.applied.map(|record| (record, OwnerState::Applied));
     let unfinished = found.run.map(|record| (record, OwnerState::Unfinished));
     let key = found.key;
     let records = [applied, unfinished].into_iter().flatten();
-    let side = |(record, state): (state::Record, OwnerState)| Side {
+    let located = |(record, state): (state::Record, OwnerState)| LocatedPlan {
         depth: record.ancestors.len(),
         plan: record.plan,
         workspace: record.workspace,
@@ -262,5 +266,5 @@ fn sides_of(found: Found, own: bool) -> Vec<Side> {
         state,
         own,
     };
-    records.map(side).collect()
+    records.map(located).collect()
 }

@@ -11,9 +11,9 @@ use seedbed::state::{self, Found, Swarm, is_gone};
 
 use super::Global;
 use super::exit::Failure;
-use super::locked;
+use super::lock;
 use super::progress::Progress;
-use super::setting;
+use super::project;
 
 /// Refuses to continue if the swarm is not recorded here, but was moved or copied here: any other advice would be
 /// wrong.
@@ -82,7 +82,7 @@ pub(super) fn recover(
             Relation::Moved => {
                 let Some(old) = stray.found.swarm(host) else { continue };
                 act(global, registry, &swarm, "recover --moved", |context| {
-                    let old = locked::lock(global, &old, "recover --moved")?;
+                    let old = lock::lock(global, &old, "recover --moved")?;
                     let done = apply::rebind(context, Some(&old));
                     old.unlock()?;
                     Ok(done?)
@@ -126,11 +126,11 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
         let why = "`--rescue` needs the repository, which is missing\nhelp: copy the files that you need, then use `--discard`";
         return Err(Failure::new(error::USAGE, why));
     }
-    let host = setting::host(global)?;
-    let registry = setting::registry();
+    let host = project::host(global)?;
+    let registry = project::registry();
     let mut all = state::swarms(&host)?;
     all.extend(state::sessions(&host)?);
-    let path = setting::directory(global)?.join(name);
+    let path = project::directory(global)?.join(name);
     let is_of_path = |found: &Found| found.workspace().is_some_and(|workspace| workspace == path);
     let mut named: Vec<&Found> = all.iter().filter(|found| found.key == name).collect();
     if named.is_empty() {
@@ -242,9 +242,9 @@ fn act<T>(
     what: &str,
     act: impl FnOnce(&Context<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let locked = locked::lock(global, swarm, what)?;
+    let locked = lock::lock(global, swarm, what)?;
     let progress = Progress::new(global, &swarm.host().cancel);
-    let events = |event: &Event| progress.hear(event);
+    let events = |event: &Event| progress.handle(event);
     let done = act(&Context::new(&locked, registry).with_events(&events));
     drop(progress);
     locked.unlock()?;

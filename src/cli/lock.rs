@@ -5,26 +5,26 @@ use seedbed::host::text::printable;
 use seedbed::state::{self, Locked, Swarm};
 
 use super::Global;
-use super::elsewhere;
 use super::exit::Failure;
 use super::progress::Progress;
-use super::setting::Setting;
+use super::project::Project;
+use super::relocation;
 
 /// Runs `act` under the lock of the manifest's swarm, and releases the lock in any case.
 ///
 /// `what` is the reason that waiting runs report for the lock.
-pub(super) fn locked<T>(
+pub(super) fn with_lock<T>(
     global: &Global,
-    setting: &Setting,
+    project: &Project,
     what: &str,
     act: impl FnOnce(&Context<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let swarm = setting.swarm()?;
-    elsewhere::refuse_strays(&swarm, &setting.registry)?;
+    let swarm = project.swarm()?;
+    relocation::refuse_strays(&swarm, &project.registry)?;
     let locked = lock(global, &swarm, what)?;
-    let progress = Progress::new(global, &setting.host.cancel);
-    let events = |event: &Event| progress.hear(event);
-    let done = act(&Context::new(&locked, &setting.registry).with_events(&events));
+    let progress = Progress::new(global, &project.host.cancel);
+    let events = |event: &Event| progress.handle(event);
+    let done = act(&Context::new(&locked, &project.registry).with_events(&events));
     drop(progress);
     if let Err(error) = locked.unlock() {
         // The result counts; at worst an empty lock file remains.

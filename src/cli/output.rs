@@ -21,12 +21,12 @@ use super::exit::Status;
 static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
 
 /// Prints to stdout. [`finish`] reports text that cannot be written.
-pub(super) fn out(text: &str) {
-    note(std::io::stdout().lock().write_all(text.as_bytes()));
+pub(super) fn print(text: &str) {
+    keep_error(std::io::stdout().lock().write_all(text.as_bytes()));
 }
 
 /// Keeps an error of writing to stdout for [`finish`]. A closed reader, such as `head`, is not an error.
-pub(super) fn note(written: std::io::Result<()>) {
+pub(super) fn keep_error(written: std::io::Result<()>) {
     if let Err(error) = written
         && error.kind() != ErrorKind::BrokenPipe
     {
@@ -36,7 +36,7 @@ pub(super) fn note(written: std::io::Result<()>) {
 
 /// Ends the output: reports a failed write, and returns the exit code, which becomes an error after a failed write.
 pub(super) fn finish(code: ExitCode) -> ExitCode {
-    note(std::io::stdout().lock().flush());
+    keep_error(std::io::stdout().lock().flush());
     let Some(error) = UNWRITTEN.get() else { return code };
     say!("seedbed: cannot write to standard output: {error} [{}]", OUTPUT_UNWRITTEN.id);
     let is_good = [Status::Done, Status::Changes].map(ExitCode::from).contains(&code);
@@ -44,25 +44,25 @@ pub(super) fn finish(code: ExitCode) -> ExitCode {
 }
 
 /// Prints to stderr; write errors are ignored.
-pub(super) fn err(text: &str) {
+pub(super) fn print_error(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Prints one JSON document on one line.
-pub(super) fn json(document: &impl Serialize) {
+pub(super) fn print_json(document: &impl Serialize) {
     if let Ok(text) = serde_json::to_string(document) {
-        out(&format!("{text}\n"));
+        print(&format!("{text}\n"));
     }
 }
 
 /// Prints a line of a command that changes something.
-pub(super) fn line(content: impl Into<Content>) {
-    json(&Line::new(content));
+pub(super) fn print_line(content: impl Into<Content>) {
+    print_json(&Line::new(content));
 }
 
 /// Prints the plan document.
-pub(super) fn plan(plan: &Plan) {
-    note(write_plan(std::io::stdout(), plan));
+pub(super) fn print_plan(plan: &Plan) {
+    keep_error(write_plan(std::io::stdout(), plan));
 }
 
 /// Writes the plan document.
@@ -73,21 +73,21 @@ pub(super) fn write_plan(to: impl Write + Send, plan: &Plan) -> std::io::Result<
 }
 
 /// Prints one JSON document, indented.
-pub(super) fn json_pretty(document: &impl Serialize) {
+pub(super) fn print_json_pretty(document: &impl Serialize) {
     if let Ok(text) = serde_json::to_string_pretty(document) {
-        out(&format!("{text}\n"));
+        print(&format!("{text}\n"));
     }
 }
 
 /// Leaves the memory of a value to the system, which frees it at once when the process ends.
 ///
 /// Freeing the data of a hundred thousand sessions piece by piece takes a tenth of the time of planning.
-pub(super) fn done_with(value: impl Sized) {
+pub(super) fn leave_to_system(value: impl Sized) {
     std::mem::forget(value);
 }
 
 /// Returns one line per session: its ports and its working directory.
-pub(super) fn sessions(registry: &Registry, sessions: &[Session]) -> String {
+pub(super) fn session_table(registry: &Registry, sessions: &[Session]) -> String {
     let rows: Vec<_> = sessions
         .iter()
         .map(|session| {
@@ -113,7 +113,7 @@ pub(super) fn count_of(number: impl Copy + Display + PartialEq + From<u8>, one: 
 }
 
 /// Describes a branch that outlasts its session.
-pub(super) fn kept(kept: &KeptBranch) -> String {
+pub(super) fn kept_branch(kept: &KeptBranch) -> String {
     let KeptBranch { session, branch, commit, commits, .. } = kept;
     let commits = match commits {
         0 => "no commit".to_owned(),

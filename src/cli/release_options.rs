@@ -21,8 +21,8 @@ pub(super) struct StopProcesses {
 }
 
 impl From<StopProcesses> for Occupants {
-    fn from(said: StopProcesses) -> Self {
-        said.stop.map_or(Self::Refuse, Self::Stop)
+    fn from(chosen: StopProcesses) -> Self {
+        chosen.stop.map_or(Self::Refuse, Self::Stop)
     }
 }
 
@@ -45,8 +45,8 @@ pub(super) struct UnsavedWork {
 }
 
 impl From<UnsavedWork> for Unsaved {
-    fn from(said: UnsavedWork) -> Self {
-        match said {
+    fn from(chosen: UnsavedWork) -> Self {
+        match chosen {
             UnsavedWork { rescue: true, .. } => Self::Rescue,
             UnsavedWork { discard: true, .. } => Self::Discard,
             UnsavedWork { .. } => Self::Keep,

@@ -5,7 +5,7 @@ use seedbed::report::error;
 use seedbed::review::Review;
 
 use super::exit::Failure;
-use super::{Global, print, terminal};
+use super::{Global, output, terminal};
 
 /// Formats of a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -24,7 +24,7 @@ pub(super) enum Format {
 }
 
 /// Returns the requested one of a command's formats; `--json` requests the format `json`.
-pub(super) fn chosen<F: Default + PartialEq>(
+pub(super) fn choose<F: Default + PartialEq>(
     global: &Global,
     format: Option<F>,
     json: F,
@@ -44,12 +44,12 @@ impl Format {
         match self {
             Self::Text => {
                 let style = terminal::style(global, &std::io::stdout());
-                print::out(&review.text(style.with_full(full)));
+                output::print(&review.text(style.with_full(full)));
             }
-            Self::Json => print::plan(review.plan),
-            Self::Markdown => print::out(&review.markdown()),
-            Self::Mermaid => print::out(&review.mermaid()),
-            Self::Html => print::out(&review.html()),
+            Self::Json => output::print_plan(review.plan),
+            Self::Markdown => output::print(&review.markdown()),
+            Self::Mermaid => output::print(&review.mermaid()),
+            Self::Html => output::print(&review.html()),
         }
     }
 }

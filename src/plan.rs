@@ -357,7 +357,7 @@ fn sessions(
     // Records, discovery files and environments contain the path, and are text.
     if observation.workspace.to_str().is_none() {
         let place = Place::default().key("workspace").key("root");
-        let message = "the workspace's path is not UTF-8, and sessions could not be told it";
+        let message = "the path of the workspace is not UTF-8, so it cannot be passed to sessions";
         let fault = Fault::new(rule::WORKSPACE_ROOT, place, message, "leads to it");
         return Err(vec![fault.with_help("rename the directory above it whose name is not UTF-8")]);
     }

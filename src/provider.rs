@@ -157,7 +157,7 @@ pub trait Provider: Send + Sync {
     /// the lease. Idempotent: work that is already saved and has not changed since is not saved again.
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
         Err(Error::Refused(format!(
-            "what {} of {} holds cannot be saved elsewhere",
+            "the content of {} of {} cannot be saved elsewhere",
             task.allocation.kind, task.session
         )))
     }

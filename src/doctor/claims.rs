@@ -68,7 +68,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
             Some(owner) if !has_lease(&leased, &owner) => findings.add(
                 Warns,
                 Id::LockFile,
-                format!("{shown} holds its ports for a swarm that is unknown here"),
+                format!("{shown} reserves its ports for a swarm that is unknown here"),
                 format!("{ELSEWHERE}; rm {shown}, if no such swarm is applied"),
             ),
             Some(_) => findings.add(
@@ -106,7 +106,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 Warns,
                 Id::Leftover,
                 format!("{shown} was left by a run that has ended"),
-                format!("rm -r {shown}, once you know that it holds nothing of yours"),
+                format!("rm -r {shown}, once you know that nothing in it is yours"),
             );
         }
     }

@@ -147,7 +147,7 @@ fn file_systems(case: &Case<'_>, findings: &mut Findings) {
             findings.add(
                 Warns,
                 Id::NetworkFileSystem,
-                format!("{what} {} lies on {kind}, where locks may not hold between hosts", path.display()),
+                format!("{what} {} lies on {kind}, where locks may not work between hosts", path.display()),
                 "keep it on a local disk; let one host alone work with it",
             );
         }

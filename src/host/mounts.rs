@@ -132,7 +132,7 @@ fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
     let mounted = top.create_directories(Path::new("mount")).map_err(said)?;
     mount(Layers { lower: &lower, upper: &upper, work: &work }, &mounted).map_err(|error| match error {
         Error::Refused { source, .. } if source.kind() == ErrorKind::InvalidInput => {
-            "the file system there cannot hold what is written to an overlay".to_owned()
+            "the file system there cannot store the changes of an overlay".to_owned()
         }
         Error::Refused { source, .. } => source.to_string(),
         other => other.to_string(),

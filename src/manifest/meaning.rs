@@ -112,7 +112,7 @@ impl Meaning<'_> {
             }
             if let Some((other, _)) = folded.insert(name.to_ascii_lowercase(), (name, table.count)) {
                 let message = format!("{} and {} differ only in case", quoted(other), quoted(name));
-                let help = "names become files, and not every filesystem tells case apart";
+                let help = "names become files, and not every file system distinguishes case";
                 self.fault(
                     rule::NAMES_MEET,
                     at.key(name).place().the_key(),
@@ -304,7 +304,7 @@ impl Meaning<'_> {
     /// Checks text that is passed to other programs line by line: refs, paths, names.
     fn plain(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
         if let Some((control, c)) = control(text) {
-            let message = format!("{} holds the control character {}", what(), quoted(&c.to_string()));
+            let message = format!("{} contains the control character {}", what(), quoted(&c.to_string()));
             self.fault(
                 rule::UNPRINTABLE,
                 at.place().within(control),
@@ -326,11 +326,11 @@ impl Meaning<'_> {
     fn without_nul(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
         if let Some(position) = text.find('\0') {
             let place = at.place().within(position..position + 1);
-            let help = "no environment and no command line can hold it; take it out";
+            let help = "no environment and no command line can contain it; remove it";
             self.fault(
                 rule::UNPRINTABLE,
                 place,
-                format!("{} holds a NUL character", what()),
+                format!("{} contains a NUL character", what()),
                 "has a NUL in it",
                 help,
             );

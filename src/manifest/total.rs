@@ -71,7 +71,7 @@ fn too_many(place: Place) -> Fault {
 }
 
 fn too_large(place: Place) -> Fault {
-    let message = format!("the sessions of the manifest hold more than {} MiB together", BYTES_MAX >> 20);
+    let message = format!("the sessions of the manifest are larger than {} MiB together", BYTES_MAX >> 20);
     Fault::new(rule::TOO_LARGE, place, message, "the limit is passed here").with_help(
         "each replica counts: move long texts into files that the sessions read, or lower a `count`",
     )

@@ -141,7 +141,7 @@ fn find(
             Err(format!("{} lies inside a git directory, not in a work tree", workspace.display()))
         }
         _ if output.status.success() => {
-            Err(format!("the path of the repository around {} holds a line break", workspace.display()))
+            Err(format!("the path of the repository around {} contains a line break", workspace.display()))
         }
         _ => Err(refusal(workspace, &String::from_utf8_lossy(&output.stderr))),
     })

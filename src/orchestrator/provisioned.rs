@@ -232,7 +232,7 @@ impl Provisioned {
         let (root, below) = Root::toward(&self.default_file.anchor, own)?;
         match root.directory(&below)? {
             Some(directory) if !discovery::is_own_directory(&directory)? => {
-                Err(refused("the directory that it would lie in holds other files"))
+                Err(refused("its directory contains other files"))
             }
             _ => Ok(file),
         }

@@ -247,7 +247,7 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
     for held in &session.allocations {
         let kind = &held.kind;
         if !kinds.insert(kind) {
-            return Err(format!("it holds a `{kind}` twice"));
+            return Err(format!("it has `{kind}` twice"));
         }
         if registry.kinds().contains_key(kind) == held.external.is_some() {
             return Err(format!("`{kind}` is not a kind, or not one of a program"));
@@ -255,7 +255,7 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         if let Some(external) = &held.external {
             let texts = external.env.values().chain(&external.prompt_sections).chain(&external.command);
             if texts.into_iter().any(|text| text.contains('\0')) {
-                return Err(format!("a text of its `{kind}` holds NUL"));
+                return Err(format!("a text of its `{kind}` contains NUL"));
             }
         }
     }

@@ -31,8 +31,8 @@ pub trait Allocator {
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         let kind = &parent.allocation.kind;
         let message = format!("`{kind}` of `{}` cannot be divided", parent.session);
-        let fault = Fault::new(rule::INDIVISIBLE, request.place.clone(), message, "asks for a share");
-        Err(vec![fault.with_help("ask for one of its own: from = \"pool\"")].into())
+        let fault = Fault::new(rule::INDIVISIBLE, request.place.clone(), message, "requests a share");
+        Err(vec![fault.with_help("request one of its own: from = \"pool\"")].into())
     }
 }
 

@@ -95,7 +95,8 @@ fn difference(entries: &[Entry<'_>], anchors: &Anchors<'_>) -> (Vec<Value>, usiz
     changed.sort_by_key(|entry| std::cmp::Reverse(entry.first().change.action));
     let row = |entry: &Entry<'_>| {
         let change = entry.first().change;
-        let steps = [("releases", &change.release), ("makes", &change.provision), ("mends", &change.mend)];
+        let steps =
+            [("releases", &change.release), ("creates", &change.provision), ("repairs", &change.mend)];
         let steps = steps.into_iter().filter(|(_, kinds)| !kinds.is_empty());
         context! {
             action => verb(change.action),

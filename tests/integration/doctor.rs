@@ -375,7 +375,7 @@ fn a_swarm_that_another_state_directory_knows_is_not_reaped() {
         let ids: Vec<_> = findings.iter().map(|(_, id, _)| id.as_str()).collect();
         assert_eq!(ids, ["manifest-faulty", "lock-file", "unknown-worktree"], "{findings:?}");
         assert!(findings[2].2.contains("is of the session shop/a"), "{findings:?}");
-        sandbox.seedbed(&["apply"]).expect(65).says(&["tells whether it is of another swarm"]);
+        sandbox.seedbed(&["apply"]).expect(65).says(&["reports whether it belongs to another swarm"]);
         assert_eq!(elsewhere(&["status", "--json"]).json()["sessions"][0]["drift"], serde_json::json!([]));
         elsewhere(&["destroy"]).expect(0);
     });

@@ -428,7 +428,10 @@ fn what_an_overlay_has_kept_of_a_deleted_workspace_is_given_up_only_where_that_i
     sandbox.unmount_all();
     fs::remove_dir_all(&clone).unwrap();
     sandbox.unchanged(|| {
-        sandbox.seedbed(&["destroy", "shop", "--gone"]).expect(69).says(&["holds what was written"]);
+        sandbox
+            .seedbed(&["destroy", "shop", "--gone"])
+            .expect(69)
+            .says(&["files that were written in the worktree"]);
         sandbox
             .seedbed(&["destroy", "shop", "--gone", "--rescue"])
             .expect(64)

@@ -93,7 +93,7 @@ impl Error<'_> {
             }
             "unexpected key or value" => Self::fault_at(
                 self.span.start..self.line.end.max(self.span.start),
-                "something stands behind the value",
+                "text follows the value",
                 "expected the end of the line",
                 "write each key on a line of its own, or `#` before a comment",
             ),
@@ -109,7 +109,7 @@ impl Error<'_> {
     fn of_string(&self) -> Option<Fault> {
         let is_string = self.what.contains("basic string") || self.what.contains("literal string");
         if let Some(control) = self.meant.chars().next().filter(|c| is_string && c.is_control()) {
-            let message = format!("a string holds the control character {}", quoted(&control.to_string()));
+            let message = format!("a string contains the control character {}", quoted(&control.to_string()));
             return Some(self.fault(message, "a control character", "take it out, or write it as an escape"));
         }
         if self.what.contains("escape") || self.what.contains("unicode value") {
@@ -141,7 +141,7 @@ impl Error<'_> {
             }
             "string values must be quoted" => {
                 let help = format!("write `\"{}\"`", escaped(self.meant));
-                self.fault("a string stands without quotes", "needs quotes", help)
+                self.fault("a string has no quotes", "needs quotes", help)
             }
             "recursion limit" => {
                 self.fault("tables or arrays are nested too deep", "too deep", "write it flatter")

@@ -233,7 +233,7 @@ fn unfit(planned: &protocol::Planned, request: &Request<'_>) -> Option<String> {
     }
     let texts = planned.env.values().chain(&planned.prompt_sections);
     if texts.into_iter().any(|text| text.contains('\0')) {
-        return Some("a text of it holds NUL".to_owned());
+        return Some("a text of it contains NUL".to_owned());
     }
     let size = [&planned.allocation, &**request.options]
         .map(|map| serde_json::to_string(map).unwrap_or_default().len());

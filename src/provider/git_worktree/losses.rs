@@ -89,7 +89,7 @@ pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Err
     losses.beyond_rescue.extend(overlay::covered(worktree, &site)?);
     if overlay::hides_work(task, worktree, &site)? {
         losses.beyond_rescue.push(format!(
-            "{path} is not mounted, and what was written in it cannot be told; `seedbed apply` mounts it again"
+            "{path} is not mounted, and what was written in it is unknown; `seedbed apply` mounts it again"
         ));
     } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
         // Nothing was ever written in the mount.

@@ -325,7 +325,7 @@ pub(super) fn kept(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error
     if !written::is_nothing(upper.path(), worktree)? {
         losses
             .beyond_rescue
-            .push(format!("{path} holds what was written in the worktree: copy it elsewhere"));
+            .push(format!("{path} has files that were written in the worktree: copy them elsewhere"));
     }
     Ok(losses)
 }

@@ -21,7 +21,7 @@ impl Mark {
 }
 
 /// Remedy for a directory whose `.git` is not the one that was made.
-const PUT_BACK: &str = "move the directory away and apply, which makes it anew";
+const PUT_BACK: &str = "move the directory away and run `seedbed apply`, which creates it again";
 
 /// Owner of an admin directory or a worktree.
 #[derive(Clone, Debug, PartialEq, Eq)]

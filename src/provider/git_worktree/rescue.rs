@@ -269,7 +269,7 @@ impl<'a> Work<'a> {
             Err(Error::Process(error)) if !error.is_answer() => return Err(error.into()),
             Err(error) => {
                 let commit = &worktree.commit;
-                work.missing.push(format!("HEAD names no commit ({error}); the rescue stands on {commit}"));
+                work.missing.push(format!("HEAD names no commit ({error}); the rescue is based on {commit}"));
             }
         }
         Ok(work)

@@ -221,7 +221,7 @@ impl Allocator for Ports<'_> {
                     &request.place.key(key).the_key(),
                     &format!("`{key}` means nothing for a share of the parent's ports"),
                     "is decided by the parent's block",
-                    "remove it, or ask for a block of its own with `from = \"pool\"`",
+                    "remove it, or request a block of its own with `from = \"pool\"`",
                 )
             })
             .collect();

@@ -76,7 +76,7 @@ fn describe(
     }
     let beyond_rescue = [
         (
-            "holds repositories of their own",
+            "contains repositories of their own",
             &changes.repositories,
             ", which git cannot take into a commit; move them away",
         ),
@@ -91,7 +91,7 @@ fn describe(
             "; `chmod u+r` them, or have their owner do it",
         ),
         (
-            "holds repositories with changes or commits that are nowhere else",
+            "contains repositories with changes or commits that are nowhere else",
             &inner.with_work,
             "; push those, or move the repositories away",
         ),

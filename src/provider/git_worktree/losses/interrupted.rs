@@ -77,7 +77,7 @@ fn add_changes(
     }
     if overlay::hides_work(task, worktree, site)? {
         losses.beyond_rescue.push(format!(
-            "{path} is not mounted, and what was written in it cannot be told; `seedbed recover` mounts it"
+            "{path} is not mounted, and what was written in it is unknown; `seedbed recover` mounts it"
         ));
     }
     losses.beyond_rescue.extend(overlay::covered(worktree, site)?);

@@ -83,7 +83,7 @@ impl Worktrees<'_> {
                     request.session, self.branches[other]
                 ),
                 "not one branch a session",
-                "tell them apart by `{{ session.name }}` or `{{ session.index }}`".to_owned(),
+                "distinguish them by `{{ session.name }}` or `{{ session.index }}`".to_owned(),
             );
         }
         self.branches.insert(branch.clone(), request.session.to_owned());
@@ -252,7 +252,7 @@ impl Worktrees<'_> {
     /// Returns a remark for a branch that is kept because of its commits while this plan releases its worktree.
     fn kept(&self, name: &str, own: Option<&Worktree>) -> &'static str {
         let is_released = own.is_some() || self.freed_branches.contains_key(name);
-        if is_released { ": it holds the session's commits, and its release keeps it" } else { "" }
+        if is_released { ": it has the session's commits, and its release keeps it" } else { "" }
     }
 }
 

@@ -121,7 +121,7 @@ impl Worktrees<'_> {
             && !self.freed.contains(path)
         {
             let message = format!("`{}` exists already and is not this swarm's", path.display());
-            let help = "`seedbed doctor` tells whether it is of another swarm; where it is not, move it away"
+            let help = "`seedbed doctor` reports whether it belongs to another swarm; if not, move it away"
                 .to_owned();
             return Err(fault(
                 rule::PATH_TAKEN,
@@ -135,7 +135,7 @@ impl Worktrees<'_> {
             let message =
                 format!("the repository has a worktree called `{entry}` already that is not this swarm's");
             let help =
-                "`git worktree list` shows where it is; `seedbed doctor` tells whether it is of another swarm".to_owned();
+                "`git worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm".to_owned();
             return Err(fault(rule::PATH_TAKEN, request.place, &message, "would have that name", Some(help)));
         }
         let length = self.observation.workspace.join(path).as_os_str().len();

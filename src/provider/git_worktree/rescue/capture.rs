@@ -99,7 +99,7 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     let repositories: Vec<_> = repositories.map(|file| file.path.to_string_lossy().into_owned()).collect();
     if !repositories.is_empty() {
         return Err(Error::Refused(format!(
-            "{} holds repositories of their own ({}), which git cannot take into a commit; move them away",
+            "{} contains repositories of their own ({}), which Git cannot put into a commit; move them away",
             work.site.home.display(),
             repositories.join(", ")
         )));

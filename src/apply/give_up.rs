@@ -294,7 +294,7 @@ fn left(
         for kind in kinds.iter().filter(|kind| !gone.contains(&(session.clone(), (*kind).clone()))) {
             let of_failure = failed.iter().find(|failed| failed.session == *session && failed.kind == *kind);
             let why = of_failure.map(|failed| &failed.why).or(kept.get(&(session.clone(), kind.clone())));
-            let why = why.map_or("what was made after it remains", String::as_str).to_owned();
+            let why = why.map_or("resources that were created after it remain", String::as_str).to_owned();
             left.push(Remain { session: session.clone(), kind: kind.clone(), before, why });
         }
     }

@@ -43,7 +43,9 @@ impl fmt::Display for Recovered {
             Self::Undone => "undid an apply that had been interrupted",
             Self::Finished => "finished a destroy that had been interrupted",
             Self::Removed => "removed the swarm of a `run` that had been killed",
-            Self::GivenUp => "gave up a run that could not be recovered; what is named above may remain",
+            Self::GivenUp => {
+                "gave up a run that could not be recovered; the resources named above may remain"
+            }
         })
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
             findings.add(
                 Warns,
                 Id::UnknownWorktree,
-                format!("the worktree {shown} is of the session {session}, whose swarm is unknown here"),
+                format!("the worktree {shown} belongs to the session {session}, whose swarm is unknown here"),
                 format!(
                     "{ELSEWHERE}; where its records are lost: git worktree unlock {shown}, then git worktree remove {shown}, \
                      once no commit in it is needed"

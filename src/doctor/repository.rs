@@ -156,7 +156,7 @@ fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings:
             ["process", "smudge", "clean"].iter().filter_map(|key| setting(key)).collect();
         if programs.is_empty() {
             let remedy =
-                if filter == "lfs" { "git lfs install" } else { "configure it, if you want what it makes" };
+                if filter == "lfs" { "git lfs install" } else { "configure it, if you want its output" };
             findings.add(
                 Warns,
                 Id::FilterUnconfigured,
@@ -214,7 +214,7 @@ fn submodules(git: &Git<'_>, commits: &BTreeSet<String>, findings: &mut Findings
         findings.add(
             Warns,
             Id::Submodules,
-            format!("there are submodules ({named}), which worktrees are made without"),
+            format!("there are submodules ({named}), which are not checked out in worktrees"),
             "setup = [\"git submodule update --init\"]; `destroy` refuses worktrees that have them checked out",
         );
     }
@@ -257,7 +257,7 @@ fn torn_entries(common_dir: &Path, findings: &mut Findings) {
             format!("{shown} is torn ({}): `git worktree`, `git gc` and others fail", torn.join(", ")),
             match Mark::of_entry(&entry) {
                 Some(Mark { session, .. }) => {
-                    format!("it is of the session {session}: seedbed recover, or seedbed apply")
+                    format!("it belongs to the session {session}: seedbed recover, or seedbed apply")
                 }
                 None => format!("it is not seedbed's: rm -r {shown}, once you know what its worktree holds"),
             },

@@ -94,7 +94,7 @@ impl Planner for External {
     fn notices(&self, allocation: &Allocation, _observation: &Observation) -> Vec<String> {
         let command = allocation.external.as_ref().map(|external| external.command.join(" "));
         vec![format!(
-            "{} is planned and made by a program of the manifest: {}",
+            "{} is planned and created by a program of the manifest: {}",
             allocation.kind,
             command.unwrap_or_default()
         )]
@@ -149,7 +149,7 @@ impl Provider for External {
     }
 
     fn remains(&self, task: &Task<'_>) -> Vec<String> {
-        vec![format!("{}, made by {}", super::allocation_line(task.allocation), shown(task))]
+        vec![format!("{}, created by {}", super::allocation_line(task.allocation), shown(task))]
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
@@ -200,7 +200,7 @@ fn read<A: Answer>(task: &Task<'_>, answer: &[u8]) -> Result<A, Error> {
 fn said(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec<u8>, Error> {
     let Some(external) = task.allocation.external.as_ref().filter(|external| !external.command.is_empty())
     else {
-        let message = format!("no program is known that plans and makes `{}`", task.allocation.kind);
+        let message = format!("no program is known that plans and creates `{}`", task.allocation.kind);
         return Err(Error::Refused(message));
     };
     // In a plan a marker represents each value that only this clone has.

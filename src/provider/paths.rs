@@ -41,7 +41,7 @@ pub(crate) fn check_root(
         return Err(fault(message, "has `..` in the middle").with_help("write where it leads"));
     }
     let leads = |component: &Path, is: &str| {
-        let message = format!("`{}` is {is}: {what} would be made somewhere else", component.display());
+        let message = format!("`{}` is {is}: {what} would be created somewhere else", component.display());
         Err(fault(message, "leads there").with_help("remove it, or name another `root-directory`"))
     };
     match observation.directories.get(root) {

@@ -182,7 +182,7 @@ fn asked(allocation: &Allocation) -> Vec<String> {
     let options = allocation.options.iter().map(|(name, value)| format!("{name} = {value}"));
     let program = allocation.external.iter().map(|external| {
         let words: Vec<_> = external.command.iter().map(|word| format!("{word:?}")).collect();
-        format!("made by the program {}", words.join(" "))
+        format!("created by the program {}", words.join(" "))
     });
     options.chain(program).collect()
 }

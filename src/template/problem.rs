@@ -143,9 +143,11 @@ impl Problem {
     pub(super) fn nul() -> Self {
         Self {
             rule: rule::TEMPLATE_VALUE,
-            message: "the template comes to a NUL, which no environment and no argument can hold".to_owned(),
+            message:
+                "the result of the template contains NUL, which no environment and no argument can contain"
+                    .to_owned(),
             range: None,
-            label: "comes to a NUL".to_owned(),
+            label: "results in NUL".to_owned(),
             help: None,
         }
     }

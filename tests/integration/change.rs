@@ -141,7 +141,7 @@ fn what_a_kept_session_is_told_is_shown_field_by_field() {
         "prompt section 2: not set -> More.",
         "metadata team: one -> two",
         "setup command 1: true -> [\"true\",\"x\"]",
-        "child a/b goes",
+        "child a/b is removed",
     ];
     let text = sandbox.ok(&["plan"]).stdout;
     for line in lines {

@@ -250,7 +250,7 @@ fn torn_entries_are_named_and_left_alone() {
     fs::write(sandbox.repository.join(".git/worktrees").join(entry).join("HEAD"), "garbage").unwrap();
     let outcome = sandbox.seedbed(&["doctor"]).expect(0);
     assert!(outcome.stdout.contains("is torn (HEAD)"), "{}", outcome.stdout);
-    assert!(outcome.stdout.contains("it is of the session shop/a"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("it belongs to the session shop/a"), "{}", outcome.stdout);
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn a_swarm_that_another_state_directory_knows_is_not_reaped() {
         let (findings, _) = examine(&sandbox, &["--reap"]);
         let ids: Vec<_> = findings.iter().map(|(_, id, _)| id.as_str()).collect();
         assert_eq!(ids, ["manifest-faulty", "lock-file", "unknown-worktree"], "{findings:?}");
-        assert!(findings[2].2.contains("is of the session shop/a"), "{findings:?}");
+        assert!(findings[2].2.contains("belongs to the session shop/a"), "{findings:?}");
         sandbox.seedbed(&["apply"]).expect(65).says(&["reports whether it belongs to another swarm"]);
         assert_eq!(elsewhere(&["status", "--json"]).json()["sessions"][0]["drift"], serde_json::json!([]));
         elsewhere(&["destroy"]).expect(0);

@@ -423,7 +423,7 @@ fn after_a_kill_recovery_waits_for_the_program() {
     send(Signal::KILL, &run);
     run.wait().unwrap();
     asked(&sandbox);
-    let left = format!("locked by what a killed run left running: pid {pid} ");
+    let left = format!("locked by programs that a killed run left running: pid {pid} ");
     sandbox
         .seedbed(&["recover", "--lock-timeout", "0"])
         .expect(75)

@@ -81,8 +81,8 @@ fn a_resource_whose_program_is_gone_remains_and_the_rest_is_released() {
         sandbox.seedbed(&["recover"]).expect(code);
         sandbox.ok(&["recover", "--give-up"]).says(&[
             "a: thing remains: ",
-            "thing {\"name\":\"thing of a\"}, made by `./tools/thing`",
-            "a: port-range remains: what was made after it remains",
+            "thing {\"name\":\"thing of a\"}, created by `./tools/thing`",
+            "a: port-range remains: resources that were created after it remain",
             "gave up a run",
         ]);
         sandbox.seedbed(&["status"]).says(&["is not applied"]);

@@ -70,7 +70,11 @@ fn a_killed_run_is_not_removed_while_its_command_lives() {
         // The options of a command are no words of `run`'s.
         let args: Vec<&str> =
             if args[0] == "run" { vec!["run", "--lock-timeout", "0", "--", "true"] } else { args };
-        sandbox.seedbed(&args).expect(75).says(&["what a killed run left running", &pid, "sleep 1000"]);
+        sandbox.seedbed(&args).expect(75).says(&[
+            "programs that a killed run left running",
+            &pid,
+            "sleep 1000",
+        ]);
     }
     end(command);
     sandbox.ok(&["run", "--", "true"]).says(&["removed the swarm of a `run` that had been killed"]);

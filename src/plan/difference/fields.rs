@@ -34,8 +34,8 @@ impl Field {
     pub(super) fn line(&self) -> String {
         let name = &self.name;
         match (&self.from, &self.to) {
-            (None, Some(Value::Bool(true))) => format!("{name} comes"),
-            (Some(Value::Bool(true)), None) => format!("{name} goes"),
+            (None, Some(Value::Bool(true))) => format!("{name} is new"),
+            (Some(Value::Bool(true)), None) => format!("{name} is removed"),
             (from, to) => {
                 let said = |value: &Option<Value>, nothing: &str| {
                     value.as_ref().map_or_else(|| nothing.to_owned(), shown)
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(line(None, Some(json!(""))), "env A: not set -> \"\"");
         assert_eq!(line(Some(json!("a\nb")), None), "env A: \"a\\nb\" -> not set");
         assert_eq!(line(Some(json!(["npm", "ci"])), Some(json!(true))), "env A: [\"npm\",\"ci\"] -> true");
-        assert_eq!(line(None, Some(json!(true))), "env A comes");
+        assert_eq!(line(None, Some(json!(true))), "env A is new");
         let long = line(None, Some(json!("x".repeat(100))));
         assert!(long.ends_with(&format!("{}…", "x".repeat(60))), "{long}");
     }

@@ -136,7 +136,7 @@ impl Externals {
         };
         if let Some(why) = unfit(planned, request) {
             return Err(vec![
-                self.no_plan(&format!("what it planned for `{}` cannot be used: {why}", request.session)),
+                self.no_plan(&format!("its plan for `{}` cannot be used: {why}", request.session)),
             ]
             .into());
         }
@@ -176,8 +176,9 @@ impl Externals {
     /// Returns a diagnostic for an error of the program, not of the request.
     fn no_plan(&self, why: &str) -> Fault {
         let message = format!("the program of kind `{}` gave no plan: {}", self.kind, line(why));
-        Fault::new(rule::PROGRAM, self.program_place(), message, "gave no plan")
-            .with_help("run it by hand; `seedbed schema provider` prints what it is asked and has to answer")
+        Fault::new(rule::PROGRAM, self.program_place(), message, "gave no plan").with_help(
+            "run it by hand; `seedbed schema provider` prints the schemas of its requests and answers",
+        )
     }
 
     fn wrong(&self, wrong: &Wrong, request: &Request<'_>) -> Fault {

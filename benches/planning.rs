@@ -28,8 +28,8 @@ fn main() {
         measure(shape, sessions.parse().expect("a number"));
         return;
     }
-    if let [faults] = &arguments[..]
-        && faults == "faults"
+    if let [diagnostics] = &arguments[..]
+        && diagnostics == "faults"
     {
         measure_faults();
         return;
@@ -60,11 +60,11 @@ fn measure_faults() {
     let (mut finding, mut saying, mut listing) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        let faults = manifest::parse(&text, &kinds).expect_err("the manifest has faults");
-        let report = Report::new("bench.toml".to_owned(), &text, faults);
+        let diagnostics = manifest::parse(&text, &kinds).expect_err("the manifest has faults");
+        let report = Report::new("bench.toml".to_owned(), &text, diagnostics);
         finding.push(begun.elapsed());
         let begun = Instant::now();
-        assert_eq!(report.faults().count(), 1000);
+        assert_eq!(report.diagnostics().count(), 1000);
         listing.push(begun.elapsed());
         let begun = Instant::now();
         let shown = format!("{:?}", miette::Report::new(report));

@@ -3,26 +3,26 @@
 //!
 //! Each stage removes the parts it rejects, and the next stage still reads the rest. The stages reject statements with
 //! broken syntax, then schema violations, then semantic errors. A text with no syntax or schema error, the usual case,
-//! takes the fast path in `sound`. The fast path never converts the whole text to JSON.
+//! takes the fast path in `rest`. The fast path never converts the whole text to JSON.
 
-pub mod fault;
+pub mod diagnostic;
 pub mod rule;
-mod words;
-mod way;
+mod text;
+mod key_path;
 mod syntax;
-mod source;
+mod positions;
 mod report;
 mod excerpt;
-mod value;
+mod to_json;
 mod session_text;
 mod document;
 mod schema;
 mod validator;
-mod check;
-mod sound;
-mod total;
-mod meaning;
-mod tree;
+mod schema_errors;
+mod fast_path;
+mod size_limits;
+mod semantics;
+mod expand;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -33,13 +33,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
+pub use diagnostic::{Diagnostic, Diagnostics, Location};
 pub use excerpt::Excerpt;
-pub use fault::{Diagnostics, Fault, Place};
-pub(crate) use meaning::denied_variable;
-pub use meaning::is_variable;
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
 pub use schema::{Kinds, schema};
+pub(crate) use semantics::denied_variable;
+pub use semantics::is_variable;
 pub use session_text::SessionText;
 pub(crate) use session_text::{TextEntry, map_strings};
 
@@ -55,13 +55,13 @@ pub const VERSION: i64 = 1;
 pub fn parse(text: &str, kinds: &Kinds) -> Result<Manifest, Diagnostics> {
     let reading = read(text, kinds);
     match reading.manifest {
-        Some(manifest) if reading.faults.is_empty() => Ok(manifest),
-        _ => Err(reading.faults.into()),
+        Some(manifest) if reading.diagnostics.is_empty() => Ok(manifest),
+        _ => Err(reading.diagnostics.into()),
     }
 }
 
 /// Returns the text of a manifest file, with a diagnostic to show in the text if the bytes are not UTF-8. Pure.
-pub fn decode(bytes: Vec<u8>) -> (String, Option<Fault>) {
+pub fn decode(bytes: Vec<u8>) -> (String, Option<Diagnostic>) {
     let error = match String::from_utf8(bytes) {
         Ok(text) => return (text, None),
         Err(error) => error,
@@ -72,9 +72,9 @@ pub fn decode(bytes: Vec<u8>) -> (String, Option<Fault>) {
     // Up to the first invalid byte, the lossy text equals the input.
     let text = String::from_utf8_lossy(bytes).into_owned();
     let shown = text[at..].chars().next().map_or(0, char::len_utf8);
-    let fault = Fault::new(rule::NOT_UTF8, Place::bytes(at..at + shown), message, "not text");
+    let diagnostic = Diagnostic::new(rule::NOT_UTF8, Location::bytes(at..at + shown), message, "not text");
     let help = if is_utf16 { "this is UTF-16: save it as UTF-8" } else { "save the file as UTF-8" };
-    (text, Some(fault.with_help(help)))
+    (text, Some(diagnostic.with_help(help)))
 }
 
 /// Readable part of a manifest, and everything that is wrong with the manifest.
@@ -84,42 +84,44 @@ pub struct Reading {
     /// Manifest without its wrong parts; `None` if nothing readable is left.
     pub manifest: Option<Manifest>,
     /// Every diagnostic that is known without inspecting the host, in no order.
-    pub faults: Vec<Fault>,
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 /// Reads as much of a manifest as possible. Pure.
 ///
 /// Later stages can check the remaining parts, so that the user gets every diagnostic at once.
 pub fn read(text: &str, kinds: &Kinds) -> Reading {
-    let mut faults = Vec::new();
+    let mut diagnostics = Vec::new();
     let manifest = match syntax::parse(text) {
         Ok(table) => {
-            if let Some(document) = sound::document(table.get_ref(), kinds) {
+            if let Some(document) = fast_path::document(table.get_ref(), kinds) {
                 // The rest of the reading reuses the memory of the table.
                 drop(table);
                 let declared: Vec<_> = document.provider.keys().cloned().collect();
-                let manifest = of_document(document, &declared, kinds, &mut faults);
-                return Reading { manifest, faults };
+                let manifest = of_document(document, &declared, kinds, &mut diagnostics);
+                return Reading { manifest, diagnostics };
             }
-            value::from_toml(table.get_ref(), &mut faults)
+            to_json::from_toml(table.get_ref(), &mut diagnostics)
         }
-        Err(mut sound) => {
-            faults.append(&mut sound.faults);
-            if !sound.is_readable {
-                return Reading { manifest: None, faults };
+        Err(mut rest) => {
+            diagnostics.append(&mut rest.diagnostics);
+            if !rest.is_readable {
+                return Reading { manifest: None, diagnostics };
             }
-            value::from_toml(sound.table().get_ref(), &mut faults)
+            to_json::from_toml(rest.table().get_ref(), &mut diagnostics)
         }
     };
-    let lost_keys = faults.iter().any(|fault| fault.rule == rule::SYNTAX);
-    let manifest = of_value(manifest, kinds, &mut faults);
+    let lost_keys = diagnostics.iter().any(|diagnostic| diagnostic.rule == rule::SYNTAX);
+    let manifest = of_value(manifest, kinds, &mut diagnostics);
     if lost_keys {
         // An unreadable statement may have contained the missing key. An entry is part of a single statement, so its
         // keys are known.
-        let is_entry = |fault: &Fault| matches!(fault.place.steps.last(), Some(fault::Step::Index(_)));
-        faults.retain(|fault| fault.rule != rule::MISSING_KEY || is_entry(fault));
+        let is_entry = |diagnostic: &Diagnostic| {
+            matches!(diagnostic.location.steps.last(), Some(diagnostic::Step::Index(_)))
+        };
+        diagnostics.retain(|diagnostic| diagnostic.rule != rule::MISSING_KEY || is_entry(diagnostic));
     }
-    Reading { manifest, faults }
+    Reading { manifest, diagnostics }
 }
 
 /// Creates the manifest of one standalone session that requests `resources`, each a kind with its options. Pure.
@@ -154,9 +156,9 @@ pub(crate) fn of_session(
         "provider": providers,
         "session": { "session": { "resources": resources } },
     });
-    let mut faults = Vec::new();
-    let manifest = of_value(manifest, kinds, &mut faults).filter(|_| faults.is_empty());
-    let Some(mut manifest) = manifest else { return Err(faults.into()) };
+    let mut diagnostics = Vec::new();
+    let manifest = of_value(manifest, kinds, &mut diagnostics).filter(|_| diagnostics.is_empty());
+    let Some(mut manifest) = manifest else { return Err(diagnostics.into()) };
     manifest.swarm.clear();
     for session in &mut manifest.sessions {
         session.path = SessionPath::alone(id);
@@ -276,7 +278,7 @@ pub struct Declaration {
     /// `true` if the requests of the table are complete, with nothing rejected and removed.
     pub whole: bool,
     /// Location of the table, e.g. `session.lead.child.coder`.
-    pub place: Place,
+    pub location: Location,
     /// Requested resources.
     ///
     /// `None`, only in a child, if `resources` is absent: the child receives a share of everything that its parent has.
@@ -296,7 +298,7 @@ pub struct Request {
     /// Options of the entry itself, without defaults.
     pub options: Options,
     /// Location of the entry.
-    pub place: Place,
+    pub location: Location,
 }
 
 /// Source of a child's allocation; at the top of the tree, the source is always the pool.
@@ -321,26 +323,31 @@ pub enum CommandLine {
 }
 
 /// Returns every diagnostic of a manifest given as JSON, in no order. Pure.
-pub(crate) fn faults_of(manifest: Value, kinds: &Kinds) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    of_value(manifest, kinds, &mut faults);
-    faults
+pub(crate) fn diagnostics_of(manifest: Value, kinds: &Kinds) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    of_value(manifest, kinds, &mut diagnostics);
+    diagnostics
 }
 
 /// Reads a manifest whose syntax is valid; `None` if too little of the manifest is left.
-fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Option<Manifest> {
+fn of_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnostic>) -> Option<Manifest> {
     if let Some(other) = manifest["version"].as_i64().filter(|version| *version != VERSION) {
-        *faults = vec![wrong_version(other)];
+        *diagnostics = vec![wrong_version(other)];
         return None;
     }
     let declared: Vec<String> =
         manifest["provider"].as_object().into_iter().flatten().map(|(n, _)| n.clone()).collect();
-    faults.extend(declared.iter().filter(|name| kinds.contains_key(*name)).map(|name| taken_kind(name)));
-    if let Err(error) = check::check(&mut manifest, &schema(kinds), faults) {
-        let message = format!("the schema of a kind's options is broken: {}", words::escaped(&error));
-        faults.push(Fault::new(rule::BROKEN_KIND, Place::default(), message, "not a fault of this file"));
+    diagnostics.extend(declared.iter().filter(|name| kinds.contains_key(*name)).map(|name| taken_kind(name)));
+    if let Err(error) = schema_errors::check(&mut manifest, &schema(kinds), diagnostics) {
+        let message = format!("the schema of a kind's options is broken: {}", text::escaped(&error));
+        diagnostics.push(Diagnostic::new(
+            rule::BROKEN_KIND,
+            Location::default(),
+            message,
+            "not a fault of this file",
+        ));
     }
-    let whole = faults.is_empty();
+    let whole = diagnostics.is_empty();
     if let (false, Some(root)) = (whole, manifest.as_object_mut()) {
         root.entry("version").or_insert(VERSION.into());
         root.entry("swarm").or_insert("swarm".into());
@@ -349,53 +356,60 @@ fn of_value(mut manifest: Value, kinds: &Kinds, faults: &mut Vec<Fault>) -> Opti
         Ok(document) => document,
         Err(error) => {
             if whole {
-                let message = format!("the manifest cannot be read: {}", words::escaped(&error.to_string()));
-                let fault =
-                    Fault::new(rule::BROKEN_KIND, Place::default(), message, "not a fault of this file");
-                faults.push(fault.with_help("a bug in seedbed: the schema let it through"));
+                let message = format!("the manifest cannot be read: {}", text::escaped(&error.to_string()));
+                let diagnostic = Diagnostic::new(
+                    rule::BROKEN_KIND,
+                    Location::default(),
+                    message,
+                    "not a fault of this file",
+                );
+                diagnostics.push(diagnostic.with_help("a bug in seedbed: the schema let it through"));
             }
             return None;
         }
     };
-    of_document(document, &declared, kinds, faults)
+    of_document(document, &declared, kinds, diagnostics)
 }
 
-/// Reads a manifest that meets the schema, without the parts that `faults` already reports; `declared` are the external
+/// Reads a manifest that meets the schema, without the parts that `diagnostics` already reports; `declared` are the external
 /// kinds that the manifest names.
 fn of_document(
     document: Document,
     declared: &[String],
     kinds: &Kinds,
-    faults: &mut Vec<Fault>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Manifest> {
-    let whole = faults.is_empty();
+    let whole = diagnostics.is_empty();
     let known: BTreeSet<&str> = kinds.keys().chain(declared).map(String::as_str).collect();
-    meaning::check(&document, &known, whole, faults);
-    if faults.iter().any(|fault| [rule::TOO_MANY_SESSIONS, rule::TOO_LARGE].contains(&fault.rule)) {
+    semantics::check(&document, &known, whole, diagnostics);
+    if diagnostics
+        .iter()
+        .any(|diagnostic| [rule::TOO_MANY_SESSIONS, rule::TOO_LARGE].contains(&diagnostic.rule))
+    {
         return None;
     }
     Some(Manifest {
-        whole: faults.is_empty(),
+        whole: diagnostics.is_empty(),
         swarm: document.swarm,
         workspace_root: document.workspace.root.map_or_else(|| ".".into(), PathBuf::from),
         defaults: document.defaults,
         providers: document.provider.into_iter().map(|(name, provider)| (name, provider.program())).collect(),
-        sessions: tree::sessions(document.session, &tree::Spoiled::by(faults)),
+        sessions: expand::sessions(document.session, &expand::TaintedTables::by(diagnostics)),
     })
 }
 
-fn wrong_version(version: i64) -> Fault {
+fn wrong_version(version: i64) -> Diagnostic {
     let message =
         format!("this seedbed reads version {VERSION} of the manifest, and this is version {version}");
     let help =
         if version > VERSION { "use a newer seedbed, or write `version = 1`" } else { "write `version = 1`" };
-    Fault::new(rule::VERSION, Place::default().key("version"), message, format!("expected {VERSION}"))
+    Diagnostic::new(rule::VERSION, Location::default().key("version"), message, format!("expected {VERSION}"))
         .with_help(help)
 }
 
-fn taken_kind(name: &str) -> Fault {
-    let message = format!("{} is a kind that seedbed has itself", words::quoted(name));
-    let place = Place::default().key("provider").key(name).the_key();
-    Fault::new(rule::TAKEN_KIND, place, message, "taken")
+fn taken_kind(name: &str) -> Diagnostic {
+    let message = format!("{} is a kind that seedbed has itself", text::quoted(name));
+    let location = Location::default().key("provider").key(name).the_key();
+    Diagnostic::new(rule::TAKEN_KIND, location, message, "taken")
         .with_help("choose another name for the external kind")
 }

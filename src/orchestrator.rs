@@ -171,7 +171,7 @@ impl Orchestrator {
     /// The child also gets a share of each resource of another kind that the parent has and the registry knows:
     /// `child_index` of `child_count`, planned with the parent's options as for a child in a manifest.
     ///
-    /// - A kind that refuses to divide is [`Error::Faults`], as in a manifest. If the registry does not know a kind,
+    /// - A kind that refuses to divide is [`Error::Diagnostics`], as in a manifest. If the registry does not know a kind,
     ///   the child is provisioned without it.
     /// - Programs of external kinds are run if the registry [has external kinds](Registry::with_external_kinds). Their
     ///   request lists all sessions of the family that have the kind.
@@ -266,7 +266,7 @@ impl Orchestrator {
         }
         let resources: Vec<_> = resources.iter().map(in_kebab_case).collect();
         let manifest = manifest::of_session(id, &resources, &self.defaults, &self.programs, &kinds)
-            .map_err(Error::Faults)?;
+            .map_err(Error::Diagnostics)?;
         self.shared.locked(workspace, id, "provision", |context| {
             apply::recover(context, apply::Options::default()).map_err(Error::of_provisioning)?;
             if context.swarm.applied()?.is_some() {
@@ -394,7 +394,7 @@ impl PlanningInput {
 
     fn plan(&self, family: Option<&Family>, registry: &Registry) -> Result<Plan, Error> {
         let plan = plan::plan(&self.manifest, registry, &self.observation, self.applied.as_ref());
-        let plan = plan.map_err(Error::Faults)?;
+        let plan = plan.map_err(Error::Diagnostics)?;
         match (family, &self.applied) {
             (Some(family), Some(_)) => family.leave(plan, registry),
             _ => Ok(plan),

@@ -9,7 +9,7 @@ mod allocate;
 mod demand;
 mod difference;
 mod document;
-mod faults;
+mod dedupe;
 mod identity;
 mod names;
 mod programs;
@@ -32,7 +32,7 @@ pub use read::Unreadable;
 
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;
-use crate::manifest::{CommandLine, Diagnostics, Fault, Manifest, Place, SessionText, rule};
+use crate::manifest::{CommandLine, Diagnostic, Diagnostics, Location, Manifest, SessionText, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Question};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
@@ -353,13 +353,13 @@ fn sessions(
     registry: &Registry,
     observation: &Observation,
     applied: Option<&AppliedPlan>,
-) -> Result<Vec<Session>, Vec<Fault>> {
+) -> Result<Vec<Session>, Vec<Diagnostic>> {
     // Records, discovery files and environments contain the path, and are text.
     if observation.workspace.to_str().is_none() {
-        let place = Place::default().key("workspace").key("root");
+        let location = Location::default().key("workspace").key("root");
         let message = "the path of the workspace is not UTF-8, so it cannot be passed to sessions";
-        let fault = Fault::new(rule::WORKSPACE_ROOT, place, message, "leads to it");
-        return Err(vec![fault.with_help("rename the directory above it whose name is not UTF-8")]);
+        let diagnostic = Diagnostic::new(rule::WORKSPACE_ROOT, location, message, "leads to it");
+        return Err(vec![diagnostic.with_help("rename the directory above it whose name is not UTF-8")]);
     }
     // This thread continues in place: only this thread can reuse the memory that it freed while it read the manifest.
     let mut compiled = render::Compiled::default();
@@ -369,7 +369,7 @@ fn sessions(
     });
     match render::render(manifest, registry, allocated, compiled) {
         Ok(sessions) if manifest.whole => Ok(sessions),
-        rendered => Err(faults::told(rendered.err().unwrap_or_default(), manifest.whole)),
+        rendered => Err(dedupe::told(rendered.err().unwrap_or_default(), manifest.whole)),
     }
 }
 

@@ -65,7 +65,7 @@ impl From<Status> for ExitCode {
 /// Error that ends a command early.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The manifest has faults.
+    /// The manifest has diagnostics.
     Manifest(Report),
     /// Ctrl-C, before anything was changed or told.
     Interrupted,
@@ -284,7 +284,7 @@ impl Failure {
         let id = self.id().id.to_owned();
         let failed = Failed { id, exit_code, message: self.lines().join("\n"), ..Failed::default() };
         match self {
-            Self::Manifest(report) => Failed { faults: Some(report.faults().collect()), ..failed },
+            Self::Manifest(report) => Failed { diagnostics: Some(report.diagnostics().collect()), ..failed },
             Self::Apply(apply::Error::Failed { failures, leftovers, .. }) => {
                 Failed { failures: Some(failures.clone()), leftovers: Some(leftovers.clone()), ..failed }
             }

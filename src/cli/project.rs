@@ -11,7 +11,7 @@ use seedbed::host::git::Git;
 use seedbed::host::state_directory::{self, Places, state_directory};
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git, leases};
-use seedbed::manifest::{self, Diagnostics, Fault, Located, Manifest, Place, Reading, Report, rule};
+use seedbed::manifest::{self, Diagnostic, Diagnostics, Located, Location, Manifest, Reading, Report, rule};
 use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
@@ -44,11 +44,11 @@ impl Project {
     pub(super) fn find(global: &Global) -> Result<Self, Failure> {
         let directory = directory(global)?;
         Self::find_if_any(global)?.ok_or_else(|| {
-            let place = directory.display();
+            let location = directory.display();
             Failure::new(
                 error::MANIFEST_MISSING,
                 format!(
-                    "no {MANIFEST} in {place} or above it\nhelp: run `seedbed init` to write one, or name another with `-f FILE`"
+                    "no {MANIFEST} in {location} or above it\nhelp: run `seedbed init` to write one, or name another with `-f FILE`"
                 ),
             )
         })
@@ -61,11 +61,11 @@ impl Project {
         let named = global.manifest.as_ref().map(|path| directory.join(path));
         let Some(path) = named.or_else(|| above(&directory)) else { return Ok(None) };
         if path.is_dir() {
-            let place = path.display();
+            let location = path.display();
             let help = format!("help: name the file in it: `-f {}`", path.join(MANIFEST).display());
             return Err(Failure::new(
                 error::MANIFEST_UNREADABLE,
-                format!("{place} is a directory, not a manifest\n{help}"),
+                format!("{location} is a directory, not a manifest\n{help}"),
             ));
         }
         let bytes = std::fs::read(&path).map_err(|error| {
@@ -84,7 +84,7 @@ impl Project {
                 text,
                 located: OnceCell::new(),
             })),
-            (text, Some(fault)) => Err(Failure::Manifest(Report::new(name, &text, fault))),
+            (text, Some(diagnostic)) => Err(Failure::Manifest(Report::new(name, &text, diagnostic))),
         }
     }
 
@@ -93,15 +93,16 @@ impl Project {
     /// These include the diagnostics that depend on the host, as far as other diagnostics allow.
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
         let read = || manifest::read(&self.text, &self.registry.kinds());
-        let Reading { manifest, mut faults, .. } = signals::while_computing(&self.host.cancel, read);
+        let Reading { manifest, mut diagnostics, .. } = signals::while_computing(&self.host.cancel, read);
         match manifest {
-            Some(manifest) if faults.is_empty() => {
+            Some(manifest) if diagnostics.is_empty() => {
                 let _ = self.located.set(Located::from(&manifest));
                 Ok(manifest)
             }
             manifest => {
-                faults.extend(manifest.iter().flat_map(|manifest| self.faults_of_the_host(manifest)));
-                Err(self.faults(faults))
+                diagnostics
+                    .extend(manifest.iter().flat_map(|manifest| self.diagnostics_of_the_host(manifest)));
+                Err(self.diagnostics(diagnostics))
             }
         }
     }
@@ -109,10 +110,10 @@ impl Project {
     /// Returns the diagnostics of a partly readable manifest that depend on the host.
     ///
     /// Returns nothing if the host cannot be observed, because that error is not about the manifest.
-    fn faults_of_the_host(&self, manifest: &Manifest) -> Vec<Fault> {
+    fn diagnostics_of_the_host(&self, manifest: &Manifest) -> Vec<Diagnostic> {
         let swarm = match self.swarm_at(&Located::from(manifest)) {
             Ok(swarm) => swarm,
-            Err(fault) => return fault.into_iter().collect(),
+            Err(diagnostic) => return diagnostic.into_iter().collect(),
         };
         // A partly applied swarm would conflict with the plan.
         if swarm.is_unfinished().unwrap_or(true) {
@@ -136,12 +137,12 @@ impl Project {
         signals::while_computing(&self.host.cancel, || {
             plan::plan(manifest, &self.registry, &input.observation, input.applied.as_ref())
         })
-        .map_err(|faults| self.faults(faults))
+        .map_err(|diagnostics| self.diagnostics(diagnostics))
     }
 
     /// Returns an error with diagnostics of this manifest, of any stage.
-    pub(super) fn faults(&self, faults: impl Into<Diagnostics>) -> Failure {
-        let report = || Report::new(self.name.clone(), &self.text, faults);
+    pub(super) fn diagnostics(&self, diagnostics: impl Into<Diagnostics>) -> Failure {
+        let report = || Report::new(self.name.clone(), &self.text, diagnostics);
         Failure::Manifest(signals::while_computing(&self.host.cancel, report))
     }
 
@@ -163,8 +164,8 @@ impl Project {
             self.manifest()?;
             return Err(Failure::new(error::MANIFEST_UNREADABLE, format!("{} names no swarm", self.name)));
         };
-        self.swarm_at(&located).map_err(|fault| match fault {
-            Some(fault) => self.faults(vec![fault]),
+        self.swarm_at(&located).map_err(|diagnostic| match diagnostic {
+            Some(diagnostic) => self.diagnostics(vec![diagnostic]),
             None => Failure::new(
                 error::DIRECTORY_UNUSABLE,
                 format!("the directory of {} cannot be used", self.name),
@@ -176,7 +177,7 @@ impl Project {
     ///
     /// The error is the diagnostic of a workspace root that is not a directory; `None` if the manifest has no explicit
     /// root.
-    fn swarm_at(&self, located: &Located) -> Result<Swarm<'_>, Option<Fault>> {
+    fn swarm_at(&self, located: &Located) -> Result<Swarm<'_>, Option<Diagnostic>> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
         match workspace {
@@ -190,7 +191,7 @@ impl Project {
 }
 
 /// Returns the diagnostic of a workspace root that is not a directory, with the nearest similar directory.
-fn nowhere(directory: &Path, root: &Path) -> Fault {
+fn nowhere(directory: &Path, root: &Path) -> Diagnostic {
     // The part of the path that exists, and the first component that does not.
     let exists = root.ancestors().find(|above| directory.join(above).is_dir()).unwrap_or(Path::new(""));
     let lost = root.strip_prefix(exists).ok().and_then(|rest| rest.components().next());
@@ -201,16 +202,16 @@ fn nowhere(directory: &Path, root: &Path) -> Fault {
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     let nearest = nearest(&lost, directories.iter().map(String::as_str));
-    let place = Place::default().key("workspace").key("root");
+    let location = Location::default().key("workspace").key("root");
     let message = format!("the workspace root `{}` is not a directory", printable(&root.to_string_lossy()));
     let help = "write the way from this file's directory to the repository";
     match nearest {
         Some(near) => {
             let near = exists.join(near);
             let label = format!("did you mean `{}`?", printable(&near.to_string_lossy()));
-            Fault::new(rule::WORKSPACE_ROOT, place, message, label).with_help(help)
+            Diagnostic::new(rule::WORKSPACE_ROOT, location, message, label).with_help(help)
         }
-        None => Fault::new(rule::WORKSPACE_ROOT, place, message, "leads nowhere").with_help(help),
+        None => Diagnostic::new(rule::WORKSPACE_ROOT, location, message, "leads nowhere").with_help(help),
     }
 }
 
@@ -303,9 +304,9 @@ pub(super) fn host(global: &Global) -> Result<Host, Failure> {
     let xdg = std::env::var_os("XDG_STATE_HOME");
     // Without `HOME`, this is the home directory in the system's user database.
     let home = std::env::home_dir();
-    let mut places = Places::default();
-    (places.chosen, places.xdg, places.home) = (chosen.as_deref(), xdg.as_deref(), home.as_deref());
-    let state = match state_directory(places) {
+    let mut locations = Places::default();
+    (locations.chosen, locations.xdg, locations.home) = (chosen.as_deref(), xdg.as_deref(), home.as_deref());
+    let state = match state_directory(locations) {
         Err(state_directory::Error::Nowhere) if !global.needs_state => NO_STATE.into(),
         state => state.map_err(Failure::from_error)?,
     };

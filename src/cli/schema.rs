@@ -27,7 +27,7 @@ pub(super) enum Schema {
     /// Output of `init --json`
     Init,
     /// Output of `validate --format json`
-    Faults,
+    Diagnostics,
     /// Requests to the program of an external kind, and its answers
     Provider,
     /// Discovery file of a session
@@ -56,7 +56,7 @@ pub(super) fn run(what: Schema) -> ExitCode {
         Schema::Manifest => manifest::schema(&registry.kinds()),
         Schema::Plan => generate::<Plan>(&registry),
         Schema::Init => generate::<Initialized>(&registry),
-        Schema::Faults => generate::<Validation>(&registry),
+        Schema::Diagnostics => generate::<Validation>(&registry),
         Schema::Provider => schema_for!(Protocol).to_value(),
         Schema::Discovery => generate::<Snapshot>(&registry),
         Schema::Events => generate::<Line>(&registry),

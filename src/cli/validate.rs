@@ -27,7 +27,7 @@ enum Format {
     /// Each problem at its line, underlined
     #[default]
     Text,
-    /// JSON document, as `seedbed schema faults` describes it
+    /// JSON document, as `seedbed schema diagnostics` describes it
     Json,
     /// SARIF 2.1.0 log, for code scanning
     Sarif,
@@ -69,7 +69,7 @@ fn check(project: &Project) -> Result<usize, Failure> {
     // The applied swarm does not affect validity, but must not conflict with its own plan. No program that the manifest
     // names runs: a user who checks a manifest may not have reviewed it yet.
     let input = apply::planning_input_without_programs(&swarm, &project.registry, &manifest)?;
-    project.check(&manifest, &input).map_err(|faults| project.faults(faults))?;
+    project.check(&manifest, &input).map_err(|diagnostics| project.diagnostics(diagnostics))?;
     let sessions = manifest.sessions.len();
     output::leave_to_system((manifest, input));
     Ok(sessions)

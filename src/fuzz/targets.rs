@@ -6,8 +6,8 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::{Value, json};
 
 use super::{Random, bytes, json as mutated, manifests, run};
-use crate::manifest::fault::Part;
-use crate::manifest::{self, Diagnostics, Fault, Manifest, Report};
+use crate::manifest::diagnostic::Part;
+use crate::manifest::{self, Diagnostic, Diagnostics, Manifest, Report};
 use crate::name::PortBlock;
 use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, Untracked};
 use crate::plan::{self, Plan};
@@ -82,20 +82,24 @@ fn check_saved(plan: &Plan, registry: &Registry) {
 }
 
 /// Checks that each diagnostic points at characters of one line of the text, in every output.
-fn check_report(text: &str, faults: Vec<Fault>) {
-    for fault in &faults {
-        if let Part::Bytes(start, end) = fault.place.part {
-            assert!(text.get(start..end).is_some(), "{fault:?}");
+fn check_report(text: &str, diagnostics: Vec<Diagnostic>) {
+    for diagnostic in &diagnostics {
+        if let Part::Bytes(start, end) = diagnostic.location.part {
+            assert!(text.get(start..end).is_some(), "{diagnostic:?}");
         }
     }
-    let report = Report::new("seedbed.toml", text, faults);
-    for fault in report.faults() {
-        let line = text.split('\n').nth(fault.line - 1).expect("the line exists");
-        let is_inside = fault.column >= 1 && fault.column - 1 + fault.length <= line.chars().count();
-        assert!(is_inside && fault.end_column == fault.column + fault.length, "{fault:?}");
-        let texts = [Some(&fault.message), Some(&fault.label), fault.help.as_ref()];
+    let report = Report::new("seedbed.toml", text, diagnostics);
+    for diagnostic in report.diagnostics() {
+        let line = text.split('\n').nth(diagnostic.line - 1).expect("the line exists");
+        let is_inside =
+            diagnostic.column >= 1 && diagnostic.column - 1 + diagnostic.length <= line.chars().count();
+        assert!(
+            is_inside && diagnostic.end_column == diagnostic.column + diagnostic.length,
+            "{diagnostic:?}"
+        );
+        let texts = [Some(&diagnostic.message), Some(&diagnostic.label), diagnostic.help.as_ref()];
         let is_harmless = |text: &str| !text.chars().any(|c| c.is_control() && c != '\n');
-        assert!(texts.into_iter().flatten().all(|text| is_harmless(text)), "{fault:?}");
+        assert!(texts.into_iter().flatten().all(|text| is_harmless(text)), "{diagnostic:?}");
     }
     serde_json::to_vec(&report.validation()).unwrap();
     serde_json::to_vec(&report.sarif("1")).unwrap();
@@ -113,19 +117,19 @@ fn fuzz_manifests_and_their_diagnostics() {
         "manifest",
         |random| bytes(random, &corpus, WORDS),
         |input| {
-            let (text, fault) = manifest::decode(input.to_vec());
-            let manifest::Reading { manifest, mut faults } = manifest::read(&text, &kinds);
-            faults.extend(fault);
+            let (text, diagnostic) = manifest::decode(input.to_vec());
+            let manifest::Reading { manifest, mut diagnostics } = manifest::read(&text, &kinds);
+            diagnostics.extend(diagnostic);
             manifest::locate(&text);
             let manifest = manifest.filter(|manifest| manifest.sessions.len() <= SESSIONS_MAX);
             let plan = manifest.map(|manifest| planned(&manifest, &registry));
-            let is_accepted = faults.is_empty() && matches!(plan, Some(Ok(_)));
+            let is_accepted = diagnostics.is_empty() && matches!(plan, Some(Ok(_)));
             match plan {
-                Some(Ok(plan)) if faults.is_empty() => check_saved(&plan, &registry),
-                Some(Err(more)) => faults.extend(more.iter().cloned()),
+                Some(Ok(plan)) if diagnostics.is_empty() => check_saved(&plan, &registry),
+                Some(Err(more)) => diagnostics.extend(more.iter().cloned()),
                 _ => {}
             }
-            check_report(&text, faults);
+            check_report(&text, diagnostics);
             is_accepted
         },
     );
@@ -159,9 +163,9 @@ fn fuzz_templates() {
                 Err(problems) => {
                     assert!(!problems.is_empty(), "a template that cannot be rendered has a problem");
                     for problem in problems {
-                        let fault = problem.clone().at(&manifest::Place::default());
-                        if let Part::Within(start, end) = fault.place.part {
-                            assert!(source.get(start..end).is_some(), "{fault:?}");
+                        let diagnostic = problem.clone().at(&manifest::Location::default());
+                        if let Part::Within(start, end) = diagnostic.location.part {
+                            assert!(source.get(start..end).is_some(), "{diagnostic:?}");
                         }
                     }
                 }

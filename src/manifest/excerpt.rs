@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
 
-use super::fault::Place;
-use super::source::{self, Source};
+use super::diagnostic::Location;
+use super::positions::{self, Source};
 
 /// One line of a manifest with a part of the line underlined; prints through miette.
 #[derive(Debug)]
@@ -18,18 +18,18 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// Creates the excerpt of the line of `place`.
+    /// Creates the excerpt of the line of `location`.
     ///
     /// `file_name` is the user's name for the file. `message` is printed above the line, and `label` below the
     /// underlined part.
     pub fn new(
         file_name: impl Into<String>,
         text: &str,
-        place: &Place,
+        location: &Location,
         message: impl Into<String>,
         label: impl Into<String>,
     ) -> Self {
-        let span = source::spans(text, [place]).remove(0);
+        let span = positions::spans(text, [location]).remove(0);
         let source = Source::new(file_name.into(), text);
         Self { source, span, message: message.into(), label: label.into() }
     }

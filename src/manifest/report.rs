@@ -8,20 +8,20 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use miette::{Diagnostic, LabeledSpan, SourceCode};
+use miette::{LabeledSpan, SourceCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fault::{Diagnostics, Fault};
-use super::source::{self, Source};
-use super::words::escaped;
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::positions::{self, Source};
+use super::text::escaped;
 
 /// Every diagnostic of one manifest, in the order of the text; prints through miette.
 #[derive(Debug)]
 pub struct Report {
     source: Arc<Source>,
-    faults: Vec<Shown>,
+    diagnostics: Vec<Shown>,
     /// Number of diagnostics that are printed.
     printed: usize,
 }
@@ -56,7 +56,7 @@ pub struct Entry {
 /// Document that `seedbed validate --format json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("$id" = "urn:seedbed:faults:1"))]
+#[schemars(extend("$id" = "urn:seedbed:diagnostics:1"))]
 #[non_exhaustive]
 pub struct Validation {
     /// Version of this document's format, 1.
@@ -69,14 +69,14 @@ pub struct Validation {
     /// Number of sessions that the manifest declares; `null` if the manifest has diagnostics.
     pub sessions: Option<usize>,
     /// Every diagnostic, in the order of the text.
-    pub faults: Vec<Entry>,
+    pub diagnostics: Vec<Entry>,
 }
 
 impl Validation {
     /// Creates the outcome of a valid manifest with this number of sessions.
     pub fn of_sessions(file: &str, sessions: usize) -> Self {
         let file = file.to_owned();
-        Self { schema_version: 1, valid: true, file, sessions: Some(sessions), faults: Vec::new() }
+        Self { schema_version: 1, valid: true, file, sessions: Some(sessions), diagnostics: Vec::new() }
     }
 }
 
@@ -85,27 +85,27 @@ impl Report {
     /// repetitions.
     ///
     /// `file_name` is the user's name for the file. Diagnostics may come from any stage, if they belong to this text.
-    pub fn new(file_name: impl Into<String>, text: &str, faults: impl Into<Diagnostics>) -> Self {
-        let faults = faults.into();
+    pub fn new(file_name: impl Into<String>, text: &str, diagnostics: impl Into<Diagnostics>) -> Self {
+        let diagnostics = diagnostics.into();
         let source = Arc::new(Source::new(file_name.into(), text));
-        let spans = source::spans(text, faults.iter().map(|fault| &fault.place));
-        let shown = |(fault, span)| Shown { span, fault, source: Arc::clone(&source) };
-        let mut faults: Vec<Shown> = faults.into_iter().zip(spans).map(shown).collect();
-        faults.sort_by(|a, b| {
+        let spans = positions::spans(text, diagnostics.iter().map(|diagnostic| &diagnostic.location));
+        let shown = |(diagnostic, span)| Shown { span, diagnostic, source: Arc::clone(&source) };
+        let mut diagnostics: Vec<Shown> = diagnostics.into_iter().zip(spans).map(shown).collect();
+        diagnostics.sort_by(|a, b| {
             let key = |shown: &Shown| (shown.span.start, shown.span.end);
-            key(a).cmp(&key(b)).then_with(|| a.fault.message.cmp(&b.fault.message))
+            key(a).cmp(&key(b)).then_with(|| a.diagnostic.message.cmp(&b.diagnostic.message))
         });
         let mut seen = HashSet::new();
-        faults.retain(|shown| seen.insert((shown.span.clone(), shown.fault.message.clone())));
-        let printed = faults.len();
-        Self { source, faults, printed }
+        diagnostics.retain(|shown| seen.insert((shown.span.clone(), shown.diagnostic.message.clone())));
+        let printed = diagnostics.len();
+        Self { source, diagnostics, printed }
     }
 
     /// Limits the printed report to the first `most` diagnostics and the number of the others. Data outputs still
     /// contain all diagnostics.
     #[must_use]
     pub fn printing(mut self, most: usize) -> Self {
-        self.printed = self.faults.len().min(most);
+        self.printed = self.diagnostics.len().min(most);
         self
     }
 
@@ -117,7 +117,13 @@ impl Report {
     /// Returns the document that `validate --format json` prints.
     pub fn validation(&self) -> Validation {
         let file = self.file_name().to_owned();
-        Validation { schema_version: 1, valid: false, file, sessions: None, faults: self.faults().collect() }
+        Validation {
+            schema_version: 1,
+            valid: false,
+            file,
+            sessions: None,
+            diagnostics: self.diagnostics().collect(),
+        }
     }
 
     /// Returns a SARIF 2.1.0 log; `version` is the version of the tool in the log.
@@ -131,21 +137,21 @@ impl Report {
     }
 
     /// Returns the diagnostics as data, in the order of the text.
-    pub fn faults(&self) -> impl Iterator<Item = Entry> {
-        self.faults.iter().map(|Shown { source, span, fault }| {
+    pub fn diagnostics(&self) -> impl Iterator<Item = Entry> {
+        self.diagnostics.iter().map(|Shown { source, span, diagnostic }| {
             let (line, column) = source.position(span.start);
             let length = source.characters(span.clone());
             Entry {
-                rule: fault.rule.id.to_owned(),
+                rule: diagnostic.rule.id.to_owned(),
                 line,
                 column,
                 // A span never extends beyond the end of its line.
                 end_line: line,
                 end_column: column + length,
                 length,
-                message: fault.message.clone(),
-                label: fault.label.clone(),
-                help: fault.help.as_deref().map(str::to_owned),
+                message: diagnostic.message.clone(),
+                label: diagnostic.label.clone(),
+                help: diagnostic.help.as_deref().map(str::to_owned),
             }
         })
     }
@@ -154,7 +160,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = escaped(self.source.name());
-        match self.faults.len() {
+        match self.diagnostics.len() {
             1 => write!(f, "{name} has 1 error"),
             count if count > self.printed => {
                 write!(f, "{name} has {count} errors, of which these are the first {}", self.printed)
@@ -166,9 +172,14 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-impl Diagnostic for Report {
-    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(self.faults.iter().take(self.printed).map(|fault| fault as &dyn Diagnostic)))
+impl miette::Diagnostic for Report {
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn miette::Diagnostic> + 'a>> {
+        Some(Box::new(
+            self.diagnostics
+                .iter()
+                .take(self.printed)
+                .map(|diagnostic| diagnostic as &dyn miette::Diagnostic),
+        ))
     }
 }
 
@@ -176,21 +187,21 @@ impl Diagnostic for Report {
 #[derive(Debug)]
 struct Shown {
     span: Range<usize>,
-    fault: Fault,
+    diagnostic: Diagnostic,
     source: Arc<Source>,
 }
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.fault.message)
+        f.write_str(&self.diagnostic.message)
     }
 }
 
 impl std::error::Error for Shown {}
 
-impl Diagnostic for Shown {
+impl miette::Diagnostic for Shown {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.fault.rule))
+        Some(Box::new(self.diagnostic.rule))
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -198,11 +209,11 @@ impl Diagnostic for Shown {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let label = LabeledSpan::new(Some(self.fault.label.clone()), self.span.start, self.span.len());
+        let label = LabeledSpan::new(Some(self.diagnostic.label.clone()), self.span.start, self.span.len());
         Some(Box::new(std::iter::once(label)))
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.fault.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.diagnostic.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::CommandLine;
-use super::fault::Place;
+use super::diagnostic::Location;
 
 /// Text of a session table, everything except its resources: templates in a manifest, rendered text in a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -39,10 +39,10 @@ pub(crate) enum TextEntry<'t> {
 }
 
 /// Function that receives a string and its location, and returns the replacement of the string.
-pub(crate) type Replace<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Place) -> String + 'f;
+pub(crate) type Replace<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Location) -> String + 'f;
 
 /// Function that receives a string and its location.
-pub(crate) type See<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Place) + 'f;
+pub(crate) type Visit<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Location) + 'f;
 
 impl SessionText<'_> {
     /// Returns all entries, by key of the session table.
@@ -61,7 +61,7 @@ impl SessionText<'_> {
     /// Returns the text with each string replaced by `replace`. A location is computed only on request.
     pub(crate) fn map<'s>(
         &'s self,
-        table: &dyn Fn() -> Place,
+        table: &dyn Fn() -> Location,
         replace: &mut Replace<'_, 's>,
     ) -> SessionText<'static> {
         let at = |key: &str| table().key(key);
@@ -83,7 +83,7 @@ impl SessionText<'_> {
     }
 
     /// Calls `see` for each string of the text. A location is computed only on request.
-    pub(crate) fn visit<'s>(&'s self, table: &dyn Fn() -> Place, see: &mut See<'_, 's>) {
+    pub(crate) fn visit<'s>(&'s self, table: &dyn Fn() -> Location, see: &mut Visit<'_, 's>) {
         for (key, entries) in self.entries() {
             let at = || table().key(key);
             for (index, entry) in entries.into_iter().enumerate() {
@@ -158,17 +158,17 @@ impl<'t> TextEntry<'t> {
 }
 
 /// Calls `see` for each string of a value.
-fn visit_strings<'v>(value: &'v Value, place: &dyn Fn() -> Place, see: &mut See<'_, 'v>) {
+fn visit_strings<'v>(value: &'v Value, location: &dyn Fn() -> Location, see: &mut Visit<'_, 'v>) {
     match value {
-        Value::String(text) => see(text, place),
+        Value::String(text) => see(text, location),
         Value::Array(values) => {
             for (index, value) in values.iter().enumerate() {
-                visit_strings(value, &|| place().index(index), see);
+                visit_strings(value, &|| location().index(index), see);
             }
         }
         Value::Object(values) => {
             for (key, value) in values {
-                visit_strings(value, &|| place().key(key), see);
+                visit_strings(value, &|| location().key(key), see);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -178,19 +178,22 @@ fn visit_strings<'v>(value: &'v Value, place: &dyn Fn() -> Place, see: &mut See<
 /// Returns a value with each string replaced by `replace`. A location is computed only on request.
 pub(crate) fn map_strings<'v>(
     value: &'v Value,
-    place: &dyn Fn() -> Place,
+    location: &dyn Fn() -> Location,
     replace: &mut Replace<'_, 'v>,
 ) -> Value {
     match value {
-        Value::String(text) => replace(text, place).into(),
+        Value::String(text) => replace(text, location).into(),
         Value::Array(values) => {
             let values = values.iter().enumerate();
-            values.map(|(index, value)| map_strings(value, &|| place().index(index), &mut *replace)).collect()
+            values
+                .map(|(index, value)| map_strings(value, &|| location().index(index), &mut *replace))
+                .collect()
         }
         Value::Object(values) => {
             let values = values.iter();
-            let values = values
-                .map(|(key, value)| (key.clone(), map_strings(value, &|| place().key(key), &mut *replace)));
+            let values = values.map(|(key, value)| {
+                (key.clone(), map_strings(value, &|| location().key(key), &mut *replace))
+            });
             Value::Object(values.collect())
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
@@ -199,16 +202,16 @@ pub(crate) fn map_strings<'v>(
 
 fn map_commands<'s>(
     commands: &'s [CommandLine],
-    place: &dyn Fn() -> Place,
+    location: &dyn Fn() -> Location,
     replace: &mut Replace<'_, 's>,
 ) -> Vec<CommandLine> {
     let mut command = |(index, command): (usize, &'s CommandLine)| {
-        let place = || place().index(index);
+        let location = || location().index(index);
         match command {
-            CommandLine::Shell(line) => CommandLine::Shell(replace(line, &place)),
+            CommandLine::Shell(line) => CommandLine::Shell(replace(line, &location)),
             CommandLine::Arguments(arguments) => {
                 let arguments = arguments.iter().enumerate();
-                let argument = |(at, text): (usize, &'s String)| replace(text, &|| place().index(at));
+                let argument = |(at, text): (usize, &'s String)| replace(text, &|| location().index(at));
                 CommandLine::Arguments(arguments.map(argument).collect())
             }
         }

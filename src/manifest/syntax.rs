@@ -12,7 +12,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, Error};
 
-use super::fault::{Fault, Place};
+use super::diagnostic::{Diagnostic, Location};
 use super::rule;
 use statements::{Opener, Statement};
 
@@ -21,39 +21,39 @@ use statements::{Opener, Statement};
 const PASSES: usize = 8;
 
 /// Parses a text; the error is the readable rest of a text with syntax errors.
-pub(super) fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Sound> {
+pub(super) fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, ReadableRest> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() { Ok(table) } else { Err(Sound::of(text)) }
+    if errors.is_empty() { Ok(table) } else { Err(ReadableRest::of(text)) }
 }
 
 /// Readable rest of a text with syntax errors.
-pub(super) struct Sound {
+pub(super) struct ReadableRest {
     /// Text of the same length in bytes, with the wrong statements blanked.
     pub(super) text: String,
     /// Diagnostics, in no order.
-    pub(super) faults: Vec<Fault>,
+    pub(super) diagnostics: Vec<Diagnostic>,
     /// `true` if the rest can be read.
     pub(super) is_readable: bool,
 }
 
-impl Sound {
+impl ReadableRest {
     /// Parses the rest, with all wrong statements blanked.
     pub(super) fn table(&self) -> Spanned<DeTable<'_>> {
         DeTable::parse_recoverable(&self.text).0
     }
 
     fn of(text: &str) -> Self {
-        let mut sound = Self { text: text.to_owned(), faults: Vec::new(), is_readable: true };
-        if let Some(fault) = explain::other_language(text) {
-            return Self { faults: vec![fault], is_readable: false, ..sound };
+        let mut rest = Self { text: text.to_owned(), diagnostics: Vec::new(), is_readable: true };
+        if let Some(diagnostic) = explain::other_language(text) {
+            return Self { diagnostics: vec![diagnostic], is_readable: false, ..rest };
         }
-        sound.blank_unclosed();
+        rest.blank_unclosed();
         // Only the first error of a line is reported: the others mostly follow from the first.
         let mut told = BTreeSet::new();
         for _ in 0..PASSES {
-            let statements = statements::of(&sound.text);
+            let statements = statements::of(&rest.text);
             let mut wrong = BTreeSet::new();
-            for error in self::errors(&sound.text) {
+            for error in self::errors(&rest.text) {
                 let span = error.span().unwrap_or(text.len()..text.len());
                 let at = statements.partition_point(|statement| statement.range.start <= span.start);
                 let at = at.saturating_sub(1);
@@ -61,7 +61,7 @@ impl Sound {
                 let line = statement.clone().unwrap_or_default().start.max(line_start(text, span.start));
                 let is_duplicate = error.message() == "duplicate key";
                 if told.insert((line, is_duplicate)) {
-                    sound.faults.push(explain::fault(
+                    rest.diagnostics.push(explain::diagnostic(
                         error.message(),
                         span,
                         &statement.unwrap_or_default(),
@@ -74,12 +74,12 @@ impl Sound {
                 }
             }
             if wrong.is_empty() {
-                return sound;
+                return rest;
             }
-            sound.blank(&statements, &wrong);
+            rest.blank(&statements, &wrong);
         }
-        sound.is_readable = self::errors(&sound.text).iter().all(|error| error.message() == "duplicate key");
-        sound
+        rest.is_readable = self::errors(&rest.text).iter().all(|error| error.message() == "duplicate key");
+        rest
     }
 
     /// Blanks constructs that are opened and never closed. They make all following text meaningless, so they are found
@@ -100,9 +100,10 @@ impl Sound {
                     "close it on the same line; to have a quote inside of a string, put the other kind of quotes around it",
                 ),
             };
-            let place = Place::bytes(opened.at..opened.at + opened.what.length());
-            let fault = Fault::new(rule::SYNTAX, place, format!("{what} is not closed"), "opened here");
-            self.faults.push(fault.with_help(help));
+            let location = Location::bytes(opened.at..opened.at + opened.what.length());
+            let diagnostic =
+                Diagnostic::new(rule::SYNTAX, location, format!("{what} is not closed"), "opened here");
+            self.diagnostics.push(diagnostic.with_help(help));
         }
         if !wrong.is_empty() {
             self.blank(&statements, &wrong);

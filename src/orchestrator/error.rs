@@ -7,7 +7,7 @@ use super::ChildError;
 use crate::apply::{self, Failure, Loss, Occupant};
 use crate::host::files;
 use crate::host::text::printable;
-use crate::manifest::{Diagnostics, Fault};
+use crate::manifest::{Diagnostic, Diagnostics};
 use crate::{observe, state};
 
 /// Reason for which a session could not be provisioned, found or released. The text of each error is complete, on one
@@ -33,8 +33,8 @@ pub enum Error {
     #[error(transparent)]
     Child(#[from] ChildError),
     /// The requests cannot be met; nothing was changed.
-    #[error("Resource provisioning failed: {}", faults(.0))]
-    Faults(Diagnostics),
+    #[error("Resource provisioning failed: {}", diagnostics(.0))]
+    Diagnostics(Diagnostics),
     /// A session of this id is already active in this workspace.
     #[error("session \"{}\" is already active", printable(.0))]
     AlreadyActive(String),
@@ -110,11 +110,16 @@ impl Error {
             apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
             apply::Error::Refused(losses) => Self::WouldLose(losses),
             apply::Error::Occupied { occupants, .. } => Self::Occupied(occupants),
-            apply::Error::Stale(faults) => Self::Faults(
-                faults
+            apply::Error::Stale(diagnostics) => Self::Diagnostics(
+                diagnostics
                     .into_iter()
                     .map(|why| {
-                        Fault::new(crate::manifest::rule::STALE, crate::manifest::Place::default(), why, "")
+                        Diagnostic::new(
+                            crate::manifest::rule::STALE,
+                            crate::manifest::Location::default(),
+                            why,
+                            "",
+                        )
                     })
                     .collect(),
             ),
@@ -132,10 +137,10 @@ impl From<apply::PlanningInputError> for Error {
     }
 }
 
-fn faults(faults: &[Fault]) -> String {
-    lines(faults.iter().map(|fault| match &fault.help {
-        Some(help) => format!("{} ({help})", fault.message),
-        None => fault.message.clone(),
+fn diagnostics(diagnostics: &[Diagnostic]) -> String {
+    lines(diagnostics.iter().map(|diagnostic| match &diagnostic.help {
+        Some(help) => format!("{} ({help})", diagnostic.message),
+        None => diagnostic.message.clone(),
     }))
 }
 

@@ -7,7 +7,7 @@ use super::{ChildError, Error, Shared};
 use crate::apply;
 use crate::discovery::{self, Snapshot};
 use crate::manifest::{
-    self, Declaration, From, Manifest, Options, Place, Program, Request, SessionText, Share,
+    self, Declaration, From, Location, Manifest, Options, Program, Request, SessionText, Share,
 };
 use crate::name::SessionPath;
 use crate::observe::{Holder, Observation};
@@ -55,7 +55,7 @@ impl Shared {
         own: &Swarm<'_>,
     ) -> Result<Option<Family>, Error> {
         let swarm = match &parent.swarm {
-            Some(place) => Swarm::new(&self.host, own.workspace(), &place.name)?,
+            Some(location) => Swarm::new(&self.host, own.workspace(), &location.name)?,
             None => Swarm::of_session(&self.host, own.workspace(), &parent.session_id)?,
         };
         let Some(record) = swarm.applied()? else { return Ok(None) };
@@ -174,12 +174,12 @@ impl Family {
         }
         let parent = positions.get(self.ancestors.first()?.as_str()).copied()?;
         let declaration = Arc::make_mut(&mut own.declaration);
-        let place = declaration.place.clone();
+        let location = declaration.location.clone();
         let handed_down = self.relatives[parent].session.allocations.iter().map(|held| Request {
             kind: held.kind.clone(),
             from: From::Parent,
             options: Options::new(),
-            place: place.clone(),
+            location: location.clone(),
         });
         declaration.resources.get_or_insert_default().extend(handed_down);
         own.parent = Some(parent);
@@ -228,18 +228,18 @@ impl Relative {
 
     /// Returns the session of a manifest that requests the allocations of this one.
     fn declared(&self, parent: Option<usize>) -> manifest::Session {
-        let place = Place::default();
+        let location = Location::default();
         let requests = self.session.allocations.iter().map(|held| Request {
             kind: held.kind.clone(),
             from: if held.shared { From::Parent } else { From::Pool },
             options: held.options.clone(),
-            place: place.clone(),
+            location: location.clone(),
         });
         let declaration = Declaration {
             whole: true,
             resources: Some(requests.collect()),
             text: SessionText::default(),
-            place,
+            location,
         };
         manifest::Session {
             path: self.session.path.clone(),

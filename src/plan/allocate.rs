@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::demand::{Demand, Wish};
 use super::identity::{Identity, identities, stood};
 use super::{AppliedPlan, Damage, Session};
-use crate::manifest::fault::Step;
-use crate::manifest::{Diagnostics, Fault, Manifest, Place, rule};
+use crate::manifest::diagnostic::Step;
+use crate::manifest::{Diagnostic, Diagnostics, Location, Manifest, rule};
 use crate::name::SessionPath;
 use crate::observe::Observation;
 use crate::provider::{Allocation, Allocator, Kind, Parent, Planner, Registry, Request, Scope};
@@ -22,7 +22,7 @@ pub(super) struct Allocated {
     /// Sessions that lack an allocation because of an earlier diagnostic, by position.
     pub(super) open: Vec<bool>,
     /// Diagnostics of requests that cannot be satisfied.
-    pub(super) faults: Vec<Fault>,
+    pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 /// Allocates the requested resources; collects every diagnostic, not only the first.
@@ -48,15 +48,15 @@ pub(super) fn pass(
         broken,
         again: Vec::with_capacity(manifest.sessions.len()),
         open: Vec::with_capacity(manifest.sessions.len()),
-        faults: Vec::new(),
+        diagnostics: Vec::new(),
     };
     pass.keep(&kept, applied);
     pass.keep_held(observation);
     for (at, kept) in kept.iter().enumerate() {
         pass.session(at, kept);
     }
-    let Pass { identities, allocations, open, faults, .. } = pass;
-    Allocated { identities, allocations, open, faults }
+    let Pass { identities, allocations, open, diagnostics, .. } = pass;
+    Allocated { identities, allocations, open, diagnostics }
 }
 
 /// Creates the allocator of every kind that can be planned.
@@ -148,7 +148,7 @@ struct Pass<'a> {
     /// Kinds of the existing allocations that are created again in place, for each session so far.
     again: Vec<Vec<&'a str>>,
     open: Vec<bool>,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl<'a> Pass<'a> {
@@ -214,9 +214,9 @@ impl<'a> Pass<'a> {
             held.extend(decided.unwrap_or_else(|found| {
                 let found = found
                     .into_iter()
-                    .map(|fault| where_it_is_said(self.manifest, self.demands, at, wish, &fault));
+                    .map(|diagnostic| where_it_is_said(self.manifest, self.demands, at, wish, &diagnostic));
                 let found: Vec<_> = found.collect();
-                self.faults.extend(found);
+                self.diagnostics.extend(found);
                 None
             }));
         }
@@ -329,7 +329,7 @@ fn request<'r>(
         slug: &identity.slug,
         options: &wish.options.all,
         own: wish.own,
-        place: wish.place,
+        location: wish.location,
         shares,
     }
 }
@@ -340,25 +340,25 @@ pub(super) fn where_it_is_said(
     demands: &[Arc<Demand<'_>>],
     at: usize,
     wish: &Wish<'_>,
-    fault: &Fault,
-) -> Fault {
-    let depth = wish.place.steps.len();
+    diagnostic: &Diagnostic,
+) -> Diagnostic {
+    let depth = wish.location.steps.len();
     let (Some(Step::Key(option)), true) =
-        (fault.place.steps.get(depth), fault.place.steps.starts_with(&wish.place.steps))
+        (diagnostic.location.steps.get(depth), diagnostic.location.steps.starts_with(&wish.location.steps))
     else {
-        return fault.clone();
+        return diagnostic.clone();
     };
     let in_force = wish.options.all.get(option);
-    let moved = |to: Place| {
-        let mut place = to;
-        place.steps.extend_from_slice(&fault.place.steps[depth..]);
-        place.part = fault.place.part.clone();
-        Fault { place, ..fault.clone() }
+    let moved = |to: Location| {
+        let mut location = to;
+        location.steps.extend_from_slice(&diagnostic.location.steps[depth..]);
+        location.part = diagnostic.location.part.clone();
+        Diagnostic { location, ..diagnostic.clone() }
     };
     let mut said = Some((at, wish));
     while let Some((at, wish)) = said {
         if wish.own.contains_key(option) && wish.own.get(option) == in_force {
-            return moved(wish.place.clone());
+            return moved(wish.location.clone());
         }
         let parent = manifest.sessions[at].parent.filter(|_| wish.shared);
         said = parent.and_then(|parent| {
@@ -368,9 +368,9 @@ pub(super) fn where_it_is_said(
     }
     let default = manifest.defaults.get(wish.kind).and_then(|defaults| defaults.get(option));
     if default.is_some() && default == in_force {
-        return moved(Place::default().key("defaults").key(wish.kind));
+        return moved(Location::default().key("defaults").key(wish.kind));
     }
-    fault.clone()
+    diagnostic.clone()
 }
 
 /// Returns the kinds that a session requests.
@@ -378,10 +378,10 @@ pub(super) fn kinds<'m>(demand: &Demand<'m>) -> Vec<&'m str> {
     demand.wishes.iter().map(|wish| wish.kind).collect()
 }
 
-fn unknown_kind(wish: &Wish<'_>) -> Fault {
-    Fault {
+fn unknown_kind(wish: &Wish<'_>) -> Diagnostic {
+    Diagnostic {
         rule: rule::KIND_NOT_RUN,
-        place: wish.place.clone(),
+        location: wish.location.clone(),
         message: format!("no provider runs the kind `{}`", wish.kind.escape_debug()),
         label: "requested here".to_owned(),
         help: Some("the caller has to register a provider, or take a registry with external kinds".into()),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use crate::manifest::{Declaration, Fault, From, Manifest, Options, Place, SessionText};
+use crate::manifest::{Declaration, Diagnostic, From, Location, Manifest, Options, SessionText};
 use crate::provider::Registry;
 use crate::template::Problem;
 
@@ -28,7 +28,7 @@ pub(super) struct Wish<'m> {
     pub(super) options: Arc<InForce>,
     /// Options of the request itself.
     pub(super) own: &'m Options,
-    pub(super) place: &'m Place,
+    pub(super) location: &'m Location,
 }
 
 /// Options of an inherited request, which no table declares.
@@ -84,13 +84,13 @@ impl<'m> Demander<'m> {
                 .iter()
                 .map(|request| {
                     let above = of_parent(&request.kind).filter(|_| request.from == From::Parent);
-                    self.wish(&request.kind, above, &request.options, &request.place)
+                    self.wish(&request.kind, above, &request.options, &request.location)
                 })
                 .collect(),
             (None, Some(parent)) => parent
                 .wishes
                 .iter()
-                .map(|above| self.wish(above.kind, Some(above), &NOTHING, &declaration.place))
+                .map(|above| self.wish(above.kind, Some(above), &NOTHING, &declaration.location))
                 .collect(),
             (None, None) => Vec::new(),
         };
@@ -102,7 +102,7 @@ impl<'m> Demander<'m> {
         kind: &'m str,
         above: Option<&Wish<'m>>,
         own: &'m Options,
-        place: &'m Place,
+        location: &'m Location,
     ) -> Wish<'m> {
         let key = (kind, own, above.map(|above| Arc::as_ptr(&above.options)));
         let (manifest, registry) = (self.manifest, self.registry);
@@ -110,7 +110,7 @@ impl<'m> Demander<'m> {
             .in_force
             .entry(key)
             .or_insert_with(|| Arc::new(in_force(manifest, registry, kind, above, own)));
-        Wish { kind, shared: above.is_some(), options: Arc::clone(options), own, place }
+        Wish { kind, shared: above.is_some(), options: Arc::clone(options), own, location }
     }
 }
 
@@ -137,13 +137,13 @@ fn in_force(
 pub(super) fn render(
     declaration: &Declaration,
     render: impl Fn(&str) -> Result<String, Vec<Problem>>,
-) -> Result<SessionText<'static>, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let text = declaration.text.map(&|| declaration.place.clone(), &mut |source, place| {
+) -> Result<SessionText<'static>, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
+    let text = declaration.text.map(&|| declaration.location.clone(), &mut |source, location| {
         render(source).unwrap_or_else(|problems| {
-            faults.extend(problems.into_iter().map(|problem| problem.at(&place())));
+            diagnostics.extend(problems.into_iter().map(|problem| problem.at(&location())));
             String::new()
         })
     });
-    if faults.is_empty() { Ok(text) } else { Err(faults) }
+    if diagnostics.is_empty() { Ok(text) } else { Err(diagnostics) }
 }

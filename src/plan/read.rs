@@ -217,17 +217,17 @@ impl Plan {
             "provider": providers,
             "session": tables,
         });
-        let faults = manifest::faults_of(manifest, &registry.kinds());
-        let Some(fault) = faults.first() else { return Ok(()) };
-        let session = fault.place.steps.iter().find_map(|step| match step {
-            manifest::fault::Step::Key(key) => {
+        let diagnostics = manifest::diagnostics_of(manifest, &registry.kinds());
+        let Some(diagnostic) = diagnostics.first() else { return Ok(()) };
+        let session = diagnostic.location.steps.iter().find_map(|step| match step {
+            manifest::diagnostic::Step::Key(key) => {
                 self.sessions.get(key.strip_prefix('s')?.parse::<usize>().ok()?)
             }
-            manifest::fault::Step::Index(_) => None,
+            manifest::diagnostic::Step::Index(_) => None,
         });
         Err(match session {
-            Some(session) => format!("session {}: {}", session.path, fault.message),
-            None => fault.message.clone(),
+            Some(session) => format!("session {}: {}", session.path, diagnostic.message),
+            None => diagnostic.message.clone(),
         })
     }
 }

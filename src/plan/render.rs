@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::allocate::Allocated;
+use super::dedupe::too_much;
 use super::demand;
-use super::faults::too_much;
 use super::identity::Identity;
 use super::names::Names;
 use super::{Session, discovery_file};
-use crate::manifest::{Fault, Manifest, SessionText, rule};
+use crate::manifest::{Diagnostic, Manifest, SessionText, rule};
 use crate::name::Slug;
 use crate::provider::{Allocation, Context, Registry, markers};
 use crate::template::Templates;
@@ -24,12 +24,12 @@ pub(super) fn render(
     registry: &Registry,
     allocated: Allocated,
     compiled: Compiled<'_>,
-) -> Result<Vec<Session>, Vec<Fault>> {
-    let Allocated { identities, allocations, open, mut faults } = allocated;
-    let Compiled { templates, faults: broken } = compiled;
-    faults.extend(broken);
+) -> Result<Vec<Session>, Vec<Diagnostic>> {
+    let Allocated { identities, allocations, open, mut diagnostics } = allocated;
+    let Compiled { templates, diagnostics: broken } = compiled;
+    diagnostics.extend(broken);
     let names = Names::new(manifest, registry, &identities, allocations, &open);
-    let rendered: Vec<Result<SessionText<'_>, Vec<Fault>>> = manifest
+    let rendered: Vec<Result<SessionText<'_>, Vec<Diagnostic>>> = manifest
         .sessions
         .par_iter()
         .enumerate()
@@ -43,15 +43,15 @@ pub(super) fn render(
         .zip(open)
         .filter_map(|(rendered, open)| {
             // Results that follow from a placeholder for an unknown value are meaningless.
-            let is_told = |fault: &Fault| !open || fault.rule == rule::TEMPLATE_NAME;
-            rendered.map_err(|found| faults.extend(found.into_iter().filter(is_told))).ok()
+            let is_told = |diagnostic: &Diagnostic| !open || diagnostic.rule == rule::TEMPLATE_NAME;
+            rendered.map_err(|found| diagnostics.extend(found.into_iter().filter(is_told))).ok()
         })
         .collect();
     if !templates.is_within_bounds() {
-        faults.push(too_much());
+        diagnostics.push(too_much());
     }
-    if !faults.is_empty() || rendered.len() < manifest.sessions.len() {
-        return Err(faults);
+    if !diagnostics.is_empty() || rendered.len() < manifest.sessions.len() {
+        return Err(diagnostics);
     }
     let whole = Whole { manifest, registry, children: children(manifest) };
     let parts = identities.into_par_iter().zip(names.into_allocations()).zip(rendered);
@@ -65,24 +65,24 @@ pub(super) fn render(
 #[derive(Default)]
 pub(super) struct Compiled<'m> {
     templates: Templates<'m>,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 /// Compiles the templates of each session table once, independent of the number of its sessions.
 pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
     let mut templates = Templates::default();
-    let mut faults = Vec::new();
+    let mut diagnostics = Vec::new();
     let mut seen = HashSet::new();
     for session in &manifest.sessions {
         let declaration = session.declaration.as_ref();
         if seen.insert(std::ptr::from_ref(declaration)) {
-            declaration.text.visit(&|| declaration.place.clone(), &mut |source, place| {
+            declaration.text.visit(&|| declaration.location.clone(), &mut |source, location| {
                 let problems = templates.add(source).err().into_iter().flatten();
-                faults.extend(problems.map(|problem| problem.at(&place())));
+                diagnostics.extend(problems.map(|problem| problem.at(&location())));
             });
         }
     }
-    Compiled { templates, faults }
+    Compiled { templates, diagnostics }
 }
 
 /// Shared data for assembling sessions.

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::AppliedPlan;
 use super::allocate::{self, Allocated};
+use super::dedupe::too_much;
 use super::demand::{Demand, InForce, Wish, demands};
-use super::faults::too_much;
 use super::names::Names;
-use crate::manifest::{Fault, Manifest, Options, Place, map_strings, rule};
+use crate::manifest::{Diagnostic, Location, Manifest, Options, map_strings, rule};
 use crate::observe::Observation;
 use crate::provider::{Planner, Registry};
 use crate::template::{Templates, is_plain};
@@ -24,9 +24,9 @@ pub(super) fn allocate(
 ) -> Allocated {
     let asked = demands(manifest, registry).each;
     let has_lost = asked.iter().map(|demand| allocate::kinds(demand)).collect::<Vec<_>>();
-    let Resolved { each, without, faults } = resolve(manifest, registry, observation, applied, asked);
+    let Resolved { each, without, diagnostics } = resolve(manifest, registry, observation, applied, asked);
     let mut allocated = allocate::pass(manifest, registry, observation, applied, &each);
-    allocated.faults.extend(faults);
+    allocated.diagnostics.extend(diagnostics);
     if !without.is_empty() {
         for (at, session) in manifest.sessions.iter().enumerate() {
             let above = session.parent.is_some_and(|parent| allocated.open[parent]);
@@ -41,7 +41,7 @@ pub(super) struct Resolved<'m> {
     pub(super) each: Vec<Arc<Demand<'m>>>,
     /// Kinds with an option that cannot be rendered for a session; all their requests have been dropped.
     pub(super) without: BTreeSet<&'m str>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 /// Renders the options of external kinds for each session; collects every diagnostic, not only the first.
@@ -56,7 +56,7 @@ pub(super) fn resolve<'m>(
         |wish: &Wish<'_>| registry.planned_by(manifest, wish.kind).is_some_and(Planner::follows_other_kinds);
     let is_template = |wish: &&Wish<'_>| is_external(wish) && has_templates(&wish.options.all);
     if !demands.iter().any(|demand| demand.wishes.iter().any(|wish| is_template(&wish))) {
-        return Resolved { each: demands, without: BTreeSet::new(), faults: Vec::new() };
+        return Resolved { each: demands, without: BTreeSet::new(), diagnostics: Vec::new() };
     }
     let others = retained(&demands, |wish| !is_external(wish));
     let Allocated { identities, allocations, open, .. } =
@@ -65,7 +65,7 @@ pub(super) fn resolve<'m>(
 
     let mut templates = Templates::default();
     let mut without = BTreeSet::new();
-    let mut faults = Vec::new();
+    let mut diagnostics = Vec::new();
     let mut each = Vec::with_capacity(demands.len());
     for (at, demand) in demands.iter().enumerate() {
         if !demand.wishes.iter().any(|wish| is_template(&wish)) {
@@ -80,7 +80,7 @@ pub(super) fn resolve<'m>(
                 let mut found = Vec::new();
                 let all = rendered(&demand.wishes, &wish, &mut templates, &scope, &mut found);
                 // Results that follow from a placeholder for an unknown value are meaningless.
-                found.retain(|fault| !open[at] || fault.rule == rule::TEMPLATE_NAME);
+                found.retain(|diagnostic| !open[at] || diagnostic.rule == rule::TEMPLATE_NAME);
                 let said = wish.options.said.keys();
                 let said = said.filter_map(|key| Some((key.clone(), all.get(key)?.clone()))).collect();
                 if !found.is_empty() {
@@ -88,9 +88,9 @@ pub(super) fn resolve<'m>(
                 }
                 let of_wish = &wish;
                 let found = found.into_iter();
-                faults.extend(
-                    found.map(|fault| allocate::where_it_is_said(manifest, &demands, at, of_wish, &fault)),
-                );
+                diagnostics.extend(found.map(|diagnostic| {
+                    allocate::where_it_is_said(manifest, &demands, at, of_wish, &diagnostic)
+                }));
                 wish.options = Arc::new(InForce { all: Arc::new(all), said });
             }
             wishes.push(wish);
@@ -98,12 +98,12 @@ pub(super) fn resolve<'m>(
         each.push(Arc::new(Demand { wishes }));
     }
     if !templates.is_within_bounds() {
-        faults.push(too_much());
+        diagnostics.push(too_much());
     }
     if !without.is_empty() {
         each = retained(&each, |wish| !without.contains(wish.kind));
     }
-    Resolved { each, without, faults }
+    Resolved { each, without, diagnostics }
 }
 
 /// Returns the options of a request, rendered for one session.
@@ -112,11 +112,11 @@ fn rendered<'d>(
     wish: &Wish<'_>,
     templates: &mut Templates<'d>,
     scope: &minijinja::Value,
-    faults: &mut Vec<Fault>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> Options {
-    let mut render = |text: &'d str, place: &dyn Fn() -> Place| {
+    let mut render = |text: &'d str, location: &dyn Fn() -> Location| {
         templates.add(text).and_then(|()| templates.render(text, scope)).unwrap_or_else(|problems| {
-            faults.extend(problems.into_iter().map(|problem| problem.at(&place())));
+            diagnostics.extend(problems.into_iter().map(|problem| problem.at(&location())));
             String::new()
         })
     };
@@ -124,7 +124,9 @@ fn rendered<'d>(
     let source = wishes.iter().filter(|of| of.kind == wish.kind).take(1);
     let source = source.flat_map(|of| of.options.all.iter());
     source
-        .map(|(option, value)| (option.clone(), map_strings(value, &|| wish.place.key(option), &mut render)))
+        .map(|(option, value)| {
+            (option.clone(), map_strings(value, &|| wish.location.key(option), &mut render))
+        })
         .collect()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Allocation, external};
-use crate::manifest::{Diagnostics, Fault, Options, Place, Program, rule};
+use crate::manifest::{Diagnostic, Diagnostics, Location, Options, Program, rule};
 use crate::name::{SessionPath, Slug};
 use crate::template;
 
@@ -31,8 +31,9 @@ pub trait Allocator {
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         let kind = &parent.allocation.kind;
         let message = format!("`{kind}` of `{}` cannot be divided", parent.session);
-        let fault = Fault::new(rule::INDIVISIBLE, request.place.clone(), message, "requests a share");
-        Err(vec![fault.with_help("request one of its own: from = \"pool\"")].into())
+        let diagnostic =
+            Diagnostic::new(rule::INDIVISIBLE, request.location.clone(), message, "requests a share");
+        Err(vec![diagnostic.with_help("request one of its own: from = \"pool\"")].into())
     }
 }
 
@@ -70,8 +71,8 @@ pub struct Request<'a> {
     pub options: &'a Arc<Options>,
     /// Explicit options of the request itself.
     pub own: &'a Options,
-    /// Place of the request in the manifest. The place of an explicit option is `place.key(NAME)`.
-    pub place: &'a Place,
+    /// Place of the request in the manifest. The place of an explicit option is `location.key(NAME)`.
+    pub location: &'a Location,
     /// Number of children that take a share of this allocation.
     pub shares: u32,
 }

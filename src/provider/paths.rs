@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use crate::manifest::{Fault, Place, rule};
+use crate::manifest::{Diagnostic, Location, rule};
 use crate::observe::{Directory, Observation};
 
 /// Returns whether `path` of a plan is the workspace itself or a directory above it.
@@ -19,36 +19,36 @@ pub(crate) fn in_git(path: &Path) -> bool {
 pub(crate) fn check_root(
     observation: &Observation,
     root: &Path,
-    place: &Place,
+    location: &Location,
     (what, example): (&str, &str),
-) -> Result<(), Fault> {
-    let fault = |message: String, label: &str| {
-        Fault::new(rule::ROOT_DIRECTORY, place.key("root-directory"), message, label)
+) -> Result<(), Diagnostic> {
+    let diagnostic = |message: String, label: &str| {
+        Diagnostic::new(rule::ROOT_DIRECTORY, location.key("root-directory"), message, label)
     };
     if holds_the_workspace(&observation.workspace, root) {
         let message = format!("{what} need a directory of their own, which git can be kept from seeing");
         let help = format!("name one below the workspace, such as `{example}`, or beside it");
-        return Err(fault(message, "is the workspace or above it").with_help(help));
+        return Err(diagnostic(message, "is the workspace or above it").with_help(help));
     }
     if in_git(root) {
         let message = format!("`{}` lies in a git directory", root.display());
         let help = format!("name a directory beside it, such as `{example}`");
-        return Err(fault(message, "is Git's own, or a repository's").with_help(help));
+        return Err(diagnostic(message, "is Git's own, or a repository's").with_help(help));
     }
     let mut way_back = root.components().skip_while(|part| *part == Component::ParentDir);
     if way_back.any(|part| part == Component::ParentDir) {
         let message = format!("`{}` goes back on its way", root.display());
-        return Err(fault(message, "has `..` in the middle").with_help("write where it leads"));
+        return Err(diagnostic(message, "has `..` in the middle").with_help("write where it leads"));
     }
     let leads = |component: &Path, is: &str| {
         let message = format!("`{}` is {is}: {what} would be created somewhere else", component.display());
-        Err(fault(message, "leads there").with_help("remove it, or name another `root-directory`"))
+        Err(diagnostic(message, "leads there").with_help("remove it, or name another `root-directory`"))
     };
     match observation.directories.get(root) {
         Some(Directory::Link(component)) => leads(component, "a symbolic link"),
         Some(Directory::NotADirectory(component)) => leads(component, "not a directory"),
         Some(Directory::Unreadable(why)) => {
-            Err(fault(format!("`{}` cannot be read: {why}", root.display()), "here"))
+            Err(diagnostic(format!("`{}` cannot be read: {why}", root.display()), "here"))
         }
         Some(Directory::Missing | Directory::Listed(_)) | None => Ok(()),
     }

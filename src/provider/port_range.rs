@@ -166,7 +166,7 @@ impl Block {
             && self.block_index < self.block_count
             && u64::from(self.start_port)
                 == u64::from(self.base_port) + u64::from(self.block_index) * u64::from(self.block_size);
-        check::faults(options, &manifest::Place::default(), self.share.is_some()).is_empty()
+        check::diagnostics(options, &manifest::Location::default(), self.share.is_some()).is_empty()
             && u64::from(self.end_port) + 1 == u64::from(self.start_port) + u64::from(self.block_size)
             && lies_within(self.primary_port.into())
             && self.reserve <= self.block_size

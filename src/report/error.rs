@@ -78,7 +78,7 @@ errors! {
     SWARM_NOT_APPLIED = "swarm-not-applied", 64, "The swarm of the manifest is not applied here", "Run `seedbed apply`";
     SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host has this name", "Run `seedbed list`";
     USAGE = "usage", 64, "The arguments cannot be parsed, or contradict one another", "Run `seedbed help COMMAND`";
-    MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `faults` with its rule", "Correct them, and check with `seedbed validate`";
+    MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";
     PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest", "Apply it with its own manifest";
     PLAN_FILE_INVALID = "plan-file-invalid", 65, "The file is not a plan that this version can apply or show", "Save a new one with `seedbed plan -o FILE`";
     CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
@@ -205,7 +205,7 @@ impl Identified for orchestrator::Error {
             Self::Release(_) => NOT_ROLLED_BACK,
             Self::SessionId(_)
             | Self::Child(_)
-            | Self::Faults(_)
+            | Self::Diagnostics(_)
             | Self::AlreadyActive(_)
             | Self::Released(_)
             | Self::Provision { .. }

@@ -203,7 +203,7 @@ pub struct Failed {
     pub message: String,
     /// Diagnostics of the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub faults: Option<Vec<Entry>>,
+    pub diagnostics: Option<Vec<Entry>>,
     /// Steps that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<Vec<Failure>>,

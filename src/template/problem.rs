@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind, Value};
 use super::filters::FILTERS;
 use super::path::{self, Path, Segment};
 use crate::manifest::rule::{self, Rule};
-use crate::manifest::{Fault, Place};
+use crate::manifest::{Diagnostic, Location};
 use crate::name::nearest;
 
 /// Problem of a template.
@@ -39,14 +39,14 @@ const PROBLEMS_MAX: usize = 100;
 const LISTED: usize = 12;
 
 impl Problem {
-    /// Returns the diagnostic of a manifest that has the template at `place`.
-    pub fn at(self, place: &Place) -> Fault {
-        let place = place.clone();
-        Fault {
+    /// Returns the diagnostic of a manifest that has the template at `location`.
+    pub fn at(self, location: &Location) -> Diagnostic {
+        let location = location.clone();
+        Diagnostic {
             rule: self.rule,
-            place: match self.range {
-                Some(range) => place.within(range),
-                None => place,
+            location: match self.range {
+                Some(range) => location.within(range),
+                None => location,
             },
             message: self.message,
             label: self.label,

@@ -44,7 +44,7 @@ const COMMANDS: [(&str, Option<&str>); 22] = [
     ("schema", None),
     ("show", Some("plan")),
     ("status", Some("status")),
-    ("validate", Some("faults")),
+    ("validate", Some("diagnostics")),
     ("whoami", Some("discovery")),
 ];
 
@@ -233,7 +233,7 @@ fn read_by_the_library(name: &str, document: &Value) -> Value {
         "env" => again::<Environment>(document),
         "events" => again::<Line>(document),
         "explain" => again::<Explanation>(document),
-        "faults" => again::<Validation>(document),
+        "diagnostics" => again::<Validation>(document),
         "init" => again::<Initialized>(document),
         "list" => again::<List>(document),
         "plan" => again::<Plan>(document),

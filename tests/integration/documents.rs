@@ -40,11 +40,11 @@ fn examples() -> Vec<(String, String)> {
 fn every_example_is_valid_and_plans_without_a_word_of_warning() {
     let registry = Registry::built_in().with_external_kinds();
     for (name, text) in examples() {
-        let manifest =
-            manifest::parse(&text, &registry.kinds()).unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
+        let manifest = manifest::parse(&text, &registry.kinds())
+            .unwrap_or_else(|diagnostics| panic!("{name}: {diagnostics:#?}"));
         let observation = friendly(&plan::questions(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None)
-            .unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
+            .unwrap_or_else(|diagnostics| panic!("{name}: {diagnostics:#?}"));
         assert!(!plan.sessions.is_empty(), "{name}");
         for allocation in plan.sessions.iter().flat_map(|session| &session.allocations) {
             assert_eq!(allocation.notes, Vec::<String>::new(), "{name}");
@@ -64,8 +64,8 @@ fn a_plan_document_fits_its_own_schema() {
         let observation = friendly(&plan::questions(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None).unwrap();
         let document = serde_json::to_value(&plan).unwrap();
-        let faults: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
-        assert!(faults.is_empty(), "{name}: {faults:?}");
+        let diagnostics: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
+        assert!(diagnostics.is_empty(), "{name}: {diagnostics:?}");
         let mut no_tree = document.clone();
         no_tree["sessions"][0]["parent"] = "another".into();
         assert_eq!(serde_json::from_value::<Plan>(document).unwrap(), plan, "{name}");

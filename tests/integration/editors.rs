@@ -29,9 +29,9 @@ fn manifests(folder: &str) -> Vec<PathBuf> {
 /// Returns whether a client can find the error: an error of syntax or structure, not of meaning.
 fn is_structural(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap();
-    let found = manifest::read(&text, &Registry::built_in().kinds()).faults;
-    let version = |fault: &manifest::Fault| fault.rule == rule::VERSION;
-    found.iter().any(|fault| rule::STRUCTURAL.contains(&fault.rule) || version(fault))
+    let found = manifest::read(&text, &Registry::built_in().kinds()).diagnostics;
+    let version = |diagnostic: &manifest::Diagnostic| diagnostic.rule == rule::VERSION;
+    found.iter().any(|diagnostic| rule::STRUCTURAL.contains(&diagnostic.rule) || version(diagnostic))
 }
 
 /// Returns the client `name`; `None` if it is not installed and not required.

@@ -229,12 +229,13 @@ fn a_program_that_gives_no_plan_is_a_fault_of_its_command() {
         for command in ["plan", "apply"] {
             let outcome = sandbox.unchanged(|| sandbox.seedbed(&[command, "--json"]).expect(65));
             let document = outcome.json();
-            let faults = document["faults"].as_array().unwrap();
-            let at_the_command = |fault: &Value| fault["line"] == 9 && fault["label"] == "gave no plan";
-            assert!(faults.iter().all(at_the_command), "{operations}: {faults:?}");
+            let diagnostics = document["diagnostics"].as_array().unwrap();
+            let at_the_command =
+                |diagnostic: &Value| diagnostic["line"] == 9 && diagnostic["label"] == "gave no plan";
+            assert!(diagnostics.iter().all(at_the_command), "{operations}: {diagnostics:?}");
             for said in said {
-                let says = |fault: &Value| fault["message"].as_str().unwrap().contains(said);
-                assert!(faults.iter().any(says), "{operations}: {said} is not in {faults:?}");
+                let says = |diagnostic: &Value| diagnostic["message"].as_str().unwrap().contains(said);
+                assert!(diagnostics.iter().any(says), "{operations}: {said} is not in {diagnostics:?}");
             }
             let text = sandbox.seedbed(&[command]).expect(65).stderr;
             assert!(text.contains("[seedbed.toml:9:11]") && !text.contains('\u{1b}'), "{text:?}");
@@ -248,19 +249,19 @@ fn a_fault_that_a_program_finds_stands_at_the_option() {
         {"session": "shop/a", "option": "size", "message": "3 is too small", "help": "write 4"},
         {"session": "shop/b", "message": "there is no room for it"}]}'; }"#;
     let sandbox = things(operations);
-    let faults = sandbox.unchanged(|| sandbox.seedbed(&["plan", "--json"]).expect(65).json());
-    let faults = faults["faults"].as_array().unwrap();
-    assert_eq!(faults.len(), 2, "{faults:#?}");
+    let diagnostics = sandbox.unchanged(|| sandbox.seedbed(&["plan", "--json"]).expect(65).json());
+    let diagnostics = diagnostics["diagnostics"].as_array().unwrap();
+    assert_eq!(diagnostics.len(), 2, "{diagnostics:#?}");
     let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
-    let at = |fault: &Value| {
-        let position = |key: &str| usize::try_from(fault[key].as_u64().unwrap()).unwrap();
+    let at = |diagnostic: &Value| {
+        let position = |key: &str| usize::try_from(diagnostic[key].as_u64().unwrap()).unwrap();
         let line = text.lines().nth(position("line") - 1).unwrap();
         line[position("column") - 1..position("column") - 1 + position("length")].to_owned()
     };
-    assert_eq!((at(&faults[0]).as_str(), &faults[0]["message"]), ("3", &json!("3 is too small")));
-    assert_eq!(faults[0]["help"], "write 4");
+    assert_eq!((at(&diagnostics[0]).as_str(), &diagnostics[0]["message"]), ("3", &json!("3 is too small")));
+    assert_eq!(diagnostics[0]["help"], "write 4");
     assert_eq!(
-        (at(&faults[1]).as_str(), &faults[1]["message"]),
+        (at(&diagnostics[1]).as_str(), &diagnostics[1]["message"]),
         ("\"thing\"", &json!("there is no room for it"))
     );
 }
@@ -465,9 +466,9 @@ fn requests_and_answers_fit_the_schema() {
         let mut schema = schema.clone();
         schema["required"] = json!([part]);
         let validator = jsonschema::validator_for(&schema).unwrap();
-        let faults: Vec<_> =
+        let diagnostics: Vec<_> =
             validator.iter_errors(&json!({ part: instance })).map(|error| error.to_string()).collect();
-        assert!(faults.is_empty(), "{instance}: {faults:?}");
+        assert!(diagnostics.is_empty(), "{instance}: {diagnostics:?}");
     };
     let sandbox = things("");
     sandbox.ok(&["apply"]);

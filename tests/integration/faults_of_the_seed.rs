@@ -68,7 +68,7 @@ fn fault_2_blocks_of_different_geometry_overlap_unseen() {
     let narrow = orchestrator.provision("narrow", &[ports(base, 8, 8)], &sandbox.repo).unwrap();
     assert_eq!(first_and_last(&narrow).0, u64::from(base) + 24, "all but one block of 8 are taken in part");
     let full = orchestrator.provision("full", &[ports(base, 16, 4)], &sandbox.repo).unwrap_err();
-    assert!(matches!(full, Error::Faults(_)), "{full}");
+    assert!(matches!(full, Error::Diagnostics(_)), "{full}");
 
     narrow.release().unwrap();
     wide.release().unwrap();
@@ -83,7 +83,7 @@ fn fault_3_a_bad_target_path_leaks_a_worktree() {
     for target in ["services/apis", "README", "../repo", "/etc"] {
         let request = worktree().with("targetPath", target);
         let error = orchestrator.provision("a", &[request], &sandbox.repo).unwrap_err();
-        assert!(matches!(error, Error::Faults(_)), "{target}: {error}");
+        assert!(matches!(error, Error::Diagnostics(_)), "{target}: {error}");
         assert_eq!(sandbox.trace(), before, "{target}");
     }
     let request = worktree().with("targetPath", "services/api");
@@ -261,7 +261,7 @@ fn fault_10_a_base_ref_is_read_as_an_option() {
     let refused = |base_ref: &str| {
         let request = ResourceRequest::new("git-worktree").with("baseRef", base_ref);
         let error = orchestrator.provision("a", &[request], &sandbox.repo).unwrap_err();
-        assert!(matches!(error, Error::Faults(_)), "{error}");
+        assert!(matches!(error, Error::Diagnostics(_)), "{error}");
         assert!(error.to_string().contains("names no commit"), "{error}");
         assert_eq!(sandbox.trace(), before, "{base_ref}");
     };

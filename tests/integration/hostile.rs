@@ -27,8 +27,8 @@ fn rules(sandbox: &Sandbox, manifest: &str) -> Vec<String> {
     let outcome = Outcome::of(bounded.output().unwrap());
     assert!(begun.elapsed() < Duration::from_secs(20), "{manifest:.100}");
     assert_eq!(outcome.stderr, "", "{manifest:.100}");
-    let faults = outcome.json();
-    faults["faults"]
+    let diagnostics = outcome.json();
+    diagnostics["diagnostics"]
         .as_array()
         .into_iter()
         .flatten()

@@ -124,11 +124,12 @@ impl Sandbox {
 
     /// Plans as [`Self::plan`] does, with other kinds.
     pub(crate) fn plan_with(&self, registry: &Registry, text: &str) -> Result<Plan, String> {
-        let manifest = manifest::parse(text, &registry.kinds()).map_err(|faults| format!("{faults:#?}"))?;
+        let manifest =
+            manifest::parse(text, &registry.kinds()).map_err(|diagnostics| format!("{diagnostics:#?}"))?;
         let swarm = Swarm::new(&self.host, &self.repo, &manifest.swarm).unwrap();
         let input = apply::planning_input(&swarm, registry, &manifest).map_err(|error| error.to_string())?;
         plan::plan(&manifest, registry, &input.observation, input.applied.as_ref())
-            .map_err(|faults| format!("{faults:#?}"))
+            .map_err(|diagnostics| format!("{diagnostics:#?}"))
     }
 
     /// Plans and applies a manifest's text.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use seedbed::manifest::{self, Diagnostics, Fault, Manifest, Reading, Report, rule};
+use seedbed::manifest::{self, Diagnostic, Diagnostics, Manifest, Reading, Report, rule};
 use seedbed::plan;
 use seedbed::provider::Registry;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ fn render(report: &Report) -> String {
 fn check(text: &str, expected: &[(&str, &str)]) {
     let lines: Vec<&str> = text.lines().collect();
     let entries: Vec<_> = report(text)
-        .faults()
+        .diagnostics()
         .map(|entry| {
             let line: Vec<char> = lines.get(entry.line - 1).unwrap_or(&"").chars().collect();
             let underlined: String = line[entry.column - 1..][..entry.length].iter().collect();
@@ -48,7 +48,8 @@ fn check(text: &str, expected: &[(&str, &str)]) {
 }
 
 fn paths(text: &str) -> Vec<String> {
-    let manifest = parse(text).unwrap_or_else(|faults| panic!("{}", render(&Report::new("x", text, faults))));
+    let manifest =
+        parse(text).unwrap_or_else(|diagnostics| panic!("{}", render(&Report::new("x", text, diagnostics))));
     manifest.sessions.iter().map(|session| session.path.to_string()).collect()
 }
 
@@ -65,21 +66,21 @@ fn fixtures(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// Returns the diagnostics of reading and planning with the real kinds, on a host where everything that is named
 /// exists.
-fn every_fault(text: &str) -> Vec<Fault> {
+fn every_diagnostic(text: &str) -> Vec<Diagnostic> {
     let registry = Registry::built_in();
-    let Reading { manifest, mut faults, .. } = manifest::read(text, &registry.kinds());
+    let Reading { manifest, mut diagnostics, .. } = manifest::read(text, &registry.kinds());
     if let Some(manifest) = manifest {
         let observation = friendly(&plan::questions(&manifest, &registry));
-        faults.extend(plan::plan(&manifest, &registry, &observation, None).err().unwrap_or_default());
+        diagnostics.extend(plan::plan(&manifest, &registry, &observation, None).err().unwrap_or_default());
     }
-    faults
+    diagnostics
 }
 
 #[test]
 fn every_valid_manifest_is_read() {
     for (path, text) in fixtures("valid") {
-        if let Err(faults) = manifest::parse(&text, &Registry::built_in().kinds()) {
-            panic!("{}:\n{}", path.display(), render(&Report::new("seedbed.toml", &text, faults)));
+        if let Err(diagnostics) = manifest::parse(&text, &Registry::built_in().kinds()) {
+            panic!("{}:\n{}", path.display(), render(&Report::new("seedbed.toml", &text, diagnostics)));
         }
     }
 }
@@ -90,10 +91,10 @@ fn every_invalid_manifest_is_explained() {
     let fixtures = fixtures("invalid");
     assert!(fixtures.len() >= 80);
     for (path, text) in fixtures {
-        let faults = every_fault(&text);
-        assert!(!faults.is_empty(), "{} was read without a fault", path.display());
+        let diagnostics = every_diagnostic(&text);
+        assert!(!diagnostics.is_empty(), "{} was read without a fault", path.display());
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
-        let rendered = render(&Report::new(name, &text, faults));
+        let rendered = render(&Report::new(name, &text, diagnostics));
         assert_data_eq!(rendered, Data::read_from(&path.with_extension("stderr"), None).raw());
     }
 }
@@ -189,30 +190,33 @@ fn a_table_is_underlined_at_its_header() {
 
 #[test]
 fn a_part_of_a_string_is_underlined_whatever_escapes_stand_before_it() {
-    let fault = |text: &str, value: &str| {
+    let diagnostic = |text: &str, value: &str| {
         let at = value.find('b').expect("the value has a b");
-        let place = manifest::Place::default().key("k").within(at..at + 1);
-        let entry = Report::new("x", text, vec![Fault::new(rule::UNKNOWN_KEY, place, "m", "l")])
-            .faults()
+        let location = manifest::Location::default().key("k").within(at..at + 1);
+        let entry = Report::new("x", text, vec![Diagnostic::new(rule::UNKNOWN_KEY, location, "m", "l")])
+            .diagnostics()
             .next()
             .expect("one fault");
         (entry.line, entry.column, entry.length)
     };
-    assert_eq!(fault("k = \"a b c\"", "a b c"), (1, 8, 1));
-    assert_eq!(fault("k = 'ä b c'", "ä b c"), (1, 8, 1));
-    assert_eq!(fault("k = '''\na\nb'''", "a\nb"), (3, 1, 1));
-    assert_eq!(fault("k = \"\\u0061 b\"", "a b"), (1, 13, 1));
+    assert_eq!(diagnostic("k = \"a b c\"", "a b c"), (1, 8, 1));
+    assert_eq!(diagnostic("k = 'ä b c'", "ä b c"), (1, 8, 1));
+    assert_eq!(diagnostic("k = '''\na\nb'''", "a\nb"), (3, 1, 1));
+    assert_eq!(diagnostic("k = \"\\u0061 b\"", "a b"), (1, 13, 1));
 }
 
 #[test]
 fn a_fault_of_what_is_not_there_is_shown_at_what_surrounds_it() {
-    let place = manifest::Place::default().key("a").key("b").key("c");
-    let report =
-        Report::new("x", "[a]\nd = 1\n", vec![Fault::new(rule::UNKNOWN_KEY, place.clone(), "m", "l"); 2]);
-    let entries: Vec<_> = report.faults().collect();
+    let location = manifest::Location::default().key("a").key("b").key("c");
+    let report = Report::new(
+        "x",
+        "[a]\nd = 1\n",
+        vec![Diagnostic::new(rule::UNKNOWN_KEY, location.clone(), "m", "l"); 2],
+    );
+    let entries: Vec<_> = report.diagnostics().collect();
     assert_eq!(entries.len(), 1, "repetitions are dropped");
     assert_eq!((entries[0].line, entries[0].length), (1, 3));
-    let nowhere = Report::new("x", "", vec![Fault::new(rule::UNKNOWN_KEY, place, "m", "l")]);
+    let nowhere = Report::new("x", "", vec![Diagnostic::new(rule::UNKNOWN_KEY, location, "m", "l")]);
     assert!(render(&nowhere).contains('m'));
 }
 
@@ -239,7 +243,7 @@ fn depth_is_bounded() {
             format!("version = 1\nswarm = 's'\n[session.a.{keys}]\n{keys}.x = {}\n", "[".repeat(depth));
         assert!(parse(&text).is_err());
         let text = format!("version = 1\nswarm = 's'\n[session.a.{keys}]\n{keys} = {{}}\n");
-        let _ = parse(&text).map_err(|faults| render(&Report::new("x", &text, faults)));
+        let _ = parse(&text).map_err(|diagnostics| render(&Report::new("x", &text, diagnostics)));
     }
 }
 
@@ -322,9 +326,9 @@ fn a_thousand_faults_in_a_large_file_are_rendered_at_once() {
         }
     }
     assert!(text.len() > 2_000_000);
-    let faults = parse(&text).expect_err("there are faults");
+    let diagnostics = parse(&text).expect_err("there are faults");
     let start = Instant::now();
-    let rendered = render(&Report::new("seedbed.toml", &text, faults));
+    let rendered = render(&Report::new("seedbed.toml", &text, diagnostics));
     assert_eq!(rendered.matches("did you mean").count(), 1000);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
@@ -333,8 +337,8 @@ fn a_thousand_faults_in_a_large_file_are_rendered_at_once() {
 fn a_long_line_is_shown_in_part() {
     let entries: Vec<String> = (0..20_000).map(|entry| format!("s{entry} = {{ x = 1 }}")).collect();
     let text = format!("version = 1\nswarm = 's'\nsession = {{ {} }}\n", entries.join(", "));
-    let mut faults = Vec::from(parse(&text).expect_err("there are faults"));
-    faults.truncate(100);
-    let rendered = render(&Report::new("seedbed.toml", &text, faults));
+    let mut diagnostics = Vec::from(parse(&text).expect_err("there are faults"));
+    diagnostics.truncate(100);
+    let rendered = render(&Report::new("seedbed.toml", &text, diagnostics));
     assert!(rendered.len() < 200_000, "{}", rendered.len());
 }

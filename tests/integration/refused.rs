@@ -21,11 +21,11 @@ fn check_refused(sandbox: &Sandbox, rest: &str, value: &str, said: &[&str]) {
             assert!(outcome.stderr.contains('┬') || outcome.stderr.contains('^'), "{}", outcome.stderr);
         }
     });
-    let faults = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
-    let fault = &faults["faults"][0];
-    assert_eq!(fault["line"], line);
-    let column = usize::try_from(fault["column"].as_u64().unwrap()).unwrap() - 1;
-    let length = usize::try_from(fault["length"].as_u64().unwrap()).unwrap();
+    let diagnostics = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
+    let diagnostic = &diagnostics["diagnostics"][0];
+    assert_eq!(diagnostic["line"], line);
+    let column = usize::try_from(diagnostic["column"].as_u64().unwrap()).unwrap() - 1;
+    let length = usize::try_from(diagnostic["length"].as_u64().unwrap()).unwrap();
     let underlined: String = text.lines().nth(line - 1).unwrap().chars().skip(column).take(length).collect();
     assert_eq!(underlined, value);
 }
@@ -257,11 +257,11 @@ resources = [{ kind = "git-worktree", target-path = "app/lbi" }]
 "#,
     );
     let found = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
-    let found: Vec<_> = found["faults"]
+    let found: Vec<_> = found["diagnostics"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|fault| (fault["rule"].as_str().unwrap(), fault["label"].as_str().unwrap()))
+        .map(|diagnostic| (diagnostic["rule"].as_str().unwrap(), diagnostic["label"].as_str().unwrap()))
         .collect();
     let expected = [
         ("unknown-key", "did you mean `count`?"),

@@ -97,8 +97,8 @@ fn a_file_to_copy_that_is_tracked_or_missing_is_a_fault_at_its_place() {
         "[session.a]\nresources = [{ kind = \"git-worktree\", copy = [\".env\", \"README.md\", \"./untracked\", \"*.none\"], link = [\"untracked/a\"] }]\n",
     );
     let found = sandbox.seedbed(&["validate", "--format", "json"]).expect(65).json();
-    let faults = found["faults"].as_array().unwrap();
-    let rules: Vec<_> = faults.iter().map(|fault| fault["rule"].as_str().unwrap()).collect();
+    let diagnostics = found["diagnostics"].as_array().unwrap();
+    let rules: Vec<_> = diagnostics.iter().map(|diagnostic| diagnostic["rule"].as_str().unwrap()).collect();
     assert_eq!(rules, ["copied-file", "copied-file"]);
     sandbox.seedbed(&["plan"]).expect(65).says(&[
         "no file `.env`",

@@ -17,9 +17,9 @@ fn schema(path: &str) -> jsonschema::Validator {
 
 #[track_caller]
 fn check_fits(document: &Value, schema_path: &str) {
-    let faults: Vec<_> =
+    let diagnostics: Vec<_> =
         schema(schema_path).iter_errors(document).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(faults.is_empty(), "{faults:#?}\n{document:#}");
+    assert!(diagnostics.is_empty(), "{diagnostics:#?}\n{document:#}");
 }
 
 #[test]
@@ -30,19 +30,19 @@ fn faults_as_json_fit_their_schema_and_say_where_what_and_what_to_do() {
     let line = 1 + lines.lines().position(|line| line.starts_with("cuont")).unwrap();
     let found = sandbox.seedbed(&["validate", "--format", "json"]).expect(65).json();
     assert_eq!(found, sandbox.seedbed(&["validate", "--json"]).expect(65).json());
-    check_fits(&found, "schemas/faults.schema.json");
+    check_fits(&found, "schemas/diagnostics.schema.json");
     assert_eq!(found["valid"], false);
     assert_eq!(found["file"], "seedbed.toml");
-    let fault = &found["faults"][0];
-    assert_eq!(fault["rule"], "unknown-key");
-    assert_eq!([&fault["line"], &fault["endLine"]], [line, line]);
-    assert_eq!([&fault["column"], &fault["endColumn"]], [1, 6]);
-    assert_eq!(fault["label"], "did you mean `count`?");
+    let diagnostic = &found["diagnostics"][0];
+    assert_eq!(diagnostic["rule"], "unknown-key");
+    assert_eq!([&diagnostic["line"], &diagnostic["endLine"]], [line, line]);
+    assert_eq!([&diagnostic["column"], &diagnostic["endColumn"]], [1, 6]);
+    assert_eq!(diagnostic["label"], "did you mean `count`?");
     // Columns count characters: eight before the date that are not ASCII or escaped would count twice otherwise.
     let before = "metadata = { \"日本 🦀\" = \"100%, é\", since = ".chars().count();
-    assert_eq!(found["faults"][1]["rule"], "no-such-value");
-    assert_eq!(found["faults"][1]["column"], before + 1);
-    assert_eq!(found["faults"][1]["endColumn"], before + 11);
+    assert_eq!(found["diagnostics"][1]["rule"], "no-such-value");
+    assert_eq!(found["diagnostics"][1]["column"], before + 1);
+    assert_eq!(found["diagnostics"][1]["endColumn"], before + 11);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_valid_manifest_is_said_to_be_valid_in_every_form() {
     sandbox.manifest("[session.a]\ncount = 2\n");
     assert_eq!(sandbox.ok(&["validate"]).stdout, "seedbed.toml is valid: 2 sessions\n");
     let found = sandbox.ok(&["validate", "--json"]).json();
-    check_fits(&found, "schemas/faults.schema.json");
+    check_fits(&found, "schemas/diagnostics.schema.json");
     assert_eq!([&found["valid"], &found["sessions"]], [&json!(true), &json!(2)]);
     let sarif = sandbox.ok(&["validate", "--format", "sarif"]).json();
     check_fits(&sarif, "tests/sarif-essentials.schema.json");
@@ -69,14 +69,14 @@ fn faults_as_sarif_name_their_rules_and_count_columns_as_they_say() {
     check_fits(&sarif, "tests/sarif-essentials.schema.json");
     let run = &sarif["runs"][0];
     assert_eq!(run["columnKind"], "unicodeCodePoints");
-    let faults = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
-    let faults = faults["faults"].as_array().unwrap();
+    let diagnostics = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
+    let diagnostics = diagnostics["diagnostics"].as_array().unwrap();
     let results = run["results"].as_array().unwrap();
-    assert_eq!(results.len(), faults.len());
-    for (result, fault) in results.iter().zip(faults) {
+    assert_eq!(results.len(), diagnostics.len());
+    for (result, diagnostic) in results.iter().zip(diagnostics) {
         let rule = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
         assert_eq!(run["tool"]["driver"]["rules"][rule]["id"], result["ruleId"]);
-        assert_eq!(result["ruleId"], fault["rule"]);
+        assert_eq!(result["ruleId"], diagnostic["rule"]);
         let location = &result["locations"][0]["physicalLocation"];
         assert_eq!(location["artifactLocation"]["uri"], "seedbed.toml");
         let region = &location["region"];
@@ -86,7 +86,7 @@ fn faults_as_sarif_name_their_rules_and_count_columns_as_they_say() {
             ("endLine", "endLine"),
             ("endColumn", "endColumn"),
         ] {
-            assert_eq!(region[of_sarif], fault[of_json], "{of_sarif}");
+            assert_eq!(region[of_sarif], diagnostic[of_json], "{of_sarif}");
         }
     }
 }
@@ -138,5 +138,5 @@ fn of_a_thousand_faults_people_see_the_first_and_programs_all() {
     assert!(shown.contains("has 1000 errors, of which these are the first 100"), "{shown:.400}");
     assert_eq!(shown.matches("unknown key `cuont`").count(), 100);
     let found = sandbox.seedbed(&["validate", "--json"]).expect(65).json();
-    assert_eq!(found["faults"].as_array().unwrap().len(), 1000);
+    assert_eq!(found["diagnostics"].as_array().unwrap().len(), 1000);
 }

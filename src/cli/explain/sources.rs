@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use seedbed::host::Host;
-use seedbed::manifest::{Excerpt, Manifest, Place};
+use seedbed::manifest::{Excerpt, Location, Manifest};
 use seedbed::plan::{Plan, Session};
 use seedbed::provider::{Registry, port_range};
 use seedbed::report::OwnerState;
@@ -50,7 +50,7 @@ pub(super) struct Sources<'a> {
     manifest: Option<Manifest>,
     plans: Vec<LocatedPlan>,
     /// Reason why the manifest could not be planned.
-    faults: Option<Failure>,
+    diagnostics: Option<Failure>,
     has_planned: bool,
     notes: Vec<String>,
 }
@@ -87,7 +87,7 @@ impl<'a> Sources<'a> {
             project,
             manifest: project.and_then(|project| project.manifest().ok()),
             plans,
-            faults: None,
+            diagnostics: None,
             has_planned: false,
             notes,
         })
@@ -128,7 +128,7 @@ impl<'a> Sources<'a> {
                     "{} cannot be planned, so planned sessions are not shown: run `seedbed validate`",
                     project.name()
                 ));
-                self.faults = Some(failure);
+                self.diagnostics = Some(failure);
             }
         }
     }
@@ -152,7 +152,7 @@ impl<'a> Sources<'a> {
 
     /// Returns the reason why the manifest could not be planned, if planning was tried.
     pub(super) fn manifest_failure(&self) -> Option<Failure> {
-        let project = self.project.filter(|_| self.faults.is_some())?;
+        let project = self.project.filter(|_| self.diagnostics.is_some())?;
         project.manifest().err()
     }
 
@@ -175,7 +175,7 @@ impl<'a> Sources<'a> {
     pub(super) fn declaration_excerpt(&self, located: &LocatedPlan, session: &Session) -> Option<Excerpt> {
         let declaration = &self.declaration(located, session)?.declaration;
         let message = format!("{} is declared here", session.path);
-        self.excerpt(&declaration.place, message, "this session")
+        self.excerpt(&declaration.location, message, "this session")
     }
 
     /// Returns whether the table of a session has `resources` of its own.
@@ -202,13 +202,13 @@ impl<'a> Sources<'a> {
             .as_ref()
             .map(|requests| requests.iter().find(|request| request.kind == kind));
         if let Some(name) = name
-            && let Some(place) = Self::named(manifest, declared, name)
+            && let Some(location) = Self::named(manifest, declared, name)
         {
-            return self.excerpt(&place, format!("the port is named `{name}` here"), "gives it its name");
+            return self.excerpt(&location, format!("the port is named `{name}` here"), "gives it its name");
         }
         match entry {
             Some(Some(request)) => self.excerpt(
-                &request.place,
+                &request.location,
                 format!("{} requests its {kind} here", session.path),
                 "requested here",
             ),
@@ -216,13 +216,13 @@ impl<'a> Sources<'a> {
             None => {
                 let message =
                     format!("{} has no `resources`: it shares all resources of its parent", session.path);
-                self.excerpt(&declared.declaration.place, message, "a share of everything")
+                self.excerpt(&declared.declaration.location, message, "a share of everything")
             }
         }
     }
 
     /// Returns the location of the port names that apply to a session: in the session, above it, or in the defaults.
-    fn named(manifest: &Manifest, session: &seedbed::manifest::Session, name: &str) -> Option<Place> {
+    fn named(manifest: &Manifest, session: &seedbed::manifest::Session, name: &str) -> Option<Location> {
         let at = |options: &seedbed::manifest::Options| {
             options.get("names")?.as_array()?.iter().position(|other| other == name)
         };
@@ -231,13 +231,13 @@ impl<'a> Sources<'a> {
             let requests = here.declaration.resources.iter().flatten();
             for request in requests.filter(|request| request.kind == port_range::KIND) {
                 if request.options.contains_key("names") {
-                    return Some(request.place.key("names").index(at(&request.options)?));
+                    return Some(request.location.key("names").index(at(&request.options)?));
                 }
             }
             session = here.parent.map(|parent| &manifest.sessions[parent]);
         }
         let index = at(manifest.defaults.get(port_range::KIND)?)?;
-        Some(Place::default().key("defaults").key(port_range::KIND).key("names").index(index))
+        Some(Location::default().key("defaults").key(port_range::KIND).key("names").index(index))
     }
 
     fn declaration(&self, located: &LocatedPlan, session: &Session) -> Option<&seedbed::manifest::Session> {
@@ -245,9 +245,9 @@ impl<'a> Sources<'a> {
         manifest.sessions.iter().find(|declared| declared.path == session.path)
     }
 
-    fn excerpt(&self, place: &Place, message: String, label: &str) -> Option<Excerpt> {
+    fn excerpt(&self, location: &Location, message: String, label: &str) -> Option<Excerpt> {
         let project = self.project?;
-        Some(Excerpt::new(project.name(), project.text(), place, message, label))
+        Some(Excerpt::new(project.name(), project.text(), location, message, label))
     }
 }
 

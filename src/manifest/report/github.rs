@@ -7,20 +7,20 @@ use super::Report;
 /// Returns one line per diagnostic.
 pub(super) fn annotations(report: &Report) -> String {
     let file = property(report.file_name());
-    report.faults().fold(String::new(), |mut out, fault| {
-        let mut message = format!("{}: {}", fault.message, fault.label);
-        if let Some(help) = &fault.help {
+    report.diagnostics().fold(String::new(), |mut out, diagnostic| {
+        let mut message = format!("{}: {}", diagnostic.message, diagnostic.label);
+        if let Some(help) = &diagnostic.help {
             let _ = write!(message, "\n{help}");
         }
         let _ = writeln!(
             out,
             "::error file={file},line={},endLine={},col={},endColumn={},title={}::{}",
-            fault.line,
-            fault.end_line,
-            fault.column,
+            diagnostic.line,
+            diagnostic.end_line,
+            diagnostic.column,
             // If a key is missing, the span is empty; an annotation requires at least one column.
-            fault.end_column.max(fault.column + 1),
-            property(&format!("seedbed: {}", fault.rule)),
+            diagnostic.end_column.max(diagnostic.column + 1),
+            property(&format!("seedbed: {}", diagnostic.rule)),
             data(&message),
         );
         out
@@ -39,15 +39,16 @@ fn property(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::fault::{Fault, Place};
+    use super::super::super::diagnostic::{Diagnostic, Location};
     use super::super::super::rule;
     use super::Report;
 
     #[test]
     fn what_ends_a_property_or_a_line_is_escaped() {
-        let place = Place::default().key("k");
-        let fault = Fault::new(rule::SYNTAX, place, "100% wrong: a, b", "so\r\nit is").with_help("do::this");
-        let report = Report::new("a,b:c%.toml", "\n  k = 'ü'\n", vec![fault]);
+        let location = Location::default().key("k");
+        let diagnostic =
+            Diagnostic::new(rule::SYNTAX, location, "100% wrong: a, b", "so\r\nit is").with_help("do::this");
+        let report = Report::new("a,b:c%.toml", "\n  k = 'ü'\n", vec![diagnostic]);
         assert_eq!(
             report.github(),
             "::error file=a%2Cb%3Ac%25.toml,line=2,endLine=2,col=7,endColumn=10,title=seedbed%3A syntax::100%25 wrong: \

@@ -9,8 +9,11 @@ use super::{Entry, Report};
 /// Returns the log of one run with the report's diagnostics.
 pub(super) fn log(report: &Report, version: &str) -> Value {
     // Violated rules; the position of each is its index in the log.
-    let rules: BTreeMap<&str, &str> =
-        report.faults.iter().map(|shown| (shown.fault.rule.id, shown.fault.rule.about)).collect();
+    let rules: BTreeMap<&str, &str> = report
+        .diagnostics
+        .iter()
+        .map(|shown| (shown.diagnostic.rule.id, shown.diagnostic.rule.about))
+        .collect();
     let position = |id: &str| rules.keys().position(|rule| *rule == id);
     let described = rules.iter().map(|(id, about)| {
         json!({
@@ -20,7 +23,8 @@ pub(super) fn log(report: &Report, version: &str) -> Value {
         })
     });
     let uri = uri(report.file_name());
-    let results = report.faults().map(|fault| result(&fault, position(&fault.rule), &uri));
+    let results =
+        report.diagnostics().map(|diagnostic| result(&diagnostic, position(&diagnostic.rule), &uri));
     json!({
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
@@ -37,23 +41,23 @@ pub(super) fn log(report: &Report, version: &str) -> Value {
     })
 }
 
-fn result(fault: &Entry, rule_index: Option<usize>, uri: &str) -> Value {
-    let mut message = format!("{}: {}", fault.message, fault.label);
-    if let Some(help) = &fault.help {
+fn result(diagnostic: &Entry, rule_index: Option<usize>, uri: &str) -> Value {
+    let mut message = format!("{}: {}", diagnostic.message, diagnostic.label);
+    if let Some(help) = &diagnostic.help {
         message = format!("{message}\n{help}");
     }
     json!({
-        "ruleId": fault.rule,
+        "ruleId": diagnostic.rule,
         "ruleIndex": rule_index,
         "level": "error",
         "message": { "text": message },
         "locations": [{ "physicalLocation": {
             "artifactLocation": { "uri": uri, "index": 0 },
             "region": {
-                "startLine": fault.line,
-                "startColumn": fault.column,
-                "endLine": fault.end_line,
-                "endColumn": fault.end_column,
+                "startLine": diagnostic.line,
+                "startColumn": diagnostic.column,
+                "endLine": diagnostic.end_line,
+                "endColumn": diagnostic.end_column,
             },
         } }],
     })

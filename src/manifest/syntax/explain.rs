@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::super::fault::{Fault, Place};
+use super::super::diagnostic::{Diagnostic, Location};
 use super::super::rule;
-use super::super::words::{escaped, quoted};
+use super::super::text::{escaped, quoted};
 use super::line_of;
 
 /// Returns the diagnostic of a text in another language that users often write instead of TOML.
-pub(super) fn other_language(text: &str) -> Option<Fault> {
+pub(super) fn other_language(text: &str) -> Option<Diagnostic> {
     let start = text.len() - text.trim_start_matches('\u{feff}').trim_start().len();
     let line = &text[start..line_of(text, start).end];
     let (language, example) = if line.starts_with('{') {
@@ -18,9 +18,10 @@ pub(super) fn other_language(text: &str) -> Option<Fault> {
     } else {
         return None;
     };
-    let place = Place::bytes(start..start + line.len());
-    let fault = Fault::new(rule::SYNTAX, place, format!("this looks like {language}"), "not TOML");
-    Some(fault.with_help(format!("a manifest is TOML: write {example}")))
+    let location = Location::bytes(start..start + line.len());
+    let diagnostic =
+        Diagnostic::new(rule::SYNTAX, location, format!("this looks like {language}"), "not TOML");
+    Some(diagnostic.with_help(format!("a manifest is TOML: write {example}")))
 }
 
 fn is_yaml(line: &str) -> bool {
@@ -32,7 +33,12 @@ fn is_yaml(line: &str) -> bool {
 }
 
 /// Returns the diagnostic for one of the parser's errors, in this statement.
-pub(super) fn fault(message: &str, span: Range<usize>, statement: &Range<usize>, text: &str) -> Fault {
+pub(super) fn diagnostic(
+    message: &str,
+    span: Range<usize>,
+    statement: &Range<usize>,
+    text: &str,
+) -> Diagnostic {
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, expected)) => (what, Some(expected)),
         None => (message, None),
@@ -58,7 +64,12 @@ struct Error<'t> {
 }
 
 impl Error<'_> {
-    fn fault(&self, message: impl Into<String>, label: impl Into<String>, help: impl Into<String>) -> Fault {
+    fn diagnostic(
+        &self,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Diagnostic {
         Self::fault_at(self.span.clone(), message, label, help)
     }
 
@@ -67,19 +78,19 @@ impl Error<'_> {
         message: impl Into<String>,
         label: impl Into<String>,
         help: impl Into<String>,
-    ) -> Fault {
-        Fault::new(rule::SYNTAX, Place::bytes(span), message, label).with_help(help)
+    ) -> Diagnostic {
+        Diagnostic::new(rule::SYNTAX, Location::bytes(span), message, label).with_help(help)
     }
 
     /// Explains errors of keys and headers.
-    fn of_key(&self) -> Option<Fault> {
+    fn of_key(&self) -> Option<Diagnostic> {
         let content = trimmed(self.text, &self.line);
         let words = &self.text[content.clone()];
         Some(match self.what {
             "duplicate key" => {
                 let message = format!("{} is given twice", quoted(self.meant));
-                let place = Place::bytes(self.span.clone());
-                Fault::new(rule::DUPLICATE_KEY, place, message, "given before")
+                let location = Location::bytes(self.span.clone());
+                Diagnostic::new(rule::DUPLICATE_KEY, location, message, "given before")
                     .with_help("keep one of them, or merge the two")
             }
             "key with no value" => {
@@ -97,7 +108,7 @@ impl Error<'_> {
                 "expected the end of the line",
                 "write each key on a line of its own, or `#` before a comment",
             ),
-            "cannot extend value of type inline table with a dotted key" => self.fault(
+            "cannot extend value of type inline table with a dotted key" => self.diagnostic(
                 format!("{} is an inline table, which is complete where it ends", quoted(self.meant)),
                 "cannot be added to",
                 "write it as a table with a header of its own, or put this inside its `{ .. }`",
@@ -106,11 +117,15 @@ impl Error<'_> {
         })
     }
 
-    fn of_string(&self) -> Option<Fault> {
+    fn of_string(&self) -> Option<Diagnostic> {
         let is_string = self.what.contains("basic string") || self.what.contains("literal string");
         if let Some(control) = self.meant.chars().next().filter(|c| is_string && c.is_control()) {
             let message = format!("a string contains the control character {}", quoted(&control.to_string()));
-            return Some(self.fault(message, "a control character", "take it out, or write it as an escape"));
+            return Some(self.diagnostic(
+                message,
+                "a control character",
+                "take it out, or write it as an escape",
+            ));
         }
         if self.what.contains("escape") || self.what.contains("unicode value") {
             let start = self.text[..self.span.start].rfind('\\').filter(|at| *at >= self.line.start)?;
@@ -126,60 +141,63 @@ impl Error<'_> {
         (is_string && self.meant.is_empty()).then(|| {
             let expected = self.expected.map_or_else(|| "here".to_owned(), |what| format!("expected {what}"));
             let help = "close it, or write a string of several lines between `\"\"\"`";
-            self.fault("a string is not closed", expected, help)
+            self.diagnostic("a string is not closed", expected, help)
         })
     }
 
     /// Explains errors of values that are not strings, or should be strings.
-    fn of_value(&self) -> Option<Fault> {
+    fn of_value(&self) -> Option<Diagnostic> {
         Some(match self.what {
             "string values must be quoted" if self.meant.is_empty() => {
                 let before =
                     &self.text[self.line.start..self.span.start.clamp(self.line.start, self.line.end)];
                 let key = before.trim().trim_end_matches('=').trim();
-                self.fault("a value is missing", "expected a value", format!("write `{} = ..`", escaped(key)))
+                self.diagnostic(
+                    "a value is missing",
+                    "expected a value",
+                    format!("write `{} = ..`", escaped(key)),
+                )
             }
             "string values must be quoted" => {
                 let help = format!("write `\"{}\"`", escaped(self.meant));
-                self.fault("a string has no quotes", "needs quotes", help)
+                self.diagnostic("a string has no quotes", "needs quotes", help)
             }
             "recursion limit" => {
-                self.fault("tables or arrays are nested too deep", "too deep", "write it flatter")
+                self.diagnostic("tables or arrays are nested too deep", "too deep", "write it flatter")
             }
             "invalid boolean" => {
                 let help = format!("write `{}`", escaped(&self.meant.to_ascii_lowercase()));
-                self.fault("true and false are written in small letters", "not a value", help)
+                self.diagnostic("true and false are written in small letters", "not a value", help)
             }
             "unexpected leading zero" => {
                 let behind = &self.text[self.span.start..self.line.end];
                 let digits = behind.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
                 let number = digits.trim_start_matches('0');
                 let help = format!("write `{}`", if number.is_empty() { "0" } else { number });
-                let place = self.span.start..self.span.start + digits.len();
-                Self::fault_at(place, "a number begins with a zero", "a leading zero", help)
+                let location = self.span.start..self.span.start + digits.len();
+                Self::fault_at(location, "a number begins with a zero", "a leading zero", help)
             }
-            "missing comma between array elements" | "missing comma between key-value pairs" => {
-                self.fault("a comma is missing", "expected `,` before this", "put a comma between the two")
-            }
+            "missing comma between array elements" | "missing comma between key-value pairs" => self
+                .diagnostic("a comma is missing", "expected `,` before this", "put a comma between the two"),
             _ => return None,
         })
     }
 
     /// Returns the diagnostic in the parser's own words.
-    fn as_said(&self) -> Fault {
+    fn as_said(&self) -> Diagnostic {
         let label =
             self.expected.map_or_else(|| "here".to_owned(), |expected| format!("expected {expected}"));
-        let fault = Fault::new(rule::SYNTAX, Place::bytes(self.span.clone()), self.what, label);
+        let diagnostic = Diagnostic::new(rule::SYNTAX, Location::bytes(self.span.clone()), self.what, label);
         if self.meant.trim().is_empty() {
-            fault
+            diagnostic
         } else {
-            fault.with_help(format!("{} is in the way", quoted(self.meant)))
+            diagnostic.with_help(format!("{} is in the way", quoted(self.meant)))
         }
     }
 }
 
 /// Explains mistakes that are clearer from the line than from the position at which the parser stopped.
-fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<Fault> {
+fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<Diagnostic> {
     if line.start > statement.start {
         // The line is inside of a value over several lines.
         return None;
@@ -189,14 +207,19 @@ fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<
     let is_bare = |text: &str| {
         !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
-    let fault = |range: Range<usize>, message: &str, label: &str, help: String| {
-        Some(Fault::new(rule::SYNTAX, Place::bytes(range), message, label).with_help(help))
+    let diagnostic = |range: Range<usize>, message: &str, label: &str, help: String| {
+        Some(Diagnostic::new(rule::SYNTAX, Location::bytes(range), message, label).with_help(help))
     };
     if let Some(inner) = words.strip_prefix('[').and_then(|words| words.strip_suffix(']')) {
         let parts: Vec<&str> = inner.split_whitespace().collect();
         if parts.len() > 1 && parts.iter().all(|part| is_bare(part)) {
             let help = format!("write `[{}]`", parts.join("."));
-            return fault(content, "the parts of a header have dots between them", "blanks inside", help);
+            return diagnostic(
+                content,
+                "the parts of a header have dots between them",
+                "blanks inside",
+                help,
+            );
         }
         return None;
     }
@@ -208,11 +231,11 @@ fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<
             let value = words[key_end + 1..].trim();
             let value = if value.is_empty() { ".." } else { value };
             let help = format!("write `{} = {}`", escaped(key), escaped(value));
-            fault(at..at + 1, "a key and its value have `=` between them", "not `=`", help)
+            diagnostic(at..at + 1, "a key and its value have `=` between them", "not `=`", help)
         }
         Some('=') if words[key_end + 1..].starts_with('=') => {
             let at = content.start + key_end;
-            fault(
+            diagnostic(
                 at..at + 2,
                 "a key and its value have one `=` between them",
                 "one too many",
@@ -225,13 +248,23 @@ fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<
                 && !key.contains(char::is_control) =>
         {
             let kebab = key.split_whitespace().collect::<Vec<_>>().join("-");
-            let place = content.start..content.start + key.len();
-            fault(place, "a key has blanks in it", "not one word", format!("write `{kebab}`, or `\"{key}\"`"))
+            let location = content.start..content.start + key.len();
+            diagnostic(
+                location,
+                "a key has blanks in it",
+                "not one word",
+                format!("write `{kebab}`, or `\"{key}\"`"),
+            )
         }
         Some('=') if is_bare(key) => second_key(words, key_end + 1).and_then(|(from, second)| {
-            let place = content.start + from..content.start + from + second.len();
+            let location = content.start + from..content.start + from + second.len();
             let help = format!("write `{second}` on a line of its own");
-            fault(place, "two keys stand on one line", "expected the end of the line before this", help)
+            diagnostic(
+                location,
+                "two keys stand on one line",
+                "expected the end of the line before this",
+                help,
+            )
         }),
         _ => None,
     }
@@ -264,7 +297,7 @@ fn trimmed(text: &str, line: &Range<usize>) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::fault::Part;
+    use super::super::super::diagnostic::Part;
     use super::super::parse;
 
     #[test]
@@ -277,14 +310,20 @@ mod tests {
             ("a byte order mark and tabs on a later line", "a = 1\n\u{feff}\t\tcuont = 2"),
         ];
         for (case, text) in cases {
-            let faults = parse(text).err().map(|sound| sound.faults).unwrap_or_default();
-            assert!(!faults.is_empty(), "{case}");
-            for fault in faults {
-                let Part::Bytes(start, end) = fault.place.part else { panic!("{case}: {fault:?}") };
-                assert!(text.get(start..end).is_some(), "{case}: {fault:?}");
-                let texts =
-                    format!("{}{}{}", fault.message, fault.label, fault.help.as_deref().unwrap_or_default());
-                assert!(!texts.contains(char::is_control), "{case}: {fault:?}");
+            let diagnostics = parse(text).err().map(|sound| sound.diagnostics).unwrap_or_default();
+            assert!(!diagnostics.is_empty(), "{case}");
+            for diagnostic in diagnostics {
+                let Part::Bytes(start, end) = diagnostic.location.part else {
+                    panic!("{case}: {diagnostic:?}")
+                };
+                assert!(text.get(start..end).is_some(), "{case}: {diagnostic:?}");
+                let texts = format!(
+                    "{}{}{}",
+                    diagnostic.message,
+                    diagnostic.label,
+                    diagnostic.help.as_deref().unwrap_or_default()
+                );
+                assert!(!texts.contains(char::is_control), "{case}: {diagnostic:?}");
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Directory, KIND, Options};
 use crate::host::absolute;
-use crate::manifest::{Diagnostics, Fault, Place, rule};
+use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
 use crate::observe::{self, Observation};
 use crate::provider::{
     Allocation, Allocator, Context, Known, Parent, Planned, Request, WORKSPACE_ROOT, check_root, in_git,
@@ -30,25 +30,30 @@ impl<'o> Allocations<'o> {
     fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {
         self.options.read(request.options).map_err(|error| {
             let message = format!("the options of `{KIND}` cannot be read: {error}");
-            Fault::new(rule::BROKEN_KIND, request.place.clone(), message, "here").into()
+            Diagnostic::new(rule::BROKEN_KIND, request.location.clone(), message, "here").into()
         })
     }
 
-    fn check_free(&self, directory: &Directory, place: &Place) -> Result<(), Fault> {
+    fn check_free(&self, directory: &Directory, location: &Location) -> Result<(), Diagnostic> {
         if self.freed.contains(&directory.directory_path) || !exists(directory, self.observation) {
             return Ok(());
         }
         let message = format!("`{}` exists and is not this swarm's", directory.directory_path.display());
-        let fault =
-            Fault::new(rule::PATH_TAKEN, place.key("root-directory"), message, "would be created there");
-        Err(fault.with_help("move it away, or name another `root-directory`"))
+        let diagnostic = Diagnostic::new(
+            rule::PATH_TAKEN,
+            location.key("root-directory"),
+            message,
+            "would be created there",
+        );
+        Err(diagnostic.with_help("move it away, or name another `root-directory`"))
     }
 
-    fn check_source(&self, options: &Options, place: &Place) -> Result<(), Fault> {
+    fn check_source(&self, options: &Options, location: &Location) -> Result<(), Diagnostic> {
         let Some(from) = &options.copy_from else { return Ok(()) };
         let refused = |message: String, label: &str, help: &str| {
-            let fault = Fault::new(rule::COPIED_DIRECTORY, place.key("copy-from"), message, label);
-            Err(fault.with_help(help))
+            let diagnostic =
+                Diagnostic::new(rule::COPIED_DIRECTORY, location.key("copy-from"), message, label);
+            Err(diagnostic.with_help(help))
         };
         let shown = from.display();
         if !is_below(from) {
@@ -87,18 +92,18 @@ impl Allocator for Allocations<'_> {
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request)?;
         let directory = planned(&options, request.scoped_name);
-        let place = request.place;
+        let location = request.location;
         let root = check_root(
             self.observation,
             &directory.directory_root,
-            place,
+            location,
             ("directories", ".ai_ops/directories"),
         );
-        let free = root.is_ok().then(|| self.check_free(&directory, place));
-        let checks = [Some(root), free, Some(self.check_source(&options, place))];
-        let faults: Vec<Fault> = checks.into_iter().flatten().filter_map(Result::err).collect();
-        if !faults.is_empty() {
-            return Err(faults.into());
+        let free = root.is_ok().then(|| self.check_free(&directory, location));
+        let checks = [Some(root), free, Some(self.check_source(&options, location))];
+        let diagnostics: Vec<Diagnostic> = checks.into_iter().flatten().filter_map(Result::err).collect();
+        if !diagnostics.is_empty() {
+            return Err(diagnostics.into());
         }
         Ok(Planned { allocation: fields(&directory), ..Planned::default() })
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::protocol::{self, Asked, PROTOCOL, PlanAnswer, PlanRequest, Request as Question, Wrong};
 use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
-use crate::manifest::{Diagnostics, Fault, Place, Program, denied_variable, is_variable, rule};
+use crate::manifest::{Diagnostic, Diagnostics, Location, Program, denied_variable, is_variable, rule};
 use crate::observe::Observation;
 use crate::provider::{Allocation, Allocator, Parent, Planned, Request, markers};
 
@@ -121,9 +121,9 @@ impl Externals {
             .faults
             .iter()
             .filter(|wrong| wrong.session.as_deref().is_none_or(|session| session == request.session));
-        let faults: Vec<_> = own.map(|wrong| self.wrong(wrong, request)).collect();
-        if !faults.is_empty() {
-            return Err(faults.into());
+        let diagnostics: Vec<_> = own.map(|wrong| self.wrong(wrong, request)).collect();
+        if !diagnostics.is_empty() {
+            return Err(diagnostics.into());
         }
         let Some(planned) = answer.allocations.get(request.session) else {
             return Err(vec![self.no_plan(&match answer.faults.first() {
@@ -169,32 +169,32 @@ impl Externals {
         }
     }
 
-    fn program_place(&self) -> Place {
-        Place::default().key("provider").key(&self.kind).key("command")
+    fn program_place(&self) -> Location {
+        Location::default().key("provider").key(&self.kind).key("command")
     }
 
     /// Returns a diagnostic for an error of the program, not of the request.
-    fn no_plan(&self, why: &str) -> Fault {
+    fn no_plan(&self, why: &str) -> Diagnostic {
         let message = format!("the program of kind `{}` gave no plan: {}", self.kind, line(why));
-        Fault::new(rule::PROGRAM, self.program_place(), message, "gave no plan").with_help(
+        Diagnostic::new(rule::PROGRAM, self.program_place(), message, "gave no plan").with_help(
             "run it by hand; `seedbed schema provider` prints the schemas of its requests and answers",
         )
     }
 
-    fn wrong(&self, wrong: &Wrong, request: &Request<'_>) -> Fault {
-        let place = match (&wrong.session, &wrong.option) {
+    fn wrong(&self, wrong: &Wrong, request: &Request<'_>) -> Diagnostic {
+        let location = match (&wrong.session, &wrong.option) {
             (None, _) => self.program_place(),
-            (Some(_), Some(option)) if request.own.contains_key(option) => request.place.key(option),
-            (Some(_), _) => request.place.clone(),
+            (Some(_), Some(option)) if request.own.contains_key(option) => request.location.key(option),
+            (Some(_), _) => request.location.clone(),
         };
         let label = match &wrong.option {
             Some(option) => format!("`{}` says so of `{}`", self.kind, line(option)),
             None => format!("`{}` says so", self.kind),
         };
-        let fault = Fault::new(rule::EXTERNAL_OPTION, place, line(&wrong.message), label);
+        let diagnostic = Diagnostic::new(rule::EXTERNAL_OPTION, location, line(&wrong.message), label);
         match &wrong.help {
-            Some(help) => fault.with_help(line(help)),
-            None => fault,
+            Some(help) => diagnostic.with_help(line(help)),
+            None => diagnostic,
         }
     }
 }

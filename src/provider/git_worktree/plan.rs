@@ -18,7 +18,7 @@ pub(super) use self::planned::{basis, context, names, notices, stale};
 use super::layout::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
-use crate::manifest::{self, Diagnostics, Fault, Place};
+use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::observe::{self, Commit, Observation, Question};
 use crate::provider::{
     Allocation, Allocator, DISCOVERY_DIRECTORY, Known, Parent, Planned, Request, check_root,
@@ -47,7 +47,7 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
     }
     // Planning reports globs that lead out of the workspace.
     let globs = options.copy.iter().chain(&options.link);
-    let globs = globs.filter(|glob| check_glob(glob, &Place::default()).is_ok());
+    let globs = globs.filter(|glob| check_glob(glob, &Location::default()).is_ok());
     questions.extend(globs.map(|glob| Question::Untracked { glob: glob.clone() }));
     if options.checkout == Checkout::Overlay {
         questions.push(Question::Overlays);
@@ -102,18 +102,23 @@ impl<'o> Worktrees<'o> {
         options: &Rc<Options>,
         root: &Path,
     ) -> Result<Planned, Diagnostics> {
-        let place = request.place;
+        let location = request.location;
         let repository = match &self.observation.repository {
             Some(Ok(repository)) => repository,
             Some(Err(why)) => {
-                return Err(
-                    vec![fault(rule::NO_REPOSITORY, place, why, "needs a git repository", None)].into()
-                );
+                return Err(vec![diagnostic(
+                    rule::NO_REPOSITORY,
+                    location,
+                    why,
+                    "needs a git repository",
+                    None,
+                )]
+                .into());
             }
             None => {
-                return Err(vec![fault(
+                return Err(vec![diagnostic(
                     rule::NO_REPOSITORY,
-                    place,
+                    location,
                     "the repository was not looked at",
                     "here",
                     None,
@@ -121,23 +126,23 @@ impl<'o> Worktrees<'o> {
                 .into());
             }
         };
-        let mut faults = Vec::new();
+        let mut diagnostics = Vec::new();
         let branch = self.branch(request, options).unwrap_or_else(|found| {
-            faults.extend(found);
+            diagnostics.extend(found);
             None
         });
         let begins = branch.as_deref().map(|branch| self.begins(repository, request, options, branch));
         let begins = begins.transpose().unwrap_or_else(|found| {
-            faults.push(found);
+            diagnostics.push(found);
             None
         });
-        let site = self.site(options, root, place).map_err(|found| faults.extend(found)).ok();
+        let site = self.site(options, root, location).map_err(|found| diagnostics.extend(found)).ok();
         let path = root.join(request.scoped_name);
         // If a directory cannot be used, no further diagnostics for it are useful.
-        if faults.iter().all(|fault| fault.rule != rule::ROOT_DIRECTORY) {
-            faults.extend(self.check_path(repository, root, &path, request).err());
+        if diagnostics.iter().all(|diagnostic| diagnostic.rule != rule::ROOT_DIRECTORY) {
+            diagnostics.extend(self.check_path(repository, root, &path, request).err());
         }
-        let Some(site) = site.filter(|_| faults.is_empty()) else { return Err(faults.into()) };
+        let Some(site) = site.filter(|_| diagnostics.is_empty()) else { return Err(diagnostics.into()) };
         let (commit, existing) = match begins.flatten() {
             Some(Tip { commit, ahead }) => (commit, Some(Existing { base: site.commit.clone(), ahead })),
             None => (site.commit.clone(), None),
@@ -167,19 +172,24 @@ impl<'o> Worktrees<'o> {
 
     /// Returns the common values of worktrees in `root` with these options. They are checked once for consecutive
     /// requests, of which there are thousands. If something is wrong, each request gets the diagnostics.
-    fn site(&mut self, options: &Rc<Options>, root: &Path, place: &Place) -> Result<Rc<Site>, Diagnostics> {
+    fn site(
+        &mut self,
+        options: &Rc<Options>,
+        root: &Path,
+        location: &Location,
+    ) -> Result<Rc<Site>, Diagnostics> {
         let is_known = |site: &&Rc<Site>| Rc::ptr_eq(&site.options, options) && site.root == root;
         if let Some(site) = self.site.as_ref().filter(is_known) {
             return Ok(Rc::clone(site));
         }
-        let mut faults = Vec::new();
-        let mut check = |result: Result<(), Fault>| faults.extend(result.err());
+        let mut diagnostics = Vec::new();
+        let mut check = |result: Result<(), Diagnostic>| diagnostics.extend(result.err());
         let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
         let target = target.unwrap_or_else(|why| {
             let help = "write a directory of the repository: `services/api`".to_owned();
-            check(Err(fault(
+            check(Err(diagnostic(
                 rule::TARGET_PATH,
-                &place.key("target-path"),
+                &location.key("target-path"),
                 &why,
                 "leads out of it",
                 Some(help),
@@ -188,26 +198,26 @@ impl<'o> Worktrees<'o> {
         });
         let commit = match self.observation.commits.get(&options.base_ref) {
             Some(Ok(commit)) => {
-                check(self.check_target(&options.base_ref, target.as_deref(), place));
-                check(self.check_discovery(&options.base_ref, target.as_deref(), place));
+                check(self.check_target(&options.base_ref, target.as_deref(), location));
+                check(self.check_discovery(&options.base_ref, target.as_deref(), location));
                 commit.clone()
             }
             unknown => {
                 let unknown = unknown.and_then(|unknown| unknown.as_ref().err());
-                check(Err(unknown_ref(&options.base_ref, unknown, place)));
+                check(Err(unknown_ref(&options.base_ref, unknown, location)));
                 String::new()
             }
         };
-        check(check_root(self.observation, root, place, ("worktrees", ".ai_ops/worktrees")));
-        check(self.check_overlay(options, place));
+        check(check_root(self.observation, root, location, ("worktrees", ".ai_ops/worktrees")));
+        check(self.check_overlay(options, location));
         for (key, globs) in [("copy", &options.copy), ("link", &options.link)] {
             for (index, glob) in globs.iter().enumerate() {
-                let place = place.key(key).index(index);
-                check(check_glob(glob, &place).and_then(|()| self.check_copied(glob, &place)));
+                let location = location.key(key).index(index);
+                check(check_glob(glob, &location).and_then(|()| self.check_copied(glob, &location)));
             }
         }
-        if !faults.is_empty() {
-            return Err(faults.into());
+        if !diagnostics.is_empty() {
+            return Err(diagnostics.into());
         }
         let site = Rc::new(Site { options: Rc::clone(options), root: root.to_owned(), target, commit });
         self.site = Some(Rc::clone(&site));
@@ -217,7 +227,7 @@ impl<'o> Worktrees<'o> {
     fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {
         self.options.read(request.options).map_err(|error| {
             let message = format!("the options of `{KIND}` cannot be read: {error}");
-            fault(rule::BROKEN_KIND, request.place, &message, "here", None).into()
+            diagnostic(rule::BROKEN_KIND, request.location, &message, "here", None).into()
         })
     }
 }
@@ -255,9 +265,9 @@ impl Allocator for Worktrees<'_> {
         if is_mount || options.checkout == Checkout::Overlay {
             let message = "worktrees that are mounts do not lie inside one another";
             let help = "use `layout = \"flat\"`, or another `checkout`".to_owned();
-            return Err(vec![fault(
+            return Err(vec![diagnostic(
                 rule::OVERLAY,
-                &request.place.key("layout"),
+                &request.location.key("layout"),
                 message,
                 "would be inside",
                 Some(help),
@@ -265,9 +275,9 @@ impl Allocator for Worktrees<'_> {
             .into());
         }
         let of_parent = of_parent.ok_or_else(|| {
-            vec![fault(
+            vec![diagnostic(
                 rule::BROKEN_KIND,
-                request.place,
+                request.location,
                 "the parent's worktree cannot be read from its allocation",
                 "here",
                 None,
@@ -279,9 +289,9 @@ impl Allocator for Worktrees<'_> {
             &options.base_ref,
             &top,
             "which the worktrees of children lie in",
-            request.place,
+            request.location,
         )
-        .map_err(|fault| vec![fault])?;
+        .map_err(|diagnostic| vec![diagnostic])?;
         let planned = self.worktree(request, &options, &root)?;
         Ok(Planned { within_parent: true, ..planned })
     }
@@ -320,7 +330,7 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
     let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
     let is_object_id =
         |id: &str| matches!(id.len(), 40 | 64) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let is_glob = |glob: &String| check_glob(glob, &Place::default()).is_ok();
+    let is_glob = |glob: &String| check_glob(glob, &Location::default()).is_ok();
     worktree.base_ref == options.base_ref
         && is_object_id(&worktree.commit)
         && target.is_ok_and(|target| target == worktree.target_path)
@@ -347,10 +357,16 @@ fn way_up(below: &Path, above: &Path) -> PathBuf {
     }
 }
 
-fn fault(rule: &'static Rule, place: &Place, message: &str, label: &str, help: Option<String>) -> Fault {
-    Fault {
+fn diagnostic(
+    rule: &'static Rule,
+    location: &Location,
+    message: &str,
+    label: &str,
+    help: Option<String>,
+) -> Diagnostic {
+    Diagnostic {
         rule,
-        place: place.clone(),
+        location: location.clone(),
         message: message.to_owned(),
         label: label.to_owned(),
         help: help.map(String::into_boxed_str),

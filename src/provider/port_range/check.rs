@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Options;
 use super::context::variable;
 use crate::manifest::rule::Rule;
-use crate::manifest::{Fault, Place, rule};
+use crate::manifest::{Diagnostic, Location, rule};
 
 /// Names that a port cannot have: they are fields of `port.*`, or would set a variable of the reference implementation.
 const RESERVED: [&str; 5] = ["start", "end", "primary", "range-start", "range-end"];
@@ -13,14 +13,14 @@ const RESERVED: [&str; 5] = ["start", "end", "primary", "range-start", "range-en
 /// Returns the diagnostics of options that no host could satisfy.
 ///
 /// The rules for a block of its own do not apply to a share.
-pub(super) fn faults(options: &Options, place: &Place, is_share: bool) -> Vec<Fault> {
-    let mut faults = Vec::new();
+pub(super) fn diagnostics(options: &Options, location: &Location, is_share: bool) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
     let last = u64::from(options.base_port) + u64::from(options.block_size) * u64::from(options.blocks()) - 1;
     if last > 65535 {
         let fit = (65536 - options.base_port.min(65535)) / options.block_size;
-        faults.push(fault(
+        diagnostics.push(diagnostic(
             rule::PORTS_PAST_END,
-            &place.key(cause(options)),
+            &location.key(cause(options)),
             &format!(
                 "{} of {} from {} on {} at {last}, past the last port, 65535",
                 count(options.blocks(), "block"),
@@ -36,9 +36,9 @@ pub(super) fn faults(options: &Options, place: &Place, is_share: bool) -> Vec<Fa
         ));
     }
     if let Some(reserve) = options.reserve.filter(|reserve| !is_share && *reserve > options.block_size) {
-        faults.push(fault(
+        diagnostics.push(diagnostic(
             rule::RESERVE,
-            &place.key("reserve"),
+            &location.key("reserve"),
             &format!(
                 "{} cannot be kept of a block of {}",
                 count(reserve, "port"),
@@ -49,9 +49,9 @@ pub(super) fn faults(options: &Options, place: &Place, is_share: bool) -> Vec<Fa
         ));
     }
     if options.primary_port_offset >= options.block_size {
-        faults.push(fault(
+        diagnostics.push(diagnostic(
             rule::PRIMARY_PORT,
-            &place.key("primary-port-offset"),
+            &location.key("primary-port-offset"),
             &format!("the primary port lies outside its block of {} ports", options.block_size),
             &format!("counts from 0, so at most {}", options.block_size - 1),
             "lower it, or raise `block-size`",
@@ -59,34 +59,34 @@ pub(super) fn faults(options: &Options, place: &Place, is_share: bool) -> Vec<Fa
     }
     let mut seen = BTreeMap::new();
     for (index, name) in options.names.iter().enumerate() {
-        let place = place.key("names").index(index);
+        let location = location.key("names").index(index);
         if !is_port_name(name) {
-            faults.push(fault(
+            diagnostics.push(diagnostic(
                 rule::PORT_NAME,
-                &place,
+                &location,
                 &format!("`{}` cannot name a port", name.escape_debug()),
                 "not a name",
                 "a port's name is a lower-case letter, then lower-case letters, digits, `-` or `_`, at most 32 in all",
             ));
         } else if RESERVED.contains(&name.replace('_', "-").as_str()) {
-            faults.push(fault(
+            diagnostics.push(diagnostic(
                 rule::PORT_NAME,
-                &place,
+                &location,
                 &format!("`{name}` is a name that every block has already"),
                 "taken",
                 "every session finds `port.start`, `port.end` and `port.primary` without asking",
             ));
         } else if let Some(first) = seen.insert(variable(name), name) {
-            faults.push(fault(
+            diagnostics.push(diagnostic(
                 rule::PORT_NAME,
-                &place,
+                &location,
                 &format!("`{first}` and `{name}` would both be `{}`", variable(name)),
                 "meets another name",
                 "give it another name",
             ));
         }
     }
-    faults
+    diagnostics
 }
 
 /// Returns the most likely cause among the explicit options that decide the end of the range.
@@ -111,10 +111,16 @@ fn is_port_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
 }
 
-pub(super) fn fault(rule: &'static Rule, place: &Place, message: &str, label: &str, help: &str) -> Fault {
-    Fault {
+pub(super) fn diagnostic(
+    rule: &'static Rule,
+    location: &Location,
+    message: &str,
+    label: &str,
+    help: &str,
+) -> Diagnostic {
+    Diagnostic {
         rule,
-        place: place.clone(),
+        location: location.clone(),
         message: message.to_owned(),
         label: label.to_owned(),
         help: (!help.is_empty()).then(|| help.into()),

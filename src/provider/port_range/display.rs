@@ -33,13 +33,13 @@ pub(super) fn summary_of_many(blocks: &[Block]) -> Option<String> {
         (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
         _ => first.block_size.to_string(),
     };
-    let places = match (runs.len() > RUNS, runs.first(), runs.last()) {
+    let locations = match (runs.len() > RUNS, runs.first(), runs.last()) {
         (true, Some(lowest), Some(highest)) => format!("between {} and {}", lowest.start(), highest.end()),
         _ => shown.join(", "),
     };
     let names: Vec<&str> = first.named_ports().into_iter().map(|(name, _)| name).collect();
     let names = if names.is_empty() { String::new() } else { format!("  {} in each", names.join(", ")) };
-    Some(format!("{} blocks of {size}, {places}{names}", thousands(blocks.len())))
+    Some(format!("{} blocks of {size}, {locations}{names}", thousands(blocks.len())))
 }
 
 /// Merges blocks that touch one another; returns the lowest first.

@@ -31,7 +31,7 @@ struct Lock {
 
 pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
-    let (root, directory, name) = place(task, &block)?;
+    let (root, directory, name) = location(task, &block)?;
     let path = directory.join(&name);
     // A session's lock file is written after its first grant and removed before the lease is revoked.
     let had = read(&root, &path)?.is_some_and(|lock| is_own(task, &lock));
@@ -72,7 +72,7 @@ pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
     if !leases::is_granted(task.host, &lease(task, ports)).map_err(refused)? {
         return Ok(Condition::Mendable(format!("the lease of ports {ports} does not exist")));
     }
-    let (root, directory, name) = place(task, &block)?;
+    let (root, directory, name) = location(task, &block)?;
     if !holds(task, &root, &directory.join(name))? {
         return Ok(Condition::Mendable(format!("the lock file of ports {ports} does not exist")));
     }
@@ -82,7 +82,7 @@ pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
 /// Sets the lock file and the lease aside: only new leases of this swarm may have the ports.
 pub(super) fn give_way(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
-    let (root, directory, name) = place(task, &block)?;
+    let (root, directory, name) = location(task, &block)?;
     leases::set_aside(task.host, &lease(task, ports)).map_err(refused)?;
     crashpoint!("lease.aside");
     rename_lock(task, &root, &directory.join(&name), &directory.join(aside_of(task, &name)))
@@ -91,7 +91,7 @@ pub(super) fn give_way(task: &Task<'_>) -> Result<(), Error> {
 /// Undoes [`give_way`].
 pub(super) fn bring_back(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
-    let (root, directory, name) = place(task, &block)?;
+    let (root, directory, name) = location(task, &block)?;
     rename_lock(task, &root, &directory.join(aside_of(task, &name)), &directory.join(&name))?;
     crashpoint!("lease.unlocked-back");
     leases::bring_back(task.host, &lease(task, ports)).map_err(refused)
@@ -100,7 +100,7 @@ pub(super) fn bring_back(task: &Task<'_>) -> Result<(), Error> {
 /// Releases the block, or the part of it that is aside.
 pub(super) fn release(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
-    let (root, directory, mut name) = place(task, &block)?;
+    let (root, directory, mut name) = location(task, &block)?;
     if task.location == Location::Aside {
         name = aside_of(task, &name);
     }
@@ -131,7 +131,7 @@ fn rename_lock(task: &Task<'_>, root: &files::Root, from: &Path, to: &Path) -> R
 /// the registry.
 pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
     let (block, _) = block(task)?;
-    let (root, directory, _) = place(task, &block)?;
+    let (root, directory, _) = location(task, &block)?;
     let mut debris: Vec<_> = directory.ancestors().map(|above| root.path().join(above)).collect();
     debris.push(task.host.state.join(leases::DIRECTORY));
     Ok(debris)
@@ -140,7 +140,7 @@ pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
 /// Returns whether the lock file of the ports is in the task's workspace and belongs to its session.
 pub(super) fn bears_mark(task: &Task<'_>) -> Result<bool, Error> {
     let (block, _) = block(task)?;
-    let (root, directory, mut name) = place(task, &block)?;
+    let (root, directory, mut name) = location(task, &block)?;
     if task.location == Location::Aside {
         name = aside_of(task, &name);
     }
@@ -159,7 +159,7 @@ pub(super) fn unlock_copy(task: &Task<'_>, from: &str) -> Result<(), Error> {
     let (block, _) = block(task)?;
     let original = Task { owner: from, ..*task };
     if bears_mark(&original)? {
-        let (root, directory, name) = place(task, &block)?;
+        let (root, directory, name) = location(task, &block)?;
         root.remove_file(&directory.join(name))?;
         root.remove_hidden(&directory)?;
     }
@@ -210,7 +210,7 @@ fn lease(task: &Task<'_>, ports: PortBlock) -> Lease {
 }
 
 /// Returns the root from which the lock directory is reached, the directory below it, and the lock file's name.
-fn place(task: &Task<'_>, block: &Block) -> Result<(files::Root, PathBuf, String), Error> {
+fn location(task: &Task<'_>, block: &Block) -> Result<(files::Root, PathBuf, String), Error> {
     let name = block.lock_path.file_name().map(|name| name.to_string_lossy().into_owned());
     let directory = block.lock_path.parent();
     let (Some(directory), Some(name)) = (directory, name) else {

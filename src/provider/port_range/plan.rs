@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::check::{self, count, fault};
+use super::check::{self, count, diagnostic};
 use super::{Block, KIND, Options, Share};
 use crate::manifest::rule;
-use crate::manifest::{self, Diagnostics, Place};
+use crate::manifest::{self, Diagnostics, Location};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
 use crate::provider::{Allocation, Allocator, Known, Parent, Planned, Request, holds_the_workspace};
@@ -112,24 +112,24 @@ impl<'o> Ports<'o> {
 
     fn options(&mut self, request: &Request<'_>, is_share: bool) -> Result<Rc<Options>, Diagnostics> {
         let options = self.options.read(request.options).map_err(|error| {
-            vec![fault(
+            vec![diagnostic(
                 rule::BROKEN_KIND,
-                request.place,
+                request.location,
                 &format!("the options of `{KIND}` cannot be read: {error}"),
                 "here",
                 "",
             )]
         })?;
-        let faults = check::faults(&options, request.place, is_share);
-        if faults.is_empty() { Ok(options) } else { Err(faults.into()) }
+        let diagnostics = check::diagnostics(&options, request.location, is_share);
+        if diagnostics.is_empty() { Ok(options) } else { Err(diagnostics.into()) }
     }
 
-    fn check_lock_directory(&self, options: &Options, place: &Place) -> Result<(), Diagnostics> {
-        let place = || place.key("lock-directory");
+    fn check_lock_directory(&self, options: &Options, location: &Location) -> Result<(), Diagnostics> {
+        let location = || location.key("lock-directory");
         if holds_the_workspace(&self.observation.workspace, &options.lock_directory) {
-            return Err(vec![fault(
+            return Err(vec![diagnostic(
                 rule::LOCK_DIRECTORY,
-                &place(),
+                &location(),
                 "lock files need a directory of their own, which git can be kept from seeing",
                 "is the workspace or above it",
                 "name one below the workspace, such as `.ai_ops/locks/ports`",
@@ -141,9 +141,9 @@ impl<'o> Ports<'o> {
             Some(Directory::NotADirectory(component)) => (component, "not a directory"),
             _ => return Ok(()),
         };
-        Err(vec![fault(
+        Err(vec![diagnostic(
             rule::LOCK_DIRECTORY,
-            &place(),
+            &location(),
             &format!("`{}` is {what}: lock files would be written somewhere else", component.display()),
             "leads there",
             "remove it, or name another `lock-directory`",
@@ -174,7 +174,7 @@ impl Allocator for Ports<'_> {
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request, false)?;
-        self.check_lock_directory(&options, request.place)?;
+        self.check_lock_directory(&options, request.location)?;
         let count = options.blocks();
         let preferred = hash_u32(request.session) % count;
         let mut notes = Vec::new();
@@ -199,9 +199,9 @@ impl Allocator for Ports<'_> {
             return allocation(request, &options, &block, start + options.primary_port_offset, notes);
         }
         let passed_over = notes.join("; ");
-        Err(vec![fault(
+        Err(vec![diagnostic(
             rule::NO_FREE_BLOCK,
-            &request.place.key("block-count"),
+            &request.location.key("block-count"),
             &format!(
                 "no block of {} ports is free for session `{}`: {passed_over}",
                 options.block_size, request.session
@@ -216,9 +216,9 @@ impl Allocator for Ports<'_> {
             .iter()
             .filter(|key| request.own.contains_key(**key))
             .map(|key| {
-                fault(
+                diagnostic(
                     rule::OPTION_OF_A_BLOCK,
-                    &request.place.key(key).the_key(),
+                    &request.location.key(key).the_key(),
                     &format!("`{key}` means nothing for a share of the parent's ports"),
                     "is decided by the parent's block",
                     "remove it, or request a block of its own with `from = \"pool\"`",
@@ -229,9 +229,9 @@ impl Allocator for Ports<'_> {
             return Err(meaningless.into());
         }
         let unreadable = || {
-            vec![fault(
+            vec![diagnostic(
                 rule::BROKEN_KIND,
-                request.place,
+                request.location,
                 "the parent's ports cannot be read from its allocation",
                 "here",
                 "",
@@ -246,9 +246,9 @@ impl Allocator for Ports<'_> {
             return self.instead_of_a_share(request, parent);
         };
         let Some(ports) = rest.and_then(|rest| share_of(rest, share)) else {
-            return Err(vec![fault(
+            return Err(vec![diagnostic(
                 rule::NO_PORT_TO_SHARE,
-                request.place,
+                request.location,
                 &match reserve {
                     0 => format!(
                         "the {} of `{}` cannot be divided into {}",
@@ -310,9 +310,9 @@ impl Ports<'_> {
     ) -> Result<Planned, Diagnostics> {
         let applied = self.kept.contains(parent.session);
         if !applied {
-            return Err(vec![fault(
+            return Err(vec![diagnostic(
                 rule::SLOTS,
-                request.place,
+                request.location,
                 &format!("`{}` has fewer `slots` than children that take a share", parent.session),
                 "finds no share left",
                 "raise the parent's `slots`, or ask with `from = \"pool\"`",
@@ -403,9 +403,9 @@ fn named_ports(
     let start = u32::from(ports.start());
     let own = if request.shares == 0 { ports.size() } else { reserve(options).min(ports.size()) };
     if named > own {
-        return Err(vec![fault(
+        return Err(vec![diagnostic(
             rule::PORT_NAMES_DO_NOT_FIT,
-            &request.place.key("names"),
+            &request.location.key("names"),
             &format!(
                 "{} do not fit into the {} of session `{}`",
                 count(named, "name"),
@@ -423,9 +423,9 @@ fn named_ports(
     }
     let offset = primary - start;
     if named > 0 && offset >= own {
-        return Err(vec![fault(
+        return Err(vec![diagnostic(
             rule::PRIMARY_PORT,
-            &request.place.key("primary-port-offset"),
+            &request.location.key("primary-port-offset"),
             &format!(
                 "the primary port of session `{}` lies beyond the {} that it keeps",
                 request.session,

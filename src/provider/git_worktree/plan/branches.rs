@@ -1,9 +1,9 @@
 //! Decides for each worktree whether its branch is created, or continues at its commit.
 
 use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership::Mark};
-use super::{Worktrees, fault, fields};
+use super::{Worktrees, diagnostic, fields};
 use crate::host::git::checkouts::Checkout;
-use crate::manifest::{Diagnostics, Fault, rule};
+use crate::manifest::{Diagnostic, Diagnostics, rule};
 use crate::observe::{Apart, Branch, Commit, Names, Observation, Question, Repository, branch_ref};
 use crate::provider::{Allocation, Outlasts, Request};
 use crate::template;
@@ -62,11 +62,12 @@ impl Worktrees<'_> {
         options: &Options,
     ) -> Result<Option<String>, Diagnostics> {
         let Some(source) = &options.branch else { return Ok(None) };
-        let place = request.place.key("branch");
-        let branch = template::render(source, &request.names(), &self.bounds)
-            .map_err(|problems| problems.into_iter().map(|problem| problem.at(&place)).collect::<Vec<_>>())?;
+        let location = request.location.key("branch");
+        let branch = template::render(source, &request.names(), &self.bounds).map_err(|problems| {
+            problems.into_iter().map(|problem| problem.at(&location)).collect::<Vec<_>>()
+        })?;
         let refused = |message: String, label: &str, help: String| {
-            Err(vec![fault(rule::BRANCH, &place, &message, label, Some(help))].into())
+            Err(vec![diagnostic(rule::BRANCH, &location, &message, label, Some(help))].into())
         };
         if !branch::is_name(&branch) {
             return refused(
@@ -98,7 +99,7 @@ impl Worktrees<'_> {
         request: &Request<'_>,
         options: &Options,
         name: &str,
-    ) -> Result<Option<Tip>, Fault> {
+    ) -> Result<Option<Tip>, Diagnostic> {
         let stays = |other: &str| !self.goes(repository, other);
         let Some(other) = branch::in_the_way(&repository.branches, name, stays) else { return Ok(None) };
         if other != name {
@@ -119,8 +120,8 @@ impl Worktrees<'_> {
             let at = branch_ref(name);
             let target = super::normalize_target_path(options.target_path.as_deref().unwrap_or_default());
             let target = target.ok().flatten();
-            self.check_target(&at, target.as_deref(), request.place)?;
-            self.check_discovery(&at, target.as_deref(), request.place)?;
+            self.check_target(&at, target.as_deref(), request.location)?;
+            self.check_discovery(&at, target.as_deref(), request.location)?;
         }
         Ok(Some(tip))
     }
@@ -145,9 +146,11 @@ impl Worktrees<'_> {
             Some(branch) => {
                 let base = worktree.base().to_owned();
                 self.refuse(request, policy(request), &name, branch, Some(&worktree))
-                    .map_err(|fault| vec![fault])?;
+                    .map_err(|diagnostic| vec![diagnostic])?;
                 let apart = self.observation.apart.get(&(base.clone(), name.clone()));
-                let tip = self.reused(request, &base, &name, branch, apart).map_err(|fault| vec![fault])?;
+                let tip = self
+                    .reused(request, &base, &name, branch, apart)
+                    .map_err(|diagnostic| vec![diagnostic])?;
                 tip.map(|Tip { commit, ahead }| (commit, Existing { base, ahead }))
             }
         };
@@ -177,7 +180,7 @@ impl Worktrees<'_> {
         name: &str,
         branch: &Branch,
         own: Option<&Worktree>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Diagnostic> {
         let is_freed = |checkout: &&Checkout| {
             let entry = checkout.entry.as_deref();
             entry.is_some_and(|entry| {
@@ -217,7 +220,7 @@ impl Worktrees<'_> {
         name: &str,
         branch: &Branch,
         apart: Option<&Apart>,
-    ) -> Result<Option<Tip>, Fault> {
+    ) -> Result<Option<Tip>, Diagnostic> {
         match apart {
             Some(Apart { ahead, contains: true }) => {
                 Ok(Some(Tip { commit: branch.tip.clone(), ahead: *ahead }))
@@ -261,8 +264,8 @@ fn policy(request: &Request<'_>) -> BranchExists {
     if said == Some("refuse") { BranchExists::Refuse } else { BranchExists::Reuse }
 }
 
-fn refused(request: &Request<'_>, message: &str, label: &str, help: String) -> Fault {
-    fault(rule::BRANCH, &request.place.key("branch"), message, label, Some(help))
+fn refused(request: &Request<'_>, message: &str, label: &str, help: String) -> Diagnostic {
+    diagnostic(rule::BRANCH, &request.location.key("branch"), message, label, Some(help))
 }
 
 /// Returns the number of commits that the other side does not have, in words.

@@ -3,8 +3,8 @@
 use std::path::{Component, Path};
 
 use super::super::{Checkout, Options};
-use super::{Worktrees, fault};
-use crate::manifest::{Fault, Place, rule};
+use super::{Worktrees, diagnostic};
+use crate::manifest::{Diagnostic, Location, rule};
 use crate::observe::{Directory, Repository, TreeEntry, UnknownRef, Untracked};
 use crate::provider::{DISCOVERY_DIRECTORY, Request, in_git};
 
@@ -12,9 +12,14 @@ use crate::provider::{DISCOVERY_DIRECTORY, Request, in_git};
 const PATH_MAX: usize = 4000;
 
 impl Worktrees<'_> {
-    pub(super) fn check_target(&self, at: &str, target: Option<&str>, place: &Place) -> Result<(), Fault> {
+    pub(super) fn check_target(
+        &self,
+        at: &str,
+        target: Option<&str>,
+        location: &Location,
+    ) -> Result<(), Diagnostic> {
         let Some(target) = target else { return Ok(()) };
-        let place = place.key("target-path");
+        let location = location.key("target-path");
         let what = match self.observation.trees.get(&(at.to_owned(), target.to_owned())) {
             Some(TreeEntry::Directory) => return Ok(()),
             Some(TreeEntry::Missing { near }) => {
@@ -23,7 +28,7 @@ impl Worktrees<'_> {
                 let help = help.unwrap_or_else(|| {
                     format!("write a directory of the commit; `git ls-tree -d {at}` lists them")
                 });
-                return Err(fault(rule::TARGET_PATH, &place, &message, &label, Some(help)));
+                return Err(diagnostic(rule::TARGET_PATH, &location, &message, &label, Some(help)));
             }
             Some(TreeEntry::File) => "a file",
             Some(TreeEntry::Link) => "a symbolic link",
@@ -31,19 +36,24 @@ impl Worktrees<'_> {
             None => "unknown",
         };
         let message = format!("`{target}` is {what} in `{at}`, not a directory");
-        Err(fault(rule::TARGET_PATH, &place, &message, "has to be a directory", None))
+        Err(diagnostic(rule::TARGET_PATH, &location, &message, "has to be a directory", None))
     }
 
     /// Refuses a tracked discovery path: its file would be overwritten, or if it is a link, the file behind it.
-    pub(super) fn check_discovery(&self, at: &str, target: Option<&str>, place: &Place) -> Result<(), Fault> {
+    pub(super) fn check_discovery(
+        &self,
+        at: &str,
+        target: Option<&str>,
+        location: &Location,
+    ) -> Result<(), Diagnostic> {
         let path = match target {
             Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
             None => DISCOVERY_DIRECTORY.to_owned(),
         };
-        self.check_untracked(at, &path, "where every session finds its discovery file", place)
+        self.check_untracked(at, &path, "where every session finds its discovery file", location)
     }
 
-    pub(super) fn check_overlay(&self, options: &Options, place: &Place) -> Result<(), Fault> {
+    pub(super) fn check_overlay(&self, options: &Options, location: &Location) -> Result<(), Diagnostic> {
         let Some(Err(why)) =
             self.observation.overlays.as_ref().filter(|_| options.checkout == Checkout::Overlay)
         else {
@@ -52,7 +62,13 @@ impl Worktrees<'_> {
         let message = format!("overlays cannot be mounted in the state directory of this host: {why}");
         let help = "use `checkout = \"auto\"`; overlays need Linux, root (or a user namespace of one's own), and a state \
                     directory (SEEDBED_STATE_DIR) on a file system such as ext4, xfs or tmpfs, not on an overlay itself";
-        Err(fault(rule::OVERLAY, &place.key("checkout"), &message, "would be mounted", Some(help.to_owned())))
+        Err(diagnostic(
+            rule::OVERLAY,
+            &location.key("checkout"),
+            &message,
+            "would be mounted",
+            Some(help.to_owned()),
+        ))
     }
 
     pub(super) fn check_untracked(
@@ -60,8 +76,8 @@ impl Worktrees<'_> {
         at: &str,
         path: &str,
         role: &str,
-        place: &Place,
-    ) -> Result<(), Fault> {
+        location: &Location,
+    ) -> Result<(), Diagnostic> {
         let what = match self.observation.trees.get(&(at.to_owned(), path.to_owned())) {
             None | Some(TreeEntry::Missing { .. }) => return Ok(()),
             Some(TreeEntry::Directory) => "as a directory",
@@ -69,9 +85,9 @@ impl Worktrees<'_> {
             Some(TreeEntry::Link) => "as a symbolic link",
             Some(TreeEntry::Submodule) => "as a submodule",
         };
-        Err(fault(
+        Err(diagnostic(
             rule::TRACKED_PATH,
-            place,
+            location,
             &format!("`{at}` tracks `{path}` {what}, {role}"),
             "checks out that commit",
             Some(format!(
@@ -81,10 +97,10 @@ impl Worktrees<'_> {
     }
 
     /// Checks that a path in `copy` or `link` is an untracked file of the workspace, or a directory that contains some.
-    pub(super) fn check_copied(&self, glob: &str, place: &Place) -> Result<(), Fault> {
+    pub(super) fn check_copied(&self, glob: &str, location: &Location) -> Result<(), Diagnostic> {
         let name = glob.escape_debug();
         let refused = |message: String, label: &str, help: Option<String>| {
-            Err(fault(rule::COPIED_FILE, place, &message, label, help))
+            Err(diagnostic(rule::COPIED_FILE, location, &message, label, help))
         };
         match self.observation.untracked.get(glob) {
             None | Some(Ok(Untracked::Files { .. })) => Ok(()),
@@ -113,8 +129,8 @@ impl Worktrees<'_> {
         root: &Path,
         path: &Path,
         request: &Request<'_>,
-    ) -> Result<(), Fault> {
-        let place = || request.place.key("root-directory");
+    ) -> Result<(), Diagnostic> {
+        let location = || request.location.key("root-directory");
         let entry = request.scoped_name;
         if let Some(Directory::Listed(names)) = self.observation.directories.get(root)
             && names.contains(entry)
@@ -123,9 +139,9 @@ impl Worktrees<'_> {
             let message = format!("`{}` exists already and is not this swarm's", path.display());
             let help = "`seedbed doctor` reports whether it belongs to another swarm; if not, move it away"
                 .to_owned();
-            return Err(fault(
+            return Err(diagnostic(
                 rule::PATH_TAKEN,
-                &place(),
+                &location(),
                 &message,
                 "where the worktree would be made",
                 Some(help),
@@ -136,24 +152,30 @@ impl Worktrees<'_> {
                 format!("the repository has a worktree called `{entry}` already that is not this swarm's");
             let help =
                 "`git worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm".to_owned();
-            return Err(fault(rule::PATH_TAKEN, request.place, &message, "would have that name", Some(help)));
+            return Err(diagnostic(
+                rule::PATH_TAKEN,
+                request.location,
+                &message,
+                "would have that name",
+                Some(help),
+            ));
         }
         let length = self.observation.workspace.join(path).as_os_str().len();
         if length > PATH_MAX {
             let message = format!("the worktree's path would have {length} bytes, more than {PATH_MAX}");
-            return Err(fault(rule::PATH_TOO_LONG, &place(), &message, "too deep", None));
+            return Err(diagnostic(rule::PATH_TOO_LONG, &location(), &message, "too deep", None));
         }
         Ok(())
     }
 }
 
 /// Checks that a glob names files below the workspace.
-pub(super) fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
+pub(super) fn check_glob(glob: &str, location: &Location) -> Result<(), Diagnostic> {
     let refused = |why: &str| {
         let message = format!("`{}` is no glob of files in the workspace", glob.escape_debug());
-        Err(fault(
+        Err(diagnostic(
             rule::GLOB,
-            place,
+            location,
             &message,
             why,
             Some("write it relative to the workspace: `.env`, `config/*`".to_owned()),
@@ -172,14 +194,14 @@ pub(super) fn check_glob(glob: &str, place: &Place) -> Result<(), Fault> {
     globset::Glob::new(glob).map(drop).or_else(|error| refused(&error.kind().to_string()))
 }
 
-pub(super) fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, place: &Place) -> Fault {
+pub(super) fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, location: &Location) -> Diagnostic {
     let message = format!("`{}` names no commit of this repository", base_ref.escape_debug());
     let reason = unknown.map_or("was not looked up", |unknown| unknown.reason.as_str());
     let (label, help) = meant(unknown.map_or(&[], |unknown| &unknown.near), reason);
     let help = help.unwrap_or_else(|| {
         "write a branch, a tag or a commit; `git branch --all` and `git tag` list what there is".to_owned()
     });
-    fault(rule::UNKNOWN_REF, &place.key("base-ref"), &message, &label, Some(help))
+    diagnostic(rule::UNKNOWN_REF, &location.key("base-ref"), &message, &label, Some(help))
 }
 
 /// Returns a label with the nearest known name, and a help text with the other near names.

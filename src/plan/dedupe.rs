@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-use crate::manifest::{Fault, Place, Rule, rule};
+use crate::manifest::{Diagnostic, Location, Rule, rule};
 
 /// Rules that depend on counts and options, and cannot be judged if some of these were rejected.
 const ARITHMETIC: [&Rule; 6] = [
@@ -16,9 +16,9 @@ const ARITHMETIC: [&Rule; 6] = [
 ];
 
 /// Returns the diagnostic of a manifest whose templates together take too long, or produce too much text.
-pub(super) fn too_much() -> Fault {
+pub(super) fn too_much() -> Diagnostic {
     let message = "the templates of the manifest compute too much, all together".to_owned();
-    Fault::new(rule::TOO_LARGE, Place::default().key("session"), message, "too much work, or too much text").with_help(
+    Diagnostic::new(rule::TOO_LARGE, Location::default().key("session"), message, "too much work, or too much text").with_help(
         "each replica counts: move long texts into files that the sessions read, lower a `count`, or loop less",
     )
 }
@@ -27,33 +27,33 @@ pub(super) fn too_much() -> Fault {
 /// sessions.
 ///
 /// `whole` is `false` if parts of the manifest were rejected before.
-pub(super) fn told(faults: Vec<Fault>, whole: bool) -> Vec<Fault> {
-    let mut told: Vec<(Fault, HashSet<String>)> = Vec::new();
-    let mut positions: HashMap<(&Rule, Place), usize> = HashMap::new();
-    for fault in faults {
-        if !whole && ARITHMETIC.contains(&fault.rule) {
+pub(super) fn told(diagnostics: Vec<Diagnostic>, whole: bool) -> Vec<Diagnostic> {
+    let mut told: Vec<(Diagnostic, HashSet<String>)> = Vec::new();
+    let mut positions: HashMap<(&Rule, Location), usize> = HashMap::new();
+    for diagnostic in diagnostics {
+        if !whole && ARITHMETIC.contains(&diagnostic.rule) {
             continue;
         }
-        let position = *positions.entry((fault.rule, fault.place.clone())).or_insert(told.len());
+        let position = *positions.entry((diagnostic.rule, diagnostic.location.clone())).or_insert(told.len());
         match told.get_mut(position) {
-            None => told.push((fault, HashSet::new())),
+            None => told.push((diagnostic, HashSet::new())),
             // The message names the session, so each affected session has its own message.
             Some((first, others)) => {
-                if first.message != fault.message {
-                    others.insert(fault.message);
+                if first.message != diagnostic.message {
+                    others.insert(diagnostic.message);
                 }
             }
         }
     }
-    let told = told.into_iter().map(|(mut fault, others)| {
+    let told = told.into_iter().map(|(mut diagnostic, others)| {
         match others.len() {
             0 => {}
-            1 => fault.message.push_str(", and so for another session"),
+            1 => diagnostic.message.push_str(", and so for another session"),
             more => {
-                let _ = write!(fault.message, ", and so for {more} other sessions");
+                let _ = write!(diagnostic.message, ", and so for {more} other sessions");
             }
         }
-        fault
+        diagnostic
     });
     told.collect()
 }

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, SessionTable};
+use super::key_path::KeyPath;
 use super::schema::{Kinds, schema};
 use super::validator::validator;
-use super::way::Way;
-use super::{VERSION, value};
+use super::{VERSION, to_json};
 
 /// Number of session tables that are read as one unit: their JSON fits into the cache of a core.
 const IN_ONE_GO: usize = 64;
@@ -21,14 +21,14 @@ const IN_ONE_GO: usize = 64;
 pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
     let validator = validator(&schema(kinds)).ok()?;
     let meets = |manifest: Value| validator.is_valid(&manifest).then_some(manifest);
-    let converted = |entries: &[_], at: &Way<'_>| -> Option<Map<String, Value>> {
-        let mut faults = Vec::new();
-        let entries = value::entries(entries.iter().copied(), at, &mut faults);
-        faults.is_empty().then_some(entries)
+    let converted = |entries: &[_], at: &KeyPath<'_>| -> Option<Map<String, Value>> {
+        let mut diagnostics = Vec::new();
+        let entries = to_json::entries(entries.iter().copied(), at, &mut diagnostics);
+        diagnostics.is_empty().then_some(entries)
     };
 
     let (sessions, others): (Vec<_>, Vec<_>) = root.iter().partition(|(key, _)| key.get_ref() == "session");
-    let manifest = meets(converted(&others, &Way::ROOT)?.into())?;
+    let manifest = meets(converted(&others, &KeyPath::ROOT)?.into())?;
     let mut document: Document = serde_json::from_value(manifest).ok()?;
     if document.provider.keys().any(|name| kinds.contains_key(name)) {
         return None;
@@ -40,7 +40,7 @@ pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
         Some(_) => return None,
     };
     let read = |tables: &[_]| -> Option<Vec<(String, SessionTable)>> {
-        let tables = converted(tables, &Way::ROOT.key("session"))?;
+        let tables = converted(tables, &KeyPath::ROOT.key("session"))?;
         let mut alone = meets(json!({ "version": VERSION, "swarm": "swarm", "session": tables }))?;
         let Value::Object(tables) = alone["session"].take() else { return None };
         tables.into_iter().map(|(name, table)| Some((name, serde_json::from_value(table).ok()?))).collect()
@@ -79,9 +79,10 @@ mod tests {
         for text in [large(), external, "version = 1\nswarm = \"s\"\n".to_owned()] {
             let Ok(table) = syntax::parse(&text) else { panic!("{text}") };
             assert!(document(table.get_ref(), &kinds).is_some(), "{text}");
-            let mut faults = Vec::new();
-            let whole = of_value(value::from_toml(table.get_ref(), &mut faults), &kinds, &mut faults);
-            assert_eq!(faults, []);
+            let mut diagnostics = Vec::new();
+            let whole =
+                of_value(to_json::from_toml(table.get_ref(), &mut diagnostics), &kinds, &mut diagnostics);
+            assert_eq!(diagnostics, []);
             assert_eq!(format!("{:?}", read(&text, &kinds).manifest), format!("{whole:?}"));
         }
     }
@@ -93,7 +94,8 @@ mod tests {
             let text = large().replace(line, with);
             let Ok(table) = syntax::parse(&text) else { panic!("{text}") };
             assert!(document(table.get_ref(), &kinds).is_none(), "{with}");
-            let told: Vec<_> = read(&text, &kinds).faults.iter().map(|fault| fault.rule).collect();
+            let told: Vec<_> =
+                read(&text, &kinds).diagnostics.iter().map(|diagnostic| diagnostic.rule).collect();
             assert_eq!(told, [rule], "{with}");
         };
         check("[session.t100]\ncount = 2", "[session.t100]\ncount = 2.0", rule::WRONG_TYPE);

@@ -8,18 +8,18 @@ use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanConten
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Part, Place, Step};
+use super::diagnostic::{Location, Part, Step};
 use super::syntax;
-use super::words::visible;
+use super::text::visible;
 
 /// Returns the bytes of `text` to underline for each of these locations, never more than one line.
 ///
 /// Parses the text again: a manifest without diagnostics needs no spans.
-pub(super) fn spans<'p>(text: &str, places: impl IntoIterator<Item = &'p Place>) -> Vec<Range<usize>> {
-    let find = |spans: &Spans<'_>| places.into_iter().map(|place| spans.of(place)).collect();
+pub(super) fn spans<'p>(text: &str, locations: impl IntoIterator<Item = &'p Location>) -> Vec<Range<usize>> {
+    let find = |spans: &Spans<'_>| locations.into_iter().map(|location| spans.of(location)).collect();
     match syntax::parse(text) {
         Ok(root) => find(&Spans { text, root }),
-        Err(sound) => find(&Spans { text: &sound.text, root: sound.table() }),
+        Err(rest) => find(&Spans { text: &rest.text, root: rest.table() }),
     }
 }
 
@@ -31,19 +31,19 @@ struct Spans<'t> {
 }
 
 impl Spans<'_> {
-    /// Returns the bytes to underline for `place`, never more than one line.
+    /// Returns the bytes to underline for `location`, never more than one line.
     ///
     /// A missing value is shown at the nearest enclosing value that exists.
-    fn of(&self, place: &Place) -> Range<usize> {
-        let span = match place.part {
+    fn of(&self, location: &Location) -> Range<usize> {
+        let span = match location.part {
             Part::Bytes(start, end) => start..end,
-            _ => self.find(place),
+            _ => self.find(location),
         };
         self.on_one_line(span)
     }
 
-    fn find(&self, place: &Place) -> Range<usize> {
-        let Some((Step::Key(first), rest)) = place.steps.split_first() else { return 0..0 };
+    fn find(&self, location: &Location) -> Range<usize> {
+        let Some((Step::Key(first), rest)) = location.steps.split_first() else { return 0..0 };
         let Some((key, mut value)) = self.root.get_ref().get_key_value(first.as_str()) else { return 0..0 };
         let mut key = Some(key.span());
         for step in rest {
@@ -57,7 +57,7 @@ impl Spans<'_> {
             let Some(next) = next else { return value.span() };
             (key, value) = next;
         }
-        match place.part {
+        match location.part {
             Part::Key => key.unwrap_or_else(|| value.span()),
             Part::Within(start, end) => self.within(value, start..end).unwrap_or_else(|| value.span()),
             _ => value.span(),

@@ -1,12 +1,12 @@
-//! Paths for walking a manifest; converted to a [`Place`] only for a diagnostic.
+//! Paths for walking a manifest; converted to a [`Location`] only for a diagnostic.
 
-use super::fault::{Place, Step};
+use super::diagnostic::{Location, Step};
 
 /// Path from the manifest's root, with each step on the stack of the function that adds it.
 #[derive(Clone, Copy)]
-pub(super) struct Way<'a> {
+pub(super) struct KeyPath<'a> {
     /// Path before the last step, and the last step; `None` at the root.
-    last: Option<(&'a Way<'a>, Part<'a>)>,
+    last: Option<(&'a KeyPath<'a>, Part<'a>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -15,8 +15,8 @@ enum Part<'a> {
     Index(usize),
 }
 
-impl<'a> Way<'a> {
-    pub(super) const ROOT: Way<'static> = Way { last: None };
+impl<'a> KeyPath<'a> {
+    pub(super) const ROOT: KeyPath<'static> = KeyPath { last: None };
 
     pub(super) fn key(&'a self, key: &'a str) -> Self {
         Self { last: Some((self, Part::Key(key))) }
@@ -26,17 +26,17 @@ impl<'a> Way<'a> {
         Self { last: Some((self, Part::Index(index))) }
     }
 
-    pub(super) fn place(&self) -> Place {
-        let mut place = Place::default();
+    pub(super) fn location(&self) -> Location {
+        let mut location = Location::default();
         let mut way = self;
         while let Some((before, part)) = way.last {
-            place.steps.push(match part {
+            location.steps.push(match part {
                 Part::Key(key) => Step::Key(key.to_owned()),
                 Part::Index(index) => Step::Index(index),
             });
             way = before;
         }
-        place.steps.reverse();
-        place
+        location.steps.reverse();
+        location
     }
 }

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::CommandLine;
+use super::diagnostic::{Diagnostic, Location};
 use super::document::{Document, Resource, SessionTable};
-use super::fault::{Fault, Place};
+use super::key_path::KeyPath;
 use super::rule;
 use super::session_text::TextEntry;
-use super::way::Way;
 
 /// Maximum number of sessions of one manifest: a plan of half as many takes 2.3 s and 770 MB (measured).
 const SESSIONS_MAX: u64 = 200_000;
@@ -23,27 +23,27 @@ const BYTES_MAX: u64 = 256 << 20;
 const ENTRY: u64 = 16;
 
 /// Returns the diagnostic of a manifest that is too large to plan, at the table that passes the limit.
-pub(super) fn check(document: &Document) -> Option<Fault> {
+pub(super) fn check(document: &Document) -> Option<Diagnostic> {
     let defaults = document.defaults.values().map(options).fold(0, u64::saturating_add);
-    let mut total = Total::default();
-    total.tables(&document.session, &Way::ROOT.key("session"), 1, defaults)
+    let mut totals = Totals::default();
+    totals.tables(&document.session, &KeyPath::ROOT.key("session"), 1, defaults)
 }
 
 #[derive(Default)]
-struct Total {
+struct Totals {
     sessions: u64,
     bytes: u64,
 }
 
-impl Total {
+impl Totals {
     /// Adds tables that exist `times` over; each session has `inherited` bytes beside its own.
     fn tables(
         &mut self,
         tables: &BTreeMap<String, SessionTable>,
-        at: &Way<'_>,
+        at: &KeyPath<'_>,
         times: u64,
         inherited: u64,
-    ) -> Option<Fault> {
+    ) -> Option<Diagnostic> {
         tables.iter().find_map(|(name, table)| {
             let times = times.saturating_mul(table.count.unwrap_or(1).into());
             let resources = table.resources.iter().flatten().flatten().map(resource);
@@ -52,27 +52,27 @@ impl Total {
             self.sessions = self.sessions.saturating_add(times);
             self.bytes =
                 self.bytes.saturating_add(times.saturating_mul(inherited.saturating_add(text(table))));
-            let place = || if table.count.is_some() { at.key("count").place() } else { at.place() };
+            let location = || if table.count.is_some() { at.key("count").location() } else { at.location() };
             if self.sessions > SESSIONS_MAX {
-                return Some(too_many(place()));
+                return Some(too_many(location()));
             }
             if self.bytes > BYTES_MAX {
-                return Some(too_large(place()));
+                return Some(too_large(location()));
             }
             self.tables(&table.child, &at.key("child"), times, inherited)
         })
     }
 }
 
-fn too_many(place: Place) -> Fault {
+fn too_many(location: Location) -> Diagnostic {
     let message = format!("the manifest declares more than {SESSIONS_MAX} sessions");
-    Fault::new(rule::TOO_MANY_SESSIONS, place, message, "the limit is passed here")
+    Diagnostic::new(rule::TOO_MANY_SESSIONS, location, message, "the limit is passed here")
         .with_help("a `count` multiplies with every `count` above it")
 }
 
-fn too_large(place: Place) -> Fault {
+fn too_large(location: Location) -> Diagnostic {
     let message = format!("the sessions of the manifest are larger than {} MiB together", BYTES_MAX >> 20);
-    Fault::new(rule::TOO_LARGE, place, message, "the limit is passed here").with_help(
+    Diagnostic::new(rule::TOO_LARGE, location, message, "the limit is passed here").with_help(
         "each replica counts: move long texts into files that the sessions read, or lower a `count`",
     )
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, Range};
 
 use super::rule::Rule;
-use super::words::escaped;
+use super::text::escaped;
 
 /// One step from a manifest's root toward a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +16,7 @@ pub enum Step {
     Index(usize),
 }
 
-/// Part of a [`Place`]'s value that a diagnostic is about.
+/// Part of a [`Location`]'s value that a diagnostic is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Part {
@@ -36,14 +36,14 @@ pub enum Part {
 /// Spans are looked up when a diagnostic is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub struct Place {
+pub struct Location {
     /// Path from the root.
     pub steps: Vec<Step>,
     /// Part of the value at the end of `steps`.
     pub part: Part,
 }
 
-impl Place {
+impl Location {
     /// Returns the location of `key` in the table at this location.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
@@ -83,7 +83,7 @@ impl Place {
 }
 
 /// Writes keys and indices from the root, as in `session.lead.resources[0]`; empty for a location in bytes of the file.
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.steps.iter().enumerate() {
             match step {
@@ -99,11 +99,11 @@ impl fmt::Display for Place {
 /// One diagnostic of a manifest, reported before any effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Fault {
+pub struct Diagnostic {
     /// Rule that the manifest violates.
     pub rule: &'static Rule,
     /// Location in the manifest.
-    pub place: Place,
+    pub location: Location,
     /// Description of the problem, one line without a full stop.
     pub message: String,
     /// Text below the underlined span, a few words.
@@ -112,15 +112,15 @@ pub struct Fault {
     pub help: Option<Box<str>>,
 }
 
-impl Fault {
-    /// Creates a diagnostic at `place`, without help.
+impl Diagnostic {
+    /// Creates a diagnostic at `location`, without help.
     pub fn new(
         rule: &'static Rule,
-        place: Place,
+        location: Location,
         message: impl Into<String>,
         label: impl Into<String>,
     ) -> Self {
-        Self { rule, place, message: message.into(), label: label.into(), help: None }
+        Self { rule, location, message: message.into(), label: label.into(), help: None }
     }
 
     /// Adds a suggested correction to the diagnostic.
@@ -132,11 +132,11 @@ impl Fault {
 }
 
 /// Writes one line: the location, the message, and the help in parentheses.
-impl fmt::Display for Fault {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = self.place.to_string();
-        if !place.is_empty() {
-            write!(f, "{place}: ")?;
+        let location = self.location.to_string();
+        if !location.is_empty() {
+            write!(f, "{location}: ")?;
         }
         f.write_str(&self.message)?;
         self.help.iter().try_for_each(|help| write!(f, " ({help})"))
@@ -147,43 +147,43 @@ impl fmt::Display for Fault {
 ///
 /// An empty list means that the manifest is incomplete, and that nothing else is wrong with the rest of the manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diagnostics(Vec<Fault>);
+pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Deref for Diagnostics {
-    type Target = [Fault];
+    type Target = [Diagnostic];
 
-    fn deref(&self) -> &[Fault] {
+    fn deref(&self) -> &[Diagnostic] {
         &self.0
     }
 }
 
-impl From<Vec<Fault>> for Diagnostics {
-    fn from(faults: Vec<Fault>) -> Self {
-        Self(faults)
+impl From<Vec<Diagnostic>> for Diagnostics {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self(diagnostics)
     }
 }
 
-impl From<Fault> for Diagnostics {
-    fn from(fault: Fault) -> Self {
-        Self(vec![fault])
+impl From<Diagnostic> for Diagnostics {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self(vec![diagnostic])
     }
 }
 
-impl From<Diagnostics> for Vec<Fault> {
+impl From<Diagnostics> for Vec<Diagnostic> {
     fn from(diagnostics: Diagnostics) -> Self {
         diagnostics.0
     }
 }
 
-impl FromIterator<Fault> for Diagnostics {
-    fn from_iter<I: IntoIterator<Item = Fault>>(faults: I) -> Self {
-        Self(faults.into_iter().collect())
+impl FromIterator<Diagnostic> for Diagnostics {
+    fn from_iter<I: IntoIterator<Item = Diagnostic>>(diagnostics: I) -> Self {
+        Self(diagnostics.into_iter().collect())
     }
 }
 
 impl IntoIterator for Diagnostics {
-    type Item = Fault;
-    type IntoIter = std::vec::IntoIter<Fault>;
+    type Item = Diagnostic;
+    type IntoIter = std::vec::IntoIter<Diagnostic>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
@@ -196,7 +196,7 @@ impl fmt::Display for Diagnostics {
         if self.0.is_empty() {
             return f.write_str("the manifest is not complete");
         }
-        let lines: Vec<_> = self.0.iter().map(Fault::to_string).collect();
+        let lines: Vec<_> = self.0.iter().map(Diagnostic::to_string).collect();
         f.write_str(&lines.join("\n"))
     }
 }
@@ -210,10 +210,11 @@ mod tests {
 
     #[test]
     fn diagnostics_as_an_error_name_each_place_and_what_to_do() {
-        let place = Place::default().key("session").key("a").key("resources").index(0);
-        let fault = Fault::new(rule::SYNTAX, place, "this is wrong", "here").with_help("write it right");
-        let other = Fault::new(rule::SYNTAX, Place::bytes(0..1), "that too", "");
-        let error: Box<dyn std::error::Error> = Diagnostics::from(vec![fault, other]).into();
+        let location = Location::default().key("session").key("a").key("resources").index(0);
+        let diagnostic =
+            Diagnostic::new(rule::SYNTAX, location, "this is wrong", "here").with_help("write it right");
+        let other = Diagnostic::new(rule::SYNTAX, Location::bytes(0..1), "that too", "");
+        let error: Box<dyn std::error::Error> = Diagnostics::from(vec![diagnostic, other]).into();
         assert_eq!(error.to_string(), "session.a.resources[0]: this is wrong (write it right)\nthat too");
     }
 }

@@ -5,22 +5,22 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::diagnostic::{Diagnostic, Step};
 use super::document::{Resource, SessionTable};
-use super::fault::{Fault, Step};
+use super::key_path::KeyPath;
 use super::rule;
 use super::session_text::SessionText;
-use super::way::Way;
 use super::{Declaration, From, Request, Session};
 use crate::name::SessionPath;
 
 /// Returns all sessions in canonical order: parents before their children, names bytewise, replicas by number.
 ///
-/// Declarations of `spoiled` tables are marked as incomplete.
-pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, spoiled: &Spoiled) -> Vec<Session> {
-    let at = Way::ROOT.key("session");
+/// Declarations of `tainted` tables are marked as incomplete.
+pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, tainted: &TaintedTables) -> Vec<Session> {
+    let at = KeyPath::ROOT.key("session");
     let tables: Vec<_> = tables.into_iter().collect();
     let nodes: Vec<_> =
-        tables.into_par_iter().map(|(name, table)| Node::of(name, table, &at, false, spoiled)).collect();
+        tables.into_par_iter().map(|(name, table)| Node::of(name, table, &at, false, tainted)).collect();
     let mut sessions = Vec::new();
     for node in nodes {
         node.count_out(None, &mut sessions);
@@ -29,33 +29,34 @@ pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, spoiled: &Spoiled
 }
 
 /// Tainted session tables: a diagnostic affects their requests.
-pub(super) struct Spoiled {
+pub(super) struct TaintedTables {
     /// `true` if a diagnostic may affect any table: in the defaults, or in a statement that cannot be read.
     all: bool,
     tables: BTreeSet<Vec<Step>>,
 }
 
-impl Spoiled {
+impl TaintedTables {
     /// Finds the tables that these diagnostics are in.
-    pub(super) fn by(faults: &[Fault]) -> Self {
+    pub(super) fn by(diagnostics: &[Diagnostic]) -> Self {
         let text = SessionText::default().entries().map(|(key, _)| key);
         let is_told = |key: &str| key == "count" || text.contains(&key);
-        let tables = faults.iter().filter_map(|fault| {
+        let tables = diagnostics.iter().filter_map(|diagnostic| {
             // A path is `session.NAME`, then any number of `child.NAME`, then the wrong part.
-            let steps = &fault.place.steps;
+            let steps = &diagnostic.location.steps;
             let is_way = |pair: &[Step], at: usize| {
                 let way = if at == 0 { "session" } else { "child" };
                 matches!(pair, [Step::Key(key), Step::Key(_)] if key == way)
             };
             let depth = steps.chunks(2).enumerate().take_while(|(at, pair)| is_way(pair, *at)).count();
             let (table, rest) = steps.split_at(depth * 2);
-            let spoils = depth > 0 && !matches!(rest.first(), Some(Step::Key(key)) if is_told(key));
-            spoils.then(|| table.to_vec())
+            let taints = depth > 0 && !matches!(rest.first(), Some(Step::Key(key)) if is_told(key));
+            taints.then(|| table.to_vec())
         });
-        let is_of_all = |fault: &Fault| {
-            fault.rule == rule::SYNTAX || fault.place.steps.first() == Some(&Step::Key("defaults".to_owned()))
+        let is_of_all = |diagnostic: &Diagnostic| {
+            diagnostic.rule == rule::SYNTAX
+                || diagnostic.location.steps.first() == Some(&Step::Key("defaults".to_owned()))
         };
-        Self { all: faults.iter().any(is_of_all), tables: tables.collect() }
+        Self { all: diagnostics.iter().any(is_of_all), tables: tables.collect() }
     }
 }
 
@@ -68,13 +69,19 @@ struct Node {
 }
 
 impl Node {
-    fn of(name: String, mut table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoiled) -> Self {
+    fn of(
+        name: String,
+        mut table: SessionTable,
+        at: &KeyPath<'_>,
+        in_child: bool,
+        tainted: &TaintedTables,
+    ) -> Self {
         let way = at.key(&name);
         let below = way.key("child");
         let children = std::mem::take(&mut table.child).into_iter();
-        let children = children.map(|(name, table)| Self::of(name, table, &below, true, spoiled)).collect();
+        let children = children.map(|(name, table)| Self::of(name, table, &below, true, tainted)).collect();
         let count = table.count;
-        let declaration = Arc::new(declaration(table, &way, in_child, spoiled));
+        let declaration = Arc::new(declaration(table, &way, in_child, tainted));
         Self { name, count, declaration, children }
     }
 
@@ -106,8 +113,13 @@ impl Node {
     }
 }
 
-fn declaration(table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoiled) -> Declaration {
-    let place = at.place();
+fn declaration(
+    table: SessionTable,
+    at: &KeyPath<'_>,
+    in_child: bool,
+    tainted: &TaintedTables,
+) -> Declaration {
+    let location = at.location();
     let text = table.text().into_static();
     let entries = at.key("resources");
     let from = if in_child { From::Parent } else { From::Pool };
@@ -115,15 +127,15 @@ fn declaration(table: SessionTable, at: &Way<'_>, in_child: bool, spoiled: &Spoi
         kind,
         from: said.unwrap_or(from),
         options,
-        place: entries.index(index).place(),
+        location: entries.index(index).location(),
     };
     let resources =
         table.resources.map(|resources| resources.into_iter().flatten().enumerate().map(request).collect());
     Declaration {
-        whole: !spoiled.all && !spoiled.tables.contains(&place.steps),
+        whole: !tainted.all && !tainted.tables.contains(&location.steps),
         // A session at the top has no parent to share with.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
         text,
-        place,
+        location,
     }
 }

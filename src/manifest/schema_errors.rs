@@ -6,17 +6,21 @@ use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
+use super::diagnostic::{Diagnostic, Location, Step};
 use super::document::ENV_PATTERN;
-use super::fault::{Fault, Place, Step};
 use super::rule::{self, Rule};
+use super::text::{listed, quoted, toml_of, type_of};
 use super::validator::validator;
-use super::words::{listed, quoted, toml_of, type_of};
 use crate::name::{NAME_PATTERN, is_name, nearest};
 
 /// Checks `manifest` against `schema` and removes the parts that do not match, so that the rest can be read.
 ///
 /// Fails if `schema` is not a valid schema, an error in the kind that defines the schema.
-pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault>) -> Result<(), String> {
+pub(super) fn check(
+    manifest: &mut Value,
+    schema: &Value,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<(), String> {
     let validator = validator(schema)?;
     let mut wrong = Vec::new();
     {
@@ -31,19 +35,19 @@ pub(super) fn check(manifest: &mut Value, schema: &Value, faults: &mut Vec<Fault
             .map(|error| error.instance_path().as_str())
             .collect();
         for error in specific {
-            let at = Spot::new(manifest, schema, error);
+            let at = InvalidValue::new(manifest, schema, error);
             // `null` replaces values that have been reported already. For a value of the wrong type, no other error is
             // useful.
             if !at.value.is_null()
                 && (is_of_type(error.kind()) || !mistyped.contains(error.instance_path().as_str()))
             {
-                at.explain(error.kind(), faults);
+                at.explain(error.kind(), diagnostics);
             }
-            wrong.push(Wrong::new(&at, error.kind()));
+            wrong.push(Removal::new(&at, error.kind()));
         }
     }
     for wrong in &wrong {
-        wrong.take_out(manifest);
+        wrong.remove(manifest);
     }
     Ok(())
 }
@@ -80,8 +84,8 @@ fn unpack<'e>(error: &'e ValidationError<'e>, into: &mut Vec<&'e ValidationError
 }
 
 /// Location of one validator error.
-struct Spot<'a> {
-    place: Place,
+struct InvalidValue<'a> {
+    location: Location,
     /// Value at the location.
     value: &'a Value,
     /// Part of the schema that the value does not meet.
@@ -90,31 +94,31 @@ struct Spot<'a> {
     root: &'a Value,
 }
 
-impl<'a> Spot<'a> {
+impl<'a> InvalidValue<'a> {
     fn new(manifest: &'a Value, schema: &'a Value, error: &ValidationError<'_>) -> Self {
         let mut value = manifest;
-        let mut place = Place::default();
+        let mut location = Location::default();
         for segment in error.instance_path().as_str().split('/').skip(1) {
             let segment = segment.replace("~1", "/").replace("~0", "~");
-            (place, value) = match value {
+            (location, value) = match value {
                 Value::Array(items) => {
                     let index = segment.parse().unwrap_or_default();
-                    (place.index(index), &items[index])
+                    (location.index(index), &items[index])
                 }
-                value => (place.key(&segment), &value[segment.as_str()]),
+                value => (location.key(&segment), &value[segment.as_str()]),
             };
         }
         let keyword = error.schema_path().as_str();
         let parent = keyword.rsplit_once('/').map_or("", |(parent, _)| parent);
-        Self { place, value, schema: schema.pointer(parent).unwrap_or(&Value::Null), root: schema }
+        Self { location, value, schema: schema.pointer(parent).unwrap_or(&Value::Null), root: schema }
     }
 
-    fn explain(&self, kind: &Kind, faults: &mut Vec<Fault>) {
+    fn explain(&self, kind: &Kind, diagnostics: &mut Vec<Diagnostic>) {
         if let Kind::AdditionalProperties { unexpected } = kind {
-            faults.extend(unexpected.iter().map(|key| self.unexpected(key)));
+            diagnostics.extend(unexpected.iter().map(|key| self.unexpected(key)));
             return;
         }
-        faults.push(match kind {
+        diagnostics.push(match kind {
             Kind::Required { property } => self.missing(property.as_str().unwrap_or_default()),
             Kind::Type { kind } => self.mistyped(&types(kind)),
             Kind::Custom { .. } => self.mistyped(&[JsonType::Integer]),
@@ -130,41 +134,41 @@ impl<'a> Spot<'a> {
             Kind::ExclusiveMaximum { limit } => self.bounded(&format!("less than {limit}")),
             Kind::MultipleOf { multiple_of } => self.bounded(&format!("a multiple of {multiple_of}")),
             Kind::MinItems { limit: 1 } | Kind::MinLength { limit: 1 } => {
-                self.fault(rule::WRONG_SIZE, format!("{} is empty", self.name()), "must not be empty")
+                self.diagnostic(rule::WRONG_SIZE, format!("{} is empty", self.name()), "must not be empty")
             }
             Kind::MinItems { limit } => self.sized(&format!("at least {limit} entries")),
             Kind::MaxItems { limit } => self.sized(&format!("at most {limit} entries")),
             Kind::MinLength { limit } => self.sized(&format!("at least {limit} characters")),
             Kind::MaxLength { limit } => self.sized(&format!("at most {limit} characters")),
-            Kind::UniqueItems => self.fault(
+            Kind::UniqueItems => self.diagnostic(
                 rule::NOT_ALLOWED,
                 format!("{} lists a value twice", self.name()),
                 "has a value twice",
             ),
             other => {
                 let message = format!("{} does not meet `{}` of the schema", self.name(), other.keyword());
-                self.fault(rule::NOT_ALLOWED, message, "not allowed")
+                self.diagnostic(rule::NOT_ALLOWED, message, "not allowed")
             }
         });
     }
 
     /// Creates a diagnostic of the value at this location, with an example from the schema if there is one.
-    fn fault(&self, rule: &'static Rule, message: String, label: &str) -> Fault {
-        let fault = Fault::new(rule, self.place.clone(), message, label);
+    fn diagnostic(&self, rule: &'static Rule, message: String, label: &str) -> Diagnostic {
+        let diagnostic = Diagnostic::new(rule, self.location.clone(), message, label);
         match self.example() {
-            Some(example) => fault.with_help(format!("for example: `{example}`")),
-            None => fault,
+            Some(example) => diagnostic.with_help(format!("for example: `{example}`")),
+            None => diagnostic,
         }
     }
 
-    fn unexpected(&self, key: &str) -> Fault {
-        let place = self.place.key(key).the_key();
+    fn unexpected(&self, key: &str) -> Diagnostic {
+        let location = self.location.key(key).the_key();
         let patterns = self.schema["patternProperties"].as_object();
         if let Some(pattern) = patterns.and_then(|patterns| patterns.keys().next()) {
             let (what, form) = pattern_in_words(pattern);
-            return Fault::new(
+            return Diagnostic::new(
                 rule::NOT_A_NAME,
-                place,
+                location,
                 format!("{} is not {what}", quoted(key)),
                 format!("not {what}"),
             )
@@ -185,7 +189,7 @@ impl<'a> Spot<'a> {
         if let Some(belongs) = self.elsewhere(key) {
             help = format!("{belongs}; {help}");
         }
-        Fault::new(rule::UNKNOWN_KEY, place, format!("unknown key {} in {owner}", quoted(key)), label)
+        Diagnostic::new(rule::UNKNOWN_KEY, location, format!("unknown key {} in {owner}", quoted(key)), label)
             .with_help(help)
     }
 
@@ -206,22 +210,26 @@ impl<'a> Spot<'a> {
         Some(format!("`{key}` is an option of `{kind}`: `{entry}`"))
     }
 
-    fn missing(&self, property: &str) -> Fault {
+    fn missing(&self, property: &str) -> Diagnostic {
         let owner = self.schema["title"].as_str().unwrap_or("this table");
         let message = format!("{owner} needs `{property}`");
-        let fault =
-            Fault::new(rule::MISSING_KEY, self.place.clone(), message, format!("`{property}` is missing"));
+        let diagnostic = Diagnostic::new(
+            rule::MISSING_KEY,
+            self.location.clone(),
+            message,
+            format!("`{property}` is missing"),
+        );
         match example_in(&self.schema["properties"][property]) {
-            Some(example) if self.place.steps.is_empty() => {
+            Some(example) if self.location.steps.is_empty() => {
                 // Below the root, such a line would belong to a table.
-                fault.with_help(format!("add a line at the top of the file: `{property} = {example}`"))
+                diagnostic.with_help(format!("add a line at the top of the file: `{property} = {example}`"))
             }
-            Some(example) => fault.with_help(format!("for example: `{property} = {example}`")),
-            None => fault,
+            Some(example) => diagnostic.with_help(format!("for example: `{property} = {example}`")),
+            None => diagnostic,
         }
     }
 
-    fn mistyped(&self, expected: &[JsonType]) -> Fault {
+    fn mistyped(&self, expected: &[JsonType]) -> Diagnostic {
         let words: Vec<&str> = expected.iter().map(|expected| type_in_words(*expected)).collect();
         let expected_words = words.join(" or ");
         let message = format!("{} must be {expected_words}, not {}", self.name(), type_of(self.value));
@@ -250,9 +258,14 @@ impl<'a> Spot<'a> {
             }
             _ => self.example().map(|example| format!("for example: `{example}`")),
         };
-        Fault {
+        Diagnostic {
             help: help.map(String::into_boxed_str),
-            ..Fault::new(rule::WRONG_TYPE, self.place.clone(), message, format!("expected {expected_words}"))
+            ..Diagnostic::new(
+                rule::WRONG_TYPE,
+                self.location.clone(),
+                message,
+                format!("expected {expected_words}"),
+            )
         }
     }
 
@@ -260,26 +273,26 @@ impl<'a> Spot<'a> {
     fn tables_instead(&self, items: &[Value]) -> Option<String> {
         let header = self.header()?;
         let header = header.trim_matches(['[', ']']);
-        if matches!(self.place.steps.last(), Some(Step::Key(key)) if key == "session" || key == "child") {
+        if matches!(self.location.steps.last(), Some(Step::Key(key)) if key == "session" || key == "child") {
             let name = items.first().and_then(|item| item["name"].as_str()).filter(|name| is_name(name));
             return Some(format!("give each a table with its name: `[{header}.{}]`", name.unwrap_or("NAME")));
         }
         Some(format!("write it with single brackets: `[{header}]`"))
     }
 
-    fn not_among(&self, allowed: &[&Value]) -> Fault {
+    fn not_among(&self, allowed: &[&Value]) -> Diagnostic {
         let message = format!("{} cannot be {}", self.name(), quoted_value(self.value));
         let names: Vec<String> = allowed.iter().map(|value| plain(value)).collect();
         let near = self.value.as_str().and_then(|text| nearest(text, names.iter().map(String::as_str)));
         let label =
             near.map_or_else(|| "not one of the values".to_owned(), |near| format!("did you mean `{near}`?"));
         let list = listed(names.iter().map(String::as_str), "or");
-        Fault::new(rule::NOT_ALLOWED, self.place.clone(), message, label)
+        Diagnostic::new(rule::NOT_ALLOWED, self.location.clone(), message, label)
             .with_help(format!("allowed: {list}"))
     }
 
     /// Creates the diagnostic of a value that fits no alternative; the message lists the allowed types or values.
-    fn no_alternative(&self, context: &[Vec<ValidationError<'_>>]) -> Fault {
+    fn no_alternative(&self, context: &[Vec<ValidationError<'_>>]) -> Diagnostic {
         let mut expected = Vec::new();
         let mut values = Vec::new();
         for error in context.iter().flatten() {
@@ -302,27 +315,27 @@ impl<'a> Spot<'a> {
         self.mistyped(&expected)
     }
 
-    fn unlike(&self, pattern: &str) -> Fault {
+    fn unlike(&self, pattern: &str) -> Diagnostic {
         let (what, form) = pattern_in_words(pattern);
-        Fault::new(
+        Diagnostic::new(
             if what == "allowed" { rule::NOT_ALLOWED } else { rule::NOT_A_NAME },
-            self.place.clone(),
+            self.location.clone(),
             format!("{} is {}, which is not {what}", self.name(), quoted_value(self.value)),
             format!("not {what}"),
         )
         .with_help(form)
     }
 
-    fn bounded(&self, bound: &str) -> Fault {
-        self.fault(
+    fn bounded(&self, bound: &str) -> Diagnostic {
+        self.diagnostic(
             rule::OUT_OF_RANGE,
             format!("{} is {}, and must be {bound}", self.name(), self.value),
             &format!("must be {bound}"),
         )
     }
 
-    fn sized(&self, bound: &str) -> Fault {
-        self.fault(
+    fn sized(&self, bound: &str) -> Diagnostic {
+        self.diagnostic(
             rule::WRONG_SIZE,
             format!("{} must have {bound}", self.name()),
             &format!("must have {bound}"),
@@ -331,7 +344,7 @@ impl<'a> Spot<'a> {
 
     fn example(&self) -> Option<String> {
         let example = example_in(self.schema)?;
-        Some(match self.place.steps.last() {
+        Some(match self.location.steps.last() {
             Some(Step::Key(key)) => format!("{key} = {example}"),
             _ => example,
         })
@@ -340,7 +353,7 @@ impl<'a> Spot<'a> {
     /// Returns the header of the table that is expected here; `None` inside arrays.
     fn header(&self) -> Option<String> {
         let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        let keys = self.place.steps.iter().map(|step| match step {
+        let keys = self.location.steps.iter().map(|step| match step {
             Step::Key(key) if !key.is_empty() && key.chars().all(is_bare) => Some(key.clone()),
             Step::Key(key) => Some(toml_of(&Value::from(key.as_str()))),
             Step::Index(_) => None,
@@ -350,11 +363,11 @@ impl<'a> Spot<'a> {
 
     /// Returns the name of the value in messages: its key, or an entry of its array.
     fn name(&self) -> String {
-        let key = self.place.steps.iter().rev().find_map(|step| match step {
+        let key = self.location.steps.iter().rev().find_map(|step| match step {
             Step::Key(key) => Some(key.as_str()),
             Step::Index(_) => None,
         });
-        match (self.place.steps.last(), key) {
+        match (self.location.steps.last(), key) {
             (Some(Step::Index(_)), Some(key)) => format!("an entry of {}", quoted(key)),
             (_, Some(key)) => quoted(key),
             (_, None) => "the manifest".to_owned(),
@@ -409,16 +422,16 @@ fn quoted_value(value: &Value) -> String {
 }
 
 /// Part of the manifest that must be removed before the manifest can be read.
-enum Wrong {
+enum Removal {
     /// Keys of the table at these steps.
     Keys(Vec<Step>, Vec<String>),
     /// Array entry at these steps. The entry becomes `null`; removing it would shift the entries behind it.
     Entry(Vec<Step>),
 }
 
-impl Wrong {
-    fn new(at: &Spot<'_>, kind: &Kind) -> Self {
-        let mut steps = at.place.steps.clone();
+impl Removal {
+    fn new(at: &InvalidValue<'_>, kind: &Kind) -> Self {
+        let mut steps = at.location.steps.clone();
         if let Kind::AdditionalProperties { unexpected } = kind {
             return Self::Keys(steps, unexpected.clone());
         }
@@ -445,7 +458,7 @@ impl Wrong {
         }
     }
 
-    fn take_out(&self, manifest: &mut Value) {
+    fn remove(&self, manifest: &mut Value) {
         let (Self::Keys(steps, _) | Self::Entry(steps)) = self;
         let found = steps.iter().try_fold(manifest, |value, step| match step {
             Step::Key(key) => value.get_mut(key),

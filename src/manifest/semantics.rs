@@ -7,13 +7,13 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
+use super::diagnostic::{Diagnostic, Location};
 use super::document::{Document, Resource, SessionTable};
-use super::fault::{Fault, Place};
+use super::key_path::KeyPath;
 use super::rule::{self, Rule};
 use super::session_text::TextEntry;
-use super::way::Way;
-use super::words::{escaped, listed, quoted};
-use super::{CommandLine, From, total};
+use super::text::{escaped, listed, quoted};
+use super::{CommandLine, From, size_limits};
 use crate::name::{NAME_MAX, nearest};
 
 /// Variables that a session's environment cannot set, each with the reason.
@@ -34,52 +34,57 @@ const DENIED: [(&str, &str); 10] = [
 ///
 /// `known` are the existing kinds. If `whole` is false, wrong parts of the document have been removed. Nothing is then
 /// concluded from keys that a session lacks.
-pub(super) fn check(document: &Document, known: &BTreeSet<&str>, whole: bool, faults: &mut Vec<Fault>) {
-    let mut meaning = Meaning { known, whole, faults };
+pub(super) fn check(
+    document: &Document,
+    known: &BTreeSet<&str>,
+    whole: bool,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let mut semantics = Semantics { known, whole, diagnostics };
     if let Some(root) = &document.workspace.root {
-        meaning.workspace(root, &Way::ROOT.key("workspace").key("root"));
+        semantics.workspace(root, &KeyPath::ROOT.key("workspace").key("root"));
     }
-    let defaults = Way::ROOT.key("defaults");
+    let defaults = KeyPath::ROOT.key("defaults");
     for (kind, options) in &document.defaults {
         let at = defaults.key(kind);
-        meaning.kind(kind, || at.place().the_key());
-        meaning.options(options, &at);
+        semantics.kind(kind, || at.location().the_key());
+        semantics.options(options, &at);
     }
-    let providers = Way::ROOT.key("provider");
+    let providers = KeyPath::ROOT.key("provider");
     for (kind, provider) in &document.provider {
-        meaning.arguments(&provider.command, &providers.key(kind).key("command"));
+        semantics.arguments(&provider.command, &providers.key(kind).key("command"));
     }
-    let sessions = Way::ROOT.key("session");
-    meaning.siblings(&document.session, &sessions);
+    let sessions = KeyPath::ROOT.key("session");
+    semantics.siblings(&document.session, &sessions);
     let of_session = |(name, table): (&String, &SessionTable)| {
-        let mut faults = Vec::new();
-        Meaning { known, whole, faults: &mut faults }.session(table, &sessions.key(name), None);
-        faults
+        let mut diagnostics = Vec::new();
+        Semantics { known, whole, diagnostics: &mut diagnostics }.session(table, &sessions.key(name), None);
+        diagnostics
     };
     let found: Vec<_> = document.session.par_iter().flat_map_iter(of_session).collect();
-    meaning.faults.extend(found);
-    meaning.faults.extend(total::check(document));
+    semantics.diagnostics.extend(found);
+    semantics.diagnostics.extend(size_limits::check(document));
 }
 
-struct Meaning<'a> {
+struct Semantics<'a> {
     known: &'a BTreeSet<&'a str>,
     whole: bool,
-    faults: &'a mut Vec<Fault>,
+    diagnostics: &'a mut Vec<Diagnostic>,
 }
 
-impl Meaning<'_> {
-    fn fault(
+impl Semantics<'_> {
+    fn diagnostic(
         &mut self,
         rule: &'static Rule,
-        place: Place,
+        location: Location,
         message: String,
         label: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.faults.push(Fault::new(rule, place, message, label).with_help(help));
+        self.diagnostics.push(Diagnostic::new(rule, location, message, label).with_help(help));
     }
 
-    fn workspace(&mut self, root: &str, at: &Way<'_>) {
+    fn workspace(&mut self, root: &str, at: &KeyPath<'_>) {
         let wrong = if root.is_empty() {
             "is empty"
         } else if root.starts_with('/') {
@@ -91,20 +96,20 @@ impl Meaning<'_> {
         };
         let message = format!("the workspace root {wrong}");
         let help = "write the way from this file's directory to the repository: `root = \".\"`";
-        self.fault(rule::WORKSPACE_ROOT, at.place(), message, "not a relative path", help);
+        self.diagnostic(rule::WORKSPACE_ROOT, at.location(), message, "not a relative path", help);
     }
 
     /// Checks one table of sessions: no two names may collide, with replicas expanded.
-    fn siblings(&mut self, tables: &BTreeMap<String, SessionTable>, at: &Way<'_>) {
+    fn siblings(&mut self, tables: &BTreeMap<String, SessionTable>, at: &KeyPath<'_>) {
         let mut folded: HashMap<String, (&str, Option<u32>)> = HashMap::with_capacity(tables.len());
         for (name, table) in tables {
             let longest = table.count.map_or(0, |count| 1 + (count.max(1) - 1).to_string().len());
             if name.len() + longest > NAME_MAX {
                 let message = format!("the names of {}'s replicas are longer than {NAME_MAX}", quoted(name));
                 let help = format!("a name may be {NAME_MAX} long, `-` and the replica's number included");
-                self.fault(
+                self.diagnostic(
                     rule::NAME_TOO_LONG,
-                    at.key(name).place().the_key(),
+                    at.key(name).location().the_key(),
                     message,
                     "too long with a number behind it",
                     help,
@@ -113,9 +118,9 @@ impl Meaning<'_> {
             if let Some((other, _)) = folded.insert(name.to_ascii_lowercase(), (name, table.count)) {
                 let message = format!("{} and {} differ only in case", quoted(other), quoted(name));
                 let help = "names become files, and not every file system distinguishes case";
-                self.fault(
+                self.diagnostic(
                     rule::NAMES_MEET,
-                    at.key(name).place().the_key(),
+                    at.key(name).location().the_key(),
                     message,
                     "taken already, but for its case",
                     help,
@@ -135,9 +140,9 @@ impl Meaning<'_> {
                 let message =
                     format!("{} is also the name of a replica of {}", quoted(name), quoted(counted));
                 let help = format!("`count = {count}` names `{counted}-0` to `{counted}-{}`", count - 1);
-                self.fault(
+                self.diagnostic(
                     rule::NAMES_MEET,
-                    at.key(name).place().the_key(),
+                    at.key(name).location().the_key(),
                     message,
                     "taken by a replica",
                     help,
@@ -147,7 +152,7 @@ impl Meaning<'_> {
     }
 
     /// Checks a session and all its descendants. `parent` contains the parent's kinds; `None` at the top.
-    fn session(&mut self, table: &SessionTable, at: &Way<'_>, parent: Option<&BTreeSet<&str>>) {
+    fn session(&mut self, table: &SessionTable, at: &KeyPath<'_>, parent: Option<&BTreeSet<&str>>) {
         let mut own = BTreeSet::new();
         let requests = table.resources.as_deref().unwrap_or_default();
         let entries = at.key("resources");
@@ -157,7 +162,7 @@ impl Meaning<'_> {
             if !own.insert(request.kind.as_str()) {
                 let message = format!("{} is requested twice", quoted(&request.kind));
                 let help = "a session has one resource of a kind; put its options into one entry";
-                self.fault(rule::KIND_TWICE, at.place(), message, "the second one", help);
+                self.diagnostic(rule::KIND_TWICE, at.location(), message, "the second one", help);
             }
         }
         for (key, entries) in table.text().entries() {
@@ -177,23 +182,23 @@ impl Meaning<'_> {
         }
     }
 
-    fn request(&mut self, request: &Resource, at: &Way<'_>, parent: Option<&BTreeSet<&str>>) {
+    fn request(&mut self, request: &Resource, at: &KeyPath<'_>, parent: Option<&BTreeSet<&str>>) {
         let kind = request.kind.as_str();
         // If the entry is a string, the string is the `kind`, and the path ends at the entry.
-        let known = self.kind(kind, || at.key("kind").place());
+        let known = self.kind(kind, || at.key("kind").location());
         self.options(&request.options, at);
         match (parent, request.from) {
-            (None, Some(From::Parent)) => self.fault(
+            (None, Some(From::Parent)) => self.diagnostic(
                 rule::NO_PARENT,
-                at.key("from").place(),
+                at.key("from").location(),
                 "a session at the top has no parent to take a share from".to_owned(),
                 "no parent here",
                 "leave `from` out: at the top everything is taken from the pool",
             ),
             (Some(parent), None | Some(From::Parent)) if known && self.whole && !parent.contains(kind) => {
-                self.fault(
+                self.diagnostic(
                     rule::NOTHING_TO_SHARE,
-                    at.key(if request.from.is_some() { "from" } else { "kind" }).place(),
+                    at.key(if request.from.is_some() { "from" } else { "kind" }).location(),
                     format!("this session's parent has no {} to share", quoted(kind)),
                     "a share of what the parent does not have",
                     format!(
@@ -206,7 +211,7 @@ impl Meaning<'_> {
     }
 
     /// Returns whether the kind exists, and reports a kind that does not.
-    fn kind(&mut self, kind: &str, place: impl FnOnce() -> Place) -> bool {
+    fn kind(&mut self, kind: &str, location: impl FnOnce() -> Location) -> bool {
         if self.known.contains(kind) {
             return true;
         }
@@ -218,17 +223,23 @@ impl Meaning<'_> {
             "there are {}; `[provider.NAME]` declares an external kind",
             listed(self.known.iter().copied(), "and")
         );
-        self.fault(rule::UNKNOWN_KIND, place(), format!("unknown kind {}", quoted(kind)), label, help);
+        self.diagnostic(
+            rule::UNKNOWN_KIND,
+            location(),
+            format!("unknown kind {}", quoted(kind)),
+            label,
+            help,
+        );
         false
     }
 
-    fn options(&mut self, options: &Map<String, Value>, at: &Way<'_>) {
+    fn options(&mut self, options: &Map<String, Value>, at: &KeyPath<'_>) {
         for (key, value) in options {
             self.option(value, &at.key(key), key);
         }
     }
 
-    fn option(&mut self, value: &Value, at: &Way<'_>, key: &str) {
+    fn option(&mut self, value: &Value, at: &KeyPath<'_>, key: &str) {
         match value {
             Value::String(text) => self.plain(text, at, || quoted(key)),
             Value::Array(items) => {
@@ -242,7 +253,7 @@ impl Meaning<'_> {
     }
 
     /// Checks an entry of a key of a session table. `at` leads to the key.
-    fn text(&mut self, entry: TextEntry<'_>, key: &str, at: &Way<'_>, index: usize) {
+    fn text(&mut self, entry: TextEntry<'_>, key: &str, at: &KeyPath<'_>, index: usize) {
         match entry {
             TextEntry::Variable(name, value) => self.variable(name, value, &at.key(name)),
             TextEntry::Section(text) => {
@@ -258,17 +269,17 @@ impl Meaning<'_> {
         }
     }
 
-    fn variable(&mut self, name: &str, value: &str, at: &Way<'_>) {
+    fn variable(&mut self, name: &str, value: &str, at: &KeyPath<'_>) {
         self.without_nul(value, at, || quoted(name));
         if let Some((denied, reason)) = denied(name) {
             let message = format!("{} cannot be set for a session", quoted(name));
             let help = format!("`{denied}` is not a session's to set: {reason}");
-            let place = at.place().the_key();
-            self.fault(rule::RESERVED_VARIABLE, place, message, "choose another name", help);
+            let location = at.location().the_key();
+            self.diagnostic(rule::RESERVED_VARIABLE, location, message, "choose another name", help);
         }
     }
 
-    fn value(&mut self, value: &Value, key: &str, at: &Way<'_>) {
+    fn value(&mut self, value: &Value, key: &str, at: &KeyPath<'_>) {
         match value {
             Value::String(text) => self.without_nul(text, at, || format!("a string of `{key}`")),
             Value::Array(items) => {
@@ -285,12 +296,12 @@ impl Meaning<'_> {
         }
     }
 
-    fn arguments(&mut self, arguments: &[String], at: &Way<'_>) {
+    fn arguments(&mut self, arguments: &[String], at: &KeyPath<'_>) {
         if arguments.first().is_some_and(String::is_empty) {
             let message = "a command's program is empty".to_owned();
-            self.fault(
+            self.diagnostic(
                 rule::EMPTY_COMMAND,
-                at.index(0).place(),
+                at.index(0).location(),
                 message,
                 "no program",
                 "for example: `[\"npm\", \"ci\"]`",
@@ -302,12 +313,12 @@ impl Meaning<'_> {
     }
 
     /// Checks text that is passed to other programs line by line: refs, paths, names.
-    fn plain(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
+    fn plain(&mut self, text: &str, at: &KeyPath<'_>, what: impl FnOnce() -> String) {
         if let Some((control, c)) = control(text) {
             let message = format!("{} contains the control character {}", what(), quoted(&c.to_string()));
-            self.fault(
+            self.diagnostic(
                 rule::UNPRINTABLE,
-                at.place().within(control),
+                at.location().within(control),
                 message,
                 "a control character",
                 "take it out",
@@ -318,18 +329,18 @@ impl Meaning<'_> {
             let blank = if lead > 0 { 0..lead } else { kept.trim_end().len()..text.len() };
             let message = format!("{} begins or ends with a blank", what());
             let help = format!("write `\"{}\"`", escaped(text.trim()));
-            self.fault(rule::BLANK_AROUND, at.place().within(blank), message, "a blank", help);
+            self.diagnostic(rule::BLANK_AROUND, at.location().within(blank), message, "a blank", help);
         }
     }
 
     /// Checks text of any form: only NUL is impossible in an environment, an argument or a prompt.
-    fn without_nul(&mut self, text: &str, at: &Way<'_>, what: impl FnOnce() -> String) {
+    fn without_nul(&mut self, text: &str, at: &KeyPath<'_>, what: impl FnOnce() -> String) {
         if let Some(position) = text.find('\0') {
-            let place = at.place().within(position..position + 1);
+            let location = at.location().within(position..position + 1);
             let help = "no environment and no command line can contain it; remove it";
-            self.fault(
+            self.diagnostic(
                 rule::UNPRINTABLE,
-                place,
+                location,
                 format!("{} contains a NUL character", what()),
                 "has a NUL in it",
                 help,

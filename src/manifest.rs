@@ -206,7 +206,7 @@ pub type Options = Map<String, Value>;
 #[non_exhaustive]
 pub struct Manifest {
     /// `true` if nothing was rejected and removed.
-    pub whole: bool,
+    pub complete: bool,
     /// Name of the swarm, the prefix of every session id; empty for a standalone session.
     pub swarm: String,
     /// Path of the repository as written in the manifest, relative to the manifest's directory; `.` by default.
@@ -276,7 +276,7 @@ pub struct Share {
 #[non_exhaustive]
 pub struct Declaration {
     /// `true` if the requests of the table are complete, with nothing rejected and removed.
-    pub whole: bool,
+    pub complete: bool,
     /// Location of the table, e.g. `session.lead.child.coder`.
     pub location: Location,
     /// Requested resources.
@@ -347,15 +347,15 @@ fn of_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnostic
             "not a fault of this file",
         ));
     }
-    let whole = diagnostics.is_empty();
-    if let (false, Some(root)) = (whole, manifest.as_object_mut()) {
+    let complete = diagnostics.is_empty();
+    if let (false, Some(root)) = (complete, manifest.as_object_mut()) {
         root.entry("version").or_insert(VERSION.into());
         root.entry("swarm").or_insert("swarm".into());
     }
     let document = match serde_json::from_value::<Document>(manifest) {
         Ok(document) => document,
         Err(error) => {
-            if whole {
+            if complete {
                 let message = format!("the manifest cannot be read: {}", text::escaped(&error.to_string()));
                 let diagnostic = Diagnostic::new(
                     rule::BROKEN_KIND,
@@ -379,9 +379,9 @@ fn of_document(
     kinds: &Kinds,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Manifest> {
-    let whole = diagnostics.is_empty();
+    let complete = diagnostics.is_empty();
     let known: BTreeSet<&str> = kinds.keys().chain(declared).map(String::as_str).collect();
-    semantics::check(&document, &known, whole, diagnostics);
+    semantics::check(&document, &known, complete, diagnostics);
     if diagnostics
         .iter()
         .any(|diagnostic| [rule::TOO_MANY_SESSIONS, rule::TOO_LARGE].contains(&diagnostic.rule))
@@ -389,7 +389,7 @@ fn of_document(
         return None;
     }
     Some(Manifest {
-        whole: diagnostics.is_empty(),
+        complete: diagnostics.is_empty(),
         swarm: document.swarm,
         workspace_root: document.workspace.root.map_or_else(|| ".".into(), PathBuf::from),
         defaults: document.defaults,

@@ -6,16 +6,16 @@
 //! paths and ports of any other session, because the first pass has decided all of them.
 
 mod allocate;
-mod demand;
-mod difference;
+mod requests;
+mod diff;
 mod document;
 mod dedupe;
-mod identity;
-mod names;
-mod programs;
+mod session_identity;
+mod template_scope;
+mod program_queries;
 mod read;
 mod render;
-mod resolve;
+mod external_options;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use difference::{Action, Again, Change, DISCOVERY, Field, SETUP};
+pub use diff::{Action, Again, Change, DISCOVERY, Field, SETUP};
 pub use read::Unreadable;
 
 use crate::host::occupants::Use;
@@ -284,8 +284,8 @@ impl Damage {
 
 /// Returns the observations that planning this manifest requires, except those that [`programs`] returns.
 pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question> {
-    let demands = demand::demands(manifest, registry);
-    demands
+    let all_requests = requests::all_requests(manifest, registry);
+    all_requests
         .options
         .iter()
         .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.questions(&options.all)))
@@ -303,7 +303,7 @@ pub fn programs(
     observation: &Observation,
     applied: Option<&AppliedPlan>,
 ) -> BTreeSet<Question> {
-    programs::programs(manifest, registry, observation, applied).into_iter().collect()
+    program_queries::programs(manifest, registry, observation, applied).into_iter().collect()
 }
 
 /// Plans all sessions.
@@ -365,11 +365,11 @@ fn sessions(
     let mut compiled = render::Compiled::default();
     let allocated = rayon::in_place_scope(|scope| {
         scope.spawn(|_| compiled = render::compile(manifest));
-        resolve::allocate(manifest, registry, observation, applied)
+        external_options::allocate(manifest, registry, observation, applied)
     });
     match render::render(manifest, registry, allocated, compiled) {
-        Ok(sessions) if manifest.whole => Ok(sessions),
-        rendered => Err(dedupe::told(rendered.err().unwrap_or_default(), manifest.whole)),
+        Ok(sessions) if manifest.complete => Ok(sessions),
+        rendered => Err(dedupe::deduplicated(rendered.err().unwrap_or_default(), manifest.complete)),
     }
 }
 
@@ -405,7 +405,7 @@ impl Plan {
 
     /// Returns the changes that lead from the applied swarm to this plan.
     pub fn changes_from(&self, registry: &Registry, applied: Option<&AppliedPlan>) -> Vec<Change> {
-        difference::changes(self, registry, applied)
+        diff::changes(self, registry, applied)
     }
 
     /// Finds a session whose names or paths are not the computed ones.

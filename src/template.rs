@@ -66,7 +66,7 @@ impl Bounds {
 }
 
 /// Returns the names that templates use as `session.*`; `hash` is present if its marker is replaced later.
-pub(crate) fn of_session(
+pub(crate) fn session_value(
     path: &SessionPath,
     id: &str,
     index: u32,

@@ -132,7 +132,7 @@ fn declaration(
     let resources =
         table.resources.map(|resources| resources.into_iter().flatten().enumerate().map(request).collect());
     Declaration {
-        whole: !tainted.all && !tainted.tables.contains(&location.steps),
+        complete: !tainted.all && !tainted.tables.contains(&location.steps),
         // A session at the top has no parent to share with.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
         text,

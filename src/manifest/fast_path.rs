@@ -80,10 +80,10 @@ mod tests {
             let Ok(table) = syntax::parse(&text) else { panic!("{text}") };
             assert!(document(table.get_ref(), &kinds).is_some(), "{text}");
             let mut diagnostics = Vec::new();
-            let whole =
+            let complete =
                 of_value(to_json::from_toml(table.get_ref(), &mut diagnostics), &kinds, &mut diagnostics);
             assert_eq!(diagnostics, []);
-            assert_eq!(format!("{:?}", read(&text, &kinds).manifest), format!("{whole:?}"));
+            assert_eq!(format!("{:?}", read(&text, &kinds).manifest), format!("{complete:?}"));
         }
     }
 

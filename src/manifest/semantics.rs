@@ -32,15 +32,15 @@ const DENIED: [(&str, &str); 10] = [
 
 /// Checks everything about `document` that can be known without inspecting the host.
 ///
-/// `known` are the existing kinds. If `whole` is false, wrong parts of the document have been removed. Nothing is then
+/// `known` are the existing kinds. If `complete` is false, wrong parts of the document have been removed. Nothing is then
 /// concluded from keys that a session lacks.
 pub(super) fn check(
     document: &Document,
     known: &BTreeSet<&str>,
-    whole: bool,
+    complete: bool,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    let mut semantics = Semantics { known, whole, diagnostics };
+    let mut semantics = Semantics { known, complete, diagnostics };
     if let Some(root) = &document.workspace.root {
         semantics.workspace(root, &KeyPath::ROOT.key("workspace").key("root"));
     }
@@ -58,7 +58,11 @@ pub(super) fn check(
     semantics.siblings(&document.session, &sessions);
     let of_session = |(name, table): (&String, &SessionTable)| {
         let mut diagnostics = Vec::new();
-        Semantics { known, whole, diagnostics: &mut diagnostics }.session(table, &sessions.key(name), None);
+        Semantics { known, complete, diagnostics: &mut diagnostics }.session(
+            table,
+            &sessions.key(name),
+            None,
+        );
         diagnostics
     };
     let found: Vec<_> = document.session.par_iter().flat_map_iter(of_session).collect();
@@ -68,7 +72,7 @@ pub(super) fn check(
 
 struct Semantics<'a> {
     known: &'a BTreeSet<&'a str>,
-    whole: bool,
+    complete: bool,
     diagnostics: &'a mut Vec<Diagnostic>,
 }
 
@@ -195,7 +199,7 @@ impl Semantics<'_> {
                 "no parent here",
                 "leave `from` out: at the top everything is taken from the pool",
             ),
-            (Some(parent), None | Some(From::Parent)) if known && self.whole && !parent.contains(kind) => {
+            (Some(parent), None | Some(From::Parent)) if known && self.complete && !parent.contains(kind) => {
                 self.diagnostic(
                     rule::NOTHING_TO_SHARE,
                     at.key(if request.from.is_some() { "from" } else { "kind" }).location(),

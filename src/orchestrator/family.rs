@@ -236,7 +236,7 @@ impl Relative {
             location: location.clone(),
         });
         let declaration = Declaration {
-            whole: true,
+            complete: true,
             resources: Some(requests.collect()),
             text: SessionText::default(),
             location,

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::demand::{Demand, Wish};
-use super::identity::{Identity, identities, stood};
+use super::requests::{EffectiveRequest, SessionRequests};
+use super::session_identity::{Identity, active, identities};
 use super::{AppliedPlan, Damage, Session};
 use crate::manifest::diagnostic::Step;
 use crate::manifest::{Diagnostic, Diagnostics, Location, Manifest, rule};
@@ -20,7 +20,7 @@ pub(super) struct Allocated {
     pub(super) identities: Vec<Identity>,
     pub(super) allocations: Vec<Vec<Allocation>>,
     /// Sessions that lack an allocation because of an earlier diagnostic, by position.
-    pub(super) open: Vec<bool>,
+    pub(super) unresolved: Vec<bool>,
     /// Diagnostics of requests that cannot be satisfied.
     pub(super) diagnostics: Vec<Diagnostic>,
 }
@@ -31,23 +31,23 @@ pub(super) fn pass(
     registry: &Registry,
     observation: &Observation,
     applied: Option<&AppliedPlan>,
-    demands: &[Arc<Demand<'_>>],
+    all_requests: &[Arc<SessionRequests<'_>>],
 ) -> Allocated {
-    let stood = stood(manifest, applied);
-    let kept = kept(manifest, registry, demands, &stood);
+    let active = active(manifest, applied);
+    let kept = kept(manifest, registry, all_requests, &active);
     let broken = applied.map(|applied| &applied.broken);
-    let identities = identities(manifest, &stood, observation.family.values().copied());
+    let identities = identities(manifest, &active, observation.family.values().copied());
     let mut pass = Pass {
         manifest,
-        demands,
-        allocators: allocators(manifest, registry, observation, demands, &identities),
+        all_requests,
+        allocators: allocators(manifest, registry, observation, all_requests, &identities),
         identities,
-        takers: takers(manifest, demands),
-        taken: demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect(),
+        takers: takers(manifest, all_requests),
+        taken: all_requests.iter().map(|session_requests| vec![0; session_requests.requests.len()]).collect(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
         broken,
         again: Vec::with_capacity(manifest.sessions.len()),
-        open: Vec::with_capacity(manifest.sessions.len()),
+        unresolved: Vec::with_capacity(manifest.sessions.len()),
         diagnostics: Vec::new(),
     };
     pass.keep(&kept, applied);
@@ -55,8 +55,8 @@ pub(super) fn pass(
     for (at, kept) in kept.iter().enumerate() {
         pass.session(at, kept);
     }
-    let Pass { identities, allocations, open, diagnostics, .. } = pass;
-    Allocated { identities, allocations, open, diagnostics }
+    let Pass { identities, allocations, unresolved, diagnostics, .. } = pass;
+    Allocated { identities, allocations, unresolved, diagnostics }
 }
 
 /// Creates the allocator of every kind that can be planned.
@@ -64,13 +64,13 @@ fn allocators<'a>(
     manifest: &'a Manifest,
     registry: &'a Registry,
     observation: &'a Observation,
-    demands: &[Arc<Demand<'_>>],
+    all_requests: &[Arc<SessionRequests<'_>>],
     identities: &[Identity],
 ) -> BTreeMap<&'a str, Box<dyn Allocator + 'a>> {
     let kinds = registry.iter().map(Planner::kind).chain(manifest.providers.keys().map(String::as_str));
     let kinds: BTreeSet<&str> = kinds.collect();
     let allocator = |kind: &'a str| {
-        let requesting = asking(manifest, demands, kind).map(|(at, _)| identities[at].id.as_str());
+        let requesting = requesting(manifest, all_requests, kind).map(|(at, _)| identities[at].id.as_str());
         let held = observation.held.iter().filter(|held| held.kind == kind);
         let sessions: Vec<_> = requesting.chain(held.map(|held| held.session.as_str())).collect();
         let scope = Scope { kind, program: manifest.providers.get(kind), sessions: &sessions };
@@ -80,49 +80,50 @@ fn allocators<'a>(
 }
 
 /// Returns the sessions that request a kind, by position, in canonical order.
-pub(super) fn asking<'d>(
+pub(super) fn requesting<'d>(
     manifest: &Manifest,
-    demands: &'d [Arc<Demand<'d>>],
+    all_requests: &'d [Arc<SessionRequests<'d>>],
     kind: &str,
-) -> impl Iterator<Item = (usize, &'d Wish<'d>)> {
+) -> impl Iterator<Item = (usize, &'d EffectiveRequest<'d>)> {
     (0..manifest.sessions.len())
-        .filter_map(move |at| Some((at, &demands[at].wishes[demands[at].position(kind)?])))
+        .filter_map(move |at| Some((at, &all_requests[at].requests[all_requests[at].position(kind)?])))
 }
 
 /// Returns, for each request of each session, the existing allocation that already satisfies the request.
 fn kept<'s>(
     manifest: &Manifest,
     registry: &Registry,
-    demands: &[Arc<Demand<'_>>],
-    stood: &[Option<&'s Session>],
+    all_requests: &[Arc<SessionRequests<'_>>],
+    active: &[Option<&'s Session>],
 ) -> Vec<Vec<Option<&'s Allocation>>> {
-    let mut kept: Vec<Vec<Option<&Allocation>>> = Vec::with_capacity(demands.len());
-    for (at, demand) in demands.iter().enumerate() {
+    let mut kept: Vec<Vec<Option<&Allocation>>> = Vec::with_capacity(all_requests.len());
+    for (at, session_requests) in all_requests.iter().enumerate() {
         let parent_keeps = |kind: &str| {
             let parent = manifest.sessions[at].parent?;
-            kept[parent][demands[parent].position(kind)?]
+            kept[parent][all_requests[parent].position(kind)?]
         };
-        let answer = |wish: &Wish<'_>| {
-            let allocation = stood[at]?.allocation(wish.kind)?;
-            let (applied, asked) = (&allocation.options, &wish.options.said);
+        let answer = |wanted: &EffectiveRequest<'_>| {
+            let allocation = active[at]?.allocation(wanted.kind)?;
+            let (applied, asked) = (&allocation.options, &wanted.options.explicit);
             let answers = |of: &dyn Kind| of.is_answered_by(applied, asked);
-            let same = registry.get(wish.kind).map_or(applied == asked, answers);
-            let same = same && allocation.shared == wish.shared;
-            let stays = !allocation.within_parent || parent_keeps(wish.kind).is_some();
+            let same = registry.get(wanted.kind).map_or(applied == asked, answers);
+            let same = same && allocation.shared == wanted.shared;
+            let stays = !allocation.within_parent || parent_keeps(wanted.kind).is_some();
             (same && stays).then_some(allocation)
         };
-        kept.push(demand.wishes.iter().map(answer).collect());
+        kept.push(session_requests.requests.iter().map(answer).collect());
     }
     kept
 }
 
 /// Returns, for each request of each session, the number of shares that the session's children receive.
-pub(super) fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Vec<u32>> {
-    let mut takers: Vec<_> = demands.iter().map(|demand| vec![0; demand.wishes.len()]).collect();
-    for (session, demand) in manifest.sessions.iter().zip(demands) {
-        for wish in demand.wishes.iter().filter(|wish| wish.shared) {
+pub(super) fn takers(manifest: &Manifest, all_requests: &[Arc<SessionRequests<'_>>]) -> Vec<Vec<u32>> {
+    let mut takers: Vec<_> =
+        all_requests.iter().map(|session_requests| vec![0; session_requests.requests.len()]).collect();
+    for (session, session_requests) in manifest.sessions.iter().zip(all_requests) {
+        for wanted in session_requests.requests.iter().filter(|wanted| wanted.shared) {
             if let Some(parent) = session.parent
-                && let Some(position) = demands[parent].position(wish.kind)
+                && let Some(position) = all_requests[parent].position(wanted.kind)
             {
                 let takers = &mut takers[parent][position];
                 *takers = session.share.map_or(*takers + 1, |share| share.of.max(*takers));
@@ -135,7 +136,7 @@ pub(super) fn takers(manifest: &Manifest, demands: &[Arc<Demand<'_>>]) -> Vec<Ve
 /// State of the pass over all sessions.
 struct Pass<'a> {
     manifest: &'a Manifest,
-    demands: &'a [Arc<Demand<'a>>],
+    all_requests: &'a [Arc<SessionRequests<'a>>],
     identities: Vec<Identity>,
     allocators: BTreeMap<&'a str, Box<dyn Allocator + 'a>>,
     /// Number of children that receive a share, for each request of each session.
@@ -147,7 +148,7 @@ struct Pass<'a> {
     broken: Option<&'a BTreeMap<(SessionPath, String), Damage>>,
     /// Kinds of the existing allocations that are created again in place, for each session so far.
     again: Vec<Vec<&'a str>>,
-    open: Vec<bool>,
+    unresolved: Vec<bool>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -164,8 +165,8 @@ impl<'a> Pass<'a> {
         }
         let stays: HashSet<_> =
             kept.iter().flatten().flatten().map(|allocation| std::ptr::from_ref(*allocation)).collect();
-        let stood = applied.iter().flat_map(|applied| &applied.plan.sessions);
-        for allocation in stood.flat_map(|session| &session.allocations) {
+        let active = applied.iter().flat_map(|applied| &applied.plan.sessions);
+        for allocation in active.flat_map(|session| &session.allocations) {
             if !stays.contains(&std::ptr::from_ref(allocation))
                 && let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str())
             {
@@ -199,22 +200,22 @@ impl<'a> Pass<'a> {
     fn session(&mut self, at: usize, kept: &[Option<&Allocation>]) {
         let mut held = Vec::with_capacity(kept.len());
         let mut again = Vec::new();
-        let demands = self.demands;
-        for ((wish, kept), position) in demands[at].wishes.iter().zip(kept).zip(0..) {
-            let share = self.share(at, wish);
+        let all_requests = self.all_requests;
+        for ((wanted, kept), position) in all_requests[at].requests.iter().zip(kept).zip(0..) {
+            let share = self.share(at, wanted);
             let shares = self.takers[at][position];
             let decided = match kept {
                 Some(kept) if self.is_made_again(at, kept) => {
-                    again.push(wish.kind);
-                    self.again(at, wish, shares, kept).map(Some)
+                    again.push(wanted.kind);
+                    self.again(at, wanted, shares, kept).map(Some)
                 }
                 Some(kept) => Ok(Some((*kept).clone())),
-                None => self.wish(at, wish, shares, share),
+                None => self.decide(at, wanted, shares, share),
             };
             held.extend(decided.unwrap_or_else(|found| {
-                let found = found
-                    .into_iter()
-                    .map(|diagnostic| where_it_is_said(self.manifest, self.demands, at, wish, &diagnostic));
+                let found = found.into_iter().map(|diagnostic| {
+                    at_the_setting_table(self.manifest, self.all_requests, at, wanted, &diagnostic)
+                });
                 let found: Vec<_> = found.collect();
                 self.diagnostics.extend(found);
                 None
@@ -222,19 +223,19 @@ impl<'a> Pass<'a> {
         }
         self.again.push(again);
         let session = &self.manifest.sessions[at];
-        let above = session.parent.is_some_and(|parent| self.open[parent]);
-        let is_less = held.len() < demands[at].wishes.len();
-        self.open.push(is_less || above || !session.declaration.whole);
+        let above = session.parent.is_some_and(|parent| self.unresolved[parent]);
+        let is_less = held.len() < all_requests[at].requests.len();
+        self.unresolved.push(is_less || above || !session.declaration.complete);
         self.allocations.push(held);
     }
 
     /// Returns the index of the next share of the parent's allocation, and the number of shares.
     ///
     /// `None` if the request is not a share, or the parent has no such allocation.
-    fn share(&mut self, at: usize, wish: &Wish<'a>) -> Option<(u32, u32)> {
+    fn share(&mut self, at: usize, wanted: &EffectiveRequest<'a>) -> Option<(u32, u32)> {
         let session = &self.manifest.sessions[at];
-        let parent = session.parent.filter(|_| wish.shared)?;
-        let position = self.demands[parent].position(wish.kind)?;
+        let parent = session.parent.filter(|_| wanted.shared)?;
+        let position = self.all_requests[parent].position(wanted.kind)?;
         if let Some(share) = session.share {
             return Some((share.index, share.of));
         }
@@ -257,36 +258,36 @@ impl<'a> Pass<'a> {
     fn again(
         &mut self,
         at: usize,
-        wish: &Wish<'a>,
+        wanted: &EffectiveRequest<'a>,
         shares: u32,
         kept: &Allocation,
     ) -> Result<Allocation, Diagnostics> {
-        let request = request(self.manifest, &self.identities, at, wish, shares);
-        match self.allocators.get_mut(wish.kind) {
+        let request = request(self.manifest, &self.identities, at, wanted, shares);
+        match self.allocators.get_mut(wanted.kind) {
             Some(allocator) => allocator.again(&request, kept),
             None => Ok(kept.clone()),
         }
     }
 
     /// Allocates one request. `None` if the parent's allocation failed: only that diagnostic is reported.
-    fn wish(
+    fn decide(
         &mut self,
         at: usize,
-        wish: &Wish<'a>,
+        wanted: &EffectiveRequest<'a>,
         shares: u32,
         share: Option<(u32, u32)>,
     ) -> Result<Option<Allocation>, Diagnostics> {
         let session = &self.manifest.sessions[at];
-        let request = request(self.manifest, &self.identities, at, wish, shares);
-        let Some(allocator) = self.allocators.get_mut(wish.kind) else {
+        let request = request(self.manifest, &self.identities, at, wanted, shares);
+        let Some(allocator) = self.allocators.get_mut(wanted.kind) else {
             // An undeclared kind has already been reported.
-            let declared = self.manifest.providers.contains_key(wish.kind) || self.manifest.whole;
-            return if declared { Err(vec![unknown_kind(wish)].into()) } else { Ok(None) };
+            let declared = self.manifest.providers.contains_key(wanted.kind) || self.manifest.complete;
+            return if declared { Err(vec![unknown_kind(wanted)].into()) } else { Ok(None) };
         };
-        let decided = match session.parent.filter(|_| wish.shared) {
+        let decided = match session.parent.filter(|_| wanted.shared) {
             None => allocator.allocate(&request)?,
             Some(parent) => {
-                let of_parent = self.allocations[parent].iter().find(|held| held.kind == wish.kind);
+                let of_parent = self.allocations[parent].iter().find(|held| held.kind == wanted.kind);
                 let (Some(allocation), Some((index, count))) = (of_parent, share) else { return Ok(None) };
                 let parent = Parent {
                     session: &self.identities[parent].id,
@@ -299,10 +300,10 @@ impl<'a> Pass<'a> {
             }
         };
         Ok(Some(Allocation {
-            kind: wish.kind.to_owned(),
-            options: wish.options.said.clone(),
+            kind: wanted.kind.to_owned(),
+            options: wanted.options.explicit.clone(),
             allocation: decided.allocation,
-            shared: wish.shared,
+            shared: wanted.shared,
             within_parent: decided.within_parent,
             notes: decided.notes,
             external: decided.external,
@@ -315,7 +316,7 @@ fn request<'r>(
     manifest: &'r Manifest,
     identities: &'r [Identity],
     at: usize,
-    wish: &'r Wish<'_>,
+    wanted: &'r EffectiveRequest<'_>,
     shares: u32,
 ) -> Request<'r> {
     let identity = &identities[at];
@@ -327,62 +328,62 @@ fn request<'r>(
         index: identity.index,
         replica: identity.replica,
         slug: &identity.slug,
-        options: &wish.options.all,
-        own: wish.own,
-        location: wish.location,
+        options: &wanted.options.all,
+        own: wanted.own,
+        location: wanted.location,
         shares,
     }
 }
 
 /// Moves a diagnostic about an inherited option to the table that sets the option: a session above, or the defaults.
-pub(super) fn where_it_is_said(
+pub(super) fn at_the_setting_table(
     manifest: &Manifest,
-    demands: &[Arc<Demand<'_>>],
+    all_requests: &[Arc<SessionRequests<'_>>],
     at: usize,
-    wish: &Wish<'_>,
+    wanted: &EffectiveRequest<'_>,
     diagnostic: &Diagnostic,
 ) -> Diagnostic {
-    let depth = wish.location.steps.len();
+    let depth = wanted.location.steps.len();
     let (Some(Step::Key(option)), true) =
-        (diagnostic.location.steps.get(depth), diagnostic.location.steps.starts_with(&wish.location.steps))
+        (diagnostic.location.steps.get(depth), diagnostic.location.steps.starts_with(&wanted.location.steps))
     else {
         return diagnostic.clone();
     };
-    let in_force = wish.options.all.get(option);
+    let effective = wanted.options.all.get(option);
     let moved = |to: Location| {
         let mut location = to;
         location.steps.extend_from_slice(&diagnostic.location.steps[depth..]);
         location.part = diagnostic.location.part.clone();
         Diagnostic { location, ..diagnostic.clone() }
     };
-    let mut said = Some((at, wish));
-    while let Some((at, wish)) = said {
-        if wish.own.contains_key(option) && wish.own.get(option) == in_force {
-            return moved(wish.location.clone());
+    let mut explicit = Some((at, wanted));
+    while let Some((at, wanted)) = explicit {
+        if wanted.own.contains_key(option) && wanted.own.get(option) == effective {
+            return moved(wanted.location.clone());
         }
-        let parent = manifest.sessions[at].parent.filter(|_| wish.shared);
-        said = parent.and_then(|parent| {
-            let of_parent = demands[parent].wishes.iter().find(|above| above.kind == wish.kind);
+        let parent = manifest.sessions[at].parent.filter(|_| wanted.shared);
+        explicit = parent.and_then(|parent| {
+            let of_parent = all_requests[parent].requests.iter().find(|above| above.kind == wanted.kind);
             Some((parent, of_parent?))
         });
     }
-    let default = manifest.defaults.get(wish.kind).and_then(|defaults| defaults.get(option));
-    if default.is_some() && default == in_force {
-        return moved(Location::default().key("defaults").key(wish.kind));
+    let default = manifest.defaults.get(wanted.kind).and_then(|defaults| defaults.get(option));
+    if default.is_some() && default == effective {
+        return moved(Location::default().key("defaults").key(wanted.kind));
     }
     diagnostic.clone()
 }
 
 /// Returns the kinds that a session requests.
-pub(super) fn kinds<'m>(demand: &Demand<'m>) -> Vec<&'m str> {
-    demand.wishes.iter().map(|wish| wish.kind).collect()
+pub(super) fn kinds<'m>(session_requests: &SessionRequests<'m>) -> Vec<&'m str> {
+    session_requests.requests.iter().map(|wanted| wanted.kind).collect()
 }
 
-fn unknown_kind(wish: &Wish<'_>) -> Diagnostic {
+fn unknown_kind(wanted: &EffectiveRequest<'_>) -> Diagnostic {
     Diagnostic {
         rule: rule::KIND_NOT_RUN,
-        location: wish.location.clone(),
-        message: format!("no provider runs the kind `{}`", wish.kind.escape_debug()),
+        location: wanted.location.clone(),
+        message: format!("no provider runs the kind `{}`", wanted.kind.escape_debug()),
         label: "requested here".to_owned(),
         help: Some("the caller has to register a provider, or take a registry with external kinds".into()),
     }

@@ -26,17 +26,18 @@ pub(super) fn too_much() -> Diagnostic {
 /// Returns one diagnostic for each rule and location, in order of discovery, with the number of other affected
 /// sessions.
 ///
-/// `whole` is `false` if parts of the manifest were rejected before.
-pub(super) fn told(diagnostics: Vec<Diagnostic>, whole: bool) -> Vec<Diagnostic> {
-    let mut told: Vec<(Diagnostic, HashSet<String>)> = Vec::new();
+/// `complete` is `false` if parts of the manifest were rejected before.
+pub(super) fn deduplicated(diagnostics: Vec<Diagnostic>, complete: bool) -> Vec<Diagnostic> {
+    let mut deduplicated: Vec<(Diagnostic, HashSet<String>)> = Vec::new();
     let mut positions: HashMap<(&Rule, Location), usize> = HashMap::new();
     for diagnostic in diagnostics {
-        if !whole && ARITHMETIC.contains(&diagnostic.rule) {
+        if !complete && ARITHMETIC.contains(&diagnostic.rule) {
             continue;
         }
-        let position = *positions.entry((diagnostic.rule, diagnostic.location.clone())).or_insert(told.len());
-        match told.get_mut(position) {
-            None => told.push((diagnostic, HashSet::new())),
+        let position =
+            *positions.entry((diagnostic.rule, diagnostic.location.clone())).or_insert(deduplicated.len());
+        match deduplicated.get_mut(position) {
+            None => deduplicated.push((diagnostic, HashSet::new())),
             // The message names the session, so each affected session has its own message.
             Some((first, others)) => {
                 if first.message != diagnostic.message {
@@ -45,7 +46,7 @@ pub(super) fn told(diagnostics: Vec<Diagnostic>, whole: bool) -> Vec<Diagnostic>
             }
         }
     }
-    let told = told.into_iter().map(|(mut diagnostic, others)| {
+    let deduplicated = deduplicated.into_iter().map(|(mut diagnostic, others)| {
         match others.len() {
             0 => {}
             1 => diagnostic.message.push_str(", and so for another session"),
@@ -55,5 +56,5 @@ pub(super) fn told(diagnostics: Vec<Diagnostic>, whole: bool) -> Vec<Diagnostic>
         }
         diagnostic
     });
-    told.collect()
+    deduplicated.collect()
 }

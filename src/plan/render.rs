@@ -9,9 +9,9 @@ use rayon::prelude::*;
 
 use super::allocate::Allocated;
 use super::dedupe::too_much;
-use super::demand;
-use super::identity::Identity;
-use super::names::Names;
+use super::requests;
+use super::session_identity::Identity;
+use super::template_scope::TemplateScopes;
 use super::{Session, discovery_file};
 use crate::manifest::{Diagnostic, Manifest, SessionText, rule};
 use crate::name::Slug;
@@ -25,25 +25,25 @@ pub(super) fn render(
     allocated: Allocated,
     compiled: Compiled<'_>,
 ) -> Result<Vec<Session>, Vec<Diagnostic>> {
-    let Allocated { identities, allocations, open, mut diagnostics } = allocated;
+    let Allocated { identities, allocations, unresolved, mut diagnostics } = allocated;
     let Compiled { templates, diagnostics: broken } = compiled;
     diagnostics.extend(broken);
-    let names = Names::new(manifest, registry, &identities, allocations, &open);
+    let names = TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved);
     let rendered: Vec<Result<SessionText<'_>, Vec<Diagnostic>>> = manifest
         .sessions
         .par_iter()
         .enumerate()
         .map(|(at, session)| {
             let scope = names.scope(at);
-            demand::render(&session.declaration, |source| templates.render(source, &scope))
+            requests::render(&session.declaration, |source| templates.render(source, &scope))
         })
         .collect();
     let rendered: Vec<SessionText<'_>> = rendered
         .into_iter()
-        .zip(open)
-        .filter_map(|(rendered, open)| {
+        .zip(unresolved)
+        .filter_map(|(rendered, unresolved)| {
             // Results that follow from a placeholder for an unknown value are meaningless.
-            let is_told = |diagnostic: &Diagnostic| !open || diagnostic.rule == rule::TEMPLATE_NAME;
+            let is_told = |diagnostic: &Diagnostic| !unresolved || diagnostic.rule == rule::TEMPLATE_NAME;
             rendered.map_err(|found| diagnostics.extend(found.into_iter().filter(is_told))).ok()
         })
         .collect();
@@ -53,11 +53,11 @@ pub(super) fn render(
     if !diagnostics.is_empty() || rendered.len() < manifest.sessions.len() {
         return Err(diagnostics);
     }
-    let whole = Whole { manifest, registry, children: children(manifest) };
+    let assembler = SessionAssembler { manifest, registry, children: children(manifest) };
     let parts = identities.into_par_iter().zip(names.into_allocations()).zip(rendered);
     let sessions = parts
         .enumerate()
-        .map(|(at, ((identity, allocations), text))| whole.session(at, identity, allocations, text));
+        .map(|(at, ((identity, allocations), text))| assembler.session(at, identity, allocations, text));
     Ok(sessions.collect())
 }
 
@@ -86,13 +86,13 @@ pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
 }
 
 /// Shared data for assembling sessions.
-struct Whole<'m> {
+struct SessionAssembler<'m> {
     manifest: &'m Manifest,
     registry: &'m Registry,
     children: Vec<Vec<usize>>,
 }
 
-impl Whole<'_> {
+impl SessionAssembler<'_> {
     fn session(
         &self,
         at: usize,

@@ -82,7 +82,7 @@ impl Request<'_> {
     /// `index`, `replica` and `slug`.
     pub fn names(&self) -> minijinja::Value {
         let session =
-            template::of_session(self.path, self.session, self.index, self.replica, self.slug, None);
+            template::session_value(self.path, self.session, self.index, self.replica, self.slug, None);
         minijinja::Value::from_pairs([("swarm", minijinja::Value::from(self.swarm)), ("session", session)])
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Identity {
 }
 
 /// Returns the applied state of each session, in the manifest's order; `None` for a session that is not active.
-pub(super) fn stood<'s>(manifest: &Manifest, applied: Option<&'s AppliedPlan>) -> Vec<Option<&'s Session>> {
+pub(super) fn active<'s>(manifest: &Manifest, applied: Option<&'s AppliedPlan>) -> Vec<Option<&'s Session>> {
     let by_path: HashMap<&str, &Session> = applied
         .iter()
         .flat_map(|applied| &applied.plan.sessions)
@@ -29,18 +29,18 @@ pub(super) fn stood<'s>(manifest: &Manifest, applied: Option<&'s AppliedPlan>) -
 
 /// Returns the identity of each session, in the manifest's order.
 ///
-/// `stood` is the applied state of each session. `family` are the numbers of sessions outside of this plan that keep
+/// `active` is the applied state of each session. `family` are the numbers of sessions outside of this plan that keep
 /// their numbers.
 pub(super) fn identities(
     manifest: &Manifest,
-    stood: &[Option<&Session>],
+    active: &[Option<&Session>],
     family: impl IntoIterator<Item = u32>,
 ) -> Vec<Identity> {
     let ids: Vec<_> = manifest.sessions.par_iter().map(|session| session.path.id(&manifest.swarm)).collect();
-    let scoped_names = scoped_names(&ids, |at| stood[at].map(|session| session.scoped_name.as_str()));
+    let scoped_names = scoped_names(&ids, |at| active[at].map(|session| session.scoped_name.as_str()));
     let indices =
-        indices(ids.len(), family.into_iter().collect(), |at| stood[at].map(|session| session.index));
-    let slugs = slugs(manifest, |at| stood[at].map(|session| &session.slug));
+        indices(ids.len(), family.into_iter().collect(), |at| active[at].map(|session| session.index));
+    let slugs = slugs(manifest, |at| active[at].map(|session| &session.slug));
     let each = ids.into_iter().zip(scoped_names).zip(indices).zip(slugs).zip(&manifest.sessions);
     each.map(|((((id, scoped_name), index), slug), session)| {
         let replica = session.replica;
@@ -52,16 +52,16 @@ pub(super) fn identities(
 /// Returns the short slug of each session, or the slug with a hash if two sessions have the same short slug.
 ///
 /// An active session keeps its slug.
-fn slugs<'s>(manifest: &Manifest, stood: impl Fn(usize) -> Option<&'s Slug> + Sync) -> Vec<Slug> {
+fn slugs<'s>(manifest: &Manifest, active: impl Fn(usize) -> Option<&'s Slug> + Sync) -> Vec<Slug> {
     let sessions = &manifest.sessions;
     let first = |(at, session): (usize, &manifest::Session)| {
-        stood(at).cloned().unwrap_or_else(|| Slug::short(&session.path))
+        active(at).cloned().unwrap_or_else(|| Slug::short(&session.path))
     };
     let mut slugs: Vec<Slug> = sessions.par_iter().enumerate().map(first).collect();
     let mut seen = HashSet::with_capacity(slugs.len());
     let met: HashSet<Slug> = slugs.iter().filter(|slug| !seen.insert(*slug)).cloned().collect();
     for (at, slug) in slugs.iter_mut().enumerate() {
-        if stood(at).is_none() && met.contains(slug) {
+        if active(at).is_none() && met.contains(slug) {
             *slug = Slug::with_hash(&sessions[at].path);
         }
     }
@@ -70,16 +70,16 @@ fn slugs<'s>(manifest: &Manifest, stood: impl Fn(usize) -> Option<&'s Slug> + Sy
 
 /// Returns names with eight digits of hash, or sixteen for ids that share the first eight; an active session keeps its
 /// name.
-fn scoped_names<'s>(ids: &[String], stood: impl Fn(usize) -> Option<&'s str> + Sync) -> Vec<String> {
+fn scoped_names<'s>(ids: &[String], active: impl Fn(usize) -> Option<&'s str> + Sync) -> Vec<String> {
     let first = |(at, id): (usize, &String)| {
-        stood(at).map_or_else(|| scoped_name(id, HashDigits::Eight), str::to_owned)
+        active(at).map_or_else(|| scoped_name(id, HashDigits::Eight), str::to_owned)
     };
     let mut names: Vec<String> = ids.par_iter().enumerate().map(first).collect();
     let folded: Vec<String> = names.par_iter().map(|name| name.to_lowercase()).collect();
     let mut seen = HashSet::with_capacity(folded.len());
     let met: HashSet<&String> = folded.iter().filter(|name| !seen.insert(*name)).collect();
     for (at, name) in names.iter_mut().enumerate() {
-        if stood(at).is_none() && met.contains(&folded[at]) {
+        if active(at).is_none() && met.contains(&folded[at]) {
             *name = scoped_name(&ids[at], HashDigits::Sixteen);
         }
     }
@@ -88,9 +88,9 @@ fn scoped_names<'s>(ids: &[String], stood: impl Fn(usize) -> Option<&'s str> + S
 
 /// Returns the numbers of all sessions: an active session keeps its number; the others get the lowest free numbers, in
 /// canonical order.
-fn indices(count: usize, family: HashSet<u32>, stood: impl Fn(usize) -> Option<u32>) -> Vec<u32> {
+fn indices(count: usize, family: HashSet<u32>, active: impl Fn(usize) -> Option<u32>) -> Vec<u32> {
     let mut held = family;
-    held.extend((0..count).filter_map(&stood));
+    held.extend((0..count).filter_map(&active));
     let mut free = (0..).filter(|index| !held.contains(index));
-    (0..count).map(|at| stood(at).or_else(|| free.next()).unwrap_or(u32::MAX)).collect()
+    (0..count).map(|at| active(at).or_else(|| free.next()).unwrap_or(u32::MAX)).collect()
 }

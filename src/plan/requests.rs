@@ -8,24 +8,24 @@ use crate::provider::Registry;
 use crate::template::Problem;
 
 /// Requests of one session; shared by the replicas of a table.
-pub(super) struct Demand<'m> {
-    pub(super) wishes: Vec<Wish<'m>>,
+pub(super) struct SessionRequests<'m> {
+    pub(super) requests: Vec<EffectiveRequest<'m>>,
 }
 
-impl Demand<'_> {
+impl SessionRequests<'_> {
     /// Returns the position of the request for this kind.
     pub(super) fn position(&self, kind: &str) -> Option<usize> {
-        self.wishes.iter().position(|wish| wish.kind == kind)
+        self.requests.iter().position(|wanted| wanted.kind == kind)
     }
 }
 
 /// One requested resource.
 #[derive(Clone)]
-pub(super) struct Wish<'m> {
+pub(super) struct EffectiveRequest<'m> {
     pub(super) kind: &'m str,
     /// `true` if the request is for a share of the parent's allocation.
     pub(super) shared: bool,
-    pub(super) options: Arc<InForce>,
+    pub(super) options: Arc<EffectiveOptions>,
     /// Options of the request itself.
     pub(super) own: &'m Options,
     pub(super) location: &'m Location,
@@ -35,102 +35,106 @@ pub(super) struct Wish<'m> {
 static NOTHING: LazyLock<Options> = LazyLock::new(Options::new);
 
 /// Effective options of a request; shared by all requests with equal options.
-pub(super) struct InForce {
+pub(super) struct EffectiveOptions {
     /// All options.
     pub(super) all: Arc<Options>,
     /// Options that differ from the kind's own defaults.
-    pub(super) said: Options,
+    pub(super) explicit: Options,
 }
 
 /// Requests of all sessions of a manifest.
-pub(super) struct Demands<'m> {
+pub(super) struct AllRequests<'m> {
     /// Requests of each session, in the manifest's order.
-    pub(super) each: Vec<Arc<Demand<'m>>>,
+    pub(super) each: Vec<Arc<SessionRequests<'m>>>,
     /// All distinct effective options with their kind, in no order.
-    pub(super) options: Vec<(&'m str, Arc<InForce>)>,
+    pub(super) options: Vec<(&'m str, Arc<EffectiveOptions>)>,
 }
 
 /// Computes the requests of each session.
-pub(super) fn demands<'m>(manifest: &'m Manifest, registry: &'m Registry) -> Demands<'m> {
-    let mut demander = Demander { manifest, registry, in_force: HashMap::new() };
+pub(super) fn all_requests<'m>(manifest: &'m Manifest, registry: &'m Registry) -> AllRequests<'m> {
+    let mut resolver = RequestResolver { manifest, registry, effective: HashMap::new() };
     let sessions = manifest.sessions.len();
-    let mut known: HashMap<*const Declaration, Arc<Demand<'m>>> = HashMap::with_capacity(sessions);
-    let mut demands: Vec<Arc<Demand<'m>>> = Vec::with_capacity(sessions);
+    let mut known: HashMap<*const Declaration, Arc<SessionRequests<'m>>> = HashMap::with_capacity(sessions);
+    let mut all_requests: Vec<Arc<SessionRequests<'m>>> = Vec::with_capacity(sessions);
     for session in &manifest.sessions {
         let key = std::ptr::from_ref(session.declaration.as_ref());
-        let parent = session.parent.map(|parent| Arc::clone(&demands[parent]));
-        let demand = known
+        let parent = session.parent.map(|parent| Arc::clone(&all_requests[parent]));
+        let session_requests = known
             .entry(key)
-            .or_insert_with(|| Arc::new(demander.demand(&session.declaration, parent.as_deref())));
-        demands.push(Arc::clone(demand));
+            .or_insert_with(|| Arc::new(resolver.session_requests(&session.declaration, parent.as_deref())));
+        all_requests.push(Arc::clone(session_requests));
     }
-    let options = demander.in_force.into_iter().map(|((kind, ..), options)| (kind, options)).collect();
-    Demands { each: demands, options }
+    let options = resolver.effective.into_iter().map(|((kind, ..), options)| (kind, options)).collect();
+    AllRequests { each: all_requests, options }
 }
 
-struct Demander<'m> {
+struct RequestResolver<'m> {
     manifest: &'m Manifest,
     registry: &'m Registry,
     /// Effective options by kind, by the request's own options, and by the parent's options, which are shared as well.
-    in_force: HashMap<(&'m str, &'m Options, Option<*const InForce>), Arc<InForce>>,
+    effective: HashMap<(&'m str, &'m Options, Option<*const EffectiveOptions>), Arc<EffectiveOptions>>,
 }
 
-impl<'m> Demander<'m> {
-    fn demand(&mut self, declaration: &'m Declaration, parent: Option<&Demand<'m>>) -> Demand<'m> {
+impl<'m> RequestResolver<'m> {
+    fn session_requests(
+        &mut self,
+        declaration: &'m Declaration,
+        parent: Option<&SessionRequests<'m>>,
+    ) -> SessionRequests<'m> {
         let of_parent =
-            |kind: &str| parent.and_then(|parent| parent.wishes.iter().find(|wish| wish.kind == kind));
-        let wishes = match (&declaration.resources, parent) {
+            |kind: &str| parent.and_then(|parent| parent.requests.iter().find(|wanted| wanted.kind == kind));
+        let requests = match (&declaration.resources, parent) {
             (Some(requests), _) => requests
                 .iter()
                 .map(|request| {
                     let above = of_parent(&request.kind).filter(|_| request.from == From::Parent);
-                    self.wish(&request.kind, above, &request.options, &request.location)
+                    self.wanted(&request.kind, above, &request.options, &request.location)
                 })
                 .collect(),
             (None, Some(parent)) => parent
-                .wishes
+                .requests
                 .iter()
-                .map(|above| self.wish(above.kind, Some(above), &NOTHING, &declaration.location))
+                .map(|above| self.wanted(above.kind, Some(above), &NOTHING, &declaration.location))
                 .collect(),
             (None, None) => Vec::new(),
         };
-        Demand { wishes }
+        SessionRequests { requests }
     }
 
-    fn wish(
+    fn wanted(
         &mut self,
         kind: &'m str,
-        above: Option<&Wish<'m>>,
+        above: Option<&EffectiveRequest<'m>>,
         own: &'m Options,
         location: &'m Location,
-    ) -> Wish<'m> {
+    ) -> EffectiveRequest<'m> {
         let key = (kind, own, above.map(|above| Arc::as_ptr(&above.options)));
         let (manifest, registry) = (self.manifest, self.registry);
         let options = self
-            .in_force
+            .effective
             .entry(key)
-            .or_insert_with(|| Arc::new(in_force(manifest, registry, kind, above, own)));
-        Wish { kind, shared: above.is_some(), options: Arc::clone(options), own, location }
+            .or_insert_with(|| Arc::new(effective(manifest, registry, kind, above, own)));
+        EffectiveRequest { kind, shared: above.is_some(), options: Arc::clone(options), own, location }
     }
 }
 
-fn in_force(
+fn effective(
     manifest: &Manifest,
     registry: &Registry,
     kind: &str,
-    above: Option<&Wish<'_>>,
+    above: Option<&EffectiveRequest<'_>>,
     own: &Options,
-) -> InForce {
+) -> EffectiveOptions {
     let Some(provider) = registry.get(kind) else {
-        return InForce { all: Arc::new(own.clone()), said: own.clone() };
+        return EffectiveOptions { all: Arc::new(own.clone()), explicit: own.clone() };
     };
     let none = Options::new();
     let defaults = manifest.defaults.get(kind).unwrap_or(&none);
-    let all = provider.options(own, above.map(|wish| &*wish.options.all), defaults);
+    let all = provider.options(own, above.map(|wanted| &*wanted.options.all), defaults);
     let of_the_kind = provider.options(&none, None, &none);
-    let said = all.iter().filter(|(key, value)| of_the_kind.get(*key) != Some(*value));
-    let said = said.map(|(key, value)| (key.clone(), value.clone())).collect();
-    InForce { all: Arc::new(all), said }
+    let explicit = all.iter().filter(|(key, value)| of_the_kind.get(*key) != Some(*value));
+    let explicit = explicit.map(|(key, value)| (key.clone(), value.clone())).collect();
+    EffectiveOptions { all: Arc::new(all), explicit }
 }
 
 /// Renders every template of a session table; returns every diagnostic, not only the first.

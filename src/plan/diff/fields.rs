@@ -37,10 +37,10 @@ impl Field {
             (None, Some(Value::Bool(true))) => format!("{name} is new"),
             (Some(Value::Bool(true)), None) => format!("{name} is removed"),
             (from, to) => {
-                let said = |value: &Option<Value>, nothing: &str| {
+                let explicit = |value: &Option<Value>, nothing: &str| {
                     value.as_ref().map_or_else(|| nothing.to_owned(), shown)
                 };
-                format!("{name}: {} -> {}", said(from, "not set"), said(to, "not set"))
+                format!("{name}: {} -> {}", explicit(from, "not set"), explicit(to, "not set"))
             }
         }
     }
@@ -63,17 +63,17 @@ fn shown(value: &Value) -> String {
 }
 
 /// Returns every difference in a session's environment, prompt, metadata, commands and children.
-pub(super) fn told(stood: &Session, session: &Session) -> Vec<Field> {
+pub(super) fn changed_data(active: &Session, session: &Session) -> Vec<Field> {
     let mut fields = Vec::new();
-    let (old, new) = (stood.text(), session.text());
+    let (old, new) = (active.text(), session.text());
     if old != new {
         for ((key, old), (_, new)) in old.entries().into_iter().zip(new.entries()) {
             entries(&mut fields, key, &old, &new);
         }
     }
-    if stood.children != session.children {
+    if active.children != session.children {
         let (old, new): (BTreeSet<_>, BTreeSet<_>) =
-            (stood.children.iter().collect(), session.children.iter().collect());
+            (active.children.iter().collect(), session.children.iter().collect());
         for child in old.symmetric_difference(&new) {
             let is = |children: &BTreeSet<_>| children.contains(*child).then_some(Value::Bool(true));
             add(&mut fields, || format!("child {child}"), is(&old), is(&new));

@@ -103,14 +103,14 @@ pub(super) fn changes(plan: &Plan, registry: &Registry, applied: Option<&Applied
         Some(applied) => changes_of_applied(plan, applied),
         None => plan.sessions.par_iter().map(create).collect(),
     };
-    say_what_comes_first(plan, registry, &mut changes);
+    add_sources(plan, registry, &mut changes);
     changes
 }
 
 /// Records which session is provisioned first within each group key: the first in canonical order.
 ///
 /// An existing allocation is no source, because its session has already worked in the allocation.
-fn say_what_comes_first(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
+fn add_sources(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
     // The group keys are computed on all cores; the first session of each group is found sequentially.
     let sources = |(session, change): (&Session, &Change)| {
         let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
@@ -131,7 +131,7 @@ fn say_what_comes_first(plan: &Plan, registry: &Registry, changes: &mut [Change]
 }
 
 fn changes_of_applied(plan: &Plan, applied: &AppliedPlan) -> Vec<Change> {
-    let stood: HashMap<&SessionPath, &Session> =
+    let active: HashMap<&SessionPath, &Session> =
         applied.plan.sessions.iter().map(|session| (&session.path, session)).collect();
     let planned: HashSet<&SessionPath> = plan.sessions.iter().map(|session| &session.path).collect();
     // Released kinds by session: allocations inside of them are released too.
@@ -139,11 +139,11 @@ fn changes_of_applied(plan: &Plan, applied: &AppliedPlan) -> Vec<Change> {
     let mut changes = Vec::with_capacity(plan.sessions.len());
     for session in &plan.sessions {
         let above = session.parent.as_ref().and_then(|parent| released.get(parent));
-        let change = match stood.get(&session.path) {
+        let change = match active.get(&session.path) {
             None => create(session),
-            Some(stood) => {
+            Some(active) => {
                 let above = above.map_or(&[][..], Vec::as_slice);
-                let mut change = difference(stood, session, &applied.broken, above);
+                let mut change = diff(active, session, &applied.broken, above);
                 add_again(&mut change, session, &applied.broken, &plan.again);
                 change
             }
@@ -209,30 +209,30 @@ fn destroy(session: &Session) -> Change {
     Change { action: Action::Destroy, reasons, release, ..keep(session) }
 }
 
-fn difference(
-    stood: &Session,
+fn diff(
+    active: &Session,
     session: &Session,
     broken: &BTreeMap<(SessionPath, String), Damage>,
     released_above: &[String],
 ) -> Change {
     let mut change = keep(session);
-    for old in stood.allocations.iter().rev() {
+    for old in active.allocations.iter().rev() {
         let damage = broken.get(&(session.path.clone(), old.kind.clone()));
-        let goes_along = old.within_parent && released_above.contains(&old.kind);
+        let follows_parent = old.within_parent && released_above.contains(&old.kind);
         // An allocation that is created again may begin elsewhere: a branch at its present commit.
-        let is_again = goes_along || damage.is_some_and(Damage::is_lost);
+        let is_created_again = follows_parent || damage.is_some_and(Damage::is_lost);
         let is_same = |new: &Allocation| {
-            new == old || (is_again && new.options == old.options && new.shared == old.shared)
+            new == old || (is_created_again && new.options == old.options && new.shared == old.shared)
         };
         match session.allocation(&old.kind) {
-            Some(new) if is_same(new) => add_repair(&mut change, old, damage, goes_along),
+            Some(new) if is_same(new) => add_repair(&mut change, old, damage, follows_parent),
             new => add_replacement(&mut change, old, new),
         }
     }
-    add_provisioned(&mut change, stood, session);
-    let told = fields::told(stood, session);
+    add_provisioned(&mut change, active, session);
+    let changed_data = fields::changed_data(active, session);
     if change.action == Action::Keep {
-        change.reasons = told.iter().map(Field::line).collect();
+        change.reasons = changed_data.iter().map(Field::line).collect();
         if let Some(damage) = broken.get(&(session.path.clone(), DISCOVERY.to_owned())) {
             change.reasons.push(damage.why.clone());
         }
@@ -240,21 +240,21 @@ fn difference(
             change.action = Action::Update;
         }
     }
-    change.fields.extend(told);
+    change.fields.extend(changed_data);
     change
 }
 
 /// Adds the repair of an allocation that stays the same, if it is damaged or goes along with its parent's.
-fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, goes_along: bool) {
+fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, follows_parent: bool) {
     let why = match damage {
-        _ if goes_along => format!("{} is inside its parent's, which is replaced", old.kind),
+        _ if follows_parent => format!("{} is inside its parent's, which is replaced", old.kind),
         Some(damage) if !damage.unknown => damage.why.clone(),
         // An allocation that cannot be inspected is left unchanged.
         _ => return,
     };
     change.action = change.action.max(Action::Repair);
     change.reasons.push(why);
-    if !goes_along && damage.is_some_and(|damage| damage.mendable) {
+    if !follows_parent && damage.is_some_and(|damage| damage.mendable) {
         change.mend.push(old.kind.clone());
     } else {
         change.release.push(old.kind.clone());
@@ -278,9 +278,9 @@ fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocatio
 }
 
 /// Adds the kinds that are provisioned: those that are new, others than before, or released.
-fn add_provisioned(change: &mut Change, stood: &Session, session: &Session) {
+fn add_provisioned(change: &mut Change, active: &Session, session: &Session) {
     for new in &session.allocations {
-        let current = stood.allocation(&new.kind);
+        let current = active.allocation(&new.kind);
         if current.is_none() {
             change.action = Action::Replace;
             change.reasons.push(format!("{} is requested in addition", new.kind));

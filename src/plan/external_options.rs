@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::AppliedPlan;
 use super::allocate::{self, Allocated};
 use super::dedupe::too_much;
-use super::demand::{Demand, InForce, Wish, demands};
-use super::names::Names;
+use super::requests::{EffectiveOptions, EffectiveRequest, SessionRequests, all_requests};
+use super::template_scope::TemplateScopes;
 use crate::manifest::{Diagnostic, Location, Manifest, Options, map_strings, rule};
 use crate::observe::Observation;
 use crate::provider::{Planner, Registry};
@@ -22,15 +22,15 @@ pub(super) fn allocate(
     observation: &Observation,
     applied: Option<&AppliedPlan>,
 ) -> Allocated {
-    let asked = demands(manifest, registry).each;
-    let has_lost = asked.iter().map(|demand| allocate::kinds(demand)).collect::<Vec<_>>();
+    let asked = all_requests(manifest, registry).each;
+    let has_lost = asked.iter().map(|session_requests| allocate::kinds(session_requests)).collect::<Vec<_>>();
     let Resolved { each, without, diagnostics } = resolve(manifest, registry, observation, applied, asked);
     let mut allocated = allocate::pass(manifest, registry, observation, applied, &each);
     allocated.diagnostics.extend(diagnostics);
     if !without.is_empty() {
         for (at, session) in manifest.sessions.iter().enumerate() {
-            let above = session.parent.is_some_and(|parent| allocated.open[parent]);
-            allocated.open[at] |= above || has_lost[at].iter().any(|kind| without.contains(kind));
+            let above = session.parent.is_some_and(|parent| allocated.unresolved[parent]);
+            allocated.unresolved[at] |= above || has_lost[at].iter().any(|kind| without.contains(kind));
         }
     }
     allocated
@@ -38,7 +38,7 @@ pub(super) fn allocate(
 
 /// Requests of each session, with the options of external kinds rendered.
 pub(super) struct Resolved<'m> {
-    pub(super) each: Vec<Arc<Demand<'m>>>,
+    pub(super) each: Vec<Arc<SessionRequests<'m>>>,
     /// Kinds with an option that cannot be rendered for a session; all their requests have been dropped.
     pub(super) without: BTreeSet<&'m str>,
     pub(super) diagnostics: Vec<Diagnostic>,
@@ -50,66 +50,72 @@ pub(super) fn resolve<'m>(
     registry: &'m Registry,
     observation: &Observation,
     applied: Option<&AppliedPlan>,
-    demands: Vec<Arc<Demand<'m>>>,
+    all_requests: Vec<Arc<SessionRequests<'m>>>,
 ) -> Resolved<'m> {
-    let is_external =
-        |wish: &Wish<'_>| registry.planned_by(manifest, wish.kind).is_some_and(Planner::follows_other_kinds);
-    let is_template = |wish: &&Wish<'_>| is_external(wish) && has_templates(&wish.options.all);
-    if !demands.iter().any(|demand| demand.wishes.iter().any(|wish| is_template(&wish))) {
-        return Resolved { each: demands, without: BTreeSet::new(), diagnostics: Vec::new() };
+    let is_external = |wanted: &EffectiveRequest<'_>| {
+        registry.planned_by(manifest, wanted.kind).is_some_and(Planner::follows_other_kinds)
+    };
+    let is_template =
+        |wanted: &&EffectiveRequest<'_>| is_external(wanted) && has_templates(&wanted.options.all);
+    if !all_requests
+        .iter()
+        .any(|session_requests| session_requests.requests.iter().any(|wanted| is_template(&wanted)))
+    {
+        return Resolved { each: all_requests, without: BTreeSet::new(), diagnostics: Vec::new() };
     }
-    let others = retained(&demands, |wish| !is_external(wish));
-    let Allocated { identities, allocations, open, .. } =
+    let others = retained(&all_requests, |wanted| !is_external(wanted));
+    let Allocated { identities, allocations, unresolved, .. } =
         allocate::pass(manifest, registry, observation, applied, &others);
-    let names = Names::new(manifest, registry, &identities, allocations, &open);
+    let names = TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved);
 
     let mut templates = Templates::default();
     let mut without = BTreeSet::new();
     let mut diagnostics = Vec::new();
-    let mut each = Vec::with_capacity(demands.len());
-    for (at, demand) in demands.iter().enumerate() {
-        if !demand.wishes.iter().any(|wish| is_template(&wish)) {
-            each.push(Arc::clone(demand));
+    let mut each = Vec::with_capacity(all_requests.len());
+    for (at, session_requests) in all_requests.iter().enumerate() {
+        if !session_requests.requests.iter().any(|wanted| is_template(&wanted)) {
+            each.push(Arc::clone(session_requests));
             continue;
         }
         let scope = names.scope(at);
-        let mut wishes = Vec::with_capacity(demand.wishes.len());
-        for wish in &demand.wishes {
-            let mut wish = wish.clone();
-            if is_template(&&wish) {
+        let mut requests = Vec::with_capacity(session_requests.requests.len());
+        for wanted in &session_requests.requests {
+            let mut wanted = wanted.clone();
+            if is_template(&&wanted) {
                 let mut found = Vec::new();
-                let all = rendered(&demand.wishes, &wish, &mut templates, &scope, &mut found);
+                let all = rendered(&session_requests.requests, &wanted, &mut templates, &scope, &mut found);
                 // Results that follow from a placeholder for an unknown value are meaningless.
-                found.retain(|diagnostic| !open[at] || diagnostic.rule == rule::TEMPLATE_NAME);
-                let said = wish.options.said.keys();
-                let said = said.filter_map(|key| Some((key.clone(), all.get(key)?.clone()))).collect();
+                found.retain(|diagnostic| !unresolved[at] || diagnostic.rule == rule::TEMPLATE_NAME);
+                let explicit = wanted.options.explicit.keys();
+                let explicit =
+                    explicit.filter_map(|key| Some((key.clone(), all.get(key)?.clone()))).collect();
                 if !found.is_empty() {
-                    without.insert(wish.kind);
+                    without.insert(wanted.kind);
                 }
-                let of_wish = &wish;
+                let of_wanted = &wanted;
                 let found = found.into_iter();
                 diagnostics.extend(found.map(|diagnostic| {
-                    allocate::where_it_is_said(manifest, &demands, at, of_wish, &diagnostic)
+                    allocate::at_the_setting_table(manifest, &all_requests, at, of_wanted, &diagnostic)
                 }));
-                wish.options = Arc::new(InForce { all: Arc::new(all), said });
+                wanted.options = Arc::new(EffectiveOptions { all: Arc::new(all), explicit });
             }
-            wishes.push(wish);
+            requests.push(wanted);
         }
-        each.push(Arc::new(Demand { wishes }));
+        each.push(Arc::new(SessionRequests { requests }));
     }
     if !templates.is_within_bounds() {
         diagnostics.push(too_much());
     }
     if !without.is_empty() {
-        each = retained(&each, |wish| !without.contains(wish.kind));
+        each = retained(&each, |wanted| !without.contains(wanted.kind));
     }
     Resolved { each, without, diagnostics }
 }
 
 /// Returns the options of a request, rendered for one session.
 fn rendered<'d>(
-    wishes: &'d [Wish<'_>],
-    wish: &Wish<'_>,
+    requests: &'d [EffectiveRequest<'_>],
+    wanted: &EffectiveRequest<'_>,
     templates: &mut Templates<'d>,
     scope: &minijinja::Value,
     diagnostics: &mut Vec<Diagnostic>,
@@ -121,11 +127,11 @@ fn rendered<'d>(
         })
     };
     // These equal options live as long as the templates.
-    let source = wishes.iter().filter(|of| of.kind == wish.kind).take(1);
+    let source = requests.iter().filter(|of| of.kind == wanted.kind).take(1);
     let source = source.flat_map(|of| of.options.all.iter());
     source
         .map(|(option, value)| {
-            (option.clone(), map_strings(value, &|| wish.location.key(option), &mut render))
+            (option.clone(), map_strings(value, &|| wanted.location.key(option), &mut render))
         })
         .collect()
 }
@@ -143,14 +149,21 @@ fn has_templates(options: &Options) -> bool {
 }
 
 /// Returns the requests without those that are not kept, shared between sessions as before.
-fn retained<'m>(demands: &[Arc<Demand<'m>>], keep: impl Fn(&Wish<'m>) -> bool) -> Vec<Arc<Demand<'m>>> {
-    let mut known: HashMap<*const Demand<'_>, Arc<Demand<'m>>> = HashMap::new();
-    let retained = |demand: &Arc<Demand<'m>>| {
-        let wishes = demand.wishes.iter().filter(|wish| keep(wish)).cloned().collect();
-        Arc::new(Demand { wishes })
+fn retained<'m>(
+    all_requests: &[Arc<SessionRequests<'m>>],
+    keep: impl Fn(&EffectiveRequest<'m>) -> bool,
+) -> Vec<Arc<SessionRequests<'m>>> {
+    let mut known: HashMap<*const SessionRequests<'_>, Arc<SessionRequests<'m>>> = HashMap::new();
+    let retained = |session_requests: &Arc<SessionRequests<'m>>| {
+        let requests = session_requests.requests.iter().filter(|wanted| keep(wanted)).cloned().collect();
+        Arc::new(SessionRequests { requests })
     };
-    demands
+    all_requests
         .iter()
-        .map(|demand| Arc::clone(known.entry(Arc::as_ptr(demand)).or_insert_with(|| retained(demand))))
+        .map(|session_requests| {
+            Arc::clone(
+                known.entry(Arc::as_ptr(session_requests)).or_insert_with(|| retained(session_requests)),
+            )
+        })
         .collect()
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object};
 
-use super::identity::Identity;
+use super::session_identity::Identity;
 use crate::manifest::Manifest;
 use crate::name::{SessionPath, Slug};
 use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, markers};
@@ -14,15 +14,15 @@ use crate::template::{self, KINDS};
 
 /// Names of all sessions of a plan. Values are created when a template uses them.
 #[derive(Debug)]
-pub(super) struct Names {
-    all: Arc<All>,
+pub(super) struct TemplateScopes {
+    all: Arc<ScopeData>,
 }
 
 #[derive(Clone, Debug)]
-struct All {
+struct ScopeData {
     swarm: String,
     /// `true` if all sessions of the manifest are present.
-    whole: bool,
+    complete: bool,
     registry: Registry,
     sessions: Vec<Named>,
     /// Positions in `sessions`, computed when a template first names a session by its path.
@@ -38,37 +38,37 @@ struct Named {
     slug: Slug,
     parent: Option<usize>,
     /// `true` if the session's allocations are incomplete because of an earlier diagnostic.
-    open: bool,
+    unresolved: bool,
     held: Vec<Allocation>,
 }
 
-impl Names {
+impl TemplateScopes {
     /// Creates the names of all sessions.
     ///
-    /// `open` marks the sessions whose allocations are incomplete. Any name exists in such a session, so that a
+    /// `unresolved` marks the sessions whose allocations are incomplete. Any name exists in such a session, so that a
     /// diagnostic is not followed by others that it causes.
     pub(super) fn new(
         manifest: &Manifest,
         registry: &Registry,
         identities: &[Identity],
         allocations: Vec<Vec<Allocation>>,
-        open: &[bool],
+        unresolved: &[bool],
     ) -> Self {
-        let sessions = manifest.sessions.iter().zip(identities).zip(allocations).zip(open);
-        let sessions = sessions.map(|(((session, identity), held), open)| Named {
+        let sessions = manifest.sessions.iter().zip(identities).zip(allocations).zip(unresolved);
+        let sessions = sessions.map(|(((session, identity), held), unresolved)| Named {
             path: session.path.clone(),
             id: identity.id.clone(),
             index: identity.index,
             replica: identity.replica,
             slug: identity.slug.clone(),
             parent: session.parent,
-            open: *open,
+            unresolved: *unresolved,
             held,
         });
         Self {
-            all: Arc::new(All {
+            all: Arc::new(ScopeData {
                 swarm: manifest.swarm.clone(),
-                whole: manifest.whole,
+                complete: manifest.complete,
                 registry: registry.clone(),
                 sessions: sessions.collect(),
                 by_path: OnceLock::new(),
@@ -78,7 +78,7 @@ impl Names {
 
     /// Returns the names that the templates of the session at this position can use.
     pub(super) fn scope(&self, at: usize) -> Value {
-        Value::from_object(Scope { all: Arc::clone(&self.all), at, whole: true })
+        Value::from_object(Scope { all: Arc::clone(&self.all), at, complete: true })
     }
 
     /// Returns the allocations of all sessions, after rendering.
@@ -87,7 +87,7 @@ impl Names {
     }
 }
 
-impl All {
+impl ScopeData {
     fn by_path(&self, path: &str) -> Option<usize> {
         let positions = self.by_path.get_or_init(|| {
             let paths = self.sessions.iter().map(|named| named.path.to_string());
@@ -100,8 +100,8 @@ impl All {
 impl Named {
     /// Returns `port`, `worktree` or another name that a provider contributes.
     fn resource(&self, registry: &Registry, name: &str) -> Option<Value> {
-        if self.open {
-            return names_of_kinds(registry).any(|(of, _)| of == name).then(|| Value::from_object(Anything));
+        if self.unresolved {
+            return names_of_kinds(registry).any(|(of, _)| of == name).then(|| Value::from_object(AnyValue));
         }
         self.resources(registry, |of| of == name).next().map(|(_, value)| value)
     }
@@ -128,20 +128,20 @@ fn names_of_kinds(registry: &Registry) -> impl Iterator<Item = (&'static str, &s
 
 /// Unknown value: it has every name.
 #[derive(Debug)]
-struct Anything;
+struct AnyValue;
 
-impl Object for Anything {
+impl Object for AnyValue {
     fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
         Some(Value::from_dyn_object(Arc::clone(self)))
     }
 }
 
-/// Names of one session; `whole` adds the names of the swarm, which exist only at the top.
+/// Names of one session; `complete` adds the names of the swarm, which exist only at the top.
 #[derive(Debug)]
 struct Scope {
-    all: Arc<All>,
+    all: Arc<ScopeData>,
     at: usize,
-    whole: bool,
+    complete: bool,
 }
 
 impl Object for Scope {
@@ -151,14 +151,14 @@ impl Object for Scope {
             "session" => {
                 let Named { path, id, index, replica, slug, .. } = named;
                 let hash = ("hash", Value::from(markers::session_hash_marker(id)));
-                Some(template::of_session(path, id, *index, *replica, slug, Some(hash)))
+                Some(template::session_value(path, id, *index, *replica, slug, Some(hash)))
             }
             "parent" => named
                 .parent
-                .map(|at| Value::from_object(Self { all: Arc::clone(&self.all), at, whole: false })),
-            "swarm" if self.whole => Some(Value::from(self.all.swarm.as_str())),
-            "workspace" if self.whole => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
-            "sessions" if self.whole => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
+                .map(|at| Value::from_object(Self { all: Arc::clone(&self.all), at, complete: false })),
+            "swarm" if self.complete => Some(Value::from(self.all.swarm.as_str())),
+            "workspace" if self.complete => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
+            "sessions" if self.complete => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
             KINDS => Some(Value::from_pairs(names_of_kinds(&self.all.registry))),
             key => named.resource(&self.all.registry, key),
         }
@@ -168,12 +168,12 @@ impl Object for Scope {
         let named = &self.all.sessions[self.at];
         let mut keys = vec![Value::from("session")];
         keys.extend(named.parent.map(|_| Value::from("parent")));
-        if named.open {
+        if named.unresolved {
             keys.extend(names_of_kinds(&self.all.registry).map(|(name, _)| Value::from(name)));
         } else {
             keys.extend(named.resources(&self.all.registry, |_| true).map(|(name, _)| Value::from(name)));
         }
-        if self.whole {
+        if self.complete {
             keys.extend(["swarm", "workspace", "sessions"].map(Value::from));
         }
         Enumerator::Values(keys)
@@ -182,14 +182,14 @@ impl Object for Scope {
 
 /// All sessions by path.
 #[derive(Debug)]
-struct Sessions(Arc<All>);
+struct Sessions(Arc<ScopeData>);
 
 impl Object for Sessions {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let Some(at) = self.0.by_path(key.as_str()?) else {
-            return (!self.0.whole).then(|| Value::from_object(Anything));
+            return (!self.0.complete).then(|| Value::from_object(AnyValue));
         };
-        Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, whole: false }))
+        Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, complete: false }))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {

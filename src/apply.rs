@@ -70,14 +70,14 @@ pub use crate::plan::Occupant;
 use crate::plan::{Change, Plan, Session};
 use crate::provider::{self, Allocation, Filled, Location, Provider, Registry, Task};
 pub use crate::state::Unsaved;
-use crate::state::{self, Locked, Record, Recovery, Release};
+use crate::state::{self, LockedSwarm, Record, Recovery, Release};
 
 /// Swarm, providers and event handler of a run.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Context<'a> {
     /// Swarm of the run, locked.
-    pub swarm: &'a Locked<'a>,
+    pub swarm: &'a LockedSwarm<'a>,
     /// Providers of the kinds.
     pub registry: &'a Registry,
     /// Handler of the run's events; called from any thread.
@@ -86,7 +86,7 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// Creates the context of a run that discards its events.
-    pub fn new(swarm: &'a Locked<'a>, registry: &'a Registry) -> Self {
+    pub fn new(swarm: &'a LockedSwarm<'a>, registry: &'a Registry) -> Self {
         Self { swarm, registry, events: &|_| {} }
     }
 
@@ -134,7 +134,7 @@ pub fn apply(
     applied: Option<&Record>,
     options: Options,
 ) -> Result<(), Error> {
-    context.swarm.settled()?;
+    context.swarm.require_recovered()?;
     let is_applied = applied.is_some_and(|applied| applied.plan.digest == plan.digest);
     if is_applied && !plan.has_changes() {
         return Ok(());

@@ -18,7 +18,7 @@ use crate::name::SessionPath;
 use crate::plan::{DISCOVERY_FILE, Damage, Session};
 use crate::provider::markers::{filled, filled_value};
 use crate::provider::{Planner, Registry};
-use crate::state::{Locked, Record, Swarm};
+use crate::state::{LockedSwarm, Record, Swarm};
 
 /// Name of the file that hides a discovery file from Git, and nothing beside it: the notes of an agent are work like
 /// any other file.
@@ -221,7 +221,11 @@ pub fn command(command: &CommandLine, workspace: &Path) -> Vec<String> {
 }
 
 /// Writes a session's discovery file: the canonical copy, then the one that the session finds, each in one step.
-pub fn write(swarm: &Locked<'_>, session: &Session, snapshot: &Snapshot) -> Result<(), crate::state::Error> {
+pub fn write(
+    swarm: &LockedSwarm<'_>,
+    session: &Session,
+    snapshot: &Snapshot,
+) -> Result<(), crate::state::Error> {
     let bytes = snapshot.to_bytes();
     swarm.write_discovery(&session.scoped_name, &bytes)?;
     crashpoint!("discovery.kept");
@@ -283,7 +287,7 @@ pub(crate) fn is_own_directory(directory: &Root) -> Result<bool, files::Error> {
 ///
 /// If the copy is missing or has other values, restores them from `expected`.
 pub fn restore(
-    swarm: &Locked<'_>,
+    swarm: &LockedSwarm<'_>,
     session: &Session,
     expected: &Snapshot,
 ) -> Result<(), crate::state::Error> {

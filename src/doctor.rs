@@ -2,10 +2,10 @@
 //!
 //! The examination changes nothing. Only [`reap`] removes something, and only leases that provably have no owner.
 
-mod claims;
-mod machine;
+mod leftovers;
+mod host;
 mod repository;
-mod space;
+mod disk_space;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use claims::{Error, Reaped, reap};
+pub use leftovers::{Error, Reaped, reap};
 
 use crate::host::Host;
 use crate::plan::Plan;
@@ -152,14 +152,14 @@ pub enum Id {
 }
 
 /// Returns all problems, the most severe first.
-pub fn examine(case: &Case<'_>) -> Vec<Finding> {
+pub fn inspect(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Findings::default();
-    machine::look(case, &mut findings);
-    let common_dir = repository::look(case, &mut findings);
+    host::inspect(case, &mut findings);
+    let common_dir = repository::inspect(case, &mut findings);
     if let Some(common_dir) = &common_dir {
-        space::look(case, common_dir, &mut findings);
+        disk_space::inspect(case, common_dir, &mut findings);
     }
-    claims::look(case, common_dir.as_deref(), &mut findings);
+    leftovers::inspect(case, common_dir.as_deref(), &mut findings);
     let mut findings = findings.0;
     findings.sort();
     findings.dedup();

@@ -40,33 +40,33 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
     files::Root::open(workspace).map_err(Error::Workspace)?;
 
     let mut observation = Observation { workspace: workspace.to_owned(), ..Observation::default() };
-    let mut asked = Asked::default();
+    let mut requests = Requests::default();
     for question in questions {
         match question {
             Question::Commit { base_ref } => {
-                asked.refs.entry(base_ref).or_default();
+                requests.refs.entry(base_ref).or_default();
             }
             Question::Tree { base_ref, path, wanted } => {
-                *asked.refs.entry(base_ref).or_default().entry(path).or_default() |= wanted;
+                *requests.refs.entry(base_ref).or_default().entry(path).or_default() |= wanted;
             }
             Question::Branch { base_ref, names } => {
-                asked.refs.entry(base_ref).or_default();
-                asked.branches.entry(base_ref).or_default().insert(names);
+                requests.refs.entry(base_ref).or_default();
+                requests.branches.entry(base_ref).or_default().insert(names);
             }
             Question::Directory { path } => {
-                observation.directories.insert(path.clone(), directories::look(workspace, path));
+                observation.directories.insert(path.clone(), directories::observe(workspace, path));
             }
             Question::Locks { directory } => {
-                let listed = directories::look(workspace, directory);
+                let listed = directories::observe(workspace, directory);
                 observation.taken.extend(ports::locks(workspace, directory, &listed));
                 observation.directories.insert(directory.clone(), listed);
             }
             Question::Untracked { glob } => {
-                asked.globs.insert(glob);
+                requests.globs.insert(glob);
             }
-            Question::Overlays => observation.overlays = Some(overlays::look(host)),
+            Question::Overlays => observation.overlays = Some(overlays::probe(host)),
             Question::Program { kind, command, timeout, request } => {
-                let answer = programs::ask(host, workspace, command, *timeout, request)?;
+                let answer = programs::run(host, workspace, command, *timeout, request)?;
                 observation.programs.get_or_insert_default().insert(kind.clone(), answer);
             }
             Question::Ports => {
@@ -78,15 +78,15 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
     }
     observation.taken.sort();
     observation.taken.dedup();
-    if !asked.refs.is_empty() || !asked.globs.is_empty() {
-        look_at_repository(host, workspace, &asked, &mut observation)?;
+    if !requests.refs.is_empty() || !requests.globs.is_empty() {
+        observe_repository(host, workspace, &requests, &mut observation)?;
     }
     Ok(observation)
 }
 
 /// Requested facts about the repository.
 #[derive(Debug, Default)]
-struct Asked<'q> {
+struct Requests<'q> {
     /// For each ref, the names of the branches that are to begin there.
     branches: BTreeMap<&'q str, BTreeSet<&'q Names>>,
     /// For each ref, the paths of its tree, and whether they are required there.
@@ -98,18 +98,18 @@ struct Asked<'q> {
 /// Observes the repository. The first queries run in parallel, even if no repository exists.
 ///
 /// No query needs another's result, and starting Git takes longer than its answer.
-fn look_at_repository(
+fn observe_repository(
     host: &Host,
     workspace: &Path,
-    asked: &Asked<'_>,
+    requests: &Requests<'_>,
     observation: &mut Observation,
 ) -> Result<(), Error> {
     let git = &git::Git::around(host, workspace);
     let early = &git.clone().of_any_version();
     let (place, branches, resolved, is_shared) = thread::scope(|scope| {
         let version = scope.spawn(|| git::version::require(host));
-        let branches = (!asked.branches.is_empty()).then(|| scope.spawn(|| branches::tips(early)));
-        let resolved = scope.spawn(|| commits::resolve(early, asked.refs.keys().copied()));
+        let branches = (!requests.branches.is_empty()).then(|| scope.spawn(|| branches::tips(early)));
+        let resolved = scope.spawn(|| commits::resolve(early, requests.refs.keys().copied()));
         let is_shared = scope.spawn(|| repository::is_shared(early));
         let place = repository::locate(early, workspace, || joined(version.join()));
         (place, branches.map(thread::ScopedJoinHandle::join), resolved.join(), is_shared.join())
@@ -124,15 +124,15 @@ fn look_at_repository(
     let tips = branches.map(joined).transpose()?;
     let settings = repository::settings(git, &place)?;
     let commits::Resolved { commits, tops } = joined(resolved)?;
-    observation.trees = trees::look(git, &commits, &tops, &asked.refs)?;
-    if !asked.globs.is_empty() {
-        observation.untracked = untracked::look(git, workspace, &asked.globs)?;
+    observation.trees = trees::observe(git, &commits, &tops, &requests.refs)?;
+    if !requests.globs.is_empty() {
+        observation.untracked = untracked::observe(git, workspace, &requests.globs)?;
     }
     let mut branches = BTreeMap::new();
     if let Some(tips) = tips {
-        let looked = branches::look(git, &place, &commits, tips, &asked.branches)?;
-        (branches, observation.apart) = (looked.branches, looked.apart);
-        look_into_branches(git, asked, &branches, observation)?;
+        let looked = branches::observe(git, &place, &commits, tips, &requests.branches)?;
+        (branches, observation.distances) = (looked.branches, looked.distances);
+        observe_branch_paths(git, requests, &branches, observation)?;
     }
     observation.repository = Some(Ok(place.repository(&settings, joined(is_shared)?, branches)?));
     observation.commits = commits;
@@ -140,27 +140,28 @@ fn look_at_repository(
 }
 
 /// Observes the paths requested at a ref also in the branches with which a session may continue there.
-fn look_into_branches(
+fn observe_branch_paths(
     git: &git::Git<'_>,
-    asked: &Asked<'_>,
+    requests: &Requests<'_>,
     branches: &BTreeMap<String, Branch>,
     observation: &mut Observation,
 ) -> Result<(), Error> {
     let mut tips = BTreeMap::new();
     let mut paths: BTreeMap<String, BTreeMap<&str, bool>> = BTreeMap::new();
-    for ((base_ref, name), apart) in &observation.apart {
-        let (Some(branch), Some(asked)) = (branches.get(name), asked.refs.get(base_ref.as_str())) else {
+    for ((base_ref, name), apart) in &observation.distances {
+        let (Some(branch), Some(requests)) = (branches.get(name), requests.refs.get(base_ref.as_str()))
+        else {
             continue;
         };
         // A branch at the same commit was observed already.
         if apart.contains && apart.ahead > 0 {
             let full = branch_ref(name);
             tips.insert(full.clone(), Ok(branch.tip.clone()));
-            paths.entry(full).or_default().extend(asked);
+            paths.entry(full).or_default().extend(requests);
         }
     }
     let paths = paths.iter().map(|(name, paths)| (name.as_str(), paths.clone())).collect();
-    let trees = trees::look(git, &tips, &BTreeMap::new(), &paths)?;
+    let trees = trees::observe(git, &tips, &BTreeMap::new(), &paths)?;
     observation.trees.extend(trees);
     Ok(())
 }
@@ -280,7 +281,7 @@ pub struct Observation {
     /// Commit of each requested ref; empty if there is no repository.
     pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
     /// Distance of each branch from the commit of each ref, for all branches that a question about the ref covers.
-    pub apart: BTreeMap<(String, String), Apart>,
+    pub distances: BTreeMap<(String, String), Distance>,
     /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
     /// commit are listed too, by [`branch_ref`].
     pub trees: BTreeMap<(String, String), TreeEntry>,
@@ -384,13 +385,13 @@ pub struct Branch {
     /// Worktrees that have the branch checked out, or will return to it after a rebase or a bisection.
     pub checkouts: Vec<Checkout>,
     /// First entry of the branch's reflog; `None` if it has none, or no question covers the branch.
-    pub made: Option<Made>,
+    pub made: Option<FirstLogEntry>,
 }
 
 /// The first entry of a branch's reflog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Made {
+pub struct FirstLogEntry {
     /// Commit that the branch named then.
     pub commit: Commit,
     /// Message of the entry.
@@ -400,7 +401,7 @@ pub struct Made {
 /// Distance of a branch from a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Apart {
+pub struct Distance {
     /// Number of commits that only the branch reaches.
     pub ahead: usize,
     /// `true` if the branch contains the commit.

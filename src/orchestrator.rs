@@ -10,7 +10,7 @@
 
 mod child;
 mod error;
-mod family;
+mod relatives;
 mod provisioned;
 
 use std::cmp::Reverse;
@@ -23,8 +23,8 @@ use serde_json::{Map, Value};
 
 pub use child::{ChildError, child_requests};
 pub use error::Error;
-use family::Family;
-pub use provisioned::{Provisioned, RuntimeInjection, Saved};
+pub use provisioned::{Provisioned, RescuedWork, RuntimeInjection};
+use relatives::Relatives;
 
 use crate::apply::{self, Context, Event, Recovered, Retries};
 use crate::discovery::Snapshot;
@@ -34,7 +34,7 @@ use crate::manifest::{self, Manifest, Options, Program};
 use crate::observe::{self, Observation};
 use crate::plan::{self, AppliedPlan, Plan};
 use crate::provider::Registry;
-use crate::state::{self, ChildOf, FamilyGuard, Found, Locked, Record, Swarm};
+use crate::state::{self, ChildOf, ChildrenGuard, LockedSwarm, Record, RecordedSwarm, Swarm};
 
 /// Time to wait for another run of the same session: none, because the second run has nothing to do beyond the first.
 const LOCK_TIMEOUT: Duration = Duration::ZERO;
@@ -222,7 +222,7 @@ impl Orchestrator {
         let mut found = state::sessions(&self.shared.host)?;
         found.retain(|found| found.workspace() == Some(&workspace) && found.is_unfinished());
         found.sort_by_key(|found| found.record().map(|record| Reverse(record.ancestors.len())));
-        let of_session = |found: &Found| {
+        let of_session = |found: &RecordedSwarm| {
             let done = self.recover_one(found, &workspace, options, timeout);
             let is_under_way = matches!(done, Err(Error::State(state::Error::Locked { .. })));
             (!is_under_way).then(|| Recovery { session_id: found.name().to_owned(), done })
@@ -232,7 +232,7 @@ impl Orchestrator {
 
     fn recover_one(
         &self,
-        found: &Found,
+        found: &RecordedSwarm,
         workspace: &Path,
         options: apply::Options,
         timeout: Duration,
@@ -290,7 +290,7 @@ impl Orchestrator {
         let mut retries = Retries::default();
         loop {
             // Until the intent is on disk, no sibling with the same number is begun, and no parent is released.
-            let guard = above.map(|_| FamilyGuard::acquire(context.swarm.host())).transpose()?;
+            let guard = above.map(|_| ChildrenGuard::acquire(context.swarm.host())).transpose()?;
             let family = self.family(above, context.swarm)?;
             if !input.is_valid_for(family.as_ref()) {
                 drop(guard);
@@ -341,7 +341,7 @@ impl Orchestrator {
         let applied = family.as_ref().and_then(|family| family.join(&mut manifest));
         let mut observation = apply::planning_input_without_programs(swarm, registry, &manifest)?.observation;
         if let Some(family) = &family {
-            family.let_in(&mut observation);
+            family.add_to_observation(&mut observation);
         }
         let questions = plan::programs(&manifest, registry, &observation, applied.as_ref());
         if !questions.is_empty() {
@@ -352,7 +352,11 @@ impl Orchestrator {
 
     /// Returns the family of a child; `None` for a session that is no child, or if the parent is not active as in its
     /// snapshot.
-    fn family(&self, above: Option<(&Snapshot, ChildOf)>, own: &Swarm<'_>) -> Result<Option<Family>, Error> {
+    fn family(
+        &self,
+        above: Option<(&Snapshot, ChildOf)>,
+        own: &Swarm<'_>,
+    ) -> Result<Option<Relatives>, Error> {
         let Some((parent, child)) = above else { return Ok(None) };
         let family = self.shared.family(parent, child, own)?;
         if family.is_none() && self.shared.hands_down_by_record(parent) {
@@ -369,7 +373,7 @@ impl Orchestrator {
 
 /// Input of planning one session.
 struct PlanningInput {
-    family: Option<Family>,
+    family: Option<Relatives>,
     /// The manifest of the session, joined to its family.
     manifest: Manifest,
     /// Active sessions of the family.
@@ -380,19 +384,19 @@ struct PlanningInput {
 impl PlanningInput {
     /// Returns whether this is still the valid input of planning. Takes over new facts if no program has to be run
     /// again.
-    fn is_valid_for(&mut self, family: Option<&Family>) -> bool {
+    fn is_valid_for(&mut self, family: Option<&Relatives>) -> bool {
         if let (Some(old), Some(new)) = (&self.family, family)
             && old != new
         {
             if old.asks_by_record() || new.asks_by_record() {
                 return false;
             }
-            new.let_in(&mut self.observation);
+            new.add_to_observation(&mut self.observation);
         }
         self.family.is_some() == family.is_some()
     }
 
-    fn plan(&self, family: Option<&Family>, registry: &Registry) -> Result<Plan, Error> {
+    fn plan(&self, family: Option<&Relatives>, registry: &Registry) -> Result<Plan, Error> {
         let plan = plan::plan(&self.manifest, registry, &self.observation, self.applied.as_ref());
         let plan = plan.map_err(Error::Diagnostics)?;
         match (family, &self.applied) {
@@ -428,8 +432,8 @@ impl Shared {
         act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let host = self.host_of_a_run();
-        let locked: Locked<'_> =
-            Swarm::of_session(&host, workspace, id)?.lock(timeout, &format!("{what} {id}"))?;
+        let locked: LockedSwarm<'_> =
+            Swarm::for_session(&host, workspace, id)?.lock(timeout, &format!("{what} {id}"))?;
         let done = act(&Context { swarm: &locked, registry: &self.registry, events: &*self.events });
         // The result of the run counts; at worst an empty file stays behind.
         let _ = locked.unlock();

@@ -28,12 +28,12 @@
 //! flock is owned; process ids are recorded for messages only.
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
 
-mod family;
-mod found;
+mod children;
+mod recorded;
 mod given_up;
 mod journal;
 mod lock;
-mod locked;
+mod locked_swarm;
 mod rebind;
 mod record;
 
@@ -42,13 +42,13 @@ use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use family::{FamilyGuard, alone, children, owners};
-pub use found::{Found, Unfinished, sessions, swarms, sweep_locks};
+pub use children::{ChildrenGuard, children, owners, standalone_sessions};
 pub use given_up::{GivenUp, GivenUpFile, Remain, given_up};
 pub use journal::{Journal, Milestone};
-pub use locked::Locked;
+pub use locked_swarm::LockedSwarm;
 pub use rebind::is_gone;
 pub use record::{ChildOf, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved};
+pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_locks};
 
 use self::record::{COMMITTED, RECORD_MAX, Rescuing, read};
 use crate::host::Host;
@@ -151,7 +151,7 @@ impl<'h> Swarm<'h> {
 
     /// Returns the files of a standalone session. The id is any text, so the scoped name represents the session in file
     /// names.
-    pub fn of_session(host: &'h Host, workspace: &Path, id: &str) -> Result<Self, Error> {
+    pub fn for_session(host: &'h Host, workspace: &Path, id: &str) -> Result<Self, Error> {
         let workspace = canonical(workspace)?;
         let key = format!("{}-{}", scoped_name(id, HashDigits::Eight), identity(&workspace, id));
         Ok(Self { host, name: id.to_owned(), workspace, collection: SESSIONS, key })
@@ -168,7 +168,7 @@ impl<'h> Swarm<'h> {
     }
 
     /// Returns whether this is a standalone session.
-    pub fn is_alone(&self) -> bool {
+    pub fn is_standalone(&self) -> bool {
         self.collection == SESSIONS
     }
 
@@ -232,13 +232,13 @@ impl<'h> Swarm<'h> {
     }
 
     /// Returns all records of the swarm; `None` if there are none.
-    pub fn found(&self) -> Result<Option<Found>, Error> {
-        found::find(self.host, self.collection, &self.key)
+    pub fn found(&self) -> Result<Option<RecordedSwarm>, Error> {
+        recorded::find(self.host, self.collection, &self.key)
     }
 
-    /// Returns whether a run of the swarm is in progress. Works as [`Found::is_running`].
+    /// Returns whether a run of the swarm is in progress. Works as [`RecordedSwarm::is_running`].
     pub fn is_locked(&self) -> bool {
-        found::is_locked(&self.host.state.join(self.collection).join(format!("{}.lock", self.key)))
+        recorded::is_locked(&self.host.state.join(self.collection).join(format!("{}.lock", self.key)))
     }
 
     fn directory(&self) -> PathBuf {

@@ -8,14 +8,14 @@ use super::release_impact::{self, ReleaseImpact};
 use super::release_set::{Destroy, Occupants};
 use super::{Context, Error, Options, occupants, unsaved_work};
 use crate::provider::{Findings, Registry};
-use crate::state::{self, Locked, Record, Swarm};
+use crate::state::{self, LockedSwarm, Record, Swarm};
 
 /// Releases sessions of an applied swarm, children first. Returns the record of the sessions that remain.
 ///
 /// An interrupted run is recovered first, by [`super::recover()`]; until then the result is
 /// [`state::Error::Unrecovered`].
 pub fn destroy(context: &Context<'_>, applied: &Record, destroy: &Destroy) -> Result<Option<Record>, Error> {
-    context.swarm.settled()?;
+    context.swarm.require_recovered()?;
     if destroy.children {
         destroy_children(context, applied, destroy)?;
     }
@@ -85,7 +85,7 @@ fn destroy_locked(
     context: &Context<'_>,
     applied: &Record,
     destroy: &Destroy,
-    locked: &mut Vec<Locked<'_>>,
+    locked: &mut Vec<LockedSwarm<'_>>,
 ) -> Result<(), Error> {
     for child in locked.iter().rev() {
         let options =
@@ -116,11 +116,11 @@ fn destroy_locked(
             destroy_one(&of_child(context, child), &record, &whole)?;
         }
         // An error here does not undo the release; at worst an empty file remains.
-        drop(locked.pop().map(Locked::unlock));
+        drop(locked.pop().map(LockedSwarm::unlock));
     }
     Ok(())
 }
 
-fn of_child<'c>(context: &Context<'c>, swarm: &'c Locked<'c>) -> Context<'c> {
+fn of_child<'c>(context: &Context<'c>, swarm: &'c LockedSwarm<'c>) -> Context<'c> {
     Context { swarm, ..*context }
 }

@@ -9,7 +9,7 @@ use crate::host::process::Process;
 use crate::host::text;
 use crate::manifest::CommandLine;
 use crate::plan::Session;
-use crate::state::{self, Locked};
+use crate::state::{self, LockedSwarm};
 
 /// Log name of the teardown in a rollback. Its log differs from that of the teardown of an earlier session.
 pub(super) const UNDO: &str = "undo";
@@ -25,7 +25,7 @@ pub(super) fn mark(step: &str, session: &Session) -> String {
 /// Runs the commands one after another until one fails. The error names the command, the cause, the end of its output
 /// and the path of the complete log.
 pub(super) fn run(
-    swarm: &Locked<'_>,
+    swarm: &LockedSwarm<'_>,
     host: &Host,
     session: &Session,
     step: &str,
@@ -71,12 +71,12 @@ fn hint(step: &str, commands: &[CommandLine]) -> Option<String> {
 }
 
 /// Returns whether this run has begun the commands of `step`.
-pub(super) fn was_run(swarm: &Locked<'_>, session: &Session, step: &str) -> bool {
+pub(super) fn was_run(swarm: &LockedSwarm<'_>, session: &Session, step: &str) -> bool {
     swarm.has_log(&log_name(session, step))
 }
 
 /// Deletes the log that records an earlier run of the commands of `step`.
-pub(super) fn forget(swarm: &Locked<'_>, session: &Session, step: &str) -> Result<(), state::Error> {
+pub(super) fn forget(swarm: &LockedSwarm<'_>, session: &Session, step: &str) -> Result<(), state::Error> {
     swarm.remove_log(&log_name(session, step))
 }
 
@@ -91,7 +91,7 @@ fn whole(directory: &Path, name: &str) -> String {
 /// Returns the caller's environment without the variables that bind Git to another repository, then the session's
 /// variables, which take precedence.
 fn environment(
-    swarm: &Locked<'_>,
+    swarm: &LockedSwarm<'_>,
     host: &Host,
     session: &Session,
     directory: &Path,

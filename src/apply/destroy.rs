@@ -14,7 +14,7 @@ pub(super) fn destroy(
     applied: &Record,
     destroy: &Destroy,
 ) -> Result<Option<Record>, Error> {
-    context.swarm.settled()?;
+    context.swarm.require_recovered()?;
     let kinds = destroy.kinds(applied);
     let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
     stop_processes::refuse_or_stop(

@@ -7,7 +7,7 @@ use crate::host::absolute;
 use crate::host::text::printable;
 use crate::plan::{Loss, Session};
 use crate::provider::Registry;
-use crate::state::{self, Found, Record, Swarm};
+use crate::state::{self, Record, RecordedSwarm, Swarm};
 
 /// Returns the swarms, and the standalone sessions, that lie inside what is released. They belong to the process that
 /// applied them, and only a release of their own returns what they lease.
@@ -46,9 +46,9 @@ fn is_below(registry: &Registry, inner: &Record, directory: &Path) -> bool {
         || inside.any(|inside| absolute(&inner.workspace, &inside).starts_with(directory))
 }
 
-fn described(found: &Found, inner: &Record) -> String {
+fn described(found: &RecordedSwarm, inner: &Record) -> String {
     let (name, workspace) = (printable(found.name()), inner.workspace.display());
-    if found.is_alone() {
+    if found.is_standalone() {
         format!("session {name} of a program lies inside it, applied in {workspace}: release it there")
     } else {
         format!("swarm {name} lies inside it, applied in {workspace}: `seedbed destroy` there ends it")

@@ -14,7 +14,7 @@ use crate::host::{self, Host};
 use crate::name::SessionPath;
 use crate::plan::{Occupant, Plan, Role, Session};
 use crate::provider::{Findings, Location, Registry, Task};
-use crate::state::{self, Found, Record, Swarm};
+use crate::state::{self, Record, RecordedSwarm, Swarm};
 
 /// Pauses before each repeated search for a process that was found.
 const SETTLING: [Duration; 3] =
@@ -50,7 +50,7 @@ pub fn occupancy(
     destroy: &Destroy,
 ) -> Result<Occupancy, state::Error> {
     let children = if destroy.children { destroy.children_of(swarm.host(), active)? } else { Vec::new() };
-    let records = children.iter().filter_map(Found::record);
+    let records = children.iter().filter_map(RecordedSwarm::record);
     let children = records.map(|record| (record, Destroy::default().kinds(record)));
     let released: Vec<_> = children.chain([(active, destroy.kinds(active))]).collect();
     Ok(Search::of(swarm.host(), registry, &released).settled().reported())

@@ -93,7 +93,7 @@ pub(super) fn questions_again(applied: &AppliedPlan, registry: &Registry) -> BTr
 pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> Result<(), state::Error> {
     observation.owner = Some(record.owner.clone());
     let children = state::children(host, record)?;
-    let records = || children.iter().filter_map(state::Found::record);
+    let records = || children.iter().filter_map(state::RecordedSwarm::record);
     let sessions = records().flat_map(|child| &child.plan.sessions);
     observation.family = sessions.map(|session| (session.id.clone(), session.index)).collect();
     observation.held = records().flat_map(held).collect();

@@ -234,7 +234,7 @@ pub(super) fn standalone_children(
     record: &Record,
     released: &KindsBySession,
 ) -> Result<Vec<Loss>, state::Error> {
-    let alone = state::alone(host, &record.owner)?;
+    let alone = state::standalone_sessions(host, &record.owner)?;
     let above = |session: &&Session| released.contains_key(&session.path);
     let found = record.plan.sessions.iter().filter(above).flat_map(|session| {
         let below = alone.iter().filter(|child| child.ancestors.contains(&session.id));

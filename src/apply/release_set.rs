@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::name::SessionPath;
 use crate::plan::{Action, Plan, Session};
 use crate::provider::{Allocation, Provider, Registry};
-use crate::state::{self, Found, Record, Unsaved};
+use crate::state::{self, Record, RecordedSwarm, Unsaved};
 
 /// Kinds that are released, by session and in the order of release.
 pub(super) type KindsBySession = BTreeMap<SessionPath, Vec<String>>;
@@ -55,7 +55,7 @@ impl Destroy {
 
     /// Finds the children that programs have provisioned from the released sessions, and the children of those
     /// children, parents before children.
-    pub fn children_of(&self, host: &Host, applied: &Record) -> Result<Vec<Found>, state::Error> {
+    pub fn children_of(&self, host: &Host, applied: &Record) -> Result<Vec<RecordedSwarm>, state::Error> {
         let mut released = applied.clone();
         let paths: Vec<_> = self.sessions_of(applied).map(|session| session.path.clone()).collect();
         released.plan.sessions.retain(|session| paths.contains(&session.path));

@@ -19,7 +19,7 @@ use crate::host::process::Cancel;
 use crate::name::sha256_hex;
 use crate::plan::{Loss, Session};
 use crate::provider::{self, Allocation, Location, Provider, Registry, Task};
-use crate::state::{self, Found, Locked, Record, Swarm, Unsaved, is_gone};
+use crate::state::{self, LockedSwarm, Record, RecordedSwarm, Swarm, Unsaved, is_gone};
 
 /// Relation of a workspace to the workspace of a record whose ownership marker it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Relation {
 #[non_exhaustive]
 pub struct Stray {
     /// Record of the other workspace, as it was found.
-    pub found: Found,
+    pub found: RecordedSwarm,
     /// Relation of this workspace to the record's workspace.
     pub relation: Relation,
     /// Path of the record's workspace.
@@ -67,7 +67,7 @@ fn owner_of_copy(record: &Record, workspace: &Path) -> String {
     sha256_hex(&identity)[..32].to_owned()
 }
 
-fn stray(host: &Host, registry: &Registry, workspace: &Path, found: Found) -> Option<Stray> {
+fn stray(host: &Host, registry: &Registry, workspace: &Path, found: RecordedSwarm) -> Option<Stray> {
     let other = found.workspace()?.to_owned();
     // A killed move may have rewritten some of the records.
     let is_half_moved = other == workspace && found.swarm_in(host, workspace).ok()?.key() != found.key;
@@ -93,7 +93,7 @@ fn relation(
     host: &Host,
     registry: &Registry,
     workspace: &Path,
-    found: &Found,
+    found: &RecordedSwarm,
     other: &Path,
 ) -> Option<Relation> {
     if is_gone(other) || std::fs::canonicalize(other).is_ok_and(|other| other == workspace) {
@@ -117,7 +117,7 @@ fn relation(
 }
 
 /// Returns every record of a swarm, in any stage of its run.
-fn records(found: &Found) -> impl Iterator<Item = &Record> {
+fn records(found: &RecordedSwarm) -> impl Iterator<Item = &Record> {
     let before = found.run.as_ref().and_then(|run| run.release.as_ref()).map(|release| &release.before);
     found.applied.iter().chain(&found.run).chain(before)
 }
@@ -173,7 +173,7 @@ fn failed(failure: Failure) -> Error {
 ///
 /// Until the last record is taken over, every command finds the swarm moved, and the rebinding is repeated. A failure
 /// is not rolled back: links to the old path are invalid anyway.
-pub fn rebind(context: &Context<'_>, old: Option<&Locked<'_>>) -> Result<(), Error> {
+pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<(), Error> {
     let swarm = context.swarm;
     let host = Host { cancel: Cancel::default(), ..swarm.host().clone() };
     let found = match old {
@@ -209,7 +209,7 @@ pub fn rebind(context: &Context<'_>, old: Option<&Locked<'_>>) -> Result<(), Err
 
 /// Assigns the worktrees that were copied with a workspace, with everything in them, to a swarm of the copy's own.
 /// Ports and resources of external kinds remain the original's, and nothing of the original is changed. Idempotent.
-pub fn adopt(context: &Context<'_>, original: &Found) -> Result<(), Error> {
+pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<(), Error> {
     let swarm = context.swarm;
     let Some(record) = original.record() else { return Ok(()) };
     let mut copy = Record {

@@ -25,7 +25,7 @@ use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::plan::{Action, Session};
 use crate::provider::Location;
-use crate::state::{self, FamilyGuard, Record, Release, Stage, Unsaved};
+use crate::state::{self, ChildrenGuard, Record, Release, Stage, Unsaved};
 
 /// Carries out the run of `record`. `applied` is the record of the swarm before the run. Processes that use what the
 /// run releases, after its teardown or once it is aside, are refused or ended as `options` say.
@@ -44,7 +44,7 @@ pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error>
     forget_logs(context, record)?;
     let _family = match &record.release {
         Some(release) => {
-            let guard = FamilyGuard::acquire(context.swarm.host())?;
+            let guard = ChildrenGuard::acquire(context.swarm.host())?;
             let children =
                 release_impact::standalone_children(context.swarm.host(), &release.before, &release.kinds)?;
             if !children.is_empty() {

@@ -17,7 +17,7 @@ use seedbed::provider::Findings;
 use seedbed::report::error;
 use seedbed::report::event::Done;
 use seedbed::review::{self, Review};
-use seedbed::state::{Locked, Record, Unsaved};
+use seedbed::state::{LockedSwarm, Record, Unsaved};
 
 use super::exit::{Failure, Status};
 use super::lock::{recover, with_lock};
@@ -118,7 +118,7 @@ pub(super) fn apply_manifest(
 /// Returns a saved plan, if it is not stale.
 fn checked(
     project: &Project,
-    swarm: &Locked<'_>,
+    swarm: &LockedSwarm<'_>,
     manifest: &Manifest,
     mut plan: Plan,
     path: &Path,

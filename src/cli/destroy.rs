@@ -19,7 +19,7 @@ use seedbed::orchestrator::{Orchestrator, Recovery};
 use seedbed::plan::Role;
 use seedbed::report::error;
 use seedbed::report::event::{Done, DryRun};
-use seedbed::state::{self, Found, Record, Swarm};
+use seedbed::state::{self, Record, RecordedSwarm, Swarm};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status, at_work, uninspected};
@@ -173,7 +173,7 @@ fn impact(project: &Project, targets: &[Target<'_>]) -> Result<(ReleaseImpact, V
     for Target { swarm, record, destroy } in targets {
         impact.add(apply::release_impact(swarm, &project.registry, record, destroy)?);
         let children = destroy.children_of(swarm.host(), record)?;
-        let children = children.iter().rev().filter_map(Found::record);
+        let children = children.iter().rev().filter_map(RecordedSwarm::record);
         let paths = children.flat_map(|child| &child.plan.sessions).chain(destroy.sessions_of(record));
         sessions.extend(paths.map(|session| session.path.clone()));
     }

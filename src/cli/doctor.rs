@@ -60,7 +60,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
     } else {
         Reaped::default()
     };
-    let findings = doctor::examine(case);
+    let findings = doctor::inspect(case);
     global.unless_interrupted()?;
     let fails = findings.iter().any(|finding| finding.severity == Severity::Fails);
     if global.json {

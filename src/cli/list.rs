@@ -8,7 +8,7 @@ use seedbed::host::text::printable;
 use seedbed::name::PortBlock;
 use seedbed::provider::port_range::Block;
 use seedbed::report::{List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VERSION};
-use seedbed::state::{self, Found, Record};
+use seedbed::state::{self, Record, RecordedSwarm};
 
 use super::exit::{Failure, Status};
 use super::{Global, output, project, unfinished_runs};
@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     output::print(&output::table(&rows));
-    let is_gone = |(found, _): &&(Found, Vec<Found>)| workspace_exists(found) == Some(false);
+    let is_gone = |(found, _): &&(RecordedSwarm, Vec<RecordedSwarm>)| workspace_exists(found) == Some(false);
     if let Some((gone, _)) = swarms.iter().find(is_gone) {
         let name = printable(if swarms.iter().filter(|(found, _)| found.name() == gone.name()).count() > 1 {
             &gone.key
@@ -62,8 +62,11 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
 }
 
 /// Groups each swarm with its descendants: children that programs have provisioned, and children of these children.
-fn with_children(swarms: Vec<Found>, sessions: Vec<Found>) -> Vec<(Found, Vec<Found>)> {
-    let owner = |found: &Found| found.record().map(|record| record.owner.clone());
+fn with_children(
+    swarms: Vec<RecordedSwarm>,
+    sessions: Vec<RecordedSwarm>,
+) -> Vec<(RecordedSwarm, Vec<RecordedSwarm>)> {
+    let owner = |found: &RecordedSwarm| found.record().map(|record| record.owner.clone());
     let mut with_children: Vec<_> = swarms.into_iter().map(|swarm| (swarm, Vec::new())).collect();
     for session in sessions {
         let of = with_children
@@ -76,7 +79,7 @@ fn with_children(swarms: Vec<Found>, sessions: Vec<Found>) -> Vec<(Found, Vec<Fo
     with_children
 }
 
-fn listed(found: &Found, children: &[Found], host: &Host) -> ListedSwarm {
+fn listed(found: &RecordedSwarm, children: &[RecordedSwarm], host: &Host) -> ListedSwarm {
     let record = found.record();
     let sessions = record.into_iter().flat_map(|record| &record.plan.sessions);
     ListedSwarm {
@@ -88,7 +91,7 @@ fn listed(found: &Found, children: &[Found], host: &Host) -> ListedSwarm {
     }
 }
 
-fn listed_child(found: &Found, host: &Host) -> ListedChild {
+fn listed_child(found: &RecordedSwarm, host: &Host) -> ListedChild {
     let record = found.record();
     ListedChild {
         id: found.name().to_owned(),
@@ -98,7 +101,7 @@ fn listed_child(found: &Found, host: &Host) -> ListedChild {
     }
 }
 
-fn row(found: &Found, host: &Host) -> [String; 6] {
+fn row(found: &RecordedSwarm, host: &Host) -> [String; 6] {
     let sessions = found.record().map(|record| record.plan.sessions.len());
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
@@ -112,7 +115,7 @@ fn row(found: &Found, host: &Host) -> [String; 6] {
 }
 
 /// Returns the states of a swarm, in the order of its life.
-fn states(found: &Found, host: &Host) -> Vec<String> {
+fn states(found: &RecordedSwarm, host: &Host) -> Vec<String> {
     let mut states = Vec::new();
     if found.applied.is_some() {
         states.push("applied".to_owned());
@@ -132,7 +135,7 @@ fn states(found: &Found, host: &Host) -> Vec<String> {
     states
 }
 
-fn workspace_exists(found: &Found) -> Option<bool> {
+fn workspace_exists(found: &RecordedSwarm) -> Option<bool> {
     found.workspace().map(|workspace| !state::is_gone(workspace))
 }
 
@@ -154,7 +157,7 @@ fn shown_ports(record: &Record) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(" "))
 }
 
-fn recorded(found: &Found, host: &Host) -> Recorded {
+fn recorded(found: &RecordedSwarm, host: &Host) -> Recorded {
     let ports = found.record().map(ports).unwrap_or_default();
     Recorded {
         key: found.key.clone(),

@@ -2,7 +2,7 @@
 
 use seedbed::apply::{self, Context, Event, Options, Recovered};
 use seedbed::host::text::printable;
-use seedbed::state::{self, Locked, Swarm};
+use seedbed::state::{self, LockedSwarm, Swarm};
 
 use super::Global;
 use super::exit::Failure;
@@ -33,7 +33,7 @@ pub(super) fn with_lock<T>(
     done
 }
 
-pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<Locked<'h>, Failure> {
+pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<LockedSwarm<'h>, Failure> {
     match swarm.lock(global.lock_timeout.unwrap_or_default(), what) {
         Err(error @ state::Error::Orphaned { .. }) if global.lock_timeout.is_none() => {
             if !global.quiet {

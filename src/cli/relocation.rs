@@ -7,7 +7,7 @@ use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::provider::Registry;
 use seedbed::report::error;
-use seedbed::state::{self, Found, Swarm, is_gone};
+use seedbed::state::{self, RecordedSwarm, Swarm, is_gone};
 
 use super::Global;
 use super::exit::Failure;
@@ -22,8 +22,9 @@ pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<()
         return Ok(());
     }
     let strays = apply::strays(swarm.host(), registry, swarm.workspace())?;
-    let is_own =
-        |stray: &&Stray| stray.found.is_alone() == swarm.is_alone() && stray.found.name() == swarm.name();
+    let is_own = |stray: &&Stray| {
+        stray.found.is_standalone() == swarm.is_standalone() && stray.found.name() == swarm.name()
+    };
     match strays.iter().find(is_own) {
         Some(stray) => {
             let id = match stray.relation {
@@ -39,7 +40,7 @@ pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<()
 /// Describes the change of a workspace, and the remedy.
 fn described(stray: &Stray, workspace: &Path) -> String {
     let (name, here, there) = (stray.found.name(), workspace.display(), stray.workspace.display());
-    let what = if stray.found.is_alone() { "session" } else { "swarm" };
+    let what = if stray.found.is_standalone() { "session" } else { "swarm" };
     match stray.relation {
         Relation::Moved => format!(
             "{what} {name} was applied in {there}, and its workspace was moved to {here}; keep its worktrees, and run \
@@ -131,8 +132,8 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
     let mut all = state::swarms(&host)?;
     all.extend(state::sessions(&host)?);
     let path = project::directory(global)?.join(name);
-    let is_of_path = |found: &Found| found.workspace().is_some_and(|workspace| workspace == path);
-    let mut named: Vec<&Found> = all.iter().filter(|found| found.key == name).collect();
+    let is_of_path = |found: &RecordedSwarm| found.workspace().is_some_and(|workspace| workspace == path);
+    let mut named: Vec<&RecordedSwarm> = all.iter().filter(|found| found.key == name).collect();
     if named.is_empty() {
         named = all.iter().filter(|found| found.name() == name).collect();
         if named.len() > 1 {
@@ -160,19 +161,20 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
         return Err(Failure::new(error::SWARM_UNKNOWN, message));
     }
     // Sessions that a program provisioned from a swarm's sessions are removed too, the deepest first.
-    let mut goes: Vec<&Found> = all
+    let mut goes: Vec<&RecordedSwarm> = all
         .iter()
         .filter(|found| {
-            let is_below = |named: &&Found| {
+            let is_below = |named: &&RecordedSwarm| {
                 let (one, other) = (found.record(), named.record());
                 one.zip(other)
                     .is_some_and(|(one, other)| one.owner == other.owner && one.workspace == other.workspace)
             };
-            named.iter().any(|named| named.key == found.key) || found.is_alone() && named.iter().any(is_below)
+            named.iter().any(|named| named.key == found.key)
+                || found.is_standalone() && named.iter().any(is_below)
         })
         .collect();
     goes.sort_by_key(|found| {
-        std::cmp::Reverse((found.is_alone(), found.record().map(|record| record.ancestors.len())))
+        std::cmp::Reverse((found.is_standalone(), found.record().map(|record| record.ancestors.len())))
     });
     for found in &goes {
         let Some(workspace) = found.workspace() else {
@@ -226,8 +228,8 @@ fn with_remedy(failure: Failure, key: &str) -> Failure {
     }
 }
 
-fn candidates(found: &[&Found]) -> String {
-    let line = |found: &&Found| {
+fn candidates(found: &[&RecordedSwarm]) -> String {
+    let line = |found: &&RecordedSwarm| {
         let workspace = found.workspace().map(|workspace| workspace.display().to_string());
         format!("  {}  {}", found.key, workspace.unwrap_or_default())
     };

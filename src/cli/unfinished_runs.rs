@@ -3,7 +3,7 @@
 use seedbed::apply;
 use seedbed::host::Host;
 use seedbed::name::SessionPath;
-use seedbed::state::{self, Found, Record, Swarm, Unfinished};
+use seedbed::state::{self, Record, RecordedSwarm, Swarm, Unfinished};
 
 /// Maximum number of sessions that a line names.
 const NAMED: usize = 3;
@@ -11,7 +11,7 @@ const NAMED: usize = 3;
 /// Returns one line for each unfinished part of a run: its kind, the command, the start, and the effect of `recover`.
 ///
 /// Empty if no run is in progress or was interrupted.
-pub(super) fn described(found: &Found, host: &Host) -> Vec<String> {
+pub(super) fn described(found: &RecordedSwarm, host: &Host) -> Vec<String> {
     let is_running = found.is_running(host);
     let by = found.holder.as_ref().map(|holder| format!(" {holder}")).unwrap_or_default();
     let line = |unfinished: &Unfinished<'_>| {

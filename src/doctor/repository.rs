@@ -22,7 +22,7 @@ use crate::provider::git_worktree::{Mark, Worktree};
 pub(super) const LINE_MAX: usize = 64 * 1024;
 
 /// Finds problems of the repository, and returns its common Git directory, if there is one.
-pub(super) fn look(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> {
+pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBuf> {
     if !git_version(case, findings) {
         return None;
     }

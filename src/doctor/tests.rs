@@ -1,4 +1,4 @@
-use super::machine::{kind_of, reserved};
+use super::host::{kind_of, reserved};
 use super::repository::program;
 use crate::name::PortBlock;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use super::repository::Place;
-use super::{Apart, Branch, Commit, Error, Made, UnknownRef};
+use super::{Branch, Commit, Distance, Error, FirstLogEntry, UnknownRef};
 use crate::host::files::Root;
 use crate::host::git::{Git, checkouts};
 
@@ -52,22 +52,22 @@ pub(super) fn tips(git: &Git<'_>) -> Result<BTreeMap<String, Commit>, Error> {
 
 /// Facts about all branches, and the distance from their base of branches that sessions may use.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(super) struct Branches {
     pub(super) branches: BTreeMap<String, Branch>,
-    pub(super) apart: BTreeMap<(String, String), Apart>,
+    pub(super) distances: BTreeMap<(String, String), Distance>,
 }
 
 /// Observes the branches with these `tips`: for each ref of `wanted`, the branches that its names cover.
 ///
 /// Costs one Git process for each commit that the refs name, for any number of sessions that want a branch there. No
 /// Git process runs if no such branch exists.
-pub(super) fn look(
+pub(super) fn observe(
     git: &Git<'_>,
     place: &Place,
     commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
     tips: BTreeMap<String, Commit>,
     wanted: &BTreeMap<&str, BTreeSet<&Names>>,
-) -> Result<Looked, Error> {
+) -> Result<Branches, Error> {
     let common = Root::open(place.common_dir()).map_err(Error::Repository)?;
     let mut checkouts = checkouts::checkouts(&common).map_err(Error::Repository)?;
     let mut branches: BTreeMap<String, Branch> = tips
@@ -101,11 +101,11 @@ pub(super) fn look(
     for (name, made) in all_made {
         branches.entry(name).and_modify(|branch| branch.made = made);
     }
-    Ok(Looked { branches, apart })
+    Ok(Branches { branches, distances: apart })
 }
 
 /// Returns the distance of each of `tips` from `base`, in one walk over the commits that `base` does not reach.
-fn distances(git: &Git<'_>, base: &str, tips: &BTreeSet<&str>) -> Result<HashMap<String, Apart>, Error> {
+fn distances(git: &Git<'_>, base: &str, tips: &BTreeSet<&str>) -> Result<HashMap<String, Distance>, Error> {
     let others: Vec<&str> = tips.iter().copied().filter(|tip| *tip != base).collect();
     let mut parents: HashMap<&str, Vec<&str>> = HashMap::new();
     let listed = if others.is_empty() {
@@ -125,7 +125,7 @@ fn distances(git: &Git<'_>, base: &str, tips: &BTreeSet<&str>) -> Result<HashMap
 /// Returns the distance of `tip` from `base`, given the parents of all commits that only the tip reaches.
 ///
 /// The tip contains `base` exactly if `base` is a parent of one of these commits.
-fn distance(base: &str, tip: &str, parents: &HashMap<&str, Vec<&str>>) -> Apart {
+fn distance(base: &str, tip: &str, parents: &HashMap<&str, Vec<&str>>) -> Distance {
     let (mut seen, mut left) = (HashSet::new(), vec![tip]);
     let mut contains = tip == base;
     while let Some(commit) = left.pop() {
@@ -135,20 +135,21 @@ fn distance(base: &str, tip: &str, parents: &HashMap<&str, Vec<&str>>) -> Apart 
             left.extend(parents);
         }
     }
-    Apart { ahead: seen.len(), contains }
+    Distance { ahead: seen.len(), contains }
 }
 
 /// Returns the first entry of a branch's reflog; `None` if there is none.
-fn made(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<Made>, Error> {
+fn made(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<FirstLogEntry>, Error> {
     let log = Path::new("logs/refs/heads").join(name);
     if common.directory(Path::new("reftable")).map_err(Error::Repository)?.is_some() {
         let name = format!("refs/heads/{name}");
         let listed = git.output(["reflog", "show", "--format=%H %gs", &name, "--"])?;
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         let first = listed.lines().last().and_then(|line| line.split_once(' '));
-        return Ok(
-            first.map(|(commit, message)| Made { commit: commit.to_owned(), message: message.to_owned() })
-        );
+        return Ok(first.map(|(commit, message)| FirstLogEntry {
+            commit: commit.to_owned(),
+            message: message.to_owned(),
+        }));
     }
     // An unreadable reflog counts as none.
     let Ok(Some(log)) = common.read(&log, LOG_MAX) else { return Ok(None) };
@@ -157,10 +158,10 @@ fn made(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<Made>, Error>
 }
 
 /// Parses `OLD NEW NAME <EMAIL> TIME ZONE`, a tab, and the message.
-fn parse(line: &str) -> Option<Made> {
+fn parse(line: &str) -> Option<FirstLogEntry> {
     let (ids, message) = line.split_once('\t')?;
     let commit = ids.split(' ').nth(1)?;
-    Some(Made { commit: commit.to_owned(), message: message.to_owned() })
+    Some(FirstLogEntry { commit: commit.to_owned(), message: message.to_owned() })
 }
 
 #[cfg(test)]

@@ -22,10 +22,10 @@ pub(super) fn resolve<'a>(git: &Git<'_>, refs: impl Iterator<Item = &'a str>) ->
     let mut commits = BTreeMap::new();
     let mut tops = BTreeMap::new();
     if !plain.is_empty() {
-        let asked = plain.iter().flat_map(|(name, _)| [name, "^{commit}\n", name, "^{tree}\n"]);
-        let asked: String = asked.collect();
+        let requests = plain.iter().flat_map(|(name, _)| [name, "^{commit}\n", name, "^{tree}\n"]);
+        let requests: String = requests.collect();
         let print = ["cat-file", "--batch=%(objectname) %(objecttype) %(objectsize)"];
-        let answers = git.run_with_input(print, asked.into_bytes())?;
+        let answers = git.run_with_input(print, requests.into_bytes())?;
         let mut answers = Answers(&answers);
         for (name, _) in plain {
             let (commit, tree) = (answers.next().flatten(), answers.next().flatten());
@@ -48,7 +48,7 @@ pub(super) fn resolve<'a>(git: &Git<'_>, refs: impl Iterator<Item = &'a str>) ->
     Ok(Resolved { commits: commits.into_iter().map(commit).collect(), tops })
 }
 
-/// Returns the reason for which Git is not asked about a name: it would interpret the name as something else.
+/// Returns the reason for which Git is not queried about a name: it would interpret the name as something else.
 fn oddity(name: &str) -> Option<&'static str> {
     // Neither can occur in the name of a ref, and Git may interpret the first as an option.
     if name.is_empty() {

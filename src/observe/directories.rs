@@ -13,7 +13,7 @@ use crate::host::{absolute, files};
 ///
 /// Below the workspace no component may be a link: a commit or an agent may have put it there. Outside of the workspace
 /// the user chose the path, which may have links above its last component.
-pub(super) fn look(workspace: &Path, path: &Path) -> Directory {
+pub(super) fn observe(workspace: &Path, path: &Path) -> Directory {
     let Located { base, below } = locate(workspace, path);
     let top = absolute(workspace, Path::new(""));
     let said = |at: &Path| match at.strip_prefix(&top) {
@@ -97,7 +97,8 @@ mod tests {
         symlink(&outside, workspace.join("a/link")).unwrap();
         symlink("nowhere", workspace.join("a/dangling")).unwrap();
 
-        let check = |path: &str, expected| assert_eq!(look(workspace, Path::new(path)), expected, "{path}");
+        let check =
+            |path: &str, expected| assert_eq!(observe(workspace, Path::new(path)), expected, "{path}");
         check("a", listed(&["b", "dangling", "fifo", "file", "link"]));
         check("./a/../a/b/", listed(&[]));
         check("", listed(&["a"]));
@@ -112,8 +113,8 @@ mod tests {
         check("../outside", listed(&["sub"]));
 
         let absolute = |relative: &str| workspace.join(relative);
-        assert_eq!(look(workspace, &absolute("a/b")), listed(&[]));
-        assert_eq!(look(workspace, &absolute("a/link/sub")), Directory::Link(absolute("a/link")));
+        assert_eq!(observe(workspace, &absolute("a/b")), listed(&[]));
+        assert_eq!(observe(workspace, &absolute("a/link/sub")), Directory::Link(absolute("a/link")));
     }
 
     #[test]
@@ -126,15 +127,15 @@ mod tests {
         let alias = sandbox.directory.path().join("alias");
         symlink(&outside, &alias).unwrap();
 
-        assert_eq!(look(workspace, &alias.join("sub")), listed(&[]));
-        assert_eq!(look(workspace, &alias), Directory::Link(alias.clone()));
-        assert_eq!(look(workspace, &outside.join("none/none")), Directory::Missing);
-        assert_eq!(look(workspace, &outside.join("file")), Directory::NotADirectory(outside.join("file")));
+        assert_eq!(observe(workspace, &alias.join("sub")), listed(&[]));
+        assert_eq!(observe(workspace, &alias), Directory::Link(alias.clone()));
+        assert_eq!(observe(workspace, &outside.join("none/none")), Directory::Missing);
+        assert_eq!(observe(workspace, &outside.join("file")), Directory::NotADirectory(outside.join("file")));
         assert_eq!(
-            look(workspace, &outside.join("file/a/b")),
+            observe(workspace, &outside.join("file/a/b")),
             Directory::NotADirectory(outside.join("file"))
         );
-        assert!(matches!(look(workspace, Path::new("/")), Directory::Listed(_)));
+        assert!(matches!(observe(workspace, Path::new("/")), Directory::Listed(_)));
     }
 
     #[test]
@@ -145,7 +146,7 @@ mod tests {
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         // Root can read the directory nevertheless.
         if fs::read_dir(&closed).is_err() {
-            assert!(matches!(look(&sandbox.workspace, Path::new("closed")), Directory::Unreadable(_)));
+            assert!(matches!(observe(&sandbox.workspace, Path::new("closed")), Directory::Unreadable(_)));
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::host::files::Root;
 use crate::host::mounts;
 
 /// Mounts an overlay in the directory of the layers as a trial. Directories created for the trial are removed again.
-pub(super) fn look(host: &Host) -> Result<(), String> {
+pub(super) fn probe(host: &Host) -> Result<(), String> {
     let made: Vec<&Path> = host.state.ancestors().take_while(|above| !above.exists()).collect();
     let found =
         Root::create(&host.state).map_err(|error| error.to_string()).and_then(|state| mounts::trial(&state));

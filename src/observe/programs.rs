@@ -9,7 +9,7 @@ use crate::host::{Host, process, program};
 /// Returns the output of a program, or the reason for which it gave no answer, which is a fact like any other.
 ///
 /// Fails if the run was interrupted meanwhile.
-pub(super) fn ask(
+pub(super) fn run(
     host: &Host,
     workspace: &Path,
     command: &[String],

@@ -31,24 +31,24 @@ pub(super) fn top(content: &[u8], id: usize) -> Option<Top> {
 /// Returns the type of every path in the commit that its ref names.
 ///
 /// Paths that `tops` leave open cost one Git process a distinct commit, and a second one if a required path is missing.
-pub(super) fn look(
+pub(super) fn observe(
     git: &Git<'_>,
     commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
     tops: &BTreeMap<Commit, Top>,
     refs: &BTreeMap<&str, BTreeMap<&str, bool>>,
 ) -> Result<BTreeMap<(String, String), TreeEntry>, Error> {
-    let mut asked: BTreeMap<&str, BTreeMap<&str, bool>> = BTreeMap::new();
+    let mut requests: BTreeMap<&str, BTreeMap<&str, bool>> = BTreeMap::new();
     let resolved = |name: &str| commits.get(name)?.as_ref().ok().map(String::as_str);
     for (name, paths) in refs {
         if let Some(commit) = resolved(name) {
-            let asked = asked.entry(commit).or_default();
+            let requests = requests.entry(commit).or_default();
             for (path, wanted) in paths {
-                *asked.entry(path).or_default() |= wanted;
+                *requests.entry(path).or_default() |= wanted;
             }
         }
     }
     let mut found = BTreeMap::new();
-    for (commit, paths) in asked {
+    for (commit, paths) in requests {
         let (mut told, mut open) = (BTreeMap::new(), BTreeMap::new());
         for (path, wanted) in paths {
             match tops.get(commit).and_then(|top| at_the_top(top, path, wanted)) {

@@ -62,7 +62,7 @@ fn paths<'g>(globs: impl Iterator<Item = &'g String>) -> BTreeSet<String> {
 
 /// Finds the files that each of the globs matches. If Git cannot list files, as in a bare repository, this is an error
 /// for all globs.
-pub(super) fn look(
+pub(super) fn observe(
     git: &Git<'_>,
     workspace: &Path,
     globs: &BTreeSet<&String>,

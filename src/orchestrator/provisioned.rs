@@ -40,7 +40,7 @@ pub struct RuntimeInjection {
 /// Work that was saved before its session was released.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Saved {
+pub struct RescuedWork {
     /// Full name of the ref with the work, such as `refs/seedbed/rescue/…`.
     pub reference: String,
     /// Shell command that restores the work in a new worktree.
@@ -159,11 +159,15 @@ impl Provisioned {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn release_rescuing(&self, heard: impl FnMut(Saved) + Send) -> Result<(), Error> {
+    pub fn release_rescuing(&self, heard: impl FnMut(RescuedWork) + Send) -> Result<(), Error> {
         let heard = Mutex::new(heard);
-        self.release_and_tell(Unsaved::Rescue.into(), &|event| {
+        self.release_and_report(Unsaved::Rescue.into(), &|event| {
             if let Event::Rescued { reference, command, missing, .. } = event.clone() {
-                heard.lock().unwrap_or_else(PoisonError::into_inner)(Saved { reference, command, missing });
+                heard.lock().unwrap_or_else(PoisonError::into_inner)(RescuedWork {
+                    reference,
+                    command,
+                    missing,
+                });
             }
         })
     }
@@ -179,10 +183,10 @@ impl Provisioned {
     /// # }
     /// ```
     pub fn release_with(&self, options: apply::Options) -> Result<(), Error> {
-        self.release_and_tell(options, &|_| {})
+        self.release_and_report(options, &|_| {})
     }
 
-    fn release_and_tell(
+    fn release_and_report(
         &self,
         options: apply::Options,
         events: &(dyn Fn(&Event) + Sync),

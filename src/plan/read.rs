@@ -132,12 +132,12 @@ impl Plan {
         if !self.swarm.is_empty() {
             return self.check_tree();
         }
-        let is_alone = |session: &Session| {
+        let is_standalone = |session: &Session| {
             session.id == session.path.as_str() && session.parent.is_none() && session.children.is_empty()
         };
         match &self.sessions[..] {
             [] => Ok(()),
-            [session] if is_alone(session) => Ok(()),
+            [session] if is_standalone(session) => Ok(()),
             _ => Err("a session without a swarm is not alone".to_owned()),
         }
     }

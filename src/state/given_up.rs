@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Locked, Record, SCHEMA_VERSION, read};
+use super::{Error, LockedSwarm, Record, SCHEMA_VERSION, read};
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
 use crate::name::SessionPath;
@@ -67,7 +67,7 @@ impl Remain {
     }
 }
 
-impl Locked<'_> {
+impl LockedSwarm<'_> {
     /// Records what may remain of a run, in addition to the records of earlier attempts to give up the same run.
     ///
     /// Returns all resources that may remain.

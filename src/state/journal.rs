@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Error, Locked, Swarm};
+use super::{Error, LockedSwarm, Swarm};
 use crate::host::clock;
 use crate::host::files::{self, Root};
 use crate::name::SessionPath;
@@ -113,7 +113,7 @@ fn parse(text: &str) -> Journal {
     journal
 }
 
-impl Locked<'_> {
+impl LockedSwarm<'_> {
     /// Begins the journal of a run that provisions.
     pub(crate) fn begin_journal(&self) -> Result<(), Error> {
         let directory = self.records()?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::found::HOLDER_MAX;
-use super::locked::Locked;
+use super::locked_swarm::LockedSwarm;
+use super::recorded::HOLDER_MAX;
 use super::{Error, Swarm};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
@@ -27,13 +27,17 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 
 impl<'h> Swarm<'h> {
     /// Takes the swarm's lock, waiting at most `timeout` for another run to end.
-    pub fn lock(&self, timeout: Duration, what: &str) -> Result<Locked<'h>, Error> {
+    pub fn lock(&self, timeout: Duration, what: &str) -> Result<LockedSwarm<'h>, Error> {
         let state = Root::create_private(&self.host.state)?;
         let swarms = Root::create(&self.host.state.join(self.collection))?;
         let lock = self.acquire(&swarms, timeout)?;
         crashpoint!("state.locked");
-        let locked =
-            Locked { swarm: self.clone(), lock, named_logs: Mutex::default(), journal: Mutex::default() };
+        let locked = LockedSwarm {
+            swarm: self.clone(),
+            lock,
+            named_logs: Mutex::default(),
+            journal: Mutex::default(),
+        };
         let text = format!("by pid {} (`{what}`) since {}", std::process::id(), clock::now());
         let begun = self.sweep(&state, &swarms);
         match begun.and_then(|()| Ok(swarms.replace(&self.holder_file(), text.as_bytes())?)) {
@@ -61,7 +65,7 @@ impl<'h> Swarm<'h> {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     if !waits {
-                        if let Some(error) = self.held(swarms, &lock, tries) {
+                        if let Some(error) = self.holder_error(swarms, &lock, tries) {
                             return Err(error);
                         }
                         if begun.elapsed() >= timeout + SETTLING {
@@ -86,7 +90,7 @@ impl<'h> Swarm<'h> {
     ///
     /// A program that has just been forked looks like the run that forks it. An owner that has just released the lock
     /// is no longer visible.
-    fn held(&self, swarms: &Root, lock: &File, tries: u32) -> Option<Error> {
+    fn holder_error(&self, swarms: &Root, lock: &File, tries: u32) -> Option<Error> {
         let text = swarms.read(&self.holder_file(), HOLDER_MAX).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let text = text.lines().next().unwrap_or_default().escape_debug().to_string();

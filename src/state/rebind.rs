@@ -5,16 +5,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Error, Locked, RECORD_MAX, Record};
+use super::{Error, LockedSwarm, RECORD_MAX, Record};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 
-impl Locked<'_> {
+impl LockedSwarm<'_> {
     /// Takes over the records of `old`, a swarm or session of this name, whose workspace was moved to this one.
     ///
     /// No record is ever missing: each is rewritten in its directory, then all are renamed in one step. A killed run is
     /// repeated.
-    pub fn take_over(&self, old: &Locked<'_>) -> Result<(), Error> {
+    pub fn take_over(&self, old: &LockedSwarm<'_>) -> Result<(), Error> {
         let collection = Root::create(&self.host.state.join(self.collection))?;
         if let Some(logs) = Root::open(&self.host.state)?.directory(Path::new("logs"))?
             && logs.directory(Path::new(&old.key))?.is_some()

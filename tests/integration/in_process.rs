@@ -14,7 +14,7 @@ use seedbed::manifest;
 use seedbed::name::PortBlock;
 use seedbed::plan::{self, Plan};
 use seedbed::provider::Registry;
-use seedbed::state::{Locked, Record, Swarm};
+use seedbed::state::{LockedSwarm, Record, Swarm};
 use tempfile::TempDir;
 
 pub(crate) struct Sandbox {
@@ -173,7 +173,7 @@ impl Sandbox {
         act: impl FnOnce(&Context<'_>) -> T,
     ) -> T {
         let swarm = Swarm::new(&self.host, &self.repo, swarm).unwrap();
-        let locked: Locked<'_> = swarm.lock(Duration::ZERO, "a test").unwrap();
+        let locked: LockedSwarm<'_> = swarm.lock(Duration::ZERO, "a test").unwrap();
         let result = act(&Context::new(&locked, registry));
         locked.unlock().unwrap();
         result

@@ -385,7 +385,7 @@ fn a_workspace_is_one_however_a_path_leads_there() {
     let link = sandbox.outside("link");
     std::os::unix::fs::symlink(&sandbox.repo, &link).unwrap();
     let swarm = |path: &Path| Swarm::new(&sandbox.host, path, "s").unwrap();
-    let session = |path: &Path| Swarm::of_session(&sandbox.host, path, "a").unwrap();
+    let session = |path: &Path| Swarm::for_session(&sandbox.host, path, "a").unwrap();
     let up = sandbox.repo.join("src/../services/./..");
     for path in [link.as_path(), &up, &sandbox.repo.join("")] {
         assert_eq!(swarm(path).workspace(), sandbox.repo);

@@ -8,7 +8,7 @@ use seedbed::manifest::{Excerpt, Location, Manifest};
 use seedbed::plan::{Plan, Session};
 use seedbed::provider::{Registry, port_range};
 use seedbed::report::OwnerState;
-use seedbed::state::{self, Found};
+use seedbed::state::{self, RecordedSwarm};
 
 use super::super::exit::Failure;
 use super::super::plan;
@@ -70,7 +70,9 @@ impl<'a> Sources<'a> {
         for found in state::swarms(host)?.into_iter().chain(state::sessions(host)?) {
             notes.extend(found.unreadable.iter().map(ToString::to_string));
             let is_own = own.as_ref().is_some_and(|own| {
-                !found.is_alone() && found.name() == own.name() && found.workspace() == Some(own.workspace())
+                !found.is_standalone()
+                    && found.name() == own.name()
+                    && found.workspace() == Some(own.workspace())
             });
             // Children of the own swarm are named by their ids, as its sessions are.
             let is_child = owner.is_some() && found.record().map(|record| &record.owner) == owner.as_ref();
@@ -251,7 +253,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-fn located_plans(found: Found, own: bool) -> Vec<LocatedPlan> {
+fn located_plans(found: RecordedSwarm, own: bool) -> Vec<LocatedPlan> {
     let directory = found.directory();
     let applied = found.applied.map(|record| (record, OwnerState::Applied));
     let unfinished = found.run.map(|record| (record, OwnerState::Unfinished));

@@ -43,7 +43,7 @@ fn branches_are_measured_from_the_commit_that_is_asked_about() {
     let tree = Question::Tree { base_ref: first.clone(), path: "app".to_owned(), wanted: true };
     let observed = sandbox.observe([question(&first), question("main"), tree]);
     let apart = |base: &str, name: &str| {
-        let apart = &observed.apart[&(base.to_owned(), name.to_owned())];
+        let apart = &observed.distances[&(base.to_owned(), name.to_owned())];
         (apart.ahead, apart.contains)
     };
     assert_eq!(apart(&first, "agents/same"), (0, true));

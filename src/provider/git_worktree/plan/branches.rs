@@ -4,7 +4,7 @@ use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership:
 use super::{Worktrees, diagnostic, fields};
 use crate::host::git::checkouts::Checkout;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
-use crate::observe::{Apart, Branch, Commit, Names, Observation, Question, Repository, branch_ref};
+use crate::observe::{Branch, Commit, Distance, Names, Observation, Question, Repository, branch_ref};
 use crate::provider::{Allocation, Outlasts, Request};
 use crate::template;
 
@@ -49,7 +49,7 @@ pub(in super::super) fn outlasts(allocation: &Allocation, observation: &Observat
     if goes_with(&worktree, branch, observation.owner.as_deref()) {
         return None;
     }
-    let apart = observation.apart.get(&(worktree.base().to_owned(), name.clone()));
+    let apart = observation.distances.get(&(worktree.base().to_owned(), name.clone()));
     let commits = apart.map_or(0, |apart| apart.ahead);
     Some(Outlasts { branch: name, commit: branch.tip.clone(), commits })
 }
@@ -112,7 +112,7 @@ impl Worktrees<'_> {
         }
         let branch = &repository.branches[name];
         self.refuse(request, options.branch_exists, name, branch, None)?;
-        let apart = self.observation.apart.get(&(options.base_ref.clone(), name.to_owned()));
+        let apart = self.observation.distances.get(&(options.base_ref.clone(), name.to_owned()));
         let Some(tip) = self.reused(request, &options.base_ref, name, branch, apart)? else {
             return Ok(None);
         };
@@ -147,7 +147,7 @@ impl Worktrees<'_> {
                 let base = worktree.base().to_owned();
                 self.refuse(request, policy(request), &name, branch, Some(&worktree))
                     .map_err(|diagnostic| vec![diagnostic])?;
-                let apart = self.observation.apart.get(&(base.clone(), name.clone()));
+                let apart = self.observation.distances.get(&(base.clone(), name.clone()));
                 let tip = self
                     .reused(request, &base, &name, branch, apart)
                     .map_err(|diagnostic| vec![diagnostic])?;
@@ -219,13 +219,13 @@ impl Worktrees<'_> {
         base_ref: &str,
         name: &str,
         branch: &Branch,
-        apart: Option<&Apart>,
+        apart: Option<&Distance>,
     ) -> Result<Option<Tip>, Diagnostic> {
         match apart {
-            Some(Apart { ahead, contains: true }) => {
+            Some(Distance { ahead, contains: true }) => {
                 Ok(Some(Tip { commit: branch.tip.clone(), ahead: *ahead }))
             }
-            Some(Apart { ahead, contains: false }) => Err(refused(
+            Some(Distance { ahead, contains: false }) => Err(refused(
                 request,
                 &format!(
                     "branch `{name}` of `{}` exists with {} and does not contain `{base_ref}`{}",

@@ -24,7 +24,7 @@ const DEFAULT_BLOCKS: u32 = 512;
 const FILES_A_JOB: u64 = 16;
 const FILES_BESIDE: u64 = 64;
 
-pub(super) fn look(case: &Case<'_>, findings: &mut Findings) {
+pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) {
     ports(case, findings);
     shared_ports(case, findings);
     state_directory(case, findings);

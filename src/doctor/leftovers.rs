@@ -18,11 +18,11 @@ use crate::provider::{Leftover, Registry, Vicinity};
 use crate::state;
 
 /// First remedy for resources that this state directory does not know.
-const ELSEWHERE: &str =
+const OTHER_STATE_DIRECTORY: &str =
     "use the state directory that it was made with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
 
 /// Finds problems of earlier runs. `common_dir` is the common Git directory of the repository, if there is one.
-pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
+pub(super) fn inspect(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
     let moved = strays(case, findings);
     runs(case, &moved, findings);
     given_up(case, findings);
@@ -69,7 +69,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 Warns,
                 Id::LockFile,
                 format!("{shown} reserves its ports for a swarm that is unknown here"),
-                format!("{ELSEWHERE}; rm {shown}, if no such swarm is applied"),
+                format!("{OTHER_STATE_DIRECTORY}; rm {shown}, if no such swarm is applied"),
             ),
             Some(_) => findings.add(
                 Warns,
@@ -93,7 +93,7 @@ pub(super) fn look(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Fi
                 Id::UnknownWorktree,
                 format!("the worktree {shown} belongs to the session {session}, whose swarm is unknown here"),
                 format!(
-                    "{ELSEWHERE}; where its records are lost: git worktree unlock {shown}, then git worktree remove {shown}, \
+                    "{OTHER_STATE_DIRECTORY}; where its records are lost: git worktree unlock {shown}, then git worktree remove {shown}, \
                      once no commit in it is needed"
                 ),
             );
@@ -131,7 +131,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
         }
         let Some(workspace) = found.workspace() else { continue };
         let (name, shown) = (found.name(), workspace.display());
-        let what = if found.is_alone() { "session" } else { "swarm" };
+        let what = if found.is_standalone() { "session" } else { "swarm" };
         if moved.contains(&found.key) {
             continue;
         }

@@ -15,9 +15,9 @@ use crate::plan::{AppliedPlan, Plan, SCHEMA_VERSION, Session};
 use crate::provider::{Registry, git_worktree, port_range};
 use crate::state::{self, ChildOf, Record, Swarm};
 
-/// Family of a child, with the ownership marker under which the child may use the parent's ports.
+/// Relatives of a child, with the ownership marker under which the child may use the parent's ports.
 #[derive(PartialEq)]
-pub(super) struct Family {
+pub(super) struct Relatives {
     pub(super) owner: String,
     /// Ids of the ancestors, nearest first.
     pub(super) ancestors: Vec<String>,
@@ -53,10 +53,10 @@ impl Shared {
         parent: &Snapshot,
         child: ChildOf,
         own: &Swarm<'_>,
-    ) -> Result<Option<Family>, Error> {
+    ) -> Result<Option<Relatives>, Error> {
         let swarm = match &parent.swarm {
             Some(location) => Swarm::new(&self.host, own.workspace(), &location.name)?,
-            None => Swarm::of_session(&self.host, own.workspace(), &parent.session_id)?,
+            None => Swarm::for_session(&self.host, own.workspace(), &parent.session_id)?,
         };
         let Some(record) = swarm.applied()? else { return Ok(None) };
         let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
@@ -78,7 +78,7 @@ impl Shared {
         if parent.swarm.is_some() {
             numbers.extend(record.plan.sessions.iter().map(|session| (session.id.clone(), session.index)));
         }
-        let mut alone = state::alone(&self.host, &record.owner)?;
+        let mut alone = state::standalone_sessions(&self.host, &record.owner)?;
         alone.sort_by_key(|other| other.ancestors.len());
         for other in alone {
             let Some(first) = other.plan.sessions.first().filter(|first| first.id != own.name()) else {
@@ -99,7 +99,7 @@ impl Shared {
         if !relatives.iter().any(|relative| relative.session.id == session.id) {
             relatives.clear();
         }
-        Ok(Some(Family { owner: record.owner, ancestors, child, numbers, relatives }))
+        Ok(Some(Relatives { owner: record.owner, ancestors, child, numbers, relatives }))
     }
 
     /// Returns the sessions of the swarm that has the ownership marker of this record, if it exists.
@@ -122,10 +122,10 @@ fn is_other(kind: &str) -> bool {
     kind != git_worktree::KIND && kind != port_range::KIND
 }
 
-impl Family {
+impl Relatives {
     /// Removes the ports that the ancestors own or serve from an observation, because a share is inside these ports.
     /// Adds the numbers of the family.
-    pub(super) fn let_in(&self, observation: &mut Observation) {
+    pub(super) fn add_to_observation(&self, observation: &mut Observation) {
         observation.family.clone_from(&self.numbers);
         let of_family = |session: &str, owner: &str| {
             owner == self.owner && self.ancestors.iter().any(|ancestor| ancestor == session)

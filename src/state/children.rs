@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
 
-use super::found::{Found, sessions as sessions_of};
 use super::record::{COMMITTED, Record, Stage, read};
+use super::recorded::{RecordedSwarm, sessions as sessions_of};
 use super::{Error, SESSIONS, SWARMS};
 use crate::host::Host;
 use crate::host::files::Root;
 
-/// File of the state directory that [`FamilyGuard`] locks.
+/// File of the state directory that [`ChildrenGuard`] locks.
 const GUARD: &str = ".guard";
 
 /// Lock that protects the family of a session.
@@ -19,9 +19,9 @@ const GUARD: &str = ".guard";
 /// Under this lock, no parent is released while a child is begun, and no two children get the same number. The lock is
 /// owned only briefly: from reading the active sessions until the intent is written.
 #[derive(Debug)]
-pub struct FamilyGuard(File);
+pub struct ChildrenGuard(File);
 
-impl FamilyGuard {
+impl ChildrenGuard {
     /// Waits until no other process has the lock, and locks it.
     pub fn acquire(host: &Host) -> Result<Self, Error> {
         let state = Root::create_private(&host.state)?;
@@ -31,7 +31,7 @@ impl FamilyGuard {
     }
 }
 
-impl Drop for FamilyGuard {
+impl Drop for ChildrenGuard {
     /// Unlocks explicitly, as for the lock of a swarm: a process that has just been forked has the file open too.
     fn drop(&mut self) {
         let _ = self.0.unlock();
@@ -43,7 +43,7 @@ impl Drop for FamilyGuard {
 /// Descendants are standalone sessions below a session of `record`, with the same ownership marker, that are active,
 /// being created or being released. Fails if the record of any standalone session cannot be read: it may be such a
 /// descendant.
-pub fn children(host: &Host, record: &Record) -> Result<Vec<Found>, Error> {
+pub fn children(host: &Host, record: &Record) -> Result<Vec<RecordedSwarm>, Error> {
     let sessions: BTreeSet<&str> = record.plan.sessions.iter().map(|session| session.id.as_str()).collect();
     let mut children = Vec::new();
     for mut found in sessions_of(host)? {
@@ -58,7 +58,7 @@ pub fn children(host: &Host, record: &Record) -> Result<Vec<Found>, Error> {
             children.push(found);
         }
     }
-    let depth = |found: &Found| found.record().map_or(0, |child| child.ancestors.len());
+    let depth = |found: &RecordedSwarm| found.record().map_or(0, |child| child.ancestors.len());
     children.sort_by(|one, other| (depth(one), one.name()).cmp(&(depth(other), other.name())));
     Ok(children)
 }
@@ -67,7 +67,7 @@ pub fn children(host: &Host, record: &Record) -> Result<Vec<Found>, Error> {
 /// of their ids.
 ///
 /// Reads the records of every standalone session of this host, about 3 KB each.
-pub fn alone(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
+pub fn standalone_sessions(host: &Host, owner: &str) -> Result<Vec<Record>, Error> {
     let path = host.state.join(SESSIONS);
     let mut records = Vec::new();
     if !path.is_dir() {

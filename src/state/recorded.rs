@@ -14,7 +14,7 @@ pub(super) const HOLDER_MAX: usize = 64 << 10;
 
 /// A swarm, or a standalone session, that has records on this host.
 #[derive(Debug)]
-pub struct Found {
+pub struct RecordedSwarm {
     /// Directory of the swarm's files, below the state directory.
     collection: &'static str,
     /// Base name of the swarm's files in the state directory: `NAME-HASH`.
@@ -51,24 +51,24 @@ pub enum Unfinished<'r> {
     Command(&'r Record),
 }
 
-impl Found {
+impl RecordedSwarm {
     /// Returns the name of the swarm, or the id of the session; the base name of its files if no record can be read.
     pub fn name(&self) -> &str {
         let called = || self.key.rsplit_once('-').map_or(self.key.as_str(), |(name, _)| name);
         self.record().map_or_else(called, |record| match record.plan.sessions.first() {
-            Some(session) if self.is_alone() => &session.id,
+            Some(session) if self.is_standalone() => &session.id,
             _ => &record.plan.swarm,
         })
     }
 
     /// Returns whether this is a standalone session.
-    pub fn is_alone(&self) -> bool {
+    pub fn is_standalone(&self) -> bool {
         self.collection == SESSIONS
     }
 
     /// Returns the swarm or session of this name in the workspace at `workspace`, a directory.
     pub fn swarm_in<'h>(&self, host: &'h Host, workspace: &Path) -> Result<Swarm<'h>, Error> {
-        let new = if self.is_alone() { Swarm::of_session } else { Swarm::new };
+        let new = if self.is_standalone() { Swarm::for_session } else { Swarm::new };
         new(host, workspace, self.name())
     }
 
@@ -129,16 +129,16 @@ impl Found {
 /// Returns every swarm that has records on this host, in order of their keys. Standalone sessions are not included.
 ///
 /// A record that cannot be read does not hide the others: it is part of the result.
-pub fn swarms(host: &Host) -> Result<Vec<Found>, Error> {
+pub fn swarms(host: &Host) -> Result<Vec<RecordedSwarm>, Error> {
     all(host, SWARMS)
 }
 
 /// Returns every standalone session that has records on this host, as [`swarms`] does.
-pub fn sessions(host: &Host) -> Result<Vec<Found>, Error> {
+pub fn sessions(host: &Host) -> Result<Vec<RecordedSwarm>, Error> {
     all(host, SESSIONS)
 }
 
-fn all(host: &Host, collection: &'static str) -> Result<Vec<Found>, Error> {
+fn all(host: &Host, collection: &'static str) -> Result<Vec<RecordedSwarm>, Error> {
     let root = match Root::open(&host.state.join(collection)) {
         Ok(root) => root,
         Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -148,7 +148,7 @@ fn all(host: &Host, collection: &'static str) -> Result<Vec<Found>, Error> {
         root.names()?.into_iter().filter_map(|name| name.into_string().ok()).collect();
     keys.retain(|key| root.path().join(key).is_dir());
     keys.sort();
-    Ok(keys.into_iter().map(|key| look(&root, collection, key)).filter(has_records).collect())
+    Ok(keys.into_iter().map(|key| read_swarm(&root, collection, key)).filter(has_records).collect())
 }
 
 /// Removes lock files of swarms and sessions that have no record and that no process owns. A killed run of a moved
@@ -184,25 +184,25 @@ pub(super) fn is_locked(path: &Path) -> bool {
         && File::open(path).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-fn has_records(found: &Found) -> bool {
+fn has_records(found: &RecordedSwarm) -> bool {
     found.record().is_some() || !found.unreadable.is_empty()
 }
 
 /// Returns the swarm or session with this base name of files; `None` if it has no record.
-pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<Option<Found>, Error> {
+pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<Option<RecordedSwarm>, Error> {
     match Root::open(&host.state.join(collection)) {
-        Ok(root) => Ok(Some(look(&root, collection, key.to_owned())).filter(has_records)),
+        Ok(root) => Ok(Some(read_swarm(&root, collection, key.to_owned())).filter(has_records)),
         Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-fn look(root: &Root, collection: &'static str, key: String) -> Found {
+fn read_swarm(root: &Root, collection: &'static str, key: String) -> RecordedSwarm {
     let directory = root.path().join(&key);
     let mut unreadable = Vec::new();
     let [setting_aside, provisioning, committed]: [Option<Record>; 3] =
         [Stage::SettingAside.file(), Stage::Provisioning.file(), COMMITTED]
-            .map(|name| kept(read(&directory, name), &mut unreadable));
+            .map(|name| readable(read(&directory, name), &mut unreadable));
     let written = || directory.join(COMMITTED).metadata().and_then(|found| found.modified()).ok();
     let unreleased = committed.clone().filter(|record| record.release.is_some());
     let applied = committed.filter(|record| !record.plan.sessions.is_empty());
@@ -213,10 +213,10 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
     let holder = holder.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
     let mut lines = holder.lines();
     let (holder, phase) = (lines.next().map(str::to_owned), lines.next_back());
-    Found {
+    RecordedSwarm {
         collection,
         run: setting_aside.or(provisioning).or(unreleased),
-        rescuing: kept(read::<Rescuing>(&directory, "rescuing.json"), &mut unreadable).is_some(),
+        rescuing: readable(read::<Rescuing>(&directory, "rescuing.json"), &mut unreadable).is_some(),
         since,
         phase: phase.and_then(|line| line.split_once(' ')).map(|(name, since)| (name.into(), since.into())),
         holder,
@@ -226,7 +226,7 @@ fn look(root: &Root, collection: &'static str, key: String) -> Found {
     }
 }
 
-fn kept<T>(read: Result<Option<T>, Error>, unreadable: &mut Vec<Error>) -> Option<T> {
+fn readable<T>(read: Result<Option<T>, Error>, unreadable: &mut Vec<Error>) -> Option<T> {
     read.unwrap_or_else(|error| {
         unreadable.push(error);
         None

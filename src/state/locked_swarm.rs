@@ -17,7 +17,7 @@ use crate::host::files::{self, Root};
 
 /// A locked swarm. Only a locked swarm permits changes of its state.
 #[derive(Debug)]
-pub struct Locked<'h> {
+pub struct LockedSwarm<'h> {
     pub(super) swarm: Swarm<'h>,
     pub(super) lock: File,
     /// Logs that a failure of this run has named.
@@ -26,7 +26,7 @@ pub struct Locked<'h> {
     pub(super) journal: Mutex<Option<File>>,
 }
 
-impl<'h> Deref for Locked<'h> {
+impl<'h> Deref for LockedSwarm<'h> {
     type Target = Swarm<'h>;
 
     fn deref(&self) -> &Swarm<'h> {
@@ -34,7 +34,7 @@ impl<'h> Deref for Locked<'h> {
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for LockedSwarm<'_> {
     /// Unlocks explicitly. Closing the file is not enough: a process that another thread has just forked has the file
     /// open too, until it runs its program.
     fn drop(&mut self) {
@@ -42,7 +42,7 @@ impl Drop for Locked<'_> {
     }
 }
 
-impl Locked<'_> {
+impl LockedSwarm<'_> {
     /// Returns the lock, for Git children that inherit it.
     pub fn file(&self) -> &File {
         &self.lock
@@ -58,7 +58,7 @@ impl Locked<'_> {
     }
 
     /// Checks that no interrupted run is unrecovered: only its record names what it created.
-    pub fn settled(&self) -> Result<(), Error> {
+    pub fn require_recovered(&self) -> Result<(), Error> {
         if self.is_unfinished()? { Err(Error::Unrecovered { swarm: self.name.clone() }) } else { Ok(()) }
     }
 
@@ -66,7 +66,7 @@ impl Locked<'_> {
     ///
     /// An interrupted run must be recovered first, else this is [`Error::Unrecovered`].
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
-        self.settled()?;
+        self.require_recovered()?;
         self.end_journal()?;
         let stage = if record.release.is_some() { Stage::SettingAside } else { Stage::Provisioning };
         self.write(stage.file(), record).inspect_err(|_| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{stat, statvfs};
 
 use super::Severity::{Fails, Warns};
-use super::machine::nearest;
+use super::host::nearest;
 use super::{Case, Findings, Id, PATIENCE};
 use crate::host::absolute;
 use crate::host::git::Git;
@@ -33,14 +33,14 @@ impl Amount {
     }
 }
 
-pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) {
+pub(super) fn inspect(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) {
     let Some(Ok(plan)) = case.plan else { return };
     let mut trees: BTreeMap<String, Vec<File>> = BTreeMap::new();
     let mut uncounted = BTreeSet::new();
     // By the device of the file system.
     let mut needed: BTreeMap<u64, (PathBuf, Amount, usize)> = BTreeMap::new();
     let mut shared = BTreeSet::new();
-    for worktree in to_be_made(plan) {
+    for worktree in new_worktrees(plan) {
         let files = trees.entry(worktree.commit.clone()).or_insert_with_key(|commit| {
             let listed = list(&Git::of(case.host, common_dir, None).within(PATIENCE), commit);
             if matches!(listed, Err(Error::Deadline { .. } | Error::TooMuch { .. })) {
@@ -75,13 +75,13 @@ pub(super) fn look(case: &Case<'_>, common_dir: &Path, findings: &mut Findings) 
                 // Some file systems have as many inodes as there is space.
                 inodes: if there.f_files == 0 { u64::MAX } else { there.f_favail },
             };
-            judge(&path, count, needed, free, findings);
+            compare(&path, count, needed, free, findings);
         }
     }
 }
 
 /// Returns the worktrees that applying the plan creates.
-fn to_be_made(plan: &Plan) -> impl Iterator<Item = Worktree> {
+fn new_worktrees(plan: &Plan) -> impl Iterator<Item = Worktree> {
     let changes = plan.sessions.iter().zip(&plan.changes);
     changes
         .filter(|(_, change)| change.provision.iter().any(|kind| kind == KIND))
@@ -89,7 +89,7 @@ fn to_be_made(plan: &Plan) -> impl Iterator<Item = Worktree> {
 }
 
 /// Reports worktrees that do not fit, and also those that need more than nine tenths of the free space.
-pub(super) fn judge(path: &Path, count: usize, needed: Amount, free: Amount, findings: &mut Findings) {
+pub(super) fn compare(path: &Path, count: usize, needed: Amount, free: Amount, findings: &mut Findings) {
     let tight = |needed: u64, free: u64| {
         if needed > free {
             Some(Fails)
@@ -176,7 +176,7 @@ mod tests {
         let check = |needed: (u64, u64), free: (u64, u64), expected: &[(super::super::Severity, Id)]| {
             let mut findings = Findings::default();
             let amount = |(bytes, inodes)| Amount { bytes, inodes };
-            judge(Path::new("/"), 3, amount(needed), amount(free), &mut findings);
+            compare(Path::new("/"), 3, amount(needed), amount(free), &mut findings);
             let found: Vec<_> = findings.0.iter().map(|finding| (finding.severity, finding.id)).collect();
             assert_eq!(found, expected);
         };

@@ -168,6 +168,29 @@ pub fn apply(
     done
 }
 
+/// Returns the error with which [`apply`] would refuse `plan` because of unsaved work or processes. Unknown unsaved work
+/// that the plan names counts as well. Changes nothing.
+pub fn check_releases(
+    context: &Context<'_>,
+    plan: &Plan,
+    standing: Option<&Record>,
+    options: Options,
+) -> Result<(), Error> {
+    let unknown = plan.losses.iter().filter(|loss| loss.unknown && options.unsaved != Unsaved::Discard);
+    let mut losses: Vec<_> = unknown.cloned().collect();
+    let kinds = release_set::planned(plan);
+    let Some(before) = standing.filter(|_| !kinds.is_empty()) else {
+        return occupants::refuse(Vec::new(), 0, losses);
+    };
+    for loss in stop_processes::losses_of(unsaved_work::check(context, before, &kinds, options.unsaved))? {
+        if !losses.contains(&loss) {
+            losses.push(loss);
+        }
+    }
+    let occupancy = occupants::occupancy_in(context.swarm, context.registry, before, plan);
+    occupants::refuse(occupancy.refusals(options.occupants), occupancy.uninspected, losses)
+}
+
 impl Context<'_> {
     /// Returns whether leases of this kind are moved aside before they are released.
     fn moves_aside(&self, kind: &str) -> bool {

@@ -144,6 +144,11 @@ impl Occupant {
         matches!(self.role, Role::Refuses | Role::PinningCaller)
     }
 
+    /// Returns whether the process can be ended: it is no caller, and its number is known.
+    pub fn is_stoppable(&self) -> bool {
+        self.role == Role::Refuses && self.pid.is_some()
+    }
+
     /// Returns the process and its uses on one line; paths are not escaped.
     pub fn described(&self) -> String {
         let uses: Vec<_> = self.uses.iter().map(Use::described).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::destroy::destroy as destroy_one;
 use super::recover::undo_or_finish;
 use super::release_impact::{self, ReleaseImpact};
-use super::release_set::{Destroy, Occupants};
+use super::release_set::Destroy;
 use super::{Context, Error, Options, occupants, unsaved_work};
 use crate::provider::{Findings, Registry};
 use crate::state::{self, LockedSwarm, Record, Swarm};
@@ -102,13 +102,9 @@ fn destroy_locked(
             )?;
         }
     }
-    let refused = release_impact(context.swarm, context.registry, applied, destroy)?.refused(destroy.unsaved);
-    if !refused.is_empty() {
-        return Err(Error::Refused(refused));
-    }
-    if destroy.occupants == Occupants::Refuse {
-        occupants::refuse(&occupants::occupancy(context.swarm, context.registry, applied, destroy)?)?;
-    }
+    let losses = release_impact(context.swarm, context.registry, applied, destroy)?.refused(destroy.unsaved);
+    let occupancy = occupants::occupancy(context.swarm, context.registry, applied, destroy)?;
+    occupants::refuse(occupancy.refusals(destroy.occupants), occupancy.uninspected, losses)?;
     while let Some(child) = locked.last() {
         if let Some(record) = child.applied()? {
             let Destroy { unsaved, occupants, .. } = *destroy;

@@ -113,6 +113,9 @@ pub enum Error {
         occupants: Vec<Occupant>,
         /// Number of processes of the host that this user may not inspect.
         uninspected: usize,
+        /// Work that would be lost, for which the run is refused even after the processes have ended; empty if there is
+        /// none.
+        losses: Vec<Loss>,
     },
     /// Work could not be rescued, and nothing was released; work that was rescued in other sessions remains saved.
     NotRescued {
@@ -155,12 +158,15 @@ impl fmt::Display for Error {
         match self {
             Self::Stale(reasons) => write!(f, "the plan is stale: {}", list(reasons)),
             Self::Refused(losses) => {
-                let losses = losses.iter().map(|loss| format!("{}: {}", loss.session, loss.what));
-                write!(f, "work would be lost: {}", list(losses))
+                write!(f, "work would be lost: {}", list(lines(losses)))
             }
-            Self::Occupied { occupants, .. } => {
+            Self::Occupied { occupants, losses, .. } => {
                 let occupants = occupants.iter().map(|one| format!("{}: {}", one.session, one.described()));
-                write!(f, "processes are at work in what would be released: {}", list(occupants))
+                write!(f, "processes are at work in what would be released: {}", list(occupants))?;
+                if losses.is_empty() {
+                    return Ok(());
+                }
+                write!(f, "; and work would be lost: {}", list(lines(losses)))
             }
             Self::NotRescued { interrupted: true, failures } if failures.is_empty() => {
                 f.write_str("interrupted")
@@ -261,6 +267,11 @@ pub enum ErrorKind {
     InProgress,
     /// The run was interrupted, and rolled back or left to [`recover`](super::recover()).
     Interrupted,
+}
+
+/// Returns the losses, one line each.
+fn lines(losses: &[Loss]) -> impl Iterator<Item = String> {
+    losses.iter().map(|loss| format!("{}: {}", loss.session, loss.what))
 }
 
 /// Joins the first [`NAMED`] items, followed by the number of those that are left out.

@@ -151,9 +151,11 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     let unsaved = unsaved_of(record, options.unsaved);
     let mut kept = unknown(context, record, &provisioned);
     let released = without(context, record, &provisioned, &kept);
-    let with_work = check(context, record, &released, unsaved, &mut kept)?;
-    let released = without(context, record, &provisioned, &kept);
     let own = Marks::of_run(record, &provisioned);
+    let with_work = check(context, record, &released, unsaved, &mut kept).map_err(|error| {
+        stop_processes::with_occupants(context, record, &released, options.occupants, &own, error)
+    })?;
+    let released = without(context, record, &provisioned, &kept);
     // Work was checked above, by the time at which it was done.
     let discarding = Options { unsaved: Unsaved::Discard, ..options };
     stop_processes::refuse_or_stop(context, record, &released, discarding, &own)?;

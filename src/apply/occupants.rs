@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::commands::{self, UNDO};
-use super::release_set::{self, Destroy, KindsBySession};
+use super::release_set::{self, Destroy, KindsBySession, Occupants};
 use super::{Error, with_task};
 use crate::host::occupants::{Area, Process, Use, scan};
 use crate::host::{self, Host};
 use crate::name::SessionPath;
-use crate::plan::{Occupant, Plan, Role, Session};
+use crate::plan::{Loss, Occupant, Plan, Role, Session};
 use crate::provider::{Findings, Location, Registry, Task};
 use crate::state::{self, Record, RecordedSwarm, Swarm};
 
@@ -31,9 +31,11 @@ pub struct Occupancy {
 }
 
 impl Occupancy {
-    /// Returns the processes that are a reason to refuse the release unless they are ended first.
-    pub fn refusals(&self) -> Vec<Occupant> {
-        self.occupants.iter().filter(|occupant| occupant.is_refusal()).cloned().collect()
+    /// Returns the processes that are a reason to refuse the release under this policy.
+    pub fn refusals(&self, policy: Occupants) -> Vec<Occupant> {
+        let is_stopped = |occupant: &Occupant| policy != Occupants::Refuse && occupant.is_stoppable();
+        let refuses = |occupant: &&Occupant| occupant.is_refusal() && !is_stopped(occupant);
+        self.occupants.iter().filter(refuses).cloned().collect()
     }
 
     /// Returns whether the caller runs inside a session that would be released.
@@ -61,13 +63,21 @@ pub fn occupancy_in(swarm: &Swarm<'_>, registry: &Registry, active: &Record, pla
     Search::of(swarm.host(), registry, &[(active, release_set::planned(plan))]).settled().reported()
 }
 
-/// Refuses a release if one of the found processes is a reason to.
-pub(super) fn refuse(occupancy: &Occupancy) -> Result<(), Error> {
-    let occupants = occupancy.refusals();
-    if occupants.is_empty() {
+/// Refuses a release if there are processes or losses for which it is refused. One error names both, so that the user
+/// decides once.
+pub(super) fn refuse(occupants: Vec<Occupant>, uninspected: usize, losses: Vec<Loss>) -> Result<(), Error> {
+    if occupants.is_empty() && losses.is_empty() {
         return Ok(());
     }
-    Err(Error::Occupied { occupants, uninspected: occupancy.uninspected })
+    Err(refusal(occupants, uninspected, losses))
+}
+
+/// Returns the refusal because of these processes and losses, at least one.
+pub(super) fn refusal(occupants: Vec<Occupant>, uninspected: usize, losses: Vec<Loss>) -> Error {
+    if occupants.is_empty() {
+        return Error::Refused(losses);
+    }
+    Error::Occupied { occupants, uninspected, losses }
 }
 
 /// Returns the marks of processes that commands of the sessions have left running and that the session's pending
@@ -249,7 +259,7 @@ impl Searched {
     }
 
     /// Returns the occupants without their process handles.
-    fn reported(self) -> Occupancy {
+    pub(super) fn reported(self) -> Occupancy {
         let occupants = self.occupants.into_iter().map(|(_, occupant)| occupant).collect();
         Occupancy { occupants, uninspected: self.uninspected }
     }
@@ -257,7 +267,7 @@ impl Searched {
     /// Returns the occupancy, or [`Error::Occupied`] if a process is a reason to refuse.
     pub(super) fn occupancy(self) -> Result<Occupancy, Error> {
         let occupancy = self.reported();
-        refuse(&occupancy)?;
+        refuse(occupancy.refusals(Occupants::Refuse), occupancy.uninspected, Vec::new())?;
         Ok(occupancy)
     }
 }

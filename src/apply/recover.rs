@@ -68,8 +68,11 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         let provisioned = release_set::provisioned(&record);
         let is_judged = stage == Some(Stage::Provisioning);
         let of_run = unsaved_of(&record, unsaved);
+        let own = Marks::of_run(&record, &provisioned);
         if is_judged {
-            unsaved_work::check_interrupted(context, &record, &provisioned, of_run)?;
+            unsaved_work::check_interrupted(context, &record, &provisioned, of_run).map_err(|error| {
+                stop_processes::with_occupants(context, &record, &provisioned, options.occupants, &own, error)
+            })?;
         }
         sweep(context, &record)?;
         if let Some(release) = &mut record.release {
@@ -87,7 +90,6 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
             }
         }
         if is_judged {
-            let own = Marks::of_run(&record, &provisioned);
             // Work was checked above, by the time at which it was done.
             let options = Options { unsaved: Unsaved::Discard, ..options };
             stop_processes::refuse_or_stop(context, &record, &provisioned, options, &own)?;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::occupants::{Marks, Search};
 use super::release_set::{KindsBySession, Occupants, STOP_PATIENCE};
-use super::{Context, Error, Event, Options, unsaved_work};
+use super::{Context, Error, Event, Options, occupants, unsaved_work};
 use crate::host::occupants::{Ending, Process, Processes};
 use crate::name::SessionPath;
-use crate::plan::Role;
+use crate::plan::{Loss, Role};
 use crate::provider::Location;
 use crate::state::Record;
 
@@ -33,17 +33,16 @@ pub(super) fn refuse_or_stop(
     own: &Marks,
 ) -> Result<(), Error> {
     let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
-    let mut found = search.settled();
-    if let Occupants::Stop(patience) = options.occupants
-        && found.targets(Role::Refuses).next().is_some()
-        && found.targets(Role::PinningCaller).next().is_none()
-    {
-        // No process is ended for a run that is refused anyway.
-        unsaved_work::check(context, record, released, options.unsaved)?;
-        search.stop(context, patience, Role::Refuses)?;
-        found = search.settled();
+    let mut occupancy = search.settled().reported();
+    if !occupancy.refusals(Occupants::Refuse).is_empty() {
+        // No process is ended for a run that is refused anyway, and a refusal names the work as well.
+        let losses = losses_of(unsaved_work::check(context, record, released, options.unsaved))?;
+        occupants::refuse(occupancy.refusals(options.occupants), occupancy.uninspected, losses)?;
+        if let Occupants::Stop(patience) = options.occupants {
+            search.stop(context, patience, Role::Refuses)?;
+        }
+        occupancy = search.settled().occupancy()?;
     }
-    let occupancy = found.occupancy()?;
     if occupancy.uninspected > 0 {
         (context.events)(&Event::Uninspected { processes: occupancy.uninspected });
     }
@@ -51,6 +50,30 @@ pub(super) fn refuse_or_stop(
         (context.events)(&Event::GoesAlong { session: occupant.session.clone(), what: occupant.described() });
     }
     Ok(())
+}
+
+/// Returns the losses for which a run is refused; empty if it is not refused.
+pub(super) fn losses_of<T>(checked: Result<T, Error>) -> Result<Vec<Loss>, Error> {
+    match checked {
+        Ok(_) => Ok(Vec::new()),
+        Err(Error::Refused(losses)) => Ok(losses),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds the processes for which the release would be refused as well to a refusal because of unsaved work.
+pub(super) fn with_occupants(
+    context: &Context<'_>,
+    record: &Record,
+    released: &KindsBySession,
+    policy: Occupants,
+    own: &Marks,
+    error: Error,
+) -> Error {
+    let Error::Refused(losses) = error else { return error };
+    let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
+    let occupancy = search.settled().reported();
+    occupants::refusal(occupancy.refusals(policy), occupancy.uninspected, losses)
 }
 
 /// Refuses or ends processes as [`refuse_or_stop`] does, after teardowns or after the resources were moved aside. Such

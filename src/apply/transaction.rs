@@ -107,8 +107,9 @@ fn conclude(
         Error::Failed { failures, interrupted, .. } | Error::NotRescued { failures, interrupted } => {
             (failures, interrupted)
         }
-        Error::Occupied { occupants, .. } => {
-            (occupants.into_iter().map(Failure::from_occupant).collect(), false)
+        Error::Occupied { occupants, losses, .. } => {
+            let occupants = occupants.into_iter().map(Failure::from_occupant);
+            (occupants.chain(losses.into_iter().map(Failure::from_loss)).collect(), false)
         }
         Error::Refused(losses) => (losses.into_iter().map(Failure::from_loss).collect(), false),
         _ => (Vec::new(), false),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use seedbed::apply::{self, Context, Occupants, Retries};
+use seedbed::apply::{self, Context, Occupant, Retries};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
@@ -17,7 +17,7 @@ use seedbed::provider::Findings;
 use seedbed::report::error;
 use seedbed::report::event::Done;
 use seedbed::review::{self, Review};
-use seedbed::state::{LockedSwarm, Record, Unsaved};
+use seedbed::state::{LockedSwarm, Record};
 
 use super::exit::{Failure, Status};
 use super::lock::{recover, with_lock};
@@ -67,7 +67,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             return apply_manifest(global, &project, context, &manifest, &arguments.again, options);
         };
         let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
-        consent(global, &plan, options, true)?;
+        consent(global, context, &plan, record.as_ref(), options, true)?;
         apply::apply(context, &plan, record.as_ref(), options)?;
         Ok(plan)
     })?;
@@ -95,7 +95,7 @@ pub(super) fn apply_manifest(
     let (mut plan, mut input) = plan::make(project, context.swarm, manifest, again)?;
     let mut retries = Retries::default();
     loop {
-        consent(global, &plan, options, global.verbose)?;
+        consent(global, context, &plan, input.record.as_ref(), options, global.verbose)?;
         let mut error = match apply::apply(context, &plan, input.record.as_ref(), options) {
             Ok(()) => return Ok(plan),
             Err(error) if error.is_undone() => error,
@@ -156,19 +156,16 @@ fn checked(
 ///
 /// A plan that would be refused afterwards is refused before the question. `full` shows all data and commands of the
 /// plan.
-fn consent(global: &Global, plan: &Plan, options: apply::Options, full: bool) -> Result<(), Failure> {
-    let mut refused = plan.losses.clone();
-    refused.retain(|loss| match options.unsaved {
-        Unsaved::Keep => true,
-        Unsaved::Rescue => loss.unknown,
-        Unsaved::Discard => false,
-    });
-    if !refused.is_empty() {
-        return Err(apply::Error::Refused(refused).into());
-    }
-    let occupants: Vec<_> = plan.occupants.iter().filter(|occupant| occupant.is_refusal()).cloned().collect();
-    if options.occupants == Occupants::Refuse && !occupants.is_empty() {
-        return Err(apply::Error::Occupied { occupants, uninspected: 0 }.into());
+fn consent(
+    global: &Global,
+    context: &Context<'_>,
+    plan: &Plan,
+    standing: Option<&Record>,
+    options: apply::Options,
+    full: bool,
+) -> Result<(), Failure> {
+    if !plan.losses.is_empty() || plan.occupants.iter().any(Occupant::is_refusal) {
+        apply::check_releases(context, plan, standing, options)?;
     }
     let goes: Vec<_> = plan
         .changes

@@ -307,11 +307,7 @@ fn consent(global: &Global, project: &Project, targets: &[Target<'_>]) -> Result
 
 /// Returns whether a release would be refused because of this process; with `stops`, most processes are ended instead.
 fn refuses(occupant: &Occupant, stops: bool) -> bool {
-    match occupant.role {
-        Role::Refuses => !stops || occupant.pid.is_none(),
-        Role::Caller | Role::LeftByCommand => false,
-        _ => true,
-    }
+    occupant.is_refusal() && !(stops && occupant.is_stoppable())
 }
 
 /// Prints the effects of the same command without `--dry-run`; both decide with the same code on the same inspection.

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use seedbed::apply;
+use seedbed::apply::{self, Loss};
 use seedbed::host::files;
 use seedbed::host::process::{self, Cancel};
 use seedbed::host::text::{printable, printable_lines};
@@ -138,8 +138,8 @@ impl Failure {
             orchestrator::Error::UnknownKind(kind) => {
                 Self::Apply(apply::Error::UnknownKind { session: id.unwrap_or_default().to_owned(), kind })
             }
-            orchestrator::Error::Occupied(occupants) => {
-                Self::Apply(apply::Error::Occupied { occupants, uninspected: 0 })
+            orchestrator::Error::Occupied { occupants, losses } => {
+                Self::Apply(apply::Error::Occupied { occupants, uninspected: 0, losses })
             }
             orchestrator::Error::WouldLose(losses) => Self::Apply(apply::Error::Refused(losses)),
             error => Self::Other(
@@ -216,23 +216,21 @@ impl Failure {
                 let is_unknown = losses.iter().all(|loss| loss.unknown);
                 let why = if is_unknown { "it is unknown what would be lost" } else { "work would be lost" };
                 let mut lines = vec![format!("refused, because {why}; nothing was changed")];
-                lines.extend(
-                    losses.iter().map(|loss| format!("  {}: {}", loss.session, printable(&loss.what))),
-                );
-                if losses.iter().any(|loss| !loss.unknown) {
-                    let remedy = "help: commit it to a branch, save it with `--rescue`, or discard it with `--discard`";
-                    lines.push(remedy.to_owned());
-                }
+                lines.extend(by_session(&[], losses));
+                lines.extend(work_remedy("it", losses));
                 lines
             }
-            Self::Apply(apply::Error::Occupied { occupants, uninspected }) => {
-                let head = "refused, because processes use what would be released; nothing was released";
-                let mut lines = vec![head.to_owned()];
-                lines.extend(occupants.iter().map(|one| format!("  {}", at_work(one))));
+            Self::Apply(apply::Error::Occupied { occupants, uninspected, losses }) => {
+                let and_work = if losses.is_empty() { "" } else { ", and work would be lost" };
+                let head = "refused, because processes use what would be released";
+                let mut lines = vec![format!("{head}{and_work}; nothing was released")];
+                lines.extend(by_session(occupants, losses));
                 if *uninspected > 0 {
                     lines.push(format!("  {}", self::uninspected(*uninspected)));
                 }
-                lines.push("help: end them, or let seedbed end them with `--stop`".to_owned());
+                let them = if losses.is_empty() { "them" } else { "the processes" };
+                lines.push(format!("help: end {them}, or let seedbed end them with `--stop`"));
+                lines.extend(work_remedy("the work", losses));
                 lines
             }
             Self::Apply(apply::Error::NotRescued { failures, .. }) => {
@@ -294,9 +292,12 @@ impl Failure {
                 | apply::Error::NotSetUp(failures),
             ) => Failed { failures: Some(failures.clone()), ..failed },
             Self::Apply(apply::Error::Refused(losses)) => Failed { losses: Some(losses.clone()), ..failed },
-            Self::Apply(apply::Error::Occupied { occupants, uninspected }) => {
-                Failed { occupants: Some(occupants.clone()), uninspected: Some(*uninspected), ..failed }
-            }
+            Self::Apply(apply::Error::Occupied { occupants, uninspected, losses }) => Failed {
+                occupants: Some(occupants.clone()),
+                uninspected: Some(*uninspected),
+                losses: (!losses.is_empty()).then(|| losses.clone()),
+                ..failed
+            },
             Self::Apply(apply::Error::Stale(reasons)) => Failed { reasons: Some(reasons.clone()), ..failed },
             _ => failed,
         }
@@ -305,6 +306,23 @@ impl Failure {
 
 fn failed_step(failure: &apply::Failure) -> String {
     format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
+}
+
+/// Returns processes and losses, one line each, grouped by session, the processes of a session first.
+fn by_session(occupants: &[apply::Occupant], losses: &[Loss]) -> Vec<String> {
+    let occupants = occupants.iter().map(|one| (&one.session, at_work(one)));
+    let losses =
+        losses.iter().map(|loss| (&loss.session, format!("{}: {}", loss.session, printable(&loss.what))));
+    let mut lines: Vec<_> = occupants.chain(losses).collect();
+    lines.sort_by_key(|(session, _)| *session);
+    lines.into_iter().map(|(_, line)| format!("  {line}")).collect()
+}
+
+/// Returns the remedy for work that would be lost, if some is known; `work` names the work.
+fn work_remedy(work: &str, losses: &[Loss]) -> Option<String> {
+    losses.iter().any(|loss| !loss.unknown).then(|| {
+        format!("help: commit {work} to a branch, save it with `--rescue`, or discard it with `--discard`")
+    })
 }
 
 /// Formats a process in a session, on one line.

@@ -53,7 +53,12 @@ pub(super) fn recover(
     options: Options,
 ) -> Result<Recovered, Failure> {
     let recovered = apply::recover(context, options).inspect_err(|error| {
-        if matches!(error, apply::Error::Refused(_)) && !global.quiet && !global.json {
+        let loses_work = match error {
+            apply::Error::Refused(_) => true,
+            apply::Error::Occupied { losses, .. } => !losses.is_empty(),
+            _ => false,
+        };
+        if loses_work && !global.quiet && !global.json {
             say!("a run was interrupted, and recovering it would remove work:");
         }
     })?;

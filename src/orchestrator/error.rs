@@ -62,8 +62,13 @@ pub enum Error {
     #[error("releasing would lose work: {}", lines(.0.iter().map(|loss| &loss.what)))]
     WouldLose(Vec<Loss>),
     /// Processes are at work in the session; nothing was changed.
-    #[error("processes are at work in the session: {}", lines(.0.iter().map(Occupant::described)))]
-    Occupied(Vec<Occupant>),
+    #[error("processes are at work in the session: {}", occupied(occupants, losses))]
+    Occupied {
+        /// Processes that use the session.
+        occupants: Vec<Occupant>,
+        /// Work that the release would lose as well; empty if there is none.
+        losses: Vec<Loss>,
+    },
     /// Resources could not be released. The others are released; another release tries these again.
     #[error("Failed to release provisioned resources: {}", failed(.0, &[]))]
     Release(Vec<Failure>),
@@ -109,7 +114,7 @@ impl Error {
             | apply::Error::NotSetUp(failures) => Self::Release(failures),
             apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
             apply::Error::Refused(losses) => Self::WouldLose(losses),
-            apply::Error::Occupied { occupants, .. } => Self::Occupied(occupants),
+            apply::Error::Occupied { occupants, losses, .. } => Self::Occupied { occupants, losses },
             apply::Error::Stale(diagnostics) => Self::Diagnostics(
                 diagnostics
                     .into_iter()
@@ -154,6 +159,12 @@ fn failed(failures: &[Failure], leftovers: &[Failure]) -> String {
         let _ = write!(text, "; could not be undone: {}", lines(leftovers.iter().map(told)));
     }
     text
+}
+
+fn occupied(occupants: &[Occupant], losses: &[Loss]) -> String {
+    let and_work = if losses.is_empty() { "" } else { " | work would be lost: " };
+    let occupants = lines(occupants.iter().map(Occupant::described));
+    format!("{occupants}{and_work}{}", lines(losses.iter().map(|loss| &loss.what)))
 }
 
 fn lines(lines: impl Iterator<Item = impl AsRef<str>>) -> String {

@@ -210,7 +210,7 @@ pub struct Failed {
     /// Steps of the rollback that failed: what they would have removed or restored remains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<Vec<Failure>>,
-    /// Work that would have been lost.
+    /// Work that would have been lost; absent if the command was refused for another reason only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<Loss>>,
     /// Processes that use what would have been released.

@@ -224,6 +224,96 @@ fn stop_reports_each_process_as_an_event() {
     assert!(events.iter().position(|event| event["event"] == "stopped").unwrap() < release);
 }
 
+/// Both are named at once, by session, so that one more command with both options is enough.
+#[test]
+fn one_refusal_names_processes_and_unsaved_work() {
+    let sandbox = applied(TWO);
+    let (first, second) = (sandbox.directory("a-0"), sandbox.directory("a-1"));
+    let worker = Worker::sleeping_in(&sandbox, &first);
+    fs::write(first.join("new.txt"), "work\n").unwrap();
+    fs::write(second.join("README.md"), "work\n").unwrap();
+    let named = |outcome: Outcome| {
+        let text = outcome.expect(69).says(&[
+            "processes use what would be released, and work would be lost; nothing was released",
+            "let seedbed end them with `--stop`",
+            "save it with `--rescue`",
+        ]);
+        let lines: Vec<_> = text.stderr.lines().filter(|line| line.starts_with("  a-")).collect();
+        let [process, untracked, modified] = lines[..] else { panic!("{}", text.stderr) };
+        assert!(process.starts_with(&format!("  a-0: {} ", worker.pid())), "{process}");
+        assert!(untracked.starts_with("  a-0: ") && untracked.ends_with("1 untracked"), "{untracked}");
+        assert!(modified.starts_with("  a-1: ") && modified.ends_with("1 modified"), "{modified}");
+    };
+    let in_json = |args: &[&str]| {
+        let json = sandbox.seedbed(args).expect(69);
+        let last: Value = serde_json::from_str(json.stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(last["id"], "processes-at-work");
+        assert_eq!(last["occupants"][0]["pid"], worker.0.id());
+        let sessions: Vec<_> =
+            last["losses"].as_array().unwrap().iter().map(|loss| &loss["session"]).collect();
+        assert_eq!(sessions, ["a-0", "a-1"], "{last}");
+    };
+    sandbox.unchanged(|| {
+        named(sandbox.seedbed(&["destroy"]));
+        in_json(&["destroy", "--json"]);
+        // What one option decides is not named again.
+        let stopped = sandbox.seedbed(&["destroy", "--stop"]).expect(69);
+        let stopped = stopped.says(&["refused, because work would be lost"]).stderr;
+        assert!(!stopped.contains("pid ") && !stopped.contains("--stop"), "{stopped}");
+        let discarded = sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&[&worker.pid()]).stderr;
+        assert!(!discarded.contains("untracked") && !discarded.contains("--rescue"), "{discarded}");
+    });
+    sandbox.manifest(&TWO.replace("\"git-worktree\"", "{ kind = \"git-worktree\", target-path = \"app\" }"));
+    sandbox.unchanged(|| {
+        named(sandbox.seedbed(&["apply", "--yes"]));
+        in_json(&["apply", "--yes", "--json"]);
+    });
+    sandbox.ok(&["destroy", "--stop", "--rescue"]).says(&["a-0: ended pid", "a-0: rescued", "a-1: rescued"]);
+}
+
+/// Neither `recover` nor its way out (`--give-up`) is refused in two rounds.
+#[test]
+fn one_refusal_of_recovery_names_processes_and_unsaved_work() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TWO);
+    let before = sandbox.inventory();
+    let mut apply = sandbox.command(&["apply"]);
+    Outcome::of(apply.env("SEEDBED_FAILPOINT", "apply.told=crash").output().unwrap()).expect(137);
+    let worktree = sandbox.repository.join(".ai_ops/worktrees");
+    let worktrees = fs::read_dir(worktree).unwrap().map(|entry| entry.unwrap().path());
+    let worktree = worktrees.filter(|path| path.join(".git").exists()).max().unwrap();
+    fs::write(worktree.join("new.txt"), "work\n").unwrap();
+    let worker = Worker::sleeping_in(&sandbox, &worktree);
+    let says = [&worker.pid()[..], "1 untracked", "--stop", "--rescue", "recovering it would remove work"];
+    sandbox.seedbed(&["recover"]).expect(69).says(&says);
+    for command in [&["recover"][..], &["apply"], &["destroy"], &["recover", "--give-up"]] {
+        sandbox.unchanged(|| sandbox.seedbed(command).expect(69).says(&says));
+    }
+    sandbox.ok(&["recover", "--stop", "--discard"]);
+    assert_same(&before, &sandbox.inventory());
+}
+
+/// A killed `destroy` may have moved some of the worktrees aside: those have no process and no work at their location.
+#[test]
+fn one_refusal_names_both_in_what_a_killed_destroy_left() {
+    for (point, home) in [("run.intended", 2), ("aside.entry-moved", 1)] {
+        let sandbox = applied(TWO);
+        let directories = [sandbox.directory("a-0"), sandbox.directory("a-1")];
+        let mut destroy = sandbox.command(&["destroy", "--jobs", "1"]);
+        let killed = destroy.env("SEEDBED_FAILPOINT", format!("{point}=crash")).output().unwrap();
+        Outcome::of(killed).expect(137);
+        let left: Vec<_> = directories.iter().filter(|directory| directory.exists()).collect();
+        assert_eq!(left.len(), home, "{point}");
+        fs::write(left[0].join("new.txt"), "work\n").unwrap();
+        let worker = Worker::sleeping_in(&sandbox, left[0]);
+        let refused = sandbox.seedbed(&["recover"]).expect(69);
+        let lines = refused.stderr.lines().filter(|line| line.starts_with("  a-")).count();
+        assert_eq!(lines, 2, "{}", refused.stderr);
+        refused.says(&[&worker.pid(), "1 untracked", "--stop", "--rescue"]);
+        sandbox.ok(&["recover", "--stop", "--rescue"]).says(&["ended pid", "rescued", "finished"]);
+    }
+}
+
 #[test]
 fn nobody_is_ended_for_a_run_that_is_refused_anyway() {
     let sandbox = applied(TWO);

@@ -1,7 +1,8 @@
 //! Implements the program of an external kind in Rust: a scratch directory for each session, beside the repository's
 //! files.
 //!
-//! A manifest names it with `[provider.scratch]` and `command = ["path/of/this/program"]`. It runs in the workspace root.
+//! A manifest names it with `[provider.scratch]` and `command = ["path/of/this/program"]`. It runs in the workspace
+//! root.
 #![expect(clippy::disallowed_methods, reason = "a program may do what the library does not")]
 
 use std::error::Error;
@@ -60,7 +61,7 @@ fn inspect(lease: &LeaseRequest) -> io::Result<InspectAnswer> {
     let files = fs::read_dir(directory(lease)?)?.count() - 1;
     let mut answer = InspectAnswer::sound();
     if files > 0 {
-        answer.losses.push(format!("{files} scratch file(s)"));
+        answer.unsaved_work.push(format!("{files} scratch file(s)"));
     }
     Ok(answer)
 }

@@ -1,6 +1,7 @@
 //! Implements a kind outside of the library: `scratch-dir`, a directory for each session that requests one.
 //!
-//! Run it with `cargo run --example provider`. The documentation of `seedbed::provider` says what a kind has to promise.
+//! Run it with `cargo run --example provider`. The documentation of `seedbed::provider` says what a kind has to
+//! promise.
 #![expect(clippy::disallowed_methods, reason = "a kind has effects")]
 #![expect(clippy::needless_pass_by_value, reason = "`map_err` passes errors by value")]
 
@@ -14,8 +15,8 @@ use seedbed::manifest::Diagnostics;
 use seedbed::observe::Observation;
 use seedbed::orchestrator::{Orchestrator, ResourceRequest};
 use seedbed::provider::{
-    Allocation, Allocator, Condition, Context, Error, Losses, Planned, Planner, Provider, Registry, Request,
-    Scope, Task, WORKSPACE_ROOT,
+    Allocation, Allocator, Condition, Context, Error, Planned, Planner, Provider, Registry, Request, Scope,
+    Task, UnsavedWork, WORKSPACE_ROOT,
 };
 
 struct ScratchDir;
@@ -56,11 +57,11 @@ impl Provider for ScratchDir {
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
         let gone = || Condition::Broken(format!("the scratch directory of {} is gone", task.session));
-        Ok(if is_ours(task) { Condition::Sound } else { gone() })
+        Ok(if is_ours(task) { Condition::Healthy } else { gone() })
     }
 
-    fn losses(&self, _: &Task<'_>) -> Result<Losses, Error> {
-        Ok(Losses::default()) // It is scratch: nothing in it is unsaved work.
+    fn unsaved_work(&self, _: &Task<'_>) -> Result<UnsavedWork, Error> {
+        Ok(UnsavedWork::default()) // It is scratch: nothing in it is unsaved work.
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {

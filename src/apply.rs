@@ -68,7 +68,7 @@ use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
 pub use crate::plan::Occupant;
 use crate::plan::{Change, Plan, Session};
-use crate::provider::{self, Allocation, Filled, Location, Provider, Registry, Task};
+use crate::provider::{self, Allocation, Location, OnPopulated, Provider, Registry, Task};
 pub use crate::state::Unsaved;
 use crate::state::{self, LockedSwarm, Record, Recovery, Release};
 
@@ -220,7 +220,7 @@ impl Run<'_> {
     }
 
     fn mend(&self, session: &Session, kind: &str) -> Result<(), Failure> {
-        self.make(session, kind, "mend", |provider, task| provider.mend(task))
+        self.make(session, kind, "mend", |provider, task| provider.repair(task))
     }
 
     fn make(
@@ -326,7 +326,7 @@ fn with_task<T>(
 ) -> Result<T, provider::Error> {
     let ancestors = ancestors(record, &session.path);
     let ancestors: Vec<&str> = ancestors.iter().map(String::as_str).collect();
-    provider::caught(|| act(&task(host, record, session, &ancestors, allocation, lock)))
+    provider::catch_panics(|| act(&task(host, record, session, &ancestors, allocation, lock)))
 }
 
 fn task<'a>(
@@ -346,8 +346,8 @@ fn task<'a>(
         allocation,
         location: Location::Home,
         lock,
-        filled: Filled::default(),
-        findings: None,
+        on_populated: OnPopulated::default(),
+        shared_results: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::host::text::printable;
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
 use crate::plan::{DISCOVERY_FILE, Damage, Session};
-use crate::provider::markers::{filled, filled_value};
+use crate::provider::placeholders::{resolve, resolve_value};
 use crate::provider::{Planner, Registry};
 use crate::state::{LockedSwarm, Record, Swarm};
 
@@ -123,7 +123,7 @@ pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspa
             let path = value.as_str().filter(|_| paths.contains(&key.as_str()));
             let value = match path {
                 Some(path) => Value::from(absolute(workspace, Path::new(path)).to_string_lossy()),
-                None => filled_value(value, workspace),
+                None => resolve_value(value, workspace),
             };
             (key.clone(), value)
         });
@@ -136,12 +136,12 @@ pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspa
         working_directory: absolute(workspace, &session.working_directory),
         hard_constraints: hard_constraints.collect(),
         soft_constraints: SoftConstraints {
-            env: session.env.iter().map(|(name, value)| (name.clone(), filled(value, workspace))).collect(),
-            prompt_sections: session.prompt_sections.iter().map(|text| filled(text, workspace)).collect(),
+            env: session.env.iter().map(|(name, value)| (name.clone(), resolve(value, workspace))).collect(),
+            prompt_sections: session.prompt_sections.iter().map(|text| resolve(text, workspace)).collect(),
             metadata: session
                 .metadata
                 .iter()
-                .map(|(key, value)| (key.clone(), filled_value(value, workspace)))
+                .map(|(key, value)| (key.clone(), resolve_value(value, workspace)))
                 .collect(),
         },
         swarm: (!plan.swarm.is_empty()).then(|| Place {
@@ -205,7 +205,7 @@ pub fn directory(swarm: &Swarm<'_>, session: &Session) -> Result<PathBuf, String
 /// Returns all variables that a session adds to its caller's environment.
 pub fn environment(swarm: &Swarm<'_>, session: &Session) -> BTreeMap<String, String> {
     let mut env: BTreeMap<_, _> =
-        session.env.iter().map(|(name, value)| (name.clone(), filled(value, swarm.workspace()))).collect();
+        session.env.iter().map(|(name, value)| (name.clone(), resolve(value, swarm.workspace()))).collect();
     env.insert("AGENT_DISCOVERY_FILE".to_owned(), file(swarm, session).to_string_lossy().into_owned());
     env
 }
@@ -214,9 +214,9 @@ pub fn environment(swarm: &Swarm<'_>, session: &Session) -> BTreeMap<String, Str
 pub fn command(command: &CommandLine, workspace: &Path) -> Vec<String> {
     match command {
         CommandLine::Arguments(arguments) => {
-            arguments.iter().map(|argument| filled(argument, workspace)).collect()
+            arguments.iter().map(|argument| resolve(argument, workspace)).collect()
         }
-        CommandLine::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), filled(line, workspace)],
+        CommandLine::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), resolve(line, workspace)],
     }
 }
 

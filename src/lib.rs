@@ -49,8 +49,8 @@
 //! idempotent, work on anything that exists half-made, and touch only what carries the swarm's ownership marker. A run
 //! is alive as long as its flock is owned. Git children inherit the flock; process ids are not used.
 //!
-//! Unsaved work is checked twice ([`provider::Provider::losses`]): before the run, to refuse early, and again once the
-//! lease is aside, where no other program changes it any more. There it is saved, if requested
+//! Unsaved work is checked twice ([`provider::Provider::unsaved_work`]): before the run, to refuse early, and again
+//! once the lease is aside, where no other program changes it any more. There it is saved, if requested
 //! ([`provider::Provider::rescue`]).
 //!
 //! # Using it

@@ -293,7 +293,7 @@ pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question>
     all_requests
         .options
         .iter()
-        .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.questions(&options.all)))
+        .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.queries(&options.all)))
         .flatten()
         .collect()
 }

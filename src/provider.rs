@@ -15,7 +15,7 @@
 //!
 //! **Planning is pure.** An [`Allocator`] gets every request of one plan, in canonical order, and an
 //! [`Observation`](crate::observe::Observation). It reads nothing itself: the kind returns a
-//! [`Question`](crate::observe::Question) for each fact about the host that it needs ([`Planner::questions`]). Equal
+//! [`Question`](crate::observe::Question) for each fact about the host that it needs ([`Planner::queries`]). Equal
 //! arguments give equal bytes, on every host. Paths in allocations are relative to the workspace root; text uses
 //! [`WORKSPACE_ROOT`] for it. A name that must be unique is derived from [`Request::scoped_name`]. Planning reports
 //! every possible error as a diagnostic, because a later error is a failed run.
@@ -25,10 +25,10 @@
 //! Each works on what exists, complete or not, and succeeds if there is nothing left to do. [`Provider::provision`] is
 //! not called for a lease that exists. If it fails, `release` removes its leftovers.
 //!
-//! **Parallel methods.** `provision`, `finish`, `inspect`, `losses` and `release` run for many sessions at the same
-//! time, on the threads of the run, in one process. So a kind is `Send + Sync`, and two tasks share files only under a
-//! lock of the kind. Parents come before their children, and on release after them. Other runs of seedbed, of other
-//! swarms, are active at the same time. Only kinds with [`Planner::is_claim`] are provisioned before all others.
+//! **Parallel methods.** `provision`, `finish`, `inspect`, `unsaved_work` and `release` run for many sessions at the
+//! same time, on the threads of the run, in one process. So a kind is `Send + Sync`, and two tasks share files only
+//! under a lock of the kind. Parents come before their children, and on release after them. Other runs of seedbed, of
+//! other swarms, are active at the same time. Only kinds with [`Planner::is_claim`] are provisioned before all others.
 //!
 //! **States that release may meet.** Nothing at all; half of a resource; a resource that the session has changed,
 //! replaced or made unreadable; a resource of another swarm, or of the user, at the same path. So a resource carries an
@@ -37,8 +37,8 @@
 //! [`Error::Refused`], or leaves the resource alone. Directories are renamed to a name with the marker before they are
 //! removed, so that a killed release is recognised.
 //!
-//! **Unsaved work.** [`Provider::losses`] is called before anything is released. Work that cannot be determined is
-//! [`Losses::unknown`], never nothing: a lease is not released without an answer.
+//! **Unsaved work.** [`Provider::unsaved_work`] is called before anything is released. Work that cannot be determined
+//! is [`UnsavedWork::unknown`], never nothing: a lease is not released without an answer.
 
 mod allocation;
 mod allocator;
@@ -48,15 +48,15 @@ pub mod external;
 pub mod git_worktree;
 mod lease;
 mod leftover;
-pub mod markers;
-mod names;
+pub mod placeholders;
+mod name_list;
 mod options;
 mod ownership;
-mod paths;
+mod path_rules;
 mod planner;
 pub mod port_range;
 mod registry;
-mod survey;
+mod directory_scan;
 mod task;
 
 use std::path::PathBuf;
@@ -65,18 +65,18 @@ pub(crate) use allocation::allocation_line;
 pub use allocation::{Allocation, Context, DISCOVERY_DIRECTORY, DISCOVERY_FILE};
 pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use error::Error;
-pub(crate) use error::{again_while_missing, caught};
-pub use lease::{Condition, Losses, Made, Outlasts, Rescue};
-pub use leftover::{Leftover, Vicinity};
-pub use markers::WORKSPACE_ROOT;
-pub(crate) use options::{Known, options_in_force};
-pub(crate) use ownership::OwnershipMark;
-pub(crate) use paths::{check_root, holds_the_workspace, in_git};
+pub(crate) use error::{catch_panics, retry_while_missing};
+pub use lease::{Condition, LeaseProgress, Rescue, SurvivingBranch, UnsavedWork};
+pub use leftover::{Leftover, LeftoverScope};
+pub(crate) use options::{OptionsCache, effective_options};
+pub(crate) use ownership::OwnershipMarker;
+pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory};
+pub use placeholders::WORKSPACE_ROOT;
 pub use planner::Planner;
 pub use registry::{AlreadyRegistered, Registry};
-pub use task::{Filled, Findings, Location, Task};
+pub use task::{Location, OnPopulated, SharedResults, Task};
 
-use crate::host::occupants::Area;
+use crate::host::occupants::Footprint;
 
 /// A kind of resource: its pure half and its effectful half.
 pub trait Kind: Planner + Provider {}
@@ -85,7 +85,7 @@ impl<K: Planner + Provider> Kind for K {}
 
 /// The effectful half of a kind: it provisions, inspects and releases one allocation at a time.
 pub trait Provider: Send + Sync {
-    /// Provisions one allocation, except for the work of [`Provider::fill`] and [`Provider::finish`]. If any of the
+    /// Provisions one allocation, except for the work of [`Provider::populate`] and [`Provider::finish`]. If any of the
     /// three fails, [`Provider::release`] removes the incomplete parts.
     fn provision(&self, task: &Task<'_>) -> Result<(), Error>;
 
@@ -95,7 +95,7 @@ pub trait Provider: Send + Sync {
     /// position in `tasks`.
     ///
     /// Runs on the threads of the run: parallel work has to use rayon.
-    fn fill(&self, _tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+    fn populate(&self, _tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
         Vec::new()
     }
 
@@ -104,8 +104,8 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
-    /// Restores the parts that [`Condition::Mendable`] reports as missing, without changing the others.
-    fn mend(&self, task: &Task<'_>) -> Result<(), Error> {
+    /// Restores the parts that [`Condition::Repairable`] reports as missing, without changing the others.
+    fn repair(&self, task: &Task<'_>) -> Result<(), Error> {
         self.provision(task)
     }
 
@@ -133,28 +133,32 @@ pub trait Provider: Send + Sync {
     /// Checks whether everything that a release needs exists and can be used, for example a program that is not too
     /// old. Called before the first release of a run, for one allocation of the kind, so that no release begins in
     /// vain.
-    fn ready(&self, _task: &Task<'_>) -> Result<(), Error> {
+    fn check_ready(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
 
     /// Returns the unsaved work that a release of the lease would discard. Changes nothing.
-    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error>;
+    fn unsaved_work(&self, task: &Task<'_>) -> Result<UnsavedWork, Error>;
 
-    /// Returns the unsaved work like [`Provider::losses`], for a lease whose run was interrupted. Files that the run
-    /// itself has written are left out, including those of `setup`. Changes nothing.
+    /// Returns the unsaved work like [`Provider::unsaved_work`], for a lease whose run was interrupted. Files that the
+    /// run itself has written are left out, including those of `setup`. Changes nothing.
     ///
     /// Default: everything once the session was complete, nothing before.
-    fn losses_since(&self, task: &Task<'_>, made: Made) -> Result<Losses, Error> {
-        if matches!(made, Made::Completely(_)) { self.losses(task) } else { Ok(Losses::default()) }
+    fn unsaved_work_since(&self, task: &Task<'_>, made: LeaseProgress) -> Result<UnsavedWork, Error> {
+        if matches!(made, LeaseProgress::Complete(_)) {
+            self.unsaved_work(task)
+        } else {
+            Ok(UnsavedWork::default())
+        }
     }
 
-    /// Returns the obstacles like [`Losses::obstacles`], for a release that discards all work. Changes nothing.
-    fn obstacles(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
+    /// Returns the obstacles like [`UnsavedWork::blockers`], for a release that discards all work. Changes nothing.
+    fn blockers(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
-    /// Saves the work in [`Losses::work`] where it outlasts the lease, and returns how to restore it. Does not change
-    /// the lease. Idempotent: work that is already saved and has not changed since is not saved again.
+    /// Saves the work in [`UnsavedWork::work`] where it outlasts the lease, and returns how to restore it. Does not
+    /// change the lease. Idempotent: work that is already saved and has not changed since is not saved again.
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
         Err(Error::Refused(format!(
             "the content of {} of {} cannot be saved elsewhere",
@@ -199,12 +203,12 @@ pub trait Provider: Send + Sync {
     /// Returns whether the resource at the allocation's location in the task's workspace carries the task's ownership
     /// marker, even if it was made elsewhere. So a workspace that was moved or copied is recognised. `false` if that
     /// cannot be determined.
-    fn bears_mark(&self, _task: &Task<'_>) -> bool {
+    fn has_ownership_marker(&self, _task: &Task<'_>) -> bool {
         false
     }
 
-    /// Rewrites a resource with the marker (see [`Provider::bears_mark`]) for its present location, after its workspace
-    /// was moved. Idempotent. A resource without the marker is left alone.
+    /// Rewrites a resource with the marker (see [`Provider::has_ownership_marker`]) for its present location, after its
+    /// workspace was moved. Idempotent. A resource without the marker is left alone.
     fn rebind(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
     }
@@ -217,8 +221,8 @@ pub trait Provider: Send + Sync {
     }
 
     /// Returns the unsaved work that [`Provider::forget`] would discard. Changes nothing.
-    fn kept(&self, _task: &Task<'_>) -> Result<Losses, Error> {
-        Ok(Losses::default())
+    fn unsaved_work_outside(&self, _task: &Task<'_>) -> Result<UnsavedWork, Error> {
+        Ok(UnsavedWork::default())
     }
 
     /// Removes the parts of an allocation outside its workspace, which does not exist any more. Idempotent. Default:
@@ -229,24 +233,24 @@ pub trait Provider: Send + Sync {
 
     /// Returns the parts of the allocation that may exist at the task's location, one line each, for a user who removes
     /// them by hand; empty if there are none. Changes nothing.
-    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+    fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
         vec![allocation_line(task.allocation)]
     }
 
     /// Returns the directories and ports of the allocation that processes may use. On a release no process may use
     /// them. A part that cannot be found is left out.
-    fn area(&self, _task: &Task<'_>) -> Area {
-        Area::default()
+    fn footprint(&self, _task: &Task<'_>) -> Footprint {
+        Footprint::default()
     }
 
     /// Returns the directories, absolute, in which a killed run may have left temporary files beside the allocation.
-    fn debris(&self, _task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+    fn temporary_file_directories(&self, _task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
         Ok(Vec::new())
     }
 
     /// Returns the temporary files and directories that killed runs of any swarm may have left for this kind. Changes
     /// nothing.
-    fn leftovers(&self, _vicinity: &Vicinity<'_>) -> Vec<Leftover> {
+    fn leftovers(&self, _vicinity: &LeftoverScope<'_>) -> Vec<Leftover> {
         Vec::new()
     }
 }

@@ -7,7 +7,7 @@ use super::recover::undo_or_finish;
 use super::release_impact::{self, ReleaseImpact};
 use super::release_set::Destroy;
 use super::{Context, Error, Options, occupants, unsaved_work};
-use crate::provider::{Findings, Registry};
+use crate::provider::{Registry, SharedResults};
 use crate::state::{self, LockedSwarm, Record, Swarm};
 
 /// Releases sessions of an applied swarm, children first. Returns the record of the sessions that remain.
@@ -35,7 +35,7 @@ pub fn release_impact(
             registry,
             applied,
             &destroy.kinds(applied),
-            &Findings::default(),
+            &SharedResults::default(),
         );
     }
     let mut impact = release_impact::impact_without_children(
@@ -43,7 +43,7 @@ pub fn release_impact(
         registry,
         applied,
         &destroy.kinds(applied),
-        &Findings::default(),
+        &SharedResults::default(),
     )?;
     for found in destroy.children_of(swarm.host(), applied)? {
         if let (Some(child), Some(record)) = (found.swarm(swarm.host()), found.record()) {
@@ -53,7 +53,7 @@ pub fn release_impact(
                 registry,
                 record,
                 &released,
-                &Findings::default(),
+                &SharedResults::default(),
             )?);
         }
     }

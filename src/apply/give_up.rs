@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
-use crate::provider::{Location, Losses, Registry, Task, allocation_line};
+use crate::provider::{Location, Registry, Task, UnsavedWork, allocation_line};
 use crate::state::{self, Record, Release, Remain, Stage, Unsaved};
 
 /// Reasons why resources remain, by session and kind.
@@ -222,15 +222,19 @@ fn check(
     let found = Mutex::new((Kept::new(), Vec::new(), KindsBySession::new()));
     release_set::each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| match unsaved {
-            Unsaved::Discard => Ok(Losses { obstacles: provider.obstacles(task)?, ..Losses::default() }),
-            Unsaved::Keep | Unsaved::Rescue => provider.losses_since(task, progress.made(session)),
+            Unsaved::Discard => {
+                Ok(UnsavedWork { blockers: provider.blockers(task)?, ..UnsavedWork::default() })
+            }
+            Unsaved::Keep | Unsaved::Rescue => provider.unsaved_work_since(task, progress.made(session)),
         });
-        let losses =
-            losses.unwrap_or_else(|error| Losses { unknown: vec![error.to_string()], ..Losses::default() });
+        let losses = losses.unwrap_or_else(|error| UnsavedWork {
+            unknown: vec![error.to_string()],
+            ..UnsavedWork::default()
+        });
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         let (kept, work, with_work) = &mut *found;
         let keep: Vec<_> =
-            [losses.unknown, losses.obstacles, losses.beyond_rescue].into_iter().flatten().collect();
+            [losses.unknown, losses.blockers, losses.beyond_rescue].into_iter().flatten().collect();
         if !keep.is_empty() {
             kept.insert((session.path.clone(), allocation.kind.clone()), keep.join("; "));
         } else if !losses.work.is_empty() {
@@ -321,7 +325,7 @@ pub fn described(host: &Host, registry: &Registry, run: &Record, remain: &Remain
     };
     let location = if remain.before && provider.moves_aside() { Location::Aside } else { Location::Home };
     let found = with_task(host, record, session, allocation, None, |task| {
-        Ok(provider.remains(&Task { location, ..*task }))
+        Ok(provider.manual_cleanup(&Task { location, ..*task }))
     });
     found.unwrap_or_else(|_| vec![allocation_line(allocation)])
 }

@@ -9,7 +9,7 @@ use super::with_task;
 use crate::discovery;
 use crate::name::SessionPath;
 use crate::plan::{AppliedPlan, DISCOVERY, Damage, Loss, SETUP, Session};
-use crate::provider::{Condition, Findings, Registry, Task};
+use crate::provider::{Condition, Registry, SharedResults, Task};
 use crate::state::{self, NotSetUp, Record};
 
 /// Returns the absolute working directory of a session, or on one line the reason why no command can run there. If the
@@ -41,16 +41,16 @@ pub fn inspect(
     registry: &Registry,
     record: &Record,
 ) -> BTreeMap<(SessionPath, String), Damage> {
-    inspect_sharing(swarm, registry, record, &Findings::default())
+    inspect_sharing(swarm, registry, record, &SharedResults::default())
 }
 
-/// Inspects an applied swarm as [`inspect`] does, and caches the answers in `findings` for other inspections at the
-/// same time.
+/// Inspects an applied swarm as [`inspect`] does, and caches the answers in `shared_results` for other inspections at
+/// the same time.
 pub(super) fn inspect_sharing(
     swarm: &state::Swarm<'_>,
     registry: &Registry,
     record: &Record,
-    findings: &Findings,
+    shared_results: &SharedResults,
 ) -> BTreeMap<(SessionPath, String), Damage> {
     record
         .plan
@@ -61,11 +61,11 @@ pub(super) fn inspect_sharing(
             for allocation in &session.allocations {
                 let Some(provider) = registry.get(&allocation.kind) else { continue };
                 let found = with_task(swarm.host(), record, session, allocation, None, |task| {
-                    provider.inspect(&Task { findings: Some(findings), ..*task })
+                    provider.inspect(&Task { shared_results: Some(shared_results), ..*task })
                 });
                 let damage = match found {
-                    Ok(Condition::Sound) => continue,
-                    Ok(Condition::Mendable(why)) => Damage { mendable: true, ..Damage::new(why) },
+                    Ok(Condition::Healthy) => continue,
+                    Ok(Condition::Repairable(why)) => Damage { mendable: true, ..Damage::new(why) },
                     Ok(Condition::Broken(why)) => Damage::new(why),
                     Ok(Condition::Unknown(why)) => Damage { unknown: true, ..Damage::new(why) },
                     Err(error) => Damage::new(error.to_string()),

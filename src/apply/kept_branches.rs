@@ -9,7 +9,7 @@ use super::{Context, Error, Event, PlanningInputError};
 use crate::name::SessionPath;
 use crate::observe;
 use crate::plan::Session;
-use crate::provider::{Allocation, Outlasts, Registry};
+use crate::provider::{Allocation, Registry, SurvivingBranch};
 use crate::state::{Record, Swarm};
 
 /// Branch that outlasts its session, because it has commits or existed before.
@@ -72,7 +72,7 @@ fn find<'s>(
     let held: Vec<_> = held.collect();
     let questions: BTreeSet<_> = held
         .iter()
-        .filter_map(|(_, held)| Some(registry.get(&held.kind)?.questions_again(held)))
+        .filter_map(|(_, held)| Some(registry.get(&held.kind)?.recreation_queries(held)))
         .flatten()
         .collect();
     if questions.is_empty() {
@@ -81,7 +81,8 @@ fn find<'s>(
     let mut observation = observe::observe(swarm.host(), swarm.workspace(), &questions)?;
     observation.owner = owner.cloned();
     let kept = held.iter().filter_map(|(session, held)| {
-        let Outlasts { branch, commit, commits } = registry.get(&held.kind)?.outlasts(held, &observation)?;
+        let SurvivingBranch { branch, commit, commits } =
+            registry.get(&held.kind)?.surviving_branch(held, &observation)?;
         Some(KeptBranch { session: (*session).clone(), branch, commit, commits })
     });
     Ok(kept.collect())

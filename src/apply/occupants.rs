@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::commands::{self, UNDO};
 use super::release_set::{self, Destroy, KindsBySession, Occupants};
 use super::{Error, with_task};
-use crate::host::occupants::{Area, Process, Use, scan};
+use crate::host::occupants::{Footprint, Process, Use, scan};
 use crate::host::{self, Host};
 use crate::name::SessionPath;
 use crate::plan::{Loss, Occupant, Plan, Role, Session};
-use crate::provider::{Findings, Location, Registry, Task};
+use crate::provider::{Location, Registry, SharedResults, Task};
 use crate::state::{self, Record, RecordedSwarm, Swarm};
 
 /// Pauses before each repeated search for a process that was found.
@@ -124,7 +124,7 @@ pub(super) fn left_by_setup(
 pub(super) struct Search<'a> {
     sessions: Vec<&'a SessionPath>,
     /// Areas, one for each of `sessions`.
-    areas: Vec<Area>,
+    footprints: Vec<Footprint>,
     own: Marks,
 }
 
@@ -159,30 +159,30 @@ impl<'a> Search<'a> {
         location: Location,
         own: Marks,
     ) -> Self {
-        let findings = Findings::default();
-        let (mut sessions, mut areas) = (Vec::new(), Vec::new());
+        let shared_results = SharedResults::default();
+        let (mut sessions, mut footprints) = (Vec::new(), Vec::new());
         for (record, released) in parts {
             for session in &record.plan.sessions {
                 let kinds = released.get(&session.path).map_or(&[][..], Vec::as_slice);
-                let area = area(host, registry, record, session, kinds, location, &findings);
-                if area != Area::default() {
+                let footprint = footprint(host, registry, record, session, kinds, location, &shared_results);
+                if footprint != Footprint::default() {
                     sessions.push(&session.path);
-                    areas.push(area);
+                    footprints.push(footprint);
                 }
             }
         }
-        Self { sessions, areas, own }
+        Self { sessions, footprints, own }
     }
 
     pub(super) fn find(&self) -> Searched {
-        if self.areas.is_empty() {
+        if self.footprints.is_empty() {
             return Searched { occupants: Vec::new(), uninspected: 0 };
         }
-        let found = scan(&self.areas);
+        let found = scan(&self.footprints);
         let of_occupant = |found: host::occupants::Occupant| {
             let role = self.role(&found);
             let pid = found.process.map(|process| process.pid);
-            let session = self.sessions[found.area].clone();
+            let session = self.sessions[found.footprint].clone();
             let occupant = Occupant { session, pid, command: found.command, uses: found.uses, role };
             (found.process, occupant)
         };
@@ -195,7 +195,7 @@ impl<'a> Search<'a> {
     fn role(&self, found: &host::occupants::Occupant) -> Role {
         if found.is_caller {
             let is_inside = found.uses.iter().any(|used| !matches!(used, Use::Port { .. }));
-            return if self.areas[found.area].is_mounted && is_inside {
+            return if self.footprints[found.footprint].is_mounted && is_inside {
                 Role::PinningCaller
             } else {
                 Role::Caller
@@ -228,25 +228,25 @@ impl<'a> Search<'a> {
 }
 
 /// Returns the directories and ports of these kinds of a session.
-fn area(
+fn footprint(
     host: &Host,
     registry: &Registry,
     record: &Record,
     session: &Session,
     kinds: &[String],
     location: Location,
-    findings: &Findings,
-) -> Area {
-    let mut all = Area::default();
+    shared_results: &SharedResults,
+) -> Footprint {
+    let mut all = Footprint::default();
     for allocation in kinds.iter().filter_map(|kind| session.allocation(kind)) {
         let Some(provider) = registry.provider(allocation) else { continue };
-        let area = with_task(host, record, session, allocation, None, |task| {
-            Ok(provider.area(&Task { findings: Some(findings), location, ..*task }))
+        let footprint = with_task(host, record, session, allocation, None, |task| {
+            Ok(provider.footprint(&Task { shared_results: Some(shared_results), location, ..*task }))
         });
-        let Ok(area) = area else { continue };
-        all.directories.extend(area.directories);
-        all.ports.extend(area.ports);
-        all.is_mounted |= area.is_mounted;
+        let Ok(footprint) = footprint else { continue };
+        all.directories.extend(footprint.directories);
+        all.ports.extend(footprint.ports);
+        all.is_mounted |= footprint.is_mounted;
     }
     all
 }

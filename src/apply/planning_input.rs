@@ -8,7 +8,7 @@ use crate::host::Host;
 use crate::manifest::Manifest;
 use crate::observe::{self, Held, Observation, Question};
 use crate::plan::{self, AppliedPlan, Session};
-use crate::provider::{Allocation, Findings, Registry};
+use crate::provider::{Allocation, Registry, SharedResults};
 use crate::state::{self, Record, Swarm};
 
 /// State of the host and of the swarm that a manifest is planned against.
@@ -23,7 +23,7 @@ pub struct PlanningInput {
     pub applied: Option<AppliedPlan>,
     /// Answers that [`impact_of_plan`](super::impact_of_plan) uses again, so that the program of an external kind runs
     /// once for both.
-    pub findings: Arc<Findings>,
+    pub shared_results: Arc<SharedResults>,
 }
 
 /// Error of inspecting the host or the swarm.
@@ -61,20 +61,20 @@ pub fn planning_input_without_programs(
 ) -> Result<PlanningInput, Error> {
     let record = swarm.applied()?;
     let workspace: &Path = swarm.workspace();
-    let findings = Arc::new(Findings::default());
-    let applied = record.as_ref().map(|record| applied_plan(swarm, registry, record, &findings));
+    let shared_results = Arc::new(SharedResults::default());
+    let applied = record.as_ref().map(|record| applied_plan(swarm, registry, record, &shared_results));
     let mut questions = plan::questions(manifest, registry);
-    questions.extend(applied.iter().flat_map(|applied| questions_again(applied, registry)));
+    questions.extend(applied.iter().flat_map(|applied| recreation_queries(applied, registry)));
     let mut observation = observe::observe(swarm.host(), workspace, &questions)?;
     if let Some(record) = &record {
         against(&mut observation, swarm.host(), record)?;
     }
-    Ok(PlanningInput { observation, record, applied, findings })
+    Ok(PlanningInput { observation, record, applied, shared_results })
 }
 
 /// Returns the queries that are needed before damaged allocations, or allocations inside them, can be provisioned
 /// again.
-pub(super) fn questions_again(applied: &AppliedPlan, registry: &Registry) -> BTreeSet<Question> {
+pub(super) fn recreation_queries(applied: &AppliedPlan, registry: &Registry) -> BTreeSet<Question> {
     if applied.broken.values().all(|damage| !damage.is_lost()) {
         return BTreeSet::new();
     }
@@ -85,7 +85,10 @@ pub(super) fn questions_again(applied: &AppliedPlan, registry: &Registry) -> BTr
         };
         session.allocations.iter().filter(move |held| held.within_parent || is_broken(&held.kind))
     });
-    allocations.filter_map(|held| Some(registry.get(&held.kind)?.questions_again(held))).flatten().collect()
+    allocations
+        .filter_map(|held| Some(registry.get(&held.kind)?.recreation_queries(held)))
+        .flatten()
+        .collect()
 }
 
 /// Adds to an observation what the applied swarm owns, and what the children that programs have provisioned from its
@@ -116,13 +119,13 @@ fn held(child: &Record) -> impl Iterator<Item = Held> {
     })
 }
 
-/// Inspects an applied swarm for damage. Answers are cached in `findings`.
+/// Inspects an applied swarm for damage. Answers are cached in `shared_results`.
 pub fn applied_plan(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
-    findings: &Findings,
+    shared_results: &SharedResults,
 ) -> AppliedPlan {
-    let broken = super::inspect::inspect_sharing(swarm, registry, record, findings);
+    let broken = super::inspect::inspect_sharing(swarm, registry, record, shared_results);
     AppliedPlan { plan: record.plan.clone(), broken }
 }

@@ -9,7 +9,7 @@ use super::{Failure, Phase, Run, ancestors, task, traverse};
 use crate::host::clock;
 use crate::name::SessionPath;
 use crate::plan::Session;
-use crate::provider::{self, Allocation, Filled, Task};
+use crate::provider::{self, Allocation, OnPopulated, Task};
 use crate::state::Milestone;
 
 /// Allocations of one kind that are populated in one call; the first one is the source of the others.
@@ -97,12 +97,12 @@ impl Run<'_> {
             .zip(&above)
             .zip(&hears)
             .map(|(((session, allocation), ancestors), hears)| Task {
-                filled: Filled::new(hears),
+                on_populated: OnPopulated::new(hears),
                 ..task(self.host, self.record, session, ancestors, allocation, lock)
             })
             .collect();
         // A panic does not name its task, so that the first task stands for all.
-        let filled = provider::caught(|| Ok(provider.fill(&tasks)));
+        let filled = provider::catch_panics(|| Ok(provider.populate(&tasks)));
         let failed = filled.unwrap_or_else(|panicked| vec![(0, panicked)]);
         if failed.is_empty() {
             for hears in &hears {

@@ -10,7 +10,7 @@ use crate::provider::{Allocation, Registry};
 pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
     provisioned(plan)
         .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
-        .flat_map(|(provider, allocation)| provider.questions(&allocation.options))
+        .flat_map(|(provider, allocation)| provider.queries(&allocation.options))
         .collect()
 }
 

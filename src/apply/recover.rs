@@ -150,8 +150,9 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Error> {
         for allocation in &session.allocations {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
             // If the directories cannot be determined, the release reports the reason.
-            let debris =
-                with_task(swarm.host(), record, session, allocation, None, |task| provider.debris(task));
+            let debris = with_task(swarm.host(), record, session, allocation, None, |task| {
+                provider.temporary_file_directories(task)
+            });
             directories.extend(debris.unwrap_or_default());
         }
     }

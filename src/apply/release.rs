@@ -58,7 +58,7 @@ pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &KindsBySessio
         for allocation in &session.allocations {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
             let touched = with_task(context.swarm.host(), before, session, allocation, None, |task| {
-                provider.debris(task)
+                provider.temporary_file_directories(task)
             });
             directories.extend(touched.unwrap_or_default());
         }

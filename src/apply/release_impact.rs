@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::name::SessionPath;
 pub use crate::plan::Loss;
 use crate::plan::{Damage, Plan, Session};
-use crate::provider::{Findings, Location, Losses, Registry, Task};
+use crate::provider::{Location, Registry, SharedResults, Task, UnsavedWork};
 use crate::state::{self, Record, Stage, Swarm, Unsaved};
 
 /// Impact of a release, in order of the sessions.
@@ -64,13 +64,13 @@ pub fn impact_of_plan(
     registry: &Registry,
     applied: &Record,
     plan: &Plan,
-    findings: &Findings,
+    shared_results: &SharedResults,
 ) -> Result<ReleaseImpact, state::Error> {
     let released = release_set::planned(plan);
     if released.is_empty() {
         return Ok(ReleaseImpact::default());
     }
-    impact_of_kinds(swarm, registry, applied, &released, findings)
+    impact_of_kinds(swarm, registry, applied, &released, shared_results)
 }
 
 /// Finds work that was done since in what an interrupted run has provisioned, and that recovery would lose. Changes
@@ -94,10 +94,10 @@ pub fn examine(
     registry: &Registry,
     applied: &Record,
 ) -> Result<(Broken, ReleaseImpact), state::Error> {
-    let findings = Findings::default();
-    let broken = super::inspect::inspect_sharing(swarm, registry, applied, &findings);
+    let shared_results = SharedResults::default();
+    let broken = super::inspect::inspect_sharing(swarm, registry, applied, &shared_results);
     let everything = Destroy::default().kinds(applied);
-    Ok((broken, impact_of_kinds(swarm, registry, applied, &everything, &findings)?))
+    Ok((broken, impact_of_kinds(swarm, registry, applied, &everything, &shared_results)?))
 }
 
 pub(super) fn impact_of_kinds(
@@ -105,9 +105,9 @@ pub(super) fn impact_of_kinds(
     registry: &Registry,
     applied: &Record,
     released: &KindsBySession,
-    findings: &Findings,
+    shared_results: &SharedResults,
 ) -> Result<ReleaseImpact, state::Error> {
-    let mut impact = impact_without_children(swarm, registry, applied, released, findings)?;
+    let mut impact = impact_without_children(swarm, registry, applied, released, shared_results)?;
     impact.held.extend(standalone_children(swarm.host(), applied, released)?);
     Ok(impact)
 }
@@ -118,9 +118,10 @@ pub(super) fn impact_without_children(
     registry: &Registry,
     applied: &Record,
     released: &KindsBySession,
-    findings: &Findings,
+    shared_results: &SharedResults,
 ) -> Result<ReleaseImpact, state::Error> {
-    let mut impact = impact_of(swarm.host(), registry, applied, released, Location::Home, findings, None).0;
+    let mut impact =
+        impact_of(swarm.host(), registry, applied, released, Location::Home, shared_results, None).0;
     impact.held.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
         let what = format!("only the program that provisioned its `{kind}` can release it");
         Loss::new(session.path.clone(), what)
@@ -136,9 +137,9 @@ pub(super) fn impact_of_rollback(
     provisioned: &KindsBySession,
 ) -> Result<(ReleaseImpact, KindsBySession), state::Error> {
     let progress = RunProgress::read(swarm, registry, record, provisioned)?;
-    let (host, findings) = (swarm.host(), Findings::default());
+    let (host, shared_results) = (swarm.host(), SharedResults::default());
     let (mut impact, with_work) =
-        impact_of(host, registry, record, provisioned, Location::Home, &findings, Some(&progress));
+        impact_of(host, registry, record, provisioned, Location::Home, &shared_results, Some(&progress));
     impact.held = standalone_children(host, record, provisioned)?;
     impact.obstacles.extend(nested_swarms::find(swarm, registry, record, provisioned)?);
     Ok((impact, with_work))
@@ -151,21 +152,23 @@ pub(super) fn impact_of(
     record: &Record,
     released: &KindsBySession,
     location: Location,
-    findings: &Findings,
+    shared_results: &SharedResults,
     progress: Option<&RunProgress>,
 ) -> (ReleaseImpact, KindsBySession) {
     let found = Mutex::new((ReleaseImpact::default(), KindsBySession::new()));
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| {
-            let task = &Task { findings: Some(findings), location, ..*task };
+            let task = &Task { shared_results: Some(shared_results), location, ..*task };
             match progress {
-                None => provider.losses(task),
-                Some(progress) => provider.losses_since(task, progress.made(session)),
+                None => provider.unsaved_work(task),
+                Some(progress) => provider.unsaved_work_since(task, progress.made(session)),
             }
         });
         // Work that cannot be inspected cannot be called saved.
-        let losses = losses
-            .unwrap_or_else(|error| Losses { beyond_rescue: vec![error.to_string()], ..Losses::default() });
+        let losses = losses.unwrap_or_else(|error| UnsavedWork {
+            beyond_rescue: vec![error.to_string()],
+            ..UnsavedWork::default()
+        });
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         let (impact, with_work) = &mut *found;
         if !losses.work.is_empty() {
@@ -176,8 +179,8 @@ pub(super) fn impact_of(
         impact.work.extend(of_session(losses.work));
         impact.beyond_rescue.extend(of_session(losses.beyond_rescue));
         impact.unknown.extend(of_session(losses.unknown).map(|loss| Loss { unknown: true, ..loss }));
-        impact.passing.extend(of_session(losses.passing));
-        impact.obstacles.extend(of_session(losses.obstacles));
+        impact.passing.extend(of_session(losses.ignored));
+        impact.obstacles.extend(of_session(losses.blockers));
     });
     let (mut impact, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let ReleaseImpact { held: _, obstacles, work, beyond_rescue, unknown, passing } = &mut impact;
@@ -195,11 +198,11 @@ pub(super) fn obstacles(
     released: &KindsBySession,
     location: Location,
 ) -> Vec<Loss> {
-    let findings = Findings::default();
+    let shared_results = SharedResults::default();
     let found = Mutex::new(Vec::new());
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let obstacles = with_task(host, record, session, allocation, None, |task| {
-            provider.obstacles(&Task { findings: Some(&findings), location, ..*task })
+            provider.blockers(&Task { shared_results: Some(&shared_results), location, ..*task })
         });
         let obstacles = obstacles.unwrap_or_else(|error| vec![error.to_string()]);
         let losses = obstacles.into_iter().map(|what| Loss::new(session.path.clone(), what));

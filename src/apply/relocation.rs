@@ -76,10 +76,10 @@ fn stray(host: &Host, registry: &Registry, workspace: &Path, found: RecordedSwar
     }
     let is_taken_in = |record: &Record| {
         let copy = Record { owner: owner_of_copy(record, workspace), ..record.clone() };
-        bears_mark(host, registry, &copy, workspace)
+        has_ownership_marker(host, registry, &copy, workspace)
     };
-    let is_here =
-        records(&found).any(|record| bears_mark(host, registry, record, workspace) || is_taken_in(record));
+    let is_here = records(&found)
+        .any(|record| has_ownership_marker(host, registry, record, workspace) || is_taken_in(record));
     if !is_here && !is_half_moved {
         return None;
     }
@@ -88,7 +88,8 @@ fn stray(host: &Host, registry: &Registry, workspace: &Path, found: RecordedSwar
     Some(Stray { found, relation, workspace: other })
 }
 
-/// Returns `None` where the two workspaces are different directories of one repository, or one directory under two paths.
+/// Returns `None` where the two workspaces are different directories of one repository, or one directory under two
+/// paths.
 fn relation(
     host: &Host,
     registry: &Registry,
@@ -99,7 +100,7 @@ fn relation(
     if is_gone(other) || std::fs::canonicalize(other).is_ok_and(|other| other == workspace) {
         return Some(Relation::Moved);
     }
-    if !records(found).any(|record| bears_mark(host, registry, record, other)) {
+    if !records(found).any(|record| has_ownership_marker(host, registry, record, other)) {
         return Some(Relation::Moved);
     }
     let id = |path: &Path| {
@@ -122,11 +123,11 @@ fn records(found: &RecordedSwarm) -> impl Iterator<Item = &Record> {
     found.applied.iter().chain(&found.run).chain(before)
 }
 
-fn bears_mark(host: &Host, registry: &Registry, record: &Record, workspace: &Path) -> bool {
+fn has_ownership_marker(host: &Host, registry: &Registry, record: &Record, workspace: &Path) -> bool {
     let here = Record { workspace: workspace.to_owned(), ..record.clone() };
     let mut any = false;
     let looked = each(host, registry, &here, None, "look at", |_, provider, task| {
-        any = any || provider.bears_mark(task);
+        any = any || provider.has_ownership_marker(task);
         Ok(())
     });
     looked.is_ok() && any
@@ -271,7 +272,7 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
     let mut losses = Vec::new();
     for record in records(&found) {
         let looked = each(host, context.registry, record, None, "look at", |session, provider, task| {
-            let kept = provider.kept(task)?;
+            let kept = provider.unsaved_work_outside(task)?;
             let lines = kept.work.into_iter().chain(kept.beyond_rescue);
             losses.extend(lines.map(|what| Loss::new(session.path.clone(), what)));
             Ok(())

@@ -8,7 +8,7 @@ use super::release_set::KindsBySession;
 use crate::host::{Host, clock};
 use crate::name::SessionPath;
 use crate::plan::Session;
-use crate::provider::{Made, Registry};
+use crate::provider::{LeaseProgress, Registry};
 use crate::state::{self, Journal, Milestone, Record, Swarm};
 
 /// Progress of an interrupted run, from its journal.
@@ -38,21 +38,23 @@ impl RunProgress {
     }
 
     /// Returns the progress of the run in a session.
-    pub(super) fn made(&self, session: &Session) -> Made {
+    pub(super) fn made(&self, session: &Session) -> LeaseProgress {
         let alive = self.journal.alive_until.unwrap_or(SystemTime::UNIX_EPOCH);
         let reached = self.journal.reached;
         match (self.journal.sessions.get(&session.path), reached) {
             (Some((Milestone::SettingUp, at)), _) => {
                 let alive = if self.at_work.contains(&session.path) { self.now } else { alive };
-                Made::SettingUp { at: *at, alive }
+                LeaseProgress::SettingUp { at: *at, alive }
             }
-            (Some((Milestone::SetUp | Milestone::Finished, at)), _) => Made::Completely(*at),
+            (Some((Milestone::SetUp | Milestone::Finished, at)), _) => LeaseProgress::Complete(*at),
             // Sessions are finished after all of them are populated.
-            (Some((Milestone::Filled, at)), None) => Made::Filled { at: *at, alive: *at },
-            (Some((Milestone::Filled, at)), Some((Milestone::Filled, _))) => Made::Filled { at: *at, alive },
-            (None, Some((Milestone::Filled, at))) => Made::Filled { at, alive },
-            (_, Some((_, at))) => Made::Completely(at),
-            (None, None) => Made::Partly,
+            (Some((Milestone::Filled, at)), None) => LeaseProgress::Populated { at: *at, alive: *at },
+            (Some((Milestone::Filled, at)), Some((Milestone::Filled, _))) => {
+                LeaseProgress::Populated { at: *at, alive }
+            }
+            (None, Some((Milestone::Filled, at))) => LeaseProgress::Populated { at, alive },
+            (_, Some((_, at))) => LeaseProgress::Complete(at),
+            (None, None) => LeaseProgress::Populating,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::release_impact::{self, Loss, ReleaseImpact, impact_of, standalone_children};
 use super::release_set::{KindsBySession, each};
 use super::{Context, Error, Event, Failure, nested_swarms, rescue, with_task};
-use crate::provider::{Condition, Findings, Location};
+use crate::provider::{Condition, Location, SharedResults};
 use crate::state::{Record, Unsaved};
 
 /// Refuses a run whose releases would lose unsaved work, unless the work is discarded or can be saved.
@@ -56,7 +56,7 @@ pub(super) fn check_aside(
         return if found.is_empty() { Ok(()) } else { Err(Error::Refused(found)) };
     }
     let (impact, with_work) =
-        impact_of(host, context.registry, before, &kinds, Location::Aside, &Findings::default(), None);
+        impact_of(host, context.registry, before, &kinds, Location::Aside, &SharedResults::default(), None);
     if host.cancel.is_requested() {
         return Ok(());
     }
@@ -102,8 +102,8 @@ fn mend(context: &Context<'_>, record: &Record, provisioned: &KindsBySession) ->
         let lock = Some(context.swarm.file());
         let done =
             with_task(host, record, session, allocation, lock, |task| match provider.inspect(task)? {
-                Condition::Mendable(_) => provider.mend(task).map(|()| true),
-                Condition::Sound | Condition::Broken(_) | Condition::Unknown(_) => Ok(false),
+                Condition::Repairable(_) => provider.repair(task).map(|()| true),
+                Condition::Healthy | Condition::Broken(_) | Condition::Unknown(_) => Ok(false),
             });
         // A resource that cannot be repaired stays refused, with the reason that was found.
         if done.unwrap_or(false) {
@@ -131,7 +131,16 @@ pub(super) fn check(
             ReleaseImpact { obstacles, ..ReleaseImpact::default() }
         }
         Unsaved::Keep | Unsaved::Rescue => {
-            impact_of(host, context.registry, applied, released, Location::Home, &Findings::default(), None).0
+            impact_of(
+                host,
+                context.registry,
+                applied,
+                released,
+                Location::Home,
+                &SharedResults::default(),
+                None,
+            )
+            .0
         }
     };
     impact.held = standalone_children(host, applied, released)?;
@@ -157,7 +166,7 @@ pub(super) fn check_ready(
             else {
                 continue;
             };
-            with_task(host, record, session, allocation, None, |task| provider.ready(task)).map_err(
+            with_task(host, record, session, allocation, None, |task| provider.check_ready(task)).map_err(
                 |error| Error::Failed {
                     failures: vec![Failure::from_provider(session, "release", kind, error)],
                     leftovers: Vec::new(),

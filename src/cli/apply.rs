@@ -13,7 +13,7 @@ use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan};
-use seedbed::provider::Findings;
+use seedbed::provider::SharedResults;
 use seedbed::report::error;
 use seedbed::report::event::Done;
 use seedbed::review::{self, Review};
@@ -40,8 +40,8 @@ pub(super) struct Arguments {
     stop: StopProcesses,
     #[command(flatten)]
     again: RepeatedSteps,
-    /// If a `setup` fails, keep the sessions, marked as broken, for the next `apply`; what the run replaces or destroys is
-    /// not restored
+    /// If a `setup` fails, keep the sessions, marked as broken, for the next `apply`; what the run replaces or destroys
+    /// is not restored
     #[arg(long)]
     keep_failed: bool,
 }
@@ -141,14 +141,14 @@ fn checked(
     if let Some(record) = &record {
         apply::against(&mut observation, &project.host, record)?;
     }
-    let findings = Findings::default();
+    let shared_results = SharedResults::default();
     let applied =
-        record.as_ref().map(|record| apply::applied_plan(swarm, &project.registry, record, &findings));
+        record.as_ref().map(|record| apply::applied_plan(swarm, &project.registry, record, &shared_results));
     let stale = apply::stale_reasons(&plan, &project.registry, &observation, applied.as_ref());
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
-    plan::inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), &findings, &mut plan)?;
+    plan::inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), &shared_results, &mut plan)?;
     Ok((plan, record))
 }
 

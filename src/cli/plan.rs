@@ -13,7 +13,7 @@ use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
 use seedbed::plan::{Action, AppliedPlan, Behind, Change, Loss, Plan, Session};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
-use seedbed::provider::{Findings, Registry};
+use seedbed::provider::{Registry, SharedResults};
 use seedbed::report::error;
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
@@ -90,8 +90,8 @@ pub(super) fn make(
     if !again.is_empty() {
         plan.do_again(again, &project.registry, input.applied.as_ref());
     }
-    let PlanningInput { record, applied, findings, .. } = &input;
-    inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), findings, &mut plan)?;
+    let PlanningInput { record, applied, shared_results, .. } = &input;
+    inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), shared_results, &mut plan)?;
     Ok((plan, input))
 }
 
@@ -123,11 +123,11 @@ pub(super) fn inspect_releases(
     swarm: &Swarm<'_>,
     applied: Option<&Record>,
     broken: Option<&AppliedPlan>,
-    findings: &Findings,
+    shared_results: &SharedResults,
     plan: &mut Plan,
 ) -> Result<(), Failure> {
     let Some(applied) = applied else { return Ok(()) };
-    let stake = apply::impact_of_plan(swarm, &project.registry, applied, plan, findings)?;
+    let stake = apply::impact_of_plan(swarm, &project.registry, applied, plan, shared_results)?;
     let mut losses = stake.refused(Unsaved::Keep);
     // The need to repair a kept session is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);

@@ -14,7 +14,7 @@ use crate::host::leases::{self, Lease};
 use crate::observe::{self, Holder, Question};
 use crate::provider::git_worktree::Mark;
 use crate::provider::port_range::{Block, Options};
-use crate::provider::{Leftover, Registry, Vicinity};
+use crate::provider::{Leftover, LeftoverScope, Registry};
 use crate::state;
 
 /// First remedy for resources that this state directory does not know.
@@ -296,7 +296,7 @@ fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
 /// Returns files that runs put aside, and remove before they end.
 fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<Leftover> {
     let plan = case.plan.and_then(Result::ok);
-    let vicinity = Vicinity {
+    let scope = LeftoverScope {
         host: case.host,
         workspace: case.workspace,
         common_dir,
@@ -307,7 +307,7 @@ fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<Leftover> {
             .collect(),
         is_planned: plan.is_some(),
     };
-    Registry::built_in().iter().flat_map(|kind| kind.leftovers(&vicinity)).collect()
+    Registry::built_in().iter().flat_map(|kind| kind.leftovers(&scope)).collect()
 }
 
 /// Leases and lock files that [`reap`] removed.

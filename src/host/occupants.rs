@@ -38,7 +38,7 @@ const DELETED: &[u8] = b" (deleted)";
 /// Directories and ports that belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Area {
+pub struct Footprint {
     /// Absolute paths without links. A path that does not exist matches processes that still use removed files there.
     pub directories: Vec<PathBuf>,
     /// Blocks of ports.
@@ -92,7 +92,7 @@ pub enum Use {
 #[derive(Clone, Debug)]
 pub(crate) struct Occupant {
     /// Index of the area in the list of requested areas.
-    pub(crate) area: usize,
+    pub(crate) footprint: usize,
     /// The process; `None` for a socket whose process cannot be found.
     pub(crate) process: Option<Process>,
     /// Program and arguments, as [`listeners::Running::command`].
@@ -111,15 +111,15 @@ pub(crate) struct Scan {
     pub(crate) uninspected: usize,
 }
 
-/// Finds every process of the host that uses one of `areas`.
+/// Finds every process of the host that uses one of `footprints`.
 ///
 /// A path or a port in more than one area counts for the innermost area, and for the last one if these are equal. Of
 /// this process only its directories count: its open files are the business of the caller.
-pub(crate) fn scan(areas: &[Area]) -> Scan {
+pub(crate) fn scan(footprints: &[Footprint]) -> Scan {
     let processes = Processes::read();
     let callers = processes.callers();
-    let sockets = sockets_in(areas);
-    let namespaces = Namespaces::new(areas);
+    let sockets = sockets_in(footprints);
+    let namespaces = Namespaces::new(footprints);
     let processes = processes.all();
     let inspect = |process: Process| (process, inspect(process, &namespaces, &sockets));
     let inspected: Vec<_> = processes.into_par_iter().map(inspect).collect();
@@ -131,12 +131,12 @@ pub(crate) fn scan(areas: &[Area]) -> Scan {
             continue;
         };
         owned.extend(found.inodes);
-        for (area, mut uses) in found.uses {
+        for (footprint, mut uses) in found.uses {
             uses.sort();
             uses.dedup();
             uses.truncate(USES_MAX);
             scan.occupants.push(Occupant {
-                area,
+                footprint,
                 process: Some(process),
                 command: process.command(),
                 uses,
@@ -146,45 +146,47 @@ pub(crate) fn scan(areas: &[Area]) -> Scan {
     }
     let lost = sockets.iter().filter(|(inode, _)| !owned.contains(inode));
     scan.occupants.extend(lost.map(|(_, socket)| Occupant {
-        area: socket.area,
+        footprint: socket.footprint,
         process: None,
         command: String::new(),
         uses: vec![socket.used.clone()],
         is_caller: false,
     }));
-    scan.occupants.sort_by_key(|occupant| (occupant.area, occupant.process.map(|process| process.pid)));
+    scan.occupants.sort_by_key(|occupant| (occupant.footprint, occupant.process.map(|process| process.pid)));
     scan
 }
 
 /// A socket on a port of an area.
 struct Socket {
-    area: usize,
+    footprint: usize,
     used: Use,
 }
 
 /// Returns the sockets that are served on ports of the areas, by inode. Sockets without an inode have no process any
 /// more.
-fn sockets_in(areas: &[Area]) -> BTreeMap<u64, Socket> {
-    if areas.iter().all(|area| area.ports.is_empty()) {
+fn sockets_in(footprints: &[Footprint]) -> BTreeMap<u64, Socket> {
+    if footprints.iter().all(|footprint| footprint.ports.is_empty()) {
         return BTreeMap::new();
     }
-    let blocks: Vec<(PortBlock, usize)> = areas
+    let blocks: Vec<(PortBlock, usize)> = footprints
         .iter()
         .enumerate()
-        .flat_map(|(at, area)| area.ports.iter().map(move |block| (*block, at)))
+        .flat_map(|(at, footprint)| footprint.ports.iter().map(move |block| (*block, at)))
         .collect();
     // A share may be as large as its parent block; children follow their parents.
     let innermost = |port: u16| {
         let around = blocks.iter().filter(|(block, _)| (block.start()..=block.end()).contains(&port));
-        around.min_by_key(|(block, area)| (block.size(), Reverse(*area))).map(|(_, area)| *area)
+        around
+            .min_by_key(|(block, footprint)| (block.size(), Reverse(*footprint)))
+            .map(|(_, footprint)| *footprint)
     };
     let served = sockets::served().into_iter().filter(|socket| socket.inode != 0);
     served
         .filter_map(|socket| {
-            let area = innermost(socket.port)?;
+            let footprint = innermost(socket.port)?;
             let protocol = socket.protocol.to_owned();
             let used = Use::Port { protocol, address: socket.address, port: socket.port };
-            Some((socket.inode, Socket { area, used }))
+            Some((socket.inode, Socket { footprint, used }))
         })
         .collect()
 }
@@ -198,13 +200,13 @@ struct Inspected {
 }
 
 impl Inspected {
-    fn add(&mut self, area: usize, used: Use) {
-        self.uses.entry(area).or_default().push(used);
+    fn add(&mut self, footprint: usize, used: Use) {
+        self.uses.entry(footprint).or_default().push(used);
     }
 
     fn add_path(&mut self, path: PathBuf, used: OfPath, names: &Names) {
-        if let Some(area) = names.area(&path) {
-            self.add(area, used(path));
+        if let Some(footprint) = names.footprint(&path) {
+            self.add(footprint, used(path));
         }
     }
 
@@ -251,7 +253,7 @@ fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, So
             Some(inode) => {
                 if let Some(socket) = sockets.get(&inode) {
                     found.inodes.push(inode);
-                    found.add(socket.area, socket.used.clone());
+                    found.add(socket.footprint, socket.used.clone());
                 }
             }
         }

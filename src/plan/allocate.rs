@@ -105,7 +105,7 @@ fn kept<'s>(
         let answer = |wanted: &EffectiveRequest<'_>| {
             let allocation = active[at]?.allocation(wanted.kind)?;
             let (applied, asked) = (&allocation.options, &wanted.options.explicit);
-            let answers = |of: &dyn Kind| of.is_answered_by(applied, asked);
+            let answers = |of: &dyn Kind| of.is_compatible(applied, asked);
             let same = registry.get(wanted.kind).map_or(applied == asked, answers);
             let same = same && allocation.shared == wanted.shared;
             let stays = !allocation.within_parent || parent_keeps(wanted.kind).is_some();
@@ -264,7 +264,7 @@ impl<'a> Pass<'a> {
     ) -> Result<Allocation, Diagnostics> {
         let request = request(self.manifest, &self.identities, at, wanted, shares);
         match self.allocators.get_mut(wanted.kind) {
-            Some(allocator) => allocator.again(&request, kept),
+            Some(allocator) => allocator.recreate(&request, kept),
             None => Ok(kept.clone()),
         }
     }

@@ -115,7 +115,7 @@ fn add_sources(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
     let sources = |(session, change): (&Session, &Change)| {
         let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
         provisioned
-            .filter_map(|held| Some((held.kind.clone(), registry.get(&held.kind)?.basis(held)?)))
+            .filter_map(|held| Some((held.kind.clone(), registry.get(&held.kind)?.group_key(held)?)))
             .collect()
     };
     let sources: Vec<Vec<(String, String)>> = plan.sessions.par_iter().zip(&*changes).map(sources).collect();

@@ -10,7 +10,7 @@ use super::session_identity::{active, identities};
 use crate::manifest::{Manifest, Options};
 use crate::observe::{Observation, Question};
 use crate::provider::external::protocol::Asked;
-use crate::provider::{Registry, external, markers};
+use crate::provider::{Registry, external, placeholders};
 
 /// Returns the queries that the programs of external kinds must answer before the manifest can be planned.
 pub(super) fn programs(
@@ -49,11 +49,11 @@ pub(super) fn programs(
                     session: id(at),
                     path: manifest.sessions[at].path.to_string(),
                     index: identities[at].index,
-                    name: markers::unique_name(&identities[at].id, workspace),
+                    name: placeholders::unique_name(&identities[at].id, workspace),
                     share_of: parent.map(id),
                     share,
                     shares: shares.max(shares_outside(&id(at))),
-                    applied: held.map(|held| markers::filled_fields(&held.allocation, workspace)),
+                    applied: held.map(|held| placeholders::resolve_fields(&held.allocation, workspace)),
                     options: Options::clone(&wanted.options.all),
                 }
             });
@@ -63,11 +63,11 @@ pub(super) fn programs(
                     session: held.session.clone(),
                     path: held.session.clone(),
                     index: held.index,
-                    name: markers::unique_name(&held.session, workspace),
+                    name: placeholders::unique_name(&held.session, workspace),
                     share_of: held.share.as_ref().map(|(parent, ..)| parent.clone()),
                     share: held.share.as_ref().map(|(_, index, _)| *index),
                     shares: shares_outside(&held.session),
-                    applied: Some(markers::filled_fields(&held.allocation, workspace)),
+                    applied: Some(placeholders::resolve_fields(&held.allocation, workspace)),
                     options: held.options.clone(),
                 }));
             }

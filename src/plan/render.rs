@@ -15,7 +15,7 @@ use super::template_scope::TemplateScopes;
 use super::{Session, discovery_file};
 use crate::manifest::{Diagnostic, Manifest, SessionText, rule};
 use crate::name::Slug;
-use crate::provider::{Allocation, Context, Registry, markers};
+use crate::provider::{Allocation, Context, Registry, placeholders};
 use crate::template::Templates;
 
 /// Renders every template and assembles the sessions; returns every diagnostic, including those of the allocations.
@@ -157,7 +157,7 @@ fn named(id: &str, index: u32, replica: Option<u32>, slug: &Slug) -> [(String, S
         ("AGENT_SESSION_INDEX", index.to_string()),
         ("AGENT_SESSION_REPLICA", replica.unwrap_or(0).to_string()),
         ("AGENT_SESSION_SLUG", slug.as_str().to_owned()),
-        ("AGENT_SESSION_HASH", markers::session_hash_marker(id)),
+        ("AGENT_SESSION_HASH", placeholders::session_hash_placeholder(id)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
 }

@@ -9,7 +9,7 @@ use minijinja::value::{Enumerator, Object};
 use super::session_identity::Identity;
 use crate::manifest::Manifest;
 use crate::name::{SessionPath, Slug};
-use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, markers};
+use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, placeholders};
 use crate::template::{self, KINDS};
 
 /// Names of all sessions of a plan. Values are created when a template uses them.
@@ -150,7 +150,7 @@ impl Object for Scope {
         match key.as_str()? {
             "session" => {
                 let Named { path, id, index, replica, slug, .. } = named;
-                let hash = ("hash", Value::from(markers::session_hash_marker(id)));
+                let hash = ("hash", Value::from(placeholders::session_hash_placeholder(id)));
                 Some(template::session_value(path, id, *index, *replica, slug, Some(hash)))
             }
             "parent" => named

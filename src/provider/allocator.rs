@@ -20,7 +20,11 @@ pub trait Allocator {
 
     /// Returns the allocation that replaces a missing or broken one at the same location. The new one may continue from
     /// the present state of the old one, for which [`Allocator::keep`] was called.
-    fn again(&mut self, _request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Diagnostics> {
+    fn recreate(
+        &mut self,
+        _request: &Request<'_>,
+        allocation: &Allocation,
+    ) -> Result<Allocation, Diagnostics> {
         Ok(allocation.clone())
     }
 

@@ -2,7 +2,7 @@
 
 mod aside;
 mod copy;
-mod losses;
+mod unsaved;
 mod plan;
 mod record;
 mod release;
@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use self::record::Record;
 use self::site::Site;
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Leftover, Losses, Made, Planner, Provider, Scope, Task,
-    Vicinity, in_git, options_in_force,
+    Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
+    Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::absolute;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::copies;
-use crate::host::occupants::Area;
+use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::observe::{Observation, Question};
 
@@ -42,8 +42,8 @@ pub struct Options {
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["fixtures/database"]))]
     pub copy_from: Option<PathBuf>,
-    /// `true` if files written in the directory since it was created are unsaved work, for which `destroy` refuses. With
-    /// `false` they are scratch, and removed with the session.
+    /// `true` if files written in the directory since it was created are unsaved work, for which `destroy` refuses.
+    /// With `false` they are scratch, and removed with the session.
     pub keep: bool,
 }
 
@@ -100,10 +100,10 @@ impl Planner for Directories {
         parent: Option<&manifest::Options>,
         defaults: &manifest::Options,
     ) -> manifest::Options {
-        options_in_force::<Options>(own, parent, defaults, &[])
+        effective_options::<Options>(own, parent, defaults, &[])
     }
 
-    fn questions(&self, options: &manifest::Options) -> Vec<Question> {
+    fn queries(&self, options: &manifest::Options) -> Vec<Question> {
         let Ok(options) = Options::deserialize(options) else { return Vec::new() };
         let paths = [Some(options.root_directory), options.copy_from.filter(|from| plan::is_below(from))];
         paths.into_iter().flatten().map(|path| Question::Directory { path }).collect()
@@ -138,7 +138,7 @@ impl Planner for Directories {
         };
         let planned = plan::planned(&options, scoped_name);
         directory == planned
-            && !in_git(&planned.directory_path)
+            && !is_in_git_directory(&planned.directory_path)
             && planned.copy_from.as_deref().is_none_or(plan::is_below)
     }
 
@@ -213,20 +213,20 @@ impl Provider for Directories {
             Ok(Some(Record { contents: None, .. })) => {
                 Condition::Broken(format!("{} was never completed", site.path().display()))
             }
-            Ok(Some(_)) => Condition::Sound,
+            Ok(Some(_)) => Condition::Healthy,
         })
     }
 
-    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
-        losses::losses(task, &directory(task)?, None)
+    fn unsaved_work(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
+        unsaved::unsaved_work(task, &directory(task)?, None)
     }
 
-    fn losses_since(&self, task: &Task<'_>, made: Made) -> Result<Losses, Error> {
-        losses::losses(task, &directory(task)?, Some(made))
+    fn unsaved_work_since(&self, task: &Task<'_>, made: LeaseProgress) -> Result<UnsavedWork, Error> {
+        unsaved::unsaved_work(task, &directory(task)?, Some(made))
     }
 
-    fn obstacles(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
-        Ok(losses::losses(task, &Directory { keep: false, ..directory(task)? }, None)?.obstacles)
+    fn blockers(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+        Ok(unsaved::unsaved_work(task, &Directory { keep: false, ..directory(task)? }, None)?.blockers)
     }
 
     fn moves_aside(&self) -> bool {
@@ -245,9 +245,9 @@ impl Provider for Directories {
         release::release(task, &directory(task)?)
     }
 
-    fn bears_mark(&self, task: &Task<'_>) -> bool {
-        let bears_mark = |directory: Directory| aside::bears_mark(task, &directory);
-        directory(task).and_then(bears_mark).unwrap_or(false)
+    fn has_ownership_marker(&self, task: &Task<'_>) -> bool {
+        let has_ownership_marker = |directory: Directory| aside::has_ownership_marker(task, &directory);
+        directory(task).and_then(has_ownership_marker).unwrap_or(false)
     }
 
     fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
@@ -255,9 +255,9 @@ impl Provider for Directories {
         Ok(is_adopted.then(|| task.allocation.clone()))
     }
 
-    fn kept(&self, task: &Task<'_>) -> Result<Losses, Error> {
+    fn unsaved_work_outside(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
         let directory = directory(task)?;
-        if site::is_within(task, &directory) { Ok(Losses::default()) } else { self.losses(task) }
+        if site::is_within(task, &directory) { Ok(UnsavedWork::default()) } else { self.unsaved_work(task) }
     }
 
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
@@ -265,7 +265,7 @@ impl Provider for Directories {
         if site::is_within(task, &directory) { Ok(()) } else { self.release(task) }
     }
 
-    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+    fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
         let Some(directory) = Directory::of(task.allocation) else { return Vec::new() };
         match Site::new(task, &directory) {
             Ok(site) if matches!(site.exists(), Ok(false)) => Vec::new(),
@@ -282,20 +282,19 @@ impl Provider for Directories {
         }
     }
 
-    fn area(&self, task: &Task<'_>) -> Area {
+    fn footprint(&self, task: &Task<'_>) -> Footprint {
         let site = Directory::of(task.allocation).and_then(|directory| Site::new(task, &directory).ok());
-        Area { directories: site.iter().map(Site::path).collect(), ..Area::default() }
+        Footprint { directories: site.iter().map(Site::path).collect(), ..Footprint::default() }
     }
 
-    fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+    fn temporary_file_directories(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
         let site = Site::new(task, &directory(task)?)?;
         Ok(site.parent.ancestors().map(|above| site.base.path().join(above)).collect())
     }
 
-    fn leftovers(&self, vicinity: &Vicinity<'_>) -> Vec<Leftover> {
-        let planned =
-            vicinity.allocations.iter().filter_map(|held| Some(Directory::of(held)?.directory_root));
-        site::leftovers(vicinity, planned)
+    fn leftovers(&self, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
+        let planned = scope.allocations.iter().filter_map(|held| Some(Directory::of(held)?.directory_root));
+        site::leftovers(scope, planned)
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Error {
 
 /// Runs one step of a provider. A panic in it, on any of its threads, is an error like any other: the run is rolled
 /// back, or continues without the step.
-pub(crate) fn caught<T>(step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+pub(crate) fn catch_panics<T>(step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     // A state that the step has broken is the provider's own. seedbed's own mutexes ignore poisoning.
     panic::catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -47,7 +47,7 @@ pub(crate) fn caught<T>(step: impl FnOnce() -> Result<T, Error>) -> Result<T, Er
 const TRIES: usize = 100;
 
 /// Repeats a step as long as it fails because a path does not exist.
-pub(crate) fn again_while_missing<T>(mut step: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+pub(crate) fn retry_while_missing<T>(mut step: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     for _ in 1..TRIES {
         match step() {
             Err(Error::File(files::Error::Io { source, .. })) if source.kind() == ErrorKind::NotFound => {}

@@ -21,7 +21,8 @@ use self::protocol::{
     Answer, DoneAnswer, Found, InspectAnswer, LeaseRequest, PROTOCOL, ProvisionAnswer, Request,
 };
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Losses, Planner, Provider, Scope, Task, markers,
+    Allocation, Allocator, Condition, Context, Error, Planner, Provider, Scope, Task, UnsavedWork,
+    placeholders,
 };
 use crate::host::program;
 use crate::host::text::printable_lines;
@@ -43,7 +44,8 @@ pub struct Contribution {
     pub command: Vec<String>,
     /// Time limit of one operation, in seconds.
     pub timeout: u32,
-    /// `true` if the allocation is a claim: it is provisioned before everything else, and released after everything else.
+    /// `true` if the allocation is a claim: it is provisioned before everything else, and released after everything
+    /// else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub claim: bool,
     /// Environment variables.
@@ -71,7 +73,7 @@ impl Planner for External {
         true
     }
 
-    // No `questions`: one query covers all sessions of a kind, see `plan::programs`.
+    // No `queries`: one query covers all sessions of a kind, see `plan::programs`.
 
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(Externals::new(scope.kind, scope.program, observation, scope.sessions))
@@ -127,20 +129,20 @@ impl Provider for External {
             _ => format!("{} is not as it was provisioned", task.allocation.kind),
         };
         Ok(match found.condition {
-            Found::Sound => Condition::Sound,
-            Found::Mendable => Condition::Mendable(why()),
+            Found::Sound => Condition::Healthy,
+            Found::Mendable => Condition::Repairable(why()),
             Found::Broken => Condition::Broken(why()),
         })
     }
 
-    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
+    fn unsaved_work(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
         let found = match inspected(task) {
             Ok(found) => found,
             Err(error) => {
-                return Ok(Losses { unknown: vec![unknown(task, &error)], ..Losses::default() });
+                return Ok(UnsavedWork { unknown: vec![unknown(task, &error)], ..UnsavedWork::default() });
             }
         };
-        Ok(Losses { beyond_rescue: found.losses, ..Losses::default() })
+        Ok(UnsavedWork { beyond_rescue: found.unsaved_work, ..UnsavedWork::default() })
     }
 
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
@@ -148,7 +150,7 @@ impl Provider for External {
         self.release(&Task { workspace: &task.host.state, ..*task })
     }
 
-    fn remains(&self, task: &Task<'_>) -> Vec<String> {
+    fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
         vec![format!("{}, created by {}", super::allocation_line(task.allocation), shown(task))]
     }
 
@@ -169,7 +171,7 @@ fn says(task: &Task<'_>, why: &str) -> String {
 /// Requests the condition of a lease from the program, once for all allocations that are inspected together.
 fn inspected(task: &Task<'_>) -> Result<InspectAnswer, Error> {
     let what = format!("inspect {} of {}", task.allocation.kind, task.session);
-    let answer = task.found(&what, || {
+    let answer = task.shared_result(&what, || {
         let answer = said(task, Request::Inspect)?;
         // An answer that cannot be read is not kept.
         read::<InspectAnswer>(task, &answer)?;
@@ -204,12 +206,12 @@ fn said(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec<u
         return Err(Error::Refused(message));
     };
     // In a plan a marker represents each value that only this clone has.
-    let filled = |fields| markers::filled_fields(fields, task.workspace);
+    let filled = |fields| placeholders::resolve_fields(fields, task.workspace);
     let request = operation(LeaseRequest {
         protocol: PROTOCOL,
         kind: task.allocation.kind.clone(),
         session: task.session.to_owned(),
-        name: markers::unique_name(task.session, task.workspace),
+        name: placeholders::unique_name(task.session, task.workspace),
         owner: task.owner.to_owned(),
         options: filled(&task.allocation.options),
         allocation: filled(&task.allocation.allocation),

@@ -1,6 +1,6 @@
 //! Provides the `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
 
-mod area;
+mod footprint;
 mod aside;
 mod branch;
 mod brought;
@@ -11,7 +11,7 @@ mod files;
 mod index;
 mod inspect;
 mod layout;
-mod losses;
+mod unsaved;
 mod overlay;
 mod ownership;
 mod plan;
@@ -20,7 +20,7 @@ mod progress;
 mod rebind;
 mod register;
 mod release;
-mod remains;
+mod manual_cleanup;
 mod repository;
 pub mod rescue;
 mod settings;
@@ -37,10 +37,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Leftover, Losses, Made, Outlasts, Planner, Provider,
-    Rescue, Scope, Task, Vicinity, in_git, options_in_force,
+    Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
+    Provider, Rescue, Scope, SurvivingBranch, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
-use crate::host::occupants::Area;
+use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
@@ -248,28 +248,32 @@ impl Planner for GitWorktree {
         parent: Option<&manifest::Options>,
         defaults: &manifest::Options,
     ) -> manifest::Options {
-        options_in_force::<Options>(own, parent, defaults, &[])
+        effective_options::<Options>(own, parent, defaults, &[])
     }
 
-    fn questions(&self, options: &manifest::Options) -> Vec<Question> {
-        plan::questions(options)
+    fn queries(&self, options: &manifest::Options) -> Vec<Question> {
+        plan::queries(options)
     }
 
-    fn questions_again(&self, allocation: &Allocation) -> Vec<Question> {
-        plan::questions_again(allocation)
+    fn recreation_queries(&self, allocation: &Allocation) -> Vec<Question> {
+        plan::recreation_queries(allocation)
     }
 
     fn branch(&self, allocation: &Allocation) -> Option<String> {
         Worktree::of(allocation)?.branch
     }
 
-    fn outlasts(&self, allocation: &Allocation, observation: &Observation) -> Option<Outlasts> {
-        plan::outlasts(allocation, observation)
+    fn surviving_branch(
+        &self,
+        allocation: &Allocation,
+        observation: &Observation,
+    ) -> Option<SurvivingBranch> {
+        plan::surviving_branch(allocation, observation)
     }
 
     /// Compares all options except `branch-exists`: the reaction to an existing branch is decided when a worktree is
     /// created, and does not change later.
-    fn is_answered_by(&self, applied: &manifest::Options, asked: &manifest::Options) -> bool {
+    fn is_compatible(&self, applied: &manifest::Options, asked: &manifest::Options) -> bool {
         let others = |options: &manifest::Options| {
             let mut others = options.clone();
             others.remove("branch-exists");
@@ -319,7 +323,7 @@ impl Planner for GitWorktree {
             plan::is_of(&worktree, &options, allocation.within_parent)
                 && worktree.entry == scoped_name
                 && worktree.worktree_path == worktree.worktree_root.join(scoped_name)
-                && !in_git(&worktree.worktree_path)
+                && !is_in_git_directory(&worktree.worktree_path)
                 && worktree
                     .repo_root
                     .components()
@@ -344,8 +348,8 @@ impl Planner for GitWorktree {
         &["repoRoot", "worktreeRoot", "worktreePath"]
     }
 
-    fn basis(&self, allocation: &Allocation) -> Option<String> {
-        plan::basis(allocation)
+    fn group_key(&self, allocation: &Allocation) -> Option<String> {
+        plan::group_key(allocation)
     }
 }
 
@@ -354,10 +358,10 @@ impl Provider for GitWorktree {
         register::register(task, &worktree(task)?)
     }
 
-    fn fill(&self, tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+    fn populate(&self, tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
         match tasks.first().map(worktree) {
-            Some(Ok(first)) if overlay::is_wanted(&first) => overlay::fill(tasks),
-            _ => populate::fill(tasks),
+            Some(Ok(first)) if overlay::is_wanted(&first) => overlay::populate(tasks),
+            _ => populate::populate(tasks),
         }
     }
 
@@ -383,25 +387,25 @@ impl Provider for GitWorktree {
         files::refresh(task, &worktree(task)?)
     }
 
-    fn mend(&self, task: &Task<'_>) -> Result<(), Error> {
-        inspect::mend(task, &worktree(task)?)
+    fn repair(&self, task: &Task<'_>) -> Result<(), Error> {
+        inspect::repair(task, &worktree(task)?)
     }
 
-    fn ready(&self, task: &Task<'_>) -> Result<(), Error> {
-        release::ready(task, &worktree(task)?)
+    fn check_ready(&self, task: &Task<'_>) -> Result<(), Error> {
+        release::check_ready(task, &worktree(task)?)
     }
 
-    fn losses(&self, task: &Task<'_>) -> Result<Losses, Error> {
+    fn unsaved_work(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
         let worktree = worktree(task)?;
-        losses::losses(task, &worktree).map_err(|error| aside::named_at_home(task, &worktree, error))
+        unsaved::unsaved_work(task, &worktree).map_err(|error| aside::named_at_home(task, &worktree, error))
     }
 
-    fn losses_since(&self, task: &Task<'_>, made: Made) -> Result<Losses, Error> {
-        losses::losses_since(task, &worktree(task)?, made)
+    fn unsaved_work_since(&self, task: &Task<'_>, made: LeaseProgress) -> Result<UnsavedWork, Error> {
+        unsaved::unsaved_work_since(task, &worktree(task)?, made)
     }
 
-    fn obstacles(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
-        losses::obstacles(task, &worktree(task)?)
+    fn blockers(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
+        unsaved::blockers(task, &worktree(task)?)
     }
 
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
@@ -433,8 +437,8 @@ impl Provider for GitWorktree {
         release::release(task, &worktree(task)?)
     }
 
-    fn bears_mark(&self, task: &Task<'_>) -> bool {
-        worktree(task).and_then(|worktree| rebind::bears_mark(task, &worktree)).unwrap_or(false)
+    fn has_ownership_marker(&self, task: &Task<'_>) -> bool {
+        worktree(task).and_then(|worktree| rebind::has_ownership_marker(task, &worktree)).unwrap_or(false)
     }
 
     fn rebind(&self, task: &Task<'_>) -> Result<(), Error> {
@@ -453,8 +457,8 @@ impl Provider for GitWorktree {
         Ok(Some(allocation))
     }
 
-    fn kept(&self, task: &Task<'_>) -> Result<Losses, Error> {
-        overlay::kept(task, &worktree(task)?)
+    fn unsaved_work_outside(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
+        overlay::unsaved_work_outside(task, &worktree(task)?)
     }
 
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
@@ -463,20 +467,24 @@ impl Provider for GitWorktree {
         repository::forget(task, &worktree)
     }
 
-    fn remains(&self, task: &Task<'_>) -> Vec<String> {
-        Worktree::of(task.allocation).map(|worktree| remains::remains(task, &worktree)).unwrap_or_default()
+    fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
+        Worktree::of(task.allocation)
+            .map(|worktree| manual_cleanup::manual_cleanup(task, &worktree))
+            .unwrap_or_default()
     }
 
-    fn area(&self, task: &Task<'_>) -> Area {
-        Worktree::of(task.allocation).map(|worktree| area::area(task, &worktree)).unwrap_or_default()
+    fn footprint(&self, task: &Task<'_>) -> Footprint {
+        Worktree::of(task.allocation)
+            .map(|worktree| footprint::footprint(task, &worktree))
+            .unwrap_or_default()
     }
 
-    fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
-        release::debris(task, &worktree(task)?)
+    fn temporary_file_directories(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+        release::temporary_file_directories(task, &worktree(task)?)
     }
 
-    fn leftovers(&self, vicinity: &Vicinity<'_>) -> Vec<Leftover> {
-        layout::leftovers(vicinity)
+    fn leftovers(&self, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
+        layout::leftovers(scope)
     }
 }
 

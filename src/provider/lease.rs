@@ -7,10 +7,10 @@ use std::time::SystemTime;
 #[non_exhaustive]
 pub enum Condition {
     /// The lease is as it was provisioned.
-    Sound,
-    /// A part of the lease is missing, which [`Provider::mend`](super::Provider::mend) restores. The text names the
+    Healthy,
+    /// A part of the lease is missing, which [`Provider::repair`](super::Provider::mend) restores. The text names the
     /// part, in one line.
-    Mendable(String),
+    Repairable(String),
     /// The lease is missing or broken. The text describes the damage, in one line.
     Broken(String),
     /// The condition cannot be determined, for instance because a server does not run. The text has the reason and a
@@ -21,7 +21,7 @@ pub enum Condition {
 /// Impact of releasing a lease, one line each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Losses {
+pub struct UnsavedWork {
     /// Work that exists nowhere else, and that [`Provider::rescue`](super::Provider::rescue) can save.
     pub work: Vec<String>,
     /// Work that exists nowhere else, and that no rescue saves.
@@ -31,20 +31,20 @@ pub struct Losses {
     pub unknown: Vec<String>,
     /// Things that are also removed but are no reason to keep the lease: files that Git ignores, commits that were
     /// rewritten.
-    pub passing: Vec<String>,
+    pub ignored: Vec<String>,
     /// Things inside that are not the session's, and things that cannot be removed: a mount, a worktree that another
     /// program registered. They prevent the release of the lease even if its work is discarded.
-    pub obstacles: Vec<String>,
+    pub blockers: Vec<String>,
 }
 
 /// Progress that an interrupted run has made with the leases of a session. Times are file times of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Made {
+pub enum LeaseProgress {
     /// The leases were being populated.
-    Partly,
+    Populating,
     /// The leases were populated.
-    Filled {
+    Populated {
         /// Time when the leases were populated.
         at: SystemTime,
         /// Latest known time at which the run, which was finishing the leases, was alive.
@@ -58,13 +58,13 @@ pub enum Made {
         alive: SystemTime,
     },
     /// The leases were complete and set up at this time.
-    Completely(SystemTime),
+    Complete(SystemTime),
 }
 
 /// A branch that still exists after the release of its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Outlasts {
+pub struct SurvivingBranch {
     /// Name of the branch, without `refs/heads/`.
     pub branch: String,
     /// Commit that the branch names.
@@ -73,7 +73,7 @@ pub struct Outlasts {
     pub commits: usize,
 }
 
-impl Outlasts {
+impl SurvivingBranch {
     /// Creates a value from a branch without `refs/heads/`, its commit, and the number of commits that it has gained.
     pub fn new(branch: String, commit: String, commits: usize) -> Self {
         Self { branch, commit, commits }

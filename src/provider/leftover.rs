@@ -12,7 +12,7 @@ const OWNER_DIGITS: usize = 32;
 /// Scope of a search for leftovers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Vicinity<'a> {
+pub struct LeftoverScope<'a> {
     /// Host with the leftovers.
     pub host: &'a Host,
     /// Workspace root, absolute.

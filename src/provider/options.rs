@@ -14,7 +14,7 @@ use crate::manifest::Options;
 /// inherit.
 ///
 /// Options that do not fit `T` are returned unchanged: planning reports them.
-pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
+pub(crate) fn effective_options<T: Serialize + DeserializeOwned>(
     own: &Options,
     parent: Option<&Options>,
     defaults: &Options,
@@ -30,15 +30,15 @@ pub(crate) fn options_in_force<T: Serialize + DeserializeOwned>(
 }
 
 /// Options as a planner reads them. Thousands of sessions have equal options, which are read only once.
-pub(crate) struct Known<T>(Vec<(Arc<Options>, Rc<T>)>);
+pub(crate) struct OptionsCache<T>(Vec<(Arc<Options>, Rc<T>)>);
 
-impl<T> Default for Known<T> {
+impl<T> Default for OptionsCache<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T: DeserializeOwned> Known<T> {
+impl<T: DeserializeOwned> OptionsCache<T> {
     /// Number of options that are kept. Replicas of a table and of its children alternate; a search through more would
     /// cost as much as reading.
     const KEPT: usize = 8;

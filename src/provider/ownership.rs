@@ -4,14 +4,14 @@ use super::Task;
 
 /// Ownership marker of a session's resource.
 #[derive(Debug)]
-pub(crate) struct OwnershipMark {
+pub(crate) struct OwnershipMarker {
     /// Session, with the white space in its id replaced.
     pub(crate) session: String,
     /// Ownership marker of the swarm.
     pub(crate) owner: String,
 }
 
-impl OwnershipMark {
+impl OwnershipMarker {
     /// Returns the line that marks a resource as the task's. It always has three words, because Git folds white space
     /// in a stored line. Only the last word identifies the owner.
     pub(crate) fn line(task: &Task<'_>) -> String {
@@ -19,7 +19,7 @@ impl OwnershipMark {
         format!("seedbed {session} {}", task.owner)
     }
 
-    /// Parses the line that [`OwnershipMark::line`] returns.
+    /// Parses the line that [`OwnershipMarker::line`] returns.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let words: Vec<&str> = text.split_whitespace().collect();

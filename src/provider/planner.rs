@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{Allocation, Allocator, Context, Outlasts, Scope};
+use super::{Allocation, Allocator, Context, Scope, SurvivingBranch};
 use crate::manifest::Options;
 use crate::name::{PortBlock, SessionPath};
 use crate::observe::{Observation, Question};
@@ -42,12 +42,12 @@ pub trait Planner: Send + Sync {
     }
 
     /// Returns the queries about the host that planning needs.
-    fn questions(&self, _options: &Options) -> Vec<Question> {
+    fn queries(&self, _options: &Options) -> Vec<Question> {
         Vec::new()
     }
 
     /// Returns the queries about the host that are needed to create a broken allocation again.
-    fn questions_again(&self, _allocation: &Allocation) -> Vec<Question> {
+    fn recreation_queries(&self, _allocation: &Allocation) -> Vec<Question> {
         Vec::new()
     }
 
@@ -57,14 +57,18 @@ pub trait Planner: Send + Sync {
     }
 
     /// Returns the branch that still exists after the release of a lease, by an observation that answers
-    /// [`Planner::questions_again`]. If the observation has no owner, the release has happened already, and an existing
-    /// branch has outlasted it.
-    fn outlasts(&self, _allocation: &Allocation, _observation: &Observation) -> Option<Outlasts> {
+    /// [`Planner::recreation_queries`]. If the observation has no owner, the release has happened already, and an
+    /// existing branch has outlasted it.
+    fn surviving_branch(
+        &self,
+        _allocation: &Allocation,
+        _observation: &Observation,
+    ) -> Option<SurvivingBranch> {
         None
     }
 
     /// Returns whether an allocation with the effective options `applied` is kept if `asked` are requested.
-    fn is_answered_by(&self, applied: &Options, asked: &Options) -> bool {
+    fn is_compatible(&self, applied: &Options, asked: &Options) -> bool {
         applied == asked
     }
 
@@ -152,7 +156,7 @@ pub trait Planner: Send + Sync {
 
     /// Returns the group key of an allocation. Allocations of one run with equal keys are populated in one call,
     /// because they can be made from the same source. Returns `None` if the allocation is made separately.
-    fn basis(&self, _allocation: &Allocation) -> Option<String> {
+    fn group_key(&self, _allocation: &Allocation) -> Option<String> {
         None
     }
 }

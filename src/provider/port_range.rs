@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Losses, Planner, Provider, Scope, Task, in_git,
-    options_in_force,
+    Allocation, Allocator, Condition, Context, Error, Planner, Provider, Scope, Task, UnsavedWork,
+    effective_options, is_in_git_directory,
 };
-use crate::host::occupants::Area;
+use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::PortBlock;
 use crate::observe::{Observation, Question};
@@ -212,10 +212,10 @@ impl Planner for PortRange {
         // These options describe the geometry of one block; a share has its own.
         const OF_THE_BLOCK: [&str; 6] =
             ["base-port", "block-size", "block-count", "primary-port-offset", "reserve", "slots"];
-        options_in_force::<Options>(own, parent, defaults, &OF_THE_BLOCK)
+        effective_options::<Options>(own, parent, defaults, &OF_THE_BLOCK)
     }
 
-    fn questions(&self, options: &manifest::Options) -> Vec<Question> {
+    fn queries(&self, options: &manifest::Options) -> Vec<Question> {
         let directory = options
             .get("lock-directory")
             .and_then(Value::as_str)
@@ -258,7 +258,7 @@ impl Planner for PortRange {
         Block::of(allocation).is_some_and(|block| {
             block.is_of(&options)
                 && block.ports().is_some_and(|ports| block.lock_path.ends_with(format!("{ports}.lock")))
-                && !in_git(&block.lock_path)
+                && !is_in_git_directory(&block.lock_path)
         })
     }
 
@@ -293,12 +293,12 @@ impl Provider for PortRange {
         lease::inspect(task)
     }
 
-    fn losses(&self, _task: &Task<'_>) -> Result<Losses, Error> {
-        Ok(Losses::default())
+    fn unsaved_work(&self, _task: &Task<'_>) -> Result<UnsavedWork, Error> {
+        Ok(UnsavedWork::default())
     }
 
-    fn bears_mark(&self, task: &Task<'_>) -> bool {
-        lease::bears_mark(task).unwrap_or(false)
+    fn has_ownership_marker(&self, task: &Task<'_>) -> bool {
+        lease::has_ownership_marker(task).unwrap_or(false)
     }
 
     fn rebind(&self, task: &Task<'_>) -> Result<(), Error> {
@@ -330,16 +330,16 @@ impl Provider for PortRange {
         lease::release(task)
     }
 
-    fn remains(&self, task: &Task<'_>) -> Vec<String> {
-        lease::remains(task)
+    fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
+        lease::manual_cleanup(task)
     }
 
-    fn area(&self, task: &Task<'_>) -> Area {
+    fn footprint(&self, task: &Task<'_>) -> Footprint {
         let ports = Block::of(task.allocation).and_then(|block| block.ports());
-        Area { ports: ports.into_iter().collect(), ..Area::default() }
+        Footprint { ports: ports.into_iter().collect(), ..Footprint::default() }
     }
 
-    fn debris(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
-        lease::debris(task)
+    fn temporary_file_directories(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+        lease::temporary_file_directories(task)
     }
 }

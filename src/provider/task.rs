@@ -28,23 +28,24 @@ pub struct Task<'a> {
     /// Lock of the swarm, which Git processes get as their standard input. So the lock outlives a killed seedbed as
     /// long as they run. `None` if nothing is changed, and in tests.
     pub lock: Option<&'a std::fs::File>,
-    /// Callback to which [`Provider::fill`](super::Provider::fill) reports each allocation as soon as it is populated.
-    pub filled: Filled<'a>,
+    /// Callback to which [`Provider::populate`](super::Provider::populate) reports each allocation as soon as it is
+    /// populated.
+    pub on_populated: OnPopulated<'a>,
     /// Results for other allocations that are inspected together with this one; `None` for a single one.
-    pub findings: Option<&'a Findings>,
+    pub shared_results: Option<&'a SharedResults>,
 }
 
 impl Task<'_> {
     /// Returns the result of `find`, or the stored one of another allocation with the same `what`.
-    pub(crate) fn found(
+    pub(crate) fn shared_result(
         &self,
         what: &str,
         find: impl FnOnce() -> Result<String, Error>,
     ) -> Result<String, Error> {
-        let Some(findings) = self.findings else { return find() };
+        let Some(shared_results) = self.shared_results else { return find() };
         let finding = {
-            let mut findings = findings.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(findings.entry(what.to_owned()).or_default())
+            let mut shared_results = shared_results.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(shared_results.entry(what.to_owned()).or_default())
         };
         // The second caller waits for the result of the first.
         let mut finding = finding.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,28 +72,28 @@ pub enum Location {
 
 /// Results that many allocations share, determined once for all that are inspected together.
 #[derive(Debug, Default)]
-pub struct Findings(Mutex<BTreeMap<String, Arc<Mutex<Option<String>>>>>);
+pub struct SharedResults(Mutex<BTreeMap<String, Arc<Mutex<Option<String>>>>>);
 
 /// Callback for each populated allocation: a call that populates many takes long, and its progress is shown.
 #[derive(Clone, Copy, Default)]
-pub struct Filled<'a>(Option<&'a (dyn Fn() + Sync)>);
+pub struct OnPopulated<'a>(Option<&'a (dyn Fn() + Sync)>);
 
-impl<'a> Filled<'a> {
-    /// Creates a callback. `hears` may be called more than once.
-    pub fn new(hears: &'a (dyn Fn() + Sync)) -> Self {
-        Self(Some(hears))
+impl<'a> OnPopulated<'a> {
+    /// Creates a callback. `callback` may be called more than once.
+    pub fn new(callback: &'a (dyn Fn() + Sync)) -> Self {
+        Self(Some(callback))
     }
 
     /// Reports that the allocation is populated.
-    pub fn tell(self) {
-        if let Some(hears) = self.0 {
-            hears();
+    pub fn notify(self) {
+        if let Some(callback) = self.0 {
+            callback();
         }
     }
 }
 
-impl std::fmt::Debug for Filled<'_> {
+impl std::fmt::Debug for OnPopulated<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Filled")
+        f.write_str("OnPopulated")
     }
 }

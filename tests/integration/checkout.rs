@@ -132,8 +132,8 @@ impl Planner for Shared {
         self.0.options(own, parent, defaults)
     }
 
-    fn questions(&self, options: &Options) -> Vec<Question> {
-        self.0.questions(options)
+    fn queries(&self, options: &Options) -> Vec<Question> {
+        self.0.queries(options)
     }
 
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
@@ -161,7 +161,7 @@ impl Planner for Shared {
         self.0.stale(allocation, replaced, observation)
     }
 
-    fn basis(&self, _allocation: &Allocation) -> Option<String> {
+    fn group_key(&self, _allocation: &Allocation) -> Option<String> {
         Some("the same".to_owned())
     }
 }
@@ -172,13 +172,13 @@ impl Provider for Shared {
         Ok(())
     }
 
-    fn fill(&self, tasks: &[Task<'_>]) -> Vec<(usize, provider::Error)> {
+    fn populate(&self, tasks: &[Task<'_>]) -> Vec<(usize, provider::Error)> {
         for task in tasks {
             self.note("fill", task);
             // The other sessions are reported only after all are populated. A repeated report does no harm.
             if !task.session.ends_with("/b") {
-                task.filled.tell();
-                task.filled.tell();
+                task.on_populated.notify();
+                task.on_populated.notify();
             }
         }
         let fails = |at: usize| tasks[at].session.ends_with('2');
@@ -197,8 +197,8 @@ impl Provider for Shared {
         self.0.inspect(task)
     }
 
-    fn losses(&self, task: &Task<'_>) -> Result<provider::Losses, provider::Error> {
-        self.0.losses(task)
+    fn unsaved_work(&self, task: &Task<'_>) -> Result<provider::UnsavedWork, provider::Error> {
+        self.0.unsaved_work(task)
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), provider::Error> {

@@ -303,7 +303,7 @@ fn a_release_that_fails_is_told_and_tried_again() {
 #[test]
 fn what_would_be_lost_is_refused() {
     let sandbox =
-        things(r#"inspect() { echo '{"protocol": 1, "condition": "sound", "losses": ["12 rows"]}'; }"#);
+        things(r#"inspect() { echo '{"protocol": 1, "condition": "sound", "unsavedWork": ["12 rows"]}'; }"#);
     sandbox.ok(&["apply"]);
     sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69).says(&["12 rows"]));
     sandbox.ok(&["destroy", "--discard"]);

@@ -148,7 +148,7 @@ impl Provider for Fake {
         (self.act)(Step::Provision, task)
     }
 
-    fn fill(&self, tasks: &[Task<'_>]) -> Vec<(usize, provider::Error)> {
+    fn populate(&self, tasks: &[Task<'_>]) -> Vec<(usize, provider::Error)> {
         // On a thread of the run, as the built-in kinds do.
         tasks.par_iter().for_each(|_| self.step("fill"));
         Vec::new()
@@ -161,15 +161,15 @@ impl Provider for Fake {
 
     fn inspect(&self, _task: &Task<'_>) -> Result<Condition, provider::Error> {
         self.step("inspect");
-        Ok(Condition::Sound)
+        Ok(Condition::Healthy)
     }
 
-    fn losses(&self, _task: &Task<'_>) -> Result<provider::Losses, provider::Error> {
+    fn unsaved_work(&self, _task: &Task<'_>) -> Result<provider::UnsavedWork, provider::Error> {
         self.step("losses");
         let work = if self.panics_in == "rescue" { vec!["work".to_owned()] } else { Vec::new() };
-        let mut losses = provider::Losses::default();
-        losses.work = work;
-        Ok(losses)
+        let mut unsaved_work = provider::UnsavedWork::default();
+        unsaved_work.work = work;
+        Ok(unsaved_work)
     }
 
     fn rescue(&self, _task: &Task<'_>) -> Result<provider::Rescue, provider::Error> {

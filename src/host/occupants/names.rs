@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Area;
+use super::Footprint;
 
 /// Paths of directories in one mount namespace, with the index of the area that each belongs to.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct Names(HashMap<PathBuf, usize>);
 
 impl Names {
     /// Returns the area of the innermost directory that is or contains `path`.
-    pub(super) fn area(&self, path: &Path) -> Option<usize> {
+    pub(super) fn footprint(&self, path: &Path) -> Option<usize> {
         if !path.is_absolute() {
             return None;
         }
@@ -28,7 +28,7 @@ struct Located {
     device: String,
     /// Path in the file system.
     path: PathBuf,
-    area: usize,
+    footprint: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +51,13 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    pub(super) fn new(areas: &[Area]) -> Self {
+    pub(super) fn new(footprints: &[Footprint]) -> Self {
         let mounts = mounts(Path::new("/proc/self"));
-        let located = located(areas, &mounts);
+        let located = located(footprints, &mounts);
         let mut own = aliases(&located, &mounts);
         // Directories that this process names keep these names, regardless of the mount table.
-        for (at, area) in areas.iter().enumerate() {
-            own.0.extend(area.directories.iter().map(|directory| (directory.clone(), at)));
+        for (at, footprint) in footprints.iter().enumerate() {
+            own.0.extend(footprint.directories.iter().map(|directory| (directory.clone(), at)));
         }
         Self {
             located,
@@ -125,16 +125,16 @@ fn mount_of<'m>(path: &Path, by_point: &HashMap<&Path, &'m Mount>) -> Option<&'m
 ///
 /// A directory that is a mount is found twice: the mounted directory, and the directory under it, which a namespace
 /// without that mount shows.
-fn located(areas: &[Area], mounts: &[Mount]) -> Vec<Located> {
+fn located(footprints: &[Footprint], mounts: &[Mount]) -> Vec<Located> {
     let by_point = by_point(mounts);
-    let locate = |path: &Path, name: &OsStr, area: usize| {
+    let locate = |path: &Path, name: &OsStr, footprint: usize| {
         let mount = mount_of(path, &by_point)?;
         let path = joined(&mount.root, path.strip_prefix(&mount.point).ok()?);
-        Some(Located { device: mount.device.clone(), path: joined(&path, Path::new(name)), area })
+        Some(Located { device: mount.device.clone(), path: joined(&path, Path::new(name)), footprint })
     };
     let mut located = Vec::new();
-    for (at, area) in areas.iter().enumerate() {
-        for directory in &area.directories {
+    for (at, footprint) in footprints.iter().enumerate() {
+        for directory in &footprint.directories {
             located.extend(locate(directory, OsStr::new(""), at));
             if by_point.contains_key(directory.as_path())
                 && let (Some(parent), Some(name)) = (directory.parent(), directory.file_name())
@@ -168,7 +168,7 @@ fn aliases(located: &[Located], mounts: &[Mount]) -> Names {
             };
             let is_shown = mount_of(&name, &by_point).is_some_and(|shown| std::ptr::eq(shown, *mount));
             if is_shown {
-                names.insert(name, directory.area);
+                names.insert(name, directory.footprint);
             }
         }
     }
@@ -198,10 +198,10 @@ mod tests {
 
     #[test]
     fn a_directory_is_found_wherever_a_mount_shows_it_or_a_part_of_it() {
-        let areas = [
-            Area { directories: vec!["/home/w".into()], ..Area::default() },
-            Area { directories: vec!["/home/w/nested".into()], ..Area::default() },
-            Area { directories: vec!["/home/overlay".into()], ..Area::default() },
+        let footprints = [
+            Footprint { directories: vec!["/home/w".into()], ..Footprint::default() },
+            Footprint { directories: vec!["/home/w/nested".into()], ..Footprint::default() },
+            Footprint { directories: vec!["/home/overlay".into()], ..Footprint::default() },
         ];
         let host = [
             mount("8:1", "/", "/"),
@@ -209,9 +209,9 @@ mod tests {
             mount("0:50", "/", "/home/overlay"),
             mount("8:2", "/w/build", "/elsewhere"),
         ];
-        let located = located(&areas, &host);
-        let check = |names: &Names, path: &str, area: Option<usize>| {
-            assert_eq!(names.area(Path::new(path)), area, "{path}");
+        let located = located(&footprints, &host);
+        let check = |names: &Names, path: &str, footprint: Option<usize>| {
+            assert_eq!(names.footprint(Path::new(path)), footprint, "{path}");
         };
         let names = aliases(&located, &host);
         check(&names, "/home/w", Some(0));

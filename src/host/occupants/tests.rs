@@ -28,7 +28,7 @@ impl Running {
 
     fn uses(&self, scan: &Scan) -> Vec<(usize, Use)> {
         let own = scan.occupants.iter().filter(|one| one.process.is_some_and(|one| one.pid == self.0.id()));
-        own.flat_map(|one| one.uses.iter().map(|used| (one.area, used.clone()))).collect()
+        own.flat_map(|one| one.uses.iter().map(|used| (one.footprint, used.clone()))).collect()
     }
 }
 
@@ -39,8 +39,8 @@ impl Drop for Running {
     }
 }
 
-fn area(directory: &Path) -> Area {
-    Area { directories: vec![directory.to_owned()], ..Area::default() }
+fn footprint(directory: &Path) -> Footprint {
+    Footprint { directories: vec![directory.to_owned()], ..Footprint::default() }
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_process_is_found_by_everything_that_it_uses() {
     fs::write(b.join("open"), "").unwrap();
     let sleep = ["/bin/sleep", "/usr/bin/sleep"].into_iter().find(|path| Path::new(path).is_file()).unwrap();
     fs::copy(sleep, a.join("program")).unwrap();
-    let areas = [area(&a), area(&b)];
+    let footprints = [footprint(&a), footprint(&b)];
     let shell = Running::shell("exec 7<b/open", &a);
     let program = Running::new(Command::new(a.join("program")).arg("100").current_dir("/"));
     let beside = Running::shell(":", &top);
@@ -60,7 +60,7 @@ fn a_process_is_found_by_everything_that_it_uses() {
     while !fs::read_link(format!("/proc/{}/exe", program.0.id())).is_ok_and(|exe| exe == a.join("program")) {
         std::thread::yield_now();
     }
-    let scan = scan(&areas);
+    let scan = scan(&footprints);
     let expected =
         [(0, Use::WorkingDirectory { path: a.clone() }), (1, Use::OpenFile { path: b.join("open") })];
     assert_eq!(shell.uses(&scan), expected);
@@ -78,7 +78,7 @@ fn what_was_removed_and_what_is_only_called_so_are_told_apart() {
     let other = Running::shell(":", &called);
     let in_gone = Running::shell(":", &gone);
     fs::remove_dir_all(&gone).unwrap();
-    let scan = scan(&[area(&gone)]);
+    let scan = scan(&[footprint(&gone)]);
     assert_eq!(in_gone.uses(&scan), [(0, Use::WorkingDirectory { path: gone })]);
     assert_eq!(other.uses(&scan), []);
 }
@@ -89,13 +89,13 @@ fn sockets_are_found_on_the_innermost_block_and_with_their_process() {
     let port = tcp.local_addr().unwrap().port();
     let udp = UdpSocket::bind(("127.0.0.1", port)).unwrap();
     let block = |start: u16, end: u16| PortBlock::new(start.into(), end.into()).unwrap();
-    let areas = [
-        Area { ports: vec![block(port - 1, port)], ..Area::default() },
-        Area { ports: vec![block(port, port)], ..Area::default() },
+    let footprints = [
+        Footprint { ports: vec![block(port - 1, port)], ..Footprint::default() },
+        Footprint { ports: vec![block(port, port)], ..Footprint::default() },
     ];
     // The sockets of this process are not listed; a child's are.
     let own = |scan: &Scan| scan.occupants.iter().filter(|one| one.process.is_some()).count();
-    assert_eq!(own(&scan(&areas)), 0);
+    assert_eq!(own(&scan(&footprints)), 0);
     let child = {
         use std::os::fd::OwnedFd;
         let (tcp, udp) = (OwnedFd::from(tcp.try_clone().unwrap()), OwnedFd::from(udp.try_clone().unwrap()));
@@ -112,7 +112,7 @@ fn sockets_are_found_on_the_innermost_block_and_with_their_process() {
         let address = "127.0.0.1".parse().unwrap();
         (1, Use::Port { protocol: protocol.to_owned(), address, port })
     };
-    assert_eq!(child.uses(&scan(&areas)), [used("tcp"), used("udp")]);
+    assert_eq!(child.uses(&scan(&footprints)), [used("tcp"), used("udp")]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_mapped_file_counts_after_it_was_closed() {
     }
     let python = Running(python);
     // Python keeps a duplicate of the descriptor: either way the process is found.
-    let uses = python.uses(&scan(&[area(&top)]));
+    let uses = python.uses(&scan(&[footprint(&top)]));
     let path = top.join("data");
     assert!(
         uses == [(0, Use::MappedFile { path: path.clone() })] || uses == [(0, Use::OpenFile { path })],
@@ -141,7 +141,7 @@ fn a_mapped_file_counts_after_it_was_closed() {
 
 #[test]
 fn this_process_and_those_above_it_are_told_from_others() {
-    let scan = scan(&[area(&std::fs::read_link("/proc/self/cwd").unwrap())]);
+    let scan = scan(&[footprint(&std::fs::read_link("/proc/self/cwd").unwrap())]);
     let own = scan.occupants.iter().find(|one| one.process.is_some_and(|one| one.pid == std::process::id()));
     assert!(own.unwrap().is_caller);
     let above = Processes::read().callers();
@@ -178,21 +178,21 @@ fn a_process_in_another_mount_namespace_is_found_at_the_path_that_it_knows() {
     let child = Running(child);
     let expected =
         [(0, Use::WorkingDirectory { path: other.clone() }), (0, Use::OpenFile { path: other.join("file") })];
-    assert_eq!(child.uses(&scan(&[area(&own)])), expected);
-    assert_eq!(child.uses(&scan(&[area(&other)])), []);
+    assert_eq!(child.uses(&scan(&[footprint(&own)])), expected);
+    assert_eq!(child.uses(&scan(&[footprint(&other)])), []);
 }
 
 #[test]
 fn a_scan_for_a_thousand_areas_takes_milliseconds() {
-    let areas: Vec<Area> = (0..1000)
-        .map(|at| Area {
+    let footprints: Vec<Footprint> = (0..1000)
+        .map(|at| Footprint {
             directories: (0..3).map(|part| PathBuf::from(format!("/nowhere/at/all/{at}/{part}"))).collect(),
             ports: PortBlock::new(20_000 + at * 32, 20_031 + at * 32).into_iter().collect(),
             is_mounted: false,
         })
         .collect();
     let begun = std::time::Instant::now();
-    let found = scan(&areas);
+    let found = scan(&footprints);
     eprintln!("{:?} for {} processes", begun.elapsed(), Processes::read().all().len());
     assert!(found.occupants.iter().all(|one| one.uses.iter().all(|used| matches!(used, Use::Port { .. }))));
 }

@@ -7,7 +7,7 @@ use super::Directory;
 use super::record::{self, Record};
 use super::site::{self, Site};
 use crate::host::failpoint::crashpoint;
-use crate::provider::{Error, Location, OwnershipMark, Task};
+use crate::provider::{Error, Location, OwnershipMarker, Task};
 
 /// Moves the directory aside.
 pub(super) fn set_aside(task: &Task<'_>, directory: &Directory) -> Result<(), Error> {
@@ -49,7 +49,7 @@ pub(super) fn bring_back(task: &Task<'_>, directory: &Directory) -> Result<(), E
 
 /// Returns whether the directory at the task's location carries the task's ownership marker. A path outside of the
 /// workspace, which other workspaces share, is no evidence.
-pub(super) fn bears_mark(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
+pub(super) fn has_ownership_marker(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
     if !site::is_within(task, directory) {
         return Ok(false);
     }
@@ -87,7 +87,7 @@ fn is_between(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
 }
 
 fn is_of(site: &Site, owner: &str) -> Result<bool, Error> {
-    let mark = record::read(site)?.and_then(|record| OwnershipMark::parse(record.mark.as_bytes()));
+    let mark = record::read(site)?.and_then(|record| OwnershipMarker::parse(record.mark.as_bytes()));
     Ok(mark.is_some_and(|mark| mark.owner == owner))
 }
 

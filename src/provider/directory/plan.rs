@@ -11,20 +11,21 @@ use crate::host::absolute;
 use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
 use crate::observe::{self, Observation};
 use crate::provider::{
-    Allocation, Allocator, Context, Known, Parent, Planned, Request, WORKSPACE_ROOT, check_root, in_git,
+    Allocation, Allocator, Context, OptionsCache, Parent, Planned, Request, WORKSPACE_ROOT, check_root,
+    is_in_git_directory,
 };
 
 /// Allocator of one plan.
 pub(super) struct Allocations<'o> {
     observation: &'o Observation,
-    options: Known<Options>,
+    options: OptionsCache<Options>,
     /// Directories that are released before any new one is created.
     freed: BTreeSet<PathBuf>,
 }
 
 impl<'o> Allocations<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
-        Self { observation, options: Known::default(), freed: BTreeSet::new() }
+        Self { observation, options: OptionsCache::default(), freed: BTreeSet::new() }
     }
 
     fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {
@@ -129,7 +130,7 @@ pub(super) fn is_below(path: &Path) -> bool {
     let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     path.components().all(is_plain)
         && path.components().any(|part| part != Component::CurDir)
-        && !in_git(path)
+        && !is_in_git_directory(path)
 }
 
 fn fields(directory: &Directory) -> Map<String, Value> {

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::site::Site;
 use crate::host::files::{Root, copies};
-use crate::provider::{Error, OwnershipMark, Task, again_while_missing};
+use crate::provider::{Error, OwnershipMarker, Task, retry_while_missing};
 
 /// Size limit of a record, in bytes: a million files with long names.
 const MAX: usize = 256 << 20;
@@ -52,14 +52,14 @@ impl Stamp {
 impl Record {
     /// Creates the record of a directory that is not complete.
     pub(super) fn new(task: &Task<'_>) -> Self {
-        Self { mark: OwnershipMark::line(task), contents: None }
+        Self { mark: OwnershipMarker::line(task), contents: None }
     }
 
     /// Writes the record before its directory exists. A record of the same owner is replaced.
     pub(super) fn create(&self, task: &Task<'_>, site: &Site) -> Result<(), Error> {
         let name = PathBuf::from(site.record_name());
         let bytes = self.to_bytes();
-        let is_new = again_while_missing(|| {
+        let is_new = retry_while_missing(|| {
             // Between the two steps, the directory may be removed with the last record in it.
             Ok(site.base.create_hidden(&site.parent)?.create_new(&name, &bytes)?)
         })?;
@@ -131,7 +131,7 @@ pub(super) fn read(site: &Site) -> Result<Option<Record>, Error> {
 /// A directory without a record, and one with the record of another swarm, is [`Error::Refused`].
 pub(super) fn owned(task: &Task<'_>, site: &Site) -> Result<Option<Record>, Error> {
     let found = read(site)?;
-    let owner = found.as_ref().and_then(|record| OwnershipMark::parse(record.mark.as_bytes()));
+    let owner = found.as_ref().and_then(|record| OwnershipMarker::parse(record.mark.as_bytes()));
     match owner {
         Some(mark) if mark.owner == task.owner => Ok(found),
         None if !site.exists()? => Ok(None),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Directory, Options};
 use crate::host::absolute;
 use crate::host::files::Root;
-use crate::provider::{Error, Leftover, Location, Task, Vicinity};
+use crate::provider::{Error, Leftover, LeftoverScope, Location, Task};
 
 /// Beginning of the name of a directory that a run has moved aside, before the ownership marker.
 const ASIDE: &str = ".aside-";
@@ -105,12 +105,12 @@ pub(super) fn is_within(task: &Task<'_>, directory: &Directory) -> bool {
 }
 
 /// Returns the leftovers of killed runs in the planned root directories, or in the default one.
-pub(super) fn leftovers(vicinity: &Vicinity<'_>, planned: impl Iterator<Item = PathBuf>) -> Vec<Leftover> {
+pub(super) fn leftovers(scope: &LeftoverScope<'_>, planned: impl Iterator<Item = PathBuf>) -> Vec<Leftover> {
     let mut roots: BTreeSet<PathBuf> = planned.collect();
-    if !vicinity.is_planned {
+    if !scope.is_planned {
         roots.insert(Options::default().root_directory);
     }
-    let roots = roots.iter().map(|root| absolute(vicinity.workspace, root));
+    let roots = roots.iter().map(|root| absolute(scope.workspace, root));
     roots.flat_map(|root| Leftover::beside(&root, &[ASIDE, TRASH])).collect()
 }
 

@@ -10,7 +10,7 @@ use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Diagnostics, Location, Program, denied_variable, is_variable, rule};
 use crate::observe::Observation;
-use crate::provider::{Allocation, Allocator, Parent, Planned, Request, markers};
+use crate::provider::{Allocation, Allocator, Parent, Planned, Request, placeholders};
 
 /// Maximum length of a line from a program, in characters.
 const LINE_MAX: usize = 400;
@@ -146,7 +146,7 @@ impl Externals {
 
     /// Returns the planned allocation, with markers in place of the names that only this clone has.
     fn planned(&self, planned: &protocol::Planned, ids: &[&str], within_parent: bool) -> Planned {
-        let value = |value: &Value| markers::marked(value, ids, &self.workspace);
+        let value = |value: &Value| placeholders::with_placeholders(value, ids, &self.workspace);
         let map = |map: &Map<String, Value>| -> Map<String, Value> {
             map.iter().map(|(key, field)| (key.clone(), value(field))).collect()
         };

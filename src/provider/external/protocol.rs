@@ -266,13 +266,13 @@ pub struct InspectAnswer {
     pub why: Option<String>,
     /// Unsaved work that exists nowhere else, one line each: `destroy` refuses while there is any.
     #[serde(default)]
-    pub losses: Vec<String>,
+    pub unsaved_work: Vec<String>,
 }
 
 impl InspectAnswer {
     /// Creates an answer for a healthy lease without unsaved work.
     pub fn sound() -> Self {
-        Self { protocol: PROTOCOL, condition: Found::Sound, why: None, losses: Vec::new() }
+        Self { protocol: PROTOCOL, condition: Found::Sound, why: None, unsaved_work: Vec::new() }
     }
 
     /// Creates an answer for a damaged lease, with a description in one line.
@@ -354,12 +354,22 @@ mod tests {
     fn fuzz_answers_of_programs() {
         let corpus = [
             json!({ "protocol": 1, "error": "no", "taken": null }),
-            json!({ "protocol": 1, "condition": "mendable", "why": "w", "losses": ["a", "b"] }),
+            json!({ "protocol": 1, "condition": "mendable", "why": "w", "unsavedWork": ["a", "b"] }),
             json!({ "protocol": 1 }),
         ];
         let raw = corpus.clone().map(|answer| answer.to_string().into_bytes());
         let words = [
-            "\"", "{", "[", "null", "1e999", "\\u0000", "\u{202e}", "sound", "error", "losses", "protocol",
+            "\"",
+            "{",
+            "[",
+            "null",
+            "1e999",
+            "\\u0000",
+            "\u{202e}",
+            "sound",
+            "error",
+            "unsavedWork",
+            "protocol",
             "why",
         ];
         fuzz::run(

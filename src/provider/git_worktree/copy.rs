@@ -124,7 +124,7 @@ impl<'t> Places<'t> {
                 .write_index(&site.entry_path().join("index"), index_mode)
                 .and_then(|()| last(task, site))
                 .map_err(|error| (Some(at), error))?;
-            task.filled.tell();
+            task.on_populated.notify();
             Ok(())
         })
     }

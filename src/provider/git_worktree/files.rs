@@ -136,7 +136,7 @@ fn changed(task: &Task<'_>, site: &Site, path: &Path, copy: &Copy, here: &Path) 
     if Stamp::from(&found) == copy.source {
         return Ok(false);
     }
-    let there = task.found(&format!("content {}", from.display()), || {
+    let there = task.shared_result(&format!("content {}", from.display()), || {
         Ok(brought::content(&from).map_err(failed("read", &from))?.unwrap_or_default())
     })?;
     // A copy that is what the workspace has now needs no other.
@@ -314,7 +314,7 @@ fn copy_file(from: &Path, to: &Path, stamp: Stamp) -> Result<Option<Copy>, Error
     let Some(mut file) = unless_there(created).map_err(failed("create", to))? else { return Ok(None) };
     let content = failpoint!("bring.write")
         .map_err(io::Error::from)
-        .and_then(|()| fill(&source, &mut file, found.len()))
+        .and_then(|()| populate(&source, &mut file, found.len()))
         .map_err(failed("write", to))?;
     // The mode at creation was reduced by the umask.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", to))?;
@@ -324,7 +324,7 @@ fn copy_file(from: &Path, to: &Path, stamp: Stamp) -> Result<Option<Copy>, Error
 
 /// Copies the `size` bytes of a file into an empty one. Returns the content of a small file, which is read for the
 /// copy.
-fn fill(source: &File, file: &mut File, size: u64) -> io::Result<Option<Content>> {
+fn populate(source: &File, file: &mut File, size: u64) -> io::Result<Option<Content>> {
     if size > READ_MAX {
         copy_large(source, file, size)?;
         return Ok(None);

@@ -29,13 +29,13 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     }
     match overlay::fault(task, worktree, &site)? {
         None => {}
-        Some(overlay::Fault::Unmounted(why)) => return Ok(Condition::Mendable(why)),
+        Some(overlay::Fault::Unmounted(why)) => return Ok(Condition::Repairable(why)),
         Some(overlay::Fault::Gone(why)) => return Ok(Condition::Broken(why)),
     }
     if !is_locked(task, &site)? {
-        return Ok(Condition::Mendable(format!("{} is not locked any more", site.home.display())));
+        return Ok(Condition::Repairable(format!("{} is not locked any more", site.home.display())));
     }
-    Ok(Condition::Sound)
+    Ok(Condition::Healthy)
 }
 
 /// Returns the reason why Git and programs would not work in this worktree, but elsewhere or nowhere; `None` if they
@@ -52,9 +52,9 @@ pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<St
 
 /// Mounts an overlay worktree again, and locks the worktree again with our ownership marker as the reason. Everything
 /// else about the worktree is valid.
-pub(super) fn mend(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+pub(super) fn repair(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
-    overlay::mend(task, worktree, &site)?;
+    overlay::repair(task, worktree, &site)?;
     let Some(entry) = site.common.directory(&site.entry)? else { return Ok(()) };
     Ok(entry.replace(Path::new("locked"), format!("{}\n", layout::mark(task)).as_bytes())?)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Options, Worktree};
 use crate::host::absolute;
-use crate::provider::{Leftover, OwnershipMark, Task, Vicinity};
+use crate::provider::{Leftover, LeftoverScope, OwnershipMarker, Task};
 
 /// Beginning of the name of a worktree that is aside, before the ownership marker.
 const ASIDE: &str = ".aside-";
@@ -31,7 +31,7 @@ pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
 
 /// Returns the line that marks an admin directory as a session's: the reason of its lock.
 pub(super) fn mark(task: &Task<'_>) -> String {
-    OwnershipMark::line(task)
+    OwnershipMarker::line(task)
 }
 
 /// Returns the first message of the reflog of a branch that the swarm made. A branch without this message is never
@@ -68,14 +68,14 @@ pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 
 /// Returns the leftovers of killed runs beside the planned worktrees, or in the default root directory, and in the
 /// repository.
-pub(super) fn leftovers(vicinity: &Vicinity<'_>) -> Vec<Leftover> {
-    let planned = vicinity.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
+pub(super) fn leftovers(scope: &LeftoverScope<'_>) -> Vec<Leftover> {
+    let planned = scope.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
     let mut roots: BTreeSet<PathBuf> = planned.collect();
-    if !vicinity.is_planned {
+    if !scope.is_planned {
         roots.insert(Options::default().root_directory);
     }
-    let beside = roots.iter().map(|root| absolute(vicinity.workspace, root));
+    let beside = roots.iter().map(|root| absolute(scope.workspace, root));
     let beside = beside.flat_map(|root| Leftover::beside(&root, &[TRASH, RESCUE, ASIDE]));
-    let building = vicinity.common_dir.map(|common| common.join(MARK));
+    let building = scope.common_dir.map(|common| common.join(MARK));
     beside.chain(building.iter().flat_map(|building| Leftover::beside(building, &[""]))).collect()
 }

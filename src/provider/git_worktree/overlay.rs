@@ -14,7 +14,7 @@
 //! compare.
 //!
 //! The directory below a mount also has a `.git` file. So an unmounted worktree, for instance after a reboot, still
-//! belongs to its admin directory. [`mend`] mounts the worktree again over the files that the session has written.
+//! belongs to its admin directory. [`repair`] mounts the worktree again over the files that the session has written.
 
 mod base;
 mod written;
@@ -30,8 +30,8 @@ use super::{Checkout, Worktree, worktree};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
-use crate::provider::names::list;
-use crate::provider::{Error, Location, Losses, Task};
+use crate::provider::name_list::list;
+use crate::provider::{Error, Location, Task, UnsavedWork};
 
 /// Directory of all overlays, in the state directory.
 const DIRECTORY: &str = "overlays";
@@ -61,7 +61,7 @@ pub(super) fn layers(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 }
 
 /// Mounts worktrees of one group key over a base. If the base does not exist, the first worktree checks it out.
-pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+pub(super) fn populate(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let Some(first) = tasks.first() else { return Vec::new() };
     let begun = tasks.iter().try_for_each(|task| Overlay::of(task, &worktree(task)?)?.begin());
     // The others link to the index of the first. On another file system than that of the base, the index is copied only
@@ -93,7 +93,7 @@ fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     base::link_index(index.unwrap_or(&overlay.base_path().join("index")), &own)?;
     crashpoint!("overlay.layered");
     overlay.mount(&site)?;
-    task.filled.tell();
+    task.on_populated.notify();
     Ok(own)
 }
 
@@ -148,7 +148,7 @@ pub(super) fn covered(worktree: &Worktree, site: &Site) -> Result<Option<String>
 }
 
 /// Mounts the worktree again if it is not mounted.
-pub(super) fn mend(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+pub(super) fn repair(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
     match fault(task, worktree, site)? {
         None => Ok(()),
         Some(Fault::Gone(why)) => Err(Error::Refused(why)),
@@ -232,7 +232,7 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> 
 pub(super) fn mount_again(task: &Task<'_>, worktree: &Worktree, home: &Site) -> Result<(), Error> {
     let at_home = Task { location: Location::Home, ..*task };
     match fault(&at_home, worktree, home)? {
-        Some(Fault::Unmounted(_)) if home.directory()?.is_some() => mend(&at_home, worktree, home),
+        Some(Fault::Unmounted(_)) if home.directory()?.is_some() => repair(&at_home, worktree, home),
         _ => Ok(()),
     }
 }
@@ -311,23 +311,23 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Resul
 
 /// Returns the unsaved work that [`remove`] would discard if the worktree's repository does not exist. If a mount still
 /// shows the layer, this is [`Error::Refused`].
-pub(super) fn kept(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error> {
-    let mut losses = Losses::default();
+pub(super) fn unsaved_work_outside(task: &Task<'_>, worktree: &Worktree) -> Result<UnsavedWork, Error> {
+    let mut unsaved_work = UnsavedWork::default();
     if !is_wanted(worktree) {
-        return Ok(losses);
+        return Ok(unsaved_work);
     }
-    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(losses) };
-    let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(losses) };
+    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(unsaved_work) };
+    let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(unsaved_work) };
     let path = upper.path().display();
     if let Some(place) = mounts::shown_at(upper.path()) {
         return Err(Error::Refused(format!("{path} is still mounted at {}: unmount it", place.display())));
     }
     if !written::is_nothing(upper.path(), worktree)? {
-        losses
+        unsaved_work
             .beyond_rescue
             .push(format!("{path} has files that were written in the worktree: copy them elsewhere"));
     }
-    Ok(losses)
+    Ok(unsaved_work)
 }
 
 /// Returns whether the worktree is planned as a mount but not mounted, for instance after a reboot.

@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 use super::layout::MARK;
 use super::site::{Content, Site, read};
 use crate::host::files::Root;
-pub(crate) use crate::provider::OwnershipMark as Mark;
+pub(crate) use crate::provider::OwnershipMarker as Mark;
 use crate::provider::{Error, Task};
 
 impl Mark {

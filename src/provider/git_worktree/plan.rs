@@ -12,20 +12,20 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use self::branches::Tip;
-pub(super) use self::branches::{outlasts, questions_again};
+pub(super) use self::branches::{recreation_queries, surviving_branch};
 use self::check::{check_glob, unknown_ref};
-pub(super) use self::planned::{basis, context, names, notices, stale};
+pub(super) use self::planned::{context, group_key, names, notices, stale};
 use super::layout::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::observe::{self, Commit, Observation, Question};
 use crate::provider::{
-    Allocation, Allocator, DISCOVERY_DIRECTORY, Known, Parent, Planned, Request, check_root,
+    Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Request, check_root,
 };
 use crate::template::Bounds;
 
-pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
+pub(super) fn queries(options: &manifest::Options) -> Vec<Question> {
     let Ok(options) = Options::deserialize(options) else {
         return Vec::new();
     };
@@ -35,31 +35,31 @@ pub(super) fn questions(options: &manifest::Options) -> Vec<Question> {
         None => DISCOVERY_DIRECTORY.to_owned(),
     };
     let tree = |path, wanted| Question::Tree { base_ref: options.base_ref.clone(), path, wanted };
-    let mut questions =
+    let mut queries =
         vec![Question::Directory { path: options.root_directory.clone() }, tree(discovery, false)];
-    questions.extend(target.map(|target| tree(target, true)));
+    queries.extend(target.map(|target| tree(target, true)));
     if options.layout == Layout::Nested {
-        questions.push(tree(top_of(&nested_root(Path::new(""), "")), false));
+        queries.push(tree(top_of(&nested_root(Path::new(""), "")), false));
     }
     if let Some(source) = &options.branch {
         let names = observe::Names::of_template(source);
-        questions.push(Question::Branch { base_ref: options.base_ref.clone(), names });
+        queries.push(Question::Branch { base_ref: options.base_ref.clone(), names });
     }
     // Planning reports globs that lead out of the workspace.
     let globs = options.copy.iter().chain(&options.link);
     let globs = globs.filter(|glob| check_glob(glob, &Location::default()).is_ok());
-    questions.extend(globs.map(|glob| Question::Untracked { glob: glob.clone() }));
+    queries.extend(globs.map(|glob| Question::Untracked { glob: glob.clone() }));
     if options.checkout == Checkout::Overlay {
-        questions.push(Question::Overlays);
+        queries.push(Question::Overlays);
     }
-    questions.push(Question::Commit { base_ref: options.base_ref });
-    questions
+    queries.push(Question::Commit { base_ref: options.base_ref });
+    queries
 }
 
 /// Planner of the worktrees of one plan.
 pub(super) struct Worktrees<'o> {
     observation: &'o Observation,
-    options: Known<Options>,
+    options: OptionsCache<Options>,
     /// Site of the latest request.
     site: Option<Rc<Site>>,
     /// Paths that exist now, but no longer when this plan's worktrees are created.
@@ -85,7 +85,7 @@ impl<'o> Worktrees<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
         Self {
             observation,
-            options: Known::default(),
+            options: OptionsCache::default(),
             site: None,
             freed: BTreeSet::new(),
             freed_entries: BTreeSet::new(),
@@ -238,7 +238,11 @@ impl Allocator for Worktrees<'_> {
         self.branches.extend(branch.map(|branch| (branch, session.to_owned())));
     }
 
-    fn again(&mut self, request: &Request<'_>, allocation: &Allocation) -> Result<Allocation, Diagnostics> {
+    fn recreate(
+        &mut self,
+        request: &Request<'_>,
+        allocation: &Allocation,
+    ) -> Result<Allocation, Diagnostics> {
         self.made_again(request, allocation)
     }
 

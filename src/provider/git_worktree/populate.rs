@@ -15,7 +15,7 @@ use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
 /// Populates worktrees of one group key: together if Git certainly makes all of them alike, else each separately.
-pub(super) fn fill(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
+pub(super) fn populate(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let mut worktrees = Vec::with_capacity(tasks.len());
     for (at, task) in tasks.iter().enumerate() {
         match worktree(task) {
@@ -59,7 +59,7 @@ fn fill_together(
     let given = known.give(&recipient, &places)?;
     write(recipient.git, recipient.commit, given.as_ref()).map_err(own)?;
     check_target(worktree, &site.open().map_err(own)?).map_err(own)?;
-    task.filled.tell();
+    task.on_populated.notify();
 
     let mut filled = 0;
     if let Some(given) = given {
@@ -114,12 +114,12 @@ fn copy_to(task: &Task<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktree)
 
 fn by_themselves(worktrees: &[(&Task<'_>, Worktree)]) -> Vec<(usize, Error)> {
     let filled =
-        worktrees.par_iter().enumerate().map(|(at, (task, worktree))| (at, populate(task, worktree)));
+        worktrees.par_iter().enumerate().map(|(at, (task, worktree))| (at, populate_one(task, worktree)));
     filled.filter_map(|(at, filled)| Some((at, filled.err()?))).collect()
 }
 
 /// Populates one worktree.
-pub(super) fn populate(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+pub(super) fn populate_one(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     fill_together(task, worktree, &[]).map(drop).map_err(|(_, error)| error)
 }
 

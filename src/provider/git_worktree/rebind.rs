@@ -24,7 +24,7 @@ use crate::provider::{Error, Location, Task};
 /// if it was made elsewhere.
 ///
 /// A path that other workspaces share is no evidence, unless the repository lies in this one.
-pub(super) fn bears_mark(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
+pub(super) fn has_ownership_marker(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
     let site = Site::of(task, worktree)?;
     let is_here = [&site.worktree, site.common.path()].iter().any(|path| path.starts_with(&site.workspace));
     if !is_here || !is_marked(&site, task.owner)? {
@@ -91,7 +91,7 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         Some(overlay::Fault::Unmounted(_))
             if task.location == Location::Home && site.directory()?.is_some() =>
         {
-            overlay::mend(task, worktree, &site)
+            overlay::repair(task, worktree, &site)
         }
         Some(_) | None => Ok(()),
     }

@@ -18,7 +18,7 @@ use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
 use crate::host::git::Git;
-use crate::provider::{Error, Task, again_while_missing};
+use crate::provider::{Error, Task, retry_while_missing};
 
 /// Registers the worktree, empty except for its `.git` file. A second registration is no error.
 pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
@@ -40,7 +40,7 @@ pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
 fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
     let aside = layout::building(task, worktree);
     site.common.remove_all(&aside)?;
-    let building = again_while_missing(|| Ok(site.common.create_directories(&aside)?))?;
+    let building = retry_while_missing(|| Ok(site.common.create_directories(&aside)?))?;
     build(task, worktree, site, building.path())?;
     crashpoint!("register.built");
     if let Some(branch) = &worktree.branch {
@@ -68,7 +68,7 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Er
 }
 
 fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    again_while_missing(|| Ok(site.base.create_hidden(&site.parent)?))?;
+    retry_while_missing(|| Ok(site.base.create_hidden(&site.parent)?))?;
     let lock = Lock::take(task.host, site)?;
     let mut args: Vec<OsString> =
         ["worktree", "add", "--no-checkout", "--lock", "--reason"].map(Into::into).into();
@@ -152,7 +152,7 @@ fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) 
 }
 
 fn create_directory(site: &Site) -> Result<(), Error> {
-    let directory = again_while_missing(|| {
+    let directory = retry_while_missing(|| {
         Ok(site.base.create_hidden(&site.parent)?.create_directories(Path::new(&site.name))?)
     })?;
     directory.remove_file(Path::new(".git"))?;

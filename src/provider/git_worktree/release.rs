@@ -16,7 +16,7 @@ use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
 
 /// Checks that Git can read the repository, which is needed to remove branches.
-pub(super) fn ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+pub(super) fn check_ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let site = Site::of(task, worktree)?;
     Ok(Git::of(task.host, site.common.path(), None).check()?)
 }
@@ -57,17 +57,25 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
 
 /// Returns the directories that may contain leftovers: those above the worktree, its admin directory, the repository,
 /// and its records on this host.
-pub(super) fn debris(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn temporary_file_directories(
+    task: &Task<'_>,
+    worktree: &Worktree,
+) -> Result<Vec<PathBuf>, Error> {
     let site = Site::of(task, worktree)?;
-    let mut debris: Vec<_> = site.parent.ancestors().map(|above| site.base.path().join(above)).collect();
+    let mut temporary_file_directories: Vec<_> =
+        site.parent.ancestors().map(|above| site.base.path().join(above)).collect();
     let entries = ["worktrees", layout::MARK].map(|name| site.common.path().join(name));
-    debris.extend(entries);
-    debris.push(Site::at(Location::Aside, task, worktree)?.entry_path());
+    temporary_file_directories.extend(entries);
+    temporary_file_directories.push(Site::at(Location::Aside, task, worktree)?.entry_path());
     // The reflog of a branch that gave way is written back.
     let log = worktree.branch.as_ref().map(|branch| site.common.path().join("logs/refs/heads").join(branch));
-    debris.extend(log.and_then(|log| log.parent().map(Path::to_path_buf)));
-    debris.extend([site.entry_path(), site.common.path().to_owned(), repository::records(task.host)]);
-    Ok(debris)
+    temporary_file_directories.extend(log.and_then(|log| log.parent().map(Path::to_path_buf)));
+    temporary_file_directories.extend([
+        site.entry_path(),
+        site.common.path().to_owned(),
+        repository::records(task.host),
+    ]);
+    Ok(temporary_file_directories)
 }
 
 fn remove_directory(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {

@@ -30,9 +30,9 @@ use std::path::PathBuf;
 pub use restore::restore;
 pub use saved::{SavedWork, common_directory, delete, list, short_name};
 
-use super::losses::{self, Tips};
 use super::settings::EXACT;
 use super::site::Site;
+use super::unsaved::{self, Tips};
 use super::{Worktree, layout, overlay};
 use crate::host::clock;
 use crate::host::git::Git;
@@ -110,8 +110,8 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     Err(Error::Refused(format!("{prefix} has {TRIES} rescues of this second; wait for the next one")))
 }
 
-/// Returns the parents of a rescue's commit: HEAD, the index, the admin directory and, if there are any, the sides of an
-/// unfinished merge together with other commits.
+/// Returns the parents of a rescue's commit: HEAD, the index, the admin directory and, if there are any, the sides of
+/// an unfinished merge together with other commits.
 fn parents(
     work: &Work<'_>,
     index: &str,
@@ -295,7 +295,7 @@ impl<'a> Work<'a> {
         let all = own.chain(&tips.left).chain(&tips.logged).chain(&state.named);
         let all: BTreeSet<&str> = all.map(String::as_str).collect();
         // An earlier rescue may be deleted, so this rescue must not depend on it.
-        let lost = losses::lost(self.task, self.worktree, self.site, &all, Some(&self.head), &[name::ALL])?;
+        let lost = unsaved::lost(self.task, self.worktree, self.site, &all, Some(&self.head), &[name::ALL])?;
         let others = all.into_iter().filter(|tip| lost.contains(*tip) || state.needed.contains(*tip));
         Ok(others.map(str::to_owned).collect())
     }

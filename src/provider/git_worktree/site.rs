@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use super::Worktree;
 use super::layout::{self, NESTED};
 use crate::host::files::{self, Root};
-use crate::provider::{Error, Location, Task, again_while_missing};
+use crate::provider::{Error, Location, Task, retry_while_missing};
 
 /// Size limit of any file of an admin directory, in bytes; Git's own have one line.
 const LINE_MAX: usize = 64 * 1024;
@@ -175,7 +175,7 @@ pub(super) fn read(root: &Root, relative: &Path) -> Result<Content, Error> {
 
 /// Renames a directory after creating the directory above `to`; `false` if `from` does not exist.
 pub(super) fn move_directory(root: &Root, from: &Path, to: &Path) -> Result<bool, Error> {
-    again_while_missing(|| {
+    retry_while_missing(|| {
         if root.directory(from)?.is_none() {
             return Ok(false);
         }
@@ -195,7 +195,7 @@ pub(super) fn move_worktree(from: &Site, to: &Site) -> Result<bool, Error> {
     if from.directory()?.is_none() {
         return Ok(false);
     }
-    again_while_missing(|| {
+    retry_while_missing(|| {
         let target = to.base.create_hidden(&to.parent)?;
         Ok(from.base.rename_into(&from.parent.join(&from.name), &target, Path::new(&to.name))?)
     })

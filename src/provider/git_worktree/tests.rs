@@ -5,7 +5,7 @@
 mod copy;
 mod donor;
 mod files;
-mod losses;
+mod unsaved;
 mod register;
 mod release;
 mod rescue;
@@ -19,7 +19,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::{Registration, Worktree};
 use crate::host::Host;
-use crate::provider::{Allocation, Filled, Task};
+use crate::provider::{Allocation, OnPopulated, Task};
 
 const OWNER: &str = "0123456789abcdef0123456789abcdef";
 const SESSION: &str = "swarm/lead";
@@ -141,8 +141,8 @@ impl Lab {
             ancestors: &[],
             allocation: &self.allocation,
             lock: None,
-            filled: Filled::default(),
-            findings: None,
+            on_populated: OnPopulated::default(),
+            shared_results: None,
         }
     }
 
@@ -156,7 +156,7 @@ impl Lab {
 
     fn make(&self, worktree: &Worktree) {
         super::register::register(&self.task(), worktree).unwrap();
-        super::populate::populate(&self.task(), worktree).unwrap();
+        super::populate::populate_one(&self.task(), worktree).unwrap();
     }
 
     fn release(&self, worktree: &Worktree) {

@@ -10,7 +10,7 @@ use crate::host::failpoint::crashpoint;
 use crate::host::leases::{self, Lease};
 use crate::host::{clock, files};
 use crate::name::{PortBlock, sha256_hex};
-use crate::provider::{Condition, Error, Location, Task, again_while_missing};
+use crate::provider::{Condition, Error, Location, Task, retry_while_missing};
 
 /// Size limit of a lock file, in bytes.
 const LOCK_MAX: usize = 64 * 1024;
@@ -49,7 +49,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     bytes.push(b'\n');
     // The directory is removed with its last lock file, which may be released between the two steps.
     let created =
-        again_while_missing(|| Ok(root.create_hidden(&directory)?.create_new(Path::new(&name), &bytes)?))?;
+        retry_while_missing(|| Ok(root.create_hidden(&directory)?.create_new(Path::new(&name), &bytes)?))?;
     if created || holds(task, &root, &path)? {
         return Ok(());
     }
@@ -60,7 +60,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
 }
 
 /// Returns a line for the lease if it is granted, aside or not, or if that cannot be determined.
-pub(super) fn remains(task: &Task<'_>) -> Vec<String> {
+pub(super) fn manual_cleanup(task: &Task<'_>) -> Vec<String> {
     let Ok((_, ports)) = block(task) else { return Vec::new() };
     let own = lease(task, ports);
     let is_gone = leases::all(task.host).is_ok_and(|leases| !leases.contains(&own));
@@ -70,13 +70,13 @@ pub(super) fn remains(task: &Task<'_>) -> Vec<String> {
 pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
     let (block, ports) = block(task)?;
     if !leases::is_granted(task.host, &lease(task, ports)).map_err(refused)? {
-        return Ok(Condition::Mendable(format!("the lease of ports {ports} does not exist")));
+        return Ok(Condition::Repairable(format!("the lease of ports {ports} does not exist")));
     }
     let (root, directory, name) = location(task, &block)?;
     if !holds(task, &root, &directory.join(name))? {
-        return Ok(Condition::Mendable(format!("the lock file of ports {ports} does not exist")));
+        return Ok(Condition::Repairable(format!("the lock file of ports {ports} does not exist")));
     }
-    Ok(Condition::Sound)
+    Ok(Condition::Healthy)
 }
 
 /// Sets the lock file and the lease aside: only new leases of this swarm may have the ports.
@@ -129,16 +129,17 @@ fn rename_lock(task: &Task<'_>, root: &files::Root, from: &Path, to: &Path) -> R
 
 /// Returns the directories that may contain leftovers: the lock directory, those above it that a run may have made, and
 /// the registry.
-pub(super) fn debris(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn temporary_file_directories(task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
     let (block, _) = block(task)?;
     let (root, directory, _) = location(task, &block)?;
-    let mut debris: Vec<_> = directory.ancestors().map(|above| root.path().join(above)).collect();
-    debris.push(task.host.state.join(leases::DIRECTORY));
-    Ok(debris)
+    let mut temporary_file_directories: Vec<_> =
+        directory.ancestors().map(|above| root.path().join(above)).collect();
+    temporary_file_directories.push(task.host.state.join(leases::DIRECTORY));
+    Ok(temporary_file_directories)
 }
 
 /// Returns whether the lock file of the ports is in the task's workspace and belongs to its session.
-pub(super) fn bears_mark(task: &Task<'_>) -> Result<bool, Error> {
+pub(super) fn has_ownership_marker(task: &Task<'_>) -> Result<bool, Error> {
     let (block, _) = block(task)?;
     let (root, directory, mut name) = location(task, &block)?;
     if task.location == Location::Aside {
@@ -158,7 +159,7 @@ pub(super) fn rebind(task: &Task<'_>) -> Result<(), Error> {
 pub(super) fn unlock_copy(task: &Task<'_>, from: &str) -> Result<(), Error> {
     let (block, _) = block(task)?;
     let original = Task { owner: from, ..*task };
-    if bears_mark(&original)? {
+    if has_ownership_marker(&original)? {
         let (root, directory, name) = location(task, &block)?;
         root.remove_file(&directory.join(name))?;
         root.remove_hidden(&directory)?;

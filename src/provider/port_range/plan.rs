@@ -17,7 +17,7 @@ use crate::manifest::rule;
 use crate::manifest::{self, Diagnostics, Location};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
-use crate::provider::{Allocation, Allocator, Known, Parent, Planned, Request, holds_the_workspace};
+use crate::provider::{Allocation, Allocator, OptionsCache, Parent, Planned, Request, contains_workspace};
 
 /// Maximum number of passed-over blocks in an allocation's notes; a crowded host would fill pages.
 const NOTED: usize = 4;
@@ -29,7 +29,7 @@ const GEOMETRY: [&str; 5] =
 /// Planner of the blocks of one plan.
 pub(super) struct Ports<'o> {
     observation: &'o Observation,
-    options: Known<Options>,
+    options: OptionsCache<Options>,
     /// Planned blocks, by first port. They never overlap, except for shares, which lie inside their parents' blocks.
     planned: BTreeMap<u16, (PortBlock, String)>,
     /// Blocks that other owners or provisioned children use, by first port, from the observation.
@@ -78,7 +78,7 @@ impl<'o> Ports<'o> {
             .collect();
         Self {
             observation,
-            options: Known::default(),
+            options: OptionsCache::default(),
             taken,
             reach,
             planned: BTreeMap::new(),
@@ -126,7 +126,7 @@ impl<'o> Ports<'o> {
 
     fn check_lock_directory(&self, options: &Options, location: &Location) -> Result<(), Diagnostics> {
         let location = || location.key("lock-directory");
-        if holds_the_workspace(&self.observation.workspace, &options.lock_directory) {
+        if contains_workspace(&self.observation.workspace, &options.lock_directory) {
             return Err(vec![diagnostic(
                 rule::LOCK_DIRECTORY,
                 &location(),

@@ -5,7 +5,7 @@ use super::{Worktrees, diagnostic, fields};
 use crate::host::git::checkouts::Checkout;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
 use crate::observe::{Branch, Commit, Distance, Names, Observation, Question, Repository, branch_ref};
-use crate::provider::{Allocation, Outlasts, Request};
+use crate::provider::{Allocation, Request, SurvivingBranch};
 use crate::template;
 
 /// Commit of an existing branch, and the number of its commits that the requested commit does not contain.
@@ -16,7 +16,7 @@ pub(in super::super) struct Tip {
 
 /// Returns the queries for the branch of a worktree that is created again. The branch has to contain the commit that it
 /// began at, even if its base ref has moved.
-pub(in super::super) fn questions_again(allocation: &Allocation) -> Vec<Question> {
+pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Question> {
     let Some(worktree) = Worktree::of(allocation) else { return Vec::new() };
     let base_ref = worktree.base().to_owned();
     let names = |branch| Names { prefix: branch, suffix: String::new() };
@@ -41,7 +41,10 @@ pub(in super::super) fn goes_with(worktree: &Worktree, branch: &Branch, owner: O
 }
 
 /// Returns the branch of a worktree that still exists after the worktree's release.
-pub(in super::super) fn outlasts(allocation: &Allocation, observation: &Observation) -> Option<Outlasts> {
+pub(in super::super) fn surviving_branch(
+    allocation: &Allocation,
+    observation: &Observation,
+) -> Option<SurvivingBranch> {
     let worktree = Worktree::of(allocation)?;
     let Some(Ok(repository)) = &observation.repository else { return None };
     let name = worktree.branch.clone()?;
@@ -51,7 +54,7 @@ pub(in super::super) fn outlasts(allocation: &Allocation, observation: &Observat
     }
     let apart = observation.distances.get(&(worktree.base().to_owned(), name.clone()));
     let commits = apart.map_or(0, |apart| apart.ahead);
-    Some(Outlasts { branch: name, commit: branch.tip.clone(), commits })
+    Some(SurvivingBranch { branch: name, commit: branch.tip.clone(), commits })
 }
 
 impl Worktrees<'_> {

@@ -6,7 +6,7 @@ use super::super::{Checkout, Options};
 use super::{Worktrees, diagnostic};
 use crate::manifest::{Diagnostic, Location, rule};
 use crate::observe::{Directory, Repository, TreeEntry, UnknownRef, Untracked};
-use crate::provider::{DISCOVERY_DIRECTORY, Request, in_git};
+use crate::provider::{DISCOVERY_DIRECTORY, Request, is_in_git_directory};
 
 /// Maximum length of a worktree's path, in bytes: Git was measured to fail near 4070, and files lie below the path.
 const PATH_MAX: usize = 4000;
@@ -184,7 +184,7 @@ pub(super) fn check_glob(glob: &str, location: &Location) -> Result<(), Diagnost
     if Path::new(glob).components().all(|part| part == Component::CurDir) {
         return refused("names no file");
     }
-    if in_git(Path::new(glob)) {
+    if is_in_git_directory(Path::new(glob)) {
         return refused("leads into a git directory");
     }
     if Path::new(glob).is_absolute() || Path::new(glob).components().any(|part| part == Component::ParentDir)

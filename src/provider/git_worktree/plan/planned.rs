@@ -15,7 +15,7 @@ use crate::provider::{Allocation, Context, WORKSPACE_ROOT};
 
 /// Returns the checkout mode, commit and target path. Files may be copied between worktrees with the same key. Returns
 /// `None` if Git checks the files out. All other settings of a checkout belong to the repository.
-pub(in super::super) fn basis(allocation: &Allocation) -> Option<String> {
+pub(in super::super) fn group_key(allocation: &Allocation) -> Option<String> {
     let way = field(allocation, "checkout").filter(|way| *way != "git")?;
     let target = field(allocation, "targetPath").unwrap_or_default();
     Some(format!("{way} {} {target}", field(allocation, "commit")?))

@@ -11,8 +11,8 @@ use std::path::Path;
 use super::Work;
 use crate::provider::Error;
 use crate::provider::git_worktree::index;
-use crate::provider::git_worktree::losses::File;
 use crate::provider::git_worktree::site::{Content, io, read};
+use crate::provider::git_worktree::unsaved::File;
 
 /// Copy of the session's index.
 pub(super) const INDEX: &str = "index";

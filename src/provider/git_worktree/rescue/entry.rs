@@ -12,8 +12,8 @@ use crate::host::files::Root;
 use crate::host::git::config;
 use crate::provider::Error;
 use crate::provider::git_worktree::layout;
-use crate::provider::git_worktree::losses::is_object;
 use crate::provider::git_worktree::site::io;
+use crate::provider::git_worktree::unsaved::is_object;
 
 /// Files that belong to the location and not to the work, and differ in a new worktree. Configuration is one of them: a
 /// restore must not bring settings that another user or program wrote.

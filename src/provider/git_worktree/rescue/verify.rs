@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use super::{Work, capture};
 use crate::provider::Error;
 use crate::provider::git_worktree::settings::EXACT;
-use crate::provider::git_worktree::{losses, site};
+use crate::provider::git_worktree::{site, unsaved};
 
 /// Name of the scratch subdirectory for the checkout.
 const CHECK: &str = "check";
@@ -65,10 +65,10 @@ pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
 fn hidden_edits(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     let git = EXACT.iter().fold(work.git(capture::INDEX), |git, setting| git.with_setting(setting));
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
-    let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(losses::File::parse).collect();
+    let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(unsaved::File::parse).collect();
     let index = work.scratch.join(capture::INDEX);
     let index = fs::read(&index).map_err(site::io("read", &index))?;
-    losses::filtered(&git, &work.site.worktree, Some(index), &files, &BTreeSet::new())
+    unsaved::filtered(&git, &work.site.worktree, Some(index), &files, &BTreeSet::new())
 }
 
 /// Returns the paths whose checkout from [`capture::FILES`] differs from the worktree.

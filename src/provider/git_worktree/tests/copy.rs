@@ -17,11 +17,11 @@ use serde_json::Value;
 use super::super::copy::{Failed, Places, Source};
 use super::super::{Checkout, Worktree, populate, register};
 use super::{Lab, OWNER};
-use crate::provider::{Allocation, Error, Filled, Task};
+use crate::provider::{Allocation, Error, OnPopulated, Task};
 
 impl Lab {
     /// Registers worktrees and populates them in one call, the first by Git.
-    pub(super) fn fill(&self, worktrees: &[Worktree]) -> Vec<(usize, Error)> {
+    pub(super) fn populate(&self, worktrees: &[Worktree]) -> Vec<(usize, Error)> {
         let allocations: Vec<_> = worktrees
             .iter()
             .map(|worktree| {
@@ -34,12 +34,16 @@ impl Lab {
         let tasks: Vec<_> = allocations
             .iter()
             .zip(&hears)
-            .map(|(allocation, hears)| Task { allocation, filled: Filled::new(hears), ..self.task() })
+            .map(|(allocation, hears)| Task {
+                allocation,
+                on_populated: OnPopulated::new(hears),
+                ..self.task()
+            })
             .collect();
         for (task, worktree) in tasks.iter().zip(worktrees) {
             register::register(task, worktree).unwrap();
         }
-        let failed = populate::fill(&tasks);
+        let failed = populate::populate(&tasks);
         let all_told = told.iter().all(|told| told.load(Ordering::Relaxed));
         assert!(all_told || !failed.is_empty(), "who watches hears of each");
         failed
@@ -56,7 +60,7 @@ impl Lab {
     /// Makes a worktree that Git populates, and copies of it.
     pub(super) fn copies(&self, count: usize) -> Vec<Worktree> {
         let worktrees: Vec<_> = (0..=count).map(|at| self.worktree(&format!("w{at}"))).collect();
-        assert!(self.fill(&worktrees).is_empty());
+        assert!(self.populate(&worktrees).is_empty());
         worktrees
     }
 
@@ -126,7 +130,7 @@ impl Lab {
         let mut by_git = self.worktree("by-git");
         by_git.target_path.clone_from(&copies[0].target_path);
         by_git.checkout = Checkout::Git;
-        assert!(self.fill(std::slice::from_ref(&by_git)).is_empty());
+        assert!(self.populate(std::slice::from_ref(&by_git)).is_empty());
         let made = walk(&self.path(&by_git));
         for copy in copies {
             assert_eq!(walk(&self.path(copy)), made);
@@ -392,7 +396,7 @@ fn configuration_that_depends_on_the_worktree_leaves_all_to_git() {
     lab.git(&["config", "includeIf.onbranch:windows.path", more]);
     let mut worktrees: Vec<_> = (0..3).map(|at| lab.worktree(&format!("w{at}"))).collect();
     worktrees[1].branch = Some("windows".to_owned());
-    assert!(lab.fill(&worktrees).is_empty());
+    assert!(lab.populate(&worktrees).is_empty());
     let text = |at: usize| fs::read_to_string(lab.path(&worktrees[at]).join("a.txt")).unwrap();
     assert_eq!([text(0), text(1), text(2)], ["one\ntwo\n", "one\r\ntwo\r\n", "one\ntwo\n"]);
     for worktree in &worktrees {
@@ -402,7 +406,7 @@ fn configuration_that_depends_on_the_worktree_leaves_all_to_git() {
     lab.git(&["config", "--unset", "includeIf.onbranch:windows.path"]);
     lab.git(&["config", "includeIf.gitdir:**/worktrees/w2.path", more]);
     let worktrees: Vec<_> = (0..3).map(|at| lab.worktree(&format!("w{at}"))).collect();
-    assert!(lab.fill(&worktrees).is_empty());
+    assert!(lab.populate(&worktrees).is_empty());
     let text = |at: usize| fs::read_to_string(lab.path(&worktrees[at]).join("a.txt")).unwrap();
     assert_eq!([text(0), text(1), text(2)], ["one\ntwo\n", "one\ntwo\n", "one\r\ntwo\r\n"]);
 }
@@ -425,7 +429,7 @@ fn worktrees_of_other_commits_are_never_copies() {
     lab.write("a.txt", "two\n");
     lab.commit();
     let new = lab.worktree("new");
-    assert!(lab.fill(&[old.clone(), new.clone()]).is_empty());
+    assert!(lab.populate(&[old.clone(), new.clone()]).is_empty());
     assert_eq!(fs::read_to_string(lab.path(&old).join("a.txt")).unwrap(), "one\n");
     assert_eq!(fs::read_to_string(lab.path(&new).join("a.txt")).unwrap(), "two\n");
     assert_eq!(lab.status(&new), "");
@@ -452,7 +456,7 @@ fn a_repository_that_git_registers_is_copied_too() {
         worktree.registration = super::super::Registration::Git;
         worktree.target_path = Some("packages/app".to_owned());
     }
-    assert!(lab.fill(&worktrees).is_empty());
+    assert!(lab.populate(&worktrees).is_empty());
     assert!(lab.is_copied(&worktrees[2]));
     lab.check(&worktrees[1..]);
     assert!(lab.inventory().keys().all(|path| !path.ends_with("index.lock")));

@@ -289,7 +289,7 @@ fn what_git_refuses_is_refused() {
         lab.config(&[("core.protectNTFS", "false")]);
         lab.commit();
         lab.git(&["config", "--unset", "core.protectNTFS"]);
-        let failed = lab.fill(&[lab.worktree("w")]);
+        let failed = lab.populate(&[lab.worktree("w")]);
         assert!(format!("{failed:?}").contains("invalid path"), "{failed:?}");
     }
 }
@@ -327,7 +327,7 @@ fn an_index_is_never_written_in_place() {
     let (index, other_name) = (lab.entry(&worktree).join("index"), lab.repo.join("../other-name"));
     fs::write(&index, "before").unwrap();
     fs::hard_link(&index, &other_name).unwrap();
-    super::super::populate::populate(&lab.task(), &worktree).unwrap();
+    super::super::populate::populate_one(&lab.task(), &worktree).unwrap();
     lab.check(&[worktree]);
     assert_eq!(fs::read_to_string(other_name).unwrap(), "before");
 }
@@ -373,6 +373,6 @@ fn an_interruption_ends_it() {
     let worktree = lab.worktree("w");
     register::register(&lab.task(), &worktree).unwrap();
     lab.host.cancel.request();
-    super::super::populate::populate(&lab.task(), &worktree).unwrap_err();
+    super::super::populate::populate_one(&lab.task(), &worktree).unwrap_err();
     assert!(!lab.path(&worktree).join("a.txt").exists());
 }

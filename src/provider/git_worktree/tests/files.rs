@@ -3,9 +3,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
 use super::super::files::{bring, outdated, refresh};
-use super::super::losses::losses;
+use super::super::unsaved::unsaved_work;
 use super::Lab;
-use crate::provider::Losses;
+use crate::provider::UnsavedWork;
 use crate::provider::git_worktree::Worktree;
 
 /// Makes a worktree with the files that `copy` and `link` bring from a workspace with untracked files.
@@ -43,16 +43,16 @@ fn copies_keep_their_modes() {
     assert_eq!(fs::metadata(path.join("run.sh")).unwrap().permissions().mode() & 0o777, 0o775);
     assert!(!path.join(".ai_ops").exists());
     // A brought file is no unsaved work until it is changed.
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default());
     fs::write(path.join("run.sh"), "mine").unwrap();
-    assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap().work.len(), 1);
     bring(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_to_string(path.join("run.sh")).unwrap(), "mine");
 }
 
 /// Returns how much of the worktree's content is work.
 fn work(lab: &Lab, worktree: &Worktree) -> usize {
-    losses(&lab.task(), worktree).unwrap().work.len()
+    unsaved_work(&lab.task(), worktree).unwrap().work.len()
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn links_lead_to_the_workspace() {
     bring(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_link(path.join("node_modules")).unwrap(), lab.repo.join("node_modules"));
     assert_eq!(fs::read_link(path.join(".env")).unwrap(), lab.repo.join(".env"));
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default());
     lab.release(&worktree);
     assert_eq!(fs::read_to_string(lab.repo.join("node_modules/a/index.js")).unwrap(), "a");
 }

@@ -10,7 +10,7 @@ use super::super::register::register;
 use super::{Lab, SESSION};
 
 use crate::provider::git_worktree::{Registration, Worktree};
-use crate::provider::{Condition, Error, Losses};
+use crate::provider::{Condition, Error, UnsavedWork};
 
 #[test]
 fn an_entry_is_what_git_makes() {
@@ -53,10 +53,10 @@ fn an_entry_is_what_git_makes() {
         assert_eq!(mode(&path.join(".git")), mode(&lab.repo.join("../gits/.git")));
 
         assert_eq!(lab.git_in(&path, &["reflog", "show", "--format=%H", "HEAD"]).trim(), lab.commit);
-        super::super::populate::populate(&lab.task(), &ours).unwrap();
+        super::super::populate::populate_one(&lab.task(), &ours).unwrap();
         assert_eq!(lab.status(&ours), "");
         assert_eq!(lab.git_in(&path, &["branch", "--show-current"]).trim(), branch.unwrap_or(""));
-        assert_eq!(inspect(&lab.task(), &ours).unwrap(), Condition::Sound);
+        assert_eq!(inspect(&lab.task(), &ours).unwrap(), Condition::Healthy);
         assert!(!lab.repo.join(".git/seedbed").exists());
         lab.git(&["fsck", "--strict"]);
         lab.git(&["worktree", "remove", "-f", "-f", "../gits"]);
@@ -246,7 +246,7 @@ fn a_workspace_below_the_top_and_one_that_is_a_worktree() {
         let path = Path::new(repo_root).join(".ai_ops/worktrees/w");
         let worktree = Worktree { repo_root: repo_root.into(), worktree_path: path, ..lab.worktree("w") };
         register(&task, &worktree).unwrap();
-        super::super::populate::populate(&task, &worktree).unwrap();
+        super::super::populate::populate_one(&task, &worktree).unwrap();
         assert_eq!(lab.git_in(&workspace.join(&worktree.worktree_path), &["status", "--porcelain"]), "");
         super::super::release::release(&task, &worktree).unwrap();
         assert_eq!(lab.inventory(), before);
@@ -269,7 +269,7 @@ fn git_registers_where_an_entry_is_more_than_files() {
         lab.make(&worktree);
         assert_eq!(lab.status(&worktree), "");
         assert_eq!(lab.path(&worktree).join("packages/app/main.rs").exists(), target != Some("other"));
-        assert_eq!(inspect(&lab.task(), &worktree).unwrap(), Condition::Sound);
+        assert_eq!(inspect(&lab.task(), &worktree).unwrap(), Condition::Healthy);
         lab.release(&worktree);
         assert_eq!(lab.inventory(), before);
     }
@@ -318,8 +318,11 @@ fn repositories_of_other_formats() {
             };
             lab.make(&worktree);
             assert_eq!(lab.status(&worktree), "");
-            assert_eq!(inspect(&lab.task(), &worktree).unwrap(), Condition::Sound);
-            assert_eq!(super::super::losses::losses(&lab.task(), &worktree).unwrap(), Losses::default());
+            assert_eq!(inspect(&lab.task(), &worktree).unwrap(), Condition::Healthy);
+            assert_eq!(
+                super::super::unsaved::unsaved_work(&lab.task(), &worktree).unwrap(),
+                UnsavedWork::default()
+            );
             lab.release(&worktree);
             assert_eq!((names(&lab), lab.git(&["for-each-ref"])), (before.clone(), refs.clone()), "{option}");
         }

@@ -38,7 +38,7 @@ fn torn_worktree_is_released() {
                 tear(&home.join(name), garbage);
                 if name != "seedbed" && name != "index" {
                     let condition = inspect(&lab.task(), &worktree).unwrap();
-                    assert!(!matches!(condition, Condition::Sound), "{name} {garbage:?}");
+                    assert!(!matches!(condition, Condition::Healthy), "{name} {garbage:?}");
                 }
                 lab.release(&worktree);
                 assert_eq!(lab.inventory(), before, "{name} {garbage:?}");

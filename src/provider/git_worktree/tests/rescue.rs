@@ -10,8 +10,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::super::losses::losses;
 use super::super::rescue::{common_directory, list, rescue, restore};
+use super::super::unsaved::unsaved_work;
 use super::Lab;
 use crate::provider::Rescue;
 use crate::provider::git_worktree::Worktree;
@@ -72,7 +72,7 @@ fn round_trip(lab: &Lab, worktree: &Worktree, work: impl FnOnce(&Path)) -> (Resc
     let before = Picture::of(lab, &path);
     let entry = lab.entry(worktree);
     let index = fs::read(entry.join("index")).unwrap();
-    assert!(!losses(&lab.task(), worktree).unwrap().work.is_empty(), "there is something to rescue");
+    assert!(!unsaved_work(&lab.task(), worktree).unwrap().work.is_empty(), "there is something to rescue");
     let rescued = rescue(&lab.task(), worktree).unwrap();
     assert_eq!(fs::read(entry.join("index")).unwrap(), index, "the session's index is left alone");
     assert_eq!(Picture::of(lab, &path), before, "and so is its worktree");
@@ -139,7 +139,7 @@ fn a_torn_entry_keeps_the_files() {
         }
         let mut files = BTreeMap::new();
         walk(&path, &path, &mut files);
-        assert!(!losses(&lab.task(), &worktree).unwrap().work.is_empty());
+        assert!(!unsaved_work(&lab.task(), &worktree).unwrap().work.is_empty());
         let rescued = rescue(&lab.task(), &worktree).unwrap();
         assert!(rescued.missing.iter().any(|line| line.contains(said)), "{torn}: {rescued:?}");
         if torn.is_empty() {
@@ -274,7 +274,7 @@ fn nothing_that_a_session_plants_runs() {
         lab.git(&["config", key, value]);
     }
     fs::write(path.join("work"), "").unwrap();
-    losses(&lab.task(), &worktree).unwrap();
+    unsaved_work(&lab.task(), &worktree).unwrap();
     rescue(&lab.task(), &worktree).unwrap();
     assert!(!trapped.exists(), "{}", fs::read_to_string(&trapped).unwrap());
 }
@@ -309,7 +309,7 @@ fn a_rescue_stands_on_its_own() {
     lab.git_in(&path, &["checkout", "-q", "--detach", "main"]);
     let first = rescue(&lab.task(), &worktree).unwrap();
     assert_eq!(
-        losses(&lab.task(), &worktree).unwrap().work,
+        unsaved_work(&lab.task(), &worktree).unwrap().work,
         Vec::<String>::new(),
         "what is rescued is not lost"
     );

@@ -1,7 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::super::populate::populate;
+use super::super::populate::populate_one;
 use super::super::register::register;
 use super::super::sparse::{CONFIG, patterns};
 use super::Lab;
@@ -60,7 +60,7 @@ fn only_the_target_is_checked_out() {
     let lab = Lab::new();
     let worktree = sparse(&lab, "w", "not/there");
     register(&lab.task(), &worktree).unwrap();
-    populate(&lab.task(), &worktree).unwrap_err();
+    populate_one(&lab.task(), &worktree).unwrap_err();
 }
 
 #[test]

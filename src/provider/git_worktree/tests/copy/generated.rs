@@ -166,7 +166,7 @@ proptest! {
                 worktree.target_path = Some("d".to_owned());
             }
         }
-        let failed = lab.fill(&worktrees);
+        let failed = lab.populate(&worktrees);
         prop_assert!(failed.is_empty(), "{failed:?}");
         let understood = !settings.contains(&("core.splitIndex", "true"));
         for copy in &worktrees[1..] {

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::super::Lab;
 use super::{bring_back, round_trip};
 use crate::provider::git_worktree::Worktree;
-use crate::provider::git_worktree::losses::losses;
 use crate::provider::git_worktree::rescue::rescue;
+use crate::provider::git_worktree::unsaved::unsaved_work;
 
 #[test]
 fn commits_and_where_they_were() {
@@ -116,7 +116,7 @@ fn commits_of_a_directory_that_is_gone() {
     lab.git_in(&path, &["commit", "-q", "-a", "-m", "work"]);
     let commit = lab.git_in(&path, &["rev-parse", "HEAD"]);
     fs::remove_dir_all(&path).unwrap();
-    assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap().work.len(), 1);
     let rescued = rescue(&lab.task(), &worktree).unwrap();
     let place = bring_back(&lab, &worktree, &rescued);
     assert_eq!(lab.git_in(&place, &["rev-parse", "HEAD"]), commit);

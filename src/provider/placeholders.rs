@@ -18,8 +18,8 @@ const CLOSE: &str = " }}";
 const NAMING: usize = 16;
 const HASH: usize = 12;
 
-/// Returns the marker of a session's hash, which [`filled`] replaces by [`session_hash`].
-pub fn session_hash_marker(id: &str) -> String {
+/// Returns the marker of a session's hash, which [`resolve`] replaces by [`session_hash`].
+pub fn session_hash_placeholder(id: &str) -> String {
     format!("{SESSION_HASH}{}{CLOSE}", named(id))
 }
 
@@ -36,29 +36,30 @@ pub fn unique_name(id: &str, workspace: &Path) -> String {
     format!("{}-{}", slug.as_str(), session_hash(id, workspace))
 }
 
-/// Returns the value with each of these sessions' hashes replaced by its marker: the reverse of [`filled_value`].
-pub fn marked(value: &Value, ids: &[&str], workspace: &Path) -> Value {
+/// Returns the value with each of these sessions' hashes replaced by its marker: the reverse of [`resolve_value`].
+pub fn with_placeholders(value: &Value, ids: &[&str], workspace: &Path) -> Value {
     let hashes: Vec<_> =
-        ids.iter().map(|id| (session_hash(id, workspace), session_hash_marker(id))).collect();
-    marked_by(value, &hashes)
+        ids.iter().map(|id| (session_hash(id, workspace), session_hash_placeholder(id))).collect();
+    with_each_placeholder(value, &hashes)
 }
 
-fn marked_by(value: &Value, hashes: &[(String, String)]) -> Value {
+fn with_each_placeholder(value: &Value, hashes: &[(String, String)]) -> Value {
     match value {
         Value::String(text) => {
-            let marked = hashes.iter().fold(text.clone(), |text, (hash, marker)| text.replace(hash, marker));
-            Value::from(marked)
+            let with_placeholders =
+                hashes.iter().fold(text.clone(), |text, (hash, marker)| text.replace(hash, marker));
+            Value::from(with_placeholders)
         }
-        Value::Array(values) => values.iter().map(|value| marked_by(value, hashes)).collect(),
+        Value::Array(values) => values.iter().map(|value| with_each_placeholder(value, hashes)).collect(),
         Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), marked_by(value, hashes))).collect()
+            fields.iter().map(|(key, value)| (key.clone(), with_each_placeholder(value, hashes))).collect()
         }
         other => other.clone(),
     }
 }
 
 /// Returns the text with its markers replaced by their values.
-pub fn filled(text: &str, workspace: &Path) -> String {
+pub fn resolve(text: &str, workspace: &Path) -> String {
     if !text.contains("{{ ") {
         return text.to_owned();
     }
@@ -82,20 +83,20 @@ pub fn filled(text: &str, workspace: &Path) -> String {
 }
 
 /// Returns the value with the markers in all of its strings replaced.
-pub fn filled_value(value: &Value, workspace: &Path) -> Value {
+pub fn resolve_value(value: &Value, workspace: &Path) -> Value {
     match value {
-        Value::String(text) => Value::from(filled(text, workspace)),
-        Value::Array(values) => values.iter().map(|value| filled_value(value, workspace)).collect(),
+        Value::String(text) => Value::from(resolve(text, workspace)),
+        Value::Array(values) => values.iter().map(|value| resolve_value(value, workspace)).collect(),
         Value::Object(fields) => Value::Object(
-            fields.iter().map(|(key, value)| (key.clone(), filled_value(value, workspace))).collect(),
+            fields.iter().map(|(key, value)| (key.clone(), resolve_value(value, workspace))).collect(),
         ),
         other => other.clone(),
     }
 }
 
 /// Returns the fields with the markers in all of their strings replaced.
-pub fn filled_fields(fields: &Map<String, Value>, workspace: &Path) -> Map<String, Value> {
-    fields.iter().map(|(key, value)| (key.clone(), filled_value(value, workspace))).collect()
+pub fn resolve_fields(fields: &Map<String, Value>, workspace: &Path) -> Map<String, Value> {
+    fields.iter().map(|(key, value)| (key.clone(), resolve_value(value, workspace))).collect()
 }
 
 /// Returns the digits that name a session in its marker.
@@ -116,16 +117,16 @@ fn is_hexadecimal(text: &str) -> bool {
 mod tests {
     use std::path::Path;
 
-    use super::{filled, session_hash, session_hash_marker};
+    use super::{resolve, session_hash, session_hash_placeholder};
 
     #[test]
-    fn filled_replaces_each_marker_and_nothing_else() {
+    fn resolve_replaces_each_marker_and_nothing_else() {
         let workspace = Path::new("/srv/{{ session.hash 0123456789abcdef }}");
-        let check = |text: &str, expected: &str| assert_eq!(filled(text, workspace), expected);
+        let check = |text: &str, expected: &str| assert_eq!(resolve(text, workspace), expected);
         let (one, other) = (session_hash("shop/a", workspace), session_hash("shop/b", workspace));
         assert!(one != other && one != session_hash("shop/a", Path::new("/srv/b")));
-        let marker = session_hash_marker("shop/a");
-        check(&format!("x{marker}{}y", session_hash_marker("shop/b")), &format!("x{one}{other}y"));
+        let marker = session_hash_placeholder("shop/a");
+        check(&format!("x{marker}{}y", session_hash_placeholder("shop/b")), &format!("x{one}{other}y"));
         check("{{ workspace.root }}/a", "/srv/{{ session.hash 0123456789abcdef }}/a");
         for text in
             ["{{ session.hash ", "{{ session.hash é0123456789abcdef }}", "{{ session.hash 0123456789abcdef}}"]

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 
-use super::names::list;
+use super::name_list::list;
 
 /// Results of one walk. Paths are relative to the directory.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct DirectoryScan {
     /// Directories that cannot be listed or entered.
     pub(super) unknown: BTreeSet<PathBuf>,
     /// Directories of other users that this user cannot empty.
@@ -26,10 +26,10 @@ pub(super) struct Survey {
     pub(super) with_git: BTreeSet<PathBuf>,
 }
 
-impl Survey {
+impl DirectoryScan {
     /// Walks through a directory, except for `places` in it, which are absolute.
-    pub(super) fn take(top: &Path, places: &BTreeSet<PathBuf>) -> Self {
-        let mut survey = Self::default();
+    pub(super) fn read(top: &Path, places: &BTreeSet<PathBuf>) -> Self {
+        let mut scan = Self::default();
         let mut left = vec![PathBuf::new()];
         while let Some(relative) = left.pop() {
             let directory = top.join(&relative);
@@ -40,34 +40,34 @@ impl Survey {
                 match fs::symlink_metadata(&directory) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     // The owner of the directory can change its permissions and then empty it.
-                    Ok(found) if found.uid() == user() => drop(survey.unknown.insert(relative)),
-                    _ => drop(survey.stuck.insert(relative)),
+                    Ok(found) if found.uid() == user() => drop(scan.unknown.insert(relative)),
+                    _ => drop(scan.stuck.insert(relative)),
                 }
                 continue;
             };
             if !can_be_emptied(&directory, &entries) {
-                survey.stuck.insert(relative.clone());
+                scan.stuck.insert(relative.clone());
             }
-            let in_git = relative.components().any(|part| part.as_os_str() == ".git");
+            let is_in_git_directory = relative.components().any(|part| part.as_os_str() == ".git");
             for entry in entries {
                 let (path, name) = (relative.join(entry.file_name()), entry.file_name());
                 let Ok(kind) = entry.file_type() else { continue };
-                if name == ".git" && !relative.as_os_str().is_empty() && !in_git {
-                    survey.with_git.insert(relative.clone());
+                if name == ".git" && !relative.as_os_str().is_empty() && !is_in_git_directory {
+                    scan.with_git.insert(relative.clone());
                 }
                 if kind.is_dir() && !places.contains(&entry.path()) {
                     left.push(path);
                 }
             }
         }
-        survey
+        scan
     }
 }
 
 /// Describes the directories at `home` that this user cannot empty, in one line.
-pub(super) fn stuck(home: &Path, survey: &Survey) -> Option<String> {
+pub(super) fn stuck(home: &Path, scan: &DirectoryScan) -> Option<String> {
     let path = home.display();
-    let stuck: BTreeSet<_> = survey.stuck.iter().map(|path| path.as_os_str().to_owned()).collect();
+    let stuck: BTreeSet<_> = scan.stuck.iter().map(|path| path.as_os_str().to_owned()).collect();
     (!stuck.is_empty()).then(|| {
         format!(
             "{path} has directories of other users whose content cannot be removed ({}); remove them as those users or as \
@@ -78,9 +78,9 @@ pub(super) fn stuck(home: &Path, survey: &Survey) -> Option<String> {
 }
 
 /// Describes the directories at `home` that cannot be listed, in one line.
-pub(super) fn unknown(home: &Path, survey: &Survey) -> Option<String> {
+pub(super) fn unknown(home: &Path, scan: &DirectoryScan) -> Option<String> {
     let path = home.display();
-    let unknown: BTreeSet<_> = survey.unknown.iter().map(|path| path.as_os_str().to_owned()).collect();
+    let unknown: BTreeSet<_> = scan.unknown.iter().map(|path| path.as_os_str().to_owned()).collect();
     (!unknown.is_empty()).then(|| {
         format!(
             "{path} has directories that cannot be listed ({}), and what is in them is not known; `chmod u+rwx` them",

@@ -17,13 +17,13 @@ use std::ffi::OsStr;
 use self::inside::Inside;
 use super::site::Site;
 use super::{Worktree, overlay, ownership};
-use crate::provider::survey::{Survey, stuck, unknown};
-use crate::provider::{Error, Losses, Task};
+use crate::provider::directory_scan::{DirectoryScan, stuck, unknown};
+use crate::provider::{Error, Task, UnsavedWork};
 
 pub(super) use commits::{Tips, is_object, lost};
 pub(super) use file::File;
 pub(super) use filtered::changed as filtered;
-pub(super) use interrupted::losses_since;
+pub(super) use interrupted::unsaved_work_since;
 
 /// Files of an admin directory that exist while a Git operation is in progress, each with the operation.
 const OPERATIONS: [(&str, &str); 8] = [
@@ -47,82 +47,82 @@ const OPERATIONS: [(&str, &str); 8] = [
 ///
 /// Stashes do not count: `refs/stash` and its log belong to the repository, and outlast every worktree. But a `pop`
 /// removes its stash, so a commit that only a stash reaches does count.
-pub(super) fn losses(task: &Task<'_>, worktree: &Worktree) -> Result<Losses, Error> {
+pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<UnsavedWork, Error> {
     let site = Site::of(task, worktree)?;
-    let mut losses = Losses::default();
+    let mut unsaved_work = UnsavedWork::default();
     // The release would be refused half-way through the release of the other worktrees.
     if let Err(Error::Refused(why)) = ownership::of_entry_if_not_others(task, &site) {
-        losses.beyond_rescue.push(why);
-        return Ok(losses);
+        unsaved_work.beyond_rescue.push(why);
+        return Ok(unsaved_work);
     }
     let entry = site.common.directory(&site.entry)?;
     let Some(directory) = site.directory()? else {
         // The files are lost already. Commits may still exist, unless Git answers that the admin directory is torn.
-        match commits::add(task, worktree, &site, &mut losses) {
+        match commits::add(task, worktree, &site, &mut unsaved_work) {
             Err(Error::Process(error)) if !error.is_answer() => {
-                losses.work.push(format!("HEAD of {} cannot be read: {error}", site.home.display()));
+                unsaved_work.work.push(format!("HEAD of {} cannot be read: {error}", site.home.display()));
             }
             _ => {}
         }
-        return Ok(losses);
+        return Ok(unsaved_work);
     };
     let path = site.home.display();
     let Some(entry) = entry else {
         let names = directory.names()?;
         let files = names.iter().filter(|name| *name != ".git").count();
         if files > 0 {
-            losses.work.push(format!(
+            unsaved_work.work.push(format!(
                 "{path} has {files} files or directories, and its admin directory does not exist"
             ));
         }
-        return Ok(losses);
+        return Ok(unsaved_work);
     };
     let inside = Inside::find(task, worktree, &site)?;
-    losses.obstacles = inside.obstacles;
+    unsaved_work.blockers = inside.blockers;
     // If this check fails, Git reports the reason.
     if untouched::is_as_made(task, worktree, &site, &entry).unwrap_or(false) {
-        return Ok(losses);
+        return Ok(unsaved_work);
     }
-    let survey = Survey::take(&site.worktree, &inside.places);
-    losses.obstacles.extend(stuck(&site.home, &survey));
-    losses.beyond_rescue.extend(unknown(&site.home, &survey));
-    losses.beyond_rescue.extend(overlay::covered(worktree, &site)?);
+    let scan = DirectoryScan::read(&site.worktree, &inside.places);
+    unsaved_work.blockers.extend(stuck(&site.home, &scan));
+    unsaved_work.beyond_rescue.extend(unknown(&site.home, &scan));
+    unsaved_work.beyond_rescue.extend(overlay::covered(worktree, &site)?);
     if overlay::hides_work(task, worktree, &site)? {
-        losses.beyond_rescue.push(format!(
+        unsaved_work.beyond_rescue.push(format!(
             "{path} is not mounted, and what was written in it is unknown; `seedbed apply` mounts it again"
         ));
     } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
         // Nothing was ever written in the mount.
-    } else if let Err(error) = changes::add(task, worktree, &site, &survey, None, &mut losses) {
-        losses.work.push(format!("the changes in {path} cannot be counted: {error}"));
+    } else if let Err(error) = changes::add(task, worktree, &site, &scan, None, &mut unsaved_work) {
+        unsaved_work.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
     let names = entry.names()?;
     for (name, operation) in OPERATIONS {
         if names.contains(OsStr::new(name)) {
-            losses.work.push(format!("{path} is in the middle of {operation}"));
+            unsaved_work.work.push(format!("{path} is in the middle of {operation}"));
         }
     }
     if names.contains(OsStr::new("modules"))
-        && !losses.beyond_rescue.iter().any(|line| line.contains("submodules"))
+        && !unsaved_work.beyond_rescue.iter().any(|line| line.contains("submodules"))
     {
-        losses.beyond_rescue.push(format!(
+        unsaved_work.beyond_rescue.push(format!(
             "{path} has submodules whose commits may be nowhere else; push those, then remove {}",
             site.entry_path().join("modules").display()
         ));
     }
-    if let Err(error) = commits::add(task, worktree, &site, &mut losses) {
-        losses.work.push(format!("HEAD of {path} cannot be read: {error}"));
+    if let Err(error) = commits::add(task, worktree, &site, &mut unsaved_work) {
+        unsaved_work.work.push(format!("HEAD of {path} cannot be read: {error}"));
     }
-    Ok(losses)
+    Ok(unsaved_work)
 }
 
 /// Returns the reasons why a worktree cannot be released even if its work is discarded. Such reasons are things inside
 /// that are not the session's, and directories that this user cannot remove.
-pub(super) fn obstacles(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
+pub(super) fn blockers(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     let site = Site::of(task, worktree)?;
-    let Inside { mut obstacles, places } = Inside::find(task, worktree, &site)?;
+    let Inside { mut blockers, places } = Inside::find(task, worktree, &site)?;
     if site.directory()?.is_some() {
-        obstacles.extend(stuck(&site.home, &Survey::take(&site.worktree, &places)));
+        blockers.extend(stuck(&site.home, &DirectoryScan::read(&site.worktree, &places)));
     }
-    Ok(obstacles)
+    Ok(blockers)
 }

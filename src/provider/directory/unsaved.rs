@@ -15,33 +15,37 @@ use super::site::{Site, named};
 use crate::host::files::Root;
 use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
-use crate::provider::names::list;
-use crate::provider::survey::{Survey, stuck, unknown};
-use crate::provider::{Error, Losses, Made, Task};
+use crate::provider::directory_scan::{DirectoryScan, stuck, unknown};
+use crate::provider::name_list::list;
+use crate::provider::{Error, LeaseProgress, Task, UnsavedWork};
 
 /// Size limit of the file that a linked worktree has at `.git`, in bytes.
 const POINTER_MAX: usize = 64 * 1024;
 
 /// Finds the unsaved work that a release of the directory would discard. `made` is the progress of an interrupted run.
-pub(super) fn losses(task: &Task<'_>, directory: &Directory, made: Option<Made>) -> Result<Losses, Error> {
+pub(super) fn unsaved_work(
+    task: &Task<'_>,
+    directory: &Directory,
+    made: Option<LeaseProgress>,
+) -> Result<UnsavedWork, Error> {
     let site = Site::new(task, directory)?;
-    let mut losses = Losses::default();
+    let mut unsaved_work = UnsavedWork::default();
     let record = match record::owned(task, &site) {
         Err(Error::Refused(why)) => {
-            losses.beyond_rescue.push(why);
-            return Ok(losses);
+            unsaved_work.beyond_rescue.push(why);
+            return Ok(unsaved_work);
         }
         record => record?,
     };
-    let (Some(record), Some(top)) = (record, site.directory()?) else { return Ok(losses) };
+    let (Some(record), Some(top)) = (record, site.directory()?) else { return Ok(unsaved_work) };
     let mounts = mounts(task, &site)?;
-    losses.obstacles.extend(mounts.iter().map(|mount| described(mount, &site)));
+    unsaved_work.blockers.extend(mounts.iter().map(|mount| described(mount, &site)));
     let places: BTreeSet<_> = mounts.iter().map(|mount| PathBuf::from(&mount.place)).collect();
     let is_mount = |below: &Path| places.contains(&site.path().join(below));
-    let survey = Survey::take(&site.path(), &places);
-    losses.obstacles.extend(stuck(&site.home_path(), &survey));
-    let tops = iter::once(Path::new("")).chain(survey.with_git.iter().map(PathBuf::as_path));
-    losses.obstacles.extend(tops.filter_map(|below| linked_worktree(&top, &site, below)));
+    let scan = DirectoryScan::read(&site.path(), &places);
+    unsaved_work.blockers.extend(stuck(&site.home_path(), &scan));
+    let tops = iter::once(Path::new("")).chain(scan.with_git.iter().map(PathBuf::as_path));
+    unsaved_work.blockers.extend(tops.filter_map(|below| linked_worktree(&top, &site, below)));
     let baseline = Baseline::new(task, directory, record, made)?;
     let mut written = BTreeSet::new();
     let listed = record::each_file(&top, &is_mount, &mut |path, stat| {
@@ -51,9 +55,9 @@ pub(super) fn losses(task: &Task<'_>, directory: &Directory, made: Option<Made>)
     });
     let home = site.home_path();
     let unlisted = listed.err().map(|error| format!("not all of {} can be read: {error}", home.display()));
-    losses.unknown.extend(unknown(&home, &survey).or(unlisted));
-    losses.beyond_rescue.extend(work(&site, &written));
-    Ok(losses)
+    unsaved_work.unknown.extend(unknown(&home, &scan).or(unlisted));
+    unsaved_work.beyond_rescue.extend(work(&site, &written));
+    Ok(unsaved_work)
 }
 
 /// Names the unsaved files, in one line.
@@ -85,12 +89,12 @@ impl<'d> Baseline<'d> {
         task: &Task<'_>,
         directory: &'d Directory,
         record: Record,
-        made: Option<Made>,
+        made: Option<LeaseProgress>,
     ) -> Result<Self, Error> {
         let since = made.and_then(|made| match made {
-            Made::Partly | Made::Filled { .. } => None,
-            Made::SettingUp { at, alive } => Some(nanoseconds(alive.max(at))),
-            Made::Completely(at) => Some(nanoseconds(at)),
+            LeaseProgress::Populating | LeaseProgress::Populated { .. } => None,
+            LeaseProgress::SettingUp { at, alive } => Some(nanoseconds(alive.max(at))),
+            LeaseProgress::Complete(at) => Some(nanoseconds(at)),
         });
         let from = directory.copy_from.as_deref().filter(|_| record.contents.is_none());
         let source = match from {
@@ -125,7 +129,7 @@ fn nanoseconds(time: SystemTime) -> i128 {
 }
 
 fn mounts(task: &Task<'_>, site: &Site) -> Result<Vec<Mount>, Error> {
-    let table = task.found("mounts", || Ok(mounts::table()?))?;
+    let table = task.shared_result("mounts", || Ok(mounts::table()?))?;
     Ok(mounts::at_or_below(&table, &site.path()))
 }
 

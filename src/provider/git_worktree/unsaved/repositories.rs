@@ -8,10 +8,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::host::git::Git;
+use crate::provider::directory_scan::{self, DirectoryScan};
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::Site;
-use crate::provider::names::NAMED;
-use crate::provider::survey::{self, Survey};
+use crate::provider::name_list::NAMED;
 use crate::provider::{Error, Task};
 
 /// Prefixes of the messages that commands write into the log of HEAD when they make a commit.
@@ -34,11 +34,11 @@ impl Inner {
     pub(super) fn ask(
         task: &Task<'_>,
         site: &Site,
-        survey: &Survey,
+        scan: &DirectoryScan,
         is_ignored: impl Fn(&Path) -> Option<bool>,
     ) -> Self {
         let mut inner = Self::default();
-        for path in &survey.with_git {
+        for path in &scan.with_git {
             let Some(is_ignored) = is_ignored(path) else { continue };
             if inner.with_work.len() > NAMED {
                 break;
@@ -70,7 +70,7 @@ impl Repository {
     /// Inspects the repository at `top`.
     fn at(task: &Task<'_>, top: &Path) -> Self {
         let dot_git = top.join(".git");
-        if survey::is_no_repository(&dot_git) && !is_pointer(task, &dot_git, top) {
+        if directory_scan::is_no_repository(&dot_git) && !is_pointer(task, &dot_git, top) {
             return Self::None;
         }
         match is_copy(task, &dot_git, top) {

@@ -13,13 +13,13 @@ use super::repositories::Inner;
 use super::since::Since;
 use super::{filtered, hidden};
 use crate::host::git::Git;
+use crate::provider::directory_scan::{self, DirectoryScan};
 use crate::provider::git_worktree::files::Brought;
 use crate::provider::git_worktree::settings::EXACT;
 use crate::provider::git_worktree::site::{Content, Site, read};
 use crate::provider::git_worktree::{Worktree, files, index};
-use crate::provider::names::list;
-use crate::provider::survey::{self, Survey};
-use crate::provider::{Error, Losses, Task};
+use crate::provider::name_list::list;
+use crate::provider::{Error, Task, UnsavedWork};
 
 /// Adds the changes that `git status` reports, and those that it does not report. If `since` is given, only later
 /// changes are added.
@@ -27,9 +27,9 @@ pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
     site: &Site,
-    survey: &Survey,
+    scan: &DirectoryScan,
     since: Option<&Since>,
-    losses: &mut Losses,
+    unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
     let entry = site.entry_path();
     let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
@@ -47,7 +47,7 @@ pub(super) fn add(
     let filtered = filtered.iter().filter(|path| !is_discovery(worktree, path)).count();
     let mut submodules = submodules(site, &files)?;
     submodules.retain(|path| is_tree_later(path));
-    let mut inner = Inner::ask(task, site, survey, |path| {
+    let mut inner = Inner::ask(task, site, scan, |path| {
         let is_reported = changes.repositories.iter().any(|it| Path::new(it) == path);
         if is_reported || submodules.contains(path.as_os_str()) {
             return None;
@@ -57,7 +57,7 @@ pub(super) fn add(
     inner.with_work.retain(|path| is_tree_later(path));
     inner.unseen.retain(|path| is_tree_later(path));
     let counts = changes.counts(hidden, filtered);
-    describe(site, &counts, &changes, &submodules, &inner, losses);
+    describe(site, &counts, &changes, &submodules, &inner, unsaved_work);
     Ok(())
 }
 
@@ -68,11 +68,11 @@ fn describe(
     changes: &Changes,
     submodules: &BTreeSet<OsString>,
     inner: &Inner,
-    losses: &mut Losses,
+    unsaved_work: &mut UnsavedWork,
 ) {
     let path = site.home.display();
     if !counts.is_empty() {
-        losses.work.push(format!("{path} has uncommitted changes: {counts}"));
+        unsaved_work.work.push(format!("{path} has uncommitted changes: {counts}"));
     }
     let beyond_rescue = [
         (
@@ -102,14 +102,14 @@ fn describe(
         ),
     ];
     for (what, named, remedy) in beyond_rescue.into_iter().filter(|(_, named, _)| !named.is_empty()) {
-        losses.beyond_rescue.push(format!("{path} {what} ({}){remedy}", list(named)));
+        unsaved_work.beyond_rescue.push(format!("{path} {what} ({}){remedy}", list(named)));
     }
     let passing = [
         ("repositories without work of their own", &inner.copies),
         ("ignored files or directories", &changes.ignored),
     ];
     for (what, named) in passing.into_iter().filter(|(_, named)| !named.is_empty()) {
-        losses.passing.push(format!("{path} has {} {what}: {}", named.len(), list(named)));
+        unsaved_work.ignored.push(format!("{path} has {} {what}: {}", named.len(), list(named)));
     }
 }
 
@@ -204,7 +204,7 @@ impl Changes {
 
 /// Returns whether this user may not read a file.
 fn is_denied(path: &Path) -> bool {
-    let denied = survey::may(path, Access::READ_OK);
+    let denied = directory_scan::may(path, Access::READ_OK);
     denied.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
         && rustix::fs::lstat(path).is_ok_and(|found| !FileType::from_raw_mode(found.st_mode).is_symlink())
 }

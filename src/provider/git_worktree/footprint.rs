@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use super::site::{anchor, below_at, canonical, common_dir, entry_at};
 use super::{Worktree, overlay};
 use crate::host;
-use crate::host::occupants::Area;
+use crate::host::occupants::Footprint;
 use crate::provider::Task;
 
 /// Returns the directories of a worktree: its own, its admin directory, and those of its overlay. Values that all
 /// worktrees of a repository share are computed once.
-pub(super) fn area(task: &Task<'_>, worktree: &Worktree) -> Area {
+pub(super) fn footprint(task: &Task<'_>, worktree: &Worktree) -> Footprint {
     let real = |path: &Path| {
         let find = || Ok(canonical(path)?.to_str().map(str::to_owned).unwrap_or_default());
-        let found = task.found(&format!("real path of {}", path.display()), find);
+        let found = task.shared_result(&format!("real path of {}", path.display()), find);
         found.ok().filter(|found| !found.is_empty()).map_or_else(|| path.to_owned(), PathBuf::from)
     };
     let (above, below) = anchor(&real(task.workspace), &worktree.worktree_path);
@@ -23,7 +23,7 @@ pub(super) fn area(task: &Task<'_>, worktree: &Worktree) -> Area {
         _ => Vec::new(),
     };
     let repository = real(&host::absolute(task.workspace, &worktree.repo_root));
-    let common = task.found(&format!("common directory of {}", repository.display()), || {
+    let common = task.shared_result(&format!("common directory of {}", repository.display()), || {
         Ok(common_dir(&repository)?.to_str().map(str::to_owned).unwrap_or_default())
     });
     if let Some(common) = common.ok().filter(|common| !common.is_empty()) {
@@ -33,5 +33,5 @@ pub(super) fn area(task: &Task<'_>, worktree: &Worktree) -> Area {
     if is_mounted {
         directories.push(real(&task.host.state).join(overlay::layers(task, worktree)));
     }
-    Area { directories, ports: Vec::new(), is_mounted }
+    Footprint { directories, ports: Vec::new(), is_mounted }
 }

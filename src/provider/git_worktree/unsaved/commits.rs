@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use crate::host::git::Git;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, branch};
-use crate::provider::{Error, Losses, Task};
+use crate::provider::{Error, Task, UnsavedWork};
 
 /// Refs of the repository that keep no commit: the next `pop` empties the stash. The other refs are the main worktree's
 /// own, of operations that end.
@@ -75,7 +75,7 @@ pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
     site: &Site,
-    losses: &mut Losses,
+    unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
     let path = site.home.display();
     if site.common.directory(&site.entry)?.is_none() {
@@ -96,18 +96,20 @@ pub(super) fn add(
         Ok(counted(told.len() - before))
     };
     if let Some(commits) = count(BTreeSet::from([tips.head.as_str()]))? {
-        losses.work.push(format!("HEAD of {path} has {commits} that no ref reaches"));
+        unsaved_work.work.push(format!("HEAD of {path} has {commits} that no ref reaches"));
     }
     for (object, name) in &tips.own {
         if let Some(commits) = count(BTreeSet::from([object.as_str()]))? {
-            losses.work.push(format!("{name} of {path} has {commits} that no other ref reaches"));
+            unsaved_work.work.push(format!("{name} of {path} has {commits} that no other ref reaches"));
         }
     }
     if let Some(commits) = count(tips.left.iter().map(String::as_str).collect())? {
-        losses.work.push(format!("{commits} that no ref reaches were left in {path} by a checkout"));
+        unsaved_work.work.push(format!("{commits} that no ref reaches were left in {path} by a checkout"));
     }
     if let Some(commits) = counted(all.len() - told.len()) {
-        losses.passing.push(format!("the reflog of {path} alone has {commits}, rewritten or reset away"));
+        unsaved_work
+            .ignored
+            .push(format!("the reflog of {path} alone has {commits}, rewritten or reset away"));
     }
     Ok(())
 }

@@ -20,12 +20,12 @@ use crate::host::files::{Root, temporary};
 use crate::host::git::Git;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, files};
-use crate::provider::names::list;
-use crate::provider::{DISCOVERY_DIRECTORY, Error, Losses, Made, Task};
+use crate::provider::name_list::list;
+use crate::provider::{DISCOVERY_DIRECTORY, Error, LeaseProgress, Task, UnsavedWork};
 
 /// End of the interrupted run's changes in a worktree.
 pub(super) struct Since {
-    made: Made,
+    made: LeaseProgress,
     /// Time from which on a change of a file is work.
     changes: SystemTime,
     /// Time from which on a commit is work.
@@ -36,16 +36,24 @@ pub(super) struct Since {
 }
 
 impl Since {
-    pub(super) fn new(task: &Task<'_>, worktree: &Worktree, site: &Site, made: Made) -> Result<Self, Error> {
+    pub(super) fn new(
+        task: &Task<'_>,
+        worktree: &Worktree,
+        site: &Site,
+        made: LeaseProgress,
+    ) -> Result<Self, Error> {
         let has_index = fs::symlink_metadata(site.entry_path().join("index")).is_ok();
         let (changes, commits) = match made {
             // The run writes only files of its commit, and their index.
-            Made::Partly => (UNIX_EPOCH, UNIX_EPOCH),
-            Made::Filled { at, alive } => (if worktree.git_hooks { alive.max(at) } else { at }, at),
-            Made::SettingUp { at, alive } => (alive.max(at), at),
-            Made::Completely(at) => (at, at),
+            LeaseProgress::Populating => (UNIX_EPOCH, UNIX_EPOCH),
+            LeaseProgress::Populated { at, alive } => {
+                (if worktree.git_hooks { alive.max(at) } else { at }, at)
+            }
+            LeaseProgress::SettingUp { at, alive } => (alive.max(at), at),
+            LeaseProgress::Complete(at) => (at, at),
         };
-        let commit = (made == Made::Partly).then(|| files_of(task, worktree, site)).transpose()?;
+        let commit =
+            (made == LeaseProgress::Populating).then(|| files_of(task, worktree, site)).transpose()?;
         Ok(Self { made, changes, commits, has_index, commit })
     }
 
@@ -57,7 +65,7 @@ impl Since {
         let head = site.read_entry("HEAD")?;
         let is_head = |head: &[u8]| head.starts_with(b"ref: refs/") || commits::is_object(&text(head));
         // Git was killed while it created the admin directory.
-        if self.made == Made::Partly && !matches!(head, Content::Bytes(head) if is_head(&head)) {
+        if self.made == LeaseProgress::Populating && !matches!(head, Content::Bytes(head) if is_head(&head)) {
             return Ok(false);
         }
         let is_later = |path: &Path, found: &Metadata| {
@@ -73,7 +81,7 @@ impl Since {
         worktree: &Worktree,
         site: &Site,
         places: &BTreeSet<PathBuf>,
-        losses: &mut Losses,
+        unsaved_work: &mut UnsavedWork,
     ) -> Result<(), Error> {
         let mut found = BTreeSet::new();
         let note = |path: &Path, metadata: &Metadata| {
@@ -90,7 +98,7 @@ impl Since {
             });
         }
         if !found.is_empty() {
-            losses.work.push(format!(
+            unsaved_work.work.push(format!(
                 "{} was never populated, and has {} of another program: {}",
                 site.home.display(),
                 if found.len() == 1 { "1 file".to_owned() } else { format!("{} files", found.len()) },
@@ -162,7 +170,7 @@ impl Since {
     /// Returns whether a change of the index, `index` in `git status`, is work. If something is added before the files
     /// of the commit are written, Git reports those files as deleted.
     fn is_staged(&self, site: &Site, index: u8) -> bool {
-        if self.made == Made::Partly { index != b'D' } else { self.is_index_later(site) }
+        if self.made == LeaseProgress::Populating { index != b'D' } else { self.is_index_later(site) }
     }
 
     /// Returns whether the run may have been writing this file of the commit.
@@ -172,7 +180,7 @@ impl Since {
 
     /// Returns whether the run may have been bringing this file from the workspace.
     fn is_being_brought(&self, worktree: &Worktree, site: &Site, path: &Path) -> bool {
-        matches!(self.made, Made::Filled { .. }) && files::is_brought(worktree, site, path)
+        matches!(self.made, LeaseProgress::Populated { .. }) && files::is_brought(worktree, site, path)
     }
 }
 

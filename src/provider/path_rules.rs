@@ -6,12 +6,12 @@ use crate::manifest::{Diagnostic, Location, rule};
 use crate::observe::{Directory, Observation};
 
 /// Returns whether `path` of a plan is the workspace itself or a directory above it.
-pub(crate) fn holds_the_workspace(workspace: &Path, path: &Path) -> bool {
+pub(crate) fn contains_workspace(workspace: &Path, path: &Path) -> bool {
     workspace.starts_with(crate::host::absolute(workspace, path))
 }
 
 /// Returns whether a path of a plan leads into a git directory.
-pub(crate) fn in_git(path: &Path) -> bool {
+pub(crate) fn is_in_git_directory(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git"))
 }
 
@@ -25,12 +25,12 @@ pub(crate) fn check_root(
     let diagnostic = |message: String, label: &str| {
         Diagnostic::new(rule::ROOT_DIRECTORY, location.key("root-directory"), message, label)
     };
-    if holds_the_workspace(&observation.workspace, root) {
+    if contains_workspace(&observation.workspace, root) {
         let message = format!("{what} need a directory of their own, which git can be kept from seeing");
         let help = format!("name one below the workspace, such as `{example}`, or beside it");
         return Err(diagnostic(message, "is the workspace or above it").with_help(help));
     }
-    if in_git(root) {
+    if is_in_git_directory(root) {
         let message = format!("`{}` lies in a git directory", root.display());
         let help = format!("name a directory beside it, such as `{example}`");
         return Err(diagnostic(message, "is Git's own, or a repository's").with_help(help));

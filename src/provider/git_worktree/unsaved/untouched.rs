@@ -15,13 +15,13 @@ use super::commits::lost;
 use super::file::is_discovery;
 use crate::host::files::Root;
 use crate::host::git::Git;
+use crate::provider::directory_scan;
 use crate::provider::git_worktree::brought::RECORD;
 use crate::provider::git_worktree::files::Brought;
 use crate::provider::git_worktree::index::{self, Index, What};
 use crate::provider::git_worktree::layout::MARK;
 use crate::provider::git_worktree::site::{Content, Site};
 use crate::provider::git_worktree::{Worktree, overlay, tree};
-use crate::provider::survey;
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
 /// Names in a new admin directory. Git commands that change something there add other names.
@@ -103,7 +103,7 @@ pub(super) fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -
 
 /// Returns the tree of the worktree's commit, which all worktrees of that commit share.
 fn tree_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<String, Error> {
-    task.found(&format!("tree {}", worktree.commit), || {
+    task.shared_result(&format!("tree {}", worktree.commit), || {
         tree::id_of(&Git::of(task.host, site.common.path(), None), &worktree.commit)
     })
 }
@@ -112,7 +112,7 @@ fn tree_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<String, 
 fn is_reached(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
     let commit = worktree.commit.as_str();
     let what = format!("lost {commit} {}", site.common.path().display());
-    let lost = task.found(&what, || {
+    let lost = task.shared_result(&what, || {
         let lost = lost(task, worktree, site, &BTreeSet::from([commit]), None, &[])?;
         Ok(lost.len().to_string())
     })?;
@@ -141,7 +141,7 @@ impl Walk<'_> {
         let mut left = vec![PathBuf::new()];
         while let Some(relative) = left.pop() {
             let directory = self.site.worktree.join(&relative);
-            if !survey::is_own(&directory) {
+            if !directory_scan::is_own(&directory) {
                 return Ok(false);
             }
             for found in fs::read_dir(directory)? {

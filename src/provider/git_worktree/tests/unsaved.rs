@@ -2,37 +2,37 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::super::losses::losses;
+use super::super::unsaved::unsaved_work;
 use super::Lab;
 use crate::provider::git_worktree::Worktree;
-use crate::provider::{Findings, Losses, Task};
+use crate::provider::{SharedResults, Task, UnsavedWork};
 
 /// Returns the unsaved work after `act` was done in a worktree, without the worktree's path.
-fn at_stake(lab: &Lab, worktree: &Worktree, act: impl FnOnce(&Lab, &Worktree, &Path)) -> Losses {
+fn at_stake(lab: &Lab, worktree: &Worktree, act: impl FnOnce(&Lab, &Worktree, &Path)) -> UnsavedWork {
     lab.make(worktree);
     let path = lab.path(worktree);
     act(lab, worktree, &path);
     let before = lab.inventory();
-    let losses = losses(&lab.task(), worktree).unwrap();
+    let unsaved_work = unsaved_work(&lab.task(), worktree).unwrap();
     assert_eq!(lab.inventory(), before, "looking changes nothing");
     let shown = |lines: Vec<String>| {
         lines.into_iter().map(|line| line.replace(path.to_str().unwrap(), "W")).collect()
     };
-    Losses {
-        work: shown(losses.work),
-        beyond_rescue: shown(losses.beyond_rescue),
+    UnsavedWork {
+        work: shown(unsaved_work.work),
+        beyond_rescue: shown(unsaved_work.beyond_rescue),
         unknown: Vec::new(),
-        passing: shown(losses.passing),
-        obstacles: shown(losses.obstacles),
+        ignored: shown(unsaved_work.ignored),
+        blockers: shown(unsaved_work.blockers),
     }
 }
 
 /// Returns the unsaved work if a rescue can save all of it, and fails otherwise.
 fn after(act: impl FnOnce(&Lab, &Worktree, &Path)) -> Vec<String> {
     let lab = Lab::new();
-    let losses = at_stake(&lab, &lab.worktree("w"), act);
-    assert_eq!(losses, Losses { work: losses.work.clone(), ..Losses::default() });
-    losses.work
+    let unsaved_work = at_stake(&lab, &lab.worktree("w"), act);
+    assert_eq!(unsaved_work, UnsavedWork { work: unsaved_work.work.clone(), ..UnsavedWork::default() });
+    unsaved_work.work
 }
 
 fn commit(lab: &Lab, path: &Path) {
@@ -78,41 +78,42 @@ fn settle(lab: &Lab, worktree: &Worktree) {
 
 /// Returns the unsaved work after `act`, found without Git by files alone; an error if Git is needed. Results that hold
 /// for all worktrees of the commit are found in advance, with another worktree.
-fn told_without_git(worktree: impl Fn(&Lab) -> Worktree, act: impl FnOnce(&Lab, &Path)) -> Losses {
+fn told_without_git(worktree: impl Fn(&Lab) -> Worktree, act: impl FnOnce(&Lab, &Path)) -> UnsavedWork {
     let mut lab = Lab::new();
     let (first, worktree) = (lab.worktree("first"), worktree(&lab));
     for worktree in [&first, &worktree] {
         lab.make(worktree);
         settle(&lab, worktree);
     }
-    let findings = Findings::default();
-    let of_first = losses(&Task { findings: Some(&findings), ..lab.task() }, &first).unwrap();
-    assert_eq!(of_first, Losses::default());
+    let shared_results = SharedResults::default();
+    let of_first =
+        unsaved_work(&Task { shared_results: Some(&shared_results), ..lab.task() }, &first).unwrap();
+    assert_eq!(of_first, UnsavedWork::default());
     act(&lab, &lab.path(&worktree));
     lab.host.environment = vec![("PATH".into(), lab.repo.clone().into())];
-    losses(&Task { findings: Some(&findings), ..lab.task() }, &worktree).unwrap()
+    unsaved_work(&Task { shared_results: Some(&shared_results), ..lab.task() }, &worktree).unwrap()
 }
 
 #[test]
 fn what_is_as_it_was_made_needs_no_git() {
     let plain = |lab: &Lab| lab.worktree("w");
-    assert_eq!(told_without_git(plain, |_, _| {}), Losses::default());
+    assert_eq!(told_without_git(plain, |_, _| {}), UnsavedWork::default());
     let sparse = |lab: &Lab| Worktree { target_path: Some("other".into()), ..lab.worktree("w") };
-    assert_eq!(told_without_git(sparse, |_, _| {}), Losses::default());
+    assert_eq!(told_without_git(sparse, |_, _| {}), UnsavedWork::default());
     // These are the files that seedbed itself writes.
     let told = told_without_git(plain, |_, path| {
         fs::create_dir(path.join(".agent-context")).unwrap();
         fs::write(path.join(".agent-context/.gitignore"), "*\n").unwrap();
         fs::write(path.join(".agent-context/resources.json"), "{}\n").unwrap();
     });
-    assert_eq!(told, Losses::default());
+    assert_eq!(told, UnsavedWork::default());
 }
 
 #[test]
 fn git_is_asked_about_any_change() {
     let check = |what: &str, act: &dyn Fn(&Lab, &Path)| {
         let told = told_without_git(|lab| lab.worktree("w"), act);
-        assert_ne!(told, Losses::default(), "{what}");
+        assert_ne!(told, UnsavedWork::default(), "{what}");
     };
     let git = |lab: &Lab, path: &Path, args: &[&str]| drop(lab.git_in(path, args));
     check("another size", &|_, path| fs::write(path.join("a.txt"), "longer than it was\n").unwrap());
@@ -192,9 +193,10 @@ fn a_commit_that_no_ref_reaches_any_more_is_lost_with_a_worktree_as_it_was_made(
     lab.make(&worktree);
     settle(&lab, &worktree);
     lab.git(&["checkout", "-q", "main"]);
-    let findings = Findings::default();
-    let losses = losses(&Task { findings: Some(&findings), ..lab.task() }, &worktree).unwrap();
-    assert!(losses.work[0].ends_with("has 1 commit that no ref reaches"), "{losses:?}");
+    let shared_results = SharedResults::default();
+    let unsaved_work =
+        unsaved_work(&Task { shared_results: Some(&shared_results), ..lab.task() }, &worktree).unwrap();
+    assert!(unsaved_work.work[0].ends_with("has 1 commit that no ref reaches"), "{unsaved_work:?}");
 }
 
 #[test]
@@ -202,9 +204,9 @@ fn a_sparse_worktree_misses_nothing() {
     let lab = Lab::new();
     let worktree = Worktree { target_path: Some("other".into()), ..lab.worktree("w") };
     lab.make(&worktree);
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default());
     fs::write(lab.path(&worktree).join("other/x"), "changed").unwrap();
-    assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1);
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap().work.len(), 1);
 }
 
 #[test]
@@ -262,13 +264,13 @@ fn what_cannot_be_read_counts_as_lost() {
 fn a_stash_outlasts_its_worktree_but_is_no_place_for_commits() {
     let lab = Lab::new();
     let worktree = lab.worktree("w");
-    let losses = at_stake(&lab, &worktree, |lab, _, path| {
+    let unsaved_work = at_stake(&lab, &worktree, |lab, _, path| {
         for text in ["first", "second"] {
             fs::write(path.join("a.txt"), text).unwrap();
             lab.git_in(path, &["stash"]);
         }
     });
-    assert_eq!(losses, Losses::default());
+    assert_eq!(unsaved_work, UnsavedWork::default());
     lab.release(&worktree);
     lab.git(&["gc", "--quiet", "--prune=now"]);
     assert_eq!(lab.git(&["stash", "list"]).lines().count(), 2);
@@ -286,7 +288,7 @@ fn a_stash_outlasts_its_worktree_but_is_no_place_for_commits() {
 #[test]
 fn changes_that_the_index_hides() {
     let lab = Lab::new();
-    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+    let unsaved_work = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
         for (bit, name) in [
             ("--assume-unchanged", "a.txt"),
             ("--skip-worktree", "other/x"),
@@ -303,7 +305,7 @@ fn changes_that_the_index_hides() {
         assert_eq!(lab.git_in(path, &["status", "--porcelain"]), "");
     });
     let hidden = "2 hidden from `git status` by assume-unchanged or skip-worktree";
-    assert_eq!(losses.work, [format!("W has uncommitted changes: {hidden}")]);
+    assert_eq!(unsaved_work.work, [format!("W has uncommitted changes: {hidden}")]);
 }
 
 #[test]
@@ -320,7 +322,7 @@ fn hidden_files_of_any_name_are_compared() {
     for name in names {
         lab.git_in(&path, &["update-index", "--assume-unchanged", "--", name]);
     }
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default());
     for (changed, name) in names.into_iter().enumerate() {
         let file = path.join(name);
         if name == "link" {
@@ -330,7 +332,7 @@ fn hidden_files_of_any_name_are_compared() {
             fs::write(file, "y\n").unwrap();
         }
         let hidden = format!("{} hidden from `git status` by assume-unchanged", changed + 1);
-        assert!(losses(&lab.task(), &worktree).unwrap().work[0].contains(&hidden), "{name:?}");
+        assert!(unsaved_work(&lab.task(), &worktree).unwrap().work[0].contains(&hidden), "{name:?}");
     }
 }
 
@@ -341,7 +343,7 @@ fn edit_unseen(file: &Path) {
     fs::File::options().append(true).open(file).unwrap().set_modified(time).unwrap();
 }
 
-/// Each setting hides an edit from `git status`, and hides none from `losses`.
+/// Each setting hides an edit from `git status`, and hides none from `unsaved_work`.
 #[test]
 fn edit_is_found_under_any_setting_of_the_repository() {
     let check = |settings: &[(&str, &str)], prepare: &[&[&str]], edit: &dyn Fn(&Path)| {
@@ -365,14 +367,14 @@ fn edit_is_found_under_any_setting_of_the_repository() {
         for args in prepare {
             lab.git_in(&path, args);
         }
-        assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default(), "{settings:?}");
+        assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default(), "{settings:?}");
         // Longer than a tick of the clock that sets the times of files.
         std::thread::sleep(Duration::from_millis(20));
         edit(&path);
         // When Git inspects a filtered file, it may update the file's stat data in the index.
         let seen = lab.git_in(&path, &["--no-optional-locks", "status", "--porcelain"]);
         assert!(seen.is_empty() || settings[0].0 == "core.untrackedCache", "{settings:?}: Git sees {seen}");
-        assert_eq!(losses(&lab.task(), &worktree).unwrap().work.len(), 1, "{settings:?}");
+        assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap().work.len(), 1, "{settings:?}");
     };
     let a = |path: &Path| fs::write(path.join("a.txt"), "two\n").unwrap();
     let unseen = |path: &Path| edit_unseen(&path.join("a.txt"));
@@ -438,7 +440,7 @@ fn touched_file_is_no_work_under_any_conversion() {
         fs::remove_file(path.join(name)).unwrap();
         fs::write(path.join(name), content).unwrap();
     }
-    assert_eq!(losses(&lab.task(), &worktree).unwrap(), Losses::default());
+    assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default());
 }
 
 #[test]
@@ -456,7 +458,7 @@ fn what_only_the_index_has() {
 #[test]
 fn ignored_files_are_counted_and_named() {
     let lab = Lab::with_files(&[(".gitignore", "*.log\n/target/\n"), ("a", "")]);
-    let losses = at_stake(&lab, &lab.worktree("w"), |_, _, path| {
+    let unsaved_work = at_stake(&lab, &lab.worktree("w"), |_, _, path| {
         // Files that seedbed writes are no work. An earlier version also hid the session's files beside them.
         for name in [".agent-context", "target", "target/debug"] {
             fs::create_dir(path.join(name)).unwrap();
@@ -474,7 +476,7 @@ fn ignored_files_are_counted_and_named() {
         }
     });
     let named = "W has 4 ignored files or directories: .agent-context/notes.md, 1.log, 2.log and 1 more";
-    assert_eq!(losses, Losses { passing: vec![named.to_owned()], ..Losses::default() });
+    assert_eq!(unsaved_work, UnsavedWork { ignored: vec![named.to_owned()], ..UnsavedWork::default() });
 }
 
 #[test]
@@ -495,7 +497,7 @@ fn commits_that_only_the_entry_names() {
     assert_eq!(lost, ["refs/worktree/kept of W has 1 commit that no other ref reaches"]);
     // Commits that were rewritten or reset away on purpose are reported, and are no reason to refuse.
     let lab = Lab::new();
-    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+    let unsaved_work = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
         lab.git_in(path, &["checkout", "-q", "-b", "kept"]);
         commit(lab, path);
         lab.git_in(path, &["commit", "-q", "--allow-empty", "--amend", "-m", "better"]);
@@ -503,7 +505,7 @@ fn commits_that_only_the_entry_names() {
         lab.git_in(path, &["reset", "-q", "--hard", "HEAD~"]);
     });
     let passing = "the reflog of W alone has 2 commits, rewritten or reset away";
-    assert_eq!(losses, Losses { passing: vec![passing.to_owned()], ..Losses::default() });
+    assert_eq!(unsaved_work, UnsavedWork { ignored: vec![passing.to_owned()], ..UnsavedWork::default() });
 }
 
 #[test]
@@ -516,27 +518,27 @@ fn a_base_that_only_the_sessions_own_branch_still_has() {
     };
     lab.git(&["checkout", "-q", "main"]);
     let worktree = Worktree { branch: Some("agents/one".into()), commit: base, ..lab.worktree("w") };
-    let losses = at_stake(&lab, &worktree, |lab, _, _| {
+    let unsaved_work = at_stake(&lab, &worktree, |lab, _, _| {
         lab.git(&["branch", "-q", "-D", "base"]);
     });
     // The branch is deleted with the worktree, as it has no new commit.
-    assert_eq!(losses.work, ["HEAD of W has 1 commit that no ref reaches"]);
+    assert_eq!(unsaved_work.work, ["HEAD of W has 1 commit that no ref reaches"]);
 }
 
 #[test]
 fn repositories_inside_are_beyond_a_rescue() {
     let lab = Lab::new();
-    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+    let unsaved_work = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
         fs::create_dir(path.join("nested")).unwrap();
         lab.git_in(&path.join("nested"), &["init", "-q"]);
         fs::write(path.join("nested/work"), "").unwrap();
     });
-    assert_eq!(losses.work, Vec::<String>::new());
-    assert_eq!(losses.beyond_rescue.len(), 1);
-    assert!(losses.beyond_rescue[0].contains("(nested/)"), "{losses:?}");
+    assert_eq!(unsaved_work.work, Vec::<String>::new());
+    assert_eq!(unsaved_work.beyond_rescue.len(), 1);
+    assert!(unsaved_work.beyond_rescue[0].contains("(nested/)"), "{unsaved_work:?}");
 
     let lab = Lab::new();
-    let losses = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
+    let unsaved_work = at_stake(&lab, &lab.worktree("w"), |lab, _, path| {
         let module = path.join("module");
         fs::create_dir(&module).unwrap();
         lab.git_in(&module, &["init", "-q", "-b", "main"]);
@@ -549,7 +551,7 @@ fn repositories_inside_are_beyond_a_rescue() {
         lab.git_in(path, &["branch", "kept"]);
         assert_eq!(lab.git_in(path, &["status", "--porcelain"]), "");
     });
-    assert_eq!(losses.work, Vec::<String>::new());
-    assert_eq!(losses.beyond_rescue.len(), 1);
-    assert!(losses.beyond_rescue[0].contains("submodules checked out (module)"), "{losses:?}");
+    assert_eq!(unsaved_work.work, Vec::<String>::new());
+    assert_eq!(unsaved_work.beyond_rescue.len(), 1);
+    assert!(unsaved_work.beyond_rescue[0].contains("submodules checked out (module)"), "{unsaved_work:?}");
 }

@@ -12,7 +12,7 @@ use crate::host::git::Git;
 use crate::provider::{Location, Task};
 
 /// Returns one line for each existing part, or for all possible parts if the repository cannot be found.
-pub(super) fn remains(task: &Task<'_>, worktree: &Worktree) -> Vec<String> {
+pub(super) fn manual_cleanup(task: &Task<'_>, worktree: &Worktree) -> Vec<String> {
     let branch = worktree.branch.as_ref().filter(|_| task.location == Location::Home);
     let mut lines = Vec::new();
     if let Ok(site) = Site::of(task, worktree) {

@@ -23,7 +23,7 @@ const UNMARKED: &str = "-";
 #[derive(Debug, Default)]
 pub(super) struct Inside {
     /// Reasons why the worktree cannot be released, one line each.
-    pub(super) obstacles: Vec<String>,
+    pub(super) blockers: Vec<String>,
     /// Absolute paths that are not part of the worktree: mounts and registered worktrees, including the swarm's own
     /// child worktrees.
     pub(super) places: BTreeSet<PathBuf>,
@@ -39,17 +39,17 @@ impl Inside {
             if registered.owner == task.owner {
                 own.insert(registered.path.clone());
             } else {
-                inside.obstacles.push(registered.described());
+                inside.blockers.push(registered.described());
             }
             inside.places.insert(registered.path);
         }
-        let table = task.found("mounts", || Ok(mounts::table()?))?;
+        let table = task.shared_result("mounts", || Ok(mounts::table()?))?;
         for mount in mounts::at_or_below(&table, &site.worktree) {
             let place = PathBuf::from(&mount.place);
             let is_overlay = mount.file_system == mounts::OVERLAY && mount.source == mounts::SOURCE;
             let is_own = own.contains(&place) || place == site.worktree && overlay::is_wanted(worktree);
             if !(is_overlay && is_own) {
-                inside.obstacles.push(described(&mount));
+                inside.blockers.push(described(&mount));
             }
             if place != site.worktree {
                 inside.places.insert(place);
@@ -101,7 +101,7 @@ impl Registered {
 /// worktrees.
 fn registered(task: &Task<'_>, site: &Site, layer: Option<&Path>) -> Result<Vec<Registered>, Error> {
     let what = format!("registered {}", site.common.path().display());
-    let listed = task.found(&what, || list(site))?;
+    let listed = task.shared_result(&what, || list(site))?;
     // The admin directories of other worktrees name the home of this one, even if it has been moved.
     let prefix = format!("{}/", escaped(&site.home));
     let found = listed.lines().filter_map(|line| {

@@ -17,6 +17,7 @@ macro_rules! say {
 
 mod repeated_steps;
 mod apply;
+mod collect;
 mod completions;
 mod destroy;
 mod doctor;
@@ -216,6 +217,11 @@ enum Command {
     /// The answer names the deciding rule, the line of the manifest, and the programs that listen there.
     #[command(after_help = example::help("explain"))]
     Explain(explain::Arguments),
+    /// Show the results of sessions: commits, changes, conflicts
+    ///
+    /// Nothing is merged or changed. The report says which sessions conflict, which have landed, and how to merge the rest.
+    #[command(after_help = example::help("collect"))]
+    Collect(collect::Arguments),
     /// Release sessions, children first
     ///
     /// Worktrees are removed and ports are released. Unsaved work is a reason to refuse, unless `--rescue` or `--discard`
@@ -282,6 +288,7 @@ impl Command {
             | Self::Apply(_)
             | Self::Run(_)
             | Self::Status(_)
+            | Self::Collect(_)
             | Self::Explain(_)
             | Self::Destroy(_)
             | Self::Recover(_)
@@ -375,6 +382,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Apply(arguments) => apply::run(global, arguments),
         Command::Run(arguments) => exec::run_and_destroy(global, arguments),
         Command::Status(arguments) => status::run(global, arguments),
+        Command::Collect(arguments) => collect::run(global, arguments),
         Command::Exec(arguments) => Ok(exec::run(global, arguments)),
         Command::Env(arguments) => env::run(global, arguments),
         Command::Prompt(arguments) => env::prompt(global, arguments),

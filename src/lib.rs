@@ -31,6 +31,7 @@
 //! | [`state`] | intents, applied plans, locks | the state directory |
 //! | [`discovery`] | discovery files | writes them |
 //! | [`apply`] | order, parallelism, rollback, release, recovery | through `provider`, `state`, `discovery` |
+//! | [`collect`] | commits, conflicts and landing of sessions | reads |
 //! | [`doctor`] | problems of a host, a repository and a plan | reads; reaps orphaned leases |
 //! | [`orchestrator`] | one session at a time, without a manifest | through `apply` |
 //! | [`report`] | documents that commands print with `--json` | nothing |
@@ -118,6 +119,7 @@ pub mod review;
 pub mod state;
 pub mod discovery;
 pub mod apply;
+pub mod collect;
 pub mod doctor;
 pub mod orchestrator;
 #[expect(

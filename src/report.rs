@@ -3,6 +3,7 @@
 //! Each has a version, and a schema that `seedbed schema WHAT` prints. Within a version fields, events and values may be
 //! added, and programs ignore those that they do not know; none is removed, renamed, or given another meaning.
 
+pub mod collected;
 pub mod error;
 pub mod event;
 pub mod schema;

@@ -68,6 +68,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "collect",
+        &[
+            ("Show the commits, changes and conflicts of every session", "seedbed collect"),
+            ("Show what has not landed in a branch yet", "seedbed collect --into main"),
+            ("Write a bundle and a patch of each session", "seedbed collect -o results"),
+        ],
+    ),
+    (
         "env",
         &[
             ("Set the variables in this shell", "eval \"$(seedbed env lead)\""),

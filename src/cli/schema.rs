@@ -9,6 +9,7 @@ use seedbed::manifest::{self, Validation};
 use seedbed::plan::Plan;
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
+use seedbed::report::collected::CollectedSwarm;
 use seedbed::report::event::Line;
 use seedbed::report::schema::generate;
 use seedbed::report::status::SwarmStatus;
@@ -36,6 +37,8 @@ pub(super) enum Schema {
     Events,
     /// Output of `status --json`
     Status,
+    /// Output of `collect --json`
+    Collected,
     /// Output of `list --json`
     List,
     /// Output of `doctor --json`
@@ -61,6 +64,7 @@ pub(super) fn run(what: Schema) -> ExitCode {
         Schema::Discovery => generate::<Snapshot>(&registry),
         Schema::Events => generate::<Line>(&registry),
         Schema::Status => generate::<SwarmStatus>(&registry),
+        Schema::Collected => generate::<CollectedSwarm>(&registry),
         Schema::List => generate::<List>(&registry),
         Schema::Doctor => generate::<Diagnosis>(&registry),
         Schema::Explain => generate::<Explanation>(&registry),

@@ -48,7 +48,7 @@ use crate::observe::{Observation, Question};
 pub(crate) use layout::nested_root;
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
-pub use progress::{Progress, progress};
+pub use progress::{Progress, admin_directory, progress};
 
 /// Name of the kind.
 pub const KIND: &str = "git-worktree";

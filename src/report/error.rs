@@ -3,7 +3,7 @@
 //! An id once published keeps its meaning and its exit code; a later release may add some.
 
 use crate::host::{files, process, state_directory};
-use crate::{apply, observe, orchestrator, provider, state};
+use crate::{apply, collect, observe, orchestrator, provider, state};
 
 /// An error of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,14 +59,17 @@ errors! {
     VARIABLE_NAME = "variable-name", 1, "The record of the swarm has a variable whose name no shell accepts", "Run `seedbed apply`, which writes the record again";
     WORKSPACE_UNUSABLE = "workspace-unusable", 1, "The workspace is not a directory that can be used", "Repair what the message names";
     COMMAND_UNKNOWN = "command-unknown", 64, "The command does not exist", "Run `seedbed help`, which lists the commands";
+    DIRECTORY_NOT_EMPTY = "directory-not-empty", 64, "The directory to write to has files", "Name a new directory";
     DIRECTORY_UNUSABLE = "directory-unusable", 64, "The directory of the command cannot be used", "Run it in another, or pass `-C DIR`";
     ENVIRONMENT_INVALID = "environment-invalid", 64, "An environment variable has a value that cannot be used", "Set it as the message describes";
+    GLOB_INVALID = "glob-invalid", 64, "A glob for files cannot be read", "Correct the glob";
     MANIFEST_EXISTS = "manifest-exists", 64, "`init` would overwrite a file", "Remove it, or name another with `-f FILE`";
     MANIFEST_MISSING = "manifest-missing", 64, "There is no manifest in the directory or above it", "Run `seedbed init`, or pass `-f FILE`";
     MANIFEST_UNREADABLE = "manifest-unreadable", 64, "The manifest cannot be read, or is a directory", "Pass the file with `-f FILE`";
     NO_REPOSITORY = "no-repository", 64, "The directory is in no Git repository", "Run `git init`, or pass `-C DIR`";
     OUTSIDE_SESSION = "outside-session", 64, "`whoami` was called outside of every session", "Call it in the directory of a session";
     PORT_INVALID = "port-invalid", 64, "The number is not a port", "Write a number from 1 to 65535";
+    REF_UNKNOWN = "ref-unknown", 64, "A ref names no commit of the repository", "Name a branch, a tag or a commit";
     RESCUE_UNKNOWN = "rescue-unknown", 64, "No rescue has this name", "Run `seedbed rescue list`";
     SESSION_AMBIGUOUS = "session-ambiguous", 64, "More than one session has this name", "Write the path of one";
     SESSION_PATTERN = "session-pattern", 64, "The glob of sessions cannot be read", "Correct the glob";
@@ -185,6 +188,20 @@ impl Identified for provider::Error {
             Self::Refused(_) => RESCUE_REFUSED,
             Self::Interrupted => INTERRUPTED,
             Self::Panicked(_) => BUG,
+        }
+    }
+}
+
+impl Identified for collect::Error {
+    fn id(&self) -> &'static ErrorId {
+        match self {
+            Self::NoCommit(_) => REF_UNKNOWN,
+            Self::Git(error) => error.id(),
+            Self::Files(error) => error.id(),
+            Self::Worktree(error) => error.id(),
+            Self::Glob(_) => GLOB_INVALID,
+            Self::NotEmpty(_) => DIRECTORY_NOT_EMPTY,
+            Self::Unknown(_) => REPOSITORY_UNREADABLE,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 use seedbed::discovery::Snapshot;
 use seedbed::manifest::Validation;
 use seedbed::plan::Plan;
+use seedbed::report::collected::CollectedSwarm;
 use seedbed::report::error::{self, ErrorId};
 use seedbed::report::event::Line;
 use seedbed::report::status::SwarmStatus;
@@ -23,8 +24,9 @@ use crate::support::repository;
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 22] = [
+const COMMANDS: [(&str, Option<&str>); 23] = [
     ("apply", Some("events")),
+    ("collect", Some("collected")),
     ("completions", None),
     ("destroy", Some("events")),
     ("doctor", Some("doctor")),
@@ -49,7 +51,7 @@ const COMMANDS: [(&str, Option<&str>); 22] = [
 ];
 
 /// The commands that also have `--format json`.
-const WITH_FORMAT: [&str; 4] = ["env", "plan", "show", "validate"];
+const WITH_FORMAT: [&str; 5] = ["collect", "env", "plan", "show", "validate"];
 
 /// Documents by the names of their schemas.
 type Documents = BTreeMap<&'static str, Vec<Value>>;
@@ -129,7 +131,9 @@ impl Recorder<'_> {
         let words: Vec<&str> = command.split(' ').chain(["--json"]).chain(args.iter().copied()).collect();
         let outcome = self.sandbox.seedbed_in(at, &words).expect(code);
         self.commands.insert(command);
-        if WITH_FORMAT.contains(&command) && code == 0 {
+        // `collect -o` writes only to a new directory.
+        let is_repeatable = command != "collect" || !args.contains(&"-o");
+        if WITH_FORMAT.contains(&command) && code == 0 && is_repeatable {
             let words: Vec<&str> =
                 command.split(' ').chain(["--format", "json"]).chain(args.iter().copied()).collect();
             assert_eq!(self.sandbox.seedbed_in(at, &words).expect(code).stdout, outcome.stdout, "{words:?}");
@@ -176,6 +180,9 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(69, "run", &["--", "true"]);
     r.run(0, "list", &[]);
     r.run(0, "status", &[]);
+    sandbox.git_in(&directory, &["commit", "--quiet", "--allow-empty", "--message", "work"]);
+    r.run(0, "collect", &[]);
+    r.run(0, "collect", &["-o", "../results"]);
     r.run(0, "env", &["a"]);
     r.run(0, "prompt", &["a", "Do it."]);
     r.run_in(&directory, 0, "whoami", &[]);
@@ -228,6 +235,7 @@ fn read_by_the_library(name: &str, document: &Value) -> Value {
         serde_json::to_value(serde_json::from_value::<T>(document.clone()).unwrap()).unwrap()
     }
     match name {
+        "collected" => again::<CollectedSwarm>(document),
         "discovery" => again::<Snapshot>(document),
         "doctor" => again::<Diagnosis>(document),
         "env" => again::<Environment>(document),

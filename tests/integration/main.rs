@@ -14,6 +14,7 @@ mod change;
 mod checkout;
 mod children;
 mod codes;
+mod collect;
 mod contracts;
 mod crowd;
 mod determinism;

@@ -4,7 +4,7 @@
 //! were made from it, if any of these has another commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Worktree;
 use super::site::{Content, common_of, read};
@@ -74,6 +74,15 @@ pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<R
     let mut found: Vec<Result<Progress, String>> = found.collect();
     count(&git, worktrees, &mut found);
     found
+}
+
+/// Returns the admin directory of a worktree, absolute.
+///
+/// # Errors
+///
+/// The repository cannot be found.
+pub fn admin_directory(workspace: &Path, worktree: &Worktree) -> Result<PathBuf, Error> {
+    Ok(common_of(workspace, worktree)?.path().join("worktrees").join(&worktree.entry))
 }
 
 /// Reads the HEAD of a worktree from its admin directory, because an agent can change the path in the worktree's

@@ -1,0 +1,173 @@
+//! `collect`: shows the results of sessions: commits, changes, conflicts, and whether they have landed.
+
+mod page;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use seedbed::apply::{self, Loss};
+use seedbed::collect::{self, Collected, Source};
+use seedbed::host::text::shell_quoted;
+use seedbed::host::{self, git::Git};
+use seedbed::plan::Session;
+use seedbed::provider::git_worktree::{self, Worktree};
+use seedbed::report::SCHEMA_VERSION;
+use seedbed::report::collected::{CollectedSession, CollectedSwarm};
+
+use super::exit::{Failure, Status};
+use super::lookup::{Active, Family};
+use super::plan_format::choose;
+use super::project::Project;
+use super::{Global, completions, output, project};
+
+/// Arguments of `collect`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Sessions: paths, names, names of replicas without their number, or globs [default: all]
+    #[arg(add = completions::active_sessions())]
+    sessions: Vec<String>,
+    /// Compare with this ref [default: the base ref of each session]
+    #[arg(long, value_name = "REF")]
+    into: Option<String>,
+    /// Format of the report
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Write a bundle and a patch of each session into this new directory
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Copy the files of each worktree that match into the directory of `-o`: `'test-results/**'`
+    #[arg(long, value_name = "GLOB", requires = "output")]
+    artifacts: Vec<String>,
+}
+
+/// Formats of the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Table of sessions
+    #[default]
+    Text,
+    /// Document with all commits and files
+    Json,
+    /// Comment for a pull request
+    Markdown,
+    /// Self-contained HTML page
+    Html,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let format = choose(global, arguments.format, Format::Json)?;
+    let project = Project::find(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
+    let sessions = requested(&family, &arguments.sessions)?;
+    let workspace = family.swarm.workspace();
+    let host = family.swarm.host();
+    let worktrees: Vec<(Active<'_>, Source<'_>)> = sessions
+        .into_iter()
+        .filter_map(|active| {
+            let worktree = worktree(active.session)?;
+            Some((active, Source { session: &active.session.path, worktree }))
+        })
+        .collect();
+    let (sessions, sources): (Vec<_>, Vec<_>) = worktrees.into_iter().unzip();
+    let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
+    let collected = collected.map_err(Failure::from_error)?;
+    let merge_commands = merge_commands(&Git::around(host, workspace), &collected)?;
+    let exported = match &arguments.output {
+        None => Vec::new(),
+        Some(directory) => {
+            let directory = host::absolute(&project::directory(global)?, directory);
+            let results = &collected.results;
+            collect::export(host, workspace, &sources, results, &arguments.artifacts, &directory)
+                .map_err(Failure::from_error)?
+        }
+    };
+    let mut unsaved = unsaved(&project, &sessions)?;
+    global.unless_interrupted()?;
+    let mut exported = exported.into_iter();
+    let results = sessions.iter().zip(collected.results).map(|(active, outcome)| CollectedSession {
+        id: active.session.id.clone(),
+        outcome,
+        unsaved: unsaved.remove(&active.session.id).unwrap_or_default(),
+        exported: exported.next(),
+    });
+    let document = CollectedSwarm {
+        schema_version: SCHEMA_VERSION,
+        swarm: family.record.plan.swarm.clone(),
+        workspace: workspace.to_owned(),
+        sessions: results.collect(),
+        overlaps: collected.overlaps,
+        conflicts: collected.conflicts,
+        conflicts_unknown: collected.conflicts_unknown,
+        merge_commands,
+    };
+    match format {
+        Format::Text => output::print(&text::text(&document, global.verbose)),
+        Format::Json => output::print_json_pretty(&document),
+        Format::Markdown => output::print(&page::markdown(&document)),
+        Format::Html => output::print(&page::html(&document)),
+    }
+    Ok(Status::Done.into())
+}
+
+/// Returns the sessions of these names, without duplicates; all if there is no name.
+fn requested<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Active<'f>>, Failure> {
+    let all = family.sessions();
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let mut ids = BTreeSet::new();
+    for name in names {
+        ids.extend(family.called(name)?.into_iter().map(|active| active.session.id.as_str()));
+    }
+    Ok(all.into_iter().filter(|active| ids.contains(active.session.id.as_str())).collect())
+}
+
+fn worktree(session: &Session) -> Option<Worktree> {
+    Worktree::of(session.allocation(git_worktree::KIND)?)
+}
+
+/// Returns the work of sessions that no commit has, by session id.
+fn unsaved(project: &Project, sessions: &[Active<'_>]) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let mut unsaved: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut examined = BTreeSet::new();
+    for Active { swarm, record, .. } in sessions {
+        if !examined.insert(swarm.key()) {
+            continue;
+        }
+        let (_, stake) = apply::examine(swarm, &project.registry, record)?;
+        for Loss { session, what, .. } in [stake.work, stake.beyond_rescue, stake.unknown].concat() {
+            unsaved.entry(session.id(&record.plan.swarm)).or_default().push(what);
+        }
+    }
+    Ok(unsaved)
+}
+
+/// Returns commands that merge the sessions, in the order that was found, into their refs, if these are branches.
+fn merge_commands(git: &Git<'_>, collected: &Collected) -> Result<Vec<String>, Failure> {
+    let mut commands = Vec::new();
+    let mut targets: Vec<&str> = Vec::new();
+    let merges = collected.merge_order.iter();
+    let merges = merges.filter_map(|session| collected.results.iter().find(|one| one.session == *session));
+    let merges: Vec<_> = merges.collect();
+    for result in &merges {
+        if !targets.contains(&result.into.as_str()) {
+            targets.push(&result.into);
+        }
+    }
+    for target in targets {
+        let branch = format!("refs/heads/{target}");
+        let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", branch.as_str()])?;
+        if found.status.success() {
+            commands.push(format!("git switch {}", shell_quoted(target)));
+        }
+        for result in merges.iter().filter(|result| result.into == target) {
+            let head = result.work.as_ref().map(|work| work.head.as_str());
+            let source = result.branch.as_deref().or(head).unwrap_or_default();
+            commands.push(format!("git merge --no-ff {}", shell_quoted(source)));
+        }
+    }
+    Ok(commands)
+}

@@ -1,0 +1,49 @@
+//! Document of `collect --json`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::SCHEMA_VERSION;
+use crate::collect::{Conflict, Exported, Outcome, Overlap};
+
+/// Document of `collect --json`: the results of a swarm's sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("$id" = "urn:seedbed:collected:1"))]
+pub struct CollectedSwarm {
+    /// Version of this document's format, [`SCHEMA_VERSION`].
+    #[schemars(extend("const" = SCHEMA_VERSION))]
+    pub schema_version: u32,
+    /// Name of the swarm.
+    pub swarm: String,
+    /// The workspace root, absolute.
+    pub workspace: PathBuf,
+    /// Sessions that have a worktree, parents before children.
+    pub sessions: Vec<CollectedSession>,
+    /// Paths that several sessions changed, in order.
+    pub overlaps: Vec<Overlap>,
+    /// Pairs of sessions that do not merge without conflict.
+    pub conflicts: Vec<Conflict>,
+    /// The reason why conflicts are unknown, one line; `null` if they are known.
+    pub conflicts_unknown: Option<String>,
+    /// Commands for a shell in the workspace that merge the sessions, in an order with few conflicts.
+    pub merge_commands: Vec<String>,
+}
+
+/// One session of [`CollectedSwarm`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CollectedSession {
+    /// Id of the session, `SWARM/PATH`.
+    pub id: String,
+    /// Commits and changes.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Work that no commit has, one line each.
+    pub unsaved: Vec<String>,
+    /// Files that `-o` wrote; absent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exported: Option<Exported>,
+}

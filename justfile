@@ -20,7 +20,7 @@ soak:
 
 # Accepts changed snapshots, generated pages and schemas; read the difference
 bless:
-    SNAPSHOTS=overwrite cargo test --test integration -- manifest:: review:: documents::generated
+    SNAPSHOTS=overwrite cargo test --test integration -- manifest::reports:: plan::review:: documents::generated
     for schema in schemas/*.schema.json; do \
         cargo run --quiet -- schema "$(basename "$schema" .schema.json)" > "$schema.new" && mv "$schema.new" "$schema"; \
     done

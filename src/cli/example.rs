@@ -1,6 +1,6 @@
 //! Examples of every command, for help and manual pages.
 //!
-//! The test `example::every_example_in_the_help_runs` runs each of them.
+//! The test `cli::help_examples::every_example_in_the_help_runs` runs each of them.
 
 use std::fmt::Write as _;
 

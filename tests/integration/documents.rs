@@ -1,8 +1,11 @@
 //! Tests that files beside the code agree with the code: schemas, examples, the README and the book in `docs`.
 
 mod blocks;
+mod ci_recipe;
+mod contracts;
 mod generated;
 mod links;
+mod modules;
 mod pages;
 mod words;
 
@@ -16,7 +19,7 @@ use seedbed::report::schema::generate;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use crate::support::friendly;
+use crate::fixtures::friendly;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -25,8 +25,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::fixtures::repository;
 use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same};
-use crate::support::repository;
 
 /// Eight sessions on three levels, with every feature that a session can have.
 pub(crate) const TREE: &str = r#"

@@ -1,73 +1,21 @@
-//! Collects the integration tests in one binary. `sandbox` serves tests that run the program, and `in_process` those
-//! that call the library. Every other file has the tests of one stage or promise.
+//! Collects the integration tests in one binary. `sandbox` serves tests that run the program, and
+//! `library_sandbox` those that call the library. Every folder has the tests of one part.
 #![expect(clippy::disallowed_methods, reason = "tests set the host up and look at it")]
 
-mod fake;
-mod in_process;
+mod fake_kind;
+mod fixtures;
+mod library_sandbox;
 mod sandbox;
-mod support;
 
-mod again;
-mod branches;
-mod browser;
-mod change;
-mod checkout;
-mod children;
-mod codes;
-mod collect;
-mod contracts;
-mod crowd;
-mod determinism;
-mod directory;
-mod doctor;
+mod cli;
 mod documents;
-mod editors;
-mod elsewhere;
-mod environment;
-mod example;
-mod exec;
-mod explain;
-mod external;
-mod external_kind;
-mod failure;
 mod faults;
-mod faults_of_the_seed;
-mod foreign;
-mod formats;
-mod given_up;
-mod hostile;
-mod inherited;
-mod inside;
-mod interrupt;
-mod interrupted;
-mod keep_failed;
+mod kinds;
 mod library;
-mod lifecycle;
-mod list;
-mod loss;
-mod lost;
 mod manifest;
-mod modules;
-mod occupants;
-mod orchestrator;
-mod overlay;
-mod permissions;
-mod planning;
-mod ports;
-mod progress;
-mod recipe;
-mod refused;
-mod repair;
-mod rescue;
-mod rescues;
-mod reverse;
-mod review;
-mod run;
-mod saved;
-mod seed_snapshots;
-mod seed_vectors;
-mod setup;
-mod shells;
-mod standing;
-mod status;
-mod validate;
+mod plan;
+mod recovery;
+mod reference;
+mod sessions;
+mod unsaved_work;
+mod worktrees;

@@ -32,8 +32,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use self::end::Before;
 use self::sequence::Sequence;
 use super::{check_all, sandbox};
+use crate::fixtures::repository;
 use crate::sandbox::Sandbox;
-use crate::support::repository;
 
 /// Command of seedbed, or another event between two commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::random::Random;
+use crate::cli::shells::installed;
 use crate::faults::sandbox;
-use crate::shells::installed;
 
 /// Features that this host has.
 #[derive(Clone, Copy)]

@@ -1,0 +1,15 @@
+//! Tests of the commands: their output, their exit codes, and the information that they give.
+
+mod collect;
+mod doctor;
+mod environment;
+mod exec;
+mod exit_codes;
+mod explain;
+mod help_examples;
+mod inside_sessions;
+mod list;
+mod progress;
+pub(crate) mod shells;
+mod status;
+mod validate;

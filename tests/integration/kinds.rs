@@ -1,0 +1,6 @@
+//! Tests of the kinds of resources other than worktrees.
+
+mod directory;
+mod external;
+mod external_example;
+mod ports;

@@ -1,0 +1,10 @@
+//! Tests of plans: what they promise, what they refuse, and how people review and save them.
+
+mod changed_manifests;
+mod determinism;
+mod formats;
+mod invariants;
+mod refusals;
+pub(crate) mod review;
+mod review_page;
+mod saved_plans;

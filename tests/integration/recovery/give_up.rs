@@ -1,0 +1,241 @@
+//! Tests of an interrupted run that can be neither rolled back nor finished: it is abandoned, resources that can be
+//! released or brought back are, and the rest is named.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::sandbox::{Outcome, Sandbox, assert_same};
+
+const PROGRAM: &str = r#"#!/bin/sh
+case $(cat) in
+*'"operation":"plan"'*) echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"name": "thing of a"}}}}' ;;
+*'"operation":"inspect"'*) echo '{"protocol": 1, "condition": "sound"}' ;;
+*) echo '{"protocol": 1}' ;;
+esac
+"#;
+
+const WITH_THING: &str = "[provider.thing]\ncommand = [\"./tools/thing\"]\n[session.a]\nresources = [{ kind = \
+                          \"git-worktree\", branch = \"agents/a\" }, \"port-range\", \"thing\"]\n";
+
+fn sandbox(manifest: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    write_program(&sandbox);
+    sandbox.commit("the program");
+    sandbox.manifest(manifest);
+    sandbox
+}
+
+fn write_program(sandbox: &Sandbox) {
+    sandbox.write("tools/thing", PROGRAM);
+    let path = sandbox.repository.join("tools/thing");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn remove_program(sandbox: &Sandbox) {
+    fs::remove_file(sandbox.repository.join("tools/thing")).unwrap();
+}
+
+#[track_caller]
+fn kill(sandbox: &Sandbox, args: &[&str], point: &str) {
+    let mut command = sandbox.command(args);
+    command.env("SEEDBED_FAILPOINT", format!("{point}=crash"));
+    Outcome::of(command.output().unwrap()).expect(137);
+}
+
+fn worktree(sandbox: &Sandbox) -> PathBuf {
+    let worktrees = fs::read_dir(sandbox.repository.join(".ai_ops/worktrees")).unwrap();
+    worktrees.map(|entry| entry.unwrap().path()).find(|path| path.join(".git").exists()).unwrap()
+}
+
+/// Returns the only record of an abandoned run.
+fn record(sandbox: &Sandbox) -> PathBuf {
+    let records = fs::read_dir(sandbox.state().join("given-up")).unwrap();
+    let mut records: Vec<PathBuf> = records.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(records.len(), 1, "{records:?}");
+    records.remove(0)
+}
+
+/// Expects that `doctor` names all of `parts`.
+#[track_caller]
+fn finds(sandbox: &Sandbox, parts: &[&str]) {
+    let found = sandbox.seedbed(&["doctor"]).stdout;
+    assert!(parts.iter().all(|part| found.contains(part)), "{parts:?}: {found}");
+}
+
+/// Removes the record of an abandoned run, as `doctor` recommends.
+fn forget(sandbox: &Sandbox) {
+    fs::remove_file(record(sandbox)).unwrap();
+    fs::remove_dir(sandbox.state().join("given-up")).unwrap();
+}
+
+#[test]
+fn a_resource_whose_program_is_gone_remains_and_the_rest_is_released() {
+    for (point, code) in [("apply.told", 69), ("apply.step#3", 73)] {
+        let sandbox = sandbox(WITH_THING);
+        let before = sandbox.inventory();
+        kill(&sandbox, &["apply"], point);
+        remove_program(&sandbox);
+        sandbox.seedbed(&["recover"]).expect(code);
+        sandbox.ok(&["recover", "--give-up"]).says(&[
+            "a: thing remains: ",
+            "thing {\"name\":\"thing of a\"}, created by `./tools/thing`",
+            "a: port-range remains: resources that were created after it remain",
+            "gave up a run",
+        ]);
+        sandbox.seedbed(&["status"]).says(&["is not applied"]);
+        write_program(&sandbox);
+        finds(&sandbox, &["given-up", "thing of a", "leaked-lease"]);
+        sandbox.ok(&["apply"]);
+        sandbox.ok(&["destroy"]);
+        sandbox.seedbed(&["doctor", "--reap"]).says(&["reaped"]);
+        forget(&sandbox);
+        assert_same(&before, &sandbox.inventory());
+    }
+}
+
+#[test]
+fn a_run_that_can_be_recovered_is_not_given_up() {
+    let sandbox = sandbox(WITH_THING);
+    let before = sandbox.inventory();
+    kill(&sandbox, &["apply"], "apply.told");
+    sandbox.ok(&["recover", "--give-up"]).says(&["undid"]);
+    sandbox.ok(&["recover", "--give-up"]).says(&["nothing to recover"]);
+    assert_same(&before, &sandbox.inventory());
+}
+
+#[test]
+fn a_give_up_asks_what_becomes_of_work_that_can_be_rescued() {
+    let sandbox = sandbox(WITH_THING);
+    kill(&sandbox, &["apply"], "apply.told");
+    remove_program(&sandbox);
+    let worktree = worktree(&sandbox);
+    fs::write(worktree.join("new.txt"), "new\n").unwrap();
+    sandbox.seedbed(&["recover", "--give-up"]).expect(69).says(&["1 untracked", "--rescue"]);
+    assert!(worktree.join("new.txt").exists());
+    sandbox.ok(&["recover", "--give-up", "--rescue"]).says(&["refs/seedbed/rescue/shop/a/", "thing remains"]);
+    assert!(!worktree.exists());
+}
+
+#[test]
+fn a_give_up_never_removes_work() {
+    let sandbox = sandbox(WITH_THING).without_root();
+    kill(&sandbox, &["apply"], "apply.told");
+    let worktree = worktree(&sandbox);
+    let edited = worktree.join("README.md");
+    fs::write(&edited, "edited\n").unwrap();
+    fs::set_permissions(&edited, fs::Permissions::from_mode(0o000)).unwrap();
+    sandbox.seedbed(&["recover", "--rescue"]).expect(69);
+    for rescue in [&[][..], &["--rescue"]] {
+        let given_up = sandbox.ok(&[&["recover", "--give-up"], rescue].concat());
+        let shown = format!("worktree {}", worktree.display());
+        if rescue.is_empty() {
+            given_up.says(&["a: git-worktree remains: ", &shown, "branch agents/a"]);
+        }
+        assert!(edited.exists());
+    }
+    fs::set_permissions(&edited, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(fs::read_to_string(edited).unwrap(), "edited\n");
+    finds(&sandbox, &["unknown-worktree", "given-up"]);
+}
+
+#[test]
+fn a_give_up_killed_anywhere_is_done_again_and_brings_back_what_was_replaced() {
+    for point in ["give-up.recorded", "give-up.brought-back", "give-up.abandoned"] {
+        let sandbox = sandbox(WITH_THING);
+        let before = sandbox.inventory();
+        sandbox.ok(&["apply"]);
+        let worktree = worktree(&sandbox);
+        fs::write(worktree.join("kept.log"), "ignored\n").unwrap();
+        let replacing = WITH_THING.replace("\"thing\"]", "{ kind = \"thing\", size = 3 }]");
+        sandbox.manifest(&replacing.replace("branch =", "link = [\"*.log\"], branch ="));
+        kill(&sandbox, &["apply", "--yes"], "apply.told");
+        remove_program(&sandbox);
+        kill(&sandbox, &["recover", "--give-up"], point);
+        sandbox.ok(&["recover", "--give-up"]);
+        write_program(&sandbox);
+        sandbox.manifest(WITH_THING);
+        assert_eq!(fs::read_to_string(worktree.join("kept.log")).unwrap(), "ignored\n", "{point}");
+        sandbox.ok(&["apply"]).says(&["nothing to do"]);
+        finds(&sandbox, &["given-up", "thing of a"]);
+        sandbox.ok(&["destroy"]);
+        forget(&sandbox);
+        assert_same(&before, &sandbox.inventory());
+    }
+}
+
+#[test]
+fn a_worktree_that_cannot_be_brought_back_remains_aside() {
+    let sandbox = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    let before = sandbox.inventory();
+    sandbox.ok(&["apply"]);
+    let home = worktree(&sandbox);
+    fs::write(home.join("kept.log"), "ignored\n").unwrap();
+    sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", link = [\"*.log\"] }]\n");
+    kill(&sandbox, &["apply", "--yes"], "apply.told");
+    // The new worktree is another's now.
+    let entry = sandbox.repository.join(".git/worktrees").join(home.file_name().unwrap());
+    fs::write(entry.join("seedbed"), format!("seedbed another/a {}\n", "f".repeat(32))).unwrap();
+    sandbox.seedbed(&["recover"]).expect(73);
+    let text = sandbox.ok(&["recover", "--give-up"]).stderr;
+    assert!(home.join("README.md").exists());
+    finds(&sandbox, &["given-up", ".aside-", "which belongs at"]);
+    // By hand, as the message recommends: the new one is removed, and the old one is moved to its path.
+    sandbox.git(&["worktree", "remove", "--force", "--force", home.to_str().unwrap()]);
+    let mut moved = 0;
+    for line in text.lines() {
+        let Some((from, to)) = line.split_once(", which belongs at ") else { continue };
+        fs::create_dir_all(Path::new(to).parent().unwrap()).unwrap();
+        fs::rename(from.rsplit_once(' ').unwrap().1, to).unwrap();
+        moved += 1;
+    }
+    assert_eq!(moved, 2, "{text}");
+    assert_eq!(fs::read_to_string(home.join("kept.log")).unwrap(), "ignored\n");
+    sandbox.manifest("[session.a]\nresources = [\"git-worktree\"]\n");
+    sandbox.ok(&["apply"]).says(&["nothing to do"]);
+    forget(&sandbox);
+    sandbox.ok(&["destroy"]);
+    assert_same(&before, &sandbox.inventory());
+}
+
+#[test]
+fn a_release_that_cannot_be_finished_is_given_up() {
+    let sandbox = sandbox(WITH_THING);
+    let before = sandbox.inventory();
+    sandbox.ok(&["apply"]);
+    kill(&sandbox, &["destroy"], "run.committed");
+    remove_program(&sandbox);
+    sandbox.seedbed(&["recover"]).expect(73).says(&["seedbed recover --give-up"]);
+    let outcome = sandbox.ok(&["recover", "--give-up", "--json"]);
+    let lines: Vec<Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.last().unwrap()["recovered"], "givenUp");
+    assert!(lines.iter().any(|line| line["event"] == "givenUp" && line["kind"] == "thing"), "{lines:?}");
+    let schema = fs::read(crate::fixtures::repository("schemas/events.schema.json")).unwrap();
+    let schema = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
+    assert!(lines.iter().all(|line| schema.is_valid(line)), "{lines:?}");
+    write_program(&sandbox);
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["destroy"]);
+    sandbox.seedbed(&["doctor", "--reap"]);
+    forget(&sandbox);
+    assert_same(&before, &sandbox.inventory());
+}
+
+#[test]
+fn a_repository_that_was_replaced_is_given_up() {
+    let sandbox = sandbox("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    kill(&sandbox, &["apply"], "apply.told");
+    let dot_git = sandbox.repository.join(".git");
+    let saved = sandbox.top.join("saved");
+    fs::rename(&dot_git, &saved).unwrap();
+    fs::create_dir(&dot_git).unwrap();
+    let worktree = worktree(&sandbox);
+    let outcome = sandbox.ok(&["recover", "--give-up"]);
+    outcome.says(&["a: git-worktree remains: ", "worktree ", "a: port-range remains"]);
+    assert!(worktree.join("README.md").exists());
+    fs::remove_dir(&dot_git).unwrap();
+    fs::rename(saved, dot_git).unwrap();
+    sandbox.seedbed(&["status"]).says(&["is not applied"]);
+}

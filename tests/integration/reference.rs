@@ -1,0 +1,5 @@
+//! Tests against the reference implementation.
+
+mod defects;
+mod snapshots;
+mod vectors;

@@ -1,0 +1,6 @@
+//! Tests of applied sessions: what they have, what their commands do, and who uses them.
+
+mod applied_swarm;
+mod occupants;
+mod repeated_steps;
+mod setup;

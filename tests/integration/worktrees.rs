@@ -1,0 +1,9 @@
+//! Tests of worktrees: how they are created and checked out, and what Git does beside them.
+
+mod branches;
+mod checkout;
+mod concurrent_git;
+mod git_environment;
+mod lost_worktrees;
+mod overlay;
+mod permissions;

@@ -7,12 +7,12 @@
 //! The environment, the state directory and the number of CPUs arrive as one [`Host`] value: the library
 //! never reads the environment.
 
-mod bound;
+mod bound_ports;
 pub mod clock;
 pub(crate) mod failpoint;
 pub mod files;
 pub mod git;
-pub mod holders;
+pub mod lock_holders;
 pub mod leases;
 pub(crate) mod mounts;
 pub mod listeners;
@@ -53,7 +53,7 @@ pub struct Host {
     /// Facts about Git, determined once for this host and its clones.
     pub(crate) git: Arc<git::Known>,
     /// Ports that claims found bound, shared by this host and its clones.
-    pub(crate) bound: Arc<bound::Bound>,
+    pub(crate) bound: Arc<bound_ports::BoundPorts>,
     /// `true` once the leases of this state directory are known to be all published.
     pub(crate) published: Arc<leases::Complete>,
 }

@@ -105,7 +105,7 @@ fn observe_repository(
     observation: &mut Observation,
 ) -> Result<(), Error> {
     let git = &git::Git::around(host, workspace);
-    let early = &git.clone().of_any_version();
+    let early = &git.clone().with_any_version();
     let (place, branches, resolved, is_shared) = thread::scope(|scope| {
         let version = scope.spawn(|| git::version::require(host));
         let branches = (!requests.branches.is_empty()).then(|| scope.spawn(|| branches::tips(early)));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::occupants::{Marks, Search};
 use super::release_set::{KindsBySession, Occupants, STOP_PATIENCE};
 use super::{Context, Error, Event, Options, occupants, unsaved_work};
-use crate::host::occupants::{Ending, Process, Processes};
+use crate::host::occupants::{Process, Processes, Termination};
 use crate::name::SessionPath;
 use crate::plan::{Loss, Role};
 use crate::provider::Location;
@@ -110,7 +110,7 @@ impl Search<'_> {
     fn stop(&self, context: &Context<'_>, patience: Duration, role: Role) -> Result<(), Error> {
         let begun = Instant::now();
         let mut pause = ENDING_PAUSE;
-        let mut ending = Ending::default();
+        let mut ending = Termination::default();
         let mut stopped: BTreeMap<Process, (SessionPath, String)> = BTreeMap::new();
         let mut killed = BTreeSet::new();
         loop {

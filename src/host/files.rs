@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::removal::Threads;
-use self::way::regular;
+use self::resolve::regular;
 use super::failpoint::{crashpoint, failpoint};
 use super::text::printable;
 
@@ -28,7 +28,7 @@ mod mount;
 mod removal;
 mod sweep;
 pub(crate) mod temporary;
-mod way;
+mod resolve;
 
 /// Flags to open a directory: for reading, and only if it is a directory.
 const DIRECTORY: OFlags =

@@ -6,7 +6,7 @@
 
 pub mod checkouts;
 pub mod config;
-mod obstacles;
+mod special_files;
 pub(crate) mod version;
 
 use std::ffi::{OsStr, OsString};
@@ -113,7 +113,7 @@ pub struct Git<'a> {
     repository: Repository<'a>,
     lock: Option<&'a File>,
     hooks: bool,
-    of_any_version: bool,
+    with_any_version: bool,
     variables: Vec<(OsString, OsString)>,
     settings: Vec<&'a str>,
     deadline: Duration,
@@ -151,7 +151,7 @@ impl<'a> Git<'a> {
             repository,
             lock: None,
             hooks: false,
-            of_any_version: false,
+            with_any_version: false,
             variables: Vec::new(),
             settings: Vec::new(),
             deadline: host.git_deadline,
@@ -177,8 +177,8 @@ impl<'a> Git<'a> {
     ///
     /// The caller determines the version at the same time, and discards the results of a Git that is too old.
     #[must_use]
-    pub(crate) fn of_any_version(mut self) -> Self {
-        self.of_any_version = true;
+    pub(crate) fn with_any_version(mut self) -> Self {
+        self.with_any_version = true;
         self
     }
 
@@ -261,12 +261,12 @@ impl<'a> Git<'a> {
 
     /// Checks that Git is new enough, and would not wait for something that is no file.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if !self.of_any_version {
+        if !self.with_any_version {
             version::require(self.host)?;
         }
         match self.repository {
-            Repository::Around(directory) => obstacles::around(directory),
-            Repository::Of { git_dir, .. } => obstacles::of(git_dir),
+            Repository::Around(directory) => special_files::around(directory),
+            Repository::Of { git_dir, .. } => special_files::of(git_dir),
         }
     }
 
@@ -280,8 +280,8 @@ impl<'a> Git<'a> {
         let inherited = self.host.environment.iter().filter(|(name, _)| !is_scrubbed(name)).cloned();
         let fixed = VARIABLES.map(|(name, value)| (name.into(), value.into()));
         let mut process = Process::new("git")
-            .unsaid_args(HARDENED)
-            .unsaid_args(WITHOUT_HOOKS.into_iter().filter(|_| !self.hooks))
+            .unreported_args(HARDENED)
+            .unreported_args(WITHOUT_HOOKS.into_iter().filter(|_| !self.hooks))
             .envs(inherited.chain(fixed).chain(self.variables.iter().cloned()))
             .deadline(self.deadline)
             .watched()

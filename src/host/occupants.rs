@@ -5,8 +5,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads /proc")]
 
-mod ending;
-mod names;
+mod termination;
+mod path_aliases;
 mod processes;
 
 use std::cmp::Reverse;
@@ -22,9 +22,9 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use ending::Ending;
-use names::{Names, Namespaces};
+use path_aliases::{Namespaces, PathAliases};
 pub(crate) use processes::{Process, Processes};
+pub(crate) use termination::Termination;
 
 use super::{listeners, sockets};
 use crate::name::PortBlock;
@@ -204,8 +204,8 @@ impl Inspected {
         self.uses.entry(footprint).or_default().push(used);
     }
 
-    fn add_path(&mut self, path: PathBuf, used: OfPath, names: &Names) {
-        if let Some(footprint) = names.footprint(&path) {
+    fn add_path(&mut self, path: PathBuf, used: OfPath, path_aliases: &PathAliases) {
+        if let Some(footprint) = path_aliases.footprint(&path) {
             self.add(footprint, used(path));
         }
     }
@@ -234,11 +234,11 @@ fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, So
         Err(_) => return Some(found),
         Ok(_) => {}
     }
-    let names = namespaces.of_process(&directory);
+    let path_aliases = namespaces.of_process(&directory);
     let links = [("cwd", working_directory as OfPath), ("root", root), ("exe", executable)];
     for (link, used) in links {
         if let Some(path) = target(&directory.join(link)) {
-            found.add_path(path, used, &names);
+            found.add_path(path, used, &path_aliases);
         }
     }
     let is_own = process.pid == std::process::id();
@@ -249,7 +249,7 @@ fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, So
             continue;
         }
         match listeners::inode(&path) {
-            None => found.add_path(path, |path| Use::OpenFile { path }, &names),
+            None => found.add_path(path, |path| Use::OpenFile { path }, &path_aliases),
             Some(inode) => {
                 if let Some(socket) = sockets.get(&inode) {
                     found.inodes.push(inode);
@@ -262,7 +262,7 @@ fn inspect(process: Process, namespaces: &Namespaces, sockets: &BTreeMap<u64, So
         return Some(found);
     }
     for path in mapped_files(&directory) {
-        found.add_path(path, |path| Use::MappedFile { path }, &names);
+        found.add_path(path, |path| Use::MappedFile { path }, &path_aliases);
     }
     found.drop_mapped_twice();
     Some(found)

@@ -19,7 +19,7 @@ use super::failpoint::{crashpoint, failpoint};
 use super::text::{printable, printable_lines};
 
 mod running;
-mod waiting;
+mod blocked_read;
 use running::{Halt, Running};
 
 /// Largest standard output of a program, in bytes.
@@ -265,7 +265,7 @@ impl Process {
 
     /// Adds arguments before all others that messages leave out, because every command of this type has them.
     #[must_use]
-    pub fn unsaid_args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+    pub fn unreported_args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.unsaid.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
@@ -361,7 +361,7 @@ impl Process {
             return Err(Error::Cancelled { command });
         }
         let (deadline, cancel) = (self.deadline, self.cancel.clone());
-        let watch = self.is_watched.then(waiting::Watch::new);
+        let watch = self.is_watched.then(blocked_read::Watch::new);
         let mut running = self.start()?;
         crashpoint!("process.started");
         let halt = match running.attend(deadline, &cancel, watch) {

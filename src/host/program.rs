@@ -46,7 +46,7 @@ pub fn ask(
                 .map_err(|source| Error::Start { program: program.to_string_lossy().into_owned(), source })?;
             let request = (OsString::from("SEEDBED_REQUEST"), OsString::from(request));
             Process::new("/bin/sh")
-                .unsaid_args(["-c", HOLDING, "seedbed"])
+                .unreported_args(["-c", HOLDING, "seedbed"])
                 .arg(program)
                 .stdin(Stdin::File(lock))
                 .envs(host.environment_in(directory).chain([request]))

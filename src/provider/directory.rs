@@ -6,15 +6,15 @@ mod unsaved;
 mod plan;
 mod record;
 mod release;
-mod site;
+mod paths;
 
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
+use self::paths::DirectoryPaths;
 use self::record::Record;
-use self::site::Site;
 use super::{
     Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
     Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
@@ -105,8 +105,9 @@ impl Planner for Directories {
 
     fn queries(&self, options: &manifest::Options) -> Vec<Question> {
         let Ok(options) = Options::deserialize(options) else { return Vec::new() };
-        let paths = [Some(options.root_directory), options.copy_from.filter(|from| plan::is_below(from))];
-        paths.into_iter().flatten().map(|path| Question::Directory { path }).collect()
+        let file_paths =
+            [Some(options.root_directory), options.copy_from.filter(|from| plan::is_below(from))];
+        file_paths.into_iter().flatten().map(|path| Question::Directory { path }).collect()
     }
 
     fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
@@ -172,46 +173,46 @@ impl Planner for Directories {
 impl Provider for Directories {
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
         let directory = directory(task)?;
-        let site = Site::new(task, &directory)?;
-        let exists = || Error::Refused(format!("{} exists already", site.path().display()));
-        if site.exists()? {
+        let paths = DirectoryPaths::new(task, &directory)?;
+        let exists = || Error::Refused(format!("{} exists already", paths.path().display()));
+        if paths.exists()? {
             return Err(exists());
         }
-        Record::new(task).create(task, &site)?;
+        Record::new(task).create(task, &paths)?;
         crashpoint!("directory.recorded");
-        let parent = site.base.create_hidden(&site.parent)?;
-        if !copies::make_directory(&parent, site.name.as_ref())? {
+        let parent = paths.base.create_hidden(&paths.parent)?;
+        if !copies::make_directory(&parent, paths.name.as_ref())? {
             // Another program has created it since. With the record, a release would remove it.
-            site.base.remove_file(&site.record())?;
+            paths.base.remove_file(&paths.record())?;
             return Err(exists());
         }
         crashpoint!("directory.created");
         match &directory.copy_from {
-            Some(from) => copy::copy(task, from, &site),
+            Some(from) => copy::copy(task, from, &paths),
             None => Ok(()),
         }
     }
 
     fn finish(&self, task: &Task<'_>) -> Result<(), Error> {
-        let site = Site::new(task, &directory(task)?)?;
-        let Some(top) = site.directory()? else {
-            return Err(Error::Refused(format!("{} does not exist", site.path().display())));
+        let paths = DirectoryPaths::new(task, &directory(task)?)?;
+        let Some(top) = paths.directory()? else {
+            return Err(Error::Refused(format!("{} does not exist", paths.path().display())));
         };
         let contents = record::contents(&top)?;
         crashpoint!("directory.listed");
-        Record { contents: Some(contents), ..Record::new(task) }.replace(&site)
+        Record { contents: Some(contents), ..Record::new(task) }.replace(&paths)
     }
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
-        let site = Site::new(task, &directory(task)?)?;
-        let gone = || Condition::Broken(format!("{} does not exist", site.path().display()));
-        Ok(match record::owned(task, &site) {
+        let paths = DirectoryPaths::new(task, &directory(task)?)?;
+        let gone = || Condition::Broken(format!("{} does not exist", paths.path().display()));
+        Ok(match record::owned(task, &paths) {
             Err(Error::Refused(why)) => Condition::Broken(why),
             Err(error) => return Err(error),
             Ok(None) => gone(),
-            Ok(Some(_)) if site.directory()?.is_none() => gone(),
+            Ok(Some(_)) if paths.directory()?.is_none() => gone(),
             Ok(Some(Record { contents: None, .. })) => {
-                Condition::Broken(format!("{} was never completed", site.path().display()))
+                Condition::Broken(format!("{} was never completed", paths.path().display()))
             }
             Ok(Some(_)) => Condition::Healthy,
         })
@@ -257,23 +258,25 @@ impl Provider for Directories {
 
     fn unsaved_work_outside(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
         let directory = directory(task)?;
-        if site::is_within(task, &directory) { Ok(UnsavedWork::default()) } else { self.unsaved_work(task) }
+        if paths::is_within(task, &directory) { Ok(UnsavedWork::default()) } else { self.unsaved_work(task) }
     }
 
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
         let directory = directory(task)?;
-        if site::is_within(task, &directory) { Ok(()) } else { self.release(task) }
+        if paths::is_within(task, &directory) { Ok(()) } else { self.release(task) }
     }
 
     fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
         let Some(directory) = Directory::of(task.allocation) else { return Vec::new() };
-        match Site::new(task, &directory) {
-            Ok(site) if matches!(site.exists(), Ok(false)) => Vec::new(),
-            Ok(site) if site.name == site.home_name => vec![format!("directory {}", site.path().display())],
-            Ok(site) => vec![format!(
+        match DirectoryPaths::new(task, &directory) {
+            Ok(paths) if matches!(paths.exists(), Ok(false)) => Vec::new(),
+            Ok(paths) if paths.name == paths.home_name => {
+                vec![format!("directory {}", paths.path().display())]
+            }
+            Ok(paths) => vec![format!(
                 "directory {}, which belongs at {}",
-                site.path().display(),
-                site.home_path().display()
+                paths.path().display(),
+                paths.home_path().display()
             )],
             Err(_) => {
                 let path = absolute(task.workspace, &directory.directory_path);
@@ -283,18 +286,19 @@ impl Provider for Directories {
     }
 
     fn footprint(&self, task: &Task<'_>) -> Footprint {
-        let site = Directory::of(task.allocation).and_then(|directory| Site::new(task, &directory).ok());
-        Footprint { directories: site.iter().map(Site::path).collect(), ..Footprint::default() }
+        let paths =
+            Directory::of(task.allocation).and_then(|directory| DirectoryPaths::new(task, &directory).ok());
+        Footprint { directories: paths.iter().map(DirectoryPaths::path).collect(), ..Footprint::default() }
     }
 
     fn temporary_file_directories(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {
-        let site = Site::new(task, &directory(task)?)?;
-        Ok(site.parent.ancestors().map(|above| site.base.path().join(above)).collect())
+        let paths = DirectoryPaths::new(task, &directory(task)?)?;
+        Ok(paths.parent.ancestors().map(|above| paths.base.path().join(above)).collect())
     }
 
     fn leftovers(&self, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
         let planned = scope.allocations.iter().filter_map(|held| Some(Directory::of(held)?.directory_root));
-        site::leftovers(scope, planned)
+        paths::leftovers(scope, planned)
     }
 }
 

@@ -3,14 +3,14 @@
 mod footprint;
 mod aside;
 mod branch;
-mod brought;
+mod copy_record;
 mod copy;
 mod display;
 mod donor;
-mod files;
+mod untracked;
 mod index;
 mod inspect;
-mod layout;
+mod reserved_names;
 mod unsaved;
 mod overlay;
 mod ownership;
@@ -23,8 +23,8 @@ mod release;
 mod manual_cleanup;
 mod repository;
 pub mod rescue;
-mod settings;
-mod site;
+mod checkout_config;
+mod paths;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -45,10 +45,10 @@ use crate::manifest;
 use crate::name::SessionPath;
 use crate::observe::{Observation, Question};
 
-pub(crate) use layout::nested_root;
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub use progress::{Progress, admin_directory, progress};
+pub(crate) use reserved_names::nested_root;
 
 /// Name of the kind.
 pub const KIND: &str = "git-worktree";
@@ -367,7 +367,7 @@ impl Provider for GitWorktree {
 
     fn finish(&self, task: &Task<'_>) -> Result<(), Error> {
         let worktree = worktree(task)?;
-        files::bring(task, &worktree)?;
+        untracked::copy_and_link(task, &worktree)?;
         populate::run_hook(task, &worktree)
     }
 
@@ -380,11 +380,11 @@ impl Provider for GitWorktree {
     }
 
     fn outdated(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
-        files::outdated(task, &worktree(task)?)
+        untracked::outdated(task, &worktree(task)?)
     }
 
     fn refresh(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
-        files::refresh(task, &worktree(task)?)
+        untracked::refresh(task, &worktree(task)?)
     }
 
     fn repair(&self, task: &Task<'_>) -> Result<(), Error> {
@@ -484,7 +484,7 @@ impl Provider for GitWorktree {
     }
 
     fn leftovers(&self, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
-        layout::leftovers(scope)
+        reserved_names::leftovers(scope)
     }
 }
 

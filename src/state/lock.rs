@@ -11,7 +11,7 @@ use super::recorded::HOLDER_MAX;
 use super::{Error, Swarm};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
-use crate::host::{clock, holders, mounts};
+use crate::host::{clock, lock_holders, mounts};
 
 /// Longest time for which a lock may have no known owner.
 ///
@@ -95,8 +95,8 @@ impl<'h> Swarm<'h> {
         let text = String::from_utf8_lossy(&text);
         let text = text.lines().next().unwrap_or_default().escape_debug().to_string();
         let swarm = self.name.clone();
-        let holders = holders::of_lock(lock);
-        let run = |holder: &holders::Holder| text.starts_with(&format!("by pid {} ", holder.pid));
+        let holders = lock_holders::of_lock(lock);
+        let run = |holder: &lock_holders::Holder| text.starts_with(&format!("by pid {} ", holder.pid));
         if (holders.is_empty() && tries >= UNSEEN_TRIES) || holders.iter().any(run) {
             let holder = if text.is_empty() { text } else { format!(" {text}") };
             return Some(Error::Locked { swarm, holder });

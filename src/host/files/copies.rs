@@ -33,15 +33,15 @@ pub(crate) struct Files<'a> {
     from: &'a Root,
     modified: Timestamps,
     bytes: Vec<u8>,
-    taken: Vec<Taken<'a>>,
+    sources: Vec<CopySource<'a>>,
 }
 
-struct Taken<'a> {
+struct CopySource<'a> {
     name: &'a OsStr,
-    what: What,
+    what: SourceType,
 }
 
-enum What {
+enum SourceType {
     /// A regular file, already read, with the mode of its copies; and its first copy, if it is large.
     Read { bytes: Range<usize>, mode: Permissions, copy: OnceCell<File> },
     /// A regular file that is read for each of its copies.
@@ -65,7 +65,7 @@ impl<'a> Files<'a> {
     /// Starts a list of files of `from` to be copied to the same names, all with the time `modified`, in
     /// seconds.
     pub(crate) fn of(from: &'a Root, modified: i64) -> Self {
-        Self { from, modified: times(modified), bytes: Vec::new(), taken: Vec::new() }
+        Self { from, modified: times(modified), bytes: Vec::new(), sources: Vec::new() }
     }
 
     /// Adds a regular file with its permissions, if its metadata is `expected`.
@@ -83,11 +83,11 @@ impl<'a> Files<'a> {
             Ok(size) if size <= SMALL_MAX => {
                 let read = self.read(file, size).map_err(|error| self.source(name, error))?;
                 let bytes = read.ok_or_else(|| self.changed(name))?;
-                What::Read { bytes, mode, copy: OnceCell::new() }
+                SourceType::Read { bytes, mode, copy: OnceCell::new() }
             }
-            _ => What::Large { file, size: found.st_size.unsigned_abs(), mode },
+            _ => SourceType::Large { file, size: found.st_size.unsigned_abs(), mode },
         };
-        self.taken.push(Taken { name, what });
+        self.sources.push(CopySource { name, what });
         Ok(())
     }
 
@@ -106,13 +106,13 @@ impl<'a> Files<'a> {
         }
         let leads_to = rustix::fs::readlinkat(&self.from.fd, name, Vec::new())
             .map_err(|error| self.source(name, error.into()))?;
-        self.taken.push(Taken { name, what: What::Link(leads_to) });
+        self.sources.push(CopySource { name, what: SourceType::Link(leads_to) });
         Ok(true)
     }
 
     /// Adds an empty directory, which need not exist in the source.
     pub(crate) fn directory(&mut self, name: &'a OsStr) {
-        self.taken.push(Taken { name, what: What::Directory });
+        self.sources.push(CopySource { name, what: SourceType::Directory });
     }
 
     /// Adds a regular file if its bytes are `wanted`, even if another process writes to it; `false` if no
@@ -137,7 +137,7 @@ impl<'a> Files<'a> {
             return false;
         }
         let mode = Permissions::Masked(Mode::from_raw_mode(if executable { 0o777 } else { 0o666 }));
-        self.taken.push(Taken { name, what: What::Read { bytes, mode, copy: OnceCell::new() } });
+        self.sources.push(CopySource { name, what: SourceType::Read { bytes, mode, copy: OnceCell::new() } });
         true
     }
 
@@ -145,7 +145,7 @@ impl<'a> Files<'a> {
     pub(crate) fn link_of(&mut self, name: &'a OsStr, wanted: impl FnOnce(&[u8]) -> bool) -> bool {
         match rustix::fs::readlinkat(&self.from.fd, name, Vec::new()) {
             Ok(leads_to) if wanted(leads_to.as_bytes()) => {
-                self.taken.push(Taken { name, what: What::Link(leads_to) });
+                self.sources.push(CopySource { name, what: SourceType::Link(leads_to) });
                 true
             }
             _ => false,
@@ -154,24 +154,25 @@ impl<'a> Files<'a> {
 
     /// Returns whether the added files must be written before more are added.
     pub(crate) fn are_many(&self) -> bool {
-        self.bytes.len() >= HELD || matches!(self.taken.last(), Some(Taken { what: What::Large { .. }, .. }))
+        self.bytes.len() >= HELD
+            || matches!(self.sources.last(), Some(CopySource { what: SourceType::Large { .. }, .. }))
     }
 
     /// Writes the added files into `to`, and returns the metadata of each copy. Existing files are never
     /// overwritten.
     pub(crate) fn write(&self, to: &Root) -> Result<Vec<Stat>, Error> {
-        self.taken.iter().map(|taken| self.write_one(taken, to)).collect()
+        self.sources.iter().map(|sources| self.write_one(sources, to)).collect()
     }
 
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.taken.clear();
+        self.sources.clear();
     }
 
-    fn write_one(&self, taken: &Taken<'_>, to: &Root) -> Result<Stat, Error> {
-        let name = taken.name;
-        let written = match &taken.what {
-            What::Read { bytes, mode, copy: first } => create(to, name, *mode).and_then(|mut copy| {
+    fn write_one(&self, sources: &CopySource<'_>, to: &Root) -> Result<Stat, Error> {
+        let name = sources.name;
+        let written = match &sources.what {
+            SourceType::Read { bytes, mode, copy: first } => create(to, name, *mode).and_then(|mut copy| {
                 let bytes = &self.bytes[bytes.clone()];
                 let is_shared = first.get().is_some_and(|first| shares(first, &copy));
                 if !bytes.is_empty() && !is_shared {
@@ -183,7 +184,7 @@ impl<'a> Files<'a> {
                 }
                 Ok(stat)
             }),
-            What::Large { file, size, mode } => {
+            SourceType::Large { file, size, mode } => {
                 let copied = create(to, name, *mode).and_then(|mut copy| {
                     copy_large(file, &mut copy, *size)?;
                     self.complete(&copy, *mode)
@@ -193,11 +194,11 @@ impl<'a> Files<'a> {
                 }
                 copied
             }
-            What::Link(leads_to) => failpoint!("copies.link")
+            SourceType::Link(leads_to) => failpoint!("copies.link")
                 .and_then(|()| rustix::fs::symlinkat(leads_to.as_c_str(), &to.fd, name))
                 .map_err(io::Error::from)
                 .and_then(|()| set_times(to, name, &self.modified)),
-            What::Directory => {
+            SourceType::Directory => {
                 make_directory(to, name)?;
                 stat(to, name).and_then(|stat| match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => Ok(stat),

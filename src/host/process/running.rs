@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::waiting::Watch;
+use super::blocked_read::Watch;
 use super::{Cancel, Listener, Output, STDERR_KEPT, Stream};
 
 /// Interval at which a quiet child is checked: short enough for an immediate reaction to Ctrl-C, long enough to cost

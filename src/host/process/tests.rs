@@ -66,7 +66,7 @@ fn failure_shows_the_command_and_the_last_lines_escaped() {
 
 #[test]
 fn a_command_is_shown_bounded() {
-    let process = Process::new("p").unsaid_args(["-c", "a=b"]).arg("x\ny").arg("").arg("z".repeat(9999));
+    let process = Process::new("p").unreported_args(["-c", "a=b"]).arg("x\ny").arg("").arg("z".repeat(9999));
     let command = process.command();
     assert!(command.starts_with("p x\\ny '' zzz") && command.ends_with("z…"), "{command}");
     assert_eq!(command.chars().count(), COMMAND_MAX + 1);

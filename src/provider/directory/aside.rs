@@ -4,8 +4,8 @@
 //! after the directory, and back before it.
 
 use super::Directory;
+use super::paths::{self, DirectoryPaths};
 use super::record::{self, Record};
-use super::site::{self, Site};
 use crate::host::failpoint::crashpoint;
 use crate::provider::{Error, Location, OwnershipMarker, Task};
 
@@ -50,32 +50,34 @@ pub(super) fn bring_back(task: &Task<'_>, directory: &Directory) -> Result<(), E
 /// Returns whether the directory at the task's location carries the task's ownership marker. A path outside of the
 /// workspace, which other workspaces share, is no evidence.
 pub(super) fn has_ownership_marker(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
-    if !site::is_within(task, directory) {
+    if !paths::is_within(task, directory) {
         return Ok(false);
     }
-    let site = Site::new(task, directory)?;
+    let paths = DirectoryPaths::new(task, directory)?;
     // If a release was interrupted, a directory that is aside may not exist any more.
     let is_marked =
-        is_of(&site, task.owner)? && (task.location == Location::Aside || site.directory()?.is_some());
+        is_of(&paths, task.owner)? && (task.location == Location::Aside || paths.directory()?.is_some());
     Ok(is_marked || is_between(task, directory)?)
 }
 
 /// Gives the directory of a copied workspace to the task's swarm instead of the swarm `from`. Returns whether the
 /// directory exists. Its files differ from the recorded ones, and are unsaved work.
 pub(super) fn adopt(task: &Task<'_>, directory: &Directory, from: &str) -> Result<bool, Error> {
-    if !site::is_within(task, directory) {
+    if !paths::is_within(task, directory) {
         return Ok(false);
     }
     let original = Task { owner: from, ..*task };
-    if is_of(&Site::at(Location::Aside, &original, directory)?, from)? || is_between(&original, directory)? {
+    if is_of(&DirectoryPaths::at(Location::Aside, &original, directory)?, from)?
+        || is_between(&original, directory)?
+    {
         bring_back(&original, directory)?;
     }
-    let site = Site::new(task, directory)?;
-    if site.directory()?.is_none() || !(is_of(&site, from)? || is_of(&site, task.owner)?) {
+    let paths = DirectoryPaths::new(task, directory)?;
+    if paths.directory()?.is_none() || !(is_of(&paths, from)? || is_of(&paths, task.owner)?) {
         return Ok(false);
     }
-    let Some(record) = record::read(&site)? else { return Ok(false) };
-    Record { contents: record.contents, ..Record::new(task) }.replace(&site)?;
+    let Some(record) = record::read(&paths)? else { return Ok(false) };
+    Record { contents: record.contents, ..Record::new(task) }.replace(&paths)?;
     crashpoint!("directory.adopted");
     Ok(true)
 }
@@ -86,11 +88,14 @@ fn is_between(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
     Ok(aside.exists()? && is_of(&home, task.owner)?)
 }
 
-fn is_of(site: &Site, owner: &str) -> Result<bool, Error> {
-    let mark = record::read(site)?.and_then(|record| OwnershipMarker::parse(record.mark.as_bytes()));
+fn is_of(paths: &DirectoryPaths, owner: &str) -> Result<bool, Error> {
+    let mark = record::read(paths)?.and_then(|record| OwnershipMarker::parse(record.mark.as_bytes()));
     Ok(mark.is_some_and(|mark| mark.owner == owner))
 }
 
-fn sites(task: &Task<'_>, directory: &Directory) -> Result<(Site, Site), Error> {
-    Ok((Site::at(Location::Home, task, directory)?, Site::at(Location::Aside, task, directory)?))
+fn sites(task: &Task<'_>, directory: &Directory) -> Result<(DirectoryPaths, DirectoryPaths), Error> {
+    Ok((
+        DirectoryPaths::at(Location::Home, task, directory)?,
+        DirectoryPaths::at(Location::Aside, task, directory)?,
+    ))
 }

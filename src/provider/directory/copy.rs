@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, fchmod, fstat};
 use rustix::io::Errno;
 
-use super::site::Site;
+use super::paths::DirectoryPaths;
 use crate::host::clock;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::copies::{self, Files};
 use crate::host::files::{self, Root};
 use crate::provider::{Error, Task};
 
-/// Copies everything in `from`, a directory of the workspace, into the empty directory at `site`. Links are copied as
+/// Copies everything in `from`, a directory of the workspace, into the empty directory at `paths`. Links are copied as
 /// links; a device, a pipe or a socket is an error.
-pub(super) fn copy(task: &Task<'_>, from: &Path, site: &Site) -> Result<(), Error> {
+pub(super) fn copy(task: &Task<'_>, from: &Path, paths: &DirectoryPaths) -> Result<(), Error> {
     let gone = |path: &Path| Error::Refused(format!("{} does not exist", path.display()));
     let source = Root::open(task.workspace)?.directory(from)?.ok_or_else(|| gone(from))?;
-    let target = site.directory()?.ok_or_else(|| gone(&site.path()))?;
+    let target = paths.directory()?.ok_or_else(|| gone(&paths.path()))?;
     let mut left = vec![PathBuf::new()];
     let mut copied = Vec::new();
     while let Some(path) = left.pop() {

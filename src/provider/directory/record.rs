@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
-use super::site::Site;
+use super::paths::DirectoryPaths;
 use crate::host::files::{Root, copies};
 use crate::provider::{Error, OwnershipMarker, Task, retry_while_missing};
 
@@ -56,23 +56,23 @@ impl Record {
     }
 
     /// Writes the record before its directory exists. A record of the same owner is replaced.
-    pub(super) fn create(&self, task: &Task<'_>, site: &Site) -> Result<(), Error> {
-        let name = PathBuf::from(site.record_name());
+    pub(super) fn create(&self, task: &Task<'_>, paths: &DirectoryPaths) -> Result<(), Error> {
+        let name = PathBuf::from(paths.record_name());
         let bytes = self.to_bytes();
         let is_new = retry_while_missing(|| {
             // Between the two steps, the directory may be removed with the last record in it.
-            Ok(site.base.create_hidden(&site.parent)?.create_new(&name, &bytes)?)
+            Ok(paths.base.create_hidden(&paths.parent)?.create_new(&name, &bytes)?)
         })?;
         if is_new {
             return Ok(());
         }
-        owned(task, site)?;
-        self.replace(site)
+        owned(task, paths)?;
+        self.replace(paths)
     }
 
     /// Replaces the record.
-    pub(super) fn replace(&self, site: &Site) -> Result<(), Error> {
-        Ok(site.base.replace(&site.record(), &self.to_bytes())?)
+    pub(super) fn replace(&self, paths: &DirectoryPaths) -> Result<(), Error> {
+        Ok(paths.base.replace(&paths.record(), &self.to_bytes())?)
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -122,22 +122,22 @@ fn file(bytes: &[u8]) -> Option<(PathBuf, Stamp)> {
 }
 
 /// Reads the record of a directory; `None` if it does not exist or cannot be read.
-pub(super) fn read(site: &Site) -> Result<Option<Record>, Error> {
-    Ok(site.base.read(&site.record(), MAX)?.and_then(|bytes| Record::parse(&bytes)))
+pub(super) fn read(paths: &DirectoryPaths) -> Result<Option<Record>, Error> {
+    Ok(paths.base.read(&paths.record(), MAX)?.and_then(|bytes| Record::parse(&bytes)))
 }
 
 /// Reads the record of a directory of the task's swarm; `None` if neither the record nor the directory exists.
 ///
 /// A directory without a record, and one with the record of another swarm, is [`Error::Refused`].
-pub(super) fn owned(task: &Task<'_>, site: &Site) -> Result<Option<Record>, Error> {
-    let found = read(site)?;
+pub(super) fn owned(task: &Task<'_>, paths: &DirectoryPaths) -> Result<Option<Record>, Error> {
+    let found = read(paths)?;
     let owner = found.as_ref().and_then(|record| OwnershipMarker::parse(record.mark.as_bytes()));
     match owner {
         Some(mark) if mark.owner == task.owner => Ok(found),
-        None if !site.exists()? => Ok(None),
+        None if !paths.exists()? => Ok(None),
         mark => {
             let why = if mark.is_some() { "of another swarm" } else { "no ownership marker is beside it" };
-            let path = site.home_path();
+            let path = paths.home_path();
             Err(Error::Refused(format!(
                 "{} is not this swarm's: {why}; move it away and apply, which creates it again",
                 path.display()
@@ -198,8 +198,9 @@ mod tests {
     #[test]
     fn a_record_reads_as_it_was_written_with_any_path() {
         let stamp = Stamp { changed: 1_700_000_000_123_456_789, size: 5, inode: 42 };
-        let paths = [&b"a b/c\nd"[..], b"\xff", b"plain"].map(|path| PathBuf::from(OsStr::from_bytes(path)));
-        let contents = Some(paths.map(|path| (path, stamp)).into());
+        let file_paths =
+            [&b"a b/c\nd"[..], b"\xff", b"plain"].map(|path| PathBuf::from(OsStr::from_bytes(path)));
+        let contents = Some(file_paths.map(|path| (path, stamp)).into());
         for contents in [None, Some(Contents::new()), contents] {
             let record = Record { mark: "seedbed a/b 0123".to_owned(), contents };
             assert_eq!(Record::parse(&record.to_bytes()), Some(record));

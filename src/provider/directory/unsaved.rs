@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{Stat, lstat};
 
 use super::Directory;
+use super::paths::{DirectoryPaths, named};
 use super::record::{self, Contents, Record, Stamp};
-use super::site::{Site, named};
 use crate::host::files::Root;
 use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
@@ -28,24 +28,24 @@ pub(super) fn unsaved_work(
     directory: &Directory,
     made: Option<LeaseProgress>,
 ) -> Result<UnsavedWork, Error> {
-    let site = Site::new(task, directory)?;
+    let paths = DirectoryPaths::new(task, directory)?;
     let mut unsaved_work = UnsavedWork::default();
-    let record = match record::owned(task, &site) {
+    let record = match record::owned(task, &paths) {
         Err(Error::Refused(why)) => {
             unsaved_work.beyond_rescue.push(why);
             return Ok(unsaved_work);
         }
         record => record?,
     };
-    let (Some(record), Some(top)) = (record, site.directory()?) else { return Ok(unsaved_work) };
-    let mounts = mounts(task, &site)?;
-    unsaved_work.blockers.extend(mounts.iter().map(|mount| described(mount, &site)));
+    let (Some(record), Some(top)) = (record, paths.directory()?) else { return Ok(unsaved_work) };
+    let mounts = mounts(task, &paths)?;
+    unsaved_work.blockers.extend(mounts.iter().map(|mount| described(mount, &paths)));
     let places: BTreeSet<_> = mounts.iter().map(|mount| PathBuf::from(&mount.place)).collect();
-    let is_mount = |below: &Path| places.contains(&site.path().join(below));
-    let scan = DirectoryScan::read(&site.path(), &places);
-    unsaved_work.blockers.extend(stuck(&site.home_path(), &scan));
+    let is_mount = |below: &Path| places.contains(&paths.path().join(below));
+    let scan = DirectoryScan::read(&paths.path(), &places);
+    unsaved_work.blockers.extend(stuck(&paths.home_path(), &scan));
     let tops = iter::once(Path::new("")).chain(scan.with_git.iter().map(PathBuf::as_path));
-    unsaved_work.blockers.extend(tops.filter_map(|below| linked_worktree(&top, &site, below)));
+    unsaved_work.blockers.extend(tops.filter_map(|below| linked_worktree(&top, &paths, below)));
     let baseline = Baseline::new(task, directory, record, made)?;
     let mut written = BTreeSet::new();
     let listed = record::each_file(&top, &is_mount, &mut |path, stat| {
@@ -53,15 +53,15 @@ pub(super) fn unsaved_work(
             written.insert(path.as_os_str().to_owned());
         }
     });
-    let home = site.home_path();
+    let home = paths.home_path();
     let unlisted = listed.err().map(|error| format!("not all of {} can be read: {error}", home.display()));
     unsaved_work.unknown.extend(unknown(&home, &scan).or(unlisted));
-    unsaved_work.beyond_rescue.extend(work(&site, &written));
+    unsaved_work.beyond_rescue.extend(work(&paths, &written));
     Ok(unsaved_work)
 }
 
 /// Names the unsaved files, in one line.
-fn work(site: &Site, written: &BTreeSet<OsString>) -> Option<String> {
+fn work(paths: &DirectoryPaths, written: &BTreeSet<OsString>) -> Option<String> {
     let count = match written.len() {
         0 => return None,
         1 => "1 file that was".to_owned(),
@@ -70,7 +70,7 @@ fn work(site: &Site, written: &BTreeSet<OsString>) -> Option<String> {
     Some(format!(
         "{} has {count} written since it was created: {}; no rescue saves a directory that is not git's, copy what \
          you need",
-        site.home_path().display(),
+        paths.home_path().display(),
         printable(&list(written))
     ))
 }
@@ -128,32 +128,32 @@ fn nanoseconds(time: SystemTime) -> i128 {
     i128::try_from(since.as_nanos()).unwrap_or(i128::MAX)
 }
 
-fn mounts(task: &Task<'_>, site: &Site) -> Result<Vec<Mount>, Error> {
+fn mounts(task: &Task<'_>, paths: &DirectoryPaths) -> Result<Vec<Mount>, Error> {
     let table = task.shared_result("mounts", || Ok(mounts::table()?))?;
-    Ok(mounts::at_or_below(&table, &site.path()))
+    Ok(mounts::at_or_below(&table, &paths.path()))
 }
 
-fn described(mount: &Mount, site: &Site) -> String {
+fn described(mount: &Mount, paths: &DirectoryPaths) -> String {
     let Mount { place, file_system, source, .. } = mount;
-    let below = Path::new(place).strip_prefix(site.path()).unwrap_or(Path::new(""));
+    let below = Path::new(place).strip_prefix(paths.path()).unwrap_or(Path::new(""));
     format!(
         "{} is a mount ({file_system}, {source}), whose files are not the session's: `umount {}`",
-        named(site, below),
+        named(paths, below),
         shell_quoted(place)
     )
 }
 
 /// Describes the linked worktree at `below`, a path in the directory, if its repository has it registered.
-fn linked_worktree(top: &Root, site: &Site, below: &Path) -> Option<String> {
+fn linked_worktree(top: &Root, paths: &DirectoryPaths, below: &Path) -> Option<String> {
     let text = top.read(&below.join(".git"), POINTER_MAX).ok()??;
     let entry = Path::new(OsStr::from_bytes(text.strip_prefix(b"gitdir: ")?.trim_ascii_end()));
     // A relative path begins at the directory with the `.git` file.
-    let entry = site.path().join(below).join(entry);
+    let entry = paths.path().join(below).join(entry);
     let is_worktrees = entry.parent().and_then(Path::file_name) == Some(OsStr::new("worktrees"));
     if !is_worktrees || lstat(entry.join("gitdir")).is_err() {
         return None;
     }
-    let path = named(site, below);
+    let path = named(paths, below);
     Some(format!(
         "{path} is a worktree of a repository: `git worktree remove {}` ends it",
         shell_quoted(&path)

@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::paths::{Content, WorktreePaths, move_directory, move_worktree, read};
 use super::repository::Lock;
-use super::site::{Content, Site, move_directory, move_worktree, read};
-use super::{Worktree, branch, layout, overlay, ownership, sparse};
+use super::{Worktree, branch, overlay, ownership, reserved_names, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
@@ -37,21 +37,21 @@ pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Erro
 /// Removes the branch of the worktree, but keeps its reflog.
 pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let Some(own) = &worktree.branch else { return Ok(()) };
-    let site = Site::at(Location::Aside, task, worktree)?;
+    let paths = WorktreePaths::at(Location::Aside, task, worktree)?;
     let name = full_name(own);
-    let Some(tip) = branch::tip_as_made(task, worktree, &site, &name)? else { return Ok(()) };
-    if branch::is_checked_out(&site, &name)? {
+    let Some(tip) = branch::tip_as_made(task, worktree, &paths, &name)? else { return Ok(()) };
+    if branch::is_checked_out(&paths, &name)? {
         return Ok(());
     }
-    let log = site.common.read(&log_of(&name), LOG_MAX)?.unwrap_or_default();
-    site.common.create_directories(Path::new(layout::MARK))?;
-    site.common.replace(&kept(&site, BRANCH), &[tip.as_bytes(), b"\n", &log].concat())?;
-    if site.read_entry("HEAD")? == Content::Bytes(attached(&name)) {
-        site.common.replace(&kept(&site, HEAD), b"")?;
-        site.common.replace(&site.entry.join("HEAD"), format!("{tip}\n").as_bytes())?;
+    let log = paths.common.read(&log_of(&name), LOG_MAX)?.unwrap_or_default();
+    paths.common.create_directories(Path::new(reserved_names::MARK))?;
+    paths.common.replace(&kept(&paths, BRANCH), &[tip.as_bytes(), b"\n", &log].concat())?;
+    if paths.read_entry("HEAD")? == Content::Bytes(attached(&name)) {
+        paths.common.replace(&kept(&paths, HEAD), b"")?;
+        paths.common.replace(&paths.entry.join("HEAD"), format!("{tip}\n").as_bytes())?;
     }
     crashpoint!("aside.detached");
-    branch::delete(task, &site, &name, &tip)?;
+    branch::delete(task, &paths, &name, &tip)?;
     crashpoint!("aside.branch-gone");
     Ok(())
 }
@@ -79,12 +79,12 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
     move_worktree(&aside, &home)?;
     crashpoint!("aside.directory-back");
     overlay::mount_again(task, worktree, &home)?;
-    home.common.remove_directory(Path::new(layout::MARK))?;
+    home.common.remove_directory(Path::new(reserved_names::MARK))?;
     Ok(aside.base.remove_hidden(&aside.parent)?)
 }
 
 /// Creates the branch that gave way again, at the same commit and with the same reflog.
-fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
+fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &WorktreePaths) -> Result<(), Error> {
     let kept_branch = aside.common.read(&kept(aside, BRANCH), LOG_MAX)?;
     let (Some(own), Some(kept_branch)) = (&worktree.branch, kept_branch) else { return Ok(()) };
     let line = kept_branch.iter().position(|byte| *byte == b'\n').unwrap_or(kept_branch.len());
@@ -106,14 +106,14 @@ fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<
 }
 
 /// Removes what was kept of a branch that gave way.
-pub(super) fn forget(aside: &Site) -> Result<(), Error> {
+pub(super) fn forget(aside: &WorktreePaths) -> Result<(), Error> {
     for suffix in [HEAD, BRANCH] {
         aside.common.remove_file(&kept(aside, suffix))?;
     }
     Ok(())
 }
 
-fn kept(aside: &Site, suffix: &str) -> PathBuf {
+fn kept(aside: &WorktreePaths, suffix: &str) -> PathBuf {
     let mut path = aside.entry.clone().into_os_string();
     path.push(suffix);
     path.into()
@@ -127,8 +127,11 @@ pub(super) fn named_at_home(task: &Task<'_>, worktree: &Worktree, error: Error) 
     Error::Refused(text.replace(&shown(aside.worktree), &shown(home.worktree)))
 }
 
-fn sites(task: &Task<'_>, worktree: &Worktree) -> Result<(Site, Site), Error> {
-    Ok((Site::at(Location::Home, task, worktree)?, Site::at(Location::Aside, task, worktree)?))
+fn sites(task: &Task<'_>, worktree: &Worktree) -> Result<(WorktreePaths, WorktreePaths), Error> {
+    Ok((
+        WorktreePaths::at(Location::Home, task, worktree)?,
+        WorktreePaths::at(Location::Aside, task, worktree)?,
+    ))
 }
 
 fn full_name(branch: &str) -> String {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::site::{Content, Site, read};
-use super::{Worktree, layout};
+use super::paths::{Content, WorktreePaths, read};
+use super::{Worktree, reserved_names};
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 
@@ -42,36 +42,41 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// Creates a branch of this swarm at this commit; an error if it exists.
-pub(super) fn create(task: &Task<'_>, site: &Site, branch: &str, commit: &str) -> Result<(), Error> {
+pub(super) fn create(
+    task: &Task<'_>,
+    paths: &WorktreePaths,
+    branch: &str,
+    commit: &str,
+) -> Result<(), Error> {
     let args = [
         "update-ref".to_owned(),
         "--create-reflog".to_owned(),
         "-m".to_owned(),
-        layout::branch_message(task),
+        reserved_names::branch_message(task),
         format!("refs/heads/{branch}"),
         commit.to_owned(),
         "0".repeat(commit.len()),
     ];
-    Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    Git::of(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
     Ok(())
 }
 
 /// Deletes the branch of this full name; an error if it is not at `tip`.
-pub(super) fn delete(task: &Task<'_>, site: &Site, name: &str, tip: &str) -> Result<(), Error> {
-    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+pub(super) fn delete(task: &Task<'_>, paths: &WorktreePaths, name: &str, tip: &str) -> Result<(), Error> {
+    let git = Git::of(task.host, paths.common.path(), None).holding(task.lock);
     // A branch that has moved in between is kept.
     git.run_beside_others(&["update-ref", "-d", name, tip])?;
     Ok(())
 }
 
 /// Returns whether the swarm made the branch of this full name, and it has had no new commit since.
-pub(super) fn is_as_made(
+pub(super) fn is_pristine(
     task: &Task<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
     name: &str,
 ) -> Result<bool, Error> {
-    Ok(tip_as_made(task, worktree, site, name)?.is_some())
+    Ok(tip_as_made(task, worktree, paths, name)?.is_some())
 }
 
 /// Returns the tip of the branch of this full name, if the swarm made the branch and it has had no new commit since.
@@ -79,10 +84,10 @@ pub(super) fn is_as_made(
 pub(super) fn tip_as_made(
     task: &Task<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
     name: &str,
 ) -> Result<Option<String>, Error> {
-    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+    let git = Git::of(task.host, paths.common.path(), None).holding(task.lock);
     let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
     let at = String::from_utf8_lossy(at.stdout.trim_ascii_end()).into_owned();
     // A branch that existed before the worktree is not removed.
@@ -90,17 +95,17 @@ pub(super) fn tip_as_made(
         return Ok(None);
     }
     let log = git.run(["reflog", "show", "--format=%H %gs", name, "--"])?;
-    let made = format!("{at} {}", layout::branch_message(task));
+    let made = format!("{at} {}", reserved_names::branch_message(task));
     Ok((String::from_utf8_lossy(&log).lines().last() == Some(&made)).then_some(at))
 }
 
 /// Returns whether any worktree, including the main one, has the branch of this full name checked out.
-pub(super) fn is_checked_out(site: &Site, name: &str) -> Result<bool, Error> {
+pub(super) fn is_checked_out(paths: &WorktreePaths, name: &str) -> Result<bool, Error> {
     let wanted = Content::Bytes(format!("ref: {name}\n").into_bytes());
-    if read(&site.common, Path::new("HEAD"))? == wanted {
+    if read(&paths.common, Path::new("HEAD"))? == wanted {
         return Ok(true);
     }
-    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
+    let Some(entries) = paths.common.directory(Path::new("worktrees"))? else { return Ok(false) };
     for entry in entries.names()? {
         // A worktree whose HEAD cannot be read may have the branch checked out.
         if read(&entries, &Path::new(&entry).join("HEAD")).map_or(true, |head| head == wanted) {

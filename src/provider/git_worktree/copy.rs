@@ -19,9 +19,9 @@ use rayon::prelude::*;
 use rustix::fs::Stat;
 
 use super::Worktree;
-use super::index::{self, Entry, Index, OfACopy, What};
-use super::site::{Site, io};
-use super::tree::{Piece, Tree};
+use super::index::{self, CopyIndex, Entry, EntryType, Index};
+use super::paths::{WorktreePaths, io};
+use super::tree::{Batch, Tree};
 use crate::host::clock;
 use crate::host::failpoint::failpoint;
 use crate::host::files::Root;
@@ -40,16 +40,16 @@ const NAMES_MAX: usize = 32 * 1024;
 const BACK: i64 = 3;
 
 /// Registered worktrees to copy to, in the order of their tasks.
-pub(super) struct Places<'t>(Vec<Place<'t>>);
+pub(super) struct Destinations<'t>(Vec<Destination<'t>>);
 
-struct Place<'t> {
+struct Destination<'t> {
     task: &'t Task<'t>,
-    site: Site,
+    paths: WorktreePaths,
     directory: Root,
 }
 
 /// Files that worktrees have got from a commit's tree. The first worktree has an index that lists them.
-pub(super) struct Given<'p> {
+pub(super) struct PartialCopy<'p> {
     pub(super) tree: Tree,
     /// Positions of the entries that are still missing.
     pub(super) missing: BTreeSet<usize>,
@@ -72,22 +72,22 @@ pub(super) struct Source {
 /// A worktree that is being populated, and its index.
 pub(super) struct Target<'d> {
     directory: &'d Root,
-    index: Mutex<OfACopy>,
+    index: Mutex<CopyIndex>,
 }
 
 /// Error, with the position of the target worktree; `None` if the source failed.
 pub(super) type Failed = (Option<usize>, Error);
 
-impl<'t> Places<'t> {
+impl<'t> Destinations<'t> {
     pub(super) fn of(tasks: &'t [(&'t Task<'t>, Worktree)]) -> Result<Self, Failed> {
-        let place = |(task, worktree): &'t (&'t Task<'t>, Worktree)| {
-            let site = Site::of(task, worktree)?;
-            let directory = site.open()?;
-            Ok(Place { task, site, directory })
+        let destination = |(task, worktree): &'t (&'t Task<'t>, Worktree)| {
+            let paths = WorktreePaths::of(task, worktree)?;
+            let directory = paths.open()?;
+            Ok(Destination { task, paths, directory })
         };
-        let places =
-            tasks.iter().enumerate().map(|(at, task)| place(task).map_err(|error| (Some(at), error)));
-        Ok(Self(places.collect::<Result<_, _>>()?))
+        let destinations =
+            tasks.iter().enumerate().map(|(at, task)| destination(task).map_err(|error| (Some(at), error)));
+        Ok(Self(destinations.collect::<Result<_, _>>()?))
     }
 
     pub(super) fn none() -> Self {
@@ -96,14 +96,14 @@ impl<'t> Places<'t> {
 
     /// Creates the directories that files are copied into.
     pub(super) fn make_directories(&self, tree: &Tree) -> Result<(), Failed> {
-        self.0.par_iter().enumerate().try_for_each(|(at, place)| {
-            tree.make_directories(&place.directory).map_err(|error| (Some(at), error))
+        self.0.par_iter().enumerate().try_for_each(|(at, destination)| {
+            tree.make_directories(&destination.directory).map_err(|error| (Some(at), error))
         })
     }
 
     /// Returns targets that are to get everything that `tree` lists.
     pub(super) fn targets(&self, tree: &Tree) -> Vec<Target<'_>> {
-        self.0.iter().map(|place| Target::of(&place.directory, tree)).collect()
+        self.0.iter().map(|destination| Target::of(&destination.directory, tree)).collect()
     }
 
     /// Writes the indexes of targets of these worktrees that have all their files.
@@ -116,13 +116,13 @@ impl<'t> Places<'t> {
         &self,
         targets: Vec<Target<'_>>,
         index_mode: u32,
-        last: impl Fn(&Task<'_>, &Site) -> Result<(), Error> + Sync,
+        last: impl Fn(&Task<'_>, &WorktreePaths) -> Result<(), Error> + Sync,
     ) -> Result<(), Failed> {
         let filled = self.0.par_iter().zip(targets).enumerate();
-        filled.try_for_each(|(at, (Place { task, site, .. }, target))| {
+        filled.try_for_each(|(at, (Destination { task, paths, .. }, target))| {
             target
-                .write_index(&site.entry_path().join("index"), index_mode)
-                .and_then(|()| last(task, site))
+                .write_index(&paths.entry_path().join("index"), index_mode)
+                .and_then(|()| last(task, paths))
                 .map_err(|error| (Some(at), error))?;
             task.on_populated.notify();
             Ok(())
@@ -130,9 +130,9 @@ impl<'t> Places<'t> {
     }
 }
 
-impl Given<'_> {
+impl PartialCopy<'_> {
     /// Returns whether nothing is missing.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
@@ -150,9 +150,9 @@ impl Given<'_> {
 impl Source {
     /// Returns the worktree of `task`, which Git has populated; `None` if its index is not supported.
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
-        let site = Site::of(task, worktree)?;
-        let Some(directory) = site.directory()? else { return Ok(None) };
-        Self::at(directory, &site.common, &site.entry.join("index"), worktree.commit.len() / 2)
+        let paths = WorktreePaths::of(task, worktree)?;
+        let Some(directory) = paths.directory()? else { return Ok(None) };
+        Self::at(directory, &paths.common, &paths.entry.join("index"), worktree.commit.len() / 2)
     }
 
     /// Returns any directory as a source. Its index lies below `root` and has ids of `id` bytes.
@@ -166,12 +166,14 @@ impl Source {
 
     /// Returns whether the stat data of the wanted files equals that of the index, by the positions of entries. If not,
     /// another process has changed a file since Git wrote it, or Git could not notice such a change.
-    pub(super) fn is_sound(&self, is_wanted: impl Fn(usize) -> bool) -> bool {
-        self.tree.pieces(is_wanted).par_iter().all(|piece| {
-            let Ok(from) = piece.open(&self.directory) else { return false };
-            piece.entries().all(|(_, entry, name)| {
+    pub(super) fn is_unchanged(&self, is_wanted: impl Fn(usize) -> bool) -> bool {
+        self.tree.batches(is_wanted).par_iter().all(|batch| {
+            let Ok(from) = batch.open(&self.directory) else { return false };
+            batch.entries().all(|(_, entry, name)| {
                 let stat = copies::stat(&from, name);
-                stat.is_ok_and(|stat| entry.what == What::Submodule || self.tree.index.is_of(entry, &stat))
+                stat.is_ok_and(|stat| {
+                    entry.what == EntryType::Submodule || self.tree.index.is_of(entry, &stat)
+                })
             })
         })
     }
@@ -181,52 +183,56 @@ impl Source {
     pub(super) fn set_back(mut self, is_wanted: impl Fn(usize) -> bool) -> Result<Self, Error> {
         let own = Target::of(&self.directory, &self.tree);
         let modified = modified();
-        self.tree.pieces(is_wanted).par_iter().try_for_each(|piece| {
-            let here = piece.open(&self.directory)?;
-            let files = piece.entries().filter(|(_, entry, _)| entry.what != What::Submodule);
+        self.tree.batches(is_wanted).par_iter().try_for_each(|batch| {
+            let here = batch.open(&self.directory)?;
+            let files = batch.entries().filter(|(_, entry, _)| entry.what != EntryType::Submodule);
             let stats =
                 files.map(|(_, entry, name)| Ok((entry, copies::set_modified(&here, name, modified)?)));
             own.put(stats.collect::<Result<Vec<_>, Error>>()?);
             Ok::<_, Error>(())
         })?;
         let index = own.into_index();
-        self.tree.index.say_as(&index);
+        self.tree.index.take_stat_data(&index);
         write_index(&self.index, &index.finish(), Some(self.index_mode))?;
         Ok(self)
     }
 
     /// Copies the worktree to empty ones.
-    pub(super) fn copy(&self, places: &Places<'_>) -> Result<(), Failed> {
-        places.make_directories(&self.tree)?;
-        let targets = places.targets(&self.tree);
-        self.copy_to(&self.tree.pieces(|_| true), places, &targets)?;
-        places.finish(targets, self.index_mode)
+    pub(super) fn copy(&self, destinations: &Destinations<'_>) -> Result<(), Failed> {
+        destinations.make_directories(&self.tree)?;
+        let targets = destinations.targets(&self.tree);
+        self.copy_to(&self.tree.batches(|_| true), destinations, &targets)?;
+        destinations.finish(targets, self.index_mode)
     }
 
     /// Returns whether the index lists the same entries as a tree, at the same positions.
     pub(super) fn lists(&self, tree: &Tree) -> bool {
-        self.tree.index.is_laid_out_as(&tree.index)
+        self.tree.index.has_same_entries(&tree.index)
     }
 
     /// Copies the entries that are missing to worktrees.
-    pub(super) fn complete(&self, places: &Places<'_>, given: Given<'_>) -> Result<(), Failed> {
-        self.copy_to(&self.tree.pieces(|at| given.missing.contains(&at)), places, &given.others)?;
-        places.finish(given.others, self.index_mode)
+    pub(super) fn complete(
+        &self,
+        destinations: &Destinations<'_>,
+        partial: PartialCopy<'_>,
+    ) -> Result<(), Failed> {
+        self.copy_to(&self.tree.batches(|at| partial.missing.contains(&at)), destinations, &partial.others)?;
+        destinations.finish(partial.others, self.index_mode)
     }
 
     fn copy_to(
         &self,
-        pieces: &[Piece<'_>],
-        places: &Places<'_>,
+        batches: &[Batch<'_>],
+        destinations: &Destinations<'_>,
         targets: &[Target<'_>],
     ) -> Result<(), Failed> {
-        let Some(first) = places.0.first() else { return Ok(()) };
+        let Some(first) = destinations.0.first() else { return Ok(()) };
         let cancel = &first.task.host.cancel;
         let modified = modified();
-        pieces.par_iter().with_max_len(1).try_for_each(|piece| {
-            let from = piece.open(&self.directory).map_err(|error| (None, error))?;
+        batches.par_iter().with_max_len(1).try_for_each(|batch| {
+            let from = batch.open(&self.directory).map_err(|error| (None, error))?;
             let files = Files::of(&from, modified);
-            copy_piece(piece, files, targets, cancel, |files, entry, name| self.take(files, entry, name))
+            copy_batch(batch, files, targets, cancel, |files, entry, name| self.take(files, entry, name))
                 .map(drop)
         })
     }
@@ -234,9 +240,9 @@ impl Source {
     fn take<'t>(&self, files: &mut Files<'t>, entry: &Entry, name: &'t OsStr) -> Result<bool, Error> {
         let expected = |stat: &_| self.tree.index.is_of(entry, stat);
         match entry.what {
-            What::Submodule => files.directory(name),
-            What::Link if files.link(name, expected)? => {}
-            What::Link | What::File => files.file(name, expected)?,
+            EntryType::Submodule => files.directory(name),
+            EntryType::Link if files.link(name, expected)? => {}
+            EntryType::Link | EntryType::File => files.file(name, expected)?,
         }
         Ok(true)
     }
@@ -245,7 +251,7 @@ impl Source {
 impl<'d> Target<'d> {
     /// Returns an empty directory as a target for the entries of `tree`.
     pub(super) fn of(directory: &'d Root, tree: &Tree) -> Self {
-        Self { directory, index: Mutex::new(tree.index.of_a_copy()) }
+        Self { directory, index: Mutex::new(tree.index.for_copy()) }
     }
 
     /// Writes the index. All its files have to exist before.
@@ -253,12 +259,12 @@ impl<'d> Target<'d> {
         write_index(index, &self.into_index().finish(), Some(mode))
     }
 
-    fn into_index(self) -> OfACopy {
+    fn into_index(self) -> CopyIndex {
         self.index.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, piece: &Piece<'_>, files: &Files<'_>, entries: &[&Entry]) -> Result<(), Error> {
-        let stats = files.write(&piece.open(self.directory)?)?;
+    fn write(&self, batch: &Batch<'_>, files: &Files<'_>, entries: &[&Entry]) -> Result<(), Error> {
+        let stats = files.write(&batch.open(self.directory)?)?;
         self.put(entries.iter().copied().zip(stats));
         Ok(())
     }
@@ -274,8 +280,8 @@ impl<'d> Target<'d> {
 
 /// Takes the files of a piece one by one with `take`, writes the taken files to every target, and returns their
 /// positions.
-pub(super) fn copy_piece<'t>(
-    piece: &Piece<'t>,
+pub(super) fn copy_batch<'t>(
+    batch: &Batch<'t>,
     mut files: Files<'t>,
     targets: &[Target<'_>],
     cancel: &Cancel,
@@ -288,13 +294,13 @@ pub(super) fn copy_piece<'t>(
             if cancel.is_requested() {
                 return Err((None, Error::Interrupted));
             }
-            target.write(piece, files, entries).map_err(|error| (Some(at), error))?;
+            target.write(batch, files, entries).map_err(|error| (Some(at), error))?;
         }
         files.clear();
         entries.clear();
         Ok(())
     };
-    for (at, entry, name) in piece.entries() {
+    for (at, entry, name) in batch.entries() {
         if take(&mut files, entry, name).map_err(|error| (None, error))? {
             entries.push(entry);
             positions.push(at);

@@ -94,8 +94,8 @@ fn branch_of(branch: &str, worktree: &Worktree, is_new: bool) -> String {
 
 /// Returns the globs of the files that are copied or linked into a worktree.
 fn brought(worktree: &Worktree) -> String {
-    let bring = |verb: &str, globs: &[String]| {
+    let copy_and_link = |verb: &str, globs: &[String]| {
         if globs.is_empty() { String::new() } else { format!("  {verb} {}", globs.join(", ")) }
     };
-    bring("copies", &worktree.copy) + &bring("links", &worktree.link)
+    copy_and_link("copies", &worktree.copy) + &copy_and_link("links", &worktree.link)
 }

@@ -14,10 +14,10 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::copy::{Failed, Given, Places, Target, copy_piece, index_mode, modified, write_index};
-use super::index::{self, Entry, Index, What};
-use super::settings::Settings;
-use super::site::{Site, io};
+use super::checkout_config::Settings;
+use super::copy::{Destinations, Failed, PartialCopy, Target, copy_batch, index_mode, modified, write_index};
+use super::index::{self, Entry, EntryType, Index};
+use super::paths::{WorktreePaths, io};
 use super::tree::{self, Tree};
 use super::{Checkout, Worktree};
 use crate::host::files::Root;
@@ -78,10 +78,10 @@ impl Known {
     pub(super) fn of(
         recipient: &Recipient<'_>,
         worktree: &Worktree,
-        site: &Site,
+        paths: &WorktreePaths,
         alone: bool,
     ) -> Result<Self, Error> {
-        let Some(donor) = Donor::of(site, worktree)? else {
+        let Some(donor) = Donor::of(paths, worktree)? else {
             let settings = if alone { Settings::unknown() } else { Settings::of(recipient.git)? };
             return Ok(Self { settings, offer: None });
         };
@@ -116,24 +116,24 @@ impl Known {
     pub(super) fn give<'p>(
         self,
         recipient: &'p Recipient<'_>,
-        others: &'p Places<'_>,
-    ) -> Result<Option<Given<'p>>, Failed> {
+        others: &'p Destinations<'_>,
+    ) -> Result<Option<PartialCopy<'p>>, Failed> {
         self.offer.map(|offer| offer.give(recipient, others)).transpose()
     }
 }
 
 impl Donor {
-    /// Returns the work tree of the repository that `site` is in. Returns `None` if there is none, if Git is to write
+    /// Returns the work tree of the repository that `paths` is in. Returns `None` if there is none, if Git is to write
     /// everything, or if Git may replace objects. Returns `None` for a target path too, since only Git knows its files.
-    fn of(site: &Site, worktree: &Worktree) -> Result<Option<Self>, Error> {
-        let is_bare = site.common.path() == site.repo_root;
+    fn of(paths: &WorktreePaths, worktree: &Worktree) -> Result<Option<Self>, Error> {
+        let is_bare = paths.common.path() == paths.repo_root;
         let is_by_git = worktree.checkout == Checkout::Git || worktree.target_path.is_some();
-        if is_bare || is_by_git || may_replace_objects(&site.common) {
+        if is_bare || is_by_git || may_replace_objects(&paths.common) {
             return Ok(None);
         }
-        let top = Root::open(&site.repo_root)?;
-        let is_main = site.common.path() == site.repo_root.join(".git");
-        let repository = if is_main { Some(Root::open(site.common.path())?) } else { None };
+        let top = Root::open(&paths.repo_root)?;
+        let is_main = paths.common.path() == paths.repo_root.join(".git");
+        let repository = if is_main { Some(Root::open(paths.common.path())?) } else { None };
         Ok(Some(Self { top, repository }))
     }
 
@@ -142,12 +142,16 @@ impl Donor {
     /// of the commit's tree.
     fn list(&self, commit: &str) -> Option<(String, Tree)> {
         let bytes = self.repository.as_ref()?.read(Path::new("index"), index::MAX).ok()??;
-        Tree::of(Index::read(&bytes, commit.len() / 2)?).unseen()
+        Tree::of(Index::read(&bytes, commit.len() / 2)?).without_stat_data()
     }
 }
 
 impl Offer {
-    fn give<'p>(self, recipient: &'p Recipient<'_>, others: &'p Places<'_>) -> Result<Given<'p>, Failed> {
+    fn give<'p>(
+        self,
+        recipient: &'p Recipient<'_>,
+        others: &'p Destinations<'_>,
+    ) -> Result<PartialCopy<'p>, Failed> {
         let own = |error| (None, error);
         let Self { top, tree, converted } = self;
         let (made, others_made) =
@@ -157,10 +161,10 @@ impl Offer {
         let mut targets = vec![Target::of(recipient.top, &tree)];
         targets.extend(others.targets(&tree));
         let modified = modified();
-        let taken = tree.pieces(|_| true).into_par_iter().with_max_len(1).map(|piece| {
-            let Ok(from) = piece.open(&top) else { return Ok(Vec::new()) };
+        let taken = tree.batches(|_| true).into_par_iter().with_max_len(1).map(|batch| {
+            let Ok(from) = batch.open(&top) else { return Ok(Vec::new()) };
             let files = Files::of(&from, modified);
-            copy_piece(&piece, files, &targets, recipient.cancel, |files, entry, name| {
+            copy_batch(&batch, files, &targets, recipient.cancel, |files, entry, name| {
                 let is_converted = converted.names.contains(tree.index.name(entry));
                 Ok(!is_converted && is_taken(&tree.index, files, entry, name))
             })
@@ -176,7 +180,7 @@ impl Offer {
         for target in targets {
             target.write_index(recipient.index, index_mode).map_err(own)?;
         }
-        Ok(Given { tree, missing, is_filtered: converted.is_filtered, others, index_mode })
+        Ok(PartialCopy { tree, missing, is_filtered: converted.is_filtered, others, index_mode })
     }
 }
 
@@ -193,7 +197,7 @@ impl Recipient<'_> {
     }
 
     fn write_index(&self, tree: &Tree) -> Result<(), Error> {
-        write_index(self.index, &tree.index.of_a_copy().finish(), None)
+        write_index(self.index, &tree.index.for_copy().finish(), None)
     }
 
     fn remove_index(&self) -> Result<(), Error> {
@@ -256,9 +260,9 @@ fn is_harmless(attribute: &[u8], value: &[u8]) -> bool {
 fn is_taken<'t>(index: &Index, files: &mut Files<'t>, entry: &Entry, name: &'t OsStr) -> bool {
     let wanted = |content: &[u8]| index.is_blob(entry, content);
     match entry.what {
-        What::File => files.file_of(name, index.is_executable(entry), wanted),
-        What::Link => files.link_of(name, wanted),
-        What::Submodule => {
+        EntryType::File => files.file_of(name, index.is_executable(entry), wanted),
+        EntryType::Link => files.link_of(name, wanted),
+        EntryType::Submodule => {
             files.directory(name);
             true
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::site::{anchor, below_at, canonical, common_dir, entry_at};
+use super::paths::{anchor, below_at, canonical, common_dir, entry_at};
 use super::{Worktree, overlay};
 use crate::host;
 use crate::host::occupants::Footprint;

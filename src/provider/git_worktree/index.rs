@@ -66,7 +66,7 @@ pub(super) struct Index {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Type of the path.
-    pub(super) what: What,
+    pub(super) what: EntryType,
     /// Offset of the stat fields.
     at: usize,
     name: Range<usize>,
@@ -74,7 +74,7 @@ pub(super) struct Entry {
 
 /// Type of an entry in the worktree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum EntryType {
     /// A file, executable or not.
     File,
     /// A symbolic link; a file if `core.symlinks` is off.
@@ -177,22 +177,22 @@ impl Index {
 
     /// Returns whether another index has the same entries at the same positions. Then a value for one entry of the
     /// other index is valid for the same entry here.
-    pub(super) fn is_laid_out_as(&self, other: &Self) -> bool {
+    pub(super) fn has_same_entries(&self, other: &Self) -> bool {
         self.entries == other.entries && self.names == other.names
     }
 
     /// Returns the index that `git read-tree` writes of the same entries, without stat data. Flags and extensions are
     /// dropped, except for `trees`, which are the trees of the entries. Returns `None` if Git writes another version.
-    pub(super) fn unseen(&self, trees: Vec<u8>) -> Option<Self> {
+    pub(super) fn without_stat_data(&self, trees: Vec<u8>) -> Option<Self> {
         if number(&self.bytes, 4) != Some(2) {
             return None;
         }
         let mut bytes = self.bytes[..8].to_vec();
         bytes.extend(u32::try_from(self.entries.len()).ok()?.to_be_bytes());
         let mut entries = self.entries.clone();
-        for (entry, unseen) in self.entries.iter().zip(&mut entries) {
+        for (entry, without_stat_data) in self.entries.iter().zip(&mut entries) {
             let (start, name) = (bytes.len(), self.name(entry));
-            unseen.at = start;
+            without_stat_data.at = start;
             bytes.resize(start + STAT, 0);
             bytes[start + MODE..start + MODE + 4].copy_from_slice(&self.mode(entry).to_be_bytes());
             bytes.extend_from_slice(self.id(entry));
@@ -208,13 +208,13 @@ impl Index {
     }
 
     /// Takes over the stat data of a copy that was made from this index.
-    pub(super) fn say_as(&mut self, copy: &OfACopy) {
+    pub(super) fn take_stat_data(&mut self, copy: &CopyIndex) {
         self.bytes.clone_from(&copy.bytes);
     }
 
     /// Returns the same index for a copy of the worktree, without any stat data of the copy yet.
-    pub(super) fn of_a_copy(&self) -> OfACopy {
-        OfACopy { bytes: self.bytes.clone(), checksum: self.checksum }
+    pub(super) fn for_copy(&self) -> CopyIndex {
+        CopyIndex { bytes: self.bytes.clone(), checksum: self.checksum }
     }
 
     /// Keeps the extensions that are valid for any worktree of these entries, and drops optional ones; `None` if
@@ -265,12 +265,12 @@ fn object_id(bytes: usize, kind: &str, content: &[u8]) -> Vec<u8> {
 
 /// Index of a copied worktree.
 #[derive(Debug)]
-pub(super) struct OfACopy {
+pub(super) struct CopyIndex {
     bytes: Vec<u8>,
     checksum: Checksum,
 }
 
-impl OfACopy {
+impl CopyIndex {
     /// Writes the stat data of an entry's copy. A size that does not fit into four bytes stays that of the source, as
     /// the source's Git wrote it.
     pub(super) fn put(&mut self, entry: &Entry, stat: &Stat) {
@@ -345,9 +345,9 @@ impl Reader<'_> {
             return None;
         }
         let what = match mode {
-            MODE_FILE | MODE_EXECUTABLE => What::File,
-            MODE_LINK => What::Link,
-            MODE_SUBMODULE => What::Submodule,
+            MODE_FILE | MODE_EXECUTABLE => EntryType::File,
+            MODE_LINK => EntryType::Link,
+            MODE_SUBMODULE => EntryType::Submodule,
             // A directory of a sparse index, of which nothing is checked out.
             MODE_DIRECTORY if skipped && self.names.ends_with(b"/") => return Some(()),
             _ => return None,
@@ -400,7 +400,7 @@ fn padded(length: usize) -> usize {
 
 /// Returns whether Git certainly checks a path out, even with protection of other systems enabled. No part leads
 /// elsewhere, or is another name of `.git` or of a link `.gitmodules` (`core.protectNTFS`, `core.protectHFS`).
-fn is_plain(path: &[u8], what: What) -> bool {
+fn is_plain(path: &[u8], what: EntryType) -> bool {
     // Other systems separate paths at backslashes too.
     path.split(|byte| *byte == b'/').all(|part| !part.is_empty() && part != b"." && part != b"..")
         && !path.split(|byte| matches!(byte, b'/' | b'\\')).any(|part| may_be_of_git(part, what))
@@ -408,7 +408,7 @@ fn is_plain(path: &[u8], what: What) -> bool {
 
 /// Returns whether some file system treats a name as one of Git's own. Such names have letters of either case, ignored
 /// characters, short names (`GIT~1`), streams (`.git:x`), or spaces and periods at the end.
-fn may_be_of_git(name: &[u8], what: What) -> bool {
+fn may_be_of_git(name: &[u8], what: EntryType) -> bool {
     let letters = name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase);
     let after = |start: &str| {
         let mut rest = letters.clone();
@@ -418,7 +418,7 @@ fn may_be_of_git(name: &[u8], what: What) -> bool {
         let mut ends = rest.take_while(|byte| *byte != b':');
         ends.all(|byte| matches!(byte, b' ' | b'.'))
     });
-    is_git || (what == What::Link && (after(".gitmodules").is_some() || name.contains(&b'~')))
+    is_git || (what == EntryType::Link && (after(".gitmodules").is_some() || name.contains(&b'~')))
 }
 
 /// Returns the stat data as Git writes it for a file: the lower four bytes of each number, independent of the number's

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::site::Site;
+use super::paths::WorktreePaths;
 use super::{Worktree, overlay};
 use crate::host;
 use crate::host::git::Git;
@@ -15,19 +15,19 @@ use crate::provider::{Location, Task};
 pub(super) fn manual_cleanup(task: &Task<'_>, worktree: &Worktree) -> Vec<String> {
     let branch = worktree.branch.as_ref().filter(|_| task.location == Location::Home);
     let mut lines = Vec::new();
-    if let Ok(site) = Site::of(task, worktree) {
+    if let Ok(paths) = WorktreePaths::of(task, worktree) {
         let is_aside = task.location == Location::Aside;
         let belongs = |path: &Path| {
             if is_aside { format!(", which belongs at {}", path.display()) } else { String::new() }
         };
-        if exists(&site.worktree) {
-            lines.push(format!("worktree {}{}", site.worktree.display(), belongs(&site.home)));
+        if exists(&paths.worktree) {
+            lines.push(format!("worktree {}{}", paths.worktree.display(), belongs(&paths.home)));
         }
-        if exists(&site.entry_path()) {
-            let home = belongs(&site.home_entry_path());
-            lines.push(format!("admin directory {}{home}", site.entry_path().display()));
+        if exists(&paths.entry_path()) {
+            let home = belongs(&paths.home_entry_path());
+            lines.push(format!("admin directory {}{home}", paths.entry_path().display()));
         }
-        lines.extend(branch.filter(|branch| may_exist(task, &site, branch)).map(named));
+        lines.extend(branch.filter(|branch| may_exist(task, &paths, branch)).map(named));
     } else {
         let path = host::absolute(task.workspace, &worktree.worktree_path);
         lines.push(format!("worktree {}", path.display()));
@@ -49,9 +49,9 @@ fn exists(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn may_exist(task: &Task<'_>, site: &Site, branch: &str) -> bool {
+fn may_exist(task: &Task<'_>, paths: &WorktreePaths, branch: &str) -> bool {
     let name = format!("refs/heads/{branch}");
-    let git = Git::of(task.host, site.common.path(), None);
+    let git = Git::of(task.host, paths.common.path(), None);
     let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name]);
     // If Git cannot answer, the branch may exist.
     found.map_or(true, |output| output.status.code() != Some(1))

@@ -17,7 +17,7 @@
 //! belongs to its admin directory. [`repair`] mounts the worktree again over the files that the session has written.
 
 mod base;
-mod written;
+mod upper_layer;
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::site::{Site, io};
+use super::paths::{WorktreePaths, io};
 use super::{Checkout, Worktree, worktree};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
@@ -83,16 +83,16 @@ pub(super) fn populate(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
 /// the worktree's index.
 fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     let worktree = worktree(task)?;
-    let site = Site::of(task, &worktree)?;
+    let paths = WorktreePaths::of(task, &worktree)?;
     let overlay = Overlay::of(task, &worktree)?;
     let upper = overlay.top.create_directories(&overlay.session.join("upper"))?;
     overlay.top.create_directories(&overlay.session.join("work"))?;
     upper.remove_file(Path::new(".git"))?;
-    upper.create_new(Path::new(".git"), &site.dot_git_line())?;
-    let own = site.entry_path().join("index");
+    upper.create_new(Path::new(".git"), &paths.dot_git_line())?;
+    let own = paths.entry_path().join("index");
     base::link_index(index.unwrap_or(&overlay.base_path().join("index")), &own)?;
     crashpoint!("overlay.layered");
-    overlay.mount(&site)?;
+    overlay.mount(&paths)?;
     task.on_populated.notify();
     Ok(own)
 }
@@ -106,12 +106,16 @@ pub(super) enum Fault {
 }
 
 /// Checks whether the worktree is mounted, and if not, whether it can be. Returns `None` if it is mounted.
-pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Option<Fault>, Error> {
-    if !is_unmounted(worktree, site)? {
+pub(super) fn fault(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+) -> Result<Option<Fault>, Error> {
+    if !is_unmounted(worktree, paths)? {
         return Ok(None);
     }
     let gone = |path: PathBuf| {
-        let (worktree, path) = (site.home.display(), path.display());
+        let (worktree, path) = (paths.home.display(), path.display());
         Ok(Some(Fault::Gone(format!("{worktree} is not mounted, and {path} does not exist"))))
     };
     let Some(overlay) = Overlay::existing(task, worktree)? else {
@@ -122,24 +126,24 @@ pub(super) fn fault(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result
             return gone(overlay.top.path().join(layer));
         }
     }
-    if let Some(why) = covered(worktree, site)? {
+    if let Some(why) = covered(worktree, paths)? {
         return Ok(Some(Fault::Gone(why)));
     }
-    Ok(Some(Fault::Unmounted(format!("{} is not mounted", site.home.display()))))
+    Ok(Some(Fault::Unmounted(format!("{} is not mounted", paths.home.display()))))
 }
 
 /// Returns the names that were written into the directory of an unmounted worktree, and that a mount would hide, as a
 /// message; `None` if there are none.
-pub(super) fn covered(worktree: &Worktree, site: &Site) -> Result<Option<String>, Error> {
-    if !is_unmounted(worktree, site)? {
+pub(super) fn covered(worktree: &Worktree, paths: &WorktreePaths) -> Result<Option<String>, Error> {
+    if !is_unmounted(worktree, paths)? {
         return Ok(None);
     }
-    let Some(directory) = site.directory()? else { return Ok(None) };
-    if written::is_nothing(directory.path(), worktree)? {
+    let Some(directory) = paths.directory()? else { return Ok(None) };
+    if upper_layer::is_nothing(directory.path(), worktree)? {
         return Ok(None);
     }
     let names = directory.names()?.into_iter().filter(|name| *name != ".git").collect();
-    let path = site.home.display();
+    let path = paths.home.display();
     Ok(Some(format!(
         "{path} is not mounted, and files were written into the directory meanwhile ({}), which a mount would hide; move \
          them away, then `seedbed apply` mounts it",
@@ -148,19 +152,19 @@ pub(super) fn covered(worktree: &Worktree, site: &Site) -> Result<Option<String>
 }
 
 /// Mounts the worktree again if it is not mounted.
-pub(super) fn repair(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    match fault(task, worktree, site)? {
+pub(super) fn repair(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
+    match fault(task, worktree, paths)? {
         None => Ok(()),
         Some(Fault::Gone(why)) => Err(Error::Refused(why)),
-        Some(Fault::Unmounted(_)) => Overlay::of(task, worktree)?.mount(site),
+        Some(Fault::Unmounted(_)) => Overlay::of(task, worktree)?.mount(paths),
     }
 }
 
 /// Returns whether the session has written files into a worktree that is not mounted now, besides seedbed's own files.
 /// Git cannot report these changes.
-pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
-    match hidden_layer(task, worktree, site)? {
-        Some(layer) => Ok(!written::is_nothing(&layer, worktree)?),
+pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<bool, Error> {
+    match hidden_layer(task, worktree, paths)? {
+        Some(layer) => Ok(!upper_layer::is_nothing(&layer, worktree)?),
         None => Ok(false),
     }
 }
@@ -170,9 +174,9 @@ pub(super) fn hides_work(task: &Task<'_>, worktree: &Worktree, site: &Site) -> R
 pub(super) fn hidden_layer(
     task: &Task<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
 ) -> Result<Option<PathBuf>, Error> {
-    if !is_unmounted(worktree, site)? {
+    if !is_unmounted(worktree, paths)? {
         return Ok(None);
     }
     let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(None) };
@@ -182,12 +186,16 @@ pub(super) fn hidden_layer(
 
 /// Returns whether the worktree certainly equals its base, without running Git. That is so if only seedbed's files were
 /// written, the index is the base's, and HEAD is at the base's commit. The worktree need not be mounted.
-pub(super) fn is_untouched(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
-    if !is_wanted(worktree) || covered(worktree, site)?.is_some() {
+pub(super) fn is_untouched(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+) -> Result<bool, Error> {
+    if !is_wanted(worktree) || covered(worktree, paths)?.is_some() {
         return Ok(false);
     }
     match Overlay::existing(task, worktree)? {
-        Some(overlay) => overlay.is_as_made(site, worktree),
+        Some(overlay) => overlay.is_pristine(paths, worktree),
         None => Ok(false),
     }
 }
@@ -199,37 +207,37 @@ pub(super) fn upper(task: &Task<'_>, worktree: &Worktree) -> Option<PathBuf> {
 }
 
 /// Unmounts the worktree. If a process uses it, this is [`Error::Refused`].
-pub(super) fn unmount(worktree: &Worktree, site: &Site) -> Result<(), Error> {
+pub(super) fn unmount(worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
     if is_wanted(worktree)
-        && let Some(parent) = site.base.directory(&site.parent)?
+        && let Some(parent) = paths.base.directory(&paths.parent)?
     {
-        mounts::unmount(&parent, &site.name).map_err(refused)?;
+        mounts::unmount(&parent, &paths.name).map_err(refused)?;
     }
     Ok(())
 }
 
 /// Renames the layers of an unmounted worktree. Mounts the worktree at `aside` if anything in it was changed, so that
 /// Git can list the changes.
-pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
+pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree, aside: &WorktreePaths) -> Result<(), Error> {
     rename_layers(task, worktree, Location::Home, Location::Aside)?;
     let at_aside = Task { location: Location::Aside, ..*task };
     if !is_wanted(worktree) || aside.directory()?.is_none() || !is_unmounted(worktree, aside)? {
         return Ok(());
     }
     match Overlay::existing(&at_aside, worktree)? {
-        Some(overlay) if !overlay.is_as_made(aside, worktree)? => overlay.mount(aside),
+        Some(overlay) if !overlay.is_pristine(aside, worktree)? => overlay.mount(aside),
         _ => Ok(()),
     }
 }
 
 /// Unmounts the worktree at `aside`, and renames its layers back.
-pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree, aside: &Site) -> Result<(), Error> {
+pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree, aside: &WorktreePaths) -> Result<(), Error> {
     unmount(worktree, aside)?;
     rename_layers(task, worktree, Location::Aside, Location::Home)
 }
 
 /// Mounts the worktree at its home again, unless a layer does not exist.
-pub(super) fn mount_again(task: &Task<'_>, worktree: &Worktree, home: &Site) -> Result<(), Error> {
+pub(super) fn mount_again(task: &Task<'_>, worktree: &Worktree, home: &WorktreePaths) -> Result<(), Error> {
     let at_home = Task { location: Location::Home, ..*task };
     match fault(&at_home, worktree, home)? {
         Some(Fault::Unmounted(_)) if home.directory()?.is_some() => repair(&at_home, worktree, home),
@@ -295,7 +303,7 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
 }
 
 /// Writes the `.git` file into the upper layers of an unmounted worktree, both at home and aside.
-pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
+pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
     if !is_wanted(worktree) {
         return Ok(());
     }
@@ -303,7 +311,7 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Resul
         if let Some(overlay) = Overlay::existing(&Task { location, ..*task }, worktree)?
             && let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))?
         {
-            upper.replace(Path::new(".git"), &site.dot_git_line())?;
+            upper.replace(Path::new(".git"), &paths.dot_git_line())?;
         }
     }
     Ok(())
@@ -322,7 +330,7 @@ pub(super) fn unsaved_work_outside(task: &Task<'_>, worktree: &Worktree) -> Resu
     if let Some(place) = mounts::shown_at(upper.path()) {
         return Err(Error::Refused(format!("{path} is still mounted at {}: unmount it", place.display())));
     }
-    if !written::is_nothing(upper.path(), worktree)? {
+    if !upper_layer::is_nothing(upper.path(), worktree)? {
         unsaved_work
             .beyond_rescue
             .push(format!("{path} has files that were written in the worktree: copy them elsewhere"));
@@ -331,12 +339,12 @@ pub(super) fn unsaved_work_outside(task: &Task<'_>, worktree: &Worktree) -> Resu
 }
 
 /// Returns whether the worktree is planned as a mount but not mounted, for instance after a reboot.
-pub(super) fn is_unmounted(worktree: &Worktree, site: &Site) -> Result<bool, Error> {
+pub(super) fn is_unmounted(worktree: &Worktree, paths: &WorktreePaths) -> Result<bool, Error> {
     if !is_wanted(worktree) {
         return Ok(false);
     }
-    Ok(match site.base.directory(&site.parent)? {
-        Some(parent) => !parent.is_mount_point(&site.name)?,
+    Ok(match paths.base.directory(&paths.parent)? {
+        Some(parent) => !parent.is_mount_point(&paths.name)?,
         None => true,
     })
 }
@@ -391,11 +399,11 @@ impl Overlay {
 
     /// Returns whether nothing was done in the worktree, mounted or not. That is so if only seedbed's files were
     /// written, the index is the base's, and HEAD is at the base's commit.
-    fn is_as_made(&self, site: &Site, worktree: &Worktree) -> Result<bool, Error> {
+    fn is_pristine(&self, paths: &WorktreePaths, worktree: &Worktree) -> Result<bool, Error> {
         let Some(upper) = self.top.directory(&self.session.join("upper"))? else { return Ok(false) };
-        Ok(written::is_at(site, worktree)?
-            && base::is_index(&self.base_path().join("index"), &site.entry_path().join("index"))
-            && written::is_nothing(upper.path(), worktree)?)
+        Ok(upper_layer::is_at(paths, worktree)?
+            && base::is_index(&self.base_path().join("index"), &paths.entry_path().join("index"))
+            && upper_layer::is_nothing(upper.path(), worktree)?)
     }
 
     /// Records the session as a user of its base before the base exists. From here on no other process removes the
@@ -408,11 +416,11 @@ impl Overlay {
         Ok(())
     }
 
-    fn mount(&self, site: &Site) -> Result<(), Error> {
+    fn mount(&self, paths: &WorktreePaths) -> Result<(), Error> {
         let session = self.top.path().join(&self.session);
         let (lower, upper, work) =
             (self.base_path().join("tree"), session.join("upper"), session.join("work"));
-        let directory = site.open()?;
+        let directory = paths.open()?;
         mounts::mount(Layers { lower: &lower, upper: &upper, work: &work }, &directory).map_err(refused)
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::layout::MARK;
-use super::site::{Content, Site, read};
+use super::paths::{Content, WorktreePaths, read};
+use super::reserved_names::MARK;
 use crate::host::files::Root;
 pub(crate) use crate::provider::OwnershipMarker as Mark;
 use crate::provider::{Error, Task};
@@ -39,21 +39,21 @@ pub(super) enum Owner {
 /// An admin directory is ours if it carries our marker and records no other worktree. It is also ours if it records no
 /// worktree at all and carries no marker: then it was torn while it was made. No plan uses the name of an admin
 /// directory that exists.
-pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
-    if site.common.directory(&site.entry)?.is_none() {
+pub(super) fn of_entry(task: &Task<'_>, paths: &WorktreePaths) -> Result<Owner, Error> {
+    if paths.common.directory(&paths.entry)?.is_none() {
         return Ok(Owner::Missing);
     }
-    let path = site.entry_path();
+    let path = paths.entry_path();
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", path.display())));
-    let locked = signature(task, &site.read_entry("locked")?);
-    let second = signature(task, &site.read_entry(MARK)?);
+    let locked = signature(task, &paths.read_entry("locked")?);
+    let second = signature(task, &paths.read_entry(MARK)?);
     if locked == Signature::Theirs || second == Signature::Theirs {
         return other("it carries the mark of another swarm");
     }
     let claimed = locked == Signature::Ours || matches!(second, Signature::Ours | Signature::Torn);
-    match site.read_entry("gitdir")? {
+    match paths.read_entry("gitdir")? {
         Content::Missing | Content::Empty => Ok(Owner::Us),
-        Content::Bytes(bytes) if bytes == site.gitdir_line() => {
+        Content::Bytes(bytes) if bytes == paths.gitdir_line() => {
             if claimed {
                 Ok(Owner::Us)
             } else {
@@ -63,7 +63,7 @@ pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
         Content::Bytes(bytes) if bytes.starts_with(b"/") && bytes.trim_ascii_end().ends_with(b"/.git") => {
             let text = String::from_utf8_lossy(&bytes);
             let there = text.trim_end().trim_end_matches("/.git").escape_debug();
-            let here = site.home.display();
+            let here = paths.home.display();
             other(&format!(
                 "it records the worktree {there}; `git worktree move` of that to {here} brings it back, `git worktree \
                  remove` gives it up"
@@ -83,11 +83,11 @@ pub(super) fn of_entry(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
 ///
 /// A directory is ours if it points to our admin directory. A directory that has lost its pointer is ours if it is
 /// empty, or while the admin directory exists. Other files without a pointer may belong to another owner.
-pub(super) fn of_directory(site: &Site, entry: &Owner) -> Result<Owner, Error> {
-    let Some(directory) = site.directory()? else { return Ok(Owner::Missing) };
-    let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", site.home.display())));
+pub(super) fn of_directory(paths: &WorktreePaths, entry: &Owner) -> Result<Owner, Error> {
+    let Some(directory) = paths.directory()? else { return Ok(Owner::Missing) };
+    let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", paths.home.display())));
     match read(&directory, Path::new(".git"))? {
-        Content::Bytes(bytes) if bytes == site.dot_git_line() => Ok(Owner::Us),
+        Content::Bytes(bytes) if bytes == paths.dot_git_line() => Ok(Owner::Us),
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
             let says = String::from_utf8_lossy(&bytes);
             other(&format!("its .git says {}; {PUT_BACK}", says.trim_end().escape_debug()))
@@ -110,9 +110,9 @@ fn can_hold_nothing(directory: &Root) -> bool {
 
 /// Returns the owner of the admin directory, if neither it nor the directory belongs to another; else
 /// [`Error::Refused`].
-pub(super) fn of_entry_if_not_others(task: &Task<'_>, site: &Site) -> Result<Owner, Error> {
-    let entry = of_entry(task, site)?;
-    let directory = of_directory(site, &entry)?;
+pub(super) fn of_entry_if_not_others(task: &Task<'_>, paths: &WorktreePaths) -> Result<Owner, Error> {
+    let entry = of_entry(task, paths)?;
+    let directory = of_directory(paths, &entry)?;
     match (entry, directory) {
         (Owner::Other(why), _) | (_, Owner::Other(why)) => Err(Error::Refused(why)),
         (entry, _) => Ok(entry),

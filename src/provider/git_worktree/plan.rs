@@ -15,7 +15,7 @@ use self::branches::Tip;
 pub(super) use self::branches::{recreation_queries, surviving_branch};
 use self::check::{check_glob, unknown_ref};
 pub(super) use self::planned::{context, group_key, names, notices, stale};
-use super::layout::nested_root;
+use super::reserved_names::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
@@ -61,7 +61,7 @@ pub(super) struct Worktrees<'o> {
     observation: &'o Observation,
     options: OptionsCache<Options>,
     /// Site of the latest request.
-    site: Option<Rc<Site>>,
+    roots: Option<Rc<RepositoryRoots>>,
     /// Paths that exist now, but no longer when this plan's worktrees are created.
     freed: BTreeSet<PathBuf>,
     freed_entries: BTreeSet<String>,
@@ -74,7 +74,7 @@ pub(super) struct Worktrees<'o> {
 }
 
 /// Valid root directory, target path and commit for worktrees with the same options.
-struct Site {
+struct RepositoryRoots {
     options: Rc<Options>,
     root: PathBuf,
     target: Option<String>,
@@ -86,7 +86,7 @@ impl<'o> Worktrees<'o> {
         Self {
             observation,
             options: OptionsCache::default(),
-            site: None,
+            roots: None,
             freed: BTreeSet::new(),
             freed_entries: BTreeSet::new(),
             freed_branches: BTreeMap::new(),
@@ -136,16 +136,16 @@ impl<'o> Worktrees<'o> {
             diagnostics.push(found);
             None
         });
-        let site = self.site(options, root, location).map_err(|found| diagnostics.extend(found)).ok();
+        let roots = self.roots(options, root, location).map_err(|found| diagnostics.extend(found)).ok();
         let path = root.join(request.scoped_name);
         // If a directory cannot be used, no further diagnostics for it are useful.
         if diagnostics.iter().all(|diagnostic| diagnostic.rule != rule::ROOT_DIRECTORY) {
             diagnostics.extend(self.check_path(repository, root, &path, request).err());
         }
-        let Some(site) = site.filter(|_| diagnostics.is_empty()) else { return Err(diagnostics.into()) };
+        let Some(roots) = roots.filter(|_| diagnostics.is_empty()) else { return Err(diagnostics.into()) };
         let (commit, existing) = match begins.flatten() {
-            Some(Tip { commit, ahead }) => (commit, Some(Existing { base: site.commit.clone(), ahead })),
-            None => (site.commit.clone(), None),
+            Some(Tip { commit, ahead }) => (commit, Some(Existing { base: roots.commit.clone(), ahead })),
+            None => (roots.commit.clone(), None),
         };
 
         let worktree = Worktree {
@@ -153,7 +153,7 @@ impl<'o> Worktrees<'o> {
             worktree_root: root.to_owned(),
             worktree_path: path,
             base_ref: options.base_ref.clone(),
-            target_path: site.target.clone(),
+            target_path: roots.target.clone(),
             commit,
             branch,
             existing,
@@ -172,15 +172,16 @@ impl<'o> Worktrees<'o> {
 
     /// Returns the common values of worktrees in `root` with these options. They are checked once for consecutive
     /// requests, of which there are thousands. If something is wrong, each request gets the diagnostics.
-    fn site(
+    fn roots(
         &mut self,
         options: &Rc<Options>,
         root: &Path,
         location: &Location,
-    ) -> Result<Rc<Site>, Diagnostics> {
-        let is_known = |site: &&Rc<Site>| Rc::ptr_eq(&site.options, options) && site.root == root;
-        if let Some(site) = self.site.as_ref().filter(is_known) {
-            return Ok(Rc::clone(site));
+    ) -> Result<Rc<RepositoryRoots>, Diagnostics> {
+        let is_known =
+            |roots: &&Rc<RepositoryRoots>| Rc::ptr_eq(&roots.options, options) && roots.root == root;
+        if let Some(roots) = self.roots.as_ref().filter(is_known) {
+            return Ok(Rc::clone(roots));
         }
         let mut diagnostics = Vec::new();
         let mut check = |result: Result<(), Diagnostic>| diagnostics.extend(result.err());
@@ -219,9 +220,10 @@ impl<'o> Worktrees<'o> {
         if !diagnostics.is_empty() {
             return Err(diagnostics.into());
         }
-        let site = Rc::new(Site { options: Rc::clone(options), root: root.to_owned(), target, commit });
-        self.site = Some(Rc::clone(&site));
-        Ok(site)
+        let roots =
+            Rc::new(RepositoryRoots { options: Rc::clone(options), root: root.to_owned(), target, commit });
+        self.roots = Some(Rc::clone(&roots));
+        Ok(roots)
     }
 
     fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::copy::{AT_ONCE, Failed, Given, Places, Source};
+use super::copy::{AT_ONCE, Destinations, Failed, PartialCopy, Source};
 use super::donor::{Known, Recipient};
-use super::site::Site;
+use super::paths::WorktreePaths;
 use super::{Worktree, worktree};
 use crate::host::files::Root;
 use crate::host::git::Git;
@@ -42,28 +42,28 @@ fn fill_together(
     others: &[(&Task<'_>, Worktree)],
 ) -> Result<usize, Failed> {
     let own = |error| (None, error);
-    let site = Site::of(task, worktree).map_err(own)?;
-    let top = site.open().map_err(own)?;
-    let entry = site.entry_path();
+    let paths = WorktreePaths::of(task, worktree).map_err(own)?;
+    let top = paths.open().map_err(own)?;
+    let entry = paths.entry_path();
     let recipient = Recipient {
-        git: &Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock),
+        git: &Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock),
         commit: &worktree.commit,
         top: &top,
         index: &entry.join("index"),
         cancel: &task.host.cancel,
     };
-    let known = Known::of(&recipient, worktree, &site, others.is_empty()).map_err(own)?;
-    let alike = if known.settings.hold_of(worktree, others) { others } else { &[] };
+    let known = Known::of(&recipient, worktree, &paths, others.is_empty()).map_err(own)?;
+    let alike = if known.settings.are_same_for(worktree, others) { others } else { &[] };
     let together = &alike[..alike.len().min(AT_ONCE)];
-    let places = Places::of(together)?;
-    let given = known.give(&recipient, &places)?;
-    write(recipient.git, recipient.commit, given.as_ref()).map_err(own)?;
-    check_target(worktree, &site.open().map_err(own)?).map_err(own)?;
+    let destinations = Destinations::of(together)?;
+    let partial = known.give(&recipient, &destinations)?;
+    write(recipient.git, recipient.commit, partial.as_ref()).map_err(own)?;
+    check_target(worktree, &paths.open().map_err(own)?).map_err(own)?;
     task.on_populated.notify();
 
     let mut filled = 0;
-    if let Some(given) = given {
-        complete(task, worktree, &places, given)?;
+    if let Some(partial) = partial {
+        complete(task, worktree, &destinations, partial)?;
         filled = together.len();
     }
     if filled < alike.len() {
@@ -77,24 +77,24 @@ fn fill_together(
 fn complete(
     task: &Task<'_>,
     worktree: &Worktree,
-    places: &Places<'_>,
-    mut given: Given<'_>,
+    destinations: &Destinations<'_>,
+    mut partial: PartialCopy<'_>,
 ) -> Result<(), Failed> {
-    if given.is_whole() {
-        return places.finish(given.others, given.index_mode);
+    if partial.is_complete() {
+        return destinations.finish(partial.others, partial.index_mode);
     }
     let own = |error| (None, error);
-    let is_written = |at| given.missing.contains(&at);
-    let is_sound = |source: &Source| source.lists(&given.tree) && source.is_sound(is_written);
-    if let Some(source) = Source::of(task, worktree).map_err(own)?.filter(is_sound) {
-        return source.set_back(is_written).map_err(own)?.complete(places, given);
+    let is_written = |at| partial.missing.contains(&at);
+    let is_unchanged = |source: &Source| source.lists(&partial.tree) && source.is_unchanged(is_written);
+    if let Some(source) = Source::of(task, worktree).map_err(own)?.filter(is_unchanged) {
+        return source.set_back(is_written).map_err(own)?.complete(destinations, partial);
     }
     // The files of the first worktree are not certainly as Git wrote them.
-    let targets = mem::take(&mut given.others);
-    places.finish_with(targets, given.index_mode, |task, site| {
-        let entry = site.entry_path();
-        let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
-        write(&git, &worktree.commit, Some(&given))
+    let targets = mem::take(&mut partial.others);
+    destinations.finish_with(targets, partial.index_mode, |task, paths| {
+        let entry = paths.entry_path();
+        let git = Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+        write(&git, &worktree.commit, Some(&partial))
     })
 }
 
@@ -102,10 +102,10 @@ fn complete(
 /// certainly as Git wrote them.
 fn copy_to(task: &Task<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> Result<usize, Failed> {
     let source = Source::of(task, worktree).map_err(|error| (None, error))?;
-    let Some(source) = source.filter(|source| source.is_sound(|_| true)) else { return Ok(0) };
+    let Some(source) = source.filter(|source| source.is_unchanged(|_| true)) else { return Ok(0) };
     let mut filled = 0;
     for batch in others.chunks(AT_ONCE) {
-        let copied = Places::of(batch).and_then(|places| source.copy(&places));
+        let copied = Destinations::of(batch).and_then(|destinations| source.copy(&destinations));
         copied.map_err(|(at, error)| (at.map(|at| filled + at), error))?;
         filled += batch.len();
     }
@@ -128,23 +128,23 @@ pub(super) fn populate_one(task: &Task<'_>, worktree: &Worktree) -> Result<(), E
 pub(super) fn check_out(
     recipient: &Recipient<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
 ) -> Result<impl Fn(usize) -> bool + use<>, Error> {
-    let known = Known::of(recipient, worktree, site, true)?;
-    let others = Places::none();
-    let given = known.give(recipient, &others).map_err(|(_, error)| error)?;
-    write(recipient.git, recipient.commit, given.as_ref())?;
-    let missing = given.map(|given| given.missing);
+    let known = Known::of(recipient, worktree, paths, true)?;
+    let others = Destinations::none();
+    let partial = known.give(recipient, &others).map_err(|(_, error)| error)?;
+    write(recipient.git, recipient.commit, partial.as_ref())?;
+    let missing = partial.map(|partial| partial.missing);
     Ok(move |at| missing.as_ref().is_none_or(|missing| missing.contains(&at)))
 }
 
 /// Makes Git write the missing files of a commit, unless none are missing.
 ///
 /// Takes no lock that worktrees share; `reset --hard` and `checkout` take the lock of packed refs.
-fn write(git: &Git<'_>, commit: &str, given: Option<&Given<'_>>) -> Result<(), Error> {
-    match given {
-        Some(given) if given.is_whole() => return Ok(()),
-        Some(given) => match given.few_missing() {
+fn write(git: &Git<'_>, commit: &str, partial: Option<&PartialCopy<'_>>) -> Result<(), Error> {
+    match partial {
+        Some(partial) if partial.is_complete() => return Ok(()),
+        Some(partial) => match partial.few_missing() {
             Some(names) => {
                 let how = ["checkout-index", "--index", "--force", "--"].map(OsStr::new);
                 git.run(how.into_iter().chain(names))?
@@ -173,10 +173,10 @@ pub(super) fn run_hook(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     if !worktree.git_hooks {
         return Ok(());
     }
-    let site = Site::of(task, worktree)?;
+    let paths = WorktreePaths::of(task, worktree)?;
     let zero = "0".repeat(worktree.commit.len());
-    let entry = site.entry_path();
-    let git = Git::of(task.host, &entry, Some(&site.worktree));
+    let entry = paths.entry_path();
+    let git = Git::of(task.host, &entry, Some(&paths.worktree));
     git.holding(task.lock).with_hooks(true).run([
         "hook",
         "run",

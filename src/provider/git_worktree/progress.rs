@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::Worktree;
-use super::site::{Content, common_of, read};
+use super::paths::{Content, common_of, read};
 use crate::host::Host;
 use crate::host::git::Git;
 use crate::provider::Error;

@@ -14,8 +14,8 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use super::ownership::Mark;
-use super::site::{Content, Site, io, read};
-use super::{Checkout, Worktree, aside, files, layout, overlay, repository};
+use super::paths::{Content, WorktreePaths, io, read};
+use super::{Checkout, Worktree, aside, overlay, repository, reserved_names, untracked};
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
 use crate::provider::{Error, Location, Task};
@@ -25,73 +25,74 @@ use crate::provider::{Error, Location, Task};
 ///
 /// A path that other workspaces share is no evidence, unless the repository lies in this one.
 pub(super) fn has_ownership_marker(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
-    let site = Site::of(task, worktree)?;
-    let is_here = [&site.worktree, site.common.path()].iter().any(|path| path.starts_with(&site.workspace));
-    if !is_here || !is_marked(&site, task.owner)? {
+    let paths = WorktreePaths::of(task, worktree)?;
+    let is_here =
+        [&paths.worktree, paths.common.path()].iter().any(|path| path.starts_with(&paths.workspace));
+    if !is_here || !is_marked(&paths, task.owner)? {
         return Ok(false);
     }
     // If a release was interrupted, a worktree that is aside has lost its directory.
-    Ok(task.location == Location::Aside || dot_git(&site)?.is_some())
+    Ok(task.location == Location::Aside || dot_git(&paths)?.is_some())
 }
 
 /// Rewrites the pointers of an admin directory with the task's ownership marker and of its worktree, and the worktree's
 /// links to the workspace. If a release was interrupted, only the admin directory may exist. If a move aside was
 /// interrupted, the two lie at different locations.
 pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let site = Site::of(task, worktree)?;
+    let paths = WorktreePaths::of(task, worktree)?;
     let elsewhere = match task.location {
-        Location::Home => Site::at(Location::Aside, task, worktree)?,
-        Location::Aside => Site::at(Location::Home, task, worktree)?,
+        Location::Home => WorktreePaths::at(Location::Aside, task, worktree)?,
+        Location::Aside => WorktreePaths::at(Location::Home, task, worktree)?,
     };
-    let entry = if is_marked(&site, task.owner)? {
-        &site
-    } else if site.directory()?.is_some() && is_marked(&elsewhere, task.owner)? {
+    let entry = if is_marked(&paths, task.owner)? {
+        &paths
+    } else if paths.directory()?.is_some() && is_marked(&elsewhere, task.owner)? {
         &elsewhere
     } else {
         return Ok(());
     };
-    let was = dot_git(&site)?;
+    let was = dot_git(&paths)?;
     let gitdir = entry.read_entry("gitdir")?;
     let old = recorded(&gitdir);
-    if let Some(old) = old.as_deref().filter(|old| !is_same(old, &site.home)) {
+    if let Some(old) = old.as_deref().filter(|old| !is_same(old, &paths.home)) {
         // Another worktree of this admin directory exists: the user has moved or copied it there.
         if old.join(".git").symlink_metadata().is_ok() {
             return Err(Error::Refused(format!(
                 "{} records the worktree {}, which exists: move it to {}, or move one of the two away",
                 entry.entry_path().display(),
                 old.display(),
-                site.home.display()
+                paths.home.display()
             )));
         }
     }
-    let points_elsewhere = was.as_ref().is_some_and(|was| *was != site.home_entry_path());
-    if points_elsewhere || gitdir != Content::Bytes(site.gitdir_line()) {
-        overlay::unmount(worktree, &site)?;
+    let points_elsewhere = was.as_ref().is_some_and(|was| *was != paths.home_entry_path());
+    if points_elsewhere || gitdir != Content::Bytes(paths.gitdir_line()) {
+        overlay::unmount(worktree, &paths)?;
         crashpoint!("rebind.unmounted");
-        overlay::rebind(task, worktree, &site)?;
-        let from = old.as_deref().and_then(|old| workspace_of(old, &site));
+        overlay::rebind(task, worktree, &paths)?;
+        let from = old.as_deref().and_then(|old| workspace_of(old, &paths));
         if was.is_some() {
-            site.open()?.replace(Path::new(".git"), &site.dot_git_line())?;
+            paths.open()?.replace(Path::new(".git"), &paths.dot_git_line())?;
             crashpoint!("rebind.worktree");
             if let Some(from) = &from {
-                relink(worktree, &site, from)?;
+                relink(worktree, &paths, from)?;
             }
         }
         let common = was.as_deref().and_then(|was| Some(was.parent()?.parent()?.to_owned()));
-        let within = site.common.path().strip_prefix(&site.workspace).ok();
+        let within = paths.common.path().strip_prefix(&paths.workspace).ok();
         if let Some(common) = common.or_else(|| Some(from?.join(within?))) {
-            repository::rebind(task.host, &site, &common)?;
+            repository::rebind(task.host, &paths, &common)?;
         }
         // Last: until then the old location is known.
         entry.common.replace(&entry.entry.join("gitdir"), &entry.gitdir_line())?;
         crashpoint!("rebind.entry");
     }
-    match overlay::fault(task, worktree, &site)? {
+    match overlay::fault(task, worktree, &paths)? {
         // Recovery mounts a worktree that is aside, because its unsaved work has to be inspected.
         Some(overlay::Fault::Unmounted(_))
-            if task.location == Location::Home && site.directory()?.is_some() =>
+            if task.location == Location::Home && paths.directory()?.is_some() =>
         {
-            overlay::repair(task, worktree, &site)
+            overlay::repair(task, worktree, &paths)
         }
         Some(_) | None => Ok(()),
     }
@@ -102,29 +103,30 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
 /// exists.
 pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<bool, Error> {
     bring_home(&Task { owner: from, ..*task }, worktree)?;
-    let site = Site::of(task, worktree)?;
-    let is_ours = is_marked(&site, task.owner)?;
-    if !(is_ours || is_marked(&site, from)?) || dot_git(&site)?.is_none() || is_originals(&site, &site)? {
+    let paths = WorktreePaths::of(task, worktree)?;
+    let is_ours = is_marked(&paths, task.owner)?;
+    if !(is_ours || is_marked(&paths, from)?) || dot_git(&paths)?.is_none() || is_originals(&paths, &paths)? {
         return Ok(false);
     }
-    let mark = format!("{}\n", layout::mark(task));
-    if let Some(from) = recorded(&site.read_entry("gitdir")?).and_then(|old| workspace_of(&old, &site)) {
-        relink(worktree, &site, &from)?;
+    let mark = format!("{}\n", reserved_names::mark(task));
+    if let Some(from) = recorded(&paths.read_entry("gitdir")?).and_then(|old| workspace_of(&old, &paths)) {
+        relink(worktree, &paths, &from)?;
     }
-    site.open()?.replace(Path::new(".git"), &site.dot_git_line())?;
+    paths.open()?.replace(Path::new(".git"), &paths.dot_git_line())?;
     crashpoint!("adopt.worktree");
-    site.common.replace(&site.entry.join("gitdir"), &site.gitdir_line())?;
+    paths.common.replace(&paths.entry.join("gitdir"), &paths.gitdir_line())?;
     crashpoint!("adopt.entry");
-    site.common.replace(&site.entry.join("locked"), mark.as_bytes())?;
+    paths.common.replace(&paths.entry.join("locked"), mark.as_bytes())?;
     // Last: from the old marker a repeated run finds that there is work left.
-    site.common.replace(&site.entry.join(layout::MARK), mark.as_bytes())?;
+    paths.common.replace(&paths.entry.join(reserved_names::MARK), mark.as_bytes())?;
     Ok(true)
 }
 
 /// Moves a worktree of a copied repository home that a run of the original had moved aside when the copy was made. The
 /// task's owner is that of the original.
 fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let [home, aside] = [Location::Home, Location::Aside].map(|location| Site::at(location, task, worktree));
+    let [home, aside] =
+        [Location::Home, Location::Aside].map(|location| WorktreePaths::at(location, task, worktree));
     let (home, aside) = (home?, aside?);
     let is_marked_aside = is_marked(&aside, task.owner)?;
     if aside.directory()?.is_none() || !(is_marked_aside || is_marked(&home, task.owner)?) {
@@ -134,7 +136,9 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
         return Ok(());
     }
     if is_marked_aside && (home.directory()?.is_some() || home.common.directory(&home.entry)?.is_some()) {
-        let both = |site: &Site| format!("{} and {}", site.worktree.display(), site.entry_path().display());
+        let both = |paths: &WorktreePaths| {
+            format!("{} and {}", paths.worktree.display(), paths.entry_path().display())
+        };
         return Err(Error::Refused(format!(
             "a run was interrupted before the copy was made, and both the worktree that it replaced and the new one are \
              here: move {} out of the repository to keep the old one, or {} to keep the new one",
@@ -148,7 +152,7 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
 
 /// Returns whether the worktree was not copied along, so that a path out of the workspace leads to the original's
 /// worktree. `entry` is the location of its admin directory.
-fn is_originals(worktree: &Site, entry: &Site) -> Result<bool, Error> {
+fn is_originals(worktree: &WorktreePaths, entry: &WorktreePaths) -> Result<bool, Error> {
     let is_rebound = dot_git(worktree)?.is_some_and(|entry| entry == worktree.home_entry_path());
     let recorded = recorded(&entry.read_entry("gitdir")?);
     Ok(!is_rebound && recorded.is_some_and(|recorded| is_same(&recorded, &worktree.home)))
@@ -156,21 +160,21 @@ fn is_originals(worktree: &Site, entry: &Site) -> Result<bool, Error> {
 
 /// Returns whether the admin directory carries the ownership marker of `owner`. A marker that cannot be read is an
 /// error: else the worktree would have no owner.
-fn is_marked(site: &Site, owner: &str) -> Result<bool, Error> {
-    if site.common.directory(&site.entry)?.is_none() {
+fn is_marked(paths: &WorktreePaths, owner: &str) -> Result<bool, Error> {
+    if paths.common.directory(&paths.entry)?.is_none() {
         return Ok(false);
     }
-    let Content::Bytes(mark) = site.read_entry(layout::MARK)? else { return Ok(false) };
+    let Content::Bytes(mark) = paths.read_entry(reserved_names::MARK)? else { return Ok(false) };
     Ok(Mark::parse(&mark).is_some_and(|mark| mark.owner == owner))
 }
 
 /// Returns the admin directory that the worktree's `.git` file names, in any repository, if it has the planned name.
-fn dot_git(site: &Site) -> Result<Option<PathBuf>, Error> {
-    let Some(directory) = site.directory()? else { return Ok(None) };
+fn dot_git(paths: &WorktreePaths) -> Result<Option<PathBuf>, Error> {
+    let Some(directory) = paths.directory()? else { return Ok(None) };
     let Content::Bytes(bytes) = read(&directory, Path::new(".git"))? else { return Ok(None) };
     let Some(path) = bytes.strip_prefix(b"gitdir: ") else { return Ok(None) };
     let path = PathBuf::from(OsStr::from_bytes(path.trim_ascii_end()));
-    Ok(path.ends_with(site.home_entry()).then_some(path))
+    Ok(path.ends_with(paths.home_entry()).then_some(path))
 }
 
 /// Returns the worktree that an admin directory's `gitdir` names.
@@ -185,30 +189,30 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// Returns the old workspace, given the old path of the worktree.
-fn workspace_of(old: &Path, site: &Site) -> Option<PathBuf> {
-    let below = site.home.strip_prefix(&site.workspace).ok()?;
+fn workspace_of(old: &Path, paths: &WorktreePaths) -> Option<PathBuf> {
+    let below = paths.home.strip_prefix(&paths.workspace).ok()?;
     old.ends_with(below).then(|| old.ancestors().nth(below.components().count()).map(Path::to_owned))?
 }
 
 /// Replaces links that `link` made to the old workspace by links to this one.
-fn relink(worktree: &Worktree, site: &Site, from: &Path) -> Result<(), Error> {
+fn relink(worktree: &Worktree, paths: &WorktreePaths, from: &Path) -> Result<(), Error> {
     if worktree.link.is_empty() {
         return Ok(());
     }
-    let directory = site.open()?;
+    let directory = paths.open()?;
     let mut links = BTreeSet::new();
     find_links(&directory, Path::new(""), &mut links)?;
     for path in links {
-        let full = site.worktree.join(&path);
+        let full = paths.worktree.join(&path);
         let Ok(target) = fs::read_link(&full) else { continue };
-        let Some(to) = target.strip_prefix(from).ok().map(|below| site.workspace.join(below)) else {
+        let Some(to) = target.strip_prefix(from).ok().map(|below| paths.workspace.join(below)) else {
             continue;
         };
-        if !files::is_linked(worktree, site, &path, &to) {
+        if !untracked::is_linked(worktree, paths, &path, &to) {
             continue;
         }
         let aside = path.with_file_name(format!(".seedbed-link-{}", worktree.entry));
-        let full_aside = site.worktree.join(&aside);
+        let full_aside = paths.worktree.join(&aside);
         match fs::remove_file(&full_aside) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(io("remove", &full_aside)(error));
@@ -231,7 +235,7 @@ fn find_links(top: &Root, below: &Path, links: &mut BTreeSet<PathBuf>) -> Result
         let path = below.join(&name);
         match directory.file_type(&name) {
             Some(rustix::fs::FileType::Symlink) => drop(links.insert(path)),
-            Some(rustix::fs::FileType::Directory) if name != ".git" && name != files::HIDDEN => {
+            Some(rustix::fs::FileType::Directory) if name != ".git" && name != untracked::HIDDEN => {
                 find_links(top, &path, links)?;
             }
             _ => {}

@@ -11,9 +11,9 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use super::ownership::{self, Owner};
+use super::paths::{Content, WorktreePaths, io, move_directory, read};
 use super::repository::Lock;
-use super::site::{Content, Site, io, move_directory, read};
-use super::{Registration, Worktree, branch, inspect, layout, sparse};
+use super::{Registration, Worktree, branch, inspect, reserved_names, sparse};
 use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
@@ -22,9 +22,9 @@ use crate::provider::{Error, Task, retry_while_missing};
 
 /// Registers the worktree, empty except for its `.git` file. A second registration is no error.
 pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let site = Site::of(task, worktree)?;
-    if ownership::of_entry_if_not_others(task, &site)? == Owner::Us {
-        return match inspect::registration_fault(task, worktree, &site)? {
+    let paths = WorktreePaths::of(task, worktree)?;
+    if ownership::of_entry_if_not_others(task, &paths)? == Owner::Us {
+        return match inspect::registration_fault(task, worktree, &paths)? {
             None => Ok(()),
             Some(fault) => {
                 Err(Error::Refused(format!("{fault}; release the session before making it again")))
@@ -32,93 +32,93 @@ pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
         };
     }
     match worktree.registration {
-        Registration::Rename => by_rename(task, worktree, &site),
-        Registration::Git => by_git(task, worktree, &site),
+        Registration::Rename => by_rename(task, worktree, &paths),
+        Registration::Git => by_git(task, worktree, &paths),
     }
 }
 
-fn by_rename(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    let aside = layout::building(task, worktree);
-    site.common.remove_all(&aside)?;
-    let building = retry_while_missing(|| Ok(site.common.create_directories(&aside)?))?;
-    build(task, worktree, site, building.path())?;
+fn by_rename(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
+    let aside = reserved_names::building(task, worktree);
+    paths.common.remove_all(&aside)?;
+    let building = retry_while_missing(|| Ok(paths.common.create_directories(&aside)?))?;
+    build(task, worktree, paths, building.path())?;
     crashpoint!("register.built");
     if let Some(branch) = &worktree.branch {
-        take_branch(task, worktree, site, branch)?;
+        take_branch(task, worktree, paths, branch)?;
     }
     crashpoint!("register.branched");
-    create_directory(site)?;
+    create_directory(paths)?;
     crashpoint!("register.placed");
     // The shared setting is on only while an admin directory needs it: both change under one lock.
     let _lock = match &worktree.target_path {
         Some(_) => {
-            let lock = Lock::take(task.host, site)?;
-            sparse::enable(task, site, &lock)?;
+            let lock = Lock::take(task.host, paths)?;
+            sparse::enable(task, paths, &lock)?;
             Some(lock)
         }
         None => None,
     };
     crashpoint!("register.enabled");
-    if !move_directory(&site.common, &aside, &site.entry)? {
+    if !move_directory(&paths.common, &aside, &paths.entry)? {
         return Err(Error::Refused(format!("{} was removed while it was made", building.path().display())));
     }
     crashpoint!("register.renamed");
-    site.common.remove_directory(Path::new(layout::MARK))?;
+    paths.common.remove_directory(Path::new(reserved_names::MARK))?;
     Ok(())
 }
 
-fn by_git(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    retry_while_missing(|| Ok(site.base.create_hidden(&site.parent)?))?;
-    let lock = Lock::take(task.host, site)?;
+fn by_git(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
+    retry_while_missing(|| Ok(paths.base.create_hidden(&paths.parent)?))?;
+    let lock = Lock::take(task.host, paths)?;
     let mut args: Vec<OsString> =
         ["worktree", "add", "--no-checkout", "--lock", "--reason"].map(Into::into).into();
-    args.push(layout::mark(task).into());
+    args.push(reserved_names::mark(task).into());
     match &worktree.branch {
         // A tracking branch would write to the shared config, whose lock is a common reason to fail.
         Some(branch) => {
-            take_branch(task, worktree, site, branch)?;
-            args.extend([site.worktree.clone().into(), branch.into()]);
+            take_branch(task, worktree, paths, branch)?;
+            args.extend([paths.worktree.clone().into(), branch.into()]);
         }
-        None => args.extend(["--detach".into(), site.worktree.clone().into(), (&worktree.commit).into()]),
+        None => args.extend(["--detach".into(), paths.worktree.clone().into(), (&worktree.commit).into()]),
     }
-    Git::of(task.host, site.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    Git::of(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
     crashpoint!("register.added");
-    let dot_git = site.directory()?.map(|directory| read(&directory, Path::new(".git"))).transpose()?;
-    if dot_git != Some(Content::Bytes(site.dot_git_line())) {
+    let dot_git = paths.directory()?.map(|directory| read(&directory, Path::new(".git"))).transpose()?;
+    if dot_git != Some(Content::Bytes(paths.dot_git_line())) {
         return Err(Error::Refused(format!(
             "git did not register {} as {}",
-            site.home.display(),
+            paths.home.display(),
             worktree.entry
         )));
     }
-    let mark = format!("{}\n", layout::mark(task));
-    site.common.replace(&site.entry.join(layout::MARK), mark.as_bytes())?;
+    let mark = format!("{}\n", reserved_names::mark(task));
+    paths.common.replace(&paths.entry.join(reserved_names::MARK), mark.as_bytes())?;
     if let Some(target) = &worktree.target_path {
-        sparse::enable(task, site, &lock)?;
+        sparse::enable(task, paths, &lock)?;
         let set = ["sparse-checkout", "set", "--cone", "--skip-checks", "--", target];
-        Git::of(task.host, &site.entry_path(), Some(&site.worktree))
+        Git::of(task.host, &paths.entry_path(), Some(&paths.worktree))
             .holding(task.lock)
             .run_beside_others(&set)?;
     }
     Ok(())
 }
 
-/// Writes the files that Git writes, and [`layout::MARK`] beside them. The first line of the log has no committer's
-/// name.
-fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result<(), Error> {
-    let mark = format!("{}\n", layout::mark(task));
+/// Writes the files that Git writes, and [`reserved_names::MARK`] beside them. The first line of the log has no
+/// committer's name.
+fn build(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths, at: &Path) -> Result<(), Error> {
+    let mark = format!("{}\n", reserved_names::mark(task));
     let head = match &worktree.branch {
         Some(branch) => format!("ref: refs/heads/{branch}\n"),
         None => format!("{}\n", worktree.commit),
     };
     write(at, "locked", mark.as_bytes())?;
-    write(at, layout::MARK, mark.as_bytes())?;
+    write(at, reserved_names::MARK, mark.as_bytes())?;
     write(at, "commondir", b"../..\n")?;
-    write(at, "gitdir", &site.gitdir_line())?;
+    write(at, "gitdir", &paths.gitdir_line())?;
     write(at, "HEAD", head.as_bytes())?;
     create(&at.join("refs"))?;
     // Git logs HEAD if the repository has logs, that is, if the repository has a log of its own HEAD.
-    if is_file(&site.common, Path::new("logs/HEAD"))? {
+    if is_file(&paths.common, Path::new("logs/HEAD"))? {
         create(&at.join("logs"))?;
         let zero = "0".repeat(worktree.commit.len());
         let line = format!("{zero} {} seedbed <seedbed> {} +0000\n", worktree.commit, clock::seconds());
@@ -133,12 +133,17 @@ fn build(task: &Task<'_>, worktree: &Worktree, site: &Site, at: &Path) -> Result
 }
 
 /// Checks that the branch is at the worktree's commit, or creates the branch there. An existing branch is not written.
-fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) -> Result<(), Error> {
+fn take_branch(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+    branch: &str,
+) -> Result<(), Error> {
     if worktree.existing.is_none() {
-        return branch::create(task, site, branch, &worktree.commit);
+        return branch::create(task, paths, branch, &worktree.commit);
     }
     let name = format!("refs/heads/{branch}");
-    let git = Git::of(task.host, site.common.path(), None).holding(task.lock);
+    let git = Git::of(task.host, paths.common.path(), None).holding(task.lock);
     let tip = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.stdout;
     let tip = String::from_utf8_lossy(tip.trim_ascii_end()).into_owned();
     if tip == worktree.commit {
@@ -151,13 +156,13 @@ fn take_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, branch: &str) 
     )))
 }
 
-fn create_directory(site: &Site) -> Result<(), Error> {
+fn create_directory(paths: &WorktreePaths) -> Result<(), Error> {
     let directory = retry_while_missing(|| {
-        Ok(site.base.create_hidden(&site.parent)?.create_directories(Path::new(&site.name))?)
+        Ok(paths.base.create_hidden(&paths.parent)?.create_directories(Path::new(&paths.name))?)
     })?;
     directory.remove_file(Path::new(".git"))?;
     // Not synced, like all files of an admin directory: after a crash the intent names what to remove.
-    write(directory.path(), ".git", &site.dot_git_line())
+    write(directory.path(), ".git", &paths.dot_git_line())
 }
 
 fn is_file(root: &Root, relative: &Path) -> Result<bool, Error> {

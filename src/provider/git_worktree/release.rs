@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use super::ownership;
+use super::paths::{WorktreePaths, move_directory};
 use super::repository::Lock;
-use super::site::{Site, move_directory};
-use super::{Worktree, aside, branch, layout, overlay, repository, sparse};
+use super::{Worktree, aside, branch, overlay, repository, reserved_names, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
 use crate::host::git::Git;
@@ -17,41 +17,41 @@ use crate::provider::{Error, Location, Task};
 
 /// Checks that Git can read the repository, which is needed to remove branches.
 pub(super) fn check_ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let site = Site::of(task, worktree)?;
-    Ok(Git::of(task.host, site.common.path(), None).check()?)
+    let paths = WorktreePaths::of(task, worktree)?;
+    Ok(Git::of(task.host, paths.common.path(), None).check()?)
 }
 
 /// Removes every existing part of the worktree. A missing part is no error. A part that belongs to another owner is
 /// [`Error::Refused`], and then nothing is changed.
 pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let site = Site::of(task, worktree)?;
-    ownership::of_entry_if_not_others(task, &site)?;
-    overlay::unmount(worktree, &site)?;
-    remove_directory(task, worktree, &site)?;
+    let paths = WorktreePaths::of(task, worktree)?;
+    ownership::of_entry_if_not_others(task, &paths)?;
+    overlay::unmount(worktree, &paths)?;
+    remove_directory(task, worktree, &paths)?;
     crashpoint!("release.directory-gone");
-    remove_entry(task, worktree, &site)?;
+    remove_entry(task, worktree, &paths)?;
     overlay::remove(task, worktree)?;
     crashpoint!("release.entry-gone");
     // The branch of a worktree that is aside has given way. A branch of that name belongs to the new worktree.
     if let Some(branch) = worktree.branch.as_ref().filter(|_| task.location == Location::Home) {
-        remove_branch(task, worktree, &site, branch)?;
+        remove_branch(task, worktree, &paths, branch)?;
     }
     crashpoint!("release.branch-gone");
     if sparse::is_wanted(worktree) {
-        sparse::disable(task, &site, &Lock::take(task.host, &site)?)?;
+        sparse::disable(task, &paths, &Lock::take(task.host, &paths)?)?;
     }
     crashpoint!("release.sparse-gone");
-    site.base.remove_hidden(&site.parent)?;
+    paths.base.remove_hidden(&paths.parent)?;
     if task.location == Location::Aside {
-        aside::forget(&site)?;
+        aside::forget(&paths)?;
         // The worktree of a nested child was in a directory of its own, in its parent's worktree.
-        let home = Site::at(Location::Home, task, worktree)?;
+        let home = WorktreePaths::at(Location::Home, task, worktree)?;
         home.base.remove_hidden(&home.parent)?;
     }
     crashpoint!("release.unhidden");
-    site.common.remove_directory(Path::new(layout::MARK))?;
+    paths.common.remove_directory(Path::new(reserved_names::MARK))?;
     // Git also removes the directory with the last worktree.
-    site.common.remove_directory(Path::new("worktrees"))?;
+    paths.common.remove_directory(Path::new("worktrees"))?;
     Ok(())
 }
 
@@ -61,31 +61,31 @@ pub(super) fn temporary_file_directories(
     task: &Task<'_>,
     worktree: &Worktree,
 ) -> Result<Vec<PathBuf>, Error> {
-    let site = Site::of(task, worktree)?;
+    let paths = WorktreePaths::of(task, worktree)?;
     let mut temporary_file_directories: Vec<_> =
-        site.parent.ancestors().map(|above| site.base.path().join(above)).collect();
-    let entries = ["worktrees", layout::MARK].map(|name| site.common.path().join(name));
+        paths.parent.ancestors().map(|above| paths.base.path().join(above)).collect();
+    let entries = ["worktrees", reserved_names::MARK].map(|name| paths.common.path().join(name));
     temporary_file_directories.extend(entries);
-    temporary_file_directories.push(Site::at(Location::Aside, task, worktree)?.entry_path());
+    temporary_file_directories.push(WorktreePaths::at(Location::Aside, task, worktree)?.entry_path());
     // The reflog of a branch that gave way is written back.
-    let log = worktree.branch.as_ref().map(|branch| site.common.path().join("logs/refs/heads").join(branch));
+    let log = worktree.branch.as_ref().map(|branch| paths.common.path().join("logs/refs/heads").join(branch));
     temporary_file_directories.extend(log.and_then(|log| log.parent().map(Path::to_path_buf)));
     temporary_file_directories.extend([
-        site.entry_path(),
-        site.common.path().to_owned(),
+        paths.entry_path(),
+        paths.common.path().to_owned(),
         repository::records(task.host),
     ]);
     Ok(temporary_file_directories)
 }
 
-fn remove_directory(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    let Some(parent) = site.base.directory(&site.parent)? else { return Ok(()) };
-    parent.remove_all(&layout::scratch(task, worktree))?;
-    remove_aside(&parent, Path::new(&site.name), &layout::trash(task, worktree))
+fn remove_directory(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
+    let Some(parent) = paths.base.directory(&paths.parent)? else { return Ok(()) };
+    parent.remove_all(&reserved_names::scratch(task, worktree))?;
+    remove_aside(&parent, Path::new(&paths.name), &reserved_names::trash(task, worktree))
 }
 
-fn remove_entry(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<(), Error> {
-    remove_aside(&site.common, &site.entry, &layout::building(task, worktree))
+fn remove_entry(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
+    remove_aside(&paths.common, &paths.entry, &reserved_names::building(task, worktree))
 }
 
 /// Renames `from` to `trash`, which may contain leftovers of an earlier release, and removes it there.
@@ -98,11 +98,16 @@ fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
 
 /// Removes the branch if we made it, it is still at the same commit, and no worktree has it checked out. It is kept
 /// otherwise.
-fn remove_branch(task: &Task<'_>, worktree: &Worktree, site: &Site, name: &str) -> Result<(), Error> {
+fn remove_branch(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+    name: &str,
+) -> Result<(), Error> {
     let name = format!("refs/heads/{name}");
-    let Some(tip) = branch::tip_as_made(task, worktree, site, &name)? else { return Ok(()) };
-    if branch::is_checked_out(site, &name)? {
+    let Some(tip) = branch::tip_as_made(task, worktree, paths, &name)? else { return Ok(()) };
+    if branch::is_checked_out(paths, &name)? {
         return Ok(());
     }
-    branch::delete(task, site, &name, &tip)
+    branch::delete(task, paths, &name, &tip)
 }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::Worktree;
-use super::site::{Site, io};
+use super::paths::{WorktreePaths, io};
 use crate::host::Host;
 use crate::host::files::Root;
 use crate::name::sha256_hex;
@@ -23,9 +23,9 @@ pub(super) struct Lock {
 
 impl Lock {
     /// Waits for the lock. It is kept for a few file operations, or for one `git worktree add`.
-    pub(super) fn take(host: &Host, site: &Site) -> Result<Self, Error> {
+    pub(super) fn take(host: &Host, paths: &WorktreePaths) -> Result<Self, Error> {
         let records = Root::create(&records(host))?;
-        let name = sha256_hex(site.common.path().as_os_str().as_bytes());
+        let name = sha256_hex(paths.common.path().as_os_str().as_bytes());
         let lock = format!("{name}.lock");
         let file = records.open_or_create(Path::new(&lock))?;
         file.lock().map_err(io("lock", &records.path().join(&lock)))?;
@@ -39,11 +39,11 @@ pub(super) fn records(host: &Host) -> PathBuf {
 }
 
 /// Moves the record of the repository from `old`, a common git directory, to the site's.
-pub(super) fn rebind(host: &Host, site: &Site, old: &Path) -> Result<(), Error> {
-    if old == site.common.path() {
+pub(super) fn rebind(host: &Host, paths: &WorktreePaths, old: &Path) -> Result<(), Error> {
+    if old == paths.common.path() {
         return Ok(());
     }
-    let lock = Lock::take(host, site)?;
+    let lock = Lock::take(host, paths)?;
     let name = sha256_hex(old.as_os_str().as_bytes());
     if lock.records.file_type(lock.record.as_os_str()).is_none() {
         lock.records.rename(&Path::new(&name).with_extension("json"), &lock.record)?;

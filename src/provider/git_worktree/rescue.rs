@@ -17,7 +17,7 @@
 
 mod capture;
 mod command;
-mod entry;
+mod admin_directory;
 mod name;
 mod restore;
 mod saved;
@@ -30,10 +30,10 @@ use std::path::PathBuf;
 pub use restore::restore;
 pub use saved::{SavedWork, common_directory, delete, list, short_name};
 
-use super::settings::EXACT;
-use super::site::Site;
+use super::checkout_config::EXACT;
+use super::paths::WorktreePaths;
 use super::unsaved::{self, Tips};
-use super::{Worktree, layout, overlay};
+use super::{Worktree, overlay, reserved_names};
 use crate::host::clock;
 use crate::host::git::Git;
 use crate::host::text::shell_quoted;
@@ -54,13 +54,13 @@ const DURABLE: [&str; 5] = [
 
 /// Saves everything, or fails. Work that was saved before and has not changed since is not saved again.
 pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Error> {
-    let site = Site::of(task, worktree)?;
-    if overlay::is_unmounted(worktree, &site)? {
-        let path = site.home.display();
+    let paths = WorktreePaths::of(task, worktree)?;
+    if overlay::is_unmounted(worktree, &paths)? {
+        let path = paths.home.display();
         return Err(Error::Refused(format!("{path} is not mounted; `seedbed apply` mounts it again")));
     }
-    let scratch = Scratch::create(task, worktree, &site)?;
-    let mut work = Work::find(task, worktree, &site, &scratch)?;
+    let scratch = Scratch::create(task, worktree, &paths)?;
+    let mut work = Work::find(task, worktree, &paths, &scratch)?;
     let index = capture::index(&mut work)?;
     let (mut files, mut converted) = (index.clone(), BTreeSet::new());
     if work.directory.is_some() {
@@ -75,7 +75,7 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
              brings them back; `seedbed rescue restore` writes their bytes"
         ));
     }
-    let state = entry::save(&work)?;
+    let state = admin_directory::save(&work)?;
     let (sides, others) = (capture::sides(&work)?, work.others(&state)?);
     let content =
         [&[&files, &work.head, &index, &state.tree, &sides][..], &others.iter().collect::<Vec<_>>()];
@@ -84,7 +84,7 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     let prefix = name::prefix(task.session);
     let sparse = state.is_sparse;
     let told = |reference: String| Rescue {
-        command: command::bring_back(&site, task.session, &reference, sparse, &converted),
+        command: command::bring_back(&paths, task.session, &reference, sparse, &converted),
         reference,
         missing: work.missing.clone(),
     };
@@ -156,7 +156,7 @@ fn existing(
     fingerprint: &str,
     trees: [&str; 3],
 ) -> Result<Option<String>, Error> {
-    let git = Git::of(work.task.host, work.site.common.path(), None).holding(work.task.lock);
+    let git = Git::of(work.task.host, work.paths.common.path(), None).holding(work.task.lock);
     let listed =
         git.line(["for-each-ref", "--format=%(refname) %(contents:lines=1)%(contents:body)%00", prefix])?;
     let line = format!("{}{fingerprint}", name::FINGERPRINT);
@@ -180,7 +180,7 @@ fn existing(
 /// A directory of temporary indexes and copies beside the worktree, on the same file system. It is removed when this
 /// value is dropped, or after a crash by the next recovery.
 struct Scratch<'s> {
-    site: &'s Site,
+    paths: &'s WorktreePaths,
     name: PathBuf,
     path: PathBuf,
 }
@@ -188,28 +188,28 @@ struct Scratch<'s> {
 /// Removes the scratch directories of rescues that were killed.
 pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     for location in [Location::Home, Location::Aside] {
-        let site = Site::at(location, task, worktree)?;
-        site.base.remove_all(&site.parent.join(layout::scratch(task, worktree)))?;
-        site.base.remove_hidden(&site.parent)?;
+        let paths = WorktreePaths::at(location, task, worktree)?;
+        paths.base.remove_all(&paths.parent.join(reserved_names::scratch(task, worktree)))?;
+        paths.base.remove_hidden(&paths.parent)?;
     }
     Ok(())
 }
 
 impl<'s> Scratch<'s> {
-    fn create(task: &Task<'_>, worktree: &Worktree, site: &'s Site) -> Result<Self, Error> {
-        let name = layout::scratch(task, worktree);
-        let parent = site.base.create_hidden(&site.parent)?;
+    fn create(task: &Task<'_>, worktree: &Worktree, paths: &'s WorktreePaths) -> Result<Self, Error> {
+        let name = reserved_names::scratch(task, worktree);
+        let parent = paths.base.create_hidden(&paths.parent)?;
         parent.remove_all(&name)?;
         let path = parent.create_directories(&name)?.path().to_owned();
-        Ok(Self { site, name, path })
+        Ok(Self { paths, name, path })
     }
 }
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         // Files that cannot be removed here are removed with the worktree.
-        let _ = self.site.base.remove_all(&self.site.parent.join(&self.name));
-        let _ = self.site.base.remove_hidden(&self.site.parent);
+        let _ = self.paths.base.remove_all(&self.paths.parent.join(&self.name));
+        let _ = self.paths.base.remove_hidden(&self.paths.parent);
     }
 }
 
@@ -217,7 +217,7 @@ impl Drop for Scratch<'_> {
 struct Work<'a> {
     task: &'a Task<'a>,
     worktree: &'a Worktree,
-    site: &'a Site,
+    paths: &'a WorktreePaths,
     /// Directory for everything temporary.
     scratch: PathBuf,
     /// Admin directory of the worktree, or the repository if Git cannot use the admin directory.
@@ -235,21 +235,21 @@ impl<'a> Work<'a> {
     fn find(
         task: &'a Task<'a>,
         worktree: &'a Worktree,
-        site: &'a Site,
+        paths: &'a WorktreePaths,
         scratch: &Scratch<'_>,
     ) -> Result<Self, Error> {
-        let entry = site.entry_path();
-        let usable = site.common.directory(&site.entry)?.is_some()
+        let entry = paths.entry_path();
+        let usable = paths.common.directory(&paths.entry)?.is_some()
             && Git::of(task.host, &entry, None).output(["rev-parse", "--git-dir"])?.status.success();
         let mut work = Self {
             task,
             worktree,
-            site,
+            paths,
             scratch: scratch.path.clone(),
-            directory: site.directory()?.map(|directory| directory.path().to_owned()),
+            directory: paths.directory()?.map(|directory| directory.path().to_owned()),
             head: worktree.commit.clone(),
             tips: None,
-            git_dir: if usable { entry } else { site.common.path().to_owned() },
+            git_dir: if usable { entry } else { paths.common.path().to_owned() },
             missing: Vec::new(),
         };
         if !usable {
@@ -260,7 +260,7 @@ impl<'a> Work<'a> {
             );
             return Ok(work);
         }
-        match Tips::of(task, site) {
+        match Tips::of(task, paths) {
             Ok(tips) => {
                 work.head.clone_from(&tips.head);
                 work.tips = Some(tips);
@@ -289,13 +289,13 @@ impl<'a> Work<'a> {
     }
 
     /// Returns the commits that only the admin directory names, and those that an operation in progress needs.
-    fn others(&self, state: &entry::State) -> Result<BTreeSet<String>, Error> {
+    fn others(&self, state: &admin_directory::State) -> Result<BTreeSet<String>, Error> {
         let Some(tips) = &self.tips else { return Ok(BTreeSet::new()) };
         let own = tips.own.iter().map(|(object, _)| object);
         let all = own.chain(&tips.left).chain(&tips.logged).chain(&state.named);
         let all: BTreeSet<&str> = all.map(String::as_str).collect();
         // An earlier rescue may be deleted, so this rescue must not depend on it.
-        let lost = unsaved::lost(self.task, self.worktree, self.site, &all, Some(&self.head), &[name::ALL])?;
+        let lost = unsaved::lost(self.task, self.worktree, self.paths, &all, Some(&self.head), &[name::ALL])?;
         let others = all.into_iter().filter(|tip| lost.contains(*tip) || state.needed.contains(*tip));
         Ok(others.map(str::to_owned).collect())
     }
@@ -303,7 +303,7 @@ impl<'a> Work<'a> {
     fn commit(&self, tree: &str, parents: &[String], message: &str) -> Result<String, Error> {
         let mut args: Vec<&str> = self.exact(["commit-tree", tree]);
         args.extend(parents.iter().flat_map(|parent| ["-p", parent.as_str()]));
-        let mut git = Git::of(self.task.host, self.site.common.path(), None);
+        let mut git = Git::of(self.task.host, self.paths.common.path(), None);
         for role in ["AUTHOR", "COMMITTER"] {
             git = git.with_variable(&format!("GIT_{role}_NAME"), "seedbed");
             git = git.with_variable(&format!("GIT_{role}_EMAIL"), "seedbed@localhost");
@@ -315,7 +315,7 @@ impl<'a> Work<'a> {
     /// Checks that every object exists that the rescue has and no other ref reaches. Before the ref existed, a `git gc
     /// --prune=now` of another process could remove such objects. A second rescue writes the missing objects again.
     fn check_whole(&self, reference: &str) -> Result<(), Error> {
-        let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
+        let git = Git::of(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
         let all = format!("--exclude={}", name::ALL);
         let args = [
             "rev-list",
@@ -337,14 +337,14 @@ impl<'a> Work<'a> {
     }
 
     fn remove_ref(&self, name: &str, commit: &str) -> Result<(), Error> {
-        let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
+        let git = Git::of(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
         git.run_beside_others(&["update-ref", "-d", name, commit])?;
         Ok(())
     }
 
     /// Creates a ref; `false` if the name already exists.
     fn create_ref(&self, name: &str, commit: &str) -> Result<bool, Error> {
-        let git = Git::of(self.task.host, self.site.common.path(), None).holding(self.task.lock);
+        let git = Git::of(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
         let zero = "0".repeat(commit.len());
         match git.run_beside_others(&self.exact(["update-ref", name, commit, &zero])) {
             Ok(_) => Ok(true),

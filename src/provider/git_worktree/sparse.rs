@@ -12,8 +12,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Worktree;
+use super::paths::{WorktreePaths, io};
 use super::repository::Lock;
-use super::site::{Site, io};
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::git::Git;
 use crate::host::git::config::{self, Settings, is_on};
@@ -73,12 +73,12 @@ struct Record {
 }
 
 /// Makes Git read the config of admin directories, unless it does already.
-pub(super) fn enable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Error> {
-    let before = config(site)?;
+pub(super) fn enable(task: &Task<'_>, paths: &WorktreePaths, lock: &Lock) -> Result<(), Error> {
+    let before = config(paths)?;
     if record(lock)?.is_some_and(|record| record.after == sha256_hex(before.as_bytes())) {
         return Ok(());
     }
-    let settings = settings(task, site)?;
+    let settings = settings(task, paths)?;
     if is_on(&settings, SETTING) {
         return Ok(());
     }
@@ -90,7 +90,7 @@ pub(super) fn enable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Er
             return Err(Error::Refused(format!(
                 "{} sets {name}, which git would apply to every worktree once extensions.worktreeConfig is on, as a \
                  target-path needs; leave out the target-path",
-                site.common.path().join("config").display()
+                paths.common.path().join("config").display()
             )));
         }
     }
@@ -100,25 +100,25 @@ pub(super) fn enable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Er
     let json = serde_json::to_vec(&record).map_err(|error| Error::Refused(error.to_string()))?;
     lock.records.replace(&lock.record, &json)?;
     crashpoint!("sparse.recorded");
-    if change(site, &before, &after, &record)? { Ok(()) } else { Err(busy(site)) }
+    if change(paths, &before, &after, &record)? { Ok(()) } else { Err(busy(paths)) }
 }
 
 /// Removes the setting if we made it and no worktree needs it any more.
-pub(super) fn disable(task: &Task<'_>, site: &Site, lock: &Lock) -> Result<(), Error> {
+pub(super) fn disable(task: &Task<'_>, paths: &WorktreePaths, lock: &Lock) -> Result<(), Error> {
     let Some(record) = record(lock)? else { return Ok(()) };
-    if is_needed(site)? {
+    if is_needed(paths)? {
         return Ok(());
     }
-    let now = config(site)?;
+    let now = config(paths)?;
     if sha256_hex(now.as_bytes()) == record.after {
-        if !change(site, &now, &record.before, &record)? {
-            return Err(busy(site));
+        if !change(paths, &now, &record.before, &record)? {
+            return Err(busy(paths));
         }
-    } else if is_on(&settings(task, site)?, SETTING) {
+    } else if is_on(&settings(task, paths)?, SETTING) {
         let unset = ["config", "--local", "--unset-all", SETTING];
-        Git::of(task.host, site.common.path(), None).run_beside_others(&unset)?;
+        Git::of(task.host, paths.common.path(), None).run_beside_others(&unset)?;
     }
-    remove_stale_lock(site, &record)?;
+    remove_stale_lock(paths, &record)?;
     lock.records.remove_file(&lock.record)?;
     Ok(())
 }
@@ -128,12 +128,12 @@ pub(super) fn is_wanted(worktree: &Worktree) -> bool {
     worktree.target_path.is_some()
 }
 
-fn is_needed(site: &Site) -> Result<bool, Error> {
+fn is_needed(paths: &WorktreePaths) -> Result<bool, Error> {
     let own = Path::new("config.worktree");
-    if site.common.names()?.contains(own.as_os_str()) {
+    if paths.common.names()?.contains(own.as_os_str()) {
         return Ok(true);
     }
-    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(false) };
+    let Some(entries) = paths.common.directory(Path::new("worktrees"))? else { return Ok(false) };
     for name in entries.names()? {
         if entries.directory(Path::new(&name))?.is_some_and(|entry| {
             // An admin directory that cannot be read may need the setting.
@@ -147,23 +147,23 @@ fn is_needed(site: &Site) -> Result<bool, Error> {
 
 /// Replaces the shared config under Git's own lock for it. Returns `false` if the config is not `from`, or if another
 /// process has the lock for too long.
-fn change(site: &Site, from: &str, to: &str, record: &Record) -> Result<bool, Error> {
+fn change(paths: &WorktreePaths, from: &str, to: &str, record: &Record) -> Result<bool, Error> {
     let (path, lock) = (Path::new("config"), Path::new("config.lock"));
-    let (full_path, full_lock) = (site.common.path().join(path), site.common.path().join(lock));
-    remove_stale_lock(site, record)?;
+    let (full_path, full_lock) = (paths.common.path().join(path), paths.common.path().join(lock));
+    remove_stale_lock(paths, record)?;
     for attempt in 0..TRIES {
-        if site.common.create_new(lock, to.as_bytes())? {
+        if paths.common.create_new(lock, to.as_bytes())? {
             let mode = fs::metadata(&full_path).map_err(io("look at", &full_path))?.permissions();
             failpoint!("sparse.set-mode")
                 .map_err(std::io::Error::from)
                 .and_then(|()| fs::set_permissions(&full_lock, mode))
                 .map_err(io("set the mode of", &full_lock))?;
-            if config(site)? == from {
-                site.common.rename(lock, path)?;
+            if config(paths)? == from {
+                paths.common.rename(lock, path)?;
                 crashpoint!("sparse.changed");
                 return Ok(true);
             }
-            site.common.remove_file(lock)?;
+            paths.common.remove_file(lock)?;
             return Ok(false);
         }
         std::thread::sleep(std::time::Duration::from_millis(10 * attempt));
@@ -173,31 +173,31 @@ fn change(site: &Site, from: &str, to: &str, record: &Record) -> Result<bool, Er
 
 /// Removes a `config.lock` that a killed run left. Such a lock has exactly the content to write, because it is complete
 /// from its first moment. Any other lock belongs to another Git process.
-fn remove_stale_lock(site: &Site, record: &Record) -> Result<(), Error> {
+fn remove_stale_lock(paths: &WorktreePaths, record: &Record) -> Result<(), Error> {
     let lock = Path::new("config.lock");
-    let Some(bytes) = site.common.read(lock, CONFIG_MAX)? else { return Ok(()) };
+    let Some(bytes) = paths.common.read(lock, CONFIG_MAX)? else { return Ok(()) };
     if bytes == record.before.as_bytes() || sha256_hex(&bytes) == record.after {
-        site.common.remove_file(lock)?;
+        paths.common.remove_file(lock)?;
     }
     Ok(())
 }
 
-fn config(site: &Site) -> Result<String, Error> {
+fn config(paths: &WorktreePaths) -> Result<String, Error> {
     let path = Path::new("config");
-    let bytes = site.common.read(path, CONFIG_MAX)?.unwrap_or_default();
+    let bytes = paths.common.read(path, CONFIG_MAX)?.unwrap_or_default();
     String::from_utf8(bytes).map_err(|_| {
         Error::Refused(format!(
             "{} is not UTF-8; leave out the target-path",
-            site.common.path().join(path).display()
+            paths.common.path().join(path).display()
         ))
     })
 }
 
 /// Reads the settings of the shared config file alone, as Git does for extensions.
-fn settings(task: &Task<'_>, site: &Site) -> Result<Settings, Error> {
-    let file = site.common.path().join("config");
+fn settings(task: &Task<'_>, paths: &WorktreePaths) -> Result<Settings, Error> {
+    let file = paths.common.path().join("config");
     let args = ["config".as_ref(), "--file".as_ref(), file.as_os_str(), "-z".as_ref(), "--list".as_ref()];
-    let listed = Git::of(task.host, site.common.path(), None).run(args)?;
+    let listed = Git::of(task.host, paths.common.path(), None).run(args)?;
     Ok(config::parse(&listed))
 }
 
@@ -206,9 +206,9 @@ fn record(lock: &Lock) -> Result<Option<Record>, Error> {
     Ok(lock.records.read(&lock.record, 2 * CONFIG_MAX)?.and_then(|json| serde_json::from_slice(&json).ok()))
 }
 
-fn busy(site: &Site) -> Error {
+fn busy(paths: &WorktreePaths) -> Error {
     Error::Refused(format!(
         "{} is being changed by another program",
-        site.common.path().join("config").display()
+        paths.common.path().join("config").display()
     ))
 }

@@ -4,7 +4,7 @@
 
 mod copy;
 mod donor;
-mod files;
+mod untracked;
 mod unsaved;
 mod register;
 mod release;

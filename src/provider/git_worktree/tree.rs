@@ -38,7 +38,7 @@ struct Directory {
 }
 
 /// Entries of one directory, as many as one thread processes in a piece.
-pub(super) struct Piece<'t> {
+pub(super) struct Batch<'t> {
     tree: &'t Tree,
     directory: &'t Directory,
     entries: Vec<usize>,
@@ -98,21 +98,21 @@ impl Tree {
     }
 
     /// Returns the entries whose positions are wanted, divided into pieces for threads.
-    pub(super) fn pieces(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<Piece<'_>> {
-        let mut pieces = Vec::new();
+    pub(super) fn batches(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<Batch<'_>> {
+        let mut batches = Vec::new();
         for directory in &self.directories {
             let wanted: Vec<_> = directory.entries.iter().copied().filter(|at| is_wanted(*at)).collect();
             let of_one_thread = wanted.chunks(FILES).map(<[_]>::to_vec);
-            pieces.extend(of_one_thread.map(|entries| Piece { tree: self, directory, entries }));
+            batches.extend(of_one_thread.map(|entries| Batch { tree: self, directory, entries }));
         }
-        pieces
+        batches
     }
 
     /// Returns the tree id in hexadecimal, and the tree with its stat data cleared (as `git read-tree` leaves it).
     /// Returns `None` if Git writes another version of the index.
-    pub(super) fn unseen(self) -> Option<(String, Self)> {
+    pub(super) fn without_stat_data(self) -> Option<(String, Self)> {
         let (id, trees) = self.trees();
-        let index = self.index.unseen(trees)?;
+        let index = self.index.without_stat_data(trees)?;
         Some((id, Self { index, ..self }))
     }
 
@@ -190,7 +190,7 @@ impl Tree {
     }
 }
 
-impl<'t> Piece<'t> {
+impl<'t> Batch<'t> {
     /// Opens the directory in a worktree, following no link.
     pub(super) fn open(&self, top: &Root) -> Result<Root, Error> {
         open(top, self.tree.path(self.directory))

@@ -1,29 +1,29 @@
 //! Finds the unsaved work that the release of a worktree would discard. `status`, a dry run and the release itself use
 //! this module.
 
-mod changes;
+mod status;
 mod commits;
-mod file;
+mod listed_file;
 mod filtered;
-mod hidden;
-mod inside;
+mod index_flags;
+mod nested;
 mod interrupted;
 mod repositories;
-mod since;
-mod untouched;
+mod baseline;
+mod pristine;
 
 use std::ffi::OsStr;
 
-use self::inside::Inside;
-use super::site::Site;
+use self::nested::Nested;
+use super::paths::WorktreePaths;
 use super::{Worktree, overlay, ownership};
 use crate::provider::directory_scan::{DirectoryScan, stuck, unknown};
 use crate::provider::{Error, Task, UnsavedWork};
 
 pub(super) use commits::{Tips, is_object, lost};
-pub(super) use file::File;
 pub(super) use filtered::changed as filtered;
 pub(super) use interrupted::unsaved_work_since;
+pub(super) use listed_file::ListedFile;
 
 /// Files of an admin directory that exist while a Git operation is in progress, each with the operation.
 const OPERATIONS: [(&str, &str); 8] = [
@@ -48,25 +48,25 @@ const OPERATIONS: [(&str, &str); 8] = [
 /// Stashes do not count: `refs/stash` and its log belong to the repository, and outlast every worktree. But a `pop`
 /// removes its stash, so a commit that only a stash reaches does count.
 pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<UnsavedWork, Error> {
-    let site = Site::of(task, worktree)?;
+    let paths = WorktreePaths::of(task, worktree)?;
     let mut unsaved_work = UnsavedWork::default();
     // The release would be refused half-way through the release of the other worktrees.
-    if let Err(Error::Refused(why)) = ownership::of_entry_if_not_others(task, &site) {
+    if let Err(Error::Refused(why)) = ownership::of_entry_if_not_others(task, &paths) {
         unsaved_work.beyond_rescue.push(why);
         return Ok(unsaved_work);
     }
-    let entry = site.common.directory(&site.entry)?;
-    let Some(directory) = site.directory()? else {
+    let entry = paths.common.directory(&paths.entry)?;
+    let Some(directory) = paths.directory()? else {
         // The files are lost already. Commits may still exist, unless Git answers that the admin directory is torn.
-        match commits::add(task, worktree, &site, &mut unsaved_work) {
+        match commits::add(task, worktree, &paths, &mut unsaved_work) {
             Err(Error::Process(error)) if !error.is_answer() => {
-                unsaved_work.work.push(format!("HEAD of {} cannot be read: {error}", site.home.display()));
+                unsaved_work.work.push(format!("HEAD of {} cannot be read: {error}", paths.home.display()));
             }
             _ => {}
         }
         return Ok(unsaved_work);
     };
-    let path = site.home.display();
+    let path = paths.home.display();
     let Some(entry) = entry else {
         let names = directory.names()?;
         let files = names.iter().filter(|name| *name != ".git").count();
@@ -77,23 +77,23 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
         }
         return Ok(unsaved_work);
     };
-    let inside = Inside::find(task, worktree, &site)?;
-    unsaved_work.blockers = inside.blockers;
+    let nested = Nested::find(task, worktree, &paths)?;
+    unsaved_work.blockers = nested.blockers;
     // If this check fails, Git reports the reason.
-    if untouched::is_as_made(task, worktree, &site, &entry).unwrap_or(false) {
+    if pristine::is_pristine(task, worktree, &paths, &entry).unwrap_or(false) {
         return Ok(unsaved_work);
     }
-    let scan = DirectoryScan::read(&site.worktree, &inside.places);
-    unsaved_work.blockers.extend(stuck(&site.home, &scan));
-    unsaved_work.beyond_rescue.extend(unknown(&site.home, &scan));
-    unsaved_work.beyond_rescue.extend(overlay::covered(worktree, &site)?);
-    if overlay::hides_work(task, worktree, &site)? {
+    let scan = DirectoryScan::read(&paths.worktree, &nested.places);
+    unsaved_work.blockers.extend(stuck(&paths.home, &scan));
+    unsaved_work.beyond_rescue.extend(unknown(&paths.home, &scan));
+    unsaved_work.beyond_rescue.extend(overlay::covered(worktree, &paths)?);
+    if overlay::hides_work(task, worktree, &paths)? {
         unsaved_work.beyond_rescue.push(format!(
             "{path} is not mounted, and what was written in it is unknown; `seedbed apply` mounts it again"
         ));
-    } else if overlay::is_unmounted(worktree, &site)? || overlay::is_untouched(task, worktree, &site)? {
+    } else if overlay::is_unmounted(worktree, &paths)? || overlay::is_untouched(task, worktree, &paths)? {
         // Nothing was ever written in the mount.
-    } else if let Err(error) = changes::add(task, worktree, &site, &scan, None, &mut unsaved_work) {
+    } else if let Err(error) = status::add(task, worktree, &paths, &scan, None, &mut unsaved_work) {
         unsaved_work.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
     let names = entry.names()?;
@@ -107,10 +107,10 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
     {
         unsaved_work.beyond_rescue.push(format!(
             "{path} has submodules whose commits may be nowhere else; push those, then remove {}",
-            site.entry_path().join("modules").display()
+            paths.entry_path().join("modules").display()
         ));
     }
-    if let Err(error) = commits::add(task, worktree, &site, &mut unsaved_work) {
+    if let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work) {
         unsaved_work.work.push(format!("HEAD of {path} cannot be read: {error}"));
     }
     Ok(unsaved_work)
@@ -119,10 +119,10 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
 /// Returns the reasons why a worktree cannot be released even if its work is discarded. Such reasons are things inside
 /// that are not the session's, and directories that this user cannot remove.
 pub(super) fn blockers(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
-    let site = Site::of(task, worktree)?;
-    let Inside { mut blockers, places } = Inside::find(task, worktree, &site)?;
-    if site.directory()?.is_some() {
-        blockers.extend(stuck(&site.home, &DirectoryScan::read(&site.worktree, &places)));
+    let paths = WorktreePaths::of(task, worktree)?;
+    let Nested { mut blockers, places } = Nested::find(task, worktree, &paths)?;
+    if paths.directory()?.is_some() {
+        blockers.extend(stuck(&paths.home, &DirectoryScan::read(&paths.worktree, &places)));
     }
     Ok(blockers)
 }

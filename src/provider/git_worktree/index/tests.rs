@@ -90,19 +90,19 @@ fn what_git_refuses_to_check_out_is_not_plain() {
         "a/./x",
     ] {
         assert!(is_refused("100644", name), "{name:?}");
-        assert!(!is_plain(name.as_bytes(), What::File), "{name:?}");
+        assert!(!is_plain(name.as_bytes(), EntryType::File), "{name:?}");
     }
     for name in
         [".gitmodules", "a/.GITMODULES", "gitmod~1", "GI7EBA~1", ".gitmodules. ", ".git\u{200d}modules"]
     {
         assert!(is_refused("120000", name), "{name:?}");
-        assert!(!is_plain(name.as_bytes(), What::Link), "{name:?}");
+        assert!(!is_plain(name.as_bytes(), EntryType::Link), "{name:?}");
     }
     for name in
         [".gitmodules", ".gitignore", ".github/x", ".git.x", "x.git", "git~2", "gitmod~1", "a\\b", "ä/b~"]
     {
         assert!(!is_refused("100644", name), "{name:?}");
-        assert!(is_plain(name.as_bytes(), What::File), "{name:?}");
+        assert!(is_plain(name.as_bytes(), EntryType::File), "{name:?}");
     }
 }
 
@@ -146,7 +146,7 @@ proptest! {
         let index = Index::read(&written.bytes, written.id).expect("git wrote it");
         let read: Vec<_> = index.entries().iter().map(|entry| index.name(entry).to_vec()).collect();
         prop_assert_eq!(&read, &written.names);
-        prop_assert_eq!(index.of_a_copy().finish(), written.bytes);
+        prop_assert_eq!(index.for_copy().finish(), written.bytes);
     }
 
     #[test]
@@ -318,9 +318,9 @@ fn fuzz_indexes() {
             index.root_tree();
             let lines = lines(&index);
             assert!(reference.read(input) == lines, "git reads another index");
-            let copy = index.of_a_copy().finish();
+            let copy = index.for_copy().finish();
             let again = Index::read(&copy, *id).expect("what is written can be read");
-            assert!(again.is_laid_out_as(&index));
+            assert!(again.has_same_entries(&index));
             assert!(reference.read(&copy) == lines, "git reads another index of the copy");
             for entry in index.entries() {
                 let name = String::from_utf8_lossy(index.name(entry));

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::super::copy::Source;
 use super::super::donor::Recipient;
-use super::super::site::{Site, io};
+use super::super::paths::{WorktreePaths, io};
 use super::super::{Worktree, populate};
 use super::{Overlay, guard};
 use crate::host::failpoint::{crashpoint, failpoint};
@@ -30,13 +30,13 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     if top.read(&index, usize::MAX)?.is_some() {
         return Ok(());
     }
-    let site = Site::of(task, worktree)?;
+    let paths = WorktreePaths::of(task, worktree)?;
     let aside = overlay.base.join(format!("building-{}", worktree.entry));
     top.remove_all(&aside)?;
     let building = top.create_directories(&aside)?;
     let files = building.create_directories(Path::new("tree"))?;
     let (own_tree, own_index) = (building.path().join("tree"), building.path().join("index"));
-    let entry = site.entry_path();
+    let entry = paths.entry_path();
     let git = Git::of(task.host, &entry, Some(&own_tree))
         .holding(task.lock)
         .with_variable("GIT_INDEX_FILE", &own_index)
@@ -49,11 +49,12 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
         index: &own_index,
         cancel: &task.host.cancel,
     };
-    let is_written = populate::check_out(&recipient, worktree, &site)?;
+    let is_written = populate::check_out(&recipient, worktree, &paths)?;
     crashpoint!("base.checked-out");
     populate::check_target(worktree, &files)?;
     let id = worktree.commit.len() / 2;
-    match Source::at(files, &building, Path::new("index"), id)?.filter(|base| base.is_sound(&is_written)) {
+    match Source::at(files, &building, Path::new("index"), id)?.filter(|base| base.is_unchanged(&is_written))
+    {
         Some(base) => drop(base.set_back(&is_written)?),
         // A file that a filter does not convert back unchanged appears as changed, as in any worktree. This is no
         // failure.

@@ -53,13 +53,13 @@ pub(in super::super) fn notices(allocation: &Allocation, observation: &Observati
 
 /// Returns the files that `copy` and `link` bring into a worktree, with sizes.
 fn brought(allocation: &Allocation, observation: &Observation) -> impl Iterator<Item = String> {
-    let bring = |field: &str, verb: &str| {
+    let copy_and_link = |field: &str, verb: &str| {
         let globs = allocation.allocation.get(field).and_then(Value::as_array).into_iter().flatten();
         let globs = globs.filter_map(|glob| sized(glob.as_str()?, observation));
         let globs: Vec<String> = globs.collect();
         (!globs.is_empty()).then(|| format!("{verb} into worktrees: {}", globs.join(", ")))
     };
-    [bring("copy", "copied"), bring("link", "linked")].into_iter().flatten()
+    [copy_and_link("copy", "copied"), copy_and_link("link", "linked")].into_iter().flatten()
 }
 
 /// Returns a glob with the number and size of its files; `None` if they were not observed.

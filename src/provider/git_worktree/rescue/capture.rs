@@ -11,8 +11,8 @@ use std::path::Path;
 use super::Work;
 use crate::provider::Error;
 use crate::provider::git_worktree::index;
-use crate::provider::git_worktree::site::{Content, io, read};
-use crate::provider::git_worktree::unsaved::File;
+use crate::provider::git_worktree::paths::{Content, io, read};
+use crate::provider::git_worktree::unsaved::ListedFile;
 
 /// Copy of the session's index.
 pub(super) const INDEX: &str = "index";
@@ -30,7 +30,7 @@ const SIDES: &str = "sides";
 /// read the index, that of HEAD replaces it.
 pub(super) fn index(work: &mut Work<'_>) -> Result<String, Error> {
     let path = work.scratch.join(INDEX);
-    let found = work.site.common.read(&work.site.entry.join("index"), index::MAX);
+    let found = work.paths.common.read(&work.paths.entry.join("index"), index::MAX);
     let readable = match found {
         Ok(Some(bytes)) => {
             fs::write(&path, bytes).map_err(io("write", &path))?;
@@ -75,32 +75,33 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     let git = work.git(FILES);
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
     let (mut assumed, mut skipped) = (Vec::new(), Vec::new());
-    for file in listed.split(|byte| *byte == 0).filter_map(File::parse).filter(|file| file.hidden) {
+    for file in listed.split(|byte| *byte == 0).filter_map(ListedFile::parse).filter(|file| file.hidden) {
         let line = [file.path.as_os_str().as_bytes(), b"\0"].concat();
         assumed.extend_from_slice(&line);
         // Files that a sparse checkout leaves out are not deleted.
-        if fs::symlink_metadata(work.site.worktree.join(file.path)).is_ok() {
+        if fs::symlink_metadata(work.paths.worktree.join(file.path)).is_ok() {
             skipped.extend_from_slice(&line);
         }
     }
-    for (option, paths) in [("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)] {
-        if !paths.is_empty() {
-            git.run_with_input(work.exact(["update-index", option, "-z", "--stdin"]), paths)?;
+    for (option, file_paths) in [("--no-assume-unchanged", assumed), ("--no-skip-worktree", skipped)] {
+        if !file_paths.is_empty() {
+            git.run_with_input(work.exact(["update-index", option, "-z", "--stdin"]), file_paths)?;
         }
     }
-    let sparse = read(&work.site.common, &work.site.entry.join("info/sparse-checkout"))?;
+    let sparse = read(&work.paths.common, &work.paths.entry.join("info/sparse-checkout"))?;
     // Without this option Git adds nothing outside of a sparse checkout. Git before 2.34 does not have the option.
     let outside = if sparse == Content::Missing { None } else { Some("--sparse") };
     git.run(work.exact(["add", "--all"].into_iter().chain(outside)))?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
-    let repositories = listed.split(|byte| *byte == 0).filter_map(File::parse).filter(|file| {
-        file.mode == "160000" && fs::symlink_metadata(work.site.worktree.join(file.path).join(".git")).is_ok()
+    let repositories = listed.split(|byte| *byte == 0).filter_map(ListedFile::parse).filter(|file| {
+        file.mode == "160000"
+            && fs::symlink_metadata(work.paths.worktree.join(file.path).join(".git")).is_ok()
     });
     let repositories: Vec<_> = repositories.map(|file| file.path.to_string_lossy().into_owned()).collect();
     if !repositories.is_empty() {
         return Err(Error::Refused(format!(
             "{} contains repositories of their own ({}), which Git cannot put into a commit; move them away",
-            work.site.home.display(),
+            work.paths.home.display(),
             repositories.join(", ")
         )));
     }

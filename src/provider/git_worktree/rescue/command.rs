@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::text::shell_quoted;
 use crate::name::{HashDigits, scoped_name};
-use crate::provider::git_worktree::site::Site;
+use crate::provider::git_worktree::paths::WorktreePaths;
 
 /// Maximum number of files that the command writes one by one. Each takes some 200 characters, and a terminal limits
 /// the length of a line.
@@ -20,15 +20,15 @@ pub(super) const CONVERTED_MAX: usize = 20;
 ///
 /// `converted` are files that a checkout would convert; their bytes are written as they are.
 pub(super) fn bring_back(
-    site: &Site,
+    paths: &WorktreePaths,
     session: &str,
     reference: &str,
     sparse: bool,
     converted: &BTreeSet<PathBuf>,
 ) -> String {
     let quoted = |path: &Path| shell_quoted(&path.to_string_lossy());
-    let directory = place(&site.repo_root, session, reference);
-    let (root, place) = (quoted(&site.repo_root), quoted(&directory));
+    let directory = place(&paths.repo_root, session, reference);
+    let (root, place) = (quoted(&paths.repo_root), quoted(&directory));
     let commit = |which: &str| shell_quoted(&format!("{reference}{which}"));
     let mut steps =
         vec![format!("git -C {root} worktree add --no-checkout --detach {place} {}", commit("^"))];

@@ -12,13 +12,13 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::saved::SavedWork;
-use super::{command, entry, name};
+use super::{admin_directory, command, name};
 use crate::host::Host;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::process::Cancel;
 use crate::provider::Error;
-use crate::provider::git_worktree::site::io;
+use crate::provider::git_worktree::paths::io;
 
 /// Restores the work in a new worktree, and returns the worktree's directory: `into`, or a directory beside the
 /// repository.
@@ -64,7 +64,8 @@ fn populate(host: &Host, repository: &Git<'_>, saved: &SavedWork, directory: &Pa
     let commit = saved.object.as_str();
     let admin = Git::around(host, directory).path(["rev-parse", "--absolute-git-dir"])?;
     let git = Git::of(host, &admin, Some(directory));
-    let patterns = repository.output(["cat-file", "blob", &format!("{commit}^3:{}", entry::PATTERNS)])?;
+    let patterns =
+        repository.output(["cat-file", "blob", &format!("{commit}^3:{}", admin_directory::PATTERNS)])?;
     let is_sparse = patterns.status.success();
     if is_sparse {
         git.run_with_input(["sparse-checkout", "set", "--no-cone", "--stdin"], patterns.stdout)?;
@@ -107,7 +108,7 @@ fn restore_state(repository: &Git<'_>, commit: &str, admin: &Root) -> Result<(),
         let path = Path::new(path);
         let first = path.components().next().map(Component::as_os_str).unwrap_or_default();
         // Files written by another program could point the worktree at another repository.
-        if entry::is_of_the_place(first) && path != Path::new(super::capture::INDEX) {
+        if admin_directory::is_of_the_place(first) && path != Path::new(super::capture::INDEX) {
             continue;
         }
         if let Some(parent) = path.parent() {

@@ -14,8 +14,8 @@ use rustix::fs::OFlags;
 
 use super::{Work, capture};
 use crate::provider::Error;
-use crate::provider::git_worktree::settings::EXACT;
-use crate::provider::git_worktree::{site, unsaved};
+use crate::provider::git_worktree::checkout_config::EXACT;
+use crate::provider::git_worktree::{paths, unsaved};
 
 /// Name of the scratch subdirectory for the checkout.
 const CHECK: &str = "check";
@@ -30,17 +30,17 @@ pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
         .filter(|path| !path.is_empty())
         .map(|bytes| capture::path(bytes).to_owned())
         // Files that a sparse checkout leaves out cannot be compared.
-        .filter(|path| fs::symlink_metadata(work.site.worktree.join(path)).is_ok())
+        .filter(|path| fs::symlink_metadata(work.paths.worktree.join(path)).is_ok())
         .collect();
     changed.extend(hidden_edits(work)?);
     let filtered = different(work, &changed)?;
     let mut lines = Vec::new();
     for path in &filtered {
-        let found = fs::symlink_metadata(work.site.worktree.join(path));
+        let found = fs::symlink_metadata(work.paths.worktree.join(path));
         if !found.is_ok_and(|found| found.is_file()) {
             return Err(changes(work, path));
         }
-        let mode = if is_executable(&work.site.worktree.join(path)) { "100755" } else { "100644" };
+        let mode = if is_executable(&work.paths.worktree.join(path)) { "100755" } else { "100644" };
         let line = format!("{mode} {}\t", hash(work, path, true)?);
         lines.extend([line.as_bytes(), path.as_os_str().as_bytes(), b"\0"].concat());
     }
@@ -65,15 +65,15 @@ pub(super) fn verify(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
 fn hidden_edits(work: &Work<'_>) -> Result<BTreeSet<PathBuf>, Error> {
     let git = EXACT.iter().fold(work.git(capture::INDEX), |git, setting| git.with_setting(setting));
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
-    let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(unsaved::File::parse).collect();
+    let files: Vec<_> = listed.split(|byte| *byte == 0).filter_map(unsaved::ListedFile::parse).collect();
     let index = work.scratch.join(capture::INDEX);
-    let index = fs::read(&index).map_err(site::io("read", &index))?;
-    unsaved::filtered(&git, &work.site.worktree, Some(index), &files, &BTreeSet::new())
+    let index = fs::read(&index).map_err(paths::io("read", &index))?;
+    unsaved::filtered(&git, &work.paths.worktree, Some(index), &files, &BTreeSet::new())
 }
 
 /// Returns the paths whose checkout from [`capture::FILES`] differs from the worktree.
-fn different(work: &Work<'_>, paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>, Error> {
-    if paths.is_empty() {
+fn different(work: &Work<'_>, file_paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>, Error> {
+    if file_paths.is_empty() {
         return Ok(BTreeSet::new());
     }
     let check = work.scratch.join(CHECK);
@@ -82,16 +82,16 @@ fn different(work: &Work<'_>, paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<Path
     prefix.push("/");
     let args = work.exact(["checkout-index", "--force", "-z", "--stdin"]);
     let args = args.into_iter().map(OsString::from).chain([prefix]);
-    let input = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
+    let input = file_paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
     work.git(capture::FILES).run_with_input(args, input)?;
     let mut different = BTreeSet::new();
-    for path in paths {
-        let (here, there) = (work.site.worktree.join(path), check.join(path));
-        if !is_same(&here, &there).map_err(site::io("compare", &here))? {
+    for path in file_paths {
+        let (here, there) = (work.paths.worktree.join(path), check.join(path));
+        if !is_same(&here, &there).map_err(paths::io("compare", &here))? {
             different.insert(path.clone());
         }
     }
-    fs::remove_dir_all(&check).map_err(site::io("remove", &check))?;
+    fs::remove_dir_all(&check).map_err(paths::io("remove", &check))?;
     Ok(different)
 }
 
@@ -104,7 +104,7 @@ fn hash(work: &Work<'_>, path: &Path, write: bool) -> Result<String, Error> {
 }
 
 fn changes(work: &Work<'_>, path: &Path) -> Error {
-    let path = work.site.worktree.join(path);
+    let path = work.paths.worktree.join(path);
     Error::Refused(format!(
         "{} changes while it is being saved; stop who writes there, and try again",
         path.display()

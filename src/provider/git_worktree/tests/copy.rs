@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::super::copy::{Failed, Places, Source};
+use super::super::copy::{Destinations, Failed, Source};
 use super::super::{Checkout, Worktree, populate, register};
 use super::{Lab, OWNER};
 use crate::provider::{Allocation, Error, OnPopulated, Task};
@@ -53,7 +53,7 @@ impl Lab {
     fn copy(&self, source: &Source, worktree: &Worktree) -> Result<(), Failed> {
         let task = self.task();
         let tasks = [(&task, worktree.clone())];
-        let places = Places::of(&tasks)?;
+        let places = Destinations::of(&tasks)?;
         source.copy(&places)
     }
 
@@ -313,9 +313,9 @@ fn a_worktree_that_was_touched_is_no_source() {
         let lab = Lab::new();
         let worktree = lab.worktree("w");
         lab.make(&worktree);
-        assert!(Source::of(&lab.task(), &worktree).unwrap().unwrap().is_sound(|_| true));
+        assert!(Source::of(&lab.task(), &worktree).unwrap().unwrap().is_unchanged(|_| true));
         touch(&lab.path(&worktree));
-        assert!(!Source::of(&lab.task(), &worktree).unwrap().unwrap().is_sound(|_| true), "{what}");
+        assert!(!Source::of(&lab.task(), &worktree).unwrap().unwrap().is_unchanged(|_| true), "{what}");
     }
 }
 

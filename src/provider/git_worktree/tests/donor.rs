@@ -8,9 +8,9 @@ use std::process::Command;
 use super::super::Worktree;
 use sha1::{Digest as _, Sha1};
 
-use super::super::copy::Places;
+use super::super::copy::Destinations;
 use super::super::donor::{Known, Recipient};
-use super::super::{register, site::Site};
+use super::super::{paths::WorktreePaths, register};
 use super::Lab;
 use crate::host::git::Git;
 
@@ -21,9 +21,9 @@ impl Lab {
         let worktree = self.worktree(name);
         let task = self.task();
         register::register(&task, &worktree).unwrap();
-        let site = Site::of(&task, &worktree).unwrap();
-        let (entry, top) = (site.entry_path(), site.directory().unwrap().unwrap());
-        let git = Git::of(&self.host, &entry, Some(&site.worktree));
+        let paths = WorktreePaths::of(&task, &worktree).unwrap();
+        let (entry, top) = (paths.entry_path(), paths.directory().unwrap().unwrap());
+        let git = Git::of(&self.host, &entry, Some(&paths.worktree));
         let index = entry.join("index");
         let recipient = Recipient {
             git: &git,
@@ -32,11 +32,11 @@ impl Lab {
             index: &index,
             cancel: &self.host.cancel,
         };
-        let known = Known::of(&recipient, &worktree, &site, true).unwrap();
-        let places = Places::none();
+        let known = Known::of(&recipient, &worktree, &paths, true).unwrap();
+        let places = Destinations::none();
         let left = match known.give(&recipient, &places).unwrap() {
             None => "all",
-            Some(given) if given.is_whole() => "nothing",
+            Some(given) if given.is_complete() => "nothing",
             Some(_) => "a part",
         };
         (worktree, left)

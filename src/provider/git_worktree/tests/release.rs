@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::super::inspect::inspect;
-use super::super::layout;
+use super::super::reserved_names;
 use super::Lab;
 use crate::provider::Condition;
 use crate::provider::git_worktree::{Registration, Worktree};
@@ -67,7 +67,7 @@ fn half_made_worktree_is_released() {
     let lab = Lab::new();
     let before = lab.inventory();
     let worktree = lab.worktree("w");
-    let aside = lab.repo.join(".git").join(layout::building(&lab.task(), &worktree));
+    let aside = lab.repo.join(".git").join(reserved_names::building(&lab.task(), &worktree));
     let trash = lab.repo.join(format!(".ai_ops/worktrees/.trash-{}-w", super::OWNER));
 
     // Killed while the admin directory was built.
@@ -85,7 +85,7 @@ fn half_made_worktree_is_released() {
 
     // Killed in the middle of a rescue.
     lab.make(&worktree);
-    let scratch = lab.repo.join(".ai_ops/worktrees").join(layout::scratch(&lab.task(), &worktree));
+    let scratch = lab.repo.join(".ai_ops/worktrees").join(reserved_names::scratch(&lab.task(), &worktree));
     fs::create_dir_all(scratch.join("check/packages")).unwrap();
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);

@@ -377,10 +377,10 @@ fn edit_is_found_under_any_setting_of_the_repository() {
         assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap().work.len(), 1, "{settings:?}");
     };
     let a = |path: &Path| fs::write(path.join("a.txt"), "two\n").unwrap();
-    let unseen = |path: &Path| edit_unseen(&path.join("a.txt"));
+    let without_stat_data = |path: &Path| edit_unseen(&path.join("a.txt"));
     check(&[("core.ignoreCase", "true")], &[], &|path| fs::write(path.join("A.TXT"), "work").unwrap());
-    check(&[("core.trustctime", "false")], &[], &unseen);
-    check(&[("core.checkStat", "minimal")], &[], &unseen);
+    check(&[("core.trustctime", "false")], &[], &without_stat_data);
+    check(&[("core.checkStat", "minimal")], &[], &without_stat_data);
     check(&[("core.fileMode", "false")], &[], &|path| {
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(path.join("a.txt"), executable).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use crate::host::git::Git;
-use crate::provider::git_worktree::site::{Content, Site};
+use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::{Worktree, branch};
 use crate::provider::{Error, Task, UnsavedWork};
 
@@ -33,8 +33,8 @@ pub(in super::super) struct Tips {
 
 impl Tips {
     /// Reads the commits; an error if HEAD names no commit.
-    pub(in super::super) fn of(task: &Task<'_>, site: &Site) -> Result<Self, Error> {
-        let entry = site.entry_path();
+    pub(in super::super) fn of(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
+        let entry = paths.entry_path();
         let git = Git::of(task.host, &entry, None).holding(task.lock);
         let mut tips = Self {
             head: git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?,
@@ -61,7 +61,7 @@ impl Tips {
             moved_away = message.starts_with("checkout: moving from ");
         }
         for name in REWRITTEN {
-            if let Content::Bytes(bytes) = site.read_entry(name)? {
+            if let Content::Bytes(bytes) = paths.read_entry(name)? {
                 let object = String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
                 tips.logged.extend(is_object(&object).then_some(object));
             }
@@ -74,17 +74,17 @@ impl Tips {
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
-    let path = site.home.display();
-    if site.common.directory(&site.entry)?.is_none() {
+    let path = paths.home.display();
+    if paths.common.directory(&paths.entry)?.is_none() {
         return Ok(());
     }
-    let tips = Tips::of(task, site)?;
+    let tips = Tips::of(task, paths)?;
     let all = tips.own.iter().map(|(object, _)| object).chain(&tips.left).chain(&tips.logged);
     let all: BTreeSet<&str> = all.map(String::as_str).chain([tips.head.as_str()]).collect();
-    let all = lost(task, worktree, site, &all, None, &[])?;
+    let all = lost(task, worktree, paths, &all, None, &[])?;
     if all.is_empty() {
         return Ok(());
     }
@@ -92,7 +92,7 @@ pub(super) fn add(
     let mut told: BTreeSet<String> = BTreeSet::new();
     let mut count = |tips: BTreeSet<&str>| -> Result<Option<String>, Error> {
         let before = told.len();
-        told.extend(lost(task, worktree, site, &tips, None, &[])?);
+        told.extend(lost(task, worktree, paths, &tips, None, &[])?);
         Ok(counted(told.len() - before))
     };
     if let Some(commits) = count(BTreeSet::from([tips.head.as_str()]))? {
@@ -128,7 +128,7 @@ fn counted(commits: usize) -> Option<String> {
 pub(in super::super) fn lost(
     task: &Task<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
     tips: &BTreeSet<&str>,
     but: Option<&str>,
     not_even: &[&str],
@@ -139,13 +139,13 @@ pub(in super::super) fn lost(
     if let Some(branch) = &worktree.branch {
         let name = format!("refs/heads/{branch}");
         // The branch is deleted with the worktree.
-        if branch::is_as_made(task, worktree, site, &name)? {
+        if branch::is_pristine(task, worktree, paths, &name)? {
             args.push(format!("--exclude={name}").into());
         }
     }
     args.push("--glob=refs/*".into());
     let input = tips.iter().fold(String::new(), |text, tip| text + tip + "\n");
-    let listed = Git::of(task.host, site.common.path(), None).run_with_input(args, input.into_bytes())?;
+    let listed = Git::of(task.host, paths.common.path(), None).run_with_input(args, input.into_bytes())?;
     Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
 }
 

@@ -17,12 +17,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::lstat;
 
-use super::File;
-use super::hidden::{Filters, hash};
+use super::ListedFile;
+use super::index_flags::{Filters, hash};
 use crate::host::git::Git;
 use crate::provider::Error;
 use crate::provider::git_worktree::index::Index;
-use crate::provider::git_worktree::site::io;
+use crate::provider::git_worktree::paths::io;
 
 /// Returns the files that were touched since `index` was written, and that have neither the bytes of their blob nor
 /// those of a checkout. The files in `known` are left out.
@@ -30,7 +30,7 @@ pub(in super::super) fn changed(
     git: &Git<'_>,
     top: &Path,
     index: Option<Vec<u8>>,
-    files: &[File<'_>],
+    files: &[ListedFile<'_>],
     known: &BTreeSet<PathBuf>,
 ) -> Result<BTreeSet<PathBuf>, Error> {
     let listed = touched(git, top, index, files)?;
@@ -66,7 +66,12 @@ pub(in super::super) fn changed(
 }
 
 /// Lists the files whose stat data is not that of the index, each ended by NUL.
-fn touched(git: &Git<'_>, top: &Path, index: Option<Vec<u8>>, files: &[File<'_>]) -> Result<Vec<u8>, Error> {
+fn touched(
+    git: &Git<'_>,
+    top: &Path,
+    index: Option<Vec<u8>>,
+    files: &[ListedFile<'_>],
+) -> Result<Vec<u8>, Error> {
     let id = files.first().map_or(0, |file| file.object.len() / 2);
     let Some(index) = index.and_then(|bytes| Index::read(&bytes, id)) else {
         // Git does not refresh the index here: it lists every file that was touched, except in the same second.

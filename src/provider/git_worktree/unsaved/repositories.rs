@@ -9,8 +9,8 @@ use std::path::Path;
 
 use crate::host::git::Git;
 use crate::provider::directory_scan::{self, DirectoryScan};
-use crate::provider::git_worktree::settings::EXACT;
-use crate::provider::git_worktree::site::Site;
+use crate::provider::git_worktree::checkout_config::EXACT;
+use crate::provider::git_worktree::paths::WorktreePaths;
 use crate::provider::name_list::NAMED;
 use crate::provider::{Error, Task};
 
@@ -25,7 +25,7 @@ pub(super) struct Inner {
     /// Repositories with nothing of their own.
     pub(super) copies: BTreeSet<OsString>,
     /// Directories, not ignored, with a `.git` that is no repository.
-    pub(super) unseen: BTreeSet<OsString>,
+    pub(super) without_stat_data: BTreeSet<OsString>,
 }
 
 impl Inner {
@@ -33,7 +33,7 @@ impl Inner {
     /// directory that is reported in another way.
     pub(super) fn ask(
         task: &Task<'_>,
-        site: &Site,
+        paths: &WorktreePaths,
         scan: &DirectoryScan,
         is_ignored: impl Fn(&Path) -> Option<bool>,
     ) -> Self {
@@ -43,11 +43,11 @@ impl Inner {
             if inner.with_work.len() > NAMED {
                 break;
             }
-            let kind = match Repository::at(task, &site.worktree.join(path)) {
+            let kind = match Repository::at(task, &paths.worktree.join(path)) {
                 Repository::Work => &mut inner.with_work,
                 Repository::Copy => &mut inner.copies,
                 Repository::None if is_ignored => continue,
-                Repository::None => &mut inner.unseen,
+                Repository::None => &mut inner.without_stat_data,
             };
             kind.insert(path.as_os_str().to_owned());
         }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::Worktree;
-use super::super::site::{Content, Site, io, read};
+use super::super::paths::{Content, WorktreePaths, io, read};
 use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE, Error};
 
 /// Attributes that Linux sets on a directory that hides or redirects the one below it.
@@ -53,12 +53,12 @@ fn is_plain(_directory: &Path) -> bool {
 
 /// Returns whether HEAD is still at the worktree's commit, by its files alone; `false` if the files alone cannot show
 /// that.
-pub(super) fn is_at(site: &Site, worktree: &Worktree) -> Result<bool, Error> {
-    let Content::Bytes(head) = site.read_entry("HEAD")? else { return Ok(false) };
+pub(super) fn is_at(paths: &WorktreePaths, worktree: &Worktree) -> Result<bool, Error> {
+    let Content::Bytes(head) = paths.read_entry("HEAD")? else { return Ok(false) };
     let head = String::from_utf8_lossy(&head);
     let object = match head.trim_end().strip_prefix("ref: ") {
         None => head.trim_end().to_owned(),
-        Some(name) if name.starts_with("refs/heads/") => match read(&site.common, Path::new(name))? {
+        Some(name) if name.starts_with("refs/heads/") => match read(&paths.common, Path::new(name))? {
             Content::Bytes(object) => String::from_utf8_lossy(&object).trim_end().to_owned(),
             _ => return Ok(false),
         },

@@ -86,7 +86,7 @@ impl Settings {
     ///
     /// Configuration can depend on a worktree's admin directory or branch (`includeIf`), and line ends and filters can
     /// depend on the configuration.
-    pub(super) fn hold_of(&self, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> bool {
+    pub(super) fn are_same_for(&self, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> bool {
         let same = |other: &Worktree| {
             (&other.commit, &other.target_path, other.checkout)
                 == (&worktree.commit, &worktree.target_path, worktree.checkout)

@@ -11,8 +11,8 @@ use super::{Work, capture};
 use crate::host::files::Root;
 use crate::host::git::config;
 use crate::provider::Error;
-use crate::provider::git_worktree::layout;
-use crate::provider::git_worktree::site::io;
+use crate::provider::git_worktree::paths::io;
+use crate::provider::git_worktree::reserved_names;
 use crate::provider::git_worktree::unsaved::is_object;
 
 /// Files that belong to the location and not to the work, and differ in a new worktree. Configuration is one of them: a
@@ -28,7 +28,7 @@ const OF_THE_PLACE: [&str; 11] = [
     "locked",
     "logs",
     "modules",
-    layout::MARK,
+    reserved_names::MARK,
 ];
 
 /// Files that name the other side of an operation in progress.
@@ -65,7 +65,7 @@ pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let is_sparse = is_sparse(work)?;
     if work.tips.is_some()
-        && let Some(entry) = work.site.common.directory(&work.site.entry)?
+        && let Some(entry) = work.paths.common.directory(&work.paths.entry)?
     {
         for name in entry.names()? {
             if !is_of_the_place(&name) {

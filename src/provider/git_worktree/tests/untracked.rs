@@ -2,8 +2,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
-use super::super::files::{bring, outdated, refresh};
 use super::super::unsaved::unsaved_work;
+use super::super::untracked::{copy_and_link, outdated, refresh};
 use super::Lab;
 use crate::provider::UnsavedWork;
 use crate::provider::git_worktree::Worktree;
@@ -36,7 +36,7 @@ fn brought(copy: &[&str], link: &[&str]) -> (Lab, Worktree, PathBuf) {
 #[test]
 fn copies_keep_their_modes() {
     let (lab, worktree, path) = brought(&["**/.env*", "run.sh"], &[]);
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_to_string(path.join(".env")).unwrap(), "SECRET=1\n");
     assert_eq!(fs::read_to_string(path.join("packages/app/.env")).unwrap(), "SECRET=3\n");
     assert_eq!(fs::metadata(path.join(".env")).unwrap().permissions().mode() & 0o777, 0o600);
@@ -46,7 +46,7 @@ fn copies_keep_their_modes() {
     assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default());
     fs::write(path.join("run.sh"), "mine").unwrap();
     assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap().work.len(), 1);
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_to_string(path.join("run.sh")).unwrap(), "mine");
 }
 
@@ -61,7 +61,7 @@ fn an_edit_of_a_copy_is_seen_whatever_its_size_and_time() {
     for (name, size) in [("small.bin", 100), ("large.bin", 200_000)] {
         lab.write(name, &"a".repeat(size));
     }
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     for name in ["small.bin", "large.bin"] {
         let file = path.join(name);
         assert_eq!(work(&lab, &worktree), 0);
@@ -88,7 +88,7 @@ fn a_copy_is_untouched_when_the_workspace_has_changed() {
     for (name, size) in names.into_iter().zip([100, 200_000]) {
         lab.write(name, &"a".repeat(size));
     }
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     for name in names {
         lab.write(name, "of the workspace");
     }
@@ -115,7 +115,7 @@ fn a_copy_is_untouched_when_the_workspace_has_changed() {
 fn large_copies_are_refreshed_where_they_are_untouched() {
     let (lab, worktree, path) = brought(&["*.bin"], &[]);
     lab.write("large.bin", &"a".repeat(200_000));
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     for text in ["b", "c"] {
         lab.write("large.bin", &text.repeat(200_001));
         assert_eq!(refresh(&lab.task(), &worktree).unwrap(), [] as [String; 0]);
@@ -132,7 +132,7 @@ fn large_copies_are_refreshed_where_they_are_untouched() {
 #[test]
 fn links_lead_to_the_workspace() {
     let (lab, worktree, path) = brought(&[], &["node_modules", ".env"]);
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_link(path.join("node_modules")).unwrap(), lab.repo.join("node_modules"));
     assert_eq!(fs::read_link(path.join(".env")).unwrap(), lab.repo.join(".env"));
     assert_eq!(unsaved_work(&lab.task(), &worktree).unwrap(), UnsavedWork::default());
@@ -143,7 +143,7 @@ fn links_lead_to_the_workspace() {
 #[test]
 fn a_directory_that_the_commit_has_is_linked_file_by_file() {
     let (lab, worktree, path) = brought(&[], &["packages/"]);
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     assert_eq!(fs::read_link(path.join("packages/app/.env")).unwrap(), lab.repo.join("packages/app/.env"));
     assert!(!path.join("packages").is_symlink());
 }
@@ -151,10 +151,10 @@ fn a_directory_that_the_commit_has_is_linked_file_by_file() {
 #[test]
 fn what_matches_nothing() {
     let (lab, worktree, _) = brought(&["*.nothing", "no/where/**"], &[]);
-    bring(&lab.task(), &worktree).unwrap();
+    copy_and_link(&lab.task(), &worktree).unwrap();
     for literal in ["missing", "a.txt", "../outside", ""] {
         let worktree = Worktree { copy: vec![literal.into()], ..worktree.clone() };
-        let error = bring(&lab.task(), &worktree).unwrap_err().to_string();
+        let error = copy_and_link(&lab.task(), &worktree).unwrap_err().to_string();
         assert!(error.contains(&format!("{literal:?}")) || literal == "../outside", "{error}");
     }
 }
@@ -175,7 +175,7 @@ fn a_link_that_the_commit_has_leads_nowhere() {
         let worktree =
             Worktree { commit: commit.clone(), copy: some(copy), link: some(link), ..lab.worktree("w") };
         lab.make(&worktree);
-        bring(&lab.task(), &worktree).unwrap_err();
+        copy_and_link(&lab.task(), &worktree).unwrap_err();
         lab.release(&worktree);
     }
     assert_eq!(fs::read_dir(outside).unwrap().count(), 0);

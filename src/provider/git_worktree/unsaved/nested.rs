@@ -12,7 +12,7 @@ use crate::host::absolute;
 use crate::host::mounts::{self, Mount};
 use crate::host::text::shell_quoted;
 use crate::provider::git_worktree::ownership::Mark;
-use crate::provider::git_worktree::site::{Content, Site, read};
+use crate::provider::git_worktree::paths::{Content, WorktreePaths, read};
 use crate::provider::git_worktree::{Worktree, overlay};
 use crate::provider::{Error, Task};
 
@@ -21,7 +21,7 @@ const UNMARKED: &str = "-";
 
 /// Paths below one worktree that have another owner.
 #[derive(Debug, Default)]
-pub(super) struct Inside {
+pub(super) struct Nested {
     /// Reasons why the worktree cannot be released, one line each.
     pub(super) blockers: Vec<String>,
     /// Absolute paths that are not part of the worktree: mounts and registered worktrees, including the swarm's own
@@ -29,33 +29,33 @@ pub(super) struct Inside {
     pub(super) places: BTreeSet<PathBuf>,
 }
 
-impl Inside {
+impl Nested {
     /// Finds the mounts and the registered worktrees below a worktree.
-    pub(super) fn find(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Self, Error> {
-        let mut inside = Self::default();
+    pub(super) fn find(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<Self, Error> {
+        let mut nested = Self::default();
         let mut own = BTreeSet::new();
-        let layer = overlay::hidden_layer(task, worktree, site)?;
-        for registered in registered(task, site, layer.as_deref())? {
+        let layer = overlay::hidden_layer(task, worktree, paths)?;
+        for registered in registered(task, paths, layer.as_deref())? {
             if registered.owner == task.owner {
                 own.insert(registered.path.clone());
             } else {
-                inside.blockers.push(registered.described());
+                nested.blockers.push(registered.described());
             }
-            inside.places.insert(registered.path);
+            nested.places.insert(registered.path);
         }
         let table = task.shared_result("mounts", || Ok(mounts::table()?))?;
-        for mount in mounts::at_or_below(&table, &site.worktree) {
+        for mount in mounts::at_or_below(&table, &paths.worktree) {
             let place = PathBuf::from(&mount.place);
             let is_overlay = mount.file_system == mounts::OVERLAY && mount.source == mounts::SOURCE;
-            let is_own = own.contains(&place) || place == site.worktree && overlay::is_wanted(worktree);
+            let is_own = own.contains(&place) || place == paths.worktree && overlay::is_wanted(worktree);
             if !(is_overlay && is_own) {
-                inside.blockers.push(described(&mount));
+                nested.blockers.push(described(&mount));
             }
-            if place != site.worktree {
-                inside.places.insert(place);
+            if place != paths.worktree {
+                nested.places.insert(place);
             }
         }
-        Ok(inside)
+        Ok(nested)
     }
 }
 
@@ -99,15 +99,19 @@ impl Registered {
 
 /// Returns the existing worktrees that are registered below this one. `layer` is searched too: a mount would show its
 /// worktrees.
-fn registered(task: &Task<'_>, site: &Site, layer: Option<&Path>) -> Result<Vec<Registered>, Error> {
-    let what = format!("registered {}", site.common.path().display());
-    let listed = task.shared_result(&what, || list(site))?;
+fn registered(
+    task: &Task<'_>,
+    paths: &WorktreePaths,
+    layer: Option<&Path>,
+) -> Result<Vec<Registered>, Error> {
+    let what = format!("registered {}", paths.common.path().display());
+    let listed = task.shared_result(&what, || list(paths))?;
     // The admin directories of other worktrees name the home of this one, even if it has been moved.
-    let prefix = format!("{}/", escaped(&site.home));
+    let prefix = format!("{}/", escaped(&paths.home));
     let found = listed.lines().filter_map(|line| {
         let (path, rest) = line.split_once('\t')?;
         let below = unescaped(path.strip_prefix(&prefix)?);
-        let path = site.worktree.join(&below);
+        let path = paths.worktree.join(&below);
         let (owner, session) = rest.split_once('\t')?;
         let exists = |path: &Path| rustix::fs::lstat(path).is_ok();
         let hidden = !exists(&path);
@@ -121,9 +125,9 @@ fn registered(task: &Task<'_>, site: &Site, layer: Option<&Path>) -> Result<Vec<
 
 /// Lists every linked worktree of the repository, one a line: path, owner and session, separated by tabs. An admin
 /// directory that names no path is left out.
-fn list(site: &Site) -> Result<String, Error> {
+fn list(paths: &WorktreePaths) -> Result<String, Error> {
     let mut text = String::new();
-    let Some(entries) = site.common.directory(Path::new("worktrees"))? else { return Ok(text) };
+    let Some(entries) = paths.common.directory(Path::new("worktrees"))? else { return Ok(text) };
     for name in entries.names()? {
         // Git creates neither links nor files there.
         let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };

@@ -9,9 +9,9 @@ use super::Process;
 
 /// Processes that were requested to end.
 #[derive(Debug, Default)]
-pub(crate) struct Ending(BTreeMap<Process, Handle>);
+pub(crate) struct Termination(BTreeMap<Process, Handle>);
 
-impl Ending {
+impl Termination {
     /// Requests a process to end, once: sends TERM, and CONT in case it is stopped and cannot handle TERM.
     pub(crate) fn ask(&mut self, process: Process) {
         if self.0.contains_key(&process) {

@@ -13,8 +13,8 @@ use globset::GlobMatcher;
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use super::Worktree;
-use super::brought::{self, Content, Copies, Copy, Stamp, State};
-use super::site::{Site, io as failed};
+use super::copy_record::{self, Content, Copies, Copy, Stamp, State};
+use super::paths::{WorktreePaths, io as failed};
 use crate::host::failpoint::failpoint;
 use crate::host::files::copies::copy_large;
 use crate::host::git::Git;
@@ -29,37 +29,37 @@ const READ_MAX: u64 = 64 * 1024;
 ///
 /// A glob matches a file or a directory above it. A directory that the commit does not have is linked as a whole. Files
 /// of the commit are never overwritten. A glob without a wildcard that matches nothing is an error.
-pub(super) fn bring(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+pub(super) fn copy_and_link(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(());
     }
-    let site = Site::of(task, worktree)?;
-    let untracked = untracked(task, worktree, &site)?;
+    let paths = WorktreePaths::of(task, worktree)?;
+    let untracked = untracked(task, worktree, &paths)?;
     let mut made = BTreeMap::new();
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
-        let (from, to) = (site.workspace.join(path), destination(&site, path)?);
+        let (from, to) = (paths.workspace.join(path), destination(&paths, path)?);
         made.extend(copy(&from, &to)?.map(|copy| (path.to_owned(), (to, copy))));
     }
-    record(&site, Copies::read(&site), made)?;
-    bring_links(worktree, &site, &untracked)
+    record(&paths, Copies::read(&paths), made)?;
+    create_links(worktree, &paths, &untracked)
 }
 
 /// Adds copies, each with its path, to the record.
 fn record(
-    site: &Site,
+    paths: &WorktreePaths,
     mut copies: Copies,
     mut made: BTreeMap<PathBuf, (PathBuf, Copy)>,
 ) -> Result<(), Error> {
-    brought::settle(&mut made).map_err(failed("read", &site.worktree))?;
+    copy_record::settle(&mut made).map_err(failed("read", &paths.worktree))?;
     copies.0.extend(made.into_iter().map(|(path, (_, copy))| (path, copy)));
-    copies.write(site)
+    copies.write(paths)
 }
 
-fn bring_links(worktree: &Worktree, site: &Site, untracked: &[PathBuf]) -> Result<(), Error> {
-    for (top, paths) in matched(&worktree.link, untracked)? {
-        if !link(site, top)? {
-            for path in paths {
-                link(site, path)?;
+fn create_links(worktree: &Worktree, paths: &WorktreePaths, untracked: &[PathBuf]) -> Result<(), Error> {
+    for (top, file_paths) in matched(&worktree.link, untracked)? {
+        if !link(paths, top)? {
+            for path in file_paths {
+                link(paths, path)?;
             }
         }
     }
@@ -67,42 +67,42 @@ fn bring_links(worktree: &Worktree, site: &Site, untracked: &[PathBuf]) -> Resul
 }
 
 /// Files that were brought into a worktree.
-pub(super) struct Brought<'w> {
-    site: &'w Site,
+pub(super) struct CopiedFiles<'w> {
+    paths: &'w WorktreePaths,
     copy: Vec<GlobMatcher>,
     link: Vec<GlobMatcher>,
     copies: Copies,
 }
 
-impl<'w> Brought<'w> {
-    pub(super) fn new(worktree: &Worktree, site: &'w Site) -> Self {
+impl<'w> CopiedFiles<'w> {
+    pub(super) fn new(worktree: &Worktree, paths: &'w WorktreePaths) -> Self {
         let matchers = |globs: &[String]| globs.iter().filter_map(|glob| matcher(glob).ok()).collect();
-        let copies = if worktree.copy.is_empty() { Copies::default() } else { Copies::read(site) };
-        Self { site, copy: matchers(&worktree.copy), link: matchers(&worktree.link), copies }
+        let copies = if worktree.copy.is_empty() { Copies::default() } else { Copies::read(paths) };
+        Self { paths, copy: matchers(&worktree.copy), link: matchers(&worktree.link), copies }
     }
 
     /// Returns whether an untracked file of the worktree was brought and is unchanged, or equals the file in the
     /// workspace. The path is relative to the worktree.
     pub(super) fn is_untouched(&self, path: &Path) -> bool {
-        let Ok(own) = path.strip_prefix(within(self.site)) else { return false };
+        let Ok(own) = path.strip_prefix(within(self.paths)) else { return false };
         let matches =
             |globs: &[GlobMatcher]| globs.iter().any(|glob| own.ancestors().any(|path| glob.is_match(path)));
         let is_copy = matches(&self.copy);
         if !is_copy && !matches(&self.link) {
             return false;
         }
-        let (here, there) = (self.site.worktree.join(path), self.site.workspace.join(own));
+        let (here, there) = (self.paths.worktree.join(path), self.paths.workspace.join(own));
         let target = fs::read_link(&here).ok();
         if target.is_some_and(|target| target == there || Some(target) == fs::read_link(&there).ok()) {
             return true;
         }
         let copy = self.copies.0.get(own).filter(|_| is_copy);
-        if copy.is_some_and(|copy| copy.is_as_made(&here)) {
+        if copy.is_some_and(|copy| copy.is_pristine(&here)) {
             return true;
         }
-        let Ok(Some(content)) = brought::content(&here) else { return false };
+        let Ok(Some(content)) = copy_record::content(&here) else { return false };
         let is_copied = copy.is_some_and(|copy| copy.content.as_ref() == Some(&content));
-        is_copy && (is_copied || brought::content(&there).is_ok_and(|there| there == Some(content)))
+        is_copy && (is_copied || copy_record::content(&there).is_ok_and(|there| there == Some(content)))
     }
 }
 
@@ -112,11 +112,11 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     if worktree.copy.is_empty() {
         return Ok(Vec::new());
     }
-    let site = Site::of(task, worktree)?;
+    let paths = WorktreePaths::of(task, worktree)?;
     let mut outdated = Vec::new();
-    for (path, copy) in &Copies::read(&site).0 {
-        let here = site.worktree.join(within(&site)).join(path);
-        if changed(task, &site, path, copy, &here)? && is_untouched(copy, &here)? {
+    for (path, copy) in &Copies::read(&paths).0 {
+        let here = paths.worktree.join(within(&paths)).join(path);
+        if changed(task, &paths, path, copy, &here)? && is_untouched(copy, &here)? {
             outdated.push(format!("`{}` has changed in the workspace since it was copied", path.display()));
         }
     }
@@ -125,44 +125,50 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
 
 /// Returns whether the file at this path of the worktree has the content that was copied.
 fn is_untouched(copy: &Copy, here: &Path) -> Result<bool, Error> {
-    let is_same = || Ok(copy.content.is_some() && brought::content(here)? == copy.content);
-    Ok(copy.is_as_made(here) || is_same().map_err(failed("read", here))?)
+    let is_same = || Ok(copy.content.is_some() && copy_record::content(here)? == copy.content);
+    Ok(copy.is_pristine(here) || is_same().map_err(failed("read", here))?)
 }
 
 /// Returns whether the content at a copy's path in the workspace differs from the copied content.
-fn changed(task: &Task<'_>, site: &Site, path: &Path, copy: &Copy, here: &Path) -> Result<bool, Error> {
-    let from = site.workspace.join(path);
+fn changed(
+    task: &Task<'_>,
+    paths: &WorktreePaths,
+    path: &Path,
+    copy: &Copy,
+    here: &Path,
+) -> Result<bool, Error> {
+    let from = paths.workspace.join(path);
     let Ok(found) = fs::symlink_metadata(&from) else { return Ok(false) };
     if Stamp::from(&found) == copy.source {
         return Ok(false);
     }
     let there = task.shared_result(&format!("content {}", from.display()), || {
-        Ok(brought::content(&from).map_err(failed("read", &from))?.unwrap_or_default())
+        Ok(copy_record::content(&from).map_err(failed("read", &from))?.unwrap_or_default())
     })?;
     // A copy that is what the workspace has now needs no other.
     let copied = copy
         .content_at(here)
-        .and_then(|known| known.map_or_else(|| brought::content(here), |known| Ok(Some(known))));
+        .and_then(|known| known.map_or_else(|| copy_record::content(here), |known| Ok(Some(known))));
     Ok(!there.is_empty() && Some(there) != copied.map_err(failed("read", here))?)
 }
 
-/// Brings files again, as [`bring`] does, and replaces the copies whose files in the workspace have changed. Returns
-/// the copies that were not replaced because the session has changed or removed them, in words, one line each.
+/// Brings files again, as [`copy_and_link`] does, and replaces the copies whose files in the workspace have changed.
+/// Returns the copies that were not replaced because the session has changed or removed them, in words, one line each.
 pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(Vec::new());
     }
-    let site = Site::of(task, worktree)?;
-    let untracked = untracked(task, worktree, &site)?;
-    let copies = Copies::read(&site);
+    let paths = WorktreePaths::of(task, worktree)?;
+    let untracked = untracked(task, worktree, &paths)?;
+    let copies = Copies::read(&paths);
     let (mut made, mut kept) = (BTreeMap::new(), Vec::new());
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
-        let (from, to) = (site.workspace.join(path), destination(&site, path)?);
+        let (from, to) = (paths.workspace.join(path), destination(&paths, path)?);
         let copy = match copies.0.get(path) {
             None => copy(&from, &to)?,
-            Some(old) if !changed(task, &site, path, old, &to)? => continue,
+            Some(old) if !changed(task, &paths, path, old, &to)? => continue,
             Some(old) => {
-                let copy = replace(worktree, &site, &from, &to, old)?;
+                let copy = replace(worktree, &paths, &from, &to, old)?;
                 if copy.is_none() {
                     kept.push(format!("`{}` was changed or removed in the session", path.display()));
                 }
@@ -171,8 +177,8 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
         };
         made.extend(copy.map(|copy| (path.to_owned(), (to, copy))));
     }
-    record(&site, copies, made)?;
-    bring_links(worktree, &site, &untracked)?;
+    record(&paths, copies, made)?;
+    create_links(worktree, &paths, &untracked)?;
     Ok(kept)
 }
 
@@ -182,18 +188,18 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
 /// at that moment is restored.
 fn replace(
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
     from: &Path,
     to: &Path,
     old: &Copy,
 ) -> Result<Option<Copy>, Error> {
     let Some(content) = old.content_at(to).map_err(failed("read", to))? else { return Ok(None) };
-    let is_old = |path: &Path| brought::content(path).is_ok_and(|here| here.as_ref() == Some(&content));
+    let is_old = |path: &Path| copy_record::content(path).is_ok_and(|here| here.as_ref() == Some(&content));
     if !is_old(to) {
         return Ok(None);
     }
     let own = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
-    let own = site.open()?.create_directories(&own)?;
+    let own = paths.open()?.create_directories(&own)?;
     let temporary = own.make_temporary_directory(OsStr::new("copy"))?;
     let beside = own.path().join(&temporary.name).join("copy");
     let exchange = || renameat_with(CWD, &beside, CWD, to, RenameFlags::EXCHANGE).map_err(io::Error::from);
@@ -202,7 +208,7 @@ fn replace(
         // The exchange changes its state, and the session may write it at once.
         made.made = None;
         if made.content.is_none() {
-            made.content = brought::content(&beside).map_err(failed("read", &beside))?;
+            made.content = copy_record::content(&beside).map_err(failed("read", &beside))?;
         }
         exchange().map_err(failed("replace", to))?;
         if is_old(&beside) {
@@ -216,26 +222,26 @@ fn replace(
 }
 
 /// Returns whether a file of the workspace is brought to a path of the worktree, complete or not.
-pub(super) fn is_brought(worktree: &Worktree, site: &Site, path: &Path) -> bool {
-    let Ok(own) = path.strip_prefix(within(site)) else { return false };
+pub(super) fn is_from_workspace(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
+    let Ok(own) = path.strip_prefix(within(paths)) else { return false };
     let mut globs = worktree.copy.iter().chain(&worktree.link).filter_map(|glob| matcher(glob).ok());
     globs.any(|glob| own.ancestors().any(|path| glob.is_match(path)))
-        && fs::symlink_metadata(site.workspace.join(own)).is_ok()
+        && fs::symlink_metadata(paths.workspace.join(own)).is_ok()
 }
 
 /// Returns whether a link to `target` in the workspace belongs at a path of the worktree.
-pub(super) fn is_linked(worktree: &Worktree, site: &Site, path: &Path, target: &Path) -> bool {
-    let Ok(own) = path.strip_prefix(within(site)) else { return false };
+pub(super) fn is_linked(worktree: &Worktree, paths: &WorktreePaths, path: &Path, target: &Path) -> bool {
+    let Ok(own) = path.strip_prefix(within(paths)) else { return false };
     let globs = worktree.link.iter().filter_map(|glob| matcher(glob).ok());
     let mut globs = globs.filter(|glob| own.ancestors().any(|path| glob.is_match(path)));
-    target == site.workspace.join(own) && globs.next().is_some()
+    target == paths.workspace.join(own) && globs.next().is_some()
 }
 
 /// Returns the untracked files, as paths relative to the workspace.
-fn untracked(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<PathBuf>, Error> {
+fn untracked(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<Vec<PathBuf>, Error> {
     let globs = || worktree.copy.iter().chain(&worktree.link);
     globs().try_for_each(|glob| matcher(glob).map(drop))?;
-    let git = Git::around(task.host, &site.workspace).holding(task.lock);
+    let git = Git::around(task.host, &paths.workspace).holding(task.lock);
     Ok(untracked::list(&git, globs())?)
 }
 
@@ -243,13 +249,13 @@ fn untracked(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<Pa
 /// above it.
 fn matched<'p>(
     globs: &[String],
-    paths: &'p [PathBuf],
+    file_paths: &'p [PathBuf],
 ) -> Result<BTreeMap<&'p Path, BTreeSet<&'p Path>>, Error> {
     let mut matched: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
     for glob in globs {
         let pattern = matcher(glob)?;
         let mut any = false;
-        for path in paths {
+        for path in file_paths {
             let highest =
                 path.ancestors().filter(|part| *part != Path::new("") && pattern.is_match(part)).last();
             if let Some(top) = highest {
@@ -269,19 +275,19 @@ fn matcher(glob: &str) -> Result<GlobMatcher, Error> {
 }
 
 /// Returns the path of the workspace in the repository, and so in every worktree; empty if it is the repository's top.
-fn within(site: &Site) -> &Path {
-    site.workspace.strip_prefix(&site.repo_root).unwrap_or(Path::new(""))
+fn within(paths: &WorktreePaths) -> &Path {
+    paths.workspace.strip_prefix(&paths.repo_root).unwrap_or(Path::new(""))
 }
 
 /// Creates the directory above a file of the worktree, following no link of the commit, and returns the path of the
 /// file. No other process works in the worktree yet, so that the path stays valid.
-fn destination(site: &Site, path: &Path) -> Result<PathBuf, Error> {
-    let path = within(site).join(path);
-    let directory = site.open()?;
+fn destination(paths: &WorktreePaths, path: &Path) -> Result<PathBuf, Error> {
+    let path = within(paths).join(path);
+    let directory = paths.open()?;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         directory.create_directories(parent)?;
     }
-    Ok(site.worktree.join(path))
+    Ok(paths.worktree.join(path))
 }
 
 /// Copies a file or a link; `None` if something exists at `to`, or if `from` is neither.
@@ -290,7 +296,7 @@ fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
     let source = Stamp::from(&found);
     if found.is_symlink() {
         let target = fs::read_link(from).map_err(failed("read", from))?;
-        let content = Some(brought::content_of_link(&target));
+        let content = Some(copy_record::content_of_link(&target));
         let created = unless_there(symlink(target, to)).map_err(failed("create", to))?;
         return Ok(created.map(|()| Copy { content, made: None, source }));
     }
@@ -332,14 +338,14 @@ fn populate(source: &File, file: &mut File, size: u64) -> io::Result<Option<Cont
     let mut bytes = Vec::new();
     source.take(READ_MAX).read_to_end(&mut bytes)?;
     file.write_all(&bytes)?;
-    Ok(Some(brought::content_of_file(&bytes)))
+    Ok(Some(copy_record::content_of_file(&bytes)))
 }
 
 /// Creates a link to the workspace; `false` if something exists at its path.
-fn link(site: &Site, path: &Path) -> Result<bool, Error> {
-    let to = destination(site, path)?;
+fn link(paths: &WorktreePaths, path: &Path) -> Result<bool, Error> {
+    let to = destination(paths, path)?;
     let linked = failpoint!("bring.link").map_err(io::Error::from);
-    let linked = linked.and_then(|()| symlink(site.workspace.join(path), &to));
+    let linked = linked.and_then(|()| symlink(paths.workspace.join(path), &to));
     let made = unless_there(linked).map_err(failed("link", &to))?;
     Ok(made.is_some())
 }

@@ -2,8 +2,8 @@
 //!
 //! Everyone who can write to the Git directory, such as an agent in a linked worktree, can put something else there. If
 //! Git finds a directory or a socket, it fails without naming the path. A FIFO or device for which Git waits is also
-//! detected while Git waits (`process/waiting.rs`), on any path. A FIFO or device in place of one of these files is
-//! reported before Git runs.
+//! detected while Git waits (`process/blocked_read.rs`), on any path. A FIFO or device in place of one of these files
+//! is reported before Git runs.
 
 #![expect(clippy::disallowed_methods, reason = "looks through what git is about to open")]
 

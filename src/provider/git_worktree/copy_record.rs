@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::site::Site;
+use super::paths::WorktreePaths;
 use crate::name::{Sha256Hasher, sha256_hex};
 use crate::provider::Error;
 
@@ -77,7 +77,7 @@ impl State {
 
 impl Copy {
     /// Returns whether no process has written the file at this path since the copy was made.
-    pub(super) fn is_as_made(&self, path: &Path) -> bool {
+    pub(super) fn is_pristine(&self, path: &Path) -> bool {
         let state = || State::new(&fs::symlink_metadata(path).ok()?);
         self.made.is_some() && self.made == state()
     }
@@ -85,12 +85,12 @@ impl Copy {
     /// Returns the content at the time of the copy, which is at this path; `None` where it is not recorded and the file
     /// may have been written since.
     pub(super) fn content_at(&self, path: &Path) -> io::Result<Option<Content>> {
-        if self.content.is_some() || !self.is_as_made(path) {
+        if self.content.is_some() || !self.is_pristine(path) {
             return Ok(self.content.clone());
         }
         let content = content(path)?;
         // A write while the file was read.
-        Ok(content.filter(|_| self.is_as_made(path)))
+        Ok(content.filter(|_| self.is_pristine(path)))
     }
 }
 
@@ -131,15 +131,15 @@ pub(super) struct Copies(pub(super) BTreeMap<PathBuf, Copy>);
 impl Copies {
     /// Reads the record. If the record does not exist or cannot be read, it names no copies. Then a copy is untouched
     /// while it equals the file in the workspace.
-    pub(super) fn read(site: &Site) -> Self {
-        let bytes = site.common.read(&site.entry.join(RECORD), RECORD_MAX).ok().flatten();
+    pub(super) fn read(paths: &WorktreePaths) -> Self {
+        let bytes = paths.common.read(&paths.entry.join(RECORD), RECORD_MAX).ok().flatten();
         bytes.and_then(|bytes| Self::parse(&bytes)).unwrap_or_default()
     }
 
     /// Writes the record in one step. If there are no copies, no record is written.
-    pub(super) fn write(&self, site: &Site) -> Result<(), Error> {
+    pub(super) fn write(&self, paths: &WorktreePaths) -> Result<(), Error> {
         if !self.0.is_empty() {
-            site.common.replace(&site.entry.join(RECORD), &self.to_bytes())?;
+            paths.common.replace(&paths.entry.join(RECORD), &self.to_bytes())?;
         }
         Ok(())
     }
@@ -255,7 +255,7 @@ mod tests {
         };
         let copy = settled(made);
         assert_eq!((copy.made, &copy.content), (Some(made), &None));
-        assert!(copy.is_as_made(&path));
+        assert!(copy.is_pristine(&path));
         // A clock that is an hour behind tells nothing: the file is read instead.
         let copy = settled(State { changed: (made.changed.0 + 3600, made.changed.1), ..made });
         assert_eq!((copy.made, copy.content), (None, Some(content_of_file(b"a"))));

@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Stat, lstat};
 
 use super::commits::lost;
-use super::file::is_discovery;
+use super::listed_file::is_discovery;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::directory_scan;
-use crate::provider::git_worktree::brought::RECORD;
-use crate::provider::git_worktree::files::Brought;
-use crate::provider::git_worktree::index::{self, Index, What};
-use crate::provider::git_worktree::layout::MARK;
-use crate::provider::git_worktree::site::{Content, Site};
+use crate::provider::git_worktree::copy_record::RECORD;
+use crate::provider::git_worktree::index::{self, EntryType, Index};
+use crate::provider::git_worktree::paths::{Content, WorktreePaths};
+use crate::provider::git_worktree::reserved_names::MARK;
+use crate::provider::git_worktree::untracked::CopiedFiles;
 use crate::provider::git_worktree::{Worktree, overlay, tree};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
@@ -44,37 +44,41 @@ const MADE: [&str; 11] = [
 /// wrote.
 ///
 /// `false` means unknown.
-pub(super) fn is_as_made(
+pub(super) fn is_pristine(
     task: &Task<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
     entry: &Root,
 ) -> Result<bool, Error> {
     // A branch is deleted with its worktree, and only Git can find other refs that reach its commits.
-    if worktree.branch.is_some() || !is_entry_as_made(worktree, site, entry)? {
+    if worktree.branch.is_some() || !is_admin_directory_pristine(worktree, paths, entry)? {
         return Ok(false);
     }
     // The layers of an overlay contain everything that was ever written in it.
     if overlay::is_wanted(worktree) {
-        return Ok(overlay::is_untouched(task, worktree, site)? && is_reached(task, worktree, site)?);
+        return Ok(overlay::is_untouched(task, worktree, paths)? && is_reached(task, worktree, paths)?);
     }
-    let written = lstat(site.entry_path().join("index"));
+    let written = lstat(paths.entry_path().join("index"));
     let (Ok(Some(bytes)), Ok(written)) = (entry.read(Path::new("index"), index::MAX), written) else {
         return Ok(false);
     };
     let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(false) };
     let Some(tree) = index.root_tree() else { return Ok(false) };
-    let brought = Brought::new(worktree, site);
-    let walk = Walk { worktree, site, brought: &brought, index: &index, written: &written };
+    let copied_files = CopiedFiles::new(worktree, paths);
+    let walk = Walk { worktree, paths, copied_files: &copied_files, index: &index, written: &written };
     if !walk.finds_nothing_else().unwrap_or(false) {
         return Ok(false);
     }
-    Ok(tree_of(task, worktree, site)? == tree && is_reached(task, worktree, site)?)
+    Ok(tree_of(task, worktree, paths)? == tree && is_reached(task, worktree, paths)?)
 }
 
 /// Returns whether the admin directory is as seedbed made it: `HEAD` has not moved, and no Git command has added
 /// anything.
-pub(super) fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
+pub(super) fn is_admin_directory_pristine(
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+    entry: &Root,
+) -> Result<bool, Error> {
     let is_empty = |name: &str| match entry.directory(Path::new(name))? {
         Some(directory) => Ok::<_, Error>(directory.names()?.is_empty()),
         None => Ok(true),
@@ -82,7 +86,7 @@ pub(super) fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -
     let is_logged_once = || match entry.directory(Path::new("logs"))? {
         Some(logs) => {
             let names = logs.names()?;
-            let log = site.read_entry("logs/HEAD")?;
+            let log = paths.read_entry("logs/HEAD")?;
             let made = |log: &[u8]| log.split_inclusive(|byte| *byte == b'\n').count() == 1;
             Ok::<_, Error>(
                 names.iter().all(|name| name == "HEAD") && matches!(log, Content::Bytes(log) if made(&log)),
@@ -95,25 +99,25 @@ pub(super) fn is_entry_as_made(worktree: &Worktree, site: &Site, entry: &Root) -
         None => worktree.commit.clone(),
     };
     let is_head =
-        matches!(site.read_entry("HEAD")?, Content::Bytes(head) if head.trim_ascii_end() == made.as_bytes());
+        matches!(paths.read_entry("HEAD")?, Content::Bytes(head) if head.trim_ascii_end() == made.as_bytes());
     let names = entry.names()?;
     let is_made = names.iter().all(|name| MADE.iter().any(|made| name == made));
     Ok(is_head && is_made && is_empty("refs")? && is_logged_once()?)
 }
 
 /// Returns the tree of the worktree's commit, which all worktrees of that commit share.
-fn tree_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<String, Error> {
+fn tree_of(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<String, Error> {
     task.shared_result(&format!("tree {}", worktree.commit), || {
-        tree::id_of(&Git::of(task.host, site.common.path(), None), &worktree.commit)
+        tree::id_of(&Git::of(task.host, paths.common.path(), None), &worktree.commit)
     })
 }
 
 /// Returns whether a ref that outlasts the worktree reaches its commit.
-fn is_reached(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool, Error> {
+fn is_reached(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<bool, Error> {
     let commit = worktree.commit.as_str();
-    let what = format!("lost {commit} {}", site.common.path().display());
+    let what = format!("lost {commit} {}", paths.common.path().display());
     let lost = task.shared_result(&what, || {
-        let lost = lost(task, worktree, site, &BTreeSet::from([commit]), None, &[])?;
+        let lost = lost(task, worktree, paths, &BTreeSet::from([commit]), None, &[])?;
         Ok(lost.len().to_string())
     })?;
     Ok(lost == "0")
@@ -122,8 +126,8 @@ fn is_reached(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<bool,
 /// A walk through a worktree.
 struct Walk<'a> {
     worktree: &'a Worktree,
-    site: &'a Site,
-    brought: &'a Brought<'a>,
+    paths: &'a WorktreePaths,
+    copied_files: &'a CopiedFiles<'a>,
     index: &'a Index,
     /// Stat data of the index file.
     written: &'a Stat,
@@ -140,7 +144,7 @@ impl Walk<'_> {
         let mut seen = 0;
         let mut left = vec![PathBuf::new()];
         while let Some(relative) = left.pop() {
-            let directory = self.site.worktree.join(&relative);
+            let directory = self.paths.worktree.join(&relative);
             if !directory_scan::is_own(&directory) {
                 return Ok(false);
             }
@@ -152,8 +156,8 @@ impl Walk<'_> {
                 if let Some(entry) = entries.get(name) {
                     let is_the_same = match entry.what {
                         // A cloned submodule has work of its own.
-                        What::Submodule => is_directory && fs::read_dir(found.path())?.next().is_none(),
-                        What::File | What::Link => {
+                        EntryType::Submodule => is_directory && fs::read_dir(found.path())?.next().is_none(),
+                        EntryType::File | EntryType::Link => {
                             let stat = lstat(found.path())?;
                             !is_directory && self.index.is_of(entry, &stat) && self.is_older(&stat)
                         }
@@ -180,7 +184,7 @@ impl Walk<'_> {
 
     /// Returns whether seedbed put a file there.
     fn is_own(&self, path: &Path) -> bool {
-        is_discovery(self.worktree, path) || self.brought.is_untouched(path)
+        is_discovery(self.worktree, path) || self.copied_files.is_untouched(path)
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::Worktree;
-use super::layout::{self, NESTED};
+use super::reserved_names::{self, NESTED};
 use crate::host::files::{self, Root};
 use crate::provider::{Error, Location, Task, retry_while_missing};
 
@@ -19,7 +19,7 @@ const LINE_MAX: usize = 64 * 1024;
 
 /// Location of a worktree and its admin directory.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct WorktreePaths {
     /// Common git directory, canonical, as Git writes it into the files of an admin directory.
     pub(super) common: Root,
     /// Workspace, canonical.
@@ -43,7 +43,7 @@ pub(super) struct Site {
     entry_name: String,
 }
 
-impl Site {
+impl WorktreePaths {
     /// Finds the site of a task. The workspace and the repository have to exist, the worktree and its admin directory
     /// do not.
     pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
@@ -135,7 +135,7 @@ pub(super) fn common_of(workspace: &Path, worktree: &Worktree) -> Result<Root, E
 pub(super) fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree, below: &Path) -> PathBuf {
     match location {
         Location::Home => below.to_owned(),
-        Location::Aside => outermost(below).with_file_name(layout::aside_name(task, worktree)),
+        Location::Aside => outermost(below).with_file_name(reserved_names::aside_name(task, worktree)),
     }
 }
 
@@ -143,7 +143,7 @@ pub(super) fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree,
 pub(super) fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     match location {
         Location::Home => Path::new("worktrees").join(&worktree.entry),
-        Location::Aside => layout::aside_entry(task, worktree),
+        Location::Aside => reserved_names::aside_entry(task, worktree),
     }
 }
 
@@ -191,7 +191,7 @@ pub(super) fn move_directory(root: &Root, from: &Path, to: &Path) -> Result<bool
 }
 
 /// Renames a worktree's directory from one of its sites to another; `false` if the directory does not exist.
-pub(super) fn move_worktree(from: &Site, to: &Site) -> Result<bool, Error> {
+pub(super) fn move_worktree(from: &WorktreePaths, to: &WorktreePaths) -> Result<bool, Error> {
     if from.directory()?.is_none() {
         return Ok(false);
     }

@@ -10,9 +10,9 @@ use super::Footprint;
 
 /// Paths of directories in one mount namespace, with the index of the area that each belongs to.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashMap<PathBuf, usize>);
+pub(super) struct PathAliases(HashMap<PathBuf, usize>);
 
-impl Names {
+impl PathAliases {
     /// Returns the area of the innermost directory that is or contains `path`.
     pub(super) fn footprint(&self, path: &Path) -> Option<usize> {
         if !path.is_absolute() {
@@ -45,9 +45,9 @@ struct Mount {
 #[derive(Debug)]
 pub(super) struct Namespaces {
     located: Vec<Located>,
-    own: Arc<Names>,
+    own: Arc<PathAliases>,
     own_namespace: Option<PathBuf>,
-    others: Mutex<HashMap<PathBuf, Arc<Names>>>,
+    others: Mutex<HashMap<PathBuf, Arc<PathAliases>>>,
 }
 
 impl Namespaces {
@@ -68,7 +68,7 @@ impl Namespaces {
     }
 
     /// Returns the names that are valid for a process, by its directory in `/proc`.
-    pub(super) fn of_process(&self, process: &Path) -> Arc<Names> {
+    pub(super) fn of_process(&self, process: &Path) -> Arc<PathAliases> {
         let namespace = std::fs::read_link(process.join("ns/mnt")).ok();
         let Some(namespace) = namespace.filter(|found| self.own_namespace.as_ref() != Some(found)) else {
             return Arc::clone(&self.own);
@@ -147,7 +147,7 @@ fn located(footprints: &[Footprint], mounts: &[Mount]) -> Vec<Located> {
 }
 
 /// Finds every path of a namespace that shows one of the directories, or a directory in one of them.
-fn aliases(located: &[Located], mounts: &[Mount]) -> Names {
+fn aliases(located: &[Located], mounts: &[Mount]) -> PathAliases {
     let by_point = by_point(mounts);
     let mut by_device: HashMap<&str, Vec<&Mount>> = HashMap::new();
     for mount in mounts {
@@ -172,7 +172,7 @@ fn aliases(located: &[Located], mounts: &[Mount]) -> Names {
             }
         }
     }
-    Names(names)
+    PathAliases(names)
 }
 
 /// Joins `directory` and a path in it, which may be empty.
@@ -210,7 +210,7 @@ mod tests {
             mount("8:2", "/w/build", "/elsewhere"),
         ];
         let located = located(&footprints, &host);
-        let check = |names: &Names, path: &str, footprint: Option<usize>| {
+        let check = |names: &PathAliases, path: &str, footprint: Option<usize>| {
             assert_eq!(names.footprint(Path::new(path)), footprint, "{path}");
         };
         let names = aliases(&located, &host);

@@ -8,7 +8,7 @@ use crate::provider::git_worktree::Worktree;
 use crate::provider::{DISCOVERY_DIRECTORY, DISCOVERY_FILE};
 
 /// One file of the index.
-pub(in super::super) struct File<'l> {
+pub(in super::super) struct ListedFile<'l> {
     /// `true` if a bit makes Git skip the file. A tag in lower case means `assume-unchanged`, and `S` means
     /// `skip-worktree`.
     pub(in super::super) hidden: bool,
@@ -17,7 +17,7 @@ pub(in super::super) struct File<'l> {
     pub(in super::super) path: &'l Path,
 }
 
-impl<'l> File<'l> {
+impl<'l> ListedFile<'l> {
     /// Parses `TAG MODE OBJECT STAGE`, a tab, and the path.
     pub(in super::super) fn parse(line: &'l [u8]) -> Option<Self> {
         let tab = line.iter().position(|byte| *byte == b'\t')?;

@@ -7,27 +7,31 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::file::File;
+use super::listed_file::ListedFile;
 use crate::host::git::Git;
 use crate::provider::Error;
 use crate::provider::git_worktree::index;
-use crate::provider::git_worktree::site::Site;
+use crate::provider::git_worktree::paths::WorktreePaths;
 
 /// Returns the number of skipped files that exist and differ from the index. A skipped file that does not exist was
 /// left out by a sparse checkout or deleted, so that nothing of it can be lost.
-pub(super) fn changed(git: &Git<'_>, site: &Site, files: &[File<'_>]) -> Result<usize, Error> {
+pub(super) fn changed(
+    git: &Git<'_>,
+    paths: &WorktreePaths,
+    files: &[ListedFile<'_>],
+) -> Result<usize, Error> {
     let mut changed = 0;
     let mut to_hash = Vec::new();
     // Submodules are inspected separately.
     for file in files.iter().filter(|file| file.hidden && file.mode != "160000") {
-        match look(site, file) {
+        match look(paths, file) {
             Look::Same => {}
             Look::Differs => changed += 1,
             Look::Content => to_hash.push(file),
         }
     }
-    let paths: Vec<_> = to_hash.iter().map(|file| file.path).collect();
-    let objects = hash(git, &paths, Filters::Apply)?;
+    let file_paths: Vec<_> = to_hash.iter().map(|file| file.path).collect();
+    let objects = hash(git, &file_paths, Filters::Apply)?;
     Ok(changed + to_hash.iter().zip(&objects).filter(|(file, object)| file.object != **object).count())
 }
 
@@ -40,8 +44,8 @@ enum Look {
 }
 
 #[expect(clippy::disallowed_methods, reason = "looks at what git was told not to look at")]
-fn look(site: &Site, file: &File<'_>) -> Look {
-    let path = site.worktree.join(file.path);
+fn look(paths: &WorktreePaths, file: &ListedFile<'_>) -> Look {
+    let path = paths.worktree.join(file.path);
     let found = match std::fs::symlink_metadata(&path) {
         // Git reports the content of a directory as untracked.
         Ok(found) if found.is_dir() => return Look::Same,
@@ -68,15 +72,15 @@ pub(super) enum Filters {
     Leave,
 }
 
-/// Returns the ids of the blobs that files make, in the order of `paths`. One process hashes all files, except those
-/// whose path cannot be a line of a list: they have one process each.
-pub(super) fn hash(git: &Git<'_>, paths: &[&Path], filters: Filters) -> Result<Vec<String>, Error> {
+/// Returns the ids of the blobs that files make, in the order of `file_paths`. One process hashes all files, except
+/// those whose path cannot be a line of a list: they have one process each.
+pub(super) fn hash(git: &Git<'_>, file_paths: &[&Path], filters: Filters) -> Result<Vec<String>, Error> {
     let leave = (filters == Filters::Leave).then_some("--no-filters");
     let is_line = |path: &Path| {
         let bytes = path.as_os_str().as_bytes();
         !bytes.contains(&b'\n') && !bytes.starts_with(b"\"")
     };
-    let (lines, others): (Vec<&Path>, Vec<&Path>) = paths.iter().partition(|path| is_line(path));
+    let (lines, others): (Vec<&Path>, Vec<&Path>) = file_paths.iter().partition(|path| is_line(path));
     let mut objects = HashMap::new();
     if !lines.is_empty() {
         let input = lines.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\n"].concat()).collect();
@@ -90,5 +94,5 @@ pub(super) fn hash(git: &Git<'_>, paths: &[&Path], filters: Filters) -> Result<V
         objects.insert(path, git.line(args.chain([path.as_os_str()]))?);
     }
     // If Git printed fewer ids than requested, the rest counts as changed.
-    Ok(paths.iter().map(|path| objects.remove(path).unwrap_or_default()).collect())
+    Ok(file_paths.iter().map(|path| objects.remove(path).unwrap_or_default()).collect())
 }

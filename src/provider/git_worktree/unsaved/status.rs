@@ -8,46 +8,46 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FileType};
 
-use super::file::{File, is_discovery};
+use super::baseline::Baseline;
+use super::listed_file::{ListedFile, is_discovery};
 use super::repositories::Inner;
-use super::since::Since;
-use super::{filtered, hidden};
+use super::{filtered, index_flags};
 use crate::host::git::Git;
 use crate::provider::directory_scan::{self, DirectoryScan};
-use crate::provider::git_worktree::files::Brought;
-use crate::provider::git_worktree::settings::EXACT;
-use crate::provider::git_worktree::site::{Content, Site, read};
-use crate::provider::git_worktree::{Worktree, files, index};
+use crate::provider::git_worktree::checkout_config::EXACT;
+use crate::provider::git_worktree::paths::{Content, WorktreePaths, read};
+use crate::provider::git_worktree::untracked::CopiedFiles;
+use crate::provider::git_worktree::{Worktree, index, untracked};
 use crate::provider::name_list::list;
 use crate::provider::{Error, Task, UnsavedWork};
 
-/// Adds the changes that `git status` reports, and those that it does not report. If `since` is given, only later
+/// Adds the changes that `git status` reports, and those that it does not report. If `baseline` is given, only later
 /// changes are added.
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
-    site: &Site,
+    paths: &WorktreePaths,
     scan: &DirectoryScan,
-    since: Option<&Since>,
+    baseline: Option<&Baseline>,
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
-    let entry = site.entry_path();
-    let git = Git::of(task.host, &entry, Some(&site.worktree)).holding(task.lock);
+    let entry = paths.entry_path();
+    let git = Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
     let git = EXACT.iter().fold(git, |git, setting| git.with_setting(setting));
-    let changes = Changes::read(&git, worktree, site, since)?;
+    let changes = Changes::read(&git, worktree, paths, baseline)?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
-    let is_later = |path: &Path| since.is_none_or(|since| since.is_later(site, path));
+    let is_later = |path: &Path| baseline.is_none_or(|baseline| baseline.is_later(paths, path));
     let is_tree_later =
-        |path: &OsStr| since.is_none_or(|since| since.is_tree_later(&site.worktree.join(path)));
-    let files = listed.split(|byte| *byte == 0).filter_map(File::parse);
+        |path: &OsStr| baseline.is_none_or(|baseline| baseline.is_tree_later(&paths.worktree.join(path)));
+    let files = listed.split(|byte| *byte == 0).filter_map(ListedFile::parse);
     let files: Vec<_> = files.filter(|file| file.mode == "160000" || is_later(file.path)).collect();
-    let hidden = hidden::changed(&git, site, &files)?;
-    let index = site.common.read(&site.entry.join("index"), index::MAX)?;
-    let filtered = filtered::changed(&git, &site.worktree, index, &files, &changes.tracked)?;
+    let index_flags = index_flags::changed(&git, paths, &files)?;
+    let index = paths.common.read(&paths.entry.join("index"), index::MAX)?;
+    let filtered = filtered::changed(&git, &paths.worktree, index, &files, &changes.tracked)?;
     let filtered = filtered.iter().filter(|path| !is_discovery(worktree, path)).count();
-    let mut submodules = submodules(site, &files)?;
+    let mut submodules = submodules(paths, &files)?;
     submodules.retain(|path| is_tree_later(path));
-    let mut inner = Inner::ask(task, site, scan, |path| {
+    let mut inner = Inner::ask(task, paths, scan, |path| {
         let is_reported = changes.repositories.iter().any(|it| Path::new(it) == path);
         if is_reported || submodules.contains(path.as_os_str()) {
             return None;
@@ -55,22 +55,22 @@ pub(super) fn add(
         Some(path.ancestors().any(|above| changes.ignored.iter().any(|it| Path::new(it) == above)))
     });
     inner.with_work.retain(|path| is_tree_later(path));
-    inner.unseen.retain(|path| is_tree_later(path));
-    let counts = changes.counts(hidden, filtered);
-    describe(site, &counts, &changes, &submodules, &inner, unsaved_work);
+    inner.without_stat_data.retain(|path| is_tree_later(path));
+    let counts = changes.counts(index_flags, filtered);
+    describe(paths, &counts, &changes, &submodules, &inner, unsaved_work);
     Ok(())
 }
 
 /// Adds one line for each kind of what was found.
 fn describe(
-    site: &Site,
+    paths: &WorktreePaths,
     counts: &str,
     changes: &Changes,
     submodules: &BTreeSet<OsString>,
     inner: &Inner,
     unsaved_work: &mut UnsavedWork,
 ) {
-    let path = site.home.display();
+    let path = paths.home.display();
     if !counts.is_empty() {
         unsaved_work.work.push(format!("{path} has uncommitted changes: {counts}"));
     }
@@ -97,7 +97,7 @@ fn describe(
         ),
         (
             "has something called `.git` that is no repository, and that git does not look at",
-            &inner.unseen,
+            &inner.without_stat_data,
             "; move it away",
         ),
     ];
@@ -130,7 +130,12 @@ struct Changes {
 }
 
 impl Changes {
-    fn read(git: &Git<'_>, worktree: &Worktree, site: &Site, since: Option<&Since>) -> Result<Self, Error> {
+    fn read(
+        git: &Git<'_>,
+        worktree: &Worktree,
+        paths: &WorktreePaths,
+        baseline: Option<&Baseline>,
+    ) -> Result<Self, Error> {
         let status = git.run([
             "status",
             "--porcelain=v1",
@@ -141,19 +146,26 @@ impl Changes {
             "--no-renames",
         ])?;
         let mut changes = Self::default();
-        let brought = Brought::new(worktree, site);
+        let copied_files = CopiedFiles::new(worktree, paths);
         for change in status.split(|byte| *byte == 0) {
             let Some((state, [b' ', path @ ..])) = change.split_at_checked(2) else { continue };
             let path = Path::new(OsStr::from_bytes(path));
-            if since.is_none_or(|since| since.counts(worktree, site, state, path)) {
-                changes.add(state, path, worktree, &brought, site);
+            if baseline.is_none_or(|baseline| baseline.counts(worktree, paths, state, path)) {
+                changes.add(state, path, worktree, &copied_files, paths);
             }
         }
         Ok(changes)
     }
 
-    fn add(&mut self, state: &[u8], path: &Path, worktree: &Worktree, brought: &Brought<'_>, site: &Site) {
-        let is_made = || is_discovery(worktree, path) || brought.is_untouched(path);
+    fn add(
+        &mut self,
+        state: &[u8],
+        path: &Path,
+        worktree: &Worktree,
+        copied_files: &CopiedFiles<'_>,
+        paths: &WorktreePaths,
+    ) {
+        let is_made = || is_discovery(worktree, path) || copied_files.is_untouched(path);
         match *state {
             [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => {
                 self.repositories.insert(path.as_os_str().to_owned());
@@ -161,9 +173,9 @@ impl Changes {
             [b'?', b'?'] | [b'!', b'!'] if is_made() => {}
             [b'?', b'?'] => {
                 self.untracked += 1;
-                self.add_unreadable(site, path);
+                self.add_unreadable(paths, path);
             }
-            [b'!', b'!'] if path.starts_with(files::HIDDEN) => {}
+            [b'!', b'!'] if path.starts_with(untracked::HIDDEN) => {}
             [b'!', b'!'] => drop(self.ignored.insert(path.as_os_str().to_owned())),
             [b'U', _] | [_, b'U'] | [b'A', b'A'] | [b'D', b'D'] => {
                 self.unmerged += 1;
@@ -175,26 +187,26 @@ impl Changes {
                 self.staged += usize::from(index != b' ');
                 self.modified += usize::from(tree != b' ');
                 self.tracked.insert(path.to_owned());
-                self.add_unreadable(site, path);
+                self.add_unreadable(paths, path);
             }
             _ => {}
         }
     }
 
-    fn add_unreadable(&mut self, site: &Site, path: &Path) {
-        if is_denied(&site.worktree.join(path)) {
+    fn add_unreadable(&mut self, paths: &WorktreePaths, path: &Path) {
+        if is_denied(&paths.worktree.join(path)) {
             self.unreadable.insert(path.as_os_str().to_owned());
         }
     }
 
     /// Returns the numbers of changed files by kind of change, in words; an empty text if there are none.
-    fn counts(&self, hidden: usize, filtered: usize) -> String {
+    fn counts(&self, index_flags: usize, filtered: usize) -> String {
         let counts = [
             (self.modified, "modified"),
             (self.staged, "staged"),
             (self.unmerged, "unmerged"),
             (self.untracked, "untracked"),
-            (hidden, "hidden from `git status` by assume-unchanged or skip-worktree"),
+            (index_flags, "hidden from `git status` by assume-unchanged or skip-worktree"),
             (filtered, "hidden from `git status` by filters, line ends or equal times"),
         ];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
@@ -210,8 +222,8 @@ fn is_denied(path: &Path) -> bool {
 }
 
 /// Returns the submodules that are checked out.
-fn submodules(site: &Site, files: &[File<'_>]) -> Result<BTreeSet<OsString>, Error> {
-    let Some(directory) = site.directory()? else { return Ok(BTreeSet::new()) };
+fn submodules(paths: &WorktreePaths, files: &[ListedFile<'_>]) -> Result<BTreeSet<OsString>, Error> {
+    let Some(directory) = paths.directory()? else { return Ok(BTreeSet::new()) };
     let links = files.iter().filter(|file| file.mode == "160000");
     Ok(links
         // A path that cannot be inspected may be a submodule.

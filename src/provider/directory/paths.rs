@@ -19,7 +19,7 @@ const TRASH: &str = ".trash-";
 const RECORD: &str = ".record-";
 
 /// Location of one directory.
-pub(super) struct Site {
+pub(super) struct DirectoryPaths {
     /// Directory from which the session's directory is reached without following links.
     pub(super) base: Root,
     /// Path of the directory around the session's directory, relative to `base`.
@@ -31,7 +31,7 @@ pub(super) struct Site {
     trash: String,
 }
 
-impl Site {
+impl DirectoryPaths {
     /// Finds the location of a task's directory. The workspace has to exist, the directory need not.
     pub(super) fn new(task: &Task<'_>, directory: &Directory) -> Result<Self, Error> {
         Self::at(task.location, task, directory)
@@ -115,6 +115,6 @@ pub(super) fn leftovers(scope: &LeftoverScope<'_>, planned: impl Iterator<Item =
 }
 
 /// Returns the path below a session's directory as messages name it, independent of the directory's present location.
-pub(super) fn named(site: &Site, below: &Path) -> String {
-    site.home_path().join(below).display().to_string()
+pub(super) fn named(paths: &DirectoryPaths, below: &Path) -> String {
+    paths.home_path().join(below).display().to_string()
 }

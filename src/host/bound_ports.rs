@@ -11,9 +11,9 @@ use std::sync::{Mutex, PoisonError};
 /// Bound ports count as in use as long as the [`Host`](super::Host) exists: a run that planned such a port again would
 /// fail again.
 #[derive(Debug, Default)]
-pub(crate) struct Bound(Mutex<BTreeSet<(u16, &'static str)>>);
+pub(crate) struct BoundPorts(Mutex<BTreeSet<(u16, &'static str)>>);
 
-impl Bound {
+impl BoundPorts {
     /// Records a port that could not be bound.
     pub(crate) fn note(&self, port: u16, protocol: &'static str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((port, protocol));

@@ -13,18 +13,18 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::file::is_discovery;
-use super::{commits, overlay, untouched};
+use super::listed_file::is_discovery;
+use super::{commits, overlay, pristine};
 use crate::host::files::hidden::is_mark;
 use crate::host::files::{Root, temporary};
 use crate::host::git::Git;
-use crate::provider::git_worktree::site::{Content, Site};
-use crate::provider::git_worktree::{Worktree, files};
+use crate::provider::git_worktree::paths::{Content, WorktreePaths};
+use crate::provider::git_worktree::{Worktree, untracked};
 use crate::provider::name_list::list;
 use crate::provider::{DISCOVERY_DIRECTORY, Error, LeaseProgress, Task, UnsavedWork};
 
 /// End of the interrupted run's changes in a worktree.
-pub(super) struct Since {
+pub(super) struct Baseline {
     made: LeaseProgress,
     /// Time from which on a change of a file is work.
     changes: SystemTime,
@@ -35,14 +35,14 @@ pub(super) struct Since {
     commit: Option<HashSet<PathBuf>>,
 }
 
-impl Since {
+impl Baseline {
     pub(super) fn new(
         task: &Task<'_>,
         worktree: &Worktree,
-        site: &Site,
+        paths: &WorktreePaths,
         made: LeaseProgress,
     ) -> Result<Self, Error> {
-        let has_index = fs::symlink_metadata(site.entry_path().join("index")).is_ok();
+        let has_index = fs::symlink_metadata(paths.entry_path().join("index")).is_ok();
         let (changes, commits) = match made {
             // The run writes only files of its commit, and their index.
             LeaseProgress::Populating => (UNIX_EPOCH, UNIX_EPOCH),
@@ -53,16 +53,21 @@ impl Since {
             LeaseProgress::Complete(at) => (at, at),
         };
         let commit =
-            (made == LeaseProgress::Populating).then(|| files_of(task, worktree, site)).transpose()?;
+            (made == LeaseProgress::Populating).then(|| files_of(task, worktree, paths)).transpose()?;
         Ok(Self { made, changes, commits, has_index, commit })
     }
 
     /// Returns whether a Git command has moved `HEAD` since, or has created refs or other files in the admin directory.
-    pub(super) fn has_moved(&self, worktree: &Worktree, site: &Site, entry: &Root) -> Result<bool, Error> {
-        if untouched::is_entry_as_made(worktree, site, entry)? {
+    pub(super) fn has_moved(
+        &self,
+        worktree: &Worktree,
+        paths: &WorktreePaths,
+        entry: &Root,
+    ) -> Result<bool, Error> {
+        if pristine::is_admin_directory_pristine(worktree, paths, entry)? {
             return Ok(false);
         }
-        let head = site.read_entry("HEAD")?;
+        let head = paths.read_entry("HEAD")?;
         let is_head = |head: &[u8]| head.starts_with(b"ref: refs/") || commits::is_object(&text(head));
         // Git was killed while it created the admin directory.
         if self.made == LeaseProgress::Populating && !matches!(head, Content::Bytes(head) if is_head(&head)) {
@@ -71,7 +76,7 @@ impl Since {
         let is_later = |path: &Path, found: &Metadata| {
             path != Path::new("index") && !found.is_dir() && changed(found) >= self.commits
         };
-        Ok(any(&site.entry_path(), &BTreeSet::new(), &is_later))
+        Ok(any(&paths.entry_path(), &BTreeSet::new(), &is_later))
     }
 
     /// Adds files that the commit does not have, for a worktree that has no index yet.
@@ -79,19 +84,19 @@ impl Since {
         &self,
         task: &Task<'_>,
         worktree: &Worktree,
-        site: &Site,
+        paths: &WorktreePaths,
         places: &BTreeSet<PathBuf>,
         unsaved_work: &mut UnsavedWork,
     ) -> Result<(), Error> {
         let mut found = BTreeSet::new();
         let note = |path: &Path, metadata: &Metadata| {
             let is_work = !metadata.is_dir()
-                && !is_own(worktree, site, path)
+                && !is_own(worktree, paths, path)
                 && !self.is_of_commit(path)
                 && (self.commit.is_some() || changed(metadata) >= self.changes);
             is_work.then(|| path.as_os_str().to_owned())
         };
-        for top in tops(task, worktree, site)? {
+        for top in tops(task, worktree, paths)? {
             each(&top, places, &mut |path, metadata| {
                 found.extend(note(path, metadata));
                 true
@@ -100,7 +105,7 @@ impl Since {
         if !found.is_empty() {
             unsaved_work.work.push(format!(
                 "{} was never populated, and has {} of another program: {}",
-                site.home.display(),
+                paths.home.display(),
                 if found.len() == 1 { "1 file".to_owned() } else { format!("{} files", found.len()) },
                 list(&found)
             ));
@@ -113,44 +118,50 @@ impl Since {
         &self,
         task: &Task<'_>,
         worktree: &Worktree,
-        site: &Site,
+        paths: &WorktreePaths,
         places: &BTreeSet<PathBuf>,
     ) -> Result<bool, Error> {
-        if self.is_index_later(site) {
+        if self.is_index_later(paths) {
             return Ok(true);
         }
         let discovery =
             Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
         let is_later = |path: &Path, found: &Metadata| {
-            !is_own(worktree, site, path) && path != discovery && changed(found) >= self.changes
+            !is_own(worktree, paths, path) && path != discovery && changed(found) >= self.changes
         };
-        Ok(tops(task, worktree, site)?.iter().any(|top| any(top, places, &is_later)))
+        Ok(tops(task, worktree, paths)?.iter().any(|top| any(top, places, &is_later)))
     }
 
     /// Returns whether a path that `git status` reports is work. `state` has the two letters for the index and the
     /// file.
-    pub(super) fn counts(&self, worktree: &Worktree, site: &Site, state: &[u8], path: &Path) -> bool {
-        if is_own(worktree, site, path) || self.is_being_brought(worktree, site, path) {
+    pub(super) fn counts(
+        &self,
+        worktree: &Worktree,
+        paths: &WorktreePaths,
+        state: &[u8],
+        path: &Path,
+    ) -> bool {
+        if is_own(worktree, paths, path) || self.is_being_brought(worktree, paths, path) {
             return false;
         }
         match *state {
             [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => {
-                self.is_tree_later(&site.worktree.join(path))
+                self.is_tree_later(&paths.worktree.join(path))
             }
             [b'!', b'!'] => true,
-            [index, b' '] => self.is_staged(site, index),
-            [b'?' | b' ', _] => self.is_later(site, path),
-            [index, ..] => self.is_staged(site, index) || self.is_later(site, path),
+            [index, b' '] => self.is_staged(paths, index),
+            [b'?' | b' ', _] => self.is_later(paths, path),
+            [index, ..] => self.is_staged(paths, index) || self.is_later(paths, path),
             [] => false,
         }
     }
 
     /// Returns whether a file was changed since; for a deleted file, whether its directory was changed since.
-    pub(super) fn is_later(&self, site: &Site, path: &Path) -> bool {
+    pub(super) fn is_later(&self, paths: &WorktreePaths, path: &Path) -> bool {
         if self.is_of_commit(path) {
             return false;
         }
-        let found = path.ancestors().find_map(|path| fs::symlink_metadata(site.worktree.join(path)).ok());
+        let found = path.ancestors().find_map(|path| fs::symlink_metadata(paths.worktree.join(path)).ok());
         found.is_some_and(|found| changed(&found) >= self.changes)
     }
 
@@ -162,15 +173,15 @@ impl Since {
         })
     }
 
-    fn is_index_later(&self, site: &Site) -> bool {
-        let index = fs::symlink_metadata(site.entry_path().join("index"));
+    fn is_index_later(&self, paths: &WorktreePaths) -> bool {
+        let index = fs::symlink_metadata(paths.entry_path().join("index"));
         index.is_ok_and(|index| changed(&index) >= self.changes)
     }
 
     /// Returns whether a change of the index, `index` in `git status`, is work. If something is added before the files
     /// of the commit are written, Git reports those files as deleted.
-    fn is_staged(&self, site: &Site, index: u8) -> bool {
-        if self.made == LeaseProgress::Populating { index != b'D' } else { self.is_index_later(site) }
+    fn is_staged(&self, paths: &WorktreePaths, index: u8) -> bool {
+        if self.made == LeaseProgress::Populating { index != b'D' } else { self.is_index_later(paths) }
     }
 
     /// Returns whether the run may have been writing this file of the commit.
@@ -179,14 +190,15 @@ impl Since {
     }
 
     /// Returns whether the run may have been bringing this file from the workspace.
-    fn is_being_brought(&self, worktree: &Worktree, site: &Site, path: &Path) -> bool {
-        matches!(self.made, LeaseProgress::Populated { .. }) && files::is_brought(worktree, site, path)
+    fn is_being_brought(&self, worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
+        matches!(self.made, LeaseProgress::Populated { .. })
+            && untracked::is_from_workspace(worktree, paths, path)
     }
 }
 
 /// Returns the files of a worktree's commit.
-fn files_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<HashSet<PathBuf>, Error> {
-    let git = Git::of(task.host, site.common.path(), None);
+fn files_of(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<HashSet<PathBuf>, Error> {
+    let git = Git::of(task.host, paths.common.path(), None);
     let listed = git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &worktree.commit])?;
     let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
@@ -194,10 +206,10 @@ fn files_of(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<HashSet
 
 /// Returns the directories that contain everything written in a worktree. For an overlay these are the session's own
 /// layer and, if it is not mounted, also the directory below the mount.
-fn tops(task: &Task<'_>, worktree: &Worktree, site: &Site) -> Result<Vec<PathBuf>, Error> {
+fn tops(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<Vec<PathBuf>, Error> {
     let upper = overlay::upper(task, worktree);
-    let is_shown = upper.is_none() || overlay::is_unmounted(worktree, site)?;
-    Ok(upper.into_iter().chain(is_shown.then(|| site.worktree.clone())).collect())
+    let is_shown = upper.is_none() || overlay::is_unmounted(worktree, paths)?;
+    Ok(upper.into_iter().chain(is_shown.then(|| paths.worktree.clone())).collect())
 }
 
 /// Returns whether `is_wanted` is true of `top` or anything below it, or whether a directory there cannot be listed.
@@ -237,9 +249,9 @@ fn each(top: &Path, places: &BTreeSet<PathBuf>, act: &mut dyn FnMut(&Path, &Meta
 
 /// Returns whether seedbed writes the file at a path: a discovery file, the marker of a directory of nested worktrees,
 /// or a temporary file.
-fn is_own(worktree: &Worktree, site: &Site, path: &Path) -> bool {
+fn is_own(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
     let is_temporary = || path.file_name().is_some_and(temporary::is_temporary);
-    is_discovery(worktree, path) || is_temporary() || is_mark(&site.worktree.join(path))
+    is_discovery(worktree, path) || is_temporary() || is_mark(&paths.worktree.join(path))
 }
 
 fn changed(found: &Metadata) -> SystemTime {

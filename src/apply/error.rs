@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_run_says_so() {
+    fn interrupted_run_is_reported_as_interrupted() {
         let error = Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true };
         assert_eq!((error.to_string().as_str(), error.kind()), ("interrupted", ErrorKind::Interrupted));
     }

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_checkout_takes() {
+    fn checkout_needs_blocks_and_inodes() {
         let files: Vec<File> = [("top", 1), ("a/one", 4096), ("a/deep/two", 4097), ("b/three", 0)]
             .map(|(path, size)| File { path: path.to_owned(), size })
             .into();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_fails_and_nearly_all_of_it_is_told() {
+    fn lack_of_space_is_an_error_and_nearly_full_is_a_warning() {
         let check = |needed: (u64, u64), free: (u64, u64), expected: &[(super::super::Severity, Id)]| {
             let mut findings = Findings::default();
             let amount = |(bytes, inodes)| Amount { bytes, inodes };

@@ -3,7 +3,7 @@ use super::repository::program;
 use crate::name::PortBlock;
 
 #[test]
-fn reserved_ports() {
+fn reserved_ports_are_parsed() {
     let block = |start, end| PortBlock::new(start, end).unwrap();
     assert_eq!(reserved("\n"), []);
     assert_eq!(reserved("8080\n"), [block(8080, 8080)]);
@@ -14,7 +14,7 @@ fn reserved_ports() {
 }
 
 #[test]
-fn programs_of_commands() {
+fn program_of_a_command_is_found() {
     assert_eq!(program("git-lfs filter-process"), Some("git-lfs"));
     assert_eq!(program("/opt/x/clean %f"), Some("/opt/x/clean"));
     // The shell's result for these is not known.
@@ -25,7 +25,7 @@ fn programs_of_commands() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn network_file_systems() {
+fn network_file_systems_are_recognised() {
     assert_eq!(kind_of(0x6969), Some("NFS"));
     assert_eq!(kind_of(0xFF53_4D42), Some("SMB"));
     // ext4, tmpfs, btrfs, overlayfs.

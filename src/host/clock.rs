@@ -59,7 +59,7 @@ pub fn rfc3339(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn known_moments() {
+    fn known_times_are_formatted() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (1_709_251_199, "2024-02-29T23:59:59Z"),

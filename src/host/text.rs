@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_acts_upon_is_escaped() {
+    fn control_characters_are_escaped() {
         let check = |text, line: &str, lines: &str| {
             assert_eq!(printable(text), line);
             assert_eq!(printable_lines(text), lines);

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_the_whole_comes_to_looked_at_once_more() {
+    fn fast_path_agrees_with_full_validation() {
         let kinds = Registry::built_in().kinds();
         let external = include_str!("../../examples/external.toml").to_owned();
         for text in [large(), external, "version = 1\nswarm = \"s\"\n".to_owned()] {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_fault_anywhere_is_found_and_told_by_the_whole() {
+    fn fast_path_leaves_any_diagnostic_to_full_validation() {
         let kinds = Registry::built_in().kinds();
         let check = |line: &str, with: &str, rule: &rule::Rule| {
             let text = large().replace(line, with);

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_can_lie_there() {
+    fn every_type_of_path_is_recognised() {
         let sandbox = Sandbox::new();
         let workspace = &sandbox.workspace;
         let outside = sandbox.directory.path().join("outside");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_said() {
+    fn unreadable_directory_is_reported() {
         let sandbox = Sandbox::new();
         let closed = sandbox.workspace.join("closed");
         fs::create_dir(&closed).unwrap();

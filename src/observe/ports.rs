@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_lock_files() {
+    fn lock_file_names_are_parsed() {
         for name in [
             "1-2.lock.tmp",
             "a-2.lock",
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_of_every_sort_take_their_ports_by_name() {
+    fn lock_files_of_every_content_keep_the_ports_in_their_name() {
         let sandbox = Sandbox::new();
         let directory = Path::new("locks");
         let at = sandbox.workspace.join(directory);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_directory_that_is_a_link_is_not_looked_into() {
+    fn lock_directory_that_is_a_link_is_not_read() {
         let sandbox = Sandbox::new();
         let outside = sandbox.directory.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
@@ -167,7 +167,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn listening_sockets_are_seen_on_every_address() {
+    fn listening_sockets_are_found_on_every_address() {
         let sandbox = Sandbox::new();
         for address in ["0.0.0.0:0", "127.0.0.1:0", "127.9.8.7:0", "[::]:0", "[::1]:0"] {
             let (Ok(tcp), Ok(udp)) = (TcpListener::bind(address), UdpSocket::bind(address)) else {
@@ -187,7 +187,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_port_that_is_served_twice_is_taken_once() {
+    fn port_with_two_listeners_is_listed_once() {
         let sandbox = Sandbox::new();
         let port = leases::tests::free_ports(1);
         let Ok(_v6) = TcpListener::bind(("::1", port)) else { return };
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn leases_are_seen_and_everything_is_in_order() {
+    fn leases_are_listed_in_order() {
         let sandbox = Sandbox::new();
         let port = leases::tests::free_ports(4);
         let lease = leases::Lease {
@@ -222,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn looking_at_ports_creates_nothing() {
+    fn observing_ports_creates_nothing() {
         let sandbox = Sandbox::new();
         sandbox.observe([Question::Ports, Question::Locks { directory: "locks".into() }]);
         assert!(!sandbox.host.state.exists());
     }
 
     #[test]
-    fn the_ephemeral_range() {
+    fn ephemeral_range_is_parsed() {
         assert_eq!(range("32768\t60999\n"), PortBlock::new(32768, 60999));
         assert_eq!(range(""), None);
         assert_eq!(range("a b"), None);

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_value_is_markup() {
+    fn values_are_never_markup() {
         assert_eq!(
             escape("<a b=\"c\" d='e'>&amp;\n\u{202e}"),
             "&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;amp;\\n\\u{202e}"

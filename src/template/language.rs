@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_nest_too_deeply_is_refused() {
+    fn deeply_nested_template_is_refused() {
         refused(
             &format!("a {{{{ 1{} }}}}", "+1".repeat(50_000 / 2)),
             "the template has an expression that is too long",

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_missing_is_said_to_be() {
+    fn possibly_missing_value_is_reported() {
         let missing = |source: &str| paths(source)[0].may_be_missing;
         assert!(missing("{{ a.b | default('x') }}") && missing("{% if a.b is defined %}{% endif %}"));
         assert!(!missing("{{ a.b | upper }}"));

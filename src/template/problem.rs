@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_closed_is_shown_where_it_opens() {
+    fn unclosed_template_is_shown_at_its_beginning() {
         check("a {{ port.http", &[("{{", "the template has `{{` without `}}`", "is never closed")]);
         check("a {% if x ", &[("{%", "the template has `{%` without `%}`", "is never closed")]);
         check("{{ port.http | uper }}", &[("uper", "`uper` is not a filter", "did you mean `upper`?")]);

@@ -128,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_cannot_be_told_is_said_to_be_so() {
+    fn unknown_process_is_reported_as_unknown() {
         assert_eq!(document(&json!([])), "tcp [::]:80: its process is unknown; it is of user 33");
     }
 
     #[test]
-    fn what_a_process_says_of_itself_is_escaped_and_cut() {
+    fn command_line_of_a_process_is_escaped_and_cut() {
         let running = |command: &str| json!([{ "pid": 7, "command": command }]);
         assert_eq!(document(&running("a\u{1b}[2J\nb")), "tcp [::]:80: pid 7 `a\\u{1b}[2J\\nb`");
         let long = document(&running(&"ü".repeat(1000)));

@@ -41,7 +41,7 @@ fn inventory(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn only_plain_relative_paths_are_taken() {
+fn only_plain_relative_paths_are_accepted() {
     let (_directory, root) = sandbox();
     for path in ["..", "a/..", "../a", "/a", "/", "./a/../.."] {
         assert!(matches!(root.read(p(path), 9), Err(Error::Outside { .. })), "{path}");
@@ -112,7 +112,7 @@ fn a_lock_is_opened_or_created() {
 }
 
 #[test]
-fn what_is_not_a_regular_file_is_refused_without_waiting() {
+fn irregular_file_is_refused_without_waiting() {
     let (directory, root) = sandbox();
     let at = |name: &str| directory.path().join(name);
     let fifo = std::process::Command::new("mkfifo").arg(at("fifo")).status().unwrap();
@@ -300,7 +300,7 @@ const MADE: &str = "# seedbed made this directory and removes it with the last s
 const ADDED: &str = "# seedbed added this file and removes it with the last session\n*\n";
 
 #[test]
-fn what_is_hidden_leaves_no_trace() {
+fn hidden_directory_leaves_no_trace() {
     let (directory, root) = sandbox();
     root.create_hidden(p("o/w/x")).unwrap();
     root.create_hidden(p("o/locks")).unwrap();
@@ -334,7 +334,7 @@ fn a_mark_is_known_by_its_whole_text() {
 }
 
 #[test]
-fn what_was_there_before_stays() {
+fn earlier_files_stay() {
     let (directory, root) = sandbox();
     let check = |expected: &[&str]| assert_eq!(inventory(directory.path()), expected);
     root.create_directories(p("old")).unwrap();

@@ -130,7 +130,7 @@ fn a_worktree_is_reached_through_its_entry() {
 }
 
 #[test]
-fn what_a_repository_plants_does_not_run() {
+fn programs_of_a_repository_do_not_run() {
     let sandbox = Sandbox::new();
     let repo = sandbox.path("repo");
     let trap =
@@ -217,7 +217,7 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
 }
 
 #[test]
-fn failure_says_what_git_complains_of() {
+fn failure_contains_the_message_of_git() {
     let sandbox = Sandbox::new();
     let nowhere = sandbox.path("");
     let error = Git::around(&sandbox.host, &nowhere).run(["rev-parse", "HEAD"]).unwrap_err().to_string();
@@ -232,7 +232,7 @@ fn failure_says_what_git_complains_of() {
 }
 
 #[test]
-fn a_missing_git_is_said_clearly() {
+fn missing_git_is_reported() {
     let mut sandbox = Sandbox::new();
     sandbox.host.environment[0].1 = sandbox.path("empty").into();
     let error = Git::around(&sandbox.host, Path::new("/")).run(["version"]).unwrap_err();
@@ -240,7 +240,7 @@ fn a_missing_git_is_said_clearly() {
 }
 
 #[test]
-fn git_reads_its_input_or_holds_the_lock() {
+fn git_reads_its_input_or_inherits_the_lock() {
     let sandbox = Sandbox::new();
     let repo = sandbox.path("repo");
     let git = Git::around(&sandbox.host, &repo);
@@ -255,7 +255,7 @@ fn git_reads_its_input_or_holds_the_lock() {
 }
 
 #[test]
-fn another_git_is_told_from_an_own_fault() {
+fn conflict_with_another_git_differs_from_any_other_failure() {
     let check =
         |stderr: &str, expected| assert_eq!(is_of_another_git(stderr.as_bytes()), expected, "{stderr}");
     check("Preparing worktree\nfatal: failed to read .git/worktrees/x/commondir: Success\n", true);

@@ -71,7 +71,7 @@ mod tests {
 
     /// Such as a program that chooses among several by a variable of the environment.
     #[test]
-    fn what_one_host_was_told_is_not_told_to_another() {
+    fn version_is_cached_for_each_host() {
         let directory = tempfile::tempdir().unwrap();
         let git = directory.path().join("git");
         std::fs::write(&git, "#!/bin/sh\necho \"git version $CHOSEN\"\n").unwrap();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_git() {
+    fn git_versions_are_parsed() {
         for (said, expected) in [
             ("git version 2.47.3", Some((2, 47))),
             ("git version 2.39.5 (Apple Git-154)", Some((2, 39))),

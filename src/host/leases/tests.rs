@@ -94,7 +94,7 @@ fn a_lease_is_granted_listed_and_revoked() {
 }
 
 #[test]
-fn nothing_to_revoke_creates_nothing() {
+fn revoking_no_lease_creates_nothing() {
     let p = free_ports(64);
     let registry = Registry::new();
     revoke(&registry.host, &lease("s/a", OURS, p, p + 15)).unwrap();
@@ -168,7 +168,7 @@ fn listener() -> (TcpListener, u16) {
 }
 
 #[test]
-fn a_torn_lease_still_holds_its_ports_and_is_healed_or_revoked_by_its_session() {
+fn torn_lease_keeps_its_ports_until_its_session_repairs_or_revokes_it() {
     let p = free_ports(64);
     let own = lease("s/a", OURS, p, p + 15);
     let moved = serde_json::to_string(&lease("s/a", OURS, p, p + 1)).unwrap();
@@ -216,7 +216,7 @@ fn revoking_leaves_what_is_not_this_sessions() {
 }
 
 #[test]
-fn what_is_no_lease_is_passed_over_without_a_hang() {
+fn other_files_are_skipped_without_a_hang() {
     let p = free_ports(64);
     let registry = Registry::used();
     let names = [1, 2, 3].map(|n| name(&lease("s/x", THEIRS, p, p + n)));
@@ -238,7 +238,7 @@ fn what_is_no_lease_is_passed_over_without_a_hang() {
 }
 
 #[test]
-fn names_of_leases() {
+fn lease_file_names_are_parsed() {
     let mark = "0123456789abcdef";
     assert_eq!(block_of(&format!("1-2.{mark}.json")), PortBlock::new(1, 2));
     for name in [

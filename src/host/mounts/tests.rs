@@ -123,7 +123,7 @@ fn removal_stops_before_a_bind_mount_of_the_same_file_system() {
 }
 
 #[test]
-fn what_is_in_use_is_left_and_its_user_named() {
+fn mount_in_use_is_kept_and_its_user_named() {
     let Some(lab) = Lab::new("plain") else { return };
     let mut sleeper = std::process::Command::new("sleep");
     let mut sleeper = sleeper.arg("600").current_dir(lab.at("mount")).spawn().unwrap();
@@ -135,7 +135,7 @@ fn what_is_in_use_is_left_and_its_user_named() {
 }
 
 #[test]
-fn every_mount_at_a_place_is_taken_away() {
+fn every_mount_at_a_path_is_removed() {
     let Some(lab) = Lab::new("plain") else { return };
     for name in ["more", "more/upper", "more/work"] {
         fs::create_dir(lab.at(name)).unwrap();
@@ -163,7 +163,7 @@ fn a_trial_leaves_nothing() {
 }
 
 #[test]
-fn what_a_killed_trial_left_is_taken_away() {
+fn mount_of_a_killed_trial_is_removed() {
     let Some(lab) = Lab::new("killed") else { return };
     let top = lab.top.create_directories(Path::new(KILLED)).unwrap();
     for part in ["lower", "upper", "work", "mount"] {

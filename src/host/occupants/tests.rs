@@ -69,7 +69,7 @@ fn a_process_is_found_by_everything_that_it_uses() {
 }
 
 #[test]
-fn what_was_removed_and_what_is_only_called_so_are_told_apart() {
+fn removed_file_differs_from_a_file_with_such_a_name() {
     let top = tempfile::tempdir().unwrap();
     let top = top.path().canonicalize().unwrap();
     let (gone, called) = (top.join("w"), top.join("w (deleted)"));
@@ -140,7 +140,7 @@ fn a_mapped_file_counts_after_it_was_closed() {
 }
 
 #[test]
-fn this_process_and_those_above_it_are_told_from_others() {
+fn callers_are_distinguished_from_other_processes() {
     let scan = scan(&[footprint(&std::fs::read_link("/proc/self/cwd").unwrap())]);
     let own = scan.occupants.iter().find(|one| one.process.is_some_and(|one| one.pid == std::process::id()));
     assert!(own.unwrap().is_caller);

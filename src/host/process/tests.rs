@@ -38,7 +38,7 @@ fn both_streams_and_the_status_come_back() {
 }
 
 #[test]
-fn only_the_given_environment_is_passed() {
+fn program_gets_only_the_given_environment() {
     let env = printed(Process::new("env").envs([path(), ("A".into(), "1".into()), ("A".into(), "2".into())]));
     assert_eq!(env, "A=2\nPATH=/usr/local/bin:/usr/bin:/bin\n");
 }
@@ -73,7 +73,7 @@ fn a_command_is_shown_bounded() {
 }
 
 #[test]
-fn what_cannot_start_says_why() {
+fn program_that_cannot_start_is_reported_with_the_reason() {
     let check = |process: Process, expected: &str| {
         assert_eq!(process.run().unwrap_err().to_string(), expected);
     };
@@ -184,7 +184,7 @@ fn a_cancel_ends_a_running_child_and_starts_no_other() {
 }
 
 #[test]
-fn what_is_left_in_the_background_is_not_waited_for() {
+fn background_process_is_not_waited_for() {
     let started = Instant::now();
     let pids = printed(sh("sleep 30 & echo $!; yes >&2 & echo $!; seq 10000 | tail -1"));
     assert!(started.elapsed() < Duration::from_secs(20));
@@ -193,7 +193,7 @@ fn what_is_left_in_the_background_is_not_waited_for() {
 }
 
 #[test]
-fn a_log_gets_both_streams_after_what_it_holds() {
+fn log_gets_both_streams_after_its_content() {
     let mut log = tempfile::NamedTempFile::new().unwrap();
     log.write_all(b"before\n").unwrap();
     let append = File::options().append(true).open(log.path()).unwrap();
@@ -202,7 +202,7 @@ fn a_log_gets_both_streams_after_what_it_holds() {
 }
 
 #[test]
-fn a_child_holds_the_lock_that_it_reads_from() {
+fn child_inherits_the_lock_that_is_its_input() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lock");
     let file = File::create(&path).unwrap();
@@ -244,7 +244,7 @@ fn a_quick_child_is_not_waited_for_in_ticks() {
 }
 
 #[test]
-fn a_file_is_read_from_where_it_stands() {
+fn input_file_is_read_from_its_position() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"text").unwrap();
     std::io::Seek::rewind(&mut file).unwrap();

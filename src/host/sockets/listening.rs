@@ -115,7 +115,7 @@ mod tests {
     use super::super::{served, table};
 
     #[test]
-    fn the_kernel_says_the_same_as_its_tables() {
+    fn kernel_answer_equals_its_tables() {
         let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
         let v6 = TcpListener::bind("[::1]:0").ok();
         let client = TcpStream::connect(v4.local_addr().unwrap()).unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_none() {
+    fn malformed_answer_is_rejected() {
         let header = |length: u32, kind: u16, flags: u16| {
             [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &flags.to_ne_bytes(), &[0; 8]].concat()
         };

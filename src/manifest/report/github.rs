@@ -44,7 +44,7 @@ mod tests {
     use super::Report;
 
     #[test]
-    fn what_ends_a_property_or_a_line_is_escaped() {
+    fn separators_of_properties_and_lines_are_escaped() {
         let location = Location::default().key("k");
         let diagnostic =
             Diagnostic::new(rule::SYNTAX, location, "100% wrong: a, b", "so\r\nit is").with_help("do::this");

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_closed_ends_before_what_it_cannot_hold() {
+    fn unclosed_value_ends_before_the_next_statement() {
         check("a = [1,\nb = 2\n", &[("a = [1,", Some(Opener::Array)), ("b = 2", None)]);
         check(
             "a = [{ x = 1,\n[session.b]\n",

@@ -21,7 +21,7 @@ fn names_of_a_template_are_those_that_it_can_give() {
 }
 
 #[test]
-fn branches_are_measured_from_the_commit_that_is_asked_about() {
+fn distances_start_at_the_requested_commit() {
     let sandbox = Sandbox::with_files(&["a"]);
     let first = sandbox.git(&["rev-parse", "HEAD"]);
     sandbox.git(&["branch", "agents/same"]);

@@ -119,7 +119,7 @@ fn missing_main_branch_is_answered_with_the_usual_names_that_exist() {
 }
 
 #[test]
-fn a_repository_without_commits_says_so() {
+fn repository_without_commits_is_reported() {
     let sandbox = Sandbox::repository(&[]);
     for name in ["HEAD", "main", "-f"] {
         let unknown = check(&sandbox, name).unwrap_err();
@@ -156,7 +156,7 @@ fn counted(sandbox: &mut Sandbox) -> std::path::PathBuf {
 }
 
 #[test]
-fn any_number_of_refs_takes_the_same_number_of_processes() {
+fn number_of_processes_does_not_depend_on_the_number_of_refs() {
     let mut sandbox = Sandbox::with_files(&["a"]);
     let id = sandbox.git(&["rev-parse", "HEAD"]);
     for at in 0..20 {

@@ -19,7 +19,7 @@ fn refused(sandbox: &Sandbox, workspace: &Path, expected: &str) {
 }
 
 #[test]
-fn an_ordinary_repository() {
+fn ordinary_repository_is_observed() {
     let sandbox = Sandbox::with_files(&["a"]);
     sandbox.git(&["branch", "feature/x"]);
     sandbox.git(&["tag", "v1"]);
@@ -75,7 +75,7 @@ fn a_bare_repository_and_a_worktree_of_it() {
 }
 
 #[test]
-fn a_sha256_repository() {
+fn sha256_repository_is_observed() {
     let sandbox = Sandbox::repository(&["--object-format=sha256"]);
     let id = sandbox.commit();
     let observed = sandbox.observe([commit("main")]);
@@ -138,7 +138,7 @@ fn a_configuration_that_may_say_more_is_read_by_git() {
 }
 
 #[test]
-fn settings_of_worktrees() {
+fn worktree_settings_are_observed() {
     let sandbox = Sandbox::with_files(&["a"]);
     sandbox.git(&["config", "extensions.worktreeConfig", "true"]);
     let found = repository(&sandbox, &sandbox.workspace).unwrap();
@@ -156,7 +156,7 @@ fn settings_of_worktrees() {
 }
 
 #[test]
-fn no_repository() {
+fn directory_without_a_repository_is_reported() {
     let sandbox = Sandbox::new();
     refused(&sandbox, &sandbox.workspace, "is not in a git repository: run `git init`");
     let observed = sandbox.observe([commit("HEAD")]);
@@ -170,14 +170,14 @@ fn inside_the_git_directory() {
 }
 
 #[test]
-fn no_git() {
+fn missing_git_is_an_error() {
     let mut sandbox = Sandbox::with_files(&["a"]);
     sandbox.host.environment = vec![("PATH".into(), sandbox.workspace.clone().into())];
     refused(&sandbox, &sandbox.workspace, "git is not installed, or not in PATH");
 }
 
 #[test]
-fn no_workspace() {
+fn missing_workspace_is_an_error() {
     let sandbox = Sandbox::new();
     let result =
         crate::observe::observe(&sandbox.host, &sandbox.workspace.join("none"), &[commit("HEAD")].into());
@@ -200,7 +200,7 @@ fn repository_of_another_user_is_refused() {
 }
 
 #[test]
-fn a_broken_repository_is_told_in_one_line() {
+fn broken_repository_is_reported_in_one_line() {
     let sandbox = Sandbox::with_files(&["a"]);
     sandbox.write(".git/config", "[core\n");
     refused(&sandbox, &sandbox.workspace, "git cannot use the repository");
@@ -224,7 +224,7 @@ fn a_root_with_a_line_break() {
 }
 
 #[test]
-fn the_repository_around_is_not_what_the_environment_says() {
+fn surrounding_repository_wins_over_the_environment() {
     let mut sandbox = Sandbox::with_files(&["a"]);
     let other = Sandbox::with_files(&["b"]);
     sandbox.host.environment.push(("GIT_DIR".into(), other.workspace.join(".git").into()));

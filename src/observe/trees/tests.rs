@@ -142,7 +142,7 @@ fn a_workspace_below_the_top_asks_from_the_top() {
 }
 
 #[test]
-fn many_paths_are_asked_for_in_runs_that_fit() {
+fn many_paths_are_split_into_fitting_calls() {
     let paths: Vec<String> =
         (0..3000).map(|n| format!("directory/with-a-rather-long-name-{n:04}/{}", "x".repeat(90))).collect();
     let runs = chunks(paths.iter().map(String::as_str));

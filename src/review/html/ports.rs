@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_blocks_lie_on_a_strip() {
+    fn blocks_have_their_position_on_a_strip() {
         let strip = Strip { first: 1024, ports: 256 };
         let block = |start, end| PortBlock::new(start, end).unwrap();
         let check = |span: Span, x: &str, width: &str| {

@@ -87,7 +87,7 @@ fn commits_files_conflicts_and_an_order_of_merges_are_reported_and_nothing_is_ch
 }
 
 #[test]
-fn commits_that_landed_are_told_by_their_way() {
+fn landed_commits_are_listed_by_how_they_landed() {
     let sandbox = applied();
     let landed =
         |session: &str| of(&collected(&sandbox, &["--into", "main"]), session)["work"]["landed"].clone();
@@ -187,7 +187,7 @@ fn bundles_patches_and_artifacts_hold_the_work() {
 }
 
 #[test]
-fn no_program_of_the_repository_runs_for_a_merge() {
+fn merges_run_no_program_of_the_repository() {
     let sandbox = applied();
     commit(&sandbox, "a", "README.md", "a\n");
     commit(&sandbox, "b", "README.md", "b\n");
@@ -239,7 +239,7 @@ fn pages_escape_what_they_show() {
 }
 
 #[test]
-fn a_session_whose_worktree_is_gone_has_an_error_and_the_others_their_results() {
+fn session_without_its_worktree_is_an_error_beside_the_other_results() {
     let sandbox = applied();
     commit(&sandbox, "a", "a", "1\n");
     let entry = sandbox.git_in(&sandbox.directory("b"), &["rev-parse", "--absolute-git-dir"]);

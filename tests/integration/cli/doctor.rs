@@ -42,7 +42,7 @@ fn check(sandbox: &Sandbox, severity: &str, id: &str, said: &str) {
 }
 
 #[test]
-fn nothing_is_wrong_with_or_without_a_manifest_and_while_a_swarm_stands() {
+fn healthy_host_has_no_finding_at_any_stage() {
     let sandbox = Sandbox::new();
     sandbox.ok(&["doctor"]).says(&["nothing is wrong"]);
     sandbox.manifest(ONE);
@@ -55,7 +55,7 @@ fn nothing_is_wrong_with_or_without_a_manifest_and_while_a_swarm_stands() {
 }
 
 #[test]
-fn every_finding_is_told_in_two_lines() {
+fn every_finding_has_two_lines() {
     let sandbox = Sandbox::new();
     sandbox.git(&["config", "core.hooksPath", "/no/such/\u{1b}[31m"]);
     let told = sandbox.ok(&["doctor"]).stdout;
@@ -126,7 +126,7 @@ fn ports_in_the_ephemeral_range() {
 }
 
 #[test]
-fn more_worktrees_than_the_disk_holds() {
+fn lack_of_disk_space_is_found() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.repository.join("large"), vec![0; 16 << 20]).unwrap();
     sandbox.commit("16 MiB");
@@ -215,7 +215,7 @@ fn a_repository_whose_worktrees_git_has_to_register() {
 }
 
 #[test]
-fn what_is_committed_where_seedbed_puts_its_own() {
+fn committed_discovery_path_is_found() {
     let sandbox = Sandbox::new();
     sandbox.write(".agent-context/notes", "");
     sandbox.commit("notes");
@@ -229,7 +229,7 @@ fn what_is_committed_where_seedbed_puts_its_own() {
 }
 
 #[test]
-fn torn_entries_are_named_and_left_alone() {
+fn torn_admin_directories_are_named_and_left_alone() {
     let sandbox = Sandbox::new();
     sandbox.git(&["worktree", "add", "--quiet", "--detach", "../foreign"]);
     let commondir = sandbox.repository.join(".git/worktrees/foreign/commondir");
@@ -294,7 +294,7 @@ fn records(sandbox: &Sandbox) -> PathBuf {
 }
 
 #[test]
-fn a_workspace_that_is_gone_keeps_its_leases_until_they_are_given_up() {
+fn deleted_workspace_keeps_its_leases_until_they_are_discarded() {
     let sandbox = Sandbox::new();
     sandbox.manifest(ONE);
     let clone = sandbox.clone_to("clone");
@@ -313,7 +313,7 @@ fn a_workspace_that_is_gone_keeps_its_leases_until_they_are_given_up() {
 }
 
 #[test]
-fn only_what_belongs_to_nobody_is_reaped() {
+fn only_orphaned_leases_are_reaped() {
     let sandbox = Sandbox::new();
     sandbox.manifest(ONE);
     sandbox.ok(&["apply"]);
@@ -382,7 +382,7 @@ fn a_swarm_that_another_state_directory_knows_is_not_reaped() {
 }
 
 #[test]
-fn what_a_run_that_is_gone_has_left() {
+fn leftovers_of_an_ended_run_are_found() {
     let sandbox = Sandbox::new();
     sandbox.manifest(ONE);
     sandbox.ok(&["apply"]);

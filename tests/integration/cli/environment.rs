@@ -95,7 +95,7 @@ fn every_value_survives_every_shell() {
 
 /// fish has an `export` of its own, which could be misused to evaluate output for other shells.
 #[test]
-fn what_is_for_other_shells_runs_nothing_in_fish() {
+fn output_for_other_shells_runs_nothing_in_fish() {
     if !installed("fish") {
         return;
     }
@@ -133,7 +133,7 @@ const SAFE: [&str; 7] = [
 ];
 
 #[test]
-fn a_dotenv_file_says_what_it_can_say() {
+fn dotenv_has_every_value_that_it_can_express() {
     let sandbox = Sandbox::new();
     let mut manifest = "[session.a]\n[session.a.env]\n".to_owned();
     for (at, value) in SAFE.iter().enumerate() {

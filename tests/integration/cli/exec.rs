@@ -26,7 +26,7 @@ const TOGETHER: &str =
     "touch $2/$AGENT_SESSION_SLUG; while test $(ls $2 | wc -l) -lt $1; do sleep 0.01; done; echo met";
 
 #[test]
-fn exec_runs_in_all_sessions_at_once_whatever_the_cores() {
+fn exec_runs_in_all_sessions_at_once_on_any_number_of_cores() {
     let sandbox = applied();
     let met = sandbox.top.join("met");
     std::fs::create_dir(&met).unwrap();
@@ -36,7 +36,7 @@ fn exec_runs_in_all_sessions_at_once_whatever_the_cores() {
 }
 
 #[test]
-fn exec_says_who_waits_when_jobs_are_limited() {
+fn exec_names_waiting_sessions_when_jobs_are_limited() {
     let sandbox = applied();
     let outcome = sandbox.ok(&["exec", "--all", "--jobs", "2", "--", "true"]);
     let waiting =
@@ -220,7 +220,7 @@ fn output_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_failure() {
+fn closed_reader_is_no_failure() {
     let sandbox = applied();
     for args in [&["plan", "--json"][..], &["schema"], &["--help"], &["exec", "--all", "--", "echo", "x"]] {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -37,7 +37,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[test]
-fn without_a_manifest_it_says_how_to_get_one() {
+fn missing_manifest_is_reported_with_the_command_that_writes_one() {
     let sandbox = Sandbox::new();
     for command in ["plan", "apply", "status", "destroy", "recover", "validate"] {
         let outcome = sandbox.unchanged(|| sandbox.seedbed(&[command]).expect(64));
@@ -85,7 +85,7 @@ impl<'s> UnderWay<'s> {
 }
 
 #[test]
-fn a_swarm_that_another_run_holds_is_locked() {
+fn swarm_of_another_run_is_locked() {
     let sandbox = Sandbox::new();
     let first = UnderWay::start(&sandbox);
     let by = format!("`shop` is locked by pid {} (`apply`) since 2", first.run.id());
@@ -141,7 +141,7 @@ fn a_run_whose_lock_timeout_passes_is_locked_out() {
 }
 
 #[test]
-fn init_writes_a_manifest_that_stands() {
+fn init_writes_a_manifest_that_can_be_applied() {
     let sandbox = Sandbox::new();
     sandbox.ok(&["init"]).says(&["seedbed.toml"]);
     sandbox.ok(&["validate"]);

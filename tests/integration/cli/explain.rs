@@ -71,7 +71,7 @@ fn pointed_at(sandbox: &Sandbox, explanation: &Value) -> Vec<String> {
 }
 
 #[test]
-fn a_port_is_told_with_its_session_its_rules_and_its_line() {
+fn port_is_explained_with_its_session_rules_and_line() {
     for sandbox in [planned(), applied()] {
         let is_there = sandbox.repository.join("wt").exists();
         let state = if is_there { "applied" } else { "planned" };
@@ -118,7 +118,7 @@ fn a_port_is_told_with_its_session_its_rules_and_its_line() {
 }
 
 #[test]
-fn a_block_that_was_passed_over_is_told_with_why() {
+fn skipped_block_is_explained_with_the_reason() {
     let sandbox = planned();
     let preferred = start(&sandbox, "lead");
     let held = TcpListener::bind(("127.0.0.1", u16::try_from(preferred + 3).unwrap())).unwrap();
@@ -135,7 +135,7 @@ fn a_block_that_was_passed_over_is_told_with_why() {
 }
 
 #[test]
-fn what_listens_is_told_with_its_process() {
+fn listener_is_explained_with_its_process() {
     let sandbox = applied();
     let port = start(&sandbox, "lead");
     assert_eq!(explained(&sandbox, &port.to_string())["listeners"], json!([]));
@@ -175,7 +175,7 @@ fn a_process_cannot_act_on_the_terminal_by_its_name() {
 }
 
 #[test]
-fn a_port_of_another_swarm_is_told_with_its_workspace() {
+fn port_of_another_swarm_is_explained_with_its_workspace() {
     let sandbox = applied();
     let port = start(&sandbox, "lead/coder-1").to_string();
     let clone = sandbox.clone_to("clone");
@@ -190,7 +190,7 @@ fn a_port_of_another_swarm_is_told_with_its_workspace() {
 }
 
 #[test]
-fn a_port_that_nobody_has_is_told_with_where_it_lies() {
+fn free_port_is_explained_with_its_range() {
     let sandbox = applied();
     let lead = start(&sandbox, "lead");
     let index = (0..128).find(|index| (sandbox.base_port + index * 4).abs_diff(lead) > 40).unwrap();
@@ -217,7 +217,7 @@ fn a_port_that_nobody_has_is_told_with_where_it_lies() {
 }
 
 #[test]
-fn a_lease_of_a_session_without_a_swarm_is_told() {
+fn lease_of_a_standalone_session_is_explained() {
     let sandbox = planned();
     let (start, end) = (sandbox.base_port + 508, sandbox.base_port + 511);
     let host = seedbed::host::Host::new(Vec::new(), sandbox.state());
@@ -230,7 +230,7 @@ fn a_lease_of_a_session_without_a_swarm_is_told() {
 }
 
 #[test]
-fn a_path_is_told_with_its_session_and_what_it_is_to_it() {
+fn path_is_explained_with_its_session_and_role() {
     let sandbox = applied();
     let plan = sandbox.plan();
     let coder = sessions(&plan).find(|session| session["path"] == "lead/coder-0").unwrap();
@@ -281,7 +281,7 @@ fn a_path_is_told_with_its_session_and_what_it_is_to_it() {
 }
 
 #[test]
-fn a_path_that_is_nobodys_is_told_with_what_lies_below_it() {
+fn path_of_no_session_is_explained_with_the_items_below_it() {
     let sandbox = applied();
     let explanation = explained(&sandbox, "wt");
     assert_eq!(explanation["owner"], Value::Null);
@@ -295,7 +295,7 @@ fn a_path_that_is_nobodys_is_told_with_what_lies_below_it() {
 }
 
 #[test]
-fn a_session_is_told_with_everything_that_it_holds() {
+fn session_is_explained_with_all_its_allocations() {
     let sandbox = applied();
     let lead = explained(&sandbox, "lead");
     assert_eq!(lead["owner"]["index"], 0);
@@ -321,7 +321,7 @@ fn a_session_is_told_with_everything_that_it_holds() {
 }
 
 #[test]
-fn what_is_no_port_is_a_usage_error() {
+fn invalid_port_is_a_usage_error() {
     let sandbox = planned();
     for subject in ["0", "65536", "99999999999999999999"] {
         sandbox.seedbed(&["explain", subject]).expect(64).says(&["from 1 to 65535"]);
@@ -331,7 +331,7 @@ fn what_is_no_port_is_a_usage_error() {
 }
 
 #[test]
-fn a_manifest_with_faults_hides_nothing_that_stands() {
+fn invalid_manifest_hides_no_active_session() {
     let sandbox = applied();
     let port = start(&sandbox, "lead").to_string();
     let text = fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();

@@ -54,7 +54,7 @@ fn the_exit_code_of_a_command_passes_through() {
 }
 
 #[test]
-fn a_command_in_all_sessions_says_whose_each_line_is() {
+fn exec_prefixes_each_line_with_its_session() {
     let sandbox = applied();
     let script = "echo one; echo two >&2; test $AGENT_SESSION_INDEX != 1 || exit 9";
     let outcome = sandbox.seedbed(&["exec", "--all", "--", "sh", "-c", script]).expect(9);
@@ -155,7 +155,7 @@ fn a_session_knows_who_it_is_from_any_of_its_directories() {
 }
 
 #[test]
-fn the_status_tells_what_every_session_holds_and_has_unsaved() {
+fn status_lists_allocations_and_unsaved_work_of_every_session() {
     let sandbox = applied();
     let directory = sandbox.directory("lead/coder-0");
     fs::write(directory.join("new.txt"), "new\n").unwrap();

@@ -85,7 +85,7 @@ fn a_swarm_is_listed_since_it_was_first_applied() {
 }
 
 #[test]
-fn a_run_that_is_under_way_is_told_with_who_holds_it() {
+fn run_in_progress_is_listed_with_its_process() {
     let sandbox = Sandbox::new();
     let top = sandbox.top.display();
     sandbox.manifest(&format!(

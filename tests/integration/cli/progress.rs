@@ -106,7 +106,7 @@ fn the_committed_schema_of_events_is_what_the_program_prints() {
 }
 
 #[test]
-fn a_run_tells_of_every_phase() {
+fn run_reports_every_phase() {
     let sandbox = sandbox();
     sandbox.tell("go");
     let applied = lines(&sandbox.ok(&["apply", "--json"]));
@@ -132,7 +132,7 @@ fn a_run_tells_of_every_phase() {
 }
 
 #[test]
-fn a_run_that_fails_tells_how_far_it_came() {
+fn failed_run_reports_its_progress() {
     let sandbox = sandbox();
     sandbox.tell("go");
     sandbox.tell("fail");
@@ -263,7 +263,7 @@ fn screen(sent: &str) -> String {
 }
 
 #[test]
-fn a_bar_stands_on_a_terminal_while_something_lasts() {
+fn bar_is_shown_on_a_terminal_during_long_phases() {
     let sandbox = sandbox();
     let mut terminal = Terminal::start(&sandbox, 100, "seedbed apply");
     let mut sent = String::new();
@@ -317,7 +317,7 @@ fn a_terminal_is_left_clean_by_ctrl_c_and_by_a_second() {
 
 /// Covers `seedbed apply -v 2>&1 | head -1`, and a full disk for the log.
 #[test]
-fn a_run_goes_on_where_nobody_reads_what_it_says() {
+fn run_continues_if_its_output_is_not_read() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\ncount = 3\nresources = [\"git-worktree\", \"port-range\"]\n");
     sandbox.unchanged(|| {

@@ -58,7 +58,7 @@ fn candidates(sandbox: &Sandbox, line: &[&str], current: &str) -> Vec<String> {
 }
 
 #[test]
-fn sessions_are_completed_where_one_is_asked_for() {
+fn sessions_are_completed_in_every_session_argument() {
     let sandbox = applied();
     let all = ["lead", "lead/coder-0", "lead/coder-1", "reviewer"];
     for command in ["exec", "env", "prompt", "destroy"] {
@@ -93,7 +93,7 @@ fn commands_options_and_values_are_completed() {
 }
 
 #[test]
-fn completing_is_silent_and_changes_nothing_whatever_is_wrong() {
+fn completing_is_silent_and_changes_nothing_after_any_error() {
     let sandbox = Sandbox::new();
     let quiet = |args: &[&str]| {
         let outcome = sandbox
@@ -190,7 +190,7 @@ fn zsh_completes_from_a_file_of_its_function_path() {
 }
 
 #[test]
-fn fish_completes() {
+fn fish_completes_sessions() {
     if !installed("fish") {
         return;
     }

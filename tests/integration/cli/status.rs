@@ -103,7 +103,7 @@ fn status_counts_commits_on_either_side_of_the_base() {
 }
 
 #[test]
-fn status_says_which_named_ports_listen_and_what_is_ignored() {
+fn status_lists_listening_ports_and_ignored_files() {
     let sandbox = applied();
     let fresh = document(&sandbox.ok(&["status", "--json"]));
     let port = |at: usize| fresh["sessions"][0]["ports"][at]["port"].as_u64().unwrap();
@@ -148,7 +148,7 @@ fn status_exits_with_2_for_drift_on_request() {
 }
 
 #[test]
-fn status_says_which_phase_a_run_is_in_since_when_and_by_which_process() {
+fn status_names_phase_time_and_process_of_a_run() {
     let sandbox = applied();
     let top = sandbox.top.display();
     sandbox.manifest(&format!(
@@ -213,7 +213,7 @@ fn status_lists_a_port_under_the_child_that_owns_it_alone() {
 }
 
 #[test]
-fn status_calls_no_worktree_clean_that_is_gone() {
+fn status_calls_no_missing_worktree_clean() {
     let sandbox = applied();
     fs::remove_dir_all(sandbox.directory("a")).unwrap();
     let text = sandbox.ok(&["status"]).stdout;
@@ -222,7 +222,7 @@ fn status_calls_no_worktree_clean_that_is_gone() {
 }
 
 #[test]
-fn plan_calls_no_branch_new_of_a_session_that_stands() {
+fn plan_calls_no_branch_of_an_active_session_new() {
     let sandbox = applied();
     sandbox.manifest(&MANIFEST.replace("[session.b]", "env = { A = \"1\" }\n[session.b]"));
     let text = sandbox.ok(&["plan"]).stdout;

@@ -23,7 +23,7 @@ fn check_fits(document: &Value, schema_path: &str) {
 }
 
 #[test]
-fn faults_as_json_fit_their_schema_and_say_where_what_and_what_to_do() {
+fn diagnostics_as_json_fit_their_schema_and_have_location_and_help() {
     let sandbox = Sandbox::new();
     sandbox.manifest(FAULTY);
     let lines = sandbox.manifest_text(FAULTY);
@@ -46,7 +46,7 @@ fn faults_as_json_fit_their_schema_and_say_where_what_and_what_to_do() {
 }
 
 #[test]
-fn a_valid_manifest_is_said_to_be_valid_in_every_form() {
+fn valid_manifest_is_reported_valid_in_every_format() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\ncount = 2\n");
     assert_eq!(sandbox.ok(&["validate"]).stdout, "seedbed.toml is valid: 2 sessions\n");
@@ -62,7 +62,7 @@ fn a_valid_manifest_is_said_to_be_valid_in_every_form() {
 }
 
 #[test]
-fn faults_as_sarif_name_their_rules_and_count_columns_as_they_say() {
+fn diagnostics_as_sarif_name_their_rules_and_columns() {
     let sandbox = Sandbox::new();
     sandbox.manifest(FAULTY);
     let sarif = sandbox.seedbed(&["validate", "--format", "sarif"]).expect(65).json();
@@ -113,7 +113,7 @@ fn the_schema_of_sarif_refuses_what_is_not_sarif() {
 }
 
 #[test]
-fn github_shows_each_fault_at_its_line() {
+fn github_shows_each_diagnostic_at_its_line() {
     let sandbox = Sandbox::new();
     sandbox.manifest(FAULTY);
     let text = sandbox.manifest_text(FAULTY);
@@ -130,7 +130,7 @@ fn github_shows_each_fault_at_its_line() {
 }
 
 #[test]
-fn of_a_thousand_faults_people_see_the_first_and_programs_all() {
+fn thousand_diagnostics_are_cut_for_people_and_complete_for_programs() {
     let sandbox = Sandbox::new();
     let sessions: Vec<_> = (0..1000).map(|at| format!("[session.s{at}]\ncuont = 1\n")).collect();
     sandbox.manifest(&sessions.concat());

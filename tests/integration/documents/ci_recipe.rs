@@ -73,7 +73,7 @@ fn the_script_takes_another_manifest_and_session() {
 }
 
 #[test]
-fn the_script_stops_at_a_fault_and_shows_it_on_its_line() {
+fn script_stops_at_a_diagnostic_and_shows_its_line() {
     let sandbox = sandbox();
     sandbox.manifest(&SWARM.replace("resources", "resource"));
     let run = |github: &str| {

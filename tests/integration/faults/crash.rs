@@ -79,7 +79,7 @@ fn a_recover_killed_anywhere_while_it_finishes_is_done_again() {
 }
 
 #[test]
-fn a_growth_killed_anywhere_leaves_what_stood() {
+fn growing_run_killed_anywhere_leaves_the_applied_swarm() {
     let smaller = PAIR.split("[session.linked]").next().unwrap();
     let applied = sandbox(smaller);
     applied.ok(&["apply"]);

@@ -138,7 +138,7 @@ pub(super) fn check_recover(manifest: &str, with: With, wanted: impl Fn(&str) ->
 }
 
 #[test]
-fn an_apply_whose_step_fails_puts_everything_back() {
+fn apply_whose_step_fails_is_rolled_back() {
     check_apply(PAIR, With::One, |_| true);
 }
 
@@ -163,13 +163,13 @@ pub(super) fn check_layers(with: With) {
 }
 
 #[test]
-fn a_copy_or_a_mount_that_fails_is_put_back() {
+fn failed_copy_or_mount_is_rolled_back() {
     check_layers(With::One);
 }
 
 /// A panic in a kind is a failure of that step: the rest is rolled back, and the exit code reports a bug.
 #[test]
-fn a_bug_in_a_kind_is_put_back_like_any_failure() {
+fn panic_in_a_kind_is_rolled_back_like_any_failure() {
     let sandbox = sandbox(PAIR);
     sandbox.unchanged(|| {
         for point in ["lease.granted#1", "register.placed#1", "register.renamed#2"] {

@@ -65,7 +65,7 @@ fn run(sandbox: &Sandbox, args: &[&str], case: &str) -> i32 {
 }
 
 #[test]
-fn an_apply_whose_git_goes_wrong_puts_everything_back() {
+fn apply_whose_git_fails_is_rolled_back() {
     let lab = sandbox(PAIR);
     let commands = used(&lab, &["apply"]);
     assert!(commands.contains("read-tree") && commands.contains("update-ref"), "{commands:?}");
@@ -85,7 +85,7 @@ fn an_apply_whose_git_goes_wrong_puts_everything_back() {
 }
 
 #[test]
-fn a_destroy_whose_git_goes_wrong_is_finished_by_the_next() {
+fn destroy_whose_git_fails_is_finished_by_the_next() {
     let lab = sandbox(PAIR);
     lab.ok(&["apply"]);
     let commands = used(&lab, &["destroy"]);
@@ -107,7 +107,7 @@ fn a_destroy_whose_git_goes_wrong_is_finished_by_the_next() {
 }
 
 #[test]
-fn a_host_without_git_is_told_so() {
+fn host_without_git_is_reported() {
     let sandbox = sandbox(PAIR);
     let bin = sandbox.top.join("bin");
     fs::create_dir(&bin).unwrap();
@@ -123,7 +123,7 @@ fn a_host_without_git_is_told_so() {
 /// Every command reports the required Git version, and changes nothing with an older one: at most it has asked Git to
 /// read, besides asking for its version.
 #[test]
-fn an_old_git_is_told_so_and_does_nothing() {
+fn old_git_is_refused_before_any_change() {
     let sandbox = sandbox(PAIR);
     let body = r#"if test "$command" = version; then echo "git version 2.30.9"; exit; fi; echo "$command" >> "$top/asked""#;
     let shim = Shim::new(&sandbox, body);
@@ -171,7 +171,7 @@ fn an_old_git_is_told_so_and_does_nothing() {
 
 /// One question, however many there are after it.
 #[test]
-fn git_is_asked_for_its_version_once() {
+fn version_of_git_is_queried_once() {
     let sandbox = sandbox(PAIR);
     let shim = Shim::new(&sandbox, r#"test "$command" = version && echo >> "$top/versions""#);
     for args in [&["plan"][..], &["apply"], &["status"], &["destroy"]] {

@@ -18,7 +18,7 @@ fi
 "#;
 
 #[test]
-fn what_a_killed_run_left_running_is_waited_for_and_named() {
+fn processes_of_a_killed_run_are_named_and_waited_for() {
     let sandbox = sandbox(PAIR);
     // Files that the work tree has as committed are not checked out.
     sandbox.write("README.md", "changed\n");

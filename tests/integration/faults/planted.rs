@@ -40,7 +40,7 @@ fn outside(sandbox: &Sandbox) -> Inventory {
 }
 
 #[test]
-fn whatever_stands_in_the_way_nothing_outside_is_touched() {
+fn planted_files_lead_no_write_out() {
     let sandbox = sandbox("");
     let before = outside(&sandbox);
     for (what, plant) in FIXTURES {
@@ -65,7 +65,7 @@ fn whatever_stands_in_the_way_nothing_outside_is_touched() {
 
 /// Files that an agent leaves in an active session do not lead outside either when the session is released.
 #[test]
-fn what_an_agent_plants_leads_no_removal_out() {
+fn planted_files_lead_no_removal_out() {
     let sandbox = sandbox("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
     let before = outside(&sandbox);
     let clean = sandbox.inventory();

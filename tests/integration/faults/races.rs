@@ -95,7 +95,7 @@ fn sixteen_runs_that_want_the_same_ports_share_none() {
 
 /// Suite D: a completed step is not repeated, and a rolled-back step is not rolled back again.
 #[test]
-fn everything_can_be_done_twice() {
+fn every_command_can_be_repeated() {
     let sandbox = sandbox(TREE);
     let twice = |args: &[&str], said: &str| {
         sandbox.unchanged(|| {
@@ -141,7 +141,7 @@ const BY_HAND: [(&str, &str); 11] = [
 ];
 
 #[test]
-fn what_was_done_by_hand_is_told_and_repaired() {
+fn manual_changes_are_reported_and_repaired() {
     for (script, said) in BY_HAND {
         let sandbox = sandbox(PAIR);
         sandbox.write("mine/untracked.log", "mine\n");

@@ -61,7 +61,7 @@ fn is_mounted(directory: &std::path::Path) -> bool {
 }
 
 #[test]
-fn a_replacement_killed_anywhere_brings_back_what_stood() {
+fn replacement_killed_anywhere_brings_back_the_applied_swarm() {
     let before = format!("{BEFORE}{}", with_overlays(""));
     let lab = sandbox(&before);
     stand(&lab, &before);
@@ -122,7 +122,7 @@ fn a_recovery_killed_anywhere_while_it_brings_back_is_done_again() {
 }
 
 #[test]
-fn a_replacement_whose_step_fails_brings_back_what_stood() {
+fn replacement_whose_step_fails_brings_back_the_applied_swarm() {
     let lab = sandbox(BEFORE);
     stand(&lab, BEFORE);
     let cases = cases(&succeeded(&traced(&lab, &REPLACE, None)), With::One);

@@ -202,12 +202,12 @@ fn sequences(seeds: Range<u64>, length: u64) {
 }
 
 #[test]
-fn random_sequences_lose_nothing_and_can_be_taken_down() {
+fn random_sequences_lose_no_work_and_can_be_destroyed() {
     sequences(0..3, 4);
 }
 
 #[test]
 #[ignore = "soak: 600 sequences of 12 steps take 50 minutes on one core"]
-fn six_hundred_random_sequences_lose_nothing_and_can_be_taken_down() {
+fn six_hundred_random_sequences_lose_no_work_and_can_be_destroyed() {
     sequences(1000..1600, 12);
 }

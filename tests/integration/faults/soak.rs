@@ -127,7 +127,7 @@ impl Drop for Tmpfs {
 }
 
 #[test]
-fn a_real_disk_that_is_full_is_told_and_nothing_is_left() {
+fn full_disk_is_reported_and_nothing_is_left() {
     let sandbox = sandbox(TREE);
     fill(&sandbox, 300);
     for (place, size) in [(".ai_ops", "300k"), (".ai_ops", "1200k"), ("../state", "8k"), ("../state", "40k")]
@@ -154,7 +154,7 @@ fn a_real_disk_that_is_full_is_told_and_nothing_is_left() {
 }
 
 #[test]
-fn a_file_system_that_is_read_only_is_told_and_nothing_is_left() {
+fn read_only_file_system_is_reported_and_nothing_is_left() {
     let sandbox = sandbox(PAIR);
     fs::create_dir_all(sandbox.state()).unwrap();
     for place in [".git", ".", "../state"] {
@@ -180,7 +180,7 @@ fn a_file_system_that_is_read_only_is_told_and_nothing_is_left() {
 
 /// Runs as a user without write permission for the required directories; root may write everywhere.
 #[test]
-fn a_directory_that_cannot_be_written_is_told_and_nothing_is_left() {
+fn unwritable_directory_is_reported_and_nothing_is_left() {
     let sandbox = sandbox(PAIR);
     if !rustix::process::geteuid().is_root() {
         for place in [".git", "."] {

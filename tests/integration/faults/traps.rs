@@ -133,7 +133,7 @@ fn the_traps_are_real() {
 }
 
 #[test]
-fn nothing_in_the_common_git_directory_is_run() {
+fn programs_in_the_common_git_directory_do_not_run() {
     let sandbox = sandbox(TREE);
     plant_settings(&sandbox, &[]);
     plant_hooks(&sandbox, &sandbox.repository.join(".git/hooks"));
@@ -149,7 +149,7 @@ fn nothing_in_the_common_git_directory_is_run() {
 }
 
 #[test]
-fn nothing_in_a_worktree_is_run() {
+fn programs_in_a_worktree_do_not_run() {
     // A `.git` file that leads to a repository of the agent's own, and a whole repository in its place.
     for whole in [false, true] {
         let sandbox = sandbox(TREE);
@@ -183,7 +183,7 @@ fn nothing_in_a_worktree_is_run() {
 }
 
 #[test]
-fn nothing_in_the_settings_of_a_worktree_is_run() {
+fn programs_in_worktree_settings_do_not_run() {
     let sandbox = sandbox(TREE);
     sandbox.ok(&["apply"]);
     // A sparse session has turned on settings of a worktree's own, which an agent can write to.

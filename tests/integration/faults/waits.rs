@@ -118,7 +118,7 @@ fn names(sandbox: &Sandbox, args: &[&str], code: i32, path: &Path, kind: &str) {
 }
 
 #[test]
-fn what_stands_in_an_entry_or_a_worktree_keeps_only_that_session() {
+fn fifo_in_a_worktree_blocks_only_that_session() {
     let sandbox = sandbox(TWO);
     let clean = sandbox.inventory();
     sandbox.ok(&["apply"]);
@@ -196,7 +196,7 @@ fn what_stands_in_an_entry_or_a_worktree_keeps_only_that_session() {
 }
 
 #[test]
-fn what_stands_in_the_repository_is_named_before_anything_is_touched() {
+fn fifo_in_the_repository_is_named_before_any_change() {
     let sandbox = sandbox(TWO);
     let clean = sandbox.inventory();
     sandbox.ok(&["apply"]);
@@ -243,7 +243,7 @@ fn what_stands_in_the_repository_is_named_before_anything_is_touched() {
 
 /// A session cannot make a command inside it wait with a file at the path of its discovery file.
 #[test]
-fn what_a_session_puts_for_its_discovery_file_is_not_waited_for() {
+fn fifo_for_a_discovery_file_is_not_waited_for() {
     let sandbox = sandbox(TWO);
     sandbox.ok(&["apply"]);
     let lead = sandbox.directory("lead");

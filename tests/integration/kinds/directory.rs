@@ -218,7 +218,7 @@ fn a_directory_of_another_user_is_named_before_anything_is_released() {
 }
 
 #[test]
-fn a_directory_that_is_gone_is_created_again_and_one_without_its_record_is_left_alone() {
+fn missing_directory_is_created_again_and_one_without_its_record_is_left_alone() {
     let sandbox = applied(COPY);
     let path = directory(&sandbox, "a");
     fs::remove_dir_all(&path).unwrap();
@@ -315,7 +315,7 @@ fn a_directory_whose_move_was_killed_belongs_to_its_moved_and_its_copied_workspa
 }
 
 #[test]
-fn wrong_options_are_told_at_their_places() {
+fn wrong_options_are_reported_at_their_locations() {
     let check = |options: &str, says: &[&str]| {
         let sandbox = sandbox(&format!("[session.a]\nresources = [{{ kind = \"directory\", {options} }}]\n"));
         sandbox.unchanged(|| sandbox.seedbed(&["plan"]).expect(65).says(says));

@@ -90,7 +90,7 @@ fn steps(requests: &[Value]) -> Vec<String> {
 }
 
 #[test]
-fn a_plan_is_asked_once_and_stands_for_review() {
+fn program_plans_once_before_the_review() {
     let sandbox = things("");
     let plan = sandbox.unchanged(|| sandbox.plan());
     let requests = asked(&sandbox);
@@ -123,7 +123,7 @@ fn a_plan_is_asked_once_and_stands_for_review() {
 }
 
 #[test]
-fn what_was_planned_is_made_told_kept_and_taken_away() {
+fn planned_resource_is_provisioned_kept_and_released() {
     let sandbox = things("");
     let before = sandbox.inventory();
     sandbox.ok(&["plan", "-o", "saved.json", "--quiet"]);
@@ -195,7 +195,7 @@ fn checking_a_manifest_runs_no_program() {
 }
 
 #[test]
-fn a_program_that_gives_no_plan_is_a_fault_of_its_command() {
+fn program_without_a_plan_is_a_diagnostic_of_its_command() {
     let slow = THINGS.replace("timeout = 100", "timeout = 1");
     for (operations, manifest, said) in [
         ("plan() { echo broken >&2; exit 3; }", THINGS, &["exit status: 3", "broken"][..]),
@@ -244,7 +244,7 @@ fn a_program_that_gives_no_plan_is_a_fault_of_its_command() {
 }
 
 #[test]
-fn a_fault_that_a_program_finds_stands_at_the_option() {
+fn diagnostic_of_a_program_is_at_the_option() {
     let operations = r#"plan() { echo '{"protocol": 1, "faults": [
         {"session": "shop/a", "option": "size", "message": "3 is too small", "help": "write 4"},
         {"session": "shop/b", "message": "there is no room for it"}]}'; }"#;
@@ -289,7 +289,7 @@ fn a_failure_takes_everything_away_again() {
 }
 
 #[test]
-fn a_release_that_fails_is_told_and_tried_again() {
+fn failed_release_is_reported_and_tried_again() {
     let sandbox =
         things("release() { test -e \"$top/mended\" && echo \"$done\" || { echo stuck >&2; exit 1; }; }");
     let before = sandbox.inventory();
@@ -301,7 +301,7 @@ fn a_release_that_fails_is_told_and_tried_again() {
 }
 
 #[test]
-fn what_would_be_lost_is_refused() {
+fn release_that_would_lose_work_is_refused() {
     let sandbox =
         things(r#"inspect() { echo '{"protocol": 1, "condition": "sound", "unsavedWork": ["12 rows"]}'; }"#);
     sandbox.ok(&["apply"]);
@@ -311,7 +311,7 @@ fn what_would_be_lost_is_refused() {
 
 /// The server of a lease does not run.
 #[test]
-fn what_cannot_be_inspected_is_unknown_and_refused() {
+fn uninspectable_resource_is_unknown_and_refused() {
     let operations = r#"inspect() { test -e "$top/down" && { echo "connection refused" >&2; exit 1; }; echo '{"protocol": 1, "condition": "sound"}'; }"#;
     let sandbox = things(operations);
     sandbox.ok(&["apply"]);
@@ -380,7 +380,7 @@ fn leases_are_inspected_at_once_and_once_in_a_command() {
 }
 
 #[test]
-fn what_is_broken_is_made_again_and_what_can_be_mended_is() {
+fn broken_resource_is_created_again_and_repairable_one_repaired() {
     let operations =
         r#"inspect() { cat "$top/found" 2>/dev/null || echo '{"protocol": 1, "condition": "sound"}'; }"#;
     for (condition, expected) in [
@@ -404,7 +404,7 @@ fn what_is_broken_is_made_again_and_what_can_be_mended_is() {
 
 /// A program that still creates a resource must not be overtaken by the program that releases the resource.
 #[test]
-fn after_a_kill_recovery_waits_for_the_program() {
+fn recovery_waits_for_the_program_after_a_kill() {
     let operations = r#"provision() {
         echo $$ >"$top/started"; while test -d "$top" && ! test -e "$top/go"; do sleep 0.02; done
         echo "$done"; }"#;

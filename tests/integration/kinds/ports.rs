@@ -124,7 +124,7 @@ fn users_of_one_host_never_share_a_port() {
 }
 
 #[test]
-fn clones_that_apply_at_once_all_stand_and_share_no_port() {
+fn clones_that_apply_at_once_share_no_port() {
     let sandbox = Sandbox::new();
     sandbox.manifest(CODERS);
     // All plan the same blocks: a run that is too late plans again.
@@ -161,7 +161,7 @@ fn overtake(sandbox: &Sandbox, args: &[&str]) -> (Outcome, TcpListener, (u64, u6
 }
 
 #[test]
-fn a_run_that_is_overtaken_plans_anew() {
+fn run_that_loses_a_race_plans_again() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
     let (outcome, _listener, (start, end)) = overtake(&sandbox, &["apply"]);
@@ -208,7 +208,7 @@ fn a_port_that_is_bound_and_does_not_listen_is_claimed_once() {
 }
 
 #[test]
-fn a_saved_plan_that_is_overtaken_is_not_planned_anew_and_leaves_nothing() {
+fn saved_plan_that_loses_a_race_is_not_planned_again_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n");
     let file = sandbox.top.join("plan.json");
@@ -279,7 +279,7 @@ fn a_block_with_a_listening_socket_of_ipv6_is_passed_over() {
 }
 
 #[test]
-fn a_lock_file_of_the_seed_is_passed_over_and_left_alone() {
+fn lock_file_of_the_reference_implementation_is_skipped_and_left_alone() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");
     let (start, end) = ports(sessions(&sandbox.plan()).next().unwrap());
@@ -295,7 +295,7 @@ fn a_lock_file_of_the_seed_is_passed_over_and_left_alone() {
 
 /// R12: a release removes only the lock file that names its own session.
 #[test]
-fn a_lock_file_that_names_somebody_else_is_kept() {
+fn lock_file_of_another_session_is_kept() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");
     sandbox.ok(&["apply"]);

@@ -424,7 +424,7 @@ fn a_child_takes_its_share_of_a_kind_of_its_program() {
 }
 
 #[test]
-fn no_child_is_begun_from_what_is_being_released() {
+fn child_cannot_begin_in_a_session_that_is_being_released() {
     let stage = Stage::new();
     let lead = stage.lead();
     let mut kill = seedbed_command(&stage.sandbox, &["destroy"]);
@@ -447,7 +447,7 @@ fn no_child_is_begun_from_what_is_being_released() {
 }
 
 #[test]
-fn a_child_whose_run_was_interrupted_goes_with_its_session() {
+fn interrupted_child_is_released_with_its_session() {
     let stage = Stage::new();
     let [helper, below] = stage.two();
     let mut kill = seedbed_command(&stage.sandbox, &["destroy"]);

@@ -39,7 +39,7 @@ fn the_example_of_a_kind_has_at_most_60_lines_beside_its_imports() {
 }
 
 #[test]
-fn the_example_does_what_it_says() {
+fn external_example_prints_its_documented_output() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let said = example::tour(directory.path()).expect("the example runs");
     let [lead, coder] = said.as_slice() else { panic!("two prompts: {said:?}") };

@@ -5,7 +5,7 @@ use std::fs;
 use crate::library_sandbox::{Sandbox, free_ports};
 
 #[test]
-fn a_swarm_comes_and_goes_without_a_trace() {
+fn swarm_is_applied_and_destroyed_without_a_trace() {
     for layout in ["flat", "nested"] {
         let sandbox = Sandbox::new();
         let base = free_ports(64);

@@ -34,7 +34,7 @@ fn worktree() -> ResourceRequest {
 }
 
 #[test]
-fn what_a_session_is_told() {
+fn session_gets_its_context() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let base = free_ports(4);
@@ -75,7 +75,7 @@ fn what_a_session_is_told() {
 }
 
 #[test]
-fn any_text_without_control_characters_is_an_id() {
+fn id_is_any_text_without_control_characters() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
@@ -174,7 +174,7 @@ fn a_panic_in_a_provider_is_a_failure_of_its_step() {
 }
 
 #[test]
-fn a_panic_in_looking_at_a_lease_is_told_as_its_damage() {
+fn panic_during_an_inspection_is_reported_as_damage() {
     let sandbox = Sandbox::new();
     let manifest = "version = 1\nswarm = \"s\"\n[session.a]\nresources = [\"fake\"]\n";
     let registry = |step| {
@@ -206,7 +206,7 @@ fn overtaken(times: u32) -> (Result<Provisioned, Error>, u32) {
 }
 
 #[test]
-fn who_is_overtaken_by_somebody_who_gives_up_tries_again_and_not_for_ever() {
+fn run_that_loses_to_a_failing_run_tries_again_a_few_times() {
     let (provisioned, tries) = overtaken(3);
     assert!(provisioned.is_ok());
     assert_eq!(tries, 4);
@@ -217,7 +217,7 @@ fn who_is_overtaken_by_somebody_who_gives_up_tries_again_and_not_for_ever() {
 }
 
 #[test]
-fn release_is_in_reverse_goes_on_past_failures_and_can_be_tried_again() {
+fn release_is_in_reverse_continues_after_failures_and_can_be_repeated() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let stuck = Arc::new(AtomicBool::new(true));

@@ -78,7 +78,7 @@ fn check(name: &str, arguments: &dyn Fn(&mut Command, &Path)) {
 }
 
 #[test]
-fn taplo_sees_what_the_schema_says() {
+fn taplo_reports_what_the_schema_rejects() {
     let schema = format!("file://{}", repository("schemas/manifest.schema.json").display());
     check("taplo", &|command, path| {
         command.args(["lint", "--schema", &schema]).arg(path);
@@ -86,7 +86,7 @@ fn taplo_sees_what_the_schema_says() {
 }
 
 #[test]
-fn tombi_sees_what_the_schema_says() {
+fn tombi_reports_what_the_schema_rejects() {
     let top = TempDir::new().unwrap();
     let schema = repository("schemas/manifest.schema.json");
     let config = format!("[[schemas]]\npath = \"{}\"\ninclude = [\"*.toml\"]\n", schema.display());
@@ -100,7 +100,7 @@ fn tombi_sees_what_the_schema_says() {
 }
 
 #[test]
-fn check_jsonschema_sees_what_the_schema_says() {
+fn check_jsonschema_reports_what_the_schema_rejects() {
     let schema = repository("schemas/manifest.schema.json");
     check("check-jsonschema", &|command, path| {
         command.arg("--schemafile").arg(&schema).arg(path);
@@ -110,7 +110,7 @@ fn check_jsonschema_sees_what_the_schema_says() {
 /// Checks the text that editors show and complete: every key is described, and every option has a default or an
 /// example. An entry of `resources` is identified by its kind.
 #[test]
-fn the_schema_tells_an_editor_what_to_say() {
+fn schema_has_messages_for_editors() {
     let schema = manifest::schema(&Registry::built_in().kinds());
     for kind in ["git-worktree", "port-range"] {
         let request = &schema["$defs"][format!("{kind}.request")];

@@ -41,7 +41,7 @@ fn env(template: &str) -> String {
 }
 
 #[test]
-fn a_template_without_end_is_a_fault() {
+fn unclosed_template_is_a_diagnostic() {
     let sandbox = Sandbox::new();
     let list = format!("[{}1]", "1,".repeat(99));
     let nested = |text: &str| {
@@ -92,7 +92,7 @@ fn the_longest_templates_can_be_compiled() {
 }
 
 #[test]
-fn a_manifest_that_comes_to_too_much_is_a_fault() {
+fn manifest_that_expands_too_far_is_a_diagnostic() {
     let sandbox = Sandbox::new();
     let long = "x".repeat(100_000);
     let globs = "'a', ".repeat(2_000);

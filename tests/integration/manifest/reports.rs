@@ -119,7 +119,7 @@ fn canonical_order_is_depth_first_by_name_and_replica() {
 }
 
 #[test]
-fn what_is_read_depends_on_content_alone() {
+fn parsed_manifest_depends_on_content_alone() {
     let one = "version = 1\nswarm = 's'\n[session.a]\ncount = 2\n[session.b]\n";
     let other =
         "# words\n[session]\nb = {}\na.count = 0x2\n".replacen("# words", "swarm = \"s\"\nversion = 1", 1);
@@ -189,7 +189,7 @@ fn a_table_is_underlined_at_its_header() {
 }
 
 #[test]
-fn a_part_of_a_string_is_underlined_whatever_escapes_stand_before_it() {
+fn part_of_a_string_is_underlined_behind_any_escapes() {
     let diagnostic = |text: &str, value: &str| {
         let at = value.find('b').expect("the value has a b");
         let location = manifest::Location::default().key("k").within(at..at + 1);
@@ -206,7 +206,7 @@ fn a_part_of_a_string_is_underlined_whatever_escapes_stand_before_it() {
 }
 
 #[test]
-fn a_fault_of_what_is_not_there_is_shown_at_what_surrounds_it() {
+fn diagnostic_of_a_missing_key_is_shown_at_its_table() {
     let location = manifest::Location::default().key("a").key("b").key("c");
     let report = Report::new(
         "x",
@@ -221,7 +221,7 @@ fn a_fault_of_what_is_not_there_is_shown_at_what_surrounds_it() {
 }
 
 #[test]
-fn what_a_file_says_cannot_act_on_the_terminal() {
+fn control_characters_of_a_manifest_never_reach_the_terminal() {
     for text in [
         "version = 1\nswarm = 's'\n\"\\u001b]0;x\\u0007\" = 1\n",
         "version = 1\nswarm = 's'\nx = \"\u{1b}[31m\"\n",
@@ -316,7 +316,7 @@ fn large_manifests_take_linear_time() {
 }
 
 #[test]
-fn a_thousand_faults_in_a_large_file_are_rendered_at_once() {
+fn thousand_diagnostics_in_a_large_file_are_rendered_quickly() {
     let mut text = String::from("version = 1\nswarm = 's'\n");
     for session in 0..20_000 {
         write!(text, "[session.s{session}]\nprompt = [\"{}\"]\n", "words ".repeat(12))

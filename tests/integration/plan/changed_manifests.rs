@@ -69,7 +69,7 @@ fn a_raised_count_creates_the_new_sessions_and_moves_no_other() {
 }
 
 #[test]
-fn without_slots_too_a_raised_count_moves_no_other() {
+fn raised_count_moves_no_other_session_without_slots() {
     let sandbox = Sandbox::new();
     let write = |count| {
         sandbox.manifest(&format!(
@@ -117,7 +117,7 @@ fn directory_of(held: &Value) -> &str {
 }
 
 #[test]
-fn what_a_kept_session_is_told_is_shown_field_by_field() {
+fn changed_context_of_a_kept_session_is_shown_field_by_field() {
     let sandbox = Sandbox::new();
     let write = |env: &str, prompt: &str, metadata: &str, setup: &str, child: &str| {
         sandbox.manifest(&format!(
@@ -162,7 +162,7 @@ fn what_a_kept_session_is_told_is_shown_field_by_field() {
 }
 
 #[test]
-fn what_would_be_refused_is_marked_in_the_plan_and_refused_before_anybody_is_asked() {
+fn refusal_is_marked_in_the_plan_and_precedes_the_question() {
     let sandbox = Sandbox::new();
     manifest(&sandbox, 1, 3);
     sandbox.ok(&["apply"]);
@@ -187,7 +187,7 @@ fn what_would_be_refused_is_marked_in_the_plan_and_refused_before_anybody_is_ask
 }
 
 #[test]
-fn a_session_that_goes_with_unsaved_work_is_refused() {
+fn removal_of_a_session_with_unsaved_work_is_refused() {
     let sandbox = Sandbox::new();
     manifest(&sandbox, 1, 3);
     sandbox.ok(&["apply"]);
@@ -201,7 +201,7 @@ fn a_session_that_goes_with_unsaved_work_is_refused() {
 }
 
 #[test]
-fn a_worktree_that_has_gone_missing_is_made_again_at_its_place() {
+fn missing_worktree_is_created_again_at_its_path() {
     let sandbox = Sandbox::new();
     manifest(&sandbox, 1, 2);
     sandbox.ok(&["apply"]);

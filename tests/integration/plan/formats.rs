@@ -48,7 +48,7 @@ fn colours_are_decided_alike_for_plans_diagnostics_and_help() {
 }
 
 #[test]
-fn what_is_no_terminal_is_not_cut() {
+fn output_that_is_no_terminal_is_not_cut() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"git-worktree\"]\n");
     let whole = sandbox.ok(&["plan"]).stdout;

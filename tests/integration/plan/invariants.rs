@@ -136,7 +136,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_port_is_planned_twice(swarm in swarms(), taken in hosts()) {
+    fn every_port_is_planned_once(swarm in swarms(), taken in hosts()) {
         check_ports(&swarm.plan(false, &taken, None), &taken);
     }
 
@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn what_stands_never_moves(
+    fn active_sessions_never_move(
         before in swarms(),
         more in proptest::collection::vec((0..3_u32, 0..4_u32), 5),
         taken in hosts(),

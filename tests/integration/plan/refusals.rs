@@ -44,7 +44,7 @@ fn a_base_ref_is_never_an_option_of_git() {
 }
 
 #[test]
-fn an_unknown_branch_is_told_the_nearest() {
+fn unknown_branch_is_reported_with_similar_ones() {
     let sandbox = Sandbox::new();
     sandbox.git(&["branch", "feature/checkout"]);
     check_refused(
@@ -142,7 +142,7 @@ fn a_link_that_comes_after_planning_is_not_written_through() {
 }
 
 #[test]
-fn every_fault_is_reported_at_once() {
+fn every_diagnostic_is_reported_at_once() {
     let sandbox = Sandbox::new();
     sandbox.manifest(
         r#"
@@ -225,7 +225,7 @@ fn worktrees_and_locks_need_a_directory_of_their_own() {
 }
 
 #[test]
-fn a_fault_is_shown_where_the_option_is_said() {
+fn diagnostic_is_shown_at_its_option() {
     let sandbox = Sandbox::new();
     let value = "\"nowhere\"";
     let sessions =
@@ -239,7 +239,7 @@ fn a_fault_is_shown_where_the_option_is_said() {
 }
 
 #[test]
-fn faults_of_every_stage_are_told_in_one_run_and_none_that_follows_from_another() {
+fn diagnostics_of_every_stage_are_reported_in_one_run_without_consequences() {
     let sandbox = Sandbox::new();
     sandbox.manifest(
         r#"
@@ -275,7 +275,7 @@ resources = [{ kind = "git-worktree", target-path = "app/lbi" }]
 }
 
 #[test]
-fn a_workspace_root_that_leads_nowhere_is_a_fault_of_the_manifest() {
+fn missing_workspace_root_is_a_diagnostic_of_the_manifest() {
     let sandbox = Sandbox::new();
     let text = "version = 1\nswarm = \"shop\"\n[workspace]\nroot = \"ap/lib\"\n[session.a]\ncuont = 1\n";
     sandbox.write("seedbed.toml", text);
@@ -288,7 +288,7 @@ fn a_workspace_root_that_leads_nowhere_is_a_fault_of_the_manifest() {
 }
 
 #[test]
-fn what_is_no_text_is_said_to_be_none() {
+fn binary_manifest_is_reported_as_no_text() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.repository.join("seedbed.toml"), b"version = 1\nswarm = \"sh\xff\"\n").unwrap();
     sandbox.seedbed(&["validate"]).expect(65).says(&["[seedbed.toml:2:12]", "byte 0xff is not UTF-8"]);

@@ -177,7 +177,7 @@ fn text_of_small_plans() {
 }
 
 #[test]
-fn text_is_as_wide_as_it_is_told_and_loses_nothing_by_it() {
+fn text_fits_its_width_and_is_complete() {
     let plan = planned(SMALL, None);
     let review = review(&plan, &[]);
     let words = |text: &str| -> String {
@@ -197,7 +197,7 @@ fn text_is_as_wide_as_it_is_told_and_loses_nothing_by_it() {
 }
 
 #[test]
-fn text_without_colour_says_the_same() {
+fn text_without_colour_is_the_same() {
     let plan = difference();
     let review = review(&plan, &[]);
     let coloured = review.text(Style::default().with_color(true));
@@ -224,7 +224,7 @@ fn sessions_that_are_alike_are_one_entry() {
 }
 
 #[test]
-fn whoever_differs_is_seen() {
+fn differing_sessions_are_never_folded() {
     let one = |more: &str| {
         let mut text = "version = 1\nswarm = \"s\"\n".to_owned();
         for at in 0..12 {
@@ -333,7 +333,7 @@ fn html_of_small_plans() {
 }
 
 #[test]
-fn html_of_a_large_plan_holds_every_session_and_stays_small() {
+fn html_of_a_large_plan_has_every_session_and_stays_small() {
     let page = review(&LARGE, &[]).html();
     assert_eq!(page.matches("<tr data-ports=").count(), 10_000);
     assert!(page.len() < 4_000_000, "{}", page.len());

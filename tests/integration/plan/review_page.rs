@@ -286,7 +286,7 @@ fn the_page_is_used_without_a_mouse() {
 }
 
 #[test]
-fn tab_goes_through_the_page_and_shows_where() {
+fn tab_moves_a_visible_focus_through_the_page() {
     let Some(browser) = Browser::start() else { return };
     browser.open(&review(&difference()));
     let mut stops = Vec::new();
@@ -321,7 +321,7 @@ fn tab_goes_through_the_page_and_shows_where() {
 }
 
 #[test]
-fn nothing_that_a_plan_holds_acts_in_the_page() {
+fn values_of_a_plan_never_act_in_the_page() {
     let Some(browser) = Browser::start() else { return };
     browser.open(&review(&planned(HOSTILE, None)));
     assert_eq!(browser.text("document.scripts.length"), "1");
@@ -397,7 +397,7 @@ return seen < 50 ? ['too little was measured: ' + seen] : faint;
 ";
 
 #[test]
-fn every_text_stands_out_by_day_and_by_night() {
+fn every_text_has_contrast_in_both_colour_schemes() {
     let Some(browser) = Browser::start() else { return };
     let plan = difference();
     let observation = crowded(&plan);

@@ -104,7 +104,7 @@ fn a_plan_is_stale_when_a_path_has_come_into_being() {
 }
 
 #[test]
-fn a_plan_is_stale_when_a_port_is_taken() {
+fn plan_is_stale_when_a_port_is_in_use() {
     check_stale(
         |_, plan| {
             let (_, end) = ports(&plan["sessions"][1]);
@@ -124,7 +124,7 @@ fn a_plan_is_stale_when_a_branch_has_come_into_being() {
 }
 
 #[test]
-fn a_plan_is_stale_when_the_swarm_stands() {
+fn plan_is_stale_when_the_swarm_is_applied() {
     check_stale(|sandbox, _| sandbox.ok(&["apply"]), "the swarm is applied already");
 }
 

@@ -72,7 +72,7 @@ fn forget(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_resource_whose_program_is_gone_remains_and_the_rest_is_released() {
+fn resource_without_its_program_remains_and_the_rest_is_released() {
     for (point, code) in [("apply.told", 69), ("apply.step#3", 73)] {
         let sandbox = sandbox(WITH_THING);
         let before = sandbox.inventory();

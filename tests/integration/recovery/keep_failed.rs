@@ -58,7 +58,7 @@ impl Kept {
 }
 
 #[test]
-fn a_failed_setup_is_kept_and_marked_and_the_next_apply_goes_on() {
+fn failed_setup_is_kept_and_the_next_apply_continues() {
     let kept = Kept::new();
     let sandbox = &kept.sandbox;
     kept.apply();
@@ -89,7 +89,7 @@ fn a_failed_setup_is_kept_and_marked_and_the_next_apply_goes_on() {
 }
 
 #[test]
-fn what_was_kept_is_destroyed_as_usual_without_teardown_of_what_never_began() {
+fn kept_session_is_destroyed_without_a_teardown_if_its_setup_never_began() {
     let kept = Kept::new();
     let sandbox = &kept.sandbox;
     sandbox.unchanged(|| {
@@ -125,7 +125,7 @@ fn a_run_that_replaces_releases_what_it_replaced_and_keeps_what_failed() {
 
 /// Only sessions with a failed `setup` are kept: half a lease is of no use.
 #[test]
-fn what_fails_before_setup_is_rolled_back() {
+fn failure_before_setup_is_rolled_back() {
     let sandbox = Sandbox::new();
     sandbox.manifest(
         "[session.a]\nresources = [{ kind = \"git-worktree\", git-hooks = true }]\nsetup = [\"true\"]\n",

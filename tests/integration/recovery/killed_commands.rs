@@ -103,7 +103,7 @@ fn a_killed_run_is_named_by_every_command_and_removed_by_recover() {
 }
 
 #[test]
-fn work_of_a_killed_run_is_rescued_where_that_is_asked_for() {
+fn work_of_a_killed_command_is_rescued_if_requested() {
     let sandbox = Sandbox::new();
     sandbox.manifest(MANIFEST);
     killed(&sandbox);

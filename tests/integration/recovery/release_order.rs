@@ -64,7 +64,7 @@ fn a_release_is_the_exact_reverse_of_provisioning() {
 }
 
 #[test]
-fn no_claim_is_released_while_something_made_after_it_is_left() {
+fn claim_is_released_after_everything_provisioned_after_it() {
     for jobs in [1, 4] {
         let mut sandbox = Sandbox::new();
         sandbox.host.jobs = NonZeroUsize::new(jobs).unwrap();

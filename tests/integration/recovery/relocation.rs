@@ -117,7 +117,7 @@ fn a_recovery_of_what_was_moved_is_done_again_wherever_it_is_killed() {
 }
 
 #[test]
-fn what_was_moved_away_and_back_is_as_it_was() {
+fn workspace_that_was_moved_back_is_unchanged() {
     let sandbox = faulty(MIXED);
     sandbox.ok(&["apply"]);
     let stood = sandbox.inventory();
@@ -345,7 +345,7 @@ fn other_workspaces_of_one_repository_are_neither_moved_nor_copied() {
 }
 
 #[test]
-fn what_is_kept_of_a_deleted_workspace_is_removed_from_anywhere() {
+fn records_of_a_deleted_workspace_are_removed_from_any_directory() {
     let manifest = with_overlays(PAIR);
     let lab = faulty(&manifest);
     let nothing = |sandbox: &Sandbox| {
@@ -392,7 +392,7 @@ fn what_is_kept_of_a_deleted_workspace_is_removed_from_anywhere() {
 }
 
 #[test]
-fn two_deleted_workspaces_of_one_name_are_told_apart() {
+fn deleted_workspaces_of_one_name_are_distinguished() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");
     let clones = ["one", "two"].map(|name| sandbox.clone_to(name));
@@ -416,7 +416,7 @@ fn two_deleted_workspaces_of_one_name_are_told_apart() {
 }
 
 #[test]
-fn what_an_overlay_has_kept_of_a_deleted_workspace_is_given_up_only_where_that_is_said() {
+fn overlay_work_of_a_deleted_workspace_is_discarded_only_on_request() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n");
     if !sandbox.can_mount() {

@@ -131,7 +131,7 @@ fn check_repaired(harm: impl FnOnce(&Sandbox, &Path), said: &str) {
 }
 
 #[test]
-fn a_cleaned_worktree_is_told_again_what_it_owns() {
+fn discovery_file_of_a_cleaned_worktree_is_restored() {
     check_repaired(
         |sandbox, directory| drop(sandbox.git_in(directory, &["clean", "-fdxq"])),
         "resources.json does not exist",
@@ -203,7 +203,7 @@ fn a_discovery_file_of_an_older_format_is_not_broken() {
 }
 
 #[test]
-fn what_hides_the_discovery_file_is_put_back() {
+fn ignore_rule_of_the_discovery_file_is_restored() {
     check_repaired(
         |_, directory| fs::remove_file(directory.join(".agent-context/.gitignore")).unwrap(),
         ".gitignore beside resources.json does not exist",
@@ -215,7 +215,7 @@ fn what_hides_the_discovery_file_is_put_back() {
 }
 
 #[test]
-fn a_lost_canonical_copy_is_made_again_from_the_plan_that_stands() {
+fn lost_canonical_copy_is_restored_from_the_applied_plan() {
     let (sandbox, directory) = applied();
     let file = directory.join(".agent-context/resources.json");
     let before = fs::read(&file).unwrap();
@@ -232,7 +232,7 @@ fn a_lost_canonical_copy_is_made_again_from_the_plan_that_stands() {
 }
 
 #[test]
-fn locks_and_leases_are_put_back_without_planning() {
+fn locks_and_leases_are_restored_without_planning() {
     let (sandbox, directory) = applied();
     fs::write(directory.join("work"), "unsaved").unwrap();
     let before = sandbox.inventory();
@@ -253,7 +253,7 @@ fn locks_and_leases_are_put_back_without_planning() {
 }
 
 #[test]
-fn what_has_to_be_made_anew_is_left_to_apply() {
+fn damage_that_needs_provisioning_is_left_to_apply() {
     let (sandbox, directory) = applied();
     fs::remove_dir_all(&directory).unwrap();
     let outcome = sandbox.unchanged(|| sandbox.seedbed(&["status", "--repair"]).expect(1));

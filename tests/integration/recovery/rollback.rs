@@ -33,7 +33,7 @@ fn a_failed_setup_leaves_its_log() {
 }
 
 #[test]
-fn what_a_failing_command_says_on_standard_output_is_told_too() {
+fn standard_output_of_a_failing_command_is_reported() {
     let sandbox = Sandbox::new();
     sandbox.manifest(
         "[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"echo test result: $((6 * 7)); exit 1\"]\n",
@@ -54,7 +54,7 @@ fn a_failure_is_one_document_as_json() {
 }
 
 #[test]
-fn a_failure_while_a_swarm_grows_leaves_what_stood() {
+fn failure_of_a_growing_run_leaves_the_applied_swarm() {
     let sandbox = Sandbox::new();
     let manifest = |count: u32, fails: &str| {
         sandbox.manifest(&format!(
@@ -73,7 +73,7 @@ fn a_failure_while_a_swarm_grows_leaves_what_stood() {
 }
 
 #[test]
-fn the_next_apply_after_a_failure_goes_through() {
+fn next_apply_after_a_failure_succeeds() {
     let sandbox = Sandbox::new();
     sandbox.manifest(LAST_FAILS);
     sandbox.seedbed(&["apply"]).expect(1);

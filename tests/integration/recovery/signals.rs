@@ -135,7 +135,7 @@ fn a_second_ctrl_c_leaves_what_recover_puts_back() {
 /// The shell passes the hangup of its terminal on and ends, after which the kernel sends the hangup again; after a
 /// logout, SIGTERM follows.
 #[test]
-fn the_end_of_a_terminal_is_told_more_than_once_and_puts_everything_back() {
+fn end_of_a_terminal_sends_several_signals_and_is_rolled_back() {
     let slow = Slow::new("while test -e $top/hold; do sleep 0.1; done; exit 1");
     let hold = slow.sandbox.top.join("hold");
     slow.sandbox.unchanged(|| {
@@ -204,7 +204,7 @@ fn a_killed_apply_is_undone_by_recover() {
 }
 
 #[test]
-fn a_killed_apply_is_undone_by_the_next_apply_which_then_stands() {
+fn killed_apply_is_undone_by_the_next_apply_which_succeeds() {
     let slow = Slow::new("exit 1");
     let before = slow.sandbox.inventory();
     slow.kill();
@@ -230,7 +230,7 @@ fn a_killed_apply_is_undone_by_destroy() {
 }
 
 #[test]
-fn a_killed_growth_leaves_what_stood() {
+fn killed_growing_run_leaves_the_applied_swarm() {
     let slow = Slow::new("exit 1");
     slow.manifest(2, "exit 1");
     slow.sandbox.ok(&["apply"]);
@@ -343,7 +343,7 @@ fn ctrl_c_during_a_teardown_ends_it_and_takes_nothing_away() {
 
 /// The teardown belongs to an apply that is rolled back.
 #[test]
-fn ctrl_c_during_a_recovery_ends_what_it_runs_and_the_next_goes_on() {
+fn ctrl_c_ends_the_programs_of_a_recovery_and_the_next_continues() {
     let sandbox = Sandbox::new();
     let top = sandbox.top.display();
     let teardown = format!("test -e {top}/go && exit 0; {}", hangs(&sandbox));

@@ -29,7 +29,7 @@ fn first_and_last(session: &Provisioned) -> (u64, u64) {
 }
 
 #[test]
-fn fault_1_a_parent_with_one_child_fails() {
+fn defect_1_parent_with_one_child_fails() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
@@ -55,7 +55,7 @@ fn fault_1_a_parent_with_one_child_fails() {
 }
 
 #[test]
-fn fault_2_blocks_of_different_geometry_overlap_unseen() {
+fn defect_2_blocks_of_different_geometry_overlap_unnoticed() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let base = free_ports(64);
@@ -76,7 +76,7 @@ fn fault_2_blocks_of_different_geometry_overlap_unseen() {
 }
 
 #[test]
-fn fault_3_a_bad_target_path_leaks_a_worktree() {
+fn defect_3_bad_target_path_leaks_a_worktree() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
@@ -96,7 +96,7 @@ fn fault_3_a_bad_target_path_leaks_a_worktree() {
 }
 
 #[test]
-fn fault_4_what_is_made_dirties_git_status() {
+fn defect_4_created_files_show_in_git_status() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let parent =
@@ -113,7 +113,7 @@ fn fault_4_what_is_made_dirties_git_status() {
 }
 
 #[test]
-fn fault_5_ports_are_ephemeral_and_may_be_served_already() {
+fn defect_5_ports_are_ephemeral_and_may_be_in_use() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let by_default = ResourceRequest::new("port-range");
@@ -141,7 +141,7 @@ fn fault_5_ports_are_ephemeral_and_may_be_served_already() {
 }
 
 #[test]
-fn fault_6_release_destroys_unsaved_work() {
+fn defect_6_release_destroys_unsaved_work() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
@@ -161,7 +161,7 @@ fn fault_6_release_destroys_unsaved_work() {
 }
 
 #[test]
-fn fault_6_locks_of_a_killed_process_stay_for_ever() {
+fn defect_6_locks_of_a_killed_process_stay_for_ever() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let requests = [worktree(), ports(free_ports(4), 4, 1), ResourceRequest::new("crash")];
@@ -181,7 +181,7 @@ fn fault_6_locks_of_a_killed_process_stay_for_ever() {
 }
 
 #[test]
-fn fault_7_two_clones_get_the_same_ports() {
+fn defect_7_two_clones_get_the_same_ports() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let clone = sandbox.outside("clone");
@@ -195,7 +195,7 @@ fn fault_7_two_clones_get_the_same_ports() {
 }
 
 #[test]
-fn fault_8_a_discovery_path_that_is_a_link_is_written_through() {
+fn defect_8_discovery_path_that_is_a_link_is_written_through() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let outside = sandbox.outside("outside");
@@ -231,7 +231,7 @@ fn fault_8_a_discovery_path_that_is_a_link_is_written_through() {
 }
 
 #[test]
-fn fault_9_sessions_without_a_worktree_share_a_discovery_file() {
+fn defect_9_sessions_without_a_worktree_share_a_discovery_file() {
     let sandbox = Sandbox::new();
     let before = sandbox.trace();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
@@ -254,7 +254,7 @@ fn fault_9_sessions_without_a_worktree_share_a_discovery_file() {
 }
 
 #[test]
-fn fault_10_a_base_ref_is_read_as_an_option() {
+fn defect_10_base_ref_is_read_as_an_option() {
     let sandbox = Sandbox::new();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let before = sandbox.trace();

@@ -105,7 +105,7 @@ fn children() {
 }
 
 #[test]
-fn the_errors_of_the_seed_that_no_vector_has() {
+fn errors_of_the_reference_implementation_outside_the_vectors_match() {
     let check = |allocation: serde_json::Value, index, count, expected: &str| {
         let parent = serde_json::json!({
             "sessionId": "a", "workspaceRoot": "/w", "workingDirectory": "/w",

@@ -170,7 +170,7 @@ resources = ["git-worktree"]
 
 /// With every layout except `nested`, which is chosen for children that are to be inside.
 #[test]
-fn what_is_done_in_a_parent_reaches_no_child() {
+fn changes_in_a_parent_reach_no_child() {
     let sandbox = Sandbox::new();
     sandbox.manifest(
         "[session.a]\nresources = [\"git-worktree\", \"port-range\"]\n[session.a.child.b]\ncount = 2\n",
@@ -226,7 +226,7 @@ resources = [{ kind = "git-worktree", root-directory = "deep/er/trees" }, { kind
 }
 
 #[test]
-fn what_was_in_the_directories_before_stays() {
+fn earlier_files_of_directories_stay() {
     let sandbox = Sandbox::new();
     sandbox.write(".git/info/exclude", "/seedbed.toml\n/.ai_ops\n");
     sandbox.write(".ai_ops/notes.txt", "mine\n");

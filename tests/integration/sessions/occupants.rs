@@ -315,7 +315,7 @@ fn one_refusal_names_both_in_what_a_killed_destroy_left() {
 }
 
 #[test]
-fn nobody_is_ended_for_a_run_that_is_refused_anyway() {
+fn refused_run_ends_no_process() {
     let sandbox = applied(TWO);
     let directory = sandbox.directory("a-1");
     fs::write(directory.join("new.txt"), "work\n").unwrap();
@@ -495,7 +495,7 @@ fn with_a_server(sandbox: &Sandbox, rest: &str) {
 }
 
 #[test]
-fn what_a_setup_left_running_is_for_the_teardown_to_end() {
+fn teardown_is_expected_to_end_processes_of_setup() {
     let sandbox = Sandbox::new();
     let (pid, go) = (sandbox.top.join("pid"), sandbox.top.join("go"));
     with_a_server(
@@ -525,7 +525,7 @@ fn what_a_setup_left_running_is_for_the_teardown_to_end() {
 }
 
 #[test]
-fn what_a_setup_left_running_refuses_without_a_teardown_and_is_stopped_after_one_that_fails() {
+fn process_of_setup_refuses_a_release_unless_a_teardown_has_run() {
     let sandbox = Sandbox::new();
     with_a_server(&sandbox, "]");
     let server = || fs::read_to_string(sandbox.top.join("pid")).unwrap();

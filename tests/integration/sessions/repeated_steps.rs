@@ -12,7 +12,7 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn setup_of_an_active_session_runs_when_it_is_asked_for() {
+fn setup_of_an_active_session_runs_when_requested() {
     let sandbox = Sandbox::new();
     let log = sandbox.top.join("log");
     let manifest = |setup: &str| {

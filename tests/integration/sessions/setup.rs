@@ -69,7 +69,7 @@ fn copies_that_git_sees_are_no_work_until_they_change() {
 }
 
 #[test]
-fn a_copy_that_nobody_changed_is_no_work_when_the_workspace_changes() {
+fn unchanged_copy_is_no_work_when_the_workspace_changes() {
     let sandbox = Sandbox::new();
     sandbox.write("notes.txt", "one\n");
     sandbox.write("other.txt", "one\n");
@@ -89,7 +89,7 @@ fn a_copy_that_nobody_changed_is_no_work_when_the_workspace_changes() {
 }
 
 #[test]
-fn a_file_to_copy_that_is_tracked_or_missing_is_a_fault_at_its_place() {
+fn tracked_or_missing_file_to_copy_is_a_diagnostic_at_its_option() {
     let sandbox = Sandbox::new();
     sandbox.write("untracked/a", "12345");
     sandbox.write("untracked/b", &"x".repeat(1234));
@@ -196,7 +196,7 @@ teardown = ['echo "down c" >> {log}']
 }
 
 #[test]
-fn a_teardown_that_fails_is_told_and_stops_nothing() {
+fn failed_teardown_is_reported_and_stops_nothing() {
     let sandbox = with_log(
         r#"
 [session.a]
@@ -220,7 +220,7 @@ teardown = ['echo cannot stop $((6 * 7)); exit 3', 'echo never >> {log}']
 /// `apply` replaces what was removed, and `destroy` releases the rest; neither runs a command in a directory that an
 /// agent chose.
 #[test]
-fn a_teardown_without_its_directory_is_not_run_and_told() {
+fn teardown_without_its_directory_is_skipped_and_reported() {
     let sandbox = with_log(
         "[session.a]\nresources = [\"git-worktree\"]\nteardown = ['echo \"down $PWD\" >> {log}; touch ran']\n",
     );
@@ -261,7 +261,7 @@ fn a_missing_program_is_named() {
 }
 
 #[test]
-fn a_setup_that_lists_the_words_of_one_command_says_how_to_write_it() {
+fn setup_that_lists_the_words_of_one_command_gets_a_hint() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = ['git-worktree']\nsetup = ['false', 'ci']\n");
     let hint = r#"setup = [["false","ci"]]"#;

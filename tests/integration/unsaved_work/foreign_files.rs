@@ -228,7 +228,7 @@ fn swarm_inside_is_named_and_stays() {
 }
 
 #[test]
-fn sessions_nested_in_one_another_are_no_obstacle() {
+fn nested_sessions_are_released_together() {
     let sandbox = Sandbox::new();
     sandbox.manifest(
         "[defaults.git-worktree]\nlayout = \"nested\"\n[session.a]\nresources = [\"git-worktree\"]\n\

@@ -122,7 +122,7 @@ fn work_that_was_staged_in_a_worktree_without_files_is_not_lost() {
 }
 
 #[test]
-fn what_a_killed_apply_did_itself_is_no_work() {
+fn files_of_a_killed_apply_are_no_work() {
     for point in
         ["apply.step#2", "apply.step#3", "apply.step#4", "apply.setting-up", "apply.telling", "apply.told"]
     {
@@ -143,7 +143,7 @@ fn what_a_killed_apply_did_itself_is_no_work() {
 }
 
 #[test]
-fn what_a_setup_goes_on_to_write_after_the_kill_is_no_work() {
+fn files_that_setup_writes_after_the_kill_are_no_work() {
     let sandbox = sandbox(
         "[session.coder]\nresources = [\"git-worktree\"]\n\
          setup = [\"echo > made.txt; sleep 0.8; echo changed >> README.md; echo > late.txt; sleep 60\"]\n",

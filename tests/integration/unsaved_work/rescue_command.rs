@@ -41,7 +41,7 @@ fn plant(sandbox: &Sandbox, name: &str, object: &str) -> String {
 }
 
 #[test]
-fn rescue_is_listed_restored_and_dropped_when_the_manifest_is_gone() {
+fn rescue_is_listed_restored_and_dropped_without_a_manifest() {
     let (sandbox, name) = rescued();
     let [found] = &listed(&sandbox)[..] else { panic!("one rescue") };
     assert_eq!(found["session"], "shop/coder");

@@ -117,7 +117,7 @@ fn applying_rescues_what_it_replaces_and_destroys() {
 }
 
 #[test]
-fn what_cannot_be_rescued_is_not_released() {
+fn session_whose_work_cannot_be_rescued_is_not_released() {
     let sandbox = Sandbox::new();
     sandbox.manifest(TWO);
     sandbox.ok(&["apply"]);

@@ -126,7 +126,7 @@ fn destroy_names_the_branches_that_it_keeps() {
 }
 
 #[test]
-fn what_is_rescued_is_left() {
+fn branch_with_rescued_commits_stays() {
     let sandbox = mini();
     sandbox.ok(&["apply"]);
     fs::write(sandbox.directory("coder-0").join("new"), "new").unwrap();
@@ -146,7 +146,7 @@ fn a_run_that_fails_leaves_a_branch_that_it_went_on_with() {
 }
 
 #[test]
-fn a_replaced_session_goes_on_with_its_commits_where_they_contain_the_new_base() {
+fn replaced_session_continues_with_its_commits_if_they_contain_the_new_base() {
     let sandbox = mini();
     sandbox.ok(&["apply"]);
     let commit = work(&sandbox, "coder-0", "one");
@@ -189,7 +189,7 @@ fn a_branch_that_does_not_contain_the_new_base_is_a_diagnostic_that_names_both()
 }
 
 #[test]
-fn a_repaired_session_goes_on_with_its_commits() {
+fn repaired_session_continues_with_its_commits() {
     let sandbox = mini();
     sandbox.ok(&["apply"]);
     let commit = work(&sandbox, "coder-1", "one");
@@ -219,7 +219,7 @@ fn a_branch_that_was_deleted_is_made_again_with_its_worktree() {
 }
 
 #[test]
-fn what_the_manifest_says_not_to_reuse_is_refused() {
+fn branch_that_the_manifest_forbids_to_reuse_is_refused() {
     let sandbox = mini();
     sandbox.git(&["branch", "agents/coder-1"]);
     let refuse = PAIR.replace("BASE", "main").replace("branch =", "branch-exists = \"refuse\", branch =");
@@ -266,7 +266,7 @@ fn a_branch_that_is_checked_out_is_refused_with_its_worktree() {
 }
 
 #[test]
-fn what_a_branch_has_in_the_way_of_a_session_is_told_before_it_is_reused() {
+fn conflicting_path_of_a_reused_branch_is_reported() {
     let sandbox = mini();
     sandbox.git(&["switch", "--quiet", "-c", "agents/coder-0"]);
     sandbox.write(".agent-context/notes", "x");
@@ -303,7 +303,7 @@ fn a_saved_plan_is_stale_once_the_branch_has_moved() {
 }
 
 #[test]
-fn a_branch_that_was_reset_to_where_it_was_made_goes_with_its_session() {
+fn branch_reset_to_its_first_commit_is_removed_with_its_session() {
     let sandbox = mini();
     sandbox.ok(&["apply"]);
     work(&sandbox, "coder-0", "one");
@@ -341,7 +341,7 @@ fn copies_and_overlays_begin_at_the_tip() {
 
 /// A kind whose program moves the branch while the run is making the session.
 #[test]
-fn a_branch_that_moves_after_planning_is_not_taken() {
+fn branch_that_moves_after_planning_is_refused() {
     let sandbox = mini();
     sandbox.git(&["branch", "agents/coder-0"]);
     let program = r#"

@@ -54,7 +54,7 @@ resources = [{ kind = "git-worktree", base-ref = "main" }]
 "#;
 
 #[test]
-fn one_of_each_commit_and_part_is_gits_and_the_others_are_copied_from_it() {
+fn git_checks_out_one_worktree_of_each_commit_and_target() {
     let sandbox = Sandbox::new();
     sandbox.commit("second");
     sandbox.manifest(ALL);
@@ -81,7 +81,7 @@ fn one_of_each_commit_and_part_is_gits_and_the_others_are_copied_from_it() {
 }
 
 #[test]
-fn what_stands_is_never_copied_from() {
+fn active_worktrees_are_never_donors() {
     let sandbox = Sandbox::new();
     let manifest = |count: u32| {
         sandbox.manifest(&format!("[session.a]\ncount = {count}\nresources = [\"git-worktree\"]\n"));
@@ -234,7 +234,7 @@ fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
 }
 
 #[test]
-fn what_has_something_in_common_is_filled_in_one_call_between_provisioning_and_finishing_all() {
+fn allocations_of_one_group_are_populated_in_one_call() {
     let (applied, done) = with_shared(2);
     applied.unwrap();
     let done: Vec<_> = done.into_iter().filter(|done| !done.starts_with("passed")).collect();
@@ -244,7 +244,7 @@ fn what_has_something_in_common_is_filled_in_one_call_between_provisioning_and_f
 }
 
 #[test]
-fn who_watches_hears_of_each_as_it_is_filled_and_of_the_rest_at_the_end() {
+fn events_report_each_populated_session_at_once() {
     let (applied, done) = with_shared(2);
     applied.unwrap();
     let filling: Vec<_> = done

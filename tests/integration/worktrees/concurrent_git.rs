@@ -18,13 +18,13 @@ const FOREIGN: [&[&[&str]]; 3] = [
 ];
 
 #[test]
-fn sixty_four_sessions_at_once_stand_beside_other_peoples_git() {
+fn sixty_four_sessions_at_once_succeed_beside_other_gits() {
     rounds(3);
 }
 
 #[test]
 #[ignore = "soak: 20 rounds of 64 sessions take minutes"]
-fn sixty_four_sessions_at_once_stand_twenty_times() {
+fn sixty_four_sessions_at_once_succeed_twenty_times() {
     rounds(20);
 }
 

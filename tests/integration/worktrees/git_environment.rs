@@ -125,7 +125,7 @@ fn a_pre_commit_hook_can_apply() {
 }
 
 #[test]
-fn hooks_and_filters_of_the_repository_run_only_where_asked_for() {
+fn hooks_and_filters_of_the_repository_run_only_if_requested() {
     let sandbox = Sandbox::new();
     let ran = sandbox.top.join("ran");
     for hook in ["post-checkout", "post-index-change", "reference-transaction"] {

@@ -61,7 +61,7 @@ fn a_worktree_that_was_moved() {
 }
 
 #[test]
-fn a_worktree_whose_git_file_is_gone_or_another() {
+fn worktree_with_a_missing_or_foreign_git_file_runs_no_command() {
     check("auto", |_, directory| fs::remove_file(directory.join(".git")).unwrap());
     check("auto", |sandbox, directory| {
         let other = sandbox.repository.join(".git");
@@ -74,7 +74,7 @@ fn a_worktree_whose_git_file_is_gone_or_another() {
 }
 
 #[test]
-fn a_worktree_whose_entry_is_gone() {
+fn worktree_without_its_admin_directory_runs_no_command() {
     check("auto", |sandbox, directory| {
         let entry = sandbox.repository.join(".git/worktrees").join(directory.file_name().unwrap());
         fs::remove_dir_all(entry).unwrap();

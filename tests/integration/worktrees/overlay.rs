@@ -75,7 +75,7 @@ fn the_first_status_opens_no_tracked_file() {
 }
 
 #[test]
-fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
+fn apply_after_a_reboot_mounts_overlays_with_their_work() {
     let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     let worktrees = lab.directories();
@@ -104,7 +104,7 @@ fn after_a_reboot_apply_mounts_again_with_the_work_in_it() {
 
 /// Every change is found, for every form that the kernel gives it in the upper layer, mounted or not.
 #[test]
-fn what_was_done_is_never_taken_for_nothing() {
+fn work_in_an_overlay_is_always_found() {
     let two = r#"
         [session.a]
         resources = [{ kind = "git-worktree", checkout = "overlay" }]
@@ -139,7 +139,7 @@ fn what_was_done_is_never_taken_for_nothing() {
 }
 
 #[test]
-fn what_was_not_written_to_needs_no_git_status() {
+fn unwritten_overlay_needs_no_git_status() {
     let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     // git would fail to count the changes of what it cannot read.
@@ -152,7 +152,7 @@ fn what_was_not_written_to_needs_no_git_status() {
 }
 
 #[test]
-fn whatever_indexes_the_repository_is_set_to_have() {
+fn overlays_work_with_every_index_setting() {
     for (key, value) in [
         ("core.splitIndex", "true"),
         ("core.untrackedCache", "true"),
@@ -196,7 +196,7 @@ fn a_repair_mounts_again() {
 
 /// After a reboot `git checkout` works in the directory below the mount, and so does everything else.
 #[test]
-fn what_was_written_while_nothing_was_mounted_is_work_and_never_covered() {
+fn files_written_to_an_unmounted_overlay_are_work_and_never_covered() {
     let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     let directory = lab.directories().swap_remove(1);
@@ -226,7 +226,7 @@ fn what_was_written_while_nothing_was_mounted_is_work_and_never_covered() {
 
 /// Only an overlay of seedbed's is unmounted, and only its layers are removed.
 #[test]
-fn what_another_program_mounts_over_or_in_an_overlay_keeps_it() {
+fn mount_of_another_program_keeps_an_overlay() {
     let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     let directory = lab.directories().swap_remove(1);
@@ -270,7 +270,7 @@ fn linked_worktree_in_an_unmounted_overlay_refuses_even_a_discard() {
 
 /// With any number of files, Git is asked about none.
 #[test]
-fn untouched_overlays_are_told_by_their_admin_directories() {
+fn untouched_overlays_are_recognised_by_their_admin_directories() {
     let manifest = |count: u32| {
         format!(
             "[session.a]\ncount = {count}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\" }}]\n"
@@ -306,7 +306,7 @@ fn untouched_overlays_are_told_by_their_admin_directories() {
 }
 
 #[test]
-fn a_session_in_use_is_not_taken_away() {
+fn overlay_in_use_is_not_removed() {
     let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     let worktrees = lab.directories();
@@ -356,7 +356,7 @@ fn a_killed_run_is_undone_mounts_and_all() {
 }
 
 #[test]
-fn a_base_goes_with_its_last_session_and_serves_new_ones() {
+fn base_is_removed_with_its_last_session_and_serves_new_ones() {
     let manifest = |count: u32| {
         format!(
             "[session.a]\ncount = {count}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\" }}]\n"
@@ -415,7 +415,7 @@ fn a_rescue_saves_what_was_written() {
 }
 
 #[test]
-fn where_it_cannot_be_mounted_the_plan_says_so_at_the_option() {
+fn unmountable_overlay_is_a_diagnostic_at_its_option() {
     let Some(lab) = lab(FOUR) else { return };
     lab.ok(&["apply"]);
     // A state directory on an overlay, for instance in a session.

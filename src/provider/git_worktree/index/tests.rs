@@ -58,7 +58,7 @@ fn written(format: &str, config: &[&str], names: &[Vec<u8>]) -> Written {
 }
 
 #[test]
-fn what_git_refuses_to_check_out_is_not_plain() {
+fn path_that_git_refuses_is_not_plain() {
     let directory = tempfile::tempdir().unwrap();
     git(directory.path(), &["init", "-q"], b"");
     let blob = git(directory.path(), &["hash-object", "-w", "--stdin"], b"");
@@ -135,7 +135,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_git_wrote_is_read_and_written_again(
+    fn index_of_git_is_read_and_written_unchanged(
         names in names(),
         version in version(),
         format in prop_oneof![Just("sha1"), Just("sha256")],
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn no_index_that_was_tampered_with_leads_out_or_panics(
+    fn tampered_index_never_leads_out_or_panics(
         names in names(),
         version in version(),
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -204,7 +204,7 @@ fn names_that_lead_elsewhere_are_not_understood() {
 }
 
 #[test]
-fn only_what_a_checkout_leaves_is_understood() {
+fn only_an_index_of_a_checkout_is_accepted() {
     for mode in [MODE_FILE, MODE_EXECUTABLE, MODE_LINK, MODE_SUBMODULE] {
         assert!(index_of(b"a", mode, 0, b"").is_some());
     }

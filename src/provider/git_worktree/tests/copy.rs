@@ -278,7 +278,7 @@ fn submodules_are_empty_directories() {
 }
 
 #[test]
-fn nothing_untracked_comes_along() {
+fn untracked_files_are_not_copied() {
     let lab = Lab::new();
     let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
     lab.make(&worktrees[0]);
@@ -333,7 +333,7 @@ fn worktrees_whose_first_was_touched_meanwhile_are_filled_by_themselves() {
 }
 
 #[test]
-fn what_the_first_misses_is_written_by_git_where_the_first_was_touched() {
+fn git_writes_files_that_a_changed_donor_lacks() {
     let mut lab = Lab::with_files(&[
         (".gitattributes", "*.up filter=up\n"),
         ("below/a.up", "A\n"),
@@ -368,7 +368,7 @@ fn a_source_that_changes_while_it_is_copied_is_an_error() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_not_written_over() {
+fn existing_file_is_not_overwritten() {
     let lab = Lab::new();
     for name in ["a.txt", "packages/app/main.rs"] {
         let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();

@@ -80,7 +80,7 @@ fn a_work_tree_that_has_all_leaves_nothing_to_git() {
 }
 
 #[test]
-fn only_what_the_commit_has_is_taken() {
+fn only_files_of_the_commit_are_copied() {
     let mut lab = Lab::new();
     for file in
         ["deep/gone", "deep/linked", "deep/directory", "deep/pipe", "deep/changed", "below/x", "closed"]
@@ -142,7 +142,7 @@ fn another_commit_shares_what_has_not_changed() {
 }
 
 #[test]
-fn what_git_would_convert_is_left_to_git() {
+fn converted_files_are_left_to_git() {
     let mut lab = Lab::with_files(&[(
         ".gitattributes",
         "*.crlf eol=crlf\n*.lf text eol=lf\n*.auto text=auto\n*.id ident\n*.up filter=up\n*.wide working-tree-encoding=UTF-16LE\n\
@@ -175,7 +175,7 @@ fn what_git_would_convert_is_left_to_git() {
 
 /// If few files are left, Git writes them by name. Even then the attributes of the commit apply.
 #[test]
-fn what_is_left_to_git_is_converted_as_the_commit_says() {
+fn git_converts_files_by_the_attributes_of_the_commit() {
     let attributes = "*.crlf eol=crlf\n*.id ident\n*.wide working-tree-encoding=UTF-16LE\n";
     let mut lab =
         Lab::with_files(&[(".gitattributes", attributes), ("below/.gitattributes", "*.own eol=crlf\n")]);
@@ -282,7 +282,7 @@ fn the_index_of_the_work_tree_is_a_list_of_names_at_most() {
 
 /// The work tree may have been checked out by an older Git, or with the check disabled.
 #[test]
-fn what_git_refuses_is_refused() {
+fn path_that_git_refuses_is_refused() {
     for name in ["git~1", ".git /x"] {
         let mut lab = Lab::new();
         lab.write(name, "content\n");
@@ -295,7 +295,7 @@ fn what_git_refuses_is_refused() {
 }
 
 #[test]
-fn where_objects_are_replaced_git_writes_all() {
+fn git_writes_every_file_if_objects_are_replaced() {
     type Trick = fn(&Lab);
     let tricks: [Trick; 2] = [
         |lab| drop(lab.git(&["replace", "HEAD:a.txt", "HEAD:other/x"])),

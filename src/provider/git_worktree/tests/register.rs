@@ -276,7 +276,7 @@ fn git_registers_where_an_entry_is_more_than_files() {
 }
 
 #[test]
-fn hooks_run_only_when_asked_for() {
+fn hooks_run_only_when_requested() {
     let lab = Lab::new();
     let hook = lab.repo.join(".git/hooks/post-checkout");
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
@@ -330,7 +330,7 @@ fn repositories_of_other_formats() {
 }
 
 #[test]
-fn a_bare_repository() {
+fn worktree_of_a_bare_repository_is_registered() {
     let mut lab = Lab::new();
     let bare = fs::canonicalize(lab.repo.join("..")).unwrap().join("bare.git");
     lab.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);

@@ -8,7 +8,7 @@ use crate::provider::Condition;
 use crate::provider::git_worktree::{Registration, Worktree};
 
 #[test]
-fn everything_is_as_before_and_again() {
+fn release_restores_the_repository_each_time() {
     let lab = Lab::new();
     let before = lab.inventory();
     for registration in [Registration::Rename, Registration::Git] {
@@ -113,7 +113,7 @@ fn half_made_worktree_is_released() {
 }
 
 #[test]
-fn torn_entry_of_another_worktree_is_no_obstacle() {
+fn torn_admin_directory_of_another_worktree_is_ignored() {
     let lab = Lab::new();
     let worktree = Worktree { branch: Some("one".into()), ..lab.worktree("w") };
     lab.git(&["worktree", "add", "-q", "--detach", "../foreign"]);

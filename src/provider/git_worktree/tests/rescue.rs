@@ -156,7 +156,7 @@ fn a_torn_entry_keeps_the_files() {
 }
 
 #[test]
-fn the_same_is_rescued_once_and_what_is_new_again() {
+fn unchanged_work_is_rescued_once_and_new_work_again() {
     let lab = Lab::new();
     let worktree = lab.worktree("w");
     lab.make(&worktree);
@@ -183,7 +183,7 @@ fn the_same_is_rescued_once_and_what_is_new_again() {
 }
 
 #[test]
-fn objects_that_are_taken_away_meanwhile_are_missed() {
+fn removed_objects_are_reported() {
     let mut lab = Lab::new();
     let worktree = lab.worktree("w");
     lab.make(&worktree);
@@ -252,7 +252,7 @@ fn a_repository_inside_is_not_passed_over() {
 }
 
 #[test]
-fn nothing_that_a_session_plants_runs() {
+fn programs_of_a_session_do_not_run() {
     let lab = Lab::new();
     let worktree = lab.worktree("w");
     lab.make(&worktree);
@@ -299,7 +299,7 @@ fn other_formats() {
 }
 
 #[test]
-fn a_rescue_stands_on_its_own() {
+fn rescue_needs_no_other_object() {
     let lab = Lab::new();
     let worktree = lab.worktree("w");
     lab.make(&worktree);

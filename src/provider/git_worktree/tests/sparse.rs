@@ -42,7 +42,7 @@ fn patterns_are_gits_byte_for_byte() {
 }
 
 #[test]
-fn only_the_target_is_checked_out() {
+fn sparse_worktree_has_only_its_target() {
     // Git itself would trim the blanks at the ends of names.
     for target in ["packages/app", "tr ", " lead", "st*r/[z]", "a \\b"] {
         let (inside, beside) = (format!("{target}/in/file"), "beside/file");
@@ -105,7 +105,7 @@ fn a_config_that_changed_since_keeps_the_change() {
 }
 
 #[test]
-fn what_was_on_before_or_is_used_by_others_stays_on() {
+fn worktree_config_stays_on_if_it_was_on_or_is_in_use() {
     let lab = Lab::new();
     lab.git(&["config", "extensions.worktreeConfig", "true"]);
     let before = lab.inventory();

@@ -40,7 +40,7 @@ fn commit(lab: &Lab, path: &Path) {
 }
 
 #[test]
-fn nothing_is_lost() {
+fn clean_worktree_has_no_unsaved_work() {
     assert_eq!(after(|_, _, _| {}), Vec::<String>::new());
     assert_eq!(after(|_, _, path| fs::remove_dir_all(path).unwrap()), Vec::<String>::new());
     // The commit is reached by a branch, and the file is ignored.
@@ -56,7 +56,7 @@ fn nothing_is_lost() {
 }
 
 #[test]
-fn uncommitted_changes() {
+fn uncommitted_changes_are_unsaved_work() {
     let lost = after(|lab, _, path| {
         fs::write(path.join("a.txt"), "changed").unwrap();
         fs::remove_file(path.join("other/x")).unwrap();
@@ -95,7 +95,7 @@ fn told_without_git(worktree: impl Fn(&Lab) -> Worktree, act: impl FnOnce(&Lab, 
 }
 
 #[test]
-fn what_is_as_it_was_made_needs_no_git() {
+fn unchanged_worktree_needs_no_git() {
     let plain = |lab: &Lab| lab.worktree("w");
     assert_eq!(told_without_git(plain, |_, _| {}), UnsavedWork::default());
     let sparse = |lab: &Lab| Worktree { target_path: Some("other".into()), ..lab.worktree("w") };
@@ -110,7 +110,7 @@ fn what_is_as_it_was_made_needs_no_git() {
 }
 
 #[test]
-fn git_is_asked_about_any_change() {
+fn git_decides_on_any_change() {
     let check = |what: &str, act: &dyn Fn(&Lab, &Path)| {
         let told = told_without_git(|lab| lab.worktree("w"), act);
         assert_ne!(told, UnsavedWork::default(), "{what}");
@@ -247,7 +247,7 @@ fn an_operation_in_progress() {
 }
 
 #[test]
-fn what_cannot_be_read_counts_as_lost() {
+fn unreadable_file_counts_as_unsaved_work() {
     let lost = after(|_, worktree, path| {
         let entry = path.join("../../../.git/worktrees").join(&worktree.entry);
         fs::write(entry.join("HEAD"), "").unwrap();
@@ -444,7 +444,7 @@ fn touched_file_is_no_work_under_any_conversion() {
 }
 
 #[test]
-fn what_only_the_index_has() {
+fn change_that_only_the_index_has_is_unsaved_work() {
     let lost = after(|lab, _, path| {
         fs::write(path.join("a.txt"), "staged").unwrap();
         lab.git_in(path, &["add", "a.txt"]);

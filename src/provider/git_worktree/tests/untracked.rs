@@ -56,7 +56,7 @@ fn work(lab: &Lab, worktree: &Worktree) -> usize {
 }
 
 #[test]
-fn an_edit_of_a_copy_is_seen_whatever_its_size_and_time() {
+fn edit_of_a_copy_is_found_at_any_size_and_time() {
     let (lab, worktree, path) = brought(&["*.bin"], &[]);
     for (name, size) in [("small.bin", 100), ("large.bin", 200_000)] {
         lab.write(name, &"a".repeat(size));
@@ -149,7 +149,7 @@ fn a_directory_that_the_commit_has_is_linked_file_by_file() {
 }
 
 #[test]
-fn what_matches_nothing() {
+fn glob_without_a_match_is_reported() {
     let (lab, worktree, _) = brought(&["*.nothing", "no/where/**"], &[]);
     copy_and_link(&lab.task(), &worktree).unwrap();
     for literal in ["missing", "a.txt", "../outside", ""] {

@@ -30,7 +30,7 @@ print(json.dumps(answer))
 "#;
 
 #[test]
-fn a_program_plans_from_a_pool_by_what_stands() {
+fn program_plans_from_a_pool_by_active_allocations() {
     if !installed("python3") {
         return;
     }
@@ -155,7 +155,7 @@ fn a_swarm_that_loses_an_external_resource_to_another_plans_again() {
 }
 
 #[test]
-fn program_that_plans_what_it_reports_as_taken_is_named() {
+fn program_that_plans_a_taken_resource_is_named() {
     let sandbox = things(
         r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 2}}}}'; }
 provision() { echo '{"protocol": 1, "taken": "db 1 is in use"}'; }"#,
@@ -167,7 +167,7 @@ provision() { echo '{"protocol": 1, "taken": "db 1 is in use"}'; }"#,
 }
 
 #[test]
-fn one_allocation_for_two_sessions_that_share_none_is_a_fault() {
+fn one_allocation_for_two_sessions_is_a_diagnostic() {
     let same = r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 1}}}}'; }"#;
     let sandbox = things(same);
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "--json"]).expect(65));

@@ -6,7 +6,7 @@ use super::{PLAN, asked, things};
 use crate::sandbox::sessions;
 
 #[test]
-fn a_program_gets_the_workspace_root_where_its_plan_says_so() {
+fn program_gets_the_workspace_root_if_its_plan_requests_it() {
     let plan =
         PLAN.replace("\"thing of a\"", "\"{{ workspace.root }}/a\", \"in\": [\"{{ workspace.root }}\"]");
     let sandbox = things(&format!("plan() {{ cat <<'END'\n{plan}\nEND\n}}\n"));

@@ -111,7 +111,7 @@ fn recovery_of_what_was_moved_copied_or_deleted_is_done_again_when_a_step_fails(
 
 #[test]
 #[ignore = "soak: every step with every error takes minutes"]
-fn recovery_of_what_was_moved_copied_or_deleted_is_done_again_whatever_step_fails() {
+fn recovery_of_a_moved_workspace_can_be_repeated_after_any_failure() {
     for fate in FATES {
         for killed in [None, Some(ASIDE[0]), Some(ASIDE[1])] {
             check(fate, killed, With::All, 1);

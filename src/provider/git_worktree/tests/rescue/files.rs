@@ -126,7 +126,7 @@ fn line_ends_and_filters() {
 }
 
 #[test]
-fn files_that_come_back_converted_are_told_where_they_are_many() {
+fn many_converted_files_are_counted() {
     let lab = Lab::with_files(&[(".gitattributes", "*.dos text eol=crlf\n")]);
     let worktree = lab.worktree("w");
     lab.make(&worktree);
@@ -140,7 +140,7 @@ fn files_that_come_back_converted_are_told_where_they_are_many() {
 }
 
 #[test]
-fn a_sparse_worktree() {
+fn sparse_worktree_is_created() {
     let lab = Lab::new();
     let worktree = Worktree { target_path: Some("packages/app".into()), ..lab.worktree("w") };
     let (_, place) = round_trip(&lab, &worktree, |path| {
@@ -158,7 +158,7 @@ fn a_sparse_worktree() {
 }
 
 #[test]
-fn what_the_index_hides() {
+fn work_that_the_index_hides_is_rescued() {
     let lab = Lab::new();
     round_trip(&lab, &lab.worktree("w"), |path| {
         lab.git_in(path, &["update-index", "--assume-unchanged", "a.txt"]);

@@ -48,7 +48,7 @@ fn diverged(lab: &Lab, path: &Path) {
 }
 
 #[test]
-fn a_merge_goes_on_where_it_stopped() {
+fn restored_merge_continues() {
     let lab = Lab::new();
     let (_, place) = round_trip(&lab, &lab.worktree("w"), |path| {
         diverged(&lab, path);
@@ -62,7 +62,7 @@ fn a_merge_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_rebase_goes_on_where_it_stopped() {
+fn restored_rebase_continues() {
     let lab = Lab::new();
     let (_, place) = round_trip(&lab, &lab.worktree("w"), |path| {
         diverged(&lab, path);
@@ -107,7 +107,7 @@ fn a_cherry_pick_and_a_bisection_go_on_where_they_stopped() {
 }
 
 #[test]
-fn commits_of_a_directory_that_is_gone() {
+fn commits_of_a_missing_directory_are_unsaved_work() {
     let lab = Lab::new();
     let worktree = lab.worktree("w");
     lab.make(&worktree);

@@ -27,6 +27,7 @@ mod release;
 mod release_set;
 mod repair;
 mod rescue;
+mod restore;
 mod run_progress;
 mod preconditions;
 mod planning_input;
@@ -58,6 +59,7 @@ pub use release_impact::{Broken, Loss, ReleaseImpact, examine, impact_of_plan, i
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
 pub use relocation::{Relation, Stray, adopt, forget, rebind, strays};
 pub use repair::{Repair, repair};
+pub use restore::{RestoreError, restore};
 pub use retry::Retries;
 
 use self::event::PhaseReport;

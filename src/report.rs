@@ -279,9 +279,12 @@ pub struct Rescues {
     pub action: RescueAction,
     /// Rescues that were listed, restored or deleted.
     pub rescues: Vec<SavedWork>,
-    /// The new worktree, absolute; absent except for `restored`.
+    /// The worktree in which the work is restored, absolute; absent except for `restored`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
+    /// Path of the session in whose worktree the work is restored; absent if the worktree is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionPath>,
 }
 
 /// Action on [`Rescues`].
@@ -290,7 +293,7 @@ pub struct Rescues {
 pub enum RescueAction {
     /// Nothing was changed.
     Listed,
-    /// The work is in a new worktree; the rescue still exists.
+    /// The work is in a worktree; the rescue still exists.
     Restored,
     /// The refs were deleted.
     Dropped,

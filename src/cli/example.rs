@@ -123,7 +123,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ("rescue list", &[("List saved work", "seedbed rescue list")]),
     (
         "rescue restore",
-        &[("Restore saved work in a new worktree", "seedbed rescue restore RESCUE --into restored")],
+        &[
+            ("Restore saved work in a new worktree", "seedbed rescue restore RESCUE --into restored"),
+            ("Restore saved work in an active session", "seedbed rescue restore RESCUE --into coder-0"),
+        ],
     ),
     ("rescue drop", &[("Delete saved work without a question", "seedbed rescue drop RESCUE --yes")]),
     (

@@ -1,19 +1,22 @@
 //! `rescue`: lists, restores and deletes rescues. Only the repository has to exist.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use seedbed::apply::{self, RestoreError};
 use seedbed::host::Host;
 use seedbed::host::text::{printable, shell_quoted};
-use seedbed::name::nearest;
-use seedbed::provider::git_worktree::rescue::{self, SavedWork};
+use seedbed::name::{SessionPath, nearest};
+use seedbed::provider::git_worktree::rescue::{self, Restored, SavedWork};
 use seedbed::report::error;
 use seedbed::report::{self, RescueAction, Rescues};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{Failure, Status};
-use super::{Global, example, output, project};
+use super::lock::with_lock;
+use super::project::Project;
+use super::{Global, completions, example, lookup, output, project};
 
 /// Arguments of `rescue`.
 #[derive(Debug, Args)]
@@ -29,15 +32,17 @@ enum Command {
     /// Each line shows the session, the time, the number of files, and the name for `restore` and `drop`.
     #[command(after_help = example::help("rescue list"))]
     List,
-    /// Restore a rescue in a new worktree
+    /// Restore a rescue in a new worktree, or in an active session
     ///
-    /// No existing file is overwritten, and the rescue is kept.
+    /// No existing work is overwritten, and the rescue is kept. A session must have the commits of the rescue; if it differs
+    /// from them in a path of the rescue, nothing is changed.
     #[command(after_help = example::help("rescue restore"))]
     Restore {
         /// Name of the rescue, as in `seedbed rescue list`, or its ref
         name: String,
-        /// Directory of the new worktree, which must not exist [default: one beside the repository]
-        #[arg(long, value_name = "DIR")]
+        /// Active session, or directory of the new worktree, which must not exist [default: one beside the repository]; `./NAME`
+        /// is always a directory
+        #[arg(long, value_name = "SESSION|DIR", add = completions::active_sessions())]
         into: Option<PathBuf>,
     },
     /// Delete rescues
@@ -59,8 +64,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Failure::new(error::NO_REPOSITORY, why)
     })?;
     let all = rescue::list(&host, &repository).map_err(Failure::from_error)?;
+    let mut session = None;
     let (action, rescues, directory) = match &arguments.command {
         Command::List => (RescueAction::Listed, all, None),
+        Command::Restore { name, into: Some(into) } if is_session(global, into)? => {
+            let saved = find(&all, name)?.clone();
+            let (path, restored) = restore_into(global, &repository, &saved, into)?;
+            session = Some((path, restored.clone()));
+            (RescueAction::Restored, vec![saved], Some(restored.directory))
+        }
         Command::Restore { name, into } => {
             let saved = find(&all, name)?.clone();
             let into = into.as_ref().map(|into| directory.join(into));
@@ -76,13 +88,67 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             (RescueAction::Dropped, dropped.into_iter().cloned().collect(), None)
         }
     };
-    let document = Rescues { schema_version: report::SCHEMA_VERSION, repository, action, rescues, directory };
+    let path = session.as_ref().map(|(path, _)| path.clone());
+    let schema_version = report::SCHEMA_VERSION;
+    let document = Rescues { schema_version, repository, action, rescues, directory, session: path };
     if global.json {
         output::print_json_pretty(&document);
     } else {
+        if let Some((path, restored)) = session.filter(|_| !global.quiet) {
+            say!("{}", described(&path, &restored, &document.rescues));
+        }
         show(global, &document);
     }
     Ok(Status::Done.into())
+}
+
+/// Returns whether the user means a session, by its path, its id or its name, and not a directory.
+fn is_session(global: &Global, into: &Path) -> Result<bool, Failure> {
+    let Some(name) = into.to_str() else { return Ok(false) };
+    let Some(project) = Project::find_if_any(global)? else { return Ok(false) };
+    let Some(record) = project.swarm()?.applied()? else { return Ok(false) };
+    match lookup::session(&record, name) {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.id() == error::SESSION_AMBIGUOUS => Err(failure),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Restores a rescue in an active session, under the lock of its swarm.
+fn restore_into(
+    global: &Global,
+    repository: &Path,
+    saved: &SavedWork,
+    into: &Path,
+) -> Result<(SessionPath, Restored), Failure> {
+    let project = Project::find(global)?;
+    with_lock(global, &project, "rescue restore", |context| {
+        let record = context.swarm.applied()?.ok_or_else(|| {
+            Failure::new(
+                error::SWARM_NOT_APPLIED,
+                "the swarm is not applied any more\nhelp: run `seedbed apply`",
+            )
+        })?;
+        let session = lookup::session(&record, &into.to_string_lossy())?;
+        match apply::restore(context, &record, session, repository, saved) {
+            Ok(restored) => Ok((session.path.clone(), restored)),
+            Err(RestoreError::State(error)) => Err(error.into()),
+            Err(RestoreError::Worktree(error)) => Err(Failure::from_error(error)),
+            Err(error) => Err(Failure::new(error::RESCUE_REFUSED, error.to_string())),
+        }
+    })
+}
+
+/// Describes the result of restoring a rescue in a session.
+fn described(session: &SessionPath, restored: &Restored, rescues: &[SavedWork]) -> String {
+    let files = output::count(restored.files, "file");
+    let branch = restored.branch.as_ref().map(|branch| format!(" (branch {})", printable(branch)));
+    let mut text = format!("restored {files} in {session}{}", branch.unwrap_or_default());
+    if let Some(saved) = rescues.first().filter(|_| restored.has_other_commits) {
+        let commits = shell_quoted(&format!("{}^4", saved.reference));
+        text += &format!("; commits that only the rescue keeps: git log {}", printable(&commits));
+    }
+    text
 }
 
 /// Deletes rescues, with consent.

@@ -5,3 +5,4 @@ mod interrupted_runs;
 mod refusals;
 mod rescue_command;
 mod rescues;
+mod restore_in_session;

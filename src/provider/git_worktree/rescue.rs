@@ -20,6 +20,7 @@ mod command;
 mod admin_directory;
 mod name;
 mod restore;
+mod restore_into;
 mod saved;
 mod verify;
 
@@ -28,6 +29,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 pub use restore::restore;
+pub use restore_into::{Restored, restore_into};
 pub use saved::{SavedWork, common_directory, delete, list, short_name};
 
 use super::checkout_config::EXACT;

@@ -23,10 +23,10 @@ use crate::provider::{Error, Task, UnsavedWork};
 pub(super) use commits::{Tips, is_object, lost};
 pub(super) use filtered::changed as filtered;
 pub(super) use interrupted::unsaved_work_since;
-pub(super) use listed_file::ListedFile;
+pub(super) use listed_file::{ListedFile, is_discovery};
 
 /// Files of an admin directory that exist while a Git operation is in progress, each with the operation.
-const OPERATIONS: [(&str, &str); 8] = [
+pub(super) const OPERATIONS: [(&str, &str); 8] = [
     ("MERGE_HEAD", "a merge"),
     ("rebase-merge", "a rebase"),
     ("rebase-apply", "a rebase or `git am`"),

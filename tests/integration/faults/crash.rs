@@ -160,6 +160,13 @@ fn every_point_is_reached() {
     tree.unmount_all();
     fs::remove_dir_all(elsewhere).unwrap();
     reach(&tree, &["destroy", "shop", "--gone"]);
+    let saved = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    saved.ok(&["apply"]);
+    fs::write(saved.directory("a").join("new.txt"), "work\n").unwrap();
+    let printed = saved.ok(&["destroy", "--rescue"]).stdout;
+    saved.ok(&["apply"]);
+    let name = printed.trim_end().strip_prefix("seedbed rescue restore ").unwrap();
+    reach(&saved, &["rescue", "restore", name, "--into", "a"]);
     let stuck = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     stuck.ok(&["apply"]);
     stuck.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", link = [\"*.log\"] }]\n");

@@ -116,7 +116,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Compares files as Git does: kind, executable bit and content.
-fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+pub(super) fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     let (Ok(a), Ok(b)) = (fs::symlink_metadata(one), fs::symlink_metadata(other)) else { return Ok(false) };
     if a.is_symlink() && b.is_symlink() {
         return Ok(fs::read_link(one)? == fs::read_link(other)?);

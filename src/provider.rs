@@ -61,8 +61,8 @@ mod task;
 
 use std::path::PathBuf;
 
-pub(crate) use allocation::allocation_line;
 pub use allocation::{Allocation, Context, DISCOVERY_DIRECTORY, DISCOVERY_FILE};
+pub(crate) use allocation::{allocation_fields, allocation_line};
 pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use error::Error;
 pub(crate) use error::{catch_panics, retry_while_missing};

@@ -231,19 +231,8 @@ impl Root {
     ///
     /// The file must belong to this user or to root. Root reads the files of all users.
     pub fn read(&self, relative: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        if self.names_of(relative)?.is_empty() {
-            return Err(Error::Outside { path: self.path.join(relative) });
-        }
         let path = self.path.join(relative);
-        failpoint!("files.read").map_err(io("read", &path))?;
-        let file = match self.open_at_once(relative, FILE) {
-            Ok(found) => found.map(|fd| regular(fd, &path)).transpose()?,
-            Err(_) => match self.parent(relative)? {
-                Some((parent, name)) => parent.regular_file(name, OFlags::RDONLY)?,
-                None => None,
-            },
-        };
-        let Some((file, size)) = file else { return Ok(None) };
+        let Some((file, size)) = self.open_to_read(relative)? else { return Ok(None) };
         let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
         // With room for the whole file and some more, the second call finds its end.
         let mut bytes = Vec::with_capacity(usize::try_from(size.min(most)).unwrap_or(limit) + READ_SLACK);
@@ -251,6 +240,34 @@ impl Root {
             Ok(length) if length > limit => Err(Error::TooLarge { path, limit }),
             Ok(_) => Ok(Some(bytes)),
             Err(source) => Err(Error::Io { action: "read", path, source }),
+        }
+    }
+
+    /// Reads the first bytes of a file like [`Self::read`], at most `count`, however large the file is.
+    pub(crate) fn read_start(&self, relative: &Path, count: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Some((file, _)) = self.open_to_read(relative)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(count).read_to_end(&mut bytes).map_err(|source| Error::Io {
+            action: "read",
+            path: self.path.join(relative),
+            source,
+        })?;
+        Ok(Some(bytes))
+    }
+
+    /// Opens a regular file and returns it with its size in bytes; `None` if it does not exist.
+    fn open_to_read(&self, relative: &Path) -> Result<Option<(File, u64)>, Error> {
+        if self.names_of(relative)?.is_empty() {
+            return Err(Error::Outside { path: self.path.join(relative) });
+        }
+        let path = self.path.join(relative);
+        failpoint!("files.read").map_err(io("read", &path))?;
+        match self.open_at_once(relative, FILE) {
+            Ok(found) => found.map(|fd| regular(fd, &path)).transpose(),
+            Err(_) => match self.parent(relative)? {
+                Some((parent, name)) => parent.regular_file(name, OFlags::RDONLY),
+                None => Ok(None),
+            },
         }
     }
 

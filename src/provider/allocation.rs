@@ -36,6 +36,14 @@ pub struct Allocation {
     pub external: Option<external::Contribution>,
 }
 
+/// Returns a planned resource of a built-in kind as the fields of its allocation.
+pub(crate) fn allocation_fields(resource: &impl Serialize) -> Map<String, Value> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(resource) else {
+        unreachable!("a struct of plain fields with UTF-8 paths is a JSON object")
+    };
+    fields
+}
+
 /// Describes an allocation by its fields, in one line.
 pub(crate) fn allocation_line(allocation: &Allocation) -> String {
     format!("{} {}", allocation.kind, Value::Object(allocation.allocation.clone()))

@@ -14,7 +14,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use self::paths::DirectoryPaths;
-use self::record::Record;
+use self::record::{Record, Stage};
+use super::placeholders::absolute_path;
 use super::{
     Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
     Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
@@ -123,7 +124,7 @@ impl Planner for Directories {
     }
 
     fn template_value(&self, allocation: &Allocation) -> Option<minijinja::Value> {
-        let path = plan::marked(&Directory::of(allocation)?.directory_path);
+        let path = absolute_path(&Directory::of(allocation)?.directory_path);
         Some(minijinja::Value::from_pairs([("path", path)]))
     }
 
@@ -178,7 +179,7 @@ impl Provider for Directories {
         if paths.exists()? {
             return Err(exists());
         }
-        Record::new(task).create(task, &paths)?;
+        record::create(task, &paths)?;
         crashpoint!("directory.recorded");
         let parent = paths.base.create_hidden(&paths.parent)?;
         if !copies::make_directory(&parent, paths.name.as_ref())? {
@@ -186,6 +187,8 @@ impl Provider for Directories {
             paths.base.remove_file(&paths.record())?;
             return Err(exists());
         }
+        crashpoint!("directory.made");
+        record::set_created(task, &paths)?;
         crashpoint!("directory.created");
         match &directory.copy_from {
             Some(from) => copy::copy(task, from, &paths),
@@ -200,7 +203,7 @@ impl Provider for Directories {
         };
         let contents = record::contents(&top)?;
         crashpoint!("directory.listed");
-        Record { contents: Some(contents), ..Record::new(task) }.replace(&paths)
+        record::set_complete(task, &paths, &contents)
     }
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
@@ -211,10 +214,8 @@ impl Provider for Directories {
             Err(error) => return Err(error),
             Ok(None) => gone(),
             Ok(Some(_)) if paths.directory()?.is_none() => gone(),
-            Ok(Some(Record { contents: None, .. })) => {
-                Condition::Broken(format!("{} was never completed", paths.path().display()))
-            }
-            Ok(Some(_)) => Condition::Healthy,
+            Ok(Some(Record { stage: Stage::Complete, .. })) => Condition::Healthy,
+            Ok(Some(_)) => Condition::Broken(format!("{} was never completed", paths.path().display())),
         })
     }
 

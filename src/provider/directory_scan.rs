@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 
 use super::name_list::list;
+use crate::host::mounts::Mount;
+use crate::host::text::shell_quoted;
 
 /// Results of one walk. Paths are relative to the directory.
 #[derive(Debug, Default)]
@@ -87,6 +89,16 @@ pub(super) fn unknown(home: &Path, scan: &DirectoryScan) -> Option<String> {
             list(&unknown)
         )
     })
+}
+
+/// Describes a mount in a session's directory, which keeps the directory from being removed. `shown` is the path of the
+/// mount in the message.
+pub(super) fn mount_blocker(mount: &Mount, shown: &str) -> String {
+    let Mount { place, file_system, source, .. } = mount;
+    format!(
+        "{shown} is a mount ({file_system}, {source}), whose files are not the session's: `umount {}`",
+        shell_quoted(place)
+    )
 }
 
 /// Returns whether this user can remove the entries of a directory, after giving itself the permission if it owns the

@@ -1,10 +1,17 @@
 //! Finds files and directories that killed runs left.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Allocation;
-use crate::host::Host;
 use crate::host::files::Root;
+use crate::host::{Host, absolute};
+
+/// Beginning of the name of a resource that a run has moved aside, before the ownership marker.
+pub(crate) const ASIDE: &str = ".aside-";
+
+/// Beginning of the name of a resource that is being removed, before the ownership marker.
+pub(crate) const TRASH: &str = ".trash-";
 
 /// Number of hexadecimal digits of an ownership marker.
 const OWNER_DIGITS: usize = 32;
@@ -39,6 +46,19 @@ impl Leftover {
     /// Creates a leftover at `path`, of the swarm that has this ownership marker.
     pub fn new(path: PathBuf, owner: Option<String>) -> Self {
         Self { path, owner }
+    }
+
+    /// Returns the leftovers in the root directories of planned allocations; without a plan, in the default one.
+    pub(crate) fn in_roots(
+        scope: &LeftoverScope<'_>,
+        planned: impl Iterator<Item = PathBuf>,
+        default: PathBuf,
+        prefixes: &[&str],
+    ) -> Vec<Self> {
+        let default = (!scope.is_planned).then_some(default);
+        let roots: BTreeSet<PathBuf> = planned.chain(default).collect();
+        let roots = roots.iter().map(|root| absolute(scope.workspace, root));
+        roots.flat_map(|root| Self::beside(&root, prefixes)).collect()
     }
 
     /// Returns the leftovers in a directory, by the prefixes of their names. After the prefix a name has an ownership

@@ -10,6 +10,17 @@ use crate::name::{NAME_MAX, SessionPath, Slug, sha256_hex};
 /// Marker of the workspace root in a plan's strings. A manifest cannot produce it otherwise.
 pub const WORKSPACE_ROOT: &str = "{{ workspace.root }}";
 
+/// Returns a planned path as text, with [`WORKSPACE_ROOT`] before a relative one.
+pub(crate) fn absolute_path(path: &Path) -> String {
+    if path.is_absolute() {
+        path.display().to_string()
+    } else if path == Path::new(".") {
+        WORKSPACE_ROOT.to_owned()
+    } else {
+        format!("{WORKSPACE_ROOT}/{}", path.display())
+    }
+}
+
 /// Beginning of the marker of a session's hash. It is followed by 16 digits that name the session, and by [`CLOSE`].
 const SESSION_HASH: &str = "{{ session.hash ";
 const CLOSE: &str = " }}";

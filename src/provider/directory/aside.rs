@@ -5,13 +5,13 @@
 
 use super::Directory;
 use super::paths::{self, DirectoryPaths};
-use super::record::{self, Record};
+use super::record;
 use crate::host::failpoint::crashpoint;
-use crate::provider::{Error, Location, OwnershipMarker, Task};
+use crate::provider::{Error, Location, Task};
 
 /// Moves the directory aside.
 pub(super) fn set_aside(task: &Task<'_>, directory: &Directory) -> Result<(), Error> {
-    let (home, aside) = sites(task, directory)?;
+    let (home, aside) = both_paths(task, directory)?;
     record::owned(task, &home)?;
     if home.base.directory(&home.parent)?.is_none() {
         return Ok(());
@@ -29,7 +29,7 @@ pub(super) fn set_aside(task: &Task<'_>, directory: &Directory) -> Result<(), Er
 
 /// Moves the directory back.
 pub(super) fn bring_back(task: &Task<'_>, directory: &Directory) -> Result<(), Error> {
-    let (home, aside) = sites(task, directory)?;
+    let (home, aside) = both_paths(task, directory)?;
     if home.base.directory(&home.parent)?.is_none() {
         return Ok(());
     }
@@ -76,24 +76,22 @@ pub(super) fn adopt(task: &Task<'_>, directory: &Directory, from: &str) -> Resul
     if paths.directory()?.is_none() || !(is_of(&paths, from)? || is_of(&paths, task.owner)?) {
         return Ok(false);
     }
-    let Some(record) = record::read(&paths)? else { return Ok(false) };
-    Record { contents: record.contents, ..Record::new(task) }.replace(&paths)?;
+    record::set_owner(task, &paths)?;
     crashpoint!("directory.adopted");
     Ok(true)
 }
 
 /// Returns whether a move of the task's directory was interrupted: the directory is aside, and its record is at home.
 fn is_between(task: &Task<'_>, directory: &Directory) -> Result<bool, Error> {
-    let (home, aside) = sites(task, directory)?;
+    let (home, aside) = both_paths(task, directory)?;
     Ok(aside.exists()? && is_of(&home, task.owner)?)
 }
 
 fn is_of(paths: &DirectoryPaths, owner: &str) -> Result<bool, Error> {
-    let mark = record::read(paths)?.and_then(|record| OwnershipMarker::parse(record.mark.as_bytes()));
-    Ok(mark.is_some_and(|mark| mark.owner == owner))
+    Ok(record::read(paths)?.is_some_and(|record| record.is_of(owner)))
 }
 
-fn sites(task: &Task<'_>, directory: &Directory) -> Result<(DirectoryPaths, DirectoryPaths), Error> {
+fn both_paths(task: &Task<'_>, directory: &Directory) -> Result<(DirectoryPaths, DirectoryPaths), Error> {
     Ok((
         DirectoryPaths::at(Location::Home, task, directory)?,
         DirectoryPaths::at(Location::Aside, task, directory)?,

@@ -41,7 +41,7 @@ fn copy_files(task: &Task<'_>, from: &Root, to: &Root) -> Result<Vec<PathBuf>, E
     let mut files = Files::of(from, i64::try_from(clock::seconds()).unwrap_or(i64::MAX));
     for name in &names {
         if task.host.cancel.is_requested() {
-            return Err(Error::Refused("interrupted".to_owned()));
+            return Err(Error::Interrupted);
         }
         match from.file_type(name) {
             Some(FileType::Directory) => {

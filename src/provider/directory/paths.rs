@@ -1,22 +1,19 @@
 //! Finds a directory and the files beside it on this host.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{Directory, Options};
 use crate::host::absolute;
 use crate::host::files::Root;
+use crate::provider::leftover::{ASIDE, TRASH};
 use crate::provider::{Error, Leftover, LeftoverScope, Location, Task};
-
-/// Beginning of the name of a directory that a run has moved aside, before the ownership marker.
-const ASIDE: &str = ".aside-";
-
-/// Beginning of the name of a directory that is being removed, before the ownership marker.
-const TRASH: &str = ".trash-";
 
 /// Beginning of the name of the file beside a directory that records its owner, before the name of the directory.
 const RECORD: &str = ".record-";
+
+/// Beginning of the name of the record of a directory that is aside, before the ownership marker.
+const RECORD_ASIDE: &str = ".record-.aside-";
 
 /// Location of one directory.
 pub(super) struct DirectoryPaths {
@@ -106,12 +103,7 @@ pub(super) fn is_within(task: &Task<'_>, directory: &Directory) -> bool {
 
 /// Returns the leftovers of killed runs in the planned root directories, or in the default one.
 pub(super) fn leftovers(scope: &LeftoverScope<'_>, planned: impl Iterator<Item = PathBuf>) -> Vec<Leftover> {
-    let mut roots: BTreeSet<PathBuf> = planned.collect();
-    if !scope.is_planned {
-        roots.insert(Options::default().root_directory);
-    }
-    let roots = roots.iter().map(|root| absolute(scope.workspace, root));
-    roots.flat_map(|root| Leftover::beside(&root, &[ASIDE, TRASH])).collect()
+    Leftover::in_roots(scope, planned, Options::default().root_directory, &[ASIDE, TRASH, RECORD_ASIDE])
 }
 
 /// Returns the path below a session's directory as messages name it, independent of the directory's present location.

@@ -10,8 +10,9 @@ use super::{Directory, KIND, Options};
 use crate::host::absolute;
 use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
 use crate::observe::{self, Observation};
+use crate::provider::placeholders::absolute_path;
 use crate::provider::{
-    Allocation, Allocator, Context, OptionsCache, Parent, Planned, Request, WORKSPACE_ROOT, check_root,
+    Allocation, Allocator, Context, OptionsCache, Parent, Planned, Request, allocation_fields, check_root,
     is_in_git_directory,
 };
 
@@ -106,7 +107,7 @@ impl Allocator for Allocations<'_> {
         if !diagnostics.is_empty() {
             return Err(diagnostics.into());
         }
-        Ok(Planned { allocation: fields(&directory), ..Planned::default() })
+        Ok(Planned { allocation: allocation_fields(&directory), ..Planned::default() })
     }
 
     /// Plans a share as a directory of the child's own, beside the parent's.
@@ -131,13 +132,6 @@ pub(super) fn is_below(path: &Path) -> bool {
     path.components().all(is_plain)
         && path.components().any(|part| part != Component::CurDir)
         && !is_in_git_directory(path)
-}
-
-fn fields(directory: &Directory) -> Map<String, Value> {
-    match serde_json::to_value(directory) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
-    }
 }
 
 /// Returns whether the name of the directory was observed in its root directory.
@@ -170,20 +164,11 @@ pub(super) fn stale(
 
 /// Returns the contribution of a directory to its session.
 pub(super) fn context(directory: &Directory) -> Context {
-    let path = marked(&directory.directory_path);
+    let path = absolute_path(&directory.directory_path);
     Context {
         env: BTreeMap::from([("AGENT_DIRECTORY_PATH".to_owned(), path.clone())]),
         prompt_sections: vec![format!("Scratch directory: {path}")],
         metadata: Map::from_iter([("directory_path".to_owned(), Value::from(path))]),
         working_directory: None,
-    }
-}
-
-/// Returns a path of the plan as text that [`WORKSPACE_ROOT`] makes absolute.
-pub(super) fn marked(path: &Path) -> String {
-    if path.is_absolute() {
-        path.display().to_string()
-    } else {
-        format!("{WORKSPACE_ROOT}/{}", path.display())
     }
 }

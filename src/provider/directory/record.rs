@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,16 +17,40 @@ use crate::provider::{Error, OwnershipMarker, Task, retry_while_missing};
 /// Size limit of a record, in bytes: a million files with long names.
 const MAX: usize = 256 << 20;
 
-/// Word on the second line of a record whose directory is complete.
-const COMPLETE: &str = "complete";
+/// Size limit of the first two lines of a record, in bytes.
+const HEAD_MAX: u64 = 4096;
 
-/// Record of one directory.
+/// Record of one directory, without the list of its files.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
     /// Line that marks the directory as a session's.
-    pub(super) mark: String,
-    /// Files with which the directory was created; `None` until it is complete.
-    pub(super) contents: Option<Contents>,
+    marker: String,
+    /// Progress with which the directory was created.
+    pub(super) stage: Stage,
+}
+
+/// Progress with which a directory was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The directory is not known to exist. Another program may have created the directory at its path.
+    Planned,
+    /// The directory was created by the run. Its files may be incomplete.
+    Created,
+    /// The directory is complete, and the record lists its files.
+    Complete,
+}
+
+impl Stage {
+    const ALL: [Self; 3] = [Self::Planned, Self::Created, Self::Complete];
+
+    /// Returns the second line of a record.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Created => "created",
+            Self::Complete => "complete",
+        }
+    }
 }
 
 /// Files of a directory by path, relative to it.
@@ -50,57 +73,76 @@ impl Stamp {
 }
 
 impl Record {
-    /// Creates the record of a directory that is not complete.
-    pub(super) fn new(task: &Task<'_>) -> Self {
-        Self { mark: OwnershipMarker::line(task), contents: None }
+    /// Parses the first two lines of a record, and returns what follows them.
+    fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (marker, rest) = line(bytes)?;
+        let (word, rest) = line(rest)?;
+        let stage = Stage::ALL.into_iter().find(|stage| stage.word().as_bytes() == word)?;
+        Some((Self { marker: String::from_utf8(marker.to_vec()).ok()?, stage }, rest))
     }
 
-    /// Writes the record before its directory exists. A record of the same owner is replaced.
-    pub(super) fn create(&self, task: &Task<'_>, paths: &DirectoryPaths) -> Result<(), Error> {
-        let name = PathBuf::from(paths.record_name());
-        let bytes = self.to_bytes();
-        let is_new = retry_while_missing(|| {
-            // Between the two steps, the directory may be removed with the last record in it.
-            Ok(paths.base.create_hidden(&paths.parent)?.create_new(&name, &bytes)?)
-        })?;
-        if is_new {
-            return Ok(());
-        }
-        owned(task, paths)?;
-        self.replace(paths)
+    /// Returns whether the directory belongs to the swarm with this ownership marker.
+    pub(super) fn is_of(&self, owner: &str) -> bool {
+        self.marker().is_some_and(|marker| marker.owner == owner)
     }
 
-    /// Replaces the record.
-    pub(super) fn replace(&self, paths: &DirectoryPaths) -> Result<(), Error> {
-        Ok(paths.base.replace(&paths.record(), &self.to_bytes())?)
+    fn marker(&self) -> Option<OwnershipMarker> {
+        OwnershipMarker::parse(self.marker.as_bytes())
     }
+}
 
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{}\n", self.mark).into_bytes();
-        let Some(contents) = &self.contents else { return bytes };
-        bytes.extend([COMPLETE.as_bytes(), b"\n"].concat());
-        let mut files: Vec<_> = contents.iter().collect();
-        files.sort_unstable_by_key(|(path, _)| *path);
-        for (path, Stamp { changed, size, inode }) in files {
-            let mut line = String::new();
-            let _ = write!(line, "{changed} {size} {inode} ");
-            bytes.extend([line.as_bytes(), path.as_os_str().as_bytes(), b"\0"].concat());
-        }
-        bytes
+/// Writes the record before its directory exists. A record of the same owner is replaced.
+pub(super) fn create(task: &Task<'_>, paths: &DirectoryPaths) -> Result<(), Error> {
+    let name = PathBuf::from(paths.record_name());
+    let bytes = head(task, Stage::Planned);
+    let is_new = retry_while_missing(|| {
+        // Between the two steps, the directory may be removed with the last record in it.
+        Ok(paths.base.create_hidden(&paths.parent)?.create_new(&name, &bytes)?)
+    })?;
+    if is_new {
+        return Ok(());
     }
+    owned(task, paths)?;
+    Ok(paths.base.replace(&paths.record(), &bytes)?)
+}
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let (mark, rest) = line(bytes)?;
-        let mark = String::from_utf8(mark.to_vec()).ok()?;
-        let contents = match line(rest) {
-            Some((word, files)) if word == COMPLETE.as_bytes() => {
-                let files = files.split(|byte| *byte == 0).filter(|file| !file.is_empty());
-                Some(files.map(file).collect::<Option<_>>()?)
-            }
-            _ => None,
-        };
-        Some(Self { mark, contents })
+/// Records that the run itself has created the directory.
+pub(super) fn set_created(task: &Task<'_>, paths: &DirectoryPaths) -> Result<(), Error> {
+    Ok(paths.base.replace(&paths.record(), &head(task, Stage::Created))?)
+}
+
+/// Records that the directory is complete, with its files.
+pub(super) fn set_complete(
+    task: &Task<'_>,
+    paths: &DirectoryPaths,
+    contents: &Contents,
+) -> Result<(), Error> {
+    let bytes = [head(task, Stage::Complete), listed(contents)].concat();
+    Ok(paths.base.replace(&paths.record(), &bytes)?)
+}
+
+/// Replaces the ownership marker by the task's, and keeps the rest of the record.
+pub(super) fn set_owner(task: &Task<'_>, paths: &DirectoryPaths) -> Result<(), Error> {
+    let bytes = paths.base.read(&paths.record(), MAX)?;
+    let Some((record, rest)) = bytes.as_deref().and_then(Record::parse) else { return Ok(()) };
+    Ok(paths.base.replace(&paths.record(), &[&head(task, record.stage), rest].concat())?)
+}
+
+/// Returns the first two lines of a record of the task's swarm.
+fn head(task: &Task<'_>, stage: Stage) -> Vec<u8> {
+    format!("{}\n{}\n", OwnershipMarker::line(task), stage.word()).into_bytes()
+}
+
+/// Returns the lines of a record that list files.
+fn listed(contents: &Contents) -> Vec<u8> {
+    let mut files: Vec<_> = contents.iter().collect();
+    files.sort_unstable_by_key(|(path, _)| *path);
+    let mut bytes = Vec::new();
+    for (path, Stamp { changed, size, inode }) in files {
+        bytes.extend(format!("{changed} {size} {inode} ").bytes());
+        bytes.extend([path.as_os_str().as_bytes(), b"\0"].concat());
     }
+    bytes
 }
 
 /// Splits text at its first line feed.
@@ -121,9 +163,22 @@ fn file(bytes: &[u8]) -> Option<(PathBuf, Stamp)> {
     Some((PathBuf::from(OsStr::from_bytes(words.next()?)), stamp))
 }
 
+/// Parses the lines of a record that list files; `None` if one of them is invalid.
+fn parse_contents(bytes: &[u8]) -> Option<Contents> {
+    bytes.split(|byte| *byte == 0).filter(|file| !file.is_empty()).map(file).collect()
+}
+
 /// Reads the record of a directory; `None` if it does not exist or cannot be read.
 pub(super) fn read(paths: &DirectoryPaths) -> Result<Option<Record>, Error> {
-    Ok(paths.base.read(&paths.record(), MAX)?.and_then(|bytes| Record::parse(&bytes)))
+    let bytes = paths.base.read_start(&paths.record(), HEAD_MAX)?;
+    Ok(bytes.and_then(|bytes| Some(Record::parse(&bytes)?.0)))
+}
+
+/// Reads the files with which a directory was created; `None` if it is not complete.
+pub(super) fn original_contents(paths: &DirectoryPaths) -> Result<Option<Contents>, Error> {
+    let bytes = paths.base.read(&paths.record(), MAX)?;
+    let Some((record, files)) = bytes.as_deref().and_then(Record::parse) else { return Ok(None) };
+    Ok(parse_contents(files).filter(|_| record.stage == Stage::Complete))
 }
 
 /// Reads the record of a directory of the task's swarm; `None` if neither the record nor the directory exists.
@@ -131,12 +186,12 @@ pub(super) fn read(paths: &DirectoryPaths) -> Result<Option<Record>, Error> {
 /// A directory without a record, and one with the record of another swarm, is [`Error::Refused`].
 pub(super) fn owned(task: &Task<'_>, paths: &DirectoryPaths) -> Result<Option<Record>, Error> {
     let found = read(paths)?;
-    let owner = found.as_ref().and_then(|record| OwnershipMarker::parse(record.mark.as_bytes()));
-    match owner {
-        Some(mark) if mark.owner == task.owner => Ok(found),
+    let marker = found.as_ref().and_then(Record::marker);
+    match marker {
+        Some(marker) if marker.owner == task.owner => Ok(found),
         None if !paths.exists()? => Ok(None),
-        mark => {
-            let why = if mark.is_some() { "of another swarm" } else { "no ownership marker is beside it" };
+        marker => {
+            let why = if marker.is_some() { "of another swarm" } else { "no ownership marker is beside it" };
             let path = paths.home_path();
             Err(Error::Refused(format!(
                 "{} is not this swarm's: {why}; move it away and apply, which creates it again",
@@ -200,12 +255,20 @@ mod tests {
         let stamp = Stamp { changed: 1_700_000_000_123_456_789, size: 5, inode: 42 };
         let file_paths =
             [&b"a b/c\nd"[..], b"\xff", b"plain"].map(|path| PathBuf::from(OsStr::from_bytes(path)));
-        let contents = Some(file_paths.map(|path| (path, stamp)).into());
-        for contents in [None, Some(Contents::new()), contents] {
-            let record = Record { mark: "seedbed a/b 0123".to_owned(), contents };
-            assert_eq!(Record::parse(&record.to_bytes()), Some(record));
+        let contents: Contents = file_paths.map(|path| (path, stamp)).into();
+        assert_eq!(parse_contents(&listed(&contents)), Some(contents));
+        assert_eq!(parse_contents(b""), Some(Contents::new()));
+        assert_eq!(parse_contents(b"1 2 x\0"), None);
+    }
+
+    #[test]
+    fn the_first_lines_of_a_record_are_its_marker_and_its_stage() {
+        let parse = |bytes: &'static [u8]| Record::parse(bytes).map(|(record, rest)| (record.stage, rest));
+        assert_eq!(parse(b"seedbed a 01\nplanned\n"), Some((Stage::Planned, &b""[..])));
+        assert_eq!(parse(b"seedbed a 01\ncreated\n"), Some((Stage::Created, &b""[..])));
+        assert_eq!(parse(b"seedbed a 01\ncomplete\n1 2 3 x\0"), Some((Stage::Complete, &b"1 2 3 x\0"[..])));
+        for torn in [&b""[..], b"seedbed a 01", b"seedbed a 01\n", b"seedbed a 01\ncomp"] {
+            assert_eq!(parse(torn), None);
         }
-        assert_eq!(Record::parse(b""), None);
-        assert_eq!(Record::parse(b"seedbed a 01\ncomplete\n1 2 x\0"), None);
     }
 }

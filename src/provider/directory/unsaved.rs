@@ -11,11 +11,11 @@ use rustix::fs::{Stat, lstat};
 
 use super::Directory;
 use super::paths::{DirectoryPaths, named};
-use super::record::{self, Contents, Record, Stamp};
+use super::record::{self, Contents, Record, Stage, Stamp};
 use crate::host::files::Root;
 use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
-use crate::provider::directory_scan::{DirectoryScan, stuck, unknown};
+use crate::provider::directory_scan::{DirectoryScan, mount_blocker, stuck, unknown};
 use crate::provider::name_list::list;
 use crate::provider::{Error, LeaseProgress, Task, UnsavedWork};
 
@@ -37,16 +37,22 @@ pub(super) fn unsaved_work(
         }
         record => record?,
     };
-    let (Some(record), Some(top)) = (record, paths.directory()?) else { return Ok(unsaved_work) };
+    // The files of a directory that the run has not recorded as its own are not removed.
+    let Some(Record { stage: Stage::Created | Stage::Complete, .. }) = record else {
+        return Ok(unsaved_work);
+    };
+    let Some(top) = paths.directory()? else { return Ok(unsaved_work) };
     let mounts = mounts(task, &paths)?;
-    unsaved_work.blockers.extend(mounts.iter().map(|mount| described(mount, &paths)));
+    unsaved_work
+        .blockers
+        .extend(mounts.iter().map(|mount| mount_blocker(mount, &home_of(&paths, &mount.place))));
     let places: BTreeSet<_> = mounts.iter().map(|mount| PathBuf::from(&mount.place)).collect();
     let is_mount = |below: &Path| places.contains(&paths.path().join(below));
     let scan = DirectoryScan::read(&paths.path(), &places);
     unsaved_work.blockers.extend(stuck(&paths.home_path(), &scan));
     let tops = iter::once(Path::new("")).chain(scan.with_git.iter().map(PathBuf::as_path));
     unsaved_work.blockers.extend(tops.filter_map(|below| linked_worktree(&top, &paths, below)));
-    let baseline = Baseline::new(task, directory, record, made)?;
+    let baseline = Baseline::new(task, directory, &paths, made)?;
     let mut written = BTreeSet::new();
     let listed = record::each_file(&top, &is_mount, &mut |path, stat| {
         if directory.keep && baseline.is_work(path, stat) {
@@ -77,7 +83,8 @@ fn work(paths: &DirectoryPaths, written: &BTreeSet<OsString>) -> Option<String> 
 
 /// Files that are no work.
 struct Baseline<'d> {
-    record: Record,
+    /// Files with which the directory was created; `None` if it is not complete.
+    contents: Option<Contents>,
     /// Time from which on a change is work, in nanoseconds since 1970, after an interrupted run.
     since: Option<i128>,
     /// Directory that is copied, if the copy was interrupted.
@@ -88,7 +95,7 @@ impl<'d> Baseline<'d> {
     fn new(
         task: &Task<'_>,
         directory: &'d Directory,
-        record: Record,
+        paths: &DirectoryPaths,
         made: Option<LeaseProgress>,
     ) -> Result<Self, Error> {
         let since = made.and_then(|made| match made {
@@ -96,19 +103,20 @@ impl<'d> Baseline<'d> {
             LeaseProgress::SettingUp { at, alive } => Some(nanoseconds(alive.max(at))),
             LeaseProgress::Complete(at) => Some(nanoseconds(at)),
         });
-        let from = directory.copy_from.as_deref().filter(|_| record.contents.is_none());
+        let contents = record::original_contents(paths)?;
+        let from = directory.copy_from.as_deref().filter(|_| contents.is_none());
         let source = match from {
             Some(from) => Root::open(task.workspace)?.directory(from)?.map(|root| (from, root)),
             None => None,
         };
-        Ok(Self { record, since, source })
+        Ok(Self { contents, since, source })
     }
 
     /// Returns whether a file is work: it differs from the files with which the directory was created.
     fn is_work(&self, path: &Path, stat: &Stat) -> bool {
         let stamp = Stamp::new(stat);
         let is_original = |contents: &Contents| contents.get(path) == Some(&stamp);
-        let is_of_run = match &self.record.contents {
+        let is_of_run = match &self.contents {
             Some(contents) => is_original(contents),
             None => self.is_being_copied(path),
         };
@@ -133,14 +141,9 @@ fn mounts(task: &Task<'_>, paths: &DirectoryPaths) -> Result<Vec<Mount>, Error> 
     Ok(mounts::at_or_below(&table, &paths.path()))
 }
 
-fn described(mount: &Mount, paths: &DirectoryPaths) -> String {
-    let Mount { place, file_system, source, .. } = mount;
-    let below = Path::new(place).strip_prefix(paths.path()).unwrap_or(Path::new(""));
-    format!(
-        "{} is a mount ({file_system}, {source}), whose files are not the session's: `umount {}`",
-        named(paths, below),
-        shell_quoted(place)
-    )
+/// Returns the path of something in the directory as messages name it.
+fn home_of(paths: &DirectoryPaths, path: &str) -> String {
+    named(paths, Path::new(path).strip_prefix(paths.path()).unwrap_or(Path::new("")))
 }
 
 /// Describes the linked worktree at `below`, a path in the directory, if its repository has it registered.

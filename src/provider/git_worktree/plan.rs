@@ -9,7 +9,6 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use serde::Deserialize as _;
-use serde_json::{Map, Value};
 
 use self::branches::Tip;
 pub(super) use self::branches::{recreation_queries, surviving_branch};
@@ -21,7 +20,8 @@ use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::observe::{self, Commit, Observation, Question};
 use crate::provider::{
-    Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Request, check_root,
+    Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Request, allocation_fields,
+    check_root,
 };
 use crate::template::Bounds;
 
@@ -167,7 +167,7 @@ impl<'o> Worktrees<'o> {
             link: options.link.clone(),
             git_hooks: options.git_hooks,
         };
-        Ok(Planned { allocation: fields(&worktree), ..Planned::default() })
+        Ok(Planned { allocation: allocation_fields(&worktree), ..Planned::default() })
     }
 
     /// Returns the common values of worktrees in `root` with these options. They are checked once for consecutive
@@ -321,14 +321,6 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
         return Err("`target-path` must not contain `..`".to_owned());
     }
     Ok((!parts.is_empty()).then(|| parts.join("/")))
-}
-
-/// Returns a worktree as the fields of its allocation.
-fn fields(worktree: &Worktree) -> Map<String, Value> {
-    let Ok(Value::Object(fields)) = serde_json::to_value(worktree) else {
-        unreachable!("a worktree of plain fields with UTF-8 paths is a JSON object")
-    };
-    fields
 }
 
 /// Returns whether planning could have returned this worktree for these options.

@@ -1,17 +1,10 @@
 //! Names seedbed's files in a repository and beside worktrees.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Options, Worktree};
-use crate::host::absolute;
+use crate::provider::leftover::{ASIDE, TRASH};
 use crate::provider::{Leftover, LeftoverScope, OwnershipMarker, Task};
-
-/// Beginning of the name of a worktree that is aside, before the ownership marker.
-const ASIDE: &str = ".aside-";
-
-/// Beginning of the name of a worktree that is being removed, before the ownership marker.
-const TRASH: &str = ".trash-";
 
 /// Beginning of the name of the directory of a rescue, before the ownership marker.
 const RESCUE: &str = ".rescue-";
@@ -70,12 +63,9 @@ pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 /// repository.
 pub(super) fn leftovers(scope: &LeftoverScope<'_>) -> Vec<Leftover> {
     let planned = scope.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
-    let mut roots: BTreeSet<PathBuf> = planned.collect();
-    if !scope.is_planned {
-        roots.insert(Options::default().root_directory);
-    }
-    let beside = roots.iter().map(|root| absolute(scope.workspace, root));
-    let beside = beside.flat_map(|root| Leftover::beside(&root, &[TRASH, RESCUE, ASIDE]));
+    let default = Options::default().root_directory;
+    let mut leftovers = Leftover::in_roots(scope, planned, default, &[TRASH, RESCUE, ASIDE]);
     let building = scope.common_dir.map(|common| common.join(MARK));
-    beside.chain(building.iter().flat_map(|building| Leftover::beside(building, &[""]))).collect()
+    leftovers.extend(building.iter().flat_map(|building| Leftover::beside(building, &[""])));
+    leftovers
 }

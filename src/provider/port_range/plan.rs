@@ -17,7 +17,9 @@ use crate::manifest::rule;
 use crate::manifest::{self, Diagnostics, Location};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Holder, Observation};
-use crate::provider::{Allocation, Allocator, OptionsCache, Parent, Planned, Request, contains_workspace};
+use crate::provider::{
+    Allocation, Allocator, OptionsCache, Parent, Planned, Request, allocation_fields, contains_workspace,
+};
 
 /// Maximum number of passed-over blocks in an allocation's notes; a crowded host would fill pages.
 const NOTED: usize = 4;
@@ -386,10 +388,12 @@ fn allocation(
         names,
         share: cut.share,
     };
-    let Ok(Value::Object(fields)) = serde_json::to_value(&block) else {
-        unreachable!("a block of plain fields is a JSON object")
-    };
-    Ok(Planned { allocation: fields, within_parent: block.share.is_some(), notes, external: None })
+    Ok(Planned {
+        allocation: allocation_fields(&block),
+        within_parent: block.share.is_some(),
+        notes,
+        external: None,
+    })
 }
 
 /// Assigns ports to the names, from the primary upward, wrapping at the end of the session's own ports.

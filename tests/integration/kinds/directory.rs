@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::faults::crash;
 use crate::fixtures::repository;
-use crate::sandbox::{Sandbox, assert_same};
+use crate::sandbox::{Outcome, Sandbox, assert_same};
 
 const PAIR: &str = "[session.lead]\nresources = [{ kind = \"directory\" }]\nenv = { SCRATCH = \"{{ directory.path }}\" }\n\
                     [session.lead.child.coder]\n";
@@ -235,6 +235,61 @@ fn missing_directory_is_created_again_and_one_without_its_record_is_left_alone()
     });
     fs::write(record, text).unwrap();
     sandbox.ok(&["destroy"]);
+}
+
+/// A kill before the run has recorded its own directory leaves an empty one at most.
+#[test]
+fn files_of_another_program_survive_recovery_after_a_kill_before_the_directory_was_recorded() {
+    let sandbox = applied(COPY);
+    let path = directory(&sandbox, "a");
+    let record = path.with_file_name(format!(".record-{}", path.file_name().unwrap().to_str().unwrap()));
+    sandbox.ok(&["destroy"]);
+    for point in ["directory.recorded#1", "directory.made#1"] {
+        crash(&sandbox, &["apply"], point);
+        sandbox.ok(&["recover"]);
+        assert!(!path.exists() && !record.exists(), "{point}");
+
+        crash(&sandbox, &["apply"], point);
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("precious"), "precious\n").unwrap();
+        sandbox.ok(&["recover"]);
+        assert_eq!(names(&path), ["precious"], "{point}");
+        assert!(!record.exists(), "{point}");
+        fs::remove_dir_all(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_mount_inside_keeps_a_directory_from_being_removed() {
+    let sandbox = applied(PAIR);
+    let within = |script: &str| {
+        let mut unshare = sandbox.program("unshare", &sandbox.repository);
+        unshare.env("SEEDBED", env!("CARGO_BIN_EXE_seedbed")).env("INSIDE", directory(&sandbox, "lead"));
+        let script = format!("mkdir $INSIDE/mounted; mount --bind fixture $INSIDE/mounted; {script}");
+        Outcome::of(
+            unshare.args(["--user", "--map-root-user", "--mount", "sh", "-euc", &script]).output().unwrap(),
+        )
+    };
+    let trial = within("umount $INSIDE/mounted; rmdir $INSIDE/mounted");
+    if trial.code != 0 {
+        eprintln!("NOT TESTED, nothing can be mounted in a user namespace here: {}", trial.stderr);
+        return;
+    }
+    within("$SEEDBED destroy --yes --discard && exit 1; test -e fixture/data.txt")
+        .expect(0)
+        .says(&["is a mount"]);
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn doctor_names_what_a_killed_run_left_beside_directories() {
+    let sandbox = applied(PAIR);
+    let beside = directory(&sandbox, "lead").with_file_name("x");
+    for name in [".aside-", ".trash-", ".record-.aside-"] {
+        fs::write(beside.with_file_name(format!("{name}{}-lead", "0".repeat(32))), "").unwrap();
+    }
+    let found = sandbox.seedbed(&["doctor", "--json"]).stdout;
+    assert_eq!(found.matches("\"leftover\"").count(), 3, "{found}");
 }
 
 #[test]

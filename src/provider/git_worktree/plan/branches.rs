@@ -1,11 +1,11 @@
 //! Decides for each worktree whether its branch is created, or continues at its commit.
 
 use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership::Mark};
-use super::{Worktrees, diagnostic, fields};
+use super::{Worktrees, diagnostic};
 use crate::host::git::checkouts::Checkout;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
 use crate::observe::{Branch, Commit, Distance, Names, Observation, Question, Repository, branch_ref};
-use crate::provider::{Allocation, Request, SurvivingBranch};
+use crate::provider::{Allocation, Request, SurvivingBranch, allocation_fields};
 use crate::template;
 
 /// Commit of an existing branch, and the number of its commits that the requested commit does not contain.
@@ -162,7 +162,7 @@ impl Worktrees<'_> {
             None => (worktree.commit.clone(), None),
         };
         let worktree = Worktree { commit, existing, ..worktree };
-        Ok(Allocation { allocation: fields(&worktree), ..allocation.clone() })
+        Ok(Allocation { allocation: allocation_fields(&worktree), ..allocation.clone() })
     }
 
     /// Returns whether the branch is removed before anything new is created.

@@ -11,7 +11,8 @@ use super::branches::goes_with;
 use crate::host::git::checkouts::Checkout;
 use crate::host::text::size;
 use crate::observe::{Directory, Observation, Repository, Untracked};
-use crate::provider::{Allocation, Context, WORKSPACE_ROOT};
+use crate::provider::placeholders::absolute_path;
+use crate::provider::{Allocation, Context};
 
 /// Returns the checkout mode, commit and target path. Files may be copied between worktrees with the same key. Returns
 /// `None` if Git checks the files out. All other settings of a checkout belong to the repository.
@@ -165,7 +166,7 @@ fn branch_stale(
 /// Returns the soft context of the reference implementation; `None` if planning did not make the allocation.
 pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
     let worktree_path = field(allocation, "worktreePath")?;
-    let path = absolute(Path::new(worktree_path));
+    let path = absolute_path(Path::new(worktree_path));
     let base_ref = field(allocation, "baseRef")?.to_owned();
     let mut prompt_sections = vec![format!("Git worktree: {path}"), format!("Worktree base ref: {base_ref}")];
     let mut metadata = Map::from_iter([
@@ -180,7 +181,7 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
     }
     Some(Context {
         env: BTreeMap::from([
-            ("AGENT_REPO_ROOT".to_owned(), absolute(Path::new(field(allocation, "repoRoot")?))),
+            ("AGENT_REPO_ROOT".to_owned(), absolute_path(Path::new(field(allocation, "repoRoot")?))),
             ("AGENT_WORKTREE_PATH".to_owned(), path),
             ("AGENT_WORKTREE_BASE_REF".to_owned(), base_ref),
         ]),
@@ -192,21 +193,10 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
 
 /// Returns `worktree.*` for templates; `None` if planning did not make the allocation.
 pub(in super::super) fn names(allocation: &Allocation) -> Option<minijinja::Value> {
-    let path = absolute(Path::new(field(allocation, "worktreePath")?));
+    let path = absolute_path(Path::new(field(allocation, "worktreePath")?));
     Some(minijinja::Value::from_pairs([
         ("path", Some(path.as_str())),
         ("commit", Some(field(allocation, "commit")?)),
         ("branch", field(allocation, "branch")),
     ]))
-}
-
-/// Returns a path of the plan as text that [`WORKSPACE_ROOT`] makes absolute.
-fn absolute(path: &Path) -> String {
-    if path.is_absolute() {
-        return path.to_string_lossy().into_owned();
-    }
-    if path == Path::new(".") {
-        return WORKSPACE_ROOT.to_owned();
-    }
-    format!("{WORKSPACE_ROOT}/{}", path.display())
 }

@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::host::absolute;
-use crate::host::mounts::{self, Mount};
+use crate::host::mounts;
 use crate::host::text::shell_quoted;
+use crate::provider::directory_scan::mount_blocker;
 use crate::provider::git_worktree::ownership::Mark;
 use crate::provider::git_worktree::paths::{Content, WorktreePaths, read};
 use crate::provider::git_worktree::{Worktree, overlay};
@@ -49,7 +50,7 @@ impl Nested {
             let is_overlay = mount.file_system == mounts::OVERLAY && mount.source == mounts::SOURCE;
             let is_own = own.contains(&place) || place == paths.worktree && overlay::is_wanted(worktree);
             if !(is_overlay && is_own) {
-                nested.blockers.push(described(&mount));
+                nested.blockers.push(mount_blocker(&mount, &mount.place));
             }
             if place != paths.worktree {
                 nested.places.insert(place);
@@ -57,14 +58,6 @@ impl Nested {
         }
         Ok(nested)
     }
-}
-
-fn described(mount: &Mount) -> String {
-    let Mount { place, file_system, source, .. } = mount;
-    format!(
-        "{place} is a mount ({file_system}, {source}), whose files are not the session's: `umount {}`",
-        shell_quoted(place)
-    )
 }
 
 /// A worktree of the repository.

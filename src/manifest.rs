@@ -344,7 +344,7 @@ fn of_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnostic
             rule::BROKEN_KIND,
             Location::default(),
             message,
-            "not a fault of this file",
+            "not caused by this file",
         ));
     }
     let complete = diagnostics.is_empty();
@@ -361,7 +361,7 @@ fn of_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnostic
                     rule::BROKEN_KIND,
                     Location::default(),
                     message,
-                    "not a fault of this file",
+                    "not caused by this file",
                 );
                 diagnostics.push(diagnostic.with_help("a bug in seedbed: the schema let it through"));
             }

@@ -162,7 +162,7 @@ impl fmt::Display for Error {
             }
             Self::Occupied { occupants, losses, .. } => {
                 let occupants = occupants.iter().map(|one| format!("{}: {}", one.session, one.described()));
-                write!(f, "processes are at work in what would be released: {}", list(occupants))?;
+                write!(f, "processes use what would be released: {}", list(occupants))?;
                 if losses.is_empty() {
                     return Ok(());
                 }

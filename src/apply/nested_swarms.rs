@@ -49,8 +49,10 @@ fn is_below(registry: &Registry, inner: &Record, directory: &Path) -> bool {
 fn described(found: &RecordedSwarm, inner: &Record) -> String {
     let (name, workspace) = (printable(found.name()), inner.workspace.display());
     if found.is_standalone() {
-        format!("session {name} of a program lies inside it, applied in {workspace}: release it there")
+        format!(
+            "it contains session {name} of a program, applied in {workspace}: release that session there first"
+        )
     } else {
-        format!("swarm {name} lies inside it, applied in {workspace}: `seedbed destroy` there ends it")
+        format!("it contains swarm {name}, applied in {workspace}: run `seedbed destroy` there first")
     }
 }

@@ -83,7 +83,7 @@ fn stray(host: &Host, registry: &Registry, workspace: &Path, found: RecordedSwar
     if !is_here && !is_half_moved {
         return None;
     }
-    let other = if is_half_moved { PathBuf::from("an earlier place") } else { other };
+    let other = if is_half_moved { PathBuf::from("an earlier path") } else { other };
     let relation = relation(host, registry, workspace, &found, &other)?;
     Some(Stray { found, relation, workspace: other })
 }
@@ -126,7 +126,7 @@ fn records(found: &RecordedSwarm) -> impl Iterator<Item = &Record> {
 fn has_ownership_marker(host: &Host, registry: &Registry, record: &Record, workspace: &Path) -> bool {
     let here = Record { workspace: workspace.to_owned(), ..record.clone() };
     let mut any = false;
-    let looked = each(host, registry, &here, None, "look at", |_, provider, task| {
+    let looked = each(host, registry, &here, None, "inspect", |_, provider, task| {
         any = any || provider.has_ownership_marker(task);
         Ok(())
     });
@@ -271,7 +271,7 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
     let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
     let mut losses = Vec::new();
     for record in records(&found) {
-        let looked = each(host, context.registry, record, None, "look at", |session, provider, task| {
+        let looked = each(host, context.registry, record, None, "inspect", |session, provider, task| {
             let kept = provider.unsaved_work_outside(task)?;
             let lines = kept.work.into_iter().chain(kept.beyond_rescue);
             losses.extend(lines.map(|what| Loss::new(session.path.clone(), what)));

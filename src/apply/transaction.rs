@@ -221,7 +221,7 @@ fn move_aside(
     let kinds = &restricted(before, kinds, |session, kind| {
         is_same_resource(context, record, session, kind) || context.moves_aside(kind)
     });
-    let failures = run.move_aside_step(Phase::GiveWay, "give way", kinds, &|provider, task| {
+    let failures = run.move_aside_step(Phase::GiveWay, "free names of", kinds, &|provider, task| {
         if provider.moves_aside() { provider.give_way(task) } else { provider.release(task) }
     });
     check(host, failures)?;

@@ -188,7 +188,7 @@ pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
         return Err(Failure::new(
             error::OUTSIDE_SESSION,
             format!(
-                "{} lies in no session: there is no {} in it or above",
+                "{} is in no session: there is no {} in it or above it",
                 directory.display(),
                 relative.display()
             ),

@@ -44,7 +44,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let port = subject.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
             Failure::new(
                 error::PORT_INVALID,
-                format!("{subject} is no port: they go from 1 to 65535; a path of this name is ./{subject}"),
+                format!(
+                    "{subject} is not a port: ports are from 1 to 65535; a path of this name is ./{subject}"
+                ),
             )
         })?;
         port::explain(&mut sources, port)?
@@ -72,7 +74,7 @@ fn unknown(sources: &Sources<'_>, subject: &str) -> Failure {
     }
     let sessions = sources.plans().iter().flat_map(|located| &located.plan.sessions);
     let nearest = nearest(subject, sessions.map(|session| session.path.as_str()));
-    let message = format!("`{subject}` is no port, no session of this swarm and no path that is there");
+    let message = format!("`{subject}` is not a port, a session of this swarm or an existing path");
     Failure::new(
         error::SUBJECT_UNKNOWN,
         match nearest {

@@ -60,7 +60,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         });
     } else if !global.quiet {
         if !found.has_commit {
-            say!("sessions start from a commit, and there is none yet: run `git commit`");
+            say!("sessions start from a commit, and the repository has none yet: run `git commit`");
         }
         say!("wrote {shown}; next: `seedbed plan`");
     }

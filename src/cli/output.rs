@@ -119,7 +119,7 @@ pub(super) fn kept_branch(kept: &KeptBranch) -> String {
         0 => "no commit".to_owned(),
         _ => count(*commits, "commit"),
     };
-    format!("{session}: branch {} stays, with {commits} of its own, at {commit:.10}", printable(branch))
+    format!("{session}: branch {} is kept, with {commits} of its own, at {commit:.10}", printable(branch))
 }
 
 /// Formats columns of minimum width, two spaces apart.

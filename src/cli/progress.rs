@@ -255,7 +255,7 @@ fn phase_words(phase: Phase) -> (&'static str, &'static str, &'static str) {
         Phase::Rescue => ("rescuing unsaved work", "rescued unsaved work of"),
         Phase::TearDown => ("tearing down", "tore down"),
         Phase::SetAside => ("moving aside", "moved aside"),
-        Phase::GiveWay => ("making room", "made room for the replacements of"),
+        Phase::GiveWay => ("freeing the names of", "freed the names of"),
         Phase::Release => ("releasing", "released"),
         Phase::Claim => ("reserving ports", "reserved ports for"),
         Phase::Make => ("creating", "created"),

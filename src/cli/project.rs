@@ -204,7 +204,7 @@ fn nowhere(directory: &Path, root: &Path) -> Diagnostic {
     let nearest = nearest(&lost, directories.iter().map(String::as_str));
     let location = Location::default().key("workspace").key("root");
     let message = format!("the workspace root `{}` is not a directory", printable(&root.to_string_lossy()));
-    let help = "write the way from this file's directory to the repository";
+    let help = "write the path from the directory of this file to the repository";
     match nearest {
         Some(near) => {
             let near = exists.join(near);

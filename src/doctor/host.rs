@@ -126,14 +126,14 @@ fn state_directory(case: &Case<'_>, findings: &mut Findings) {
             Warns,
             Id::StateDirectory,
             format!("the state directory {shown} belongs to another user ({owner})"),
-            "name one of your own with SEEDBED_STATE_DIR: its records say what may be removed",
+            "name one of your own with SEEDBED_STATE_DIR: seedbed removes what its records name",
         );
     } else if found.st_mode & 0o022 != 0 {
         findings.add(
             Warns,
             Id::StateDirectory,
             format!("others can write to the state directory {shown}"),
-            format!("chmod go-w {shown}: its records say what may be removed"),
+            format!("chmod go-w {shown}: seedbed removes what its records name"),
         );
     }
 }
@@ -147,7 +147,7 @@ fn file_systems(case: &Case<'_>, findings: &mut Findings) {
             findings.add(
                 Warns,
                 Id::NetworkFileSystem,
-                format!("{what} {} lies on {kind}, where locks may not work between hosts", path.display()),
+                format!("{what} {} is on {kind}, where locks may not work between hosts", path.display()),
                 "keep it on a local disk; let one host alone work with it",
             );
         }

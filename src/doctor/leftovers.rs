@@ -19,7 +19,7 @@ use crate::state;
 
 /// First remedy for resources that this state directory does not know.
 const OTHER_STATE_DIRECTORY: &str =
-    "use the state directory that it was made with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
+    "use the state directory that it was created with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
 
 /// Finds problems of earlier runs. `common_dir` is the common Git directory of the repository, if there is one.
 pub(super) fn inspect(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
@@ -29,85 +29,87 @@ pub(super) fn inspect(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut
     let owners = match state::owners(case.host) {
         Ok(owners) => owners,
         Err(error) => {
-            findings.add(
-                Warns,
-                Id::UnreadableRecord,
-                error.to_string(),
-                "until it can be read, no lease can be proven orphaned",
-            );
+            let remedy = "until it can be read, no lease can be proven orphaned";
+            findings.add(Warns, Id::UnreadableRecord, error.to_string(), remedy);
             return;
         }
     };
-    let leased = leases::all(case.host).unwrap_or_default();
-    for lease in &leased {
-        let Lease { session, start_port, end_port, workspace, .. } = lease;
+    let leases = leases::all(case.host).unwrap_or_default();
+    leaked_leases(&leases, &owners, findings);
+    unowned_lock_files(case, &leases, &owners, findings);
+    unknown_worktrees(common_dir, &owners, findings);
+    unowned_leftovers(case, common_dir, &owners, findings);
+}
+
+/// Finds leases of ports that belong to no swarm, or cannot be read.
+fn leaked_leases(leases: &[Lease], owners: &BTreeSet<String>, findings: &mut Findings) {
+    for lease in leases.iter().filter(|lease| !owners.contains(&lease.owner)) {
+        let Lease { session, start_port, end_port, .. } = lease;
+        let workspace = lease.workspace.display();
+        let what = format!("ports {start_port}-{end_port} are leased to {session}");
         if lease.owner.is_empty() {
-            findings.add(
-                Warns,
-                Id::LeakedLease,
-                format!("ports {start_port}-{end_port} are leased to {session}: the lease cannot be read"),
-                format!("once nothing uses them, remove that file of {}", workspace.display()),
-            );
-        } else if !owners.contains(&lease.owner) {
-            let workspace = workspace.display();
-            findings.add(
-                Warns,
-                Id::LeakedLease,
-                format!(
-                    "ports {start_port}-{end_port} are leased to {session} of {workspace}, and no such swarm \
-                     stands"
-                ),
-                "seedbed doctor --reap",
-            );
+            let remedy =
+                format!("after you have checked that nothing uses them: remove that file of {workspace}");
+            findings.add(Warns, Id::LeakedLease, format!("{what}: the lease cannot be read"), remedy);
+        } else {
+            let what = format!("{what} of {workspace}, and no such swarm is applied");
+            findings.add(Warns, Id::LeakedLease, what, "seedbed doctor --reap");
         }
     }
+}
+
+/// Finds lock files of the workspace that reserve ports for no swarm of this state directory.
+fn unowned_lock_files(case: &Case<'_>, leases: &[Lease], owners: &BTreeSet<String>, findings: &mut Findings) {
     for file in lock_files(case) {
         let shown = file.path.display();
-        match file.owner {
-            Some(owner) if owners.contains(&owner) => {}
-            Some(owner) if !has_lease(&leased, &owner) => findings.add(
-                Warns,
-                Id::LockFile,
+        let (what, remedy) = match file.owner {
+            Some(owner) if owners.contains(&owner) => continue,
+            Some(owner) if !has_lease(leases, &owner) => (
                 format!("{shown} reserves its ports for a swarm that is unknown here"),
                 format!("{OTHER_STATE_DIRECTORY}; rm {shown}, if no such swarm is applied"),
             ),
-            Some(_) => findings.add(
-                Warns,
-                Id::LockFile,
+            Some(_) => (
                 format!("{shown} leases its ports to a swarm that is not applied"),
-                "seedbed doctor --reap",
+                "seedbed doctor --reap".to_owned(),
             ),
-            None => findings.add(
-                Warns,
-                Id::LockFile,
+            None => (
                 format!("{shown} leases its ports to no owner: another program wrote it"),
                 format!("rm {shown}, once its writer has ended"),
             ),
-        }
+        };
+        findings.add(Warns, Id::LockFile, what, remedy);
     }
+}
+
+/// Finds worktrees of the repository whose ownership marker is of no swarm of this state directory.
+fn unknown_worktrees(common_dir: Option<&Path>, owners: &BTreeSet<String>, findings: &mut Findings) {
     for (Mark { session, owner }, path) in common_dir.into_iter().flat_map(marked) {
-        if !owners.contains(&owner) {
-            let shown = path.display();
-            findings.add(
-                Warns,
-                Id::UnknownWorktree,
-                format!("the worktree {shown} belongs to the session {session}, whose swarm is unknown here"),
-                format!(
-                    "{OTHER_STATE_DIRECTORY}; where its records are lost: git worktree unlock {shown}, then git worktree remove {shown}, \
-                     once no commit in it is needed"
-                ),
-            );
+        if owners.contains(&owner) {
+            continue;
         }
+        let shown = path.display();
+        let what = format!("worktree {shown} belongs to session {session}, whose swarm is unknown here");
+        let remedy = format!(
+            "{OTHER_STATE_DIRECTORY}; if its records are lost: git worktree unlock {shown}, then git worktree remove \
+             {shown}, once no commit in it is needed"
+        );
+        findings.add(Warns, Id::UnknownWorktree, what, remedy);
     }
+}
+
+/// Finds temporary files of runs that have ended.
+fn unowned_leftovers(
+    case: &Case<'_>,
+    common_dir: Option<&Path>,
+    owners: &BTreeSet<String>,
+    findings: &mut Findings,
+) {
     for Leftover { path, owner } in leftovers(case, common_dir) {
         if owner.is_none_or(|owner| !owners.contains(&owner)) {
             let shown = path.display();
-            findings.add(
-                Warns,
-                Id::Leftover,
-                format!("{shown} was left by a run that has ended"),
-                format!("rm -r {shown}, once you know that nothing in it is yours"),
-            );
+            let what = format!("{shown} was left by a run that has ended");
+            let remedy = format!("rm -r {shown}, after you have checked that nothing in it is yours");
+            findings.add(Warns, Id::Leftover, what, remedy);
         }
     }
 }
@@ -141,7 +143,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
                 Id::WorkspaceGone,
                 format!("the workspace {shown} of {what} {name} does not exist, but its leases do"),
                 format!(
-                    "where it was moved to: seedbed recover --moved; once it is deleted: seedbed destroy {} --gone",
+                    "if it was moved: seedbed recover --moved, in its new path; if it was deleted: seedbed destroy {} --gone",
                     found.key
                 ),
             );

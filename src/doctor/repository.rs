@@ -51,7 +51,12 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
         }
     };
     if let Some(Err(why)) = case.plan {
-        findings.add(Fails, Id::ManifestFaulty, why, "`seedbed validate` shows every fault at its place");
+        findings.add(
+            Fails,
+            Id::ManifestFaulty,
+            why,
+            "run `seedbed validate`, which shows every diagnostic at its location",
+        );
     } else if case.plan.is_none() {
         committed(&trees, findings);
     }
@@ -60,7 +65,7 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
             Notes,
             Id::RegistrationByGit,
             format!("worktrees are registered by `git worktree add`, one after another, because {why}"),
-            "nothing has to be done; many sessions take longer",
+            "no action is required; creating many sessions takes longer",
         );
     }
     let commits: BTreeSet<String> = match case.plan {
@@ -106,7 +111,7 @@ fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
             findings.add(Warns, Id::GitOld, what, remedy);
         }
         Some(_) => {}
-        None => findings.add(Warns, Id::GitOld, format!("git calls itself {said:?}"), remedy),
+        None => findings.add(Warns, Id::GitOld, format!("`git --version` printed {said:?}"), remedy),
     }
     true
 }
@@ -122,7 +127,7 @@ fn committed(trees: &BTreeMap<(String, String), TreeEntry>, findings: &mut Findi
         findings.add(
             if refused { Fails } else { Warns },
             Id::CommittedDiscovery,
-            format!("HEAD has `{path}`, where seedbed puts files of its own"),
+            format!("HEAD has `{path}`, where seedbed writes files of its own"),
             format!("git rm -r --cached {path}, and commit that"),
         );
     }
@@ -156,7 +161,7 @@ fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings:
             ["process", "smudge", "clean"].iter().filter_map(|key| setting(key)).collect();
         if programs.is_empty() {
             let remedy =
-                if filter == "lfs" { "git lfs install" } else { "configure it, if you want its output" };
+                if filter == "lfs" { "git lfs install" } else { "configure it if its output is required" };
             findings.add(
                 Warns,
                 Id::FilterUnconfigured,
@@ -172,9 +177,7 @@ fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings:
                 if required { Fails } else { Warns },
                 Id::FilterMissing,
                 format!("files have the filter `{filter}`, whose program `{name}` is not in PATH"),
-                format!(
-                    "install {name}, or take the filter away: git config --remove-section filter.{filter}"
-                ),
+                format!("install {name}, or remove the filter: git config --remove-section filter.{filter}"),
             );
         }
     }
@@ -259,7 +262,9 @@ fn torn_entries(common_dir: &Path, findings: &mut Findings) {
                 Some(Mark { session, .. }) => {
                     format!("it belongs to the session {session}: seedbed recover, or seedbed apply")
                 }
-                None => format!("it is not seedbed's: rm -r {shown}, once you know what its worktree holds"),
+                None => {
+                    format!("seedbed did not create it: rm -r {shown}, after you have checked its worktree")
+                }
             },
         );
     }

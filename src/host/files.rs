@@ -177,7 +177,7 @@ impl Root {
                 io("open", path)(error)
             }
         })?;
-        let stat = rustix::fs::fstat(&fd).map_err(io("look at", path))?;
+        let stat = rustix::fs::fstat(&fd).map_err(io("inspect", path))?;
         let user = rustix::process::geteuid().as_raw();
         let others = Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH);
         if stat.st_uid != user || others {

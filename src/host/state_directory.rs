@@ -26,7 +26,7 @@ pub enum Error {
     Relative(PathBuf),
     /// None of the values names a directory.
     #[error(
-        "there is no place to keep state: neither HOME nor the user database names a home directory; set SEEDBED_STATE_DIR \
+        "there is no directory for state: neither HOME nor the user database names a home directory; set SEEDBED_STATE_DIR \
          or XDG_STATE_HOME to an absolute path"
     )]
     Nowhere,

@@ -52,7 +52,7 @@ rules! {
     MISSING_KEY = "missing-key", "Tables have all required keys";
     WRONG_TYPE = "wrong-type", "Values have the type that their key requires";
     NOT_ALLOWED = "not-allowed", "Values are among those that their key allows";
-    OUT_OF_RANGE = "out-of-range", "Numbers lie within their bounds";
+    OUT_OF_RANGE = "out-of-range", "Numbers are within their bounds";
     WRONG_SIZE = "wrong-size", "Strings and arrays are neither empty nor too long";
     NOT_A_NAME = "not-a-name", "Names have only the characters that their key allows";
     UNKNOWN_KIND = "unknown-kind", "Kinds of resources are built in or declared by a provider";

@@ -99,7 +99,7 @@ impl Semantics<'_> {
             return self.plain(root, at, || quoted("root"));
         };
         let message = format!("the workspace root {wrong}");
-        let help = "write the way from this file's directory to the repository: `root = \".\"`";
+        let help = "write the path from the directory of this file to the repository: `root = \".\"`";
         self.diagnostic(rule::WORKSPACE_ROOT, at.location(), message, "not a relative path", help);
     }
 
@@ -126,7 +126,7 @@ impl Semantics<'_> {
                     rule::NAMES_MEET,
                     at.key(name).location().the_key(),
                     message,
-                    "taken already, but for its case",
+                    "already in use, in another case",
                     help,
                 );
             }
@@ -148,7 +148,7 @@ impl Semantics<'_> {
                     rule::NAMES_MEET,
                     at.key(name).location().the_key(),
                     message,
-                    "taken by a replica",
+                    "already the name of a replica",
                     help,
                 );
             }
@@ -197,7 +197,7 @@ impl Semantics<'_> {
                 at.key("from").location(),
                 "a session at the top has no parent to take a share from".to_owned(),
                 "no parent here",
-                "leave `from` out: at the top everything is taken from the pool",
+                "omit `from`: sessions at the top always allocate from the pool",
             ),
             (Some(parent), None | Some(From::Parent)) if known && self.complete && !parent.contains(kind) => {
                 self.diagnostic(
@@ -206,7 +206,7 @@ impl Semantics<'_> {
                     format!("this session's parent has no {} to share", quoted(kind)),
                     "a share of what the parent does not have",
                     format!(
-                        "give the parent one, or take a fresh one: `{{ kind = \"{kind}\", from = \"pool\" }}`"
+                        "give the parent one, or request a new one: `{{ kind = \"{kind}\", from = \"pool\" }}`"
                     ),
                 );
             }
@@ -325,7 +325,7 @@ impl Semantics<'_> {
                 at.location().within(control),
                 message,
                 "a control character",
-                "take it out",
+                "remove it",
             );
         } else if text.trim() != text {
             let kept = text.trim_start();

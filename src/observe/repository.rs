@@ -138,7 +138,7 @@ fn find(
             object_format: String::from_utf8_lossy(format).into_owned(),
         }),
         [b"false", _, _] => {
-            Err(format!("{} lies inside a git directory, not in a work tree", workspace.display()))
+            Err(format!("{} is inside a Git directory, not in a work tree", workspace.display()))
         }
         _ if output.status.success() => {
             Err(format!("the path of the repository around {} contains a line break", workspace.display()))

@@ -37,7 +37,7 @@ pub enum ChildError {
         session: String,
     },
     /// The allocations of the parent would be planned differently now, so that no share of them can be planned.
-    #[error("`{0}` was provisioned with options that its kinds plan in another way now; apply it again")]
+    #[error("`{0}` was provisioned with options that its kinds now plan differently; apply it again")]
     Changed(String),
     /// There are more children than ports.
     #[error("Cannot suballocate {count} child port blocks from parent range {start}-{end}.")]

@@ -39,7 +39,7 @@ pub enum Error {
     #[error("session \"{}\" is already active", printable(.0))]
     AlreadyActive(String),
     /// The session was released.
-    #[error("session \"{}\" does not stand any more", printable(.0))]
+    #[error("session \"{}\" is no longer active", printable(.0))]
     Released(String),
     /// The host could not be observed.
     #[error(transparent)]
@@ -62,7 +62,7 @@ pub enum Error {
     #[error("releasing would lose work: {}", lines(.0.iter().map(|loss| &loss.what)))]
     WouldLose(Vec<Loss>),
     /// Processes are at work in the session; nothing was changed.
-    #[error("processes are at work in the session: {}", occupied(occupants, losses))]
+    #[error("processes use the session: {}", occupied(occupants, losses))]
     Occupied {
         /// Processes that use the session.
         occupants: Vec<Occupant>,
@@ -73,7 +73,7 @@ pub enum Error {
     #[error("Failed to release provisioned resources: {}", failed(.0, &[]))]
     Release(Vec<Failure>),
     /// The location for a discovery file cannot be used.
-    #[error("cannot put a discovery file at {}: {why}", path.display())]
+    #[error("cannot write a discovery file at {}: {why}", path.display())]
     Discovery {
         /// Path as it was given.
         path: PathBuf,

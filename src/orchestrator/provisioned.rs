@@ -231,7 +231,7 @@ impl Provisioned {
         let file = host::absolute(&self.default_file.directory, path);
         let own = file.parent().filter(|directory| *directory != self.default_file.directory);
         let Some(own) = own else {
-            return Err(refused("it has to lie in a directory of its own, such as `.agent-context`"));
+            return Err(refused("it must be in a directory of its own, such as `.agent-context`"));
         };
         let (root, below) = Root::toward(&self.default_file.anchor, own)?;
         match root.directory(&below)? {

@@ -157,7 +157,7 @@ impl Plan {
                 return wrong("is not below its parent");
             }
             if above.is_some_and(|above| !seen.contains(&Unique::Path(above.to_ascii_lowercase()))) {
-                return wrong("comes before its parent, or has none");
+                return wrong("is listed before its parent, or its parent is missing");
             }
             if let Some(parent) = &session.parent {
                 children.entry(parent).or_default().push(path);
@@ -176,7 +176,7 @@ impl Plan {
                 return wrong("has a number that is not the one in its name");
             }
             if ![Slug::short(path), Slug::with_hash(path)].contains(&session.slug) {
-                return wrong("has a slug that is not its own");
+                return wrong("has a slug that does not follow from its path");
             }
         }
         let none = Vec::new();
@@ -263,7 +263,7 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
     for (name, value) in &given.env {
         match session.env.get(name) {
             Some(own) if own == value || !name.starts_with("AGENT_") => {}
-            _ => return Err(format!("`{name}` is not what its allocations say")),
+            _ => return Err(format!("`{name}` differs from its allocations")),
         }
     }
     let is_foreign = |name: &&String| name.starts_with("AGENT_") && !given.env.contains_key(*name);
@@ -271,7 +271,7 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         return Err(format!("`{name}` is not a variable of its allocations"));
     }
     if !session.prompt_sections.starts_with(&given.prompt_sections) {
-        return Err("its prompt is not what its allocations say".to_owned());
+        return Err("its prompt differs from its allocations".to_owned());
     }
     Ok(())
 }

@@ -126,7 +126,7 @@ impl Provider for External {
         };
         let why = || match found.why.as_deref().map(str::trim) {
             Some(why) if !why.is_empty() => format!("{}: {}", task.allocation.kind, printable_lines(why)),
-            _ => format!("{} is not as it was provisioned", task.allocation.kind),
+            _ => format!("{} has changed since it was provisioned", task.allocation.kind),
         };
         Ok(match found.condition {
             Found::Sound => Condition::Healthy,
@@ -183,7 +183,7 @@ fn inspected(task: &Task<'_>) -> Result<InspectAnswer, Error> {
 /// Returns the message for a lease whose condition is unknown, with a remedy.
 fn unknown(task: &Task<'_>, error: &Error) -> String {
     format!(
-        "the state of its {} is unknown: {}; start what {} needs (a server, say), and try again",
+        "the state of its {} is unknown: {}; start what {} needs (such as a server), and try again",
         task.allocation.kind,
         printable_lines(&error.to_string()),
         shown(task)

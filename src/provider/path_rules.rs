@@ -31,14 +31,14 @@ pub(crate) fn check_root(
         return Err(diagnostic(message, "is the workspace or above it").with_help(help));
     }
     if is_in_git_directory(root) {
-        let message = format!("`{}` lies in a git directory", root.display());
+        let message = format!("`{}` is in a Git directory", root.display());
         let help = format!("name a directory beside it, such as `{example}`");
         return Err(diagnostic(message, "is Git's own, or a repository's").with_help(help));
     }
     let mut way_back = root.components().skip_while(|part| *part == Component::ParentDir);
     if way_back.any(|part| part == Component::ParentDir) {
-        let message = format!("`{}` goes back on its way", root.display());
-        return Err(diagnostic(message, "has `..` in the middle").with_help("write where it leads"));
+        let message = format!("`{}` has `..` after a name", root.display());
+        return Err(diagnostic(message, "has `..` in the middle").with_help("write the resolved path"));
     }
     let leads = |component: &Path, is: &str| {
         let message = format!("`{}` is {is}: {what} would be created somewhere else", component.display());

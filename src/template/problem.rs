@@ -132,7 +132,7 @@ impl Problem {
             range: None,
             label: "too much work, or too long a text".to_owned(),
             help: Some(format!(
-                "a template may come to {} bytes, in {} steps",
+                "a template may expand to {} bytes, in {} steps",
                 super::TEXT_MAX,
                 super::FUEL_MAX
             )),

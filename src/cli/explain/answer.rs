@@ -79,7 +79,7 @@ impl Answer {
             line(if at == 0 { "because" } else { "" }, rule);
         }
         for (at, holder) in self.document.held.iter().enumerate() {
-            line(if at == 0 { "held by" } else { "" }, holder);
+            line(if at == 0 { "in use by" } else { "" }, holder);
         }
         if self.document.ephemeral == Some(true) {
             line(

@@ -86,7 +86,7 @@ fn owned_paths(host: &Host, registry: &Registry, located: &LocatedPlan, session:
         add(at(&worktree.worktree_path), "worktree", kind.clone(), rules.clone());
         let entry = at(&worktree.repo_root).join(".git/worktrees").join(&worktree.entry);
         let rule = "what git knows of the worktree, called after the session's scoped name".to_owned();
-        add(entry, "git entry", kind.clone(), vec![rule]);
+        add(entry, "admin directory", kind.clone(), vec![rule]);
         if session.working_directory != worktree.worktree_path {
             add(at(&session.working_directory), "working directory", kind, rules);
         }
@@ -99,7 +99,7 @@ fn owned_paths(host: &Host, registry: &Registry, located: &LocatedPlan, session:
         }
     }
     if let Some(file) = &session.discovery_file {
-        let rule = "it lies in `.agent-context` where the session works, hidden from git".to_owned();
+        let rule = "it is in `.agent-context` of the working directory, hidden from Git".to_owned();
         let directory = at(file).parent().map(Path::to_owned).unwrap_or_default();
         add(directory, "discovery file", None, vec![rule]);
     }
@@ -144,7 +144,7 @@ fn owned(
     owned_path: OwnedPath,
     path: &Path,
 ) -> Answer {
-    let itself = if owned_path.path == path { "is" } else { "lies in" };
+    let itself = if owned_path.path == path { "is" } else { "is in" };
     let summary = format!(
         "{} {itself} the {} of {} {}",
         path.display(),
@@ -191,7 +191,7 @@ fn unowned(sources: &Sources<'_>, path: &Path, below: Vec<String>) -> Answer {
         explanation
             .document
             .rules
-            .push(format!("it lies in {workspace}, the workspace of swarm {swarm}, which leaves it alone"));
+            .push(format!("it is in {workspace}, the workspace of swarm {swarm}, which does not manage it"));
     }
     let more = below.len().saturating_sub(NAMED_MAX);
     explanation

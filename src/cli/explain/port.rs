@@ -123,9 +123,9 @@ impl Geometry {
         match u32::from(port).checked_sub(self.base).map(|offset| offset / self.size) {
             Some(index) if index < self.count => {
                 let start = self.base + index * self.size;
-                format!("it lies in block {index}, {start}-{}, of {range}", start + self.size - 1)
+                format!("it is in block {index}, {start}-{}, of {range}", start + self.size - 1)
             }
-            _ => format!("it lies outside {range}"),
+            _ => format!("it is outside {range}"),
         }
     }
 }

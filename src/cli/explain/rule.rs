@@ -23,7 +23,7 @@ pub(super) fn of_block(
             let hash = hash_u32(&session.id);
             let preferred = hash % block.block_count.max(1);
             let by_hash = format!(
-                "block {preferred} of {} is its place by hash: sha256(\"{}\") begins with {hash:08x}, modulo {}",
+                "block {preferred} of {} is preferred by hash: sha256(\"{}\") begins with {hash:08x}, modulo {}",
                 block.block_count, session.id, block.block_count
             );
             rules.push(by_hash);
@@ -96,7 +96,7 @@ pub(super) fn of_port(session: &Session, block: &Block, port: u16) -> String {
     if session.children.is_empty() || port < block.start_port + block.reserve {
         "one of its ports without a name".to_owned()
     } else {
-        "one that its children would divide, and none of them has".to_owned()
+        "a port for its children that none of them has".to_owned()
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn of_worktree(session: &Session, worktree: &Worktree) -> Vec<String>
     let mut rules = vec![
         format!("{path} is {root}, {by}, and the session's scoped name, {}", session.scoped_name),
         format!(
-            "the scoped name is {} with all but letters, digits, `_` and `-` turned to `-`, runs of them folded, cut at 32, and the first {digits} digits of its sha256",
+            "the scoped name is {}, with other characters than letters, digits, `_` and `-` replaced by one `-`, cut at 32 characters, and the first {digits} digits of its SHA-256",
             session.id
         ),
         format!("{} named commit {} when this was planned", worktree.base_ref, worktree.base()),

@@ -71,7 +71,7 @@ fn explained(sources: &Sources<'_>, at: usize, session: usize) -> Answer {
             explanation
                 .document
                 .rules
-                .push(format!("{} is planned by {program}, which is not asked here", allocation.kind));
+                .push(format!("{} is planned by {program}, which `explain` does not run", allocation.kind));
         } else {
             let summary =
                 sources.registry.get(&allocation.kind).and_then(|kind| kind.summary(allocation, false));

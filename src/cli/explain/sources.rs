@@ -18,8 +18,10 @@ use super::super::project::Project;
 pub(super) fn state_words(state: OwnerState) -> &'static str {
     match state {
         OwnerState::Applied => "(applied)",
-        OwnerState::Unfinished => "(unfinished: a run is making it or taking it away, or was interrupted)",
-        OwnerState::Planned => "(planned, not there yet)",
+        OwnerState::Unfinished => {
+            "(unfinished: a run that creates or removes it is in progress or was interrupted)"
+        }
+        OwnerState::Planned => "(planned, not applied yet)",
     }
 }
 

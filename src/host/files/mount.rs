@@ -33,12 +33,12 @@ impl Root {
         match status_at(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(status) => Ok(status.mount != own.mount),
             Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(io("look at", &self.path.join(name))(error)),
+            Err(error) => Err(io("inspect", &self.path.join(name))(error)),
         }
     }
 
     pub(super) fn status(&self) -> Result<Status, Error> {
-        status_of(&self.fd).map_err(io("look at", &self.path))
+        status_of(&self.fd).map_err(io("inspect", &self.path))
     }
 }
 

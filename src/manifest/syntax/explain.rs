@@ -124,7 +124,7 @@ impl Error<'_> {
             return Some(self.diagnostic(
                 message,
                 "a control character",
-                "take it out, or write it as an escape",
+                "remove it, or write it as an escape",
             ));
         }
         if self.what.contains("escape") || self.what.contains("unicode value") {
@@ -259,12 +259,7 @@ fn mistake(text: &str, line: &Range<usize>, statement: &Range<usize>) -> Option<
         Some('=') if is_bare(key) => second_key(words, key_end + 1).and_then(|(from, second)| {
             let location = content.start + from..content.start + from + second.len();
             let help = format!("write `{second}` on a line of its own");
-            diagnostic(
-                location,
-                "two keys stand on one line",
-                "expected the end of the line before this",
-                help,
-            )
+            diagnostic(location, "two keys are on one line", "expected the end of the line before this", help)
         }),
         _ => None,
     }

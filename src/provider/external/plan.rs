@@ -59,13 +59,13 @@ impl Externals {
         let answer = match observation.programs.as_ref().map(|programs| programs.get(kind)) {
             _ if program.is_none() => Answer::None("the manifest names none".to_owned()),
             None => Answer::NotAsked,
-            Some(None) => Answer::None("it was not asked".to_owned()),
+            Some(None) => Answer::None("it was not run".to_owned()),
             Some(Some(Err(why))) => Answer::None(why.clone()),
             Some(Some(Ok(bytes))) => match protocol::read::<PlanAnswer>(bytes) {
                 Err(why) => Answer::None(why),
                 Ok(answer) => match stranger(&answer, asked) {
                     Some(stranger) => {
-                        Answer::None(format!("it speaks of `{stranger}`, which it was not asked about"))
+                        Answer::None(format!("its answer names `{stranger}`, which was not in the request"))
                     }
                     None => Answer::Given(answer),
                 },
@@ -128,7 +128,7 @@ impl Externals {
         let Some(planned) = answer.allocations.get(request.session) else {
             return Err(vec![self.no_plan(&match answer.faults.first() {
                 Some(other) => {
-                    format!("it finds fault with `{}`", other.session.as_deref().unwrap_or_default())
+                    format!("it reports a diagnostic for `{}`", other.session.as_deref().unwrap_or_default())
                 }
                 None => format!("it planned nothing for `{}`", request.session),
             })]
@@ -188,8 +188,8 @@ impl Externals {
             (Some(_), _) => request.location.clone(),
         };
         let label = match &wrong.option {
-            Some(option) => format!("`{}` says so of `{}`", self.kind, line(option)),
-            None => format!("`{}` says so", self.kind),
+            Some(option) => format!("reported by `{}` for `{}`", self.kind, line(option)),
+            None => format!("reported by `{}`", self.kind),
         };
         let diagnostic = Diagnostic::new(rule::EXTERNAL_OPTION, location, line(&wrong.message), label);
         match &wrong.help {
@@ -234,7 +234,7 @@ fn unfit(planned: &protocol::Planned, request: &Request<'_>) -> Option<String> {
     }
     let texts = planned.env.values().chain(&planned.prompt_sections);
     if texts.into_iter().any(|text| text.contains('\0')) {
-        return Some("a text of it contains NUL".to_owned());
+        return Some("one of its texts contains NUL".to_owned());
     }
     let size = [&planned.allocation, &**request.options]
         .map(|map| serde_json::to_string(map).unwrap_or_default().len());

@@ -315,7 +315,7 @@ pub(super) fn copy_batch<'t>(
 
 /// Returns the mode that Git gave an index.
 pub(super) fn index_mode(index: &Path) -> Result<u32, Error> {
-    Ok(fs::symlink_metadata(index).map_err(io("look at", index))?.permissions().mode() & 0o777)
+    Ok(fs::symlink_metadata(index).map_err(io("inspect", index))?.permissions().mode() & 0o777)
 }
 
 /// Returns the time that copied files get, in seconds.
@@ -335,7 +335,7 @@ pub(super) fn write_index(index: &Path, bytes: &[u8], mode: Option<u32>) -> Resu
         .map_err(std::io::Error::from)
         .and_then(|()| file.write_all(bytes))
         .map_err(io("write", &lock))?;
-    let own = file.metadata().map_err(io("look at", &lock))?.permissions().mode();
+    let own = file.metadata().map_err(io("inspect", &lock))?.permissions().mode();
     if let Some(mode) = mode.filter(|mode| own & 0o777 != *mode) {
         file.set_permissions(fs::Permissions::from_mode(mode)).map_err(io("set the mode of", &lock))?;
     }

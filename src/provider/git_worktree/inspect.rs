@@ -87,7 +87,10 @@ pub(super) fn registration_fault(
         return Ok(Some(format!("{} does not exist", paths.home.display())));
     };
     if read(&directory, Path::new(".git"))? != Content::Bytes(paths.dot_git_line()) {
-        return Ok(Some(format!("{} does not name its entry", paths.worktree.join(".git").display())));
+        return Ok(Some(format!(
+            "{} does not name its admin directory",
+            paths.worktree.join(".git").display()
+        )));
     }
     if paths.read_entry("gitdir")? != Content::Bytes(paths.gitdir_line()) {
         return fault("gitdir", "does not name the worktree");

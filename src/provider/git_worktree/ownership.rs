@@ -90,7 +90,7 @@ pub(super) fn of_directory(paths: &WorktreePaths, entry: &Owner) -> Result<Owner
         Content::Bytes(bytes) if bytes == paths.dot_git_line() => Ok(Owner::Us),
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
             let says = String::from_utf8_lossy(&bytes);
-            other(&format!("its .git says {}; {PUT_BACK}", says.trim_end().escape_debug()))
+            other(&format!("its .git contains {}; {PUT_BACK}", says.trim_end().escape_debug()))
         }
         // An object that cannot contain anything is no repository. Such an object replaced the pointer.
         Content::Irregular if !can_hold_nothing(&directory) => {
@@ -98,7 +98,11 @@ pub(super) fn of_directory(paths: &WorktreePaths, entry: &Owner) -> Result<Owner
         }
         Content::Irregular | Content::Missing | Content::Empty | Content::Bytes(_) => {
             let bare = directory.names()?.iter().all(|name| name == ".git");
-            if *entry == Owner::Us || bare { Ok(Owner::Us) } else { other("no entry of ours belongs to it") }
+            if *entry == Owner::Us || bare {
+                Ok(Owner::Us)
+            } else {
+                other("no admin directory of this swarm belongs to it")
+            }
         }
     }
 }

@@ -270,7 +270,7 @@ pub(super) fn common_dir(repo_root: &Path) -> Result<PathBuf, Error> {
             }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => repo_root.to_path_buf(),
-        Err(error) => return Err(io("look at", &dot_git)(error)),
+        Err(error) => return Err(io("inspect", &dot_git)(error)),
     };
     let pointer = git_dir.join("commondir");
     let common = match read_file(&pointer)? {
@@ -287,7 +287,7 @@ fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         Ok(found) if found.is_file() => fs::read(path).map(Some).map_err(io("read", path)),
         Ok(_) => Err(Error::Refused(format!("{} is not a file: remove it", path.display()))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io("look at", path)(error)),
+        Err(error) => Err(io("inspect", path)(error)),
     }
 }
 

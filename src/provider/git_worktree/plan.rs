@@ -269,7 +269,7 @@ impl Allocator for Worktrees<'_> {
         let of_parent = Worktree::of(parent.allocation);
         let is_mount = of_parent.as_ref().is_some_and(overlay::is_wanted);
         if is_mount || options.checkout == Checkout::Overlay {
-            let message = "worktrees that are mounts do not lie inside one another";
+            let message = "a worktree that is a mount cannot contain another, or be inside one";
             let help = "use `layout = \"flat\"`, or another `checkout`".to_owned();
             return Err(vec![diagnostic(
                 rule::OVERLAY,
@@ -294,7 +294,7 @@ impl Allocator for Worktrees<'_> {
         self.check_untracked(
             &options.base_ref,
             &top,
-            "which the worktrees of children lie in",
+            "which contains the worktrees of children",
             request.location,
         )
         .map_err(|diagnostic| vec![diagnostic])?;

@@ -27,7 +27,7 @@ pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
         return match inspect::registration_fault(task, worktree, &paths)? {
             None => Ok(()),
             Some(fault) => {
-                Err(Error::Refused(format!("{fault}; release the session before making it again")))
+                Err(Error::Refused(format!("{fault}; release the session before it is created again")))
             }
         };
     }
@@ -60,7 +60,10 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Res
     };
     crashpoint!("register.enabled");
     if !move_directory(&paths.common, &aside, &paths.entry)? {
-        return Err(Error::Refused(format!("{} was removed while it was made", building.path().display())));
+        return Err(Error::Refused(format!(
+            "{} was removed while it was created",
+            building.path().display()
+        )));
     }
     crashpoint!("register.renamed");
     paths.common.remove_directory(Path::new(reserved_names::MARK))?;
@@ -169,7 +172,7 @@ fn is_file(root: &Root, relative: &Path) -> Result<bool, Error> {
     match fs::symlink_metadata(root.path().join(relative)) {
         Ok(found) => Ok(found.is_file()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(io("look at", &root.path().join(relative))(error)),
+        Err(error) => Err(io("inspect", &root.path().join(relative))(error)),
     }
 }
 

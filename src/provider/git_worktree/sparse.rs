@@ -153,7 +153,7 @@ fn change(paths: &WorktreePaths, from: &str, to: &str, record: &Record) -> Resul
     remove_stale_lock(paths, record)?;
     for attempt in 0..TRIES {
         if paths.common.create_new(lock, to.as_bytes())? {
-            let mode = fs::metadata(&full_path).map_err(io("look at", &full_path))?.permissions();
+            let mode = fs::metadata(&full_path).map_err(io("inspect", &full_path))?.permissions();
             failpoint!("sparse.set-mode")
                 .map_err(std::io::Error::from)
                 .and_then(|()| fs::set_permissions(&full_lock, mode))

@@ -292,7 +292,7 @@ fn destination(paths: &WorktreePaths, path: &Path) -> Result<PathBuf, Error> {
 
 /// Copies a file or a link; `None` if something exists at `to`, or if `from` is neither.
 fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
-    let found = fs::symlink_metadata(from).map_err(failed("look at", from))?;
+    let found = fs::symlink_metadata(from).map_err(failed("inspect", from))?;
     let source = Stamp::from(&found);
     if found.is_symlink() {
         let target = fs::read_link(from).map_err(failed("read", from))?;
@@ -309,7 +309,7 @@ fn copy_file(from: &Path, to: &Path, stamp: Stamp) -> Result<Option<Copy>, Error
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let source =
         OpenOptions::new().read(true).custom_flags(flags).open(from).map_err(failed("open", from))?;
-    let found = source.metadata().map_err(failed("look at", from))?;
+    let found = source.metadata().map_err(failed("inspect", from))?;
     if !found.is_file() {
         return Ok(None);
     }
@@ -324,7 +324,7 @@ fn copy_file(from: &Path, to: &Path, stamp: Stamp) -> Result<Option<Copy>, Error
         .map_err(failed("write", to))?;
     // The mode at creation was reduced by the umask.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", to))?;
-    let state = State::new(&file.metadata().map_err(failed("look at", to))?);
+    let state = State::new(&file.metadata().map_err(failed("inspect", to))?);
     Ok(Some(Copy { content, made: state, source: stamp }))
 }
 

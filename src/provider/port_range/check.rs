@@ -52,7 +52,7 @@ pub(super) fn diagnostics(options: &Options, location: &Location, is_share: bool
         diagnostics.push(diagnostic(
             rule::PRIMARY_PORT,
             &location.key("primary-port-offset"),
-            &format!("the primary port lies outside its block of {} ports", options.block_size),
+            &format!("the primary port is outside its block of {} ports", options.block_size),
             &format!("counts from 0, so at most {}", options.block_size - 1),
             "lower it, or raise `block-size`",
         ));

@@ -208,7 +208,7 @@ impl Allocator for Ports<'_> {
                 "no block of {} ports is free for session `{}`: {passed_over}",
                 options.block_size, request.session
             ),
-            &format!("all {count} blocks from {} on are taken", options.base_port),
+            &format!("all {count} blocks from {} are in use", options.base_port),
             "raise `block-count`, lower `block-size`, move `base-port`, or destroy swarms that are no longer needed",
         )].into())
     }
@@ -418,7 +418,7 @@ fn named_ports(
             ),
             &count(named, "name"),
             if request.shares == 0 {
-                "take fewer names or more ports: raise `block-size`, or for a share that of its parent"
+                "use fewer names or more ports: raise `block-size`, or for a share that of its parent"
             } else {
                 "raise `reserve`, which is what the session keeps when its children divide the rest"
             },
@@ -431,7 +431,7 @@ fn named_ports(
             rule::PRIMARY_PORT,
             &request.location.key("primary-port-offset"),
             &format!(
-                "the primary port of session `{}` lies beyond the {} that it keeps",
+                "the primary port of session `{}` is beyond the {} that it keeps",
                 request.session,
                 count(own, "port")
             ),

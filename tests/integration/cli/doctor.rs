@@ -239,7 +239,7 @@ fn torn_admin_directories_are_named_and_left_alone() {
     let outcome = sandbox.seedbed(&["doctor"]).expect(0);
     assert!(outcome.stdout.contains("warns  torn-entry: "), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("worktrees/foreign is torn (commondir)"), "{}", outcome.stdout);
-    assert!(outcome.stdout.contains("it is not seedbed's"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("seedbed did not create it"), "{}", outcome.stdout);
     assert_eq!(fs::read(&commondir).unwrap(), b"");
     fs::write(&commondir, whole).unwrap();
     assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));

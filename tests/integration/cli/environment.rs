@@ -311,7 +311,7 @@ fn commands_that_keep_no_state_need_no_place_for_it() {
     }
     run(&["validate"]).expect(0);
     run(&["schema"]).expect(0);
-    run(&["list"]).expect(64).says(&["there is no place to keep state", "SEEDBED_STATE_DIR"]);
+    run(&["list"]).expect(64).says(&["there is no directory for state", "SEEDBED_STATE_DIR"]);
 }
 
 #[test]

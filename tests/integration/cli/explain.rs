@@ -113,7 +113,7 @@ fn port_is_explained_with_its_session_rules_and_line() {
         assert_eq!(pointed_at(&sandbox, &share), ["\"http\""], "the names of the parent hold for it");
         let unnamed = check(first + 9, "lead/coder-1", "one of its ports without a name");
         assert_eq!(pointed_at(&sandbox, &unnamed), ["[session.lead.child.coder]"]);
-        check(first + 15, "lead", "one that its children would divide, and none of them has");
+        check(first + 15, "lead", "a port for its children that none of them has");
     }
 }
 
@@ -198,7 +198,7 @@ fn free_port_is_explained_with_its_range() {
     let explanation = explained(&sandbox, &free.to_string());
     assert_eq!(explanation["owner"], Value::Null);
     let range = format!("{}-{}", sandbox.base_port, sandbox.base_port + 511);
-    assert_rule(&explanation, &format!("it lies in block {index}, {}-{}, of {range}", free - 1, free + 2));
+    assert_rule(&explanation, &format!("it is in block {index}, {}-{}, of {range}", free - 1, free + 2));
     assert_rule(&explanation, "from which shop/lead cuts 32 blocks of 16 ports");
     assert_eq!(explanation["held"], json!([]));
 
@@ -212,7 +212,7 @@ fn free_port_is_explained_with_its_range() {
     let ephemeral = range.split_whitespace().next().unwrap();
     let explanation = explained(&sandbox, ephemeral);
     assert_eq!(explanation["ephemeral"], true);
-    assert_rule(&explanation, "it lies outside ");
+    assert_rule(&explanation, "it is outside ");
     assert!(sandbox.ok(&["explain", ephemeral]).stdout.contains("\n  ephemeral  the kernel gives it"));
 }
 
@@ -249,13 +249,13 @@ fn path_is_explained_with_its_session_and_role() {
         &explanation,
         &format!("{worktree} is wt, by `root-directory`, and the session's scoped name, {scoped}"),
     );
-    assert_rule(&explanation, "the first 8 digits of its sha256");
+    assert_rule(&explanation, "the first 8 digits of its SHA-256");
     assert_eq!(explanation["path"], json!(sandbox.repository.join(&worktree)));
     assert_eq!(pointed_at(&sandbox, &explanation), ["[session.lead.child.coder]"]);
-    check(&format!("{worktree}/app/not/there"), "lies in the worktree", "lead/coder-0");
+    check(&format!("{worktree}/app/not/there"), "is in the worktree", "lead/coder-0");
     check(&format!("./{worktree}/../{scoped}"), "is the worktree", "lead/coder-0");
-    check(&format!("{worktree}/.agent-context/resources.json"), "lies in the discovery file", "lead/coder-0");
-    check(&format!(".git/worktrees/{scoped}/HEAD"), "lies in the git entry", "lead/coder-0");
+    check(&format!("{worktree}/.agent-context/resources.json"), "is in the discovery file", "lead/coder-0");
+    check(&format!(".git/worktrees/{scoped}/HEAD"), "is in the admin directory", "lead/coder-0");
     let lock = check(&format!(".ai_ops/locks/ports/{start}-{end}.lock"), "is the lock file", "lead");
     assert_rule(&lock, &format!("it keeps other tools off ports {start}-{end}"));
     let other = sandbox.directory("other");
@@ -263,13 +263,13 @@ fn path_is_explained_with_its_session_and_role() {
     assert_rule(&explanation, "only app is checked out, by `target-path`");
 
     std::os::unix::fs::symlink(&worktree, sandbox.repository.join("shortcut")).unwrap();
-    check("shortcut/README.md", "lies in the worktree", "lead/coder-0");
+    check("shortcut/README.md", "is in the worktree", "lead/coder-0");
     let state = sandbox.state();
     let key = sandbox.ok(&["list", "--json"]).json()["swarms"][0]["key"].as_str().unwrap().to_owned();
     let in_state = |path: String| state.join(path).to_str().unwrap().to_owned();
     check(
         &in_state(format!("swarms/{key}/sessions/{scoped}/resources.json")),
-        "lies in the copy of the discovery file",
+        "is in the copy of the discovery file",
         "lead/coder-0",
     );
     check(&in_state(format!("logs/{key}/{scoped}.setup.log")), "is the log", "lead/coder-0");
@@ -287,7 +287,7 @@ fn path_of_no_session_is_explained_with_the_items_below_it() {
     assert_eq!(explanation["owner"], Value::Null);
     assert_rule(&explanation, "below it: worktree, discovery file of shop/lead (applied)");
     assert_eq!(explanation["rules"].as_array().unwrap().len(), 4, "one line a session: {explanation:#}");
-    assert_rule(&explained(&sandbox, "README.md"), "the workspace of swarm shop, which leaves it alone");
+    assert_rule(&explained(&sandbox, "README.md"), "the workspace of swarm shop, which does not manage it");
     // A planned path has an owner before it exists.
     let path = sandbox.directory("other");
     sandbox.ok(&["destroy"]);

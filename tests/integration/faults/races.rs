@@ -136,7 +136,7 @@ const BY_HAND: [(&str, &str); 11] = [
     ("git worktree unlock \"$worktree\" && git worktree move \"$worktree\" \"$worktree-moved\"", ""),
     ("rm -rf .ai_ops", "does not exist"),
     ("rm \"$worktree/.git\" && git init -q \"$worktree\"", "its .git is not a file"),
-    ("echo 'gitdir: /etc' >\"$worktree/.git\"", "its .git says gitdir: /etc"),
+    ("echo 'gitdir: /etc' >\"$worktree/.git\"", "its .git contains gitdir: /etc"),
     ("rm -rf \"$(git rev-parse --git-common-dir)/worktrees/$(basename \"$worktree\")\"", "does not exist"),
 ];
 

@@ -184,7 +184,10 @@ fn checking_a_manifest_runs_no_program() {
     sandbox.unchanged(|| sandbox.ok(&["validate"]));
     sandbox.unchanged(|| sandbox.seedbed(&["doctor"]));
     let explained = sandbox.unchanged(|| sandbox.ok(&["explain", "a"])).stdout;
-    assert!(explained.contains("thing is planned by ./tools/thing, which is not asked here"), "{explained}");
+    assert!(
+        explained.contains("thing is planned by ./tools/thing, which `explain` does not run"),
+        "{explained}"
+    );
     sandbox.ok(&["__complete", "--current=", "--", "seedbed", "run", "--session"]);
     sandbox.manifest(&THINGS.replace("[session.b]", "[session.b]\nresource = []"));
     sandbox.unchanged(|| sandbox.seedbed(&["plan"]).expect(65));
@@ -210,7 +213,7 @@ fn program_without_a_plan_is_a_diagnostic_of_its_command() {
         (
             "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/c\": {\"allocation\": {}}}}'; }",
             THINGS,
-            &["speaks of `shop/c`"],
+            &["its answer names `shop/c`"],
         ),
         (
             "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"PATH\": \"/\"}}}}'; }",

@@ -88,7 +88,7 @@ fn destroy_names_the_branches_that_it_keeps() {
     let sandbox = mini();
     let stays = |outcome: &Outcome, commit: &str| {
         let line =
-            format!("coder-0: branch agents/coder-0 stays, with 2 commits of its own, at {commit:.10}");
+            format!("coder-0: branch agents/coder-0 is kept, with 2 commits of its own, at {commit:.10}");
         says(outcome, &[&line]);
         assert!(!outcome.stderr.contains("nothing is left"), "{outcome:?}");
         assert!(!outcome.stderr.contains("coder-1: branch"), "{outcome:?}");
@@ -99,7 +99,7 @@ fn destroy_names_the_branches_that_it_keeps() {
     let named = serde_json::json!({ "session": "coder-0", "branch": "agents/coder-0", "commit": commit, "commits": 2 });
     sandbox.unchanged(|| {
         let dry = sandbox.ok(&["destroy", "--dry-run"]);
-        let line = "branch agents/coder-0 stays, with 2 commits of its own";
+        let line = "branch agents/coder-0 is kept, with 2 commits of its own";
         assert!(dry.stdout.contains(line), "{dry:?}");
         let dry = sandbox.ok(&["destroy", "--dry-run", "--json"]).json();
         assert_eq!(dry["branches"], serde_json::json!([named]));

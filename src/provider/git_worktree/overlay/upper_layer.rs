@@ -25,7 +25,7 @@ pub(super) fn is_nothing(upper: &Path, worktree: &Worktree) -> Result<bool, Erro
         for entry in fs::read_dir(&at).map_err(io("list", &at))? {
             let entry = entry.map_err(io("list", &at))?;
             let path = relative.join(entry.file_name());
-            let is_directory = entry.file_type().map_err(io("look at", &at))?.is_dir();
+            let is_directory = entry.file_type().map_err(io("inspect", &at))?.is_dir();
             // The base has no such directory, so that it hides nothing in the base.
             let is_own = path == discovery || discovery.starts_with(&path) && is_plain(&entry.path());
             if is_directory && is_own {

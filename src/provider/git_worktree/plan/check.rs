@@ -143,13 +143,12 @@ impl Worktrees<'_> {
                 rule::PATH_TAKEN,
                 &location(),
                 &message,
-                "where the worktree would be made",
+                "where the worktree would be created",
                 Some(help),
             ));
         }
         if repository.worktrees.contains(entry) && !self.freed_entries.contains(entry) {
-            let message =
-                format!("the repository has a worktree called `{entry}` already that is not this swarm's");
+            let message = format!("the repository already has a worktree `{entry}` that is not this swarm's");
             let help =
                 "`git worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm".to_owned();
             return Err(diagnostic(

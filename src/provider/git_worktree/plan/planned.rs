@@ -112,7 +112,7 @@ pub(in super::super) fn stale(
             Some(Ok(Untracked::Missing)) => {
                 stale.push(format!("the workspace has no file `{glob}` any more"));
             }
-            Some(Ok(Untracked::Tracked)) => stale.push(format!("Git tracks `{glob}` by now")),
+            Some(Ok(Untracked::Tracked)) => stale.push(format!("Git now tracks `{glob}`")),
             _ => {}
         }
     }

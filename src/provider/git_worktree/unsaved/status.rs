@@ -96,7 +96,7 @@ fn describe(
             "; push those, or move the repositories away",
         ),
         (
-            "has something called `.git` that is no repository, and that git does not look at",
+            "has a `.git` that is no repository, and that Git ignores",
             &inner.without_stat_data,
             "; move it away",
         ),

@@ -127,7 +127,7 @@ fn checked(
         return Err(Failure::new(
             error::PLAN_FILE_FOREIGN,
             format!(
-                "{} is a plan for swarm `{}`, and the manifest is of `{}`",
+                "{} is a plan for swarm `{}`, and the manifest declares `{}`\nhelp: name its manifest with `-f FILE`",
                 path.display(),
                 plan.swarm,
                 manifest.swarm

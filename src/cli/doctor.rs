@@ -85,7 +85,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
         }
         output::print(&findings.iter().map(text_of).collect::<String>());
         if findings.is_empty() && !global.quiet {
-            say!("nothing is wrong");
+            say!("no problem found");
         }
     }
     Ok(if fails { Status::Failed } else { Status::Done }.into())

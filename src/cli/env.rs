@@ -131,7 +131,7 @@ fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
         Err(Failure::new(
             error::DOTENV_VALUE,
             format!(
-                "{name} has {what}, which the readers of such files disagree on; use --format shell, fish or json"
+                "{name} has {what}, which readers of dotenv files parse differently\nhelp: use `--format` with `shell`, `fish` or `json`"
             ),
         ))
     };

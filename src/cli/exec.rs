@@ -162,10 +162,9 @@ fn run_in(
     };
     let active = Active { swarm, record, session };
     let mut command = command(active, context.registry, &arguments.command)?;
-    let lock = context
-        .swarm
-        .inheritable()
-        .map_err(|error| Failure::new(error::LOCK_UNUSABLE, format!("cannot lend the lock: {error}")))?;
+    let lock = context.swarm.inheritable().map_err(|error| {
+        Failure::new(error::LOCK_UNUSABLE, format!("cannot pass the lock to the command: {error}"))
+    })?;
     if global.json {
         return Ok(parallel::alone(active, context.registry, &arguments.command));
     }
@@ -182,9 +181,9 @@ fn run_in(
     };
     let mut told = false;
     loop {
-        let ended = child
-            .try_wait()
-            .map_err(|error| Failure::new(error::COMMAND_LOST, format!("lost the command: {error}")))?;
+        let ended = child.try_wait().map_err(|error| {
+            Failure::new(error::COMMAND_LOST, format!("cannot wait for the command: {error}"))
+        })?;
         if let Some(status) = ended {
             return Ok(code_of(status));
         }

@@ -198,7 +198,8 @@ impl Failure {
             Self::Interrupted => vec!["interrupted".to_owned()],
             Self::Observe(error) => vec![printable_lines(&error.to_string())],
             Self::State(error) | Self::Apply(apply::Error::State(error)) => {
-                vec![printable_lines(&error.to_string())]
+                let message = printable_lines(&error.to_string());
+                std::iter::once(message).chain(lock_remedy(error).map(str::to_owned)).collect()
             }
             Self::Apply(apply::Error::Unfinished(error)) => vec![
                 printable_lines(&error.to_string()),
@@ -323,6 +324,15 @@ fn work_remedy(work: &str, losses: &[Loss]) -> Option<String> {
     losses.iter().any(|loss| !loss.unknown).then(|| {
         format!("help: commit {work} to a branch, save it with `--rescue`, or discard it with `--discard`")
     })
+}
+
+/// Returns the remedy for a lock that others own; `None` for other errors.
+fn lock_remedy(error: &state::Error) -> Option<&'static str> {
+    match error {
+        state::Error::Locked { .. } => Some("help: wait for it with `--lock-timeout 1m`"),
+        state::Error::Orphaned { .. } => Some("help: wait for them with `--lock-timeout 1m`, or end them"),
+        _ => None,
+    }
 }
 
 /// Formats a process in a session, on one line.

@@ -78,8 +78,10 @@ fn unknown(sources: &Sources<'_>, subject: &str) -> Failure {
     Failure::new(
         error::SUBJECT_UNKNOWN,
         match nearest {
-            Some(path) => format!("{message}; did you mean `{path}`?"),
-            None => format!("{message}; `seedbed list` shows the swarms, `seedbed status` the sessions"),
+            Some(path) => format!("{message}\nhelp: did you mean `{path}`?"),
+            None => {
+                format!("{message}\nhelp: `seedbed list` lists the swarms, `seedbed status` the sessions")
+            }
         },
     )
 }

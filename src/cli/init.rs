@@ -47,7 +47,9 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(Failure::new(
                 error::MANIFEST_EXISTS,
-                format!("{shown} exists already, and was not changed"),
+                format!(
+                    "{shown} exists already, and was not changed\nhelp: remove it, or name another file with `-f FILE`"
+                ),
             ));
         }
         Err(error) => return Err(Failure::from_file_error(format!("cannot write {shown}: {error}"))),

@@ -31,9 +31,10 @@ pub(super) fn choose<F: Default + PartialEq>(
 ) -> Result<F, Failure> {
     match (format, global.json) {
         (None, true) => Ok(json),
-        (Some(format), true) if format != json => {
-            Err(Failure::new(error::USAGE, "`--json` and `--format` exclude each other; use one of them"))
-        }
+        (Some(format), true) if format != json => Err(Failure::new(
+            error::USAGE,
+            "`--json` and `--format` exclude each other\nhelp: use one of them",
+        )),
         (format, _) => Ok(format.unwrap_or_default()),
     }
 }

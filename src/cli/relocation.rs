@@ -72,7 +72,7 @@ pub(super) fn recover(
             return Err(Failure::new(
                 error::WORKSPACE_OCCUPIED,
                 format!(
-                    "{} is applied in {} too: destroy one of the two, the other with `seedbed destroy {} --gone`",
+                    "{} is applied in {} too\nhelp: destroy one of the two, the other with `seedbed destroy {} --gone`",
                     stray.found.name(),
                     workspace.display(),
                     stray.found.key
@@ -145,7 +145,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
                 return Err(Failure::new(
                     error::SWARM_AMBIGUOUS,
                     format!(
-                        "more than one swarm is called `{name}`; name one of these instead:\n{}",
+                        "more than one swarm is called `{name}`\nhelp: name one of these instead:\n{}",
                         candidates(&named)
                     ),
                 ));

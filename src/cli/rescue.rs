@@ -178,9 +178,9 @@ fn find<'r>(rescues: &'r [SavedWork], name: &str) -> Result<&'r SavedWork, Failu
     rescues.iter().find(is_named).ok_or_else(|| {
         let help = match nearest(name, rescues.iter().map(|saved| saved.name.as_str())) {
             Some(near) => format!("did you mean `{}`?", printable(near)),
-            None => "`seedbed rescue list` names those that exist".to_owned(),
+            None => "`seedbed rescue list` lists the rescues".to_owned(),
         };
-        Failure::new(error::RESCUE_UNKNOWN, format!("no rescue is named `{}`; {help}", printable(name)))
+        Failure::new(error::RESCUE_UNKNOWN, format!("no rescue is named `{}`\nhelp: {help}", printable(name)))
     })
 }
 

@@ -88,7 +88,8 @@ fn unknown_worktrees(common_dir: Option<&Path>, owners: &BTreeSet<String>, findi
             continue;
         }
         let shown = path.display();
-        let what = format!("worktree {shown} belongs to session {session}, whose swarm is unknown here");
+        let what =
+            format!("the worktree {shown} belongs to the session {session}, whose swarm is unknown here");
         let remedy = format!(
             "{OTHER_STATE_DIRECTORY}; if its records are lost: git worktree unlock {shown}, then git worktree remove \
              {shown}, once no commit in it is needed"

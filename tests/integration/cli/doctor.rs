@@ -44,13 +44,13 @@ fn check(sandbox: &Sandbox, severity: &str, id: &str, said: &str) {
 #[test]
 fn healthy_host_has_no_finding_at_any_stage() {
     let sandbox = Sandbox::new();
-    sandbox.ok(&["doctor"]).says(&["nothing is wrong"]);
+    sandbox.ok(&["doctor"]).says(&["no problem found"]);
     sandbox.manifest(ONE);
     assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));
     sandbox.ok(&["apply"]);
     assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));
     let inside = sandbox.directory("a").join("app");
-    sandbox.seedbed_in(&inside, &["doctor"]).expect(0).says(&["nothing is wrong"]);
+    sandbox.seedbed_in(&inside, &["doctor"]).expect(0).says(&["no problem found"]);
     sandbox.seedbed(&["doctor", "-f", "nowhere.toml"]).expect(64);
 }
 
@@ -308,7 +308,7 @@ fn deleted_workspace_keeps_its_leases_until_they_are_discarded() {
     assert_eq!(lease(), leased);
     fs::remove_dir_all(records(&sandbox)).unwrap();
     check(&sandbox, "warns", "leaked-lease", "leased to shop/a");
-    sandbox.ok(&["doctor", "--reap"]).says(&["reaped the lease of ports", "shop/a", "nothing is wrong"]);
+    sandbox.ok(&["doctor", "--reap"]).says(&["reaped the lease of ports", "shop/a", "no problem found"]);
     assert_eq!(lease(), leased - 1);
 }
 

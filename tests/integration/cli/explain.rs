@@ -95,7 +95,7 @@ fn port_is_explained_with_its_session_rules_and_line() {
         };
         let http = check(first, "lead", "`http`, and its primary port, AGENT_PORT_HTTP");
         assert_eq!(pointed_at(&sandbox, &http), ["\"http\""]);
-        assert_rule(&http, "its place by hash: sha256(\"shop/lead\") begins with ");
+        assert_rule(&http, "is preferred by hash: sha256(\"shop/lead\") begins with ");
         assert_rule(&http, &format!("is {first}-{}: {} + ", first + 15, sandbox.base_port));
         let db = check(first + 1, "lead", "`db`, AGENT_PORT_DB");
         assert_eq!(pointed_at(&sandbox, &db), ["\"db\""]);
@@ -300,7 +300,7 @@ fn session_is_explained_with_all_its_allocations() {
     let lead = explained(&sandbox, "lead");
     assert_eq!(lead["owner"]["index"], 0);
     assert_rule(&lead, "by `root-directory`");
-    assert_rule(&lead, "its place by hash");
+    assert_rule(&lead, "is preferred by hash");
     let resources = pointed_at(&sandbox, &lead);
     assert_eq!(resources[..2], ["[session.lead]", "\"git-worktree\""]);
     assert!(resources[2].starts_with("{ kind = \"port-range\""), "{resources:?}");

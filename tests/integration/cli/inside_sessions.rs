@@ -151,7 +151,7 @@ fn a_session_knows_who_it_is_from_any_of_its_directories() {
     assert_eq!(outcome.json(), expected);
     let outcome = sandbox.seedbed_in(&directory, &["whoami"]).expect(0);
     assert!(outcome.stdout.contains("shop/lead/coder-1"), "{}", outcome.stdout);
-    sandbox.seedbed(&["whoami"]).expect(64).says(&["lies in no session"]);
+    sandbox.seedbed(&["whoami"]).expect(64).says(&["is in no session"]);
 }
 
 #[test]

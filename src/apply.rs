@@ -175,13 +175,13 @@ pub fn apply(
 pub fn check_releases(
     context: &Context<'_>,
     plan: &Plan,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     options: Options,
 ) -> Result<(), Error> {
     let unknown = plan.losses.iter().filter(|loss| loss.unknown && options.unsaved != Unsaved::Discard);
     let mut losses: Vec<_> = unknown.cloned().collect();
     let kinds = release_set::planned(plan);
-    let Some(before) = standing.filter(|_| !kinds.is_empty()) else {
+    let Some(before) = applied.filter(|_| !kinds.is_empty()) else {
         return occupants::refuse(Vec::new(), 0, losses);
     };
     for loss in stop_processes::losses_of(unsaved_work::check(context, before, &kinds, options.unsaved))? {

@@ -160,12 +160,12 @@ fn consent(
     global: &Global,
     context: &Context<'_>,
     plan: &Plan,
-    standing: Option<&Record>,
+    applied: Option<&Record>,
     options: apply::Options,
     full: bool,
 ) -> Result<(), Failure> {
     if !plan.losses.is_empty() || plan.occupants.iter().any(Occupant::is_refusal) {
-        apply::check_releases(context, plan, standing, options)?;
+        apply::check_releases(context, plan, applied, options)?;
     }
     let goes: Vec<_> = plan
         .changes

@@ -21,7 +21,7 @@ const PROGRAM: &str = "SEEDBED_TEST_EXTERNAL_KIND";
 /// standard output.
 fn command() -> Vec<String> {
     let script = format!(
-        "exec 4>&1 >/dev/null; {PROGRAM}=1 exec \"$0\" --exact external_kind::the_program --ignored --nocapture"
+        "exec 4>&1 >/dev/null; {PROGRAM}=1 exec \"$0\" --exact kinds::external_example::the_program --ignored --nocapture"
     );
     let this = std::env::current_exe().unwrap().into_os_string().into_string().unwrap();
     vec!["sh".to_owned(), "-c".to_owned(), script, this]

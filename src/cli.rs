@@ -40,6 +40,8 @@ mod rescue;
 mod schema;
 mod project;
 mod signals;
+mod start;
+mod logs;
 mod lookup;
 mod status;
 mod terminal;
@@ -197,6 +199,17 @@ enum Command {
     /// command runs in parallel, and the largest code counts.
     #[command(after_help = example::help("exec"))]
     Exec(exec::Arguments),
+    /// Run the `command` of sessions, and wait for their ends
+    ///
+    /// The command works in the session: an agent, or a test. All run in parallel, each with a log of its own, and nothing
+    /// that they have started keeps running behind them. Exits with the largest code.
+    #[command(after_help = example::help("start"))]
+    Start(start::Arguments),
+    /// Print the output of the last command of sessions
+    ///
+    /// `start` writes these logs, and `exec` in several sessions. They are kept until the session is released.
+    #[command(after_help = example::help("logs"))]
+    Logs(logs::Arguments),
     /// Print the environment of a session
     ///
     /// The variables are those of the session's ports, paths and `env`, in a format that shells and tools read.
@@ -296,6 +309,8 @@ impl Command {
             | Self::Doctor(_) => true,
             Self::Show(_)
             | Self::Exec(_)
+            | Self::Start(_)
+            | Self::Logs(_)
             | Self::Env(_)
             | Self::Prompt(_)
             | Self::Whoami
@@ -384,6 +399,8 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Status(arguments) => status::run(global, arguments),
         Command::Collect(arguments) => collect::run(global, arguments),
         Command::Exec(arguments) => Ok(exec::run(global, arguments)),
+        Command::Start(arguments) => start::run(global, arguments),
+        Command::Logs(arguments) => logs::run(global, arguments),
         Command::Env(arguments) => env::run(global, arguments),
         Command::Prompt(arguments) => env::prompt(global, arguments),
         Command::Whoami => env::whoami(global),

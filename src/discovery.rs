@@ -15,6 +15,7 @@ use crate::host::files::{self, Root};
 use crate::host::text::printable;
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
+pub use crate::plan::compose_prompt;
 use crate::plan::{DISCOVERY_FILE, Damage, Session};
 use crate::provider::placeholders::{resolve, resolve_value};
 use crate::provider::{Planner, Registry};
@@ -168,17 +169,6 @@ impl Snapshot {
     pub fn allocation(&self, kind: &str) -> Option<&Map<String, Value>> {
         self.hard_constraints.iter().find(|held| held.kind == kind).map(|held| &held.allocation)
     }
-}
-
-/// Returns the prompt after the sections: `composePrompt` of the reference implementation, word for word.
-pub fn compose_prompt<'s>(sections: impl IntoIterator<Item = &'s str>, prompt: &str) -> String {
-    let mut lines = vec!["Runtime resource constraints are already enforced by the orchestrator:".to_owned()];
-    lines.extend(sections.into_iter().map(|section| format!("- {section}")));
-    if lines.len() == 1 {
-        return prompt.to_owned();
-    }
-    lines.extend([String::new(), prompt.to_owned()]);
-    lines.join("\n")
 }
 
 /// Returns the absolute path of a session's discovery file.

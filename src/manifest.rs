@@ -41,7 +41,7 @@ pub use schema::{Kinds, schema};
 pub(crate) use semantics::denied_variable;
 pub use semantics::is_variable;
 pub use session_text::SessionText;
-pub(crate) use session_text::{TextEntry, map_strings};
+pub(crate) use session_text::{Replace, TextEntry, map_strings};
 
 use crate::name::{SessionPath, is_name};
 use document::Document;

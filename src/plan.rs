@@ -228,6 +228,9 @@ pub struct Session {
     pub setup: Vec<CommandLine>,
     /// Commands to run in the working directory before release.
     pub teardown: Vec<CommandLine>,
+    /// Command that works in the session, which `seedbed start` runs in the working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandLine>,
 }
 
 impl Session {
@@ -239,8 +242,20 @@ impl Session {
             metadata: Cow::Borrowed(&self.metadata),
             setup: Cow::Borrowed(&self.setup),
             teardown: Cow::Borrowed(&self.teardown),
+            command: self.command.as_ref().map(Cow::Borrowed),
         }
     }
+}
+
+/// Returns the prompt after the sections: `composePrompt` of the reference implementation, word for word.
+pub fn compose_prompt<'s>(sections: impl IntoIterator<Item = &'s str>, prompt: &str) -> String {
+    let mut lines = vec!["Runtime resource constraints are already enforced by the orchestrator:".to_owned()];
+    lines.extend(sections.into_iter().map(|section| format!("- {section}")));
+    if lines.len() == 1 {
+        return prompt.to_owned();
+    }
+    lines.extend([String::new(), prompt.to_owned()]);
+    lines.join("\n")
 }
 
 /// Swarm that is already applied.

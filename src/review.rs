@@ -165,6 +165,8 @@ type Entries<'t> = Vec<(&'static str, Vec<TextEntry<'t>>)>;
 
 /// Returns the commands of a session, and the other entries of its text.
 fn commands_and_others<'t>(text: &'t SessionText<'_>) -> (Entries<'t>, Entries<'t>) {
-    let is_command = |entries: &[TextEntry<'_>]| matches!(entries.first(), Some(TextEntry::Command(_)));
+    let is_command = |entries: &[TextEntry<'_>]| {
+        matches!(entries.first(), Some(TextEntry::Command(_) | TextEntry::Work(_)))
+    };
     text.entries().into_iter().partition(|(_, entries)| is_command(entries))
 }

@@ -10,6 +10,8 @@
 //! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; until commit or rollback
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   output of setup and teardown, until the release; after a failure, longer
+//! STATE/logs/NAME-HASH/*.run-*.log        output of the last ten commands of start and exec in each session
+//! STATE/logs/NAME-HASH/*.last-run.json    result of the last of them
 //! STATE/.guard                            locked while a child of a session, or a release, is begun
 //! STATE/given-up/                         what may remain of runs that were given up
 //! STATE/ports/                            port leases of every swarm
@@ -36,6 +38,7 @@ mod lock;
 mod locked_swarm;
 mod rebind;
 mod record;
+mod session_runs;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -49,6 +52,7 @@ pub use locked_swarm::LockedSwarm;
 pub use rebind::is_gone;
 pub use record::{ChildOf, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved};
 pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_locks};
+pub use session_runs::{RunLog, SessionRun};
 
 use self::record::{COMMITTED, RECORD_MAX, Rescuing, read};
 use crate::host::Host;

@@ -68,6 +68,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "start",
+        &[
+            ("Run the command of every session that has one", "seedbed start"),
+            ("End agents that print nothing for 10 minutes", "seedbed start --stall 10m"),
+        ],
+    ),
+    ("logs", &[("Print the output of the last command", "seedbed logs lead")]),
+    (
         "collect",
         &[
             ("Show the commits, changes and conflicts of every session", "seedbed collect"),

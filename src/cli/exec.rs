@@ -27,7 +27,9 @@ use super::release_options::StopProcesses;
 use super::repeated_steps::RepeatedSteps;
 use super::{Global, completions, lookup, output};
 
-mod parallel;
+pub(super) mod parallel;
+
+use self::parallel::{Job, Manner, Supervision};
 
 /// Exit code of `exec` if seedbed itself failed, as that of `env` and `docker exec`.
 const FAILED: u8 = 125;
@@ -45,6 +47,8 @@ pub(super) struct Arguments {
     /// Run the command in every session
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    supervision: Supervision,
     /// Command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
@@ -87,13 +91,21 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
     }
-    if let ([one], false) = (&sessions[..], global.json) {
+    let supervision = arguments.supervision;
+    if let ([one], false, true) = (&sessions[..], global.json, supervision.is_default()) {
         // The command replaces this process, and so receives signals and the terminal itself.
         let error = command(*one, &project.registry, &arguments.command)?.exec();
         return Ok(cannot_run(&arguments.command, &error).report(false));
     }
     global.catch_signals()?;
-    parallel::run(global, &project.registry, &sessions, &arguments.command)
+    let job = |active| Job { active, words: arguments.command.clone() };
+    let jobs: Vec<_> = sessions.into_iter().map(job).collect();
+    let manner = Manner { global, registry: &project.registry, supervision, ends_group: false };
+    let (code, ended) = parallel::run(manner, &jobs)?;
+    if code != 0 && !global.json {
+        say!("{}", parallel::summary(&jobs, &ended));
+    }
+    Ok(ExitCode::from(code))
 }
 
 pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
@@ -166,7 +178,7 @@ fn run_in(
         Failure::new(error::LOCK_UNUSABLE, format!("cannot pass the lock to the command: {error}"))
     })?;
     if global.json {
-        return Ok(parallel::alone(active, context.registry, &arguments.command));
+        return Ok(parallel::alone(global, active, context.registry, &arguments.command));
     }
     let spawned = command.spawn();
     drop(lock);

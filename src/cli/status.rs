@@ -83,6 +83,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             ports: ports(session, &served),
             listening: listening(session, &holders),
             environment: discovery::environment(swarm, session),
+            last_run: swarm.last_run(&session.scoped_name),
         }
     });
     let sessions: Vec<_> = sessions.collect();

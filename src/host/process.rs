@@ -87,12 +87,23 @@ pub struct Process {
     directory: Option<PathBuf>,
     variables: Vec<(OsString, OsString)>,
     stdin: Stdin,
-    deadline: Option<Duration>,
+    limits: Limits,
     cancel: Cancel,
     is_watched: bool,
     log: Option<File>,
     listener: Option<Listener>,
     stdout_max: usize,
+}
+
+/// Limits of one run of a program.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    /// Time in all.
+    deadline: Option<Duration>,
+    /// Time without output.
+    stall: Option<Duration>,
+    /// `true` if background processes of the program are ended with it.
+    ends_group: bool,
 }
 
 /// One of the two streams that a program prints on.
@@ -187,6 +198,14 @@ pub enum Error {
         /// Limit of time.
         after: Duration,
     },
+    /// The program printed nothing for longer than allowed, and was ended.
+    #[error("`{command}` was ended after it had printed nothing for {} s", after.as_secs())]
+    Stalled {
+        /// The program and its arguments, escaped for a terminal.
+        command: String,
+        /// Limit of time.
+        after: Duration,
+    },
     /// The run was interrupted while the program ran, and the program was ended.
     #[error("`{command}` was interrupted")]
     Cancelled {
@@ -240,7 +259,7 @@ impl Process {
             directory: None,
             variables: Vec::new(),
             stdin: Stdin::Null,
-            deadline: None,
+            limits: Limits::default(),
             cancel: Cancel::default(),
             is_watched: false,
             log: None,
@@ -295,7 +314,22 @@ impl Process {
     /// limit.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.limits.deadline = Some(deadline);
+        self
+    }
+
+    /// Ends the program, as after a deadline, if it prints nothing for this time. The default has no limit.
+    #[must_use]
+    pub fn stall(mut self, stall: Duration) -> Self {
+        self.limits.stall = Some(stall);
+        self
+    }
+
+    /// Ends the processes of the program's group that still run when the program has ended: SIGTERM, and SIGKILL five
+    /// seconds later at most.
+    #[must_use]
+    pub fn ending_its_group(mut self) -> Self {
+        self.limits.ends_group = true;
         self
     }
 
@@ -360,11 +394,11 @@ impl Process {
         if self.cancel.is_requested() {
             return Err(Error::Cancelled { command });
         }
-        let (deadline, cancel) = (self.deadline, self.cancel.clone());
+        let (limits, cancel) = (self.limits, self.cancel.clone());
         let watch = self.is_watched.then(blocked_read::Watch::new);
         let mut running = self.start()?;
         crashpoint!("process.started");
-        let halt = match running.attend(deadline, &cancel, watch) {
+        let halt = match running.attend(limits, &cancel, watch) {
             Ok(status) => {
                 crashpoint!("process.ended");
                 return Ok(running.into_output(status));
@@ -375,6 +409,7 @@ impl Process {
         running.end();
         Err(match halt {
             Halt::Deadline(after) => Error::Deadline { command, after },
+            Halt::Stalled(after) => Error::Stalled { command, after },
             Halt::Cancelled => Error::Cancelled { command },
             Halt::TooMuch => Error::TooMuch { command, limit },
             Halt::Waits(path, what) => Error::Obstructed { path, what },

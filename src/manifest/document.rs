@@ -129,6 +129,10 @@ pub(super) struct SessionTable {
     #[schemars(extend("examples" = [[["docker", "compose", "down"]]]))]
     #[schemars(with = "Vec<Command>")]
     pub(super) teardown: Vec<Option<Command>>,
+    /// Command that works in the session, such as an agent or a test: a line for `sh`, or a list of arguments.
+    /// `seedbed start` runs it. It is a template, and `prompt` is the composed prompt in it. Default: none.
+    #[schemars(extend("examples" = [["my-agent", "--prompt", "{{ prompt }}"]]))]
+    pub(super) command: Option<Command>,
     /// Sessions below this one: `[session.NAME.child.NAME]`.
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, SessionTable>")]
@@ -150,6 +154,7 @@ impl SessionTable {
             metadata: Cow::Borrowed(&self.metadata),
             setup: Cow::Owned(self.setup.iter().map(command).collect()),
             teardown: Cow::Owned(self.teardown.iter().map(command).collect()),
+            command: self.command.as_ref().map(|command| Cow::Borrowed(&command.0)),
         }
     }
 }

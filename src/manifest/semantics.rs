@@ -270,6 +270,10 @@ impl Semantics<'_> {
             TextEntry::Command(CommandLine::Arguments(arguments)) => {
                 self.arguments(arguments, &at.index(index));
             }
+            TextEntry::Work(CommandLine::Shell(line)) => {
+                self.without_nul(line, at, || "a command".to_owned());
+            }
+            TextEntry::Work(CommandLine::Arguments(arguments)) => self.arguments(arguments, at),
         }
     }
 

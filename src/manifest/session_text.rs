@@ -23,6 +23,9 @@ pub struct SessionText<'t> {
     pub setup: Cow<'t, [CommandLine]>,
     /// Commands to run before release.
     pub teardown: Cow<'t, [CommandLine]>,
+    /// Command that works in the session, which `seedbed start` runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Cow<'t, CommandLine>>,
 }
 
 /// One entry of a session's text.
@@ -36,6 +39,8 @@ pub(crate) enum TextEntry<'t> {
     Value(&'t str, &'t Value),
     /// Command of `setup` or `teardown`.
     Command(&'t CommandLine),
+    /// The command that works in the session.
+    Work(&'t CommandLine),
 }
 
 /// Function that receives a string and its location, and returns the replacement of the string.
@@ -46,7 +51,7 @@ pub(crate) type Visit<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Location) + 'f;
 
 impl SessionText<'_> {
     /// Returns all entries, by key of the session table.
-    pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 5] {
+    pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 6] {
         let variables = self.env.iter().map(|(name, value)| TextEntry::Variable(name, value));
         let values = self.metadata.iter().map(|(name, value)| TextEntry::Value(name, value));
         [
@@ -55,10 +60,12 @@ impl SessionText<'_> {
             ("metadata", values.collect()),
             ("setup", self.setup.iter().map(TextEntry::Command).collect()),
             ("teardown", self.teardown.iter().map(TextEntry::Command).collect()),
+            ("command", self.command.as_deref().into_iter().map(TextEntry::Work).collect()),
         ]
     }
 
-    /// Returns the text with each string replaced by `replace`. A location is computed only on request.
+    /// Returns the text with each string replaced by `replace`, without `command`, whose templates have more names. A
+    /// location is computed only on request.
     pub(crate) fn map<'s>(
         &'s self,
         table: &dyn Fn() -> Location,
@@ -79,7 +86,17 @@ impl SessionText<'_> {
             metadata: Cow::Owned(metadata.collect()),
             setup: Cow::Owned(map_commands(&self.setup, &|| at("setup"), replace)),
             teardown: Cow::Owned(map_commands(&self.teardown, &|| at("teardown"), replace)),
+            command: None,
         }
+    }
+
+    /// Returns `command` with each string replaced by `replace`.
+    pub(crate) fn map_command<'s>(
+        &'s self,
+        table: &dyn Fn() -> Location,
+        replace: &mut Replace<'_, 's>,
+    ) -> Option<CommandLine> {
+        self.command.as_deref().map(|command| map_command(command, &|| table().key("command"), replace))
     }
 
     /// Calls `see` for each string of the text. A location is computed only on request.
@@ -91,6 +108,12 @@ impl SessionText<'_> {
                     TextEntry::Variable(name, text) => see(text, &|| at().key(name)),
                     TextEntry::Section(text) => see(text, &|| at().index(index)),
                     TextEntry::Command(CommandLine::Shell(line)) => see(line, &|| at().index(index)),
+                    TextEntry::Work(CommandLine::Shell(line)) => see(line, &at),
+                    TextEntry::Work(CommandLine::Arguments(arguments)) => {
+                        for (argument, text) in arguments.iter().enumerate() {
+                            see(text, &|| at().index(argument));
+                        }
+                    }
                     TextEntry::Value(name, value) => visit_strings(value, &|| at().key(name), see),
                     TextEntry::Command(CommandLine::Arguments(arguments)) => {
                         for (argument, text) in arguments.iter().enumerate() {
@@ -104,19 +127,23 @@ impl SessionText<'_> {
 
     /// Returns the text without its borrows; only what is borrowed is copied.
     pub(crate) fn into_static(self) -> SessionText<'static> {
-        let Self { env, prompt, metadata, setup, teardown } = self;
+        let Self { env, prompt, metadata, setup, teardown, command } = self;
         SessionText {
             env: Cow::Owned(env.into_owned()),
             prompt: Cow::Owned(prompt.into_owned()),
             metadata: Cow::Owned(metadata.into_owned()),
             setup: Cow::Owned(setup.into_owned()),
             teardown: Cow::Owned(teardown.into_owned()),
+            command: command.map(|command| Cow::Owned(command.into_owned())),
         }
     }
 
     /// Returns the text in the form of a manifest's session table.
     pub(crate) fn to_table(&self) -> Map<String, Value> {
         let value = |entries: Vec<TextEntry<'_>>| {
+            if let [work @ TextEntry::Work(_)] = &entries[..] {
+                return work.value();
+            }
             let named = |entry: &TextEntry<'_>| Some((entry.name()?.to_owned(), entry.value()));
             match entries.iter().map(named).collect::<Option<Map<_, _>>>() {
                 Some(named) => Value::Object(named),
@@ -133,7 +160,7 @@ impl<'t> TextEntry<'t> {
     pub(crate) fn name(&self) -> Option<&'t str> {
         match self {
             Self::Variable(name, _) | Self::Value(name, _) => Some(name),
-            Self::Section(_) | Self::Command(_) => None,
+            Self::Section(_) | Self::Command(_) | Self::Work(_) => None,
         }
     }
 
@@ -142,8 +169,11 @@ impl<'t> TextEntry<'t> {
         match self {
             Self::Variable(_, text) | Self::Section(text) => (*text).into(),
             Self::Value(_, value) => (*value).clone(),
-            Self::Command(CommandLine::Shell(line)) => line.as_str().into(),
-            Self::Command(CommandLine::Arguments(arguments)) => arguments.clone().into(),
+            Self::Command(CommandLine::Shell(line)) | Self::Work(CommandLine::Shell(line)) => {
+                line.as_str().into()
+            }
+            Self::Command(CommandLine::Arguments(arguments))
+            | Self::Work(CommandLine::Arguments(arguments)) => arguments.clone().into(),
         }
     }
 
@@ -151,8 +181,8 @@ impl<'t> TextEntry<'t> {
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Variable(_, text) | Self::Section(text) => (*text).to_owned(),
-            Self::Command(CommandLine::Shell(line)) => line.clone(),
-            Self::Value(..) | Self::Command(CommandLine::Arguments(_)) => self.value().to_string(),
+            Self::Command(CommandLine::Shell(line)) | Self::Work(CommandLine::Shell(line)) => line.clone(),
+            Self::Value(..) | Self::Command(_) | Self::Work(_) => self.value().to_string(),
         }
     }
 }
@@ -205,16 +235,21 @@ fn map_commands<'s>(
     location: &dyn Fn() -> Location,
     replace: &mut Replace<'_, 's>,
 ) -> Vec<CommandLine> {
-    let mut command = |(index, command): (usize, &'s CommandLine)| {
-        let location = || location().index(index);
-        match command {
-            CommandLine::Shell(line) => CommandLine::Shell(replace(line, &location)),
-            CommandLine::Arguments(arguments) => {
-                let arguments = arguments.iter().enumerate();
-                let argument = |(at, text): (usize, &'s String)| replace(text, &|| location().index(at));
-                CommandLine::Arguments(arguments.map(argument).collect())
-            }
+    let commands = commands.iter().enumerate();
+    commands.map(|(index, command)| map_command(command, &|| location().index(index), replace)).collect()
+}
+
+fn map_command<'s>(
+    command: &'s CommandLine,
+    location: &dyn Fn() -> Location,
+    replace: &mut Replace<'_, 's>,
+) -> CommandLine {
+    match command {
+        CommandLine::Shell(line) => CommandLine::Shell(replace(line, location)),
+        CommandLine::Arguments(arguments) => {
+            let arguments = arguments.iter().enumerate();
+            let argument = |(at, text): (usize, &'s String)| replace(text, &|| location().index(at));
+            CommandLine::Arguments(arguments.map(argument).collect())
         }
-    };
-    commands.iter().enumerate().map(&mut command).collect()
+    }
 }

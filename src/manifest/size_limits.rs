@@ -83,9 +83,12 @@ fn text(table: &SessionTable) -> u64 {
     let size = |one: TextEntry<'_>| match one {
         TextEntry::Variable(name, value) => entry(name) + entry(value),
         TextEntry::Section(text) => entry(text),
-        TextEntry::Command(CommandLine::Shell(line)) => entry(line),
+        TextEntry::Command(CommandLine::Shell(line)) | TextEntry::Work(CommandLine::Shell(line)) => {
+            entry(line)
+        }
         TextEntry::Value(name, value) => entry(name).saturating_add(bytes(value)),
-        TextEntry::Command(CommandLine::Arguments(arguments)) => {
+        TextEntry::Command(CommandLine::Arguments(arguments))
+        | TextEntry::Work(CommandLine::Arguments(arguments)) => {
             arguments.iter().map(|argument| entry(argument)).sum()
         }
     };

@@ -2,6 +2,7 @@
 //!
 //! Rendering is parallel: the first pass has decided every name that a template can use.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use super::dedupe::too_much;
 use super::requests;
 use super::session_identity::Identity;
 use super::template_scope::TemplateScopes;
-use super::{Session, discovery_file};
+use super::{Session, compose_prompt, discovery_file};
 use crate::manifest::{Diagnostic, Manifest, SessionText, rule};
 use crate::name::Slug;
 use crate::provider::{Allocation, Context, Registry, placeholders};
@@ -35,7 +36,17 @@ pub(super) fn render(
         .enumerate()
         .map(|(at, session)| {
             let scope = names.scope(at);
-            requests::render(&session.declaration, |source| templates.render(source, &scope))
+            let declaration = session.declaration.as_ref();
+            let mut text = requests::render(declaration, |source| templates.render(source, &scope))?;
+            if declaration.text.command.is_some() {
+                let of_resources = contributed(names.allocations(at), registry).prompt_sections;
+                let sections = of_resources.iter().chain(text.prompt.iter()).map(String::as_str);
+                let scope = names.scope_with_prompt(at, compose_prompt(sections, "").trim_end());
+                let command =
+                    requests::render_command(declaration, |source| templates.render(source, &scope))?;
+                text.command = command.map(Cow::Owned);
+            }
+            Ok(text)
         })
         .collect();
     let rendered: Vec<SessionText<'_>> = rendered
@@ -125,6 +136,7 @@ impl SessionAssembler<'_> {
             metadata,
             setup: text.setup.into_owned(),
             teardown: text.teardown.into_owned(),
+            command: text.command.map(Cow::into_owned),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use crate::manifest::{Declaration, Diagnostic, From, Location, Manifest, Options, SessionText};
+use crate::manifest::{
+    CommandLine, Declaration, Diagnostic, From, Location, Manifest, Options, Replace, SessionText,
+};
 use crate::provider::Registry;
 use crate::template::Problem;
 
@@ -137,13 +139,29 @@ fn effective(
     EffectiveOptions { all: Arc::new(all), explicit }
 }
 
-/// Renders every template of a session table; returns every diagnostic, not only the first.
+/// Renders every template of a session table except its command; returns every diagnostic, not only the first.
 pub(super) fn render(
     declaration: &Declaration,
     render: impl Fn(&str) -> Result<String, Vec<Problem>>,
 ) -> Result<SessionText<'static>, Vec<Diagnostic>> {
+    rendered(declaration, render, |table, replace| declaration.text.map(table, replace))
+}
+
+/// Renders the command of a session table; returns every diagnostic, not only the first.
+pub(super) fn render_command(
+    declaration: &Declaration,
+    render: impl Fn(&str) -> Result<String, Vec<Problem>>,
+) -> Result<Option<CommandLine>, Vec<Diagnostic>> {
+    rendered(declaration, render, |table, replace| declaration.text.map_command(table, replace))
+}
+
+fn rendered<'d, T>(
+    declaration: &'d Declaration,
+    render: impl Fn(&str) -> Result<String, Vec<Problem>>,
+    map: impl FnOnce(&dyn Fn() -> Location, &mut Replace<'_, 'd>) -> T,
+) -> Result<T, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
-    let text = declaration.text.map(&|| declaration.location.clone(), &mut |source, location| {
+    let text = map(&|| declaration.location.clone(), &mut |source, location| {
         render(source).unwrap_or_else(|problems| {
             diagnostics.extend(problems.into_iter().map(|problem| problem.at(&location())));
             String::new()

@@ -78,7 +78,18 @@ impl TemplateScopes {
 
     /// Returns the names that the templates of the session at this position can use.
     pub(super) fn scope(&self, at: usize) -> Value {
-        Value::from_object(Scope { all: Arc::clone(&self.all), at, complete: true })
+        Value::from_object(Scope { all: Arc::clone(&self.all), at, complete: true, prompt: None })
+    }
+
+    /// Returns the names that the command of the session at this position can use: also `prompt`.
+    pub(super) fn scope_with_prompt(&self, at: usize, prompt: &str) -> Value {
+        let prompt = Some(Value::from(prompt));
+        Value::from_object(Scope { all: Arc::clone(&self.all), at, complete: true, prompt })
+    }
+
+    /// Returns the allocations of the session at this position.
+    pub(super) fn allocations(&self, at: usize) -> &[Allocation] {
+        &self.all.sessions[at].held
     }
 
     /// Returns the allocations of all sessions, after rendering.
@@ -142,6 +153,8 @@ struct Scope {
     all: Arc<ScopeData>,
     at: usize,
     complete: bool,
+    /// The composed prompt, in the templates of the session's command.
+    prompt: Option<Value>,
 }
 
 impl Object for Scope {
@@ -153,11 +166,12 @@ impl Object for Scope {
                 let hash = ("hash", Value::from(placeholders::session_hash_placeholder(id)));
                 Some(template::session_value(path, id, *index, *replica, slug, Some(hash)))
             }
-            "parent" => named
-                .parent
-                .map(|at| Value::from_object(Self { all: Arc::clone(&self.all), at, complete: false })),
+            "parent" => named.parent.map(|at| {
+                Value::from_object(Self { all: Arc::clone(&self.all), at, complete: false, prompt: None })
+            }),
             "swarm" if self.complete => Some(Value::from(self.all.swarm.as_str())),
             "workspace" if self.complete => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
+            "prompt" if self.prompt.is_some() => self.prompt.clone(),
             "sessions" if self.complete => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
             KINDS => Some(Value::from_pairs(names_of_kinds(&self.all.registry))),
             key => named.resource(&self.all.registry, key),
@@ -173,6 +187,7 @@ impl Object for Scope {
         } else {
             keys.extend(named.resources(&self.all.registry, |_| true).map(|(name, _)| Value::from(name)));
         }
+        keys.extend(self.prompt.iter().map(|_| Value::from("prompt")));
         if self.complete {
             keys.extend(["swarm", "workspace", "sessions"].map(Value::from));
         }
@@ -189,7 +204,7 @@ impl Object for Sessions {
         let Some(at) = self.0.by_path(key.as_str()?) else {
             return (!self.0.complete).then(|| Value::from_object(AnyValue));
         };
-        Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, complete: false }))
+        Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, complete: false, prompt: None }))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {

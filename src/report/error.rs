@@ -30,6 +30,7 @@ macro_rules! errors {
 
 errors! {
     COMMAND_LOST = "command-lost", 1, "seedbed can no longer wait for the command of `run`", "Run it again";
+    COMMAND_STOPPED = "command-stopped", 1, "A command was ended, because that of another session failed (`--fail-fast`)", "Repair the one that failed";
     COMPLETIONS_FAILED = "completions-failed", 1, "The command line cannot be completed", "Report it: this is a bug";
     DIRECTORY_SHARED = "directory-shared", 1, "A directory that must belong to this user alone belongs to another user, or others can write to it", "Run `chown` or `chmod go-w` on it";
     DISCOVERY_UNREADABLE = "discovery-unreadable", 1, "A discovery file cannot be read", "Run `seedbed status --repair`";
@@ -58,11 +59,13 @@ errors! {
     SIGNALS_UNAVAILABLE = "signals-unavailable", 1, "The system refuses to report signals", "Report it: this is a bug";
     VARIABLE_NAME = "variable-name", 1, "The record of the swarm has a variable whose name no shell accepts", "Run `seedbed apply`, which writes the record again";
     WORKSPACE_UNUSABLE = "workspace-unusable", 1, "The workspace is not a directory that can be used", "Repair what the message names";
+    COMMAND_MISSING = "command-missing", 64, "The session has no `command`", "Add one to the manifest and run `seedbed apply`, or run `seedbed exec`";
     COMMAND_UNKNOWN = "command-unknown", 64, "The command does not exist", "Run `seedbed help`, which lists the commands";
     DIRECTORY_NOT_EMPTY = "directory-not-empty", 64, "The directory to write to has files", "Name a new directory";
     DIRECTORY_UNUSABLE = "directory-unusable", 64, "The directory of the command cannot be used", "Run it in another, or pass `-C DIR`";
     ENVIRONMENT_INVALID = "environment-invalid", 64, "An environment variable has a value that cannot be used", "Set it as the message describes";
     GLOB_INVALID = "glob-invalid", 64, "A glob for files cannot be read", "Correct the glob";
+    LOG_MISSING = "log-missing", 64, "No command has run in the sessions", "Run one with `seedbed start` or `seedbed exec`";
     MANIFEST_EXISTS = "manifest-exists", 64, "`init` would overwrite a file", "Remove it, or name another with `-f FILE`";
     MANIFEST_MISSING = "manifest-missing", 64, "There is no manifest in the directory or above it", "Run `seedbed init`, or pass `-f FILE`";
     MANIFEST_UNREADABLE = "manifest-unreadable", 64, "The manifest cannot be read, or is a directory", "Pass the file with `-f FILE`";
@@ -110,6 +113,8 @@ errors! {
     LOCKED_BY_ORPHANS = "locked-by-orphans", 75, "Programs that a killed run had started have the lock of the swarm", "Wait for them, or end them";
     RUN_IN_PROGRESS = "run-in-progress", 75, "A run of the swarm is in progress", "Wait for it to end";
     RUN_INTERRUPTED = "run-interrupted", 75, "A run of the swarm was interrupted and is not recovered", "Run `seedbed recover`";
+    COMMAND_STALLED = "command-stalled", 124, "A command printed nothing for the time of `--stall`, and was ended", "Read its log, or allow more time";
+    COMMAND_TIMEOUT = "command-timeout", 124, "A command ran longer than `--timeout` allows, and was ended", "Read its log, or allow more time";
     COMMAND_NOT_EXECUTABLE = "command-not-executable", 126, "The command of `exec` or `run` cannot be executed", "Make it executable";
     COMMAND_NOT_FOUND = "command-not-found", 127, "The command of `exec` or `run` does not exist", "Correct its name, or `PATH`";
     INTERRUPTED = "interrupted", 130, "A signal ended the command; its run was rolled back, or is left for `recover`", "Run `seedbed recover` if the message suggests it, and repeat the command";
@@ -246,7 +251,7 @@ impl Identified for process::Error {
             Self::Start { .. } => PROGRAM_MISSING,
             Self::TooOld { .. } => PROGRAM_OUTDATED,
             Self::Obstructed { .. } => PATH_OBSTRUCTED,
-            Self::Deadline { .. } => PROGRAM_TIMEOUT,
+            Self::Deadline { .. } | Self::Stalled { .. } => PROGRAM_TIMEOUT,
             Self::Cancelled { .. } => INTERRUPTED,
             Self::Failed { .. } | Self::Lost { .. } => PROGRAM_FAILED,
             Self::TooMuch { .. } => PROGRAM_OUTPUT,

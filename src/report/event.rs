@@ -1,6 +1,7 @@
 //! Lines of commands that change something, and the line of any command that fails.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::de::Error as _;
@@ -121,6 +122,9 @@ pub enum CommandEvent {
         id: Option<String>,
         /// Duration of the command, in milliseconds.
         milliseconds: u64,
+        /// Complete output, absolute; absent if the command was not run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log: Option<PathBuf>,
     },
 }
 

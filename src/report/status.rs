@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::SCHEMA_VERSION;
 use crate::apply::{Failure, Loss};
 use crate::name::SessionPath;
+use crate::state::SessionRun;
 
 /// Document of `status --json`, with or without `--repair`: a swarm as it is now.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -100,6 +101,9 @@ pub struct SessionStatus {
     pub listening: Vec<u16>,
     /// Variables of the session's environment and their values.
     pub environment: BTreeMap<String, String>,
+    /// The last command that `start` or `exec` ran in the session; `null` if there was none.
+    #[serde(default)]
+    pub last_run: Option<SessionRun>,
 }
 
 /// State of the work in a session.

@@ -169,7 +169,7 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
             let line = match entry {
                 TextEntry::Variable(name, value) => format!("{name}={value}"),
                 TextEntry::Value(name, value) => format!("{name} = {value}"),
-                TextEntry::Section(_) | TextEntry::Command(_) => entry.shown(),
+                TextEntry::Section(_) | TextEntry::Command(_) | TextEntry::Work(_) => entry.shown(),
             };
             lines.push((shade, column(if at == 0 { key } else { "" }, &line)));
         }

@@ -161,10 +161,11 @@ impl LockedSwarm<'_> {
     fn remove_logs(&self, scoped_name: &str) {
         let Ok(logs) = Root::open(&self.log_directory()) else { return };
         let named = self.named_logs.lock().unwrap_or_else(PoisonError::into_inner);
-        for step in ["setup", "teardown", "undo"] {
-            let log = format!("{scoped_name}.{step}.log");
-            if !named.contains(&log) {
-                let _ = logs.remove_file(Path::new(&log));
+        let own = format!("{scoped_name}.");
+        for name in logs.names().unwrap_or_default() {
+            let Some(log) = name.to_str() else { continue };
+            if log.starts_with(&own) && !named.contains(log) {
+                let _ = logs.remove_file(Path::new(log));
             }
         }
     }

@@ -4,3 +4,4 @@ mod applied_swarm;
 mod occupants;
 mod repeated_steps;
 mod setup;
+mod start;

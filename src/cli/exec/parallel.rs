@@ -1,21 +1,27 @@
 //! Runs a command in many sessions at once: each printed line is shown immediately, prefixed with the session's path.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Signal, getrlimit};
-use seedbed::host::process::{self, Listener, Process, Stream};
+use seedbed::host::clock;
+use seedbed::host::process::{self, Cancel, Listener, Process, Stream};
 use seedbed::name::SessionPath;
 use seedbed::provider::Registry;
+use seedbed::report::error;
 use seedbed::report::event::{CommandEvent, Done};
+use seedbed::state::SessionRun;
 
 use super::super::exit::Failure;
 use super::super::lookup::Active;
-use super::super::{Global, output};
+use super::super::{Global, duration, output};
 use super::{FAILED, cannot_run, code_of, environment};
 
 /// Length, in bytes, from which a line is shown before its end arrives.
@@ -27,54 +33,128 @@ const LINE_MAX: usize = 64 << 10;
 const FILES_EACH: u64 = 5;
 const FILES_LEFT: u64 = 64;
 
+/// Exit code of a command that a limit of time has ended, as that of `timeout`.
+const LIMITED: u8 = 124;
+
 /// Maximum number of sessions that a message lists.
 const LISTED: usize = 12;
 
+/// Limits of commands, and the place of their output.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(in super::super) struct Supervision {
+    /// End a command that runs longer than this (`90`, `30m`)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// End a command that prints nothing for this time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    stall: Option<Duration>,
+    /// End all other commands when one fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// Show output as it is printed, after the end of each command, or not at all
+    #[arg(long, value_name = "WHEN", default_value = "prefix")]
+    output: Shown,
+}
+
+/// Time at which the output of commands is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// Each line as it is printed, after the session's path
+    #[default]
+    Prefix,
+    /// All lines of a session, when its command has ended
+    Grouped,
+    /// Not at all; `seedbed logs` prints it
+    None,
+}
+
+impl Supervision {
+    /// Returns whether a command needs no supervision, so that it can replace this process.
+    pub(super) fn is_default(self) -> bool {
+        let Self { timeout, stall, fail_fast, output } = self;
+        timeout.is_none() && stall.is_none() && !fail_fast && output == Shown::default()
+    }
+}
+
+/// A session, and the command to run in it.
+pub(in super::super) struct Job<'f> {
+    pub(in super::super) active: Active<'f>,
+    pub(in super::super) words: Vec<String>,
+}
+
+/// Manner of running jobs.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Manner<'a> {
+    pub(in super::super) global: &'a Global,
+    pub(in super::super) registry: &'a Registry,
+    pub(in super::super) supervision: Supervision,
+    /// `true` if nothing that a command has started keeps running after it.
+    pub(in super::super) ends_group: bool,
+}
+
 /// Result of the command in one session.
-struct Ended {
-    code: u8,
+#[derive(Default)]
+pub(in super::super) struct Ended {
+    pub(in super::super) code: u8,
     /// Signal that ended the command.
     signal: Option<i32>,
     /// Why it could not be run, or was ended.
     failure: Option<Failure>,
+    /// Duration of the command.
+    pub(in super::super) elapsed: Duration,
+    /// Number of printed lines.
+    pub(in super::super) lines: u64,
+    /// Complete output.
+    pub(in super::super) log: Option<PathBuf>,
 }
 
-/// Runs the command in all sessions, and returns the largest of the exit codes.
-pub(super) fn run(
-    global: &Global,
-    registry: &Registry,
-    sessions: &[Active<'_>],
-    words: &[String],
-) -> Result<ExitCode, Failure> {
-    let at_once = at_once(global, sessions.len());
-    if at_once < sessions.len() && !global.quiet {
-        say!("{}", waiting(global, sessions, at_once));
+/// Runs the jobs, prints a `done` line with `--json`, and returns the largest of the exit codes with the results, by
+/// session id.
+pub(in super::super) fn run<'f>(
+    manner: Manner<'_>,
+    jobs: &[Job<'f>],
+) -> Result<(u8, BTreeMap<&'f str, Ended>), Failure> {
+    let Manner { global, supervision, .. } = manner;
+    let at_once = at_once(global, jobs.len());
+    if at_once < jobs.len() && !global.quiet {
+        say!("{}", waiting(global, jobs, at_once));
     }
     let next = AtomicUsize::new(0);
+    let stop = global.cancel.below();
     let ended = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
-                while let Some(active) = sessions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let Active { swarm, session, .. } = *active;
-                    if swarm.host().cancel.is_requested() {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if stop.is_requested() {
                         break;
                     }
-                    let how = one(global.json, *active, registry, words);
-                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(session.id.as_str(), how);
+                    let how = one(manner, job, &stop);
+                    if supervision.fail_fast && how.code != 0 {
+                        stop.request();
+                    }
+                    let id = job.active.session.id.as_str();
+                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(id, how);
                 }
             });
         }
     });
-    global.unless_interrupted()?;
     let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if global.cancel.is_requested() && !global.json {
+        let was_ended =
+            |job: &&Job<'_>| ended.get(job.active.session.id.as_str()).is_some_and(Ended::was_ended);
+        let sessions = jobs.iter().filter(was_ended).map(|job| job.active.session.path.to_string());
+        let sessions: Vec<_> = sessions.collect();
+        if !sessions.is_empty() {
+            say!("ended the commands of {}", listed(sessions.into_iter()));
+        }
+    }
+    global.unless_interrupted()?;
     let code = ended.values().map(|ended| ended.code).max().unwrap_or(0);
     if global.json {
         output::print_line(Done { exit_code: Some(code), ..Done::default() });
-    } else if code != 0 {
-        say!("{}", summary(sessions, &ended));
     }
-    Ok(ExitCode::from(code))
+    Ok((code, ended))
 }
 
 /// Returns the number of commands that run at once: all, unless `--jobs` or the limit of open files is lower.
@@ -86,38 +166,49 @@ fn at_once(global: &Global, sessions: usize) -> usize {
 }
 
 /// Describes the sessions that wait for others to end.
-fn waiting(global: &Global, sessions: &[Active<'_>], at_once: usize) -> String {
+fn waiting(global: &Global, jobs: &[Job<'_>], at_once: usize) -> String {
     let why = match global.jobs {
         Some(jobs) if jobs.get() == at_once => format!("--jobs {jobs}"),
         _ => "the limit of open files (`ulimit -n`)".to_owned(),
     };
-    let waiting = listed(sessions[at_once..].iter().map(|active| active.session.path.to_string()));
-    format!("{at_once} of {} sessions run at once ({why}); waiting: {waiting}", sessions.len())
+    let waiting = listed(jobs[at_once..].iter().map(|job| job.active.session.path.to_string()));
+    format!("{at_once} of {} sessions run at once ({why}); waiting: {waiting}", jobs.len())
 }
 
 /// Describes the sessions whose commands failed, with the reasons.
-fn summary(sessions: &[Active<'_>], ended: &BTreeMap<&str, Ended>) -> String {
-    let failed: Vec<_> = sessions
+pub(super) fn summary(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>) -> String {
+    let failed: Vec<_> = jobs
         .iter()
-        .filter_map(|active| Some((&active.session.path, ended.get(active.session.id.as_str())?)))
+        .filter_map(|job| Some((&job.active.session.path, ended.get(job.active.session.id.as_str())?)))
         .filter(|(_, ended)| ended.code != 0)
-        .map(|(path, ended)| format!("{path} ({})", how(ended)))
+        .map(|(path, ended)| format!("{path} ({})", ended.result()))
         .collect();
-    format!("failed in {} of {} sessions: {}", failed.len(), sessions.len(), listed(failed.into_iter()))
+    format!("failed in {} of {} sessions: {}", failed.len(), jobs.len(), listed(failed.into_iter()))
 }
 
-fn how(ended: &Ended) -> String {
-    match (&ended.failure, ended.signal) {
-        (Some(_), _) if ended.code == FAILED => "not run".to_owned(),
-        (Some(_), _) => "cannot be run".to_owned(),
-        (None, Some(signal)) => match Signal::from_named_raw(signal) {
-            Some(name) => {
-                let name = format!("{name:?}");
-                format!("SIG{}", name.trim_matches('"').trim_start_matches("Signal::"))
-            }
-            None => format!("signal {signal}"),
-        },
-        (None, None) => format!("exit code {}", ended.code),
+impl Ended {
+    /// Returns whether the command was ended with the run.
+    fn was_ended(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.id() == error::INTERRUPTED)
+    }
+
+    /// Describes the end of the command.
+    pub(in super::super) fn result(&self) -> String {
+        match (&self.failure, self.signal) {
+            (Some(failure), _) if failure.id() == error::COMMAND_TIMEOUT => "timeout".to_owned(),
+            (Some(failure), _) if failure.id() == error::COMMAND_STALLED => "no output".to_owned(),
+            (Some(failure), _) if failure.id() == error::COMMAND_STOPPED => "ended".to_owned(),
+            (Some(_), _) if self.code == FAILED => "not run".to_owned(),
+            (Some(_), _) => "cannot be run".to_owned(),
+            (None, Some(signal)) => match Signal::from_named_raw(signal) {
+                Some(name) => {
+                    let name = format!("{name:?}");
+                    format!("SIG{}", name.trim_matches('"').trim_start_matches("Signal::"))
+                }
+                None => format!("signal {signal}"),
+            },
+            (None, None) => format!("exit code {}", self.code),
+        }
     }
 }
 
@@ -128,76 +219,154 @@ fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 /// Runs the command in one session and shows its output. An interruption ends the command and all its descendants.
-fn one(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) -> Ended {
+fn one(manner: Manner<'_>, job: &Job<'_>, stop: &Cancel) -> Ended {
+    let Manner { global, supervision, .. } = manner;
     let begun = Instant::now();
-    let session = active.session;
-    let ended = supervised(json, active, registry, words);
-    if let (Some(failure), false) = (&ended.failure, json) {
+    let session = job.active.session;
+    let mut log = None;
+    let mut ended =
+        logged(manner, job, stop, &mut log).unwrap_or_else(|failure| Ended::failed(FAILED, failure));
+    ended.elapsed = begun.elapsed();
+    if let (Some(log), Shown::Grouped, false) = (&log, supervision.output, global.json) {
+        show_log(&session.path, log);
+    }
+    ended.log = log;
+    if let (Some(failure), false) = (&ended.failure, global.json)
+        && !ended.was_ended()
+    {
         say!("{}: {} [{}]", session.path, failure.summary(), failure.id().id);
     }
-    if json {
+    if global.json {
         output::print_line(CommandEvent::Exited {
             session: session.path.clone(),
             exit_code: ended.code,
             signal: ended.signal,
             error: ended.failure.as_ref().map(Failure::summary),
             id: ended.failure.as_ref().map(|failure| failure.id().id.to_owned()),
-            milliseconds: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+            milliseconds: ended.elapsed.as_millis().try_into().unwrap_or(u64::MAX),
+            log: ended.log.clone(),
         });
     }
     ended
 }
 
-fn supervised(json: bool, active: Active<'_>, registry: &Registry, words: &[String]) -> Ended {
-    let Active { swarm, session, .. } = active;
-    let failed = |code, failure| Ended { code, signal: None, failure: Some(failure) };
-    let directory = match active.directory(registry) {
-        Ok(directory) => directory,
-        Err(failure) => return failed(FAILED, failure),
+/// Runs the command in one session, with a log and a record of the run.
+fn logged(
+    manner: Manner<'_>,
+    job: &Job<'_>,
+    stop: &Cancel,
+    path: &mut Option<PathBuf>,
+) -> Result<Ended, Failure> {
+    let Active { swarm, session, .. } = job.active;
+    let directory = job.active.directory(manner.registry)?;
+    let log = swarm.create_run_log(&session.scoped_name)?;
+    *path = Some(log.path.clone());
+    let mut run = SessionRun::new(job.words.clone(), log.path);
+    swarm.record_run(&session.scoped_name, &run)?;
+    let ended = supervised(manner, job, &directory, log.file, stop);
+    run.ended = Some(clock::now());
+    run.exit_code = Some(ended.code);
+    run.error = ended.failure.as_ref().map(Failure::summary);
+    swarm.record_run(&session.scoped_name, &run)?;
+    Ok(ended)
+}
+
+fn supervised(manner: Manner<'_>, job: &Job<'_>, directory: &Path, log: File, stop: &Cancel) -> Ended {
+    let Manner { global, supervision, ends_group, .. } = manner;
+    let Job { active: Active { swarm, session, .. }, words } = job;
+    let shown = match supervision.output {
+        Shown::Prefix | Shown::Grouped if global.json => Shown::Prefix,
+        shown => shown,
     };
-    let lines = Arc::new(Lines::new(json, session.path.clone()));
+    let lines = Arc::new(Lines::new(global.json, shown == Shown::Prefix, session.path.clone()));
     let hears = Arc::clone(&lines);
-    let output = Process::new(&words[0])
+    let mut process = Process::new(&words[0])
         .args(&words[1..])
-        .current_dir(&directory)
-        .envs(environment(swarm, session, &directory))
-        .cancel(&swarm.host().cancel)
-        .listener(Listener::new(move |stream, piece| hears.take(stream, piece)))
-        .output();
+        .current_dir(directory)
+        .envs(environment(swarm, session, directory))
+        .cancel(stop)
+        .log(log)
+        .listener(Listener::new(move |stream, piece| hears.take(stream, piece)));
+    if let Some(timeout) = supervision.timeout {
+        process = process.deadline(timeout);
+    }
+    if let Some(stall) = supervision.stall {
+        process = process.stall(stall);
+    }
+    if ends_group {
+        process = process.ending_its_group();
+    }
+    let output = process.output();
     lines.end();
-    match output {
+    let ended = match output {
         Ok(output) => Ended {
             code: code_of(output.status),
             signal: std::os::unix::process::ExitStatusExt::signal(&output.status),
-            failure: None,
+            ..Ended::default()
         },
         Err(process::Error::Start { source, .. }) => {
             let failure = cannot_run(words, &source);
-            failed(failure.id().exit_code, failure)
+            Ended::failed(failure.id().exit_code, failure)
         }
-        Err(error) => failed(FAILED, error.into()),
+        Err(process::Error::Deadline { after, .. }) => {
+            let why = format!("ended after {}", humantime::format_duration(after));
+            Ended::failed(LIMITED, Failure::new(error::COMMAND_TIMEOUT, why))
+        }
+        Err(process::Error::Stalled { after, .. }) => {
+            let why = format!("ended after {} without output", humantime::format_duration(after));
+            Ended::failed(LIMITED, Failure::new(error::COMMAND_STALLED, why))
+        }
+        Err(process::Error::Cancelled { .. }) if !global.cancel.is_requested() => {
+            let why = "ended, because the command of another session failed";
+            Ended::failed(FAILED, Failure::new(error::COMMAND_STOPPED, why))
+        }
+        Err(error) => Ended::failed(FAILED, error.into()),
+    };
+    Ended { lines: lines.printed.load(Ordering::Relaxed), ..ended }
+}
+
+impl Ended {
+    fn failed(code: u8, failure: Failure) -> Self {
+        Self { code, failure: Some(failure), ..Self::default() }
     }
 }
 
+/// Prints a log to standard output, after a line with the session's path.
+fn show_log(session: &SessionPath, log: &Path) {
+    let Ok(mut log) = File::open(log) else { return };
+    let mut stdout = std::io::stdout().lock();
+    let shown = writeln!(stdout, "== {session}").and_then(|()| std::io::copy(&mut log, &mut stdout));
+    output::keep_error(shown.map(drop));
+}
+
 /// Runs the command in one session for `run --json`, and returns its exit code.
-pub(super) fn alone(active: Active<'_>, registry: &Registry, words: &[String]) -> u8 {
-    one(true, active, registry, words).code
+pub(super) fn alone(global: &Global, active: Active<'_>, registry: &Registry, words: &[String]) -> u8 {
+    let manner = Manner { global, registry, supervision: Supervision::default(), ends_group: false };
+    one(manner, &Job { active, words: words.to_vec() }, &active.swarm.host().cancel).code
 }
 
 /// Buffer that assembles the output of one session's command into complete lines.
 struct Lines {
     json: bool,
+    /// `false` if the lines are only counted.
+    are_shown: bool,
     session: SessionPath,
+    printed: AtomicU64,
     /// Output since the last line end, on stdout and on stderr.
     begun: Mutex<[Vec<u8>; 2]>,
 }
 
 impl Lines {
-    fn new(json: bool, session: SessionPath) -> Self {
-        Self { json, session, begun: Mutex::default() }
+    fn new(json: bool, are_shown: bool, session: SessionPath) -> Self {
+        Self { json, are_shown, session, printed: AtomicU64::new(0), begun: Mutex::default() }
     }
 
     fn take(&self, stream: Stream, piece: &[u8]) {
+        let lines = piece.iter().filter(|byte| **byte == b'\n').count();
+        self.printed.fetch_add(lines as u64, Ordering::Relaxed);
+        if !self.are_shown {
+            return;
+        }
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = &mut begun[usize::from(stream == Stream::Stderr)];
         begun.extend_from_slice(piece);

@@ -13,7 +13,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::blocked_read::Watch;
-use super::{Cancel, Listener, Output, STDERR_KEPT, Stream};
+use super::{Cancel, Limits, Listener, Output, STDERR_KEPT, Stream};
 
 /// Interval at which a quiet child is checked: short enough for an immediate reaction to Ctrl-C, long enough to cost
 /// nothing.
@@ -38,6 +38,7 @@ const DRAIN_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Halt {
     Deadline(Duration),
+    Stalled(Duration),
     Cancelled,
     TooMuch,
     /// The child waits for the file at this path, of this kind.
@@ -65,6 +66,8 @@ pub(super) struct Running {
     /// Limit of standard output, in bytes; a child that prints more is ended.
     stdout_max: usize,
     stdout_taken: usize,
+    /// Time of the last output, or of the start.
+    last_output: Instant,
     printed: Vec<u8>,
     complained: Vec<u8>,
     chunk: Vec<u8>,
@@ -97,6 +100,7 @@ impl Running {
             listener,
             stdout_max,
             stdout_taken: 0,
+            last_output: Instant::now(),
             printed: Vec::new(),
             complained: Vec::new(),
             chunk: vec![0; CHUNK],
@@ -119,7 +123,7 @@ impl Running {
     /// With a `watch`, it has to be ended as soon as it waits for a file whose content may never end.
     pub(super) fn attend(
         &mut self,
-        deadline: Option<Duration>,
+        limits: Limits,
         cancel: &Cancel,
         mut watch: Option<Watch>,
     ) -> Result<ExitStatus, Halt> {
@@ -129,8 +133,11 @@ impl Running {
             if cancel.is_requested() {
                 return Err(Halt::Cancelled);
             }
-            if let Some(after) = deadline.filter(|after| started.elapsed() >= *after) {
+            if let Some(after) = limits.deadline.filter(|after| started.elapsed() >= *after) {
                 return Err(Halt::Deadline(after));
+            }
+            if let Some(after) = limits.stall.filter(|after| self.last_output.elapsed() >= *after) {
+                return Err(Halt::Stalled(after));
             }
             if let Some((path, what)) = watch.as_mut().and_then(|watch| watch.check(self.child.id())) {
                 return Err(Halt::Waits(path, what));
@@ -140,6 +147,9 @@ impl Running {
                 pause = (pause * 2).min(TICK);
             } else {
                 self.exchange()?;
+            }
+            if limits.ends_group && self.has_exited() {
+                self.end_group();
             }
             if let Some(status) = self.child.try_wait()? {
                 self.drain()?;
@@ -171,6 +181,16 @@ impl Running {
         }
         let _ = kill_process_group(self.group, Signal::KILL);
         let _ = self.child.wait();
+    }
+
+    /// Ends the processes that a child which has exited left in its group. Until the child is reaped, no other group can
+    /// have its id.
+    fn end_group(&mut self) {
+        let _ = kill_process_group(self.group, Signal::TERM);
+        self.input = None;
+        let started = Instant::now();
+        while started.elapsed() < GRACE && !self.is_cut_off() && self.exchange().is_ok() {}
+        let _ = kill_process_group(self.group, Signal::KILL);
     }
 
     fn unblock(&self) -> io::Result<()> {
@@ -228,6 +248,7 @@ impl Running {
     /// Reads one chunk; `0` if there is none at the moment, or never again.
     fn take_stdout(&mut self) -> Result<usize, Halt> {
         let count = take(&mut self.stdout, &mut self.chunk, self.log.as_mut())?;
+        self.note_output(count);
         if let Some(listener) = self.listener.as_ref().filter(|_| count > 0) {
             (listener.0)(Stream::Stdout, &self.chunk[..count]);
             return Ok(count);
@@ -246,11 +267,18 @@ impl Running {
 
     fn take_stderr(&mut self) -> Result<usize, Halt> {
         let count = take(&mut self.stderr, &mut self.chunk, self.log.as_mut())?;
+        self.note_output(count);
         match self.listener.as_ref().filter(|_| count > 0) {
             Some(listener) => (listener.0)(Stream::Stderr, &self.chunk[..count]),
             None => self.complain(count),
         }
         Ok(count)
+    }
+
+    fn note_output(&mut self, count: usize) {
+        if count > 0 {
+            self.last_output = Instant::now();
+        }
     }
 
     /// Keeps the `count` bytes that were just read, as long as they are among the last.

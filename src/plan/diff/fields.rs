@@ -100,6 +100,7 @@ fn entries(fields: &mut Vec<Field>, key: &str, old: &[TextEntry<'_>], new: &[Tex
         let name = || match from.or(to) {
             Some(TextEntry::Section(_)) => format!("{key} section {number}"),
             Some(TextEntry::Command(_)) => format!("{key} command {number}"),
+            Some(TextEntry::Work(_)) => key.to_owned(),
             Some(TextEntry::Variable(..) | TextEntry::Value(..)) | None => format!("{key} {name}"),
         };
         add(fields, name, from.map(TextEntry::value), to.map(TextEntry::value));

@@ -42,6 +42,12 @@ fn examples(sandbox: &Sandbox, command: &[String]) -> Vec<(String, i32)> {
 
 /// Brings the swarm into the state that the example starts from.
 fn prepare(sandbox: &Sandbox, command: &[String], line: &str) {
+    if command[0] == "start" {
+        let manifest = std::fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
+        let with_command =
+            manifest.replacen("[session.lead]\n", "[session.lead]\ncommand = \"echo done\"\n", 1);
+        sandbox.write("seedbed.toml", if manifest.contains("echo done") { &manifest } else { &with_command });
+    }
     match command[0].as_str() {
         "init" | "validate" | "plan" => {}
         "run" => drop(sandbox.ok(&["destroy", "--discard", "--yes"])),

@@ -24,7 +24,7 @@ use crate::sandbox::{Outcome, Sandbox};
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 23] = [
+const COMMANDS: [(&str, Option<&str>); 25] = [
     ("apply", Some("events")),
     ("collect", Some("collected")),
     ("completions", None),
@@ -35,6 +35,7 @@ const COMMANDS: [(&str, Option<&str>); 23] = [
     ("explain", Some("explain")),
     ("init", Some("init")),
     ("list", Some("list")),
+    ("logs", None),
     ("man", None),
     ("plan", Some("plan")),
     ("prompt", Some("prompt")),
@@ -45,6 +46,7 @@ const COMMANDS: [(&str, Option<&str>); 23] = [
     ("run", Some("events")),
     ("schema", None),
     ("show", Some("plan")),
+    ("start", Some("events")),
     ("status", Some("status")),
     ("validate", Some("diagnostics")),
     ("whoami", Some("discovery")),
@@ -164,7 +166,7 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(65, "validate", &[]);
     r.run(65, "plan", &[]);
     sandbox.manifest(
-        "[session.a]\nprompt = [\"Hello.\"]\nsetup = [\"true\"]\nteardown = [\"true\"]\nmetadata = { team = \"x\" }\n\
+        "[session.a]\nprompt = [\"Hello.\"]\ncommand = \"exit 2\"\nsetup = [\"true\"]\nteardown = [\"true\"]\nmetadata = { team = \"x\" }\n\
          resources = [{ kind = \"git-worktree\", branch = \"agents/a\", target-path = \"app\" }, { kind = \"port-range\", names = [\"http\"] }]\n\
          [session.a.child.b]\nresources = [{ kind = \"git-worktree\", branch = \"agents/b\" }, \"port-range\"]\n[session.c]\nresources = []\n",
     );
@@ -190,6 +192,8 @@ fn record(sandbox: &Sandbox) -> Documents {
     let port = sandbox.base_port.to_string();
     r.run(0, "explain", &[&port]);
     r.run(4, "exec", &["--all", "--", "sh", "-c", "echo out; exit 4"]);
+    r.run(2, "start", &[]);
+    r.run(0, "status", &[]);
     r.run(0, "recover", &[]);
     r.run(0, "destroy", &["--dry-run"]);
     fs::remove_dir_all(directory.join(".agent-context")).unwrap();

@@ -1,0 +1,134 @@
+//! `logs`: prints the output of the last command of sessions.
+#![expect(clippy::disallowed_methods, reason = "reads logs")]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use seedbed::report::error;
+
+use super::exit::{Failure, Status};
+use super::lookup::{Active, Family};
+use super::project::Project;
+use super::{Global, completions, output};
+
+/// Interval at which `--follow` looks for new lines.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Number of bytes that are read at once.
+const CHUNK: u64 = 1 << 20;
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Sessions: paths, names, names of replicas without their number, or globs [default: all]
+    #[arg(add = completions::active_sessions())]
+    sessions: Vec<String>,
+    /// Continue with new lines until the commands have ended
+    #[arg(short = 'F', long)]
+    follow: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let project = Project::find(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
+    let requested = if arguments.sessions.is_empty() {
+        family.sessions()
+    } else {
+        let mut called = Vec::new();
+        for name in &arguments.sessions {
+            called.extend(family.called(name)?);
+        }
+        called
+    };
+    let mut seen = BTreeSet::new();
+    let is_new = |active: &Active<'_>| seen.insert(active.session.id.clone());
+    let mut logs: Vec<Log<'_>> = requested.into_iter().filter(is_new).filter_map(Log::of).collect();
+    if logs.is_empty() {
+        let message =
+            "no command has run in these sessions\nhelp: `seedbed start` or `seedbed exec` runs one";
+        return Err(Failure::new(error::LOG_MISSING, message));
+    }
+    let has_prefix = logs.len() > 1;
+    global.catch_signals()?;
+    loop {
+        let is_running = arguments.follow && logs.iter().any(Log::is_running);
+        for log in &mut logs {
+            log.print(has_prefix)?;
+        }
+        if !is_running || global.cancel.is_requested() {
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
+    for log in &mut logs {
+        log.print_rest(has_prefix);
+    }
+    Ok(Status::Done.into())
+}
+
+/// Log of one session.
+struct Log<'f> {
+    active: Active<'f>,
+    path: PathBuf,
+    /// Number of bytes that were read.
+    read: u64,
+    /// Begin of a line whose end was not read yet.
+    begun: Vec<u8>,
+}
+
+impl<'f> Log<'f> {
+    /// Returns the newest log of a session; `None` if it has none.
+    fn of(active: Active<'f>) -> Option<Self> {
+        let path = active.swarm.run_logs(&active.session.scoped_name).pop()?;
+        Some(Self { active, path, read: 0, begun: Vec::new() })
+    }
+
+    fn is_running(&self) -> bool {
+        let run = self.active.swarm.last_run(&self.active.session.scoped_name);
+        run.is_some_and(|run| run.log == self.path && run.is_running())
+    }
+
+    /// Prints what was written since the last call; with a prefix, only whole lines.
+    fn print(&mut self, has_prefix: bool) -> Result<(), Failure> {
+        let failed =
+            |error| Failure::from_file_error(format!("cannot read {}: {error}", self.path.display()));
+        let mut file = File::open(&self.path).map_err(failed)?;
+        file.seek(SeekFrom::Start(self.read)).map_err(failed)?;
+        loop {
+            let mut bytes = Vec::new();
+            let count = file.by_ref().take(CHUNK).read_to_end(&mut bytes).map_err(failed)?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.read += count as u64;
+            self.begun.extend(bytes);
+            let end = match self.begun.iter().rposition(|byte| *byte == b'\n') {
+                Some(end) if has_prefix => end + 1,
+                None if has_prefix && self.begun.len() < CHUNK as usize => continue,
+                _ => self.begun.len(),
+            };
+            let lines: Vec<u8> = self.begun.drain(..end).collect();
+            self.show(&lines, has_prefix);
+        }
+    }
+
+    /// Prints a last line without an end.
+    fn print_rest(&mut self, has_prefix: bool) {
+        let rest = std::mem::take(&mut self.begun);
+        self.show(&rest, has_prefix);
+    }
+
+    fn show(&self, lines: &[u8], has_prefix: bool) {
+        let text = String::from_utf8_lossy(lines);
+        if !has_prefix {
+            return output::print(&text);
+        }
+        let path = &self.active.session.path;
+        output::print(&text.lines().fold(String::new(), |shown, line| format!("{shown}{path}: {line}\n")));
+    }
+}

@@ -1,0 +1,111 @@
+//! `start`: runs the command that the manifest names for each session, until all have ended.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use seedbed::discovery;
+use seedbed::provider::git_worktree::{self, Worktree};
+use seedbed::report::error;
+
+use super::exec::parallel::{self, Ended, Job, Manner, Supervision};
+use super::exit::Failure;
+use super::lookup::{Active, Family};
+use super::project::Project;
+use super::{Global, completions, output};
+
+/// Arguments of `start`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Sessions: paths, names, names of replicas without their number, or globs [default: all with a `command`]
+    #[arg(add = completions::active_sessions())]
+    sessions: Vec<String>,
+    #[command(flatten)]
+    supervision: Supervision,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let project = Project::find(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
+    let jobs = jobs(&family, &arguments.sessions)?;
+    global.catch_signals()?;
+    let heads = heads(&jobs);
+    let manner =
+        Manner { global, registry: &project.registry, supervision: arguments.supervision, ends_group: true };
+    let (code, ended) = parallel::run(manner, &jobs)?;
+    if !global.json && !global.quiet {
+        output::print_error(&table(&jobs, &ended, &heads));
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Returns the requested sessions with their commands.
+fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Failure> {
+    let job = |active: Active<'f>| {
+        let words = discovery::command(active.session.command.as_ref()?, active.swarm.workspace());
+        (!words.is_empty()).then_some(Job { active, words })
+    };
+    if names.is_empty() {
+        let jobs: Vec<_> = family.sessions().into_iter().filter_map(job).collect();
+        let message =
+            "no session has a `command`\nhelp: add `command = […]` to a session, and run `seedbed apply`";
+        return if jobs.is_empty() { Err(Failure::new(error::COMMAND_MISSING, message)) } else { Ok(jobs) };
+    }
+    let mut jobs: Vec<Job<'f>> = Vec::new();
+    for name in names {
+        for active in family.called(name)? {
+            if jobs.iter().any(|known| known.active.session.id == active.session.id) {
+                continue;
+            }
+            jobs.push(job(active).ok_or_else(|| {
+                let message = format!(
+                    "session {} has no `command`\nhelp: add one to the manifest and run `seedbed apply`, or use `seedbed exec`",
+                    active.session.path
+                );
+                Failure::new(error::COMMAND_MISSING, message)
+            })?);
+        }
+    }
+    Ok(jobs)
+}
+
+/// Returns the number of commits beyond the base of each session that has a worktree, by session id.
+fn heads(jobs: &[Job<'_>]) -> BTreeMap<String, u64> {
+    let worktree = |job: &Job<'_>| {
+        let session = job.active.session;
+        Some((session.id.clone(), Worktree::of(session.allocation(git_worktree::KIND)?)?))
+    };
+    let (ids, worktrees): (Vec<_>, Vec<_>) = jobs.iter().filter_map(worktree).unzip();
+    let Some(swarm) = jobs.first().map(|job| job.active.swarm) else { return BTreeMap::new() };
+    let progress =
+        git_worktree::progress(swarm.host(), swarm.workspace(), &worktrees.iter().collect::<Vec<_>>());
+    ids.into_iter().zip(progress).filter_map(|(id, progress)| Some((id, progress.ok()?.ahead))).collect()
+}
+
+/// Returns one row for each session: how its command ended, after which time, and what came of it.
+fn table(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>, before: &BTreeMap<String, u64>) -> String {
+    let after = heads(jobs);
+    let commits = |id: &str| Some(after.get(id)?.saturating_sub(*before.get(id)?).to_string());
+    let head = ["SESSION", "RESULT", "TIME", "COMMITS", "LINES"].map(str::to_owned);
+    let rows = jobs.iter().map(|job| {
+        let session = job.active.session;
+        let commits = commits(&session.id).unwrap_or_else(|| "-".to_owned());
+        match ended.get(session.id.as_str()) {
+            Some(ended) => {
+                let result = if ended.code == 0 { "done".to_owned() } else { ended.result() };
+                let lines = ended.lines.to_string();
+                [session.path.to_string(), result, seconds(ended.elapsed), commits, lines]
+            }
+            None => [session.path.as_str(), "not started", "-", "-", "-"].map(str::to_owned),
+        }
+    });
+    output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+fn seconds(elapsed: Duration) -> String {
+    if elapsed.as_secs() < 60 {
+        return format!("{:.1} s", elapsed.as_secs_f64());
+    }
+    humantime::format_duration(Duration::from_secs(elapsed.as_secs())).to_string()
+}

@@ -1,0 +1,136 @@
+//! Commands that ran in sessions: the log of each, and the result of the last one.
+//!
+//! No lock is needed: each run writes a log of its own, and replaces the result in one step. Logs and result are removed
+//! when the session is released.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Swarm};
+use crate::host::clock;
+use crate::host::files::{self, Root};
+
+/// Version of the format of [`SessionRun`].
+const RUN_VERSION: u32 = 1;
+
+/// Number of logs that are kept for each session.
+const LOGS_KEPT: usize = 10;
+
+/// Size limit of the file of a result, in bytes.
+const RESULT_MAX: usize = 4 << 20;
+
+/// A run of a command in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct SessionRun {
+    /// Version of this format, 1.
+    #[schemars(extend("const" = RUN_VERSION))]
+    pub schema_version: u32,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Time of the start, in UTC as RFC 3339.
+    pub started: String,
+    /// Time of the end; `null` while the command runs, and if seedbed was killed.
+    pub ended: Option<String>,
+    /// Exit code; 128 and the number of a signal that ended the command; 124 after a limit of time; 125, 126 or 127 if
+    /// the command was not run. `null` without an end.
+    pub exit_code: Option<u8>,
+    /// Reason why the command was not run, or was ended.
+    pub error: Option<String>,
+    /// Complete output, absolute.
+    pub log: PathBuf,
+}
+
+/// Log of a running command. It is locked while the command runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RunLog {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// The file, open for appending.
+    pub file: File,
+}
+
+impl SessionRun {
+    /// Returns a run that begins now.
+    pub fn new(command: Vec<String>, log: PathBuf) -> Self {
+        let started = clock::now();
+        let schema_version = RUN_VERSION;
+        Self { schema_version, command, started, ended: None, exit_code: None, error: None, log }
+    }
+
+    /// Returns whether the command runs now.
+    pub fn is_running(&self) -> bool {
+        let locked = File::open(&self.log).map(|log| log.try_lock_shared());
+        self.ended.is_none() && matches!(locked, Ok(Err(TryLockError::WouldBlock)))
+    }
+}
+
+impl Swarm<'_> {
+    /// Creates a log for a command in a session, and removes the oldest logs of the session if there are too many.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written to.
+    pub fn create_run_log(&self, scoped_name: &str) -> Result<RunLog, Error> {
+        let directory = Root::create(&self.log_directory())?;
+        let mut logs = self.run_logs(scoped_name);
+        logs.truncate((logs.len() + 1).saturating_sub(LOGS_KEPT));
+        for log in logs {
+            directory.remove_file(Path::new(log.file_name().unwrap_or_default()))?;
+        }
+        let time: String = clock::now().chars().filter(|c| !matches!(c, '-' | ':')).collect();
+        let mut number = 0;
+        loop {
+            let name = format!("{}{time}-{}-{number}.log", prefix(scoped_name), std::process::id());
+            let path = directory.path().join(&name);
+            match File::options().create_new(true).append(true).open(&path) {
+                Ok(file) => {
+                    // A file system without locks only makes the run look ended.
+                    let _ = file.try_lock();
+                    return Ok(RunLog { path, file });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                Err(source) => return Err(files::Error::Io { action: "create", path, source }.into()),
+            }
+        }
+    }
+
+    /// Returns the logs of the commands that ran in a session, the oldest first.
+    pub fn run_logs(&self, scoped_name: &str) -> Vec<PathBuf> {
+        let directory = self.log_directory();
+        let names = Root::open(&directory).and_then(|logs| logs.names()).unwrap_or_default();
+        let prefix = prefix(scoped_name);
+        let names = names.iter().filter_map(|name| name.to_str()).filter(|name| name.starts_with(&prefix));
+        names.map(|name| directory.join(name)).collect()
+    }
+
+    /// Records the last run of a command in a session.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written to.
+    pub fn record_run(&self, scoped_name: &str, run: &SessionRun) -> Result<(), Error> {
+        let Ok(bytes) = serde_json::to_vec(run) else { return Ok(()) };
+        Ok(Root::create(&self.log_directory())?.replace(&result(scoped_name), &bytes)?)
+    }
+
+    /// Returns the last run of a command in a session; `None` if there was none, or its record cannot be read.
+    pub fn last_run(&self, scoped_name: &str) -> Option<SessionRun> {
+        let bytes = Root::open(&self.log_directory()).ok()?.read(&result(scoped_name), RESULT_MAX).ok()??;
+        let run: SessionRun = serde_json::from_slice(&bytes).ok()?;
+        (run.schema_version == RUN_VERSION).then_some(run)
+    }
+}
+
+fn prefix(scoped_name: &str) -> String {
+    format!("{scoped_name}.run-")
+}
+
+fn result(scoped_name: &str) -> PathBuf {
+    format!("{scoped_name}.last-run.json").into()
+}

@@ -1,0 +1,218 @@
+//! Tests of `seedbed start` and `seedbed logs`, and of the limits of commands: real processes that end, fail, hang,
+//! flood, and leave others behind.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::sandbox::{Sandbox, send, wait_until};
+
+fn applied(sessions: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(sessions);
+    sandbox.ok(&["apply"]);
+    sandbox
+}
+
+/// Returns a session table with a worktree and this line of a shell as its command.
+fn session(name: &str, line: &str) -> String {
+    format!("[session.{name}]\nresources = [\"git-worktree\"]\ncommand = {line:?}\n")
+}
+
+/// Returns the last runs of the sessions, by path.
+fn last_runs(sandbox: &Sandbox) -> Vec<(String, Value)> {
+    let status = sandbox.ok(&["status", "--json"]).json();
+    let of = |session: &Value| (session["session"].as_str().unwrap().to_owned(), session["lastRun"].clone());
+    status["sessions"].as_array().unwrap().iter().map(of).collect()
+}
+
+#[test]
+fn commands_run_in_their_sessions_with_logs_and_a_summary() {
+    let sandbox = applied(
+        &[
+            session("fail", "echo failing; exit 3"),
+            session("ok", "echo out; echo err >&2; git commit -q --allow-empty -m work"),
+            "[session.plain]\nresources = []\n".to_owned(),
+        ]
+        .concat(),
+    );
+    let outcome = sandbox.seedbed(&["start"]).expect(3);
+    for line in ["fail: failing\n", "ok: out\n"] {
+        assert!(outcome.stdout.contains(line), "{outcome:?}");
+    }
+    let table: Vec<Vec<&str>> = outcome
+        .stderr
+        .lines()
+        .skip_while(|line| !line.starts_with("SESSION"))
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    assert_eq!(table[0], ["SESSION", "RESULT", "TIME", "COMMITS", "LINES"]);
+    assert_eq!((&table[1][..2], &table[1][3..]), (&["fail", "exit code 3"][..], &["0", "1"][..]));
+    assert_eq!((&table[2][..2], &table[2][3..]), (&["ok", "done"][..], &["1", "2"][..]));
+    assert_eq!(table.len(), 3, "a session without a command is not started: {table:?}");
+
+    assert_eq!(sandbox.ok(&["logs", "ok"]).stdout, "out\nerr\n");
+    assert_eq!(sandbox.ok(&["logs"]).stdout, "fail: failing\nok: out\nok: err\n");
+    sandbox.seedbed(&["logs", "plain"]).expect(64).says(&["no command has run", "[log-missing]"]);
+    sandbox.seedbed(&["start", "plain"]).expect(64).says(&["session plain has no `command`", "seedbed exec"]);
+    let runs = last_runs(&sandbox);
+    let codes: Vec<_> = runs.iter().map(|(path, run)| (path.as_str(), &run["exitCode"])).collect();
+    assert_eq!(codes, [("fail", &json!(3)), ("ok", &json!(0)), ("plain", &Value::Null)]);
+    assert_eq!(runs[1].1["command"][2], "echo out; echo err >&2; git commit -q --allow-empty -m work");
+
+    let events = sandbox.ok(&["start", "ok", "--json"]).stdout;
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let exited = events.iter().find(|event| event["event"] == "exited").unwrap();
+    assert_eq!((&exited["session"], &exited["exitCode"]), (&json!("ok"), &json!(0)));
+    assert_eq!(fs::read_to_string(exited["log"].as_str().unwrap()).unwrap(), "out\nerr\n");
+    assert_eq!(events.last().unwrap()["exitCode"], 0);
+
+    let grouped = sandbox.ok(&["start", "ok", "--output", "grouped"]).stdout;
+    assert_eq!(grouped, "== ok\nout\nerr\n");
+    assert_eq!(sandbox.ok(&["start", "ok", "--output", "none"]).stdout, "");
+    for _ in 0..10 {
+        sandbox.ok(&["start", "ok", "--quiet"]);
+    }
+    let logs = || {
+        fs::read_dir(sandbox.state().join("logs")).unwrap().flat_map(|swarm| {
+            fs::read_dir(swarm.unwrap().path())
+                .unwrap()
+                .map(|log| log.unwrap().file_name().into_string().unwrap())
+        })
+    };
+    assert_eq!(logs().filter(|name| name.contains("-ok-") && name.contains(".run-")).count(), 10);
+    sandbox.ok(&["destroy", "--discard"]);
+    assert!(!sandbox.state().join("logs").exists() || logs().count() == 0);
+}
+
+#[test]
+fn a_command_sees_the_composed_prompt_and_a_change_of_it_replaces_nothing() {
+    let table = "[session.a]\nresources = [\"git-worktree\"]\nprompt = [\"Be {{ session.name }}.\"]\n";
+    let with = |command: &str| format!("{table}command = {command}\n");
+    let sandbox = applied(&with("[\"printf\", \"%s\", \"{{ prompt }}\"]"));
+    let printed = sandbox.ok(&["start", "--output", "grouped"]).stdout;
+    let prompt = sandbox.ok(&["prompt", "a", ""]).stdout;
+    assert_eq!(printed, format!("== a\n{}", prompt.trim_end()));
+    let directory = sandbox.directory("a");
+    fs::write(directory.join("work"), "").unwrap();
+    sandbox.manifest(&with("\"echo two\""));
+    let plan = sandbox.seedbed(&["plan", "--detailed-exitcode"]).expect(2);
+    assert!(plan.stdout.contains("command") && plan.stdout.contains("1 to update"), "{}", plan.stdout);
+    sandbox.ok(&["apply"]);
+    assert_eq!(sandbox.ok(&["start", "--output", "grouped"]).stdout, "== a\ntwo\n");
+    assert!(directory.join("work").exists());
+
+    sandbox.manifest(&format!("{table}env = {{ A = \"{{{{ prompt }}}}\" }}\n"));
+    sandbox.seedbed(&["plan"]).expect(65).says(&["prompt"]);
+    sandbox.manifest(&with("[\"a\", 1]"));
+    sandbox.seedbed(&["validate"]).expect(65).says(&["an entry of `command` must be a string"]);
+}
+
+#[test]
+fn commands_that_hang_flood_leave_and_die_are_ended_and_told() {
+    let sandbox = applied(
+        &[
+            session("flood", "head -c 60000000 /dev/zero | tr '\\\\0' '\\\\n'"),
+            session("hang", "echo begin; exec sleep 1000"),
+            session("late", "while true; do echo; sleep 0.2; done"),
+            session("leave", "sleep 1001 & echo left; exit 0"),
+            session("signal", "kill -KILL $$"),
+            session("missing", "exit 5"),
+        ]
+        .concat(),
+    );
+    let mut child = sandbox.start(&["start", "--stall", "2s", "--timeout", "5s", "--output", "none"]);
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let peaks = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak = peaks.map_or(peak, |peak| peak.trim().parse().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(137), "the largest code is that of the signal");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(peak > 0 && peak < 60_000, "{peak} kB of memory for 60 MB of output");
+    let result = |session: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{session} "))).unwrap_or_default();
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).nth(1).unwrap_or_default().to_owned()
+    };
+    let results = ["flood", "hang", "late", "leave", "signal", "missing"].map(result);
+    assert_eq!(results, ["done", "no output", "timeout", "done", "SIGKILL", "exit code 5"], "{text}");
+    assert!(text.contains("[command-stalled]") && text.contains("[command-timeout]"), "{text}");
+    for sleep in ["1000", "1001"] {
+        assert!(!is_running(&sandbox, &["sleep", sleep]), "sleep {sleep} was left");
+    }
+    sandbox.ok(&["destroy", "--discard"]);
+}
+
+/// Returns whether a process of the sandbox has these words as its command line.
+fn is_running(sandbox: &Sandbox, words: &[&str]) -> bool {
+    let wanted = words.join("\0") + "\0";
+    fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|process| {
+        let path = process.path();
+        fs::read(path.join("cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+            && fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&sandbox.top))
+    })
+}
+
+#[test]
+fn the_first_failure_ends_the_others_if_requested() {
+    let sandbox = applied(&[session("bad", "sleep 0.3; exit 4"), session("long", "sleep 1002")].concat());
+    let outcome = sandbox.seedbed(&["start", "--fail-fast"]).expect(125);
+    assert!(
+        outcome.stderr.contains("long: ended, because the command of another session failed"),
+        "{outcome:?}"
+    );
+    assert!(!is_running(&sandbox, &["sleep", "1002"]));
+    let outcome =
+        sandbox.seedbed(&["exec", "--all", "--timeout", "300ms", "--", "sh", "-c", "sleep 1003"]).expect(124);
+    assert!(
+        outcome.stderr.contains("failed in 2 of 2 sessions: bad (timeout), long (timeout)"),
+        "{outcome:?}"
+    );
+    sandbox.seedbed(&["exec", "bad", "--stall", "300ms", "--", "sleep", "1004"]).expect(124);
+}
+
+#[test]
+fn an_interrupted_start_ends_every_process_and_names_the_sessions() {
+    let sandbox = applied(&[session("a", "sleep 1005 & sleep 1006"), session("b", "exit 0")].concat());
+    let child = sandbox.start(&["start"]);
+    wait_until("both sleep", || ["1005", "1006"].iter().all(|time| is_running(&sandbox, &["sleep", time])));
+    let following = sandbox.start(&["logs", "a", "--follow"]);
+    wait_until("it runs", || last_runs(&sandbox)[0].1["ended"].is_null());
+    send(Signal::INT, &child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("ended the commands of a\n"), "{text}");
+    assert!(["1005", "1006"].iter().all(|time| !is_running(&sandbox, &["sleep", time])));
+    assert!(
+        following.wait_with_output().unwrap().status.success(),
+        "it follows until the end of the command"
+    );
+    assert!(!last_runs(&sandbox)[0].1["ended"].is_null());
+}
+
+#[test]
+fn what_a_killed_start_leaves_is_at_work_and_the_next_start_works() {
+    let sandbox = applied(&session("a", "sleep 1007"));
+    let mut child = sandbox.start(&["start"]);
+    wait_until("it sleeps", || is_running(&sandbox, &["sleep", "1007"]));
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(last_runs(&sandbox)[0].1["ended"].is_null());
+    sandbox.seedbed(&["destroy"]).expect(69).says(&["sleep 1007"]);
+    assert_eq!(
+        sandbox.ok(&["logs", "a", "--follow"]).stdout,
+        "",
+        "nothing is followed that has lost its run"
+    );
+    sandbox.seedbed(&["start", "--timeout", "200ms"]).expect(124);
+    assert_eq!(last_runs(&sandbox)[0].1["exitCode"], 124);
+    sandbox.ok(&["destroy", "--stop"]);
+    assert!(!is_running(&sandbox, &["sleep", "1007"]));
+}

@@ -194,9 +194,10 @@ pub fn check_releases(
 }
 
 impl Context<'_> {
-    /// Returns whether leases of this kind are moved aside before they are released.
-    fn moves_aside(&self, kind: &str) -> bool {
-        self.registry.get(kind).is_some_and(Provider::moves_aside)
+    /// Returns whether the lease of this resource is moved aside before it is released.
+    fn moves_aside(&self, session: &Session, name: &str) -> bool {
+        let kind = session.allocation(name).and_then(|held| self.registry.get(&held.kind));
+        kind.is_some_and(Provider::moves_aside)
     }
 }
 
@@ -215,32 +216,35 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Returns whether the session's allocation of a kind is claimed first, one session after another.
-    fn is_claim(&self, session: &Session, kind: &str) -> bool {
-        let provider = self.context.registry.get(kind).zip(session.allocation(kind));
-        provider.is_some_and(|(provider, allocation)| provider.is_claim(allocation))
+    /// Returns whether a resource of the session is claimed first, one session after another.
+    fn is_claim(&self, session: &Session, name: &str) -> bool {
+        let allocation = session.allocation(name);
+        allocation.is_some_and(|held| {
+            self.context.registry.get(&held.kind).is_some_and(|provider| provider.is_claim(held))
+        })
     }
 
-    fn mend(&self, session: &Session, kind: &str) -> Result<(), Failure> {
-        self.make(session, kind, "mend", |provider, task| provider.repair(task))
+    fn mend(&self, session: &Session, name: &str) -> Result<(), Failure> {
+        self.make(session, name, "mend", |provider, task| provider.repair(task))
     }
 
     fn make(
         &self,
         session: &Session,
-        kind: &str,
+        name: &str,
         step: &str,
         act: impl FnOnce(&dyn Provider, &Task<'_>) -> Result<(), provider::Error>,
     ) -> Result<(), Failure> {
-        let allocation = session.allocation(kind);
-        let provider = self.context.registry.get(kind);
+        let allocation = session.allocation(name);
+        let provider = allocation.and_then(|held| self.context.registry.get(&held.kind));
         let (Some(allocation), Some(provider)) = (allocation, provider) else {
+            let kind = allocation.map_or(name, |held| &held.kind);
             let cause = format!("no provider of kind `{kind}` plans for it");
-            return Err(Failure::new(session, &format!("{step} {kind}"), cause));
+            return Err(Failure::new(session, &format!("{step} {name}"), cause));
         };
         crashpoint!("apply.allocation");
         self.with_task(session, allocation, |task| act(provider, task))
-            .map_err(|error| Failure::from_provider(session, step, kind, error))
+            .map_err(|error| Failure::from_provider(session, step, name, error))
     }
 
     fn write_discovery(&self, session: &Session) -> Result<(), Failure> {

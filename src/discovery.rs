@@ -75,6 +75,9 @@ fn schema_version() -> u32 {
 pub struct HardConstraint {
     /// Kind of the resource.
     pub kind: String,
+    /// Name of the resource; absent if the resource has the name of its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Allocated values; paths are absolute.
     pub allocation: Map<String, Value>,
 }
@@ -128,7 +131,8 @@ pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspa
             };
             (key.clone(), value)
         });
-        HardConstraint { kind: allocation.kind.clone(), allocation: fields.collect() }
+        let (kind, name) = (allocation.kind.clone(), allocation.name.clone());
+        HardConstraint { kind, name, allocation: fields.collect() }
     });
     Snapshot {
         schema_version: SCHEMA_VERSION,
@@ -165,7 +169,7 @@ impl Snapshot {
         bytes
     }
 
-    /// Returns the allocation of this kind.
+    /// Returns the first allocation of this kind.
     pub fn allocation(&self, kind: &str) -> Option<&Map<String, Value>> {
         self.hard_constraints.iter().find(|held| held.kind == kind).map(|held| &held.allocation)
     }

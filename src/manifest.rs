@@ -293,12 +293,21 @@ pub struct Declaration {
 pub struct Request {
     /// Kind of the provider that the request is for.
     pub kind: String,
+    /// Name of the resource; `None` if the resource has the name of its kind.
+    pub name: Option<String>,
     /// Source of a child's allocation: a share of the parent's allocation, or the pool.
     pub from: From,
     /// Options of the entry itself, without defaults.
     pub options: Options,
     /// Location of the entry.
     pub location: Location,
+}
+
+impl Request {
+    /// Returns the name of the requested resource.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.kind)
+    }
 }
 
 /// Source of a child's allocation; at the top of the tree, the source is always the pool.

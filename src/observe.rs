@@ -319,6 +319,8 @@ pub struct Held {
     pub index: u32,
     /// Name of the kind.
     pub kind: String,
+    /// Name of the resource; `None` if the resource has the name of its kind.
+    pub name: Option<String>,
     /// Id of the session whose allocation is shared, with the position of the share and the number of shares; `None`
     /// for an allocation that is no share.
     pub share: Option<(String, u32, u32)>,
@@ -331,7 +333,7 @@ pub struct Held {
 impl Held {
     /// Returns an allocation that is no share, of a session with this id and number.
     pub fn new(session: String, index: u32, kind: String, allocation: Map<String, Value>) -> Self {
-        Self { session, index, kind, share: None, options: Map::new(), allocation }
+        Self { session, index, kind, name: None, share: None, options: Map::new(), allocation }
     }
 }
 

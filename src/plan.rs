@@ -264,7 +264,7 @@ pub fn compose_prompt<'s>(sections: impl IntoIterator<Item = &'s str>, prompt: &
 pub struct AppliedPlan {
     /// Plan of the last completed run.
     pub plan: Plan,
-    /// Lost or broken allocations, by session and kind.
+    /// Lost or broken allocations, by session and name of the resource.
     pub broken: BTreeMap<(SessionPath, String), Damage>,
 }
 
@@ -464,8 +464,13 @@ fn discovery_file(directory: &Path) -> PathBuf {
 }
 
 impl Session {
-    /// Returns the session's allocation of this kind.
-    pub fn allocation(&self, kind: &str) -> Option<&Allocation> {
-        self.allocations.iter().find(|allocation| allocation.kind == kind)
+    /// Returns the allocation of the session's resource of this name.
+    pub fn allocation(&self, name: &str) -> Option<&Allocation> {
+        self.allocations.iter().find(|allocation| allocation.name() == name)
+    }
+
+    /// Returns the session's allocations of this kind.
+    pub fn allocations_of<'s>(&'s self, kind: &'s str) -> impl Iterator<Item = &'s Allocation> {
+        self.allocations.iter().filter(move |allocation| allocation.kind == kind)
     }
 }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
-pub(crate) use problem::KINDS;
 pub use problem::Problem;
+pub(crate) use problem::{KINDS, RESOURCES};
 
 use crate::name::{SessionPath, Slug};
 
@@ -83,6 +83,24 @@ pub(crate) fn session_value(
         ("slug", Value::from(slug.as_str())),
     ];
     Value::from_pairs(names.into_iter().chain(hash))
+}
+
+/// Converts a JSON value.
+pub(crate) fn from_json(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(boolean) => Value::from(*boolean),
+        serde_json::Value::String(text) => Value::from(text.as_str()),
+        serde_json::Value::Array(values) => values.iter().map(from_json).collect(),
+        serde_json::Value::Object(fields) => {
+            fields.iter().map(|(key, value)| (key.clone(), from_json(value))).collect()
+        }
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::from(number),
+            (None, Some(number)) => Value::from(number),
+            (None, None) => Value::from(number.as_f64()),
+        },
+    }
 }
 
 /// Set of templates, each compiled once for any number of sessions.

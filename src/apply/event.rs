@@ -41,15 +41,15 @@ pub enum Event {
     Provisioned {
         /// Path of the session in the tree.
         session: SessionPath,
-        /// Kind of the allocation.
-        kind: String,
+        /// Name of the resource, by default its kind.
+        resource: String,
     },
     /// An allocation was repaired in place.
     Mended {
         /// Path of the session in the tree.
         session: SessionPath,
-        /// Kind of the allocation.
-        kind: String,
+        /// Name of the resource, by default its kind.
+        resource: String,
     },
     /// The commands of `setup` have run.
     SetUp {
@@ -89,8 +89,8 @@ pub enum Event {
     Released {
         /// Path of the session in the tree.
         session: SessionPath,
-        /// Kind of the allocation.
-        kind: String,
+        /// Name of the resource, by default its kind.
+        resource: String,
     },
     /// Unsaved work was saved, before anything is released.
     Rescued {
@@ -132,8 +132,8 @@ pub enum Event {
     GivenUp {
         /// Path of the session in the tree.
         session: SessionPath,
-        /// Kind of the allocation.
-        kind: String,
+        /// Name of the resource, by default its kind.
+        resource: String,
         /// Paths, branches, ports or resources of a program that may remain, one line each.
         what: Vec<String>,
         /// Reason why the resource remains, one line.

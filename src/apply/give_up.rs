@@ -99,8 +99,8 @@ fn give_up(context: &Context<'_>, options: Options) -> Result<Recovered, Error> 
     };
     for remain in remains {
         let what = described(context.swarm.host(), context.registry, &record, &remain);
-        let Remain { session, kind, why, .. } = remain;
-        (context.events)(&Event::GivenUp { session, kind, what, why });
+        let Remain { session, resource, why, .. } = remain;
+        (context.events)(&Event::GivenUp { session, resource, what, why });
     }
     Ok(Recovered::GivenUp)
 }
@@ -161,7 +161,9 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     stop_processes::refuse_or_stop(context, record, &released, discarding, &own)?;
     match rescue::save_interrupted(context, record, &with_work) {
         Err(Error::NotRescued { failures, interrupted: false }) => {
-            for Remain { session, kind, why, .. } in failures.iter().filter_map(|one| remain(false, one)) {
+            for Remain { session, resource: kind, why, .. } in
+                failures.iter().filter_map(|one| remain(false, one))
+            {
                 kept.insert((session, kind), why);
             }
         }
@@ -236,9 +238,9 @@ fn check(
         let keep: Vec<_> =
             [losses.unknown, losses.blockers, losses.beyond_rescue].into_iter().flatten().collect();
         if !keep.is_empty() {
-            kept.insert((session.path.clone(), allocation.kind.clone()), keep.join("; "));
+            kept.insert((session.path.clone(), allocation.name().to_owned()), keep.join("; "));
         } else if !losses.work.is_empty() {
-            with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
+            with_work.entry(session.path.clone()).or_default().push(allocation.name().to_owned());
             let of_session = |what| release_impact::Loss::new(session.path.clone(), what);
             work.extend(losses.work.into_iter().map(of_session));
         }
@@ -276,9 +278,9 @@ fn listening<T>(
 ) -> Result<(BTreeSet<(SessionPath, String)>, T), Error> {
     let released = Mutex::new(BTreeSet::new());
     let events = |event: &Event| {
-        if let Event::Released { session, kind } = event {
+        if let Event::Released { session, resource } = event {
             let mut released = released.lock().unwrap_or_else(PoisonError::into_inner);
-            released.insert((session.clone(), kind.clone()));
+            released.insert((session.clone(), resource.clone()));
         }
         (context.events)(event);
     };
@@ -298,10 +300,11 @@ fn left(
     let mut left = Vec::new();
     for (session, kinds) in kinds {
         for kind in kinds.iter().filter(|kind| !gone.contains(&(session.clone(), (*kind).clone()))) {
-            let of_failure = failed.iter().find(|failed| failed.session == *session && failed.kind == *kind);
+            let of_failure =
+                failed.iter().find(|failed| failed.session == *session && failed.resource == *kind);
             let why = of_failure.map(|failed| &failed.why).or(kept.get(&(session.clone(), kind.clone())));
             let why = why.map_or("resources that were created after it remain", String::as_str).to_owned();
-            left.push(Remain { session: session.clone(), kind: kind.clone(), before, why });
+            left.push(Remain { session: session.clone(), resource: kind.clone(), before, why });
         }
     }
     left
@@ -310,7 +313,7 @@ fn left(
 /// Returns the resource for which a step failed.
 fn remain(before: bool, failure: &Failure) -> Option<Remain> {
     let (session, kind, why) = (failure.session.clone(), failure.kind.clone()?, failure.cause.clone());
-    Some(Remain { session, kind, before, why })
+    Some(Remain { session, resource: kind, before, why })
 }
 
 /// Returns a description of what may now remain of a resource of `run`, which was abandoned, one line each; empty if
@@ -319,7 +322,7 @@ pub fn described(host: &Host, registry: &Registry, run: &Record, remain: &Remain
     let record = remain.record_in(run);
     let session = record.plan.sessions.iter().find(|session| session.path == remain.session);
     let Some(session) = session else { return Vec::new() };
-    let Some(allocation) = session.allocation(&remain.kind) else { return Vec::new() };
+    let Some(allocation) = session.allocation(&remain.resource) else { return Vec::new() };
     let Some(provider) = registry.provider(allocation) else {
         return vec![allocation_line(allocation)];
     };

@@ -70,7 +70,7 @@ pub(super) fn inspect_sharing(
                     Ok(Condition::Unknown(why)) => Damage { unknown: true, ..Damage::new(why) },
                     Err(error) => Damage::new(error.to_string()),
                 };
-                broken.push(((session.path.clone(), allocation.kind.clone()), damage));
+                broken.push(((session.path.clone(), allocation.name().to_owned()), damage));
             }
             let expected = discovery::snapshot(record, session, registry, &record.workspace);
             if let Some(damage) = discovery::inspect(swarm, session, &expected) {

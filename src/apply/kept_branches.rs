@@ -46,7 +46,7 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
     };
     let sessions = release.before.plan.sessions.iter();
     let released = sessions.flat_map(of_session).filter(|(session, held)| {
-        release.kinds.get(*session).is_some_and(|kinds| kinds.contains(&held.kind))
+        release.kinds.get(*session).is_some_and(|kinds| kinds.iter().any(|name| name == held.name()))
     });
     // Branches that were deleted with their sessions no longer exist here.
     let Ok(mut kept) = find(context.swarm, context.registry, None, released) else { return };

@@ -35,8 +35,8 @@ impl Run<'_> {
         let release = |session: &Session, kind: &str| {
             crashpoint!("release.allocation");
             self.act(session, kind, "release", location, &|provider, task| provider.release(task))?;
-            let (session, kind) = (session.path.clone(), kind.to_owned());
-            (self.context.events)(&Event::Released { session, kind });
+            let (session, resource) = (session.path.clone(), kind.to_owned());
+            (self.context.events)(&Event::Released { session, resource });
             Ok(())
         };
         let part = |claims: bool| -> KindsBySession {
@@ -91,17 +91,15 @@ impl Run<'_> {
     fn act(
         &self,
         session: &Session,
-        kind: &str,
+        name: &str,
         step: &str,
         location: Location,
         act: &Act<'_>,
     ) -> Result<(), Failure> {
-        let (Some(allocation), Some(provider)) = (session.allocation(kind), self.context.registry.get(kind))
-        else {
-            return Ok(());
-        };
+        let Some(allocation) = session.allocation(name) else { return Ok(()) };
+        let Some(provider) = self.context.registry.get(&allocation.kind) else { return Ok(()) };
         self.with_task(session, allocation, |task| act(provider, &Task { location, ..*task }))
-            .map_err(|error| Failure::from_provider(session, step, kind, error))
+            .map_err(|error| Failure::from_provider(session, step, name, error))
     }
 
     /// Visits the sessions of `kinds`; calls `passed` for each in which nothing failed.

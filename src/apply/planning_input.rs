@@ -79,11 +79,11 @@ pub(super) fn recreation_queries(applied: &AppliedPlan, registry: &Registry) -> 
         return BTreeSet::new();
     }
     let allocations = applied.plan.sessions.iter().flat_map(|session| {
-        let is_broken = |kind: &str| {
-            let damage = applied.broken.get(&(session.path.clone(), kind.to_owned()));
+        let is_broken = |name: &str| {
+            let damage = applied.broken.get(&(session.path.clone(), name.to_owned()));
             damage.is_some_and(plan::Damage::is_lost)
         };
-        session.allocations.iter().filter(move |held| held.within_parent || is_broken(&held.kind))
+        session.allocations.iter().filter(move |held| held.within_parent || is_broken(held.name()))
     });
     allocations
         .filter_map(|held| Some(registry.get(&held.kind)?.recreation_queries(held)))
@@ -106,8 +106,9 @@ pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> R
 /// Returns the allocations of external kinds that a program's session owns.
 fn held(child: &Record) -> impl Iterator<Item = Held> {
     let of_external = |session: &Session, allocation: &Allocation| {
-        let Allocation { kind, options, allocation, shared, .. } = allocation;
+        let Allocation { kind, name, options, allocation, shared, .. } = allocation;
         let mut held = Held::new(session.id.clone(), session.index, kind.clone(), allocation.clone());
+        held.name.clone_from(name);
         held.options.clone_from(options);
         let parent = child.ancestors.first().cloned().filter(|_| *shared);
         held.share = parent.zip(child.child).map(|(parent, child)| (parent, child.index, child.count));

@@ -55,12 +55,12 @@ impl Run<'_> {
         let mut position: HashMap<(&str, &SessionPath), usize> = HashMap::new();
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (session, change) in plan.sessions.iter().zip(&plan.changes) {
-            for kind in &change.provision {
-                let Some(allocation) = session.allocation(kind) else { continue };
-                let first = change.from.get(kind).unwrap_or(&session.path);
-                let at = *position.entry((kind, first)).or_insert_with(|| {
-                    let is_claim = self.is_claim(session, kind);
-                    groups.push(Group { kind, is_claim, members: Vec::new() });
+            for name in &change.provision {
+                let Some(allocation) = session.allocation(name) else { continue };
+                let first = change.from.get(name).unwrap_or(&session.path);
+                let at = *position.entry((name, first)).or_insert_with(|| {
+                    let is_claim = self.is_claim(session, name);
+                    groups.push(Group { kind: &allocation.kind, is_claim, members: Vec::new() });
                     groups.len() - 1
                 });
                 groups[at].members.push((session, allocation));
@@ -111,7 +111,10 @@ impl Run<'_> {
         }
         let failed = failed.into_iter();
         failed
-            .map(|(at, error)| Failure::from_provider(group.members[at].0, PROVISION, group.kind, error))
+            .map(|(at, error)| {
+                let (session, allocation) = group.members[at];
+                Failure::from_provider(session, PROVISION, allocation.name(), error)
+            })
             .collect()
     }
 }

@@ -48,12 +48,20 @@ pub fn stale_reasons(
         .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
         .flat_map(|(session, provider, allocation)| {
             let replaced = applied.and_then(|applied| applied.plan.session(&session.path));
-            let replaced = replaced.and_then(|session| session.allocation(&allocation.kind));
+            let replaced = replaced.and_then(|session| replaced_by(session, allocation));
             let reasons = provider.stale(allocation, replaced, observation);
             reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
         });
     stale.extend(in_the_way);
     stale
+}
+
+/// Returns the allocation of an active session in whose place `planned` comes: that of its name, or another one of its
+/// kind if the resource was renamed.
+fn replaced_by<'s>(active: &'s Session, planned: &Allocation) -> Option<&'s Allocation> {
+    let mut of_kind = active.allocations.iter().filter(|held| held.kind == planned.kind);
+    let named = active.allocation(planned.name()).filter(|held| held.kind == planned.kind);
+    named.or_else(|| of_kind.next())
 }
 
 /// Returns the allocations that applying `plan` would provision.

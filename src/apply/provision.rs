@@ -94,20 +94,20 @@ impl Run<'_> {
     fn finish(&self, session: &Session, change: &Change) -> Result<(), Failure> {
         for kind in &change.provision {
             self.make(session, kind, PROVISION, |provider, task| provider.finish(task))?;
-            let (session, kind) = (session.path.clone(), kind.clone());
-            (self.context.events)(&Event::Provisioned { session, kind });
+            let (session, resource) = (session.path.clone(), kind.clone());
+            (self.context.events)(&Event::Provisioned { session, resource });
         }
         for kind in &change.mend {
             self.mend(session, kind)?;
-            let (session, kind) = (session.path.clone(), kind.clone());
-            (self.context.events)(&Event::Mended { session, kind });
+            let (session, resource) = (session.path.clone(), kind.clone());
+            (self.context.events)(&Event::Mended { session, resource });
         }
         if change.refresh { self.refresh(session) } else { Ok(()) }
     }
 
     fn refresh(&self, session: &Session) -> Result<(), Failure> {
         for allocation in &session.allocations {
-            self.make(session, &allocation.kind, "refresh", |provider, task| {
+            self.make(session, allocation.name(), "refresh", |provider, task| {
                 for what in provider.refresh(task)? {
                     (self.context.events)(&Event::NotRefreshed { session: session.path.clone(), what });
                 }

@@ -172,7 +172,7 @@ pub(super) fn impact_of(
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         let (impact, with_work) = &mut *found;
         if !losses.work.is_empty() {
-            with_work.entry(session.path.clone()).or_default().push(allocation.kind.clone());
+            with_work.entry(session.path.clone()).or_default().push(allocation.name().to_owned());
         }
         let of_session =
             |lines: Vec<String>| lines.into_iter().map(|what| Loss::new(session.path.clone(), what));
@@ -226,7 +226,8 @@ pub(super) fn unknown_kinds<'r>(
         .flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)));
     held.filter(|(session, allocation)| {
         let kinds = released.get(&session.path);
-        kinds.is_some_and(|kinds| kinds.contains(&allocation.kind)) && registry.provider(allocation).is_none()
+        kinds.is_some_and(|kinds| kinds.iter().any(|name| name == allocation.name()))
+            && registry.provider(allocation).is_none()
     })
     .map(|(session, allocation)| (session, allocation.kind.as_str()))
 }

@@ -47,7 +47,7 @@ impl Destroy {
     pub(super) fn kinds(&self, applied: &Record) -> KindsBySession {
         self.sessions_of(applied)
             .map(|session| {
-                let kinds = session.allocations.iter().rev().map(|allocation| allocation.kind.clone());
+                let kinds = session.allocations.iter().rev().map(|allocation| allocation.name().to_owned());
                 (session.path.clone(), kinds.collect())
             })
             .collect()

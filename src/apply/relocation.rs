@@ -153,7 +153,7 @@ fn each(
                     .copied()
                     .try_for_each(|location| act(session, provider, &Task { location, ..*task }))
             });
-            done.map_err(|error| Failure::from_provider(session, step, &allocation.kind, error))?;
+            done.map_err(|error| Failure::from_provider(session, step, allocation.name(), error))?;
         }
     }
     Ok(())
@@ -229,7 +229,7 @@ pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<(), Erro
                 provider.adopt(task, &record.owner)
             });
             allocations.extend(adopted.map_err(|error| {
-                failed(Failure::from_provider(session, "adopt", &allocation.kind, error))
+                failed(Failure::from_provider(session, "adopt", allocation.name(), error))
             })?);
         }
         kept.push(allocations);
@@ -297,7 +297,7 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
                     None => Err(provider::Error::Refused("this program does not know the kind".to_owned())),
                 };
                 if let Err(error) = done {
-                    let failure = Failure::from_provider(session, "release", &allocation.kind, error);
+                    let failure = Failure::from_provider(session, "release", allocation.name(), error);
                     if !failures.contains(&failure) {
                         failures.push(failure);
                     }

@@ -54,7 +54,7 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
         let Some((_, damage)) = damages.iter().find(|(kind, _)| *kind == DISCOVERY) else { continue };
         let has_directory = !session.allocations.iter().any(|held| {
             let gives = context.registry.get(&held.kind).map(|of| of.context(held).working_directory);
-            broken.contains(held.kind.as_str()) && gives.flatten().is_some()
+            broken.contains(held.name()) && gives.flatten().is_some()
         });
         if !has_directory {
             repair.left.push(line(DISCOVERY, &damage.why));

@@ -61,7 +61,7 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
             let lock = Some(context.swarm.file());
             with_task(&host, record, session, allocation, lock, |task| provider.sweep(task))
-                .map_err(|error| Failure::from_provider(session, "sweep", &allocation.kind, error))?;
+                .map_err(|error| Failure::from_provider(session, "sweep", allocation.name(), error))?;
         }
     }
     Ok(())
@@ -91,12 +91,12 @@ fn rescue(
                     missing,
                 });
                 let kinds = with_work.get(&session.path);
-                if kinds.and_then(|kinds| kinds.last()) == Some(&allocation.kind) {
+                if kinds.and_then(|kinds| kinds.last()).is_some_and(|name| name == allocation.name()) {
                     report.passed(&session.path);
                 }
             }
             Err(error) => {
-                let failure = Failure::from_provider(session, "rescue", &allocation.kind, error);
+                let failure = Failure::from_provider(session, "rescue", allocation.name(), error);
                 failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
             }
         }

@@ -87,7 +87,8 @@ fn external(failures: &[Failure], plan: &Plan) -> Vec<(SessionPath, Allocation)>
 /// Adds the program that planned the allocation to the failure's cause.
 fn name_program(failures: &mut [Failure], (session, allocation): &(SessionPath, Allocation)) {
     let command = allocation.external.as_ref().map(|external| external.command.join(" ")).unwrap_or_default();
-    let is_of = |one: &&mut Failure| one.session == *session && one.kind.as_ref() == Some(&allocation.kind);
+    let is_of =
+        |one: &&mut Failure| one.session == *session && one.kind.as_deref() == Some(allocation.name());
     for failure in failures.iter_mut().filter(is_of) {
         let _ = write!(
             failure.cause,

@@ -219,7 +219,7 @@ fn move_aside(
     unsaved_work::check_aside(context, before, kinds, release.unsaved)?;
     check(host, Vec::new())?;
     let kinds = &restricted(before, kinds, |session, kind| {
-        is_same_resource(context, record, session, kind) || context.moves_aside(kind)
+        is_same_resource(context, record, session, kind) || context.moves_aside(session, kind)
     });
     let failures = run.move_aside_step(Phase::GiveWay, "free names of", kinds, &|provider, task| {
         if provider.moves_aside() { provider.give_way(task) } else { provider.release(task) }
@@ -234,16 +234,20 @@ fn move_aside(
 /// Only kinds that cannot be moved aside are compared.
 ///
 /// An allocation without a field does not describe its resource; its session identifies the resource.
-fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, kind: &str) -> bool {
-    if context.moves_aside(kind) {
+fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, name: &str) -> bool {
+    if context.moves_aside(session, name) {
         return false;
     }
-    let Some(released) = session.allocation(kind).map(|held| &held.allocation) else { return false };
+    let Some(released) = session.allocation(name) else { return false };
     let changes = record.plan.sessions.iter().zip(&record.plan.changes);
-    let mut provisioned = changes.filter(|(_, change)| change.provision.iter().any(|it| it == kind));
-    provisioned.any(|(planned, _)| {
-        let is_equal = planned.allocation(kind).is_some_and(|held| held.allocation == *released);
-        is_equal && (planned.path == session.path || !released.is_empty())
+    let mut provisioned = changes.flat_map(|(planned, change)| {
+        let held = change.provision.iter().filter_map(|name| planned.allocation(name));
+        held.map(move |held| (planned, held))
+    });
+    provisioned.any(|(planned, held)| {
+        let is_own = planned.path == session.path && held.name() == name;
+        let is_equal = held.kind == released.kind && held.allocation == released.allocation;
+        is_equal && (is_own || !released.allocation.is_empty())
     })
 }
 
@@ -367,7 +371,7 @@ pub(super) fn bring_back(
 ) -> Vec<Failure> {
     let before = &release.before;
     let run = Run { context, record: before, host };
-    let aside = restricted(before, &release.kinds, |_, kind| context.moves_aside(kind));
+    let aside = restricted(before, &release.kinds, |session, name| context.moves_aside(session, name));
     let mut failures = run.bring_back(&aside, &|provider, task| provider.bring_back(task));
     // A resource that was broken before the run stays released.
     let same = restricted(before, &release.kinds, |session, kind| {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::release_impact::{self, Loss, ReleaseImpact, impact_of, standalone_children};
-use super::release_set::{KindsBySession, each};
+use super::release_set::{KindsBySession, each, restricted};
 use super::{Context, Error, Event, Failure, nested_swarms, rescue, with_task};
 use crate::provider::{Condition, Location, SharedResults};
 use crate::state::{Record, Unsaved};
@@ -47,9 +47,9 @@ pub(super) fn check_aside(
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     // A resource that is not moved aside can change again at any time; it is only checked again to be rescued.
-    let is_judged = |kind: &&String| unsaved == Unsaved::Rescue || context.moves_aside(kind);
-    let judged = |kinds: &Vec<String>| kinds.iter().filter(is_judged).cloned().collect();
-    let kinds = kinds.iter().map(|(path, kinds)| (path.clone(), judged(kinds))).collect();
+    let kinds = restricted(before, kinds, |session, name| {
+        unsaved == Unsaved::Rescue || context.moves_aside(session, name)
+    });
     let host = context.swarm.host();
     if unsaved == Unsaved::Discard {
         let found = release_impact::obstacles(host, context.registry, before, &kinds, Location::Aside);
@@ -161,14 +161,15 @@ pub(super) fn check_ready(
     let host = context.swarm.host();
     let mut asked = BTreeSet::new();
     for session in &record.plan.sessions {
-        for kind in released.get(&session.path).into_iter().flatten().filter(|kind| asked.insert(*kind)) {
-            let (Some(allocation), Some(provider)) = (session.allocation(kind), context.registry.get(kind))
-            else {
+        let released = released.get(&session.path).into_iter().flatten();
+        for allocation in released.filter_map(|name| session.allocation(name)) {
+            let Some(provider) = context.registry.get(&allocation.kind) else { continue };
+            if !asked.insert(&allocation.kind) {
                 continue;
-            };
+            }
             with_task(host, record, session, allocation, None, |task| provider.check_ready(task)).map_err(
                 |error| Error::Failed {
-                    failures: vec![Failure::from_provider(session, "release", kind, error)],
+                    failures: vec![Failure::from_provider(session, "release", allocation.name(), error)],
                     leftovers: Vec::new(),
                     interrupted: host.cancel.is_requested(),
                 },

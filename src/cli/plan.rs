@@ -221,7 +221,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> 
         let base = input.observation.commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
-    let worktree = |session: &Session| Worktree::of(session.allocation(git_worktree::KIND)?);
+    let worktree = |session: &Session| Worktree::of(session.allocations_of(git_worktree::KIND).next()?);
     let staying = record.plan.sessions.iter().filter(|session| staying.contains_key(&session.path));
     let (sessions, worktrees): (Vec<_>, Vec<_>) =
         staying.filter_map(|session| Some((&session.path, worktree(session).filter(has_moved)?))).unzip();
@@ -332,7 +332,8 @@ fn run_state<T: PartialEq>(
 /// Returns facts about this host and repository, each once.
 pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -> Vec<String> {
     let from_session_error = |(session, change): (&Session, &Change)| {
-        let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
+        let provisioned =
+            session.allocations.iter().filter(|held| change.provision.iter().any(|name| name == held.name()));
         let notices =
             provisioned.filter_map(|held| Some(registry.get(&held.kind)?.notices(held, &input.observation)));
         notices.flatten().collect::<Vec<_>>()

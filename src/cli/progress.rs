@@ -166,14 +166,18 @@ impl State {
                 let how = if *killed { "killed" } else { "ended" };
                 vec![format!("{session}: {how} pid {pid} (`{}`)", printable_command(command))]
             }
-            Event::GivenUp { session, kind, what, why } => {
+            Event::GivenUp { session, resource: kind, what, why } => {
                 let mut lines = vec![format!("{session}: {kind} remains: {}", printable(why))];
                 lines.extend(what.iter().map(|line| format!("  {}", printable(line))));
                 lines
             }
             Event::RollingBack => vec!["rolling back".to_owned()],
-            Event::Provisioned { session, kind } => if_verbose(verbose, || format!("{session}: {kind}")),
-            Event::Mended { session, kind } => if_verbose(verbose, || format!("{session}: {kind} repaired")),
+            Event::Provisioned { session, resource } => {
+                if_verbose(verbose, || format!("{session}: {resource}"))
+            }
+            Event::Mended { session, resource } => {
+                if_verbose(verbose, || format!("{session}: {resource} repaired"))
+            }
             Event::SetUp { session } => if_verbose(verbose, || format!("{session}: set up")),
             Event::NotRefreshed { session, what } => {
                 vec![format!("{session}: not refreshed: {}", printable(what))]
@@ -183,7 +187,7 @@ impl State {
             }
             Event::TornDown { session } => if_verbose(verbose, || format!("{session}: torn down")),
             Event::Ready { session } => if_verbose(verbose, || format!("{session}: ready")),
-            Event::Released { session, kind } => {
+            Event::Released { session, resource: kind } => {
                 if_verbose(verbose, || format!("{session}: {kind} released"))
             }
             _ => Vec::new(),

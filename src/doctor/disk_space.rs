@@ -85,7 +85,7 @@ fn new_worktrees(plan: &Plan) -> impl Iterator<Item = Worktree> {
     let changes = plan.sessions.iter().zip(&plan.changes);
     changes
         .filter(|(_, change)| change.provision.iter().any(|kind| kind == KIND))
-        .filter_map(|(session, _)| Worktree::of(session.allocation(KIND)?))
+        .filter_map(|(session, _)| Worktree::of(session.allocations_of(KIND).next()?))
 }
 
 /// Reports worktrees that do not fit, and also those that need more than nine tenths of the free space.

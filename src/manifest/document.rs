@@ -159,24 +159,38 @@ impl SessionTable {
     }
 }
 
-/// One entry of `resources`: a kind's name, or a table `{ kind, from, ..options }`.
+/// One entry of `resources`: a kind's name, or a table `{ kind, name, from, ..options }`.
 #[derive(Debug)]
 pub(super) struct Resource {
     pub(super) kind: String,
+    /// `None` if the resource has the name of its kind.
+    pub(super) name: Option<String>,
     /// `None` if the entry has no `from`: the default depends on the session's position in the tree.
     pub(super) from: Option<From>,
     pub(super) options: Map<String, Value>,
 }
 
+impl Resource {
+    /// Returns the name of the resource.
+    pub(super) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.kind)
+    }
+}
+
 impl<'de> Deserialize<'de> for Resource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut options = match Value::deserialize(deserializer)? {
-            Value::String(kind) => return Ok(Self { kind, from: None, options: Map::new() }),
+            Value::String(kind) => return Ok(Self { kind, name: None, from: None, options: Map::new() }),
             Value::Object(options) => options,
             _ => return Err(D::Error::custom("a resource is a string or a table")),
         };
         let Some(Value::String(kind)) = options.remove("kind") else {
             return Err(D::Error::custom("a resource needs a `kind`"));
+        };
+        let name = match options.remove("name") {
+            None => None,
+            Some(Value::String(name)) => Some(name),
+            Some(_) => return Err(D::Error::custom("`name` is a string")),
         };
         let from = match options.remove("from") {
             None => None,
@@ -184,7 +198,7 @@ impl<'de> Deserialize<'de> for Resource {
             Some(Value::String(from)) if from == "pool" => Some(From::Pool),
             Some(_) => return Err(D::Error::custom("`from` is \"parent\" or \"pool\"")),
         };
-        Ok(Self { kind, from, options })
+        Ok(Self { kind, name, from, options })
     }
 }
 

@@ -123,7 +123,8 @@ fn declaration(
     let text = table.text().into_static();
     let entries = at.key("resources");
     let from = if in_child { From::Parent } else { From::Pool };
-    let request = |(index, Resource { kind, from: said, options })| Request {
+    let request = |(index, Resource { kind, name, from: said, options })| Request {
+        name: name.filter(|name| *name != kind),
         kind,
         from: said.unwrap_or(from),
         options,

@@ -60,11 +60,13 @@ rules! {
     KIND_NOT_RUN = "kind-not-run", "Requested kinds have a provider";
     PROGRAM = "program", "The program of an external kind plans every request";
     EXTERNAL_OPTION = "external-option", "The program of an external kind accepts the options";
-    KIND_TWICE = "kind-twice", "A session requests a kind only once";
+    KIND_TWICE = "kind-twice", "A session requests a kind only once, unless the kind allows several resources";
+    NAME_TWICE = "name-twice", "Resources of a session have different names";
+    VARIABLE_TWICE = "variable-twice", "Resources of a session set different environment variables";
     NAMES_MEET = "names-meet", "Names of sessions in one table differ in more than upper and lower case";
     NAME_TOO_LONG = "name-too-long", "The names of replicas are not too long";
     NO_PARENT = "no-parent", "Only a child takes a share of a resource of its parent";
-    NOTHING_TO_SHARE = "nothing-to-share", "The parent has a resource of the kind of which a child takes a share";
+    NOTHING_TO_SHARE = "nothing-to-share", "The parent has the resource of which a child takes a share";
     INDIVISIBLE = "indivisible", "A resource of which children take shares can be divided";
     RESERVED_VARIABLE = "reserved-variable", "The environment of a session sets no variable that decides which programs run";
     UNPRINTABLE = "unprintable", "Text that programs read line by line has no control characters";

@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::document::Document;
+use crate::name::NAME_PATTERN;
 
 /// Existing kinds of resources, each with the JSON schema of its options: an object whose keys are kebab-case.
 pub type Kinds = BTreeMap<String, Schema>;
@@ -70,7 +71,15 @@ fn request_properties(kind: &Value) -> Map<String, Value> {
                         `\"pool\"`, one of its own (always, at the top of the tree).",
         "enum": ["parent", "pool"],
     });
-    [("kind".to_owned(), described), ("from".to_owned(), from)].into_iter().collect()
+    let name = json!({
+        "description": "Name of the resource, unique in the session. Default: the kind. A child takes a share of its \
+                        parent's resource of the same name.",
+        "type": "string",
+        "pattern": NAME_PATTERN,
+        "examples": ["debug"],
+    });
+    let properties = [("kind", described), ("name", name), ("from", from)];
+    properties.into_iter().map(|(key, property)| (key.to_owned(), property)).collect()
 }
 
 /// Returns the schema of an entry of `resources`.

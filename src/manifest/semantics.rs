@@ -14,7 +14,7 @@ use super::rule::{self, Rule};
 use super::session_text::TextEntry;
 use super::text::{escaped, listed, quoted};
 use super::{CommandLine, From, size_limits};
-use crate::name::{NAME_MAX, nearest};
+use crate::name::{NAME_MAX, nearest, variable_part};
 
 /// Variables that a session's environment cannot set, each with the reason.
 const DENIED: [(&str, &str); 10] = [
@@ -69,6 +69,9 @@ pub(super) fn check(
     semantics.diagnostics.extend(found);
     semantics.diagnostics.extend(size_limits::check(document));
 }
+
+/// Resources of a session: the kind of each, by name.
+type Resources<'t> = BTreeMap<&'t str, &'t str>;
 
 struct Semantics<'a> {
     known: &'a BTreeSet<&'a str>,
@@ -155,18 +158,20 @@ impl Semantics<'_> {
         }
     }
 
-    /// Checks a session and all its descendants. `parent` contains the parent's kinds; `None` at the top.
-    fn session(&mut self, table: &SessionTable, at: &KeyPath<'_>, parent: Option<&BTreeSet<&str>>) {
-        let mut own = BTreeSet::new();
+    /// Checks a session and all its descendants. `parent` contains the parent's resources; `None` at the top.
+    fn session(&mut self, table: &SessionTable, at: &KeyPath<'_>, parent: Option<&Resources<'_>>) {
+        let mut own = Resources::new();
+        let mut folded = BTreeMap::new();
         let requests = table.resources.as_deref().unwrap_or_default();
         let entries = at.key("resources");
         for (index, request) in present(requests) {
             let at = entries.index(index);
             self.request(request, &at, parent);
-            if !own.insert(request.kind.as_str()) {
-                let message = format!("{} is requested twice", quoted(&request.kind));
-                let help = "a session has one resource of a kind; put its options into one entry";
-                self.diagnostic(rule::KIND_TWICE, at.location(), message, "the second one", help);
+            let name = request.name();
+            own.entry(name).or_insert(&request.kind);
+            let first = *folded.entry(variable_part(name)).or_insert((index, name));
+            if first.0 != index {
+                self.name_twice(request, &at, first);
             }
         }
         for (key, entries) in table.text().entries() {
@@ -186,7 +191,29 @@ impl Semantics<'_> {
         }
     }
 
-    fn request(&mut self, request: &Resource, at: &KeyPath<'_>, parent: Option<&BTreeSet<&str>>) {
+    /// Reports a resource whose name the entry `first`, an index and a name, has as well.
+    fn name_twice(&mut self, request: &Resource, at: &KeyPath<'_>, (first, other): (usize, &str)) {
+        let name = request.name();
+        let message = if other == name {
+            format!("{} is the name of `resources[{first}]` already", quoted(name))
+        } else {
+            format!(
+                "{} and {} of `resources[{first}]` name the same variables of the environment",
+                quoted(name),
+                quoted(other)
+            )
+        };
+        let (location, help) = match &request.name {
+            Some(_) => (at.key("name").location(), "choose another `name`".to_owned()),
+            None => {
+                let entry = format!("{{ kind = \"{}\", name = \"…\" }}", escaped(&request.kind));
+                (at.location(), format!("put the options into one entry, or name this one: `{entry}`"))
+            }
+        };
+        self.diagnostic(rule::NAME_TWICE, location, message, "the second one", help);
+    }
+
+    fn request(&mut self, request: &Resource, at: &KeyPath<'_>, parent: Option<&Resources<'_>>) {
         let kind = request.kind.as_str();
         // If the entry is a string, the string is the `kind`, and the path ends at the entry.
         let known = self.kind(kind, || at.key("kind").location());
@@ -199,19 +226,43 @@ impl Semantics<'_> {
                 "no parent here",
                 "omit `from`: sessions at the top always allocate from the pool",
             ),
-            (Some(parent), None | Some(From::Parent)) if known && self.complete && !parent.contains(kind) => {
-                self.diagnostic(
-                    rule::NOTHING_TO_SHARE,
-                    at.key(if request.from.is_some() { "from" } else { "kind" }).location(),
-                    format!("this session's parent has no {} to share", quoted(kind)),
-                    "a share of what the parent does not have",
-                    format!(
-                        "give the parent one, or request a new one: `{{ kind = \"{kind}\", from = \"pool\" }}`"
-                    ),
-                );
+            (Some(parent), None | Some(From::Parent))
+                if known && self.complete && parent.get(request.name()) != Some(&kind) =>
+            {
+                self.nothing_to_share(request, at, parent);
             }
             _ => {}
         }
+    }
+
+    /// Reports a request for a share of a resource that the parent does not have.
+    fn nothing_to_share(&mut self, request: &Resource, at: &KeyPath<'_>, parent: &Resources<'_>) {
+        let (kind, name) = (request.kind.as_str(), request.name());
+        let key = match request {
+            Resource { from: Some(_), .. } => "from",
+            Resource { name: Some(_), .. } => "name",
+            _ => "kind",
+        };
+        let named = match &request.name {
+            Some(name) => format!("{} called {}", quoted(kind), quoted(name)),
+            None => quoted(kind),
+        };
+        let others = parent.iter().filter(|(other, of)| **of == kind && **other != name);
+        let help = match others.map(|(other, _)| escaped(other)).next() {
+            Some(other) => format!("the parent has one called `{other}`: `name = \"{other}\"`"),
+            None => {
+                format!(
+                    "give the parent one, or request a new one: `{{ kind = \"{kind}\", from = \"pool\" }}`"
+                )
+            }
+        };
+        self.diagnostic(
+            rule::NOTHING_TO_SHARE,
+            at.key(key).location(),
+            format!("this session's parent has no {named} to share"),
+            "a share of what the parent does not have",
+            help,
+        );
     }
 
     /// Returns whether the kind exists, and reports a kind that does not.

@@ -96,7 +96,8 @@ fn text(table: &SessionTable) -> u64 {
 }
 
 fn resource(resource: &Resource) -> u64 {
-    entry(&resource.kind).saturating_add(options(&resource.options))
+    let name = resource.name.as_deref().map_or(0, entry);
+    (entry(&resource.kind) + name).saturating_add(options(&resource.options))
 }
 
 fn options(options: &Map<String, Value>) -> u64 {

@@ -177,6 +177,7 @@ impl Relatives {
         let location = declaration.location.clone();
         let handed_down = self.relatives[parent].session.allocations.iter().map(|held| Request {
             kind: held.kind.clone(),
+            name: held.name.clone(),
             from: From::Parent,
             options: Options::new(),
             location: location.clone(),
@@ -231,6 +232,7 @@ impl Relative {
         let location = Location::default();
         let requests = self.session.allocations.iter().map(|held| Request {
             kind: held.kind.clone(),
+            name: held.name.clone(),
             from: if held.shared { From::Parent } else { From::Pool },
             options: held.options.clone(),
             location: location.clone(),

@@ -39,6 +39,7 @@ pub(super) fn pass(
     let identities = identities(manifest, &active, observation.family.values().copied());
     let mut pass = Pass {
         manifest,
+        registry,
         all_requests,
         allocators: allocators(manifest, registry, observation, all_requests, &identities),
         identities,
@@ -83,10 +84,12 @@ fn allocators<'a>(
 pub(super) fn requesting<'d>(
     manifest: &Manifest,
     all_requests: &'d [Arc<SessionRequests<'d>>],
-    kind: &str,
+    kind: &'d str,
 ) -> impl Iterator<Item = (usize, &'d EffectiveRequest<'d>)> {
-    (0..manifest.sessions.len())
-        .filter_map(move |at| Some((at, &all_requests[at].requests[all_requests[at].position(kind)?])))
+    (0..manifest.sessions.len()).flat_map(move |at| {
+        let wanted = all_requests[at].requests.iter().filter(move |wanted| wanted.kind == kind);
+        wanted.map(move |wanted| (at, wanted))
+    })
 }
 
 /// Returns, for each request of each session, the existing allocation that already satisfies the request.
@@ -98,17 +101,17 @@ fn kept<'s>(
 ) -> Vec<Vec<Option<&'s Allocation>>> {
     let mut kept: Vec<Vec<Option<&Allocation>>> = Vec::with_capacity(all_requests.len());
     for (at, session_requests) in all_requests.iter().enumerate() {
-        let parent_keeps = |kind: &str| {
+        let parent_keeps = |name: &str| {
             let parent = manifest.sessions[at].parent?;
-            kept[parent][all_requests[parent].position(kind)?]
+            kept[parent][all_requests[parent].position(name)?]
         };
         let answer = |wanted: &EffectiveRequest<'_>| {
-            let allocation = active[at]?.allocation(wanted.kind)?;
+            let allocation = active[at]?.allocation(wanted.name).filter(|held| held.kind == wanted.kind)?;
             let (applied, asked) = (&allocation.options, &wanted.options.explicit);
             let answers = |of: &dyn Kind| of.is_compatible(applied, asked);
             let same = registry.get(wanted.kind).map_or(applied == asked, answers);
             let same = same && allocation.shared == wanted.shared;
-            let stays = !allocation.within_parent || parent_keeps(wanted.kind).is_some();
+            let stays = !allocation.within_parent || parent_keeps(wanted.name).is_some();
             (same && stays).then_some(allocation)
         };
         kept.push(session_requests.requests.iter().map(answer).collect());
@@ -123,7 +126,7 @@ pub(super) fn takers(manifest: &Manifest, all_requests: &[Arc<SessionRequests<'_
     for (session, session_requests) in manifest.sessions.iter().zip(all_requests) {
         for wanted in session_requests.requests.iter().filter(|wanted| wanted.shared) {
             if let Some(parent) = session.parent
-                && let Some(position) = all_requests[parent].position(wanted.kind)
+                && let Some(position) = all_requests[parent].position(wanted.name)
             {
                 let takers = &mut takers[parent][position];
                 *takers = session.share.map_or(*takers + 1, |share| share.of.max(*takers));
@@ -136,6 +139,7 @@ pub(super) fn takers(manifest: &Manifest, all_requests: &[Arc<SessionRequests<'_
 /// State of the pass over all sessions.
 struct Pass<'a> {
     manifest: &'a Manifest,
+    registry: &'a Registry,
     all_requests: &'a [Arc<SessionRequests<'a>>],
     identities: Vec<Identity>,
     allocators: BTreeMap<&'a str, Box<dyn Allocator + 'a>>,
@@ -146,7 +150,7 @@ struct Pass<'a> {
     allocations: Vec<Vec<Allocation>>,
     /// Lost or broken allocations of the applied swarm.
     broken: Option<&'a BTreeMap<(SessionPath, String), Damage>>,
-    /// Kinds of the existing allocations that are created again in place, for each session so far.
+    /// Names of the resources that are created again in place, for each session so far.
     again: Vec<Vec<&'a str>>,
     unresolved: Vec<bool>,
     diagnostics: Vec<Diagnostic>,
@@ -181,6 +185,7 @@ impl<'a> Pass<'a> {
             let Some(allocator) = self.allocators.get_mut(held.kind.as_str()) else { continue };
             let allocation = Allocation {
                 kind: held.kind.clone(),
+                name: held.name.clone(),
                 options: held.options.clone(),
                 allocation: held.allocation.clone(),
                 shared: held.share.is_some(),
@@ -206,7 +211,7 @@ impl<'a> Pass<'a> {
             let shares = self.takers[at][position];
             let decided = match kept {
                 Some(kept) if self.is_made_again(at, kept) => {
-                    again.push(wanted.kind);
+                    again.push(wanted.name);
                     self.again(at, wanted, shares, kept).map(Some)
                 }
                 Some(kept) => Ok(Some((*kept).clone())),
@@ -222,11 +227,34 @@ impl<'a> Pass<'a> {
             }));
         }
         self.again.push(again);
+        self.check_several(at, &held);
         let session = &self.manifest.sessions[at];
         let above = session.parent.is_some_and(|parent| self.unresolved[parent]);
         let is_less = held.len() < all_requests[at].requests.len();
         self.unresolved.push(is_less || above || !session.declaration.complete);
         self.allocations.push(held);
+    }
+
+    /// Checks the resources of a session that has several of one kind.
+    fn check_several(&mut self, at: usize, held: &[Allocation]) {
+        let requests = &self.all_requests[at].requests;
+        let mut variables: BTreeMap<String, &str> = BTreeMap::new();
+        for (position, wanted) in requests.iter().enumerate() {
+            let of_kind = requests.iter().filter(|other| other.kind == wanted.kind).count();
+            let Some(kind) = self.registry.get(wanted.kind).filter(|_| of_kind > 1) else { continue };
+            let mut earlier = requests[..position].iter().filter(|other| other.kind == wanted.kind);
+            // Two resources of one name were reported before.
+            if !kind.allows_several() && earlier.any(|other| other.name != wanted.name) {
+                self.diagnostics.push(kind_twice(wanted));
+            }
+            let Some(held) = held.iter().find(|held| held.name() == wanted.name) else { continue };
+            for variable in kind.context(held).own_env.into_keys() {
+                match variables.get(&variable) {
+                    Some(other) => self.diagnostics.push(variable_twice(wanted, &variable, other)),
+                    None => _ = variables.insert(variable, wanted.name),
+                }
+            }
+        }
     }
 
     /// Returns the index of the next share of the parent's allocation, and the number of shares.
@@ -235,7 +263,7 @@ impl<'a> Pass<'a> {
     fn share(&mut self, at: usize, wanted: &EffectiveRequest<'a>) -> Option<(u32, u32)> {
         let session = &self.manifest.sessions[at];
         let parent = session.parent.filter(|_| wanted.shared)?;
-        let position = self.all_requests[parent].position(wanted.kind)?;
+        let position = self.all_requests[parent].position(wanted.name)?;
         if let Some(share) = session.share {
             return Some((share.index, share.of));
         }
@@ -250,8 +278,8 @@ impl<'a> Pass<'a> {
         let session = &self.manifest.sessions[at];
         let Some(broken) = self.broken.filter(|broken| !broken.is_empty()) else { return false };
         let above = session.parent.filter(|_| kept.within_parent);
-        above.is_some_and(|parent| self.again[parent].contains(&kept.kind.as_str()))
-            || broken.get(&(session.path.clone(), kept.kind.clone())).is_some_and(Damage::is_lost)
+        above.is_some_and(|parent| self.again[parent].contains(&kept.name()))
+            || broken.get(&(session.path.clone(), kept.name().to_owned())).is_some_and(Damage::is_lost)
     }
 
     /// Returns the existing allocation in the form in which it is created again.
@@ -287,7 +315,7 @@ impl<'a> Pass<'a> {
         let decided = match session.parent.filter(|_| wanted.shared) {
             None => allocator.allocate(&request)?,
             Some(parent) => {
-                let of_parent = self.allocations[parent].iter().find(|held| held.kind == wanted.kind);
+                let of_parent = self.allocations[parent].iter().find(|held| held.name() == wanted.name);
                 let (Some(allocation), Some((index, count))) = (of_parent, share) else { return Ok(None) };
                 let parent = Parent {
                     session: &self.identities[parent].id,
@@ -301,6 +329,7 @@ impl<'a> Pass<'a> {
         };
         Ok(Some(Allocation {
             kind: wanted.kind.to_owned(),
+            name: Some(wanted.name).filter(|name| *name != wanted.kind).map(str::to_owned),
             options: wanted.options.explicit.clone(),
             allocation: decided.allocation,
             shared: wanted.shared,
@@ -322,6 +351,7 @@ fn request<'r>(
     let identity = &identities[at];
     Request {
         session: &identity.id,
+        resource: wanted.name,
         scoped_name: &identity.scoped_name,
         swarm: &manifest.swarm,
         path: &manifest.sessions[at].path,
@@ -363,7 +393,7 @@ pub(super) fn at_the_setting_table(
         }
         let parent = manifest.sessions[at].parent.filter(|_| wanted.shared);
         explicit = parent.and_then(|parent| {
-            let of_parent = all_requests[parent].requests.iter().find(|above| above.kind == wanted.kind);
+            let of_parent = all_requests[parent].find(wanted.name, wanted.kind);
             Some((parent, of_parent?))
         });
     }
@@ -377,6 +407,18 @@ pub(super) fn at_the_setting_table(
 /// Returns the kinds that a session requests.
 pub(super) fn kinds<'m>(session_requests: &SessionRequests<'m>) -> Vec<&'m str> {
     session_requests.requests.iter().map(|wanted| wanted.kind).collect()
+}
+
+fn kind_twice(wanted: &EffectiveRequest<'_>) -> Diagnostic {
+    let message = format!("`{}` is requested twice", wanted.kind.escape_debug());
+    Diagnostic::new(rule::KIND_TWICE, wanted.location.clone(), message, "the second one")
+        .with_help("a session has one resource of this kind; put its options into one entry")
+}
+
+fn variable_twice(wanted: &EffectiveRequest<'_>, variable: &str, other: &str) -> Diagnostic {
+    let message = format!("`{}` and `{other}` both set the variable `{variable}`", wanted.name);
+    Diagnostic::new(rule::VARIABLE_TWICE, wanted.location.clone(), message, "sets it again")
+        .with_help("give each port of the session another name: `names = [\"…\"]`")
 }
 
 fn unknown_kind(wanted: &EffectiveRequest<'_>) -> Diagnostic {

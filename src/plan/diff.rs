@@ -25,15 +25,15 @@ pub struct Change {
     pub action: Action,
     /// Reasons, one line each; empty if the action alone is clear.
     pub reasons: Vec<String>,
-    /// Kinds whose existing allocation is released first.
+    /// Names of the resources whose existing allocation is released first.
     pub release: Vec<String>,
-    /// Kinds whose planned allocation is then provisioned.
+    /// Names of the resources whose planned allocation is then provisioned.
     pub provision: Vec<String>,
-    /// Source sessions by kind: for a provisioned allocation with the same source as another session's, the session
+    /// Source sessions by name of the resource: for a provisioned allocation with the same source as another session's, the session
     /// that is provisioned first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub from: BTreeMap<String, SessionPath>,
-    /// Kinds whose allocation is repaired in place.
+    /// Names of the resources whose allocation is repaired in place.
     pub mend: Vec<String>,
     /// `true` if `setup` runs although nothing of the session is provisioned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -113,9 +113,10 @@ pub(super) fn changes(plan: &Plan, registry: &Registry, applied: Option<&Applied
 fn add_sources(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
     // The group keys are computed on all cores; the first session of each group is found sequentially.
     let sources = |(session, change): (&Session, &Change)| {
-        let provisioned = session.allocations.iter().filter(|held| change.provision.contains(&held.kind));
+        let provisioned =
+            session.allocations.iter().filter(|held| change.provision.iter().any(|name| name == held.name()));
         provisioned
-            .filter_map(|held| Some((held.kind.clone(), registry.get(&held.kind)?.group_key(held)?)))
+            .filter_map(|held| Some((held.name().to_owned(), registry.get(&held.kind)?.group_key(held)?)))
             .collect()
     };
     let sources: Vec<Vec<(String, String)>> = plan.sessions.par_iter().zip(&*changes).map(sources).collect();
@@ -199,12 +200,12 @@ fn keep(session: &Session) -> Change {
 }
 
 fn create(session: &Session) -> Change {
-    let provision = session.allocations.iter().map(|allocation| allocation.kind.clone()).collect();
+    let provision = session.allocations.iter().map(|allocation| allocation.name().to_owned()).collect();
     Change { action: Action::Create, provision, ..keep(session) }
 }
 
 fn destroy(session: &Session) -> Change {
-    let release = session.allocations.iter().rev().map(|allocation| allocation.kind.clone()).collect();
+    let release = session.allocations.iter().rev().map(|allocation| allocation.name().to_owned()).collect();
     let reasons = vec!["it is no longer in the manifest".to_owned()];
     Change { action: Action::Destroy, reasons, release, ..keep(session) }
 }
@@ -217,14 +218,16 @@ fn diff(
 ) -> Change {
     let mut change = keep(session);
     for old in active.allocations.iter().rev() {
-        let damage = broken.get(&(session.path.clone(), old.kind.clone()));
-        let follows_parent = old.within_parent && released_above.contains(&old.kind);
+        let damage = broken.get(&(session.path.clone(), old.name().to_owned()));
+        let follows_parent = old.within_parent && released_above.iter().any(|name| name == old.name());
         // An allocation that is created again may begin elsewhere: a branch at its present commit.
         let is_created_again = follows_parent || damage.is_some_and(Damage::is_lost);
         let is_same = |new: &Allocation| {
-            new == old || (is_created_again && new.options == old.options && new.shared == old.shared)
+            new == old
+                || (is_created_again
+                    && (&new.kind, &new.options, new.shared) == (&old.kind, &old.options, old.shared))
         };
-        match session.allocation(&old.kind) {
+        match session.allocation(old.name()) {
             Some(new) if is_same(new) => add_repair(&mut change, old, damage, follows_parent),
             new => add_replacement(&mut change, old, new),
         }
@@ -247,7 +250,7 @@ fn diff(
 /// Adds the repair of an allocation that stays the same, if it is damaged or goes along with its parent's.
 fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, follows_parent: bool) {
     let why = match damage {
-        _ if follows_parent => format!("{} is inside its parent's, which is replaced", old.kind),
+        _ if follows_parent => format!("{} is inside its parent's, which is replaced", old.name()),
         Some(damage) if !damage.unknown => damage.why.clone(),
         // An allocation that cannot be inspected is left unchanged.
         _ => return,
@@ -255,24 +258,26 @@ fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, fo
     change.action = change.action.max(Action::Repair);
     change.reasons.push(why);
     if !follows_parent && damage.is_some_and(|damage| damage.mendable) {
-        change.mend.push(old.kind.clone());
+        change.mend.push(old.name().to_owned());
     } else {
-        change.release.push(old.kind.clone());
+        change.release.push(old.name().to_owned());
     }
 }
 
 /// Adds the release of an allocation that is replaced by another one, or by none.
 fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocation>) {
     change.action = Action::Replace;
-    change.release.push(old.kind.clone());
+    change.release.push(old.name().to_owned());
     let Some(new) = new else {
-        change.reasons.push(format!("{} is no longer requested", old.kind));
+        change.reasons.push(format!("{} is no longer requested", old.name()));
         return;
     };
     let known = change.fields.len();
-    fields::options(&mut change.fields, &old.kind, &old.options, &new.options);
+    fields::options(&mut change.fields, old.name(), &old.options, &new.options);
     match &change.fields[known..] {
-        [] => change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.kind)),
+        [] => {
+            change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.name()))
+        }
         options => change.reasons.extend(options.iter().map(Field::line)),
     }
 }
@@ -280,13 +285,13 @@ fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocatio
 /// Adds the kinds that are provisioned: those that are new, others than before, or released.
 fn add_provisioned(change: &mut Change, active: &Session, session: &Session) {
     for new in &session.allocations {
-        let current = active.allocation(&new.kind);
+        let current = active.allocation(new.name());
         if current.is_none() {
             change.action = Action::Replace;
-            change.reasons.push(format!("{} is requested in addition", new.kind));
+            change.reasons.push(format!("{} is requested in addition", new.name()));
         }
-        if current != Some(new) || change.release.contains(&new.kind) {
-            change.provision.push(new.kind.clone());
+        if current != Some(new) || change.release.iter().any(|name| name == new.name()) {
+            change.provision.push(new.name().to_owned());
         }
     }
 }

@@ -127,7 +127,7 @@ fn rendered<'d>(
         })
     };
     // These equal options live as long as the templates.
-    let source = requests.iter().filter(|of| of.kind == wanted.kind).take(1);
+    let source = requests.iter().filter(|of| of.name == wanted.name).take(1);
     let source = source.flat_map(|of| of.options.all.iter());
     source
         .map(|(option, value)| {

@@ -43,8 +43,9 @@ pub(super) fn programs(
                     *given_out += 1;
                     manifest.sessions[at].share.map_or(*given_out - 1, |share| share.index)
                 });
-                let held = active[at].and_then(|session| session.allocation(kind));
-                let shares = takers[at][all_requests[at].position(kind).unwrap_or_default()];
+                let held = active[at]
+                    .and_then(|session| session.allocation(wanted.name).filter(|held| held.kind == *kind));
+                let shares = takers[at][all_requests[at].position(wanted.name).unwrap_or_default()];
                 Asked {
                     session: id(at),
                     path: manifest.sessions[at].path.to_string(),

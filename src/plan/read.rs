@@ -4,7 +4,7 @@
 //! back into a manifest, which must pass the checks of every manifest. Derived values (ids, names, directories, the
 //! variables of allocations) are computed again, and must be equal.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -14,7 +14,7 @@ use super::{Again, Behind, Change, Loss, Occupant, Plan, SCHEMA_VERSION, Session
 use crate::host::text::printable;
 use crate::manifest;
 use crate::name::{SessionPath, Slug, is_name};
-use crate::provider::Registry;
+use crate::provider::{Planner, Registry};
 
 /// Maximum depth of a tree of sessions: deeper than TOML nests the tables that declare one.
 const DEPTH_MAX: usize = 64;
@@ -197,6 +197,9 @@ impl Plan {
             let resources = session.allocations.iter().map(|held| {
                 let mut resource = held.options.clone();
                 resource.insert("kind".to_owned(), held.kind.as_str().into());
+                if let Some(name) = &held.name {
+                    resource.insert("name".to_owned(), name.as_str().into());
+                }
                 if let Some(external) = &held.external {
                     let program = json!({ "command": external.command, "timeout": external.timeout });
                     providers.insert(held.kind.clone(), program);
@@ -243,11 +246,18 @@ enum Unique<'p> {
 
 /// Checks that the kinds of a session's allocations exist, and that the data from allocations and names is complete.
 fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
-    let mut kinds = BTreeSet::new();
-    for held in &session.allocations {
-        let kind = &held.kind;
-        if !kinds.insert(kind) {
-            return Err(format!("it has `{kind}` twice"));
+    for (at, held) in session.allocations.iter().enumerate() {
+        let (kind, name) = (&held.kind, held.name());
+        let earlier = &session.allocations[..at];
+        if earlier.iter().any(|other| other.name() == name) {
+            return Err(format!("it has two resources called `{name}`"));
+        }
+        let allows_several = registry.get(kind).is_some_and(Planner::allows_several);
+        if !allows_several && earlier.iter().any(|other| other.kind == *kind) {
+            return Err(format!("it has two of `{kind}`"));
+        }
+        if held.name.as_ref() == Some(kind) {
+            return Err(format!("it names a `{kind}` after its kind"));
         }
         if registry.kinds().contains_key(kind) == held.external.is_some() {
             return Err(format!("`{kind}` is not a kind, or not one of a program"));

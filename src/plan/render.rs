@@ -111,7 +111,7 @@ impl SessionAssembler<'_> {
         allocations: Vec<Allocation>,
         text: SessionText<'_>,
     ) -> Session {
-        let Context { mut env, mut prompt_sections, mut metadata, working_directory: directory } =
+        let Context { mut env, mut prompt_sections, mut metadata, working_directory: directory, .. } =
             contributed(&allocations, self.registry);
         env.extend(named(&identity.id, identity.index, identity.replica, &identity.slug));
         env.extend(text.env.into_owned());
@@ -151,9 +151,10 @@ pub(super) fn given(session: &Session, registry: &Registry) -> Context {
 /// Returns the data that all allocations of a session contribute, each overriding those before it.
 fn contributed(allocations: &[Allocation], registry: &Registry) -> Context {
     let mut all = Context::default();
-    for held in allocations {
+    for (at, held) in allocations.iter().enumerate() {
         let Some(provider) = registry.get(&held.kind) else { continue };
-        let context = provider.context(held);
+        let is_first = allocations[..at].iter().all(|earlier| earlier.kind != held.kind);
+        let context = provider.context(held).of_resource(&held.kind, held.name(), is_first);
         all.env.extend(context.env);
         all.prompt_sections.extend(context.prompt_sections);
         all.metadata.extend(context.metadata);

@@ -14,10 +14,15 @@ pub(super) struct SessionRequests<'m> {
     pub(super) requests: Vec<EffectiveRequest<'m>>,
 }
 
-impl SessionRequests<'_> {
-    /// Returns the position of the request for this kind.
-    pub(super) fn position(&self, kind: &str) -> Option<usize> {
-        self.requests.iter().position(|wanted| wanted.kind == kind)
+impl<'m> SessionRequests<'m> {
+    /// Returns the position of the request for the resource of this name.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.requests.iter().position(|wanted| wanted.name == name)
+    }
+
+    /// Returns the request for the resource of this name and kind.
+    pub(super) fn find(&self, name: &str, kind: &str) -> Option<&EffectiveRequest<'m>> {
+        self.requests.iter().find(|wanted| wanted.name == name && wanted.kind == kind)
     }
 }
 
@@ -25,6 +30,8 @@ impl SessionRequests<'_> {
 #[derive(Clone)]
 pub(super) struct EffectiveRequest<'m> {
     pub(super) kind: &'m str,
+    /// Name of the resource, unique in its session.
+    pub(super) name: &'m str,
     /// `true` if the request is for a share of the parent's allocation.
     pub(super) shared: bool,
     pub(super) options: Arc<EffectiveOptions>,
@@ -83,20 +90,22 @@ impl<'m> RequestResolver<'m> {
         declaration: &'m Declaration,
         parent: Option<&SessionRequests<'m>>,
     ) -> SessionRequests<'m> {
-        let of_parent =
-            |kind: &str| parent.and_then(|parent| parent.requests.iter().find(|wanted| wanted.kind == kind));
         let requests = match (&declaration.resources, parent) {
             (Some(requests), _) => requests
                 .iter()
                 .map(|request| {
-                    let above = of_parent(&request.kind).filter(|_| request.from == From::Parent);
-                    self.wanted(&request.kind, above, &request.options, &request.location)
+                    let parent = parent.filter(|_| request.from == From::Parent);
+                    let above = parent.and_then(|parent| parent.find(request.name(), &request.kind));
+                    let (kind, name) = (&request.kind, request.name());
+                    self.wanted(kind, name, above, &request.options, &request.location)
                 })
                 .collect(),
             (None, Some(parent)) => parent
                 .requests
                 .iter()
-                .map(|above| self.wanted(above.kind, Some(above), &NOTHING, &declaration.location))
+                .map(|above| {
+                    self.wanted(above.kind, above.name, Some(above), &NOTHING, &declaration.location)
+                })
                 .collect(),
             (None, None) => Vec::new(),
         };
@@ -106,6 +115,7 @@ impl<'m> RequestResolver<'m> {
     fn wanted(
         &mut self,
         kind: &'m str,
+        name: &'m str,
         above: Option<&EffectiveRequest<'m>>,
         own: &'m Options,
         location: &'m Location,
@@ -116,7 +126,7 @@ impl<'m> RequestResolver<'m> {
             .effective
             .entry(key)
             .or_insert_with(|| Arc::new(effective(manifest, registry, kind, above, own)));
-        EffectiveRequest { kind, shared: above.is_some(), options: Arc::clone(options), own, location }
+        EffectiveRequest { kind, name, shared: above.is_some(), options: Arc::clone(options), own, location }
     }
 }
 

@@ -10,7 +10,7 @@ use super::session_identity::Identity;
 use crate::manifest::Manifest;
 use crate::name::{SessionPath, Slug};
 use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, placeholders};
-use crate::template::{self, KINDS};
+use crate::template::{self, KINDS, RESOURCES};
 
 /// Names of all sessions of a plan. Values are created when a template uses them.
 #[derive(Debug)]
@@ -173,6 +173,7 @@ impl Object for Scope {
             "workspace" if self.complete => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
             "prompt" if self.prompt.is_some() => self.prompt.clone(),
             "sessions" if self.complete => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
+            RESOURCES => Some(Value::from_object(Resources { all: Arc::clone(&self.all), at: self.at })),
             KINDS => Some(Value::from_pairs(names_of_kinds(&self.all.registry))),
             key => named.resource(&self.all.registry, key),
         }
@@ -180,7 +181,7 @@ impl Object for Scope {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let named = &self.all.sessions[self.at];
-        let mut keys = vec![Value::from("session")];
+        let mut keys = vec![Value::from("session"), Value::from(RESOURCES)];
         keys.extend(named.parent.map(|_| Value::from("parent")));
         if named.unresolved {
             keys.extend(names_of_kinds(&self.all.registry).map(|(name, _)| Value::from(name)));
@@ -193,6 +194,42 @@ impl Object for Scope {
         }
         Enumerator::Values(keys)
     }
+}
+
+/// Resources of one session by name.
+#[derive(Debug)]
+struct Resources {
+    all: Arc<ScopeData>,
+    at: usize,
+}
+
+impl Object for Resources {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let named = &self.all.sessions[self.at];
+        let held = named.held.iter().find(|held| Some(held.name()) == key.as_str());
+        match held {
+            Some(held) => Some(resource_value(&self.all.registry, held)),
+            None => named.unresolved.then(|| Value::from_object(AnyValue)),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let held = &self.all.sessions[self.at].held;
+        Enumerator::Values(held.iter().map(|held| Value::from(held.name())).collect())
+    }
+}
+
+/// Returns the value of a resource in templates: that of its kind, or else the fields of the allocation. For an
+/// external kind, `env` has its environment variables.
+fn resource_value(registry: &Registry, held: &Allocation) -> Value {
+    let of_kind = registry.get(&held.kind).and_then(|kind| kind.template_value(held));
+    of_kind.unwrap_or_else(|| {
+        let fields = held.allocation.iter().map(|(key, value)| (key.clone(), template::from_json(value)));
+        let variables = held.external.as_ref().map(|external| external.env.iter());
+        let env = variables.map(|env| env.map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
+        let env = env.map(|env| ("env".to_owned(), env.collect::<Value>()));
+        fields.chain(env).collect()
+    })
 }
 
 /// All sessions by path.

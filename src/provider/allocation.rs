@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::external;
+use crate::name::{NAME_PATTERN, variable_part};
 
 /// A planned allocation of one resource for one session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +17,10 @@ use super::external;
 pub struct Allocation {
     /// Kind of the resource.
     pub kind: String,
+    /// Name of the resource, unique in its session; absent if the resource has the name of its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = NAME_PATTERN))]
+    pub name: Option<String>,
     /// Effective options at the time of the plan, except for the kind's own defaults. Another apply keeps the lease
     /// while they stay the same.
     pub options: Map<String, Value>,
@@ -36,6 +41,13 @@ pub struct Allocation {
     pub external: Option<external::Contribution>,
 }
 
+impl Allocation {
+    /// Returns the name of the resource.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.kind)
+    }
+}
+
 /// Returns a planned resource of a built-in kind as the fields of its allocation.
 pub(crate) fn allocation_fields(resource: &impl Serialize) -> Map<String, Value> {
     let Ok(Value::Object(fields)) = serde_json::to_value(resource) else {
@@ -46,7 +58,7 @@ pub(crate) fn allocation_fields(resource: &impl Serialize) -> Map<String, Value>
 
 /// Describes an allocation by its fields, in one line.
 pub(crate) fn allocation_line(allocation: &Allocation) -> String {
-    format!("{} {}", allocation.kind, Value::Object(allocation.allocation.clone()))
+    format!("{} {}", allocation.name(), Value::Object(allocation.allocation.clone()))
 }
 
 /// Contribution of an allocation to its session. Strings may contain [`WORKSPACE_ROOT`](super::WORKSPACE_ROOT).
@@ -55,6 +67,8 @@ pub(crate) fn allocation_line(allocation: &Allocation) -> String {
 pub struct Context {
     /// Environment variables.
     pub env: BTreeMap<String, String>,
+    /// Further environment variables, whose names tell the session's resources apart, such as those of named ports.
+    pub own_env: BTreeMap<String, String>,
     /// Sections of the prompt.
     pub prompt_sections: Vec<String>,
     /// Further metadata.
@@ -65,6 +79,31 @@ pub struct Context {
 }
 
 impl Context {
+    /// Returns the contribution of the resource `name` of `kind`. The first resource of a kind in a session contributes
+    /// unchanged. A resource with a name of its own contributes variables and metadata with this name inside, and its
+    /// sections of the prompt begin with the name.
+    pub(crate) fn of_resource(mut self, kind: &str, name: &str, is_first: bool) -> Self {
+        if name != kind {
+            let (infix, prefix) = (variable_part(name), name.replace(['-', '.'], "_"));
+            let named = |variable: &str| Some(format!("AGENT_{infix}_{}", variable.strip_prefix("AGENT_")?));
+            let env: Vec<_> =
+                self.env.iter().filter_map(|(key, value)| Some((named(key)?, value.clone()))).collect();
+            let metadata: Vec<_> =
+                self.metadata.iter().map(|(key, value)| (format!("{prefix}_{key}"), value.clone())).collect();
+            if !is_first {
+                self.env.retain(|key, _| named(key).is_none());
+                self.metadata.clear();
+            }
+            self.env.extend(env);
+            self.metadata.extend(metadata);
+            for section in &mut self.prompt_sections {
+                *section = format!("{name}: {section}");
+            }
+        }
+        self.env.append(&mut self.own_env);
+        self
+    }
+
     /// Adds an environment variable.
     #[must_use]
     pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

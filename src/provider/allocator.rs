@@ -33,8 +33,8 @@ pub trait Allocator {
 
     /// Allocates a share of the parent's allocation. Default: refuses, because the allocation cannot be divided.
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
-        let kind = &parent.allocation.kind;
-        let message = format!("`{kind}` of `{}` cannot be divided", parent.session);
+        let name = parent.allocation.name();
+        let message = format!("`{name}` of `{}` cannot be divided", parent.session);
         let diagnostic =
             Diagnostic::new(rule::INDIVISIBLE, request.location.clone(), message, "requests a share");
         Err(vec![diagnostic.with_help("request one of its own: from = \"pool\"")].into())
@@ -59,6 +59,8 @@ pub struct Scope<'a> {
 pub struct Request<'a> {
     /// Id of the session.
     pub session: &'a str,
+    /// Name of the resource, unique in its session; by default its kind.
+    pub resource: &'a str,
     /// Scoped name of the session, unique in the plan.
     pub scoped_name: &'a str,
     /// Name of the swarm.
@@ -99,7 +101,7 @@ pub struct Parent<'a> {
     pub session: &'a str,
     /// Scoped name of the parent.
     pub scoped_name: &'a str,
-    /// Allocation of the parent, of the same kind.
+    /// Allocation of the parent, of the same kind and name.
     pub allocation: &'a Allocation,
     /// Position of this child among those that take a share, from 0.
     pub index: u32,

@@ -35,6 +35,12 @@ pub trait Planner: Send + Sync {
         options
     }
 
+    /// Returns whether a session may own several resources of the kind. If so, [`Allocator`] is called for each, and
+    /// distinguishes them by [`Request::resource`](super::Request::resource) and [`Allocation::name`].
+    fn allows_several(&self) -> bool {
+        false
+    }
+
     /// Returns whether the options are templates that use contributions of other kinds. If so, the kind's allocations
     /// are planned after those of the other kinds.
     fn follows_other_kinds(&self) -> bool {

@@ -223,6 +223,10 @@ impl Planner for PortRange {
         vec![Question::Ports, Question::Directory { path: directory.clone() }, Question::Locks { directory }]
     }
 
+    fn allows_several(&self) -> bool {
+        true
+    }
+
     fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(plan::Ports::new(observation))
     }

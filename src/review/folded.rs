@@ -30,11 +30,11 @@ pub(super) fn held(entry: &Entry<'_>, at: usize, first: &Allocation) -> String {
 }
 
 fn way(entry: &Entry<'_>, first: &Allocation) -> Option<String> {
-    let kind = first.kind.as_str();
+    let name = first.name();
     let changes = entry.members.iter().map(|member| member.change);
-    let new = changes.filter(|change| change.provision.iter().any(|new| new == kind));
-    let sources: Vec<_> = new.map(|change| change.from.get(kind)).collect();
-    if sources.is_empty() { None } else { entry.registry.get(kind)?.origin(first, &sources) }
+    let new = changes.filter(|change| change.provision.iter().any(|new| new == name));
+    let sources: Vec<_> = new.map(|change| change.from.get(name)).collect();
+    if sources.is_empty() { None } else { entry.registry.get(&first.kind)?.origin(first, &sources) }
 }
 
 /// Returns the notes on the allocations at position `at`; for folded sessions only the first few, each with its

@@ -100,7 +100,7 @@ fn line(row: &Row<'_, '_>) -> String {
     let action = member.change.action;
     let holds = member.allocations().iter().enumerate().map(|(at, held)| {
         let what = super::folded::held(entry, at, held);
-        format!("{} {}", held.kind, code(&cut(&what)))
+        format!("{} {}", held.name(), code(&cut(&what)))
     });
     let holds: Vec<_> = holds.collect();
     let why: Vec<_> = member.change.reasons.iter().map(|reason| code(&cut(reason))).collect();

@@ -61,7 +61,7 @@ pub(super) struct Entry<'p> {
 impl<'p> Entry<'p> {
     /// Returns whether the plan creates this resource of the first session, for the first time or again.
     pub(super) fn makes(&self, allocation: &Allocation) -> bool {
-        self.first().change.provision.contains(&allocation.kind)
+        self.first().change.provision.iter().any(|name| name == allocation.name())
     }
 
     /// Describes an allocation of the first session.
@@ -200,7 +200,7 @@ fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
     for held in member.allocations() {
         let commit = held.allocation.get("commit").and_then(Value::as_str).unwrap_or_default();
         let said = serde_json::to_string(&held.options).unwrap_or_default();
-        let _ = write!(text, "\n{} {commit} {} {said}", held.kind, held.shared);
+        let _ = write!(text, "\n{} {} {commit} {} {said}", held.kind, held.name(), held.shared);
     }
     let told = |session: &Session| serde_json::to_string(&session.text());
     let mut varying = change.reasons.join("\n");

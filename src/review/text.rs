@@ -156,7 +156,7 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
     }
     let shade = if change.action == Action::Keep { DIM } else { "" };
     for (at, allocation) in session.allocations.iter().enumerate() {
-        lines.push((shade, column(&allocation.kind, &folded::held(entry, at, allocation))));
+        lines.push((shade, column(allocation.name(), &folded::held(entry, at, allocation))));
         lines.extend(folded::notes(entry, at).into_iter().map(|note| (shade, column("", &note))));
         if full {
             lines.extend(asked(allocation).iter().map(|line| (shade, column("", line))));

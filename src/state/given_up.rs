@@ -51,8 +51,8 @@ pub struct GivenUpFile {
 pub struct Remain {
     /// Path of the session.
     pub session: SessionPath,
-    /// Kind of the resource.
-    pub kind: String,
+    /// Name of the resource, by default its kind.
+    pub resource: String,
     /// `true` if the run was to release the resource; `false` if the run had provisioned it.
     pub before: bool,
     /// Reason for which the resource remains, one line.
@@ -88,13 +88,14 @@ impl LockedSwarm<'_> {
         let mut all = remains;
         for remain in earlier.map(|earlier| earlier.remains).unwrap_or_default() {
             let is_same = |other: &Remain| {
-                (&other.session, &other.kind, other.before) == (&remain.session, &remain.kind, remain.before)
+                (&other.session, &other.resource, other.before)
+                    == (&remain.session, &remain.resource, remain.before)
             };
             if !all.iter().any(is_same) {
                 all.push(remain);
             }
         }
-        all.sort_by(|one, other| (&one.session, &one.kind).cmp(&(&other.session, &other.kind)));
+        all.sort_by(|one, other| (&one.session, &one.resource).cmp(&(&other.session, &other.resource)));
         if all.is_empty() {
             directory.remove_file(Path::new(&name))?;
             return Ok(all);

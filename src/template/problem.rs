@@ -32,6 +32,9 @@ pub struct Problem {
 /// The table maps each name that depends on a resource to the kind of the resource.
 pub(crate) const KINDS: &str = " kinds";
 
+/// Name of the table of a session's resources in its names.
+pub(crate) const RESOURCES: &str = "resources";
+
 /// Maximum number of described problems of one template: as many as a report prints.
 const PROBLEMS_MAX: usize = 100;
 
@@ -237,6 +240,18 @@ fn because(
             let label = of_path(name, there).or(near).unwrap_or_else(|| "no such session".to_owned());
             let why = "no session has this path".to_owned();
             (why, label, format!("there are {}", listed(there)))
+        }
+
+        (Some(owner), _) if owner.rsplit('.').next() == Some(RESOURCES) => {
+            let longer = there.iter().find(|other| other.starts_with(&format!("{name}-")));
+            let in_brackets = longer.map(|other| format!("did you mean `{owner}['{other}']`?"));
+            let label = in_brackets.or(near).unwrap_or_else(|| "no such resource".to_owned());
+            let help = if there.is_empty() {
+                "there are none".to_owned()
+            } else {
+                format!("there are {}", listed(there))
+            };
+            ("the session has no resource of this name".to_owned(), label, help)
         }
         (Some(owner), Some(kind)) if owner == "parent" || owner.starts_with("sessions") => (
             format!("that session has no `{kind}`"),

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use seedbed::host::{Host, absolute};
 use seedbed::name::PortBlock;
 use seedbed::plan::Session;
-use seedbed::provider::Registry;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::port_range::{self, Block};
+use seedbed::provider::{Allocation, Registry};
 
 use super::answer::{Answer, owner_of};
 use super::rule;
@@ -23,8 +23,8 @@ struct OwnedPath {
     path: PathBuf,
     /// Role of the item in the session, e.g. `worktree`.
     what: &'static str,
-    /// Kind of resource that the item belongs to.
-    kind: Option<String>,
+    /// Name of the resource that the item belongs to.
+    resource: Option<String>,
     rules: Vec<String>,
 }
 
@@ -78,24 +78,25 @@ fn innermost(
 fn owned_paths(host: &Host, registry: &Registry, located: &LocatedPlan, session: &Session) -> Vec<OwnedPath> {
     let mut owned_paths = Vec::new();
     let at = |path: &Path| absolute(&located.workspace, path);
-    let mut add = |path: PathBuf, what, kind, rules| owned_paths.push(OwnedPath { path, what, kind, rules });
-    let worktree = session.allocation(git_worktree::KIND).and_then(Worktree::of);
-    if let Some(worktree) = &worktree {
-        let kind = Some(git_worktree::KIND.to_owned());
-        let rules = rule::of_worktree(session, worktree);
-        add(at(&worktree.worktree_path), "worktree", kind.clone(), rules.clone());
+    let mut add =
+        |path: PathBuf, what, resource, rules| owned_paths.push(OwnedPath { path, what, resource, rules });
+    for held in session.allocations_of(git_worktree::KIND) {
+        let Some(worktree) = Worktree::of(held) else { continue };
+        let resource = Some(held.name().to_owned());
+        let rules = rule::of_worktree(session, &worktree);
+        add(at(&worktree.worktree_path), "worktree", resource.clone(), rules.clone());
         let entry = at(&worktree.repo_root).join(".git/worktrees").join(&worktree.entry);
         let rule = "what git knows of the worktree, called after the session's scoped name".to_owned();
-        add(entry, "admin directory", kind.clone(), vec![rule]);
+        add(entry, "admin directory", resource.clone(), vec![rule]);
         if session.working_directory != worktree.worktree_path {
-            add(at(&session.working_directory), "working directory", kind, rules);
+            add(at(&session.working_directory), "working directory", resource, rules);
         }
     }
     for held in session.allocations.iter().filter(|held| held.kind != git_worktree::KIND) {
         let Some(kind) = registry.get(&held.kind) else { continue };
         if let (Some(path), Some(what)) = (kind.directory(held), kind.template_name()) {
             let rules = kind.summary(held, false).into_iter().collect();
-            add(at(&path), what, Some(held.kind.clone()), rules);
+            add(at(&path), what, Some(held.name().to_owned()), rules);
         }
     }
     if let Some(file) = &session.discovery_file {
@@ -103,12 +104,13 @@ fn owned_paths(host: &Host, registry: &Registry, located: &LocatedPlan, session:
         let directory = at(file).parent().map(Path::to_owned).unwrap_or_default();
         add(directory, "discovery file", None, vec![rule]);
     }
-    if let Some(block) = session.allocation(port_range::KIND).and_then(Block::of) {
+    for held in session.allocations_of(port_range::KIND) {
+        let Some(block) = Block::of(held) else { continue };
         let rules = vec![format!(
             "it keeps other tools off ports {}-{}: `lock-directory`, and the block's first and last port",
             block.start_port, block.end_port
         )];
-        add(at(&block.lock_path), "lock file", Some(port_range::KIND.to_owned()), rules);
+        add(at(&block.lock_path), "lock file", Some(held.name().to_owned()), rules);
     }
     let copies = host.state.join(&located.directory).join("sessions").join(&session.scoped_name);
     let rule =
@@ -127,12 +129,13 @@ fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<OwnedPath> 
     let name = path.strip_prefix(host.state.join("ports")).ok()?.to_str()?;
     let (start, end) = name.split_once('.')?.0.split_once('-')?;
     let leased = PortBlock::new(start.parse().ok()?, end.parse().ok()?)?;
-    let block = Block::of(session.allocation(port_range::KIND)?)?;
+    let is_leased = |held: &&Allocation| Block::of(held).and_then(|block| block.ports()) == Some(leased);
+    let held = session.allocations_of(port_range::KIND).find(is_leased)?;
     let rule = format!("it leases ports {leased} to the session, for every workspace of this host");
-    (block.ports()? == leased).then(|| OwnedPath {
+    Some(OwnedPath {
         path: path.to_owned(),
         what: "lease",
-        kind: Some(port_range::KIND.to_owned()),
+        resource: Some(held.name().to_owned()),
         rules: vec![rule],
     })
 }
@@ -155,8 +158,8 @@ fn owned(
     let mut explanation = Answer::new(summary);
     explanation.document.owner = Some(owner_of(located, session));
     explanation.document.rules = owned_path.rules;
-    explanation.add_excerpt(match owned_path.kind.as_deref() {
-        Some(kind) => sources.request_excerpt(located, session, kind, None),
+    explanation.add_excerpt(match owned_path.resource.as_deref() {
+        Some(resource) => sources.request_excerpt(located, session, resource, None),
         None => sources.declaration_excerpt(located, session),
     });
     explanation

@@ -7,6 +7,7 @@ use seedbed::host::{leases, listeners};
 use seedbed::name::PortBlock;
 use seedbed::observe::{self, Holder, Observation, Question};
 use seedbed::plan::Session;
+use seedbed::provider::Allocation;
 use seedbed::provider::port_range::{self, Block, Options};
 
 use super::super::exit::Failure;
@@ -35,19 +36,24 @@ pub(super) fn explain(sources: &mut Sources<'_>, port: u16) -> Result<Answer, Fa
 /// Returns the session with the smallest block that contains the port: a share comes before the block it is cut from.
 fn owner(located: &LocatedPlan, port: u16) -> Option<usize> {
     let port = PortBlock::single(port)?;
-    let blocks = located.plan.sessions.iter().enumerate().filter_map(|(at, session)| {
-        let ports = block(session)?.ports()?;
-        ports.contains(port).then_some((ports.size(), at))
+    let blocks = located.plan.sessions.iter().enumerate().flat_map(|(at, session)| {
+        let ports = blocks(session).filter_map(|(_, block)| block.ports());
+        ports.filter(move |ports| ports.contains(port)).map(move |ports| (ports.size(), at))
     });
     blocks.min_by_key(|(size, at)| (*size, std::cmp::Reverse(*at))).map(|(_, at)| at)
 }
 
-fn block(session: &Session) -> Option<Block> {
-    Block::of(session.allocation(port_range::KIND)?)
+/// Returns the blocks of a session, each with its allocation.
+fn blocks(session: &Session) -> impl Iterator<Item = (&Allocation, Block)> {
+    session.allocations_of(port_range::KIND).filter_map(|held| Some((held, Block::of(held)?)))
 }
 
 fn owned(sources: &Sources<'_>, located: &LocatedPlan, session: &Session, port: u16) -> Answer {
-    let (Some(allocation), Some(block)) = (session.allocation(port_range::KIND), block(session)) else {
+    let contains = |block: &Block| {
+        let ports = block.ports().zip(PortBlock::single(port));
+        ports.is_some_and(|(ports, port)| ports.contains(port))
+    };
+    let Some((allocation, block)) = blocks(session).find(|(_, block)| contains(block)) else {
         return Answer::new(format!("port {port} is of {}", session.id));
     };
     let what = rule::of_port(session, &block, port);
@@ -57,7 +63,7 @@ fn owned(sources: &Sources<'_>, located: &LocatedPlan, session: &Session, port: 
     explanation.document.rules = rule::of_block(located, session, allocation, &block);
     let named = block.named_ports();
     let name = named.iter().find(|(_, named)| *named == u64::from(port)).map(|(name, _)| *name);
-    explanation.add_excerpt(sources.request_excerpt(located, session, port_range::KIND, name));
+    explanation.add_excerpt(sources.request_excerpt(located, session, allocation.name(), name));
     explanation
 }
 
@@ -144,9 +150,8 @@ fn geometries(sources: &Sources<'_>) -> Vec<Geometry> {
     });
     let plans =
         sources.plans().iter().filter(|located| located.own).flat_map(|located| &located.plan.sessions);
-    let blocks =
-        plans.filter_map(|session| Some((session, block(session).filter(|block| block.share.is_none())?)));
-    let cut = blocks.map(|(session, block)| {
+    let blocks = plans.flat_map(|session| blocks(session).map(move |(_, block)| (session, block)));
+    let cut = blocks.filter(|(_, block)| block.share.is_none()).map(|(session, block)| {
         geometry(block.base_port, block.block_size, block.block_count, session.id.clone())
     });
     let mut distinct: Vec<Geometry> = Vec::new();
@@ -168,6 +173,7 @@ fn options(sources: &Sources<'_>) -> Option<Options> {
 
 fn lock_directories(sources: &Sources<'_>) -> BTreeSet<PathBuf> {
     let own = sources.plans().iter().filter(|located| located.own).flat_map(|located| &located.plan.sessions);
-    let used = own.filter_map(|session| Some(block(session)?.lock_path.parent()?.to_owned()));
+    let blocks = own.flat_map(blocks);
+    let used = blocks.filter_map(|(_, block)| Some(block.lock_path.parent()?.to_owned()));
     used.chain(options(sources).map(|options| options.lock_directory)).collect()
 }

@@ -4,7 +4,7 @@ use seedbed::name::{HashDigits, hash_u32, scoped_name};
 use seedbed::plan::Session;
 use seedbed::provider::Allocation;
 use seedbed::provider::git_worktree::Worktree;
-use seedbed::provider::port_range::{self, Block};
+use seedbed::provider::port_range::Block;
 
 use super::super::output;
 use super::sources::LocatedPlan;
@@ -41,7 +41,7 @@ pub(super) fn of_block(
         }
         Some(share) => {
             let parent = session.parent.as_ref().and_then(|parent| located.plan.session(parent));
-            let of = parent.and_then(|parent| Some((parent, parent.allocation(port_range::KIND)?)));
+            let of = parent.and_then(|parent| Some((parent, parent.allocation(allocation.name())?)));
             match of.and_then(|(parent, held)| Some((parent, Block::of(held)?))) {
                 Some((parent, whole)) => rules.push(format!(
                     "{start}-{end} is share {} of {} of the ports of {}, {}-{}{}",

@@ -58,7 +58,7 @@ fn explained(sources: &Sources<'_>, at: usize, session: usize) -> Answer {
     for allocation in &session.allocations {
         if let Some(block) = Block::of(allocation).filter(|_| allocation.kind == port_range::KIND) {
             explanation.document.rules.extend(rule::of_block(located, session, allocation, &block));
-            explanation.document.listeners = block.ports().map(listeners::on).unwrap_or_default();
+            explanation.document.listeners.extend(block.ports().map(listeners::on).unwrap_or_default());
             explanation.has_ports = true;
         } else if let Some(worktree) =
             Worktree::of(allocation).filter(|_| allocation.kind == git_worktree::KIND)
@@ -71,17 +71,17 @@ fn explained(sources: &Sources<'_>, at: usize, session: usize) -> Answer {
             explanation
                 .document
                 .rules
-                .push(format!("{} is planned by {program}, which `explain` does not run", allocation.kind));
+                .push(format!("{} is planned by {program}, which `explain` does not run", allocation.name()));
         } else {
             let summary =
                 sources.registry.get(&allocation.kind).and_then(|kind| kind.summary(allocation, false));
             let fields = || serde_json::to_string(&allocation.allocation).unwrap_or_default();
             let summary = summary.unwrap_or_else(fields);
-            explanation.document.rules.push(format!("{} {summary}", allocation.kind));
+            explanation.document.rules.push(format!("{} {summary}", allocation.name()));
         }
         // If everything is a share of the parent's, the line of the session's table is sufficient.
         if sources.has_own_resources(located, session) {
-            explanation.add_excerpt(sources.request_excerpt(located, session, &allocation.kind, None));
+            explanation.add_excerpt(sources.request_excerpt(located, session, allocation.name(), None));
         }
     }
     explanation

@@ -187,7 +187,7 @@ impl<'a> Sources<'a> {
         self.declaration(located, session).is_some_and(|declared| declared.declaration.resources.is_some())
     }
 
-    /// Returns the line that requests a session's allocation of `kind`.
+    /// Returns the line that requests a session's resource.
     ///
     /// The line is the session's own entry of `resources`, or the table that makes it share everything. With `name`, it
     /// is the line that gives a port this name.
@@ -195,7 +195,7 @@ impl<'a> Sources<'a> {
         &self,
         located: &LocatedPlan,
         session: &Session,
-        kind: &str,
+        resource: &str,
         name: Option<&str>,
     ) -> Option<Excerpt> {
         let manifest = self.manifest.as_ref()?;
@@ -204,16 +204,16 @@ impl<'a> Sources<'a> {
             .declaration
             .resources
             .as_ref()
-            .map(|requests| requests.iter().find(|request| request.kind == kind));
+            .map(|requests| requests.iter().find(|request| request.name() == resource));
         if let Some(name) = name
-            && let Some(location) = Self::named(manifest, declared, name)
+            && let Some(location) = Self::named(manifest, declared, resource, name)
         {
             return self.excerpt(&location, format!("the port is named `{name}` here"), "gives it its name");
         }
         match entry {
             Some(Some(request)) => self.excerpt(
                 &request.location,
-                format!("{} requests its {kind} here", session.path),
+                format!("{} requests its {resource} here", session.path),
                 "requested here",
             ),
             Some(None) => None,
@@ -226,14 +226,19 @@ impl<'a> Sources<'a> {
     }
 
     /// Returns the location of the port names that apply to a session: in the session, above it, or in the defaults.
-    fn named(manifest: &Manifest, session: &seedbed::manifest::Session, name: &str) -> Option<Location> {
+    fn named(
+        manifest: &Manifest,
+        session: &seedbed::manifest::Session,
+        resource: &str,
+        name: &str,
+    ) -> Option<Location> {
         let at = |options: &seedbed::manifest::Options| {
             options.get("names")?.as_array()?.iter().position(|other| other == name)
         };
         let mut session = Some(session);
         while let Some(here) = session {
             let requests = here.declaration.resources.iter().flatten();
-            for request in requests.filter(|request| request.kind == port_range::KIND) {
+            for request in requests.filter(|request| request.name() == resource) {
                 if request.options.contains_key("names") {
                     return Some(request.location.key("names").index(at(&request.options)?));
                 }

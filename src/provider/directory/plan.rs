@@ -169,6 +169,6 @@ pub(super) fn context(directory: &Directory) -> Context {
         env: BTreeMap::from([("AGENT_DIRECTORY_PATH".to_owned(), path.clone())]),
         prompt_sections: vec![format!("Scratch directory: {path}")],
         metadata: Map::from_iter([("directory_path".to_owned(), Value::from(path))]),
-        working_directory: None,
+        ..Context::default()
     }
 }

@@ -56,6 +56,7 @@ impl Lab {
         let environment = vec![("HOME".into(), top.join("home").into()), (OsString::from("PATH"), path)];
         let host = Host::new(environment, top.join("state"));
         let allocation = Allocation {
+            name: None,
             shared: false,
             within_parent: false,
             kind: "git-worktree".into(),

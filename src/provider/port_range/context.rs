@@ -7,14 +7,12 @@ use crate::provider::Context;
 
 /// Returns the soft context of the reference implementation.
 pub(super) fn of(block: &Block) -> Context {
-    let mut env = BTreeMap::from([
+    let env = BTreeMap::from([
         ("AGENT_PORT_RANGE_START".to_owned(), block.start_port.to_string()),
         ("AGENT_PORT_RANGE_END".to_owned(), block.end_port.to_string()),
         ("AGENT_PORT_PRIMARY".to_owned(), block.primary_port.to_string()),
     ]);
-    for (name, port) in &block.names {
-        env.insert(variable(name), port.to_string());
-    }
+    let own_env = block.names.iter().map(|(name, port)| (variable(name), port.to_string())).collect();
     let mut prompt_sections = vec![
         format!("Assigned deterministic port range: {}-{}", block.start_port, block.end_port),
         format!("Primary port: {}", block.primary_port),
@@ -31,9 +29,10 @@ pub(super) fn of(block: &Block) -> Context {
     ];
     Context {
         env,
+        own_env,
         prompt_sections,
         metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
-        working_directory: None,
+        ..Context::default()
     }
 }
 

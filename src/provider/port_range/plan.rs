@@ -43,11 +43,14 @@ pub(super) struct Ports<'o> {
     childrens: Vec<PortBlock>,
     /// Ports that processes of any owner serve.
     served: Vec<PortBlock>,
-    /// Active sessions that are kept.
-    kept: BTreeSet<String>,
-    /// Number of shares, and positions of the allocated ones, for each parent whose shares are kept.
-    shares: BTreeMap<String, (u32, BTreeSet<u32>)>,
+    /// Blocks of active sessions that are kept.
+    kept: BTreeSet<Owner>,
+    /// Number of shares, and positions of the allocated ones, for each block whose shares are kept.
+    shares: BTreeMap<Owner, (u32, BTreeSet<u32>)>,
 }
+
+/// Id of the session that owns a block, and name of the resource in the session.
+type Owner = (String, String);
 
 impl<'o> Ports<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
@@ -158,10 +161,13 @@ impl Allocator for Ports<'_> {
     fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
         let Some(block) = Block::of(allocation) else { return };
         let Some(ports) = block.ports() else { return };
-        self.kept.insert(session.to_owned());
+        self.kept.insert((session.to_owned(), allocation.name().to_owned()));
         match (block.share, parent) {
             (Some(share), Some(parent)) => {
-                let entry = self.shares.entry(parent.to_owned()).or_insert((share.of, BTreeSet::new()));
+                let entry = self
+                    .shares
+                    .entry((parent.to_owned(), allocation.name().to_owned()))
+                    .or_insert((share.of, BTreeSet::new()));
                 entry.1.insert(share.index);
             }
             _ => {
@@ -276,7 +282,7 @@ impl Allocator for Ports<'_> {
         }
         let options = self.options(request, true)?;
         let locks = block.lock_path.parent().unwrap_or(Path::new(""));
-        let entry = self.shares.entry(parent.session.to_owned()).or_insert((share.of, BTreeSet::new()));
+        let entry = self.shares.entry(owner_of(parent)).or_insert((share.of, BTreeSet::new()));
         entry.1.insert(share.index);
         let start = u32::from(ports.start());
         let primary = block.primary_port.clamp(start, u32::from(ports.end()));
@@ -290,9 +296,9 @@ impl Ports<'_> {
     /// served. Returns `None` if no share is left.
     fn free_share(&self, parent: &Parent<'_>, rest: Option<PortBlock>, of: u32) -> Option<Share> {
         let none = BTreeSet::new();
-        let (of, held) = self.shares.get(parent.session).map_or((of, &none), |(of, held)| (*of, held));
+        let (of, held) = self.shares.get(&owner_of(parent)).map_or((of, &none), |(of, held)| (*of, held));
         // A new block is probed as a whole when it is chosen. In a block that exists already, each new share is probed.
-        let served: &[PortBlock] = if self.kept.contains(parent.session) { &self.served } else { &[] };
+        let served: &[PortBlock] = if self.kept.contains(&owner_of(parent)) { &self.served } else { &[] };
         let is_in_use = |index| {
             let ports = rest.and_then(|rest| share_of(rest, Share { index, of }));
             let mut in_use = self.childrens.iter().chain(served);
@@ -310,7 +316,7 @@ impl Ports<'_> {
         request: &Request<'_>,
         parent: &Parent<'_>,
     ) -> Result<Planned, Diagnostics> {
-        let applied = self.kept.contains(parent.session);
+        let applied = self.kept.contains(&owner_of(parent));
         if !applied {
             return Err(vec![diagnostic(
                 rule::SLOTS,
@@ -338,6 +344,11 @@ impl Ports<'_> {
         );
         Ok(planned)
     }
+}
+
+/// Returns the key of the block from which a share is taken.
+fn owner_of(parent: &Parent<'_>) -> Owner {
+    (parent.session.to_owned(), parent.allocation.name().to_owned())
 }
 
 /// A block as it was cut.

@@ -102,7 +102,7 @@ impl Tree {
 fn held(entry: &Entry<'_>, session: &Session) -> Value {
     let allocation = |(at, allocation): (usize, &Allocation)| {
         let what = folded::held(entry, at, allocation);
-        context! { kind => allocation.kind.as_str(), what, notes => folded::notes(entry, at) }
+        context! { kind => allocation.name(), what, notes => folded::notes(entry, at) }
     };
     let allocations: Vec<_> = session.allocations.iter().enumerate().map(allocation).collect();
     let text = session.text();

@@ -47,7 +47,7 @@ fn an_orchestrator_offers_an_external_kind_and_reports_events() {
         .with_events(move |event| heard.lock().unwrap().push(event.clone()));
     let requests = [ResourceRequest::new("scratch")];
     let parent = orchestrator.provision("parent", &requests, &sandbox.repo).unwrap();
-    let provisioned = |event: &Event| matches!(event, Event::Provisioned { session, kind } if session.as_str() == "parent" && kind == "scratch");
+    let provisioned = |event: &Event| matches!(event, Event::Provisioned { session, resource } if session.as_str() == "parent" && resource == "scratch");
     assert!(events.lock().unwrap().iter().any(provisioned), "{events:?}");
     let child = orchestrator.provision_child(parent.snapshot(), "child", 0, 2).unwrap();
     let (own, other) = (parent.injected_env([]), child.injected_env([]));
@@ -61,7 +61,8 @@ fn an_orchestrator_offers_an_external_kind_and_reports_events() {
     fs::remove_file(work).unwrap();
     child.release().unwrap();
     parent.release().unwrap();
-    let released = |event: &&Event| matches!(event, Event::Released { kind, .. } if kind == "scratch");
+    let released =
+        |event: &&Event| matches!(event, Event::Released { resource, .. } if resource == "scratch");
     assert_eq!(events.lock().unwrap().iter().filter(released).count(), 2, "{events:?}");
     fs::remove_dir(sandbox.repo.join(".scratch")).unwrap();
     assert_eq!(sandbox.trace(), before);

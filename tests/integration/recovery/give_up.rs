@@ -211,7 +211,7 @@ fn a_release_that_cannot_be_finished_is_given_up() {
     let outcome = sandbox.ok(&["recover", "--give-up", "--json"]);
     let lines: Vec<Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.last().unwrap()["recovered"], "givenUp");
-    assert!(lines.iter().any(|line| line["event"] == "givenUp" && line["kind"] == "thing"), "{lines:?}");
+    assert!(lines.iter().any(|line| line["event"] == "givenUp" && line["resource"] == "thing"), "{lines:?}");
     let schema = fs::read(crate::fixtures::repository("schemas/events.schema.json")).unwrap();
     let schema = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
     assert!(lines.iter().all(|line| schema.is_valid(line)), "{lines:?}");

@@ -188,6 +188,7 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
         prompt_sections,
         metadata,
         working_directory: Some(working_directory),
+        ..Context::default()
     })
 }
 

@@ -203,12 +203,11 @@ impl Semantics<'_> {
                 quoted(other)
             )
         };
-        let (location, help) = match &request.name {
-            Some(_) => (at.key("name").location(), "choose another `name`".to_owned()),
-            None => {
-                let entry = format!("{{ kind = \"{}\", name = \"…\" }}", escaped(&request.kind));
-                (at.location(), format!("put the options into one entry, or name this one: `{entry}`"))
-            }
+        let (location, help) = if request.name.is_some() {
+            (at.key("name").location(), "choose another `name`".to_owned())
+        } else {
+            let entry = format!("{{ kind = \"{}\", name = \"…\" }}", escaped(&request.kind));
+            (at.location(), format!("put the options into one entry, or name this one: `{entry}`"))
         };
         self.diagnostic(rule::NAME_TWICE, location, message, "the second one", help);
     }

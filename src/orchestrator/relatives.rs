@@ -29,7 +29,7 @@ pub(super) struct Relatives {
     /// know.
     ///
     /// The parent is among them, and parents are before their children. Empty if the parent has no such resource.
-    relatives: Vec<Relative>,
+    members: Vec<Relative>,
 }
 
 /// An active session, with the facts that planning its relatives needs.
@@ -99,7 +99,7 @@ impl Shared {
         if !relatives.iter().any(|relative| relative.session.id == session.id) {
             relatives.clear();
         }
-        Ok(Some(Relatives { owner: record.owner, ancestors, child, numbers, relatives }))
+        Ok(Some(Relatives { owner: record.owner, ancestors, child, numbers, members: relatives }))
     }
 
     /// Returns the sessions of the swarm that has the ownership marker of this record, if it exists.
@@ -155,13 +155,13 @@ impl Relatives {
     /// that it requests already. The options are the effective options of the parent's lease. A kind that the registry
     /// does not know is not shared.
     pub(super) fn join(&self, manifest: &mut Manifest) -> Option<AppliedPlan> {
-        if self.relatives.is_empty() {
+        if self.members.is_empty() {
             return None;
         }
         let mut own = manifest.sessions.pop()?;
         manifest.defaults.retain(|kind, _| !is_other(kind));
         let mut positions: HashMap<&str, usize> = HashMap::new();
-        for relative in &self.relatives {
+        for relative in &self.members {
             positions.insert(&relative.session.id, manifest.sessions.len());
             let parent = relative.parent.as_deref().and_then(|parent| positions.get(parent).copied());
             manifest.sessions.push(relative.declared(parent));
@@ -175,7 +175,7 @@ impl Relatives {
         let parent = positions.get(self.ancestors.first()?.as_str()).copied()?;
         let declaration = Arc::make_mut(&mut own.declaration);
         let location = declaration.location.clone();
-        let handed_down = self.relatives[parent].session.allocations.iter().map(|held| Request {
+        let handed_down = self.members[parent].session.allocations.iter().map(|held| Request {
             kind: held.kind.clone(),
             name: held.name.clone(),
             from: From::Parent,
@@ -186,26 +186,26 @@ impl Relatives {
         own.parent = Some(parent);
         own.share = Some(Share { index: self.child.index, of: self.child.count });
         manifest.sessions.push(own);
-        let sessions = self.relatives.iter().map(|relative| relative.session.clone()).collect();
+        let sessions = self.members.iter().map(|relative| relative.session.clone()).collect();
         Some(AppliedPlan { plan: plan_of(sessions), broken: BTreeMap::new() })
     }
 
     /// Returns whether the child takes shares that follow from the records of its family.
     pub(super) fn asks_by_record(&self) -> bool {
-        !self.relatives.is_empty()
+        !self.members.is_empty()
     }
 
     /// Returns the plan of the child alone, from the plan of its family.
     pub(super) fn leave(&self, mut plan: Plan, registry: &Registry) -> Result<Plan, Error> {
         let is_kept =
             |(relative, planned): (&Relative, &Session)| relative.session.allocations == planned.allocations;
-        if !self.relatives.iter().zip(&plan.sessions).all(is_kept) {
+        if !self.members.iter().zip(&plan.sessions).all(is_kept) {
             // If a kind does not plan the same allocation from the same options, the child would share an allocation
             // that does not exist.
             let parent = self.ancestors.first().cloned().unwrap_or_default();
             return Err(Error::Child(ChildError::Changed(parent)));
         }
-        plan.sessions.drain(..self.relatives.len());
+        plan.sessions.drain(..self.members.len());
         for session in &mut plan.sessions {
             session.parent = None;
         }

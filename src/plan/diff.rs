@@ -276,7 +276,7 @@ fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocatio
     fields::options(&mut change.fields, old.name(), &old.options, &new.options);
     match &change.fields[known..] {
         [] => {
-            change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.name()))
+            change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.name()));
         }
         options => change.reasons.extend(options.iter().map(Field::line)),
     }

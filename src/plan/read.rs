@@ -250,7 +250,7 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         let (kind, name) = (&held.kind, held.name());
         let earlier = &session.allocations[..at];
         if earlier.iter().any(|other| other.name() == name) {
-            return Err(format!("it has two resources called `{name}`"));
+            return Err(format!("it has a resource called `{name}` twice"));
         }
         let allows_several = registry.get(kind).is_some_and(Planner::allows_several);
         if !allows_several && earlier.iter().any(|other| other.kind == *kind) {

@@ -1,6 +1,6 @@
 //! Names that templates can use: every session's id, paths and ports.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use minijinja::Value;
@@ -186,7 +186,9 @@ impl Object for Scope {
         if named.unresolved {
             keys.extend(names_of_kinds(&self.all.registry).map(|(name, _)| Value::from(name)));
         } else {
-            keys.extend(named.resources(&self.all.registry, |_| true).map(|(name, _)| Value::from(name)));
+            let mut seen = BTreeSet::new();
+            let named = named.resources(&self.all.registry, |_| true).map(|(name, _)| name);
+            keys.extend(named.filter(|name| seen.insert(*name)).map(Value::from));
         }
         keys.extend(self.prompt.iter().map(|_| Value::from("prompt")));
         if self.complete {

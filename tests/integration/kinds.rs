@@ -3,4 +3,5 @@
 mod directory;
 mod external;
 mod external_example;
+mod named;
 mod ports;

@@ -231,7 +231,7 @@ fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {
     let registry = seedbed::provider::Registry::built_in().with_external_kinds();
     let read = |bytes: &[u8]| seedbed::plan::Plan::read(bytes, &registry);
     read(&forged(&good, &|_| {})).expect("what was not edited is read");
-    let edits: [(&str, serde_json::Value, &str); 33] = [
+    let edits: [(&str, serde_json::Value, &str); 37] = [
         ("/swarm", "a b".into(), "not a name"),
         ("/sessions/0/env/A;touch PWNED;B", "1".into(), "the name of a variable"),
         ("/sessions/0/env/lower", "1".into(), "the name of a variable"),
@@ -258,6 +258,10 @@ fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {
         ("/sessions/1/slug", "lead".into(), ""),
         ("/sessions/0/allocations/0/kind", "nothing".into(), "is not a kind"),
         ("/sessions/0/allocations/1/kind", "git-worktree".into(), "twice"),
+        ("/sessions/0/allocations/1/name", "git-worktree".into(), "twice"),
+        ("/sessions/0/allocations/1/name", "port-range".into(), "after its kind"),
+        ("/sessions/0/allocations/1/name", "other".into(), "AGENT_OTHER_PORT"),
+        ("/sessions/0/allocations/1/name", "a\nb".into(), ""),
         ("/sessions/0/allocations/0/options/base-ref", 1.into(), "must be a string"),
         ("/sessions/0/allocations/0/options/other", 1.into(), "unknown key"),
         ("/sessions/0/allocations/0/allocation/commit", "--help".into(), "these places"),

@@ -24,14 +24,14 @@ impl Run<'_> {
     pub(super) fn populate(&self) -> Vec<Failure> {
         let groups = self.groups();
         // Claims have no content. A session is populated when all its other allocations are.
-        let in_it = groups.iter().filter(|group| !group.is_claim).flat_map(|group| &group.members);
-        let mut empty: HashMap<&SessionPath, AtomicUsize> = HashMap::new();
-        for (session, _) in in_it {
-            *empty.entry(&session.path).or_default().get_mut() += 1;
+        let with_content = groups.iter().filter(|group| !group.is_claim).flat_map(|group| &group.members);
+        let mut unpopulated: HashMap<&SessionPath, AtomicUsize> = HashMap::new();
+        for (session, _) in with_content {
+            *unpopulated.entry(&session.path).or_default().get_mut() += 1;
         }
-        let report = PhaseReport::begin(self.context, Phase::Fill, empty.len());
-        let filled = |session: &Session| {
-            let left = empty.get(&session.path);
+        let report = PhaseReport::begin(self.context, Phase::Fill, unpopulated.len());
+        let populated = |session: &Session| {
+            let left = unpopulated.get(&session.path);
             if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
                 self.context.swarm.note(Milestone::Filled, clock::file_time(), Some(&session.path));
                 report.passed(&session.path);
@@ -44,7 +44,7 @@ impl Run<'_> {
                 if group.is_claim {
                     self.populate_group(group, &|_| {})
                 } else {
-                    self.populate_group(group, &filled)
+                    self.populate_group(group, &populated)
                 }
             },
         )
@@ -69,45 +69,26 @@ impl Run<'_> {
         groups
     }
 
-    /// Populates a group. `filled` is called once for each session: when the provider reports the session, or else
+    /// Populates a group. `populated` is called once for each session: when the provider reports the session, or else
     /// after all sessions are populated.
-    fn populate_group(&self, group: &Group<'_>, filled: &(dyn Fn(&Session) + Sync)) -> Vec<Failure> {
+    fn populate_group(&self, group: &Group<'_>, populated: &(dyn Fn(&Session) + Sync)) -> Vec<Failure> {
         let Some(provider) = self.context.registry.get(group.kind) else { return Vec::new() };
-        let above: Vec<_> =
-            group.members.iter().map(|(session, _)| ancestors(self.record, &session.path)).collect();
-        let above: Vec<Vec<&str>> =
-            above.iter().map(|above| above.iter().map(String::as_str).collect()).collect();
-        let is_filled: Vec<AtomicBool> = group.members.iter().map(|_| AtomicBool::new(false)).collect();
-        let hears: Vec<_> = group
-            .members
-            .iter()
-            .zip(&is_filled)
-            .map(|((session, _), is_filled)| {
-                move || {
-                    if !is_filled.swap(true, Ordering::Relaxed) {
-                        filled(session);
-                    }
-                }
-            })
-            .collect();
+        let members: Vec<Member<'_>> =
+            group.members.iter().map(|(session, _)| Member::new(self, session)).collect();
+        let ancestors: Vec<Vec<&str>> = members.iter().map(Member::ancestors).collect();
+        let reports: Vec<_> = members.iter().map(|member| move || member.report(populated)).collect();
         let lock = Some(self.context.swarm.file());
-        let tasks: Vec<_> = group
-            .members
-            .iter()
-            .zip(&above)
-            .zip(&hears)
-            .map(|(((session, allocation), ancestors), hears)| Task {
-                on_populated: OnPopulated::new(hears),
-                ..task(self.host, self.record, session, ancestors, allocation, lock)
-            })
-            .collect();
+        let task_of = |at: usize| {
+            let (session, allocation) = group.members[at];
+            let task = task(self.host, self.record, session, &ancestors[at], allocation, lock);
+            Task { on_populated: OnPopulated::new(&reports[at]), ..task }
+        };
+        let tasks: Vec<_> = (0..members.len()).map(task_of).collect();
         // A panic does not name its task, so that the first task stands for all.
-        let filled = provider::catch_panics(|| Ok(provider.populate(&tasks)));
-        let failed = filled.unwrap_or_else(|panicked| vec![(0, panicked)]);
+        let failed = provider::catch_panics(|| Ok(provider.populate(&tasks)))
+            .unwrap_or_else(|panicked| vec![(0, panicked)]);
         if failed.is_empty() {
-            for hears in &hears {
-                hears();
-            }
+            members.iter().for_each(|member| member.report(populated));
         }
         let failed = failed.into_iter();
         failed
@@ -116,5 +97,31 @@ impl Run<'_> {
                 Failure::from_provider(session, PROVISION, allocation.name(), error)
             })
             .collect()
+    }
+}
+
+/// A session whose allocation is populated together with others.
+struct Member<'a> {
+    session: &'a Session,
+    /// Ids of the sessions above it, nearest first.
+    ancestors: Vec<String>,
+    is_reported: AtomicBool,
+}
+
+impl<'a> Member<'a> {
+    fn new(run: &Run<'_>, session: &'a Session) -> Self {
+        let ancestors = ancestors(run.record, &session.path);
+        Self { session, ancestors, is_reported: AtomicBool::new(false) }
+    }
+
+    fn ancestors(&self) -> Vec<&str> {
+        self.ancestors.iter().map(String::as_str).collect()
+    }
+
+    /// Reports the session as populated, at the first call only.
+    fn report(&self, populated: &(dyn Fn(&Session) + Sync)) {
+        if !self.is_reported.swap(true, Ordering::Relaxed) {
+            populated(self.session);
+        }
     }
 }

@@ -35,7 +35,7 @@ const ATTRIBUTES: [(&str, &[&str]); 4] = [
 ];
 
 /// Properties of a commit and a repository, read before any file is written.
-pub(super) struct Known {
+pub(super) struct CheckoutSource {
     pub(super) settings: Settings,
     /// Files that can be taken, and the work tree that has them.
     offer: Option<Offer>,
@@ -65,6 +65,12 @@ pub(super) struct Recipient<'a> {
     pub(super) cancel: &'a Cancel,
 }
 
+/// The entries of a commit, and those that Git writes converted.
+struct Listed {
+    tree: Tree,
+    converted: Converted,
+}
+
 /// Files that Git writes converted.
 struct Converted {
     names: HashSet<Vec<u8>>,
@@ -72,10 +78,10 @@ struct Converted {
     is_filtered: bool,
 }
 
-impl Known {
+impl CheckoutSource {
     /// Reads the properties of a commit that is to be checked out, `alone` or into several worktrees. If there is
     /// anything to take, the commit's index is written at the recipient's path.
-    pub(super) fn of(
+    pub(super) fn find(
         recipient: &Recipient<'_>,
         worktree: &Worktree,
         paths: &WorktreePaths,
@@ -85,30 +91,14 @@ impl Known {
             let settings = if alone { Settings::unknown() } else { Settings::of(recipient.git)? };
             return Ok(Self { settings, offer: None });
         };
-        // The list is written and its attributes are queried before its id is compared with the commit's. The ids are
-        // equal unless another process is changing the work tree.
-        let listed = donor.list(recipient.commit);
-        if let Some((_, tree)) = &listed {
-            recipient.write_index(tree)?;
-        }
-        let ((settings, id), converted) = rayon::join(
-            || rayon::join(|| Settings::of(recipient.git), || tree::id_of(recipient.git, recipient.commit)),
-            || listed.as_ref().map(|(_, tree)| recipient.converted(&tree.index)),
-        );
-        let settings = settings?;
+        let (settings, listed) = donor.read(recipient)?;
         if !settings.gives_blobs() {
             recipient.remove_index()?;
             return Ok(Self { settings, offer: None });
         }
-        let listed = listed.filter(|(listed, _)| !settings.is_shared() && id.is_ok_and(|id| id == *listed));
-        let (tree, converted) = if let (Some((_, tree)), Some(converted)) = (listed, converted) {
-            (tree, converted?)
-        } else {
-            let Some(tree) = recipient.list()? else { return Ok(Self { settings, offer: None }) };
-            let converted = recipient.converted(&tree.index)?;
-            (tree, converted)
-        };
-        Ok(Self { settings, offer: Some(Offer { top: donor.top, tree, converted }) })
+        let listed = if let Some(listed) = listed { Some(listed) } else { recipient.list()? };
+        let offer = listed.map(|Listed { tree, converted }| Offer { top: donor.top, tree, converted });
+        Ok(Self { settings, offer })
     }
 
     /// Copies the usable files of the repository's own work tree, also to `others`, and writes the recipient's index of
@@ -135,6 +125,32 @@ impl Donor {
         let is_main = paths.common.path() == paths.repo_root.join(".git");
         let repository = if is_main { Some(Root::open(paths.common.path())?) } else { None };
         Ok(Some(Self { top, repository }))
+    }
+
+    /// Reads the settings, and the list of the commit if the work tree's own index is one; `None` if it is not.
+    ///
+    /// The list is written and its attributes are queried before its id is compared with the commit's, which saves time.
+    /// The ids are equal unless another process is changing the work tree.
+    fn read(&self, recipient: &Recipient<'_>) -> Result<(Settings, Option<Listed>), Error> {
+        let listed = self.list(recipient.commit);
+        if let Some((_, tree)) = &listed {
+            recipient.write_index(tree)?;
+        }
+        let ((settings, id), converted) = rayon::join(
+            || rayon::join(|| Settings::of(recipient.git), || tree::id_of(recipient.git, recipient.commit)),
+            || listed.as_ref().map(|(_, tree)| recipient.converted(&tree.index)),
+        );
+        let settings = settings?;
+        let list = match (listed, converted) {
+            (Some((own, tree)), Some(converted)) if id.is_ok_and(|id| id == own) => Some((tree, converted)),
+            _ => None,
+        };
+        let is_usable = settings.gives_blobs() && !settings.is_shared();
+        let listed = match list.filter(|_| is_usable) {
+            Some((tree, converted)) => Some(Listed { tree, converted: converted? }),
+            None => None,
+        };
+        Ok((settings, listed))
     }
 
     /// Returns the entries of the work tree's own index, as Git would write them in a new index, with their tree id.
@@ -186,14 +202,16 @@ impl Offer {
 
 impl Recipient<'_> {
     /// Makes Git write the index of the commit. If the index is not supported, it is removed and `None` is returned.
-    fn list(&self) -> Result<Option<Tree>, Error> {
+    fn list(&self) -> Result<Option<Listed>, Error> {
         self.git.run(["read-tree", self.commit])?;
         let bytes = fs::read(self.index).map_err(io("read", self.index))?;
         let read = Index::read(&bytes, self.commit.len() / 2);
-        if read.is_none() {
+        let Some(tree) = read.map(Tree::of) else {
             self.remove_index()?;
-        }
-        Ok(read.map(Tree::of))
+            return Ok(None);
+        };
+        let converted = self.converted(&tree.index)?;
+        Ok(Some(Listed { tree, converted }))
     }
 
     fn write_index(&self, tree: &Tree) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::copy::{AT_ONCE, Destinations, Failed, PartialCopy, Source};
-use super::donor::{Known, Recipient};
+use super::donor::{CheckoutSource, Recipient};
 use super::paths::WorktreePaths;
 use super::{Worktree, worktree};
 use crate::host::files::Root;
@@ -52,11 +52,11 @@ fn fill_together(
         index: &entry.join("index"),
         cancel: &task.host.cancel,
     };
-    let known = Known::of(&recipient, worktree, &paths, others.is_empty()).map_err(own)?;
-    let alike = if known.settings.are_same_for(worktree, others) { others } else { &[] };
+    let source = CheckoutSource::find(&recipient, worktree, &paths, others.is_empty()).map_err(own)?;
+    let alike = if source.settings.are_same_for(worktree, others) { others } else { &[] };
     let together = &alike[..alike.len().min(AT_ONCE)];
     let destinations = Destinations::of(together)?;
-    let partial = known.give(&recipient, &destinations)?;
+    let partial = source.give(&recipient, &destinations)?;
     write(recipient.git, recipient.commit, partial.as_ref()).map_err(own)?;
     check_target(worktree, &paths.open().map_err(own)?).map_err(own)?;
     task.on_populated.notify();
@@ -130,9 +130,9 @@ pub(super) fn check_out(
     worktree: &Worktree,
     paths: &WorktreePaths,
 ) -> Result<impl Fn(usize) -> bool + use<>, Error> {
-    let known = Known::of(recipient, worktree, paths, true)?;
+    let source = CheckoutSource::find(recipient, worktree, paths, true)?;
     let others = Destinations::none();
-    let partial = known.give(recipient, &others).map_err(|(_, error)| error)?;
+    let partial = source.give(recipient, &others).map_err(|(_, error)| error)?;
     write(recipient.git, recipient.commit, partial.as_ref())?;
     let missing = partial.map(|partial| partial.missing);
     Ok(move |at| missing.as_ref().is_none_or(|missing| missing.contains(&at)))

@@ -9,7 +9,7 @@ use super::super::Worktree;
 use sha1::{Digest as _, Sha1};
 
 use super::super::copy::Destinations;
-use super::super::donor::{Known, Recipient};
+use super::super::donor::{CheckoutSource, Recipient};
 use super::super::{paths::WorktreePaths, register};
 use super::Lab;
 use crate::host::git::Git;
@@ -32,9 +32,9 @@ impl Lab {
             index: &index,
             cancel: &self.host.cancel,
         };
-        let known = Known::of(&recipient, &worktree, &paths, true).unwrap();
+        let source = CheckoutSource::find(&recipient, &worktree, &paths, true).unwrap();
         let places = Destinations::none();
-        let left = match known.give(&recipient, &places).unwrap() {
+        let left = match source.give(&recipient, &places).unwrap() {
             None => "all",
             Some(given) if given.is_complete() => "nothing",
             Some(_) => "a part",

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::release_impact::{self, Loss, ReleaseImpact, impact_of, standalone_children};
 use super::release_set::{KindsBySession, each, restricted};
 use super::{Context, Error, Event, Failure, nested_swarms, rescue, with_task};
-use crate::provider::{Condition, Location, SharedResults};
+use crate::provider::{self, Condition, Location, SharedResults};
 use crate::state::{Record, Unsaved};
 
 /// Refuses a run whose releases would lose unsaved work, unless the work is discarded or can be saved.
@@ -82,35 +83,50 @@ pub(super) fn check_interrupted(
     let host = context.swarm.host();
     let (mut impact, mut with_work) =
         release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
-    if !impact.refused(unsaved).is_empty() && mend(context, record, provisioned) {
-        (impact, with_work) =
-            release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
+    let mut not_repaired = Vec::new();
+    if !impact.refused(unsaved).is_empty() {
+        let (is_any_repaired, failures) = repair(context, record, provisioned);
+        not_repaired = failures;
+        if is_any_repaired {
+            (impact, with_work) =
+                release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
+        }
     }
     if host.cancel.is_requested() {
         return Err(Error::Interrupted);
     }
-    let refused = impact.refused(unsaved);
-    if refused.is_empty() { Ok(with_work) } else { Err(Error::Refused(refused)) }
+    let mut refused = impact.refused(unsaved);
+    if refused.is_empty() {
+        return Ok(with_work);
+    }
+    not_repaired.retain(|failure: &Loss| refused.iter().any(|loss| loss.session == failure.session));
+    refused.extend(not_repaired);
+    Err(Error::Refused(refused))
 }
 
 /// Repairs what an interrupted run has provisioned, as far as possible, so that its work can be checked: after a
-/// reboot, overlays are not mounted. Returns whether anything was repaired.
-fn mend(context: &Context<'_>, record: &Record, provisioned: &KindsBySession) -> bool {
+/// reboot, overlays are not mounted. Returns whether anything was repaired, and the reasons why the rest was not.
+fn repair(context: &Context<'_>, record: &Record, provisioned: &KindsBySession) -> (bool, Vec<Loss>) {
     let host = context.swarm.host();
-    let mended = AtomicBool::new(false);
+    let (repaired, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     each(&record.plan.sessions, provisioned, context.registry, host, |session, allocation, provider| {
         let lock = Some(context.swarm.file());
         let done =
             with_task(host, record, session, allocation, lock, |task| match provider.inspect(task)? {
                 Condition::Repairable(_) => provider.repair(task).map(|()| true),
-                Condition::Healthy | Condition::Broken(_) | Condition::Unknown(_) => Ok(false),
+                Condition::Broken(why) => Err(provider::Error::Refused(why)),
+                Condition::Healthy | Condition::Unknown(_) => Ok(false),
             });
-        // A resource that cannot be repaired stays refused, with the reason that was found.
-        if done.unwrap_or(false) {
-            mended.store(true, Ordering::Relaxed);
+        match done {
+            Ok(is_repaired) => drop(repaired.fetch_or(is_repaired, Ordering::Relaxed)),
+            Err(error) => {
+                let what = format!("its {} cannot be repaired: {error}", allocation.name());
+                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                failures.push(Loss::new(session.path.clone(), what));
+            }
         }
     });
-    mended.into_inner()
+    (repaired.into_inner(), failures.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Refuses a release that would lose work. Otherwise returns the impact of the release.

@@ -95,7 +95,7 @@ fn is_of_leaving(point: &str) -> bool {
         "overlay.renamed",
         "release.",
         "apply.step",
-        "apply.telling",
+        "apply.report",
         "apply.told",
     ]
     .iter()

@@ -239,3 +239,74 @@ fn a_repository_that_was_replaced_is_given_up() {
     fs::rename(saved, dot_git).unwrap();
     sandbox.seedbed(&["status"]).says(&["is not applied"]);
 }
+
+/// Returns the paths with this name in the state directory.
+fn in_state(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
+    let found = sandbox.program("find", &sandbox.state()).args([".", "-name", name]).output().unwrap();
+    String::from_utf8_lossy(&found.stdout).lines().map(|path| sandbox.state().join(path)).collect()
+}
+
+/// Applies or destroys a swarm with an overlay, which is killed at `point`. Then an agent writes a file in the worktree,
+/// the host is rebooted, and the shared checkout is lost, without which the overlay can never be mounted again.
+fn unmountable(command: &str, point: &str) -> Option<Sandbox> {
+    let sandbox = sandbox("[session.a]\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n");
+    if !sandbox.can_mount() {
+        return None;
+    }
+    if command == "destroy" {
+        sandbox.ok(&["apply"]);
+    }
+    kill(&sandbox, &[command], point);
+    fs::write(worktree(&sandbox).join("work of the agent.txt"), "work\n").unwrap();
+    sandbox.unmount_all();
+    let [bases] = &in_state(&sandbox, "bases")[..] else { panic!("one swarm") };
+    fs::rename(bases, sandbox.top.join("bases")).unwrap();
+    Some(sandbox)
+}
+
+/// Returns the content of the agent's file, which is in the layers of the overlay.
+fn layered(sandbox: &Sandbox) -> String {
+    let [file] = &in_state(sandbox, "work of the agent.txt")[..] else { panic!("one file") };
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn overlay_that_cannot_be_mounted_remains_with_its_work() {
+    let Some(sandbox) = unmountable("apply", "apply.told") else { return };
+    for options in [&["recover"][..], &["recover", "--rescue"]] {
+        sandbox.seedbed(options).expect(69).says(&[
+            "is not mounted, and what was written in it is unknown",
+            "its git-worktree cannot be repaired: ",
+        ]);
+    }
+    sandbox.ok(&["recover", "--give-up"]).says(&[
+        "a: git-worktree remains: ",
+        "what was written in it is unknown",
+        "layers of the overlay",
+        "gave up a run",
+    ]);
+    assert_eq!(layered(&sandbox), "work\n");
+    finds(&sandbox, &["given-up", "layers of the overlay"]);
+    sandbox.ok(&["recover"]).says(&["nothing to recover"]);
+    // The remains are in the way of a new worktree, and are not overwritten.
+    sandbox.seedbed(&["apply"]).expect(65);
+    assert_eq!(layered(&sandbox), "work\n");
+}
+
+#[test]
+fn overlay_that_cannot_be_mounted_is_brought_back_from_a_killed_destroy() {
+    let Some(sandbox) = unmountable("destroy", "run.intended") else { return };
+    sandbox.seedbed(&["recover"]).expect(1).says(&["cannot mount an overlay", "rolled back"]);
+    assert_eq!(layered(&sandbox), "work\n");
+    // The session is active as before, and everything that releases it is refused.
+    sandbox.ok(&["recover", "--give-up"]).says(&["nothing to recover"]);
+    sandbox.seedbed(&["destroy"]).expect(69).says(&["what was written in it is unknown"]);
+    assert_eq!(layered(&sandbox), "work\n");
+    // With its shared checkout the overlay is mounted again.
+    let parent = in_state(&sandbox, "overlays").remove(0);
+    let swarm = fs::read_dir(parent).unwrap().next().unwrap().unwrap().path();
+    fs::rename(sandbox.top.join("bases"), swarm.join("bases")).unwrap();
+    sandbox.ok(&["apply"]);
+    assert_eq!(fs::read_to_string(worktree(&sandbox).join("work of the agent.txt")).unwrap(), "work\n");
+    sandbox.ok(&["destroy", "--discard"]);
+}

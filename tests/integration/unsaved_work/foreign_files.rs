@@ -187,9 +187,9 @@ fn linked_worktree_inside_stays_when_an_interrupted_run_discards() {
         sandbox.git_in(&worktree, &["worktree", "remove", "--force", "linked"]);
         sandbox.ok(&["destroy"]);
     };
-    check(&["apply"], "apply.telling", &[&["recover", "--discard"], &["destroy", "--discard"]]);
+    check(&["apply"], "apply.report", &[&["recover", "--discard"], &["destroy", "--discard"]]);
     let run: &[&str] = &["run", "--", "true"];
-    check(run, "apply.telling", &[&["recover"], &["recover", "--discard"], &["destroy"], run]);
+    check(run, "apply.report", &[&["recover"], &["recover", "--discard"], &["destroy"], run]);
     sandbox.ok(&["apply"]);
     check(&["destroy", "--discard"], "run.intended", &[&["recover", "--discard"], &["destroy", "--discard"]]);
     sandbox.ok(&["apply"]);

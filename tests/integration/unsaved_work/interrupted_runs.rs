@@ -124,7 +124,7 @@ fn work_that_was_staged_in_a_worktree_without_files_is_not_lost() {
 #[test]
 fn files_of_a_killed_apply_are_no_work() {
     for point in
-        ["apply.step#2", "apply.step#3", "apply.step#4", "apply.setting-up", "apply.telling", "apply.told"]
+        ["apply.step#2", "apply.step#3", "apply.step#4", "apply.setting-up", "apply.report", "apply.told"]
     {
         let sandbox = sandbox(TWO);
         let before = sandbox.inventory();

@@ -77,7 +77,7 @@ fn add_changes(
     }
     if overlay::hides_work(task, worktree, paths)? {
         unsaved_work.beyond_rescue.push(format!(
-            "{path} is not mounted, and what was written in it is unknown; `seedbed recover` mounts it"
+            "{path} is not mounted, and what was written in it is unknown until `seedbed recover` can mount it"
         ));
     }
     unsaved_work.beyond_rescue.extend(overlay::covered(worktree, paths)?);

@@ -35,6 +35,7 @@ pub(crate) mod transaction;
 mod traverse;
 mod lease_traversal;
 mod unsaved_work;
+mod updates;
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -54,13 +55,14 @@ pub use planning_input::{
 };
 pub use preconditions::{questions, stale_reasons};
 pub use recover::Recovered;
-pub use refresh::outdated;
+pub use refresh::{outdated, refreshable};
 pub use release_impact::{Broken, Loss, ReleaseImpact, examine, impact_of_plan, impact_of_recovery};
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
 pub use relocation::{Relation, Stray, adopt, forget, rebind, strays};
 pub use repair::{Repair, repair};
 pub use restore::{RestoreError, restore};
 pub use retry::Retries;
+pub use updates::left_by_updates;
 
 use self::event::PhaseReport;
 use crate::discovery;

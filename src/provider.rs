@@ -66,7 +66,7 @@ pub(crate) use allocation::{allocation_fields, allocation_line};
 pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use error::Error;
 pub(crate) use error::{catch_panics, retry_while_missing};
-pub use lease::{Condition, LeaseProgress, Rescue, SurvivingBranch, UnsavedWork};
+pub use lease::{Condition, LeaseProgress, Refreshable, Rescue, SurvivingBranch, UnsavedWork};
 pub use leftover::{Leftover, LeftoverScope};
 pub(crate) use options::{OptionsCache, effective_options};
 pub(crate) use ownership::OwnershipMarker;
@@ -109,10 +109,41 @@ pub trait Provider: Send + Sync {
         self.provision(task)
     }
 
+    /// Forgets earlier updates of a lease, so that [`Provider::revert`] undoes only the update that follows. Called
+    /// before a run begins that updates the lease. Idempotent.
+    fn begin_update(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Turns a lease with the allocation `from` into one with the task's allocation, while its session works in it.
+    /// [`Planner::is_update`] is true for the two. Work of the session is never overwritten. Returns the parts that are
+    /// left as they are, one line each.
+    ///
+    /// Default: nothing, for allocations that differ only in what a session is told.
+    fn update(&self, _task: &Task<'_>, _from: &Allocation) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Returns the parts that [`Provider::update`] would leave as they are, one line each. Changes nothing.
+    fn left_by_update(&self, _task: &Task<'_>, _from: &Allocation) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Undoes [`Provider::update`], even if that was interrupted or did not begin. The task has the earlier allocation.
+    /// Files that the session has changed since remain. Idempotent.
+    fn revert(&self, _task: &Task<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Returns files of a lease that came from the workspace and have changed there since, one line each.
     /// [`Provider::refresh`] updates them. Files that the session itself has changed are left out. Changes nothing.
     fn outdated(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
+    }
+
+    /// Returns the work that [`Provider::refresh`] would find. Changes nothing. Default: none.
+    fn refreshable(&self, _task: &Task<'_>) -> Result<Refreshable, Error> {
+        Ok(Refreshable::default())
     }
 
     /// Updates the files of a lease that came from the workspace. Returns those that are not updated because the

@@ -51,6 +51,20 @@ pub enum Event {
         /// Name of the resource, by default its kind.
         resource: String,
     },
+    /// An active allocation got other options in place.
+    Updated {
+        /// Path of the session in the tree.
+        session: SessionPath,
+        /// Name of the resource.
+        resource: String,
+    },
+    /// A file was not copied or linked into an active session, because the session has another one at its path.
+    NotUpdated {
+        /// Path of the session in the tree.
+        session: SessionPath,
+        /// Description of the file, one line.
+        what: String,
+    },
     /// The commands of `setup` have run.
     SetUp {
         /// Path of the session in the tree.
@@ -164,7 +178,7 @@ pub enum Phase {
     Make,
     /// New allocations are populated: worktrees are checked out.
     Fill,
-    /// New allocations are finished, and damaged ones are repaired in place.
+    /// New allocations are finished, and active ones are repaired or updated in place.
     Finish,
     /// The commands of `setup` run in new sessions, and in others for which the plan requires it.
     SetUp,

@@ -13,7 +13,7 @@ use super::release_set::{self, Destroy, KindsBySession};
 use super::run_progress::RunProgress;
 use super::{
     Context, Error, Event, Failure, Options, Phase, Run, children, nested_swarms, release, release_impact,
-    rescue, stop_processes, transaction, with_task,
+    rescue, stop_processes, transaction, updates, with_task,
 };
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -118,6 +118,8 @@ fn undo(
     let mut remains = Vec::new();
     if stage == Stage::Provisioning {
         remains = unprovision(context, record, options)?;
+        let left = updates::revert(context, record, applied.as_ref(), &host);
+        remains.extend(left.iter().filter_map(|failure| remain(true, failure)));
         // Remains are recorded before the stage that marks nothing as provisioned.
         remains = context.swarm.record_remains(record, remains)?;
         crashpoint!("give-up.recorded");

@@ -8,7 +8,8 @@ use crate::provider::{Allocation, Registry};
 
 /// Returns the queries that [`stale_reasons`] needs.
 pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
-    provisioned(plan)
+    let changed = provisioned(plan).chain(updated(plan));
+    changed
         .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
         .flat_map(|(provider, allocation)| provider.queries(&allocation.options))
         .collect()
@@ -53,6 +54,12 @@ pub fn stale_reasons(
             reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
         });
     stale.extend(in_the_way);
+    let not_updatable = updated(plan).flat_map(|(session, allocation)| {
+        let provider = registry.get(&allocation.kind);
+        let reasons = provider.map(|provider| provider.stale_update(allocation, observation));
+        reasons.into_iter().flatten().map(move |reason| format!("{}: {reason}", session.path))
+    });
+    stale.extend(not_updatable);
     stale
 }
 
@@ -62,6 +69,13 @@ fn replaced_by<'s>(active: &'s Session, planned: &Allocation) -> Option<&'s Allo
     let mut of_kind = active.allocations.iter().filter(|held| held.kind == planned.kind);
     let named = active.allocation(planned.name()).filter(|held| held.kind == planned.kind);
     named.or_else(|| of_kind.next())
+}
+
+/// Returns the allocations that applying `plan` would update in place.
+fn updated(plan: &Plan) -> impl Iterator<Item = (&Session, &Allocation)> {
+    plan.sessions.iter().zip(&plan.changes).flat_map(|(session, change)| {
+        change.update.iter().filter_map(move |name| Some((session, session.allocation(name)?)))
+    })
 }
 
 /// Returns the allocations that applying `plan` would provision.

@@ -1,6 +1,6 @@
 //! Provisions what the plan of a run says: leases, then the effects of `setup`, then discovery files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,10 +10,14 @@ use crate::host::failpoint::crashpoint;
 use crate::host::text::printable;
 use crate::name::SessionPath;
 use crate::plan::{Action, Change, Plan, Session};
-use crate::state::{Milestone, NotSetUp, Record};
+use crate::provider::Allocation;
+use crate::state::{self, Milestone, NotSetUp, Record};
 
 /// Name of the step in failures of any step of provisioning.
 pub(super) const PROVISION: &str = "provision";
+
+/// Name of the step in failures of an update in place.
+const UPDATE: &str = "update";
 
 /// Result of running `setup`.
 pub(super) struct SetUp {
@@ -77,9 +81,18 @@ impl Run<'_> {
 
     fn finish_sessions(&self) -> Vec<Failure> {
         let concerned = |_: &Session, change: &Change| {
-            !change.provision.is_empty() || !change.mend.is_empty() || change.refresh
+            !change.provision.is_empty()
+                || !change.mend.is_empty()
+                || !change.update.is_empty()
+                || change.refresh
         };
-        let finish = |session: &Session, change: &Change| self.finish(session, change);
+        let applied = match self.applied_to_update() {
+            Ok(applied) => applied,
+            Err(failures) => return failures,
+        };
+        let sessions = applied.iter().flat_map(|applied| &applied.plan.sessions);
+        let before = sessions.map(|session| (&session.path, session)).collect();
+        let finish = |session: &Session, change: &Change| self.finish(session, change, &before);
         self.noted(Milestone::Finished, self.each(Phase::Finish, self.host.jobs, &concerned, &finish))
     }
 
@@ -91,7 +104,21 @@ impl Run<'_> {
         failures
     }
 
-    fn finish(&self, session: &Session, change: &Change) -> Result<(), Failure> {
+    /// Returns the record of the applied swarm if the run updates sessions.
+    fn applied_to_update(&self) -> Result<Option<Record>, Vec<Failure>> {
+        let changes = self.record.plan.sessions.iter().zip(&self.record.plan.changes);
+        let updated = changes.clone().find(|(_, change)| !change.update.is_empty());
+        let Some((session, _)) = updated else { return Ok(None) };
+        let failed = |error: state::Error| vec![Failure::new(session, UPDATE, error.to_string())];
+        self.context.swarm.applied().map_err(failed)
+    }
+
+    fn finish(
+        &self,
+        session: &Session,
+        change: &Change,
+        before: &HashMap<&SessionPath, &Session>,
+    ) -> Result<(), Failure> {
         for kind in &change.provision {
             self.make(session, kind, PROVISION, |provider, task| provider.finish(task))?;
             let (session, resource) = (session.path.clone(), kind.clone());
@@ -102,7 +129,27 @@ impl Run<'_> {
             let (session, resource) = (session.path.clone(), kind.clone());
             (self.context.events)(&Event::Mended { session, resource });
         }
+        for kind in &change.update {
+            let from = before.get(&session.path).and_then(|before| before.allocation(kind));
+            self.update(session, kind, from)?;
+        }
         if change.refresh { self.refresh(session) } else { Ok(()) }
+    }
+
+    fn update(&self, session: &Session, kind: &str, from: Option<&Allocation>) -> Result<(), Failure> {
+        let Some(from) = from else {
+            let cause = format!("the applied swarm has no {kind} of it");
+            return Err(Failure::new(session, UPDATE, cause));
+        };
+        self.make(session, kind, UPDATE, |provider, task| {
+            for what in provider.update(task, from)? {
+                (self.context.events)(&Event::NotUpdated { session: session.path.clone(), what });
+            }
+            Ok(())
+        })?;
+        let (session, resource) = (session.path.clone(), kind.to_owned());
+        (self.context.events)(&Event::Updated { session, resource });
+        Ok(())
     }
 
     fn refresh(&self, session: &Session) -> Result<(), Failure> {

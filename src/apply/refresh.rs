@@ -1,10 +1,13 @@
 //! Finds workspace files that have changed since they were copied into sessions.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 
 use super::with_task;
-use crate::plan::Loss;
-use crate::provider::{Registry, SharedResults, Task};
+use crate::name::SessionPath;
+use crate::plan::{Loss, Session};
+use crate::provider::{Refreshable, Registry, SharedResults, Task};
 use crate::state::{Record, Swarm};
 
 /// Returns the workspace files that have changed since they were copied into the sessions of a swarm. A plan with
@@ -23,4 +26,40 @@ pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<
         lines.into_iter().map(|what| Loss::new(session.path.clone(), what))
     });
     of_session.collect()
+}
+
+/// Returns the sessions, of those given, in which a refresh would find work, and the files that a refresh would not update in
+/// the others, because those sessions have changed them. A session whose files cannot be read is among the first: the
+/// refresh reports the reason. Changes nothing.
+pub fn refreshable(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    sessions: &BTreeSet<SessionPath>,
+) -> (BTreeSet<SessionPath>, Vec<Loss>) {
+    let shared_results = SharedResults::default();
+    let requested = record.plan.sessions.par_iter().filter(|session| sessions.contains(&session.path));
+    let of_session = |session: &Session| {
+        let mut of_session = Refreshable::default();
+        for allocation in &session.allocations {
+            let Some(provider) = registry.get(&allocation.kind) else { continue };
+            let found = with_task(swarm.host(), record, session, allocation, None, |task| {
+                provider.refreshable(&Task { shared_results: Some(&shared_results), ..*task })
+            });
+            match found {
+                Ok(found) => {
+                    of_session.is_due |= found.is_due;
+                    of_session.kept.extend(found.kept);
+                }
+                Err(_) => of_session.is_due = true,
+            }
+        }
+        (session.path.clone(), of_session)
+    };
+    let found: Vec<_> = requested.map(of_session).collect();
+    let (due, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, found)| found.is_due);
+    let kept = others
+        .into_iter()
+        .flat_map(|(path, found)| found.kept.into_iter().map(move |what| Loss::new(path.clone(), what)));
+    (due.into_iter().map(|(path, _)| path).collect(), kept.collect())
 }

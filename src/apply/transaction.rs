@@ -18,6 +18,7 @@ pub(crate) use super::release::Teardowns;
 use super::release_set::{KindsBySession, Occupants, provisioned, restricted};
 use super::{
     Context, Error, Event, Failure, Options, Phase, Run, release_impact, stop_processes, unsaved_work,
+    updates,
 };
 use crate::discovery;
 use crate::host::Host;
@@ -42,6 +43,7 @@ pub(super) fn run(
 /// Writes the record of a run, unless a child was provisioned meanwhile from a session that the run releases.
 pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     forget_logs(context, record)?;
+    updates::forget(context, record)?;
     let _family = match &record.release {
         Some(release) => {
             let guard = ChildrenGuard::acquire(context.swarm.host())?;
@@ -306,6 +308,10 @@ pub(super) fn undo(
     if stage == Stage::Provisioning {
         let provisioned = provisioned(record);
         let leftovers = unprovision(context, record, &provisioned, &interruptible, occupants)?;
+        if !leftovers.is_empty() {
+            return Ok(leftovers);
+        }
+        let leftovers = updates::revert(context, record, applied, &host);
         if !leftovers.is_empty() {
             return Ok(leftovers);
         }

@@ -12,7 +12,7 @@ use seedbed::apply::{self, Context, Occupant, Retries};
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
-use seedbed::plan::{Action, Plan};
+use seedbed::plan::{Action, Loss, Plan};
 use seedbed::provider::SharedResults;
 use seedbed::report::error;
 use seedbed::report::event::Done;
@@ -92,7 +92,10 @@ pub(super) fn apply_manifest(
     again: &RepeatedSteps,
     options: apply::Options,
 ) -> Result<Plan, Failure> {
-    let (mut plan, mut input) = plan::make(project, context.swarm, manifest, again)?;
+    let (mut plan, mut input, not_refreshed) = plan::make(project, context.swarm, manifest, again)?;
+    for Loss { session, what, .. } in not_refreshed {
+        (context.events)(&apply::Event::NotRefreshed { session, what });
+    }
     let mut retries = Retries::default();
     loop {
         consent(global, context, &plan, input.record.as_ref(), options, global.verbose)?;
@@ -102,7 +105,7 @@ pub(super) fn apply_manifest(
             Err(error) => return Err(error.into()),
         };
         let planned = plan;
-        (plan, input) = plan::make(project, context.swarm, manifest, again)?;
+        (plan, input, _) = plan::make(project, context.swarm, manifest, again)?;
         let applied = input.applied.as_ref();
         let Some(why) =
             retries.conflict(&mut error, &planned, &project.registry, &input.observation, applied)

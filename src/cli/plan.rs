@@ -13,7 +13,7 @@ use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
 use seedbed::plan::{Action, AppliedPlan, Behind, Change, Loss, Plan, Session};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
-use seedbed::provider::{Registry, SharedResults};
+use seedbed::provider::{Allocation, Registry, SharedResults};
 use seedbed::report::error;
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
@@ -46,7 +46,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = project.manifest()?;
     let swarm = project.swarm()?;
     settled(&swarm, || swarm.is_locked())?;
-    let (mut plan, input) = make(&project, &swarm, &manifest, &arguments.again)?;
+    let (mut plan, input, kept) = make(&project, &swarm, &manifest, &arguments.again)?;
     plan.behind = behind(&swarm, &plan, &input);
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
@@ -58,6 +58,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let mut notices = notices(&project.registry, &plan, &input);
     notices.splice(0..0, refusals(&plan));
     notices.extend(setup_not_run(&plan));
+    notices.extend(kept.iter().map(not_refreshed));
+    notices.extend(left_by_updates(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(lacking(&plan.behind));
     let review = Review::new(&plan)
@@ -76,23 +78,33 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(if changes { Status::Changes } else { Status::Done }.into())
 }
 
-/// Observes the host and plans; every diagnostic, of any stage, is about the manifest.
+/// Observes the host and plans; every diagnostic, of any stage, is about the manifest. Also returns the files that are not
+/// refreshed because their sessions have changed them, of sessions in which there is nothing else to refresh.
 pub(super) fn make(
     project: &Project,
     swarm: &Swarm<'_>,
     manifest: &Manifest,
     again: &RepeatedSteps,
-) -> Result<(Plan, PlanningInput), Failure> {
+) -> Result<(Plan, PlanningInput, Vec<Loss>), Failure> {
     relocation::refuse_strays(swarm, &project.registry)?;
     let input = apply::planning_input(swarm, &project.registry, manifest)?;
     let (mut plan, input) = planned(project, manifest, input)?;
-    let again = again.sessions(input.record.as_ref())?;
+    let mut again = again.sessions(input.record.as_ref())?;
+    let mut not_refreshed = Vec::new();
+    if let Some(record) = input.record.as_ref().filter(|_| !again.refresh.is_empty()) {
+        (again.refresh, not_refreshed) = apply::refreshable(swarm, &project.registry, record, &again.refresh);
+    }
     if !again.is_empty() {
         plan.do_again(again, &project.registry, input.applied.as_ref());
     }
     let PlanningInput { record, applied, shared_results, .. } = &input;
     inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), shared_results, &mut plan)?;
-    Ok((plan, input))
+    Ok((plan, input, not_refreshed))
+}
+
+/// Describes a file that is not refreshed, although a refresh of its session is requested.
+pub(super) fn not_refreshed(file: &Loss) -> String {
+    format!("{}: not refreshed: {}", file.session, file.what)
 }
 
 /// Plans without running any program that the manifest names: a user who checks a manifest may not have reviewed it
@@ -183,6 +195,17 @@ pub(super) fn setup_not_run(plan: &Plan) -> Option<String> {
     (!sessions.is_empty()).then(|| {
         format!("a changed setup is not run in active sessions; to run it: seedbed apply --setup {sessions}")
     })
+}
+
+/// Names the files of active sessions that the plan leaves as they are, although it updates what brings them.
+fn left_by_updates(
+    project: &Project,
+    swarm: &Swarm<'_>,
+    plan: &Plan,
+    record: Option<&Record>,
+) -> Vec<String> {
+    let left = record.map(|record| apply::left_by_updates(swarm, &project.registry, record, plan));
+    left.into_iter().flatten().map(|left| format!("{}: {}", left.session, left.what)).collect()
 }
 
 /// Returns the changes of the sessions that are kept, by session.
@@ -331,9 +354,12 @@ fn run_state<T: PartialEq>(
 
 /// Returns facts about this host and repository, each once.
 pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -> Vec<String> {
-    let from_session_error = |(session, change): (&Session, &Change)| {
-        let provisioned =
-            session.allocations.iter().filter(|held| change.provision.iter().any(|name| name == held.name()));
+    let of_session = |(session, change): (&Session, &Change)| {
+        let is_new = |held: &&Allocation| {
+            let mut names = change.provision.iter().chain(&change.update);
+            names.any(|name| name == held.name())
+        };
+        let provisioned = session.allocations.iter().filter(is_new);
         let notices =
             provisioned.filter_map(|held| Some(registry.get(&held.kind)?.notices(held, &input.observation)));
         notices.flatten().collect::<Vec<_>>()
@@ -346,7 +372,7 @@ pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -
         }
         notices
     };
-    plan.sessions.par_iter().zip(&plan.changes).map(from_session_error).reduce(Vec::new, each_once)
+    plan.sessions.par_iter().zip(&plan.changes).map(of_session).reduce(Vec::new, each_once)
 }
 
 #[cfg(test)]

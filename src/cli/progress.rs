@@ -156,7 +156,9 @@ impl State {
                 lines.extend(missing.iter().map(|line| format!("  {}", printable(line))));
                 lines
             }
-            Event::GoesAlong { session, what } => vec![format!("{session}: {}", printable(what))],
+            Event::GoesAlong { session, what } | Event::NotUpdated { session, what } => {
+                vec![format!("{session}: {}", printable(what))]
+            }
             Event::BranchKept(kept) => vec![output::kept_branch(kept)],
             Event::NotTornDown { session, why } => {
                 vec![format!("{session}: teardown was not run: {}", printable(why))]
@@ -177,6 +179,9 @@ impl State {
             }
             Event::Mended { session, resource } => {
                 if_verbose(verbose, || format!("{session}: {resource} repaired"))
+            }
+            Event::Updated { session, resource } => {
+                if_verbose(verbose, || format!("{session}: {resource} updated"))
             }
             Event::SetUp { session } => if_verbose(verbose, || format!("{session}: set up")),
             Event::NotRefreshed { session, what } => {

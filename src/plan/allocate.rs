@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::requests::{EffectiveRequest, SessionRequests};
 use super::session_identity::{Identity, active, identities};
 use super::{AppliedPlan, Damage, Session};
@@ -33,17 +35,23 @@ pub(super) fn pass(
     applied: Option<&AppliedPlan>,
     all_requests: &[Arc<SessionRequests<'_>>],
 ) -> Allocated {
-    let active = active(manifest, applied);
-    let kept = kept(manifest, registry, all_requests, &active);
+    let active_sessions = active(manifest, applied);
     let broken = applied.map(|applied| &applied.broken);
-    let identities = identities(manifest, &active, observation.family.values().copied());
+    let identities = identities(manifest, &active_sessions, observation.family.values().copied());
+    let takers = takers(manifest, all_requests);
+    let mut allocators = allocators(manifest, registry, observation, all_requests, &identities);
+    let remaining = Remaining { manifest, registry, all_requests, active_sessions: &active_sessions };
+    let kept = remaining.kept(&mut |at, position, wanted, old| {
+        let request = request(manifest, &identities, at, wanted, takers[at][position]);
+        allocators.get_mut(wanted.kind)?.update(&request, old)
+    });
     let mut pass = Pass {
         manifest,
         registry,
         all_requests,
-        allocators: allocators(manifest, registry, observation, all_requests, &identities),
+        allocators,
         identities,
-        takers: takers(manifest, all_requests),
+        takers,
         taken: all_requests.iter().map(|session_requests| vec![0; session_requests.requests.len()]).collect(),
         allocations: Vec::with_capacity(manifest.sessions.len()),
         broken,
@@ -92,31 +100,70 @@ pub(super) fn requesting<'d>(
     })
 }
 
-/// Returns, for each request of each session, the existing allocation that already satisfies the request.
-fn kept<'s>(
-    manifest: &Manifest,
-    registry: &Registry,
-    all_requests: &[Arc<SessionRequests<'_>>],
-    active: &[Option<&'s Session>],
-) -> Vec<Vec<Option<&'s Allocation>>> {
-    let mut kept: Vec<Vec<Option<&Allocation>>> = Vec::with_capacity(all_requests.len());
-    for (at, session_requests) in all_requests.iter().enumerate() {
-        let parent_keeps = |name: &str| {
-            let parent = manifest.sessions[at].parent?;
-            kept[parent][all_requests[parent].position(name)?]
-        };
-        let answer = |wanted: &EffectiveRequest<'_>| {
-            let allocation = active[at]?.allocation(wanted.name).filter(|held| held.kind == wanted.kind)?;
-            let (applied, asked) = (&allocation.options, &wanted.options.explicit);
-            let answers = |of: &dyn Kind| of.is_compatible(applied, asked);
-            let same = registry.get(wanted.kind).map_or(applied == asked, answers);
-            let same = same && allocation.shared == wanted.shared;
-            let stays = !allocation.within_parent || parent_keeps(wanted.name).is_some();
-            (same && stays).then_some(allocation)
-        };
-        kept.push(session_requests.requests.iter().map(answer).collect());
+/// Active allocation that remains for a request.
+struct Kept<'s> {
+    active: &'s Allocation,
+    /// The allocation with the requested options, if they differ and it is updated in place; `None` if it is unchanged.
+    updated: Option<Result<Allocation, Diagnostics>>,
+}
+
+/// Updates an active allocation for the request at two positions, that of the session and that of the request.
+type Update<'u> = dyn FnMut(usize, usize, &EffectiveRequest<'_>, &Allocation) -> Option<Result<Map<String, Value>, Diagnostics>>
+    + 'u;
+
+/// Requests of a manifest, and the active sessions.
+struct Remaining<'a, 's> {
+    manifest: &'a Manifest,
+    registry: &'a Registry,
+    all_requests: &'a [Arc<SessionRequests<'a>>],
+    active_sessions: &'a [Option<&'s Session>],
+}
+
+impl<'s> Remaining<'_, 's> {
+    /// Returns, for each request of each session, the active allocation that remains: it satisfies the request already,
+    /// or it is updated in place.
+    fn kept(&self, update: &mut Update<'_>) -> Vec<Vec<Option<Kept<'s>>>> {
+        let mut kept: Vec<Vec<Option<Kept<'s>>>> = Vec::with_capacity(self.all_requests.len());
+        for (at, session_requests) in self.all_requests.iter().enumerate() {
+            let parent_keeps = |name: &str| {
+                let parent = self.manifest.sessions[at].parent?;
+                kept[parent][self.all_requests[parent].position(name)?].as_ref()
+            };
+            let mut of_session = Vec::with_capacity(session_requests.requests.len());
+            for (position, wanted) in session_requests.requests.iter().enumerate() {
+                let active = self.active_sessions[at].and_then(|session| session.allocation(wanted.name));
+                let active = active.filter(|active| {
+                    let stays = !active.within_parent || parent_keeps(wanted.name).is_some();
+                    stays && active.shared == wanted.shared && active.kind == wanted.kind
+                });
+                of_session.push(active.and_then(|active| {
+                    self.kept_by(wanted, active, &mut || update(at, position, wanted, active))
+                }));
+            }
+            kept.push(of_session);
+        }
+        kept
     }
-    kept
+
+    /// Returns an active allocation, unless the request requires another one.
+    fn kept_by(
+        &self,
+        wanted: &EffectiveRequest<'_>,
+        active: &'s Allocation,
+        update: &mut dyn FnMut() -> Option<Result<Map<String, Value>, Diagnostics>>,
+    ) -> Option<Kept<'s>> {
+        let (options, asked) = (&active.options, &wanted.options.explicit);
+        let answers = |of: &dyn Kind| of.is_compatible(options, asked);
+        let provider = self.registry.get(wanted.kind);
+        if provider.map_or(options == asked, answers) {
+            return Some(Kept { active, updated: None });
+        }
+        let updated =
+            update()?.map(|allocation| Allocation { options: asked.clone(), allocation, ..active.clone() });
+        let is_update = |of: &dyn Kind| updated.as_ref().is_ok_and(|updated| of.is_update(active, updated));
+        (updated.is_err() || provider.is_some_and(is_update))
+            .then_some(Kept { active, updated: Some(updated) })
+    }
 }
 
 /// Returns, for each request of each session, the number of shares that the session's children receive.
@@ -158,19 +205,20 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Informs the allocators of the existing allocations that are kept or freed.
-    fn keep(&mut self, kept: &[Vec<Option<&Allocation>>], applied: Option<&AppliedPlan>) {
+    fn keep(&mut self, kept: &[Vec<Option<Kept<'_>>>], applied: Option<&AppliedPlan>) {
         for (at, kept) in kept.iter().enumerate() {
             let parent = self.manifest.sessions[at].parent.map(|parent| self.identities[parent].id.as_str());
-            for allocation in kept.iter().flatten() {
+            for Kept { active, updated } in kept.iter().flatten() {
+                let allocation = updated.as_ref().and_then(|updated| updated.as_ref().ok()).unwrap_or(active);
                 if let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str()) {
                     allocator.keep(&self.identities[at].id, parent, allocation);
                 }
             }
         }
         let stays: HashSet<_> =
-            kept.iter().flatten().flatten().map(|allocation| std::ptr::from_ref(*allocation)).collect();
-        let active = applied.iter().flat_map(|applied| &applied.plan.sessions);
-        for allocation in active.flat_map(|session| &session.allocations) {
+            kept.iter().flatten().flatten().map(|kept| std::ptr::from_ref(kept.active)).collect();
+        let active_sessions = applied.iter().flat_map(|applied| &applied.plan.sessions);
+        for allocation in active_sessions.flat_map(|session| &session.allocations) {
             if !stays.contains(&std::ptr::from_ref(allocation))
                 && let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str())
             {
@@ -202,19 +250,23 @@ impl<'a> Pass<'a> {
     }
 
     /// Allocates the requests of the session at this position that `kept` does not satisfy.
-    fn session(&mut self, at: usize, kept: &[Option<&Allocation>]) {
+    fn session(&mut self, at: usize, kept: &[Option<Kept<'_>>]) {
         let mut held = Vec::with_capacity(kept.len());
         let mut again = Vec::new();
         let all_requests = self.all_requests;
         for ((wanted, kept), position) in all_requests[at].requests.iter().zip(kept).zip(0..) {
             let share = self.share(at, wanted);
             let shares = self.takers[at][position];
+            let kept = kept.as_ref().map(|kept| match &kept.updated {
+                Some(updated) => updated.clone(),
+                None => Ok(kept.active.clone()),
+            });
             let decided = match kept {
-                Some(kept) if self.is_made_again(at, kept) => {
+                Some(Ok(kept)) if self.is_made_again(at, &kept) => {
                     again.push(wanted.name);
-                    self.again(at, wanted, shares, kept).map(Some)
+                    self.again(at, wanted, shares, &kept).map(Some)
                 }
-                Some(kept) => Ok(Some((*kept).clone())),
+                Some(kept) => kept.map(Some),
                 None => self.decide(at, wanted, shares, share),
             };
             held.extend(decided.unwrap_or_else(|found| {

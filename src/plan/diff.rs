@@ -35,6 +35,9 @@ pub struct Change {
     pub from: BTreeMap<String, SessionPath>,
     /// Names of the resources whose allocation is repaired in place.
     pub mend: Vec<String>,
+    /// Names of the resources whose allocation gets other options in place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub update: Vec<String>,
     /// `true` if `setup` runs although nothing of the session is provisioned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub set_up: bool,
@@ -87,7 +90,8 @@ pub enum Action {
     Create,
     /// The session is active and remains unchanged.
     Keep,
-    /// The session is active; only its data changes (environment, prompt, metadata, discovery file).
+    /// The session is active, and nothing of it is released: its data changes (environment, prompt, metadata,
+    /// discovery file), an allocation gets other options in place, or an allocation is added.
     Update,
     /// The session is active; a lost or broken part is created again in place.
     Repair,
@@ -100,7 +104,7 @@ pub enum Action {
 /// Returns one change for each session of the plan in its order, then one for each removed session, children first.
 pub(super) fn changes(plan: &Plan, registry: &Registry, applied: Option<&AppliedPlan>) -> Vec<Change> {
     let mut changes = match applied {
-        Some(applied) => changes_of_applied(plan, applied),
+        Some(applied) => changes_of_applied(plan, registry, applied),
         None => plan.sessions.par_iter().map(create).collect(),
     };
     add_sources(plan, registry, &mut changes);
@@ -131,7 +135,7 @@ fn add_sources(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
     }
 }
 
-fn changes_of_applied(plan: &Plan, applied: &AppliedPlan) -> Vec<Change> {
+fn changes_of_applied(plan: &Plan, registry: &Registry, applied: &AppliedPlan) -> Vec<Change> {
     let active: HashMap<&SessionPath, &Session> =
         applied.plan.sessions.iter().map(|session| (&session.path, session)).collect();
     let planned: HashSet<&SessionPath> = plan.sessions.iter().map(|session| &session.path).collect();
@@ -144,7 +148,7 @@ fn changes_of_applied(plan: &Plan, applied: &AppliedPlan) -> Vec<Change> {
             None => create(session),
             Some(active) => {
                 let above = above.map_or(&[][..], Vec::as_slice);
-                let mut change = diff(active, session, &applied.broken, above);
+                let mut change = diff(registry, active, session, &applied.broken, above);
                 add_again(&mut change, session, &applied.broken, &plan.again);
                 change
             }
@@ -193,6 +197,7 @@ fn keep(session: &Session) -> Change {
         provision: Vec::new(),
         from: BTreeMap::new(),
         mend: Vec::new(),
+        update: Vec::new(),
         set_up: false,
         refresh: false,
         fields: Vec::new(),
@@ -211,6 +216,7 @@ fn destroy(session: &Session) -> Change {
 }
 
 fn diff(
+    registry: &Registry,
     active: &Session,
     session: &Session,
     broken: &BTreeMap<(SessionPath, String), Damage>,
@@ -227,15 +233,25 @@ fn diff(
                 || (is_created_again
                     && (&new.kind, &new.options, new.shared) == (&old.kind, &old.options, old.shared))
         };
+        let provider = registry.get(&old.kind);
+        let is_update = |new: &Allocation| {
+            !is_created_again
+                && new.kind == old.kind
+                && provider.is_some_and(|provider| provider.is_update(old, new))
+        };
         match session.allocation(old.name()) {
             Some(new) if is_same(new) => add_repair(&mut change, old, damage, follows_parent),
+            Some(new) if is_update(new) => {
+                add_update(&mut change, old, new);
+                add_repair(&mut change, old, damage, follows_parent);
+            }
             new => add_replacement(&mut change, old, new),
         }
     }
     add_provisioned(&mut change, active, session);
     let changed_data = fields::changed_data(active, session);
-    if change.action == Action::Keep {
-        change.reasons = changed_data.iter().map(Field::line).collect();
+    if matches!(change.action, Action::Keep | Action::Update) {
+        change.reasons.extend(changed_data.iter().map(Field::line));
         if let Some(damage) = broken.get(&(session.path.clone(), DISCOVERY.to_owned())) {
             change.reasons.push(damage.why.clone());
         }
@@ -264,6 +280,15 @@ fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, fo
     }
 }
 
+/// Adds the update of an allocation that gets other options in place.
+fn add_update(change: &mut Change, old: &Allocation, new: &Allocation) {
+    change.action = change.action.max(Action::Update);
+    change.update.push(old.name().to_owned());
+    let known = change.fields.len();
+    fields::options(&mut change.fields, old.name(), &old.options, &new.options);
+    change.reasons.extend(change.fields[known..].iter().map(Field::line));
+}
+
 /// Adds the release of an allocation that is replaced by another one, or by none.
 fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocation>) {
     change.action = Action::Replace;
@@ -287,10 +312,11 @@ fn add_provisioned(change: &mut Change, active: &Session, session: &Session) {
     for new in &session.allocations {
         let current = active.allocation(new.name());
         if current.is_none() {
-            change.action = Action::Replace;
+            change.action = change.action.max(Action::Update);
             change.reasons.push(format!("{} is requested in addition", new.name()));
         }
-        if current != Some(new) || change.release.iter().any(|name| name == new.name()) {
+        let has = |names: &[String]| names.iter().any(|name| name == new.name());
+        if (current != Some(new) && !has(&change.update)) || has(&change.release) {
             change.provision.push(new.name().to_owned());
         }
     }

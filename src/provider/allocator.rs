@@ -28,6 +28,19 @@ pub trait Allocator {
         Ok(allocation.clone())
     }
 
+    /// Returns the fields that an active allocation has with the options of the request, if it is updated in place;
+    /// `None` if these options require another allocation. The result is used only if [`Planner::is_update`] accepts
+    /// it. Called before [`Allocator::keep`] and [`Allocator::free`]. Default: `None`.
+    ///
+    /// [`Planner::is_update`]: super::Planner::is_update
+    fn update(
+        &mut self,
+        _request: &Request<'_>,
+        _allocation: &Allocation,
+    ) -> Option<Result<Map<String, Value>, Diagnostics>> {
+        None
+    }
+
     /// Allocates for one session.
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics>;
 

@@ -111,6 +111,12 @@ impl Planner for Directories {
         file_paths.into_iter().flatten().map(|path| Question::Directory { path }).collect()
     }
 
+    /// Updates `keep` in place.
+    fn is_update(&self, from: &Allocation, to: &Allocation) -> bool {
+        let (Some(from), Some(to)) = (Directory::of(from), Directory::of(to)) else { return false };
+        Directory { keep: to.keep, ..from } == to
+    }
+
     fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(plan::Allocations::new(observation))
     }

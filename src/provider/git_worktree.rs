@@ -29,6 +29,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod update;
 
 use std::path::{Component, PathBuf};
 
@@ -38,7 +39,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
-    Provider, Rescue, Scope, SurvivingBranch, Task, UnsavedWork, effective_options, is_in_git_directory,
+    Provider, Refreshable, Rescue, Scope, SurvivingBranch, Task, UnsavedWork, effective_options,
+    is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
@@ -282,6 +284,14 @@ impl Planner for GitWorktree {
         applied == asked || others(applied) == others(asked)
     }
 
+    /// Updates `copy` and `link` in place, and options that matter only when a worktree is created.
+    fn is_update(&self, from: &Allocation, to: &Allocation) -> bool {
+        // A child's worktree would be created elsewhere.
+        let layout = |of: &Allocation| of.options.get("layout").filter(|_| of.shared).cloned();
+        let (Some(old), Some(new)) = (Worktree::of(from), Worktree::of(to)) else { return false };
+        layout(from) == layout(to) && plan::is_update(&old, &new)
+    }
+
     fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(plan::Worktrees::new(observation))
     }
@@ -344,6 +354,10 @@ impl Planner for GitWorktree {
         plan::stale(allocation, replaced, observation)
     }
 
+    fn stale_update(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {
+        plan::stale_update(allocation, observation)
+    }
+
     fn path_fields(&self) -> &'static [&'static str] {
         &["repoRoot", "worktreeRoot", "worktreePath"]
     }
@@ -379,8 +393,28 @@ impl Provider for GitWorktree {
         inspect::unusable(task, &worktree(task)?)
     }
 
+    fn begin_update(&self, task: &Task<'_>) -> Result<(), Error> {
+        update::begin(task, &worktree(task)?)
+    }
+
+    fn update(&self, task: &Task<'_>, from: &Allocation) -> Result<Vec<String>, Error> {
+        update::update(task, &worktree(&Task { allocation: from, ..*task })?, &worktree(task)?)
+    }
+
+    fn left_by_update(&self, task: &Task<'_>, from: &Allocation) -> Result<Vec<String>, Error> {
+        update::left(task, &worktree(&Task { allocation: from, ..*task })?, &worktree(task)?)
+    }
+
+    fn revert(&self, task: &Task<'_>) -> Result<(), Error> {
+        update::revert(task, &worktree(task)?)
+    }
+
     fn outdated(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
         untracked::outdated(task, &worktree(task)?)
+    }
+
+    fn refreshable(&self, task: &Task<'_>) -> Result<Refreshable, Error> {
+        untracked::refreshable(task, &worktree(task)?)
     }
 
     fn refresh(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {

@@ -37,6 +37,16 @@ pub struct UnsavedWork {
     pub blockers: Vec<String>,
 }
 
+/// Work that [`Provider::refresh`](super::Provider::refresh) would find in a lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refreshable {
+    /// `true` if files would be updated or brought.
+    pub is_due: bool,
+    /// Files that would not be updated because the session has changed them, one line each.
+    pub kept: Vec<String>,
+}
+
 /// Progress that an interrupted run has made with the leases of a session. Times are file times of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -78,6 +78,13 @@ pub trait Planner: Send + Sync {
         applied == asked
     }
 
+    /// Returns whether a lease with the allocation `from` is turned into one with the allocation `to` in place, by
+    /// [`Provider::update`](super::Provider::update). If not, the lease is released and another one provisioned. Each
+    /// allocation has its options. Default: no allocation is updated.
+    fn is_update(&self, _from: &Allocation, _to: &Allocation) -> bool {
+        false
+    }
+
     /// Creates the allocator of one plan.
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o>;
 
@@ -145,6 +152,11 @@ pub trait Planner: Send + Sync {
         _replaced: Option<&Allocation>,
         _observation: &Observation,
     ) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the reasons why an active allocation can no longer be updated in place to this one, one line each.
+    fn stale_update(&self, _allocation: &Allocation, _observation: &Observation) -> Vec<String> {
         Vec::new()
     }
 

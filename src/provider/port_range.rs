@@ -227,6 +227,14 @@ impl Planner for PortRange {
         true
     }
 
+    /// Updates the names, the primary port, and the numbers of blocks and slots in place.
+    fn is_update(&self, from: &Allocation, to: &Allocation) -> bool {
+        let (Some(from), Some(to)) = (Block::of(from), Block::of(to)) else { return false };
+        let Block { block_count, primary_port, reserve, .. } = to;
+        let names = to.names.clone();
+        Block { block_count, primary_port, reserve, names, ..from } == to
+    }
+
     fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(plan::Ports::new(observation))
     }

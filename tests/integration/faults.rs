@@ -15,6 +15,7 @@ mod sequences;
 mod soak;
 mod torn;
 mod traps;
+mod update;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};

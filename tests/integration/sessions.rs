@@ -5,3 +5,4 @@ mod occupants;
 mod repeated_steps;
 mod setup;
 mod start;
+mod updates_in_place;

@@ -91,6 +91,15 @@ impl Allocator for Allocations<'_> {
         self.freed.extend(Directory::of(allocation).map(|directory| directory.directory_path));
     }
 
+    fn update(
+        &mut self,
+        request: &Request<'_>,
+        _allocation: &Allocation,
+    ) -> Option<Result<Map<String, Value>, Diagnostics>> {
+        let options = self.options(request).ok()?;
+        Some(Ok(allocation_fields(&planned(&options, request.scoped_name))))
+    }
+
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request)?;
         let directory = planned(&options, request.scoped_name);

@@ -144,6 +144,14 @@ impl Copies {
         Ok(())
     }
 
+    /// Writes the record in one step, or removes it if there are no copies.
+    pub(super) fn replace(&self, paths: &WorktreePaths) -> Result<(), Error> {
+        if self.0.is_empty() {
+            paths.common.remove_file(&paths.entry.join(RECORD))?;
+        }
+        self.write(paths)
+    }
+
     /// Returns the first line, then `CONTENT STATE SIZE SECONDS NANOSECONDS PATH` and a NUL for each copy. `STATE` is
     /// six numbers. An unknown state or content is `-`.
     fn to_bytes(&self) -> Vec<u8> {

@@ -9,11 +9,12 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use serde::Deserialize as _;
+use serde_json::{Map, Value};
 
 use self::branches::Tip;
 pub(super) use self::branches::{recreation_queries, surviving_branch};
 use self::check::{check_glob, unknown_ref};
-pub(super) use self::planned::{context, group_key, names, notices, stale};
+pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update};
 use super::reserved_names::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
@@ -23,7 +24,7 @@ use crate::provider::{
     Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Request, allocation_fields,
     check_root,
 };
-use crate::template::Bounds;
+use crate::template::{self, Bounds};
 
 pub(super) fn queries(options: &manifest::Options) -> Vec<Question> {
     let Ok(options) = Options::deserialize(options) else {
@@ -170,6 +171,37 @@ impl<'o> Worktrees<'o> {
         Ok(Planned { allocation: allocation_fields(&worktree), ..Planned::default() })
     }
 
+    /// Returns whether an active worktree has the commit, the target path and the branch that these options request.
+    fn is_at(&self, request: &Request<'_>, options: &Options, worktree: &Worktree) -> bool {
+        let commit = self.observation.commits.get(&options.base_ref);
+        let is_at_base = options.base_ref == worktree.base_ref
+            || commit.is_some_and(|commit| commit.as_ref().is_ok_and(|commit| commit == worktree.base()));
+        let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
+        let rendered = |source: &String| template::render(source, &request.names(), &self.bounds);
+        let branch = options.branch.as_ref().map(rendered).transpose();
+        is_at_base
+            && target.is_ok_and(|target| target == worktree.target_path)
+            && branch.is_ok_and(|branch| branch == worktree.branch)
+    }
+
+    /// Returns the diagnostics of the globs that an active worktree does not have yet.
+    fn added_diagnostics(
+        &self,
+        location: &Location,
+        options: &Options,
+        worktree: &Worktree,
+    ) -> Vec<Diagnostic> {
+        let lists = [("copy", &options.copy, &worktree.copy), ("link", &options.link, &worktree.link)];
+        let globs = lists.into_iter().flat_map(|(key, globs, active)| {
+            let added = globs.iter().enumerate().filter(|(_, glob)| !active.contains(glob));
+            added.map(move |(index, glob)| (glob, location.key(key).index(index)))
+        });
+        let check = |(glob, location): (&String, Location)| {
+            check_glob(glob, &location).and_then(|()| self.check_copied(glob, &location)).err()
+        };
+        globs.filter_map(check).collect()
+    }
+
     /// Returns the common values of worktrees in `root` with these options. They are checked once for consecutive
     /// requests, of which there are thousands. If something is wrong, each request gets the diagnostics.
     fn roots(
@@ -248,6 +280,32 @@ impl Allocator for Worktrees<'_> {
         self.made_again(request, allocation)
     }
 
+    fn update(
+        &mut self,
+        request: &Request<'_>,
+        allocation: &Allocation,
+    ) -> Option<Result<Map<String, Value>, Diagnostics>> {
+        let options = match self.options(request) {
+            Ok(options) => options,
+            Err(found) => return Some(Err(found)),
+        };
+        let worktree = Worktree::of(allocation)?;
+        let is_in_root = allocation.within_parent || options.root_directory == worktree.worktree_root;
+        if !is_in_root || !self.is_at(request, &options, &worktree) {
+            return None;
+        }
+        let diagnostics = self.added_diagnostics(request.location, &options, &worktree);
+        let worktree = Worktree {
+            base_ref: options.base_ref.clone(),
+            checkout: checkout_of_update(allocation, &options, worktree.checkout),
+            copy: options.copy.clone(),
+            link: options.link.clone(),
+            git_hooks: options.git_hooks,
+            ..worktree
+        };
+        Some(if diagnostics.is_empty() { Ok(allocation_fields(&worktree)) } else { Err(diagnostics.into()) })
+    }
+
     fn free(&mut self, allocation: &Allocation) {
         if let Some(worktree) = Worktree::of(allocation) {
             self.freed_entries.insert(worktree.entry.clone());
@@ -323,6 +381,27 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
     Ok((!parts.is_empty()).then(|| parts.join("/")))
 }
 
+/// Returns the checkout method of an updated worktree: the requested one, or the present one if the request has not
+/// changed. The two differ in a copied workspace, where the worktree of an overlay has its files.
+fn checkout_of_update(allocation: &Allocation, options: &Options, present: Checkout) -> Checkout {
+    let requested = Options::deserialize(&allocation.options).ok().map(|options| options.checkout);
+    if requested == Some(options.checkout) { present } else { options.checkout }
+}
+
+/// Returns whether an active worktree becomes another one in location: only its copies and links differ, or options that
+/// matter when a worktree is created.
+pub(super) fn is_update(from: &Worktree, to: &Worktree) -> bool {
+    let updated = Worktree {
+        base_ref: to.base_ref.clone(),
+        checkout: to.checkout,
+        copy: to.copy.clone(),
+        link: to.link.clone(),
+        git_hooks: to.git_hooks,
+        ..from.clone()
+    };
+    updated == *to && overlay::is_wanted(from) == overlay::is_wanted(to)
+}
+
 /// Returns whether planning could have returned this worktree for these options.
 pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool) -> bool {
     let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
@@ -335,11 +414,17 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
         && worktree.branch.is_some() == options.branch.is_some()
         && (worktree.branch.is_some() || worktree.existing.is_none())
         && worktree.branch.as_deref().is_none_or(super::branch::is_name)
-        && worktree.checkout == options.checkout
+        && is_checkout_of(worktree.checkout, options.checkout)
         && worktree.git_hooks == options.git_hooks
         && (&worktree.copy, &worktree.link) == (&options.copy, &options.link)
         && worktree.copy.iter().chain(&worktree.link).all(is_glob)
         && (within_parent || worktree.worktree_root == options.root_directory)
+}
+
+/// Returns whether a worktree has the requested checkout method. In a copied workspace, a worktree that was an overlay
+/// has its files.
+fn is_checkout_of(checkout: Checkout, requested: Checkout) -> bool {
+    checkout == requested || (checkout, requested) == (Checkout::Git, Checkout::Overlay)
 }
 
 fn top_of(path: &Path) -> String {

@@ -20,7 +20,7 @@ use crate::host::files::copies::copy_large;
 use crate::host::git::Git;
 pub(super) use crate::observe::untracked::HIDDEN;
 use crate::observe::untracked::{self, has_wildcard};
-use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
+use crate::provider::{DISCOVERY_DIRECTORY, Error, Refreshable, Task};
 
 /// Size up to which a file is copied through memory, in bytes, and hashed there. The kernel copies larger ones.
 const READ_MAX: u64 = 64 * 1024;
@@ -57,6 +57,11 @@ fn record(
 
 fn create_links(worktree: &Worktree, paths: &WorktreePaths, untracked: &[PathBuf]) -> Result<(), Error> {
     for (top, file_paths) in matched(&worktree.link, untracked)? {
+        // The files below a link are those of the workspace.
+        let here = paths.worktree.join(within(paths)).join(top);
+        if fs::read_link(here).is_ok_and(|target| target == paths.workspace.join(top)) {
+            continue;
+        }
         if !link(paths, top)? {
             for path in file_paths {
                 link(paths, path)?;
@@ -66,29 +71,41 @@ fn create_links(worktree: &Worktree, paths: &WorktreePaths, untracked: &[PathBuf
     Ok(())
 }
 
+/// Globs of files and of directories above them. Invalid globs match nothing.
+pub(super) struct Globs(Vec<GlobMatcher>);
+
+impl Globs {
+    pub(super) fn new<'g>(globs: impl IntoIterator<Item = &'g String>) -> Self {
+        Self(globs.into_iter().filter_map(|glob| matcher(glob).ok()).collect())
+    }
+
+    pub(super) fn matches(&self, path: &Path) -> bool {
+        self.0.iter().any(|glob| path.ancestors().any(|part| glob.is_match(part)))
+    }
+}
+
 /// Files that were brought into a worktree.
 pub(super) struct CopiedFiles<'w> {
     paths: &'w WorktreePaths,
-    copy: Vec<GlobMatcher>,
-    link: Vec<GlobMatcher>,
+    copy: Globs,
+    link: Globs,
     copies: Copies,
 }
 
 impl<'w> CopiedFiles<'w> {
     pub(super) fn new(worktree: &Worktree, paths: &'w WorktreePaths) -> Self {
-        let matchers = |globs: &[String]| globs.iter().filter_map(|glob| matcher(glob).ok()).collect();
-        let copies = if worktree.copy.is_empty() { Copies::default() } else { Copies::read(paths) };
-        Self { paths, copy: matchers(&worktree.copy), link: matchers(&worktree.link), copies }
+        let (copy, link) = (Globs::new(&worktree.copy), Globs::new(&worktree.link));
+        Self { paths, copy, link, copies: Copies::read(paths) }
     }
 
     /// Returns whether an untracked file of the worktree was brought and is unchanged, or equals the file in the
     /// workspace. The path is relative to the worktree.
     pub(super) fn is_untouched(&self, path: &Path) -> bool {
         let Ok(own) = path.strip_prefix(within(self.paths)) else { return false };
-        let matches =
-            |globs: &[GlobMatcher]| globs.iter().any(|glob| own.ancestors().any(|path| glob.is_match(path)));
-        let is_copy = matches(&self.copy);
-        if !is_copy && !matches(&self.link) {
+        // A copy outlasts its glob in the manifest.
+        let copy = self.copies.0.get(own);
+        let is_copy = copy.is_some() || self.copy.matches(own);
+        if !is_copy && !self.link.matches(own) {
             return false;
         }
         let (here, there) = (self.paths.worktree.join(path), self.paths.workspace.join(own));
@@ -96,7 +113,6 @@ impl<'w> CopiedFiles<'w> {
         if target.is_some_and(|target| target == there || Some(target) == fs::read_link(&there).ok()) {
             return true;
         }
-        let copy = self.copies.0.get(own).filter(|_| is_copy);
         if copy.is_some_and(|copy| copy.is_pristine(&here)) {
             return true;
         }
@@ -114,7 +130,9 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     }
     let paths = WorktreePaths::of(task, worktree)?;
     let mut outdated = Vec::new();
-    for (path, copy) in &Copies::read(&paths).0 {
+    // The manifest may no longer have the glob of a copy.
+    let globs = Globs::new(&worktree.copy);
+    for (path, copy) in Copies::read(&paths).0.iter().filter(|(path, _)| globs.matches(path)) {
         let here = paths.worktree.join(within(&paths)).join(path);
         if changed(task, &paths, path, copy, &here)? && is_untouched(copy, &here)? {
             outdated.push(format!("`{}` has changed in the workspace since it was copied", path.display()));
@@ -170,7 +188,7 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
             Some(old) => {
                 let copy = replace(worktree, &paths, &from, &to, old)?;
                 if copy.is_none() {
-                    kept.push(format!("`{}` was changed or removed in the session", path.display()));
+                    kept.push(changed_in_session(path));
                 }
                 copy
             }
@@ -180,6 +198,36 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     record(&paths, copies, made)?;
     create_links(worktree, &paths, &untracked)?;
     Ok(kept)
+}
+
+/// Returns the work that [`refresh`] would find.
+pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refreshable, Error> {
+    let mut found = Refreshable::default();
+    if worktree.copy.is_empty() && worktree.link.is_empty() {
+        return Ok(found);
+    }
+    let paths = WorktreePaths::of(task, worktree)?;
+    let untracked = untracked(task, worktree, &paths)?;
+    let copies = Copies::read(&paths);
+    let here = |path: &Path| paths.worktree.join(within(&paths)).join(path);
+    let is_missing = |path: &Path| fs::symlink_metadata(here(path)).is_err();
+    for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
+        match copies.0.get(path) {
+            None => found.is_due |= is_missing(path),
+            Some(old) if !changed(task, &paths, path, old, &here(path))? => {}
+            Some(old) if is_untouched(old, &here(path))? => found.is_due = true,
+            Some(_) => found.kept.push(changed_in_session(path)),
+        }
+    }
+    let links = matched(&worktree.link, &untracked)?;
+    found.is_due |=
+        links.into_iter().any(|(top, file_paths)| is_missing(top) || file_paths.into_iter().any(is_missing));
+    Ok(found)
+}
+
+/// Describes a copy that is not refreshed.
+fn changed_in_session(path: &Path) -> String {
+    format!("`{}` was changed or removed in the session", path.display())
 }
 
 /// Replaces an untouched copy in one step; `None` if the copy is not untouched.
@@ -224,21 +272,28 @@ fn replace(
 /// Returns whether a file of the workspace is brought to a path of the worktree, complete or not.
 pub(super) fn is_from_workspace(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(paths)) else { return false };
-    let mut globs = worktree.copy.iter().chain(&worktree.link).filter_map(|glob| matcher(glob).ok());
-    globs.any(|glob| own.ancestors().any(|path| glob.is_match(path)))
+    Globs::new(worktree.copy.iter().chain(&worktree.link)).matches(own)
         && fs::symlink_metadata(paths.workspace.join(own)).is_ok()
+}
+
+/// Returns whether two files have the same content, or two links the same target.
+pub(super) fn has_content_of(one: &Path, other: &Path) -> bool {
+    let content = |path| copy_record::content(path).ok().flatten();
+    content(one).is_some_and(|one| Some(one) == content(other))
 }
 
 /// Returns whether a link to `target` in the workspace belongs at a path of the worktree.
 pub(super) fn is_linked(worktree: &Worktree, paths: &WorktreePaths, path: &Path, target: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(paths)) else { return false };
-    let globs = worktree.link.iter().filter_map(|glob| matcher(glob).ok());
-    let mut globs = globs.filter(|glob| own.ancestors().any(|path| glob.is_match(path)));
-    target == paths.workspace.join(own) && globs.next().is_some()
+    target == paths.workspace.join(own) && Globs::new(&worktree.link).matches(own)
 }
 
 /// Returns the untracked files, as paths relative to the workspace.
-fn untracked(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn untracked(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+) -> Result<Vec<PathBuf>, Error> {
     let globs = || worktree.copy.iter().chain(&worktree.link);
     globs().try_for_each(|glob| matcher(glob).map(drop))?;
     let git = Git::around(task.host, &paths.workspace).holding(task.lock);
@@ -247,7 +302,7 @@ fn untracked(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Res
 
 /// Returns the paths that the globs match, by the matched path: the path itself, or the highest matching directory
 /// above it.
-fn matched<'p>(
+pub(super) fn matched<'p>(
     globs: &[String],
     file_paths: &'p [PathBuf],
 ) -> Result<BTreeMap<&'p Path, BTreeSet<&'p Path>>, Error> {
@@ -275,7 +330,7 @@ fn matcher(glob: &str) -> Result<GlobMatcher, Error> {
 }
 
 /// Returns the path of the workspace in the repository, and so in every worktree; empty if it is the repository's top.
-fn within(paths: &WorktreePaths) -> &Path {
+pub(super) fn within(paths: &WorktreePaths) -> &Path {
     paths.workspace.strip_prefix(&paths.repo_root).unwrap_or(Path::new(""))
 }
 
@@ -291,7 +346,7 @@ fn destination(paths: &WorktreePaths, path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Copies a file or a link; `None` if something exists at `to`, or if `from` is neither.
-fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<Option<Copy>, Error> {
     let found = fs::symlink_metadata(from).map_err(failed("inspect", from))?;
     let source = Stamp::from(&found);
     if found.is_symlink() {

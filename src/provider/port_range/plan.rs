@@ -180,6 +180,37 @@ impl Allocator for Ports<'_> {
         // Blocks of the swarm itself are not in `taken`.
     }
 
+    fn update(
+        &mut self,
+        request: &Request<'_>,
+        allocation: &Allocation,
+    ) -> Option<Result<Map<String, Value>, Diagnostics>> {
+        let block = Block::of(allocation)?;
+        let ports = block.ports()?;
+        let options = match self.options(request, block.share.is_some()) {
+            Ok(options) => options,
+            Err(found) => return Some(Err(found)),
+        };
+        let is_divided = request.shares > 0 || self.childrens.iter().any(|share| share.overlaps(ports));
+        if is_divided && reserve(&options) != block.reserve {
+            return None;
+        }
+        let is_same_range = options.base_port == block.base_port
+            && options.block_size == block.block_size
+            && block.block_index < options.blocks();
+        let (locks, primary, count) = match block.share {
+            Some(_) => (block.lock_path.parent()?, block.primary_port, block.block_count),
+            None if is_same_range => {
+                let primary = block.start_port + options.primary_port_offset;
+                (&*options.lock_directory, primary, options.blocks())
+            }
+            None => return None,
+        };
+        let Block { base_port: base, block_index: index, share, .. } = block;
+        let cut = Cut { ports, base, count, index, share, locks };
+        Some(self::allocation(request, &options, &cut, primary, Vec::new()).map(|planned| planned.allocation))
+    }
+
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request, false)?;
         self.check_lock_directory(&options, request.location)?;

@@ -136,12 +136,16 @@ fn every_point_is_reached() {
     tree.ok(&["apply"]);
     tree.manifest(
         &manifest
-            .replace("copy = [\".env\"]", "copy = []")
+            .replace("copy = [\".env\"]", "root-directory = \".ai_ops/others\"")
             .replace("block-size = 16", "block-size = 12")
-            .replace("copy-from", "keep = false, copy-from"),
+            .replace("copy-from", "root-directory = \".ai_ops/others\", copy-from"),
     );
     crash(&tree, &["apply", "--yes"], "apply.told#1");
     reach(&tree, &["recover"]);
+    tree.manifest(&manifest.replace("link = [\"cache\"]", "copy = [\"cache\"]"));
+    crash(&tree, &["apply"], "apply.told#1");
+    reach(&tree, &["recover"]);
+    reach(&tree, &["apply"]);
     tree.ok(&["destroy"]);
     tree.manifest(&manifest);
     // Moved here, and then copied here.
@@ -169,7 +173,9 @@ fn every_point_is_reached() {
     reach(&saved, &["rescue", "restore", name, "--into", "a"]);
     let stuck = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     stuck.ok(&["apply"]);
-    stuck.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", link = [\"*.log\"] }]\n");
+    stuck.manifest(
+        "[session.a]\nresources = [{ kind = \"git-worktree\", root-directory = \".ai_ops/others\" }]\n",
+    );
     crash(&stuck, &["apply", "--yes"], "apply.told#1");
     // Git cannot find the repository of what is recovered.
     fs::rename(stuck.repository.join(".git/objects"), stuck.top.join("objects")).unwrap();

@@ -150,7 +150,7 @@ fn a_give_up_killed_anywhere_is_done_again_and_brings_back_what_was_replaced() {
         let worktree = worktree(&sandbox);
         fs::write(worktree.join("kept.log"), "ignored\n").unwrap();
         let replacing = WITH_THING.replace("\"thing\"]", "{ kind = \"thing\", size = 3 }]");
-        sandbox.manifest(&replacing.replace("branch =", "link = [\"*.log\"], branch ="));
+        sandbox.manifest(&replacing.replace("branch =", "target-path = \"app\", branch ="));
         kill(&sandbox, &["apply", "--yes"], "apply.told");
         remove_program(&sandbox);
         kill(&sandbox, &["recover", "--give-up"], point);
@@ -169,11 +169,13 @@ fn a_give_up_killed_anywhere_is_done_again_and_brings_back_what_was_replaced() {
 #[test]
 fn a_worktree_that_cannot_be_brought_back_remains_aside() {
     let sandbox = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    sandbox.git(&["tag", "old"]);
+    sandbox.git(&["commit", "--allow-empty", "-qm", "next"]);
     let before = sandbox.inventory();
     sandbox.ok(&["apply"]);
     let home = worktree(&sandbox);
     fs::write(home.join("kept.log"), "ignored\n").unwrap();
-    sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", link = [\"*.log\"] }]\n");
+    sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", base-ref = \"old\" }]\n");
     kill(&sandbox, &["apply", "--yes"], "apply.told");
     // The new worktree is another's now.
     let entry = sandbox.repository.join(".git/worktrees").join(home.file_name().unwrap());

@@ -205,7 +205,13 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     assert_same(&before, &original(&sandbox));
     let status = sandbox.seedbed_in(&copy, &["status"]).expect(0).stdout;
     assert_sound(&status);
-    sandbox.seedbed_in(&copy, &["apply", "-y", "--discard"]).expect(0);
+    // Only what a copy cannot have is provisioned.
+    for change in sandbox.plan_in(&copy)["changes"].as_array().unwrap() {
+        assert!(change["action"] != "replace" && change["release"] == serde_json::json!([]), "{change}");
+    }
+    sandbox.seedbed_in(&copy, &["apply"]).expect(0);
+    assert_eq!(sandbox.git_in(&lead, &["log", "-1", "--format=%s"]), "work");
+    sandbox.seedbed_in(&copy, &["apply"]).expect(0).says(&["nothing to do"]);
     sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
     assert_same(&before, &original(&sandbox));
     let status = sandbox.ok(&["status"]).stdout;

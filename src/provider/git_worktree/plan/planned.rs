@@ -107,15 +107,7 @@ pub(in super::super) fn stale(
     if let (true, Some(Err(why))) = (overlay::is_wanted(&worktree), &observation.overlays) {
         stale.push(format!("overlays cannot be mounted any more: {why}"));
     }
-    for glob in worktree.copy.iter().chain(&worktree.link) {
-        match observation.untracked.get(glob) {
-            Some(Ok(Untracked::Missing)) => {
-                stale.push(format!("the workspace has no file `{glob}` any more"));
-            }
-            Some(Ok(Untracked::Tracked)) => stale.push(format!("Git now tracks `{glob}`")),
-            _ => {}
-        }
-    }
+    stale.extend(globs_stale(&worktree, observation));
     match &observation.repository {
         Some(Ok(repository)) => {
             if stands(repository.worktrees.contains(&worktree.entry)) {
@@ -127,6 +119,26 @@ pub(in super::super) fn stale(
         None => {}
     }
     stale
+}
+
+/// Returns the reasons why the copies and links of a worktree can no longer be brought.
+fn globs_stale(worktree: &Worktree, observation: &Observation) -> Vec<String> {
+    let mut stale = Vec::new();
+    for glob in worktree.copy.iter().chain(&worktree.link) {
+        match observation.untracked.get(glob) {
+            Some(Ok(Untracked::Missing)) => {
+                stale.push(format!("the workspace has no file `{glob}` any more"));
+            }
+            Some(Ok(Untracked::Tracked)) => stale.push(format!("Git now tracks `{glob}`")),
+            _ => {}
+        }
+    }
+    stale
+}
+
+/// Returns the reasons why a worktree can no longer be updated in place.
+pub(in super::super) fn stale_update(allocation: &Allocation, observation: &Observation) -> Vec<String> {
+    Worktree::of(allocation).map(|worktree| globs_stale(&worktree, observation)).unwrap_or_default()
 }
 
 /// Returns the reason why the branch of a planned worktree no longer fits the plan.

@@ -21,11 +21,12 @@ use crate::provider::git_worktree::index::{self, EntryType, Index};
 use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::reserved_names::MARK;
 use crate::provider::git_worktree::untracked::CopiedFiles;
+use crate::provider::git_worktree::update::JOURNAL;
 use crate::provider::git_worktree::{Worktree, overlay, tree};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
 /// Names in a new admin directory. Git commands that change something there add other names.
-const MADE: [&str; 11] = [
+const MADE: [&str; 12] = [
     "HEAD",
     "commondir",
     "config.worktree",
@@ -37,6 +38,7 @@ const MADE: [&str; 11] = [
     "refs",
     MARK,
     RECORD,
+    JOURNAL,
 ];
 
 /// Returns whether the worktree equals its commit: HEAD never moved, and the index contains the commit's tree. Each of

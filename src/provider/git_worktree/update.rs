@@ -1,0 +1,423 @@
+//! Updates the copies and links of a worktree in place, while its session works there, and undoes an update.
+//!
+//! All files are copied aside first. Then a journal in the admin directory names every effect, before the first one. A
+//! file is put in place in one step, and only where nothing exists. A rollback removes what the update has put there,
+//! unless the session has changed it since.
+//!
+//! The copies of a glob that the manifest no longer has remain: a program of the session may use them. Links of such a
+//! glob are removed, because through them the session would change files of the workspace.
+
+#![expect(clippy::disallowed_methods, reason = "looks at files of the workspace and of a worktree")]
+
+mod journal;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{RenameFlags, renameat_with, symlinkat};
+use rustix::io::Errno;
+
+pub(super) use self::journal::JOURNAL;
+use self::journal::{Effect, Journal};
+use super::copy_record::{self, Copies, Copy};
+use super::paths::{WorktreePaths, io as failed};
+use super::untracked::{Globs, copy, has_content_of, is_linked, matched, untracked, within};
+use super::{Worktree, overlay};
+use crate::host::failpoint::{crashpoint, failpoint};
+use crate::host::files::{self, Root};
+use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
+
+/// Maximum number of files that are named one by one.
+const NAMED: usize = 8;
+
+/// Forgets the journal of an earlier update.
+pub(super) fn begin(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    Journal::remove(&WorktreePaths::of(task, worktree)?)
+}
+
+/// Brings the copies and links that `to` has and `from` does not, and removes the links that only `from` has. Returns
+/// the files that it leaves as they are, one line each.
+pub(super) fn update(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<Vec<String>, Error> {
+    let paths = WorktreePaths::of(task, to)?;
+    let update = Update::find(task, &paths, from, to)?;
+    let mut left = update.left();
+    if update.unlinked.is_empty() && update.placed.is_empty() {
+        return Ok(left);
+    }
+    let scratch = Scratch::create(&paths, to)?;
+    let done = update.carry_out(&scratch);
+    scratch.remove()?;
+    left.extend(named(done?.iter().map(PathBuf::as_path), EXISTS));
+    Ok(left)
+}
+
+/// Returns the files that an update would leave as they are, one line each. Changes nothing.
+pub(super) fn left(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<Vec<String>, Error> {
+    Ok(Update::find(task, &WorktreePaths::of(task, to)?, from, to)?.left())
+}
+
+/// Undoes an update of a worktree that has `copy` and `link` of before again.
+pub(super) fn revert(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let paths = WorktreePaths::of(task, worktree)?;
+    let Some(journal) = Journal::read(&paths)? else { return Ok(()) };
+    if let Some(overlay::Fault::Unmounted(_)) = overlay::fault(task, worktree, &paths)? {
+        overlay::repair(task, worktree, &paths)?;
+    }
+    if let Some(top) = paths.directory()? {
+        let scratch = Scratch::create(&paths, worktree)?;
+        let done = journal.0.iter().rev().try_for_each(|(effect, path)| {
+            crashpoint!("revert.effect");
+            undo(&paths, &top, &scratch, effect, path)
+        });
+        scratch.remove()?;
+        done?;
+    }
+    let mut copies = Copies::read(&paths);
+    for (_, path) in journal.0.iter().filter(|(effect, _)| matches!(effect, Effect::Placed(_))) {
+        copies.0.remove(path);
+    }
+    copies.replace(&paths)?;
+    crashpoint!("revert.recorded");
+    Journal::remove(&paths)
+}
+
+/// Undoes one effect, if it has happened and the session has not changed its path since.
+fn undo(
+    paths: &WorktreePaths,
+    top: &Root,
+    scratch: &Scratch,
+    effect: &Effect,
+    path: &Path,
+) -> Result<(), Error> {
+    let below = within(paths).join(path);
+    let (above, name) = split(&below);
+    // A directory that the session has replaced by a link has nothing of the update.
+    let parent = match top.directory(above) {
+        Err(files::Error::Link { .. }) | Ok(None) => return Ok(()),
+        parent => parent?,
+    };
+    let Some(parent) = parent else { return Ok(()) };
+    match effect {
+        Effect::Placed(content) => scratch.take_back(&parent, name, content),
+        Effect::Directory => match parent.remove_directory(Path::new(name)) {
+            Ok(_) | Err(files::Error::Link { .. } | files::Error::Irregular { .. }) => Ok(()),
+            Err(files::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+        Effect::Unlinked => unless_there(symlinkat(paths.workspace.join(path), &parent, name))
+            .map(drop)
+            .map_err(failed("link", &paths.worktree.join(&below))),
+    }
+}
+
+/// Effects of an update that are found before the first one. Paths are relative to the workspace.
+struct Update<'s> {
+    paths: &'s WorktreePaths,
+    /// Links to remove.
+    unlinked: BTreeSet<PathBuf>,
+    /// Copies and links to put in place.
+    placed: BTreeMap<PathBuf, Placed>,
+    /// Paths at which the session has another file.
+    occupied: Vec<PathBuf>,
+    /// Copies of globs that the manifest no longer has.
+    staying: Vec<PathBuf>,
+}
+
+/// Form in which a file of the workspace is put in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    Copy,
+    Link,
+}
+
+impl<'s> Update<'s> {
+    fn find(
+        task: &Task<'_>,
+        paths: &'s WorktreePaths,
+        from: &Worktree,
+        to: &Worktree,
+    ) -> Result<Self, Error> {
+        let mut update = Self {
+            paths,
+            unlinked: BTreeSet::new(),
+            placed: BTreeMap::new(),
+            occupied: Vec::new(),
+            staying: Vec::new(),
+        };
+        let copy = without(&to.copy, &from.copy);
+        let link = without(&to.link, &from.link);
+        let unlinked = without(&from.link, &to.link);
+        let listed = if copy.is_empty() && link.is_empty() && unlinked.is_empty() {
+            Vec::new()
+        } else {
+            let link = link.iter().chain(&unlinked).cloned().collect();
+            untracked(task, &Worktree { copy: copy.clone(), link, ..to.clone() }, paths)?
+        };
+        update.find_unlinked(to, &unlinked, &listed);
+        update.find_copies(&copy, &listed)?;
+        update.find_links(&link, &listed)?;
+        update.find_staying(to, &without(&from.copy, &to.copy));
+        Ok(update)
+    }
+
+    /// Returns the files that the update leaves as they are, one line each.
+    fn left(&self) -> Vec<String> {
+        let mut left = named(self.occupied.iter().map(PathBuf::as_path), EXISTS);
+        left.extend(named(self.staying.iter().map(PathBuf::as_path), STAYS));
+        left
+    }
+
+    /// Finds the links that globs which are no longer in the manifest made.
+    fn find_unlinked(&mut self, to: &Worktree, removed: &[String], listed: &[PathBuf]) {
+        for glob in removed {
+            // The files may be gone from the workspace.
+            let literal = PathBuf::from(glob.trim_start_matches("./").trim_end_matches('/'));
+            let matched = matched(std::slice::from_ref(glob), listed).unwrap_or_default();
+            let candidates = matched.into_iter().flat_map(|(top, below)| below.into_iter().chain([top]));
+            for path in candidates.map(Path::to_owned).chain([literal]) {
+                let (below, there) = (within(self.paths).join(&path), self.paths.workspace.join(&path));
+                let is_link = self.is_link_to(&path, &there);
+                if is_link && !is_linked(to, self.paths, &below, &there) {
+                    self.unlinked.insert(path);
+                }
+            }
+        }
+    }
+
+    fn find_copies(&mut self, added: &[String], listed: &[PathBuf]) -> Result<(), Error> {
+        for path in matched(added, listed)?.into_values().flatten() {
+            match self.occupant(path) {
+                None => drop(self.placed.insert(path.to_owned(), Placed::Copy)),
+                Some(occupant) => {
+                    let is_same = || has_content_of(&self.here(path), &self.paths.workspace.join(path));
+                    if occupant != path || !is_same() {
+                        self.occupied.push(path.to_owned());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn find_links(&mut self, added: &[String], listed: &[PathBuf]) -> Result<(), Error> {
+        for (top, below) in matched(added, listed)? {
+            if self.occupant(top).is_none() {
+                self.placed.insert(top.to_owned(), Placed::Link);
+                continue;
+            }
+            if self.is_link_to(top, &self.paths.workspace.join(top)) {
+                continue;
+            }
+            // The files of a directory that the worktree has are linked one by one.
+            for path in below {
+                match self.occupant(path) {
+                    None => drop(self.placed.insert(path.to_owned(), Placed::Link)),
+                    Some(_) if self.is_link_to(path, &self.paths.workspace.join(path)) => {}
+                    Some(_) => self.occupied.push(path.to_owned()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the copies that stay although their globs are no longer in the manifest.
+    fn find_staying(&mut self, to: &Worktree, removed: &[String]) {
+        if removed.is_empty() {
+            return;
+        }
+        let (removed, requested) = (Globs::new(removed), Globs::new(to.copy.iter().chain(&to.link)));
+        let copies = Copies::read(self.paths).0;
+        let copies = copies.into_keys().filter(|path| removed.matches(path) && !requested.matches(path));
+        self.staying = copies.filter(|path| fs::symlink_metadata(self.here(path)).is_ok()).collect();
+    }
+
+    /// Returns the first path on the way to a path that is in the way of a new file; `None` if nothing is.
+    fn occupant<'p>(&self, path: &'p Path) -> Option<&'p Path> {
+        let mut way: Vec<&Path> = path.ancestors().filter(|part| !part.as_os_str().is_empty()).collect();
+        way.reverse();
+        for part in way {
+            if self.placed.contains_key(part) {
+                return Some(part);
+            }
+            if self.unlinked.contains(part) {
+                return None;
+            }
+            match fs::symlink_metadata(self.here(part)) {
+                Err(_) => return None,
+                Ok(found) if found.is_dir() && part != path => {}
+                Ok(_) => return Some(part),
+            }
+        }
+        None
+    }
+
+    /// Carries out the update. Returns the paths at which another process has created a file since.
+    fn carry_out(&self, scratch: &Scratch) -> Result<Vec<PathBuf>, Error> {
+        let copied = self.copy_aside(scratch)?;
+        self.journal(&copied).write(self.paths)?;
+        crashpoint!("update.journaled");
+        let top = self.paths.open()?;
+        for path in &self.unlinked {
+            top.remove_file(&within(self.paths).join(path))?;
+            crashpoint!("update.unlinked");
+        }
+        let (mut record, mut occupied) = (Copies::read(self.paths), Vec::new());
+        for (path, placed) in &self.placed {
+            let copied = copied.get(path.as_path());
+            if *placed == Placed::Copy && copied.is_none() {
+                continue;
+            }
+            let below = within(self.paths).join(path);
+            let (above, name) = split(&below);
+            let parent = top.create_directories(above)?;
+            let done = failpoint!("update.place").and_then(|()| match copied {
+                Some((_, aside)) => {
+                    renameat_with(&scratch.directory, aside, &parent, name, RenameFlags::NOREPLACE)
+                }
+                None => symlinkat(self.paths.workspace.join(path), &parent, name),
+            });
+            crashpoint!("update.placed");
+            if !unless_there(done).map_err(failed("create", &self.here(path)))? {
+                occupied.push(path.clone());
+            } else if let Some((copy, _)) = copied {
+                record.0.insert(path.clone(), copy.clone());
+            }
+        }
+        record.write(self.paths)?;
+        crashpoint!("update.recorded");
+        Ok(occupied)
+    }
+
+    /// Copies the files into the scratch directory. Returns them with their names there.
+    fn copy_aside(&self, scratch: &Scratch) -> Result<BTreeMap<&Path, (Copy, String)>, Error> {
+        let mut copied = BTreeMap::new();
+        for (path, _) in self.placed.iter().filter(|(_, placed)| **placed == Placed::Copy) {
+            let name = copied.len().to_string();
+            let aside = scratch.directory.path().join(&name);
+            let Some(mut made) = copy(&self.paths.workspace.join(path), &aside)? else { continue };
+            // The session may write the file as soon as it is in place.
+            made.made = None;
+            if made.content.is_none() {
+                made.content = copy_record::content(&aside).map_err(failed("read", &aside))?;
+            }
+            copied.insert(path.as_path(), (made, name));
+        }
+        Ok(copied)
+    }
+
+    fn journal(&self, copied: &BTreeMap<&Path, (Copy, String)>) -> Journal {
+        let unlinked = self.unlinked.iter().map(|path| (Effect::Unlinked, path.clone()));
+        let above = self.placed.keys().flat_map(|path| path.ancestors().skip(1));
+        let is_unlinked = |path: &Path| path.ancestors().any(|part| self.unlinked.contains(part));
+        let is_missing = |path: &Path| is_unlinked(path) || fs::symlink_metadata(self.here(path)).is_err();
+        let missing = above.filter(|above| !above.as_os_str().is_empty() && is_missing(above));
+        let missing: BTreeSet<&Path> = missing.collect();
+        let missing = missing.into_iter().map(|path| (Effect::Directory, path.to_owned()));
+        let placed = self.placed.iter().filter_map(|(path, placed)| {
+            let content = match placed {
+                Placed::Copy => copied.get(path.as_path())?.0.content.clone()?,
+                Placed::Link => copy_record::content_of_link(&self.paths.workspace.join(path)),
+            };
+            Some((Effect::Placed(content), path.clone()))
+        });
+        Journal(unlinked.chain(missing).chain(placed).collect())
+    }
+
+    fn here(&self, path: &Path) -> PathBuf {
+        self.paths.worktree.join(within(self.paths)).join(path)
+    }
+
+    fn is_link_to(&self, path: &Path, target: &Path) -> bool {
+        fs::read_link(self.here(path)).is_ok_and(|found| found == target)
+    }
+}
+
+/// Temporary directory in a worktree, from which files are renamed into place.
+struct Scratch {
+    own: Root,
+    temporary: crate::host::files::temporary::Temporary,
+    directory: Root,
+}
+
+impl Scratch {
+    fn create(paths: &WorktreePaths, worktree: &Worktree) -> Result<Self, Error> {
+        let own = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
+        let own = paths.open()?.create_directories(&own)?;
+        let temporary = own.make_temporary_directory(OsStr::new("copy"))?;
+        let directory = own.directory(Path::new(&temporary.name))?;
+        let directory =
+            directory.ok_or_else(|| Error::Refused(format!("{} is gone", own.path().display())))?;
+        Ok(Self { own, temporary, directory })
+    }
+
+    /// Removes the file at a name of `parent`, if it has this content. It is compared when no process can write it by
+    /// its name any more.
+    fn take_back(&self, parent: &Root, name: &OsStr, content: &str) -> Result<(), Error> {
+        let here = parent.path().join(name);
+        let is_placed =
+            |path: &Path| copy_record::content(path).is_ok_and(|found| found.as_deref() == Some(content));
+        if !is_placed(&here) {
+            return Ok(());
+        }
+        let aside = OsStr::new("back");
+        let rename = |from: &Root, old: &OsStr, to: &Root, new: &OsStr| {
+            renameat_with(from, old, to, new, RenameFlags::NOREPLACE).map_err(io::Error::from)
+        };
+        rename(parent, name, &self.directory, aside).map_err(failed("remove", &here))?;
+        if is_placed(&self.directory.path().join(aside)) {
+            self.directory.remove_file(Path::new(aside))?;
+            return Ok(());
+        }
+        rename(&self.directory, aside, parent, name).map_err(failed("restore", &here))
+    }
+
+    fn remove(&self) -> Result<(), Error> {
+        Ok(self.own.remove_all(Path::new(&self.temporary.name))?)
+    }
+}
+
+/// Returns the globs that are not among the others.
+fn without(globs: &[String], others: &[String]) -> Vec<String> {
+    globs.iter().filter(|glob| !others.contains(glob)).cloned().collect()
+}
+
+/// Returns the directory and the name of a path.
+fn split(path: &Path) -> (&Path, &OsStr) {
+    (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default())
+}
+
+/// Returns whether something was created; `false` if something exists at its path.
+fn unless_there(done: rustix::io::Result<()>) -> io::Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends of the line about a file that is left as it is; of one, and of several.
+type Words = (&'static str, &'static str);
+
+const EXISTS: Words =
+    ("exists in the session and stays as it is", "exist in the session and stay as they are");
+
+const STAYS: Words = (
+    "stays in the session; remove it there if it is not needed",
+    "stay in the session; remove them there if they are not needed",
+);
+
+/// Returns one line for each of the paths, and the number of those that are too many to name.
+fn named<'p>(paths: impl ExactSizeIterator<Item = &'p Path>, words: Words) -> Vec<String> {
+    let more = paths.len().saturating_sub(NAMED);
+    let line = |path: &Path| format!("`{}` {}", path.display(), words.0);
+    let mut lines: Vec<String> = paths.take(NAMED).map(line).collect();
+    match more {
+        0 => {}
+        1 => lines.push(format!("1 more file {}", words.0)),
+        more => lines.push(format!("{more} more files {}", words.1)),
+    }
+    lines
+}

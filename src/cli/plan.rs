@@ -302,7 +302,7 @@ pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnMut() -> bool) -> Re
             return Ok(None);
         }
         let holder = swarm.found()?.and_then(|found| found.holder);
-        Ok(Some((is_unfinished, holder.map(|holder| holder.to_string()))))
+        Ok(Some((is_unfinished, holder)))
     };
     let name = swarm.name();
     match run_state(read, is_running)? {

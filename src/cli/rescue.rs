@@ -143,12 +143,12 @@ fn restore_into(
 fn described(session: &SessionPath, restored: &Restored, rescues: &[SavedWork]) -> String {
     let files = output::count(restored.files, "file");
     let branch = restored.branch.as_ref().map(|branch| format!(" (branch {})", printable(branch)));
-    let mut text = format!("restored {files} in {session}{}", branch.unwrap_or_default());
-    if let Some(saved) = rescues.first().filter(|_| restored.has_other_commits) {
+    let saved = rescues.first().filter(|_| restored.has_other_commits);
+    let commits = saved.map(|saved| {
         let commits = shell_quoted(&format!("{}^4", saved.reference));
-        text += &format!("; commits that only the rescue keeps: git log {}", printable(&commits));
-    }
-    text
+        format!("; commits that only the rescue keeps: git log {}", printable(&commits))
+    });
+    format!("restored {files} in {session}{}{}", branch.unwrap_or_default(), commits.unwrap_or_default())
 }
 
 /// Deletes rescues, with consent.

@@ -4,7 +4,6 @@
 mod sources;
 mod path;
 mod port;
-mod rule;
 mod session;
 mod answer;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use seedbed::host::Host;
 use seedbed::host::text::printable;
 use seedbed::name::PortBlock;
-use seedbed::provider::port_range::Block;
+use seedbed::provider::Registry;
 use seedbed::report::{List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VERSION};
 use seedbed::state::{self, Record, RecordedSwarm};
 
@@ -18,9 +18,11 @@ const BLOCKS_SHOWN: usize = 3;
 
 pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let host = project::host(global)?;
+    let registry = Registry::built_in();
     let swarms = with_children(state::swarms(&host)?, state::sessions(&host)?);
     if global.json {
-        let swarms = swarms.iter().map(|(found, children)| listed(found, children, &host)).collect();
+        let swarms =
+            swarms.iter().map(|(found, children)| listed(found, children, &host, &registry)).collect();
         output::print_json_pretty(&List { schema_version: SCHEMA_VERSION, swarms });
         return Ok(Status::Done.into());
     }
@@ -33,11 +35,11 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let head = ["SWARM", "WORKSPACE", "SESSIONS", "PORTS", "SINCE", "STATE"].map(str::to_owned);
     let rows = swarms.iter().flat_map(|(found, children)| {
         let children = children.iter().map(|child| {
-            let mut row = row(child, &host);
+            let mut row = row(child, &host, &registry);
             row[0] = format!("└ {}", child.name());
             row
         });
-        std::iter::once(row(found, &host)).chain(children)
+        std::iter::once(row(found, &host, &registry)).chain(children)
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     output::print(&output::table(&rows));
@@ -79,36 +81,41 @@ fn with_children(
     with_children
 }
 
-fn listed(found: &RecordedSwarm, children: &[RecordedSwarm], host: &Host) -> ListedSwarm {
+fn listed(
+    found: &RecordedSwarm,
+    children: &[RecordedSwarm],
+    host: &Host,
+    registry: &Registry,
+) -> ListedSwarm {
     let record = found.record();
     let sessions = record.into_iter().flat_map(|record| &record.plan.sessions);
     ListedSwarm {
         swarm: found.name().to_owned(),
         sessions: sessions.map(|session| session.path.clone()).collect(),
         not_set_up: record.into_iter().flat_map(|record| record.not_set_up.keys().cloned()).collect(),
-        recorded: recorded(found, host),
-        children: children.iter().map(|child| listed_child(child, host)).collect(),
+        recorded: recorded(found, host, registry),
+        children: children.iter().map(|child| listed_child(child, host, registry)).collect(),
     }
 }
 
-fn listed_child(found: &RecordedSwarm, host: &Host) -> ListedChild {
+fn listed_child(found: &RecordedSwarm, host: &Host, registry: &Registry) -> ListedChild {
     let record = found.record();
     ListedChild {
         id: found.name().to_owned(),
         child_of: record.and_then(|record| record.ancestors.first()).cloned(),
         child_index: record.and_then(|record| record.child).map(|child| child.index),
-        recorded: recorded(found, host),
+        recorded: recorded(found, host, registry),
     }
 }
 
-fn row(found: &RecordedSwarm, host: &Host) -> [String; 6] {
+fn row(found: &RecordedSwarm, host: &Host, registry: &Registry) -> [String; 6] {
     let sessions = found.record().map(|record| record.plan.sessions.len());
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         found.name().to_owned(),
         or_dash(found.workspace().map(|workspace| workspace.to_string_lossy().into_owned())),
         or_dash(sessions.map(|sessions| sessions.to_string())),
-        or_dash(found.record().and_then(shown_ports)),
+        or_dash(found.record().and_then(|record| shown_ports(registry, record))),
         or_dash(found.since.clone()),
         states(found, host).join("; "),
     ]
@@ -140,16 +147,17 @@ fn workspace_exists(found: &RecordedSwarm) -> Option<bool> {
 }
 
 /// Returns the blocks that are not shares of other blocks.
-fn ports(record: &Record) -> Vec<PortBlock> {
+fn ports(registry: &Registry, record: &Record) -> Vec<PortBlock> {
     let allocations = record.plan.sessions.iter().flat_map(|session| &session.allocations);
-    let blocks = allocations.filter_map(Block::of).filter(|block| block.share.is_none());
-    let mut blocks: Vec<_> = blocks.filter_map(|block| block.ports()).collect();
+    let own = allocations.filter(|allocation| !allocation.within_parent);
+    let mut blocks: Vec<_> =
+        own.filter_map(|allocation| registry.get(&allocation.kind)?.ports(allocation)).collect();
     blocks.sort();
     blocks
 }
 
-fn shown_ports(record: &Record) -> Option<String> {
-    let blocks = ports(record);
+fn shown_ports(registry: &Registry, record: &Record) -> Option<String> {
+    let blocks = ports(registry, record);
     let mut shown: Vec<_> = blocks.iter().take(BLOCKS_SHOWN).map(PortBlock::to_string).collect();
     if blocks.len() > BLOCKS_SHOWN {
         shown.push(format!("and {} more", blocks.len() - BLOCKS_SHOWN));
@@ -157,8 +165,8 @@ fn shown_ports(record: &Record) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(" "))
 }
 
-fn recorded(found: &RecordedSwarm, host: &Host) -> Recorded {
-    let ports = found.record().map(ports).unwrap_or_default();
+fn recorded(found: &RecordedSwarm, host: &Host, registry: &Registry) -> Recorded {
+    let ports = found.record().map(|record| ports(registry, record)).unwrap_or_default();
     Recorded {
         key: found.key.clone(),
         workspace: found.workspace().map(Path::to_owned),

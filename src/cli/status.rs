@@ -14,7 +14,7 @@ use seedbed::name::SessionPath;
 use seedbed::observe::{self, Holder, Question};
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
-use seedbed::provider::port_range::Block;
+use seedbed::provider::{Allocation, Registry};
 use seedbed::report::SCHEMA_VERSION;
 use seedbed::report::status::{
     ActiveRun, Commits, PortStatus, Repairs, SessionStatus, SwarmStatus, Work, WorktreeStatus,
@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     }
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
-    let holders = holders(&active, &served);
+    let holders = holders(&project.registry, &active, &served);
     let sessions = active.iter().map(|active @ Active { swarm, record, session }| {
         let drift = looked.drift.remove(&session.id).unwrap_or_default();
         let unsaved = looked.unsaved.remove(&session.id).unwrap_or_default();
@@ -80,8 +80,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             goes_along,
             outdated: looked.outdated.remove(&session.id).unwrap_or_default(),
             worktree: progress.remove(&session.id),
-            ports: ports(session, &served),
+            ports: ports(&project.registry, session, &served),
             listening: listening(session, &holders),
+            resources: resources(&project.registry, session),
             environment: discovery::environment(swarm, session),
             last_run: swarm.last_run(&session.scoped_name),
         }
@@ -222,30 +223,38 @@ fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, Work
     worktrees.into_iter().zip(progress).map(status).collect()
 }
 
-fn ports(session: &Session, served: &BTreeSet<u16>) -> Vec<PortStatus> {
-    let of_block = |block: Block| {
-        let port = |name: &str, port: u64| {
-            let port = u16::try_from(port).ok()?;
-            Some(PortStatus { name: name.to_owned(), port, listens: served.contains(&port) })
-        };
-        let named: Vec<PortStatus> =
-            block.names.iter().filter_map(|(name, number)| port(name, number.as_u64()?)).collect();
-        if named.is_empty() {
-            port("primary", block.primary_port.into()).into_iter().collect()
-        } else {
-            named
-        }
+/// Returns the named ports of a session, as its kinds name them.
+fn ports(registry: &Registry, session: &Session, served: &BTreeSet<u16>) -> Vec<PortStatus> {
+    let of_allocation = |allocation: &Allocation| {
+        registry.get(&allocation.kind).map(|kind| kind.named_ports(allocation)).unwrap_or_default()
     };
-    session.allocations.iter().filter_map(Block::of).flat_map(of_block).collect()
+    let named = session.allocations.iter().flat_map(of_allocation);
+    named.map(|(name, port)| PortStatus { name, port, listens: served.contains(&port) }).collect()
+}
+
+/// Describes the resources of a session that have neither ports nor commits, by kind.
+fn resources(registry: &Registry, session: &Session) -> BTreeMap<String, String> {
+    let others = session.allocations.iter().filter(|allocation| allocation.kind != git_worktree::KIND);
+    let described = others.filter_map(|allocation| {
+        let kind = registry.get(&allocation.kind).filter(|kind| kind.ports(allocation).is_none())?;
+        let fields = || serde_json::to_string(&allocation.allocation).unwrap_or_default();
+        Some((allocation.name().to_owned(), kind.summary(allocation, false).unwrap_or_else(fields)))
+    });
+    described.collect()
 }
 
 /// Returns the session that owns each port on which a program listens.
 ///
 /// If a child has a share of the parent's block, the child owns the port; the child is listed after the parent.
-fn holders<'f>(sessions: &[Active<'f>], served: &BTreeSet<u16>) -> BTreeMap<u16, &'f str> {
+fn holders<'f>(
+    registry: &Registry,
+    sessions: &[Active<'f>],
+    served: &BTreeSet<u16>,
+) -> BTreeMap<u16, &'f str> {
     let mut holders = BTreeMap::new();
     for Active { session, .. } in sessions {
-        let blocks = session.allocations.iter().filter_map(Block::of).filter_map(|block| block.ports());
+        let allocations = session.allocations.iter();
+        let blocks = allocations.filter_map(|held| registry.get(&held.kind)?.ports(held));
         let ports = blocks.flat_map(|block| served.range(block.start()..=block.end()));
         holders.extend(ports.map(|port| (*port, session.id.as_str())));
     }

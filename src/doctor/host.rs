@@ -12,12 +12,9 @@ use rustix::process::{Resource, geteuid, getrlimit};
 use super::Severity::{Fails, Warns};
 use super::{Case, Findings, Id};
 use crate::host::{absolute, leases};
+use crate::manifest;
 use crate::name::PortBlock;
-use crate::provider::git_worktree::Worktree;
-use crate::provider::port_range::{Block, Options};
-
-/// Number of blocks in the default range.
-const DEFAULT_BLOCKS: u32 = 512;
+use crate::provider::{BlockRange, Registry, RootDirectory};
 
 /// Largest number of files that one job has open, and that the rest of the program has open: with 64 jobs, 700 were
 /// measured at once.
@@ -38,14 +35,17 @@ fn ports(case: &Case<'_>, findings: &mut Findings) {
     let ephemeral = pair(&read("ip_local_port_range"), char::is_whitespace);
     let reserved = reserved(&read("ip_local_reserved_ports"));
     let Some(ephemeral) = ephemeral else { return };
-    let ranges: BTreeSet<PortBlock> = if let Some(Ok(plan)) = case.plan {
-        let held = plan.sessions.iter().flat_map(|session| &session.allocations);
-        let blocks = held.filter_map(Block::of).filter(|block| block.share.is_none());
-        blocks.filter_map(|block| range(block.base_port, block.block_size, block.block_count)).collect()
-    } else {
-        let Options { base_port, block_size, block_count, .. } = Options::default();
-        range(base_port, block_size, block_count.unwrap_or(DEFAULT_BLOCKS)).into_iter().collect()
+    let registry = Registry::built_in();
+    let ranges: Vec<BlockRange> = match case.plan {
+        Some(Ok(plan)) => plan
+            .sessions
+            .iter()
+            .flat_map(|session| &session.allocations)
+            .filter_map(|allocation| registry.get(&allocation.kind)?.block_range(allocation))
+            .collect(),
+        _ => registry.iter().filter_map(|kind| kind.default_block_range(&manifest::Options::new())).collect(),
     };
+    let ranges: BTreeSet<PortBlock> = ranges.into_iter().filter_map(ports_of).collect();
     for range in ranges {
         let met = |port: &u16| {
             (ephemeral.start()..=ephemeral.end()).contains(port)
@@ -83,9 +83,9 @@ fn shared_ports(case: &Case<'_>, findings: &mut Findings) {
 }
 
 /// Returns the range of ports that is divided into blocks.
-fn range(base_port: u32, block_size: u32, block_count: u32) -> Option<PortBlock> {
-    let end = base_port.saturating_add(block_size.saturating_mul(block_count)).saturating_sub(1);
-    PortBlock::new(base_port, end.min(u16::MAX.into()))
+fn ports_of(BlockRange { base, size, count, .. }: BlockRange) -> Option<PortBlock> {
+    let end = base.saturating_add(size.saturating_mul(count)).saturating_sub(1);
+    PortBlock::new(base, end.min(u16::MAX.into()))
 }
 
 fn within(block: PortBlock, port: u16) -> bool {
@@ -141,7 +141,7 @@ fn state_directory(case: &Case<'_>, findings: &mut Findings) {
 fn file_systems(case: &Case<'_>, findings: &mut Findings) {
     let mut places =
         vec![("the state directory", case.host.state.clone()), ("the workspace", case.workspace.to_owned())];
-    places.extend(worktree_roots(case).into_iter().map(|root| ("the directory of worktrees", root)));
+    places.extend(root_directories(case));
     for (what, path) in places {
         if let Some(kind) = network_file_system(&nearest(&path)) {
             findings.add(
@@ -200,16 +200,21 @@ fn open_files(case: &Case<'_>, findings: &mut Findings) {
     }
 }
 
-/// Returns the directories of worktrees of the plan, or the default directory without a plan.
-pub(super) fn worktree_roots(case: &Case<'_>) -> BTreeSet<PathBuf> {
-    let planned = match case.plan {
-        Some(Ok(plan)) => {
-            let held = plan.sessions.iter().flat_map(|session| &session.allocations);
-            held.filter_map(Worktree::of).map(|worktree| worktree.worktree_root).collect()
-        }
-        _ => BTreeSet::from([crate::provider::git_worktree::Options::default().root_directory]),
+/// Returns the directories in which the planned resources are created, or the default directories without a plan, each
+/// with its role. Paths are absolute.
+fn root_directories(case: &Case<'_>) -> BTreeSet<(&'static str, PathBuf)> {
+    let registry = Registry::built_in();
+    let roots: BTreeSet<RootDirectory> = match case.plan {
+        Some(Ok(plan)) => plan
+            .sessions
+            .iter()
+            .flat_map(|session| &session.allocations)
+            .filter_map(|allocation| registry.get(&allocation.kind)?.root_directory(Some(allocation)))
+            .collect(),
+        _ => registry.iter().filter_map(|kind| kind.root_directory(None)).collect(),
     };
-    planned.iter().map(|root| absolute(case.workspace, root)).collect()
+    let absolute = |root: RootDirectory| (root.role, absolute(case.workspace, &root.path));
+    roots.into_iter().map(absolute).collect()
 }
 
 /// Returns the path, or the nearest directory above it that exists.

@@ -11,9 +11,9 @@ use crate::apply::{self, Relation, Stray};
 use crate::host::absolute;
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
+use crate::manifest;
 use crate::observe::{self, Holder, Question};
 use crate::provider::git_worktree::Mark;
-use crate::provider::port_range::{Block, Options};
 use crate::provider::{Leftover, LeftoverScope, Registry};
 use crate::state;
 
@@ -253,13 +253,16 @@ struct LockFile {
 
 /// Returns the directories of lock files, by default and by the plan, as planned.
 fn lock_directories(case: &Case<'_>) -> BTreeSet<PathBuf> {
-    let mut directories = BTreeSet::from([Options::default().lock_directory]);
-    if let Some(Ok(plan)) = case.plan {
-        let held = plan.sessions.iter().flat_map(|session| &session.allocations);
-        let blocks = held.filter_map(Block::of);
-        directories.extend(blocks.filter_map(|block| Some(block.lock_path.parent()?.to_owned())));
-    }
-    directories
+    let registry = Registry::built_in();
+    let default = registry.iter().flat_map(|kind| kind.queries(&manifest::Options::new()));
+    let sessions = case.plan.and_then(Result::ok).map(|plan| &plan.sessions);
+    let planned = sessions.into_iter().flatten().flat_map(|session| &session.allocations);
+    let planned = planned.filter_map(|held| Some(registry.get(&held.kind)?.queries(&held.options)));
+    let directory = |query: Question| match query {
+        Question::Locks { directory } => Some(directory),
+        _ => None,
+    };
+    default.chain(planned.flatten()).filter_map(directory).collect()
 }
 
 /// Returns the lock files that a run has set aside with a lease.

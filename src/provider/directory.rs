@@ -18,7 +18,7 @@ use self::record::{Record, Stage};
 use super::placeholders::absolute_path;
 use super::{
     Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
-    Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
+    Provider, RootDirectory, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::absolute;
 use crate::host::failpoint::crashpoint;
@@ -132,6 +132,14 @@ impl Planner for Directories {
     fn template_value(&self, allocation: &Allocation) -> Option<minijinja::Value> {
         let path = absolute_path(&Directory::of(allocation)?.directory_path);
         Some(minijinja::Value::from_pairs([("path", path)]))
+    }
+
+    fn root_directory(&self, allocation: Option<&Allocation>) -> Option<RootDirectory> {
+        let path = match allocation {
+            Some(allocation) => Directory::of(allocation)?.directory_root,
+            None => Options::default().root_directory,
+        };
+        Some(RootDirectory::new("the directory of scratch directories", path))
     }
 
     fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {

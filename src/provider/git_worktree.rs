@@ -7,6 +7,7 @@ mod copy_record;
 mod copy;
 mod display;
 mod donor;
+mod explanation;
 mod untracked;
 mod index;
 mod inspect;
@@ -38,9 +39,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
-    Provider, Refreshable, Rescue, Scope, SurvivingBranch, Task, UnsavedWork, effective_options,
-    is_in_git_directory,
+    Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, OwnedPath,
+    PlannedAllocation, Planner, Provider, Refreshable, Rescue, RootDirectory, Scope, SurvivingBranch, Task,
+    UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
@@ -320,6 +321,25 @@ impl Planner for GitWorktree {
 
     fn origin(&self, first: &Allocation, sources: &[Option<&SessionPath>]) -> Option<String> {
         Some(display::origin(&Worktree::of(first)?, sources))
+    }
+
+    fn explanation(&self, planned: &PlannedAllocation<'_>) -> Vec<String> {
+        Worktree::of(planned.allocation)
+            .map(|worktree| explanation::rules(planned, &worktree))
+            .unwrap_or_default()
+    }
+
+    fn owned_paths(&self, planned: &PlannedAllocation<'_>) -> Vec<OwnedPath> {
+        let worktree = Worktree::of(planned.allocation);
+        worktree.map(|worktree| explanation::owned_paths(planned, &worktree)).unwrap_or_default()
+    }
+
+    fn root_directory(&self, allocation: Option<&Allocation>) -> Option<RootDirectory> {
+        let path = match allocation {
+            Some(allocation) => Worktree::of(allocation)?.worktree_root,
+            None => Options::default().root_directory,
+        };
+        Some(RootDirectory::new("the directory of worktrees", path))
     }
 
     fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{Allocation, Allocator, Context, Scope, SurvivingBranch};
+use super::{
+    Allocation, Allocator, BlockRange, Context, OwnedPath, PlannedAllocation, RootDirectory, Scope,
+    SurvivingBranch,
+};
 use crate::manifest::Options;
 use crate::name::{PortBlock, SessionPath};
 use crate::observe::{Observation, Question};
@@ -113,6 +116,47 @@ pub trait Planner: Send + Sync {
     /// Describes the allocations of this kind of several sessions that are alike, at least one, in one line. `are_new`
     /// is true if the plan provisions the first. Default: the number of allocations.
     fn summary_of_many(&self, _allocations: &[&Allocation], _are_new: bool) -> Option<String> {
+        None
+    }
+
+    /// Returns the reasons why an allocation is as it is, one line each. Default: the kind and the summary.
+    fn explanation(&self, planned: &PlannedAllocation<'_>) -> Vec<String> {
+        let allocation = planned.allocation;
+        let fields = || serde_json::to_string(&allocation.allocation).unwrap_or_default();
+        vec![format!("{} {}", allocation.name(), self.summary(allocation, false).unwrap_or_else(fields))]
+    }
+
+    /// Returns the files and directories of an allocation that users may meet. Default: its directory.
+    fn owned_paths(&self, planned: &PlannedAllocation<'_>) -> Vec<OwnedPath> {
+        let (Some(path), Some(role)) = (self.directory(planned.allocation), self.template_name()) else {
+            return Vec::new();
+        };
+        vec![OwnedPath::new(path, role, self.summary(planned.allocation, false).into_iter().collect())]
+    }
+
+    /// Returns the directory in which the kind creates an allocation; with `None`, any allocation by default.
+    fn root_directory(&self, _allocation: Option<&Allocation>) -> Option<RootDirectory> {
+        None
+    }
+
+    /// Describes the role of one port of an allocation in its session.
+    fn port_role(&self, _planned: &PlannedAllocation<'_>, _port: u16) -> Option<String> {
+        None
+    }
+
+    /// Returns the ports of an allocation that have names, each with its name. If only one port is to be used without a
+    /// name, it is called `primary`.
+    fn named_ports(&self, _allocation: &Allocation) -> Vec<(String, u16)> {
+        Vec::new()
+    }
+
+    /// Returns the range that the ports of an allocation were cut from; `None` for a share of another allocation.
+    fn block_range(&self, _allocation: &Allocation) -> Option<BlockRange> {
+        None
+    }
+
+    /// Returns the range that ports are cut from with these options of the manifest's defaults.
+    fn default_block_range(&self, _options: &Options) -> Option<BlockRange> {
         None
     }
 

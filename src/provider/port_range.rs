@@ -3,6 +3,7 @@
 mod check;
 mod context;
 mod display;
+mod explanation;
 mod lease;
 mod plan;
 
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Planner, Provider, Scope, Task, UnsavedWork,
-    effective_options, is_in_git_directory,
+    Allocation, Allocator, BlockRange, Condition, Context, Error, OwnedPath, PlannedAllocation, Planner,
+    Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
@@ -157,6 +158,14 @@ impl Block {
         named
     }
 
+    /// Returns the named ports by name; the primary port if none has a name.
+    fn reported_ports(&self) -> Vec<(String, u16)> {
+        let port = |name: &str, port: u64| Some((name.to_owned(), u16::try_from(port).ok()?));
+        let named: Vec<_> =
+            self.names.iter().filter_map(|(name, number)| port(name, number.as_u64()?)).collect();
+        if named.is_empty() { port("primary", self.primary_port.into()).into_iter().collect() } else { named }
+    }
+
     /// Returns whether planning could have returned this block for these options.
     fn is_of(&self, options: &Options) -> bool {
         let lies_within = |port: u64| (u64::from(self.start_port)..=u64::from(self.end_port)).contains(&port);
@@ -258,6 +267,32 @@ impl Planner for PortRange {
     fn summary_of_many(&self, allocations: &[&Allocation], _are_new: bool) -> Option<String> {
         let blocks = allocations.par_iter().map(|allocation| Block::of(allocation));
         display::summary_of_many(&blocks.collect::<Option<Vec<_>>>()?)
+    }
+
+    fn explanation(&self, planned: &PlannedAllocation<'_>) -> Vec<String> {
+        Block::of(planned.allocation).map(|block| explanation::rules(planned, &block)).unwrap_or_default()
+    }
+
+    fn owned_paths(&self, planned: &PlannedAllocation<'_>) -> Vec<OwnedPath> {
+        Block::of(planned.allocation).map(|block| explanation::owned_paths(&block)).unwrap_or_default()
+    }
+
+    fn port_role(&self, planned: &PlannedAllocation<'_>, port: u16) -> Option<String> {
+        Some(explanation::port_role(planned, &Block::of(planned.allocation)?, port))
+    }
+
+    fn named_ports(&self, allocation: &Allocation) -> Vec<(String, u16)> {
+        Block::of(allocation).map(|block| block.reported_ports()).unwrap_or_default()
+    }
+
+    fn block_range(&self, allocation: &Allocation) -> Option<BlockRange> {
+        let block = Block::of(allocation).filter(|block| block.share.is_none())?;
+        Some(BlockRange::new(block.base_port, block.block_size, block.block_count))
+    }
+
+    fn default_block_range(&self, options: &manifest::Options) -> Option<BlockRange> {
+        let options: Options = serde_json::from_value(options.clone().into()).ok()?;
+        Some(BlockRange::new(options.base_port, options.block_size, options.blocks()))
     }
 
     fn ports(&self, allocation: &Allocation) -> Option<PortBlock> {

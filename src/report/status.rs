@@ -99,6 +99,10 @@ pub struct SessionStatus {
     pub ports: Vec<PortStatus>,
     /// Ports of the session's blocks on which a process listens, without the shares of its children.
     pub listening: Vec<u16>,
+    /// Further resources of the session, such as a directory, as their kinds describe them, by name; absent if there are
+    /// none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<String, String>,
     /// Variables of the session's environment and their values.
     pub environment: BTreeMap<String, String>,
     /// The last command that `start` or `exec` ran in the session; `null` if there was none.

@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use seedbed::host::{Host, absolute};
 use seedbed::name::PortBlock;
 use seedbed::plan::Session;
-use seedbed::provider::git_worktree::{self, Worktree};
-use seedbed::provider::port_range::{self, Block};
-use seedbed::provider::{Allocation, Registry};
+use seedbed::provider::{self, Allocation, Registry};
 
 use super::answer::{Answer, owner_of};
-use super::rule;
-use super::sources::{LocatedPlan, Sources, state_words};
+use super::sources::{LocatedPlan, Sources, allocation_with_port, state_words};
 
 /// Maximum number of items below a path that are named; the rest is only counted.
 const NAMED_MAX: usize = 8;
@@ -68,7 +65,7 @@ fn innermost(
         let around = owned_paths(host, registry, located, session)
             .into_iter()
             .filter(|owned_path| path.starts_with(&owned_path.path));
-        let lease = lease_file(host, session, path);
+        let lease = lease_file(host, registry, session, path);
         around.chain(lease).map(move |owned_path| (at, owned_path))
     });
     owned_paths.max_by_key(|(at, owned_path)| (owned_path.path.components().count(), std::cmp::Reverse(*at)))
@@ -76,66 +73,63 @@ fn innermost(
 
 /// Returns all items of a session with a path of their own.
 fn owned_paths(host: &Host, registry: &Registry, located: &LocatedPlan, session: &Session) -> Vec<OwnedPath> {
-    let mut owned_paths = Vec::new();
-    let at = |path: &Path| absolute(&located.workspace, path);
-    let mut add =
-        |path: PathBuf, what, resource, rules| owned_paths.push(OwnedPath { path, what, resource, rules });
-    for held in session.allocations_of(git_worktree::KIND) {
-        let Some(worktree) = Worktree::of(held) else { continue };
-        let resource = Some(held.name().to_owned());
-        let rules = rule::of_worktree(session, &worktree);
-        add(at(&worktree.worktree_path), "worktree", resource.clone(), rules.clone());
-        let entry = at(&worktree.repo_root).join(".git/worktrees").join(&worktree.entry);
-        let rule = "what git knows of the worktree, called after the session's scoped name".to_owned();
-        add(entry, "admin directory", resource.clone(), vec![rule]);
-        if session.working_directory != worktree.worktree_path {
-            add(at(&session.working_directory), "working directory", resource, rules);
-        }
-    }
-    for held in session.allocations.iter().filter(|held| held.kind != git_worktree::KIND) {
-        let Some(kind) = registry.get(&held.kind) else { continue };
-        if let (Some(path), Some(what)) = (kind.directory(held), kind.template_name()) {
-            let rules = kind.summary(held, false).into_iter().collect();
-            add(at(&path), what, Some(held.name().to_owned()), rules);
-        }
-    }
+    // Claims, such as ports, have nothing in the directories of the session.
+    let is_claim = |allocation: &&Allocation| {
+        registry.get(&allocation.kind).is_some_and(|kind| kind.is_claim(allocation))
+    };
+    let (claims, others): (Vec<_>, Vec<_>) = session.allocations.iter().partition(is_claim);
+    let of_allocations = |allocations: Vec<&Allocation>| {
+        allocations.into_iter().flat_map(|held| of_allocation(registry, located, session, held)).collect()
+    };
+    let mut owned_paths: Vec<OwnedPath> = of_allocations(others);
+    let owned_path =
+        |path: PathBuf, what, rule: String| OwnedPath { path, what, resource: None, rules: vec![rule] };
     if let Some(file) = &session.discovery_file {
         let rule = "it is in `.agent-context` of the working directory, hidden from Git".to_owned();
-        let directory = at(file).parent().map(Path::to_owned).unwrap_or_default();
-        add(directory, "discovery file", None, vec![rule]);
+        let directory = absolute(&located.workspace, file).parent().map(Path::to_owned);
+        owned_paths.push(owned_path(directory.unwrap_or_default(), "discovery file", rule));
     }
-    for held in session.allocations_of(port_range::KIND) {
-        let Some(block) = Block::of(held) else { continue };
-        let rules = vec![format!(
-            "it keeps other tools off ports {}-{}: `lock-directory`, and the block's first and last port",
-            block.start_port, block.end_port
-        )];
-        add(at(&block.lock_path), "lock file", Some(held.name().to_owned()), rules);
-    }
+    owned_paths.append(&mut of_allocations(claims));
     let copies = host.state.join(&located.directory).join("sessions").join(&session.scoped_name);
     let rule =
         "the state directory keeps a copy, from which a lost discovery file is written again".to_owned();
-    add(copies, "copy of the discovery file", None, vec![rule]);
+    owned_paths.push(owned_path(copies, "copy of the discovery file", rule));
     for step in ["setup", "teardown"] {
         let name = format!("{}.{step}.log", session.scoped_name);
         let rule = format!("what the commands of `{step}` printed");
-        add(host.state.join("logs").join(&located.key).join(name), "log", None, vec![rule]);
+        owned_paths.push(owned_path(host.state.join("logs").join(&located.key).join(name), "log", rule));
     }
     owned_paths
 }
 
+/// Returns the items of one allocation, as its kind describes them.
+fn of_allocation(
+    registry: &Registry,
+    located: &LocatedPlan,
+    session: &Session,
+    allocation: &Allocation,
+) -> Vec<OwnedPath> {
+    let Some((kind, planned)) = located.planned(registry, session, allocation) else { return Vec::new() };
+    let owned_path = |provider::OwnedPath { path, role, rules, .. }| OwnedPath {
+        path: absolute(&located.workspace, &path),
+        what: role,
+        resource: Some(allocation.name().to_owned()),
+        rules,
+    };
+    kind.owned_paths(&planned).into_iter().map(owned_path).collect()
+}
+
 /// Returns the file of the host's registry that leases the session's ports, if `path` is that file.
-fn lease_file(host: &Host, session: &Session, path: &Path) -> Option<OwnedPath> {
+fn lease_file(host: &Host, registry: &Registry, session: &Session, path: &Path) -> Option<OwnedPath> {
     let name = path.strip_prefix(host.state.join("ports")).ok()?.to_str()?;
     let (start, end) = name.split_once('.')?.0.split_once('-')?;
     let leased = PortBlock::new(start.parse().ok()?, end.parse().ok()?)?;
-    let is_leased = |held: &&Allocation| Block::of(held).and_then(|block| block.ports()) == Some(leased);
-    let held = session.allocations_of(port_range::KIND).find(is_leased)?;
+    let (allocation, ports) = allocation_with_port(registry, session, leased.start())?;
     let rule = format!("it leases ports {leased} to the session, for every workspace of this host");
-    Some(OwnedPath {
+    (ports == leased).then(|| OwnedPath {
         path: path.to_owned(),
         what: "lease",
-        resource: Some(held.name().to_owned()),
+        resource: Some(allocation.name().to_owned()),
         rules: vec![rule],
     })
 }

@@ -1,23 +1,22 @@
 //! Owner of a port.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use seedbed::host::{leases, listeners};
+use seedbed::manifest;
 use seedbed::name::PortBlock;
 use seedbed::observe::{self, Holder, Observation, Question};
 use seedbed::plan::Session;
-use seedbed::provider::Allocation;
-use seedbed::provider::port_range::{self, Block, Options};
+use seedbed::provider::{Allocation, BlockRange, Kind, Registry};
 
 use super::super::exit::Failure;
 use super::answer::{Answer, owner_of};
-use super::rule;
-use super::sources::{LocatedPlan, Sources, state_words};
+use super::sources::{LocatedPlan, Sources, allocation_with_port, state_words};
 
 pub(super) fn explain(sources: &mut Sources<'_>, port: u16) -> Result<Answer, Failure> {
     let observation = observe(sources)?;
-    let mut explanation = match sources.find(|located| owner(located, port)) {
+    let registry = sources.registry;
+    let mut explanation = match sources.find(|located| owner(registry, located, port)) {
         Some((at, session)) => {
             let located = &sources.plans()[at];
             owned(sources, located, &located.plan.sessions[session], port)
@@ -34,36 +33,32 @@ pub(super) fn explain(sources: &mut Sources<'_>, port: u16) -> Result<Answer, Fa
 }
 
 /// Returns the session with the smallest block that contains the port: a share comes before the block it is cut from.
-fn owner(located: &LocatedPlan, port: u16) -> Option<usize> {
-    let port = PortBlock::single(port)?;
-    let blocks = located.plan.sessions.iter().enumerate().flat_map(|(at, session)| {
-        let ports = blocks(session).filter_map(|(_, block)| block.ports());
-        ports.filter(move |ports| ports.contains(port)).map(move |ports| (ports.size(), at))
-    });
+fn owner(registry: &Registry, located: &LocatedPlan, port: u16) -> Option<usize> {
+    let blocks = located
+        .plan
+        .sessions
+        .iter()
+        .enumerate()
+        .filter_map(|(at, session)| Some((allocation_with_port(registry, session, port)?.1.size(), at)));
     blocks.min_by_key(|(size, at)| (*size, std::cmp::Reverse(*at))).map(|(_, at)| at)
 }
 
-/// Returns the blocks of a session, each with its allocation.
-fn blocks(session: &Session) -> impl Iterator<Item = (&Allocation, Block)> {
-    session.allocations_of(port_range::KIND).filter_map(|held| Some((held, Block::of(held)?)))
-}
-
 fn owned(sources: &Sources<'_>, located: &LocatedPlan, session: &Session, port: u16) -> Answer {
-    let contains = |block: &Block| {
-        let ports = block.ports().zip(PortBlock::single(port));
-        ports.is_some_and(|(ports, port)| ports.contains(port))
-    };
-    let Some((allocation, block)) = blocks(session).find(|(_, block)| contains(block)) else {
+    let allocation = allocation_with_port(sources.registry, session, port);
+    let planned = allocation.and_then(|(held, _)| located.planned(sources.registry, session, held));
+    let Some((kind, planned)) = planned else {
         return Answer::new(format!("port {port} is of {}", session.id));
     };
-    let what = rule::of_port(session, &block, port);
+    let role =
+        kind.port_role(&planned, port).unwrap_or_else(|| format!("of its {}", planned.allocation.name()));
     let mut explanation =
-        Answer::new(format!("port {port} is of {} {}: {what}", session.id, state_words(located.state)));
+        Answer::new(format!("port {port} is of {} {}: {role}", session.id, state_words(located.state)));
     explanation.document.owner = Some(owner_of(located, session));
-    explanation.document.rules = rule::of_block(located, session, allocation, &block);
-    let named = block.named_ports();
-    let name = named.iter().find(|(_, named)| *named == u64::from(port)).map(|(name, _)| *name);
-    explanation.add_excerpt(sources.request_excerpt(located, session, allocation.name(), name));
+    explanation.document.rules = kind.explanation(&planned);
+    let named = kind.named_ports(planned.allocation);
+    let name = named.iter().find(|(_, named)| *named == port).map(|(name, _)| name.as_str());
+    let resource = planned.allocation.name();
+    explanation.add_excerpt(sources.request_excerpt(located, session, resource, name));
     explanation
 }
 
@@ -103,33 +98,27 @@ fn observe(sources: &Sources<'_>) -> Result<Observation, Failure> {
     let mut questions = BTreeSet::from([Question::Ports]);
     let workspace = sources.workspace();
     if workspace.is_some() {
-        questions
-            .extend(lock_directories(sources).into_iter().map(|directory| Question::Locks { directory }));
+        questions.extend(lock_queries(sources));
     }
     let workspace = workspace.unwrap_or_else(|| sources.directory.to_owned());
     observe::observe(sources.host, &workspace, &questions).map_err(Failure::Observe)
 }
 
-/// Range from which the blocks of this manifest are cut.
-#[derive(PartialEq)]
+/// A range of blocks, and whose blocks are cut from it.
 struct Geometry {
-    base: u32,
-    size: u32,
-    count: u32,
+    range: BlockRange,
     whose: String,
 }
 
 impl Geometry {
     fn place_of(&self, port: u16) -> String {
-        let last = self.base + self.size * self.count - 1;
-        let range = format!(
-            "{}-{last}, from which {} cuts {} blocks of {} ports",
-            self.base, self.whose, self.count, self.size
-        );
-        match u32::from(port).checked_sub(self.base).map(|offset| offset / self.size) {
-            Some(index) if index < self.count => {
-                let start = self.base + index * self.size;
-                format!("it is in block {index}, {start}-{}, of {range}", start + self.size - 1)
+        let BlockRange { base, size, count, .. } = self.range;
+        let last = base + size * count - 1;
+        let range = format!("{base}-{last}, from which {} cuts {count} blocks of {size} ports", self.whose);
+        match u32::from(port).checked_sub(base).map(|offset| offset / size) {
+            Some(index) if index < count => {
+                let start = base + index * size;
+                format!("it is in block {index}, {start}-{}, of {range}", start + size - 1)
             }
             _ => format!("it is outside {range}"),
         }
@@ -138,42 +127,44 @@ impl Geometry {
 
 /// Returns the distinct ranges: of the defaults, then of blocks in the plans of this swarm with other ranges.
 fn geometries(sources: &Sources<'_>) -> Vec<Geometry> {
-    let defaults = options(sources);
-    let geometry = |base, size, count, whose: String| Geometry { base, size, count, whose };
-    let own = defaults.iter().map(|options| {
-        geometry(
-            options.base_port,
-            options.block_size,
-            options.blocks(),
-            "the manifest by default".to_owned(),
-        )
+    let defaults = default_options(sources);
+    let default = defaults.iter().filter_map(|(kind, options)| {
+        let range = kind.default_block_range(options)?;
+        Some(Geometry { range, whose: "the manifest by default".to_owned() })
     });
-    let plans =
-        sources.plans().iter().filter(|located| located.own).flat_map(|located| &located.plan.sessions);
-    let blocks = plans.flat_map(|session| blocks(session).map(move |(_, block)| (session, block)));
-    let cut = blocks.filter(|(_, block)| block.share.is_none()).map(|(session, block)| {
-        geometry(block.base_port, block.block_size, block.block_count, session.id.clone())
+    let cut = own_allocations(sources).filter_map(|(session, allocation)| {
+        let range = sources.registry.get(&allocation.kind)?.block_range(allocation)?;
+        Some(Geometry { range, whose: session.id.clone() })
     });
     let mut distinct: Vec<Geometry> = Vec::new();
-    for one in own.chain(cut).filter(|one| one.size > 0 && one.count > 0) {
-        let same =
-            |other: &Geometry| (other.base, other.size, other.count) == (one.base, one.size, one.count);
-        if !distinct.iter().any(same) {
+    for one in default.chain(cut).filter(|one| one.range.size > 0 && one.range.count > 0) {
+        if !distinct.iter().any(|other| other.range == one.range) {
             distinct.push(one);
         }
     }
     distinct
 }
 
-/// Returns the default options of `port-range`; `None` without a manifest.
-fn options(sources: &Sources<'_>) -> Option<Options> {
-    let document = sources.manifest()?.defaults.get(port_range::KIND).cloned().unwrap_or_default();
-    serde_json::from_value(document.into()).ok()
+/// Returns each kind with its default options in the manifest; none without a manifest.
+fn default_options<'a>(sources: &Sources<'a>) -> Vec<(&'a dyn Kind, manifest::Options)> {
+    let Some(manifest) = sources.manifest() else { return Vec::new() };
+    let options = |kind: &dyn Kind| manifest.defaults.get(kind.kind()).cloned().unwrap_or_default();
+    sources.registry.iter().map(|kind| (kind, options(kind))).collect()
 }
 
-fn lock_directories(sources: &Sources<'_>) -> BTreeSet<PathBuf> {
+/// Returns the allocations in the plans of this swarm.
+fn own_allocations<'s>(sources: &'s Sources<'_>) -> impl Iterator<Item = (&'s Session, &'s Allocation)> {
     let own = sources.plans().iter().filter(|located| located.own).flat_map(|located| &located.plan.sessions);
-    let blocks = own.flat_map(blocks);
-    let used = blocks.filter_map(|(_, block)| Some(block.lock_path.parent()?.to_owned()));
-    used.chain(options(sources).map(|options| options.lock_directory)).collect()
+    own.flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)))
+}
+
+/// Returns the queries about lock files with which the ports of this swarm were planned.
+fn lock_queries(sources: &Sources<'_>) -> BTreeSet<Question> {
+    let defaults = default_options(sources);
+    let default = defaults.iter().flat_map(|(kind, options)| kind.queries(options));
+    let used = own_allocations(sources).flat_map(|(_, allocation)| {
+        let kind = sources.registry.get(&allocation.kind);
+        kind.map(|kind| kind.queries(&allocation.options)).unwrap_or_default()
+    });
+    used.chain(default).filter(|query| matches!(query, Question::Locks { .. })).collect()
 }

@@ -2,14 +2,11 @@
 
 use seedbed::host::listeners;
 use seedbed::plan::Session;
-use seedbed::provider::git_worktree::{self, Worktree};
-use seedbed::provider::port_range::{self, Block};
 use seedbed::report::OwnerState;
 
 use super::super::exit::Failure;
 use super::super::lookup::ambiguous;
 use super::answer::{Answer, owner_of};
-use super::rule;
 use super::sources::{LocatedPlan, Sources, state_words};
 
 /// Explains a session; `None` if no session has this name.
@@ -56,28 +53,19 @@ fn explained(sources: &Sources<'_>, at: usize, session: usize) -> Answer {
     explanation.document.owner = Some(owner_of(located, session));
     explanation.add_excerpt(sources.declaration_excerpt(located, session));
     for allocation in &session.allocations {
-        if let Some(block) = Block::of(allocation).filter(|_| allocation.kind == port_range::KIND) {
-            explanation.document.rules.extend(rule::of_block(located, session, allocation, &block));
-            explanation.document.listeners.extend(block.ports().map(listeners::on).unwrap_or_default());
-            explanation.has_ports = true;
-        } else if let Some(worktree) =
-            Worktree::of(allocation).filter(|_| allocation.kind == git_worktree::KIND)
-        {
-            explanation.document.rules.extend(rule::of_worktree(session, &worktree));
-        } else if let Some(external) =
-            allocation.external.as_ref().filter(|_| located.state == OwnerState::Planned)
-        {
+        let is_planned = located.state == OwnerState::Planned;
+        if let Some(external) = allocation.external.as_ref().filter(|_| is_planned) {
             let program = external.command.join(" ");
             explanation
                 .document
                 .rules
                 .push(format!("{} is planned by {program}, which `explain` does not run", allocation.name()));
-        } else {
-            let summary =
-                sources.registry.get(&allocation.kind).and_then(|kind| kind.summary(allocation, false));
-            let fields = || serde_json::to_string(&allocation.allocation).unwrap_or_default();
-            let summary = summary.unwrap_or_else(fields);
-            explanation.document.rules.push(format!("{} {summary}", allocation.name()));
+        } else if let Some((kind, planned)) = located.planned(sources.registry, session, allocation) {
+            explanation.document.rules.extend(kind.explanation(&planned));
+            if let Some(ports) = kind.ports(allocation) {
+                explanation.document.listeners.extend(listeners::on(ports));
+                explanation.has_ports = true;
+            }
         }
         // If everything is a share of the parent's, the line of the session's table is sufficient.
         if sources.has_own_resources(located, session) {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use seedbed::host::Host;
 use seedbed::manifest::{Excerpt, Location, Manifest};
+use seedbed::name::PortBlock;
 use seedbed::plan::{Plan, Session};
-use seedbed::provider::{Registry, port_range};
+use seedbed::provider::{Allocation, Kind, PlannedAllocation, Registry};
 use seedbed::report::OwnerState;
 use seedbed::state::{self, RecordedSwarm};
 
@@ -39,6 +40,37 @@ pub(super) struct LocatedPlan {
     pub(super) state: OwnerState,
     /// `true` if the plan belongs to the swarm of the manifest.
     pub(super) own: bool,
+}
+
+impl LocatedPlan {
+    /// Returns the kind of an allocation, and the facts from which the kind explains it.
+    pub(super) fn planned<'p>(
+        &'p self,
+        registry: &'p Registry,
+        session: &'p Session,
+        allocation: &'p Allocation,
+    ) -> Option<(&'p dyn Kind, PlannedAllocation<'p>)> {
+        let kind = registry.get(&allocation.kind)?;
+        let mut planned =
+            PlannedAllocation::new(allocation, &session.id, &session.scoped_name, &session.working_directory);
+        planned.has_children = !session.children.is_empty();
+        let parent = session.parent.as_ref().and_then(|parent| self.plan.session(parent));
+        planned.parent =
+            parent.and_then(|parent| Some((&parent.path, parent.allocation(allocation.name())?)));
+        Some((kind, planned))
+    }
+}
+
+/// Returns the allocation of a session that has a port, and its ports.
+pub(super) fn allocation_with_port<'p>(
+    registry: &Registry,
+    session: &'p Session,
+    port: u16,
+) -> Option<(&'p Allocation, PortBlock)> {
+    session.allocations.iter().find_map(|allocation| {
+        let ports = registry.get(&allocation.kind)?.ports(allocation)?;
+        ports.contains(PortBlock::single(port)?).then_some((allocation, ports))
+    })
 }
 
 /// All available data about this host's swarms.
@@ -206,7 +238,13 @@ impl<'a> Sources<'a> {
             .as_ref()
             .map(|requests| requests.iter().find(|request| request.name() == resource));
         if let Some(name) = name
-            && let Some(location) = Self::named(manifest, declared, resource, name)
+            && let Some(location) = Self::named(
+                manifest,
+                declared,
+                session.allocation(resource).map(|held| held.kind.as_str()),
+                resource,
+                name,
+            )
         {
             return self.excerpt(&location, format!("the port is named `{name}` here"), "gives it its name");
         }
@@ -229,6 +267,7 @@ impl<'a> Sources<'a> {
     fn named(
         manifest: &Manifest,
         session: &seedbed::manifest::Session,
+        kind: Option<&str>,
         resource: &str,
         name: &str,
     ) -> Option<Location> {
@@ -245,8 +284,8 @@ impl<'a> Sources<'a> {
             }
             session = here.parent.map(|parent| &manifest.sessions[parent]);
         }
-        let index = at(manifest.defaults.get(port_range::KIND)?)?;
-        Some(Location::default().key("defaults").key(port_range::KIND).key("names").index(index))
+        let index = at(manifest.defaults.get(kind?)?)?;
+        Some(Location::default().key("defaults").key(kind?).key("names").index(index))
     }
 
     fn declaration(&self, located: &LocatedPlan, session: &Session) -> Option<&seedbed::manifest::Session> {

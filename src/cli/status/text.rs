@@ -85,6 +85,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
     if verbose {
         details.extend(session.goes_along.iter().map(|line| format!("not kept: {line}")));
         details.push(format!("directory: {}", session.working_directory.display()));
+        details.extend(session.resources.iter().map(|(kind, resource)| format!("{kind}: {resource}")));
         let commits = session.worktree.as_ref().and_then(|worktree| worktree.progress.as_ref());
         details.extend(commits.map(|commits| {
             format!("last commit: {} of {}, {}", &commits.head, commits.committed, commits.subject)

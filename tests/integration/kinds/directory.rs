@@ -91,7 +91,7 @@ fn a_copy_has_the_files_modes_and_links_of_its_original_and_is_no_work() {
     let plan = sandbox.ok(&["plan", "--verbose"]).stdout;
     assert!(plan.contains("copy of fixture"), "{plan}");
     let explained = sandbox.ok(&["explain", copy.join("deep/run").to_str().unwrap()]).stdout;
-    assert!(explained.contains("lies in the directory of shop/a"), "{explained}");
+    assert!(explained.contains("is in the directory of shop/a"), "{explained}");
     let explained = sandbox.ok(&["explain", "a"]).stdout;
     assert!(explained.contains("copy of fixture"), "{explained}");
     // Files that the copy lacks are still in the original.
@@ -279,6 +279,16 @@ fn a_mount_inside_keeps_a_directory_from_being_removed() {
         .expect(0)
         .says(&["is a mount"]);
     sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn status_describes_directories() {
+    let sandbox = applied(PAIR);
+    let status = sandbox.ok(&["status", "--json"]).json();
+    let resource = status["sessions"][0]["resources"]["directory"].as_str().unwrap();
+    assert!(resource.starts_with(".ai_ops/directories/shop-lead-"), "{status}");
+    let text = sandbox.ok(&["status", "--verbose"]).stdout;
+    assert!(text.contains(&format!("directory: {resource}\n")), "{text}");
 }
 
 #[test]

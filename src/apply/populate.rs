@@ -88,7 +88,9 @@ impl Run<'_> {
         let failed = provider::catch_panics(|| Ok(provider.populate(&tasks)))
             .unwrap_or_else(|panicked| vec![(0, panicked)]);
         if failed.is_empty() {
-            members.iter().for_each(|member| member.report(populated));
+            for member in members {
+                member.report(populated);
+            }
         }
         let failed = failed.into_iter();
         failed

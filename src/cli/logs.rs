@@ -20,7 +20,7 @@ use super::{Global, completions, output};
 const POLL: Duration = Duration::from_millis(100);
 
 /// Number of bytes that are read at once.
-const CHUNK: u64 = 1 << 20;
+const CHUNK: usize = 1 << 20;
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
@@ -101,7 +101,7 @@ impl<'f> Log<'f> {
         file.seek(SeekFrom::Start(self.read)).map_err(failed)?;
         loop {
             let mut bytes = Vec::new();
-            let count = file.by_ref().take(CHUNK).read_to_end(&mut bytes).map_err(failed)?;
+            let count = file.by_ref().take(CHUNK as u64).read_to_end(&mut bytes).map_err(failed)?;
             if count == 0 {
                 return Ok(());
             }
@@ -109,7 +109,7 @@ impl<'f> Log<'f> {
             self.begun.extend(bytes);
             let end = match self.begun.iter().rposition(|byte| *byte == b'\n') {
                 Some(end) if has_prefix => end + 1,
-                None if has_prefix && self.begun.len() < CHUNK as usize => continue,
+                None if has_prefix && self.begun.len() < CHUNK => continue,
                 _ => self.begun.len(),
             };
             let lines: Vec<u8> = self.begun.drain(..end).collect();

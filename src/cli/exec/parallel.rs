@@ -362,7 +362,7 @@ impl Lines {
     }
 
     fn take(&self, stream: Stream, piece: &[u8]) {
-        let lines = piece.iter().filter(|byte| **byte == b'\n').count();
+        let lines = piece.split(|byte| *byte == b'\n').count() - 1;
         self.printed.fetch_add(lines as u64, Ordering::Relaxed);
         if !self.are_shown {
             return;

@@ -116,3 +116,26 @@ fn a_changed_name_replaces_that_resource_alone() {
     sandbox.ok(&["destroy"]);
     assert!(!sandbox.repository.join(".ai_ops").exists());
 }
+
+/// The shares of one block are counted apart from those of another block of the same session.
+#[test]
+fn a_new_child_takes_its_share_of_each_block_separately() {
+    let sandbox = Sandbox::new();
+    let shared =
+        |name: &str| format!("{{ kind = \"port-range\", name = \"{name}\", slots = 4, reserve = 0 }}");
+    let children = |second: &str| {
+        sandbox.manifest(&format!(
+            "[session.lead]\nresources = [{}, {}]\n[session.lead.child.a]\nresources = [{}]\n\
+             [session.lead.child.b]\nresources = [{second}]\n",
+            shared("one"),
+            shared("two"),
+            "{ kind = \"port-range\", name = \"one\" }"
+        ));
+    };
+    children("");
+    sandbox.ok(&["apply"]);
+    children("{ kind = \"port-range\", name = \"two\" }");
+    let plan = sandbox.plan();
+    let (own, a, b) = (blocks(&plan, "lead"), blocks(&plan, "lead/a"), blocks(&plan, "lead/b"));
+    assert_eq!((a["one"].0, b["two"].0), (own["one"].0, own["two"].0), "{plan:#}");
+}

@@ -158,7 +158,7 @@ fn a_trial_leaves_nothing() {
     let Some(lab) = Lab::new("plain") else { return };
     assert_eq!(tried, Ok(()));
     let on_overlay = lab.top.directory(Path::new("mount")).unwrap().unwrap();
-    assert!(trial(&on_overlay).unwrap_err().contains("the file system there cannot hold"));
+    assert!(trial(&on_overlay).unwrap_err().contains("the file system there cannot store"));
     assert!(on_overlay.names().unwrap().is_empty());
 }
 

@@ -166,7 +166,7 @@ fn directory_without_a_repository_is_reported() {
 #[test]
 fn inside_the_git_directory() {
     let sandbox = Sandbox::with_files(&["a"]);
-    refused(&sandbox, &sandbox.workspace.join(".git"), "inside a git directory");
+    refused(&sandbox, &sandbox.workspace.join(".git"), "inside a Git directory");
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn a_dotenv_file_that_cannot_say_a_value_is_refused() {
         sandbox.manifest(&format!("[session.a]\nenv = {{ VALUE = {value} }}\n"));
         sandbox.ok(&["apply"]);
         let refused = sandbox.unchanged(|| sandbox.seedbed(&["env", "a", "--format", "dotenv"]).expect(1));
-        let refused = refused.says(&["VALUE has ", "--format shell"]);
+        let refused = refused.says(&["VALUE has ", "use `--format` with `shell`"]);
         assert_eq!(refused.stdout, "", "nothing half-said: {value}");
     }
 }

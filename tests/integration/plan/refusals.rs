@@ -199,7 +199,7 @@ fn a_workspace_whose_path_is_no_text_is_refused() {
     fs::rename(&sandbox.repository, &odd).unwrap();
     let before = walked(&odd);
     for command in ["validate", "plan", "apply"] {
-        sandbox.seedbed_in(&odd, &[command]).expect(65).says(&["the workspace's path is not UTF-8"]);
+        sandbox.seedbed_in(&odd, &[command]).expect(65).says(&["the path of the workspace is not UTF-8"]);
     }
     assert_eq!(walked(&odd), before);
     assert!(!sandbox.state().join("swarms").read_dir().is_ok_and(|mut entries| entries.next().is_some()));

@@ -306,7 +306,8 @@ fn overlay_that_cannot_be_mounted_is_brought_back_from_a_killed_destroy() {
     assert_eq!(layered(&sandbox), "work\n");
     // With its shared checkout the overlay is mounted again.
     let parent = in_state(&sandbox, "overlays").remove(0);
-    let swarm = fs::read_dir(parent).unwrap().next().unwrap().unwrap().path();
+    let mut entries = fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path());
+    let swarm = entries.find(|path| path.is_dir()).unwrap();
     fs::rename(sandbox.top.join("bases"), swarm.join("bases")).unwrap();
     sandbox.ok(&["apply"]);
     assert_eq!(fs::read_to_string(worktree(&sandbox).join("work of the agent.txt")).unwrap(), "work\n");

@@ -590,7 +590,7 @@ fn a_process_of_another_user_is_counted_and_its_port_refuses() {
     let refused = other(&["destroy"]).expect(69);
     refused.says(&[
         &format!("a: a process that cannot be inspected listens on tcp 127.0.0.1:{port}"),
-        "what they use is unknown",
+        "the files and ports in use are unknown",
     ]);
     let refused = other(&["destroy", "--stop=0.1"]).expect(69);
     refused.says(&["cannot be inspected"]);

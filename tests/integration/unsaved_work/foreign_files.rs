@@ -221,7 +221,7 @@ fn swarm_inside_is_named_and_stays() {
     for kind in ["git-worktree", "port-range"] {
         inner(kind);
         sandbox.seedbed_in(&directory, &["apply", "-f", "build/inner.toml"]).expect(0);
-        check_obstacle(&sandbox, &directory, &["swarm inner lies inside it", "`seedbed destroy`"]);
+        check_obstacle(&sandbox, &directory, &["it contains swarm inner", "`seedbed destroy`"]);
         sandbox.seedbed_in(&directory, &["destroy", "-f", "build/inner.toml"]).expect(0);
     }
     sandbox.ok(&["destroy"]);
@@ -289,7 +289,7 @@ fn repository_in_an_ignored_or_tracked_directory_is_kept_if_it_has_work() {
     sandbox.ok(&["destroy", "--dry-run"]);
     fs::create_dir(directory.join("app/.git")).unwrap();
     fs::write(directory.join("app/.git/notes"), "work").unwrap();
-    sandbox.seedbed(&["destroy"]).expect(69).says(&["something called `.git`", "(app)"]);
+    sandbox.seedbed(&["destroy"]).expect(69).says(&["has a `.git` that is no repository", "(app)"]);
     fs::remove_dir_all(directory.join("app/.git")).unwrap();
     sandbox.ok(&["destroy"]);
 }

@@ -442,7 +442,7 @@ fn mounts_do_not_lie_inside_one_another() {
     let sandbox = Sandbox::new();
     sandbox.manifest(nested);
     let outcome = sandbox.seedbed(&["validate"]).expect(65);
-    assert!(outcome.stderr.contains("do not lie inside one another"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("cannot contain another, or be inside one"), "{}", outcome.stderr);
 }
 
 /// Returns all paths down to `depth` levels below `directory`.

@@ -155,7 +155,7 @@ fn foreign_directory_is_not_touched() {
 
     lab.write(".ai_ops/worktrees/w/precious", "mine");
     let before = lab.inventory();
-    refused(&lab, &worktree, "no entry of ours");
+    refused(&lab, &worktree, "no admin directory of this swarm belongs to it");
     assert_eq!(lab.inventory(), before);
     fs::remove_dir_all(lab.repo.join(".ai_ops")).unwrap();
 

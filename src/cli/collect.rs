@@ -61,7 +61,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let format = choose(global, arguments.format, Format::Json)?;
     let project = Project::find(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
-    let sessions = requested(&family, &arguments.sessions)?;
+    let sessions = family.requested(&arguments.sessions)?;
     let workspace = family.swarm.workspace();
     let host = family.swarm.host();
     let worktrees: Vec<(Active<'_>, Source<'_>)> = sessions
@@ -110,19 +110,6 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Format::Html => output::print(&page::html(&document)),
     }
     Ok(Status::Done.into())
-}
-
-/// Returns the sessions of these names, without duplicates; all if there is no name.
-fn requested<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Active<'f>>, Failure> {
-    let all = family.sessions();
-    if names.is_empty() {
-        return Ok(all);
-    }
-    let mut ids = BTreeSet::new();
-    for name in names {
-        ids.extend(family.called(name)?.into_iter().map(|active| active.session.id.as_str()));
-    }
-    Ok(all.into_iter().filter(|active| ids.contains(active.session.id.as_str())).collect())
 }
 
 fn worktree(session: &Session) -> Option<Worktree> {

@@ -80,17 +80,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
 fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
-    let mut sessions: Vec<Active<'_>> = Vec::new();
-    if arguments.all {
-        sessions.extend(family.sessions());
-    }
-    for name in &arguments.sessions {
-        for one in family.called(name)? {
-            if !sessions.iter().any(|known| known.session.id == one.session.id) {
-                sessions.push(one);
-            }
-        }
-    }
+    // clap requires either names or `--all`.
+    let sessions = family.requested(&arguments.sessions)?;
     let supervision = arguments.supervision;
     if let ([one], false, true) = (&sessions[..], global.json, supervision.is_default()) {
         // The command replaces this process, and so receives signals and the terminal itself.

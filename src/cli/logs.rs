@@ -1,7 +1,6 @@
 //! `logs`: prints the output of the last command of sessions.
 #![expect(clippy::disallowed_methods, reason = "reads logs")]
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
@@ -36,18 +35,8 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
-    let requested = if arguments.sessions.is_empty() {
-        family.sessions()
-    } else {
-        let mut called = Vec::new();
-        for name in &arguments.sessions {
-            called.extend(family.called(name)?);
-        }
-        called
-    };
-    let mut seen = BTreeSet::new();
-    let is_new = |active: &Active<'_>| seen.insert(active.session.id.clone());
-    let mut logs: Vec<Log<'_>> = requested.into_iter().filter(is_new).filter_map(Log::of).collect();
+    let sessions = family.requested(&arguments.sessions)?;
+    let mut logs: Vec<Log<'_>> = sessions.into_iter().filter_map(Log::of).collect();
     if logs.is_empty() {
         let message =
             "no command has run in these sessions\nhelp: `seedbed start` or `seedbed exec` runs one";

@@ -1,5 +1,6 @@
 //! Applied swarms, for the commands that inspect one.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use globset::GlobBuilder;
@@ -89,6 +90,20 @@ impl<'h> Family<'h> {
                 }
             }
         }
+    }
+
+    /// Returns the sessions that the user calls by these names, each once, in the order of [`Family::sessions`]; without
+    /// a name, all.
+    pub(super) fn requested(&self, names: &[String]) -> Result<Vec<Active<'_>>, Failure> {
+        let mut sessions = self.sessions();
+        if !names.is_empty() {
+            let mut ids = BTreeSet::new();
+            for name in names {
+                ids.extend(self.called(name)?.into_iter().map(|active| active.session.id.as_str()));
+            }
+            sessions.retain(|active| ids.contains(active.session.id.as_str()));
+        }
+        Ok(sessions)
     }
 
     /// Returns the sessions that the user calls `name`, as [`sessions`] finds them, or the child with this id.

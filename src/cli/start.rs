@@ -30,48 +30,41 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let family = Family::find(project.swarm()?, project.name())?;
     let jobs = jobs(&family, &arguments.sessions)?;
     global.catch_signals()?;
-    let heads = heads(&jobs);
+    let before = commits_ahead(&jobs);
     let manner =
         Manner { global, registry: &project.registry, supervision: arguments.supervision, ends_group: true };
     let (code, ended) = parallel::run(manner, &jobs)?;
     if !global.json && !global.quiet {
-        output::print_error(&table(&jobs, &ended, &heads));
+        output::print_error(&table(&jobs, &ended, &before));
     }
     Ok(ExitCode::from(code))
 }
 
 /// Returns the requested sessions with their commands.
 fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Failure> {
-    let job = |active: Active<'f>| {
-        let words = discovery::command(active.session.command.as_ref()?, active.swarm.workspace());
-        (!words.is_empty()).then_some(Job { active, words })
-    };
-    if names.is_empty() {
-        let jobs: Vec<_> = family.sessions().into_iter().filter_map(job).collect();
-        let message =
-            "no session has a `command`\nhelp: add `command = […]` to a session, and run `seedbed apply`";
-        return if jobs.is_empty() { Err(Failure::new(error::COMMAND_MISSING, message)) } else { Ok(jobs) };
-    }
-    let mut jobs: Vec<Job<'f>> = Vec::new();
-    for name in names {
-        for active in family.called(name)? {
-            if jobs.iter().any(|known| known.active.session.id == active.session.id) {
-                continue;
+    let mut jobs = Vec::new();
+    for active in family.requested(names)? {
+        let Active { swarm, session, .. } = active;
+        let command = session.command.as_ref().map(|command| discovery::command(command, swarm.workspace()));
+        match command.filter(|words| !words.is_empty()) {
+            Some(words) => jobs.push(Job { active, words }),
+            None if names.is_empty() => {}
+            None => {
+                let path = &session.path;
+                return Err(missing(&format!("session {path} has no `command`")));
             }
-            jobs.push(job(active).ok_or_else(|| {
-                let message = format!(
-                    "session {} has no `command`\nhelp: add one to the manifest and run `seedbed apply`, or use `seedbed exec`",
-                    active.session.path
-                );
-                Failure::new(error::COMMAND_MISSING, message)
-            })?);
         }
     }
-    Ok(jobs)
+    if jobs.is_empty() { Err(missing("no session has a `command`")) } else { Ok(jobs) }
+}
+
+fn missing(what: &str) -> Failure {
+    let help = "help: add one to the manifest and run `seedbed apply`, or use `seedbed exec`";
+    Failure::new(error::COMMAND_MISSING, format!("{what}\n{help}"))
 }
 
 /// Returns the number of commits beyond the base of each session that has a worktree, by session id.
-fn heads(jobs: &[Job<'_>]) -> BTreeMap<String, u64> {
+fn commits_ahead(jobs: &[Job<'_>]) -> BTreeMap<String, u64> {
     let worktree = |job: &Job<'_>| {
         let session = job.active.session;
         Some((session.id.clone(), Worktree::of(session.allocation(git_worktree::KIND)?)?))
@@ -85,7 +78,7 @@ fn heads(jobs: &[Job<'_>]) -> BTreeMap<String, u64> {
 
 /// Returns one row for each session: how its command ended, after which time, and what came of it.
 fn table(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>, before: &BTreeMap<String, u64>) -> String {
-    let after = heads(jobs);
+    let after = commits_ahead(jobs);
     let commits = |id: &str| Some(after.get(id)?.saturating_sub(*before.get(id)?).to_string());
     let head = ["SESSION", "RESULT", "TIME", "COMMITS", "LINES"].map(str::to_owned);
     let rows = jobs.iter().map(|job| {

@@ -285,7 +285,7 @@ fn add_update(change: &mut Change, old: &Allocation, new: &Allocation) {
     change.action = change.action.max(Action::Update);
     change.update.push(old.name().to_owned());
     let known = change.fields.len();
-    fields::options(&mut change.fields, old.name(), &old.options, &new.options);
+    fields::options(&mut change.fields, old, new);
     change.reasons.extend(change.fields[known..].iter().map(Field::line));
 }
 
@@ -298,7 +298,7 @@ fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocatio
         return;
     };
     let known = change.fields.len();
-    fields::options(&mut change.fields, old.name(), &old.options, &new.options);
+    fields::options(&mut change.fields, old, new);
     match &change.fields[known..] {
         [] => {
             change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.name()));

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Session;
 use crate::manifest::TextEntry;
+use crate::provider::Allocation;
 
 /// Difference in one value of an active session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -82,11 +83,15 @@ pub(super) fn changed_data(active: &Session, session: &Session) -> Vec<Field> {
     fields
 }
 
-/// Adds the differing entries of two tables, each named by `of` and its key.
-pub(super) fn options(fields: &mut Vec<Field>, of: &str, old: &Map<String, Value>, new: &Map<String, Value>) {
-    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+/// Adds the differing options of an allocation, and its source if one of the two is a share.
+pub(super) fn options(fields: &mut Vec<Field>, old: &Allocation, new: &Allocation) {
+    let of = old.name();
+    let source = |of: &Allocation| Some(Value::from(if of.shared { "parent" } else { "pool" }));
+    add(fields, || format!("{of} from"), source(old), source(new));
+    let keys: BTreeSet<_> = old.options.keys().chain(new.options.keys()).collect();
     for key in keys {
-        add(fields, || format!("{of} {key}"), old.get(key).cloned(), new.get(key).cloned());
+        let value = |of: &Allocation| of.options.get(key).cloned();
+        add(fields, || format!("{of} {key}"), value(old), value(new));
     }
 }
 
@@ -126,7 +131,20 @@ fn add(fields: &mut Vec<Field>, name: impl FnOnce() -> String, from: Option<Valu
 mod tests {
     use serde_json::{Value, json};
 
-    use super::Field;
+    use super::{Field, options};
+    use crate::provider::Allocation;
+
+    #[test]
+    fn options_differ_in_their_source_too() {
+        let allocation = |shared: bool, keep: bool| -> Allocation {
+            let value = json!({ "kind": "directory", "options": { "keep": keep }, "allocation": {}, "shared": shared, "notes": [] });
+            serde_json::from_value(value).unwrap()
+        };
+        let mut fields = Vec::new();
+        options(&mut fields, &allocation(true, true), &allocation(false, false));
+        let lines: Vec<_> = fields.iter().map(Field::line).collect();
+        assert_eq!(lines, ["directory from: parent -> pool", "directory keep: true -> false"]);
+    }
 
     #[test]
     fn a_field_is_one_line() {

@@ -1,6 +1,7 @@
 //! Tests that files beside the code agree with the code: schemas, examples, the README and the book in `docs`.
 
 mod blocks;
+mod changes;
 mod ci_recipe;
 mod contracts;
 mod generated;

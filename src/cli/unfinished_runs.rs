@@ -3,6 +3,7 @@
 use seedbed::apply;
 use seedbed::host::Host;
 use seedbed::name::SessionPath;
+use seedbed::plan::{Action, Change};
 use seedbed::state::{self, Record, RecordedSwarm, Swarm, Unfinished};
 
 /// Maximum number of sessions that a line names.
@@ -56,7 +57,8 @@ pub(super) fn explained(swarm: &Swarm<'_>) -> Result<Vec<String>, state::Error> 
 }
 
 fn provisioned(record: &Record) -> String {
-    let changes = record.plan.changes.iter().filter(|change| !change.provision.is_empty());
+    let is_undone = |change: &&Change| !matches!(change.action, Action::Keep | Action::Destroy);
+    let changes = record.plan.changes.iter().filter(is_undone);
     named(&changes.map(|change| change.session.as_str()).collect::<Vec<_>>())
 }
 

@@ -26,7 +26,7 @@ mod verify;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use restore::restore;
 pub use restore_into::{Restored, restore_into};
@@ -193,6 +193,11 @@ pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
         let paths = WorktreePaths::at(location, task, worktree)?;
         paths.base.remove_all(&paths.parent.join(reserved_names::scratch(task, worktree)))?;
         paths.base.remove_hidden(&paths.parent)?;
+        if overlay::is_wanted(worktree)
+            && let Some(directory) = paths.directory()?
+        {
+            directory.remove_all(Path::new(restore_into::IN_MOUNT))?;
+        }
     }
     Ok(())
 }

@@ -94,9 +94,12 @@ fn undo(
 ) -> Result<(), Error> {
     let below = within(paths).join(path);
     let (above, name) = split(&below);
-    // A directory that the session has replaced by a link has nothing of the update.
+    // A directory that the session has replaced by a link or a file has nothing of the update.
     let parent = match top.directory(above) {
         Err(files::Error::Link { .. }) | Ok(None) => return Ok(()),
+        Err(files::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
+            return Ok(());
+        }
         parent => parent?,
     };
     let Some(parent) = parent else { return Ok(()) };
@@ -261,7 +264,13 @@ impl<'s> Update<'s> {
         crashpoint!("update.journaled");
         let top = self.paths.open()?;
         for path in &self.unlinked {
-            top.remove_file(&within(self.paths).join(path))?;
+            let below = within(self.paths).join(path);
+            let (above, name) = split(&below);
+            // The session may have replaced the link by a file of its own since.
+            if let Some(parent) = top.directory(above)? {
+                let link = copy_record::content_of_link(&self.paths.workspace.join(path));
+                scratch.take_back(&parent, name, &link)?;
+            }
             crashpoint!("update.unlinked");
         }
         let (mut record, mut occupied) = (Copies::read(self.paths), Vec::new());
@@ -371,7 +380,18 @@ impl Scratch {
             self.directory.remove_file(Path::new(aside))?;
             return Ok(());
         }
-        rename(&self.directory, aside, parent, name).map_err(failed("restore", &here))
+        // The session may have created another file at the path since: then both stay.
+        let (mut kept, mut number) = (name.to_owned(), 0);
+        loop {
+            match renameat_with(&self.directory, aside, parent, &kept, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {
+                    number += 1;
+                    name.clone_into(&mut kept);
+                    kept.push(format!(".seedbed-{number}"));
+                }
+                done => return done.map_err(io::Error::from).map_err(failed("restore", &here)),
+            }
+        }
     }
 
     fn remove(&self) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -34,7 +35,7 @@ const SHORT: usize = 12;
 const GITLINK: &str = "160000";
 
 /// Scratch directory in a mounted worktree: no rename crosses a mount.
-const IN_MOUNT: &str = ".seedbed-restore";
+pub(super) const IN_MOUNT: &str = ".seedbed-restore";
 
 /// Result of restoring a rescue in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,6 +303,10 @@ impl Restore<'_> {
         paths: &WorktreePaths,
         changes: &'p BTreeMap<PathBuf, Change>,
     ) -> Result<Steps<'p>, Error> {
+        let is_swapped = |path: &PathBuf| path.ancestors().skip(1).any(|above| changes.contains_key(above));
+        if changes.keys().any(is_swapped) {
+            return Err(elsewhere("replaces a file by a directory, or a directory by a file"));
+        }
         let listed = self.git.run(["ls-files", "-v", "--stage", "-z"])?;
         let mut index: BTreeMap<&Path, Vec<(Blob, bool)>> = BTreeMap::new();
         for file in fields(&listed).filter_map(unsaved::ListedFile::parse) {
@@ -321,10 +326,11 @@ impl Restore<'_> {
             };
             let is_staged = *entry == change.staged;
             let differs = change.staged != change.old;
-            let is_gitlink =
-                [&change.old, &change.new].into_iter().flatten().all(|(mode, _)| mode == GITLINK);
+            let is_gitlink = (change.old.is_some() || change.new.is_some())
+                && [&change.old, &change.new].into_iter().flatten().all(|(mode, _)| mode == GITLINK);
             let (is_new, is_old) = (is_gitlink || self.has(path, "new")?, self.has(path, "old")?);
-            let left_out = hidden && !self.exists(path);
+            let above = path.parent().unwrap_or(Path::new(""));
+            let left_out = hidden && !self.exists(path) && !self.is_obstructed(above);
             let is_unchanged = (is_old || left_out) && (is_staged || *entry == change.old);
             let is_restored = is_new && !differs;
             let can_be_restored = (is_new || is_unchanged) && (is_staged || *entry == change.old);
@@ -414,11 +420,17 @@ impl Restore<'_> {
             if let Some(above) = new.parent().filter(|_| !is_written) {
                 fs::create_dir_all(above).map_err(io("create", above))?;
             }
+            let rescued = identity(&new);
             rename(from, to, how)?;
             let old = self.scratch.join("old").join(path);
             if exists && !is_same(&new, &old).map_err(io("compare", &new))? {
-                // Another program has written the file since it was checked.
-                rename(to, from, how)?;
+                // Another program has written the file since it was checked, and maybe once more since.
+                if !is_written
+                    || renameat_with(CWD, &new, CWD, &here, how).is_err()
+                    || identity(&new) != rescued
+                {
+                    put_back(&new, &here)?;
+                }
                 return Err(Error::Refused(format!(
                     "{} changes while the rescue is restored; end the program that writes it, and repeat the command",
                     here.display()
@@ -449,6 +461,29 @@ impl Restore<'_> {
 
 fn rename(from: &Path, to: &Path, how: RenameFlags) -> Result<(), Error> {
     renameat_with(CWD, from, CWD, to, how).map_err(|error| io("rename", from)(error.into()))
+}
+
+/// Returns what a write or a replacement of a file changes: inode, size, and time of change of its content.
+fn identity(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+}
+
+/// Puts a file back; beside its path if another program has created a file there since.
+fn put_back(from: &Path, to: &Path) -> Result<(), Error> {
+    let mut number = 0;
+    let mut kept = to.to_owned();
+    loop {
+        match renameat_with(CWD, from, CWD, &kept, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) => {
+                number += 1;
+                let mut name = to.file_name().unwrap_or_default().to_owned();
+                name.push(format!(".seedbed-{number}"));
+                kept = to.with_file_name(name);
+            }
+            done => return done.map_err(|error| io("restore", to)(error.into())),
+        }
+    }
 }
 
 /// Returns the fields of a Git command's output with NUL after each.

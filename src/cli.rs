@@ -199,15 +199,15 @@ enum Command {
     /// command runs in parallel, and the largest code counts.
     #[command(after_help = example::help("exec"))]
     Exec(exec::Arguments),
-    /// Run the `command` of sessions, and wait for their ends
+    /// Run the `command` of sessions until all have ended
     ///
-    /// The command works in the session: an agent, or a test. All run in parallel, each with a log of its own, and nothing
-    /// that they have started keeps running behind them. Exits with the largest code.
+    /// The command works in the session: an agent, or a test. All run in parallel, each with a log of its own. Background
+    /// processes of a command are ended with it. Exits with the largest code.
     #[command(after_help = example::help("start"))]
     Start(start::Arguments),
     /// Print the output of the last command of sessions
     ///
-    /// `start` writes these logs, and `exec` in several sessions. They are kept until the session is released.
+    /// `start` writes these logs, and `exec` in several sessions. The last ten of each session are kept until it is released.
     #[command(after_help = example::help("logs"))]
     Logs(logs::Arguments),
     /// Print the environment of a session
@@ -232,7 +232,7 @@ enum Command {
     Explain(explain::Arguments),
     /// Show the results of sessions: commits, changes, conflicts
     ///
-    /// Nothing is merged or changed. The report says which sessions conflict, which have landed, and how to merge the rest.
+    /// Nothing is merged or changed. The report shows which sessions conflict, which have landed, and how to merge the rest.
     #[command(after_help = example::help("collect"))]
     Collect(collect::Arguments),
     /// Release sessions, children first

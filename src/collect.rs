@@ -60,9 +60,6 @@ pub enum Error {
     /// The directory to write to has files.
     #[error("{} is not empty", .0.display())]
     NotEmpty(PathBuf),
-    /// The commits of a session are unknown, see [`Outcome::error`].
-    #[error("the commits of session {0} are unknown")]
-    Unknown(String),
 }
 
 /// Results of sessions.
@@ -238,7 +235,11 @@ fn overlaps(unmerged: &[(&SessionPath, &Work)]) -> Vec<Overlap> {
     let mut sessions: BTreeMap<&str, Vec<SessionPath>> = BTreeMap::new();
     for (session, work) in unmerged {
         for file in &work.files {
-            sessions.entry(&file.path).or_default().push((*session).clone());
+            let sessions = sessions.entry(&file.path).or_default();
+            // Two names that are not UTF-8 may look alike.
+            if sessions.last() != Some(session) {
+                sessions.push((*session).clone());
+            }
         }
     }
     let shared = sessions.into_iter().filter(|(_, sessions)| sessions.len() > 1);

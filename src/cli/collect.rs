@@ -132,6 +132,12 @@ fn unsaved(project: &Project, sessions: &[Active<'_>]) -> Result<BTreeMap<String
     Ok(unsaved)
 }
 
+/// Returns the shortest name by which Git finds a branch, even if a tag has the same name.
+fn branch_name(git: &Git<'_>, branch: &str) -> Result<String, Failure> {
+    let full = format!("refs/heads/{branch}");
+    Ok(git.line(["for-each-ref", "--format=%(refname:short)", full.as_str()])?)
+}
+
 /// Returns commands that merge the sessions, in the order that was found, into their refs, if these are branches.
 fn merge_commands(git: &Git<'_>, collected: &Collected) -> Result<Vec<String>, Failure> {
     let mut commands = Vec::new();
@@ -145,15 +151,21 @@ fn merge_commands(git: &Git<'_>, collected: &Collected) -> Result<Vec<String>, F
         }
     }
     for target in targets {
-        let branch = format!("refs/heads/{target}");
+        let name = target.strip_prefix("refs/heads/").unwrap_or(target);
+        let branch = format!("refs/heads/{name}");
         let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", branch.as_str()])?;
-        if found.status.success() {
-            commands.push(format!("git switch {}", shell_quoted(target)));
+        match found.status.success() {
+            true => commands.push(format!("git switch {}", shell_quoted(name))),
+            false if target == "HEAD" => {}
+            false => {
+                commands.push(format!("# switch to the branch that is to get the commits beyond {target}"));
+            }
         }
         for result in merges.iter().filter(|result| result.into == target) {
-            let head = result.work.as_ref().map(|work| work.head.as_str());
-            let source = result.branch.as_deref().or(head).unwrap_or_default();
-            commands.push(format!("git merge --no-ff {}", shell_quoted(source)));
+            let Some(work) = &result.work else { continue };
+            let name = result.branch.as_deref().map(|branch| branch_name(git, branch)).transpose()?;
+            let source = name.filter(|name| !name.is_empty()).unwrap_or_else(|| work.head.clone());
+            commands.push(format!("git merge --no-ff {}", shell_quoted(&source)));
         }
     }
     Ok(commands)

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "reads logs")]
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,8 +38,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let sessions = family.requested(&arguments.sessions)?;
     let mut logs: Vec<Log<'_>> = sessions.into_iter().filter_map(Log::of).collect();
     if logs.is_empty() {
-        let message =
-            "no command has run in these sessions\nhelp: `seedbed start` or `seedbed exec` runs one";
+        let message = "no log in these sessions\nhelp: `seedbed start` writes one, and `seedbed exec` in several sessions or with a limit such as `--timeout`";
         return Err(Failure::new(error::LOG_MISSING, message));
     }
     let has_prefix = logs.len() > 1;
@@ -86,11 +85,17 @@ impl<'f> Log<'f> {
     fn print(&mut self, has_prefix: bool) -> Result<(), Failure> {
         let failed =
             |error| Failure::from_file_error(format!("cannot read {}: {error}", self.path.display()));
-        let mut file = File::open(&self.path).map_err(failed)?;
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            // The session was released in the meantime.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
         file.seek(SeekFrom::Start(self.read)).map_err(failed)?;
         loop {
             let mut bytes = Vec::new();
-            let count = file.by_ref().take(CHUNK as u64).read_to_end(&mut bytes).map_err(failed)?;
+            let piece = std::io::Read::by_ref(&mut file).take(CHUNK as u64).read_to_end(&mut bytes);
+            let count = piece.map_err(failed)?;
             if count == 0 {
                 return Ok(());
             }
@@ -113,10 +118,10 @@ impl<'f> Log<'f> {
     }
 
     fn show(&self, lines: &[u8], has_prefix: bool) {
-        let text = String::from_utf8_lossy(lines);
         if !has_prefix {
-            return output::print(&text);
+            return output::keep_error(std::io::stdout().lock().write_all(lines));
         }
+        let text = String::from_utf8_lossy(lines);
         let path = &self.active.session.path;
         output::print(&text.lines().fold(String::new(), |shown, line| format!("{shown}{path}: {line}\n")));
     }

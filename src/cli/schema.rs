@@ -33,7 +33,7 @@ pub(super) enum Schema {
     Provider,
     /// Discovery file of a session
     Discovery,
-    /// Lines of `apply`, `destroy`, `recover`, `run` and `exec` with `--json`, and of any command that fails
+    /// Lines of `apply`, `destroy`, `recover`, `run`, `start` and `exec` with `--json`, and of any command that fails
     Events,
     /// Output of `status --json`
     Status,

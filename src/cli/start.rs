@@ -47,6 +47,13 @@ fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Fa
         let Active { swarm, session, .. } = active;
         let command = session.command.as_ref().map(|command| discovery::command(command, swarm.workspace()));
         match command.filter(|words| !words.is_empty()) {
+            Some(_) if swarm.last_run(&session.scoped_name).is_some_and(|run| run.is_running()) => {
+                let path = &session.path;
+                let message = format!(
+                    "a command runs in session {path} already\nhelp: `seedbed logs --follow {path}` shows it"
+                );
+                return Err(Failure::new(error::COMMAND_RUNNING, message));
+            }
             Some(words) => jobs.push(Job { active, words }),
             None if names.is_empty() => {}
             None => {

@@ -103,21 +103,21 @@ fn merge_all<S: AsRef<str>>(
 
 /// Returns the pairs of sessions that can conflict, as positions.
 fn candidates(unmerged: &[(&SessionPath, &Work)]) -> BTreeSet<(usize, usize)> {
-    // Sessions that changed each path, that added something below each directory, and that deleted files of it.
+    // Sessions that changed each path, that added something below each directory, and that deleted files below it.
     let mut changed: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     let mut gained: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     let mut lost: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     for (at, (_, work)) in unmerged.iter().enumerate() {
         for File { path, change, .. } in &work.files {
             changed.entry(path).or_default().insert(at);
-            let mut directories = path.rmatch_indices('/').map(|(end, _)| &path[..end]);
+            let directories = path.rmatch_indices('/').map(|(end, _)| &path[..end]);
             match change {
                 FileChange::Added => directories.for_each(|directory| {
                     gained.entry(directory).or_default().insert(at);
                 }),
-                FileChange::Deleted => {
-                    lost.entry(directories.next().unwrap_or_default()).or_default().insert(at);
-                }
+                FileChange::Deleted => directories.for_each(|directory| {
+                    lost.entry(directory).or_default().insert(at);
+                }),
                 FileChange::Modified => {}
             }
         }

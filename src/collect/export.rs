@@ -23,7 +23,8 @@ use crate::provider::git_worktree;
 pub struct Exported {
     /// Bundle of the commits, which `git fetch` reads; `null` if the session has none.
     pub bundle: Option<PathBuf>,
-    /// Patch of the commits, which `git am` reads; of a history with merges one for `git apply`. `null` if the session
+    /// Patch of the commits, which `git am` reads (with `--empty=keep` if one is empty); of a history with merges, one for
+    /// `git apply`. `null` if the session
     /// has no commits.
     pub patch: Option<PathBuf>,
     /// Copies of files in the worktree.
@@ -38,7 +39,7 @@ pub struct Exported {
 ///
 /// # Errors
 ///
-/// `directory` is not empty, a glob is wrong, a session's commits are unknown, or something cannot be read or written.
+/// `directory` is not empty, a glob is wrong, or something cannot be read or written.
 /// Files that were written stay.
 pub fn export(
     host: &Host,
@@ -61,8 +62,7 @@ pub fn export(
                 let (bundle, patch) = commits(host, workspace, source, result, work, &to)?;
                 (Some(bundle), Some(patch))
             }
-            Some(_) => (None, None),
-            None => return Err(Error::Unknown(result.session.to_string())),
+            _ => (None, None),
         };
         let worktree = absolute(workspace, &source.worktree.worktree_path);
         let artifacts = if globs.is_empty() { Vec::new() } else { copy(&worktree, &globs, &to)? };
@@ -93,9 +93,32 @@ fn commits(
 
     let (range, output) = (format!("{merge_base}..{head}"), output(&patch));
     let merges = git.line(["rev-list", "--count", "--merges", range.as_str(), "--"])?;
-    let command: &[&str] =
-        if merges == "0" { &["format-patch", "--no-attach", "--no-thread"] } else { &["diff"] };
-    let options = ["--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color"];
+    // Each option overrides a setting of the user that `git am` could not read.
+    let command: &[&str] = if merges == "0" {
+        &[
+            "format-patch",
+            "--no-attach",
+            "--no-thread",
+            "--no-cover-letter",
+            "--no-base",
+            "--no-signoff",
+            "--no-add-header",
+            "--subject-prefix=PATCH",
+        ]
+    } else {
+        &["diff"]
+    };
+    let options = [
+        "--binary",
+        "--full-index",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--no-color",
+        "--src-prefix=a/",
+        "--dst-prefix=b/",
+        "--submodule=short",
+        "--unified=3",
+    ];
     let arguments = command.iter().copied().chain(options).map(OsStr::new);
     git.run(arguments.chain([output.as_os_str(), OsStr::new(&range), OsStr::new("--")]))?;
     Ok((bundle, patch))

@@ -65,7 +65,7 @@ errors! {
     DIRECTORY_UNUSABLE = "directory-unusable", 64, "The directory of the command cannot be used", "Run it in another, or pass `-C DIR`";
     ENVIRONMENT_INVALID = "environment-invalid", 64, "An environment variable has a value that cannot be used", "Set it as the message describes";
     GLOB_INVALID = "glob-invalid", 64, "A glob for files cannot be read", "Correct the glob";
-    LOG_MISSING = "log-missing", 64, "No command has run in the sessions", "Run one with `seedbed start` or `seedbed exec`";
+    LOG_MISSING = "log-missing", 64, "The sessions have no log of a command", "Run one with `seedbed start`";
     MANIFEST_EXISTS = "manifest-exists", 64, "`init` would overwrite a file", "Remove it, or name another with `-f FILE`";
     MANIFEST_MISSING = "manifest-missing", 64, "There is no manifest in the directory or above it", "Run `seedbed init`, or pass `-f FILE`";
     MANIFEST_UNREADABLE = "manifest-unreadable", 64, "The manifest cannot be read, or is a directory", "Pass the file with `-f FILE`";
@@ -87,6 +87,7 @@ errors! {
     MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";
     PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest", "Apply it with its own manifest";
     PLAN_FILE_INVALID = "plan-file-invalid", 65, "The file is not a plan that this version can apply or show", "Save a new one with `seedbed plan -o FILE`";
+    COMMAND_RUNNING = "command-running", 69, "`start` would run a second command in a session where one runs", "Wait for it, or end it";
     CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
     DECLINED = "declined", 69, "The question on the terminal was not answered with yes; nothing was changed", "Answer `y`, or pass `--yes`";
     INSIDE_SESSION = "inside-session", 69, "`destroy` was called from inside a session that it would remove", "Leave the session, or pass `--yes`";
@@ -206,7 +207,6 @@ impl Identified for collect::Error {
             Self::Worktree(error) => error.id(),
             Self::Glob(_) => GLOB_INVALID,
             Self::NotEmpty(_) => DIRECTORY_NOT_EMPTY,
-            Self::Unknown(_) => REPOSITORY_UNREADABLE,
         }
     }
 }

@@ -65,8 +65,7 @@ impl SessionRun {
 
     /// Returns whether the command runs now.
     pub fn is_running(&self) -> bool {
-        let locked = File::open(&self.log).map(|log| log.try_lock_shared());
-        self.ended.is_none() && matches!(locked, Ok(Err(TryLockError::WouldBlock)))
+        self.ended.is_none() && is_locked(&self.log)
     }
 }
 
@@ -78,9 +77,9 @@ impl Swarm<'_> {
     /// The state directory cannot be written to.
     pub fn create_run_log(&self, scoped_name: &str) -> Result<RunLog, Error> {
         let directory = Root::create(&self.log_directory())?;
-        let mut logs = self.run_logs(scoped_name);
-        logs.truncate((logs.len() + 1).saturating_sub(LOGS_KEPT));
-        for log in logs {
+        let logs = self.run_logs(scoped_name);
+        let old = (logs.len() + 1).saturating_sub(LOGS_KEPT);
+        for log in logs.iter().take(old).filter(|log| !is_locked(log)) {
             directory.remove_file(Path::new(log.file_name().unwrap_or_default()))?;
         }
         let time: String = clock::now().chars().filter(|c| !matches!(c, '-' | ':')).collect();
@@ -125,6 +124,12 @@ impl Swarm<'_> {
         let run: SessionRun = serde_json::from_slice(&bytes).ok()?;
         (run.schema_version == RUN_VERSION).then_some(run)
     }
+}
+
+/// Returns whether a command that runs now writes a log.
+fn is_locked(log: &Path) -> bool {
+    let locked = File::open(log).map(|log| log.try_lock_shared());
+    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
 }
 
 fn prefix(scoped_name: &str) -> String {

@@ -78,6 +78,7 @@ pub(super) fn lines(work: &Work) -> String {
 /// Returns the way in which a session's commits have landed.
 pub(super) fn landed(work: &Work) -> &'static str {
     match work.landed {
+        Some(Landed::Ancestor) if work.commits.is_empty() => "nothing left",
         Some(Landed::Ancestor) => "yes",
         Some(Landed::Patches) => "as patches",
         Some(Landed::Squash) => "squashed",

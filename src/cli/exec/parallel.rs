@@ -150,7 +150,8 @@ pub(in super::super) fn run<'f>(
         }
     }
     global.unless_interrupted()?;
-    let code = ended.values().map(|ended| ended.code).max().unwrap_or(0);
+    let is_own = |ended: &&Ended| ended.has_own_code();
+    let code = ended.values().filter(is_own).map(|ended| ended.code).max().unwrap_or(0);
     if global.json {
         output::print_line(Done { exit_code: Some(code), ..Done::default() });
     }
@@ -187,6 +188,11 @@ pub(super) fn summary(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>) -> String
 }
 
 impl Ended {
+    /// Returns whether the exit code is the command's own, not that of a command that was ended for another one.
+    fn has_own_code(&self) -> bool {
+        self.failure.as_ref().is_none_or(|failure| failure.id() != error::COMMAND_STOPPED)
+    }
+
     /// Returns whether the command was ended with the run.
     fn was_ended(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.id() == error::INTERRUPTED)
@@ -267,7 +273,10 @@ fn logged(
     run.ended = Some(clock::now());
     run.exit_code = Some(ended.code);
     run.error = ended.failure.as_ref().map(Failure::summary);
-    swarm.record_run(&session.scoped_name, &run)?;
+    // If the session was released in the meantime, nothing of it remains.
+    if run.log.exists() {
+        swarm.record_run(&session.scoped_name, &run)?;
+    }
     Ok(ended)
 }
 

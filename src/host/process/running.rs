@@ -251,6 +251,8 @@ impl Running {
         self.note_output(count);
         if let Some(listener) = self.listener.as_ref().filter(|_| count > 0) {
             (listener.0)(Stream::Stdout, &self.chunk[..count]);
+            // A listener that waits for a reader is no silence of the program.
+            self.note_output(count);
             return Ok(count);
         }
         self.stdout_taken += count;
@@ -272,6 +274,7 @@ impl Running {
             Some(listener) => (listener.0)(Stream::Stderr, &self.chunk[..count]),
             None => self.complain(count),
         }
+        self.note_output(count);
         Ok(count)
     }
 

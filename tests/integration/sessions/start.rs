@@ -55,7 +55,7 @@ fn commands_run_in_their_sessions_with_logs_and_a_summary() {
 
     assert_eq!(sandbox.ok(&["logs", "ok"]).stdout, "out\nerr\n");
     assert_eq!(sandbox.ok(&["logs"]).stdout, "fail: failing\nok: out\nok: err\n");
-    sandbox.seedbed(&["logs", "plain"]).expect(64).says(&["no command has run", "[log-missing]"]);
+    sandbox.seedbed(&["logs", "plain"]).expect(64).says(&["no log in these sessions", "[log-missing]"]);
     sandbox.seedbed(&["start", "plain"]).expect(64).says(&["session plain has no `command`", "seedbed exec"]);
     let runs = last_runs(&sandbox);
     let codes: Vec<_> = runs.iter().map(|(path, run)| (path.as_str(), &run["exitCode"])).collect();
@@ -162,7 +162,7 @@ fn is_running(sandbox: &Sandbox, words: &[&str]) -> bool {
 #[test]
 fn the_first_failure_ends_the_others_if_requested() {
     let sandbox = applied(&[session("bad", "sleep 0.3; exit 4"), session("long", "sleep 1002")].concat());
-    let outcome = sandbox.seedbed(&["start", "--fail-fast"]).expect(125);
+    let outcome = sandbox.seedbed(&["start", "--fail-fast"]).expect(4);
     assert!(
         outcome.stderr.contains("long: ended, because the command of another session failed"),
         "{outcome:?}"

@@ -59,7 +59,7 @@ fn inspect(lease: &LeaseRequest) -> io::Result<InspectAnswer> {
         return Ok(InspectAnswer::damaged(Found::Broken, "its directory is gone".to_owned()));
     }
     let files = fs::read_dir(directory(lease)?)?.count() - 1;
-    let mut answer = InspectAnswer::sound();
+    let mut answer = InspectAnswer::healthy();
     if files > 0 {
         answer.unsaved_work.push(format!("{files} scratch file(s)"));
     }

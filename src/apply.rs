@@ -226,8 +226,8 @@ impl Run<'_> {
         })
     }
 
-    fn mend(&self, session: &Session, name: &str) -> Result<(), Failure> {
-        self.make(session, name, "mend", |provider, task| provider.repair(task))
+    fn repair(&self, session: &Session, name: &str) -> Result<(), Failure> {
+        self.make(session, name, "repair", |provider, task| provider.repair(task))
     }
 
     fn make(

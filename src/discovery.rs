@@ -300,7 +300,7 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
     let read = |path: &Path, limit| {
         Root::toward(swarm.workspace(), path).and_then(|(root, path)| root.read(&path, limit))
     };
-    let damage = |why: String| Damage { mendable: true, ..Damage::new(why) };
+    let damage = |why: String| Damage { repairable: true, ..Damage::new(why) };
     let wanted = expected.to_bytes();
     let mut is_older = false;
     let mut is_right = |found: &[u8]| {

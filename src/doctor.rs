@@ -100,7 +100,7 @@ pub enum Id {
     /// There is no usable repository.
     NoRepository,
     /// The manifest cannot be planned.
-    ManifestFaulty,
+    ManifestInvalid,
     /// Blocks of ports are in the range that the kernel uses for outgoing connections.
     PortsEphemeral,
     /// Leases of ports cannot be published to other users of the host.
@@ -136,7 +136,7 @@ pub enum Id {
     /// A record of the state directory cannot be read.
     UnreadableRecord,
     /// The workspace of a swarm no longer exists.
-    WorkspaceGone,
+    WorkspaceMissing,
     /// The workspace was moved with a swarm.
     MovedWorkspace,
     /// The workspace is a copy of another with its swarm.

@@ -282,7 +282,7 @@ pub struct Damage {
     /// Description of the damage, one line.
     pub why: String,
     /// `true` if the allocation can be repaired in place, without releasing it first.
-    pub mendable: bool,
+    pub repairable: bool,
     /// `true` if the damage is unknown, because a dependency of the inspection does not respond; the allocation may be
     /// undamaged.
     pub unknown: bool,
@@ -293,12 +293,12 @@ pub struct Damage {
 impl Damage {
     /// Creates the damage of an allocation that has to be created again, described in one line.
     pub fn new(why: String) -> Self {
-        Self { why, mendable: false, unknown: false, older: false }
+        Self { why, repairable: false, unknown: false, older: false }
     }
 
     /// Returns whether the lease has to be created again.
     pub fn is_lost(&self) -> bool {
-        !self.mendable && !self.unknown
+        !self.repairable && !self.unknown
     }
 }
 

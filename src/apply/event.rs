@@ -45,7 +45,7 @@ pub enum Event {
         resource: String,
     },
     /// An allocation was repaired in place.
-    Mended {
+    Repaired {
         /// Path of the session in the tree.
         session: SessionPath,
         /// Name of the resource, by default its kind.
@@ -118,7 +118,7 @@ pub enum Event {
         missing: Vec<String>,
     },
     /// Files or commits that are no reason to refuse are about to be removed with their session.
-    GoesAlong {
+    AlsoRemoved {
         /// Path of the session in the tree.
         session: SessionPath,
         /// Description of the files or commits, one line.
@@ -175,15 +175,15 @@ pub enum Phase {
     /// Resources that other processes could take first are claimed: ports.
     Claim,
     /// Every other new allocation is created without its content: worktrees are registered.
-    Make,
+    Create,
     /// New allocations are populated: worktrees are checked out.
-    Fill,
+    Populate,
     /// New allocations are finished, and active ones are repaired or updated in place.
     Finish,
     /// The commands of `setup` run in new sessions, and in others for which the plan requires it.
     SetUp,
     /// Discovery files are written.
-    Tell,
+    WriteDiscovery,
     /// Resources that the run provisioned are released again.
     RollBack,
     /// Resources that the run moved aside are brought back.
@@ -200,11 +200,11 @@ impl Phase {
             Self::GiveWay => "giveWay",
             Self::Release => "release",
             Self::Claim => "claim",
-            Self::Make => "make",
-            Self::Fill => "fill",
+            Self::Create => "create",
+            Self::Populate => "populate",
             Self::Finish => "finish",
             Self::SetUp => "setUp",
-            Self::Tell => "write_discovery",
+            Self::WriteDiscovery => "write_discovery",
             Self::RollBack => "rollBack",
             Self::BringBack => "bringBack",
         }

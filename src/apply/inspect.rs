@@ -65,7 +65,7 @@ pub(super) fn inspect_sharing(
                 });
                 let damage = match found {
                     Ok(Condition::Healthy) => continue,
-                    Ok(Condition::Repairable(why)) => Damage { mendable: true, ..Damage::new(why) },
+                    Ok(Condition::Repairable(why)) => Damage { repairable: true, ..Damage::new(why) },
                     Ok(Condition::Broken(why)) => Damage::new(why),
                     Ok(Condition::Unknown(why)) => Damage { unknown: true, ..Damage::new(why) },
                     Err(error) => Damage::new(error.to_string()),

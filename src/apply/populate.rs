@@ -29,7 +29,7 @@ impl Run<'_> {
         for (session, _) in with_content {
             *unpopulated.entry(&session.path).or_default().get_mut() += 1;
         }
-        let report = PhaseReport::begin(self.context, Phase::Fill, unpopulated.len());
+        let report = PhaseReport::begin(self.context, Phase::Populate, unpopulated.len());
         let populated = |session: &Session| {
             let left = unpopulated.get(&session.path);
             if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {

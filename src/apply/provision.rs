@@ -59,7 +59,7 @@ impl Run<'_> {
     }
 
     fn provision_others(&self) -> Vec<Failure> {
-        self.provision_leases(Phase::Make, self.host.jobs, false)
+        self.provision_leases(Phase::Create, self.host.jobs, false)
     }
 
     /// Provisions either the claims or everything else.
@@ -82,7 +82,7 @@ impl Run<'_> {
     fn finish_sessions(&self) -> Vec<Failure> {
         let concerned = |_: &Session, change: &Change| {
             !change.provision.is_empty()
-                || !change.mend.is_empty()
+                || !change.repair.is_empty()
                 || !change.update.is_empty()
                 || change.refresh
         };
@@ -124,10 +124,10 @@ impl Run<'_> {
             let (session, resource) = (session.path.clone(), kind.clone());
             (self.context.events)(&Event::Provisioned { session, resource });
         }
-        for kind in &change.mend {
-            self.mend(session, kind)?;
+        for kind in &change.repair {
+            self.repair(session, kind)?;
             let (session, resource) = (session.path.clone(), kind.clone());
-            (self.context.events)(&Event::Mended { session, resource });
+            (self.context.events)(&Event::Repaired { session, resource });
         }
         for kind in &change.update {
             let from = before.get(&session.path).and_then(|before| before.allocation(kind));
@@ -210,8 +210,9 @@ impl Run<'_> {
     pub(super) fn write_discovery_files(&self) -> Vec<Failure> {
         crashpoint!("apply.report");
         let concerned = |_: &Session, change: &Change| change.action != Action::Keep;
-        let failures =
-            self.each(Phase::Tell, self.host.jobs, &concerned, &|session, _| self.write_discovery(session));
+        let failures = self.each(Phase::WriteDiscovery, self.host.jobs, &concerned, &|session, _| {
+            self.write_discovery(session)
+        });
         if failures.is_empty() && !self.host.cancel.is_requested() {
             crashpoint!("apply.told");
         }

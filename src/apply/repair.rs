@@ -38,12 +38,12 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
         let mut broken = BTreeSet::new();
         for (kind, damage) in damages.iter().filter(|(kind, _)| *kind != DISCOVERY) {
             let line = line(kind, &damage.why);
-            if !damage.mendable {
+            if !damage.repairable {
                 repair.left.push(line);
                 broken.insert(kind.as_str());
                 continue;
             }
-            match run.mend(session, kind) {
+            match run.repair(session, kind) {
                 Ok(()) => repair.repaired.push(line),
                 Err(failure) => {
                     repair.failures.push(failure);

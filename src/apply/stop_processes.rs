@@ -47,7 +47,10 @@ pub(super) fn refuse_or_stop(
         (context.events)(&Event::Uninspected { processes: occupancy.uninspected });
     }
     for occupant in occupancy.occupants.into_iter().filter(|occupant| occupant.role == Role::Caller) {
-        (context.events)(&Event::GoesAlong { session: occupant.session.clone(), what: occupant.described() });
+        (context.events)(&Event::AlsoRemoved {
+            session: occupant.session.clone(),
+            what: occupant.described(),
+        });
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ pub(super) fn secure(
 ) -> Result<(), Error> {
     let impact = check(context, applied, released, unsaved)?;
     for Loss { session, what, .. } in impact.passing {
-        (context.events)(&Event::GoesAlong { session, what });
+        (context.events)(&Event::AlsoRemoved { session, what });
     }
     Ok(())
 }

@@ -225,13 +225,13 @@ fn selection<'h>(
         }
     }
     // A child below another named child, or below a named session, is released together with it.
-    let goes_along = |child: &Record| {
+    let also_removed = |child: &Record| {
         child.ancestors.iter().any(|above| {
             named.contains(above.as_str())
                 || destroy.sessions.iter().any(|path| path.id(&record.plan.swarm) == *above)
         })
     };
-    children.retain(|(child, record)| named.contains(child.name()) && !goes_along(record));
+    children.retain(|(child, record)| named.contains(child.name()) && !also_removed(record));
     Ok((destroy, children))
 }
 
@@ -347,7 +347,7 @@ fn dry_run(global: &Global, project: &Project, arguments: &Arguments) -> Result<
             uninspected: occupancy.uninspected,
             losses: work.into_iter().cloned().collect(),
             rescued: if is_rescued { impact.work.clone() } else { Vec::new() },
-            goes_along: impact.passing,
+            also_removed: impact.passing,
         });
     } else {
         let lines = |word: &str, losses: &[&Loss]| -> String {

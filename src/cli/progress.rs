@@ -156,7 +156,7 @@ impl State {
                 lines.extend(missing.iter().map(|line| format!("  {}", printable(line))));
                 lines
             }
-            Event::GoesAlong { session, what } | Event::NotUpdated { session, what } => {
+            Event::AlsoRemoved { session, what } | Event::NotUpdated { session, what } => {
                 vec![format!("{session}: {}", printable(what))]
             }
             Event::BranchKept(kept) => vec![output::kept_branch(kept)],
@@ -177,7 +177,7 @@ impl State {
             Event::Provisioned { session, resource } => {
                 if_verbose(verbose, || format!("{session}: {resource}"))
             }
-            Event::Mended { session, resource } => {
+            Event::Repaired { session, resource } => {
                 if_verbose(verbose, || format!("{session}: {resource} repaired"))
             }
             Event::Updated { session, resource } => {
@@ -267,11 +267,11 @@ fn phase_words(phase: Phase) -> (&'static str, &'static str, &'static str) {
         Phase::GiveWay => ("freeing the names of", "freed the names of"),
         Phase::Release => ("releasing", "released"),
         Phase::Claim => ("reserving ports", "reserved ports for"),
-        Phase::Make => ("creating", "created"),
-        Phase::Fill => ("checking out", "checked out"),
+        Phase::Create => ("creating", "created"),
+        Phase::Populate => ("checking out", "checked out"),
         Phase::Finish => ("finishing", "finished"),
         Phase::SetUp => ("setting up", "set up"),
-        Phase::Tell => return ("writing discovery files", "wrote", "discovery file"),
+        Phase::WriteDiscovery => return ("writing discovery files", "wrote", "discovery file"),
         Phase::RollBack => ("rolling back", "rolled back"),
         Phase::BringBack => ("restoring", "restored"),
         _ => ("running", "ran"),

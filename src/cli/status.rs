@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let sessions = active.iter().map(|active @ Active { swarm, record, session }| {
         let drift = looked.drift.remove(&session.id).unwrap_or_default();
         let unsaved = looked.unsaved.remove(&session.id).unwrap_or_default();
-        let goes_along = looked.passing.remove(&session.id).unwrap_or_default();
+        let also_removed = looked.passing.remove(&session.id).unwrap_or_default();
         let has_directory = drift.is_empty() || active.directory(&project.registry).is_ok();
         SessionStatus {
             session: session.path.clone(),
@@ -76,8 +76,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
                 (true, false) => Work::Unknown,
             },
             unsaved,
-            ignored: goes_along.iter().map(|line| ignored(line)).sum(),
-            goes_along,
+            ignored: also_removed.iter().map(|line| ignored(line)).sum(),
+            also_removed,
             outdated: looked.outdated.remove(&session.id).unwrap_or_default(),
             worktree: progress.remove(&session.id),
             ports: ports(&project.registry, session, &served),

@@ -141,7 +141,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
         if state::is_gone(workspace) {
             findings.add(
                 Warns,
-                Id::WorkspaceGone,
+                Id::WorkspaceMissing,
                 format!("the workspace {shown} of {what} {name} does not exist, but its leases do"),
                 format!(
                     "if it was moved: seedbed recover --moved, in its new path; if it was deleted: seedbed destroy {} --gone",

@@ -53,7 +53,7 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     if let Some(Err(why)) = case.plan {
         findings.add(
             Fails,
-            Id::ManifestFaulty,
+            Id::ManifestInvalid,
             why,
             "run `seedbed validate`, which shows every diagnostic at its location",
         );

@@ -34,7 +34,7 @@ pub struct Change {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub from: BTreeMap<String, SessionPath>,
     /// Names of the resources whose allocation is repaired in place.
-    pub mend: Vec<String>,
+    pub repair: Vec<String>,
     /// Names of the resources whose allocation gets other options in place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub update: Vec<String>,
@@ -196,7 +196,7 @@ fn keep(session: &Session) -> Change {
         release: Vec::new(),
         provision: Vec::new(),
         from: BTreeMap::new(),
-        mend: Vec::new(),
+        repair: Vec::new(),
         update: Vec::new(),
         set_up: false,
         refresh: false,
@@ -273,8 +273,8 @@ fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, fo
     };
     change.action = change.action.max(Action::Repair);
     change.reasons.push(why);
-    if !follows_parent && damage.is_some_and(|damage| damage.mendable) {
-        change.mend.push(old.name().to_owned());
+    if !follows_parent && damage.is_some_and(|damage| damage.repairable) {
+        change.repair.push(old.name().to_owned());
     } else {
         change.release.push(old.name().to_owned());
     }

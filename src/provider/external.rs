@@ -129,8 +129,8 @@ impl Provider for External {
             _ => format!("{} has changed since it was provisioned", task.allocation.kind),
         };
         Ok(match found.condition {
-            Found::Sound => Condition::Healthy,
-            Found::Mendable => Condition::Repairable(why()),
+            Found::Healthy => Condition::Healthy,
+            Found::Repairable => Condition::Repairable(why()),
             Found::Broken => Condition::Broken(why()),
         })
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 pub enum Condition {
     /// The lease is as it was provisioned.
     Healthy,
-    /// A part of the lease is missing, which [`Provider::repair`](super::Provider::mend) restores. The text names the
+    /// A part of the lease is missing, which [`Provider::repair`](super::Provider::repair) restores. The text names the
     /// part, in one line.
     Repairable(String),
     /// The lease is missing or broken. The text describes the damage, in one line.

@@ -247,5 +247,5 @@ pub struct DryRun {
     /// Work among `losses` that `--rescue` would save.
     pub rescued: Vec<Loss>,
     /// Files that would be removed and are no reason to refuse, such as ignored ones.
-    pub goes_along: Vec<Loss>,
+    pub also_removed: Vec<Loss>,
 }

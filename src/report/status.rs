@@ -89,7 +89,7 @@ pub struct SessionStatus {
     /// Number of files and directories that Git ignores.
     pub ignored: usize,
     /// Files that a release removes and that are no reason to refuse it, such as ignored ones, one line for each group.
-    pub goes_along: Vec<String>,
+    pub also_removed: Vec<String>,
     /// Copies of files of the workspace that have changed there since, one line each; `seedbed apply --refresh` copies them
     /// again.
     pub outdated: Vec<String>,

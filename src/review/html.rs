@@ -96,7 +96,7 @@ fn difference(entries: &[Entry<'_>], anchors: &Anchors<'_>) -> (Vec<Value>, usiz
     let row = |entry: &Entry<'_>| {
         let change = entry.first().change;
         let steps =
-            [("releases", &change.release), ("creates", &change.provision), ("repairs", &change.mend)];
+            [("releases", &change.release), ("creates", &change.provision), ("repairs", &change.repair)];
         let steps = steps.into_iter().filter(|(_, kinds)| !kinds.is_empty());
         context! {
             action => verb(change.action),

@@ -196,7 +196,7 @@ fn shapes(members: &[Member<'_>], parents: &[Option<usize>], children: &[Vec<usi
 fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
     let change = member.change;
     let mut text =
-        format!("{:?} {:?} {:?} {:?}", change.action, change.release, change.provision, change.mend);
+        format!("{:?} {:?} {:?} {:?}", change.action, change.release, change.provision, change.repair);
     for held in member.allocations() {
         let commit = held.allocation.get("commit").and_then(Value::as_str).unwrap_or_default();
         let said = serde_json::to_string(&held.options).unwrap_or_default();

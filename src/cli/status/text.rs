@@ -83,7 +83,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
     let others: Vec<_> = others.map(u16::to_string).collect();
     details.extend((!others.is_empty()).then(|| format!("also listens on {}", others.join(", "))));
     if verbose {
-        details.extend(session.goes_along.iter().map(|line| format!("not kept: {line}")));
+        details.extend(session.also_removed.iter().map(|line| format!("not kept: {line}")));
         details.push(format!("directory: {}", session.working_directory.display()));
         details.extend(session.resources.iter().map(|(kind, resource)| format!("{kind}: {resource}")));
         let commits = session.worktree.as_ref().and_then(|worktree| worktree.progress.as_ref());

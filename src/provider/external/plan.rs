@@ -118,7 +118,7 @@ impl Externals {
             Answer::Given(answer) => answer,
         };
         let own = answer
-            .faults
+            .diagnostics
             .iter()
             .filter(|wrong| wrong.session.as_deref().is_none_or(|session| session == request.session));
         let diagnostics: Vec<_> = own.map(|wrong| self.wrong(wrong, request)).collect();
@@ -126,7 +126,7 @@ impl Externals {
             return Err(diagnostics.into());
         }
         let Some(planned) = answer.allocations.get(request.session) else {
-            return Err(vec![self.no_plan(&match answer.faults.first() {
+            return Err(vec![self.no_plan(&match answer.diagnostics.first() {
                 Some(other) => {
                     format!("it reports a diagnostic for `{}`", other.session.as_deref().unwrap_or_default())
                 }
@@ -217,7 +217,7 @@ impl Allocator for Externals {
 /// Returns a session in the answer that was not in the request.
 fn stranger<'a>(answer: &'a PlanAnswer, asked: &[&str]) -> Option<&'a str> {
     let asked: HashSet<_> = asked.iter().copied().collect();
-    let faulty = answer.faults.iter().filter_map(|wrong| wrong.session.as_deref());
+    let faulty = answer.diagnostics.iter().filter_map(|wrong| wrong.session.as_deref());
     let mut sessions = answer.allocations.keys().map(String::as_str).chain(faulty);
     sessions.find(|session| !asked.contains(session))
 }

@@ -100,23 +100,23 @@ pub struct Asked {
 pub struct PlanAnswer {
     /// Version of the protocol, 1.
     pub protocol: u32,
-    /// One allocation for each session of the request, by its id; ignored if there are `faults`.
+    /// One allocation for each session of the request, by its id; ignored if there are `diagnostics`.
     #[serde(default)]
     pub allocations: BTreeMap<String, Planned>,
     /// All errors of the requests, in one answer.
     #[serde(default)]
-    pub faults: Vec<Wrong>,
+    pub diagnostics: Vec<Wrong>,
 }
 
 impl PlanAnswer {
     /// Creates an answer with the allocation of each session, by its id.
     pub fn new(allocations: BTreeMap<String, Planned>) -> Self {
-        Self { protocol: PROTOCOL, allocations, faults: Vec::new() }
+        Self { protocol: PROTOCOL, allocations, diagnostics: Vec::new() }
     }
 
     /// Creates an answer with the errors of the requests.
-    pub fn refused(faults: Vec<Wrong>) -> Self {
-        Self { protocol: PROTOCOL, allocations: BTreeMap::new(), faults }
+    pub fn refused(diagnostics: Vec<Wrong>) -> Self {
+        Self { protocol: PROTOCOL, allocations: BTreeMap::new(), diagnostics }
     }
 }
 
@@ -271,13 +271,13 @@ pub struct InspectAnswer {
 
 impl InspectAnswer {
     /// Creates an answer for a healthy lease without unsaved work.
-    pub fn sound() -> Self {
-        Self { protocol: PROTOCOL, condition: Found::Sound, why: None, unsaved_work: Vec::new() }
+    pub fn healthy() -> Self {
+        Self { protocol: PROTOCOL, condition: Found::Healthy, why: None, unsaved_work: Vec::new() }
     }
 
     /// Creates an answer for a damaged lease, with a description in one line.
     pub fn damaged(condition: Found, why: String) -> Self {
-        Self { condition, why: Some(why), ..Self::sound() }
+        Self { condition, why: Some(why), ..Self::healthy() }
     }
 }
 
@@ -287,9 +287,9 @@ impl InspectAnswer {
 #[non_exhaustive]
 pub enum Found {
     /// As it was provisioned.
-    Sound,
+    Healthy,
     /// Damaged, but `provision` restores the missing parts without changing the others.
-    Mendable,
+    Repairable,
     /// Missing or broken: the lease is released and provisioned again.
     Broken,
 }
@@ -354,7 +354,7 @@ mod tests {
     fn fuzz_answers_of_programs() {
         let corpus = [
             json!({ "protocol": 1, "error": "no", "taken": null }),
-            json!({ "protocol": 1, "condition": "mendable", "why": "w", "unsavedWork": ["a", "b"] }),
+            json!({ "protocol": 1, "condition": "repairable", "why": "w", "unsavedWork": ["a", "b"] }),
             json!({ "protocol": 1 }),
         ];
         let raw = corpus.clone().map(|answer| answer.to_string().into_bytes());
@@ -366,7 +366,7 @@ mod tests {
             "1e999",
             "\\u0000",
             "\u{202e}",
-            "sound",
+            "healthy",
             "error",
             "unsavedWork",
             "protocol",

@@ -109,7 +109,7 @@ fn a_git_that_is_old_or_missing() {
 fn a_manifest_that_cannot_be_planned() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [{ kind = \"git-worktree\", base-ref = \"nowhere\" }]\n");
-    check(&sandbox, "fails", "manifest-faulty", "cannot be planned: seedbed.toml has 1 error");
+    check(&sandbox, "fails", "manifest-invalid", "cannot be planned: seedbed.toml has 1 error");
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn deleted_workspace_keeps_its_leases_until_they_are_discarded() {
     let lease = || fs::read_dir(sandbox.state().join("ports")).unwrap().count();
     let leased = lease();
     fs::remove_dir_all(&clone).unwrap();
-    check(&sandbox, "warns", "workspace-gone", "swarm shop does not exist");
+    check(&sandbox, "warns", "workspace-missing", "swarm shop does not exist");
     // The records claim that the lease is theirs.
     sandbox.unchanged(|| sandbox.ok(&["doctor", "--reap"]));
     assert_eq!(lease(), leased);
@@ -373,7 +373,7 @@ fn a_swarm_that_another_state_directory_knows_is_not_reaped() {
         elsewhere(&["apply"]).expect(0);
         let (findings, _) = examine(&sandbox, &["--reap"]);
         let ids: Vec<_> = findings.iter().map(|(_, id, _)| id.as_str()).collect();
-        assert_eq!(ids, ["manifest-faulty", "lock-file", "unknown-worktree"], "{findings:?}");
+        assert_eq!(ids, ["manifest-invalid", "lock-file", "unknown-worktree"], "{findings:?}");
         assert!(findings[2].2.contains("belongs to the session shop/a"), "{findings:?}");
         sandbox.seedbed(&["apply"]).expect(65).says(&["reports whether it belongs to another swarm"]);
         assert_eq!(elsewhere(&["status", "--json"]).json()["sessions"][0]["drift"], serde_json::json!([]));

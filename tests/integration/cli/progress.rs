@@ -98,7 +98,7 @@ fn the_committed_schema_of_events_is_what_the_program_prints() {
     for event in schemars::schema_for!(Event).to_value()["oneOf"].as_array().unwrap() {
         assert!(lines.contains(event), "{event}");
     }
-    for phase in [Phase::TearDown, Phase::Fill, Phase::RollBack] {
+    for phase in [Phase::TearDown, Phase::Populate, Phase::RollBack] {
         let name = serde_json::to_value(phase).unwrap();
         let known = committed["$defs"]["Phase"]["oneOf"].as_array().unwrap();
         assert!(known.iter().any(|known| known["const"] == name), "{name}");
@@ -111,7 +111,8 @@ fn run_reports_every_phase() {
     sandbox.tell("go");
     let applied = lines(&sandbox.ok(&["apply", "--json"]));
     let phase = |name: &str, sessions: u64| (name.to_owned(), sessions, sessions);
-    let expected = [("claim", 3), ("make", 3), ("fill", 3), ("finish", 3), ("setUp", 2), ("tell", 3)];
+    let expected =
+        [("claim", 3), ("create", 3), ("populate", 3), ("finish", 3), ("setUp", 2), ("writeDiscovery", 3)];
     assert_eq!(phases(&applied), expected.map(|(name, sessions)| phase(name, sessions)));
     assert_eq!(
         names(&applied),
@@ -141,7 +142,7 @@ fn failed_run_reports_its_progress() {
         phases(&failed).into_iter().map(|(name, began, passed)| (name, (began, passed))).collect();
     assert_eq!(phases["setUp"], (2, 1), "{failed:#?}");
     assert_eq!(phases["rollBack"], (3, 3));
-    assert!(!phases.contains_key("tell"));
+    assert!(!phases.contains_key("writeDiscovery"));
     assert_eq!(failed.last().unwrap()["failures"][0]["session"], "lead/coder-1");
     assert!(names(&failed).contains("rollingBack"));
 }

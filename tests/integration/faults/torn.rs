@@ -26,7 +26,7 @@ fn tear(path: &Path, way: &str) {
 }
 
 /// Reverts [`tear`].
-fn mend(path: &Path, content: &[u8]) {
+fn repair(path: &Path, content: &[u8]) {
     remove(path);
     fs::write(path, content).unwrap();
 }
@@ -96,7 +96,7 @@ fn a_torn_record_is_named_and_nothing_is_touched() {
                     assert_ne!(outcome.code, 70, "{record} {way} {args:?}: {outcome:?}");
                 }
             });
-            mend(&path, &content);
+            repair(&path, &content);
         }
         sandbox.ok(&["recover"]);
         sandbox.ok(&["destroy"]);

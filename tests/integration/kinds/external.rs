@@ -55,7 +55,7 @@ plan() {{ cat <<'END'
 END
 }}
 provision() {{ echo "$done"; }}
-inspect() {{ echo '{{"protocol": 1, "condition": "sound"}}'; }}
+inspect() {{ echo '{{"protocol": 1, "condition": "healthy"}}'; }}
 release() {{ echo "$done"; }}
 is_of() {{ case $request in *"\"session\":\"shop/$1\""*) ;; *) false ;; esac; }}
 top='{top}'
@@ -248,7 +248,7 @@ fn program_without_a_plan_is_a_diagnostic_of_its_command() {
 
 #[test]
 fn diagnostic_of_a_program_is_at_the_option() {
-    let operations = r#"plan() { echo '{"protocol": 1, "faults": [
+    let operations = r#"plan() { echo '{"protocol": 1, "diagnostics": [
         {"session": "shop/a", "option": "size", "message": "3 is too small", "help": "write 4"},
         {"session": "shop/b", "message": "there is no room for it"}]}'; }"#;
     let sandbox = things(operations);
@@ -294,19 +294,20 @@ fn a_failure_takes_everything_away_again() {
 #[test]
 fn failed_release_is_reported_and_tried_again() {
     let sandbox =
-        things("release() { test -e \"$top/mended\" && echo \"$done\" || { echo stuck >&2; exit 1; }; }");
+        things("release() { test -e \"$top/repaired\" && echo \"$done\" || { echo stuck >&2; exit 1; }; }");
     let before = sandbox.inventory();
     sandbox.ok(&["apply"]);
     sandbox.seedbed(&["destroy"]).expect(73).says(&["a: release thing", "stuck", "seedbed recover"]);
-    fs::write(sandbox.top.join("mended"), "").unwrap();
+    fs::write(sandbox.top.join("repaired"), "").unwrap();
     sandbox.ok(&["recover"]);
     crate::sandbox::assert_same(&before, &sandbox.inventory());
 }
 
 #[test]
 fn release_that_would_lose_work_is_refused() {
-    let sandbox =
-        things(r#"inspect() { echo '{"protocol": 1, "condition": "sound", "unsavedWork": ["12 rows"]}'; }"#);
+    let sandbox = things(
+        r#"inspect() { echo '{"protocol": 1, "condition": "healthy", "unsavedWork": ["12 rows"]}'; }"#,
+    );
     sandbox.ok(&["apply"]);
     sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69).says(&["12 rows"]));
     sandbox.ok(&["destroy", "--discard"]);
@@ -315,7 +316,7 @@ fn release_that_would_lose_work_is_refused() {
 /// The server of a lease does not run.
 #[test]
 fn uninspectable_resource_is_unknown_and_refused() {
-    let operations = r#"inspect() { test -e "$top/down" && { echo "connection refused" >&2; exit 1; }; echo '{"protocol": 1, "condition": "sound"}'; }"#;
+    let operations = r#"inspect() { test -e "$top/down" && { echo "connection refused" >&2; exit 1; }; echo '{"protocol": 1, "condition": "healthy"}'; }"#;
     let sandbox = things(operations);
     sandbox.ok(&["apply"]);
     fs::write(sandbox.top.join("down"), "").unwrap();
@@ -355,7 +356,7 @@ fn leases_are_inspected_at_once_and_once_in_a_command() {
     n=0
     while test "$(grep -c begins "$top/inspected")" -lt 2 && test $n -lt 100; do n=$((n + 1)); sleep 0.03; done
     echo ends >>"$top/inspected"
-    echo '{"protocol": 1, "condition": "sound"}'
+    echo '{"protocol": 1, "condition": "healthy"}'
 }"#;
     let sandbox = things(operations);
     sandbox.ok(&["apply"]);
@@ -385,10 +386,10 @@ fn leases_are_inspected_at_once_and_once_in_a_command() {
 #[test]
 fn broken_resource_is_created_again_and_repairable_one_repaired() {
     let operations =
-        r#"inspect() { cat "$top/found" 2>/dev/null || echo '{"protocol": 1, "condition": "sound"}'; }"#;
+        r#"inspect() { cat "$top/found" 2>/dev/null || echo '{"protocol": 1, "condition": "healthy"}'; }"#;
     for (condition, expected) in [
         ("broken", &["provision shop/a", "provision shop/b", "release shop/a", "release shop/b"][..]),
-        ("mendable", &["provision shop/a", "provision shop/b"]),
+        ("repairable", &["provision shop/a", "provision shop/b"]),
     ] {
         let sandbox = things(operations);
         sandbox.ok(&["apply"]);

@@ -295,12 +295,12 @@ if request["operation"] == "plan":
             start = allocations[above["session"]]["allocation"]["from"] + session["share"] * size
             held = {"from": start, "to": start + size}
             if session["options"].get("whole"):
-                answer["faults"] = [{"session": name, "message": "a disk that is whole cannot be divided"}]
+                answer["diagnostics"] = [{"session": name, "message": "a disk that is whole cannot be divided"}]
         allocations[name] = {"allocation": held, "env": {"DISK": "{from}-{to}".format(**held)}}
 elif request["operation"] == "provision":
     open(os.path.join(top, "disk-" + request["session"].replace("/", "-")), "w").close()
 elif request["operation"] == "inspect":
-    answer["condition"] = "sound"
+    answer["condition"] = "healthy"
 else:
     try:
         os.remove(os.path.join(top, "disk-" + request["session"].replace("/", "-")))

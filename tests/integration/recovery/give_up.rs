@@ -12,7 +12,7 @@ use crate::sandbox::{Outcome, Sandbox, assert_same};
 const PROGRAM: &str = r#"#!/bin/sh
 case $(cat) in
 *'"operation":"plan"'*) echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"name": "thing of a"}}}}' ;;
-*'"operation":"inspect"'*) echo '{"protocol": 1, "condition": "sound"}' ;;
+*'"operation":"inspect"'*) echo '{"protocol": 1, "condition": "healthy"}' ;;
 *) echo '{"protocol": 1}' ;;
 esac
 "#;

@@ -43,7 +43,7 @@ fn worktree(workspace: &Path, name: &str) -> PathBuf {
 }
 
 /// Expects that every session is valid; indented lines describe one session.
-fn assert_sound(status: &str) {
+fn assert_healthy(status: &str) {
     let mut sessions = status.lines().skip(1).filter(|line| !line.starts_with(' '));
     assert!(sessions.all(|line| line.contains(" healthy  ")), "{status}");
 }
@@ -71,14 +71,14 @@ fn a_moved_repository_is_recognised_by_every_command_and_rebound_with_its_work()
         sandbox.seedbed_in(&lead, &["status"]).expect(69).says(&told);
         let found = sandbox.seedbed(&["doctor"]).expect(1).stdout;
         assert!(found.contains("moved-workspace") && found.contains("seedbed recover --moved"), "{found}");
-        assert!(!found.contains("manifest-faulty") && !found.contains("workspace-gone"), "{found}");
+        assert!(!found.contains("manifest-invalid") && !found.contains("workspace-missing"), "{found}");
         let listed = sandbox.ok(&["list"]).says(&["seedbed recover --moved", "seedbed destroy shop --gone"]);
         assert!(listed.stdout.contains("workspace missing"), "{}", listed.stdout);
     });
     let recovered = sandbox.ok(&["recover", "--moved"]).says(&["shop was rebound from", "apply --setup"]);
     assert!(!recovered.stderr.contains("nothing to recover"), "{recovered:?}");
     let status = sandbox.ok(&["status"]).stdout;
-    assert_sound(&status);
+    assert_healthy(&status);
     assert!(status.contains("1 untracked"), "{status}");
     assert_eq!(sandbox.git_in(&lead, &["status", "--porcelain"]), "?? work.txt");
     assert_eq!(sandbox.git_in(&lead, &["branch", "--show-current"]), "agents/lead");
@@ -110,7 +110,7 @@ fn a_recovery_of_what_was_moved_is_done_again_wherever_it_is_killed() {
         crash(sandbox, &["recover", "--moved"], point);
         sandbox.ok(&["recover", "--moved"]);
         let status = sandbox.ok(&["status"]).stdout;
-        assert_sound(&status);
+        assert_healthy(&status);
         sandbox.ok(&["destroy"]);
         assert_put_back(&before, sandbox);
     });
@@ -135,7 +135,7 @@ fn workspace_that_was_moved_back_is_unchanged() {
     fs::rename(&away, &sandbox.repository).unwrap();
     sandbox.ok(&["recover", "--moved"]);
     let status = sandbox.ok(&["status"]).stdout;
-    assert_sound(&status);
+    assert_healthy(&status);
     sandbox.ok(&["destroy"]);
 }
 
@@ -204,7 +204,7 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     sandbox.ok(&["status"]);
     assert_same(&before, &original(&sandbox));
     let status = sandbox.seedbed_in(&copy, &["status"]).expect(0).stdout;
-    assert_sound(&status);
+    assert_healthy(&status);
     // Only what a copy cannot have is provisioned.
     for change in sandbox.plan_in(&copy)["changes"].as_array().unwrap() {
         assert!(change["action"] != "replace" && change["release"] == serde_json::json!([]), "{change}");
@@ -215,7 +215,7 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
     assert_same(&before, &original(&sandbox));
     let status = sandbox.ok(&["status"]).stdout;
-    assert_sound(&status);
+    assert_healthy(&status);
     sandbox.ok(&["destroy"]);
 }
 
@@ -247,7 +247,7 @@ fn copy_made_in_the_middle_of_a_run_gets_home_what_the_run_had_moved_aside() {
         let lead = worktree(&copy, "lead");
         assert!(lead.join("work").is_file(), "{point}");
         assert_eq!(sandbox.git_in(&lead, &["branch", "--show-current"]), "agents/lead");
-        assert_sound(&sandbox.seedbed_in(&copy, &["status"]).expect(0).stdout);
+        assert_healthy(&sandbox.seedbed_in(&copy, &["status"]).expect(0).stdout);
         assert_same(&before, &original());
         sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
         assert!(!copy.join(".git/worktrees").exists() && !copy.join(".git/seedbed").exists(), "{point}");
@@ -297,7 +297,7 @@ fn copy_takes_in_no_worktree_that_lies_outside_of_it() {
         assert_eq!(fs::read(outside.join(".git")).unwrap(), before);
         sandbox.seedbed_in(&copy, &["destroy", "--discard"]);
         assert!(outside.join("README.md").is_file());
-        assert_sound(&sandbox.ok(&["status"]).stdout);
+        assert_healthy(&sandbox.ok(&["status"]).stdout);
         sandbox.ok(&["destroy"]);
     }
 }
@@ -327,7 +327,7 @@ fn child_of_the_library_moves_and_is_copied_with_its_workspace() {
     common(&copy);
     common(&sandbox.repository);
     sandbox.seedbed_in(&copy, &["destroy", "--discard"]).expect(0);
-    assert_sound(&sandbox.ok(&["status"]).stdout);
+    assert_healthy(&sandbox.ok(&["status"]).stdout);
     sandbox.ok(&["destroy"]);
 }
 

@@ -117,10 +117,10 @@ fn ignored_files_are_no_loss_and_are_named() {
     }
     let said = "2 ignored files or directories: build.log, other.log";
     let status = sandbox.ok(&["status", "--json"]).json();
-    let passing = status["sessions"][1]["goesAlong"][0].as_str().unwrap().to_owned();
+    let passing = status["sessions"][1]["alsoRemoved"][0].as_str().unwrap().to_owned();
     assert!(passing.ends_with(said), "{passing}");
     assert_eq!(status["sessions"][1]["unsaved"], serde_json::json!([]));
-    assert_eq!(status["sessions"][0]["goesAlong"], serde_json::json!([]));
+    assert_eq!(status["sessions"][0]["alsoRemoved"], serde_json::json!([]));
     assert!(sandbox.ok(&["status"]).stdout.contains("clean, 2 ignored"));
     assert!(sandbox.ok(&["status", "-v"]).stdout.contains(said));
     assert!(sandbox.unchanged(|| sandbox.ok(&["destroy", "--dry-run"])).stdout.contains(said));

@@ -349,7 +349,7 @@ answer='"protocol": 1'
 case $(cat) in
     *'"plan"'*) answer="$answer, \"allocations\": {\"shop/coder-0\": {\"allocation\": {}}}" ;;
     *'"provision"'*) git update-ref refs/heads/agents/coder-0 old ;;
-    *'"inspect"'*) answer="$answer, \"condition\": \"sound\"" ;;
+    *'"inspect"'*) answer="$answer, \"condition\": \"healthy\"" ;;
 esac
 echo "{$answer}"
 "#;

@@ -223,7 +223,7 @@ fn with_shared(count: u32) -> (Result<(), apply::Error>, Vec<String>) {
     let input = apply::planning_input(&swarm, &registry, &manifest).unwrap();
     let plan = plan::plan(&manifest, &registry, &input.observation, None).unwrap();
     let events = |event: &Event| {
-        if let Event::Passed { phase: Phase::Fill, session } = event {
+        if let Event::Passed { phase: Phase::Populate, session } = event {
             done.lock().unwrap().push(format!("passed {session}"));
         }
     };

@@ -23,7 +23,7 @@ if request["operation"] == "plan":
         taken.add(held["number"])
         allocations[session["session"]] = {"allocation": held, "env": {"POOL_NAME": session["name"]}}
 elif request["operation"] == "inspect":
-    answer["condition"] = "sound"
+    answer["condition"] = "healthy"
 elif request["allocation"]["name"] != request["name"]:
     answer["error"] = "another name than planned: " + json.dumps(request)
 print(json.dumps(answer))
@@ -104,7 +104,7 @@ elif request["operation"] == "provision":
             answer["taken"] = f"number {number} is in use by {owner(number)}"
     os.remove(new)
 elif request["operation"] == "inspect":
-    answer["condition"] = "sound" if owner(request["allocation"]["number"]) == request["owner"] else "broken"
+    answer["condition"] = "healthy" if owner(request["allocation"]["number"]) == request["owner"] else "broken"
 elif owner(request["allocation"]["number"]) == request["owner"]:
     os.remove(file(request["allocation"]["number"]))
 print(json.dumps(answer))

@@ -329,7 +329,7 @@ pub fn programs(
 /// Plans all sessions.
 ///
 /// The error contains every diagnostic that can be known, not only the first; equal diagnostics of replicas appear
-/// once. There is no plan for a manifest that is not [whole](Manifest::whole). The error then contains the diagnostics
+/// once. There is no plan for a manifest that is not [complete](Manifest::complete). The error then contains the diagnostics
 /// of the remaining parts, and may be empty.
 pub fn plan(
     manifest: &Manifest,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Rule that a [`Diagnostic`](super::Fault) reports as violated.
+/// Rule that a [`Diagnostic`](super::Diagnostic) reports as violated.
 ///
 /// Providers outside of this crate define their own rules. A published id keeps its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

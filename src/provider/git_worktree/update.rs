@@ -162,6 +162,13 @@ impl<'s> Update<'s> {
         update.find_unlinked(to, &unlinked, &listed);
         update.find_copies(&copy, &listed)?;
         update.find_links(&link, &listed)?;
+        if !update.unlinked.is_empty() {
+            // Globs that stay may match files that were reached through a removed link.
+            let mut listed = untracked(task, to, paths)?;
+            listed.retain(|path| update.unlinked.iter().any(|unlinked| path.starts_with(unlinked)));
+            update.find_copies(&that_match(&to.copy, &from.copy, &listed), &listed)?;
+            update.find_links(&that_match(&to.link, &from.link, &listed), &listed)?;
+        }
         update.find_staying(to, &without(&from.copy, &to.copy));
         Ok(update)
     }
@@ -402,6 +409,12 @@ impl Scratch {
 /// Returns the globs that are not among the others.
 fn without(globs: &[String], others: &[String]) -> Vec<String> {
     globs.iter().filter(|glob| !others.contains(glob)).cloned().collect()
+}
+
+/// Returns the globs that are also in the other list and match a listed file.
+fn that_match(globs: &[String], others: &[String], listed: &[PathBuf]) -> Vec<String> {
+    let has_match = |glob: &String| matched(std::slice::from_ref(glob), listed).is_ok();
+    globs.iter().filter(|glob| others.contains(glob) && has_match(glob)).cloned().collect()
 }
 
 /// Returns the directory and the name of a path.

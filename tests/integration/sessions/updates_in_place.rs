@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::faults::crash;
 use crate::sandbox::Sandbox;
 
 /// Creates a sandbox with files that Git ignores: `.env`, `conf/local` and `cache/large.bin`.
@@ -163,6 +164,38 @@ fn link_becomes_a_copy_in_place() {
     assert!(!directory.join(".env").is_symlink() && !directory.join("cache").is_symlink());
     fs::write(directory.join("cache/large.bin"), "mine\n").unwrap();
     assert_eq!(text(&sandbox.repository.join("cache/large.bin")), "large\n");
+    assert_still_at_work(&directory);
+}
+
+#[test]
+fn copies_below_a_removed_link_are_brought_instead() {
+    let sandbox = sandbox();
+    for options in ["link = [\"cache\"]", "link = [\"cache\"], copy = [\"cache/large.bin\"]"] {
+        manifest(&sandbox, &format!(", {options}"), "");
+        sandbox.ok(&["apply"]);
+    }
+    let directory = at_work(&sandbox);
+    assert!(directory.join("cache").is_symlink());
+    manifest(&sandbox, ", copy = [\"cache/large.bin\"]", "");
+    sandbox.ok(&["apply"]).says(&["1 updated"]);
+    assert!(!directory.join("cache").is_symlink());
+    assert_eq!(text(&directory.join("cache/large.bin")), "large\n");
+    assert_still_at_work(&directory);
+}
+
+#[test]
+fn recovery_leaves_a_file_in_the_place_of_a_brought_directory() {
+    let sandbox = sandbox();
+    manifest(&sandbox, "", "");
+    sandbox.ok(&["apply"]);
+    let directory = at_work(&sandbox);
+    manifest(&sandbox, ", copy = [\"conf\"]", "");
+    crash(&sandbox, &["apply"], "update.recorded#1");
+    fs::remove_dir_all(directory.join("conf")).unwrap();
+    fs::write(directory.join("conf"), "mine\n").unwrap();
+    sandbox.ok(&["status"]).says(&["1 session (a)"]);
+    sandbox.ok(&["recover"]);
+    assert_eq!(text(&directory.join("conf")), "mine\n");
     assert_still_at_work(&directory);
 }
 

@@ -112,7 +112,7 @@ pub struct Work {
     pub commits: Vec<Commit>,
     /// Files that differ between `merge_base` and `head`, by path. A renamed file is listed with both paths.
     pub files: Vec<File>,
-    /// How the other ref has the session's changes; `null` if it does not have them.
+    /// Way in which the other ref has the session's changes; `null` if it does not have them.
     pub landed: Option<Landed>,
 }
 

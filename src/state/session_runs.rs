@@ -3,12 +3,13 @@
 //! No lock is needed: each run writes a log of its own, and replaces the result in one step. Logs and result are removed
 //! when the session is released.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::recorded::is_locked;
 use super::{Error, Swarm};
 use crate::host::clock;
 use crate::host::files::{self, Root};
@@ -124,12 +125,6 @@ impl Swarm<'_> {
         let run: SessionRun = serde_json::from_slice(&bytes).ok()?;
         (run.schema_version == RUN_VERSION).then_some(run)
     }
-}
-
-/// Returns whether a command that runs now writes a log.
-fn is_locked(log: &Path) -> bool {
-    let locked = File::open(log).map(|log| log.try_lock_shared());
-    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
 }
 
 fn prefix(scoped_name: &str) -> String {

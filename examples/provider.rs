@@ -1,6 +1,6 @@
 //! Implements a kind outside of the library: `scratch-dir`, a directory for each session that requests one.
 //!
-//! Run it with `cargo run --example provider`. The documentation of `seedbed::provider` says what a kind has to
+//! Run it with `cargo run --example provider`. The documentation of `seedbed::provider` lists what a kind has to
 //! promise.
 #![expect(clippy::disallowed_methods, reason = "a kind has effects")]
 #![expect(clippy::needless_pass_by_value, reason = "`map_err` passes errors by value")]

@@ -1,9 +1,9 @@
 //! Mutation-based fuzzing of the readers of untrusted bytes, with the stable toolchain and `cargo test`.
 //!
-//! Each test whose name holds `fuzz` is a target. A plain `cargo test` gives it [`INPUTS`] inputs. With
+//! Each test whose name contains `fuzz` is a target. A plain `cargo test` gives it [`INPUTS`] inputs. With
 //! `SEEDBED_FUZZ_SECONDS` it runs that long, from the seed `SEEDBED_FUZZ_SEED` (default: 0). A seed gives the same
-//! inputs on every machine. The input that fails is printed; after an abort or a hang `TMPDIR/seedbed-fuzz-TARGET` says
-//! among which inputs it is.
+//! inputs on every machine. The input that fails is printed; after an abort or a hang, `TMPDIR/seedbed-fuzz-TARGET`
+//! names the inputs among which it is.
 //!
 //! Readers that are private have their targets in their own tests.
 #![expect(clippy::disallowed_methods, reason = "reads the examples, the environment and the clock")]
@@ -98,7 +98,7 @@ pub(crate) fn run(name: &str, mutate: impl Fn(&mut Random) -> Vec<u8>, target: i
     println!(
         "{name}: {inputs} inputs, {accepted} accepted; at most {slowest:?} for one, {largest} KiB for {BATCH}"
     );
-    // A few inputs say nothing: another corpus gives others.
+    // A few inputs prove nothing: another corpus gives others.
     assert!(accepted > 0 || seconds.is_none(), "{name}: none of {inputs} inputs was accepted");
 }
 

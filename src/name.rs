@@ -22,7 +22,7 @@ pub const NAME_MAX: usize = 63;
 /// Pattern of a session's or swarm's name, as in the manifest's JSON schema.
 pub const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
 
-/// Returns the part of a variable's name that stands for the name of a resource: `web-api` is `WEB_API`.
+/// Returns the name of a resource as it is written in names of variables: `web-api` is `WEB_API`.
 pub(crate) fn variable_part(name: &str) -> String {
     name.to_ascii_uppercase().replace(['-', '.'], "_")
 }

@@ -121,7 +121,7 @@ pub trait Provider: Send + Sync {
     /// [`Planner::is_update`] is true for the two. Work of the session is never overwritten. Returns the parts that are
     /// left as they are, one line each.
     ///
-    /// Default: nothing, for allocations that differ only in what a session is told.
+    /// Default: nothing, for allocations that differ only in what the discovery file and the environment list.
     fn update(&self, _task: &Task<'_>, _from: &Allocation) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }

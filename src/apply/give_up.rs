@@ -35,7 +35,7 @@ type Kept = BTreeMap<(SessionPath, String), String>;
 /// For a run that is rolled back, `options.unsaved` decides on work that was done since in what the run had
 /// provisioned. With [`Unsaved::Keep`], such work leads to [`Error::Refused`]; in the swarm of a `run` it is discarded.
 ///
-/// Processes that use what is released are refused or ended, as `options` say.
+/// Processes that use what is released are refused or ended, as `options` require.
 ///
 /// With [`Options::give_up`], a run that cannot be recovered in this way is abandoned.
 pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {

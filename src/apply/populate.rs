@@ -84,7 +84,7 @@ impl Run<'_> {
             Task { on_populated: OnPopulated::new(&reports[at]), ..task }
         };
         let tasks: Vec<_> = (0..members.len()).map(task_of).collect();
-        // A panic does not name its task, so that the first task stands for all.
+        // A panic does not name its task, so that it is reported for the first task.
         let failed = provider::catch_panics(|| Ok(provider.populate(&tasks)))
             .unwrap_or_else(|panicked| vec![(0, panicked)]);
         if failed.is_empty() {

@@ -1,4 +1,4 @@
-//! Provisions what the plan of a run says: leases, then the effects of `setup`, then discovery files.
+//! Provisions the sessions of a run's plan: leases, then the effects of `setup`, then discovery files.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -38,9 +38,9 @@ pub(super) fn still_not_set_up(applied: &Record, plan: &Plan) -> BTreeMap<Sessio
 }
 
 impl Run<'_> {
-    /// Provisions what the plan's changes say: claims first, then the other resources, then groups of allocations are
-    /// populated, then all are finished. Each step begins after the previous one has ended, so that fast failures occur
-    /// before slow steps.
+    /// Provisions the allocations of the plan's changes: claims first, then the other resources. Then groups of
+    /// allocations are populated, and all are finished. Each step begins after the previous one has ended, so that fast
+    /// failures occur before slow steps.
     pub(super) fn provision(&self) -> Vec<Failure> {
         for step in [Self::claim, Self::provision_others, Self::populate_and_note, Self::finish_sessions] {
             crashpoint!("apply.step");

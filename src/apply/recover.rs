@@ -127,8 +127,8 @@ pub(super) fn unsaved_of(record: &Record, unsaved: Unsaved) -> Unsaved {
     if record.temporary && unsaved == Unsaved::Keep { Unsaved::Discard } else { unsaved }
 }
 
-/// Refuses or ends processes that use what an interrupted `destroy` has still to release; ends its teardown if that
-/// still runs.
+/// Refuses or ends processes that use what an interrupted `destroy` still has to release. If its teardown still runs,
+/// the teardown is ended.
 fn refuse_or_stop_release(context: &Context<'_>, release: &Release, options: Options) -> Result<(), Error> {
     let (before, kinds) = (&release.before, &release.kinds);
     let torn_down = Marks::new(before, &["teardown"], |session| release_set::is_torn_down(session, kinds));

@@ -28,9 +28,9 @@ pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<
     of_session.collect()
 }
 
-/// Returns the sessions, of those given, in which a refresh would find work, and the files that a refresh would not update in
-/// the others, because those sessions have changed them. A session whose files cannot be read is among the first: the
-/// refresh reports the reason. Changes nothing.
+/// Returns the given sessions in which a refresh would copy files, and the files that it would not update in the others,
+/// because those sessions have changed them. A session whose files cannot be read is among the first: the refresh
+/// reports the reason. Changes nothing.
 pub fn refreshable(
     swarm: &Swarm<'_>,
     registry: &Registry,

@@ -170,9 +170,10 @@ fn failed(failure: Failure) -> Error {
 }
 
 /// Rebinds worktrees, leases and discovery files of a workspace that was moved to its new path. Idempotent; values that
-/// are already correct are not changed. The record has to belong to this workspace, or to `old`, whose lock is held.
+/// are already correct are not changed. The record has to belong to this workspace, or to `old`, whose lock the caller
+/// owns.
 ///
-/// Until the last record is taken over, every command finds the swarm moved, and the rebinding is repeated. A failure
+/// Until the last record is adopted, every command finds the swarm moved, and the rebinding is repeated. A failure
 /// is not rolled back: links to the old path are invalid anyway.
 pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<(), Error> {
     let swarm = context.swarm;

@@ -22,7 +22,7 @@ const INIT: u32 = 1;
 /// Time for the kernel to end killed processes. A process that waits for a disk takes longer.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Refuses or ends the processes that use what is about to be released, as `options` say.
+/// Refuses or ends the processes that use what is about to be released, as `options` require.
 ///
 /// Processes that carry one of the marks `own` are ignored: the caller or a teardown ends them.
 pub(super) fn refuse_or_stop(

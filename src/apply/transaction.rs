@@ -29,7 +29,7 @@ use crate::provider::Location;
 use crate::state::{self, ChildrenGuard, Record, Release, Stage, Unsaved};
 
 /// Carries out the run of `record`. `applied` is the record of the swarm before the run. Processes that use what the
-/// run releases, after its teardown or once it is aside, are refused or ended as `options` say.
+/// run releases, after its teardown or once it is aside, are refused or ended as `options` require.
 pub(super) fn run(
     context: &Context<'_>,
     record: &Record,
@@ -168,7 +168,7 @@ fn attempt(
     Ok(attempt)
 }
 
-/// Provisions what the plan of a run says. If `setup` failed and the sessions are kept, returns the record that names
+/// Provisions the sessions of a run's plan. If `setup` failed and the sessions are kept, returns the record that names
 /// them, and the failures.
 fn make(
     context: &Context<'_>,
@@ -282,7 +282,7 @@ pub(super) fn finish(
     if failures.is_empty() { Ok(()) } else { Err(Error::NotTornDown(failures)) }
 }
 
-/// Returns the kinds that a committed run has still to release, by session.
+/// Returns the kinds that a committed run still has to release, by session.
 pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &Release) -> KindsBySession {
     let is_left = |session: &Session, kind: &str| !is_same_resource(context, record, session, kind);
     restricted(&release.before, &release.kinds, is_left)
@@ -292,8 +292,8 @@ pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &
 /// moved aside, and rewrites the discovery files of the sessions of `applied`. Returns what could not be rolled back
 /// and keeps the record for the next attempt; the record is also kept if `cancel` ends commands.
 ///
-/// Processes that the run's own commands have left running are ended. `occupants` says what happens to other processes
-/// in what the run provisioned. A run that rolls back its own failure passes `None` and ignores them.
+/// Processes that the run's own commands have left running are ended. `occupants` decides about other processes in the
+/// provisioned sessions. A run that rolls back its own failure passes `None` and ignores them.
 pub(super) fn undo(
     context: &Context<'_>,
     record: &Record,

@@ -31,7 +31,7 @@ pub(super) enum Status {
     Refused = 69,
     /// Done, and what was to be printed could not be written.
     Unwritten = 74,
-    /// Interrupted, and put back.
+    /// Interrupted, and rolled back.
     Interrupted = 130,
 }
 
@@ -67,7 +67,7 @@ impl From<Status> for ExitCode {
 pub(super) enum Failure {
     /// The manifest has diagnostics.
     Manifest(Report),
-    /// Ctrl-C, before anything was changed or told.
+    /// Ctrl-C, before anything was changed or printed.
     Interrupted,
     /// A run did not complete its task.
     Apply(apply::Error),

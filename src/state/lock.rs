@@ -61,7 +61,7 @@ impl<'h> Swarm<'h> {
             let waits = begun.elapsed() < timeout && !self.host.cancel.is_requested();
             match lock.try_lock() {
                 Ok(()) if is_at(&lock, &path) => return Ok(lock),
-                // The run that held it last removed it between our opening and locking it.
+                // The last owner has removed the file after it was opened here, and before it was locked.
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     if !waits {

@@ -27,7 +27,7 @@ const FILE: &str = ".gitignore";
 /// Limit of attempts to create a directory that another seedbed, which [`alone`] does not exclude, removes at
 /// the same moment.
 ///
-/// Attempts alone would not suffice without the lock: directories that are created and removed in turns are
+/// Attempts without the lock would not suffice: directories that are created and removed in turns are
 /// sometimes left behind.
 const TRIES: u32 = 100;
 

@@ -264,7 +264,7 @@ mod tests {
         let copy = settled(made);
         assert_eq!((copy.made, &copy.content), (Some(made), &None));
         assert!(copy.is_pristine(&path));
-        // A clock that is an hour behind tells nothing: the file is read instead.
+        // The time of a clock that is an hour behind proves nothing: the file is read instead.
         let copy = settled(State { changed: (made.changed.0 + 3600, made.changed.1), ..made });
         assert_eq!((copy.made, copy.content), (None, Some(content_of_file(b"a"))));
     }

@@ -40,9 +40,9 @@ impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nothing => "nothing to recover",
-            Self::Undone => "undid an apply that had been interrupted",
-            Self::Finished => "finished a destroy that had been interrupted",
-            Self::Removed => "removed the swarm of a `run` that had been killed",
+            Self::Undone => "rolled back an interrupted apply",
+            Self::Finished => "finished an interrupted destroy",
+            Self::Removed => "removed the swarm of a killed `run`",
             Self::GivenUp => {
                 "gave up a run that could not be recovered; the resources named above may remain"
             }

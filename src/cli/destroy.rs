@@ -277,7 +277,7 @@ fn consent(global: &Global, project: &Project, targets: &[Target<'_>]) -> Result
         return Err(Failure::new(
             error::INSIDE_SESSION,
             format!(
-                "this command runs inside a session that would be released:\n  {}\nhelp: leave the session, or confirm with `--yes`",
+                "this command runs inside a session that would be released\n  {}\nhelp: leave the session, or confirm with `--yes`",
                 callers.join("\n  ")
             ),
         ));

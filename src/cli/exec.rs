@@ -109,8 +109,7 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         options.occupants = occupants;
         recover(global, context, options)?;
         if context.swarm.applied()?.is_some() {
-            let message =
-                "the swarm is applied already, and `run` would destroy it\nhelp: use `seedbed exec`";
+            let message = "the swarm is applied already, and `run` would destroy it\nhelp: use `seedbed exec`, or run `seedbed destroy` first";
             return Err(Failure::new(error::SWARM_APPLIED, message));
         }
         let tops: Vec<_> = manifest.sessions.iter().filter(|session| session.parent.is_none()).collect();

@@ -44,7 +44,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             Failure::new(
                 error::PORT_INVALID,
                 format!(
-                    "{subject} is not a port: ports are from 1 to 65535; a path of this name is ./{subject}"
+                    "{subject} is not a port: ports are from 1 to 65535\nhelp: for a path of this name, write `./{subject}`"
                 ),
             )
         })?;

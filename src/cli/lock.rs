@@ -38,7 +38,7 @@ pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result
         Err(error @ state::Error::Orphaned { .. }) if global.lock_timeout.is_none() => {
             if !global.quiet {
                 let seconds = state::ORPHANS_TIMEOUT.as_secs();
-                say!("{}; waiting up to {seconds} s for it", printable(&error.to_string()));
+                say!("{}; waiting up to {seconds} s", printable(&error.to_string()));
             }
             Ok(swarm.lock(state::ORPHANS_TIMEOUT, what)?)
         }

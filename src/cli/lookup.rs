@@ -54,7 +54,7 @@ impl Active<'_> {
         let Self { swarm, record, session } = self;
         apply::directory(swarm, registry, record, session).map_err(|why| {
             let why = format!(
-                "session {} has no directory to work in: {}; `seedbed apply` creates it again, `seedbed destroy` removes it",
+                "session {} has no directory to work in: {}\nhelp: `seedbed apply` creates it again, `seedbed destroy` removes it",
                 printable(session.path.as_str()),
                 printable(&why)
             );

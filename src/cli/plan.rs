@@ -313,8 +313,8 @@ pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnMut() -> bool) -> Re
             Err(Failure::new(error::RUN_IN_PROGRESS, text))
         }
         RunState::Interrupted => {
-            let text =
-                format!("a run of swarm `{name}` was interrupted: `seedbed recover` finishes or undoes it");
+            let help = "help: run `seedbed recover`, which finishes it or rolls it back";
+            let text = format!("a run of swarm `{name}` was interrupted\n{help}");
             Err(Failure::new(error::RUN_INTERRUPTED, text))
         }
     }

@@ -157,7 +157,8 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
     }
     if named.is_empty() {
         state::sweep_locks(&host)?;
-        let message = format!("no swarm of this host is called `{name}`; `seedbed list` lists them");
+        let message =
+            format!("no swarm of this host is named `{name}`\nhelp: `seedbed list` lists the swarms");
         return Err(Failure::new(error::SWARM_UNKNOWN, message));
     }
     // Sessions that a program provisioned from a swarm's sessions are removed too, the deepest first.

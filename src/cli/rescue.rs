@@ -164,10 +164,10 @@ fn drop_rescues(
         if !has_terminal() {
             return Err(Failure::new(
                 error::CONSENT_REQUIRED,
-                format!("{names} would be deleted for good\nhelp: confirm with `--yes`"),
+                format!("{names} would be deleted permanently\nhelp: confirm with `--yes`"),
             ));
         }
-        ask(global, &format!("Delete {names} for good?"))?;
+        ask(global, &format!("Delete {names} permanently?"))?;
     }
     rescue::delete(host, repository, rescues).map_err(Failure::from_error)
 }

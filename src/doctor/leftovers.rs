@@ -153,7 +153,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
                 Warns,
                 Id::InterruptedRun,
                 format!("a run of {what} {name} of {shown} was interrupted"),
-                format!("seedbed recover, in {shown}; where that fails for good: seedbed recover --give-up"),
+                format!("seedbed recover, in {shown}; if that cannot succeed: seedbed recover --give-up"),
             );
         }
     }

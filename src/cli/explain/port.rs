@@ -47,12 +47,12 @@ fn owned(sources: &Sources<'_>, located: &LocatedPlan, session: &Session, port: 
     let allocation = allocation_with_port(sources.registry, session, port);
     let planned = allocation.and_then(|(held, _)| located.planned(sources.registry, session, held));
     let Some((kind, planned)) = planned else {
-        return Answer::new(format!("port {port} is of {}", session.id));
+        return Answer::new(format!("port {port} belongs to {}", session.id));
     };
     let role =
         kind.port_role(&planned, port).unwrap_or_else(|| format!("of its {}", planned.allocation.name()));
     let mut explanation =
-        Answer::new(format!("port {port} is of {} {}: {role}", session.id, state_words(located.state)));
+        Answer::new(format!("port {port} belongs to {} {}: {role}", session.id, state_words(located.state)));
     explanation.document.owner = Some(owner_of(located, session));
     explanation.document.rules = kind.explanation(&planned);
     let named = kind.named_ports(planned.allocation);

@@ -101,7 +101,7 @@ fn a_run_that_can_be_recovered_is_not_given_up() {
     let sandbox = sandbox(WITH_THING);
     let before = sandbox.inventory();
     kill(&sandbox, &["apply"], "apply.told");
-    sandbox.ok(&["recover", "--give-up"]).says(&["undid"]);
+    sandbox.ok(&["recover", "--give-up"]).says(&["rolled back"]);
     sandbox.ok(&["recover", "--give-up"]).says(&["nothing to recover"]);
     assert_same(&before, &sandbox.inventory());
 }

@@ -77,7 +77,7 @@ fn a_killed_run_is_not_removed_while_its_command_lives() {
         ]);
     }
     end(command);
-    sandbox.ok(&["run", "--", "true"]).says(&["removed the swarm of a `run` that had been killed"]);
+    sandbox.ok(&["run", "--", "true"]).says(&["removed the swarm of a killed `run`"]);
     assert_put_back(&before, &sandbox);
 }
 

@@ -128,7 +128,7 @@ fn a_second_ctrl_c_leaves_what_recover_puts_back() {
         wait_until("the setup is asked to end", || slow.sandbox.top.join("asked").exists());
         send(Signal::INT, &run);
         Outcome::of(run.wait_with_output().unwrap()).expect(130);
-        slow.sandbox.ok(&["recover"]).says(&["undid an apply that had been interrupted"]);
+        slow.sandbox.ok(&["recover"]).says(&["rolled back an interrupted apply"]);
     });
 }
 
@@ -198,7 +198,7 @@ fn a_killed_apply_is_undone_by_recover() {
     slow.sandbox.unchanged(|| {
         slow.kill();
         assert!(slow.sandbox.repository.join(".ai_ops").exists());
-        slow.sandbox.ok(&["recover"]).says(&["undid an apply that had been interrupted"]);
+        slow.sandbox.ok(&["recover"]).says(&["rolled back an interrupted apply"]);
     });
     slow.sandbox.unchanged(|| slow.sandbox.ok(&["recover"]).says(&["nothing to recover"]));
 }
@@ -210,7 +210,7 @@ fn killed_apply_is_undone_by_the_next_apply_which_succeeds() {
     slow.kill();
     slow.sandbox.seedbed(&["status"]).expect(64);
     slow.manifest(2, "exit 1");
-    slow.sandbox.ok(&["apply"]).says(&["undid an apply that had been interrupted"]);
+    slow.sandbox.ok(&["apply"]).says(&["rolled back an interrupted apply"]);
     for directory in slow.sandbox.directories() {
         slow.sandbox.git_in(&directory, &["rev-parse", "--verify", "HEAD"]);
     }
@@ -225,7 +225,7 @@ fn a_killed_apply_is_undone_by_destroy() {
     let slow = Slow::new("exit 1");
     slow.sandbox.unchanged(|| {
         slow.kill();
-        slow.sandbox.ok(&["destroy"]).says(&["undid", "nothing is applied"]);
+        slow.sandbox.ok(&["destroy"]).says(&["rolled back", "nothing is applied"]);
     });
 }
 
@@ -261,7 +261,7 @@ fn a_killed_destroy_is_finished_by_recover() {
         wait_until("the slow teardown runs", || sandbox.top.join("pid").exists());
         send(Signal::KILL, &run);
         Outcome::of(run.wait_with_output().unwrap()).expect(137);
-        sandbox.ok(&["recover"]).says(&["finished a destroy that had been interrupted"]);
+        sandbox.ok(&["recover"]).says(&["finished an interrupted destroy"]);
         sandbox.ok(&["destroy"]).says(&["nothing is applied"]);
     });
 }
@@ -358,7 +358,7 @@ fn ctrl_c_ends_the_programs_of_a_recovery_and_the_next_continues() {
         slow.kill();
         interrupt(sandbox, sandbox.command(&["recover"])).says(&["continue with `seedbed recover`"]);
         fs::write(sandbox.top.join("go"), "").unwrap();
-        sandbox.ok(&["recover"]).says(&["undid an apply that had been interrupted"]);
+        sandbox.ok(&["recover"]).says(&["rolled back an interrupted apply"]);
     });
 }
 

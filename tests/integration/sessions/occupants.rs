@@ -441,7 +441,7 @@ fn recover_does_not_undo_under_a_process() {
     for command in ["recover", "apply", "destroy"] {
         sandbox.unchanged(|| sandbox.seedbed(&[command]).expect(69).says(&[&worker.pid(), "works in"]));
     }
-    sandbox.ok(&["recover", "--stop"]).says(&["a-1: ended pid", "undid"]);
+    sandbox.ok(&["recover", "--stop"]).says(&["a-1: ended pid", "rolled back"]);
     assert!(worker.has_ended());
     assert_same(&before, &sandbox.inventory());
 }

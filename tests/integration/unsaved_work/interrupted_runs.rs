@@ -51,7 +51,7 @@ fn check_kept(point: &str, work: impl Fn(&Sandbox, &Path), said: &str, rescued: 
         refused.says(&["coder-1: ", said, "--rescue", "--discard"]);
     }
     sandbox.unchanged(|| sandbox.seedbed(&["status"])).says(&["interrupted", "coder-1: ", said]);
-    sandbox.ok(&["destroy", "--rescue"]).says(&["undid", "refs/seedbed/rescue/"]);
+    sandbox.ok(&["destroy", "--rescue"]).says(&["rolled back", "refs/seedbed/rescue/"]);
     let name = sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
     assert!(name.starts_with("refs/seedbed/rescue/shop/coder-1/"), "{name}");
     assert_eq!(sandbox.git(&["show", &format!("{name}:{}", rescued.0)]), rescued.1);
@@ -60,7 +60,7 @@ fn check_kept(point: &str, work: impl Fn(&Sandbox, &Path), said: &str, rescued: 
 
     let worktrees = killed(&sandbox, point);
     work(&sandbox, &worktrees[0]);
-    sandbox.ok(&["recover", "--discard"]).says(&["undid"]);
+    sandbox.ok(&["recover", "--discard"]).says(&["rolled back"]);
     sandbox.git(&["prune", "--expire=now"]);
     assert_same(&before, &sandbox.inventory());
 }
@@ -137,7 +137,7 @@ fn files_of_a_killed_apply_are_no_work() {
             // Git refreshes the index, which is no work.
             sandbox.git_in(&worktrees[0], &["status"]);
         }
-        sandbox.ok(&["recover"]).says(&["undid"]);
+        sandbox.ok(&["recover"]).says(&["rolled back"]);
         assert_same(&before, &sandbox.inventory());
     }
 }
@@ -155,7 +155,7 @@ fn files_that_setup_writes_after_the_kill_are_no_work() {
     send(Signal::KILL, &apply);
     apply.wait().unwrap();
     wait_until("setup goes on", || has("late.txt"));
-    sandbox.ok(&["recover"]).says(&["undid"]);
+    sandbox.ok(&["recover"]).says(&["rolled back"]);
     assert_same(&before, &sandbox.inventory());
 }
 
@@ -166,7 +166,7 @@ fn work_after_a_setup_that_was_killed_is_not_lost() {
          setup = [\"echo made > made.txt; sleep 0.7; echo changed >> README.md; kill -9 $PPID; exit 0\"]\n",
     );
     sandbox.seedbed(&["apply"]).expect(137);
-    sandbox.ok(&["recover"]).says(&["undid"]);
+    sandbox.ok(&["recover"]).says(&["rolled back"]);
     sandbox.seedbed(&["apply"]).expect(137);
     thread::sleep(Duration::from_millis(700));
     let worktree = &worktrees(&sandbox)[0];

@@ -165,7 +165,7 @@ fn a_rescue_that_is_killed_leaves_nothing_once_it_is_recovered() {
     assert!(kept().keys().any(|path| path.contains("/.rescue-")), "killed in the middle");
     fs::write(sandbox.top.join("go"), "").unwrap();
     // git holds the lock until it ends.
-    sandbox.ok(&["recover", "--lock-timeout", "100"]).says(&["finished a destroy"]);
+    sandbox.ok(&["recover", "--lock-timeout", "100"]).says(&["finished an interrupted destroy"]);
     assert_eq!(rescues(&sandbox).len(), 1);
     assert!(!kept().keys().any(|path| path.contains("seedbed-") || path.contains(".ai_ops")), "{:?}", kept());
 }
@@ -190,8 +190,9 @@ fn killed_destroy(how: &str) -> Sandbox {
 fn a_killed_rescue_is_recovered_without_a_loss() {
     let sandbox = killed_destroy("--rescue");
     let directory = sandbox.repository.join(".ai_ops/worktrees");
-    let outcome =
-        sandbox.ok(&["recover"]).says(&["finished a destroy", "refs/seedbed/rescue/shop/coder-1/@"]);
+    let outcome = sandbox
+        .ok(&["recover"])
+        .says(&["finished an interrupted destroy", "refs/seedbed/rescue/shop/coder-1/@"]);
     assert_eq!(rescues(&sandbox).len(), 1);
     assert!(!directory.exists());
     let places = bring_back(&sandbox, &outcome.stdout);

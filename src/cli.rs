@@ -99,7 +99,7 @@ struct Global {
     /// Print JSON: one document, or one event per line while a command changes something
     #[arg(long, global = true)]
     json: bool,
-    /// Print errors only
+    /// Print no messages except errors
     #[arg(short, long, global = true)]
     quiet: bool,
     /// Print every step, and all data of every session

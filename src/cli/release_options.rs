@@ -13,8 +13,8 @@ const HEADING: &str = "Unsaved work and processes";
 /// Option to end processes that use released sessions.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct StopProcesses {
-    /// End processes that use released sessions: their directories, files or ports; send TERM, and KILL after this many
-    /// seconds [default: 10]
+    /// End processes that use released sessions: their directories, files or ports; send TERM, and KILL after this time
+    /// (`10`, `1m`) [default: 10]
     #[arg(long, help_heading = HEADING, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10",
           value_parser = duration)]
     stop: Option<Duration>,

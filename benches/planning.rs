@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use seedbed::manifest::Report;
-use seedbed::observe::{Directory, Observation, Question, Repository, TreeEntry};
+use seedbed::observe::{Directory, Observation, Query, Repository, TreeEntry};
 use seedbed::provider::Registry;
 use seedbed::review::Review;
 use seedbed::review::text::Style;
@@ -93,7 +93,7 @@ fn measure(shape: &str, sessions: usize) {
         let manifest = manifest::parse(&text, &kinds).expect("the manifest is valid");
         parsing.push(begun.elapsed());
         let begun = Instant::now();
-        let observation = kind_host(&plan::questions(&manifest, &registry));
+        let observation = kind_host(&plan::queries(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None).expect("the manifest can be planned");
         planning.push(begun.elapsed());
         assert_eq!(plan.sessions.len(), sessions);
@@ -151,19 +151,19 @@ fn text(shape: &str, sessions: usize) -> String {
 }
 
 /// Returns a host on which every ref exists, every path is free and no port is in use.
-fn kind_host(questions: &BTreeSet<Question>) -> Observation {
+fn kind_host(queries: &BTreeSet<Query>) -> Observation {
     let mut observation = Observation::new("/workspace".into());
     observation.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
-    for question in questions {
-        match question {
-            Question::Commit { base_ref } => {
+    for query in queries {
+        match query {
+            Query::Commit { base_ref } => {
                 observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Question::Tree { base_ref, path, .. } => {
+            Query::Tree { base_ref, path, .. } => {
                 let missing = TreeEntry::Missing { near: Vec::new() };
                 observation.trees.insert((base_ref.clone(), path.clone()), missing);
             }
-            Question::Directory { path } => {
+            Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
             _ => {}

@@ -53,7 +53,7 @@ pub use planning_input::{
     Error as PlanningInputError, PlanningInput, against, applied_plan, planning_input,
     planning_input_without_programs,
 };
-pub use preconditions::{questions, stale_reasons};
+pub use preconditions::{queries, stale_reasons};
 pub use recover::Recovered;
 pub use refresh::{outdated, refreshable};
 pub use release_impact::{Broken, Loss, ReleaseImpact, examine, impact_of_plan, impact_of_recovery};

@@ -23,7 +23,7 @@
 //! | [`name`] | ids, scoped names, blocks of ports | nothing |
 //! | [`host`] | processes, Git and files, hardened; the registry of leases | the outside, for all other modules |
 //! | [`manifest`] | text to [`Manifest`], every diagnostic at its location | nothing |
-//! | [`observe`] | questions to [`Observation`] | reads |
+//! | [`observe`] | queries to [`Observation`] | reads |
 //! | [`template`] | strict templates | nothing |
 //! | [`provider`] | the kinds of resources; one folder a kind | its `plan` halves nothing, the rest the outside |
 //! | [`plan`] | ([`Manifest`], [`Observation`], applied swarm) to [`Plan`] | nothing |

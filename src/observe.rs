@@ -1,11 +1,11 @@
 //! Observation of the host, as one value: the only input of planning beside the manifest.
 //!
-//! Observing changes nothing, and costs a handful of Git processes for any number of questions. Parallel processes read
+//! Observing changes nothing, and costs a handful of Git processes for any number of queries. Parallel processes read
 //! the version, the repository, all refs with the top of their trees, and the branches if requested. Further processes
 //! run only if an answer is still open: an unknown ref, a repository of an unusual format, deeper paths, or existing
 //! branches that may be wanted. The same host gives the same value.
 //!
-//! One question runs a program of the manifest, [`Question::Program`]. The program is required to change nothing, and
+//! One query runs a program of the manifest, [`Query::Program`]. The program is required to change nothing, and
 //! is not run if a manifest is only checked.
 
 mod branches;
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-pub use branches::Names;
+pub use branches::BranchNames;
 
 use serde_json::{Map, Value};
 
@@ -32,52 +32,52 @@ use crate::host::git::checkouts::Checkout;
 use crate::host::{Host, files, git, process};
 use crate::name::PortBlock;
 
-/// Answers `questions` about the host and the workspace, an absolute path.
+/// Answers `queries` about the host and the workspace, an absolute path.
 ///
 /// Problems of the workspace's repository, refs and paths are facts in the [`Observation`], so that planning can report
 /// all of them at once. An error means that the host could not be observed: then nothing is known.
-pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) -> Result<Observation, Error> {
+pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Result<Observation, Error> {
     files::Root::open(workspace).map_err(Error::Workspace)?;
 
     let mut observation = Observation { workspace: workspace.to_owned(), ..Observation::default() };
     let mut requests = Requests::default();
-    for question in questions {
-        match question {
-            Question::Commit { base_ref } => {
+    for query in queries {
+        match query {
+            Query::Commit { base_ref } => {
                 requests.refs.entry(base_ref).or_default();
             }
-            Question::Tree { base_ref, path, wanted } => {
-                *requests.refs.entry(base_ref).or_default().entry(path).or_default() |= wanted;
+            Query::Tree { base_ref, path, required } => {
+                *requests.refs.entry(base_ref).or_default().entry(path).or_default() |= required;
             }
-            Question::Branch { base_ref, names } => {
+            Query::Branch { base_ref, names } => {
                 requests.refs.entry(base_ref).or_default();
                 requests.branches.entry(base_ref).or_default().insert(names);
             }
-            Question::Directory { path } => {
+            Query::Directory { path } => {
                 observation.directories.insert(path.clone(), directories::observe(workspace, path));
             }
-            Question::Locks { directory } => {
+            Query::Locks { directory } => {
                 let listed = directories::observe(workspace, directory);
-                observation.taken.extend(ports::locks(workspace, directory, &listed));
+                observation.ports_in_use.extend(ports::locks(workspace, directory, &listed));
                 observation.directories.insert(directory.clone(), listed);
             }
-            Question::Untracked { glob } => {
+            Query::Untracked { glob } => {
                 requests.globs.insert(glob);
             }
-            Question::Overlays => observation.overlays = Some(overlays::probe(host)),
-            Question::Program { kind, command, timeout, request } => {
+            Query::Overlays => observation.overlays = Some(overlays::probe(host)),
+            Query::Program { kind, command, timeout, request } => {
                 let answer = programs::run(host, workspace, command, *timeout, request)?;
                 observation.programs.get_or_insert_default().insert(kind.clone(), answer);
             }
-            Question::Ports => {
-                observation.taken.extend(ports::leases(host).map_err(Error::Registry)?);
-                observation.taken.extend(ports::served(host));
+            Query::Ports => {
+                observation.ports_in_use.extend(ports::leases(host).map_err(Error::Registry)?);
+                observation.ports_in_use.extend(ports::served(host));
                 observation.ephemeral = ports::ephemeral();
             }
         }
     }
-    observation.taken.sort();
-    observation.taken.dedup();
+    observation.ports_in_use.sort();
+    observation.ports_in_use.dedup();
     if !requests.refs.is_empty() || !requests.globs.is_empty() {
         observe_repository(host, workspace, &requests, &mut observation)?;
     }
@@ -88,7 +88,7 @@ pub fn observe(host: &Host, workspace: &Path, questions: &BTreeSet<Question>) ->
 #[derive(Debug, Default)]
 struct Requests<'q> {
     /// For each ref, the names of the branches that are to begin there.
-    branches: BTreeMap<&'q str, BTreeSet<&'q Names>>,
+    branches: BTreeMap<&'q str, BTreeSet<&'q BranchNames>>,
     /// For each ref, the paths of its tree, and whether they are required there.
     refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
     /// Globs of untracked files.
@@ -106,23 +106,23 @@ fn observe_repository(
 ) -> Result<(), Error> {
     let git = &git::Git::around(host, workspace);
     let early = &git.clone().with_any_version();
-    let (place, branches, resolved, is_shared) = thread::scope(|scope| {
+    let (located, branches, resolved, is_shared) = thread::scope(|scope| {
         let version = scope.spawn(|| git::version::require(host));
         let branches = (!requests.branches.is_empty()).then(|| scope.spawn(|| branches::tips(early)));
         let resolved = scope.spawn(|| commits::resolve(early, requests.refs.keys().copied()));
         let is_shared = scope.spawn(|| repository::is_shared(early));
-        let place = repository::locate(early, workspace, || joined(version.join()));
-        (place, branches.map(thread::ScopedJoinHandle::join), resolved.join(), is_shared.join())
+        let located = repository::locate(early, workspace, || joined(version.join()));
+        (located, branches.map(thread::ScopedJoinHandle::join), resolved.join(), is_shared.join())
     });
-    let place = match place? {
-        Ok(place) => place,
+    let located = match located? {
+        Ok(located) => located,
         Err(why) => {
             observation.repository = Some(Err(why));
             return Ok(());
         }
     };
     let tips = branches.map(joined).transpose()?;
-    let settings = repository::settings(git, &place)?;
+    let settings = repository::settings(git, &located)?;
     let commits::Resolved { commits, tops } = joined(resolved)?;
     observation.trees = trees::observe(git, &commits, &tops, &requests.refs)?;
     if !requests.globs.is_empty() {
@@ -130,11 +130,11 @@ fn observe_repository(
     }
     let mut branches = BTreeMap::new();
     if let Some(tips) = tips {
-        let looked = branches::observe(git, &place, &commits, tips, &requests.branches)?;
-        (branches, observation.distances) = (looked.branches, looked.distances);
+        let observed = branches::observe(git, &located, &commits, tips, &requests.branches)?;
+        (branches, observation.distances) = (observed.branches, observed.distances);
         observe_branch_paths(git, requests, &branches, observation)?;
     }
-    observation.repository = Some(Ok(place.repository(&settings, joined(is_shared)?, branches)?));
+    observation.repository = Some(Ok(located.repository(&settings, joined(is_shared)?, branches)?));
     observation.commits = commits;
     Ok(())
 }
@@ -148,13 +148,13 @@ fn observe_branch_paths(
 ) -> Result<(), Error> {
     let mut tips = BTreeMap::new();
     let mut paths: BTreeMap<String, BTreeMap<&str, bool>> = BTreeMap::new();
-    for ((base_ref, name), apart) in &observation.distances {
+    for ((base_ref, name), distance) in &observation.distances {
         let (Some(branch), Some(requests)) = (branches.get(name), requests.refs.get(base_ref.as_str()))
         else {
             continue;
         };
         // A branch at the same commit was observed already.
-        if apart.contains && apart.ahead > 0 {
+        if distance.contains && distance.ahead > 0 {
             let full = branch_ref(name);
             tips.insert(full.clone(), Ok(branch.tip.clone()));
             paths.entry(full).or_default().extend(requests);
@@ -197,16 +197,16 @@ pub enum Error {
     Repository(#[source] files::Error),
 }
 
-/// One fact of the host that planning needs. Providers derive questions from the manifest's options alone.
+/// One fact of the host that planning needs. Providers derive queries from the manifest's options alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Question {
+pub enum Query {
     /// Commit that a ref names.
     Commit {
         /// The ref as written in the manifest.
         base_ref: String,
     },
-    /// Type of a path in the commit that a ref names; implies [`Question::Commit`].
+    /// Type of a path in the commit that a ref names; implies [`Query::Commit`].
     Tree {
         /// The ref as written in the manifest.
         base_ref: String,
@@ -214,16 +214,16 @@ pub enum Question {
         path: String,
         /// `true` if the path is required. If a required path is missing, similar paths are searched, which needs a
         /// walk through every directory of the tree.
-        wanted: bool,
+        required: bool,
     },
-    /// Branches of the repository, and the distance of wanted branches from a commit; implies [`Question::Commit`].
+    /// Branches of the repository, and the distance of wanted branches from a commit; implies [`Query::Commit`].
     ///
     /// Paths that are requested at the commit are also observed in the branches that contain it.
     Branch {
         /// The ref as written in the manifest.
         base_ref: String,
         /// Names of branches that may be wanted.
-        names: Names,
+        names: BranchNames,
     },
     /// Type of a path of the workspace and, for a directory, the names in it.
     Directory {
@@ -247,7 +247,7 @@ pub enum Question {
     ///
     /// The test mounts one in its own directory there, and leaves nothing.
     Overlays,
-    /// Answer of the program of an external kind to a request to plan. This question runs the program.
+    /// Answer of the program of an external kind to a request to plan. This query runs the program.
     Program {
         /// Name of the kind.
         kind: String,
@@ -272,15 +272,15 @@ pub struct Observation {
     /// sessions are conflicts.
     ///
     /// For a swarm, these are the children that programs have provisioned from its sessions.
-    pub family: BTreeMap<String, u32>,
-    /// Allocations of external kinds of the sessions in `family`, parents before their children. No other session gets
+    pub relatives: BTreeMap<String, u32>,
+    /// Allocations of external kinds of the sessions in `relatives`, parents before their children. No other session gets
     /// the same values.
-    pub held: Vec<Held>,
-    /// Repository around the workspace; `None` if no question was about one.
+    pub relative_allocations: Vec<RelativeAllocation>,
+    /// Repository around the workspace; `None` if no query was about one.
     pub repository: Option<Result<Repository, String>>,
     /// Commit of each requested ref; empty if there is no repository.
     pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
-    /// Distance of each branch from the commit of each ref, for all branches that a question about the ref covers.
+    /// Distance of each branch from the commit of each ref, for all branches that a query about the ref covers.
     pub distances: BTreeMap<(String, String), Distance>,
     /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
     /// commit are listed too, by [`branch_ref`].
@@ -292,7 +292,7 @@ pub struct Observation {
     pub directories: BTreeMap<PathBuf, Directory>,
     /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
     /// owner.
-    pub taken: Vec<Taken>,
+    pub ports_in_use: Vec<PortsInUse>,
     /// `Ok` if overlays can be mounted, else the reason, one line; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
     /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was
@@ -312,7 +312,7 @@ impl Observation {
 /// An allocation of an external kind that belongs to a session which is not planned.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Held {
+pub struct RelativeAllocation {
     /// Id of the session.
     pub session: String,
     /// Number of the session.
@@ -330,7 +330,7 @@ pub struct Held {
     pub allocation: Map<String, Value>,
 }
 
-impl Held {
+impl RelativeAllocation {
     /// Returns an allocation that is no share, of a session with this id and number.
     pub fn new(session: String, index: u32, kind: String, allocation: Map<String, Value>) -> Self {
         Self { session, index, kind, name: None, share: None, options: Map::new(), allocation }
@@ -386,8 +386,8 @@ pub struct Branch {
     pub tip: Commit,
     /// Worktrees that have the branch checked out, or will return to it after a rebase or a bisection.
     pub checkouts: Vec<Checkout>,
-    /// First entry of the branch's reflog; `None` if it has none, or no question covers the branch.
-    pub made: Option<FirstLogEntry>,
+    /// First entry of the branch's reflog; `None` if it has none, or no query covers the branch.
+    pub first_log_entry: Option<FirstLogEntry>,
 }
 
 /// The first entry of a branch's reflog.
@@ -479,24 +479,24 @@ pub enum Directory {
 /// Ports in use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub struct Taken {
+pub struct PortsInUse {
     /// Ports.
     pub block: PortBlock,
     /// Owner of the ports.
-    pub by: Holder,
+    pub owner: PortOwner,
 }
 
-impl Taken {
+impl PortsInUse {
     /// Returns ports and their owner.
-    pub fn new(block: PortBlock, by: Holder) -> Self {
-        Self { block, by }
+    pub fn new(block: PortBlock, owner: PortOwner) -> Self {
+        Self { block, owner }
     }
 }
 
 /// Owner of a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Holder {
+pub enum PortOwner {
     /// A session of some swarm of this host, according to the host-wide registry.
     Lease {
         /// Id of the session; for another user's session, only the user.

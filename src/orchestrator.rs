@@ -343,9 +343,9 @@ impl Orchestrator {
         if let Some(family) = &family {
             family.add_to_observation(&mut observation);
         }
-        let questions = plan::programs(&manifest, registry, &observation, applied.as_ref());
-        if !questions.is_empty() {
-            observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
+        let queries = plan::programs(&manifest, registry, &observation, applied.as_ref());
+        if !queries.is_empty() {
+            observation.programs = observe::observe(swarm.host(), swarm.workspace(), &queries)?.programs;
         }
         Ok(PlanningInput { family, manifest, applied, observation })
     }

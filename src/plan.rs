@@ -34,7 +34,7 @@ use crate::host::occupants::Use;
 use crate::host::text::printable_command;
 use crate::manifest::{CommandLine, Diagnostic, Diagnostics, Location, Manifest, SessionText, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
-use crate::observe::{Observation, Question};
+use crate::observe::{Observation, Query};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
 
 /// Version of the plan document's format.
@@ -303,7 +303,7 @@ impl Damage {
 }
 
 /// Returns the observations that planning this manifest requires, except those that [`programs`] returns.
-pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question> {
+pub fn queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Query> {
     let all_requests = requests::all_requests(manifest, registry);
     all_requests
         .options
@@ -315,14 +315,14 @@ pub fn questions(manifest: &Manifest, registry: &Registry) -> BTreeSet<Question>
 
 /// Returns the queries for the programs of external kinds.
 ///
-/// The observations of [`questions`] must be complete first: options of external kinds are templates that use the
+/// The observations of [`queries`] must be complete first: options of external kinds are templates that use the
 /// results of the other kinds.
 pub fn programs(
     manifest: &Manifest,
     registry: &Registry,
     observation: &Observation,
     applied: Option<&AppliedPlan>,
-) -> BTreeSet<Question> {
+) -> BTreeSet<Query> {
     program_queries::programs(manifest, registry, observation, applied).into_iter().collect()
 }
 

@@ -15,7 +15,7 @@
 //!
 //! **Planning is pure.** An [`Allocator`] gets every request of one plan, in canonical order, and an
 //! [`Observation`](crate::observe::Observation). It reads nothing itself: the kind returns a
-//! [`Question`](crate::observe::Question) for each fact about the host that it needs ([`Planner::queries`]). Equal
+//! [`Query`](crate::observe::Query) for each fact about the host that it needs ([`Planner::queries`]). Equal
 //! arguments give equal bytes, on every host. Paths in allocations are relative to the workspace root; text uses
 //! [`WORKSPACE_ROOT`] for it. A name that must be unique is derived from [`Request::scoped_name`]. Planning reports
 //! every possible error as a diagnostic, because a later error is a failed run.

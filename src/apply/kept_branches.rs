@@ -70,15 +70,15 @@ fn find<'s>(
     held: impl Iterator<Item = (&'s SessionPath, &'s Allocation)>,
 ) -> Result<Vec<KeptBranch>, PlanningInputError> {
     let held: Vec<_> = held.collect();
-    let questions: BTreeSet<_> = held
+    let queries: BTreeSet<_> = held
         .iter()
         .filter_map(|(_, held)| Some(registry.get(&held.kind)?.recreation_queries(held)))
         .flatten()
         .collect();
-    if questions.is_empty() {
+    if queries.is_empty() {
         return Ok(Vec::new());
     }
-    let mut observation = observe::observe(swarm.host(), swarm.workspace(), &questions)?;
+    let mut observation = observe::observe(swarm.host(), swarm.workspace(), &queries)?;
     observation.owner = owner.cloned();
     let kept = held.iter().filter_map(|(session, held)| {
         let SurvivingBranch { branch, commit, commits } =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::host::Host;
 use crate::manifest::Manifest;
-use crate::observe::{self, Held, Observation, Question};
+use crate::observe::{self, Observation, Query, RelativeAllocation};
 use crate::plan::{self, AppliedPlan, Session};
 use crate::provider::{Allocation, Registry, SharedResults};
 use crate::state::{self, Record, Swarm};
@@ -45,9 +45,9 @@ pub fn planning_input(
     manifest: &Manifest,
 ) -> Result<PlanningInput, Error> {
     let mut input = planning_input_without_programs(swarm, registry, manifest)?;
-    let questions = plan::programs(manifest, registry, &input.observation, input.applied.as_ref());
-    if !questions.is_empty() {
-        input.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &questions)?.programs;
+    let queries = plan::programs(manifest, registry, &input.observation, input.applied.as_ref());
+    if !queries.is_empty() {
+        input.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &queries)?.programs;
     }
     Ok(input)
 }
@@ -63,9 +63,9 @@ pub fn planning_input_without_programs(
     let workspace: &Path = swarm.workspace();
     let shared_results = Arc::new(SharedResults::default());
     let applied = record.as_ref().map(|record| applied_plan(swarm, registry, record, &shared_results));
-    let mut questions = plan::questions(manifest, registry);
-    questions.extend(applied.iter().flat_map(|applied| recreation_queries(applied, registry)));
-    let mut observation = observe::observe(swarm.host(), workspace, &questions)?;
+    let mut queries = plan::queries(manifest, registry);
+    queries.extend(applied.iter().flat_map(|applied| recreation_queries(applied, registry)));
+    let mut observation = observe::observe(swarm.host(), workspace, &queries)?;
     if let Some(record) = &record {
         against(&mut observation, swarm.host(), record)?;
     }
@@ -74,7 +74,7 @@ pub fn planning_input_without_programs(
 
 /// Returns the queries that are needed before damaged allocations, or allocations inside them, can be provisioned
 /// again.
-pub(super) fn recreation_queries(applied: &AppliedPlan, registry: &Registry) -> BTreeSet<Question> {
+pub(super) fn recreation_queries(applied: &AppliedPlan, registry: &Registry) -> BTreeSet<Query> {
     if applied.broken.values().all(|damage| !damage.is_lost()) {
         return BTreeSet::new();
     }
@@ -98,16 +98,17 @@ pub fn against(observation: &mut Observation, host: &Host, record: &Record) -> R
     let children = state::children(host, record)?;
     let records = || children.iter().filter_map(state::RecordedSwarm::record);
     let sessions = records().flat_map(|child| &child.plan.sessions);
-    observation.family = sessions.map(|session| (session.id.clone(), session.index)).collect();
-    observation.held = records().flat_map(held).collect();
+    observation.relatives = sessions.map(|session| (session.id.clone(), session.index)).collect();
+    observation.relative_allocations = records().flat_map(relative_allocations).collect();
     Ok(())
 }
 
 /// Returns the allocations of external kinds that a program's session owns.
-fn held(child: &Record) -> impl Iterator<Item = Held> {
+fn relative_allocations(child: &Record) -> impl Iterator<Item = RelativeAllocation> {
     let of_external = |session: &Session, allocation: &Allocation| {
         let Allocation { kind, name, options, allocation, shared, .. } = allocation;
-        let mut held = Held::new(session.id.clone(), session.index, kind.clone(), allocation.clone());
+        let mut held =
+            RelativeAllocation::new(session.id.clone(), session.index, kind.clone(), allocation.clone());
         held.name.clone_from(name);
         held.options.clone_from(options);
         let parent = child.ancestors.first().cloned().filter(|_| *shared);

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::observe::{Observation, Question};
+use crate::observe::{Observation, Query};
 use crate::plan::{AppliedPlan, Plan, Session};
 use crate::provider::{Allocation, Registry};
 
 /// Returns the queries that [`stale_reasons`] needs.
-pub fn questions(plan: &Plan, registry: &Registry) -> BTreeSet<Question> {
+pub fn queries(plan: &Plan, registry: &Registry) -> BTreeSet<Query> {
     let changed = provisioned(plan).chain(updated(plan));
     changed
         .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))

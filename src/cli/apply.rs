@@ -138,9 +138,9 @@ fn checked(
         ));
     }
     let record = swarm.applied()?;
-    let questions = apply::questions(&plan, &project.registry);
+    let queries = apply::queries(&plan, &project.registry);
     let mut observation =
-        observe::observe(&project.host, swarm.workspace(), &questions).map_err(Failure::Observe)?;
+        observe::observe(&project.host, swarm.workspace(), &queries).map_err(Failure::Observe)?;
     if let Some(record) = &record {
         apply::against(&mut observation, &project.host, record)?;
     }

@@ -11,7 +11,7 @@ use seedbed::discovery;
 use seedbed::host::text::printable;
 use seedbed::host::{absolute, clock};
 use seedbed::name::SessionPath;
-use seedbed::observe::{self, Holder, Question};
+use seedbed::observe::{self, PortOwner, Query};
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Allocation, Registry};
@@ -185,10 +185,11 @@ impl Inspected {
 
 /// The ports of the host on which something listens.
 fn served(swarm: &Swarm<'_>) -> Result<BTreeSet<u16>, Failure> {
-    let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Question::Ports]))
+    let observation = observe::observe(swarm.host(), swarm.workspace(), &BTreeSet::from([Query::Ports]))
         .map_err(Failure::Observe)?;
-    let taken = observation.taken.iter().filter(|taken| matches!(taken.by, Holder::Socket { .. }));
-    Ok(taken.map(|taken| taken.block.start()).collect())
+    let sockets =
+        observation.ports_in_use.iter().filter(|used| matches!(used.owner, PortOwner::Socket { .. }));
+    Ok(sockets.map(|used| used.block.start()).collect())
 }
 
 /// Returns the worktrees of the sessions, by session id.

@@ -12,7 +12,7 @@ use crate::host::absolute;
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
 use crate::manifest;
-use crate::observe::{self, Holder, Question};
+use crate::observe::{self, PortOwner, Query};
 use crate::provider::git_worktree::Mark;
 use crate::provider::{Leftover, LeftoverScope, Registry};
 use crate::state;
@@ -258,8 +258,8 @@ fn lock_directories(case: &Case<'_>) -> BTreeSet<PathBuf> {
     let sessions = case.plan.and_then(Result::ok).map(|plan| &plan.sessions);
     let planned = sessions.into_iter().flatten().flat_map(|session| &session.allocations);
     let planned = planned.filter_map(|held| Some(registry.get(&held.kind)?.queries(&held.options)));
-    let directory = |query: Question| match query {
-        Question::Locks { directory } => Some(directory),
+    let directory = |query: Query| match query {
+        Query::Locks { directory } => Some(directory),
         _ => None,
     };
     default.chain(planned.flatten()).filter_map(directory).collect()
@@ -285,15 +285,15 @@ fn lock_files_aside(case: &Case<'_>, lease: &Lease) -> Vec<PathBuf> {
 fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
     let mut found = Vec::new();
     for directory in lock_directories(case) {
-        let question = Question::Locks { directory: directory.clone() };
-        let Ok(observed) = observe::observe(case.host, case.workspace, &BTreeSet::from([question])) else {
+        let query = Query::Locks { directory: directory.clone() };
+        let Ok(observed) = observe::observe(case.host, case.workspace, &BTreeSet::from([query])) else {
             continue;
         };
-        found.extend(observed.taken.into_iter().filter_map(|taken| match taken.by {
-            Holder::LockFile { name, owner, .. } => {
+        found.extend(observed.ports_in_use.into_iter().filter_map(|used| match used.owner {
+            PortOwner::LockFile { name, owner, .. } => {
                 Some(LockFile { path: absolute(case.workspace, &directory).join(name), owner })
             }
-            Holder::Lease { .. } | Holder::Socket { .. } => None,
+            PortOwner::Lease { .. } | PortOwner::Socket { .. } => None,
         }));
     }
     found

@@ -14,7 +14,7 @@ use crate::host::git::config::{self, is_on};
 use crate::host::git::version::{self, OLDEST, WANTED};
 use crate::host::process;
 use crate::observe::untracked::HIDDEN;
-use crate::observe::{self, Question, TreeEntry};
+use crate::observe::{self, Query, TreeEntry};
 use crate::provider::DISCOVERY_DIRECTORY;
 use crate::provider::git_worktree::{Mark, Worktree};
 
@@ -26,10 +26,10 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     if !git_version(case, findings) {
         return None;
     }
-    let asked = [DISCOVERY_DIRECTORY, HIDDEN].map(|path| Question::Tree {
+    let asked = [DISCOVERY_DIRECTORY, HIDDEN].map(|path| Query::Tree {
         base_ref: "HEAD".into(),
         path: path.into(),
-        wanted: false,
+        required: false,
     });
     let observed = observe::observe(case.host, case.workspace, &asked.into());
     let (repository, trees) = match observed.map(|observed| (observed.repository, observed.trees)) {

@@ -9,7 +9,7 @@ use super::{Random, bytes, json as mutated, manifests, run};
 use crate::manifest::diagnostic::Part;
 use crate::manifest::{self, Diagnostic, Diagnostics, Manifest, Report};
 use crate::name::PortBlock;
-use crate::observe::{Directory, Observation, Question, Repository, TreeEntry, Untracked};
+use crate::observe::{Directory, Observation, Query, Repository, TreeEntry, Untracked};
 use crate::plan::{self, Plan};
 use crate::provider::Registry;
 use crate::template::{self, Bounds};
@@ -32,20 +32,20 @@ const SESSIONS_MAX: usize = 300;
 const THINGS: &str = "version = 1\nswarm = \"s\"\n[provider.thing]\ncommand = [\"thing\"]\n[session.a]\nresources = [{ kind = \
                       \"thing\", size = 3 }]\nenv = { A = \"b\" }\nprompt = [\"p\"]\nsetup = [\"true\"]\n[session.a.child.b]\ncount = 2\n";
 
-/// Returns a host where each question gets the answer that planning likes most.
-fn friendly(questions: &BTreeSet<Question>) -> Observation {
+/// Returns a host where each query gets the answer that planning makes planning succeed.
+fn friendly(queries: &BTreeSet<Query>) -> Observation {
     let mut observation = Observation {
         repository: Some(Ok(Repository::new("/w".into(), "/w/.git".into()))),
         ephemeral: PortBlock::new(32768, 60999),
         overlays: Some(Ok(())),
         ..Observation::new("/w".into())
     };
-    for question in questions {
-        match question {
-            Question::Commit { base_ref } => {
+    for query in queries {
+        match query {
+            Query::Commit { base_ref } => {
                 observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Question::Tree { base_ref, path, .. } => {
+            Query::Tree { base_ref, path, .. } => {
                 let entry = if path.ends_with(".agent-context") {
                     TreeEntry::Missing { near: Vec::new() }
                 } else {
@@ -53,10 +53,10 @@ fn friendly(questions: &BTreeSet<Question>) -> Observation {
                 };
                 observation.trees.insert((base_ref.clone(), path.clone()), entry);
             }
-            Question::Directory { path } => {
+            Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Question::Untracked { glob, .. } => {
+            Query::Untracked { glob, .. } => {
                 observation.untracked.insert(glob.clone(), Ok(Untracked::Files { files: 1, bytes: 1 }));
             }
             _ => {}
@@ -67,7 +67,7 @@ fn friendly(questions: &BTreeSet<Question>) -> Observation {
 
 /// Plans a manifest for a [`friendly`] host.
 fn planned(manifest: &Manifest, registry: &Registry) -> Result<Plan, Diagnostics> {
-    plan::plan(manifest, registry, &friendly(&plan::questions(manifest, registry)), None)
+    plan::plan(manifest, registry, &friendly(&plan::queries(manifest, registry)), None)
 }
 
 /// Checks that a plan can be written and read again, and that writing it again gives the same bytes.

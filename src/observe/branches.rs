@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use super::repository::Place;
+use super::repository::LocatedRepository;
 use super::{Branch, Commit, Distance, Error, FirstLogEntry, UnknownRef};
 use crate::host::files::Root;
 use crate::host::git::{Git, checkouts};
@@ -14,16 +14,16 @@ const LOG_MAX: usize = 16 << 20;
 /// Names of branches that a template can give: the texts before its first placeholder and after its last one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub struct Names {
+pub struct BranchNames {
     /// Prefix of every such name.
     pub prefix: String,
     /// Suffix of every such name.
     pub suffix: String,
 }
 
-impl Names {
+impl BranchNames {
     /// Returns the names that a template can give, or more names if it has more than text and placeholders.
-    pub fn of_template(source: &str) -> Self {
+    pub fn from_template(source: &str) -> Self {
         let opens = ["{{", "{%", "{#"].iter().filter_map(|open| source.find(open)).min();
         let closes = ["}}", "%}", "#}"].iter().filter_map(|close| source.rfind(close)).max();
         match (opens, closes) {
@@ -63,20 +63,20 @@ pub(super) struct Branches {
 /// Git process runs if no such branch exists.
 pub(super) fn observe(
     git: &Git<'_>,
-    place: &Place,
+    located: &LocatedRepository,
     commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
     tips: BTreeMap<String, Commit>,
-    wanted: &BTreeMap<&str, BTreeSet<&Names>>,
+    wanted: &BTreeMap<&str, BTreeSet<&BranchNames>>,
 ) -> Result<Branches, Error> {
-    let common = Root::open(place.common_dir()).map_err(Error::Repository)?;
+    let common = Root::open(located.common_dir()).map_err(Error::Repository)?;
     let mut checkouts = checkouts::checkouts(&common).map_err(Error::Repository)?;
     let mut branches: BTreeMap<String, Branch> = tips
         .into_iter()
         .map(|(name, tip)| {
             let mut checkouts = checkouts.remove(&name).unwrap_or_default();
             // HEAD of a bare repository checks nothing out.
-            checkouts.retain(|checkout| checkout.entry.is_some() || !place.is_bare());
-            (name, Branch { tip, checkouts, made: None })
+            checkouts.retain(|checkout| checkout.entry.is_some() || !located.is_bare());
+            (name, Branch { tip, checkouts, first_log_entry: None })
         })
         .collect();
     // By the commit that refs name, the pairs of refs and branches whose distance is measured from the commit.
@@ -86,22 +86,22 @@ pub(super) fn observe(
         let covered = branches.keys().filter(|name| names.iter().any(|names| names.cover(name)));
         pairs.entry(base).or_default().extend(covered.map(|name| (*base_ref, name.as_str())));
     }
-    let (mut apart, mut all_made) = (BTreeMap::new(), BTreeMap::new());
+    let (mut measured, mut log_entries) = (BTreeMap::new(), BTreeMap::new());
     for (base, pairs) in &pairs {
         let tips: BTreeSet<&str> = pairs.iter().map(|(_, name)| branches[*name].tip.as_str()).collect();
         let distances = distances(git, base, &tips)?;
         for (base_ref, name) in pairs {
             let distance = distances[&branches[*name].tip].clone();
-            apart.insert(((*base_ref).to_owned(), (*name).to_owned()), distance);
-            if !all_made.contains_key(*name) {
-                all_made.insert((*name).to_owned(), made(git, &common, name)?);
+            measured.insert(((*base_ref).to_owned(), (*name).to_owned()), distance);
+            if !log_entries.contains_key(*name) {
+                log_entries.insert((*name).to_owned(), first_log_entry(git, &common, name)?);
             }
         }
     }
-    for (name, made) in all_made {
-        branches.entry(name).and_modify(|branch| branch.made = made);
+    for (name, first_log_entry) in log_entries {
+        branches.entry(name).and_modify(|branch| branch.first_log_entry = first_log_entry);
     }
-    Ok(Branches { branches, distances: apart })
+    Ok(Branches { branches, distances: measured })
 }
 
 /// Returns the distance of each of `tips` from `base`, in one walk over the commits that `base` does not reach.
@@ -139,7 +139,7 @@ fn distance(base: &str, tip: &str, parents: &HashMap<&str, Vec<&str>>) -> Distan
 }
 
 /// Returns the first entry of a branch's reflog; `None` if there is none.
-fn made(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<FirstLogEntry>, Error> {
+fn first_log_entry(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<FirstLogEntry>, Error> {
     let log = Path::new("logs/refs/heads").join(name);
     if common.directory(Path::new("reftable")).map_err(Error::Repository)?.is_some() {
         let name = format!("refs/heads/{name}");

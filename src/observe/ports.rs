@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::directories;
-use super::{Directory, Holder, Taken};
+use super::{Directory, PortOwner, PortsInUse};
 use crate::host::leases::{self, Published};
 use crate::host::sockets;
 use crate::host::{Host, files};
@@ -17,14 +17,14 @@ use crate::name::PortBlock;
 const LOCK_LIMIT: usize = 64 * 1024;
 
 /// Returns the leases in the registry of this host, and the leases that other users of the host have published.
-pub(super) fn leases(host: &Host) -> Result<Vec<Taken>, files::Error> {
+pub(super) fn leases(host: &Host) -> Result<Vec<PortsInUse>, files::Error> {
     let leases = leases::all(host)?.into_iter().filter_map(|lease| {
         let block = PortBlock::new(lease.start_port.into(), lease.end_port.into())?;
-        Some(Taken { block, by: Holder::Lease { session: lease.session, owner: lease.owner } })
+        Some(PortsInUse { block, owner: PortOwner::Lease { session: lease.session, owner: lease.owner } })
     });
-    let published = leases::others(host).into_iter().map(|Published { block, holder }| Taken {
+    let published = leases::others(host).into_iter().map(|Published { block, holder }| PortsInUse {
         block,
-        by: Holder::Lease { session: format!("a session of {holder}"), owner: String::new() },
+        owner: PortOwner::Lease { session: format!("a session of {holder}"), owner: String::new() },
     });
     Ok(leases.chain(published).collect())
 }
@@ -33,7 +33,7 @@ pub(super) fn leases(host: &Host) -> Result<Vec<Taken>, files::Error> {
 ///
 /// The name alone reserves the ports, with any file under it: the reference implementation could not create its lock
 /// there.
-pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> Vec<Taken> {
+pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> Vec<PortsInUse> {
     let Directory::Listed(names) = listed else { return Vec::new() };
     let root = directories::open(workspace, directory).ok().flatten();
     let text = |content: &Option<Value>, key| content.as_ref()?.get(key)?.as_str().map(str::to_owned);
@@ -44,7 +44,7 @@ pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> V
             let bytes = root.as_ref().and_then(|root| root.read(Path::new(name), LOCK_LIMIT).ok().flatten());
             let content = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
             let (session, owner) = (text(&content, "sessionId"), text(&content, "owner"));
-            Some(Taken { block, by: Holder::LockFile { name: name.clone(), session, owner } })
+            Some(PortsInUse { block, owner: PortOwner::LockFile { name: name.clone(), session, owner } })
         })
         .collect()
 }
@@ -53,12 +53,12 @@ pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> V
 /// of this host found bound.
 ///
 /// The kernel does not list all sockets; binding the ports before a grant finds the rest.
-pub(super) fn served(host: &Host) -> Vec<Taken> {
+pub(super) fn served(host: &Host) -> Vec<PortsInUse> {
     let served = sockets::served().into_iter().map(|socket| (socket.port, socket.protocol));
     let all: BTreeSet<(u16, &'static str)> = served.chain(host.bound.all()).collect();
     all.into_iter()
         .filter_map(|(port, protocol)| {
-            Some(Taken { block: PortBlock::single(port)?, by: Holder::Socket { protocol } })
+            Some(PortsInUse { block: PortBlock::single(port)?, owner: PortOwner::Socket { protocol } })
         })
         .collect()
 }
@@ -86,14 +86,14 @@ fn locked_block(name: &str) -> Option<PortBlock> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::Question;
+    use crate::observe::Query;
     use crate::observe::sandbox::Sandbox;
     use std::net::{TcpListener, UdpSocket};
 
-    fn lock(session: Option<&str>, owner: Option<&str>, name: &str) -> Taken {
+    fn lock(session: Option<&str>, owner: Option<&str>, name: &str) -> PortsInUse {
         let own = |text: Option<&str>| text.map(str::to_owned);
-        let by = Holder::LockFile { name: name.to_owned(), session: own(session), owner: own(owner) };
-        Taken { block: locked_block(name).unwrap(), by }
+        let owner = PortOwner::LockFile { name: name.to_owned(), session: own(session), owner: own(owner) };
+        PortsInUse { block: locked_block(name).unwrap(), owner }
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
         sandbox.fifo("locks/80-89.lock");
         std::fs::write(at.join("README"), "").unwrap();
 
-        let observed = sandbox.observe([Question::Locks { directory: directory.to_owned() }]);
+        let observed = sandbox.observe([Query::Locks { directory: directory.to_owned() }]);
         let expected = [
             lock(Some("a/b"), None, "10-19.lock"),
             lock(Some("c"), Some("00ff"), "20-29.lock"),
@@ -149,7 +149,7 @@ mod tests {
             lock(None, None, "70-79.lock"),
             lock(None, None, "80-89.lock"),
         ];
-        assert_eq!(observed.taken, expected);
+        assert_eq!(observed.ports_in_use, expected);
         assert!(observed.repository.is_none());
     }
 
@@ -160,8 +160,8 @@ mod tests {
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("10-19.lock"), "{}").unwrap();
         std::os::unix::fs::symlink(&outside, sandbox.workspace.join("locks")).unwrap();
-        let observed = sandbox.observe([Question::Locks { directory: "locks".into() }]);
-        assert_eq!(observed.taken, []);
+        let observed = sandbox.observe([Query::Locks { directory: "locks".into() }]);
+        assert_eq!(observed.ports_in_use, []);
         assert_eq!(observed.directories[Path::new("locks")], Directory::Link("locks".into()));
     }
 
@@ -174,13 +174,15 @@ mod tests {
                 assert!(address.starts_with('['), "{address}");
                 continue;
             };
-            let taken = sandbox.observe([Question::Ports]).taken;
+            let in_use = sandbox.observe([Query::Ports]).ports_in_use;
             for (protocol, port) in
                 [("tcp", tcp.local_addr().unwrap().port()), ("udp", udp.local_addr().unwrap().port())]
             {
-                let expected =
-                    Taken { block: PortBlock::single(port).unwrap(), by: Holder::Socket { protocol } };
-                assert_eq!(taken.iter().filter(|one| **one == expected).count(), 1, "{address} {protocol}");
+                let expected = PortsInUse {
+                    block: PortBlock::single(port).unwrap(),
+                    owner: PortOwner::Socket { protocol },
+                };
+                assert_eq!(in_use.iter().filter(|one| **one == expected).count(), 1, "{address} {protocol}");
             }
         }
     }
@@ -192,10 +194,12 @@ mod tests {
         let port = leases::tests::free_ports(1);
         let Ok(_v6) = TcpListener::bind(("::1", port)) else { return };
         let _v4 = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let expected =
-            Taken { block: PortBlock::single(port).unwrap(), by: Holder::Socket { protocol: "tcp" } };
-        let taken = sandbox.observe([Question::Ports]).taken;
-        assert_eq!(taken.iter().filter(|one| **one == expected).count(), 1);
+        let expected = PortsInUse {
+            block: PortBlock::single(port).unwrap(),
+            owner: PortOwner::Socket { protocol: "tcp" },
+        };
+        let in_use = sandbox.observe([Query::Ports]).ports_in_use;
+        assert_eq!(in_use.iter().filter(|one| **one == expected).count(), 1);
     }
 
     #[test]
@@ -211,20 +215,20 @@ mod tests {
             end_port: port + 3,
         };
         leases::grant(&sandbox.host, &lease, &[]).unwrap();
-        let taken = sandbox.observe([Question::Ports]).taken;
+        let in_use = sandbox.observe([Query::Ports]).ports_in_use;
         let block = PortBlock::new(lease.start_port.into(), lease.end_port.into()).unwrap();
-        assert!(
-            taken
-                .contains(&Taken { block, by: Holder::Lease { session: lease.session, owner: lease.owner } })
-        );
-        let sorted: BTreeSet<&Taken> = taken.iter().collect();
-        assert!(taken.iter().eq(sorted));
+        assert!(in_use.contains(&PortsInUse {
+            block,
+            owner: PortOwner::Lease { session: lease.session, owner: lease.owner }
+        }));
+        let sorted: BTreeSet<&PortsInUse> = in_use.iter().collect();
+        assert!(in_use.iter().eq(sorted));
     }
 
     #[test]
     fn observing_ports_creates_nothing() {
         let sandbox = Sandbox::new();
-        sandbox.observe([Question::Ports, Question::Locks { directory: "locks".into() }]);
+        sandbox.observe([Query::Ports, Query::Locks { directory: "locks".into() }]);
         assert!(!sandbox.host.state.exists());
     }
 

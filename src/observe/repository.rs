@@ -31,14 +31,14 @@ const SETTINGS: &str = r"^(extensions\.|core\.bare$)";
 const CONFIG_MAX: usize = 1 << 20;
 
 /// Location of the repository that Git finds.
-pub(super) struct Place {
+pub(super) struct LocatedRepository {
     root: PathBuf,
     common_dir: PathBuf,
     bare: bool,
     object_format: String,
 }
 
-impl Place {
+impl LocatedRepository {
     /// Returns the absolute path of the common Git directory.
     pub(super) fn common_dir(&self) -> &Path {
         &self.common_dir
@@ -83,7 +83,7 @@ pub(super) fn locate(
     git: &Git<'_>,
     workspace: &Path,
     version: impl FnOnce() -> Result<(), process::Error>,
-) -> Result<Result<Place, String>, Error> {
+) -> Result<Result<LocatedRepository, String>, Error> {
     Ok(find(git, workspace, version)?.map_err(|reason| printable(&reason)))
 }
 
@@ -91,7 +91,7 @@ fn find(
     git: &Git<'_>,
     workspace: &Path,
     version: impl FnOnce() -> Result<(), process::Error>,
-) -> Result<Result<Place, String>, Error> {
+) -> Result<Result<LocatedRepository, String>, Error> {
     // The top level is last: if there is none, Git prints the rest and then fails.
     let output = git.output([
         "rev-parse",
@@ -125,13 +125,13 @@ fn find(
                 root.display()
             ))
         }
-        [bare, format, common_dir, root] if output.status.success() => Ok(Place {
+        [bare, format, common_dir, root] if output.status.success() => Ok(LocatedRepository {
             root: path(root),
             common_dir: path(common_dir),
             bare: bare == b"true",
             object_format: String::from_utf8_lossy(format).into_owned(),
         }),
-        [b"true", format, common_dir] => Ok(Place {
+        [b"true", format, common_dir] => Ok(LocatedRepository {
             root: workspace.to_owned(),
             common_dir: path(common_dir),
             bare: true,
@@ -186,7 +186,7 @@ fn refusal(workspace: &Path, stderr: &str) -> String {
 /// Returns the repository's own settings that are needed here.
 ///
 /// A configuration without these settings, as most are, needs no Git process.
-pub(super) fn settings(git: &Git<'_>, place: &Place) -> Result<Settings, Error> {
+pub(super) fn settings(git: &Git<'_>, place: &LocatedRepository) -> Result<Settings, Error> {
     let common = Root::open(&place.common_dir).map_err(Error::Repository)?;
     // A configuration that cannot be read as a file is left to Git.
     if let Ok(Some(text)) = common.read(Path::new("config"), CONFIG_MAX)

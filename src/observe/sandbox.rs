@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Observation, Question, observe};
+use super::{Observation, Query, observe};
 use crate::host::Host;
 
 pub(crate) struct Sandbox {
@@ -88,27 +88,27 @@ impl Sandbox {
         assert!(status.success());
     }
 
-    pub(crate) fn observe(&self, questions: impl IntoIterator<Item = Question>) -> Observation {
-        self.observe_in(&self.workspace, questions)
+    pub(crate) fn observe(&self, queries: impl IntoIterator<Item = Query>) -> Observation {
+        self.observe_in(&self.workspace, queries)
     }
 
     pub(crate) fn observe_in(
         &self,
         workspace: &Path,
-        questions: impl IntoIterator<Item = Question>,
+        queries: impl IntoIterator<Item = Query>,
     ) -> Observation {
-        observe(&self.host, workspace, &questions.into_iter().collect()).unwrap()
+        observe(&self.host, workspace, &queries.into_iter().collect()).unwrap()
     }
 }
 
-/// Returns a question about a path at a ref.
-pub(crate) fn tree(base_ref: &str, path: &str) -> Question {
-    Question::Tree { base_ref: base_ref.to_owned(), path: path.to_owned(), wanted: true }
+/// Returns a query about a path at a ref.
+pub(crate) fn tree(base_ref: &str, path: &str) -> Query {
+    Query::Tree { base_ref: base_ref.to_owned(), path: path.to_owned(), required: true }
 }
 
-/// Returns a question about the commit of a ref.
-pub(crate) fn commit(base_ref: &str) -> Question {
-    Question::Commit { base_ref: base_ref.to_owned() }
+/// Returns a query about the commit of a ref.
+pub(crate) fn commit(base_ref: &str) -> Query {
+    Query::Commit { base_ref: base_ref.to_owned() }
 }
 
 /// Returns everything below a directory with its content: equal before and after if nothing was changed.

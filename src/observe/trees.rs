@@ -42,18 +42,18 @@ pub(super) fn observe(
     for (name, paths) in refs {
         if let Some(commit) = resolved(name) {
             let requests = requests.entry(commit).or_default();
-            for (path, wanted) in paths {
-                *requests.entry(path).or_default() |= wanted;
+            for (path, required) in paths {
+                *requests.entry(path).or_default() |= required;
             }
         }
     }
     let mut found = BTreeMap::new();
     for (commit, paths) in requests {
         let (mut told, mut open) = (BTreeMap::new(), BTreeMap::new());
-        for (path, wanted) in paths {
-            match tops.get(commit).and_then(|top| at_the_top(top, path, wanted)) {
+        for (path, required) in paths {
+            match tops.get(commit).and_then(|top| at_the_top(top, path, required)) {
                 Some(entry) => drop(told.insert(path, entry)),
-                None => drop(open.insert(path, wanted)),
+                None => drop(open.insert(path, required)),
             }
         }
         if !open.is_empty() {
@@ -72,12 +72,12 @@ pub(super) fn observe(
 }
 
 /// Returns the type of a path by the top of its tree; `None` if deeper directories are needed.
-fn at_the_top(top: &Top, path: &str, wanted: bool) -> Option<TreeEntry> {
+fn at_the_top(top: &Top, path: &str, required: bool) -> Option<TreeEntry> {
     let (first, below) = path.split_once('/').map_or((path, None), |(first, below)| (first, Some(below)));
     match (top.get(first.as_bytes()), below) {
         (Some(entry), None) => Some(entry.clone()),
         (Some(TreeEntry::Directory), Some(_)) => None,
-        _ if wanted => None,
+        _ if required => None,
         _ => Some(TreeEntry::Missing { near: Vec::new() }),
     }
 }
@@ -104,18 +104,18 @@ fn entries<'a>(
     }
     let missing: Vec<(&str, bool)> = paths
         .iter()
-        .map(|(path, wanted)| (*path, *wanted))
+        .map(|(path, required)| (*path, *required))
         .filter(|(path, _)| !entries.contains_key(path))
         .collect();
     let mut directories = String::new();
-    if missing.iter().any(|(_, wanted)| *wanted) {
+    if missing.iter().any(|(_, required)| *required) {
         // A tree that is too large to be listed has no similar paths.
         let listed =
             git.run(["ls-tree", "-z", "-r", "-d", "--name-only", "--full-tree", commit]).unwrap_or_default();
         directories = String::from_utf8_lossy(&listed).into_owned();
     }
-    for (path, wanted) in missing {
-        let near = if wanted { similar(path, directories.split_terminator('\0')) } else { Vec::new() };
+    for (path, required) in missing {
+        let near = if required { similar(path, directories.split_terminator('\0')) } else { Vec::new() };
         entries.insert(path, TreeEntry::Missing { near: near.into_iter().map(str::to_owned).collect() });
     }
     Ok(entries)

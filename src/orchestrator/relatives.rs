@@ -10,7 +10,7 @@ use crate::manifest::{
     self, Declaration, From, Location, Manifest, Options, Program, Request, SessionText, Share,
 };
 use crate::name::SessionPath;
-use crate::observe::{Holder, Observation};
+use crate::observe::{Observation, PortOwner};
 use crate::plan::{AppliedPlan, Plan, SCHEMA_VERSION, Session};
 use crate::provider::{Registry, git_worktree, port_range};
 use crate::state::{self, ChildOf, Record, Swarm};
@@ -126,26 +126,26 @@ impl Relatives {
     /// Removes the ports that the ancestors own or serve from an observation, because a share is inside these ports.
     /// Adds the numbers of the family.
     pub(super) fn add_to_observation(&self, observation: &mut Observation) {
-        observation.family.clone_from(&self.numbers);
+        observation.relatives.clone_from(&self.numbers);
         let of_family = |session: &str, owner: &str| {
             owner == self.owner && self.ancestors.iter().any(|ancestor| ancestor == session)
         };
         let held: Vec<_> = observation
-            .taken
+            .ports_in_use
             .iter()
-            .filter(|taken| match &taken.by {
-                Holder::Lease { session, owner } => of_family(session, owner),
-                Holder::LockFile { session: Some(session), owner: Some(owner), .. } => {
+            .filter(|used| match &used.owner {
+                PortOwner::Lease { session, owner } => of_family(session, owner),
+                PortOwner::LockFile { session: Some(session), owner: Some(owner), .. } => {
                     of_family(session, owner)
                 }
-                Holder::LockFile { .. } | Holder::Socket { .. } => false,
+                PortOwner::LockFile { .. } | PortOwner::Socket { .. } => false,
             })
             .cloned()
             .collect();
-        observation.taken.retain(|taken| match &taken.by {
+        observation.ports_in_use.retain(|used| match &used.owner {
             // The ancestor may use its ports; whether the process is the ancestor's cannot be determined.
-            Holder::Socket { .. } => !held.iter().any(|held| held.block.contains(taken.block)),
-            Holder::Lease { .. } | Holder::LockFile { .. } => !held.contains(taken),
+            PortOwner::Socket { .. } => !held.iter().any(|held| held.block.contains(used.block)),
+            PortOwner::Lease { .. } | PortOwner::LockFile { .. } => !held.contains(used),
         });
     }
 

@@ -37,7 +37,7 @@ pub(super) fn pass(
 ) -> Allocated {
     let active_sessions = active(manifest, applied);
     let broken = applied.map(|applied| &applied.broken);
-    let identities = identities(manifest, &active_sessions, observation.family.values().copied());
+    let identities = identities(manifest, &active_sessions, observation.relatives.values().copied());
     let takers = takers(manifest, all_requests);
     let mut allocators = allocators(manifest, registry, observation, all_requests, &identities);
     let remaining = Remaining { manifest, registry, all_requests, active_sessions: &active_sessions };
@@ -60,7 +60,7 @@ pub(super) fn pass(
         diagnostics: Vec::new(),
     };
     pass.keep(&kept, applied);
-    pass.keep_held(observation);
+    pass.keep_relatives(observation);
     for (at, kept) in kept.iter().enumerate() {
         pass.session(at, kept);
     }
@@ -80,7 +80,7 @@ fn allocators<'a>(
     let kinds: BTreeSet<&str> = kinds.collect();
     let allocator = |kind: &'a str| {
         let requesting = requesting(manifest, all_requests, kind).map(|(at, _)| identities[at].id.as_str());
-        let held = observation.held.iter().filter(|held| held.kind == kind);
+        let held = observation.relative_allocations.iter().filter(|held| held.kind == kind);
         let sessions: Vec<_> = requesting.chain(held.map(|held| held.session.as_str())).collect();
         let scope = Scope { kind, program: manifest.providers.get(kind), sessions: &sessions };
         Some((kind, registry.planned_by(manifest, kind)?.allocator(observation, &scope)))
@@ -228,8 +228,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Reserves the allocations of sessions that this plan does not contain.
-    fn keep_held(&mut self, observation: &Observation) {
-        for held in &observation.held {
+    fn keep_relatives(&mut self, observation: &Observation) {
+        for held in &observation.relative_allocations {
             let Some(allocator) = self.allocators.get_mut(held.kind.as_str()) else { continue };
             let allocation = Allocation {
                 kind: held.kind.clone(),

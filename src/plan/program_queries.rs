@@ -8,7 +8,7 @@ use super::external_options::resolve;
 use super::requests::all_requests;
 use super::session_identity::{active, identities};
 use crate::manifest::{Manifest, Options};
-use crate::observe::{Observation, Question};
+use crate::observe::{Observation, Query};
 use crate::provider::external::protocol::Asked;
 use crate::provider::{Registry, external, placeholders};
 
@@ -18,7 +18,7 @@ pub(super) fn programs(
     registry: &Registry,
     observation: &Observation,
     applied: Option<&AppliedPlan>,
-) -> Vec<Question> {
+) -> Vec<Query> {
     if manifest.providers.is_empty() || !registry.has_external_kinds() {
         return Vec::new();
     }
@@ -26,7 +26,7 @@ pub(super) fn programs(
     let all_requests = &resolve(manifest, registry, observation, applied, all_requests).each;
     let takers = takers(manifest, all_requests);
     let active = active(manifest, applied);
-    let identities = identities(manifest, &active, observation.family.values().copied());
+    let identities = identities(manifest, &active, observation.relatives.values().copied());
     let workspace = &observation.workspace;
     manifest
         .providers
@@ -60,19 +60,23 @@ pub(super) fn programs(
             });
             let mut queries: Vec<_> = queries.collect();
             if !queries.is_empty() {
-                queries.extend(observation.held.iter().filter(|held| held.kind == *kind).map(|held| Asked {
-                    session: held.session.clone(),
-                    path: held.session.clone(),
-                    index: held.index,
-                    name: placeholders::unique_name(&held.session, workspace),
-                    share_of: held.share.as_ref().map(|(parent, ..)| parent.clone()),
-                    share: held.share.as_ref().map(|(_, index, _)| *index),
-                    shares: shares_outside(&held.session),
-                    applied: Some(placeholders::resolve_fields(&held.allocation, workspace)),
-                    options: held.options.clone(),
-                }));
+                queries.extend(
+                    observation.relative_allocations.iter().filter(|held| held.kind == *kind).map(|held| {
+                        Asked {
+                            session: held.session.clone(),
+                            path: held.session.clone(),
+                            index: held.index,
+                            name: placeholders::unique_name(&held.session, workspace),
+                            share_of: held.share.as_ref().map(|(parent, ..)| parent.clone()),
+                            share: held.share.as_ref().map(|(_, index, _)| *index),
+                            shares: shares_outside(&held.session),
+                            applied: Some(placeholders::resolve_fields(&held.allocation, workspace)),
+                            options: held.options.clone(),
+                        }
+                    }),
+                );
             }
-            (!queries.is_empty()).then(|| Question::Program {
+            (!queries.is_empty()).then(|| Query::Program {
                 kind: kind.clone(),
                 command: program.command.clone(),
                 timeout: program.timeout,
@@ -86,7 +90,7 @@ pub(super) fn programs(
 /// the allocation's session.
 fn shares_outside_plan<'o>(observation: &'o Observation, kind: &str) -> HashMap<&'o str, u32> {
     let mut given_out = HashMap::new();
-    let held = observation.held.iter().filter(|held| held.kind == kind);
+    let held = observation.relative_allocations.iter().filter(|held| held.kind == kind);
     for (session, _, count) in held.filter_map(|held| held.share.as_ref()) {
         let most = given_out.entry(session.as_str()).or_default();
         *most = (*count).max(*most);

@@ -25,7 +25,7 @@ use crate::host::failpoint::crashpoint;
 use crate::host::files::copies;
 use crate::host::occupants::Footprint;
 use crate::manifest;
-use crate::observe::{Observation, Question};
+use crate::observe::{Observation, Query};
 
 /// Name of the kind.
 pub const KIND: &str = "directory";
@@ -104,11 +104,11 @@ impl Planner for Directories {
         effective_options::<Options>(own, parent, defaults, &[])
     }
 
-    fn queries(&self, options: &manifest::Options) -> Vec<Question> {
+    fn queries(&self, options: &manifest::Options) -> Vec<Query> {
         let Ok(options) = Options::deserialize(options) else { return Vec::new() };
         let file_paths =
             [Some(options.root_directory), options.copy_from.filter(|from| plan::is_below(from))];
-        file_paths.into_iter().flatten().map(|path| Question::Directory { path }).collect()
+        file_paths.into_iter().flatten().map(|path| Query::Directory { path }).collect()
     }
 
     /// Updates `keep` in place.

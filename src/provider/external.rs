@@ -1,6 +1,6 @@
 //! Provides external kinds: `[provider.NAME]` names a program that plans, provisions, inspects and releases them.
 //!
-//! Planning is pure, so the program plans while the host is observed. A [`Question`](crate::observe::Question) has the
+//! Planning is pure, so the program plans while the host is observed. A [`Query`](crate::observe::Query) has the
 //! whole request, and the answer is a fact like any other. The reviewed plan contains the answer and the program
 //! itself. So a program's allocations are inspected and released by that same program, even if the manifest has changed
 //! or does not exist any more.

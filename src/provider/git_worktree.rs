@@ -46,7 +46,7 @@ use super::{
 use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::SessionPath;
-use crate::observe::{Observation, Question};
+use crate::observe::{Observation, Query};
 
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
@@ -254,11 +254,11 @@ impl Planner for GitWorktree {
         effective_options::<Options>(own, parent, defaults, &[])
     }
 
-    fn queries(&self, options: &manifest::Options) -> Vec<Question> {
+    fn queries(&self, options: &manifest::Options) -> Vec<Query> {
         plan::queries(options)
     }
 
-    fn recreation_queries(&self, allocation: &Allocation) -> Vec<Question> {
+    fn recreation_queries(&self, allocation: &Allocation) -> Vec<Query> {
         plan::recreation_queries(allocation)
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::manifest::Options;
 use crate::name::{PortBlock, SessionPath};
-use crate::observe::{Observation, Question};
+use crate::observe::{Observation, Query};
 
 /// The pure half of a kind: it reads options, plans allocations and describes them. No method has an effect, and equal
 /// arguments give equal results.
@@ -51,12 +51,12 @@ pub trait Planner: Send + Sync {
     }
 
     /// Returns the queries about the host that planning needs.
-    fn queries(&self, _options: &Options) -> Vec<Question> {
+    fn queries(&self, _options: &Options) -> Vec<Query> {
         Vec::new()
     }
 
     /// Returns the queries about the host that are needed to create a broken allocation again.
-    fn recreation_queries(&self, _allocation: &Allocation) -> Vec<Question> {
+    fn recreation_queries(&self, _allocation: &Allocation) -> Vec<Query> {
         Vec::new()
     }
 

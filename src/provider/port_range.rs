@@ -21,7 +21,7 @@ use super::{
 use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::PortBlock;
-use crate::observe::{Observation, Question};
+use crate::observe::{Observation, Query};
 
 pub(crate) use display::runs;
 pub(crate) use plan::share_of;
@@ -224,12 +224,12 @@ impl Planner for PortRange {
         effective_options::<Options>(own, parent, defaults, &OF_THE_BLOCK)
     }
 
-    fn queries(&self, options: &manifest::Options) -> Vec<Question> {
+    fn queries(&self, options: &manifest::Options) -> Vec<Query> {
         let directory = options
             .get("lock-directory")
             .and_then(Value::as_str)
             .map_or_else(|| Options::default().lock_directory, PathBuf::from);
-        vec![Question::Ports, Question::Directory { path: directory.clone() }, Question::Locks { directory }]
+        vec![Query::Ports, Query::Directory { path: directory.clone() }, Query::Locks { directory }]
     }
 
     fn allows_several(&self) -> bool {

@@ -46,7 +46,7 @@ fn every_example_is_valid_and_plans_without_a_word_of_warning() {
     for (name, text) in examples() {
         let manifest = manifest::parse(&text, &registry.kinds())
             .unwrap_or_else(|diagnostics| panic!("{name}: {diagnostics:#?}"));
-        let observation = friendly(&plan::questions(&manifest, &registry));
+        let observation = friendly(&plan::queries(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None)
             .unwrap_or_else(|diagnostics| panic!("{name}: {diagnostics:#?}"));
         assert!(!plan.sessions.is_empty(), "{name}");
@@ -65,7 +65,7 @@ fn a_plan_document_fits_its_own_schema() {
     let validator = jsonschema::validator_for(&generate::<Plan>(&registry)).unwrap();
     for (name, text) in examples() {
         let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
-        let observation = friendly(&plan::questions(&manifest, &registry));
+        let observation = friendly(&plan::queries(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None).unwrap();
         let document = serde_json::to_value(&plan).unwrap();
         let diagnostics: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use seedbed::manifest::Kinds;
 use seedbed::name::PortBlock;
-use seedbed::observe::{Directory, Observation, Question, Repository, TreeEntry};
+use seedbed::observe::{Directory, Observation, Query, Repository, TreeEntry};
 use serde::Deserialize;
 
 /// Returns the path of a folder or file beside this crate's `Cargo.toml`.
@@ -78,16 +78,16 @@ struct PortRange {
 }
 
 /// Returns a host on which every ref exists, every target path is a directory and no port is in use.
-pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
+pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
     let mut observation = Observation::new("/workspace".into());
     observation.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
     observation.ephemeral = PortBlock::new(32768, 60999);
-    for question in questions {
-        match question {
-            Question::Commit { base_ref } => {
+    for query in queries {
+        match query {
+            Query::Commit { base_ref } => {
                 observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Question::Tree { base_ref, path, .. } => {
+            Query::Tree { base_ref, path, .. } => {
                 let entry = if path.ends_with(".agent-context") {
                     TreeEntry::Missing { near: Vec::new() }
                 } else {
@@ -95,7 +95,7 @@ pub(crate) fn friendly(questions: &BTreeSet<Question>) -> Observation {
                 };
                 observation.trees.insert((base_ref.clone(), path.clone()), entry);
             }
-            Question::Directory { path } => {
+            Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Listed(BTreeSet::new()));
             }
             _ => {}

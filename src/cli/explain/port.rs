@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use seedbed::host::{leases, listeners};
 use seedbed::manifest;
 use seedbed::name::PortBlock;
-use seedbed::observe::{self, Holder, Observation, Question};
+use seedbed::observe::{self, Observation, PortOwner, Query};
 use seedbed::plan::Session;
 use seedbed::provider::{Allocation, BlockRange, Kind, Registry};
 
@@ -77,15 +77,15 @@ fn unowned(sources: &Sources<'_>, port: u16, observation: &Observation) -> Resul
                 .push(format!("the lease of {start}-{end} to {} of {workspace}", lease.session));
         }
     }
-    for taken in observation.taken.iter().filter(|taken| holds(taken.block)) {
-        match &taken.by {
-            Holder::LockFile { name, session, .. } => {
+    for used in observation.ports_in_use.iter().filter(|used| holds(used.block)) {
+        match &used.owner {
+            PortOwner::LockFile { name, session, .. } => {
                 let of =
                     session.as_ref().map_or_else(String::new, |session| format!(", of session {session}"));
                 explanation.document.held.push(format!("the lock file {name}{of}"));
             }
-            Holder::Lease { session, owner } if owner.is_empty() => {
-                explanation.document.held.push(format!("the lease of {} to {session}", taken.block));
+            PortOwner::Lease { session, owner } if owner.is_empty() => {
+                explanation.document.held.push(format!("the lease of {} to {session}", used.block));
             }
             _ => {}
         }
@@ -95,13 +95,13 @@ fn unowned(sources: &Sources<'_>, port: u16, observation: &Observation) -> Resul
 
 /// Observes the leases, lock files and sockets of this host, and its ephemeral range.
 fn observe(sources: &Sources<'_>) -> Result<Observation, Failure> {
-    let mut questions = BTreeSet::from([Question::Ports]);
+    let mut queries = BTreeSet::from([Query::Ports]);
     let workspace = sources.workspace();
     if workspace.is_some() {
-        questions.extend(lock_queries(sources));
+        queries.extend(lock_queries(sources));
     }
     let workspace = workspace.unwrap_or_else(|| sources.directory.to_owned());
-    observe::observe(sources.host, &workspace, &questions).map_err(Failure::Observe)
+    observe::observe(sources.host, &workspace, &queries).map_err(Failure::Observe)
 }
 
 /// A range of blocks, and whose blocks are cut from it.
@@ -159,12 +159,12 @@ fn own_allocations<'s>(sources: &'s Sources<'_>) -> impl Iterator<Item = (&'s Se
 }
 
 /// Returns the queries about lock files with which the ports of this swarm were planned.
-fn lock_queries(sources: &Sources<'_>) -> BTreeSet<Question> {
+fn lock_queries(sources: &Sources<'_>) -> BTreeSet<Query> {
     let defaults = default_options(sources);
     let default = defaults.iter().flat_map(|(kind, options)| kind.queries(options));
     let used = own_allocations(sources).flat_map(|(_, allocation)| {
         let kind = sources.registry.get(&allocation.kind);
         kind.map(|kind| kind.queries(&allocation.options)).unwrap_or_default()
     });
-    used.chain(default).filter(|query| matches!(query, Question::Locks { .. })).collect()
+    used.chain(default).filter(|query| matches!(query, Query::Locks { .. })).collect()
 }

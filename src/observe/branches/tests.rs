@@ -1,14 +1,14 @@
 #![expect(clippy::disallowed_methods, reason = "tests set the host up")]
 
 use super::super::sandbox::Sandbox;
-use super::super::{Question, branch_ref};
+use super::super::{Query, branch_ref};
 use super::*;
 use crate::observe::TreeEntry;
 
 #[test]
 fn names_of_a_template_are_those_that_it_can_give() {
     let check = |source: &str, prefix: &str, suffix: &str| {
-        let names = Names::of_template(source);
+        let names = BranchNames::from_template(source);
         assert_eq!((names.prefix.as_str(), names.suffix.as_str()), (prefix, suffix), "{source}");
     };
     check("agents/{{ session.name }}", "agents/", "");
@@ -16,8 +16,8 @@ fn names_of_a_template_are_those_that_it_can_give() {
     check("{{ session.name }}", "", "");
     check("fixed", "fixed", "");
     check("a/{%- if true %}b{% endif %}", "a/", "");
-    assert!(!Names::of_template("ab{{ x }}bc").cover("abc"), "prefix and suffix do not overlap");
-    assert!(Names::of_template("ab{{ x }}bc").cover("abbc"));
+    assert!(!BranchNames::from_template("ab{{ x }}bc").cover("abc"), "prefix and suffix do not overlap");
+    assert!(BranchNames::from_template("ab{{ x }}bc").cover("abbc"));
 }
 
 #[test]
@@ -36,12 +36,12 @@ fn distances_start_at_the_requested_commit() {
     sandbox.commit();
     sandbox.git(&["checkout", "--quiet", "main"]);
     sandbox.commit();
-    let question = |base_ref: &str| Question::Branch {
+    let query = |base_ref: &str| Query::Branch {
         base_ref: base_ref.to_owned(),
-        names: Names::of_template("agents/{{ session.name }}"),
+        names: BranchNames::from_template("agents/{{ session.name }}"),
     };
-    let tree = Question::Tree { base_ref: first.clone(), path: "app".to_owned(), wanted: true };
-    let observed = sandbox.observe([question(&first), question("main"), tree]);
+    let tree = Query::Tree { base_ref: first.clone(), path: "app".to_owned(), required: true };
+    let observed = sandbox.observe([query(&first), query("main"), tree]);
     let apart = |base: &str, name: &str| {
         let apart = &observed.distances[&(base.to_owned(), name.to_owned())];
         (apart.ahead, apart.contains)
@@ -56,8 +56,8 @@ fn distances_start_at_the_requested_commit() {
     assert_eq!(branches["main"].checkouts.len(), 1);
     assert_eq!(branches["main"].checkouts[0].path, sandbox.workspace);
     assert_eq!(branches["agents/same"].checkouts, []);
-    assert_eq!(branches["agents/same"].made.as_ref().unwrap().commit, first);
-    assert_eq!(branches["main"].made, None, "no question covers it");
+    assert_eq!(branches["agents/same"].first_log_entry.as_ref().unwrap().commit, first);
+    assert_eq!(branches["main"].first_log_entry, None, "no query covers it");
     let at = |name: &str| observed.trees.get(&(name.to_owned(), "app".to_owned())).cloned();
     assert!(matches!(at(&first), Some(TreeEntry::Missing { .. })));
     assert_eq!(at(&branch_ref("agents/ahead")), Some(TreeEntry::Directory));

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::super::sandbox::{Sandbox, commit};
 use super::*;
-use crate::observe::Question;
+use crate::observe::Query;
 
 fn check(sandbox: &Sandbox, name: &str) -> Result<Commit, UnknownRef> {
     sandbox.observe([commit(name)]).commits[name].clone()
@@ -164,12 +164,12 @@ fn number_of_processes_does_not_depend_on_the_number_of_refs() {
     }
     let count = counted(&mut sandbox);
     let names: Vec<String> = (0..20).map(|at| format!("b{at}")).collect();
-    let questions = |name: &String| {
-        // The question that every worktree asks.
+    let queries = |name: &String| {
+        // The query that every worktree asks.
         let path = ".agent-context".to_owned();
-        [commit(name), Question::Tree { base_ref: name.clone(), path, wanted: false }]
+        [commit(name), Query::Tree { base_ref: name.clone(), path, required: false }]
     };
-    let observed = sandbox.observe(names.iter().flat_map(questions));
+    let observed = sandbox.observe(names.iter().flat_map(queries));
     assert!(names.iter().all(|name| observed.commits[name] == Ok(id.clone())));
     assert_eq!(observed.trees.len(), 20);
     let started = std::fs::read_to_string(&count).unwrap().lines().count();

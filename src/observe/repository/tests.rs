@@ -2,10 +2,10 @@
 
 use super::super::sandbox::{Sandbox, commit, inventory};
 use super::*;
-use crate::observe::{Names, Question};
+use crate::observe::{BranchNames, Query};
 
-fn branch() -> Question {
-    Question::Branch { base_ref: "HEAD".to_owned(), names: Names::of_template("{{ session.name }}") }
+fn branch() -> Query {
+    Query::Branch { base_ref: "HEAD".to_owned(), names: BranchNames::from_template("{{ session.name }}") }
 }
 
 fn repository(sandbox: &Sandbox, workspace: &Path) -> Result<Repository, String> {
@@ -116,7 +116,7 @@ fn refs_that_are_not_files() {
     let found = observed.repository.unwrap().unwrap();
     assert_eq!(found.registration, Err("its refs are kept in the format `reftable`".to_owned()));
     assert_eq!(found.branches["main"].tip, id);
-    assert_eq!(found.branches["main"].made.as_ref().map(|made| &made.commit), Some(&id));
+    assert_eq!(found.branches["main"].first_log_entry.as_ref().map(|entry| &entry.commit), Some(&id));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::super::sandbox::{Sandbox, commit, tree};
 use super::*;
-use crate::observe::Question;
+use crate::observe::Query;
 
 fn missing(near: &[&str]) -> TreeEntry {
     TreeEntry::Missing { near: near.iter().map(|&name| name.to_owned()).collect() }
@@ -89,9 +89,9 @@ fn paths_that_no_tree_can_hold_spoil_no_other() {
     let sandbox = Sandbox::with_files(&["a/b/file"]);
     let long = "x/".repeat(PATH_MAX) + "x";
     let odd = ["", "/", "/a", "a/", "a//b", ".", "./a", "..", "../a", "a/../a", "a\0b", &long];
-    let mut questions = vec![tree("HEAD", "a/b")];
-    questions.extend(odd.map(|path| tree("HEAD", path)));
-    let observed = sandbox.observe(questions);
+    let mut queries = vec![tree("HEAD", "a/b")];
+    queries.extend(odd.map(|path| tree("HEAD", path)));
+    let observed = sandbox.observe(queries);
     for ((_, path), entry) in &observed.trees {
         assert_eq!(matches!(entry, TreeEntry::Missing { .. }), path != "a/b", "{path:?}: {entry:?}");
     }
@@ -120,11 +120,10 @@ fn each_ref_has_its_own_tree() {
     sandbox.git(&["mv", "old", "new"]);
     sandbox.commit();
     let names = ["old", "same", "main"];
-    let mut questions: Vec<_> =
-        names.iter().flat_map(|name| [tree(name, "old"), tree(name, "new")]).collect();
-    questions.push(tree("unknown", "old"));
-    questions.push(commit("HEAD"));
-    let observed = sandbox.observe(questions);
+    let mut queries: Vec<_> = names.iter().flat_map(|name| [tree(name, "old"), tree(name, "new")]).collect();
+    queries.push(tree("unknown", "old"));
+    queries.push(commit("HEAD"));
+    let observed = sandbox.observe(queries);
     let is =
         |name: &str, path: &str| observed.trees[&(name.to_owned(), path.to_owned())] == TreeEntry::Directory;
     assert!(is("old", "old") && is("same", "old") && is("main", "new"));
@@ -159,9 +158,9 @@ fn many_paths_are_split_into_fitting_calls() {
 #[test]
 fn unwanted_path_has_no_near_misses() {
     let sandbox = Sandbox::with_files(&["web/f"]);
-    let ask = |wanted| Question::Tree { base_ref: "HEAD".to_owned(), path: "wab".to_owned(), wanted };
-    let found = |questions: &[Question]| {
-        sandbox.observe(questions.iter().cloned()).trees[&("HEAD".to_owned(), "wab".to_owned())].clone()
+    let ask = |required| Query::Tree { base_ref: "HEAD".to_owned(), path: "wab".to_owned(), required };
+    let found = |queries: &[Query]| {
+        sandbox.observe(queries.iter().cloned()).trees[&("HEAD".to_owned(), "wab".to_owned())].clone()
     };
     assert_eq!(found(&[ask(false)]), missing(&[]));
     assert_eq!(found(&[ask(true)]), missing(&["web"]));

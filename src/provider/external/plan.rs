@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::protocol::{self, Asked, PROTOCOL, PlanAnswer, PlanRequest, Request as Question, Wrong};
+use super::protocol::{self, Asked, PROTOCOL, PlanAnswer, PlanRequest, Wrong};
 use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Diagnostics, Location, Program, denied_variable, is_variable, rule};
@@ -17,7 +17,7 @@ const LINE_MAX: usize = 400;
 
 /// Returns the request for a plan as JSON. The same sessions in the same order give the same text.
 pub(crate) fn request(kind: &str, swarm: &str, sessions: Vec<Asked>) -> String {
-    let request = Question::Plan(PlanRequest {
+    let request = protocol::Request::Plan(PlanRequest {
         protocol: PROTOCOL,
         kind: kind.to_owned(),
         swarm: swarm.to_owned(),

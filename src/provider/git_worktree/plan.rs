@@ -19,14 +19,14 @@ use super::reserved_names::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
-use crate::observe::{self, Commit, Observation, Question};
+use crate::observe::{self, Commit, Observation, Query};
 use crate::provider::{
     Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Request, allocation_fields,
     check_root,
 };
 use crate::template::{self, Bounds};
 
-pub(super) fn queries(options: &manifest::Options) -> Vec<Question> {
+pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
     let Ok(options) = Options::deserialize(options) else {
         return Vec::new();
     };
@@ -35,25 +35,24 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Question> {
         Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
         None => DISCOVERY_DIRECTORY.to_owned(),
     };
-    let tree = |path, wanted| Question::Tree { base_ref: options.base_ref.clone(), path, wanted };
-    let mut queries =
-        vec![Question::Directory { path: options.root_directory.clone() }, tree(discovery, false)];
+    let tree = |path, required| Query::Tree { base_ref: options.base_ref.clone(), path, required };
+    let mut queries = vec![Query::Directory { path: options.root_directory.clone() }, tree(discovery, false)];
     queries.extend(target.map(|target| tree(target, true)));
     if options.layout == Layout::Nested {
         queries.push(tree(top_of(&nested_root(Path::new(""), "")), false));
     }
     if let Some(source) = &options.branch {
-        let names = observe::Names::of_template(source);
-        queries.push(Question::Branch { base_ref: options.base_ref.clone(), names });
+        let names = observe::BranchNames::from_template(source);
+        queries.push(Query::Branch { base_ref: options.base_ref.clone(), names });
     }
     // Planning reports globs that lead out of the workspace.
     let globs = options.copy.iter().chain(&options.link);
     let globs = globs.filter(|glob| check_glob(glob, &Location::default()).is_ok());
-    queries.extend(globs.map(|glob| Question::Untracked { glob: glob.clone() }));
+    queries.extend(globs.map(|glob| Query::Untracked { glob: glob.clone() }));
     if options.checkout == Checkout::Overlay {
-        queries.push(Question::Overlays);
+        queries.push(Query::Overlays);
     }
-    queries.push(Question::Commit { base_ref: options.base_ref });
+    queries.push(Query::Commit { base_ref: options.base_ref });
     queries
 }
 

@@ -16,7 +16,7 @@ use super::{Block, KIND, Options, Share};
 use crate::manifest::rule;
 use crate::manifest::{self, Diagnostics, Location};
 use crate::name::{PortBlock, hash_u32};
-use crate::observe::{Directory, Holder, Observation};
+use crate::observe::{Directory, Observation, PortOwner};
 use crate::provider::{
     Allocation, Allocator, OptionsCache, Parent, Planned, Request, allocation_fields, contains_workspace,
 };
@@ -35,8 +35,8 @@ pub(super) struct Ports<'o> {
     /// Planned blocks, by first port. They never overlap, except for shares, which lie inside their parents' blocks.
     planned: BTreeMap<u16, (PortBlock, String)>,
     /// Blocks that other owners or provisioned children use, by first port, from the observation.
-    taken: Vec<(PortBlock, String)>,
-    /// Highest last port of `taken` so far, by position. A search stops when no earlier block can reach the wanted one.
+    in_use: Vec<(PortBlock, String)>,
+    /// Highest last port of `in_use` so far, by position. A search stops when no earlier block can reach the wanted one.
     reach: Vec<u16>,
     /// Blocks of children that programs have provisioned from sessions of this swarm: shares of the blocks of these
     /// sessions.
@@ -54,27 +54,28 @@ type Owner = (String, String);
 
 impl<'o> Ports<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
-        let is_childs = |by: &Holder| {
+        let is_childs = |port_owner: &PortOwner| {
             observation.owner.is_some()
-                && owner(by) == observation.owner.as_deref()
-                && session(by).is_some_and(|session| observation.family.contains_key(session))
+                && owner(port_owner) == observation.owner.as_deref()
+                && session(port_owner).is_some_and(|session| observation.relatives.contains_key(session))
         };
-        let childrens = observation.taken.iter().filter(|taken| is_childs(&taken.by));
-        let childrens = childrens.map(|taken| taken.block).collect();
-        let sockets = observation.taken.iter().filter(|taken| matches!(taken.by, Holder::Socket { .. }));
-        let served = sockets.map(|taken| taken.block).collect();
-        let mut taken: Vec<_> = observation
-            .taken
+        let childrens = observation.ports_in_use.iter().filter(|ports| is_childs(&ports.owner));
+        let childrens = childrens.map(|ports| ports.block).collect();
+        let sockets =
+            observation.ports_in_use.iter().filter(|ports| matches!(ports.owner, PortOwner::Socket { .. }));
+        let served = sockets.map(|ports| ports.block).collect();
+        let mut in_use: Vec<_> = observation
+            .ports_in_use
             .iter()
-            .filter(|taken| {
+            .filter(|ports| {
                 observation.owner.is_none()
-                    || owner(&taken.by) != observation.owner.as_deref()
-                    || is_childs(&taken.by)
+                    || owner(&ports.owner) != observation.owner.as_deref()
+                    || is_childs(&ports.owner)
             })
-            .map(|taken| (taken.block, holder(taken.block, &taken.by)))
+            .map(|ports| (ports.block, use_of(ports.block, &ports.owner)))
             .collect();
-        taken.sort();
-        let reach = taken
+        in_use.sort();
+        let reach = in_use
             .iter()
             .scan(0, |reach, (block, _)| {
                 *reach = block.end().max(*reach);
@@ -84,7 +85,7 @@ impl<'o> Ports<'o> {
         Self {
             observation,
             options: OptionsCache::default(),
-            taken,
+            in_use,
             reach,
             planned: BTreeMap::new(),
             childrens,
@@ -95,24 +96,24 @@ impl<'o> Ports<'o> {
     }
 
     /// Returns all users of a port of `block`.
-    fn all_taken(&self, block: PortBlock) -> Vec<&str> {
+    fn users(&self, block: PortBlock) -> Vec<&str> {
         let overlaps = |(other, _): &&(PortBlock, String)| other.overlaps(block);
-        self.taken.iter().filter(overlaps).map(|(_, by)| by.as_str()).collect()
+        self.in_use.iter().filter(overlaps).map(|(_, by)| by.as_str()).collect()
     }
 
     /// Returns the user of a port of `block`; `None` if the block is free.
-    fn taken(&self, block: PortBlock) -> Option<&str> {
+    fn user(&self, block: PortBlock) -> Option<&str> {
         if let Some((_, (other, session))) = self.planned.range(..=block.end()).next_back()
             && other.overlaps(block)
         {
             return Some(session);
         }
-        let behind = self.taken.partition_point(|(other, _)| other.start() <= block.end());
+        let behind = self.in_use.partition_point(|(other, _)| other.start() <= block.end());
         (0..behind)
             .rev()
             .take_while(|&at| self.reach[at] >= block.start())
-            .find(|&at| self.taken[at].0.overlaps(block))
-            .map(|at| self.taken[at].1.as_str())
+            .find(|&at| self.in_use[at].0.overlaps(block))
+            .map(|at| self.in_use[at].1.as_str())
     }
 
     fn options(&mut self, request: &Request<'_>, is_share: bool) -> Result<Rc<Options>, Diagnostics> {
@@ -177,7 +178,7 @@ impl Allocator for Ports<'_> {
     }
 
     fn free(&mut self, _allocation: &Allocation) {
-        // Blocks of the swarm itself are not in `taken`.
+        // Blocks of the swarm itself are not in `in_use`.
     }
 
     fn update(
@@ -222,7 +223,7 @@ impl Allocator for Ports<'_> {
             let index = (preferred + offset) % count;
             let start = options.base_port + index * options.block_size;
             let Some(ports) = PortBlock::new(start, start + options.block_size - 1) else { continue };
-            if let Some(by) = self.taken(ports) {
+            if let Some(by) = self.user(ports) {
                 passed += 1;
                 if passed <= NOTED {
                     notes.push(format!("block {index} ({ports}) passed over: {by}"));
@@ -516,32 +517,34 @@ pub(super) fn stale(
         return Vec::new();
     }
     let others = Ports::new(observation);
-    let taken = others.all_taken(ports).into_iter();
-    taken.map(|by| format!("ports {ports} are not free any more: {by}")).collect()
+    let users = others.users(ports).into_iter();
+    users.map(|by| format!("ports {ports} are not free any more: {by}")).collect()
 }
 
-fn owner(by: &Holder) -> Option<&str> {
-    match by {
-        Holder::Lease { owner, .. } => Some(owner),
-        Holder::LockFile { owner, .. } => owner.as_deref(),
-        Holder::Socket { .. } => None,
+/// Returns the ownership marker of the swarm that the ports belong to.
+fn owner(port_owner: &PortOwner) -> Option<&str> {
+    match port_owner {
+        PortOwner::Lease { owner, .. } => Some(owner),
+        PortOwner::LockFile { owner, .. } => owner.as_deref(),
+        PortOwner::Socket { .. } => None,
     }
 }
 
 /// Returns the session that the ports are allocated to.
-fn session(by: &Holder) -> Option<&str> {
-    match by {
-        Holder::Lease { session, .. } => Some(session),
-        Holder::LockFile { session, .. } => session.as_deref(),
-        Holder::Socket { .. } => None,
+fn session(port_owner: &PortOwner) -> Option<&str> {
+    match port_owner {
+        PortOwner::Lease { session, .. } => Some(session),
+        PortOwner::LockFile { session, .. } => session.as_deref(),
+        PortOwner::Socket { .. } => None,
     }
 }
 
-fn holder(block: PortBlock, by: &Holder) -> String {
-    match by {
-        Holder::Lease { session, .. } => format!("{block} leased to {session}"),
-        Holder::LockFile { name, session: Some(session), .. } => format!("lock file {name} of {session}"),
-        Holder::LockFile { name, session: None, .. } => format!("lock file {name}"),
-        Holder::Socket { protocol } => format!("{protocol} port {} is in use", block.start()),
+/// Describes the use of a block.
+fn use_of(block: PortBlock, port_owner: &PortOwner) -> String {
+    match port_owner {
+        PortOwner::Lease { session, .. } => format!("{block} leased to {session}"),
+        PortOwner::LockFile { name, session: Some(session), .. } => format!("lock file {name} of {session}"),
+        PortOwner::LockFile { name, session: None, .. } => format!("lock file {name}"),
+        PortOwner::Socket { protocol } => format!("{protocol} port {} is in use", block.start()),
     }
 }

@@ -7,7 +7,7 @@ use minijinja::{Value, context};
 use super::{Anchors, verb};
 use crate::host::text::thousands;
 use crate::name::PortBlock;
-use crate::observe::{Holder, Observation};
+use crate::observe::{Observation, PortOwner};
 use crate::plan::Action;
 use crate::provider::port_range::{Block, runs};
 use crate::review::Review;
@@ -95,9 +95,9 @@ fn planned<'p>(review: &Review<'p>) -> Vec<Planned<'p>> {
 fn gone<'p>(review: &Review<'p>, observation: &'p Observation, planned: &[Planned<'p>]) -> Vec<Planned<'p>> {
     let stays: HashSet<PortBlock> = planned.iter().map(|planned| planned.block).collect();
     let prefix = format!("{}/", review.plan.swarm);
-    let own = observation.taken.iter().filter_map(|taken| match &taken.by {
-        Holder::Lease { session, owner } if observation.owner.as_ref() == Some(owner) => {
-            Some((taken.block, session))
+    let own = observation.ports_in_use.iter().filter_map(|used| match &used.owner {
+        PortOwner::Lease { session, owner } if observation.owner.as_ref() == Some(owner) => {
+            Some((used.block, session))
         }
         _ => None,
     });
@@ -115,29 +115,29 @@ fn gone<'p>(review: &Review<'p>, observation: &'p Observation, planned: &[Planne
 fn others(observation: &Observation) -> Vec<Other> {
     let own = |owner: &str| observation.owner.as_deref() == Some(owner);
     let leased: HashSet<(PortBlock, &str)> = observation
-        .taken
+        .ports_in_use
         .iter()
-        .filter_map(|taken| match &taken.by {
-            Holder::Lease { session, .. } => Some((taken.block, session.as_str())),
+        .filter_map(|used| match &used.owner {
+            PortOwner::Lease { session, .. } => Some((used.block, session.as_str())),
             _ => None,
         })
         .collect();
     let mut others = Vec::new();
-    for taken in &observation.taken {
-        let (what, socket) = match &taken.by {
-            Holder::Lease { owner, .. } if own(owner) => continue,
-            Holder::Lease { session, .. } => (format!("leased to {session}"), false),
-            Holder::LockFile { owner: Some(owner), .. } if own(owner) => continue,
-            Holder::LockFile { session: Some(session), .. } if leased.contains(&(taken.block, session)) => {
+    for used in &observation.ports_in_use {
+        let (what, socket) = match &used.owner {
+            PortOwner::Lease { owner, .. } if own(owner) => continue,
+            PortOwner::Lease { session, .. } => (format!("leased to {session}"), false),
+            PortOwner::LockFile { owner: Some(owner), .. } if own(owner) => continue,
+            PortOwner::LockFile { session: Some(session), .. } if leased.contains(&(used.block, session)) => {
                 continue;
             }
-            Holder::LockFile { name, session, .. } => {
+            PortOwner::LockFile { name, session, .. } => {
                 let whose = session.as_ref().map_or(String::new(), |session| format!(" of {session}"));
                 (format!("lock file {name}{whose}"), false)
             }
-            Holder::Socket { protocol } => (format!("{protocol}, in use by a process"), true),
+            PortOwner::Socket { protocol } => (format!("{protocol}, in use by a process"), true),
         };
-        others.push(Other { block: taken.block, what, socket });
+        others.push(Other { block: used.block, what, socket });
     }
     others
 }

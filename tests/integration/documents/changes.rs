@@ -206,8 +206,8 @@ fn planned(text: &str, applied: Option<&AppliedPlan>) -> Plan {
     let registry = Registry::built_in().with_external_kinds();
     let manifest =
         manifest::parse(&text, &registry.kinds()).unwrap_or_else(|found| panic!("{text}\n{found:#?}"));
-    let questions = plan::questions(&manifest, &registry);
-    let mut observation = friendly(&questions);
+    let queries = plan::queries(&manifest, &registry);
+    let mut observation = friendly(&queries);
     if let Some(commit) = observation.commits.get_mut(OTHER_COMMIT) {
         *commit = Ok("2".repeat(40));
     }

@@ -70,7 +70,7 @@ fn every_diagnostic(text: &str) -> Vec<Diagnostic> {
     let registry = Registry::built_in();
     let Reading { manifest, mut diagnostics, .. } = manifest::read(text, &registry.kinds());
     if let Some(manifest) = manifest {
-        let observation = friendly(&plan::questions(&manifest, &registry));
+        let observation = friendly(&plan::queries(&manifest, &registry));
         diagnostics.extend(plan::plan(&manifest, &registry, &observation, None).err().unwrap_or_default());
     }
     diagnostics

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 use seedbed::manifest;
 use seedbed::name::{PortBlock, sha256_hex};
-use seedbed::observe::{Holder, Taken};
+use seedbed::observe::{PortOwner, PortsInUse};
 use seedbed::plan::{self, Action, AppliedPlan, Loss, Plan, Session};
 use seedbed::provider::Registry;
 use seedbed::provider::port_range::{self, Block};
@@ -37,14 +37,15 @@ fn swarms() -> impl Strategy<Value = Swarm> {
 }
 
 /// Returns single ports in use, and leases of any geometry, near the start of the blocks.
-fn hosts() -> impl Strategy<Value = Vec<Taken>> {
+fn hosts() -> impl Strategy<Value = Vec<PortsInUse>> {
     let socket = (1000..4000_u32).prop_map(|port| (port, port));
     let lease = (1000..4000_u32, 1..60_u32).prop_map(|(start, size)| (start, start + size - 1));
     proptest::collection::vec(prop_oneof![socket, lease], 0..30).prop_map(|blocks| {
-        let holder = |start: u32| Holder::Lease { session: format!("other/{start}"), owner: "0".repeat(32) };
+        let holder =
+            |start: u32| PortOwner::Lease { session: format!("other/{start}"), owner: "0".repeat(32) };
         let mut taken: Vec<_> = blocks
             .into_iter()
-            .map(|(start, end)| Taken::new(PortBlock::new(start, end).unwrap(), holder(start)))
+            .map(|(start, end)| PortsInUse::new(PortBlock::new(start, end).unwrap(), holder(start)))
             .collect();
         taken.sort();
         taken
@@ -88,11 +89,11 @@ impl Swarm {
         }
     }
 
-    fn plan(&self, turned: bool, taken: &[Taken], applied: Option<&AppliedPlan>) -> Plan {
+    fn plan(&self, turned: bool, taken: &[PortsInUse], applied: Option<&AppliedPlan>) -> Plan {
         let registry = Registry::built_in();
         let manifest = manifest::parse(&self.text(turned), &registry.kinds()).unwrap();
-        let mut observation = friendly(&plan::questions(&manifest, &registry));
-        observation.taken = taken.to_vec();
+        let mut observation = friendly(&plan::queries(&manifest, &registry));
+        observation.ports_in_use = taken.to_vec();
         plan::plan(&manifest, &registry, &observation, applied).unwrap()
     }
 }
@@ -103,7 +104,7 @@ fn block(session: &Session) -> PortBlock {
 
 /// Checks that no port belongs to two sessions, except a child's ports, which are its parent's, and that none belongs
 /// to another owner.
-fn check_ports(plan: &Plan, taken: &[Taken]) {
+fn check_ports(plan: &Plan, taken: &[PortsInUse]) {
     let blocks: BTreeMap<_, _> =
         plan.sessions.iter().map(|session| (&session.path, block(session))).collect();
     for session in &plan.sessions {
@@ -191,7 +192,7 @@ fn the_digest_and_the_document_are_those_of_the_content_however_many_sessions_th
             format!("[session.a]\ncount = {sessions}\nprompt = [\"one\\ntwo\"]\nenv = {{ A = \"\" }}\n");
         let text = format!("version = 1\nswarm = \"s\"\n{}", if sessions > 0 { &table } else { "" });
         let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
-        let observation = friendly(&plan::questions(&manifest, &registry));
+        let observation = friendly(&plan::queries(&manifest, &registry));
         let mut plan = plan::plan(&manifest, &registry, &observation, None).unwrap();
         assert_eq!(plan.sessions.len(), sessions);
         let content = serde_json::to_vec(&(plan.schema_version, &plan.swarm, &plan.sessions)).unwrap();

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use seedbed::manifest;
 use seedbed::name::PortBlock;
-use seedbed::observe::{Holder, Observation, Taken};
+use seedbed::observe::{Observation, PortOwner, PortsInUse};
 use seedbed::plan::{self, AppliedPlan, Damage, Plan};
 use seedbed::provider::{Registry, git_worktree};
 use seedbed::review::Review;
@@ -122,7 +122,7 @@ fn word(number: usize) -> String {
 pub(crate) fn planned(text: &str, applied: Option<&AppliedPlan>) -> Plan {
     let registry = Registry::built_in();
     let manifest = manifest::parse(text, &registry.kinds()).unwrap_or_else(|faults| panic!("{faults:#?}"));
-    let observation = friendly(&plan::questions(&manifest, &registry));
+    let observation = friendly(&plan::queries(&manifest, &registry));
     plan::plan(&manifest, &registry, &observation, applied).unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
 
@@ -141,15 +141,15 @@ pub(crate) fn difference() -> Plan {
 pub(crate) fn crowded(plan: &Plan) -> Observation {
     let port = |name: &str| plan.sessions[0].env[name].parse::<u32>().unwrap();
     let (start, end) = (port("AGENT_PORT_RANGE_START"), port("AGENT_PORT_RANGE_END"));
-    let taken = |start, end, by| Taken::new(PortBlock::new(start, end).unwrap(), by);
-    let lease = |session: &str| Holder::Lease { session: session.to_owned(), owner: "0".repeat(32) };
-    let lock = Holder::LockFile { name: "a.lock".to_owned(), session: None, owner: None };
+    let taken = |start, end, by| PortsInUse::new(PortBlock::new(start, end).unwrap(), by);
+    let lease = |session: &str| PortOwner::Lease { session: session.to_owned(), owner: "0".repeat(32) };
+    let lock = PortOwner::LockFile { name: "a.lock".to_owned(), session: None, owner: None };
     let mut observation = Observation::default();
-    observation.taken = vec![
+    observation.ports_in_use = vec![
         taken(start - 32, start - 1, lease("other/<b>one")),
-        taken(start, start, Holder::Socket { protocol: "tcp" }),
+        taken(start, start, PortOwner::Socket { protocol: "tcp" }),
         taken(end + 1, end + 8, lock),
-        taken(end + 20, end + 20, Holder::Socket { protocol: "udp" }),
+        taken(end + 20, end + 20, PortOwner::Socket { protocol: "udp" }),
     ];
     observation.ephemeral = PortBlock::new(32768, 60999);
     observation

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use seedbed::apply::{self, Event, Phase};
 use seedbed::manifest::Options;
-use seedbed::observe::{Observation, Question};
+use seedbed::observe::{Observation, Query};
 use seedbed::provider::{self, Allocation, Allocator, Condition, Planner, Provider, Registry, Scope, Task};
 use seedbed::state::Swarm;
 use seedbed::{manifest, plan};
@@ -132,7 +132,7 @@ impl Planner for Shared {
         self.0.options(own, parent, defaults)
     }
 
-    fn queries(&self, options: &Options) -> Vec<Question> {
+    fn queries(&self, options: &Options) -> Vec<Query> {
         self.0.queries(options)
     }
 

@@ -4,7 +4,7 @@ use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership:
 use super::{Worktrees, diagnostic};
 use crate::host::git::checkouts::Checkout;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
-use crate::observe::{Branch, Commit, Distance, Names, Observation, Question, Repository, branch_ref};
+use crate::observe::{Branch, BranchNames, Commit, Distance, Observation, Query, Repository, branch_ref};
 use crate::provider::{Allocation, Request, SurvivingBranch, allocation_fields};
 use crate::template;
 
@@ -16,14 +16,14 @@ pub(in super::super) struct Tip {
 
 /// Returns the queries for the branch of a worktree that is created again. The branch has to contain the commit that it
 /// began at, even if its base ref has moved.
-pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Question> {
+pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Query> {
     let Some(worktree) = Worktree::of(allocation) else { return Vec::new() };
     let base_ref = worktree.base().to_owned();
-    let names = |branch| Names { prefix: branch, suffix: String::new() };
+    let names = |branch| BranchNames { prefix: branch, suffix: String::new() };
     worktree
         .branch
         .into_iter()
-        .map(|branch| Question::Branch { base_ref: base_ref.clone(), names: names(branch) })
+        .map(|branch| Query::Branch { base_ref: base_ref.clone(), names: names(branch) })
         .collect()
 }
 
@@ -31,13 +31,13 @@ pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Quest
 /// new commit, and no other worktree has it checked out. The release itself decides by the same rule.
 pub(in super::super) fn goes_with(worktree: &Worktree, branch: &Branch, owner: Option<&str>) -> bool {
     let is_own = |checkout: &Checkout| checkout.entry.as_deref() == Some(&worktree.entry);
-    let is_made = branch.made.as_ref().is_some_and(|made| {
-        made.commit == branch.tip
-            && Mark::parse(made.message.as_bytes()).is_some_and(|mark| Some(mark.owner.as_str()) == owner)
+    let has_own_log = branch.first_log_entry.as_ref().is_some_and(|entry| {
+        entry.commit == branch.tip
+            && Mark::parse(entry.message.as_bytes()).is_some_and(|mark| Some(mark.owner.as_str()) == owner)
     });
     // A branch that existed before the worktree is not removed.
     let has_changed = worktree.existing.is_some() == (branch.tip == worktree.commit);
-    is_made && !has_changed && branch.checkouts.iter().all(is_own)
+    has_own_log && !has_changed && branch.checkouts.iter().all(is_own)
 }
 
 /// Returns the branch of a worktree that still exists after the worktree's release.

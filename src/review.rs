@@ -114,7 +114,7 @@ fn counted(plan: &Plan, what: impl Fn(Action) -> String) -> String {
 
 /// Returns the ports of a session, or `-` if it has none.
 pub fn ports(registry: &Registry, session: &Session) -> String {
-    let ports = |held: &Allocation| registry.get(&held.kind)?.ports(held);
+    let ports = |allocation: &Allocation| registry.get(&allocation.kind)?.ports(allocation);
     let blocks: Vec<_> = session
         .allocations
         .iter()
@@ -125,7 +125,7 @@ pub fn ports(registry: &Registry, session: &Session) -> String {
 }
 
 /// Returns the sign of an action, so that output without colours loses nothing.
-fn mark(action: Action) -> &'static str {
+fn sign(action: Action) -> &'static str {
     match action {
         Action::Create => "+",
         Action::Keep => "=",
@@ -149,7 +149,7 @@ fn verb(action: Action) -> &'static str {
 }
 
 /// Returns the action as a phrase behind a session's name; empty if the phrase is not needed.
-fn said(action: Action) -> &'static str {
+fn phrase(action: Action) -> &'static str {
     match action {
         Action::Create => "",
         Action::Keep => "is kept",

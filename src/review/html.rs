@@ -14,7 +14,7 @@ use minijinja::{Environment, Error, UndefinedBehavior, Value, context};
 use sha2::{Digest as _, Sha256};
 
 use super::outline::{Entry, outline};
-use super::{ACTIONS, Review, mark, verb};
+use super::{ACTIONS, Review, sign, verb};
 use crate::host::text::{printable, printable_lines, thousands};
 use crate::plan::Action;
 
@@ -78,7 +78,7 @@ fn counts(review: &Review<'_>) -> Vec<Value> {
     let counts = ACTIONS.into_iter().map(|action| (action, count(action))).filter(|(_, count)| *count > 0);
     counts
         .map(|(action, count)| {
-            context! { action => verb(action), mark => mark(action), count => thousands(count) }
+            context! { action => verb(action), sign => sign(action), count => thousands(count) }
         })
         .collect()
 }
@@ -100,7 +100,7 @@ fn difference(entries: &[Entry<'_>], anchors: &Anchors<'_>) -> (Vec<Value>, usiz
         let steps = steps.into_iter().filter(|(_, kinds)| !kinds.is_empty());
         context! {
             action => verb(change.action),
-            mark => mark(change.action),
+            sign => sign(change.action),
             anchor => anchors.get(change.session.as_str()).map_or("sessions", String::as_str),
             session => tree::path(entry),
             reasons => change.reasons.clone(),

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::outline::{Entry, outline};
-use super::{Review, mark, text, verb};
+use super::{Review, sign, text, verb};
 use crate::host::text::{printable, thousands};
 use crate::plan::Action;
 
@@ -98,19 +98,19 @@ fn line(row: &Row<'_, '_>) -> String {
     let entry = row.entry;
     let member = entry.first();
     let action = member.change.action;
-    let holds = member.allocations().iter().enumerate().map(|(at, held)| {
-        let what = super::folded::held(entry, at, held);
-        format!("{} {}", held.name(), code(&cut(&what)))
+    let resources = member.allocations().iter().enumerate().map(|(at, allocation)| {
+        let description = super::folded::description(entry, at, allocation);
+        format!("{} {}", allocation.name(), code(&cut(&description)))
     });
-    let holds: Vec<_> = holds.collect();
+    let resources: Vec<_> = resources.collect();
     let why: Vec<_> = member.change.reasons.iter().map(|reason| code(&cut(reason))).collect();
     let count = entry.count().map_or(String::new(), |count| format!(" ({count})"));
     format!(
         "| `{}` {} | {}{count} | {} | {} |\n",
-        mark(action),
+        sign(action),
         verb(action),
         code(&cut(&row.path)),
-        holds.join("<br>"),
+        resources.join("<br>"),
         why.join("<br>")
     )
 }

@@ -57,8 +57,12 @@ impl Graph {
         let action = entry.first().change.action;
         let mut lines = vec![label(&format!("{} {}", verb(action), entry.label()))];
         lines.extend(entry.count().map(|count| label(&count)));
-        for (at, held) in entry.first().allocations().iter().enumerate() {
-            let what = if entry.is_folded() { super::folded::all(entry, at) } else { entry.summary(held) };
+        for (at, allocation) in entry.first().allocations().iter().enumerate() {
+            let what = if entry.is_folded() {
+                super::folded::summary_of_all(entry, at)
+            } else {
+                entry.summary(allocation)
+            };
             lines.push(label(&what));
         }
         let node = format!("  {id}[\"{}\"]:::{}\n  {parent} --> {id}\n", lines.join("<br/>"), verb(action));

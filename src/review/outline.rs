@@ -60,14 +60,14 @@ pub(super) struct Entry<'p> {
 
 impl<'p> Entry<'p> {
     /// Returns whether the plan creates this resource of the first session, for the first time or again.
-    pub(super) fn makes(&self, allocation: &Allocation) -> bool {
+    pub(super) fn provisions(&self, allocation: &Allocation) -> bool {
         self.first().change.provision.iter().any(|name| name == allocation.name())
     }
 
     /// Describes an allocation of the first session.
     pub(super) fn summary(&self, allocation: &Allocation) -> String {
         let kind = self.registry.get(&allocation.kind);
-        let summary = kind.and_then(|kind| kind.summary(allocation, self.makes(allocation)));
+        let summary = kind.and_then(|kind| kind.summary(allocation, self.provisions(allocation)));
         summary.unwrap_or_else(|| serde_json::to_string(&allocation.allocation).unwrap_or_default())
     }
 
@@ -197,14 +197,20 @@ fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
     let change = member.change;
     let mut text =
         format!("{:?} {:?} {:?} {:?}", change.action, change.release, change.provision, change.repair);
-    for held in member.allocations() {
-        let commit = held.allocation.get("commit").and_then(Value::as_str).unwrap_or_default();
-        let said = serde_json::to_string(&held.options).unwrap_or_default();
-        let _ = write!(text, "\n{} {} {commit} {} {said}", held.kind, held.name(), held.shared);
+    for allocation in member.allocations() {
+        let commit = allocation.allocation.get("commit").and_then(Value::as_str).unwrap_or_default();
+        let options = serde_json::to_string(&allocation.options).unwrap_or_default();
+        let _ = write!(
+            text,
+            "\n{} {} {commit} {} {options}",
+            allocation.kind,
+            allocation.name(),
+            allocation.shared
+        );
     }
-    let told = |session: &Session| serde_json::to_string(&session.text());
+    let session_text = member.session.and_then(|session| serde_json::to_string(&session.text()).ok());
     let mut varying = change.reasons.join("\n");
-    varying.push_str(&member.session.and_then(|session| told(session).ok()).unwrap_or_default());
+    varying.push_str(&session_text.unwrap_or_default());
     for named in [Some(member), parent].into_iter().flatten().filter_map(|member| member.session) {
         varying = varying.replace(&named.scoped_name, "@").replace(&named.id, "@");
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::outline::{Entry, Member, outline};
-use super::{Review, folded, mark, said};
+use super::{Review, folded, phrase, sign};
 use crate::host::text::printable;
 use crate::manifest::TextEntry;
 use crate::plan::Action;
@@ -87,12 +87,12 @@ impl Page {
     /// connector to its parent.
     fn entry(&mut self, entry: &Entry<'_>, above: &str, branch: &str, below: &str) {
         let member = entry.first();
-        let mut heading = format!("{} {}", mark(member.change.action), printable(&entry.label()));
+        let mut heading = format!("{} {}", sign(member.change.action), printable(&entry.label()));
         if let Some(count) = entry.count() {
             let _ = write!(heading, "  ({count})");
             self.folded = true;
         }
-        let what = said(member.change.action);
+        let what = phrase(member.change.action);
         if !what.is_empty() {
             let _ = write!(heading, "  ({what})");
         }
@@ -156,15 +156,15 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
     }
     let shade = if change.action == Action::Keep { DIM } else { "" };
     for (at, allocation) in session.allocations.iter().enumerate() {
-        lines.push((shade, column(allocation.name(), &folded::held(entry, at, allocation))));
+        lines.push((shade, column(allocation.name(), &folded::description(entry, at, allocation))));
         lines.extend(folded::notes(entry, at).into_iter().map(|note| (shade, column("", &note))));
         if full {
-            lines.extend(asked(allocation).iter().map(|line| (shade, column("", line))));
+            lines.extend(options_and_program(allocation).iter().map(|line| (shade, column("", line))));
         }
     }
     let text = session.text();
-    let (commands, told) = super::commands_and_others(&text);
-    for (key, entries) in commands.into_iter().chain(told.into_iter().filter(|_| full)) {
+    let (commands, others) = super::commands_and_others(&text);
+    for (key, entries) in commands.into_iter().chain(others.into_iter().filter(|_| full)) {
         for (at, entry) in entries.into_iter().enumerate() {
             let line = match entry {
                 TextEntry::Variable(name, value) => format!("{name}={value}"),
@@ -178,7 +178,7 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
 }
 
 /// Returns the options and the external program of an allocation, which decide its files and the programs that run.
-fn asked(allocation: &Allocation) -> Vec<String> {
+fn options_and_program(allocation: &Allocation) -> Vec<String> {
     let options = allocation.options.iter().map(|(name, value)| format!("{name} = {value}"));
     let program = allocation.external.iter().map(|external| {
         let words: Vec<_> = external.command.iter().map(|word| format!("{word:?}")).collect();

@@ -66,9 +66,9 @@ function filter() {
   }
   for (const { element } of all) element.hidden = !visible.has(element);
   const few = count <= SHOWN;
-  const says = (told) => words.some((word) => told.textContent.toLowerCase().includes(word));
+  const says = (texts) => words.some((word) => texts.textContent.toLowerCase().includes(word));
   before.forEach((open, details) => {
-    if (details.matches(".told")) {
+    if (details.matches(".texts")) {
       details.open = few && visible.has(details.parentElement.closest("li")) && says(details);
     } else {
       details.open = visible.has(details) && (few || (open && !details.matches(".members")));

@@ -53,8 +53,9 @@ pub(super) fn ports(review: &Review<'_>, anchors: &Anchors<'_>) -> Option<Value>
     if planned.is_empty() {
         return None;
     }
-    let gone = review.observation.map(|observation| gone(review, observation, &planned)).unwrap_or_default();
-    planned.extend(gone);
+    let released =
+        review.observation.map(|observation| released(review, observation, &planned)).unwrap_or_default();
+    planned.extend(released);
     let others = review.observation.map(others).unwrap_or_default();
     let ephemeral = review.observation.and_then(|observation| observation.ephemeral);
     let picture = Picture { planned: &planned, others: &others, ephemeral };
@@ -92,8 +93,12 @@ fn planned<'p>(review: &Review<'p>) -> Vec<Planned<'p>> {
 }
 
 /// Returns the blocks that this swarm has leased and that the plan releases.
-fn gone<'p>(review: &Review<'p>, observation: &'p Observation, planned: &[Planned<'p>]) -> Vec<Planned<'p>> {
-    let stays: HashSet<PortBlock> = planned.iter().map(|planned| planned.block).collect();
+fn released<'p>(
+    review: &Review<'p>,
+    observation: &'p Observation,
+    planned: &[Planned<'p>],
+) -> Vec<Planned<'p>> {
+    let kept: HashSet<PortBlock> = planned.iter().map(|planned| planned.block).collect();
     let prefix = format!("{}/", review.plan.swarm);
     let own = observation.ports_in_use.iter().filter_map(|used| match &used.owner {
         PortOwner::Lease { session, owner } if observation.owner.as_ref() == Some(owner) => {
@@ -101,10 +106,10 @@ fn gone<'p>(review: &Review<'p>, observation: &'p Observation, planned: &[Planne
         }
         _ => None,
     });
-    own.filter(|(block, _)| !stays.contains(block))
+    own.filter(|(block, _)| !kept.contains(block))
         .map(|(block, session)| Planned {
             block,
-            lane: usize::from(stays.iter().any(|stays| stays.contains(block))),
+            lane: usize::from(kept.iter().any(|kept| kept.contains(block))),
             action: Action::Destroy,
             session: session.strip_prefix(&prefix).unwrap_or(session),
         })

@@ -2,7 +2,7 @@
 
 use minijinja::{Value, context};
 
-use super::{mark, verb};
+use super::{sign, verb};
 use crate::host::text::thousands;
 use crate::manifest::TextEntry;
 use crate::plan::{Action, Session};
@@ -13,7 +13,7 @@ use crate::review::{commands_and_others, folded, ports};
 /// Maximum number of entries with which all entries that have children are open at first.
 const OPEN: usize = 60;
 /// Maximum number of bytes for the data of sessions; after this limit only allocations are shown.
-const TOLD: usize = 4 * 1024 * 1024;
+const TEXTS: usize = 4 * 1024 * 1024;
 /// Number of bytes of markup around one entry of a session's data.
 const ROW: usize = 64;
 
@@ -27,9 +27,9 @@ pub(super) struct Shown {
 /// Returns the tree.
 pub(super) fn tree(entries: &[Entry<'_>]) -> Shown {
     let open = entries.iter().map(count).sum::<usize>() <= OPEN;
-    let mut tree = Tree { open, next: 0, told: 0 };
+    let mut tree = Tree { open, next: 0, texts: 0 };
     let entries = entries.iter().map(|entry| tree.entry(entry)).collect();
-    Shown { entries, is_cut: tree.told > TOLD }
+    Shown { entries, is_cut: tree.texts > TEXTS }
 }
 
 fn count(entry: &Entry<'_>) -> usize {
@@ -54,7 +54,7 @@ struct Tree {
     /// Number of the next entry, from the top of the page.
     next: usize,
     /// Number of bytes of the data of sessions so far.
-    told: usize,
+    texts: usize,
 }
 
 impl Tree {
@@ -63,32 +63,32 @@ impl Tree {
         let number = self.next;
         self.next += 1;
         let own_ports = session.filter(|_| !entry.is_folded()).map(|session| ports(entry.registry, session));
-        let told = session.filter(|_| self.told <= TOLD).map(|session| self.told(entry, session));
+        let texts = session.filter(|_| self.texts <= TEXTS).map(|session| self.texts(entry, session));
         let children: Vec<_> = entry.children.iter().map(|entry| self.entry(entry)).collect();
         context! {
             number,
             action => verb(change.action),
-            mark => mark(change.action),
+            sign => sign(change.action),
             ports => own_ports.unwrap_or_default(),
             sessions => entry.members.len(),
             open => self.open && !children.is_empty(),
             label => entry.label(),
             gist => gist(entry),
             reasons => change.reasons.clone(),
-            held => session.map(|session| held(entry, session)),
-            told,
+            resources => session.map(|session| resources(entry, session)),
+            texts,
             members => entry.is_folded().then(|| members(entry)),
             children,
         }
     }
 
-    fn told(&mut self, entry: &Entry<'_>, session: &Session) -> Value {
+    fn texts(&mut self, entry: &Entry<'_>, session: &Session) -> Value {
         let text = session.text();
         let entries = commands_and_others(&text).1.into_iter();
         let entries = entries.flat_map(|(key, entries)| entries.into_iter().map(move |entry| (key, entry)));
         let row = |(key, entry): (&str, TextEntry<'_>)| {
             let (text, name) = (entry.shown(), entry.name());
-            self.told += ROW + name.map_or(key.len(), str::len) + text.len();
+            self.texts += ROW + name.map_or(key.len(), str::len) + text.len();
             // The name of a variable says that it is one.
             let key = if matches!(entry, TextEntry::Variable(..)) { "" } else { key };
             context! { key, name, text }
@@ -99,9 +99,9 @@ impl Tree {
 }
 
 /// Returns the allocations of a session and the commands that run in it.
-fn held(entry: &Entry<'_>, session: &Session) -> Value {
+fn resources(entry: &Entry<'_>, session: &Session) -> Value {
     let allocation = |(at, allocation): (usize, &Allocation)| {
-        let what = folded::held(entry, at, allocation);
+        let what = folded::description(entry, at, allocation);
         context! { kind => allocation.name(), what, notes => folded::notes(entry, at) }
     };
     let allocations: Vec<_> = session.allocations.iter().enumerate().map(allocation).collect();
@@ -115,7 +115,7 @@ fn held(entry: &Entry<'_>, session: &Session) -> Value {
 
 /// Returns the sessions of a folded entry, one row each.
 fn members(entry: &Entry<'_>) -> Value {
-    let branch = |held: &Allocation| entry.registry.get(&held.kind)?.branch(held);
+    let branch = |allocation: &Allocation| entry.registry.get(&allocation.kind)?.branch(allocation);
     let row = |member: &Member<'_>| {
         let directory = member.session.map(|session| session.working_directory.to_string_lossy());
         context! {
@@ -135,11 +135,11 @@ fn gist(entry: &Entry<'_>) -> String {
     let mut parts: Vec<String> = entry.count().into_iter().collect();
     if let Some(session) = member.session {
         if entry.is_folded() {
-            let has_ports = |(_, held): &(usize, &Allocation)| {
-                entry.registry.get(&held.kind).is_some_and(|kind| kind.ports(held).is_some())
+            let has_ports = |(_, allocation): &(usize, &Allocation)| {
+                entry.registry.get(&allocation.kind).is_some_and(|kind| kind.ports(allocation).is_some())
             };
             let blocks = session.allocations.iter().enumerate().find(has_ports);
-            parts.extend(blocks.map(|(at, _)| folded::all(entry, at)));
+            parts.extend(blocks.map(|(at, _)| folded::summary_of_all(entry, at)));
         } else {
             parts.extend(Some(ports(entry.registry, session)).filter(|ports| ports != "-"));
             parts.push(session.working_directory.to_string_lossy().into_owned());

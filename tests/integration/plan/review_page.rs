@@ -251,7 +251,7 @@ fn the_page_is_used_without_a_mouse() {
     // The prompt of a session is found, and shown.
     browser.press("database_url");
     browser.expect("found.value", "1 session");
-    assert_eq!(browser.text("document.querySelector('#s0 > details > .body > .told').open"), "true");
+    assert_eq!(browser.text("document.querySelector('#s0 > details > .body > .texts').open"), "true");
     browser.press(ESCAPE);
     browser.expect("found.value", "");
 
@@ -310,7 +310,7 @@ fn tab_moves_a_visible_focus_through_the_page() {
             "lead",
             "lead/coder",
             "lead",
-            "What it is told",
+            "Environment and prompts",
         ]
     );
     // A link to a session opens the session and moves to it.
@@ -359,10 +359,10 @@ fn the_page_is_read_without_a_script() {
     browser.open(&review(&planned(SMALL, None)));
     assert_eq!(browser.text("document.getElementById('search').checkVisibility()"), "false");
     assert_eq!(browser.text(SEEN), "lead,coder-0,coder-1,reviewer");
-    assert_eq!(browser.text("document.querySelector('#s1 .held').checkVisibility()"), "false");
+    assert_eq!(browser.text("document.querySelector('#s1 .resources').checkVisibility()"), "false");
     browser.run("document.querySelector('#s1 summary').focus()");
     browser.press(ENTER);
-    assert_eq!(browser.text("document.querySelector('#s1 .held').checkVisibility()"), "true");
+    assert_eq!(browser.text("document.querySelector('#s1 .resources').checkVisibility()"), "true");
 }
 
 /// Script that computes the contrast of every visible text with its background by WCAG, and returns those below 4.5 to

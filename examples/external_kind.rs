@@ -10,8 +10,8 @@ use std::path::Path;
 use std::{fs, io};
 
 use seedbed::provider::external::protocol::{
-    Asked, DoneAnswer, Found, InspectAnswer, LeaseRequest, PlanAnswer, PlanRequest, Planned, ProvisionAnswer,
-    Request,
+    DoneAnswer, InspectAnswer, LeaseCondition, LeaseRequest, PlanAnswer, PlanRequest, Planned,
+    ProvisionAnswer, Request, SessionRequest,
 };
 use seedbed::serde_json::{self, Map, Value};
 
@@ -44,7 +44,7 @@ pub(crate) fn serve(requests: impl io::Read, mut answers: impl io::Write) -> Res
 /// Plans without any effect, and returns the same answer for the same request. Every session gets a directory of its
 /// own, and so does a child.
 fn plan(request: &PlanRequest) -> PlanAnswer {
-    let planned = |asked: &Asked| {
+    let planned = |asked: &SessionRequest| {
         let directory = format!(".scratch/{}", asked.name);
         let variable = format!("{{{{ workspace.root }}}}/{directory}");
         let mut planned = Planned::new(Map::from_iter([("directory".to_owned(), directory.into())]));
@@ -56,7 +56,7 @@ fn plan(request: &PlanRequest) -> PlanAnswer {
 
 fn inspect(lease: &LeaseRequest) -> io::Result<InspectAnswer> {
     if !is_own(lease)? {
-        return Ok(InspectAnswer::damaged(Found::Broken, "its directory is gone".to_owned()));
+        return Ok(InspectAnswer::damaged(LeaseCondition::Broken, "its directory is gone".to_owned()));
     }
     let files = fs::read_dir(directory(lease)?)?.count() - 1;
     let mut answer = InspectAnswer::healthy();

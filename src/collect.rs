@@ -187,7 +187,7 @@ pub fn collect(
     sources: &[Source<'_>],
     into: Option<&str>,
 ) -> Result<Collected, Error> {
-    let git = Git::around(host, workspace);
+    let git = Git::discover(host, workspace);
     let target = into.map(|into| commits::resolve(&git, into)).transpose()?;
     let worktrees: Vec<&Worktree> = sources.iter().map(|source| &source.worktree).collect();
     let progress = git_worktree::progress(host, workspace, &worktrees);

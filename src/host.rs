@@ -51,7 +51,7 @@ pub struct Host {
     /// A run that is to be cancelled separately gets its own `Cancel`, with [`Host::with_cancel`].
     pub cancel: process::Cancel,
     /// Facts about Git, determined once for this host and its clones.
-    pub(crate) git: Arc<git::Known>,
+    pub(crate) git: Arc<git::Versions>,
     /// Ports that claims found bound, shared by this host and its clones.
     pub(crate) bound: Arc<bound_ports::BoundPorts>,
     /// `true` once the leases of this state directory are known to be all published.

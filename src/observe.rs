@@ -104,7 +104,7 @@ fn observe_repository(
     requests: &Requests<'_>,
     observation: &mut Observation,
 ) -> Result<(), Error> {
-    let git = &git::Git::around(host, workspace);
+    let git = &git::Git::discover(host, workspace);
     let early = &git.clone().with_any_version();
     let (located, branches, resolved, is_shared) = thread::scope(|scope| {
         let version = scope.spawn(|| git::version::require(host));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::release_set::{Destroy, KindsBySession};
+use super::release_set::{Destroy, ResourcesBySession};
 use super::{Context, Error, Options, kept_branches, occupants, stop_processes, transaction, unsaved_work};
 use crate::state::{Record, Recovery, Release};
 
@@ -37,7 +37,7 @@ pub(super) fn destroy(
 }
 
 /// Returns the record without the released sessions and without their allocations.
-fn without(applied: &Record, released: &KindsBySession) -> Record {
+fn without(applied: &Record, released: &ResourcesBySession) -> Record {
     let mut after = applied.clone();
     after.plan.changes.clear();
     after.plan.sessions.retain(|session| !released.contains_key(&session.path));

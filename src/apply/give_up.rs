@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::occupants::Marks;
 use super::recover::{Recovered, undo_or_finish, unsaved_of};
-use super::release_set::{self, Destroy, KindsBySession};
+use super::release_set::{self, Destroy, ResourcesBySession};
 use super::run_progress::RunProgress;
 use super::{
     Context, Error, Event, Failure, Options, Phase, Run, children, nested_swarms, release, release_impact,
@@ -204,7 +204,7 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
 }
 
 /// Finds resources that this program cannot release.
-fn unknown(context: &Context<'_>, record: &Record, kinds: &KindsBySession) -> Kept {
+fn unknown(context: &Context<'_>, record: &Record, kinds: &ResourcesBySession) -> Kept {
     let why = "only the program that provisioned it can release it";
     release_impact::unknown_kinds(context.registry, record, kinds)
         .map(|(session, kind)| ((session.path.clone(), kind.to_owned()), why.to_owned()))
@@ -217,13 +217,13 @@ fn unknown(context: &Context<'_>, record: &Record, kinds: &KindsBySession) -> Ke
 fn check(
     context: &Context<'_>,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     unsaved: Unsaved,
     kept: &mut Kept,
-) -> Result<KindsBySession, Error> {
+) -> Result<ResourcesBySession, Error> {
     let (host, registry) = (context.swarm.host(), context.registry);
     let progress = RunProgress::read(context.swarm, registry, record, released)?;
-    let found = Mutex::new((Kept::new(), Vec::new(), KindsBySession::new()));
+    let found = Mutex::new((Kept::new(), Vec::new(), ResourcesBySession::new()));
     release_set::each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| match unsaved {
             Unsaved::Discard => {
@@ -262,7 +262,12 @@ fn check(
 
 /// Returns the kinds without those that are kept, and without claims of sessions that keep a resource or have a session
 /// below that does.
-fn without(context: &Context<'_>, record: &Record, kinds: &KindsBySession, kept: &Kept) -> KindsBySession {
+fn without(
+    context: &Context<'_>,
+    record: &Record,
+    kinds: &ResourcesBySession,
+    kept: &Kept,
+) -> ResourcesBySession {
     let host = context.swarm.host();
     let run = Run { context, record, host };
     release_set::restricted(record, kinds, |session, kind| {
@@ -292,7 +297,7 @@ fn listening<T>(
 
 /// Returns the resources of `kinds` that are not in `gone`, each with its reason.
 fn left(
-    kinds: &KindsBySession,
+    kinds: &ResourcesBySession,
     gone: &BTreeSet<(SessionPath, String)>,
     kept: &Kept,
     failures: &[Failure],

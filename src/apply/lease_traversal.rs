@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::event::PhaseReport;
-use super::release_set::KindsBySession;
+use super::release_set::ResourcesBySession;
 use super::{Event, Failure, Phase, Run, traverse};
 use crate::host::failpoint::crashpoint;
 use crate::name::SessionPath;
@@ -30,7 +30,12 @@ impl Run<'_> {
     /// Releases leases at `location`. Claims are released last, one session after another: no port becomes free while a
     /// resource exists that was created after the claim. Claims of a session are kept if a resource of the session, or
     /// of one below, remains.
-    pub(super) fn release(&self, phase: Phase, location: Location, kinds: &KindsBySession) -> Vec<Failure> {
+    pub(super) fn release(
+        &self,
+        phase: Phase,
+        location: Location,
+        kinds: &ResourcesBySession,
+    ) -> Vec<Failure> {
         let report = self.report(phase, kinds);
         let release = |session: &Session, kind: &str| {
             crashpoint!("release.allocation");
@@ -39,7 +44,7 @@ impl Run<'_> {
             (self.context.events)(&Event::Released { session, resource });
             Ok(())
         };
-        let part = |claims: bool| -> KindsBySession {
+        let part = |claims: bool| -> ResourcesBySession {
             let of_session = |session: &Session| {
                 let kinds = kinds.get(&session.path)?.iter();
                 let kinds: Vec<_> =
@@ -65,7 +70,7 @@ impl Run<'_> {
         &self,
         phase: Phase,
         step: &str,
-        kinds: &KindsBySession,
+        kinds: &ResourcesBySession,
         act: &Act<'_>,
     ) -> Vec<Failure> {
         let report = self.report(phase, kinds);
@@ -76,7 +81,7 @@ impl Run<'_> {
     }
 
     /// Brings leases back.
-    pub(super) fn bring_back(&self, kinds: &KindsBySession, act: &Act<'_>) -> Vec<Failure> {
+    pub(super) fn bring_back(&self, kinds: &ResourcesBySession, act: &Act<'_>) -> Vec<Failure> {
         let report = self.report(Phase::BringBack, kinds);
         self.traverse(kinds, Traversal::Return, &|path| report.passed(path), &|session, kind| {
             crashpoint!("bring-back.allocation");
@@ -84,7 +89,7 @@ impl Run<'_> {
         })
     }
 
-    fn report(&self, phase: Phase, kinds: &KindsBySession) -> PhaseReport<'_> {
+    fn report(&self, phase: Phase, kinds: &ResourcesBySession) -> PhaseReport<'_> {
         PhaseReport::begin(self.context, phase, kinds.values().filter(|kinds| !kinds.is_empty()).count())
     }
 
@@ -105,7 +110,7 @@ impl Run<'_> {
     /// Visits the sessions of `kinds`; calls `passed` for each in which nothing failed.
     fn traverse(
         &self,
-        kinds: &KindsBySession,
+        kinds: &ResourcesBySession,
         walk: Traversal,
         passed: &(dyn Fn(&SessionPath) + Sync),
         act: &(dyn Fn(&Session, &str) -> Result<(), Failure> + Sync),

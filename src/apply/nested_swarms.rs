@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::release_set::KindsBySession;
+use super::release_set::ResourcesBySession;
 use crate::host::absolute;
 use crate::host::text::printable;
 use crate::plan::{Loss, Session};
@@ -15,7 +15,7 @@ pub(super) fn find(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
 ) -> Result<Vec<Loss>, state::Error> {
     let directories = |session: &Session| {
         let kinds = released.get(&session.path).into_iter().flatten();

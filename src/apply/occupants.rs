@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::commands::{self, UNDO};
-use super::release_set::{self, Destroy, KindsBySession, Occupants};
+use super::release_set::{self, Destroy, Occupants, ResourcesBySession};
 use super::{Error, with_task};
 use crate::host::occupants::{Footprint, Process, Use, scan};
 use crate::host::{self, Host};
@@ -82,7 +82,7 @@ pub(super) fn refusal(occupants: Vec<Occupant>, uninspected: usize, losses: Vec<
 
 /// Returns the marks of processes that commands of the sessions have left running and that the session's pending
 /// `teardown` is expected to end.
-pub(super) fn left_for_teardown(record: &Record, released: &KindsBySession) -> Marks {
+pub(super) fn left_for_teardown(record: &Record, released: &ResourcesBySession) -> Marks {
     Marks::new(record, &["setup", "teardown"], |session| release_set::is_torn_down(session, released))
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Marks(BTreeSet<String>);
 
 impl Marks {
     /// Returns the marks of all processes that a run which provisions these sessions has started.
-    pub(super) fn of_run(record: &Record, provisioned: &KindsBySession) -> Self {
+    pub(super) fn of_run(record: &Record, provisioned: &ResourcesBySession) -> Self {
         Self::new(record, &["setup", "teardown", UNDO], |session| provisioned.contains_key(&session.path))
     }
 
@@ -113,7 +113,7 @@ pub(super) fn left_by_setup(
     host: &Host,
     registry: &Registry,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
 ) -> BTreeSet<SessionPath> {
     let own = Marks::new(record, &["setup"], |session| released.contains_key(&session.path));
     let search = Search::home(host, registry, [(record, released)], own);
@@ -136,7 +136,7 @@ pub(super) struct Searched {
 
 impl<'a> Search<'a> {
     /// Creates a search of the sessions to be released; processes that a teardown is expected to end are marked as own.
-    fn of(host: &Host, registry: &Registry, released: &[(&'a Record, KindsBySession)]) -> Self {
+    fn of(host: &Host, registry: &Registry, released: &[(&'a Record, ResourcesBySession)]) -> Self {
         let own =
             released.iter().flat_map(|(record, released)| left_for_teardown(record, released).0).collect();
         let parts = released.iter().map(|(record, released)| (*record, released));
@@ -146,7 +146,7 @@ impl<'a> Search<'a> {
     pub(super) fn home<'r>(
         host: &Host,
         registry: &Registry,
-        parts: impl IntoIterator<Item = (&'a Record, &'r KindsBySession)>,
+        parts: impl IntoIterator<Item = (&'a Record, &'r ResourcesBySession)>,
         own: Marks,
     ) -> Self {
         Self::new(host, registry, parts, Location::Home, own)
@@ -155,7 +155,7 @@ impl<'a> Search<'a> {
     pub(super) fn new<'r>(
         host: &Host,
         registry: &Registry,
-        parts: impl IntoIterator<Item = (&'a Record, &'r KindsBySession)>,
+        parts: impl IntoIterator<Item = (&'a Record, &'r ResourcesBySession)>,
         location: Location,
         own: Marks,
     ) -> Self {

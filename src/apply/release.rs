@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use super::event::PhaseReport;
-use super::release_set::{KindsBySession, is_torn_down};
+use super::release_set::{ResourcesBySession, is_torn_down};
 use super::{Context, Event, Failure, Phase, Run, commands, traverse, with_task};
 use crate::discovery;
 use crate::host::Host;
@@ -52,7 +52,7 @@ pub(super) fn forget_discovery(
 
 /// Syncs the directories of what was moved aside, so that the move survives a power failure: the next stage relies on
 /// it. A file system that cannot sync is no reason to stop.
-pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &KindsBySession) {
+pub(super) fn sync(context: &Context<'_>, before: &Record, kinds: &ResourcesBySession) {
     let mut directories = BTreeSet::new();
     for session in before.plan.sessions.iter().filter(|session| kinds.contains_key(&session.path)) {
         for allocation in &session.allocations {
@@ -83,7 +83,7 @@ pub(crate) enum Teardowns {
 pub(super) fn tear_down(
     context: &Context<'_>,
     applied: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     teardowns: Teardowns,
 ) -> Vec<Failure> {
     let sessions = &applied.plan.sessions;

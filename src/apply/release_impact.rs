@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::release_set::{self, Destroy, KindsBySession, each};
+use super::release_set::{self, Destroy, ResourcesBySession, each};
 use super::run_progress::RunProgress;
 use super::{nested_swarms, with_task};
 use crate::host::Host;
@@ -104,7 +104,7 @@ pub(super) fn impact_of_kinds(
     swarm: &Swarm<'_>,
     registry: &Registry,
     applied: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     shared_results: &SharedResults,
 ) -> Result<ReleaseImpact, state::Error> {
     let mut impact = impact_without_children(swarm, registry, applied, released, shared_results)?;
@@ -117,7 +117,7 @@ pub(super) fn impact_without_children(
     swarm: &Swarm<'_>,
     registry: &Registry,
     applied: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     shared_results: &SharedResults,
 ) -> Result<ReleaseImpact, state::Error> {
     let mut impact =
@@ -134,8 +134,8 @@ pub(super) fn impact_of_rollback(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
-    provisioned: &KindsBySession,
-) -> Result<(ReleaseImpact, KindsBySession), state::Error> {
+    provisioned: &ResourcesBySession,
+) -> Result<(ReleaseImpact, ResourcesBySession), state::Error> {
     let progress = RunProgress::read(swarm, registry, record, provisioned)?;
     let (host, shared_results) = (swarm.host(), SharedResults::default());
     let (mut impact, with_work) =
@@ -150,12 +150,12 @@ pub(super) fn impact_of(
     host: &Host,
     registry: &Registry,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     location: Location,
     shared_results: &SharedResults,
     progress: Option<&RunProgress>,
-) -> (ReleaseImpact, KindsBySession) {
-    let found = Mutex::new((ReleaseImpact::default(), KindsBySession::new()));
+) -> (ReleaseImpact, ResourcesBySession) {
+    let found = Mutex::new((ReleaseImpact::default(), ResourcesBySession::new()));
     each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
         let losses = with_task(host, record, session, allocation, None, |task| {
             let task = &Task { shared_results: Some(shared_results), location, ..*task };
@@ -195,7 +195,7 @@ pub(super) fn obstacles(
     host: &Host,
     registry: &Registry,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     location: Location,
 ) -> Vec<Loss> {
     let shared_results = SharedResults::default();
@@ -217,7 +217,7 @@ pub(super) fn obstacles(
 pub(super) fn unknown_kinds<'r>(
     registry: &Registry,
     record: &'r Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
 ) -> impl Iterator<Item = (&'r Session, &'r str)> {
     let held = record
         .plan
@@ -236,7 +236,7 @@ pub(super) fn unknown_kinds<'r>(
 pub(super) fn standalone_children(
     host: &Host,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
 ) -> Result<Vec<Loss>, state::Error> {
     let alone = state::standalone_sessions(host, &record.owner)?;
     let above = |session: &&Session| released.contains_key(&session.path);

@@ -11,7 +11,7 @@ use crate::provider::{Allocation, Provider, Registry};
 use crate::state::{self, Record, RecordedSwarm, Unsaved};
 
 /// Kinds that are released, by session and in the order of release.
-pub(super) type KindsBySession = BTreeMap<SessionPath, Vec<String>>;
+pub(super) type ResourcesBySession = BTreeMap<SessionPath, Vec<String>>;
 
 /// Sessions to destroy, and the policies for unsaved work, processes and children.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl Destroy {
     }
 
     /// Returns the kinds of the sessions that are released, in the order of their release.
-    pub(super) fn kinds(&self, applied: &Record) -> KindsBySession {
+    pub(super) fn kinds(&self, applied: &Record) -> ResourcesBySession {
         self.sessions_of(applied)
             .map(|session| {
                 let kinds = session.allocations.iter().rev().map(|allocation| allocation.name().to_owned());
@@ -84,7 +84,7 @@ pub enum Occupants {
 }
 
 /// Returns the kinds that applying `plan` releases.
-pub(super) fn planned(plan: &Plan) -> KindsBySession {
+pub(super) fn planned(plan: &Plan) -> ResourcesBySession {
     plan.changes
         .iter()
         .filter(|change| change.action == Action::Destroy || !change.release.is_empty())
@@ -93,7 +93,7 @@ pub(super) fn planned(plan: &Plan) -> KindsBySession {
 }
 
 /// Returns the kinds that the run of a record provisions, in the order in which a rollback releases them.
-pub(super) fn provisioned(record: &Record) -> KindsBySession {
+pub(super) fn provisioned(record: &Record) -> ResourcesBySession {
     let pairs = record.plan.sessions.iter().zip(&record.plan.changes);
     pairs
         .filter(|(_, change)| !change.provision.is_empty())
@@ -104,9 +104,9 @@ pub(super) fn provisioned(record: &Record) -> KindsBySession {
 /// Returns the kinds of the record's sessions for which `applies` is true.
 pub(super) fn restricted(
     record: &Record,
-    kinds: &KindsBySession,
+    kinds: &ResourcesBySession,
     applies: impl Fn(&Session, &str) -> bool,
-) -> KindsBySession {
+) -> ResourcesBySession {
     let of_session = |session: &Session| {
         let kinds = kinds.get(&session.path)?.iter().filter(|kind| applies(session, kind)).cloned();
         Some((session.path.clone(), kinds.collect()))
@@ -115,7 +115,7 @@ pub(super) fn restricted(
 }
 
 /// Returns whether the session is released completely and has a `teardown`, which runs before the release.
-pub(super) fn is_torn_down(session: &Session, released: &KindsBySession) -> bool {
+pub(super) fn is_torn_down(session: &Session, released: &ResourcesBySession) -> bool {
     let whole = released.get(&session.path).is_some_and(|kinds| kinds.len() == session.allocations.len());
     whole && !session.teardown.is_empty()
 }
@@ -123,7 +123,7 @@ pub(super) fn is_torn_down(session: &Session, released: &KindsBySession) -> bool
 /// Calls `act` for each of these kinds of these sessions, in parallel.
 pub(super) fn each(
     sessions: &[Session],
-    kinds: &KindsBySession,
+    kinds: &ResourcesBySession,
     registry: &Registry,
     host: &Host,
     act: impl Fn(&Session, &Allocation, &dyn Provider) + Sync,

@@ -109,7 +109,7 @@ fn relation(
     };
     let common = |path: &Path| {
         let args = ["rev-parse", "--path-format=absolute", "--git-common-dir"];
-        let common = Git::around(host, path).path(args).ok()?;
+        let common = Git::discover(host, path).path(args).ok()?;
         id(&common)
     };
     let is_same =

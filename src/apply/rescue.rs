@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::event::PhaseReport;
-use super::release_set::{KindsBySession, each};
+use super::release_set::{ResourcesBySession, each};
 use super::{Context, Error, Event, Failure, Phase, with_task};
 use crate::host::Host;
 use crate::host::process::Cancel;
@@ -14,7 +14,7 @@ use crate::state::Record;
 pub(super) fn save(
     context: &Context<'_>,
     record: &Record,
-    with_work: &KindsBySession,
+    with_work: &ResourcesBySession,
     location: Location,
 ) -> Result<(), Error> {
     context.swarm.begin_rescue()?;
@@ -30,7 +30,7 @@ pub(super) fn save(
 pub(super) fn save_interrupted(
     context: &Context<'_>,
     record: &Record,
-    with_work: &KindsBySession,
+    with_work: &ResourcesBySession,
 ) -> Result<(), Error> {
     if with_work.is_empty() { Ok(()) } else { save(context, record, with_work, Location::Home) }
 }
@@ -71,7 +71,7 @@ fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Failure> {
 fn rescue(
     context: &Context<'_>,
     record: &Record,
-    with_work: &KindsBySession,
+    with_work: &ResourcesBySession,
     location: Location,
 ) -> Result<(), Error> {
     let host = context.swarm.host();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::occupants;
-use super::release_set::KindsBySession;
+use super::release_set::ResourcesBySession;
 use crate::host::{Host, clock};
 use crate::name::SessionPath;
 use crate::plan::Session;
@@ -25,7 +25,7 @@ impl RunProgress {
         swarm: &Swarm<'_>,
         registry: &Registry,
         record: &Record,
-        provisioned: &KindsBySession,
+        provisioned: &ResourcesBySession,
     ) -> Result<Self, state::Error> {
         let journal = swarm.journal()?;
         let mut setting_up = provisioned.clone();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::occupants::{Marks, Search};
-use super::release_set::{KindsBySession, Occupants, STOP_PATIENCE};
+use super::release_set::{Occupants, ResourcesBySession, STOP_PATIENCE};
 use super::{Context, Error, Event, Options, occupants, unsaved_work};
 use crate::host::occupants::{Process, Processes, Termination};
 use crate::name::SessionPath;
@@ -28,7 +28,7 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 pub(super) fn refuse_or_stop(
     context: &Context<'_>,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     options: Options,
     own: &Marks,
 ) -> Result<(), Error> {
@@ -68,7 +68,7 @@ pub(super) fn losses_of<T>(checked: Result<T, Error>) -> Result<Vec<Loss>, Error
 pub(super) fn with_occupants(
     context: &Context<'_>,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     policy: Occupants,
     own: &Marks,
     error: Error,
@@ -84,7 +84,7 @@ pub(super) fn with_occupants(
 pub(super) fn refuse_or_stop_again(
     context: &Context<'_>,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     location: Location,
     occupants: Occupants,
 ) -> Result<(), Error> {
@@ -102,7 +102,7 @@ pub(super) fn refuse_or_stop_again(
 
 /// Ends the processes that carry one of the marks `own`, in what a run rolls back or finishes: an earlier step of the
 /// same run has started them.
-pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &KindsBySession, own: &Marks) {
+pub(super) fn end_own(context: &Context<'_>, record: &Record, released: &ResourcesBySession, own: &Marks) {
     let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
     // A process that cannot be ended prevents the release, which reports the process.
     let _ = search.stop(context, STOP_PATIENCE, Role::LeftByCommand);

@@ -15,7 +15,7 @@ use super::occupants::{self, Marks};
 use super::provision::SetUp;
 use super::release;
 pub(crate) use super::release::Teardowns;
-use super::release_set::{KindsBySession, Occupants, provisioned, restricted};
+use super::release_set::{Occupants, ResourcesBySession, provisioned, restricted};
 use super::{
     Context, Error, Event, Failure, Options, Phase, Run, release_impact, stop_processes, unsaved_work,
     updates,
@@ -283,7 +283,11 @@ pub(super) fn finish(
 }
 
 /// Returns the kinds that a committed run still has to release, by session.
-pub(super) fn left_to_release(context: &Context<'_>, record: &Record, release: &Release) -> KindsBySession {
+pub(super) fn left_to_release(
+    context: &Context<'_>,
+    record: &Record,
+    release: &Release,
+) -> ResourcesBySession {
     let is_left = |session: &Session, kind: &str| !is_same_resource(context, record, session, kind);
     restricted(&release.before, &release.kinds, is_left)
 }
@@ -344,7 +348,7 @@ pub(super) fn undo(
 pub(super) fn unprovision(
     context: &Context<'_>,
     record: &Record,
-    provisioned: &KindsBySession,
+    provisioned: &ResourcesBySession,
     interruptible: &Host,
     occupants: Option<Occupants>,
 ) -> Result<Vec<Failure>, Error> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::release_impact::{self, Loss, ReleaseImpact, impact_of, standalone_children};
-use super::release_set::{KindsBySession, each, restricted};
+use super::release_set::{ResourcesBySession, each, restricted};
 use super::{Context, Error, Event, Failure, nested_swarms, rescue, with_task};
 use crate::provider::{self, Condition, Location, SharedResults};
 use crate::state::{Record, Unsaved};
@@ -14,7 +14,7 @@ use crate::state::{Record, Unsaved};
 pub(super) fn secure(
     context: &Context<'_>,
     applied: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     let impact = check(context, applied, released, unsaved)?;
@@ -29,7 +29,7 @@ pub(super) fn secure(
 pub(super) fn refuse_unknown_kinds(
     context: &Context<'_>,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
 ) -> Result<(), Error> {
     match release_impact::unknown_kinds(context.registry, record, released).next() {
         None => Ok(()),
@@ -44,7 +44,7 @@ pub(super) fn refuse_unknown_kinds(
 pub(super) fn check_aside(
     context: &Context<'_>,
     before: &Record,
-    kinds: &KindsBySession,
+    kinds: &ResourcesBySession,
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     // A resource that is not moved aside can change again at any time; it is only checked again to be rescued.
@@ -77,9 +77,9 @@ pub(super) fn check_aside(
 pub(super) fn check_interrupted(
     context: &Context<'_>,
     record: &Record,
-    provisioned: &KindsBySession,
+    provisioned: &ResourcesBySession,
     unsaved: Unsaved,
-) -> Result<KindsBySession, Error> {
+) -> Result<ResourcesBySession, Error> {
     let host = context.swarm.host();
     let (mut impact, mut with_work) =
         release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
@@ -106,7 +106,7 @@ pub(super) fn check_interrupted(
 
 /// Repairs what an interrupted run has provisioned, as far as possible, so that its work can be checked: after a
 /// reboot, overlays are not mounted. Returns whether anything was repaired, and the reasons why the rest was not.
-fn repair(context: &Context<'_>, record: &Record, provisioned: &KindsBySession) -> (bool, Vec<Loss>) {
+fn repair(context: &Context<'_>, record: &Record, provisioned: &ResourcesBySession) -> (bool, Vec<Loss>) {
     let host = context.swarm.host();
     let (repaired, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     each(&record.plan.sessions, provisioned, context.registry, host, |session, allocation, provider| {
@@ -133,7 +133,7 @@ fn repair(context: &Context<'_>, record: &Record, provisioned: &KindsBySession) 
 pub(super) fn check(
     context: &Context<'_>,
     applied: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
     unsaved: Unsaved,
 ) -> Result<ReleaseImpact, Error> {
     let host = context.swarm.host();
@@ -172,7 +172,7 @@ pub(super) fn check(
 pub(super) fn check_ready(
     context: &Context<'_>,
     record: &Record,
-    released: &KindsBySession,
+    released: &ResourcesBySession,
 ) -> Result<(), Error> {
     let host = context.swarm.host();
     let mut asked = BTreeSet::new();

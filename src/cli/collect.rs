@@ -74,7 +74,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let (sessions, sources): (Vec<_>, Vec<_>) = worktrees.into_iter().unzip();
     let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
     let collected = collected.map_err(Failure::from_error)?;
-    let merge_commands = merge_commands(&Git::around(host, workspace), &collected)?;
+    let merge_commands = merge_commands(&Git::discover(host, workspace), &collected)?;
     let exported = match &arguments.output {
         None => Vec::new(),
         Some(directory) => {

@@ -21,7 +21,7 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let path = directory.join(global.manifest.as_deref().unwrap_or(Path::new(MANIFEST)));
     let shown = printable(&path.to_string_lossy());
     let host = project::host(global)?;
-    let git = Git::around(&host, &directory);
+    let git = Git::discover(&host, &directory);
     let is_repository = git.line(["rev-parse", "--git-dir"]);
     global.unless_interrupted()?;
     match is_repository {

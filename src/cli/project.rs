@@ -258,7 +258,7 @@ pub(super) fn around(host: &Host, directory: &Path) -> Result<PathBuf, Failure> 
         let why = format!("{} cannot be used: {error}", directory.display());
         Failure::new(error::DIRECTORY_UNUSABLE, why)
     })?;
-    Ok(Git::around(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
+    Ok(Git::discover(host, &directory).path(["rev-parse", "--show-toplevel"]).unwrap_or(directory))
 }
 
 /// Returns every kind that a manifest can name.

@@ -47,7 +47,7 @@ pub(super) fn conflicts(
     if pairs.is_empty() {
         return Ok(Vec::new());
     }
-    let said = version::said(host).map_err(|error| error.to_string())?;
+    let said = version::text(host).map_err(|error| error.to_string())?;
     if version::number(&said).is_some_and(|version| version < MERGES_SINCE) {
         let (major, minor) = MERGES_SINCE;
         return Err(format!("{said} cannot merge in memory; git {major}.{minor} or later can"));

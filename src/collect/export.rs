@@ -83,7 +83,7 @@ fn commits(
     let (bundle, patch) = (to.path().join("commits.bundle"), to.path().join("commits.patch"));
     let Work { head, merge_base, .. } = work;
     let admin = git_worktree::admin_directory(workspace, &source.worktree)?;
-    let git = Git::of(host, &admin, None);
+    let git = Git::open(host, &admin, None);
     // A bundle names refs. HEAD is the worktree's own.
     let not = format!("^{merge_base}");
     let branch = result.branch.as_ref().map(|branch| format!("refs/heads/{branch}"));

@@ -42,7 +42,7 @@ pub(super) fn inspect(case: &Case<'_>, common_dir: &Path, findings: &mut Finding
     let mut shared = BTreeSet::new();
     for worktree in new_worktrees(plan) {
         let files = trees.entry(worktree.commit.clone()).or_insert_with_key(|commit| {
-            let listed = list(&Git::of(case.host, common_dir, None).within(PATIENCE), commit);
+            let listed = list(&Git::open(case.host, common_dir, None).within(PATIENCE), commit);
             if matches!(listed, Err(Error::Deadline { .. } | Error::TooMuch { .. })) {
                 uncounted.insert(commit.clone());
             }

@@ -75,7 +75,7 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
         }
         _ => BTreeSet::from(["HEAD".to_owned()]),
     };
-    let git = Git::around(case.host, case.workspace).within(PATIENCE);
+    let git = Git::discover(case.host, case.workspace).within(PATIENCE);
     filters(case, &git, &commits, findings);
     submodules(&git, &commits, findings);
     hooks_path(&git, &repository.root, findings);
@@ -86,7 +86,7 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
 /// Checks the version of Git. Returns `false` if Git does not exist or is too old.
 fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
     let remedy = format!("install git {}.{} or later", WANTED.0, WANTED.1);
-    let said = match version::said(case.host) {
+    let said = match version::text(case.host) {
         Ok(said) => said,
         Err(process::Error::Start { source, .. }) if source.kind() == ErrorKind::NotFound => {
             findings.add(Fails, Id::GitMissing, "git is not installed, or not in PATH", remedy);
@@ -199,7 +199,7 @@ fn is_found(case: &Case<'_>, program: &str) -> bool {
         return Path::new(program).is_file();
     }
     let path = case.host.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
-    let own = Git::around(case.host, Path::new("/")).path(["--exec-path"]).ok();
+    let own = Git::discover(case.host, Path::new("/")).path(["--exec-path"]).ok();
     let directories = std::env::split_paths(&path.unwrap_or_default()).chain(own).collect::<Vec<_>>();
     directories.iter().any(|directory| directory.join(program).is_file())
 }

@@ -44,10 +44,10 @@ macro_rules! crashpoint {
 pub(crate) use {crashpoint, failpoint};
 
 #[cfg(feature = "failpoints")]
-pub(crate) use asked::{pass, reach};
+pub(crate) use settings::{pass, reach};
 
 #[cfg(feature = "failpoints")]
-mod asked {
+mod settings {
     #![expect(
         clippy::disallowed_methods,
         reason = "a test asks through the environment; no release has this"
@@ -62,14 +62,14 @@ mod asked {
     use rustix::process::{Signal, getpid, kill_process};
 
     /// Action that a test requests, and the point and counts at which it happens.
-    struct Asked {
+    struct Setting {
         point: String,
         from: u64,
         on: bool,
         what: String,
     }
 
-    static ASKED: LazyLock<Option<Asked>> = LazyLock::new(|| {
+    static SETTING: LazyLock<Option<Setting>> = LazyLock::new(|| {
         let text = std::env::var("SEEDBED_FAILPOINT").ok()?;
         let parsed = parse(&text);
         assert!(
@@ -88,12 +88,12 @@ mod asked {
     /// Number of times that each point was reached; under `*` the total.
     static REACHED: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
 
-    fn parse(text: &str) -> Option<Asked> {
+    fn parse(text: &str) -> Option<Setting> {
         let (point, what) = text.split_once('=')?;
         let (point, count) = point.split_once('#').unwrap_or((point, "1"));
         let on = count.ends_with('+');
         let from = count.trim_end_matches('+').parse().ok()?;
-        matches!(what, "crash" | "panic" | "eio" | "enospc" | "eacces").then(|| Asked {
+        matches!(what, "crash" | "panic" | "eio" | "enospc" | "eacces").then(|| Setting {
             point: point.to_owned(),
             from,
             on,
@@ -103,7 +103,7 @@ mod asked {
 
     /// Counts that the point is reached, and returns the requested error, if any.
     pub(crate) fn reach(name: &'static str) -> Result<(), Errno> {
-        if ASKED.is_none() && TRACE.is_none() {
+        if SETTING.is_none() && TRACE.is_none() {
             return Ok(());
         }
         let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,17 +114,17 @@ mod asked {
         };
         let (own, all) = (count(name), count("*"));
         say(&format!("{name}#{own}"));
-        let Some(asked) = &*ASKED else { return Ok(()) };
-        let count = match asked.point.as_str() {
+        let Some(setting) = &*SETTING else { return Ok(()) };
+        let count = match setting.point.as_str() {
             "*" => all,
             point if point == name => own,
             _ => return Ok(()),
         };
-        if count != asked.from && !(asked.on && count > asked.from) {
+        if count != setting.from && !(setting.on && count > setting.from) {
             return Ok(());
         }
-        say(&format!("{} {name}#{own}", asked.what));
-        match asked.what.as_str() {
+        say(&format!("{} {name}#{own}", setting.what));
+        match setting.what.as_str() {
             "eio" => Err(Errno::IO),
             "enospc" => Err(Errno::NOSPC),
             "eacces" => Err(Errno::ACCESS),

@@ -121,28 +121,28 @@ pub struct Git<'a> {
 
 /// Facts about Git that need not be determined again.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
-    said: version::Said,
+pub(crate) struct Versions {
+    texts: version::Texts,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Repository<'a> {
-    Around(&'a Path),
-    Of { git_dir: &'a Path, work_tree: Option<&'a Path> },
+    Discovered(&'a Path),
+    Opened { git_dir: &'a Path, work_tree: Option<&'a Path> },
 }
 
 impl<'a> Git<'a> {
     /// Returns a Git that finds the repository around `directory` by itself.
-    pub fn around(host: &'a Host, directory: &'a Path) -> Self {
-        Self::new(host, Repository::Around(directory))
+    pub fn discover(host: &'a Host, directory: &'a Path) -> Self {
+        Self::new(host, Repository::Discovered(directory))
     }
 
     /// Returns a Git for the given repository: an agent can replace a worktree's `.git` file, but not this path.
     ///
     /// Both paths are absolute; `git_dir` is a repository's Git directory or the admin directory of a linked worktree.
     /// Relative paths in arguments start at `work_tree`, which must exist; without a work tree, at `git_dir`.
-    pub fn of(host: &'a Host, git_dir: &'a Path, work_tree: Option<&'a Path>) -> Self {
-        Self::new(host, Repository::Of { git_dir, work_tree })
+    pub fn open(host: &'a Host, git_dir: &'a Path, work_tree: Option<&'a Path>) -> Self {
+        Self::new(host, Repository::Opened { git_dir, work_tree })
     }
 
     fn new(host: &'a Host, repository: Repository<'a>) -> Self {
@@ -265,18 +265,21 @@ impl<'a> Git<'a> {
             version::require(self.host)?;
         }
         match self.repository {
-            Repository::Around(directory) => special_files::around(directory),
-            Repository::Of { git_dir, .. } => special_files::of(git_dir),
+            Repository::Discovered(directory) => special_files::check_discovered(directory),
+            Repository::Opened { git_dir, .. } => special_files::check_git_directory(git_dir),
         }
     }
 
     fn process<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Process, Error> {
         self.check()?;
-        self.unasked(args)
+        self.process_without_version(args)
     }
 
     /// Returns the process without any check.
-    fn unasked<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<Process, Error> {
+    fn process_without_version<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Process, Error> {
         let inherited = self.host.environment.iter().filter(|(name, _)| !is_scrubbed(name)).cloned();
         let fixed = VARIABLES.map(|(name, value)| (name.into(), value.into()));
         let mut process = Process::new("git")
@@ -287,13 +290,13 @@ impl<'a> Git<'a> {
             .watched()
             .cancel(&self.host.cancel);
         process = match self.repository {
-            Repository::Around(directory) => process.arg("-C").arg(directory),
-            Repository::Of { git_dir, work_tree: Some(work_tree) } => process
+            Repository::Discovered(directory) => process.arg("-C").arg(directory),
+            Repository::Opened { git_dir, work_tree: Some(work_tree) } => process
                 .arg(option("--git-dir=", git_dir))
                 .arg(option("--work-tree=", work_tree))
                 .current_dir(work_tree),
             // Without a work tree, Git regards the current directory as one, so that must belong to no repository.
-            Repository::Of { git_dir, work_tree: None } => {
+            Repository::Opened { git_dir, work_tree: None } => {
                 process.arg(option("--git-dir=", git_dir)).current_dir(git_dir)
             }
         };

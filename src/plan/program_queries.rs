@@ -9,7 +9,7 @@ use super::requests::all_requests;
 use super::session_identity::{active, identities};
 use crate::manifest::{Manifest, Options};
 use crate::observe::{Observation, Query};
-use crate::provider::external::protocol::Asked;
+use crate::provider::external::protocol::SessionRequest;
 use crate::provider::{Registry, external, placeholders};
 
 /// Returns the queries that the programs of external kinds must answer before the manifest can be planned.
@@ -46,7 +46,7 @@ pub(super) fn programs(
                 let held = active[at]
                     .and_then(|session| session.allocation(wanted.name).filter(|held| held.kind == *kind));
                 let shares = takers[at][all_requests[at].position(wanted.name).unwrap_or_default()];
-                Asked {
+                SessionRequest {
                     session: id(at),
                     path: manifest.sessions[at].path.to_string(),
                     index: identities[at].index,
@@ -62,7 +62,7 @@ pub(super) fn programs(
             if !queries.is_empty() {
                 queries.extend(
                     observation.relative_allocations.iter().filter(|held| held.kind == *kind).map(|held| {
-                        Asked {
+                        SessionRequest {
                             session: held.session.clone(),
                             path: held.session.clone(),
                             index: held.index,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::protocol::{
-    Answer, DoneAnswer, Found, InspectAnswer, LeaseRequest, PROTOCOL, ProvisionAnswer, Request,
+    Answer, DoneAnswer, InspectAnswer, LeaseCondition, LeaseRequest, PROTOCOL, ProvisionAnswer, Request,
 };
 use super::{
     Allocation, Allocator, Condition, Context, Error, Planner, Provider, Scope, Task, UnsavedWork,
@@ -129,9 +129,9 @@ impl Provider for External {
             _ => format!("{} has changed since it was provisioned", task.allocation.kind),
         };
         Ok(match found.condition {
-            Found::Healthy => Condition::Healthy,
-            Found::Repairable => Condition::Repairable(why()),
-            Found::Broken => Condition::Broken(why()),
+            LeaseCondition::Healthy => Condition::Healthy,
+            LeaseCondition::Repairable => Condition::Repairable(why()),
+            LeaseCondition::Broken => Condition::Broken(why()),
         })
     }
 
@@ -172,7 +172,7 @@ fn says(task: &Task<'_>, why: &str) -> String {
 fn inspected(task: &Task<'_>) -> Result<InspectAnswer, Error> {
     let what = format!("inspect {} of {}", task.allocation.kind, task.session);
     let answer = task.shared_result(&what, || {
-        let answer = said(task, Request::Inspect)?;
+        let answer = answer(task, Request::Inspect)?;
         // An answer that cannot be read is not kept.
         read::<InspectAnswer>(task, &answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -192,14 +192,14 @@ fn unknown(task: &Task<'_>, error: &Error) -> String {
 
 /// Makes the program that planned an allocation act on it.
 fn ask<A: Answer>(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<A, Error> {
-    read(task, &said(task, operation)?)
+    read(task, &answer(task, operation)?)
 }
 
 fn read<A: Answer>(task: &Task<'_>, answer: &[u8]) -> Result<A, Error> {
     protocol::read(answer).map_err(|why| Error::Refused(format!("{}: {why}", shown(task))))
 }
 
-fn said(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec<u8>, Error> {
+fn answer(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec<u8>, Error> {
     let Some(external) = task.allocation.external.as_ref().filter(|external| !external.command.is_empty())
     else {
         let message = format!("no program is known that plans and creates `{}`", task.allocation.kind);

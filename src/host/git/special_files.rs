@@ -37,17 +37,18 @@ const FILES: [&str; 12] = [
 const POINTER_MAX: usize = 64 * 1024;
 
 /// Checks the files that Git opens when it finds the repository around `directory` by itself.
-pub(super) fn around(directory: &Path) -> Result<(), Error> {
+pub(super) fn check_discovered(directory: &Path) -> Result<(), Error> {
     for above in directory.ancestors() {
         let dot_git = above.join(".git");
         match fs::metadata(&dot_git).map(|found| found.file_type()) {
-            Ok(found) if found.is_dir() => return of(&dot_git),
+            Ok(found) if found.is_dir() => return check_git_directory(&dot_git),
             Ok(found) if found.is_file() => {
-                return pointer(above, ".git", b"gitdir: ").map_or(Ok(()), |git_dir| of(&git_dir));
+                return pointer(above, ".git", b"gitdir: ")
+                    .map_or(Ok(()), |git_dir| check_git_directory(&git_dir));
             }
             Ok(found) => return Err(obstructed(dot_git, found)),
             Err(_) if above.join("HEAD").exists() && above.join("objects").is_dir() => {
-                return of(above);
+                return check_git_directory(above);
             }
             Err(_) => {}
         }
@@ -56,7 +57,7 @@ pub(super) fn around(directory: &Path) -> Result<(), Error> {
 }
 
 /// Checks a Git directory, or the admin directory of a linked worktree and its repository.
-pub(super) fn of(git_dir: &Path) -> Result<(), Error> {
+pub(super) fn check_git_directory(git_dir: &Path) -> Result<(), Error> {
     files(git_dir)?;
     let Some(common) = pointer(git_dir, "commondir", b"") else { return Ok(()) };
     files(&fs::canonicalize(&common).unwrap_or(common))

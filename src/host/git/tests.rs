@@ -34,7 +34,7 @@ impl Sandbox {
             fs::write(path.join(directory).join("f"), directory).unwrap();
         }
         fs::write(path.join("top"), name).unwrap();
-        let git = Git::around(&self.host, &path);
+        let git = Git::discover(&self.host, &path);
         git.run(["init", "--quiet", "--initial-branch=main"]).unwrap();
         git.run(["config", "user.name", "seedbed"]).unwrap();
         git.run(["config", "user.email", "seedbed@example.invalid"]).unwrap();
@@ -81,7 +81,7 @@ fn an_inherited_repository_changes_nothing() {
         ("GIT_CONFIG_VALUE_0".into(), "true".into()),
     ]);
     let repo = sandbox.path("repo");
-    let git = Git::around(&sandbox.host, &repo);
+    let git = Git::discover(&sandbox.host, &repo);
     assert_eq!(git.line(["rev-parse", "--is-bare-repository"]).unwrap(), "false");
     let top = git.path(["rev-parse", "--show-toplevel"]).unwrap();
     assert_eq!(top, fs::canonicalize(&repo).unwrap());
@@ -98,26 +98,26 @@ fn a_worktree_is_reached_through_its_entry() {
     let sandbox = Sandbox::new();
     let repo = sandbox.path("repo");
     let bare = sandbox.path("bare.git");
-    Git::around(&sandbox.host, &repo)
+    Git::discover(&sandbox.host, &repo)
         .with_variable("GIT_ALLOW_PROTOCOL", "file")
         .run(["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()])
         .unwrap();
     // A `core.worktree` of the repository must not redirect the calls of a linked worktree to the repository.
     let common = repo.join(".git");
-    Git::of(&sandbox.host, &common, None).run(["config", "core.worktree", repo.to_str().unwrap()]).unwrap();
+    Git::open(&sandbox.host, &common, None).run(["config", "core.worktree", repo.to_str().unwrap()]).unwrap();
 
     for (name, common) in [("of-repo", common), ("of-bare", bare)] {
         let (entry, worktree) = (common.join("worktrees/e"), sandbox.path(name));
         fs::create_dir_all(&entry).unwrap();
         fs::create_dir_all(&worktree).unwrap();
-        let commit = Git::of(&sandbox.host, &common, None).line(["rev-parse", "--verify", "HEAD"]).unwrap();
+        let commit = Git::open(&sandbox.host, &common, None).line(["rev-parse", "--verify", "HEAD"]).unwrap();
         fs::write(entry.join("commondir"), "../..\n").unwrap();
         fs::write(entry.join("gitdir"), format!("{}\n", worktree.join(".git").display())).unwrap();
         fs::write(entry.join("HEAD"), format!("{commit}\n")).unwrap();
         // As an agent may leave it: the worktree's own pointer leads elsewhere.
         fs::write(worktree.join(".git"), "gitdir: /no/such\n").unwrap();
 
-        let git = Git::of(&sandbox.host, &entry, Some(&worktree));
+        let git = Git::open(&sandbox.host, &entry, Some(&worktree));
         git.run(["read-tree", "-mu", &commit]).unwrap();
         assert_eq!(git.line(["status", "--porcelain"]).unwrap(), "");
         git.run(["sparse-checkout", "set", "--cone", "--", "a"]).unwrap();
@@ -139,7 +139,7 @@ fn programs_of_a_repository_do_not_run() {
         let script = trap(hook);
         fs::rename(script, repo.join(".git/hooks").join(hook)).unwrap();
     }
-    let git = Git::around(&sandbox.host, &repo);
+    let git = Git::discover(&sandbox.host, &repo);
     for key in ["core.fsmonitor", "core.sshCommand", "core.askpass", "core.pager"] {
         let script = trap(key);
         git.run(["config", key, script.to_str().unwrap()]).unwrap();
@@ -171,12 +171,12 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
         fs::create_dir(sandbox.path("shim")).unwrap();
         fs::copy(&trap, sandbox.path("shim/git-remote-trap")).unwrap();
         let trap = trap.to_str().unwrap();
-        let blob = Git::around(&sandbox.host, &repo).line(["rev-parse", "HEAD:top"]).unwrap();
+        let blob = Git::discover(&sandbox.host, &repo).line(["rev-parse", "HEAD:top"]).unwrap();
         fs::remove_file(repo.join(".git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
         // Without the variable, a new Git behaves like an old one that does not know it.
         sandbox.shim(&format!("unset GIT_NO_LAZY_FETCH; exec {bin}/git \"$@\""));
 
-        let git = Git::around(&sandbox.host, &repo);
+        let git = Git::discover(&sandbox.host, &repo);
         for setting in [
             "extensions.partialClone=origin",
             "remote.origin.promisor=true",
@@ -196,7 +196,7 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
         let urls =
             [&ext, repo_url, "trap::x", "git://localhost:1/x", "ssh://localhost:1/x", "http://localhost:1/x"];
         let ask = |allow: Option<&str>| {
-            let git = Git::around(&sandbox.host, &repo).with_setting("core.sshCommand=false");
+            let git = Git::discover(&sandbox.host, &repo).with_setting("core.sshCommand=false");
             let git = allow.map_or(git.clone(), |allow| git.with_variable("GIT_ALLOW_PROTOCOL", allow));
             git.run(["cat-file", "blob", &blob]).unwrap_err().to_string()
         };
@@ -220,14 +220,14 @@ fn a_transport_of_the_repository_does_not_start_when_git_is_old() {
 fn failure_contains_the_message_of_git() {
     let sandbox = Sandbox::new();
     let nowhere = sandbox.path("");
-    let error = Git::around(&sandbox.host, &nowhere).run(["rev-parse", "HEAD"]).unwrap_err().to_string();
+    let error = Git::discover(&sandbox.host, &nowhere).run(["rev-parse", "HEAD"]).unwrap_err().to_string();
     assert!(error.starts_with("`git -C "), "{error}");
     assert!(
         error.contains(" rev-parse HEAD` failed (exit status: 128): fatal: not a git repository"),
         "{error}"
     );
 
-    let output = Git::around(&sandbox.host, &nowhere).output(["rev-parse", "HEAD"]).unwrap();
+    let output = Git::discover(&sandbox.host, &nowhere).output(["rev-parse", "HEAD"]).unwrap();
     assert_eq!(output.status.code(), Some(128));
 }
 
@@ -235,7 +235,7 @@ fn failure_contains_the_message_of_git() {
 fn missing_git_is_reported() {
     let mut sandbox = Sandbox::new();
     sandbox.host.environment[0].1 = sandbox.path("empty").into();
-    let error = Git::around(&sandbox.host, Path::new("/")).run(["version"]).unwrap_err();
+    let error = Git::discover(&sandbox.host, Path::new("/")).run(["version"]).unwrap_err();
     assert_eq!(error.to_string(), "cannot start `git`: there is no such program in PATH");
 }
 
@@ -243,7 +243,7 @@ fn missing_git_is_reported() {
 fn git_reads_its_input_or_inherits_the_lock() {
     let sandbox = Sandbox::new();
     let repo = sandbox.path("repo");
-    let git = Git::around(&sandbox.host, &repo);
+    let git = Git::discover(&sandbox.host, &repo);
     let id = git.run_with_input(["hash-object", "--stdin"], b"text".to_vec()).unwrap();
     assert_eq!(String::from_utf8(id).unwrap(), "f3a34851d44d6b97c90fbb99dd3d18c261b9a237\n");
 
@@ -292,7 +292,7 @@ fn a_call_is_repeated_only_while_another_git_is_in_the_way() {
         sandbox.shim(&format!(
             "case \"$*\" in *' version') exit;; esac\necho >>{count_text}\nif test $(wc -l <{count_text}) -le {failures}; then echo \"{message}\" >&2; exit 128; fi\necho fine"
         ));
-        let result = Git::around(&sandbox.host, Path::new("/")).run_beside_others(&["worktree", "add"]);
+        let result = Git::discover(&sandbox.host, Path::new("/")).run_beside_others(&["worktree", "add"]);
         assert_eq!(result.is_ok(), succeeds, "{result:?}");
         assert_eq!(fs::read(count).unwrap().len(), calls);
     };
@@ -317,7 +317,7 @@ fn a_fifo_in_the_place_of_a_file_is_named_before_git_runs() {
     let sandbox = Sandbox::new();
     let repo = sandbox.path("repo");
     let git_dir = repo.join(".git");
-    Git::of(&sandbox.host, &git_dir, None).run(["worktree", "add", "--quiet", "../linked"]).unwrap();
+    Git::open(&sandbox.host, &git_dir, None).run(["worktree", "add", "--quiet", "../linked"]).unwrap();
     let entry = git_dir.join("worktrees/linked");
     let check = |git: Git<'_>, name: &str| {
         assert!(git.check().is_ok(), "before {name}");
@@ -327,14 +327,14 @@ fn a_fifo_in_the_place_of_a_file_is_named_before_git_runs() {
         fs::remove_file(path).unwrap();
     };
     for name in ["commondir", "info/sparse-checkout", "objects/info/alternates"] {
-        check(Git::of(&sandbox.host, &git_dir, None), name);
-        check(Git::around(&sandbox.host, &repo.join("a")), name);
+        check(Git::open(&sandbox.host, &git_dir, None), name);
+        check(Git::discover(&sandbox.host, &repo.join("a")), name);
     }
-    check(Git::of(&sandbox.host, &entry, None), "shallow");
+    check(Git::open(&sandbox.host, &entry, None), "shallow");
     // `/dev/null` in place of an empty file blocks no call.
     fs::remove_file(git_dir.join("info/exclude")).unwrap();
     std::os::unix::fs::symlink("/dev/null", git_dir.join("info/exclude")).unwrap();
-    assert!(Git::of(&sandbox.host, &git_dir, None).check().is_ok());
+    assert!(Git::open(&sandbox.host, &git_dir, None).check().is_ok());
 }
 
 fn fifo(path: &Path) {
@@ -349,7 +349,7 @@ fn obstructed(path: &Path, what: &str) -> String {
 /// Runs a command of Git that reads the configuration, the objects, the exclusions and the attributes.
 fn ask(sandbox: &Sandbox) -> Result<Vec<u8>, Error> {
     let repo = sandbox.path("repo");
-    let git = Git::around(&sandbox.host, &repo).within(Duration::from_secs(20));
+    let git = Git::discover(&sandbox.host, &repo).within(Duration::from_secs(20));
     git.run(["status", "--porcelain"])?;
     git.run(["check-attr", "text", "top"])?;
     git.run(["cat-file", "--batch-all-objects", "--batch-check"])?;
@@ -438,7 +438,7 @@ fn a_git_that_is_slow_is_left_alone() {
     let device = File::open("/dev/zero").unwrap();
     rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::empty()).unwrap();
     let repo = sandbox.path("repo");
-    assert!(Git::around(&sandbox.host, &repo).run(["rev-parse", "HEAD"]).is_ok());
+    assert!(Git::discover(&sandbox.host, &repo).run(["rev-parse", "HEAD"]).is_ok());
     // Tests beside this one have started programs with the device.
     std::mem::forget(device);
 }

@@ -21,29 +21,29 @@ pub(crate) const WANTED: (u32, u32) = (2, 36);
 pub(super) type Program = (PathBuf, u64, (i64, i64));
 
 /// Version text of each program. A Git that replaces another one is asked again.
-pub(super) type Said = Mutex<HashMap<Program, String>>;
+pub(super) type Texts = Mutex<HashMap<Program, String>>;
 
 /// Returns the version text of Git: `git version 2.47.3`.
-pub(crate) fn said(host: &Host) -> Result<String, Error> {
+pub(crate) fn text(host: &Host) -> Result<String, Error> {
     let program = program(&host.environment);
     // A second thread waits for the answer that the first one gets.
-    let mut known = host.git.said.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(said) = program.as_ref().and_then(|program| known.get(program)) {
-        return Ok(said.clone());
+    let mut known = host.git.texts.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(text) = program.as_ref().and_then(|program| known.get(program)) {
+        return Ok(text.clone());
     }
-    let process = Git::around(host, Path::new("/")).unasked(["version"])?;
+    let process = Git::discover(host, Path::new("/")).process_without_version(["version"])?;
     let command = process.command();
     let printed = process.output()?.success(command)?;
-    let said = String::from_utf8_lossy(&printed).trim().to_owned();
+    let text = String::from_utf8_lossy(&printed).trim().to_owned();
     if let Some(program) = program {
-        known.insert(program, said.clone());
+        known.insert(program, text.clone());
     }
-    Ok(said)
+    Ok(text)
 }
 
 /// Checks that Git exists and is not older than [`OLDEST`]. A Git with an unknown version counts as new enough.
 pub(crate) fn require(host: &Host) -> Result<(), Error> {
-    match number(&said(host)?) {
+    match number(&text(host)?) {
         Some(number) if number < OLDEST => Err(Error::TooOld {
             program: "git".to_owned(),
             version: format!("{}.{}", number.0, number.1),
@@ -54,8 +54,8 @@ pub(crate) fn require(host: &Host) -> Result<(), Error> {
 }
 
 /// Parses `git version 2.47.3`, with any suffix of a vendor.
-pub(crate) fn number(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said.strip_prefix("git version ")?.split('.');
+pub(crate) fn number(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.strip_prefix("git version ")?.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
@@ -84,12 +84,12 @@ mod tests {
         let (old, new) = (host("2.20.0"), host("2.47.0"));
         assert!(matches!(require(&old), Err(Error::TooOld { .. })));
         assert!(require(&new).is_ok());
-        assert_eq!(said(&old.clone()).unwrap(), "git version 2.20.0");
+        assert_eq!(text(&old.clone()).unwrap(), "git version 2.20.0");
     }
 
     #[test]
     fn git_versions_are_parsed() {
-        for (said, expected) in [
+        for (text, expected) in [
             ("git version 2.47.3", Some((2, 47))),
             ("git version 2.39.5 (Apple Git-154)", Some((2, 39))),
             ("git version 2.20", Some((2, 20))),
@@ -97,7 +97,7 @@ mod tests {
             ("hub version 2", None),
             ("", None),
         ] {
-            assert_eq!(number(said), expected, "{said:?}");
+            assert_eq!(number(text), expected, "{text:?}");
         }
     }
 }

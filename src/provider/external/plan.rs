@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::protocol::{self, Asked, PROTOCOL, PlanAnswer, PlanRequest, Wrong};
+use super::protocol::{self, PROTOCOL, PlanAnswer, PlanRequest, RequestDiagnostic, SessionRequest};
 use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Diagnostics, Location, Program, denied_variable, is_variable, rule};
@@ -16,7 +16,7 @@ use crate::provider::{Allocation, Allocator, Parent, Planned, Request, placehold
 const LINE_MAX: usize = 400;
 
 /// Returns the request for a plan as JSON. The same sessions in the same order give the same text.
-pub(crate) fn request(kind: &str, swarm: &str, sessions: Vec<Asked>) -> String {
+pub(crate) fn request(kind: &str, swarm: &str, sessions: Vec<SessionRequest>) -> String {
     let request = protocol::Request::Plan(PlanRequest {
         protocol: PROTOCOL,
         kind: kind.to_owned(),
@@ -41,33 +41,33 @@ pub(crate) struct Externals {
 /// Outcome of the request for a plan.
 enum Answer {
     /// The program did not run, because no program may be run: every allocation is planned without fields.
-    NotAsked,
+    NotRun,
     /// The program gave no plan, for this reason.
-    None(String),
+    NoPlan(String),
     /// The program answered.
-    Given(PlanAnswer),
+    Plan(PlanAnswer),
 }
 
 impl Externals {
-    /// Creates the planner. `asked` are the ids of the sessions in the request.
+    /// Creates the planner. `requested` are the ids of the sessions in the request.
     pub(crate) fn new(
         kind: &str,
         program: Option<&Program>,
         observation: &Observation,
-        asked: &[&str],
+        requested: &[&str],
     ) -> Self {
         let answer = match observation.programs.as_ref().map(|programs| programs.get(kind)) {
-            _ if program.is_none() => Answer::None("the manifest names none".to_owned()),
-            None => Answer::NotAsked,
-            Some(None) => Answer::None("it was not run".to_owned()),
-            Some(Some(Err(why))) => Answer::None(why.clone()),
+            _ if program.is_none() => Answer::NoPlan("the manifest names none".to_owned()),
+            None => Answer::NotRun,
+            Some(None) => Answer::NoPlan("it was not run".to_owned()),
+            Some(Some(Err(why))) => Answer::NoPlan(why.clone()),
             Some(Some(Ok(bytes))) => match protocol::read::<PlanAnswer>(bytes) {
-                Err(why) => Answer::None(why),
-                Ok(answer) => match stranger(&answer, asked) {
-                    Some(stranger) => {
-                        Answer::None(format!("its answer names `{stranger}`, which was not in the request"))
+                Err(why) => Answer::NoPlan(why),
+                Ok(answer) => match unrequested(&answer, requested) {
+                    Some(session) => {
+                        Answer::NoPlan(format!("its answer names `{session}`, which was not in the request"))
                     }
-                    None => Answer::Given(answer),
+                    None => Answer::Plan(answer),
                 },
             },
         };
@@ -113,15 +113,15 @@ impl Externals {
     fn answered(&self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Diagnostics> {
         let within_parent = parent.is_some();
         let answer = match &self.answer {
-            Answer::NotAsked => return Ok(self.planned(&protocol::Planned::default(), &[], within_parent)),
-            Answer::None(why) => return Err(vec![self.no_plan(why)].into()),
-            Answer::Given(answer) => answer,
+            Answer::NotRun => return Ok(self.planned(&protocol::Planned::default(), &[], within_parent)),
+            Answer::NoPlan(why) => return Err(vec![self.no_plan(why)].into()),
+            Answer::Plan(answer) => answer,
         };
         let own = answer
             .diagnostics
             .iter()
-            .filter(|wrong| wrong.session.as_deref().is_none_or(|session| session == request.session));
-        let diagnostics: Vec<_> = own.map(|wrong| self.wrong(wrong, request)).collect();
+            .filter(|reported| reported.session.as_deref().is_none_or(|session| session == request.session));
+        let diagnostics: Vec<_> = own.map(|reported| self.diagnostic(reported, request)).collect();
         if !diagnostics.is_empty() {
             return Err(diagnostics.into());
         }
@@ -169,30 +169,30 @@ impl Externals {
         }
     }
 
-    fn program_place(&self) -> Location {
+    fn program_location(&self) -> Location {
         Location::default().key("provider").key(&self.kind).key("command")
     }
 
     /// Returns a diagnostic for an error of the program, not of the request.
     fn no_plan(&self, why: &str) -> Diagnostic {
         let message = format!("the program of kind `{}` gave no plan: {}", self.kind, line(why));
-        Diagnostic::new(rule::PROGRAM, self.program_place(), message, "gave no plan").with_help(
+        Diagnostic::new(rule::PROGRAM, self.program_location(), message, "gave no plan").with_help(
             "run it by hand; `seedbed schema provider` prints the schemas of its requests and answers",
         )
     }
 
-    fn wrong(&self, wrong: &Wrong, request: &Request<'_>) -> Diagnostic {
-        let location = match (&wrong.session, &wrong.option) {
-            (None, _) => self.program_place(),
+    fn diagnostic(&self, reported: &RequestDiagnostic, request: &Request<'_>) -> Diagnostic {
+        let location = match (&reported.session, &reported.option) {
+            (None, _) => self.program_location(),
             (Some(_), Some(option)) if request.own.contains_key(option) => request.location.key(option),
             (Some(_), _) => request.location.clone(),
         };
-        let label = match &wrong.option {
+        let label = match &reported.option {
             Some(option) => format!("reported by `{}` for `{}`", self.kind, line(option)),
             None => format!("reported by `{}`", self.kind),
         };
-        let diagnostic = Diagnostic::new(rule::EXTERNAL_OPTION, location, line(&wrong.message), label);
-        match &wrong.help {
+        let diagnostic = Diagnostic::new(rule::EXTERNAL_OPTION, location, line(&reported.message), label);
+        match &reported.help {
             Some(help) => diagnostic.with_help(line(help)),
             None => diagnostic,
         }
@@ -215,11 +215,11 @@ impl Allocator for Externals {
 }
 
 /// Returns a session in the answer that was not in the request.
-fn stranger<'a>(answer: &'a PlanAnswer, asked: &[&str]) -> Option<&'a str> {
-    let asked: HashSet<_> = asked.iter().copied().collect();
-    let faulty = answer.diagnostics.iter().filter_map(|wrong| wrong.session.as_deref());
-    let mut sessions = answer.allocations.keys().map(String::as_str).chain(faulty);
-    sessions.find(|session| !asked.contains(session))
+fn unrequested<'a>(answer: &'a PlanAnswer, requested: &[&str]) -> Option<&'a str> {
+    let requested: HashSet<_> = requested.iter().copied().collect();
+    let reported = answer.diagnostics.iter().filter_map(|reported| reported.session.as_deref());
+    let mut sessions = answer.allocations.keys().map(String::as_str).chain(reported);
+    sessions.find(|session| !requested.contains(session))
 }
 
 /// Returns the reason why an allocation from a program cannot be given to a session, or back to the program.

@@ -63,14 +63,14 @@ pub struct PlanRequest {
     pub swarm: String,
     /// Sessions that request the kind, parents before their children. Sessions that already have an allocation are
     /// included, but the answers for them are not used.
-    pub sessions: Vec<Asked>,
+    pub sessions: Vec<SessionRequest>,
 }
 
 /// A session that requests the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct Asked {
+pub struct SessionRequest {
     /// Id of the session, `SWARM/PATH`.
     pub session: String,
     /// Path of the session in the tree.
@@ -105,7 +105,7 @@ pub struct PlanAnswer {
     pub allocations: BTreeMap<String, Planned>,
     /// All errors of the requests, in one answer.
     #[serde(default)]
-    pub diagnostics: Vec<Wrong>,
+    pub diagnostics: Vec<RequestDiagnostic>,
 }
 
 impl PlanAnswer {
@@ -115,7 +115,7 @@ impl PlanAnswer {
     }
 
     /// Creates an answer with the errors of the requests.
-    pub fn refused(diagnostics: Vec<Wrong>) -> Self {
+    pub fn refused(diagnostics: Vec<RequestDiagnostic>) -> Self {
         Self { protocol: PROTOCOL, allocations: BTreeMap::new(), diagnostics }
     }
 }
@@ -153,7 +153,7 @@ impl Planned {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
-pub struct Wrong {
+pub struct RequestDiagnostic {
     /// Id of the session; `null` for an error of the kind as a whole.
     #[serde(default)]
     pub session: Option<String>,
@@ -167,7 +167,7 @@ pub struct Wrong {
     pub help: Option<String>,
 }
 
-impl Wrong {
+impl RequestDiagnostic {
     /// Creates an error for the request of a session, or for the kind as a whole.
     pub fn new(session: Option<String>, message: String) -> Self {
         Self { session, option: None, message, help: None }
@@ -260,7 +260,7 @@ pub struct InspectAnswer {
     /// Version of the protocol, 1.
     pub protocol: u32,
     /// Condition of the lease.
-    pub condition: Found,
+    pub condition: LeaseCondition,
     /// Description of the damage, one line; absent for a healthy lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -272,11 +272,11 @@ pub struct InspectAnswer {
 impl InspectAnswer {
     /// Creates an answer for a healthy lease without unsaved work.
     pub fn healthy() -> Self {
-        Self { protocol: PROTOCOL, condition: Found::Healthy, why: None, unsaved_work: Vec::new() }
+        Self { protocol: PROTOCOL, condition: LeaseCondition::Healthy, why: None, unsaved_work: Vec::new() }
     }
 
     /// Creates an answer for a damaged lease, with a description in one line.
-    pub fn damaged(condition: Found, why: String) -> Self {
+    pub fn damaged(condition: LeaseCondition, why: String) -> Self {
         Self { condition, why: Some(why), ..Self::healthy() }
     }
 }
@@ -285,7 +285,7 @@ impl InspectAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub enum Found {
+pub enum LeaseCondition {
     /// As it was provisioned.
     Healthy,
     /// Damaged, but `provision` restores the missing parts without changing the others.

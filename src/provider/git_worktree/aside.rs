@@ -90,7 +90,7 @@ fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &WorktreePaths) -
     let line = kept_branch.iter().position(|byte| *byte == b'\n').unwrap_or(kept_branch.len());
     let (tip, log) = (String::from_utf8_lossy(&kept_branch[..line]), kept_branch.get(line + 1..));
     let name = full_name(own);
-    let git = Git::of(task.host, aside.common.path(), None).holding(task.lock);
+    let git = Git::open(task.host, aside.common.path(), None).holding(task.lock);
     if !git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.status.success() {
         branch::create(task, aside, own, &tip)?;
     }

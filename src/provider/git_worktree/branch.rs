@@ -57,13 +57,13 @@ pub(super) fn create(
         commit.to_owned(),
         "0".repeat(commit.len()),
     ];
-    Git::of(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    Git::open(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
     Ok(())
 }
 
 /// Deletes the branch of this full name; an error if it is not at `tip`.
 pub(super) fn delete(task: &Task<'_>, paths: &WorktreePaths, name: &str, tip: &str) -> Result<(), Error> {
-    let git = Git::of(task.host, paths.common.path(), None).holding(task.lock);
+    let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
     // A branch that has moved in between is kept.
     git.run_beside_others(&["update-ref", "-d", name, tip])?;
     Ok(())
@@ -87,7 +87,7 @@ pub(super) fn tip_as_made(
     paths: &WorktreePaths,
     name: &str,
 ) -> Result<Option<String>, Error> {
-    let git = Git::of(task.host, paths.common.path(), None).holding(task.lock);
+    let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
     let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
     let at = String::from_utf8_lossy(at.stdout.trim_ascii_end()).into_owned();
     // A branch that existed before the worktree is not removed.

@@ -51,7 +51,7 @@ fn exists(path: &Path) -> bool {
 
 fn may_exist(task: &Task<'_>, paths: &WorktreePaths, branch: &str) -> bool {
     let name = format!("refs/heads/{branch}");
-    let git = Git::of(task.host, paths.common.path(), None);
+    let git = Git::open(task.host, paths.common.path(), None);
     let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name]);
     // If Git cannot answer, the branch may exist.
     found.map_or(true, |output| output.status.code() != Some(1))

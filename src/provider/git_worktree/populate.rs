@@ -46,7 +46,7 @@ fn fill_together(
     let top = paths.open().map_err(own)?;
     let entry = paths.entry_path();
     let recipient = Recipient {
-        git: &Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock),
+        git: &Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock),
         commit: &worktree.commit,
         top: &top,
         index: &entry.join("index"),
@@ -93,7 +93,7 @@ fn complete(
     let targets = mem::take(&mut partial.others);
     destinations.finish_with(targets, partial.index_mode, |task, paths| {
         let entry = paths.entry_path();
-        let git = Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+        let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
         write(&git, &worktree.commit, Some(&partial))
     })
 }
@@ -176,7 +176,7 @@ pub(super) fn run_hook(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     let paths = WorktreePaths::of(task, worktree)?;
     let zero = "0".repeat(worktree.commit.len());
     let entry = paths.entry_path();
-    let git = Git::of(task.host, &entry, Some(&paths.worktree));
+    let git = Git::open(task.host, &entry, Some(&paths.worktree));
     git.holding(task.lock).with_hooks(true).run([
         "hook",
         "run",

@@ -51,7 +51,7 @@ pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<R
     let heads: Vec<_> = worktrees.iter().map(|worktree| head(host, workspace, worktree)).collect();
     let mut names: BTreeSet<&str> = heads.iter().flatten().map(|head| head.name.as_str()).collect();
     names.extend(worktrees.iter().map(|worktree| worktree.base_ref.as_str()));
-    let git = Git::around(host, workspace);
+    let git = Git::discover(host, workspace);
     let commits = match commits(&git, names) {
         Ok(commits) => commits,
         Err(error) => return worktrees.iter().map(|_| Err(error.to_string())).collect(),
@@ -98,7 +98,7 @@ fn head(host: &Host, workspace: &Path, worktree: &Worktree) -> Result<Head, Erro
     if text == "ref: refs/heads/.invalid" {
         // With reftables, HEAD is in the table too.
         let admin = common.path().join(admin);
-        let git = Git::of(host, &admin, None);
+        let git = Git::open(host, &admin, None);
         let name = git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?;
         let branch = git.line(["symbolic-ref", "--short", "--quiet", "HEAD"]).ok();
         return Ok(Head { branch, name });

@@ -84,7 +84,7 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result
         }
         None => args.extend(["--detach".into(), paths.worktree.clone().into(), (&worktree.commit).into()]),
     }
-    Git::of(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    Git::open(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
     crashpoint!("register.added");
     let dot_git = paths.directory()?.map(|directory| read(&directory, Path::new(".git"))).transpose()?;
     if dot_git != Some(Content::Bytes(paths.dot_git_line())) {
@@ -99,7 +99,7 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result
     if let Some(target) = &worktree.target_path {
         sparse::enable(task, paths, &lock)?;
         let set = ["sparse-checkout", "set", "--cone", "--skip-checks", "--", target];
-        Git::of(task.host, &paths.entry_path(), Some(&paths.worktree))
+        Git::open(task.host, &paths.entry_path(), Some(&paths.worktree))
             .holding(task.lock)
             .run_beside_others(&set)?;
     }
@@ -146,7 +146,7 @@ fn take_branch(
         return branch::create(task, paths, branch, &worktree.commit);
     }
     let name = format!("refs/heads/{branch}");
-    let git = Git::of(task.host, paths.common.path(), None).holding(task.lock);
+    let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
     let tip = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.stdout;
     let tip = String::from_utf8_lossy(tip.trim_ascii_end()).into_owned();
     if tip == worktree.commit {

@@ -18,7 +18,7 @@ use crate::provider::{Error, Location, Task};
 /// Checks that Git can read the repository, which is needed to remove branches.
 pub(super) fn check_ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let paths = WorktreePaths::of(task, worktree)?;
-    Ok(Git::of(task.host, paths.common.path(), None).check()?)
+    Ok(Git::open(task.host, paths.common.path(), None).check()?)
 }
 
 /// Removes every existing part of the worktree. A missing part is no error. A part that belongs to another owner is

@@ -158,7 +158,7 @@ fn existing(
     fingerprint: &str,
     trees: [&str; 3],
 ) -> Result<Option<String>, Error> {
-    let git = Git::of(work.task.host, work.paths.common.path(), None).holding(work.task.lock);
+    let git = Git::open(work.task.host, work.paths.common.path(), None).holding(work.task.lock);
     let listed =
         git.line(["for-each-ref", "--format=%(refname) %(contents:lines=1)%(contents:body)%00", prefix])?;
     let line = format!("{}{fingerprint}", name::FINGERPRINT);
@@ -247,7 +247,7 @@ impl<'a> Work<'a> {
     ) -> Result<Self, Error> {
         let entry = paths.entry_path();
         let usable = paths.common.directory(&paths.entry)?.is_some()
-            && Git::of(task.host, &entry, None).output(["rev-parse", "--git-dir"])?.status.success();
+            && Git::open(task.host, &entry, None).output(["rev-parse", "--git-dir"])?.status.success();
         let mut work = Self {
             task,
             worktree,
@@ -284,7 +284,7 @@ impl<'a> Work<'a> {
 
     /// Returns Git with an index of this name in the scratch directory, and with the worktree if it exists.
     fn git(&self, index: &str) -> Git<'_> {
-        Git::of(self.task.host, &self.git_dir, self.directory.as_deref())
+        Git::open(self.task.host, &self.git_dir, self.directory.as_deref())
             .holding(self.task.lock)
             .with_variable("GIT_INDEX_FILE", self.scratch.join(index))
     }
@@ -310,7 +310,7 @@ impl<'a> Work<'a> {
     fn commit(&self, tree: &str, parents: &[String], message: &str) -> Result<String, Error> {
         let mut args: Vec<&str> = self.exact(["commit-tree", tree]);
         args.extend(parents.iter().flat_map(|parent| ["-p", parent.as_str()]));
-        let mut git = Git::of(self.task.host, self.paths.common.path(), None);
+        let mut git = Git::open(self.task.host, self.paths.common.path(), None);
         for role in ["AUTHOR", "COMMITTER"] {
             git = git.with_variable(&format!("GIT_{role}_NAME"), "seedbed");
             git = git.with_variable(&format!("GIT_{role}_EMAIL"), "seedbed@localhost");
@@ -322,7 +322,7 @@ impl<'a> Work<'a> {
     /// Checks that every object exists that the rescue has and no other ref reaches. Before the ref existed, a `git gc
     /// --prune=now` of another process could remove such objects. A second rescue writes the missing objects again.
     fn check_whole(&self, reference: &str) -> Result<(), Error> {
-        let git = Git::of(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
+        let git = Git::open(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
         let all = format!("--exclude={}", name::ALL);
         let args = [
             "rev-list",
@@ -344,14 +344,14 @@ impl<'a> Work<'a> {
     }
 
     fn remove_ref(&self, name: &str, commit: &str) -> Result<(), Error> {
-        let git = Git::of(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
+        let git = Git::open(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
         git.run_beside_others(&["update-ref", "-d", name, commit])?;
         Ok(())
     }
 
     /// Creates a ref; `false` if the name already exists.
     fn create_ref(&self, name: &str, commit: &str) -> Result<bool, Error> {
-        let git = Git::of(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
+        let git = Git::open(self.task.host, self.paths.common.path(), None).holding(self.task.lock);
         let zero = "0".repeat(commit.len());
         match git.run_beside_others(&self.exact(["update-ref", name, commit, &zero])) {
             Ok(_) => Ok(true),

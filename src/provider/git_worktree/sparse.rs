@@ -116,7 +116,7 @@ pub(super) fn disable(task: &Task<'_>, paths: &WorktreePaths, lock: &Lock) -> Re
         }
     } else if is_on(&settings(task, paths)?, SETTING) {
         let unset = ["config", "--local", "--unset-all", SETTING];
-        Git::of(task.host, paths.common.path(), None).run_beside_others(&unset)?;
+        Git::open(task.host, paths.common.path(), None).run_beside_others(&unset)?;
     }
     remove_stale_lock(paths, &record)?;
     lock.records.remove_file(&lock.record)?;
@@ -197,7 +197,7 @@ fn config(paths: &WorktreePaths) -> Result<String, Error> {
 fn settings(task: &Task<'_>, paths: &WorktreePaths) -> Result<Settings, Error> {
     let file = paths.common.path().join("config");
     let args = ["config".as_ref(), "--file".as_ref(), file.as_os_str(), "-z".as_ref(), "--list".as_ref()];
-    let listed = Git::of(task.host, paths.common.path(), None).run(args)?;
+    let listed = Git::open(task.host, paths.common.path(), None).run(args)?;
     Ok(config::parse(&listed))
 }
 

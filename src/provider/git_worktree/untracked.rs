@@ -296,7 +296,7 @@ pub(super) fn untracked(
 ) -> Result<Vec<PathBuf>, Error> {
     let globs = || worktree.copy.iter().chain(&worktree.link);
     globs().try_for_each(|glob| matcher(glob).map(drop))?;
-    let git = Git::around(task.host, &paths.workspace).holding(task.lock);
+    let git = Git::discover(task.host, &paths.workspace).holding(task.lock);
     Ok(untracked::list(&git, globs())?)
 }
 

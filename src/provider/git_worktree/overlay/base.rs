@@ -37,7 +37,7 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     let files = building.create_directories(Path::new("tree"))?;
     let (own_tree, own_index) = (building.path().join("tree"), building.path().join("index"));
     let entry = paths.entry_path();
-    let git = Git::of(task.host, &entry, Some(&own_tree))
+    let git = Git::open(task.host, &entry, Some(&own_tree))
         .holding(task.lock)
         .with_variable("GIT_INDEX_FILE", &own_index)
         // The second part of a split index would exist only in this admin directory.

@@ -39,7 +39,7 @@ pub fn restore(host: &Host, common: &Path, saved: &SavedWork, into: Option<&Path
     if !saved.valid {
         return Err(Error::Refused(format!("{} does not have the form of a rescue", saved.reference)));
     }
-    let repository = Git::of(host, common, None);
+    let repository = Git::open(host, common, None);
     let path = directory.to_string_lossy();
     if path.contains(char::REPLACEMENT_CHARACTER) {
         return Err(Error::Refused(format!("{path} is not UTF-8")));
@@ -51,7 +51,7 @@ pub fn restore(host: &Host, common: &Path, saved: &SavedWork, into: Option<&Path
         // The worktree of a cancelled restore is removed too.
         let host = Host { cancel: Cancel::default(), ..host.clone() };
         let remove = ["worktree", "remove", "--force", "--force", "--", &*path];
-        match Git::of(&host, common, None).run_beside_others(&remove) {
+        match Git::open(&host, common, None).run_beside_others(&remove) {
             Ok(_) => error,
             Err(left) => Error::Refused(format!("{error}; {path} is left behind: {left}")),
         }
@@ -62,8 +62,8 @@ pub fn restore(host: &Host, common: &Path, saved: &SavedWork, into: Option<&Path
 /// Writes files, index and state of the rescue into an empty worktree.
 fn populate(host: &Host, repository: &Git<'_>, saved: &SavedWork, directory: &Path) -> Result<(), Error> {
     let commit = saved.object.as_str();
-    let admin = Git::around(host, directory).path(["rev-parse", "--absolute-git-dir"])?;
-    let git = Git::of(host, &admin, Some(directory));
+    let admin = Git::discover(host, directory).path(["rev-parse", "--absolute-git-dir"])?;
+    let git = Git::open(host, &admin, Some(directory));
     let patterns =
         repository.output(["cat-file", "blob", &format!("{commit}^3:{}", admin_directory::PATTERNS)])?;
     let is_sparse = patterns.status.success();

@@ -65,7 +65,7 @@ pub fn restore_into(task: &Task<'_>, common: &Path, saved: &SavedWork) -> Result
     check_worktree(task, worktree, &paths, common, saved)?;
     let root = paths.open()?;
     let entry = paths.entry_path();
-    let git = Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+    let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
     check_operations(&paths, &git, saved)?;
     let head = format!("{}^1", saved.object);
     check_commits(&paths, &git, &head)?;

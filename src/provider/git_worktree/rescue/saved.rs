@@ -47,7 +47,7 @@ pub fn short_name(reference: &str) -> Option<&str> {
 ///
 /// There is no repository, or Git fails.
 pub fn common_directory(host: &Host, directory: &Path) -> Result<PathBuf, Error> {
-    Ok(Git::around(host, directory).path(["rev-parse", "--path-format=absolute", "--git-common-dir"])?)
+    Ok(Git::discover(host, directory).path(["rev-parse", "--path-format=absolute", "--git-common-dir"])?)
 }
 
 /// Lists the rescues of a repository, by name.
@@ -56,7 +56,7 @@ pub fn common_directory(host: &Host, directory: &Path) -> Result<PathBuf, Error>
 ///
 /// Git fails.
 pub fn list(host: &Host, common: &Path) -> Result<Vec<SavedWork>, Error> {
-    let git = Git::of(host, common, None);
+    let git = Git::open(host, common, None);
     let format = "--format=%(refname)%00%(objectname)%00%(objecttype)%00%(committerdate:unix)%00%(parent)%00%(contents:subject)";
     let printed = git.run(["for-each-ref", format, name::ROOT])?;
     let printed = String::from_utf8_lossy(&printed);
@@ -95,7 +95,7 @@ pub fn list(host: &Host, common: &Path) -> Result<Vec<SavedWork>, Error> {
 pub fn delete(host: &Host, common: &Path, rescues: &[&SavedWork]) -> Result<(), Error> {
     let delete = |saved: &&SavedWork| format!("delete {}\0{}\0", saved.reference, saved.object);
     let input: String = rescues.iter().map(delete).collect();
-    Git::of(host, common, None)
+    Git::open(host, common, None)
         .run_with_input(["update-ref", "--no-deref", "-z", "--stdin"], input.into_bytes())?;
     Ok(())
 }

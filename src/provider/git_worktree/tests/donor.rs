@@ -23,7 +23,7 @@ impl Lab {
         register::register(&task, &worktree).unwrap();
         let paths = WorktreePaths::of(&task, &worktree).unwrap();
         let (entry, top) = (paths.entry_path(), paths.directory().unwrap().unwrap());
-        let git = Git::of(&self.host, &entry, Some(&paths.worktree));
+        let git = Git::open(&self.host, &entry, Some(&paths.worktree));
         let index = entry.join("index");
         let recipient = Recipient {
             git: &git,

@@ -198,7 +198,7 @@ impl Baseline {
 
 /// Returns the files of a worktree's commit.
 fn files_of(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<HashSet<PathBuf>, Error> {
-    let git = Git::of(task.host, paths.common.path(), None);
+    let git = Git::open(task.host, paths.common.path(), None);
     let listed = git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &worktree.commit])?;
     let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())

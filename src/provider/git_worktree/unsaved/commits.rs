@@ -35,7 +35,7 @@ impl Tips {
     /// Reads the commits; an error if HEAD names no commit.
     pub(in super::super) fn of(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
         let entry = paths.entry_path();
-        let git = Git::of(task.host, &entry, None).holding(task.lock);
+        let git = Git::open(task.host, &entry, None).holding(task.lock);
         let mut tips = Self {
             head: git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?,
             ..Self::default()
@@ -145,7 +145,7 @@ pub(in super::super) fn lost(
     }
     args.push("--glob=refs/*".into());
     let input = tips.iter().fold(String::new(), |text, tip| text + tip + "\n");
-    let listed = Git::of(task.host, paths.common.path(), None).run_with_input(args, input.into_bytes())?;
+    let listed = Git::open(task.host, paths.common.path(), None).run_with_input(args, input.into_bytes())?;
     Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
 }
 

@@ -110,7 +110,7 @@ pub(super) fn is_admin_directory_pristine(
 /// Returns the tree of the worktree's commit, which all worktrees of that commit share.
 fn tree_of(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<String, Error> {
     task.shared_result(&format!("tree {}", worktree.commit), || {
-        tree::id_of(&Git::of(task.host, paths.common.path(), None), &worktree.commit)
+        tree::id_of(&Git::open(task.host, paths.common.path(), None), &worktree.commit)
     })
 }
 

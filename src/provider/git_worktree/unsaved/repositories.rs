@@ -81,7 +81,7 @@ impl Repository {
 }
 
 fn git<'a>(task: &Task<'a>, dot_git: &'a Path, top: &'a Path) -> Git<'a> {
-    EXACT.iter().fold(Git::of(task.host, dot_git, Some(top)), |git, setting| git.with_setting(setting))
+    EXACT.iter().fold(Git::open(task.host, dot_git, Some(top)), |git, setting| git.with_setting(setting))
 }
 
 /// Returns whether a `.git` that is a file leads to a repository. Published packages contain such files that lead to no

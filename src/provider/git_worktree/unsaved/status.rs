@@ -32,7 +32,7 @@ pub(super) fn add(
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
     let entry = paths.entry_path();
-    let git = Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+    let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
     let git = EXACT.iter().fold(git, |git, setting| git.with_setting(setting));
     let changes = Changes::read(&git, worktree, paths, baseline)?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;

@@ -43,12 +43,12 @@ fn described(stray: &Stray, workspace: &Path) -> String {
     let what = if stray.found.is_standalone() { "session" } else { "swarm" };
     match stray.relation {
         Relation::Moved => format!(
-            "{what} {name} was applied in {there}, and its workspace was moved to {here}; keep its worktrees, and run \
-             `seedbed recover --moved`"
+            "{what} {name} was applied in {there}, and its workspace was moved to {here}\n\
+             help: keep its worktrees, and run `seedbed recover --moved`"
         ),
         Relation::Copied => format!(
-            "{here} is a copy of {there}, where {what} {name} is applied: git in the copied worktrees changes those of {there}; \
-             `seedbed recover --copied` gives the copied worktrees to this directory"
+            "{here} is a copy of {there}, where {what} {name} is applied: Git in the copied worktrees changes those of {there}\n\
+             help: run `seedbed recover --copied`, which gives the copied worktrees to a swarm of this directory"
         ),
     }
 }
@@ -102,7 +102,7 @@ pub(super) fn recover(
                         "{name} was rebound from {there} to {here}; its setup was not run again: `seedbed apply --setup` runs it"
                     ),
                     Relation::Copied => format!(
-                        "{name} of {here} is another than that of {there} now, without ports: `seedbed apply` leases some, \
+                        "{name} of {here} is now separate from that of {there}, and has no ports: `seedbed apply` leases some, \
                      `seedbed destroy` removes it"
                     ),
                 })

@@ -331,7 +331,7 @@ impl Semantics<'_> {
         self.without_nul(value, at, || quoted(name));
         if let Some((denied, reason)) = denied(name) {
             let message = format!("{} cannot be set for a session", quoted(name));
-            let help = format!("`{denied}` is not a session's to set: {reason}");
+            let help = format!("`{denied}` is reserved: {reason}");
             let location = at.location().the_key();
             self.diagnostic(rule::RESERVED_VARIABLE, location, message, "choose another name", help);
         }

@@ -26,7 +26,7 @@ pub(crate) fn check_root(
         Diagnostic::new(rule::ROOT_DIRECTORY, location.key("root-directory"), message, label)
     };
     if contains_workspace(&observation.workspace, root) {
-        let message = format!("{what} need a directory of their own, which git can be kept from seeing");
+        let message = format!("{what} need a directory of their own, which Git can ignore");
         let help = format!("name one below the workspace, such as `{example}`, or beside it");
         return Err(diagnostic(message, "is the workspace or above it").with_help(help));
     }

@@ -74,8 +74,7 @@ fn work(paths: &DirectoryPaths, written: &BTreeSet<OsString>) -> Option<String> 
         many => format!("{many} files that were"),
     };
     Some(format!(
-        "{} has {count} written since it was created: {}; no rescue saves a directory that is not git's, copy what \
-         you need",
+        "{} has {count} written since it was created: {}; no rescue saves a directory of this kind: copy what you need",
         paths.home_path().display(),
         printable(&list(written))
     ))

@@ -229,7 +229,7 @@ fn unfit(planned: &protocol::Planned, request: &Request<'_>) -> Option<String> {
             return Some(format!("`{}` cannot be the name of a variable", line(name)));
         }
         if let Some(reason) = denied_variable(name) {
-            return Some(format!("`{name}` is not a session's to set: {reason}"));
+            return Some(format!("`{name}` is reserved: {reason}"));
         }
     }
     let texts = planned.env.values().chain(&planned.prompt_sections);

@@ -136,7 +136,7 @@ impl<'o> Ports<'o> {
             return Err(vec![diagnostic(
                 rule::LOCK_DIRECTORY,
                 &location(),
-                "lock files need a directory of their own, which git can be kept from seeing",
+                "lock files need a directory of their own, which Git can ignore",
                 "is the workspace or above it",
                 "name one below the workspace, such as `.ai_ops/locks/ports`",
             )]

@@ -74,9 +74,9 @@ impl Worktrees<'_> {
         };
         if !branch::is_name(&branch) {
             return refused(
-                format!("`{}` is no name for a branch", branch.escape_debug()),
-                "git would refuse it",
-                "git takes no blanks, no `~^:?*[\\`, no `..`, no part that begins with `.` or ends with `.lock`"
+                format!("`{}` is not a valid branch name", branch.escape_debug()),
+                "Git would refuse it",
+                "Git accepts no blanks, no `~^:?*[\\`, no `..`, no part that begins with `.` or ends with `.lock`"
                     .to_owned(),
             );
         }

@@ -157,7 +157,7 @@ pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session,
 pub(super) fn ambiguous(name: &str, first: [&Session; 2], number: usize) -> Failure {
     let [one, other] = first.map(|session| &session.path);
     let more = if number > 2 { ", …" } else { "" };
-    let text = format!("more than one session is called `{name}`: {one}, {other}{more}\nhelp: use the path");
+    let text = format!("more than one session is named `{name}`: {one}, {other}{more}\nhelp: use the path");
     Failure::new(error::SESSION_AMBIGUOUS, text)
 }
 
@@ -195,7 +195,7 @@ fn is_replica_of(session: &Session, table: &str) -> bool {
 
 fn unknown<'p>(paths: impl Iterator<Item = &'p SessionPath>, name: &str) -> String {
     match nearest(name, paths.map(SessionPath::as_str)) {
-        Some(path) => format!("no session `{name}` is active; did you mean `{path}`?"),
+        Some(path) => format!("no session `{name}` is active\nhelp: did you mean `{path}`?"),
         None => format!("no session `{name}` is active\nhelp: `seedbed status` lists the active sessions"),
     }
 }

@@ -145,7 +145,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
                 return Err(Failure::new(
                     error::SWARM_AMBIGUOUS,
                     format!(
-                        "more than one swarm is called `{name}`\nhelp: name one of these instead:\n{}",
+                        "more than one swarm is named `{name}`\nhelp: name one of these instead:\n{}",
                         candidates(&named)
                     ),
                 ));

@@ -13,7 +13,8 @@ use crate::provider::{Allocation, Registry};
 /// range of the reference implementation has 512 blocks.
 const SEEN_MAX: u32 = 512;
 
-/// Maximum number of retries while the conflict is no longer visible, because the other run failed as well.
+/// Maximum number of retries while the conflict is no longer visible, because the other run failed as well, or while
+/// planning returns the same plan.
 const UNSEEN_MAX: u32 = 16;
 
 /// Maximum number of times that an external kind's program may plan an allocation that it has just reported as taken.
@@ -26,6 +27,8 @@ pub struct Retries {
     seen: u32,
     unseen: u32,
     repeated: u32,
+    /// Digest of the plan whose run failed last.
+    digest: Option<String>,
     /// Allocations of external kinds that were reported as taken in the last run.
     taken: Vec<(SessionPath, Allocation)>,
 }
@@ -54,13 +57,16 @@ impl Retries {
         let taken = external(failures, plan);
         let repeated = taken.iter().position(|one| self.taken.contains(one));
         let is_other = !taken.is_empty() && repeated.is_none();
+        // Planning did not avoid the conflict, although it is visible.
+        let is_same_plan =
+            self.digest.replace(plan.digest.clone()).is_some_and(|digest| digest == plan.digest);
         self.taken = taken;
         self.repeated = if repeated.is_some() { self.repeated + 1 } else { 0 };
         if let Some(at) = repeated.filter(|_| self.repeated >= REPEATED_MAX) {
             name_program(failures, &self.taken[at]);
             return None;
         }
-        let (count, max) = if seen.is_some() || is_other {
+        let (count, max) = if (seen.is_some() && !is_same_plan) || is_other {
             (&mut self.seen, SEEN_MAX)
         } else {
             (&mut self.unseen, UNSEEN_MAX)

@@ -183,17 +183,22 @@ impl<'o> Worktrees<'o> {
             && branch.is_ok_and(|branch| branch == worktree.branch)
     }
 
-    /// Returns the diagnostics of the globs that an active worktree does not have yet.
-    fn added_diagnostics(
+    /// Returns the diagnostics of the globs that an active worktree does not have yet; of all globs if `active` is
+    /// `None`.
+    fn glob_diagnostics(
         &self,
         location: &Location,
         options: &Options,
-        worktree: &Worktree,
+        active: Option<&Worktree>,
     ) -> Vec<Diagnostic> {
-        let lists = [("copy", &options.copy, &worktree.copy), ("link", &options.link, &worktree.link)];
+        let lists = [
+            ("copy", &options.copy, active.map(|active| &active.copy)),
+            ("link", &options.link, active.map(|active| &active.link)),
+        ];
         let globs = lists.into_iter().flat_map(|(key, globs, active)| {
-            let added = globs.iter().enumerate().filter(|(_, glob)| !active.contains(glob));
-            added.map(move |(index, glob)| (glob, location.key(key).index(index)))
+            let is_new = move |glob: &String| active.is_none_or(|active| !active.contains(glob));
+            let new = globs.iter().enumerate().filter(move |(_, glob)| is_new(glob));
+            new.map(move |(index, glob)| (glob, location.key(key).index(index)))
         });
         let check = |(glob, location): (&String, Location)| {
             check_glob(glob, &location).and_then(|()| self.check_copied(glob, &location)).err()
@@ -242,12 +247,7 @@ impl<'o> Worktrees<'o> {
         };
         check(check_root(self.observation, root, location, ("worktrees", ".ai_ops/worktrees")));
         check(self.check_overlay(options, location));
-        for (key, globs) in [("copy", &options.copy), ("link", &options.link)] {
-            for (index, glob) in globs.iter().enumerate() {
-                let location = location.key(key).index(index);
-                check(check_glob(glob, &location).and_then(|()| self.check_copied(glob, &location)));
-            }
-        }
+        diagnostics.extend(self.glob_diagnostics(location, options, None));
         if !diagnostics.is_empty() {
             return Err(diagnostics.into());
         }
@@ -276,7 +276,10 @@ impl Allocator for Worktrees<'_> {
         request: &Request<'_>,
         allocation: &Allocation,
     ) -> Result<Allocation, Diagnostics> {
-        self.made_again(request, allocation)
+        let options = self.options(request)?;
+        let mut diagnostics = self.glob_diagnostics(request.location, &options, None);
+        diagnostics.extend(self.check_overlay(&options, request.location).err());
+        if diagnostics.is_empty() { self.made_again(request, allocation) } else { Err(diagnostics.into()) }
     }
 
     fn update(
@@ -293,7 +296,7 @@ impl Allocator for Worktrees<'_> {
         if !is_in_root || !self.is_at(request, &options, &worktree) {
             return None;
         }
-        let diagnostics = self.added_diagnostics(request.location, &options, &worktree);
+        let diagnostics = self.glob_diagnostics(request.location, &options, Some(&worktree));
         let worktree = Worktree {
             base_ref: options.base_ref.clone(),
             checkout: checkout_of_update(allocation, &options, worktree.checkout),

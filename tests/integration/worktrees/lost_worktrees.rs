@@ -99,3 +99,29 @@ fn a_session_that_asks_for_no_directory_works_in_the_workspace() {
     );
     sandbox.ok(&["env", "server"]);
 }
+
+#[test]
+fn a_lost_worktree_is_refused_while_a_file_that_it_copies_is_missing() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[session.a]\nresources = [{ kind = \"git-worktree\", copy = [\".env\"], link = [\"modules\"] }]\n",
+    );
+    sandbox.write(".env", "");
+    sandbox.write("modules/one", "");
+    sandbox.ok(&["apply"]);
+    fs::remove_dir_all(sandbox.directory("a")).unwrap();
+    fs::remove_file(sandbox.repository.join(".env")).unwrap();
+    fs::remove_dir_all(sandbox.repository.join("modules")).unwrap();
+    sandbox.unchanged(|| {
+        for command in ["plan", "apply"] {
+            sandbox.seedbed(&[command]).expect(65).says(&[
+                "the workspace has no file `.env` to bring into worktrees",
+                "the workspace has no file `modules` to bring into worktrees",
+            ]);
+        }
+    });
+    sandbox.write(".env", "");
+    sandbox.write("modules/one", "");
+    sandbox.ok(&["apply"]);
+    assert!(sandbox.directory("a").join("modules/one").is_file());
+}

@@ -71,7 +71,7 @@ fn measure_overlays(sessions: usize) {
     );
     let all = median_of(|| lab.seedbed("apply"), || lab.seedbed("destroy"));
     row("overlays of 5,000 files, all of them", sessions, &shown(all));
-    // Cost of the base alone.
+    // Cost of only the base.
     manifest(1);
     lab.seedbed("apply");
     let base = lab.blocks();

@@ -118,7 +118,7 @@ impl Host {
     }
 }
 
-/// Returns `path` relative to `directory` as an absolute path without `.` and `..`, from its names alone.
+/// Returns `path` relative to `directory` as an absolute path without `.` and `..`, only from its names.
 pub fn absolute(directory: &Path, path: &Path) -> PathBuf {
     directory.join(path).components().fold(PathBuf::new(), |mut absolute, component| {
         match component {

@@ -197,7 +197,7 @@ pub enum Error {
     Repository(#[source] files::Error),
 }
 
-/// One fact of the host that planning needs. Providers derive queries from the manifest's options alone.
+/// One fact of the host that planning needs. Providers derive queries only from the manifest's options.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Query {

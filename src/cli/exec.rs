@@ -190,7 +190,7 @@ fn run_in(
             return Ok(code_of(status));
         }
         if swarm.host().cancel.is_requested() && !told {
-            // A signal to this process alone is passed on. Ctrl-C has reached the command already, which may end in its
+            // A signal to only this process is passed on. Ctrl-C has reached the command already, which may end in its
             // own way.
             told = true;
             let _ = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);

@@ -77,7 +77,7 @@ pub enum Error {
         /// Path of the object that exists instead.
         path: PathBuf,
     },
-    /// A directory that must belong to this user alone does not.
+    /// A directory that must belong only to this user belongs to others too.
     #[error("{} belongs to another user, or others can write to it: chown it, or chmod go-w", shown(path))]
     Shared {
         /// Path of the directory.

@@ -31,7 +31,7 @@ pub(super) fn leases(host: &Host) -> Result<Vec<PortsInUse>, files::Error> {
 
 /// Returns the ports of the lock files in a directory.
 ///
-/// The name alone reserves the ports, with any file under it: the reference implementation could not create its lock
+/// The name reserves the ports, with any file under it: the reference implementation could not create its lock
 /// there.
 pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> Vec<PortsInUse> {
     let Directory::Listed(names) = listed else { return Vec::new() };

@@ -195,7 +195,7 @@ impl Relatives {
         !self.members.is_empty()
     }
 
-    /// Returns the plan of the child alone, from the plan of its family.
+    /// Returns the plan of only the child, from the plan of its family.
     pub(super) fn leave(&self, mut plan: Plan, registry: &Registry) -> Result<Plan, Error> {
         let is_kept =
             |(relative, planned): (&Relative, &Session)| relative.session.allocations == planned.allocations;

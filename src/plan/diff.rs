@@ -23,7 +23,7 @@ pub struct Change {
     pub session: SessionPath,
     /// Action on the session.
     pub action: Action,
-    /// Reasons, one line each; empty if the action alone is clear.
+    /// Reasons, one line each; empty if the action needs none.
     pub reasons: Vec<String>,
     /// Names of the resources whose existing allocation is released first.
     pub release: Vec<String>,

@@ -91,7 +91,7 @@ pub trait Planner: Send + Sync {
     /// Creates the allocator of one plan.
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o>;
 
-    /// Returns the contribution of an allocation to its session's context. It depends on the allocation alone.
+    /// Returns the contribution of an allocation to its session's context. It depends only on the allocation.
     fn context(&self, _allocation: &Allocation) -> Context {
         Context::default()
     }
@@ -101,8 +101,8 @@ pub trait Planner: Send + Sync {
         None
     }
 
-    /// Returns the value of an allocation in templates, under [`Planner::template_name`]. It depends on the allocation
-    /// alone.
+    /// Returns the value of an allocation in templates, under [`Planner::template_name`]. It depends only on
+    /// the allocation.
     fn template_value(&self, _allocation: &Allocation) -> Option<minijinja::Value> {
         None
     }
@@ -172,7 +172,7 @@ pub trait Planner: Send + Sync {
     }
 
     /// Returns the directory of an allocation, relative to the workspace root; `None` if there is none. A release
-    /// removes it with everything inside. It depends on the allocation alone.
+    /// removes it with everything inside. It depends only on the allocation.
     fn directory(&self, _allocation: &Allocation) -> Option<PathBuf> {
         None
     }

@@ -424,7 +424,7 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Panics with the differences alone.
+/// Panics with only the differences.
 #[track_caller]
 pub(crate) fn assert_same(before: &Inventory, after: &Inventory) {
     let mut differs = String::new();

@@ -1,6 +1,6 @@
 //! Copies files to many directories together. Each file is read only once.
 //!
-//! A file is identified by its metadata, if no other process is at work, or by its content alone, if another process
+//! A file is identified by its metadata, if no other process is at work, or only by its content, if another process
 //! may be.
 
 use std::cell::OnceCell;

@@ -1,4 +1,4 @@
-//! Checks whether a worktree is still as it was provisioned, by reading files alone: Git is not needed, even if the
+//! Checks whether a worktree is still as it was provisioned, only by reading files: Git is not needed, even if the
 //! files are torn.
 
 use std::ffi::OsStr;

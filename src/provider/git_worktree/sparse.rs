@@ -193,7 +193,7 @@ fn config(paths: &WorktreePaths) -> Result<String, Error> {
     })
 }
 
-/// Reads the settings of the shared config file alone, as Git does for extensions.
+/// Reads the settings of only the shared config file, as Git does for extensions.
 fn settings(task: &Task<'_>, paths: &WorktreePaths) -> Result<Settings, Error> {
     let file = paths.common.path().join("config");
     let args = ["config".as_ref(), "--file".as_ref(), file.as_os_str(), "-z".as_ref(), "--list".as_ref()];

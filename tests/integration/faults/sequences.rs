@@ -5,7 +5,7 @@
 //! documented code, and a refusal or a failure has changed nothing. No process lost its directory. At the end, only
 //! branches with commits, stashes and rescue refs remain.
 //!
-//! Each sequence follows from its seed alone, and a failure reports it with its steps:
+//! Each sequence follows only from its seed, and a failure reports it with its steps:
 //!
 //! ```sh
 //! cargo test --test integration faults::sequences -- --ignored      # the soak: 600 sequences of 12 steps

@@ -166,7 +166,7 @@ fn a_directory_that_is_no_repository_is_refused() {
     let text = sandbox.manifest_text("[session.a]\nresources = [\"git-worktree\"]\n");
     fs::write(plain.join("seedbed.toml"), text).unwrap();
     sandbox.seedbed_in(&plain, &["apply"]).expect(65).says(&["repository"]);
-    // Ports alone need none.
+    // A session with only ports needs none.
     let text = sandbox.manifest_text("[session.a]\nresources = [\"port-range\"]\n");
     fs::write(plain.join("seedbed.toml"), text).unwrap();
     sandbox.seedbed_in(&plain, &["apply"]).expect(0);

@@ -1,4 +1,4 @@
-//! Finds the files that a session has written, by its upper layer alone.
+//! Finds the files that a session has written, only by its upper layer.
 
 #![expect(clippy::disallowed_methods, reason = "looks at a layer that is mounted elsewhere")]
 
@@ -51,7 +51,7 @@ fn is_plain(_directory: &Path) -> bool {
     false
 }
 
-/// Returns whether HEAD is still at the worktree's commit, by its files alone; `false` if the files alone cannot show
+/// Returns whether HEAD is still at the worktree's commit, by its files; `false` if the files cannot show
 /// that.
 pub(super) fn is_at(paths: &WorktreePaths, worktree: &Worktree) -> Result<bool, Error> {
     let Content::Bytes(head) = paths.read_entry("HEAD")? else { return Ok(false) };

@@ -76,7 +76,7 @@ fn settle(lab: &Lab, worktree: &Worktree) {
     index.set_modified(SystemTime::now() + Duration::from_mins(1)).unwrap();
 }
 
-/// Returns the unsaved work after `act`, found without Git by files alone; an error if Git is needed. Results that hold
+/// Returns the unsaved work after `act`, found without Git, only by files; an error if Git is needed. Results that hold
 /// for all worktrees of the commit are found in advance, with another worktree.
 fn told_without_git(worktree: impl Fn(&Lab) -> Worktree, act: impl FnOnce(&Lab, &Path)) -> UnsavedWork {
     let mut lab = Lab::new();

@@ -1,4 +1,4 @@
-//! Checks by the files alone whether a worktree is pristine.
+//! Checks whether a worktree is pristine, only by its files.
 //!
 //! Most worktrees of a large swarm are pristine, and this check is faster than starting Git six times for each. Only a
 //! certain result is returned: unless everything is exactly as seedbed left it, Git decides.

@@ -73,7 +73,7 @@ impl<'s> Sequence<'s> {
         }
     }
 
-    /// Records a step; a sequence that is played alone prints it.
+    /// Records a step; a single sequence prints it.
     pub(super) fn note(&mut self, step: String) {
         if setting("SEEDBED_SEQUENCE").is_some() {
             eprintln!("{step}");
@@ -81,7 +81,7 @@ impl<'s> Sequence<'s> {
         self.steps.push(step);
     }
 
-    /// Prints what a command reported, if the sequence is played alone.
+    /// Prints what a command reported, if only one sequence is played.
     pub(super) fn show(&self, outcome: &Outcome) {
         if setting("SEEDBED_SEQUENCE").is_some() {
             let top = format!("{}/", self.sandbox.top.display());

@@ -65,7 +65,7 @@ fn files_of_every_kind() {
         "{}",
         rescued.reference
     );
-    // The ref alone suffices: it has the parents, and its message has the command.
+    // The ref suffices: it has the parents, and its message has the command.
     let show =
         |what: &str| lab.git(&["rev-parse", &format!("{}{what}", rescued.reference)]).trim().to_owned();
     assert_eq!(show("^1"), lab.commit);

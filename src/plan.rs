@@ -51,7 +51,7 @@ pub use crate::provider::DISCOVERY_FILE;
 #[schemars(extend("$id" = "urn:seedbed:plan:1"))]
 #[non_exhaustive]
 pub struct Plan {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Name of the swarm; empty in the plan of a standalone session, whose path is its id.

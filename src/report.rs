@@ -28,7 +28,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:init:1"))]
 pub struct Initialized {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// The manifest that was written, absolute.

@@ -59,7 +59,7 @@ pub struct Entry {
 #[schemars(extend("$id" = "urn:seedbed:diagnostics:1"))]
 #[non_exhaustive]
 pub struct Validation {
-    /// Version of this document's format, 1.
+    /// Version of the format of this document, 1.
     #[schemars(extend("const" = 1))]
     pub schema_version: u32,
     /// `true` if the manifest has no diagnostics.

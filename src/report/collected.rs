@@ -13,7 +13,7 @@ use crate::collect::{Conflict, Exported, Outcome, Overlap};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:collected:1"))]
 pub struct CollectedSwarm {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Name of the swarm.

@@ -16,7 +16,7 @@ use crate::state::SessionRun;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:status:1"))]
 pub struct SwarmStatus {
-    /// Version of this document's format, [`SCHEMA_VERSION`].
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Name of the swarm.
@@ -25,11 +25,11 @@ pub struct SwarmStatus {
     pub workspace: PathBuf,
     /// Digest of the plan that was applied last.
     pub plan: String,
-    /// `true` if a run is under way or was interrupted.
+    /// `true` if a run is in progress or was interrupted.
     pub interrupted: bool,
     /// One line for each thing that a run has not finished.
     pub unfinished: Vec<String>,
-    /// The run that is under way; `null` if none is.
+    /// The run in progress; `null` if there is none.
     pub run: Option<ActiveRun>,
     /// The sessions, parents before children.
     pub sessions: Vec<SessionStatus>,
@@ -38,7 +38,7 @@ pub struct SwarmStatus {
     pub repair: Option<Repairs>,
 }
 
-/// A run that is under way.
+/// A run in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveRun {
@@ -132,7 +132,7 @@ pub struct WorktreeStatus {
     pub base_ref: String,
     /// Commit that the worktree was made from.
     pub made_from: String,
-    /// Commits of the worktree beside its base; `null` if they cannot be found out.
+    /// Commits of the worktree beside its base; `null` if they cannot be determined.
     pub progress: Option<Commits>,
     /// Reason why `progress` is `null`; absent if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,7 @@ pub use leftovers::{Error, Reaped, reap};
 
 use crate::host::Host;
 use crate::plan::Plan;
+use crate::provider::Examination;
 
 /// Limit of time for listing all files of one commit: a million files take two seconds. A few trees that contain each
 /// other have any number of files.
@@ -40,6 +41,23 @@ impl<'a> Case<'a> {
     /// Returns the case of a directory without a manifest.
     pub fn new(host: &'a Host, workspace: &'a Path) -> Self {
         Self { host, workspace, plan: None }
+    }
+
+    /// Returns the facts by which a kind finds its own problems.
+    fn examination(&self, common_dir: Option<&'a Path>) -> Examination<'a> {
+        let plan = self.plan.and_then(Result::ok);
+        let sessions = plan.iter().flat_map(|plan| plan.sessions.iter().zip(&plan.changes));
+        let new = sessions.clone().flat_map(|(session, change)| {
+            session.allocations.iter().filter(|held| change.provision.iter().any(|name| name == held.name()))
+        });
+        Examination {
+            host: self.host,
+            workspace: self.workspace,
+            common_dir,
+            new: new.collect(),
+            allocations: sessions.flat_map(|(session, _)| &session.allocations).collect(),
+            is_planned: plan.is_some(),
+        }
     }
 
     /// Adds the plan of the manifest, or the reason for which it cannot be planned.
@@ -105,9 +123,9 @@ pub enum Id {
     PortsEphemeral,
     /// Leases of ports cannot be published to other users of the host.
     PortsUnshared,
-    /// The worktrees do not fit on the disk, or only just.
+    /// The new resources do not fit on the disk, or only just.
     DiskSpace,
-    /// The file system has too few inodes for the worktrees, or only just enough.
+    /// The file system has too few inodes for the new resources, or only just enough.
     Inodes,
     /// A directory is on a network file system.
     NetworkFileSystem,
@@ -156,10 +174,9 @@ pub fn inspect(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Findings::default();
     host::inspect(case, &mut findings);
     let common_dir = repository::inspect(case, &mut findings);
-    if let Some(common_dir) = &common_dir {
-        disk_space::inspect(case, common_dir, &mut findings);
-    }
-    leftovers::inspect(case, common_dir.as_deref(), &mut findings);
+    let examination = case.examination(common_dir.as_deref());
+    disk_space::inspect(&examination, &mut findings);
+    leftovers::inspect(case, &examination, &mut findings);
     let mut findings = findings.0;
     findings.sort();
     findings.dedup();

@@ -294,6 +294,21 @@ impl PortBlock {
     pub fn ports(self) -> impl Iterator<Item = u16> {
         self.start..=self.end
     }
+
+    /// Merges blocks that touch or overlap; the lowest comes first.
+    pub fn merged(mut blocks: Vec<Self>) -> Vec<Self> {
+        blocks.sort_unstable();
+        let mut merged: Vec<Self> = Vec::new();
+        for block in blocks {
+            match merged.last_mut() {
+                Some(last) if u32::from(block.start) <= u32::from(last.end) + 1 => {
+                    last.end = last.end.max(block.end);
+                }
+                _ => merged.push(block),
+            }
+        }
+        merged
+    }
 }
 
 impl fmt::Display for PortBlock {
@@ -305,6 +320,13 @@ impl fmt::Display for PortBlock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_that_touch_are_merged() {
+        let block = |start, end| PortBlock::new(start, end).unwrap();
+        let given = vec![block(20, 29), block(1, 9), block(10, 19), block(40, 65535), block(41, 42)];
+        assert_eq!(PortBlock::merged(given), [block(1, 29), block(40, 65535)]);
+    }
 
     #[test]
     fn a_path_that_is_none_cannot_be_built_or_deserialised() {

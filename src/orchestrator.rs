@@ -186,7 +186,7 @@ impl Orchestrator {
         child_index: u32,
         child_count: u32,
     ) -> Result<Provisioned, Error> {
-        let mut resources = child_requests(parent, child_index, child_count)?;
+        let mut resources = child_requests(&self.shared.registry, parent, child_index, child_count)?;
         for request in &mut resources {
             make_relative(request, &parent.workspace_root);
         }
@@ -338,7 +338,7 @@ impl Orchestrator {
         let registry = &self.shared.registry;
         let family = self.family(above, swarm)?;
         let mut manifest = manifest.clone();
-        let applied = family.as_ref().and_then(|family| family.join(&mut manifest));
+        let applied = family.as_ref().and_then(|family| family.join(&mut manifest, registry));
         let mut observation = apply::planning_input_without_programs(swarm, registry, &manifest)?.observation;
         if let Some(family) = &family {
             family.add_to_observation(&mut observation);
@@ -450,15 +450,14 @@ impl Shared {
     }
 }
 
-/// Makes directories of a request that are in the workspace relative to the workspace.
+/// Makes paths in the options of a request that are in the workspace relative to the workspace.
 ///
 /// The records of the session then move with the workspace, and a copy has its own.
 fn make_relative(request: &mut ResourceRequest, workspace: &Path) {
-    for name in ["rootDirectory", "lockDirectory"] {
-        let Some(Value::String(directory)) = request.options.get_mut(name) else { continue };
-        let below = Path::new(directory).strip_prefix(workspace).ok().and_then(Path::to_str);
+    for option in request.options.values_mut() {
+        let below = option.as_str().and_then(|path| Path::new(path).strip_prefix(workspace).ok()?.to_str());
         if let Some(below) = below.filter(|below| !below.is_empty()) {
-            *directory = below.to_owned();
+            *option = below.into();
         }
     }
 }

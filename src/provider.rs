@@ -42,8 +42,10 @@
 
 mod allocation;
 mod allocator;
+mod child_share;
 pub mod directory;
 mod error;
+mod examination;
 mod explanation;
 pub mod external;
 pub mod git_worktree;
@@ -65,11 +67,13 @@ use std::path::PathBuf;
 pub use allocation::{Allocation, Context, DISCOVERY_DIRECTORY, DISCOVERY_FILE};
 pub(crate) use allocation::{allocation_fields, allocation_line};
 pub use allocator::{Allocator, Parent, Planned, Request, Scope};
+pub use child_share::{ChildOptions, ChildShare};
 pub use error::Error;
 pub(crate) use error::{catch_panics, retry_while_missing};
+pub use examination::{Examination, NeededSpace, Uncounted};
 pub use explanation::{BlockRange, OwnedPath, PlannedAllocation, RootDirectory};
 pub use lease::{Condition, LeaseProgress, Refreshable, Rescue, SurvivingBranch, UnsavedWork};
-pub use leftover::{Leftover, LeftoverScope};
+pub use leftover::Leftover;
 pub(crate) use options::{OptionsCache, effective_options};
 pub(crate) use ownership::OwnershipMarker;
 pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory};
@@ -281,9 +285,15 @@ pub trait Provider: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Returns the space that provisioning the allocations of this kind among `examination.new` needs. Changes nothing.
+    /// Default: hardly any.
+    fn needed_space(&self, _examination: &Examination<'_>) -> Vec<Result<NeededSpace, Uncounted>> {
+        Vec::new()
+    }
+
     /// Returns the temporary files and directories that killed runs of any swarm may have left for this kind. Changes
     /// nothing.
-    fn leftovers(&self, _vicinity: &LeftoverScope<'_>) -> Vec<Leftover> {
+    fn leftovers(&self, _examination: &Examination<'_>) -> Vec<Leftover> {
         Vec::new()
     }
 }

@@ -14,15 +14,15 @@ use crate::host::leases::{self, Lease};
 use crate::manifest;
 use crate::observe::{self, PortOwner, Query};
 use crate::provider::git_worktree::Mark;
-use crate::provider::{Leftover, LeftoverScope, Registry};
+use crate::provider::{Examination, Leftover, Registry};
 use crate::state;
 
 /// First remedy for resources that this state directory does not know.
 const OTHER_STATE_DIRECTORY: &str =
     "use the state directory that it was created with (SEEDBED_STATE_DIR, XDG_STATE_HOME, another user's)";
 
-/// Finds problems of earlier runs. `common_dir` is the common Git directory of the repository, if there is one.
-pub(super) fn inspect(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut Findings) {
+/// Finds problems of earlier runs.
+pub(super) fn inspect(case: &Case<'_>, examination: &Examination<'_>, findings: &mut Findings) {
     let moved = strays(case, findings);
     runs(case, &moved, findings);
     given_up(case, findings);
@@ -37,8 +37,8 @@ pub(super) fn inspect(case: &Case<'_>, common_dir: Option<&Path>, findings: &mut
     let leases = leases::all(case.host).unwrap_or_default();
     leaked_leases(&leases, &owners, findings);
     unowned_lock_files(case, &leases, &owners, findings);
-    unknown_worktrees(common_dir, &owners, findings);
-    unowned_leftovers(case, common_dir, &owners, findings);
+    unknown_worktrees(examination.common_dir, &owners, findings);
+    unowned_leftovers(examination, &owners, findings);
 }
 
 /// Finds leases of ports that belong to no swarm, or cannot be read.
@@ -99,13 +99,9 @@ fn unknown_worktrees(common_dir: Option<&Path>, owners: &BTreeSet<String>, findi
 }
 
 /// Finds temporary files of runs that have ended.
-fn unowned_leftovers(
-    case: &Case<'_>,
-    common_dir: Option<&Path>,
-    owners: &BTreeSet<String>,
-    findings: &mut Findings,
-) {
-    for Leftover { path, owner } in leftovers(case, common_dir) {
+fn unowned_leftovers(examination: &Examination<'_>, owners: &BTreeSet<String>, findings: &mut Findings) {
+    let registry = Registry::built_in();
+    for Leftover { path, owner } in registry.iter().flat_map(|kind| kind.leftovers(examination)) {
         if owner.is_none_or(|owner| !owners.contains(&owner)) {
             let shown = path.display();
             let what = format!("{shown} was left by a run that has ended");
@@ -297,23 +293,6 @@ fn lock_files(case: &Case<'_>) -> Vec<LockFile> {
         }));
     }
     found
-}
-
-/// Returns files that runs put aside, and remove before they end.
-fn leftovers(case: &Case<'_>, common_dir: Option<&Path>) -> Vec<Leftover> {
-    let plan = case.plan.and_then(Result::ok);
-    let scope = LeftoverScope {
-        host: case.host,
-        workspace: case.workspace,
-        common_dir,
-        allocations: plan
-            .iter()
-            .flat_map(|plan| &plan.sessions)
-            .flat_map(|session| &session.allocations)
-            .collect(),
-        is_planned: plan.is_some(),
-    };
-    Registry::built_in().iter().flat_map(|kind| kind.leftovers(&scope)).collect()
 }
 
 /// Leases and lock files that [`reap`] removed.

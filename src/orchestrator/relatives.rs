@@ -12,7 +12,7 @@ use crate::manifest::{
 use crate::name::SessionPath;
 use crate::observe::{Observation, PortOwner};
 use crate::plan::{AppliedPlan, Plan, SCHEMA_VERSION, Session};
-use crate::provider::{Registry, git_worktree, port_range};
+use crate::provider::Registry;
 use crate::state::{self, ChildOf, Record, Swarm};
 
 /// Relatives of a child, with the ownership marker under which the child may use the parent's ports.
@@ -25,8 +25,8 @@ pub(super) struct Relatives {
     pub(super) child: ChildOf,
     /// Numbers of the active sessions with the same ownership marker.
     numbers: BTreeMap<String, u32>,
-    /// Active sessions with the same ownership marker that have resources of kinds which [`child_requests`] does not
-    /// know.
+    /// Active sessions with the same ownership marker that have resources whose shares are [planned from the
+    /// record](plans_by_record).
     ///
     /// The parent is among them, and parents are before their children. Empty if the parent has no such resource.
     members: Vec<Relative>,
@@ -112,14 +112,13 @@ impl Shared {
 
     /// Returns whether the parent's snapshot names a resource whose share can only be planned from the parent's record.
     pub(super) fn hands_down_by_record(&self, parent: &Snapshot) -> bool {
-        let mut kinds = parent.hard_constraints.iter().map(|held| held.kind.as_str());
-        kinds.any(|kind| is_other(kind) && self.registry.get(kind).is_some())
+        parent.hard_constraints.iter().any(|held| plans_by_record(&self.registry, &held.kind))
     }
 }
 
-/// Returns whether [`child_requests`](super::child_requests) does not know a kind.
-fn is_other(kind: &str) -> bool {
-    kind != git_worktree::KIND && kind != port_range::KIND
+/// Returns whether a child's share of a kind can only be planned from its parent's record.
+fn plans_by_record(registry: &Registry, kind: &str) -> bool {
+    registry.get(kind).is_some_and(|kind| kind.child_options().is_none())
 }
 
 impl Relatives {
@@ -154,12 +153,12 @@ impl Relatives {
     /// The child takes a share of each resource of its parent, as a session without `resources` does, except for kinds
     /// that it requests already. The options are the effective options of the parent's lease. A kind that the registry
     /// does not know is not shared.
-    pub(super) fn join(&self, manifest: &mut Manifest) -> Option<AppliedPlan> {
+    pub(super) fn join(&self, manifest: &mut Manifest, registry: &Registry) -> Option<AppliedPlan> {
         if self.members.is_empty() {
             return None;
         }
         let mut own = manifest.sessions.pop()?;
-        manifest.defaults.retain(|kind, _| !is_other(kind));
+        manifest.defaults.retain(|kind, _| !plans_by_record(registry, kind));
         let mut positions: HashMap<&str, usize> = HashMap::new();
         for relative in &self.members {
             positions.insert(&relative.session.id, manifest.sessions.len());
@@ -221,7 +220,9 @@ impl Relative {
         let above = session.parent.as_ref().and_then(|parent| record.plan.session(parent));
         let parent = above.map(|above| above.id.clone()).or_else(|| record.ancestors.first().cloned());
         let mut session = session.clone();
-        session.allocations.retain(|held| is_other(&held.kind) && registry.provider(held).is_some());
+        session
+            .allocations
+            .retain(|held| plans_by_record(registry, &held.kind) && registry.provider(held).is_some());
         // Among sessions without a swarm, the path is the id.
         session.path = SessionPath::alone(&session.id);
         Self { session, parent, child: record.child }

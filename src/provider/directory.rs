@@ -17,7 +17,7 @@ use self::paths::DirectoryPaths;
 use self::record::{Record, Stage};
 use super::placeholders::absolute_path;
 use super::{
-    Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, Planner,
+    Allocation, Allocator, Condition, Context, Error, Examination, LeaseProgress, Leftover, Planner,
     Provider, RootDirectory, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::absolute;
@@ -311,7 +311,7 @@ impl Provider for Directories {
         Ok(paths.parent.ancestors().map(|above| paths.base.path().join(above)).collect())
     }
 
-    fn leftovers(&self, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
+    fn leftovers(&self, scope: &Examination<'_>) -> Vec<Leftover> {
         let planned = scope.allocations.iter().filter_map(|held| Some(Directory::of(held)?.directory_root));
         paths::leftovers(scope, planned)
     }

@@ -3,6 +3,7 @@
 mod footprint;
 mod aside;
 mod branch;
+mod child;
 mod copy_record;
 mod copy;
 mod display;
@@ -26,6 +27,7 @@ mod repository;
 pub mod rescue;
 mod checkout_config;
 mod paths;
+mod space;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -39,9 +41,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Allocator, Condition, Context, Error, LeaseProgress, Leftover, LeftoverScope, OwnedPath,
-    PlannedAllocation, Planner, Provider, Refreshable, Rescue, RootDirectory, Scope, SurvivingBranch, Task,
-    UnsavedWork, effective_options, is_in_git_directory,
+    Allocation, Allocator, ChildOptions, Condition, Context, Error, Examination, LeaseProgress, Leftover,
+    NeededSpace, OwnedPath, PlannedAllocation, Planner, Provider, Refreshable, Rescue, RootDirectory, Scope,
+    SurvivingBranch, Task, Uncounted, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
@@ -51,7 +53,6 @@ use crate::observe::{Observation, Query};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub use progress::{Progress, admin_directory, progress};
-pub(crate) use reserved_names::nested_root;
 
 /// Name of the kind.
 pub const KIND: &str = "git-worktree";
@@ -297,6 +298,10 @@ impl Planner for GitWorktree {
         Box::new(plan::Worktrees::new(observation))
     }
 
+    fn child_options(&self) -> Option<ChildOptions> {
+        Some(child::options)
+    }
+
     fn context(&self, allocation: &Allocation) -> Context {
         plan::context(allocation).unwrap_or_default()
     }
@@ -537,7 +542,11 @@ impl Provider for GitWorktree {
         release::temporary_file_directories(task, &worktree(task)?)
     }
 
-    fn leftovers(&self, scope: &LeftoverScope<'_>) -> Vec<Leftover> {
+    fn needed_space(&self, examination: &Examination<'_>) -> Vec<Result<NeededSpace, Uncounted>> {
+        space::needed(examination)
+    }
+
+    fn leftovers(&self, scope: &Examination<'_>) -> Vec<Leftover> {
         reserved_names::leftovers(scope)
     }
 }

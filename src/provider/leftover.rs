@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::Allocation;
+use super::Examination;
+use crate::host::absolute;
 use crate::host::files::Root;
-use crate::host::{Host, absolute};
 
 /// Beginning of the name of a resource that a run has moved aside, before the ownership marker.
 pub(crate) const ASIDE: &str = ".aside-";
@@ -15,22 +15,6 @@ pub(crate) const TRASH: &str = ".trash-";
 
 /// Number of hexadecimal digits of an ownership marker.
 const OWNER_DIGITS: usize = 32;
-
-/// Scope of a search for leftovers.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LeftoverScope<'a> {
-    /// Host with the leftovers.
-    pub host: &'a Host,
-    /// Workspace root, absolute.
-    pub workspace: &'a Path,
-    /// Common git directory of the repository; `None` if there is none.
-    pub common_dir: Option<&'a Path>,
-    /// Allocations of the plan, of every kind.
-    pub allocations: Vec<&'a Allocation>,
-    /// `true` if there is a plan; without one, the default directories are searched.
-    pub is_planned: bool,
-}
 
 /// A temporary file or directory of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +34,7 @@ impl Leftover {
 
     /// Returns the leftovers in the root directories of planned allocations; without a plan, in the default one.
     pub(crate) fn in_roots(
-        scope: &LeftoverScope<'_>,
+        scope: &Examination<'_>,
         planned: impl Iterator<Item = PathBuf>,
         default: PathBuf,
         prefixes: &[&str],

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::{
-    Allocation, Allocator, BlockRange, Context, OwnedPath, PlannedAllocation, RootDirectory, Scope,
-    SurvivingBranch,
+    Allocation, Allocator, BlockRange, ChildOptions, Context, OwnedPath, PlannedAllocation, RootDirectory,
+    Scope, SurvivingBranch,
 };
 use crate::manifest::Options;
 use crate::name::{PortBlock, SessionPath};
@@ -90,6 +90,12 @@ pub trait Planner: Send + Sync {
 
     /// Creates the allocator of one plan.
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o>;
+
+    /// Returns the function that decides the options of a child's request from the discovery file of its parent. Default:
+    /// `None`, for a kind whose shares are planned by [`Allocator::sub_allocate`], from the parent's record.
+    fn child_options(&self) -> Option<ChildOptions> {
+        None
+    }
 
     /// Returns the contribution of an allocation to its session's context. It depends only on the allocation.
     fn context(&self, _allocation: &Allocation) -> Context {

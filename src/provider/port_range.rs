@@ -1,6 +1,7 @@
 //! Provides the `port-range` kind: a block of ports, chosen by the hash of the session's id and leased host-wide.
 
 mod check;
+mod child;
 mod context;
 mod display;
 mod explanation;
@@ -15,16 +16,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Allocation, Allocator, BlockRange, Condition, Context, Error, OwnedPath, PlannedAllocation, Planner,
-    Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
+    Allocation, Allocator, BlockRange, ChildOptions, Condition, Context, Error, OwnedPath, PlannedAllocation,
+    Planner, Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::PortBlock;
 use crate::observe::{Observation, Query};
-
-pub(crate) use display::runs;
-pub(crate) use plan::share_of;
 
 /// Name of the kind.
 pub const KIND: &str = "port-range";
@@ -158,6 +156,12 @@ impl Block {
         named
     }
 
+    /// Returns whether one of the named ports is in `ports`.
+    fn has_name_within(&self, ports: PortBlock) -> bool {
+        let within = u64::from(ports.start())..=u64::from(ports.end());
+        self.names.values().filter_map(Value::as_u64).any(|port| within.contains(&port))
+    }
+
     /// Returns the named ports by name; the primary port if none has a name.
     fn reported_ports(&self) -> Vec<(String, u16)> {
         let port = |name: &str, port: u64| Some((name.to_owned(), u16::try_from(port).ok()?));
@@ -246,6 +250,10 @@ impl Planner for PortRange {
 
     fn allocator<'o>(&'o self, observation: &'o Observation, _scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
         Box::new(plan::Ports::new(observation))
+    }
+
+    fn child_options(&self) -> Option<ChildOptions> {
+        Some(child::options)
     }
 
     fn context(&self, allocation: &Allocation) -> Context {

@@ -7,7 +7,7 @@ use super::{Directory, Options};
 use crate::host::absolute;
 use crate::host::files::Root;
 use crate::provider::leftover::{ASIDE, TRASH};
-use crate::provider::{Error, Leftover, LeftoverScope, Location, Task};
+use crate::provider::{Error, Examination, Leftover, Location, Task};
 
 /// Beginning of the name of the file beside a directory that records its owner, before the name of the directory.
 const RECORD: &str = ".record-";
@@ -102,7 +102,7 @@ pub(super) fn is_within(task: &Task<'_>, directory: &Directory) -> bool {
 }
 
 /// Returns the leftovers of killed runs in the planned root directories, or in the default one.
-pub(super) fn leftovers(scope: &LeftoverScope<'_>, planned: impl Iterator<Item = PathBuf>) -> Vec<Leftover> {
+pub(super) fn leftovers(scope: &Examination<'_>, planned: impl Iterator<Item = PathBuf>) -> Vec<Leftover> {
     Leftover::in_roots(scope, planned, Options::default().root_directory, &[ASIDE, TRASH, RECORD_ASIDE])
 }
 

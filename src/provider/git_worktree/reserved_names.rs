@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Options, Worktree};
 use crate::provider::leftover::{ASIDE, TRASH};
-use crate::provider::{Leftover, LeftoverScope, OwnershipMarker, Task};
+use crate::provider::{Examination, Leftover, OwnershipMarker, Task};
 
 /// Beginning of the name of the directory of a rescue, before the ownership marker.
 const RESCUE: &str = ".rescue-";
@@ -18,7 +18,7 @@ pub(super) const MARK: &str = "seedbed";
 pub(super) const NESTED: &str = ".ai_ops/child-worktrees";
 
 /// Returns the directory in which the reference implementation keeps the worktrees of a session's children.
-pub(crate) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
+pub(super) fn nested_root(parent: &Path, scoped_parent: &str) -> PathBuf {
     parent.join(NESTED).join(scoped_parent)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 
 /// Returns the leftovers of killed runs beside the planned worktrees, or in the default root directory, and in the
 /// repository.
-pub(super) fn leftovers(scope: &LeftoverScope<'_>) -> Vec<Leftover> {
+pub(super) fn leftovers(scope: &Examination<'_>) -> Vec<Leftover> {
     let planned = scope.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
     let default = Options::default().root_directory;
     let mut leftovers = Leftover::in_roots(scope, planned, default, &[TRASH, RESCUE, ASIDE]);

@@ -26,7 +26,7 @@ pub(super) fn summary(block: &Block) -> String {
 pub(super) fn summary_of_many(blocks: &[Block]) -> Option<String> {
     let first = blocks.first()?;
     let ports: Vec<PortBlock> = blocks.iter().filter_map(Block::ports).collect();
-    let runs = runs(ports);
+    let runs = PortBlock::merged(ports);
     let shown: Vec<String> = runs.iter().take(RUNS).map(PortBlock::to_string).collect();
     let sizes: BTreeSet<u32> = blocks.iter().map(|block| block.block_size).collect();
     let size = match (sizes.first(), sizes.last()) {
@@ -40,32 +40,4 @@ pub(super) fn summary_of_many(blocks: &[Block]) -> Option<String> {
     let names: Vec<&str> = first.named_ports().into_iter().map(|(name, _)| name).collect();
     let names = if names.is_empty() { String::new() } else { format!("  {} in each", names.join(", ")) };
     Some(format!("{} blocks of {size}, {locations}{names}", thousands(blocks.len())))
-}
-
-/// Merges blocks that touch one another; returns the lowest first.
-pub(crate) fn runs(mut blocks: Vec<PortBlock>) -> Vec<PortBlock> {
-    blocks.sort_unstable();
-    let mut runs: Vec<PortBlock> = Vec::new();
-    for block in blocks {
-        match runs.last_mut() {
-            Some(last) if u32::from(block.start()) <= u32::from(last.end()) + 1 => {
-                let end = last.end().max(block.end());
-                *last = PortBlock::new(last.start().into(), end.into()).unwrap_or(block);
-            }
-            _ => runs.push(block),
-        }
-    }
-    runs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_that_touch_are_one() {
-        let block = |start, end| PortBlock::new(start, end).unwrap();
-        let given = vec![block(20, 29), block(1, 9), block(10, 19), block(40, 65535), block(41, 42)];
-        assert_eq!(runs(given), [block(1, 29), block(40, 65535)]);
-    }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::check::{self, count, diagnostic};
 use super::{Block, KIND, Options, Share};
 use crate::manifest::rule;
-use crate::manifest::{self, Diagnostics, Location};
+use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::name::{PortBlock, hash_u32};
 use crate::observe::{Directory, Observation, PortOwner};
 use crate::provider::{
@@ -252,64 +252,15 @@ impl Allocator for Ports<'_> {
     }
 
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
-        let meaningless: Vec<_> = GEOMETRY
-            .iter()
-            .filter(|key| request.own.contains_key(**key))
-            .map(|key| {
-                diagnostic(
-                    rule::OPTION_OF_A_BLOCK,
-                    &request.location.key(key).the_key(),
-                    &format!("`{key}` means nothing for a share of the parent's ports"),
-                    "is decided by the parent's block",
-                    "remove it, or request a block of its own with `from = \"pool\"`",
-                )
-            })
-            .collect();
-        if !meaningless.is_empty() {
-            return Err(meaningless.into());
-        }
-        let unreadable = || {
-            vec![diagnostic(
-                rule::BROKEN_KIND,
-                request.location,
-                "the parent's ports cannot be read from its allocation",
-                "here",
-                "",
-            )]
-        };
-        let block = Block::of(parent.allocation).ok_or_else(unreadable)?;
-        let slots = parent.allocation.options.get("slots").and_then(Value::as_u64);
-        let of = slots.and_then(|slots| u32::try_from(slots).ok()).unwrap_or(parent.count);
-        let reserve = block.reserve;
-        let rest = PortBlock::new(block.start_port + reserve, block.end_port);
-        let Some(share) = self.free_share(parent, rest, of) else {
+        reject_geometry(request)?;
+        let block = Block::of(parent.allocation).ok_or_else(|| unreadable_parent(request))?;
+        let rest = PortBlock::new(block.start_port + block.reserve, block.end_port);
+        let Some(share) = self.free_share(parent, rest) else {
             return self.instead_of_a_share(request, parent);
         };
-        let Some(ports) = rest.and_then(|rest| share_of(rest, share)) else {
-            return Err(vec![diagnostic(
-                rule::NO_PORT_TO_SHARE,
-                request.location,
-                &match reserve {
-                    0 => format!(
-                        "the {} of `{}` cannot be divided into {}",
-                        count(block.block_size, "port"),
-                        parent.session,
-                        count(share.of, "share")
-                    ),
-                    reserve => format!(
-                        "`{}` keeps {reserve} of its {}, and the rest cannot be divided into {}",
-                        parent.session,
-                        count(block.block_size, "port"),
-                        count(share.of, "share")
-                    ),
-                },
-                "finds no port in its share",
-                "raise the parent's `block-size`, lower its `reserve` or `slots`, or ask with `from = \"pool\"`",
-            )].into());
-        };
-        let applied_names =
-            || block.names.values().filter_map(Value::as_u64).filter_map(|port| u16::try_from(port).ok());
-        if applied_names().any(|port| (ports.start()..=ports.end()).contains(&port)) {
+        let ports = rest.and_then(|rest| share_of(rest, share));
+        let ports = ports.ok_or_else(|| no_port_to_share(request, parent, &block, share))?;
+        if block.has_name_within(ports) {
             return self.instead_of_a_share(request, parent);
         }
         let options = self.options(request, true)?;
@@ -326,7 +277,9 @@ impl Allocator for Ports<'_> {
 impl Ports<'_> {
     /// Returns the share that a new child takes of `rest`: its own position, or the first free one if that is owned or
     /// served. Returns `None` if no share is left.
-    fn free_share(&self, parent: &Parent<'_>, rest: Option<PortBlock>, of: u32) -> Option<Share> {
+    fn free_share(&self, parent: &Parent<'_>, rest: Option<PortBlock>) -> Option<Share> {
+        let slots = parent.allocation.options.get("slots").and_then(Value::as_u64);
+        let of = slots.and_then(|slots| u32::try_from(slots).ok()).unwrap_or(parent.count);
         let none = BTreeSet::new();
         let (of, held) = self.shares.get(&owner_of(parent)).map_or((of, &none), |(of, held)| (*of, held));
         // A new block is probed as a whole when it is chosen. In a block that exists already, each new share is probed.
@@ -378,6 +331,49 @@ impl Ports<'_> {
     }
 }
 
+/// Rejects options that only a block of its own has.
+fn reject_geometry(request: &Request<'_>) -> Result<(), Diagnostics> {
+    let meaningless = GEOMETRY.iter().filter(|key| request.own.contains_key(**key)).map(|key| {
+        diagnostic(
+            rule::OPTION_OF_A_BLOCK,
+            &request.location.key(key).the_key(),
+            &format!("`{key}` means nothing for a share of the parent's ports"),
+            "is decided by the parent's block",
+            "remove it, or request a block of its own with `from = \"pool\"`",
+        )
+    });
+    let meaningless: Vec<_> = meaningless.collect();
+    if meaningless.is_empty() { Ok(()) } else { Err(meaningless.into()) }
+}
+
+fn unreadable_parent(request: &Request<'_>) -> Vec<Diagnostic> {
+    let message = "the parent's ports cannot be read from its allocation";
+    vec![diagnostic(rule::BROKEN_KIND, request.location, message, "here", "")]
+}
+
+fn no_port_to_share(
+    request: &Request<'_>,
+    parent: &Parent<'_>,
+    block: &Block,
+    share: Share,
+) -> Vec<Diagnostic> {
+    let (session, ports) = (parent.session, count(block.block_size, "port"));
+    let shares = count(share.of, "share");
+    let message = match block.reserve {
+        0 => format!("the {ports} of `{session}` cannot be divided into {shares}"),
+        reserve => format!(
+            "`{session}` keeps {reserve} of its {ports}, and the rest cannot be divided into {shares}"
+        ),
+    };
+    vec![diagnostic(
+        rule::NO_PORT_TO_SHARE,
+        request.location,
+        &message,
+        "finds no port in its share",
+        "raise the parent's `block-size`, lower its `reserve` or `slots`, or ask with `from = \"pool\"`",
+    )]
+}
+
 /// Returns the key of the block from which a share is taken.
 fn owner_of(parent: &Parent<'_>) -> Owner {
     (parent.session.to_owned(), parent.allocation.name().to_owned())
@@ -396,7 +392,7 @@ struct Cut<'a> {
 
 /// Returns the share's ports: `floor(size / of)` each, and the rest for the last, as in `buildChildResourceRequests` of
 /// the reference implementation. Returns `None` if no port is left.
-pub(crate) fn share_of(rest: PortBlock, share: Share) -> Option<PortBlock> {
+pub(super) fn share_of(rest: PortBlock, share: Share) -> Option<PortBlock> {
     let each = rest.size() / share.of;
     let start = u32::from(rest.start()) + each * share.index;
     let end =

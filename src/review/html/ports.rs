@@ -9,7 +9,6 @@ use crate::host::text::thousands;
 use crate::name::PortBlock;
 use crate::observe::{Observation, PortOwner};
 use crate::plan::Action;
-use crate::provider::port_range::{Block, runs};
 use crate::review::Review;
 
 /// Possible numbers of ports in one strip of the picture: the smallest is used that needs at most [`STRIPS`] strips.
@@ -77,12 +76,12 @@ pub(super) fn ports(review: &Review<'_>, anchors: &Anchors<'_>) -> Option<Value>
 }
 
 fn planned<'p>(review: &Review<'p>) -> Vec<Planned<'p>> {
-    let plan = review.plan;
+    let Review { plan, registry, .. } = *review;
     let mut lanes: HashMap<&str, usize> = HashMap::new();
     let mut planned = Vec::new();
     for (session, change) in plan.sessions.iter().zip(&plan.changes) {
         for held in &session.allocations {
-            let Some(block) = Block::of(held).and_then(|block| block.ports()) else { continue };
+            let Some(block) = registry.get(&held.kind).and_then(|kind| kind.ports(held)) else { continue };
             let above = session.parent.as_ref().and_then(|parent| lanes.get(parent.as_str()));
             let lane = if held.within_parent { above.map_or(0, |lane| lane + 1).min(LANES) } else { 0 };
             lanes.insert(session.path.as_str(), lane);
@@ -157,10 +156,10 @@ impl Picture<'_> {
     /// Returns all ports of the host on one strip.
     fn overview(&self) -> Value {
         let whole = Strip { first: 0, ports: PORTS };
-        let others = runs(self.others.iter().map(|other| other.block).collect()).into_iter();
+        let others = PortBlock::merged(self.others.iter().map(|other| other.block).collect()).into_iter();
         let mut blocks = Vec::new();
         for (action, own) in self.by_action(|planned| planned.lane == 0) {
-            blocks.extend(runs(own).into_iter().map(|run| {
+            blocks.extend(PortBlock::merged(own).into_iter().map(|run| {
                 context! { class => verb(action), at => whole.span(run), height => "100%", title => run.to_string() }
             }));
         }
@@ -248,7 +247,8 @@ impl Picture<'_> {
             context! { class, at => strip.span(block), y, height, title, name }
         };
         if self.planned.iter().filter(|planned| shown(planned)).count() > CROWD {
-            let runs_of = |(action, blocks)| runs(blocks).into_iter().map(move |run| (action, run));
+            let runs_of =
+                |(action, blocks)| PortBlock::merged(blocks).into_iter().map(move |run| (action, run));
             let crowd = self.by_action(shown).into_iter().flat_map(runs_of);
             return crowd.map(|(action, run)| draw(action, run, run.to_string(), "")).collect();
         }

@@ -135,7 +135,7 @@ fn lack_of_disk_space_is_found() {
     let outcome = sandbox.seedbed(&["doctor"]).expect(1);
     let found: Vec<_> = outcome.stdout.lines().filter(|line| line.contains("disk-space")).collect();
     assert_eq!(found.len(), 1, "{}", outcome.stdout);
-    assert!(found[0].starts_with("fails  disk-space: 10000 worktrees need up to 160"), "{found:?}");
+    assert!(found[0].starts_with("fails  disk-space: 10000 new resources need up to 160"), "{found:?}");
     fs::remove_file(sandbox.repository.join("large")).unwrap();
     // Mounts share one checkout.
     sandbox.manifest(

@@ -4,6 +4,7 @@
 use seedbed::discovery::Snapshot;
 use seedbed::name::{HashDigits, hash_u32, scoped_name};
 use seedbed::orchestrator::{ResourceRequest, child_requests};
+use seedbed::provider::Registry;
 use seedbed::provider::git_worktree::normalize_target_path;
 use serde::Deserialize;
 
@@ -93,7 +94,12 @@ fn children() {
     let children = vectors().children;
     assert_eq!(children.len(), 60);
     for Child { input, ok, error } in children {
-        let found = child_requests(&input.parent_snapshot, input.child_index, input.child_count);
+        let found = child_requests(
+            &Registry::built_in(),
+            &input.parent_snapshot,
+            input.child_index,
+            input.child_count,
+        );
         let expected = match error {
             Some(error) => Err(error),
             None => Ok(ok.expect("a result or an error")),
@@ -114,7 +120,7 @@ fn errors_of_the_reference_implementation_outside_the_vectors_match() {
         });
         let parent: Snapshot =
             serde_json::from_value(parent).expect("a snapshot of the seed's is one of ours");
-        let error = child_requests(&parent, index, count).expect_err(expected);
+        let error = child_requests(&Registry::built_in(), &parent, index, count).expect_err(expected);
         assert_eq!(error.to_string(), expected);
     };
     let ports = |fields: serde_json::Value| serde_json::json!({ "kind": "port-range", "allocation": fields });

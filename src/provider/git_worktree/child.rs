@@ -1,0 +1,23 @@
+//! Decides the options of a child's worktree, which lies in its parent's worktree.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::reserved_names::nested_root;
+use crate::name::{HashDigits, scoped_name};
+use crate::provider::ChildShare;
+
+/// Returns the options of a worktree at the parent's base ref and target path.
+pub(super) fn options(share: &ChildShare<'_>) -> Result<Map<String, Value>, String> {
+    let path = share.text("worktreePath")?;
+    let root = nested_root(Path::new(path), &scoped_name(share.parent, HashDigits::Eight));
+    let base_ref = share.text("baseRef").unwrap_or("HEAD");
+    let mut options = Map::new();
+    options.insert("rootDirectory".to_owned(), root.to_string_lossy().into());
+    options.insert("baseRef".to_owned(), base_ref.into());
+    if let Ok(target) = share.text("targetPath") {
+        options.insert("targetPath".to_owned(), target.trim().into());
+    }
+    Ok(options)
+}

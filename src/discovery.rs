@@ -325,7 +325,7 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
     };
     // An older format is no reason to hide damage.
     of_file.or_else(of_gitignore).map(damage).or_else(|| {
-        let why = format!("{DISCOVERY_FILE} is of an older format; `seedbed apply` rewrites it");
+        let why = format!("{DISCOVERY_FILE} has an older format; `seedbed apply` rewrites it");
         is_older.then(|| Damage { older: true, ..damage(why) })
     })
 }

@@ -24,7 +24,7 @@ pub(super) fn described(found: &RecordedSwarm, host: &Host) -> Vec<String> {
                 "the command of a run",
                 format!("removes {}, with everything in their directories", all(record)),
             ),
-            _ => ("a run", "finishes or undoes it".to_owned()),
+            _ => ("a run", "finishes it or rolls it back".to_owned()),
         };
         if is_running {
             let phase = found.phase.as_ref().filter(|_| !matches!(unfinished, Unfinished::Command(_)));

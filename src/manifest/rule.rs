@@ -83,7 +83,7 @@ rules! {
     UNKNOWN_REF = "unknown-ref", "A base ref names a commit of the repository";
     TARGET_PATH = "target-path", "A target path is a directory of the commit";
     TRACKED_PATH = "tracked-path", "The commit has no file at a path that seedbed writes";
-    ROOT_DIRECTORY = "root-directory", "Worktrees and directories of sessions have a directory for them alone, which no link leads out of";
+    ROOT_DIRECTORY = "root-directory", "Worktrees and directories of sessions have a directory of their own, out of which no link leads";
     PATH_TAKEN = "path-taken", "Nothing exists at the path of a new worktree or directory";
     PATH_TOO_LONG = "path-too-long", "Paths are short enough for Git";
     OVERLAY = "overlay", "Overlays are requested only if they can be mounted";
@@ -100,7 +100,7 @@ rules! {
     NO_PORT_TO_SHARE = "no-port-to-share", "Each share has at least one port";
     SLOTS = "slots", "There are at least as many slots as children that take a share";
     OPTION_OF_A_BLOCK = "option-of-a-block", "Options that divide a block are set for the block, not for a share of it";
-    LOCK_DIRECTORY = "lock-directory", "Lock files have a directory for them alone, which no link leads out of";
+    LOCK_DIRECTORY = "lock-directory", "Lock files have a directory of their own, out of which no link leads";
     STALE = "stale", "The assumptions of the plan are still true";
     BROKEN_KIND = "broken-kind", "The provider of a kind accepts all options that its own schema allows";
 }

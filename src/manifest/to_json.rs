@@ -59,7 +59,7 @@ impl Converter<'_> {
                 None => diagnostic(
                     format!("{} is too large a number", quoted(integer.as_str())),
                     "does not fit 64 bits",
-                    "where digits alone are meant, write it in quotes",
+                    "if only digits are meant, write it in quotes",
                 ),
             },
             DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {

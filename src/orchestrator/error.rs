@@ -156,7 +156,7 @@ fn failed(failures: &[Failure], leftovers: &[Failure]) -> String {
         failures => lines(failures.iter().map(told)),
     };
     if !leftovers.is_empty() {
-        let _ = write!(text, "; could not be undone: {}", lines(leftovers.iter().map(told)));
+        let _ = write!(text, "; could not be rolled back: {}", lines(leftovers.iter().map(told)));
     }
     text
 }

@@ -32,7 +32,7 @@ errors! {
     COMMAND_LOST = "command-lost", 1, "seedbed can no longer wait for the command of `run`", "Run it again";
     COMMAND_STOPPED = "command-stopped", 1, "A command was ended, because that of another session failed (`--fail-fast`)", "Repair the one that failed";
     COMPLETIONS_FAILED = "completions-failed", 1, "The command line cannot be completed", "Report it: this is a bug";
-    DIRECTORY_SHARED = "directory-shared", 1, "A directory that must belong to this user alone belongs to another user, or others can write to it", "Run `chown` or `chmod go-w` on it";
+    DIRECTORY_SHARED = "directory-shared", 1, "A directory that must belong only to this user belongs to another user, or others can write to it", "Run `chown` or `chmod go-w` on it";
     DISCOVERY_UNREADABLE = "discovery-unreadable", 1, "A discovery file cannot be read", "Run `seedbed status --repair`";
     DOTENV_VALUE = "dotenv-value", 1, "A value has no form that all readers of dotenv files read alike", "Use another `--format`";
     FILE_INACCESSIBLE = "file-inaccessible", 1, "The system refuses access to a file", "Repair what the message names: permissions, space, the disk";

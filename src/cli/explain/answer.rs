@@ -105,7 +105,7 @@ fn listener(listener: &Listener) -> String {
     let socket =
         format!("{} {}", listener.protocol, std::net::SocketAddr::new(listener.address, listener.port));
     if listener.processes.is_empty() {
-        return format!("{socket}: its process is unknown; it is of user {}", listener.user);
+        return format!("{socket}: its process is unknown, and belongs to user {}", listener.user);
     }
     let process = |process: &seedbed::host::listeners::Running| {
         format!("pid {} `{}`", process.pid, printable_command(&process.command))
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn unknown_process_is_reported_as_unknown() {
-        assert_eq!(document(&json!([])), "tcp [::]:80: its process is unknown; it is of user 33");
+        assert_eq!(document(&json!([])), "tcp [::]:80: its process is unknown, and belongs to user 33");
     }
 
     #[test]

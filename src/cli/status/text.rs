@@ -88,7 +88,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
         details.extend(session.resources.iter().map(|(kind, resource)| format!("{kind}: {resource}")));
         let commits = session.worktree.as_ref().and_then(|worktree| worktree.progress.as_ref());
         details.extend(commits.map(|commits| {
-            format!("last commit: {} of {}, {}", &commits.head, commits.committed, commits.subject)
+            format!("last commit: {} at {}, {}", &commits.head, commits.committed, commits.subject)
         }));
     }
     details

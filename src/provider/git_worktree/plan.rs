@@ -119,7 +119,7 @@ impl<'o> Worktrees<'o> {
                 return Err(vec![diagnostic(
                     rule::NO_REPOSITORY,
                     location,
-                    "the repository was not looked at",
+                    "the repository was not inspected",
                     "here",
                     None,
                 )]

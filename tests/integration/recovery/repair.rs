@@ -178,7 +178,7 @@ fn a_discovery_file_of_an_older_format_is_not_broken() {
     let file = sandbox.directory("a").join(".agent-context/resources.json");
     let written = fs::read_to_string(&file).unwrap();
     fs::write(&file, written.replacen("\n  \"schemaVersion\": 1,", "", 1)).unwrap();
-    let said = "discovery: resources.json is of an older format; `seedbed apply` rewrites it";
+    let said = "discovery: resources.json has an older format; `seedbed apply` rewrites it";
     let status = sandbox.ok(&["status"]).stdout;
     assert!(status.contains(said) && status.contains("healthy") && !status.contains("broken"), "{status}");
     // It does not hide other damage.

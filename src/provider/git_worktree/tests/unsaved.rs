@@ -504,7 +504,7 @@ fn commits_that_only_the_entry_names() {
         commit(lab, path);
         lab.git_in(path, &["reset", "-q", "--hard", "HEAD~"]);
     });
-    let passing = "the reflog of W alone has 2 commits, rewritten or reset away";
+    let passing = "only the reflog of W has 2 commits, rewritten or reset away";
     assert_eq!(unsaved_work, UnsavedWork { ignored: vec![passing.to_owned()], ..UnsavedWork::default() });
 }
 

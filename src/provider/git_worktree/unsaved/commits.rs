@@ -109,7 +109,7 @@ pub(super) fn add(
     if let Some(commits) = counted(all.len() - told.len()) {
         unsaved_work
             .ignored
-            .push(format!("the reflog of {path} alone has {commits}, rewritten or reset away"));
+            .push(format!("only the reflog of {path} has {commits}, rewritten or reset away"));
     }
     Ok(())
 }

@@ -43,8 +43,8 @@
 //! # All or nothing
 //!
 //! A run moves aside what it replaces or destroys, provisions everything new, and is then committed by one rename. Only
-//! after that is anything released. Until the commit, a failure, Ctrl-C or crash is undone: new resources are released,
-//! and what was moved aside is brought back unchanged. Only an interrupted `destroy` is finished instead.
+//! after that is anything released. Until the commit, a failure, Ctrl-C or crash is rolled back: new resources are
+//! released, and what was moved aside is brought back unchanged. Only an interrupted `destroy` is finished instead.
 //!
 //! Both are reconciliation, not replay: [`provider::Provider::release`] and [`provider::Provider::bring_back`] are
 //! idempotent, work on anything that exists half-made, and touch only what carries the swarm's ownership marker. A run

@@ -206,7 +206,7 @@ impl Orchestrator {
         })
     }
 
-    /// Finishes or undoes interrupted runs of the standalone sessions of this workspace, children before their parents.
+    /// Finishes or rolls back interrupted runs of this workspace's standalone sessions, children before their parents.
     ///
     /// Returns for each of them the action, or the reason for its failure. Runs in progress are not affected. `options`
     /// are as for [`apply::recover`], and `timeout` is the wait for processes that a killed run left. If a session has

@@ -1,4 +1,4 @@
-//! Progress of the run that provisions, for the recovery that undoes the run.
+//! Progress of the run that provisions, for the recovery that rolls it back.
 //!
 //! With the journal, recovery distinguishes files that the run created from work that was done since.
 //!
@@ -153,7 +153,7 @@ impl LockedSwarm<'_> {
         })
     }
 
-    /// Removes the journal: the run is committed, or undone.
+    /// Removes the journal: the run is committed, or rolled back.
     pub(super) fn end_journal(&self) -> Result<(), Error> {
         *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(self.records()?.remove_file(Path::new(JOURNAL)).map(drop)?)

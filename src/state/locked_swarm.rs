@@ -109,7 +109,7 @@ impl LockedSwarm<'_> {
         }
     }
 
-    /// Removes the record of a run that was undone.
+    /// Removes the record of a run that was rolled back.
     pub fn abandon(&self, stage: Stage) -> Result<(), Error> {
         self.end_journal()?;
         self.remove(stage.file())

@@ -104,7 +104,7 @@ pub struct Release {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Recovery {
-    /// Recovery undoes the run: what was moved aside is brought back.
+    /// Recovery rolls back the run: what was moved aside is brought back.
     Undo,
     /// Recovery finishes the run, a `destroy`, unless unsaved work has appeared meanwhile.
     Finish,

@@ -43,7 +43,7 @@ pub struct RecordedSwarm {
 pub enum Unfinished<'r> {
     /// Unsaved work is being rescued; recovery removes the temporary files of the rescue.
     Rescue,
-    /// The run of this record is not committed; recovery undoes it.
+    /// The run of this record is not committed; recovery rolls it back.
     Apply(&'r Record),
     /// The run of this record is a `destroy`, or is committed and releases its asides; recovery finishes it.
     Release(&'r Record),

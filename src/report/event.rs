@@ -15,9 +15,9 @@ use crate::manifest::Entry;
 use crate::name::SessionPath;
 use crate::plan::Plan;
 
-/// One line of `apply`, `destroy`, `recover`, `run` and `exec` with `--json`, and the line of any command that fails.
+/// One line of `apply`, `destroy`, `recover`, `run`, `start` and `exec` with `--json`, or of any command that fails.
 ///
-/// `done` or `failed` is the last line. `destroy --dry-run` prints `dryRun` alone.
+/// `done` or `failed` is the last line. `destroy --dry-run` prints only `dryRun`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:events:1"))]
@@ -30,7 +30,7 @@ pub struct Line {
     pub content: Content,
 }
 
-/// Content of a [`Line`]; its `event` says which.
+/// Content of a [`Line`], by its `event`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Content {
@@ -91,7 +91,7 @@ impl From<Failed> for Content {
     }
 }
 
-/// An event of `run` and `exec` while their command runs.
+/// An event of `run`, `start` and `exec` while their commands run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "event")]
 pub enum CommandEvent {

@@ -188,7 +188,7 @@ pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
         return Err(Failure::new(
             error::OUTSIDE_SESSION,
             format!(
-                "{} is in no session: there is no {} in it or above it\nhelp: `seedbed exec SESSION -- seedbed whoami`",
+                "{} is in no session: there is no {} in it or above it\nhelp: run `seedbed exec SESSION -- seedbed whoami`",
                 directory.display(),
                 relative.display()
             ),

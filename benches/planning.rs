@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use seedbed::manifest::Report;
-use seedbed::observe::{Directory, Observation, Query, Repository, TreeEntry};
+use seedbed::observe::{Directory, Observation, Query, Repository, TreeEntry, WORKSPACE_REPOSITORY};
 use seedbed::provider::Registry;
 use seedbed::review::Review;
 use seedbed::review::text::Style;
@@ -153,15 +153,19 @@ fn text(shape: &str, sessions: usize) -> String {
 /// Returns a host on which every ref exists, every path is free and no port is in use.
 fn kind_host(queries: &BTreeSet<Query>) -> Observation {
     let mut observation = Observation::new("/workspace".into());
-    observation.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
+    let own = observation.repository_mut(WORKSPACE_REPOSITORY);
+    own.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
     for query in queries {
         match query {
-            Query::Commit { base_ref } => {
-                observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
+            Query::Commit { repository, base_ref } => {
+                observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Query::Tree { base_ref, path, .. } => {
+            Query::Tree { repository, base_ref, path, .. } => {
                 let missing = TreeEntry::Missing { near: Vec::new() };
-                observation.trees.insert((base_ref.clone(), path.clone()), missing);
+                observation
+                    .repository_mut(repository)
+                    .trees
+                    .insert((base_ref.clone(), path.clone()), missing);
             }
             Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);

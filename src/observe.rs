@@ -14,6 +14,7 @@ mod directories;
 mod overlays;
 mod ports;
 mod programs;
+mod repositories;
 mod repository;
 #[cfg(test)]
 mod sandbox;
@@ -22,14 +23,13 @@ pub(crate) mod untracked;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 pub use branches::BranchNames;
 
 use serde_json::{Map, Value};
 
 use crate::host::git::checkouts::Checkout;
-use crate::host::{Host, files, git, process};
+use crate::host::{Host, files, process};
 use crate::name::PortBlock;
 
 /// Answers `queries` about the host and the workspace, an absolute path.
@@ -40,18 +40,21 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
     files::Root::open(workspace).map_err(Error::Workspace)?;
 
     let mut observation = Observation { workspace: workspace.to_owned(), ..Observation::default() };
-    let mut requests = Requests::default();
+    let mut requests: BTreeMap<&str, repositories::Requests<'_>> = BTreeMap::new();
     for query in queries {
         match query {
-            Query::Commit { base_ref } => {
-                requests.refs.entry(base_ref).or_default();
+            Query::Repository { name, root } => requests.entry(name).or_default().root = Some(root),
+            Query::Commit { repository, base_ref } => {
+                requests.entry(repository).or_default().refs.entry(base_ref).or_default();
             }
-            Query::Tree { base_ref, path, required } => {
-                *requests.refs.entry(base_ref).or_default().entry(path).or_default() |= required;
+            Query::Tree { repository, base_ref, path, required } => {
+                let refs = &mut requests.entry(repository).or_default().refs;
+                *refs.entry(base_ref).or_default().entry(path).or_default() |= required;
             }
-            Query::Branch { base_ref, names } => {
-                requests.refs.entry(base_ref).or_default();
-                requests.branches.entry(base_ref).or_default().insert(names);
+            Query::Branch { repository, base_ref, names } => {
+                let of_repository = requests.entry(repository).or_default();
+                of_repository.refs.entry(base_ref).or_default();
+                of_repository.branches.entry(base_ref).or_default().insert(names);
             }
             Query::Directory { path } => {
                 observation.directories.insert(path.clone(), directories::observe(workspace, path));
@@ -61,8 +64,8 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
                 observation.ports_in_use.extend(ports::locks(workspace, directory, &listed));
                 observation.directories.insert(directory.clone(), listed);
             }
-            Query::Untracked { glob } => {
-                requests.globs.insert(glob);
+            Query::Untracked { repository, glob } => {
+                requests.entry(repository).or_default().globs.insert(glob);
             }
             Query::Overlays => observation.overlays = Some(overlays::probe(host)),
             Query::Program { kind, command, timeout, request } => {
@@ -78,102 +81,13 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
     }
     observation.ports_in_use.sort();
     observation.ports_in_use.dedup();
-    if !requests.refs.is_empty() || !requests.globs.is_empty() {
-        observe_repository(host, workspace, &requests, &mut observation)?;
-    }
+    observation.repositories = repositories::observe(host, workspace, &requests)?;
     Ok(observation)
 }
 
-/// Requested facts about the repository.
-#[derive(Debug, Default)]
-struct Requests<'q> {
-    /// For each ref, the names of the branches that are to begin there.
-    branches: BTreeMap<&'q str, BTreeSet<&'q BranchNames>>,
-    /// For each ref, the paths of its tree, and whether they are required there.
-    refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
-    /// Globs of untracked files.
-    globs: BTreeSet<&'q String>,
-}
-
-/// Observes the repository. The first queries run in parallel, even if no repository exists.
-///
-/// No query needs another's result, and starting Git takes longer than its answer.
-fn observe_repository(
-    host: &Host,
-    workspace: &Path,
-    requests: &Requests<'_>,
-    observation: &mut Observation,
-) -> Result<(), Error> {
-    let git = &git::Git::discover(host, workspace);
-    let early = &git.clone().with_any_version();
-    let (located, branches, resolved, is_shared) = thread::scope(|scope| {
-        let version = scope.spawn(|| git::version::require(host));
-        let branches = (!requests.branches.is_empty()).then(|| scope.spawn(|| branches::tips(early)));
-        let resolved = scope.spawn(|| commits::resolve(early, requests.refs.keys().copied()));
-        let is_shared = scope.spawn(|| repository::is_shared(early));
-        let located = repository::locate(early, workspace, || joined(version.join()));
-        (located, branches.map(thread::ScopedJoinHandle::join), resolved.join(), is_shared.join())
-    });
-    let located = match located? {
-        Ok(located) => located,
-        Err(why) => {
-            observation.repository = Some(Err(why));
-            return Ok(());
-        }
-    };
-    let tips = branches.map(joined).transpose()?;
-    let settings = repository::settings(git, &located)?;
-    let commits::Resolved { commits, tops } = joined(resolved)?;
-    observation.trees = trees::observe(git, &commits, &tops, &requests.refs)?;
-    if !requests.globs.is_empty() {
-        observation.untracked = untracked::observe(git, workspace, &requests.globs)?;
-    }
-    let mut branches = BTreeMap::new();
-    if let Some(tips) = tips {
-        let observed = branches::observe(git, &located, &commits, tips, &requests.branches)?;
-        (branches, observation.distances) = (observed.branches, observed.distances);
-        observe_branch_paths(git, requests, &branches, observation)?;
-    }
-    observation.repository = Some(Ok(located.repository(&settings, joined(is_shared)?, branches)?));
-    observation.commits = commits;
-    Ok(())
-}
-
-/// Observes the paths requested at a ref also in the branches with which a session may continue there.
-fn observe_branch_paths(
-    git: &git::Git<'_>,
-    requests: &Requests<'_>,
-    branches: &BTreeMap<String, Branch>,
-    observation: &mut Observation,
-) -> Result<(), Error> {
-    let mut tips = BTreeMap::new();
-    let mut paths: BTreeMap<String, BTreeMap<&str, bool>> = BTreeMap::new();
-    for ((base_ref, name), distance) in &observation.distances {
-        let (Some(branch), Some(requests)) = (branches.get(name), requests.refs.get(base_ref.as_str()))
-        else {
-            continue;
-        };
-        // A branch at the same commit was observed already.
-        if distance.contains && distance.ahead > 0 {
-            let full = branch_ref(name);
-            tips.insert(full.clone(), Ok(branch.tip.clone()));
-            paths.entry(full).or_default().extend(requests);
-        }
-    }
-    let paths = paths.iter().map(|(name, paths)| (name.as_str(), paths.clone())).collect();
-    let trees = trees::observe(git, &tips, &BTreeMap::new(), &paths)?;
-    observation.trees.extend(trees);
-    Ok(())
-}
-
-/// Returns the full name of a branch, under which [`Observation::trees`] lists paths at its tip.
+/// Returns the full name of a branch, under which [`RepositoryObservation::trees`] lists paths at its tip.
 pub fn branch_ref(name: &str) -> String {
     format!("refs/heads/{name}")
-}
-
-/// Returns the result of a thread; resumes its panic in this thread.
-fn joined<T>(ended: thread::Result<T>) -> T {
-    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Reason for which the host could not be observed.
@@ -201,13 +115,25 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Query {
+    /// Repository beside the workspace's own. Questions about a repository that is not the workspace's own are only
+    /// answered together with this one.
+    Repository {
+        /// Name of the repository, not empty.
+        name: String,
+        /// Top of the repository's work tree, or the bare repository: relative to the workspace root, or absolute.
+        root: PathBuf,
+    },
     /// Commit that a ref names.
     Commit {
+        /// Name of the repository; [`WORKSPACE_REPOSITORY`] for the workspace's own.
+        repository: String,
         /// The ref as written in the manifest.
         base_ref: String,
     },
     /// Type of a path in the commit that a ref names; implies [`Query::Commit`].
     Tree {
+        /// Name of the repository; [`WORKSPACE_REPOSITORY`] for the workspace's own.
+        repository: String,
         /// The ref as written in the manifest.
         base_ref: String,
         /// Slash-separated path, relative to the root of the tree, normalised, never empty.
@@ -220,6 +146,8 @@ pub enum Query {
     ///
     /// Paths that are requested at the commit are also observed in the branches that contain it.
     Branch {
+        /// Name of the repository; [`WORKSPACE_REPOSITORY`] for the workspace's own.
+        repository: String,
         /// The ref as written in the manifest.
         base_ref: String,
         /// Names of branches that may be wanted.
@@ -236,9 +164,11 @@ pub enum Query {
         /// Path relative to the workspace root, or absolute.
         directory: PathBuf,
     },
-    /// Untracked files of the workspace that a glob matches.
+    /// Untracked files of the workspace that a glob matches; of another repository, those of its work tree.
     Untracked {
-        /// Glob relative to the workspace; neither absolute nor with `..`.
+        /// Name of the repository; [`WORKSPACE_REPOSITORY`] for the workspace's own.
+        repository: String,
+        /// Glob relative to the workspace, or to the top of the work tree; neither absolute nor with `..`.
         glob: String,
     },
     /// Ports of this host that are leased or listened on.
@@ -276,18 +206,8 @@ pub struct Observation {
     /// Allocations of external kinds of the sessions in `relatives`, parents before their children. No other session gets
     /// the same values.
     pub relative_allocations: Vec<RelativeAllocation>,
-    /// Repository around the workspace; `None` if no query was about one.
-    pub repository: Option<Result<Repository, String>>,
-    /// Commit of each requested ref; empty if there is no repository.
-    pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
-    /// Distance of each branch from the commit of each ref, for all branches that a query about the ref covers.
-    pub distances: BTreeMap<(String, String), Distance>,
-    /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
-    /// commit are listed too, by [`branch_ref`].
-    pub trees: BTreeMap<(String, String), TreeEntry>,
-    /// For each requested glob, the untracked files of the workspace that it matches, or the reason, one line, for
-    /// which they cannot be listed.
-    pub untracked: BTreeMap<String, Result<Untracked, String>>,
+    /// Requested facts about each repository, by its name. The workspace's own is [`WORKSPACE_REPOSITORY`].
+    pub repositories: BTreeMap<String, RepositoryObservation>,
     /// For each requested path, also of lock directories, its type.
     pub directories: BTreeMap<PathBuf, Directory>,
     /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
@@ -306,6 +226,52 @@ impl Observation {
     /// Returns the observation of a workspace without any other fact.
     pub fn new(workspace: PathBuf) -> Self {
         Self { workspace, ..Self::default() }
+    }
+
+    /// Returns the facts about a repository; none for one that no query was about.
+    pub fn repository(&self, name: &str) -> &RepositoryObservation {
+        static NOTHING: RepositoryObservation = RepositoryObservation::new();
+        self.repositories.get(name).unwrap_or(&NOTHING)
+    }
+
+    /// Returns the facts about a repository, to add some.
+    pub fn repository_mut(&mut self, name: &str) -> &mut RepositoryObservation {
+        self.repositories.entry(name.to_owned()).or_default()
+    }
+}
+
+/// Name of the repository around the workspace in observations and queries. The names of other repositories are not
+/// empty.
+pub const WORKSPACE_REPOSITORY: &str = "";
+
+/// Requested facts about one repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepositoryObservation {
+    /// The repository, or the reason, one line, for which it cannot be used; `None` if no query was about it.
+    pub repository: Option<Result<Repository, String>>,
+    /// Commit of each requested ref; empty if there is no repository.
+    pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
+    /// Distance of each branch from the commit of each ref, for all branches that a query about the ref covers.
+    pub distances: BTreeMap<(String, String), Distance>,
+    /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
+    /// commit are listed too, by [`branch_ref`].
+    pub trees: BTreeMap<(String, String), TreeEntry>,
+    /// For each requested glob, the untracked files that it matches, or the reason, one line, for which they cannot be
+    /// listed.
+    pub untracked: BTreeMap<String, Result<Untracked, String>>,
+}
+
+impl RepositoryObservation {
+    /// Returns an observation without any fact.
+    pub const fn new() -> Self {
+        Self {
+            repository: None,
+            commits: BTreeMap::new(),
+            distances: BTreeMap::new(),
+            trees: BTreeMap::new(),
+            untracked: BTreeMap::new(),
+        }
     }
 }
 
@@ -337,7 +303,7 @@ impl RelativeAllocation {
     }
 }
 
-/// Repository that contains the workspace.
+/// A repository: the one that contains the workspace, or another one that the manifest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repository {

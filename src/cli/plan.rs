@@ -11,6 +11,7 @@ use seedbed::apply::{self, PlanningInput};
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
+use seedbed::observe::WORKSPACE_REPOSITORY;
 use seedbed::plan::{Action, AppliedPlan, Behind, Change, Loss, Plan, Session};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Allocation, Registry, SharedResults};
@@ -241,7 +242,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> 
     let Some(record) = &input.record else { return Vec::new() };
     let staying = staying(plan);
     let has_moved = |worktree: &Worktree| {
-        let base = input.observation.commits.get(&worktree.base_ref);
+        let base = input.observation.repository(WORKSPACE_REPOSITORY).commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
     let worktree = |session: &Session| Worktree::of(session.allocations_of(git_worktree::KIND).next()?);

@@ -14,7 +14,7 @@ use crate::host::git::config::{self, is_on};
 use crate::host::git::version::{self, OLDEST, WANTED};
 use crate::host::process;
 use crate::observe::untracked::HIDDEN;
-use crate::observe::{self, Query, TreeEntry};
+use crate::observe::{self, Query, TreeEntry, WORKSPACE_REPOSITORY};
 use crate::provider::DISCOVERY_DIRECTORY;
 use crate::provider::git_worktree::{Mark, Worktree};
 
@@ -27,11 +27,13 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
         return None;
     }
     let asked = [DISCOVERY_DIRECTORY, HIDDEN].map(|path| Query::Tree {
+        repository: WORKSPACE_REPOSITORY.to_owned(),
         base_ref: "HEAD".into(),
         path: path.into(),
         required: false,
     });
     let observed = observe::observe(case.host, case.workspace, &asked.into());
+    let observed = observed.map(|observed| observed.repository(WORKSPACE_REPOSITORY).clone());
     let (repository, trees) = match observed.map(|observed| (observed.repository, observed.trees)) {
         Ok((Some(Ok(repository)), trees)) => (repository, trees),
         Ok((Some(Err(why)), _)) => {

@@ -9,7 +9,7 @@ use super::{Random, bytes, json as mutated, manifests, run};
 use crate::manifest::diagnostic::Part;
 use crate::manifest::{self, Diagnostic, Diagnostics, Manifest, Report};
 use crate::name::PortBlock;
-use crate::observe::{Directory, Observation, Query, Repository, TreeEntry, Untracked};
+use crate::observe::{Directory, Observation, Query, Repository, TreeEntry, Untracked, WORKSPACE_REPOSITORY};
 use crate::plan::{self, Plan};
 use crate::provider::Registry;
 use crate::template::{self, Bounds};
@@ -35,29 +35,31 @@ const THINGS: &str = "version = 1\nswarm = \"s\"\n[provider.thing]\ncommand = [\
 /// Returns a host where each query gets the answer that planning makes planning succeed.
 fn friendly(queries: &BTreeSet<Query>) -> Observation {
     let mut observation = Observation {
-        repository: Some(Ok(Repository::new("/w".into(), "/w/.git".into()))),
         ephemeral: PortBlock::new(32768, 60999),
         overlays: Some(Ok(())),
         ..Observation::new("/w".into())
     };
+    let own = observation.repository_mut(WORKSPACE_REPOSITORY);
+    own.repository = Some(Ok(Repository::new("/w".into(), "/w/.git".into())));
     for query in queries {
         match query {
-            Query::Commit { base_ref } => {
-                observation.commits.insert(base_ref.clone(), Ok("1".repeat(40)));
+            Query::Commit { repository, base_ref } => {
+                observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Query::Tree { base_ref, path, .. } => {
+            Query::Tree { repository, base_ref, path, .. } => {
                 let entry = if path.ends_with(".agent-context") {
                     TreeEntry::Missing { near: Vec::new() }
                 } else {
                     TreeEntry::Directory
                 };
-                observation.trees.insert((base_ref.clone(), path.clone()), entry);
+                observation.repository_mut(repository).trees.insert((base_ref.clone(), path.clone()), entry);
             }
             Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Missing);
             }
-            Query::Untracked { glob, .. } => {
-                observation.untracked.insert(glob.clone(), Ok(Untracked::Files { files: 1, bytes: 1 }));
+            Query::Untracked { repository, glob } => {
+                let files = Untracked::Files { files: 1, bytes: 1 };
+                observation.repository_mut(repository).untracked.insert(glob.clone(), Ok(files));
             }
             _ => {}
         }

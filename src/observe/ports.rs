@@ -150,7 +150,7 @@ mod tests {
             lock(None, None, "80-89.lock"),
         ];
         assert_eq!(observed.ports_in_use, expected);
-        assert!(observed.repository.is_none());
+        assert!(observed.repositories.is_empty());
     }
 
     #[test]

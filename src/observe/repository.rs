@@ -1,4 +1,4 @@
-//! Repository around a workspace.
+//! Repository around a directory.
 
 #![expect(clippy::disallowed_methods, reason = "compares directories")]
 
@@ -49,6 +49,18 @@ impl LocatedRepository {
         self.bare
     }
 
+    /// Returns the location, if `directory`, without links, is the top of the work tree or the bare repository.
+    pub(super) fn at_top(self, directory: &Path) -> Result<Self, String> {
+        let is_top = if self.bare { &self.common_dir } else { &self.root } == directory;
+        if is_top {
+            return Ok(self);
+        }
+        let (directory, root) = (directory.display(), self.root.display());
+        Err(printable(&format!(
+            "{directory} is a directory in the repository {root}, and not a repository itself"
+        )))
+    }
+
     /// Returns the repository, with its own settings and branches.
     pub(super) fn repository(
         self,
@@ -72,6 +84,19 @@ impl LocatedRepository {
             common_dir: self.common_dir,
             object_format: self.object_format,
         })
+    }
+}
+
+/// Returns the directory at `root`, which is relative to the workspace or absolute, without links. The error is the
+/// reason, one line and safe to print, for which it cannot be used.
+pub(super) fn directory(workspace: &Path, root: &Path) -> Result<PathBuf, String> {
+    let shown = printable(&root.to_string_lossy());
+    match std::fs::canonicalize(workspace.join(root)) {
+        Ok(found) if !found.is_dir() => Err(format!("{shown} is not a directory")),
+        Ok(found) if found.to_str().is_none() => Err(format!("the path of {shown} is not UTF-8")),
+        Ok(found) => Ok(found),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("{shown} does not exist")),
+        Err(error) => Err(format!("{shown} cannot be used: {error}")),
     }
 }
 
@@ -171,7 +196,7 @@ fn refusal(workspace: &Path, stderr: &str) -> String {
         format!("the repository around {workspace} belongs to another user; if you trust it, run `{remedy}`")
     } else if stderr.contains("not a git repository") {
         format!(
-            "{workspace} is not in a git repository: run `git init` there, or name one as the workspace's root"
+            "{workspace} is not in a git repository: run `git init` there, or name a repository as `root`"
         )
     } else {
         let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Observation, Query, observe};
+use super::{Observation, Query, RepositoryObservation, WORKSPACE_REPOSITORY, observe};
 use crate::host::Host;
 
 pub(crate) struct Sandbox {
@@ -101,14 +101,37 @@ impl Sandbox {
     }
 }
 
+impl Sandbox {
+    /// Observes the workspace's own repository.
+    pub(crate) fn observe_repository(
+        &self,
+        queries: impl IntoIterator<Item = Query>,
+    ) -> RepositoryObservation {
+        self.observe_repository_in(&self.workspace, queries)
+    }
+
+    pub(crate) fn observe_repository_in(
+        &self,
+        workspace: &Path,
+        queries: impl IntoIterator<Item = Query>,
+    ) -> RepositoryObservation {
+        self.observe_in(workspace, queries).repository(WORKSPACE_REPOSITORY).clone()
+    }
+}
+
+/// Returns the name of the workspace's own repository.
+pub(crate) fn own() -> String {
+    WORKSPACE_REPOSITORY.to_owned()
+}
+
 /// Returns a query about a path at a ref.
 pub(crate) fn tree(base_ref: &str, path: &str) -> Query {
-    Query::Tree { base_ref: base_ref.to_owned(), path: path.to_owned(), required: true }
+    Query::Tree { repository: own(), base_ref: base_ref.to_owned(), path: path.to_owned(), required: true }
 }
 
 /// Returns a query about the commit of a ref.
 pub(crate) fn commit(base_ref: &str) -> Query {
-    Query::Commit { base_ref: base_ref.to_owned() }
+    Query::Commit { repository: own(), base_ref: base_ref.to_owned() }
 }
 
 /// Returns everything below a directory with its content: equal before and after if nothing was changed.

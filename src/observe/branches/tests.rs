@@ -1,6 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests set the host up")]
 
-use super::super::sandbox::Sandbox;
+use super::super::sandbox::{Sandbox, own};
 use super::super::{Query, branch_ref};
 use super::*;
 use crate::observe::TreeEntry;
@@ -37,21 +37,23 @@ fn distances_start_at_the_requested_commit() {
     sandbox.git(&["checkout", "--quiet", "main"]);
     sandbox.commit();
     let query = |base_ref: &str| Query::Branch {
+        repository: own(),
         base_ref: base_ref.to_owned(),
         names: BranchNames::from_template("agents/{{ session.name }}"),
     };
-    let tree = Query::Tree { base_ref: first.clone(), path: "app".to_owned(), required: true };
-    let observed = sandbox.observe([query(&first), query("main"), tree]);
-    let apart = |base: &str, name: &str| {
-        let apart = &observed.distances[&(base.to_owned(), name.to_owned())];
-        (apart.ahead, apart.contains)
+    let tree =
+        Query::Tree { repository: own(), base_ref: first.clone(), path: "app".to_owned(), required: true };
+    let observed = sandbox.observe_repository([query(&first), query("main"), tree]);
+    let distance = |base: &str, name: &str| {
+        let distance = &observed.distances[&(base.to_owned(), name.to_owned())];
+        (distance.ahead, distance.contains)
     };
-    assert_eq!(apart(&first, "agents/same"), (0, true));
-    assert_eq!(apart(&first, "agents/ahead"), (1, true));
-    assert_eq!(apart(&first, "agents/merged"), (2, true));
-    assert_eq!(apart(&first, "agents/apart"), (1, false));
-    assert_eq!(apart("main", "agents/same"), (0, false));
-    assert_eq!(apart("main", "agents/ahead"), (1, false));
+    assert_eq!(distance(&first, "agents/same"), (0, true));
+    assert_eq!(distance(&first, "agents/ahead"), (1, true));
+    assert_eq!(distance(&first, "agents/merged"), (2, true));
+    assert_eq!(distance(&first, "agents/apart"), (1, false));
+    assert_eq!(distance("main", "agents/same"), (0, false));
+    assert_eq!(distance("main", "agents/ahead"), (1, false));
     let branches = observed.repository.unwrap().unwrap().branches;
     assert_eq!(branches["main"].checkouts.len(), 1);
     assert_eq!(branches["main"].checkouts[0].path, sandbox.workspace);

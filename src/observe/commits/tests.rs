@@ -2,12 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::super::sandbox::{Sandbox, commit};
+use super::super::sandbox::{Sandbox, commit, own};
 use super::*;
 use crate::observe::Query;
 
 fn check(sandbox: &Sandbox, name: &str) -> Result<Commit, UnknownRef> {
-    sandbox.observe([commit(name)]).commits[name].clone()
+    sandbox.observe_repository([commit(name)]).commits[name].clone()
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn hostile_names_name_nothing() {
         &range,
         "0000000000000000000000000000000000000000",
     ];
-    let observed = sandbox.observe(names.map(commit));
+    let observed = sandbox.observe_repository(names.map(commit));
     assert_eq!(observed.commits.len(), names.len());
     for (name, result) in observed.commits {
         assert!(result.is_err(), "{name:?}: {result:?}");
@@ -126,13 +126,13 @@ fn repository_without_commits_is_reported() {
         assert!(unknown.reason.contains("no commits yet"), "{}", unknown.reason);
         assert_eq!(unknown.near, [""; 0]);
     }
-    assert!(sandbox.observe([commit("HEAD")]).repository.unwrap().is_ok());
+    assert!(sandbox.observe_repository([commit("HEAD")]).repository.unwrap().is_ok());
 }
 
 #[test]
 fn many_refs_are_each_answered() {
     let sandbox = Sandbox::with_files(&["a"]);
-    let observed = sandbox.observe(["main", "HEAD", "none", "nothing"].map(commit));
+    let observed = sandbox.observe_repository(["main", "HEAD", "none", "nothing"].map(commit));
     let known: Vec<bool> = observed.commits.values().map(Result::is_ok).collect();
     assert_eq!(known, [true, true, false, false]);
 }
@@ -167,9 +167,9 @@ fn number_of_processes_does_not_depend_on_the_number_of_refs() {
     let queries = |name: &String| {
         // The query that every worktree asks.
         let path = ".agent-context".to_owned();
-        [commit(name), Query::Tree { base_ref: name.clone(), path, required: false }]
+        [commit(name), Query::Tree { repository: own(), base_ref: name.clone(), path, required: false }]
     };
-    let observed = sandbox.observe(names.iter().flat_map(queries));
+    let observed = sandbox.observe_repository(names.iter().flat_map(queries));
     assert!(names.iter().all(|name| observed.commits[name] == Ok(id.clone())));
     assert_eq!(observed.trees.len(), 20);
     let started = std::fs::read_to_string(&count).unwrap().lines().count();

@@ -1,15 +1,19 @@
 #![expect(clippy::disallowed_methods, reason = "tests set the host up")]
 
-use super::super::sandbox::{Sandbox, commit, inventory};
+use super::super::sandbox::{Sandbox, commit, inventory, own};
 use super::*;
 use crate::observe::{BranchNames, Query};
 
 fn branch() -> Query {
-    Query::Branch { base_ref: "HEAD".to_owned(), names: BranchNames::from_template("{{ session.name }}") }
+    Query::Branch {
+        repository: own(),
+        base_ref: "HEAD".to_owned(),
+        names: BranchNames::from_template("{{ session.name }}"),
+    }
 }
 
 fn repository(sandbox: &Sandbox, workspace: &Path) -> Result<Repository, String> {
-    sandbox.observe_in(workspace, [commit("HEAD"), branch()]).repository.unwrap()
+    sandbox.observe_repository_in(workspace, [commit("HEAD"), branch()]).repository.unwrap()
 }
 
 fn refused(sandbox: &Sandbox, workspace: &Path, expected: &str) {
@@ -36,7 +40,7 @@ fn ordinary_repository_is_observed() {
         worktrees: BTreeSet::new(),
     };
     assert_eq!(repository(&sandbox, &sandbox.workspace), Ok(expected));
-    let unasked = sandbox.observe([commit("HEAD")]).repository.unwrap().unwrap();
+    let unasked = sandbox.observe_repository([commit("HEAD")]).repository.unwrap().unwrap();
     assert!(unasked.branches.is_empty(), "not requested");
 }
 
@@ -49,7 +53,7 @@ fn a_subdirectory_and_a_linked_worktree_of_it() {
     let linked = sandbox.workspace.with_file_name("linked");
     sandbox.git(&["worktree", "add", "--quiet", "-b", "side", "../linked"]);
     sandbox.git_in(&linked, &["commit", "--quiet", "--allow-empty", "--message=y"]);
-    let observed = sandbox.observe_in(&linked.join("a"), [commit("HEAD"), commit("main")]);
+    let observed = sandbox.observe_repository_in(&linked.join("a"), [commit("HEAD"), commit("main")]);
     let found = observed.repository.unwrap().unwrap();
     assert_eq!(found.root, linked);
     assert_eq!(found.common_dir, sandbox.workspace.join(".git"));
@@ -63,7 +67,7 @@ fn a_bare_repository_and_a_worktree_of_it() {
     let sandbox = Sandbox::with_files(&["a"]);
     let bare = sandbox.workspace.with_file_name("bare.git");
     sandbox.git(&["clone", "--quiet", "--bare", ".", "../bare.git"]);
-    let observed = sandbox.observe_in(&bare, [commit("main")]);
+    let observed = sandbox.observe_repository_in(&bare, [commit("main")]);
     assert!(observed.commits["main"].is_ok());
     let found = observed.repository.unwrap().unwrap();
     assert_eq!((&found.root, &found.common_dir, found.bare), (&bare, &bare, true));
@@ -78,7 +82,7 @@ fn a_bare_repository_and_a_worktree_of_it() {
 fn sha256_repository_is_observed() {
     let sandbox = Sandbox::repository(&["--object-format=sha256"]);
     let id = sandbox.commit();
-    let observed = sandbox.observe([commit("main")]);
+    let observed = sandbox.observe_repository([commit("main")]);
     assert_eq!(observed.commits["main"].as_ref(), Ok(&id));
     assert_eq!(id.len(), 64);
     let found = observed.repository.unwrap().unwrap();
@@ -111,7 +115,7 @@ fn refs_that_are_not_files() {
         return;
     }
     let id = sandbox.commit();
-    let observed = sandbox.observe([commit("main"), branch()]);
+    let observed = sandbox.observe_repository([commit("main"), branch()]);
     assert_eq!(observed.commits["main"].as_ref(), Ok(&id));
     let found = observed.repository.unwrap().unwrap();
     assert_eq!(found.registration, Err("its refs are kept in the format `reftable`".to_owned()));
@@ -159,7 +163,7 @@ fn worktree_settings_are_observed() {
 fn directory_without_a_repository_is_reported() {
     let sandbox = Sandbox::new();
     refused(&sandbox, &sandbox.workspace, "is not in a git repository: run `git init`");
-    let observed = sandbox.observe([commit("HEAD")]);
+    let observed = sandbox.observe_repository([commit("HEAD")]);
     assert!(observed.commits.is_empty());
 }
 
@@ -237,6 +241,6 @@ fn looking_changes_nothing() {
     let sandbox = Sandbox::with_files(&["a/b"]);
     let before = inventory(sandbox.directory.path());
     let tree = super::super::sandbox::tree("main", "a");
-    sandbox.observe([commit("none"), commit("HEAD"), tree]);
+    sandbox.observe_repository([commit("none"), commit("HEAD"), tree]);
     assert_eq!(inventory(sandbox.directory.path()), before);
 }

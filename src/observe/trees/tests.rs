@@ -1,4 +1,4 @@
-use super::super::sandbox::{Sandbox, commit, tree};
+use super::super::sandbox::{Sandbox, commit, own, tree};
 use super::*;
 use crate::observe::Query;
 
@@ -8,7 +8,7 @@ fn missing(near: &[&str]) -> TreeEntry {
 
 /// Requests all paths together, so that one Git process answers them.
 fn check(sandbox: &Sandbox, expected: &[(&str, TreeEntry)]) {
-    let observed = sandbox.observe(expected.iter().map(|(path, _)| tree("HEAD", path)));
+    let observed = sandbox.observe_repository(expected.iter().map(|(path, _)| tree("HEAD", path)));
     for (path, entry) in expected {
         assert_eq!(&observed.trees[&("HEAD".to_owned(), (*path).to_owned())], entry, "{path:?}");
     }
@@ -76,7 +76,7 @@ fn paths_are_literal() {
     check(&sandbox, &found.map(|path| (path, TreeEntry::Directory)));
 
     let not_found = [":(top)st*r", "*", ":", ":/", "[b]", "q*", ":^ex", "--all"];
-    let observed = sandbox.observe(not_found.map(|path| tree("HEAD", path)));
+    let observed = sandbox.observe_repository(not_found.map(|path| tree("HEAD", path)));
     assert!(
         observed.trees.values().all(|entry| matches!(entry, TreeEntry::Missing { .. })),
         "{:?}",
@@ -91,7 +91,7 @@ fn paths_that_no_tree_can_hold_spoil_no_other() {
     let odd = ["", "/", "/a", "a/", "a//b", ".", "./a", "..", "../a", "a/../a", "a\0b", &long];
     let mut queries = vec![tree("HEAD", "a/b")];
     queries.extend(odd.map(|path| tree("HEAD", path)));
-    let observed = sandbox.observe(queries);
+    let observed = sandbox.observe_repository(queries);
     for ((_, path), entry) in &observed.trees {
         assert_eq!(matches!(entry, TreeEntry::Missing { .. }), path != "a/b", "{path:?}: {entry:?}");
     }
@@ -123,7 +123,7 @@ fn each_ref_has_its_own_tree() {
     let mut queries: Vec<_> = names.iter().flat_map(|name| [tree(name, "old"), tree(name, "new")]).collect();
     queries.push(tree("unknown", "old"));
     queries.push(commit("HEAD"));
-    let observed = sandbox.observe(queries);
+    let observed = sandbox.observe_repository(queries);
     let is =
         |name: &str, path: &str| observed.trees[&(name.to_owned(), path.to_owned())] == TreeEntry::Directory;
     assert!(is("old", "old") && is("same", "old") && is("main", "new"));
@@ -135,7 +135,8 @@ fn each_ref_has_its_own_tree() {
 #[test]
 fn a_workspace_below_the_top_asks_from_the_top() {
     let sandbox = Sandbox::with_files(&["a/b/file"]);
-    let observed = sandbox.observe_in(&sandbox.workspace.join("a"), [tree("HEAD", "a/b"), tree("HEAD", "b")]);
+    let observed =
+        sandbox.observe_repository_in(&sandbox.workspace.join("a"), [tree("HEAD", "a/b"), tree("HEAD", "b")]);
     let entries: Vec<&TreeEntry> = observed.trees.values().collect();
     assert_eq!(entries, [&TreeEntry::Directory, &missing(&["a/b"])]);
 }
@@ -150,7 +151,7 @@ fn many_paths_are_split_into_fitting_calls() {
     assert_eq!(runs.concat(), paths);
 
     let sandbox = Sandbox::with_files(&[&format!("{}/f", paths[2999]), &format!("{}/f", paths[0])]);
-    let observed = sandbox.observe(paths.iter().map(|path| tree("HEAD", path)));
+    let observed = sandbox.observe_repository(paths.iter().map(|path| tree("HEAD", path)));
     let found: Vec<bool> = observed.trees.values().map(|entry| *entry == TreeEntry::Directory).collect();
     assert_eq!((found[0], found[2999], found.iter().filter(|found| **found).count()), (true, true, 2));
 }
@@ -158,9 +159,15 @@ fn many_paths_are_split_into_fitting_calls() {
 #[test]
 fn unwanted_path_has_no_near_misses() {
     let sandbox = Sandbox::with_files(&["web/f"]);
-    let ask = |required| Query::Tree { base_ref: "HEAD".to_owned(), path: "wab".to_owned(), required };
+    let ask = |required| Query::Tree {
+        repository: own(),
+        base_ref: "HEAD".to_owned(),
+        path: "wab".to_owned(),
+        required,
+    };
     let found = |queries: &[Query]| {
-        sandbox.observe(queries.iter().cloned()).trees[&("HEAD".to_owned(), "wab".to_owned())].clone()
+        sandbox.observe_repository(queries.iter().cloned()).trees[&("HEAD".to_owned(), "wab".to_owned())]
+            .clone()
     };
     assert_eq!(found(&[ask(false)]), missing(&[]));
     assert_eq!(found(&[ask(true)]), missing(&["web"]));

@@ -11,15 +11,17 @@ use std::rc::Rc;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use self::branches::Tip;
+use self::branches::{RepositoryNames, Tip};
 pub(super) use self::branches::{recreation_queries, surviving_branch};
-use self::check::{check_glob, unknown_ref};
+use self::check::{check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref};
 pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update};
 use super::reserved_names::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
-use crate::observe::{self, Commit, Observation, Query};
+use crate::observe::{
+    self, Commit, Observation, Query, Repository, RepositoryObservation, WORKSPACE_REPOSITORY,
+};
 use crate::provider::{
     Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Request, allocation_fields,
     check_root,
@@ -35,7 +37,13 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
         Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
         None => DISCOVERY_DIRECTORY.to_owned(),
     };
-    let tree = |path, required| Query::Tree { base_ref: options.base_ref.clone(), path, required };
+    let repository = repository_of(&options).to_owned();
+    let tree = |path, required| Query::Tree {
+        repository: repository.clone(),
+        base_ref: options.base_ref.clone(),
+        path,
+        required,
+    };
     let mut queries = vec![Query::Directory { path: options.root_directory.clone() }, tree(discovery, false)];
     queries.extend(target.map(|target| tree(target, true)));
     if options.layout == Layout::Nested {
@@ -43,17 +51,24 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
     }
     if let Some(source) = &options.branch {
         let names = observe::BranchNames::from_template(source);
-        queries.push(Query::Branch { base_ref: options.base_ref.clone(), names });
+        let (repository, base_ref) = (repository.clone(), options.base_ref.clone());
+        queries.push(Query::Branch { repository, base_ref, names });
     }
     // Planning reports globs that lead out of the workspace.
     let globs = options.copy.iter().chain(&options.link);
     let globs = globs.filter(|glob| check_glob(glob, &Location::default()).is_ok());
-    queries.extend(globs.map(|glob| Query::Untracked { glob: glob.clone() }));
+    let untracked = |glob: &String| Query::Untracked { repository: repository.clone(), glob: glob.clone() };
+    queries.extend(globs.map(untracked));
     if options.checkout == Checkout::Overlay {
         queries.push(Query::Overlays);
     }
-    queries.push(Query::Commit { base_ref: options.base_ref });
+    queries.push(Query::Commit { repository: repository.clone(), base_ref: options.base_ref });
     queries
+}
+
+/// Returns the name of the repository that the options request.
+fn repository_of(_options: &Options) -> &str {
+    WORKSPACE_REPOSITORY
 }
 
 /// Planner of the worktrees of one plan.
@@ -64,11 +79,10 @@ pub(super) struct Worktrees<'o> {
     roots: Option<Rc<RepositoryRoots>>,
     /// Paths that exist now, but no longer when this plan's worktrees are created.
     freed: BTreeSet<PathBuf>,
-    freed_entries: BTreeSet<String>,
-    /// Worktrees to be released, by their branches.
-    freed_branches: BTreeMap<String, Worktree>,
-    /// Branches of this plan, each with the id of its session.
-    branches: BTreeMap<String, String>,
+    /// Common Git directory of each observed repository, by the `repo_root` of its worktrees.
+    common_dirs: BTreeMap<PathBuf, PathBuf>,
+    /// Names in each repository, by its common Git directory.
+    names: BTreeMap<PathBuf, RepositoryNames>,
     /// Counters of the work and text of the templates of branch names.
     bounds: Bounds,
 }
@@ -83,16 +97,36 @@ struct RepositoryRoots {
 
 impl<'o> Worktrees<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
+        let observed = observation.repositories.values();
+        let observed = observed.filter_map(|observed| observed.repository.as_ref()?.as_ref().ok());
+        let common_dir = |repository: &Repository| {
+            (way(&observation.workspace, &repository.root), repository.common_dir.clone())
+        };
         Self {
+            common_dirs: observed.map(common_dir).collect(),
             observation,
             options: OptionsCache::default(),
             roots: None,
             freed: BTreeSet::new(),
-            freed_entries: BTreeSet::new(),
-            freed_branches: BTreeMap::new(),
-            branches: BTreeMap::new(),
+            names: BTreeMap::new(),
             bounds: Bounds::default(),
         }
+    }
+
+    /// Returns the facts about the repository that the options request.
+    fn observed(&self, options: &Options) -> &'o RepositoryObservation {
+        self.observation.repository(repository_of(options))
+    }
+
+    /// Returns the key of a repository in [`Self::names`]. A repository may be reached by several paths.
+    fn key(&self, repo_root: &Path) -> PathBuf {
+        self.common_dirs.get(repo_root).map_or_else(|| repo_root.to_owned(), Clone::clone)
+    }
+
+    /// Returns the names in a repository.
+    fn names_in(&self, common_dir: &Path) -> &RepositoryNames {
+        static NOTHING: RepositoryNames = RepositoryNames::new();
+        self.names.get(common_dir).unwrap_or(&NOTHING)
     }
 
     /// Plans a worktree in `root`. Returns every diagnostic of the request, not just the first.
@@ -103,7 +137,7 @@ impl<'o> Worktrees<'o> {
         root: &Path,
     ) -> Result<Planned, Diagnostics> {
         let location = request.location;
-        let repository = match &self.observation.repository {
+        let repository = match &self.observed(options).repository {
             Some(Ok(repository)) => repository,
             Some(Err(why)) => {
                 return Err(vec![diagnostic(
@@ -127,7 +161,7 @@ impl<'o> Worktrees<'o> {
             }
         };
         let mut diagnostics = Vec::new();
-        let branch = self.branch(request, options).unwrap_or_else(|found| {
+        let branch = self.branch(repository, request, options).unwrap_or_else(|found| {
             diagnostics.extend(found);
             None
         });
@@ -149,7 +183,7 @@ impl<'o> Worktrees<'o> {
         };
 
         let worktree = Worktree {
-            repo_root: way_up(&self.observation.workspace, &repository.root),
+            repo_root: way(&self.observation.workspace, &repository.root),
             worktree_root: root.to_owned(),
             worktree_path: path,
             base_ref: options.base_ref.clone(),
@@ -172,7 +206,7 @@ impl<'o> Worktrees<'o> {
 
     /// Returns whether an active worktree has the commit, the target path and the branch that these options request.
     fn is_at(&self, request: &Request<'_>, options: &Options, worktree: &Worktree) -> bool {
-        let commit = self.observation.commits.get(&options.base_ref);
+        let commit = self.observed(options).commits.get(&options.base_ref);
         let is_at_base = options.base_ref == worktree.base_ref
             || commit.is_some_and(|commit| commit.as_ref().is_ok_and(|commit| commit == worktree.base()));
         let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
@@ -191,6 +225,7 @@ impl<'o> Worktrees<'o> {
         options: &Options,
         active: Option<&Worktree>,
     ) -> Vec<Diagnostic> {
+        let observed = self.observed(options);
         let lists = [
             ("copy", &options.copy, active.map(|active| &active.copy)),
             ("link", &options.link, active.map(|active| &active.link)),
@@ -201,7 +236,7 @@ impl<'o> Worktrees<'o> {
             new.map(move |(index, glob)| (glob, location.key(key).index(index)))
         });
         let check = |(glob, location): (&String, Location)| {
-            check_glob(glob, &location).and_then(|()| self.check_copied(glob, &location)).err()
+            check_glob(glob, &location).and_then(|()| check_copied(observed, glob, &location)).err()
         };
         globs.filter_map(check).collect()
     }
@@ -233,10 +268,11 @@ impl<'o> Worktrees<'o> {
             )));
             None
         });
-        let commit = match self.observation.commits.get(&options.base_ref) {
+        let observed = self.observed(options);
+        let commit = match observed.commits.get(&options.base_ref) {
             Some(Ok(commit)) => {
-                check(self.check_target(&options.base_ref, target.as_deref(), location));
-                check(self.check_discovery(&options.base_ref, target.as_deref(), location));
+                check(check_target(observed, &options.base_ref, target.as_deref(), location));
+                check(check_discovery(observed, &options.base_ref, target.as_deref(), location));
                 commit.clone()
             }
             unknown => {
@@ -267,8 +303,9 @@ impl<'o> Worktrees<'o> {
 
 impl Allocator for Worktrees<'_> {
     fn keep(&mut self, session: &str, _parent: Option<&str>, allocation: &Allocation) {
-        let branch = Worktree::of(allocation).and_then(|worktree| worktree.branch);
-        self.branches.extend(branch.map(|branch| (branch, session.to_owned())));
+        let Some(worktree) = Worktree::of(allocation) else { return };
+        let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
+        names.branches.extend(worktree.branch.map(|branch| (branch, session.to_owned())));
     }
 
     fn recreate(
@@ -310,9 +347,10 @@ impl Allocator for Worktrees<'_> {
 
     fn free(&mut self, allocation: &Allocation) {
         if let Some(worktree) = Worktree::of(allocation) {
-            self.freed_entries.insert(worktree.entry.clone());
             self.freed.insert(worktree.worktree_path.clone());
-            self.freed_branches.extend(worktree.branch.clone().map(|branch| (branch, worktree)));
+            let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
+            names.freed_entries.insert(worktree.entry.clone());
+            names.freed_branches.extend(worktree.branch.clone().map(|branch| (branch, worktree)));
         }
     }
 
@@ -351,7 +389,8 @@ impl Allocator for Worktrees<'_> {
         })?;
         let root = nested_root(&of_parent.worktree_path, parent.scoped_name);
         let top = top_of(&nested_root(Path::new(""), ""));
-        self.check_untracked(
+        check_untracked(
+            self.observed(&options),
             &options.base_ref,
             &top,
             "which contains the worktrees of children",
@@ -433,13 +472,12 @@ fn top_of(path: &Path) -> String {
     path.components().next().map(|top| top.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Returns the relative path from `below` up to its ancestor `above`: `.`, `..`, `../..`.
-fn way_up(below: &Path, above: &Path) -> PathBuf {
-    match below.strip_prefix(above) {
-        Ok(rest) if rest.as_os_str().is_empty() => PathBuf::from("."),
-        Ok(rest) => rest.components().map(|_| Component::ParentDir.as_os_str()).collect(),
-        Err(_) => above.to_owned(),
-    }
+/// Returns the relative path that leads from one absolute path without links to another: `.`, `..`, `../web`.
+pub(super) fn way(from: &Path, to: &Path) -> PathBuf {
+    let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    let way: PathBuf = up.chain(to.components().skip(shared)).collect();
+    if way.as_os_str().is_empty() { PathBuf::from(".") } else { way }
 }
 
 fn diagnostic(

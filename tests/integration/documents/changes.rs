@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use seedbed::manifest;
-use seedbed::observe::{TreeEntry, Untracked};
+use seedbed::observe::{TreeEntry, Untracked, WORKSPACE_REPOSITORY};
 use seedbed::plan::{self, Action, AppliedPlan, Plan};
 use seedbed::provider::Registry;
 use serde_json::Value;
@@ -208,18 +208,19 @@ fn planned(text: &str, applied: Option<&AppliedPlan>) -> Plan {
         manifest::parse(&text, &registry.kinds()).unwrap_or_else(|found| panic!("{text}\n{found:#?}"));
     let queries = plan::queries(&manifest, &registry);
     let mut observation = friendly(&queries);
-    if let Some(commit) = observation.commits.get_mut(OTHER_COMMIT) {
+    let own = observation.repository_mut(WORKSPACE_REPOSITORY);
+    if let Some(commit) = own.commits.get_mut(OTHER_COMMIT) {
         *commit = Ok("2".repeat(40));
     }
-    for ((_, path), entry) in &mut observation.trees {
+    for ((_, path), entry) in &mut own.trees {
         if path == ".ai_ops" {
             *entry = TreeEntry::Missing { near: Vec::new() };
         }
     }
-    observation.overlays = Some(Ok(()));
     for glob in [".env", "cache"] {
-        observation.untracked.insert(glob.to_owned(), Ok(Untracked::Files { files: 1, bytes: 1 }));
+        own.untracked.insert(glob.to_owned(), Ok(Untracked::Files { files: 1, bytes: 1 }));
     }
+    observation.overlays = Some(Ok(()));
     observation.programs = Some(BTreeMap::from([("db".to_owned(), Ok(ANSWER.into()))]));
     plan::plan(&manifest, &registry, &observation, applied)
         .unwrap_or_else(|found| panic!("{text}\n{found:#?}"))

@@ -1,12 +1,34 @@
 //! Decides for each worktree whether its branch is created, or continues at its commit.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership::Mark};
+use super::check::{check_discovery, check_target};
 use super::{Worktrees, diagnostic};
 use crate::host::git::checkouts::Checkout;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
-use crate::observe::{Branch, BranchNames, Commit, Distance, Observation, Query, Repository, branch_ref};
+use crate::observe::{
+    Branch, BranchNames, Commit, Distance, Observation, Query, Repository, WORKSPACE_REPOSITORY, branch_ref,
+};
 use crate::provider::{Allocation, Request, SurvivingBranch, allocation_fields};
 use crate::template;
+
+/// Names in one repository that this plan frees and uses.
+#[derive(Default)]
+pub(super) struct RepositoryNames {
+    /// Admin directories that exist now, but no longer when this plan's worktrees are created.
+    pub(super) freed_entries: BTreeSet<String>,
+    /// Worktrees to be released, by their branches.
+    pub(super) freed_branches: BTreeMap<String, Worktree>,
+    /// Branches of this plan, each with the id of its session.
+    pub(super) branches: BTreeMap<String, String>,
+}
+
+impl RepositoryNames {
+    pub(super) const fn new() -> Self {
+        Self { freed_entries: BTreeSet::new(), freed_branches: BTreeMap::new(), branches: BTreeMap::new() }
+    }
+}
 
 /// Commit of an existing branch, and the number of its commits that the requested commit does not contain.
 pub(in super::super) struct Tip {
@@ -18,13 +40,12 @@ pub(in super::super) struct Tip {
 /// began at, even if its base ref has moved.
 pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Query> {
     let Some(worktree) = Worktree::of(allocation) else { return Vec::new() };
-    let base_ref = worktree.base().to_owned();
-    let names = |branch| BranchNames { prefix: branch, suffix: String::new() };
-    worktree
-        .branch
-        .into_iter()
-        .map(|branch| Query::Branch { base_ref: base_ref.clone(), names: names(branch) })
-        .collect()
+    let (repository, base_ref) = (repository_of(&worktree).to_owned(), worktree.base().to_owned());
+    let query = |branch| {
+        let names = BranchNames { prefix: branch, suffix: String::new() };
+        Query::Branch { repository, base_ref, names }
+    };
+    worktree.branch.map(query).into_iter().collect()
 }
 
 /// Returns whether the release of a worktree removes its branch. That is so if the swarm created the branch, it has no
@@ -46,14 +67,15 @@ pub(in super::super) fn surviving_branch(
     observation: &Observation,
 ) -> Option<SurvivingBranch> {
     let worktree = Worktree::of(allocation)?;
-    let Some(Ok(repository)) = &observation.repository else { return None };
+    let observed = observation.repository(repository_of(&worktree));
+    let Some(Ok(repository)) = &observed.repository else { return None };
     let name = worktree.branch.clone()?;
     let branch = repository.branches.get(&name)?;
     if goes_with(&worktree, branch, observation.owner.as_deref()) {
         return None;
     }
-    let apart = observation.distances.get(&(worktree.base().to_owned(), name.clone()));
-    let commits = apart.map_or(0, |apart| apart.ahead);
+    let distance = observed.distances.get(&(worktree.base().to_owned(), name.clone()));
+    let commits = distance.map_or(0, |distance| distance.ahead);
     Some(SurvivingBranch { branch: name, commit: branch.tip.clone(), commits })
 }
 
@@ -61,6 +83,7 @@ impl Worktrees<'_> {
     /// Returns the name of the branch that a session requests. No other branch of the plan has this name.
     pub(super) fn branch(
         &mut self,
+        repository: &Repository,
         request: &Request<'_>,
         options: &Options,
     ) -> Result<Option<String>, Diagnostics> {
@@ -80,17 +103,18 @@ impl Worktrees<'_> {
                     .to_owned(),
             );
         }
-        if let Some(other) = branch::in_the_way(&self.branches, &branch, |_| true) {
+        let names = self.names.entry(repository.common_dir.clone()).or_default();
+        if let Some(other) = branch::in_the_way(&names.branches, &branch, |_| true) {
             return refused(
                 format!(
                     "branch `{branch}` of `{}` meets `{other}` of `{}`",
-                    request.session, self.branches[other]
+                    request.session, names.branches[other]
                 ),
                 "not one branch a session",
                 "distinguish them by `{{ session.name }}` or `{{ session.index }}`".to_owned(),
             );
         }
-        self.branches.insert(branch.clone(), request.session.to_owned());
+        names.branches.insert(branch.clone(), request.session.to_owned());
         Ok(Some(branch))
     }
 
@@ -114,17 +138,19 @@ impl Worktrees<'_> {
             ));
         }
         let branch = &repository.branches[name];
-        self.refuse(request, options.branch_exists, name, branch, None)?;
-        let apart = self.observation.distances.get(&(options.base_ref.clone(), name.to_owned()));
-        let Some(tip) = self.reused(request, &options.base_ref, name, branch, apart)? else {
+        let names = self.names_in(&repository.common_dir);
+        names.refuse(request, options.branch_exists, name, branch, None)?;
+        let observed = self.observed(options);
+        let distance = observed.distances.get(&(options.base_ref.clone(), name.to_owned()));
+        let Some(tip) = names.reused(request, &options.base_ref, name, branch, distance)? else {
             return Ok(None);
         };
         if tip.ahead > 0 {
             let at = branch_ref(name);
             let target = super::normalize_target_path(options.target_path.as_deref().unwrap_or_default());
             let target = target.ok().flatten();
-            self.check_target(&at, target.as_deref(), request.location)?;
-            self.check_discovery(&at, target.as_deref(), request.location)?;
+            check_target(observed, &at, target.as_deref(), request.location)?;
+            check_discovery(observed, &at, target.as_deref(), request.location)?;
         }
         Ok(Some(tip))
     }
@@ -137,10 +163,9 @@ impl Worktrees<'_> {
         allocation: &Allocation,
     ) -> Result<Allocation, Diagnostics> {
         let unchanged = || Ok(allocation.clone());
-        let (Some(Ok(repository)), Some(worktree)) = (&self.observation.repository, Worktree::of(allocation))
-        else {
-            return unchanged();
-        };
+        let Some(worktree) = Worktree::of(allocation) else { return unchanged() };
+        let observed = self.observation.repository(repository_of(&worktree));
+        let Some(Ok(repository)) = &observed.repository else { return unchanged() };
         let Some(name) = worktree.branch.clone() else { return unchanged() };
         let owner = self.observation.owner.as_deref();
         let branch = repository.branches.get(&name).filter(|branch| !goes_with(&worktree, branch, owner));
@@ -148,11 +173,13 @@ impl Worktrees<'_> {
             None => None,
             Some(branch) => {
                 let base = worktree.base().to_owned();
-                self.refuse(request, policy(request), &name, branch, Some(&worktree))
+                let names = self.names_in(&repository.common_dir);
+                names
+                    .refuse(request, policy(request), &name, branch, Some(&worktree))
                     .map_err(|diagnostic| vec![diagnostic])?;
-                let apart = self.observation.distances.get(&(base.clone(), name.clone()));
-                let tip = self
-                    .reused(request, &base, &name, branch, apart)
+                let distance = observed.distances.get(&(base.clone(), name.clone()));
+                let tip = names
+                    .reused(request, &base, &name, branch, distance)
                     .map_err(|diagnostic| vec![diagnostic])?;
                 tip.map(|Tip { commit, ahead }| (commit, Existing { base, ahead }))
             }
@@ -167,13 +194,16 @@ impl Worktrees<'_> {
 
     /// Returns whether the branch is removed before anything new is created.
     fn goes(&self, repository: &Repository, name: &str) -> bool {
-        let (Some(worktree), Some(branch)) = (self.freed_branches.get(name), repository.branches.get(name))
+        let names = self.names_in(&repository.common_dir);
+        let (Some(worktree), Some(branch)) = (names.freed_branches.get(name), repository.branches.get(name))
         else {
             return false;
         };
         goes_with(worktree, branch, self.observation.owner.as_deref())
     }
+}
 
+impl RepositoryNames {
     /// Refuses a branch that the manifest does not allow to be reused, and a branch that another worktree has checked
     /// out.
     fn refuse(
@@ -260,6 +290,11 @@ impl Worktrees<'_> {
         let is_released = own.is_some() || self.freed_branches.contains_key(name);
         if is_released { ": it has the session's commits, and its release keeps it" } else { "" }
     }
+}
+
+/// Returns the name of the repository that a worktree belongs to.
+fn repository_of(_worktree: &Worktree) -> &str {
+    WORKSPACE_REPOSITORY
 }
 
 fn policy(request: &Request<'_>) -> BranchExists {

@@ -5,54 +5,13 @@ use std::path::{Component, Path};
 use super::super::{Checkout, Options};
 use super::{Worktrees, diagnostic};
 use crate::manifest::{Diagnostic, Location, rule};
-use crate::observe::{Directory, Repository, TreeEntry, UnknownRef, Untracked};
+use crate::observe::{Directory, Repository, RepositoryObservation, TreeEntry, UnknownRef, Untracked};
 use crate::provider::{DISCOVERY_DIRECTORY, Request, is_in_git_directory};
 
 /// Maximum length of a worktree's path, in bytes: Git was measured to fail near 4070, and files lie below the path.
 const PATH_MAX: usize = 4000;
 
 impl Worktrees<'_> {
-    pub(super) fn check_target(
-        &self,
-        at: &str,
-        target: Option<&str>,
-        location: &Location,
-    ) -> Result<(), Diagnostic> {
-        let Some(target) = target else { return Ok(()) };
-        let location = location.key("target-path");
-        let what = match self.observation.trees.get(&(at.to_owned(), target.to_owned())) {
-            Some(TreeEntry::Directory) => return Ok(()),
-            Some(TreeEntry::Missing { near }) => {
-                let message = format!("`{target}` does not exist in `{at}`");
-                let (label, help) = meant(near, "no such directory in that commit");
-                let help = help.unwrap_or_else(|| {
-                    format!("write a directory of the commit; `git ls-tree -d {at}` lists them")
-                });
-                return Err(diagnostic(rule::TARGET_PATH, &location, &message, &label, Some(help)));
-            }
-            Some(TreeEntry::File) => "a file",
-            Some(TreeEntry::Link) => "a symbolic link",
-            Some(TreeEntry::Submodule) => "a submodule",
-            None => "unknown",
-        };
-        let message = format!("`{target}` is {what} in `{at}`, not a directory");
-        Err(diagnostic(rule::TARGET_PATH, &location, &message, "has to be a directory", None))
-    }
-
-    /// Refuses a tracked discovery path: its file would be overwritten, or if it is a link, the file behind it.
-    pub(super) fn check_discovery(
-        &self,
-        at: &str,
-        target: Option<&str>,
-        location: &Location,
-    ) -> Result<(), Diagnostic> {
-        let path = match target {
-            Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
-            None => DISCOVERY_DIRECTORY.to_owned(),
-        };
-        self.check_untracked(at, &path, "where every session finds its discovery file", location)
-    }
-
     pub(super) fn check_overlay(&self, options: &Options, location: &Location) -> Result<(), Diagnostic> {
         let Some(Err(why)) =
             self.observation.overlays.as_ref().filter(|_| options.checkout == Checkout::Overlay)
@@ -69,57 +28,6 @@ impl Worktrees<'_> {
             "would be mounted",
             Some(help.to_owned()),
         ))
-    }
-
-    pub(super) fn check_untracked(
-        &self,
-        at: &str,
-        path: &str,
-        role: &str,
-        location: &Location,
-    ) -> Result<(), Diagnostic> {
-        let what = match self.observation.trees.get(&(at.to_owned(), path.to_owned())) {
-            None | Some(TreeEntry::Missing { .. }) => return Ok(()),
-            Some(TreeEntry::Directory) => "as a directory",
-            Some(TreeEntry::File) => "as a file",
-            Some(TreeEntry::Link) => "as a symbolic link",
-            Some(TreeEntry::Submodule) => "as a submodule",
-        };
-        Err(diagnostic(
-            rule::TRACKED_PATH,
-            location,
-            &format!("`{at}` tracks `{path}` {what}, {role}"),
-            "checks out that commit",
-            Some(format!(
-                "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"
-            )),
-        ))
-    }
-
-    /// Checks that a path in `copy` or `link` is an untracked file of the workspace, or a directory that contains some.
-    pub(super) fn check_copied(&self, glob: &str, location: &Location) -> Result<(), Diagnostic> {
-        let name = glob.escape_debug();
-        let refused = |message: String, label: &str, help: Option<String>| {
-            Err(diagnostic(rule::COPIED_FILE, location, &message, label, help))
-        };
-        match self.observation.untracked.get(glob) {
-            None | Some(Ok(Untracked::Files { .. })) => Ok(()),
-            Some(Ok(Untracked::Missing)) => refused(
-                format!("the workspace has no file `{name}` to bring into worktrees"),
-                "does not exist",
-                Some("create it in the workspace, or remove it here".to_owned()),
-            ),
-            Some(Ok(Untracked::Tracked)) => refused(
-                format!("Git tracks `{name}`, and every worktree has it from its commit"),
-                "is tracked",
-                Some(format!("remove it here, or keep it out of the repository: `git rm --cached {name}`")),
-            ),
-            Some(Err(why)) => refused(
-                format!("the untracked files of the workspace cannot be listed: {why}"),
-                "would be among them",
-                None,
-            ),
-        }
     }
 
     /// Finds conflicts with the path of one worktree.
@@ -147,7 +55,9 @@ impl Worktrees<'_> {
                 Some(help),
             ));
         }
-        if repository.worktrees.contains(entry) && !self.freed_entries.contains(entry) {
+        if repository.worktrees.contains(entry)
+            && !self.names_in(&repository.common_dir).freed_entries.contains(entry)
+        {
             let message = format!("the repository already has a worktree `{entry}` that is not this swarm's");
             let help =
                 "`git worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm".to_owned();
@@ -165,6 +75,102 @@ impl Worktrees<'_> {
             return Err(diagnostic(rule::PATH_TOO_LONG, &location(), &message, "too deep", None));
         }
         Ok(())
+    }
+}
+
+pub(super) fn check_target(
+    observed: &RepositoryObservation,
+    at: &str,
+    target: Option<&str>,
+    location: &Location,
+) -> Result<(), Diagnostic> {
+    let Some(target) = target else { return Ok(()) };
+    let location = location.key("target-path");
+    let what = match observed.trees.get(&(at.to_owned(), target.to_owned())) {
+        Some(TreeEntry::Directory) => return Ok(()),
+        Some(TreeEntry::Missing { near }) => {
+            let message = format!("`{target}` does not exist in `{at}`");
+            let (label, help) = meant(near, "no such directory in that commit");
+            let help = help.unwrap_or_else(|| {
+                format!("write a directory of the commit; `git ls-tree -d {at}` lists them")
+            });
+            return Err(diagnostic(rule::TARGET_PATH, &location, &message, &label, Some(help)));
+        }
+        Some(TreeEntry::File) => "a file",
+        Some(TreeEntry::Link) => "a symbolic link",
+        Some(TreeEntry::Submodule) => "a submodule",
+        None => "unknown",
+    };
+    let message = format!("`{target}` is {what} in `{at}`, not a directory");
+    Err(diagnostic(rule::TARGET_PATH, &location, &message, "has to be a directory", None))
+}
+
+/// Refuses a tracked discovery path: its file would be overwritten, or if it is a link, the file behind it.
+pub(super) fn check_discovery(
+    observed: &RepositoryObservation,
+    at: &str,
+    target: Option<&str>,
+    location: &Location,
+) -> Result<(), Diagnostic> {
+    let path = match target {
+        Some(target) => format!("{target}/{DISCOVERY_DIRECTORY}"),
+        None => DISCOVERY_DIRECTORY.to_owned(),
+    };
+    check_untracked(observed, at, &path, "where every session finds its discovery file", location)
+}
+
+pub(super) fn check_untracked(
+    observed: &RepositoryObservation,
+    at: &str,
+    path: &str,
+    role: &str,
+    location: &Location,
+) -> Result<(), Diagnostic> {
+    let what = match observed.trees.get(&(at.to_owned(), path.to_owned())) {
+        None | Some(TreeEntry::Missing { .. }) => return Ok(()),
+        Some(TreeEntry::Directory) => "as a directory",
+        Some(TreeEntry::File) => "as a file",
+        Some(TreeEntry::Link) => "as a symbolic link",
+        Some(TreeEntry::Submodule) => "as a submodule",
+    };
+    Err(diagnostic(
+        rule::TRACKED_PATH,
+        location,
+        &format!("`{at}` tracks `{path}` {what}, {role}"),
+        "checks out that commit",
+        Some(format!(
+            "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"
+        )),
+    ))
+}
+
+/// Checks that a path in `copy` or `link` is an untracked file of the workspace, or a directory that contains some.
+pub(super) fn check_copied(
+    observed: &RepositoryObservation,
+    glob: &str,
+    location: &Location,
+) -> Result<(), Diagnostic> {
+    let name = glob.escape_debug();
+    let refused = |message: String, label: &str, help: Option<String>| {
+        Err(diagnostic(rule::COPIED_FILE, location, &message, label, help))
+    };
+    match observed.untracked.get(glob) {
+        None | Some(Ok(Untracked::Files { .. })) => Ok(()),
+        Some(Ok(Untracked::Missing)) => refused(
+            format!("the workspace has no file `{name}` to bring into worktrees"),
+            "does not exist",
+            Some("create it in the workspace, or remove it here".to_owned()),
+        ),
+        Some(Ok(Untracked::Tracked)) => refused(
+            format!("Git tracks `{name}`, and every worktree has it from its commit"),
+            "is tracked",
+            Some(format!("remove it here, or keep it out of the repository: `git rm --cached {name}`")),
+        ),
+        Some(Err(why)) => refused(
+            format!("the untracked files of the workspace cannot be listed: {why}"),
+            "would be among them",
+            None,
+        ),
     }
 }
 

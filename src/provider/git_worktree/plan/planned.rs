@@ -10,7 +10,9 @@ use super::super::{Worktree, branch, overlay};
 use super::branches::goes_with;
 use crate::host::git::checkouts::Checkout;
 use crate::host::text::size;
-use crate::observe::{Directory, Observation, Repository, Untracked};
+use crate::observe::{
+    Directory, Observation, Repository, RepositoryObservation, Untracked, WORKSPACE_REPOSITORY,
+};
 use crate::provider::placeholders::absolute_path;
 use crate::provider::{Allocation, Context};
 
@@ -29,8 +31,9 @@ fn field<'a>(allocation: &'a Allocation, name: &str) -> Option<&'a str> {
 
 /// Returns the notices for reviewers about a worktree in this repository.
 pub(in super::super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    let mut notices: Vec<String> = brought(allocation, observation).collect();
-    if let Some(Ok(repository)) = &observation.repository {
+    let observed = observation.repository(WORKSPACE_REPOSITORY);
+    let mut notices: Vec<String> = brought(allocation, observed).collect();
+    if let Some(Ok(repository)) = &observed.repository {
         if field(allocation, "targetPath").is_some() && !repository.worktree_config {
             notices.push(
                 "`extensions.worktreeConfig` will be set in the repository's shared config, which sparse worktrees \
@@ -53,10 +56,10 @@ pub(in super::super) fn notices(allocation: &Allocation, observation: &Observati
 }
 
 /// Returns the files that `copy` and `link` bring into a worktree, with sizes.
-fn brought(allocation: &Allocation, observation: &Observation) -> impl Iterator<Item = String> {
+fn brought(allocation: &Allocation, observed: &RepositoryObservation) -> impl Iterator<Item = String> {
     let copy_and_link = |field: &str, verb: &str| {
         let globs = allocation.allocation.get(field).and_then(Value::as_array).into_iter().flatten();
-        let globs = globs.filter_map(|glob| sized(glob.as_str()?, observation));
+        let globs = globs.filter_map(|glob| sized(glob.as_str()?, observed));
         let globs: Vec<String> = globs.collect();
         (!globs.is_empty()).then(|| format!("{verb} into worktrees: {}", globs.join(", ")))
     };
@@ -64,8 +67,8 @@ fn brought(allocation: &Allocation, observation: &Observation) -> impl Iterator<
 }
 
 /// Returns a glob with the number and size of its files; `None` if they were not observed.
-fn sized(glob: &str, observation: &Observation) -> Option<String> {
-    let Some(Ok(Untracked::Files { files, bytes })) = observation.untracked.get(glob) else { return None };
+fn sized(glob: &str, observed: &RepositoryObservation) -> Option<String> {
+    let Some(Ok(Untracked::Files { files, bytes })) = observed.untracked.get(glob) else { return None };
     let count = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
     Some(format!("`{glob}` ({count}, {})", size(*bytes)))
 }
@@ -83,7 +86,8 @@ pub(in super::super) fn stale(
     let replaced = replaced.as_ref();
     let mut stale = Vec::new();
     let base = worktree.base();
-    match observation.commits.get(&worktree.base_ref) {
+    let observed = observation.repository(WORKSPACE_REPOSITORY);
+    match observed.commits.get(&worktree.base_ref) {
         // A worktree that is created again begins at its earlier commit, even if its ref has moved.
         _ if replaced.is_some_and(|replaced| replaced.base() == base) => {}
         Some(Ok(commit)) if commit == base => {}
@@ -107,8 +111,8 @@ pub(in super::super) fn stale(
     if let (true, Some(Err(why))) = (overlay::is_wanted(&worktree), &observation.overlays) {
         stale.push(format!("overlays cannot be mounted any more: {why}"));
     }
-    stale.extend(globs_stale(&worktree, observation));
-    match &observation.repository {
+    stale.extend(globs_stale(&worktree, observed));
+    match &observed.repository {
         Some(Ok(repository)) => {
             if stands(repository.worktrees.contains(&worktree.entry)) {
                 stale.push(format!("the repository has a worktree called `{}`", worktree.entry));
@@ -122,10 +126,10 @@ pub(in super::super) fn stale(
 }
 
 /// Returns the reasons why the copies and links of a worktree can no longer be brought.
-fn globs_stale(worktree: &Worktree, observation: &Observation) -> Vec<String> {
+fn globs_stale(worktree: &Worktree, observed: &RepositoryObservation) -> Vec<String> {
     let mut stale = Vec::new();
     for glob in worktree.copy.iter().chain(&worktree.link) {
-        match observation.untracked.get(glob) {
+        match observed.untracked.get(glob) {
             Some(Ok(Untracked::Missing)) => {
                 stale.push(format!("the workspace has no file `{glob}` any more"));
             }
@@ -138,7 +142,8 @@ fn globs_stale(worktree: &Worktree, observation: &Observation) -> Vec<String> {
 
 /// Returns the reasons why a worktree can no longer be updated in place.
 pub(in super::super) fn stale_update(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    Worktree::of(allocation).map(|worktree| globs_stale(&worktree, observation)).unwrap_or_default()
+    let observed = observation.repository(WORKSPACE_REPOSITORY);
+    Worktree::of(allocation).map(|worktree| globs_stale(&worktree, observed)).unwrap_or_default()
 }
 
 /// Returns the reason why the branch of a planned worktree no longer fits the plan.

@@ -15,8 +15,10 @@ mod pristine;
 use std::ffi::OsStr;
 
 use self::nested::Nested;
-use super::paths::WorktreePaths;
+use super::paths::{Content, WorktreePaths, read};
 use super::{Worktree, overlay, ownership};
+use crate::host::files::Root;
+use crate::host::git::Git;
 use crate::provider::directory_scan::{DirectoryScan, stuck, unknown};
 use crate::provider::{Error, Task, UnsavedWork};
 
@@ -57,7 +59,12 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
     }
     let entry = paths.common.directory(&paths.entry)?;
     let Some(directory) = paths.directory()? else {
-        // The files are lost already. Commits may still exist, unless Git answers that the admin directory is torn.
+        // The files are lost already. What was staged and commits may still exist, unless Git answers that the admin
+        // directory is torn.
+        if let Some(entry) = &entry {
+            add_operations(&paths, entry, &mut unsaved_work)?;
+            add_staged(task, &paths, &mut unsaved_work)?;
+        }
         match commits::add(task, worktree, &paths, &mut unsaved_work) {
             Err(Error::Process(error)) if !error.is_answer() => {
                 unsaved_work.work.push(format!("HEAD of {} cannot be read: {error}", paths.home.display()));
@@ -96,6 +103,16 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
     } else if let Err(error) = status::add(task, worktree, &paths, &scan, None, &mut unsaved_work) {
         unsaved_work.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
+    add_operations(&paths, &entry, &mut unsaved_work)?;
+    if let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work) {
+        unsaved_work.work.push(format!("HEAD of {path} cannot be read: {error}"));
+    }
+    Ok(unsaved_work)
+}
+
+/// Adds the operations in progress and the repositories of submodules, which only the admin directory contains.
+fn add_operations(paths: &WorktreePaths, entry: &Root, unsaved_work: &mut UnsavedWork) -> Result<(), Error> {
+    let path = paths.home.display();
     let names = entry.names()?;
     for (name, operation) in OPERATIONS {
         if names.contains(OsStr::new(name)) {
@@ -110,10 +127,32 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
             paths.entry_path().join("modules").display()
         ));
     }
-    if let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work) {
-        unsaved_work.work.push(format!("HEAD of {path} cannot be read: {error}"));
+    Ok(())
+}
+
+/// Adds the staged changes of a worktree whose directory does not exist.
+///
+/// A HEAD that names no commit is reported with the commits. An index that does not exist has nothing staged.
+fn add_staged(task: &Task<'_>, paths: &WorktreePaths, unsaved_work: &mut UnsavedWork) -> Result<(), Error> {
+    let path = paths.home.display();
+    if read(&paths.common, &paths.entry.join("index"))? == Content::Missing {
+        return Ok(());
     }
-    Ok(unsaved_work)
+    let entry = paths.entry_path();
+    let git = Git::open(task.host, &entry, None).holding(task.lock);
+    if git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).is_err() {
+        return Ok(());
+    }
+    match git.run(["diff-index", "--cached", "--name-only", "--no-renames", "-z", "HEAD"]) {
+        Ok(listed) => {
+            let staged = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).count();
+            if staged > 0 {
+                unsaved_work.work.push(format!("{path} does not exist, and its index has {staged} staged"));
+            }
+        }
+        Err(error) => unsaved_work.work.push(format!("the index of {path} cannot be read: {error}")),
+    }
+    Ok(())
 }
 
 /// Returns the reasons why a worktree cannot be released even if its work is discarded. Such reasons are things inside

@@ -272,3 +272,32 @@ fn work_that_is_done_while_another_session_is_torn_down_is_not_lost() {
         assert_eq!(sandbox.git(&["show", &format!("{refs}:late")]), "work");
     }
 }
+
+#[test]
+fn staged_work_is_kept_although_the_directory_of_its_worktree_is_gone() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[session.a]\nresources = [\"git-worktree\"]\n[session.b]\nresources = [\"git-worktree\"]\n",
+    );
+    sandbox.ok(&["apply"]);
+    let (staged, merging) = (sandbox.directory("a"), sandbox.directory("b"));
+    fs::write(staged.join("precious"), "staged\n").unwrap();
+    sandbox.git_in(&staged, &["add", "precious"]);
+    sandbox.git_in(&merging, &["commit", "-qm", "side", "--allow-empty"]);
+    sandbox.git_in(&merging, &["branch", "side"]);
+    sandbox.git_in(&merging, &["reset", "-q", "--hard", "HEAD~"]);
+    sandbox.git_in(&merging, &["merge", "-q", "--no-commit", "--no-ff", "side"]);
+    for directory in [&staged, &merging] {
+        fs::remove_dir_all(directory).unwrap();
+    }
+    sandbox.unchanged(|| {
+        for command in ["apply", "destroy"] {
+            let refused = sandbox.seedbed(&[command]).expect(69);
+            refused.says(&["has 1 staged", "is in the middle of a merge"]);
+        }
+    });
+    sandbox.ok(&["destroy", "--rescue"]);
+    let rescues = sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
+    let rescue = rescues.lines().find(|name| name.contains("/a/")).expect("a rescue of a");
+    assert_eq!(sandbox.git(&["show", &format!("{rescue}:precious")]), "staged");
+}

@@ -43,6 +43,10 @@ pub(in super::super) fn unsaved_work_since(
         } else {
             baseline.add_untracked(task, worktree, &paths, &nested.places, &mut unsaved_work)?;
         }
+    } else if baseline.has_index {
+        // A run stages nothing and begins no operation.
+        super::add_operations(&paths, &entry, &mut unsaved_work)?;
+        super::add_staged(task, &paths, &mut unsaved_work)?;
     }
     unsaved_work.ignored.clear();
     Ok(unsaved_work)

@@ -185,7 +185,7 @@ const NAMED: usize = 4;
 /// Returns the paths of sessions for a sentence: all of them, or their number.
 fn mentioned(sessions: &[&SessionPath]) -> String {
     match sessions.len() {
-        0..=NAMED => named(sessions.iter().copied()),
+        0..=NAMED => sessions.iter().map(|path| path.as_str()).collect::<Vec<_>>().join(", "),
         many => format!("{many} sessions"),
     }
 }

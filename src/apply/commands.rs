@@ -50,7 +50,7 @@ pub(super) fn run(
             .map_err(|error| {
                 swarm.keep_log(&name);
                 let hint = hint(step, commands).unwrap_or_default();
-                format!("{error}{hint}\nwhole log: {}", whole(&swarm.log_directory(), &name))
+                format!("{error}{hint}\ncomplete log: {}", whole(&swarm.log_directory(), &name))
             })?;
     }
     Ok(())

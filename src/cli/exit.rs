@@ -247,7 +247,7 @@ impl Failure {
             }
             Self::Apply(apply::Error::NotTornDown(failures)) => {
                 let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
-                lines.push("the sessions were released all the same".to_owned());
+                lines.push("the sessions were released anyway".to_owned());
                 lines
             }
             Self::Apply(apply::Error::NotSetUp(failures)) => {

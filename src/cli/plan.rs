@@ -310,7 +310,7 @@ pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnMut() -> bool) -> Re
         RunState::Settled | RunState::InProgress((false, _)) => Ok(()),
         RunState::InProgress((true, holder)) => {
             let by = holder.map(|holder| format!(" {holder}")).unwrap_or_default();
-            let text = format!("a run of swarm `{name}` is in progress{by}: wait for it to end");
+            let text = format!("a run of swarm `{name}` is in progress{by}\nhelp: wait for it to end");
             Err(Failure::new(error::RUN_IN_PROGRESS, text))
         }
         RunState::Interrupted => {

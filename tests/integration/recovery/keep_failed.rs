@@ -42,7 +42,7 @@ impl Kept {
         self.sandbox.seedbed(&["apply", "--keep-failed"]).expect(1).says(&[
             "a/b: setup: ",
             "broken",
-            "whole log: ",
+            "complete log: ",
             "the sessions were kept, marked as broken",
         ]);
     }

@@ -27,8 +27,7 @@ fn a_failed_setup_leaves_its_log() {
     let sandbox = Sandbox::new();
     sandbox.manifest(LAST_FAILS);
     let outcome = sandbox.seedbed(&["apply"]).expect(1);
-    let log =
-        outcome.stderr.lines().find_map(|line| line.split_once("whole log: ")).expect("the log is named").1;
+    let log = outcome.stderr.lines().find_map(|line| line.split_once("log: ")).expect("the log is named").1;
     assert_eq!(fs::read_to_string(log).unwrap(), "compiling\nno such package: 42\n");
 }
 

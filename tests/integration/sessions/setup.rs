@@ -211,7 +211,7 @@ teardown = ['echo cannot stop $((6 * 7)); exit 3', 'echo never >> {log}']
             "a-0: teardown: ",
             "a-1: teardown: ",
             "cannot stop 42",
-            "the sessions were released all the same",
+            "the sessions were released anyway",
         ]);
     });
     assert_eq!(log(&sandbox), Vec::<String>::new());
@@ -318,11 +318,11 @@ fn logs_go_with_their_session_except_those_that_a_failure_has_named() {
     sandbox.ok(&["destroy"]);
     assert_eq!(logs(), Vec::<String>::new());
     manifest("echo broken; false", "true");
-    sandbox.seedbed(&["apply"]).expect(1).says(&["whole log: "]);
+    sandbox.seedbed(&["apply"]).expect(1).says(&["complete log: "]);
     assert_eq!(logs(), ["directory", "setup.log"]);
     manifest("true", "false");
     sandbox.ok(&["apply"]);
-    sandbox.seedbed(&["destroy"]).expect(72).says(&["whole log: "]);
+    sandbox.seedbed(&["destroy"]).expect(72).says(&["complete log: "]);
     assert_eq!(logs(), ["directory", "teardown.log"]);
     manifest("true", "true");
     sandbox.ok(&["apply"]);

@@ -11,7 +11,7 @@
 /// Prints like `eprintln!`, but ignores a closed stderr: no run stops half-way because its messages have no reader.
 macro_rules! say {
     ($($text:tt)*) => {
-        $crate::cli::output::print_error(&format!("{}\n", format_args!($($text)*)))
+        $crate::cli::output::print_message(&format!($($text)*))
     };
 }
 
@@ -41,6 +41,7 @@ mod schema;
 mod project;
 mod signals;
 mod start;
+mod suggestion;
 mod logs;
 mod lookup;
 mod status;
@@ -330,6 +331,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return print_unparsed(&error),
     };
     terminal::set_color(arguments.global.color);
+    suggestion::keep_options(&arguments.global);
     arguments.global.runs_programs = arguments.command.runs_programs();
     arguments.global.needs_state =
         !matches!(arguments.command, Command::Init | Command::Validate(_) | Command::Rescue(_));

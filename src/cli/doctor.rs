@@ -11,6 +11,7 @@ use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION, error
 
 use super::exit::{Failure, Status};
 use super::project::{self, Project};
+use super::suggestion::pasteable;
 use super::{Global, output, plan, relocation};
 
 /// Arguments of `doctor`.
@@ -96,6 +97,6 @@ fn text_of(finding: &Finding) -> String {
     let severity = finding.severity.as_str();
     let id = serde_json::to_value(finding.id).unwrap_or_default();
     let id = id.as_str().unwrap_or_default();
-    let (what, remedy) = (printable(&finding.what), printable(&finding.remedy));
+    let (what, remedy) = (printable(&finding.what), pasteable(&printable(&finding.remedy)));
     format!("{severity}  {id}: {what}\n       {remedy}\n")
 }

@@ -12,6 +12,7 @@ use seedbed::report::error::{self, ErrorId, Identified};
 use seedbed::report::event::Failed;
 use seedbed::{observe, orchestrator, state};
 
+use super::suggestion::pasteable;
 use super::{output, terminal};
 
 /// Exit codes of a command that ends as it should; those of errors belong to their ids.
@@ -190,8 +191,12 @@ impl Failure {
         printable(&self.lines().join("\n").replace('\n', "; "))
     }
 
-    /// Returns the error and the remedies, one line each, safe to print.
+    /// Returns the error and the remedies, one line each, safe to print. Commands in them can be pasted.
     fn lines(&self) -> Vec<String> {
+        self.lines_without_options().iter().map(|line| pasteable(line)).collect()
+    }
+
+    fn lines_without_options(&self) -> Vec<String> {
         match self {
             Self::Manifest(report) => vec![report.to_string()],
             Self::Other(_, message) => vec![printable_lines(message)],

@@ -16,6 +16,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::exit::Status;
+use super::suggestion;
 
 /// First error of writing to stdout that has to be reported.
 static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
@@ -46,6 +47,11 @@ pub(super) fn finish(code: ExitCode) -> ExitCode {
 /// Prints to stderr; write errors are ignored.
 pub(super) fn print_error(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Prints a message on a line of stderr; the commands that it suggests can be pasted.
+pub(super) fn print_message(message: &str) {
+    print_error(&(suggestion::pasteable(message) + "\n"));
 }
 
 /// Prints one JSON document on one line.

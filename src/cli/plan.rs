@@ -23,6 +23,7 @@ use super::exit::{Failure, Status, at_work};
 use super::plan_format::{Format, choose};
 use super::project::Project;
 use super::repeated_steps::RepeatedSteps;
+use super::suggestion::pasteable;
 use super::{Global, output, relocation, signals};
 
 /// Arguments of `plan`.
@@ -63,6 +64,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(left_by_updates(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(lacking(&plan.behind));
+    let notices: Vec<_> = notices.iter().map(|notice| pasteable(notice)).collect();
     let review = Review::new(&plan)
         .with_registry(&project.registry)
         .with_notices(&notices)
@@ -70,8 +72,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     signals::while_computing(&global.cancel, || format.show(global, &review, global.verbose));
     if let Some(path) = arguments.output.as_ref().filter(|_| !global.quiet && !global.json) {
         say!(
-            "plan saved; apply exactly this plan with: seedbed apply {}",
-            printable(&path.to_string_lossy())
+            "plan saved; apply exactly this plan with `seedbed apply {}`",
+            shell_quoted(&printable(&path.to_string_lossy()))
         );
     }
     let changes = arguments.detailed_exitcode && plan.has_changes();
@@ -194,7 +196,9 @@ fn mentioned(sessions: &[&SessionPath]) -> String {
 pub(super) fn setup_not_run(plan: &Plan) -> Option<String> {
     let sessions = named(plan.setup_not_run());
     (!sessions.is_empty()).then(|| {
-        format!("a changed setup is not run in active sessions; to run it: seedbed apply --setup {sessions}")
+        format!(
+            "a changed setup is not run in active sessions; to run it: `seedbed apply --setup {sessions}`"
+        )
     })
 }
 
@@ -229,7 +233,7 @@ fn outdated(project: &Project, swarm: &Swarm<'_>, plan: &Plan, record: Option<&R
     let lines = outdated.into_iter();
     lines
         .map(|(what, sessions)| {
-            format!("{what}; to copy it again: seedbed apply --refresh {}", named(sessions.iter()))
+            format!("{what}; to copy it again: `seedbed apply --refresh {}`", named(sessions.iter()))
         })
         .collect()
 }
@@ -279,8 +283,8 @@ fn lacking(behind: &[Behind]) -> Vec<String> {
             let (mentioned, names) = (mentioned(&sessions), named(sessions.into_iter()));
             let to = rebase_target(base_ref, base);
             format!(
-                "{base_ref} has {commits} that {mentioned} {lack}; to bring {them} up to date: seedbed exec {names} -- git \
-                 rebase {to}"
+                "{base_ref} has {commits} that {mentioned} {lack}; to bring {them} up to date: `seedbed exec {names} -- git \
+                 rebase {to}`"
             )
         })
         .collect()

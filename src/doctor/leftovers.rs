@@ -11,6 +11,7 @@ use crate::apply::{self, Relation, Stray};
 use crate::host::absolute;
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
+use crate::host::text::shell_quoted;
 use crate::manifest;
 use crate::observe::{self, PortOwner, Query};
 use crate::provider::git_worktree::Mark;
@@ -90,9 +91,10 @@ fn unknown_worktrees(common_dir: Option<&Path>, owners: &BTreeSet<String>, findi
         let shown = path.display();
         let what =
             format!("the worktree {shown} belongs to the session {session}, whose swarm is unknown here");
+        let quoted = shell_quoted(&path.to_string_lossy());
         let remedy = format!(
-            "{OTHER_STATE_DIRECTORY}; if its records are lost: git worktree unlock {shown}, then git worktree remove \
-             {shown}, once no commit in it is needed"
+            "{OTHER_STATE_DIRECTORY}; if its records are lost, and no commit in it is needed: git worktree unlock {quoted} \
+             && git worktree remove {quoted}"
         );
         findings.add(Warns, Id::UnknownWorktree, what, remedy);
     }
@@ -166,7 +168,7 @@ fn given_up(case: &Case<'_>, findings: &mut Findings) {
         }
     };
     for state::GivenUpFile { path, run } in all {
-        let file = path.display();
+        let file = shell_quoted(&path.to_string_lossy());
         let given_up = match run {
             Ok(given_up) => given_up,
             Err(error) => {

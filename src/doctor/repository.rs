@@ -13,6 +13,7 @@ use crate::host::git::Git;
 use crate::host::git::config::{self, is_on};
 use crate::host::git::version::{self, OLDEST, WANTED};
 use crate::host::process;
+use crate::host::text::shell_quoted;
 use crate::observe::untracked::HIDDEN;
 use crate::observe::{self, Query, TreeEntry, WORKSPACE_REPOSITORY};
 use crate::provider::DISCOVERY_DIRECTORY;
@@ -130,7 +131,7 @@ fn committed(trees: &BTreeMap<(String, String), TreeEntry>, findings: &mut Findi
             if refused { Fails } else { Warns },
             Id::CommittedDiscovery,
             format!("HEAD has `{path}`, where seedbed writes files of its own"),
-            format!("git rm -r --cached {path}, and commit that"),
+            format!("git rm -r --cached {}, and commit that", shell_quoted(path)),
         );
     }
 }
@@ -179,7 +180,10 @@ fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings:
                 if required { Fails } else { Warns },
                 Id::FilterMissing,
                 format!("files have the filter `{filter}`, whose program `{name}` is not in PATH"),
-                format!("install {name}, or remove the filter: git config --remove-section filter.{filter}"),
+                format!(
+                    "install {name}, or remove the filter: git config --remove-section {}",
+                    shell_quoted(&format!("filter.{filter}"))
+                ),
             );
         }
     }
@@ -265,7 +269,10 @@ fn torn_entries(common_dir: &Path, findings: &mut Findings) {
                     format!("it belongs to the session {session}: seedbed recover, or seedbed apply")
                 }
                 None => {
-                    format!("seedbed did not create it: rm -r {shown}, after you have checked its worktree")
+                    format!(
+                        "seedbed did not create it: rm -r {}, after you have checked its worktree",
+                        shell_quoted(&path.to_string_lossy())
+                    )
                 }
             },
         );

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use seedbed::host::text::printable;
 use seedbed::report::status::{Commits, PortStatus, SessionStatus, Work};
 
+use super::super::suggestion::pasteable;
 use super::super::{output, plan};
 
 /// Maximum length of a commit's subject in the table, in characters.
@@ -63,7 +64,7 @@ fn work(session: &SessionStatus) -> String {
 fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
     let mut details = session.drift.clone();
     details.extend(session.unsaved.iter().cloned());
-    let refresh = |line| format!("{line}: seedbed apply --refresh {}", session.session);
+    let refresh = |line| pasteable(&format!("{line}: `seedbed apply --refresh {}`", session.session));
     details.extend(session.outdated.iter().map(refresh));
     if let Some(worktree) = &session.worktree {
         details.extend(worktree.error.iter().map(|error| format!("commits: {error}")));
@@ -71,10 +72,10 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
             let to = plan::rebase_target(&worktree.base_ref, &commits.base);
             let what = output::count(commits.behind, "commit");
             (commits.behind > 0).then(|| {
-                format!(
-                    "{} has {what} that this branch lacks: seedbed exec {} -- git rebase {to}",
+                pasteable(&format!(
+                    "{} has {what} that this branch lacks: `seedbed exec {} -- git rebase {to}`",
                     worktree.base_ref, session.session
-                )
+                ))
             })
         }));
     }

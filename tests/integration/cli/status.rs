@@ -51,7 +51,7 @@ fn plan_names_sessions_whose_base_has_moved_on() {
     assert_eq!(behind(), json!([lacks("a"), lacks("b")]));
     let text = sandbox.ok(&["plan"]).stdout;
     let note =
-        "main has 2 commits that a, b lack; to bring them up to date: seedbed exec a b -- git rebase main";
+        "main has 2 commits that a, b lack; to bring them up to date: `seedbed exec a b -- git rebase main`";
     assert!(text.split_whitespace().collect::<Vec<_>>().join(" ").contains(note), "{text}");
     sandbox.ok(&["exec", "a", "b", "--", "git", "rebase", "--quiet", "main"]);
     assert_eq!(behind(), Value::Null, "the command brings both up to date");
@@ -87,7 +87,7 @@ fn status_counts_commits_on_either_side_of_the_base() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let remedy = "main has 1 commit that this branch lacks: seedbed exec b -- git rebase main";
+    let remedy = "main has 1 commit that this branch lacks: `seedbed exec b -- git rebase main`";
     assert!(text.contains(remedy), "{text}");
     sandbox.ok(&["exec", "b", "--", "git", "rebase", "--quiet", "main"]);
     assert_eq!(commits(&document(&sandbox.ok(&["status", "--json"])), 1), (Value::Null, 1, 0));

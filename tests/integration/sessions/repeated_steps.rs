@@ -24,7 +24,7 @@ fn setup_of_an_active_session_runs_when_requested() {
     manifest("");
     sandbox.ok(&["apply"]);
     manifest(&setup);
-    let note = "not run in active sessions; to run it: seedbed apply --setup a-0 a-1";
+    let note = "not run in active sessions; to run it: `seedbed apply --setup a-0 a-1`";
     assert!(sandbox.ok(&["plan"]).stdout.contains(note));
     sandbox.ok(&["apply"]).says(&["2 updated", note]);
     assert_eq!(lines(&log), [] as [&str; 0]);
@@ -88,10 +88,10 @@ fn copies_are_refreshed_where_their_sessions_have_not_changed_them() {
     sandbox.write(".env.local", "B=1\n");
     fs::write(&paths[1], "A=mine\n").unwrap();
     let plan = sandbox.ok(&["plan"]).stdout;
-    let note = "`.env` has changed in the workspace since it was copied; to copy it again: seedbed apply --refresh a-0 a-2";
+    let note = "`.env` has changed in the workspace since it was copied; to copy it again: `seedbed apply --refresh a-0 a-2`";
     assert!(plan.contains(note), "{plan}");
     let status = sandbox.ok(&["status"]).stdout;
-    assert!(status.contains("since it was copied: seedbed apply --refresh a-0"), "{status}");
+    assert!(status.contains("since it was copied: `seedbed apply --refresh a-0`"), "{status}");
     let outdated = &sandbox.ok(&["status", "--json"]).json()["sessions"][1]["outdated"];
     assert_eq!(*outdated, json!([]));
     sandbox.ok(&["apply"]).says(&["nothing to do"]);

@@ -6,6 +6,7 @@ use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership:
 use super::check::{check_discovery, check_target};
 use super::{Worktrees, diagnostic};
 use crate::host::git::checkouts::Checkout;
+use crate::host::text::shell_quoted;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
 use crate::observe::{
     Branch, BranchNames, Commit, Distance, Observation, Query, Repository, WORKSPACE_REPOSITORY, branch_ref,
@@ -134,7 +135,10 @@ impl Worktrees<'_> {
                 request,
                 &format!("branch `{name}` of `{}` cannot be created: `{other}` exists", request.session),
                 "exists already",
-                format!("choose another name, or `git branch -d {other}` if it is no longer needed"),
+                format!(
+                    "choose another name, or `git branch -d {}` if it is no longer needed",
+                    shell_quoted(other)
+                ),
             ));
         }
         let branch = &repository.branches[name];
@@ -227,18 +231,20 @@ impl RepositoryNames {
                 &format!("branch `{name}` of `{}` is checked out at {path}", request.session),
                 "in use there",
                 format!(
-                    "switch that worktree to another branch (`git -C {path} switch --detach`), or choose another name"
+                    "switch that worktree to another branch (`git -C {} switch --detach`), or choose another name",
+                    shell_quoted(&checkout.path.to_string_lossy())
                 ),
             ));
         }
         if policy == BranchExists::Refuse {
+            let quoted = shell_quoted(name);
             return Err(refused(
                 request,
                 &format!("branch `{name}` of `{}` exists{}", request.session, self.kept(name, own)),
                 "exists already",
                 format!(
-                    "go on with it (`branch-exists = \"reuse\"`), rename it (`git branch -m {name} NEW`), or delete it if \
-                     it is no longer needed (`git branch -D {name}`)"
+                    "go on with it (`branch-exists = \"reuse\"`), rename it (`git branch -m {quoted} NEW`), or delete it if \
+                     it is no longer needed (`git branch -D {quoted}`)"
                 ),
             ));
         }
@@ -254,6 +260,7 @@ impl RepositoryNames {
         branch: &Branch,
         apart: Option<&Distance>,
     ) -> Result<Option<Tip>, Diagnostic> {
+        let (base, quoted) = (shell_quoted(base_ref), shell_quoted(name));
         match apart {
             Some(Distance { ahead, contains: true }) => {
                 Ok(Some(Tip { commit: branch.tip.clone(), ahead: *ahead }))
@@ -269,14 +276,14 @@ impl RepositoryNames {
                 "cannot begin there",
                 if self.freed_branches.contains_key(name) {
                     format!(
-                        "rebase it (`seedbed exec {} -- git rebase {base_ref}`), rename it (`git branch -m {name} NEW`), or \
+                        "rebase it (`seedbed exec {} -- git rebase {base}`), rename it (`git branch -m {quoted} NEW`), or \
                          choose another `branch` or `base-ref`",
                         request.path
                     )
                 } else {
                     format!(
-                        "rebase it (`git rebase {base_ref} {name}`), rename it (`git branch -m {name} NEW`), delete it if it \
-                         is no longer needed (`git branch -D {name}`), or choose another `branch` or `base-ref`"
+                        "rebase it (`git rebase {base} {quoted}`), rename it (`git branch -m {quoted} NEW`), delete it if it \
+                         is no longer needed (`git branch -D {quoted}`), or choose another `branch` or `base-ref`"
                     )
                 },
             )),

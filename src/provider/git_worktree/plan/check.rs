@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use super::super::{Checkout, Options};
 use super::{Worktrees, diagnostic};
+use crate::host::text::shell_quoted;
 use crate::manifest::{Diagnostic, Location, rule};
 use crate::observe::{Directory, Repository, RepositoryObservation, TreeEntry, UnknownRef, Untracked};
 use crate::provider::{DISCOVERY_DIRECTORY, Request, is_in_git_directory};
@@ -92,7 +93,7 @@ pub(super) fn check_target(
             let message = format!("`{target}` does not exist in `{at}`");
             let (label, help) = meant(near, "no such directory in that commit");
             let help = help.unwrap_or_else(|| {
-                format!("write a directory of the commit; `git ls-tree -d {at}` lists them")
+                format!("write a directory of the commit; `git ls-tree -d {}` lists them", shell_quoted(at))
             });
             return Err(diagnostic(rule::TARGET_PATH, &location, &message, &label, Some(help)));
         }
@@ -139,7 +140,8 @@ pub(super) fn check_untracked(
         &format!("`{at}` tracks `{path}` {what}, {role}"),
         "checks out that commit",
         Some(format!(
-            "remove it from the repository (`git rm -r --cached {path}`), or use another `base-ref`"
+            "remove it from the repository (`git rm -r --cached {}`), or use another `base-ref`",
+            shell_quoted(path)
         )),
     ))
 }
@@ -164,7 +166,7 @@ pub(super) fn check_copied(
         Some(Ok(Untracked::Tracked)) => refused(
             format!("Git tracks `{name}`, and every worktree has it from its commit"),
             "is tracked",
-            Some(format!("remove it here, or keep it out of the repository: `git rm --cached {name}`")),
+            Some(format!("remove it here, or keep it out of the repository: `git rm --cached {}`", shell_quoted(glob))),
         ),
         Some(Err(why)) => refused(
             format!("the untracked files of the workspace cannot be listed: {why}"),

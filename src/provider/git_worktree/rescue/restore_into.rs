@@ -22,6 +22,7 @@ use super::verify::is_same;
 use super::{Scratch, capture, name};
 use crate::host::files::Root;
 use crate::host::git::Git;
+use crate::host::text::shell_quoted;
 use crate::provider::git_worktree::paths::{WorktreePaths, io};
 use crate::provider::git_worktree::unsaved::{self, OPERATIONS};
 use crate::provider::git_worktree::{Worktree, overlay, ownership, worktree};
@@ -151,7 +152,8 @@ fn check_commits(paths: &WorktreePaths, git: &Git<'_>, head: &str) -> Result<(),
     let commit = &commit[..SHORT.min(commit.len())];
     Err(Error::Refused(format!(
         "{home} lacks {commits} of the rescue, up to {commit}; nothing was changed\nhelp: bring them there first: git -C \
-         {home} merge{option} {commit}"
+         {} merge{option} {commit}",
+        shell_quoted(&paths.home.to_string_lossy())
     )))
 }
 

@@ -98,7 +98,7 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
                 // The rest of the reading reuses the memory of the table.
                 drop(table);
                 let declared: Vec<_> = document.provider.keys().cloned().collect();
-                let manifest = of_document(document, &declared, kinds, &mut diagnostics);
+                let manifest = read_document(document, &declared, kinds, &mut diagnostics);
                 return Reading { manifest, diagnostics };
             }
             to_json::from_toml(table.get_ref(), &mut diagnostics)
@@ -112,7 +112,7 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
         }
     };
     let lost_keys = diagnostics.iter().any(|diagnostic| diagnostic.rule == rule::SYNTAX);
-    let manifest = of_value(manifest, kinds, &mut diagnostics);
+    let manifest = read_value(manifest, kinds, &mut diagnostics);
     if lost_keys {
         // An unreadable statement may have contained the missing key. An entry is part of a single statement, so its
         // keys are known.
@@ -128,7 +128,7 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
 ///
 /// `programs` are the programs of external kinds. The swarm has no name, and `id`, any text, is the session's path.
 /// Options are checked as in any manifest.
-pub(crate) fn of_session(
+pub(crate) fn for_session(
     id: &str,
     resources: &[(String, Options)],
     defaults: &BTreeMap<String, Options>,
@@ -157,11 +157,11 @@ pub(crate) fn of_session(
         "session": { "session": { "resources": resources } },
     });
     let mut diagnostics = Vec::new();
-    let manifest = of_value(manifest, kinds, &mut diagnostics).filter(|_| diagnostics.is_empty());
+    let manifest = read_value(manifest, kinds, &mut diagnostics).filter(|_| diagnostics.is_empty());
     let Some(mut manifest) = manifest else { return Err(diagnostics.into()) };
     manifest.swarm.clear();
     for session in &mut manifest.sessions {
-        session.path = SessionPath::alone(id);
+        session.path = SessionPath::from_id(id);
     }
     Ok(manifest)
 }
@@ -334,12 +334,12 @@ pub enum CommandLine {
 /// Returns every diagnostic of a manifest given as JSON, in no order. Pure.
 pub(crate) fn diagnostics_of(manifest: Value, kinds: &Kinds) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
-    of_value(manifest, kinds, &mut diagnostics);
+    read_value(manifest, kinds, &mut diagnostics);
     diagnostics
 }
 
 /// Reads a manifest whose syntax is valid; `None` if too little of the manifest is left.
-fn of_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnostic>) -> Option<Manifest> {
+fn read_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnostic>) -> Option<Manifest> {
     if let Some(other) = manifest["version"].as_i64().filter(|version| *version != VERSION) {
         *diagnostics = vec![wrong_version(other)];
         return None;
@@ -377,12 +377,12 @@ fn of_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnostic
             return None;
         }
     };
-    of_document(document, &declared, kinds, diagnostics)
+    read_document(document, &declared, kinds, diagnostics)
 }
 
 /// Reads a manifest that meets the schema, without the parts that `diagnostics` already reports; `declared` are the external
 /// kinds that the manifest names.
-fn of_document(
+fn read_document(
     document: Document,
     declared: &[String],
     kinds: &Kinds,

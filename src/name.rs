@@ -73,7 +73,7 @@ impl SessionPath {
     }
 
     /// Creates the path of a standalone session, which is its id. The caller has checked the id.
-    pub(crate) fn alone(id: &str) -> Self {
+    pub(crate) fn from_id(id: &str) -> Self {
         Self(id.to_owned())
     }
 
@@ -157,14 +157,14 @@ impl Slug {
     /// Returns the path in lower case, with `-` for each run of other characters, cut at 63. Two paths may have the
     /// same short slug.
     pub fn short(path: &SessionPath) -> Self {
-        Self::of_length(path, NAME_MAX)
+        Self::cut(path, NAME_MAX)
     }
 
     /// Returns a shorter slug of the path, followed by 16 digits of the path's hash: no two paths have the same slug
     /// with hash.
     pub fn with_hash(path: &SessionPath) -> Self {
         let hash = &sha256_hex(path.as_str().as_bytes())[..16];
-        Self(format!("{}-{hash}", Self::of_length(path, NAME_MAX - 1 - hash.len()).0))
+        Self(format!("{}-{hash}", Self::cut(path, NAME_MAX - 1 - hash.len()).0))
     }
 
     /// Returns the slug as text.
@@ -173,7 +173,7 @@ impl Slug {
     }
 
     /// Returns the slug of [`Slug::short`], cut at `length`, which is at least 7.
-    pub(crate) fn of_length(path: &SessionPath, length: usize) -> Self {
+    pub(crate) fn cut(path: &SessionPath, length: usize) -> Self {
         let mut slug = String::with_capacity(path.as_str().len().min(length));
         for c in path.as_str().chars().map(|c| c.to_ascii_lowercase()) {
             let is_kept = c.is_ascii_lowercase() || c.is_ascii_digit();

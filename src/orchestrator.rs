@@ -201,7 +201,7 @@ impl Orchestrator {
     pub fn active(&self, session_id: &str, workspace_root: &Path) -> Result<Option<Provisioned>, Error> {
         let workspace = canonical(workspace_root)?;
         self.shared.locked(&workspace, session_id, "find", |context| {
-            apply::recover(context, apply::Options::default()).map_err(Error::of_release)?;
+            apply::recover(context, apply::Options::default()).map_err(Error::from_release_error)?;
             Ok(context.swarm.applied()?.and_then(|record| self.provisioned(context.swarm, &record)))
         })
     }
@@ -239,7 +239,7 @@ impl Orchestrator {
     ) -> Result<Recovered, Error> {
         let recover = |timeout| {
             self.shared.locked_within(timeout, workspace, found.name(), "recover", |context| {
-                apply::recover(context, options).map_err(Error::of_release)
+                apply::recover(context, options).map_err(Error::from_release_error)
             })
         };
         match recover(LOCK_TIMEOUT) {
@@ -265,10 +265,10 @@ impl Orchestrator {
             return Err(Error::UnknownKind(unknown.kind.clone()));
         }
         let resources: Vec<_> = resources.iter().map(in_kebab_case).collect();
-        let manifest = manifest::of_session(id, &resources, &self.defaults, &self.programs, &kinds)
+        let manifest = manifest::for_session(id, &resources, &self.defaults, &self.programs, &kinds)
             .map_err(Error::Diagnostics)?;
         self.shared.locked(workspace, id, "provision", |context| {
-            apply::recover(context, apply::Options::default()).map_err(Error::of_provisioning)?;
+            apply::recover(context, apply::Options::default()).map_err(Error::from_provisioning_error)?;
             if context.swarm.applied()?.is_some() {
                 return Err(Error::AlreadyActive(id.to_owned()));
             }
@@ -313,17 +313,17 @@ impl Orchestrator {
                 plan: input.plan(family.as_ref(), registry)?,
                 release: None,
             };
-            apply::transaction::begin(context, &record).map_err(Error::of_provisioning)?;
+            apply::transaction::begin(context, &record).map_err(Error::from_provisioning_error)?;
             drop(guard);
             let (all, options) = (apply::transaction::Teardowns::All, apply::Options::default());
             let mut error = match apply::transaction::run_begun(context, &record, None, all, options) {
                 Ok(()) => return Ok(record),
                 Err(error) if error.is_undone() => error,
-                Err(error) => return Err(Error::of_provisioning(error)),
+                Err(error) => return Err(Error::from_provisioning_error(error)),
             };
             input = self.read_planning_input(context.swarm, manifest, above)?;
             if retries.conflict(&mut error, &record.plan, registry, &input.observation, None).is_none() {
-                return Err(Error::of_provisioning(error));
+                return Err(Error::from_provisioning_error(error));
             }
         }
     }

@@ -139,7 +139,7 @@ impl<'s> Templates<'s> {
         }
         let checked = language::check(source);
         let compiled = checked.and_then(|()| {
-            self.environment.add_template(source, source).map_err(|error| Problem::of(&error, source))
+            self.environment.add_template(source, source).map_err(|error| Problem::from_error(&error, source))
         });
         compiled.map_err(|problem| {
             self.broken.insert(source);
@@ -157,13 +157,15 @@ impl<'s> Templates<'s> {
         if self.broken.contains(source) {
             return Err(Vec::new());
         }
-        let template =
-            self.environment.get_template(source).map_err(|error| vec![Problem::of(&error, source)])?;
+        let template = self
+            .environment
+            .get_template(source)
+            .map_err(|error| vec![Problem::from_error(&error, source)])?;
         self.spend(0, 0)?;
         let rendered = template.render_captured(names).map_err(|error| {
             // A failed rendering has done work too, and may fail for every session.
             let _ = self.spend(if error.kind() == ErrorKind::OutOfFuel { FUEL_MAX } else { 1 }, 0);
-            problem::of_rendering(&error, source, names)
+            problem::rendering_problems(&error, source, names)
         })?;
         let fuel = rendered.state().fuel_levels().map_or(0, |(consumed, _)| consumed);
         let text = rendered.into_output();

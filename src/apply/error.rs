@@ -41,7 +41,7 @@ pub struct Failure {
 impl Failure {
     /// Creates the failure of a step that is not a provider's.
     pub(super) fn new(session: &Session, step: &str, cause: String) -> Self {
-        Self::of(session.path.clone(), step.to_owned(), cause)
+        Self::in_step(session.path.clone(), step.to_owned(), cause)
     }
 
     /// Creates the failure of a provider's step.
@@ -58,19 +58,19 @@ impl Failure {
     /// Creates the failure of a release that a process prevents.
     pub(super) fn from_occupant(occupant: Occupant) -> Self {
         let cause = occupant.described();
-        Self::of(occupant.session, "release".to_owned(), cause)
+        Self::in_step(occupant.session, "release".to_owned(), cause)
     }
 
     /// Creates the failure of a release that would have lost work.
     pub(super) fn from_loss(loss: Loss) -> Self {
-        Self::of(loss.session, "release".to_owned(), loss.what)
+        Self::in_step(loss.session, "release".to_owned(), loss.what)
     }
 
     fn with_source(self, error: provider::Error) -> Self {
         Self { source: Some(Arc::new(error)), ..self }
     }
 
-    fn of(session: SessionPath, step: String, cause: String) -> Self {
+    fn in_step(session: SessionPath, step: String, cause: String) -> Self {
         Self { session, step, kind: None, cause, taken: false, panicked: false, source: None }
     }
 }
@@ -296,7 +296,7 @@ mod tests {
         let source = io::Error::other("the disk is full");
         let error = provider::Error::File(files::Error::Io { action: "write", path: "a".into(), source });
         let step = "provision git-worktree".to_owned();
-        Failure::of(SessionPath::alone(session), step, error.to_string()).with_source(error)
+        Failure::in_step(SessionPath::from_id(session), step, error.to_string()).with_source(error)
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     let unsaved = unsaved_of(record, options.unsaved);
     let mut kept = unknown(context, record, &provisioned);
     let released = without(context, record, &provisioned, &kept);
-    let own = Marks::of_run(record, &provisioned);
+    let own = Marks::for_run(record, &provisioned);
     let with_work = check(context, record, &released, unsaved, &mut kept).map_err(|error| {
         stop_processes::with_occupants(context, record, &released, options.occupants, &own, error)
     })?;

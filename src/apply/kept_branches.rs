@@ -34,7 +34,7 @@ pub fn kept_branches<'s>(
     record: &Record,
     sessions: impl Iterator<Item = &'s Session>,
 ) -> Result<Vec<KeptBranch>, PlanningInputError> {
-    find(swarm, registry, Some(&record.owner), sessions.flat_map(of_session))
+    find(swarm, registry, Some(&record.owner), sessions.flat_map(allocations_by_path))
 }
 
 /// Reports the branches that have outlasted what a run released and that no session uses now. An error of this search
@@ -45,7 +45,7 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
         return;
     };
     let sessions = release.before.plan.sessions.iter();
-    let released = sessions.flat_map(of_session).filter(|(session, held)| {
+    let released = sessions.flat_map(allocations_by_path).filter(|(session, held)| {
         release.kinds.get(*session).is_some_and(|kinds| kinds.iter().any(|name| name == held.name()))
     });
     // Branches that were deleted with their sessions no longer exist here.
@@ -59,7 +59,7 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
     }
 }
 
-fn of_session(session: &Session) -> impl Iterator<Item = (&SessionPath, &Allocation)> {
+fn allocations_by_path(session: &Session) -> impl Iterator<Item = (&SessionPath, &Allocation)> {
     session.allocations.iter().map(|held| (&session.path, held))
 }
 

@@ -55,12 +55,12 @@ pub fn occupancy(
     let records = children.iter().filter_map(RecordedSwarm::record);
     let children = records.map(|record| (record, Destroy::default().kinds(record)));
     let released: Vec<_> = children.chain([(active, destroy.kinds(active))]).collect();
-    Ok(Search::of(swarm.host(), registry, &released).settled().reported())
+    Ok(Search::for_release(swarm.host(), registry, &released).settled().reported())
 }
 
 /// Finds the processes that [`super::apply`] would find in what `plan` releases. Changes nothing.
 pub fn occupancy_in(swarm: &Swarm<'_>, registry: &Registry, active: &Record, plan: &Plan) -> Occupancy {
-    Search::of(swarm.host(), registry, &[(active, release_set::planned(plan))]).settled().reported()
+    Search::for_release(swarm.host(), registry, &[(active, release_set::planned(plan))]).settled().reported()
 }
 
 /// Refuses a release if there are processes or losses for which it is refused. One error names both, so that the user
@@ -93,7 +93,7 @@ pub(super) struct Marks(BTreeSet<String>);
 
 impl Marks {
     /// Returns the marks of all processes that a run which provisions these sessions has started.
-    pub(super) fn of_run(record: &Record, provisioned: &ResourcesBySession) -> Self {
+    pub(super) fn for_run(record: &Record, provisioned: &ResourcesBySession) -> Self {
         Self::new(record, &["setup", "teardown", UNDO], |session| provisioned.contains_key(&session.path))
     }
 
@@ -136,7 +136,7 @@ pub(super) struct Searched {
 
 impl<'a> Search<'a> {
     /// Creates a search of the sessions to be released; processes that a teardown is expected to end are marked as own.
-    fn of(host: &Host, registry: &Registry, released: &[(&'a Record, ResourcesBySession)]) -> Self {
+    fn for_release(host: &Host, registry: &Registry, released: &[(&'a Record, ResourcesBySession)]) -> Self {
         let own =
             released.iter().flat_map(|(record, released)| left_for_teardown(record, released).0).collect();
         let parts = released.iter().map(|(record, released)| (*record, released));

@@ -68,7 +68,7 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         let provisioned = release_set::provisioned(&record);
         let is_judged = stage == Some(Stage::Provisioning);
         let of_run = unsaved_of(&record, unsaved);
-        let own = Marks::of_run(&record, &provisioned);
+        let own = Marks::for_run(&record, &provisioned);
         if is_judged {
             unsaved_work::check_interrupted(context, &record, &provisioned, of_run).map_err(|error| {
                 stop_processes::with_occupants(context, &record, &provisioned, options.occupants, &own, error)

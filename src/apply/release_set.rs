@@ -31,7 +31,7 @@ pub struct Destroy {
 impl Destroy {
     /// Selects all sessions and keeps the policies.
     #[must_use]
-    pub fn of_all(self) -> Self {
+    pub fn with_all_sessions(self) -> Self {
         Self { sessions: BTreeSet::new(), ..self }
     }
 

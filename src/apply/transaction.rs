@@ -364,7 +364,7 @@ pub(super) fn unprovision(
             }
         }
     }
-    stop_processes::end_own(context, record, provisioned, &Marks::of_run(record, provisioned));
+    stop_processes::end_own(context, record, provisioned, &Marks::for_run(record, provisioned));
     if let Some(occupants) = occupants {
         stop_processes::refuse_or_stop_again(context, record, provisioned, Location::Home, occupants)?;
     }

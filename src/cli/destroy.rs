@@ -159,8 +159,11 @@ fn targets<'a>(
     destroy: &Destroy,
     named: &'a [(Swarm<'a>, Record)],
 ) -> Vec<Target<'a>> {
-    let named_targets =
-        named.iter().map(|(swarm, record)| Target { swarm, record, destroy: destroy.clone().of_all() });
+    let named_targets = named.iter().map(|(swarm, record)| Target {
+        swarm,
+        record,
+        destroy: destroy.clone().with_all_sessions(),
+    });
     let own = named.is_empty() || !destroy.sessions.is_empty();
     let own = own.then(|| Target { swarm, record, destroy: destroy.clone() });
     named_targets.chain(own).collect()
@@ -244,7 +247,7 @@ fn destroy_child(
 ) -> Result<usize, Failure> {
     let locked = child.lock(Duration::ZERO, "destroy")?;
     let of_child = Context::new(&locked, context.registry).with_events(context.events);
-    let destroy = destroy.clone().of_all();
+    let destroy = destroy.clone().with_all_sessions();
     let done = || {
         let mut options = Options::from(destroy.unsaved);
         options.occupants = destroy.occupants;

@@ -36,7 +36,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let project = Project::find(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let sessions = family.requested(&arguments.sessions)?;
-    let mut logs: Vec<Log<'_>> = sessions.into_iter().filter_map(Log::of).collect();
+    let mut logs: Vec<Log<'_>> = sessions.into_iter().filter_map(Log::newest).collect();
     if logs.is_empty() {
         let message = "no log in these sessions\nhelp: `seedbed start` writes one, and `seedbed exec` in several sessions or with a limit such as `--timeout`";
         return Err(Failure::new(error::LOG_MISSING, message));
@@ -71,7 +71,7 @@ struct Log<'f> {
 
 impl<'f> Log<'f> {
     /// Returns the newest log of a session; `None` if it has none.
-    fn of(active: Active<'f>) -> Option<Self> {
+    fn newest(active: Active<'f>) -> Option<Self> {
         let path = active.swarm.run_logs(&active.session.scoped_name).pop()?;
         Some(Self { active, path, read: 0, begun: Vec::new() })
     }

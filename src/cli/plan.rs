@@ -249,7 +249,8 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> 
         let base = input.observation.repository(WORKSPACE_REPOSITORY).commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
-    let worktree = |session: &Session| Worktree::of(session.allocations_of(git_worktree::KIND).next()?);
+    let worktree =
+        |session: &Session| Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?);
     let staying = record.plan.sessions.iter().filter(|session| staying.contains_key(&session.path));
     let (sessions, worktrees): (Vec<_>, Vec<_>) =
         staying.filter_map(|session| Some((&session.path, worktree(session).filter(has_moved)?))).unzip();

@@ -74,7 +74,7 @@ fn missing(what: &str) -> Failure {
 fn commits_ahead(jobs: &[Job<'_>]) -> BTreeMap<String, u64> {
     let worktree = |job: &Job<'_>| {
         let session = job.active.session;
-        Some((session.id.clone(), Worktree::of(session.allocation(git_worktree::KIND)?)?))
+        Some((session.id.clone(), Worktree::from_allocation(session.allocation(git_worktree::KIND)?)?))
     };
     let (ids, worktrees): (Vec<_>, Vec<_>) = jobs.iter().filter_map(worktree).unzip();
     let Some(swarm) = jobs.first().map(|job| job.active.swarm) else { return BTreeMap::new() };

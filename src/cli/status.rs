@@ -194,7 +194,8 @@ fn served(swarm: &Swarm<'_>) -> Result<BTreeSet<u16>, Failure> {
 
 /// Returns the worktrees of the sessions, by session id.
 fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, WorktreeStatus> {
-    let worktree = |session: &Session| Worktree::of(session.allocations_of(git_worktree::KIND).next()?);
+    let worktree =
+        |session: &Session| Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?);
     let worktrees: Vec<(&String, Worktree)> =
         sessions.iter().filter_map(|active| Some((&active.session.id, worktree(active.session)?))).collect();
     let listed: Vec<&Worktree> = worktrees.iter().map(|(_, worktree)| worktree).collect();

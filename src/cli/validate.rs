@@ -81,7 +81,7 @@ fn show(format: Format, report: &Report, sessions: Option<usize>) {
         (Format::Text, _) => {}
         (Format::Json, None) => output::print_json_pretty(&report.validation()),
         (Format::Json, Some(sessions)) => {
-            output::print_json_pretty(&Validation::of_sessions(report.file_name(), sessions));
+            output::print_json_pretty(&Validation::for_sessions(report.file_name(), sessions));
         }
         (Format::Sarif, _) => output::print_json_pretty(&report.sarif(env!("CARGO_PKG_VERSION"))),
         (Format::Github, _) => output::print(&report.github()),

@@ -157,7 +157,7 @@ fn copy(worktree: &Path, globs: &GlobSet, to: &Root) -> Result<Vec<PathBuf>, Err
             if !is_file && !is_type(name, FileType::Symlink) {
                 continue;
             }
-            let mut files = Files::of(&from, now);
+            let mut files = Files::new(&from, now);
             if is_file {
                 files.file(name, |_| true)?;
             } else {

@@ -236,12 +236,12 @@ fn marked(common_dir: &Path) -> Vec<(Mark, PathBuf)> {
     else {
         return Vec::new();
     };
-    let of_entry = |name: OsString| {
+    let of_admin_directory = |name: OsString| {
         let entry = entries.directory(Path::new(&name)).ok().flatten()?;
         let git_file = String::from_utf8(entry.read(Path::new("gitdir"), LINE_MAX).ok().flatten()?).ok()?;
-        Some((Mark::of_entry(&entry)?, Path::new(git_file.trim_end()).parent()?.to_owned()))
+        Some((Mark::read(&entry)?, Path::new(git_file.trim_end()).parent()?.to_owned()))
     };
-    entries.names().unwrap_or_default().into_iter().filter_map(of_entry).collect()
+    entries.names().unwrap_or_default().into_iter().filter_map(of_admin_directory).collect()
 }
 
 struct LockFile {

@@ -74,7 +74,7 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     let commits: BTreeSet<String> = match case.plan {
         Some(Ok(plan)) => {
             let held = plan.sessions.iter().flat_map(|session| &session.allocations);
-            held.filter_map(Worktree::of).map(|worktree| worktree.commit).collect()
+            held.filter_map(Worktree::from_allocation).map(|worktree| worktree.commit).collect()
         }
         _ => BTreeSet::from(["HEAD".to_owned()]),
     };
@@ -264,7 +264,7 @@ fn torn_entries(common_dir: &Path, findings: &mut Findings) {
             Warns,
             Id::TornEntry,
             format!("{shown} is torn ({}): `git worktree`, `git gc` and others fail", torn.join(", ")),
-            match Mark::of_entry(&entry) {
+            match Mark::read(&entry) {
                 Some(Mark { session, .. }) => {
                     format!("it belongs to the session {session}: seedbed recover, or seedbed apply")
                 }

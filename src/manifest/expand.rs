@@ -20,7 +20,7 @@ pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, tainted: &Tainted
     let at = KeyPath::ROOT.key("session");
     let tables: Vec<_> = tables.into_iter().collect();
     let nodes: Vec<_> =
-        tables.into_par_iter().map(|(name, table)| Node::of(name, table, &at, false, tainted)).collect();
+        tables.into_par_iter().map(|(name, table)| Node::new(name, table, &at, false, tainted)).collect();
     let mut sessions = Vec::new();
     for node in nodes {
         node.count_out(None, &mut sessions);
@@ -69,7 +69,7 @@ struct Node {
 }
 
 impl Node {
-    fn of(
+    fn new(
         name: String,
         mut table: SessionTable,
         at: &KeyPath<'_>,
@@ -79,7 +79,7 @@ impl Node {
         let way = at.key(&name);
         let below = way.key("child");
         let children = std::mem::take(&mut table.child).into_iter();
-        let children = children.map(|(name, table)| Self::of(name, table, &below, true, tainted)).collect();
+        let children = children.map(|(name, table)| Self::new(name, table, &below, true, tainted)).collect();
         let count = table.count;
         let declaration = Arc::new(declaration(table, &way, in_child, tainted));
         Self { name, count, declaration, children }

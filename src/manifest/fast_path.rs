@@ -54,7 +54,7 @@ pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::super::{of_value, read, rule, syntax};
+    use super::super::{read, read_value, rule, syntax};
     use super::*;
     use crate::provider::Registry;
 
@@ -81,7 +81,7 @@ mod tests {
             assert!(document(table.get_ref(), &kinds).is_some(), "{text}");
             let mut diagnostics = Vec::new();
             let complete =
-                of_value(to_json::from_toml(table.get_ref(), &mut diagnostics), &kinds, &mut diagnostics);
+                read_value(to_json::from_toml(table.get_ref(), &mut diagnostics), &kinds, &mut diagnostics);
             assert_eq!(diagnostics, []);
             assert_eq!(format!("{:?}", read(&text, &kinds).manifest), format!("{complete:?}"));
         }

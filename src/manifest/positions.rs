@@ -16,7 +16,7 @@ use super::text::visible;
 ///
 /// Parses the text again: a manifest without diagnostics needs no spans.
 pub(super) fn spans<'p>(text: &str, locations: impl IntoIterator<Item = &'p Location>) -> Vec<Range<usize>> {
-    let find = |spans: &Spans<'_>| locations.into_iter().map(|location| spans.of(location)).collect();
+    let find = |spans: &Spans<'_>| locations.into_iter().map(|location| spans.range(location)).collect();
     match syntax::parse(text) {
         Ok(root) => find(&Spans { text, root }),
         Err(rest) => find(&Spans { text: &rest.text, root: rest.table() }),
@@ -34,7 +34,7 @@ impl Spans<'_> {
     /// Returns the bytes to underline for `location`, never more than one line.
     ///
     /// A missing value is shown at the nearest enclosing value that exists.
-    fn of(&self, location: &Location) -> Range<usize> {
+    fn range(&self, location: &Location) -> Range<usize> {
         let span = match location.part {
             Part::Bytes(start, end) => start..end,
             _ => self.find(location),

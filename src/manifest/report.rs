@@ -74,7 +74,7 @@ pub struct Validation {
 
 impl Validation {
     /// Creates the outcome of a valid manifest with this number of sessions.
-    pub fn of_sessions(file: &str, sessions: usize) -> Self {
+    pub fn for_sessions(file: &str, sessions: usize) -> Self {
         let file = file.to_owned();
         Self { schema_version: 1, valid: true, file, sessions: Some(sessions), diagnostics: Vec::new() }
     }

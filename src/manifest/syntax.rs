@@ -23,7 +23,7 @@ const PASSES: usize = 8;
 /// Parses a text; the error is the readable rest of a text with syntax errors.
 pub(super) fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, ReadableRest> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() { Ok(table) } else { Err(ReadableRest::of(text)) }
+    if errors.is_empty() { Ok(table) } else { Err(ReadableRest::parse(text)) }
 }
 
 /// Readable rest of a text with syntax errors.
@@ -42,7 +42,7 @@ impl ReadableRest {
         DeTable::parse_recoverable(&self.text).0
     }
 
-    fn of(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let mut rest = Self { text: text.to_owned(), diagnostics: Vec::new(), is_readable: true };
         if let Some(diagnostic) = explain::other_language(text) {
             return Self { diagnostics: vec![diagnostic], is_readable: false, ..rest };
@@ -51,7 +51,7 @@ impl ReadableRest {
         // Only the first error of a line is reported: the others mostly follow from the first.
         let mut told = BTreeSet::new();
         for _ in 0..PASSES {
-            let statements = statements::of(&rest.text);
+            let statements = statements::parse(&rest.text);
             let mut wrong = BTreeSet::new();
             for error in self::errors(&rest.text) {
                 let span = error.span().unwrap_or(text.len()..text.len());
@@ -85,7 +85,7 @@ impl ReadableRest {
     /// Blanks constructs that are opened and never closed. They make all following text meaningless, so they are found
     /// first.
     fn blank_unclosed(&mut self) {
-        let statements = statements::of(&self.text);
+        let statements = statements::parse(&self.text);
         let mut wrong = BTreeSet::new();
         for (at, statement) in statements.iter().enumerate() {
             let Some(opened) = &statement.unclosed else { continue };

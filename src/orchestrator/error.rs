@@ -89,17 +89,17 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn of_provisioning(error: apply::Error) -> Self {
+    pub(super) fn from_provisioning_error(error: apply::Error) -> Self {
         match error {
             apply::Error::Failed { leftovers, interrupted: true, .. } if leftovers.is_empty() => {
                 Self::Interrupted
             }
             apply::Error::Failed { failures, leftovers, .. } => Self::Provision { failures, leftovers },
-            error => Self::of_release(error),
+            error => Self::from_release_error(error),
         }
     }
 
-    pub(super) fn of_release(error: apply::Error) -> Self {
+    pub(super) fn from_release_error(error: apply::Error) -> Self {
         match error {
             apply::Error::Failed { leftovers, interrupted: true, .. } if leftovers.is_empty() => {
                 Self::Interrupted

@@ -200,11 +200,11 @@ impl Provisioned {
                 events(event);
             };
             let context = &context.with_events(&both);
-            apply::recover(context, options).map_err(Error::of_release)?;
+            apply::recover(context, options).map_err(Error::from_release_error)?;
             if let Some(record) = self.record(context)? {
                 let apply::Options { unsaved, occupants, .. } = options;
                 let all = Destroy { unsaved, occupants, ..Destroy::default() };
-                apply::destroy(context, &record, &all).map_err(Error::of_release)?;
+                apply::destroy(context, &record, &all).map_err(Error::from_release_error)?;
             }
             Ok(())
         })?;

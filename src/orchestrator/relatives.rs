@@ -224,7 +224,7 @@ impl Relative {
             .allocations
             .retain(|held| plans_by_record(registry, &held.kind) && registry.provider(held).is_some());
         // Among sessions without a swarm, the path is the id.
-        session.path = SessionPath::alone(&session.id);
+        session.path = SessionPath::from_id(&session.id);
         Self { session, parent, child: record.child }
     }
 

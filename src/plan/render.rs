@@ -154,7 +154,7 @@ fn contributed(allocations: &[Allocation], registry: &Registry) -> Context {
     for (at, held) in allocations.iter().enumerate() {
         let Some(provider) = registry.get(&held.kind) else { continue };
         let is_first = allocations[..at].iter().all(|earlier| earlier.kind != held.kind);
-        let context = provider.context(held).of_resource(&held.kind, held.name(), is_first);
+        let context = provider.context(held).for_resource(&held.kind, held.name(), is_first);
         all.env.extend(context.env);
         all.prompt_sections.extend(context.prompt_sections);
         all.metadata.extend(context.metadata);

@@ -82,7 +82,7 @@ impl Context {
     /// Returns the contribution of the resource `name` of `kind`. The first resource of a kind in a session contributes
     /// unchanged. A resource with a name of its own contributes variables and metadata with this name inside, and its
     /// sections of the prompt begin with the name.
-    pub(crate) fn of_resource(mut self, kind: &str, name: &str, is_first: bool) -> Self {
+    pub(crate) fn for_resource(mut self, kind: &str, name: &str, is_first: bool) -> Self {
         if name != kind {
             let (infix, prefix) = (variable_part(name), name.replace(['-', '.'], "_"));
             let named = |variable: &str| Some(format!("AGENT_{infix}_{}", variable.strip_prefix("AGENT_")?));

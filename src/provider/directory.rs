@@ -72,7 +72,7 @@ pub struct Directory {
 
 impl Directory {
     /// Reads an allocation of this kind; `None` if planning did not make the allocation.
-    pub fn of(allocation: &Allocation) -> Option<Self> {
+    pub fn from_allocation(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
     }
 }
@@ -113,7 +113,10 @@ impl Planner for Directories {
 
     /// Updates `keep` in place.
     fn is_update(&self, from: &Allocation, to: &Allocation) -> bool {
-        let (Some(from), Some(to)) = (Directory::of(from), Directory::of(to)) else { return false };
+        let (Some(from), Some(to)) = (Directory::from_allocation(from), Directory::from_allocation(to))
+        else {
+            return false;
+        };
         Directory { keep: to.keep, ..from } == to
     }
 
@@ -122,7 +125,7 @@ impl Planner for Directories {
     }
 
     fn context(&self, allocation: &Allocation) -> Context {
-        Directory::of(allocation).as_ref().map(plan::context).unwrap_or_default()
+        Directory::from_allocation(allocation).as_ref().map(plan::context).unwrap_or_default()
     }
 
     fn template_name(&self) -> Option<&'static str> {
@@ -130,25 +133,26 @@ impl Planner for Directories {
     }
 
     fn template_value(&self, allocation: &Allocation) -> Option<minijinja::Value> {
-        let path = absolute_path(&Directory::of(allocation)?.directory_path);
+        let path = absolute_path(&Directory::from_allocation(allocation)?.directory_path);
         Some(minijinja::Value::from_pairs([("path", path)]))
     }
 
     fn root_directory(&self, allocation: Option<&Allocation>) -> Option<RootDirectory> {
         let path = match allocation {
-            Some(allocation) => Directory::of(allocation)?.directory_root,
+            Some(allocation) => Directory::from_allocation(allocation)?.directory_root,
             None => Options::default().root_directory,
         };
         Some(RootDirectory::new("the directory of scratch directories", path))
     }
 
     fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {
-        Directory::of(allocation).map(|directory| directory.directory_path)
+        Directory::from_allocation(allocation).map(|directory| directory.directory_path)
     }
 
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
         let options = self.options(&allocation.options, None, &manifest::Options::new());
-        let (Ok(options), Some(directory)) = (Options::deserialize(&options), Directory::of(allocation))
+        let (Ok(options), Some(directory)) =
+            (Options::deserialize(&options), Directory::from_allocation(allocation))
         else {
             return false;
         };
@@ -164,7 +168,7 @@ impl Planner for Directories {
         replaced: Option<&Allocation>,
         observation: &Observation,
     ) -> Vec<String> {
-        let directory = Directory::of(allocation);
+        let directory = Directory::from_allocation(allocation);
         directory.map(|directory| plan::stale(&directory, replaced, observation)).unwrap_or_default()
     }
 
@@ -173,14 +177,14 @@ impl Planner for Directories {
     }
 
     fn summary(&self, allocation: &Allocation, _is_new: bool) -> Option<String> {
-        let Directory { directory_path, copy_from, keep, .. } = Directory::of(allocation)?;
+        let Directory { directory_path, copy_from, keep, .. } = Directory::from_allocation(allocation)?;
         let copy = copy_from.map(|from| format!("  copy of {}", from.display())).unwrap_or_default();
         let scratch = if keep { "" } else { "  scratch" };
         Some(format!("{}{copy}{scratch}", directory_path.display()))
     }
 
     fn summary_of_many(&self, allocations: &[&Allocation], _are_new: bool) -> Option<String> {
-        let root = Directory::of(allocations.first()?)?.directory_root;
+        let root = Directory::from_allocation(allocations.first()?)?.directory_root;
         Some(format!("{} directories in {}", allocations.len(), root.display()))
     }
 }
@@ -282,7 +286,7 @@ impl Provider for Directories {
     }
 
     fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
-        let Some(directory) = Directory::of(task.allocation) else { return Vec::new() };
+        let Some(directory) = Directory::from_allocation(task.allocation) else { return Vec::new() };
         match DirectoryPaths::new(task, &directory) {
             Ok(paths) if matches!(paths.exists(), Ok(false)) => Vec::new(),
             Ok(paths) if paths.name == paths.home_name => {
@@ -301,8 +305,8 @@ impl Provider for Directories {
     }
 
     fn footprint(&self, task: &Task<'_>) -> Footprint {
-        let paths =
-            Directory::of(task.allocation).and_then(|directory| DirectoryPaths::new(task, &directory).ok());
+        let paths = Directory::from_allocation(task.allocation)
+            .and_then(|directory| DirectoryPaths::new(task, &directory).ok());
         Footprint { directories: paths.iter().map(DirectoryPaths::path).collect(), ..Footprint::default() }
     }
 
@@ -312,12 +316,15 @@ impl Provider for Directories {
     }
 
     fn leftovers(&self, scope: &Examination<'_>) -> Vec<Leftover> {
-        let planned = scope.allocations.iter().filter_map(|held| Some(Directory::of(held)?.directory_root));
+        let planned = scope
+            .allocations
+            .iter()
+            .filter_map(|held| Some(Directory::from_allocation(held)?.directory_root));
         paths::leftovers(scope, planned)
     }
 }
 
 fn directory(task: &Task<'_>) -> Result<Directory, Error> {
     let unreadable = || format!("the directory allocation of {} cannot be read", task.session);
-    Directory::of(task.allocation).ok_or_else(|| Error::Refused(unreadable()))
+    Directory::from_allocation(task.allocation).ok_or_else(|| Error::Refused(unreadable()))
 }

@@ -223,7 +223,7 @@ impl Worktree {
     }
 
     /// Reads an allocation of this kind; `None` if planning did not make the allocation.
-    pub fn of(allocation: &Allocation) -> Option<Self> {
+    pub fn from_allocation(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
     }
 }
@@ -264,7 +264,7 @@ impl Planner for GitWorktree {
     }
 
     fn branch(&self, allocation: &Allocation) -> Option<String> {
-        Worktree::of(allocation)?.branch
+        Worktree::from_allocation(allocation)?.branch
     }
 
     fn surviving_branch(
@@ -290,7 +290,9 @@ impl Planner for GitWorktree {
     fn is_update(&self, from: &Allocation, to: &Allocation) -> bool {
         // A child's worktree would be created elsewhere.
         let layout = |of: &Allocation| of.options.get("layout").filter(|_| of.shared).cloned();
-        let (Some(old), Some(new)) = (Worktree::of(from), Worktree::of(to)) else { return false };
+        let (Some(old), Some(new)) = (Worktree::from_allocation(from), Worktree::from_allocation(to)) else {
+            return false;
+        };
         layout(from) == layout(to) && plan::is_update(&old, &new)
     }
 
@@ -315,46 +317,46 @@ impl Planner for GitWorktree {
     }
 
     fn summary(&self, allocation: &Allocation, is_new: bool) -> Option<String> {
-        Some(display::summary(&Worktree::of(allocation)?, is_new))
+        Some(display::summary(&Worktree::from_allocation(allocation)?, is_new))
     }
 
     fn summary_of_many(&self, allocations: &[&Allocation], are_new: bool) -> Option<String> {
         // For a hundred thousand sessions, all cores read the allocations.
-        let worktrees = allocations.par_iter().map(|allocation| Worktree::of(allocation));
+        let worktrees = allocations.par_iter().map(|allocation| Worktree::from_allocation(allocation));
         display::summary_of_many(&worktrees.collect::<Option<Vec<_>>>()?, are_new)
     }
 
     fn origin(&self, first: &Allocation, sources: &[Option<&SessionPath>]) -> Option<String> {
-        Some(display::origin(&Worktree::of(first)?, sources))
+        Some(display::origin(&Worktree::from_allocation(first)?, sources))
     }
 
     fn explanation(&self, planned: &PlannedAllocation<'_>) -> Vec<String> {
-        Worktree::of(planned.allocation)
+        Worktree::from_allocation(planned.allocation)
             .map(|worktree| explanation::rules(planned, &worktree))
             .unwrap_or_default()
     }
 
     fn owned_paths(&self, planned: &PlannedAllocation<'_>) -> Vec<OwnedPath> {
-        let worktree = Worktree::of(planned.allocation);
+        let worktree = Worktree::from_allocation(planned.allocation);
         worktree.map(|worktree| explanation::owned_paths(planned, &worktree)).unwrap_or_default()
     }
 
     fn root_directory(&self, allocation: Option<&Allocation>) -> Option<RootDirectory> {
         let path = match allocation {
-            Some(allocation) => Worktree::of(allocation)?.worktree_root,
+            Some(allocation) => Worktree::from_allocation(allocation)?.worktree_root,
             None => Options::default().root_directory,
         };
         Some(RootDirectory::new("the directory of worktrees", path))
     }
 
     fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {
-        Worktree::of(allocation).map(|worktree| worktree.worktree_path)
+        Worktree::from_allocation(allocation).map(|worktree| worktree.worktree_path)
     }
 
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
         let options = self.options(&allocation.options, None, &manifest::Options::new());
         let Ok(options) = Options::deserialize(&options) else { return false };
-        Worktree::of(allocation).is_some_and(|worktree| {
+        Worktree::from_allocation(allocation).is_some_and(|worktree| {
             plan::is_of(&worktree, &options, allocation.within_parent)
                 && worktree.entry == scoped_name
                 && worktree.worktree_path == worktree.worktree_root.join(scoped_name)
@@ -527,13 +529,13 @@ impl Provider for GitWorktree {
     }
 
     fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
-        Worktree::of(task.allocation)
+        Worktree::from_allocation(task.allocation)
             .map(|worktree| manual_cleanup::manual_cleanup(task, &worktree))
             .unwrap_or_default()
     }
 
     fn footprint(&self, task: &Task<'_>) -> Footprint {
-        Worktree::of(task.allocation)
+        Worktree::from_allocation(task.allocation)
             .map(|worktree| footprint::footprint(task, &worktree))
             .unwrap_or_default()
     }
@@ -552,6 +554,6 @@ impl Provider for GitWorktree {
 }
 
 fn worktree(task: &Task<'_>) -> Result<Worktree, Error> {
-    Worktree::of(task.allocation)
+    Worktree::from_allocation(task.allocation)
         .ok_or_else(|| Error::Refused(format!("the worktree allocation of {} cannot be read", task.session)))
 }

@@ -37,13 +37,13 @@ pub fn session_hash_placeholder(id: &str) -> String {
 /// Returns 12 hexadecimal digits that no other session has, and that differ for the same session in another clone. They
 /// change when the workspace is moved.
 pub fn session_hash(id: &str, workspace: &Path) -> String {
-    of_named(&named(id), workspace)
+    hash_of_named(&named(id), workspace)
 }
 
 /// Returns a name of 1 to 63 of `a-z`, `0-9` and `-`. No other session has it, and it differs for the same session in
 /// another clone. It consists of the session's shortened id and its hash.
 pub fn unique_name(id: &str, workspace: &Path) -> String {
-    let slug = Slug::of_length(&SessionPath::alone(id), NAME_MAX - 1 - HASH);
+    let slug = Slug::cut(&SessionPath::from_id(id), NAME_MAX - 1 - HASH);
     format!("{}-{}", slug.as_str(), session_hash(id, workspace))
 }
 
@@ -82,7 +82,7 @@ pub fn resolve(text: &str, workspace: &Path) -> String {
         let digits = marker[SESSION_HASH.len()..].get(..NAMING).filter(|digits| is_hexadecimal(digits));
         let end = SESSION_HASH.len() + NAMING;
         if let Some(digits) = digits.filter(|_| marker[end..].starts_with(CLOSE)) {
-            filled.push_str(&of_named(digits, workspace));
+            filled.push_str(&hash_of_named(digits, workspace));
             rest = &marker[end + CLOSE.len()..];
         } else {
             filled.push_str(SESSION_HASH);
@@ -115,7 +115,7 @@ fn named(id: &str) -> String {
     sha256_hex(id.as_bytes())[..NAMING].to_owned()
 }
 
-fn of_named(named: &str, workspace: &Path) -> String {
+fn hash_of_named(named: &str, workspace: &Path) -> String {
     let bytes = [named.as_bytes(), workspace.as_os_str().as_encoded_bytes()].concat();
     sha256_hex(&bytes)[..HASH].to_owned()
 }

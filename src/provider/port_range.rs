@@ -144,7 +144,7 @@ fn is_zero(reserve: &u32) -> bool {
 
 impl Block {
     /// Reads an allocation of this kind; `None` if planning did not make the allocation.
-    pub fn of(allocation: &Allocation) -> Option<Self> {
+    pub fn from_allocation(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
     }
 
@@ -242,7 +242,9 @@ impl Planner for PortRange {
 
     /// Updates the names, the primary port, and the numbers of blocks and slots in place.
     fn is_update(&self, from: &Allocation, to: &Allocation) -> bool {
-        let (Some(from), Some(to)) = (Block::of(from), Block::of(to)) else { return false };
+        let (Some(from), Some(to)) = (Block::from_allocation(from), Block::from_allocation(to)) else {
+            return false;
+        };
         let Block { block_count, primary_port, reserve, .. } = to;
         let names = to.names.clone();
         Block { block_count, primary_port, reserve, names, ..from } == to
@@ -257,7 +259,7 @@ impl Planner for PortRange {
     }
 
     fn context(&self, allocation: &Allocation) -> Context {
-        Block::of(allocation).as_ref().map(context::of).unwrap_or_default()
+        Block::from_allocation(allocation).as_ref().map(context::describe).unwrap_or_default()
     }
 
     fn template_name(&self) -> Option<&'static str> {
@@ -265,36 +267,40 @@ impl Planner for PortRange {
     }
 
     fn template_value(&self, allocation: &Allocation) -> Option<minijinja::Value> {
-        Some(context::names(&Block::of(allocation)?))
+        Some(context::names(&Block::from_allocation(allocation)?))
     }
 
     fn summary(&self, allocation: &Allocation, _is_new: bool) -> Option<String> {
-        Some(display::summary(&Block::of(allocation)?))
+        Some(display::summary(&Block::from_allocation(allocation)?))
     }
 
     fn summary_of_many(&self, allocations: &[&Allocation], _are_new: bool) -> Option<String> {
-        let blocks = allocations.par_iter().map(|allocation| Block::of(allocation));
+        let blocks = allocations.par_iter().map(|allocation| Block::from_allocation(allocation));
         display::summary_of_many(&blocks.collect::<Option<Vec<_>>>()?)
     }
 
     fn explanation(&self, planned: &PlannedAllocation<'_>) -> Vec<String> {
-        Block::of(planned.allocation).map(|block| explanation::rules(planned, &block)).unwrap_or_default()
+        Block::from_allocation(planned.allocation)
+            .map(|block| explanation::rules(planned, &block))
+            .unwrap_or_default()
     }
 
     fn owned_paths(&self, planned: &PlannedAllocation<'_>) -> Vec<OwnedPath> {
-        Block::of(planned.allocation).map(|block| explanation::owned_paths(&block)).unwrap_or_default()
+        Block::from_allocation(planned.allocation)
+            .map(|block| explanation::owned_paths(&block))
+            .unwrap_or_default()
     }
 
     fn port_role(&self, planned: &PlannedAllocation<'_>, port: u16) -> Option<String> {
-        Some(explanation::port_role(planned, &Block::of(planned.allocation)?, port))
+        Some(explanation::port_role(planned, &Block::from_allocation(planned.allocation)?, port))
     }
 
     fn named_ports(&self, allocation: &Allocation) -> Vec<(String, u16)> {
-        Block::of(allocation).map(|block| block.reported_ports()).unwrap_or_default()
+        Block::from_allocation(allocation).map(|block| block.reported_ports()).unwrap_or_default()
     }
 
     fn block_range(&self, allocation: &Allocation) -> Option<BlockRange> {
-        let block = Block::of(allocation).filter(|block| block.share.is_none())?;
+        let block = Block::from_allocation(allocation).filter(|block| block.share.is_none())?;
         Some(BlockRange::new(block.base_port, block.block_size, block.block_count))
     }
 
@@ -304,13 +310,13 @@ impl Planner for PortRange {
     }
 
     fn ports(&self, allocation: &Allocation) -> Option<PortBlock> {
-        Block::of(allocation)?.ports()
+        Block::from_allocation(allocation)?.ports()
     }
 
     fn is_in_place(&self, allocation: &Allocation, _scoped_name: &str) -> bool {
         let options = self.options(&allocation.options, None, &manifest::Options::new());
         let Ok(options) = Options::deserialize(&options) else { return false };
-        Block::of(allocation).is_some_and(|block| {
+        Block::from_allocation(allocation).is_some_and(|block| {
             block.is_of(&options)
                 && block.ports().is_some_and(|ports| block.lock_path.ends_with(format!("{ports}.lock")))
                 && !is_in_git_directory(&block.lock_path)
@@ -390,7 +396,7 @@ impl Provider for PortRange {
     }
 
     fn footprint(&self, task: &Task<'_>) -> Footprint {
-        let ports = Block::of(task.allocation).and_then(|block| block.ports());
+        let ports = Block::from_allocation(task.allocation).and_then(|block| block.ports());
         Footprint { ports: ports.into_iter().collect(), ..Footprint::default() }
     }
 

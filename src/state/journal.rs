@@ -182,7 +182,7 @@ mod tests {
         let journal = parse("filled 1000\nfinished 2000\nsetting-up 3000 a/b\nset-up 4000 a/b\nset-up 50");
         let at = |nanoseconds| UNIX_EPOCH + Duration::from_nanos(nanoseconds);
         assert_eq!(journal.reached, Some((Milestone::Finished, at(2000))));
-        assert_eq!(journal.sessions[&SessionPath::alone("a/b")], (Milestone::SetUp, at(4000)));
+        assert_eq!(journal.sessions[&SessionPath::from_id("a/b")], (Milestone::SetUp, at(4000)));
         assert_eq!(journal.sessions.len(), 1);
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn check(source: &str) -> Result<(), Problem> {
     if source.len() > LENGTH_MAX {
         let help =
             format!("a template may be {LENGTH_MAX} bytes long; text without `{{{{` and `{{%` may be longer");
-        return Err(Problem::of_size(format!("the template is {} bytes long", source.len()), None, help));
+        return Err(Problem::too_long(format!("the template is {} bytes long", source.len()), None, help));
     }
     let mut statements = 0;
     let mut at = 0;
@@ -56,7 +56,7 @@ pub(super) fn check(source: &str) -> Result<(), Problem> {
             if statements > STATEMENTS_MAX {
                 let help = format!("a template may have {STATEMENTS_MAX} statements");
                 let message = "the template has too many statements".to_owned();
-                return Err(Problem::of_size(message, Some(tag.open), help));
+                return Err(Problem::too_long(message, Some(tag.open), help));
             }
         }
         tag.check(source)?;
@@ -146,7 +146,7 @@ impl Tag {
         if self.tokens.len() > TOKENS_MAX {
             let help = format!("one `{{{{ }}}}` may have {TOKENS_MAX} names, signs and values");
             let message = "the template has an expression that is too long".to_owned();
-            return Err(Problem::of_size(message, Some(self.open.clone()), help));
+            return Err(Problem::too_long(message, Some(self.open.clone()), help));
         }
         if self.is_statement {
             let word = self.token(source, 0);
@@ -171,7 +171,7 @@ impl Tag {
                     return Err(Problem::unlisted("test", word, token.clone(), &TESTS));
                 }
             } else if self.is_word(source, at + 1, "(") && !is_operator(word) {
-                return Err(Problem::called(word, token.clone()));
+                return Err(Problem::call(word, token.clone()));
             }
         }
         Ok(())

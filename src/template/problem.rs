@@ -58,7 +58,7 @@ impl Problem {
     }
 
     /// Creates the problem for an error that is not about a name.
-    pub(super) fn of(error: &Error, source: &str) -> Self {
+    pub(super) fn from_error(error: &Error, source: &str) -> Self {
         // The engine's lexer counts bytes, and may stop inside a character.
         let range = error
             .range()
@@ -107,7 +107,7 @@ impl Problem {
     }
 
     /// Creates the problem of a call: the template language has no functions.
-    pub(super) fn called(name: &str, range: Range<usize>) -> Self {
+    pub(super) fn call(name: &str, range: Range<usize>) -> Self {
         let is_filter = FILTERS.contains(&name);
         Self {
             rule: rule::TEMPLATE_SYNTAX,
@@ -123,7 +123,7 @@ impl Problem {
     }
 
     /// Creates the problem of a template that is longer, or nests deeper, than can be compiled safely.
-    pub(super) fn of_size(message: String, range: Option<Range<usize>>, help: String) -> Self {
+    pub(super) fn too_long(message: String, range: Option<Range<usize>>, help: String) -> Self {
         Self { rule: rule::TEMPLATE_SIZE, message, range, label: "too long".to_owned(), help: Some(help) }
     }
 
@@ -157,9 +157,9 @@ impl Problem {
 }
 
 /// Returns every problem of a template whose rendering failed with `error`, at least one.
-pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Problem> {
+pub(super) fn rendering_problems(error: &Error, source: &str, names: &Value) -> Vec<Problem> {
     if error.kind() != ErrorKind::UndefinedError {
-        return vec![Problem::of(error, source)];
+        return vec![Problem::from_error(error, source)];
     }
     let is_at = |path: &Path| {
         error.range().is_some_and(|range| path.range.start < range.end && range.start < path.range.end)
@@ -174,7 +174,7 @@ pub(super) fn of_rendering(error: &Error, source: &str, names: &Value) -> Vec<Pr
         })
         .take(PROBLEMS_MAX)
         .collect();
-    if lost.is_empty() { vec![Problem::of(error, source)] } else { lost }
+    if lost.is_empty() { vec![Problem::from_error(error, source)] } else { lost }
 }
 
 /// Creates the problem of a path whose segment at `at` is missing in `value`; the segments before it name `value`.
@@ -237,7 +237,7 @@ fn because(
 ) -> (String, String, String) {
     match (owner, kind) {
         (Some("sessions"), _) => {
-            let label = of_path(name, there).or(near).unwrap_or_else(|| "no such session".to_owned());
+            let label = in_path(name, there).or(near).unwrap_or_else(|| "no such session".to_owned());
             let why = "no session has this path".to_owned();
             (why, label, format!("there are {}", listed(there)))
         }
@@ -302,7 +302,7 @@ fn because(
 
 /// Returns a label with the intended path for a path that does not exist: the replicas of a table, or a child without
 /// its parents.
-fn of_path(name: &str, there: &[String]) -> Option<String> {
+fn in_path(name: &str, there: &[String]) -> Option<String> {
     let is_replica = |path: &&String| {
         let number = path.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
         number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))

@@ -7,6 +7,7 @@ mod contracts;
 mod generated;
 mod links;
 mod modules;
+mod mutations;
 mod pages;
 mod words;
 
@@ -103,39 +104,6 @@ fn every_requirement_names_tests_that_exist() {
                 places.iter().filter_map(|place| std::fs::read_to_string(root().join(place)).ok()).collect();
             assert!(code.contains(&format!("fn {test}()")), "R{number}: {name}");
         }
-    }
-}
-
-/// Every defence that has a mutation patch is in the table with the patch's text, and the table has no other.
-#[test]
-fn every_mutation_is_listed() {
-    let table = std::fs::read_to_string(root().join("tests/mutations.md")).unwrap();
-    let listed: Vec<_> = table.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect();
-    let patches =
-        std::fs::read_dir(root().join("tests/mutations")).unwrap().map(|entry| entry.unwrap().path());
-    let patches = patches.filter(|path| path.extension().is_some_and(|extension| extension == "patch"));
-    let mut rows: Vec<_> = patches
-        .map(|path| {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let field =
-                |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            format!("| `{name}` | {} | `cargo test {}` |", field("defence: "), field("test: "))
-        })
-        .collect();
-    rows.sort();
-    assert_eq!(listed, rows);
-}
-
-/// A patch that no longer applies removes no defence any more.
-#[test]
-fn every_mutation_applies() {
-    let patches =
-        std::fs::read_dir(root().join("tests/mutations")).unwrap().map(|entry| entry.unwrap().path());
-    for patch in patches.filter(|path| path.extension().is_some_and(|extension| extension == "patch")) {
-        let mut apply = std::process::Command::new("git");
-        let applied = apply.current_dir(root()).args(["apply", "--check"]).arg(&patch).output().unwrap();
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     }
 }
 

@@ -64,7 +64,7 @@ enum Permissions {
 impl<'a> Files<'a> {
     /// Starts a list of files of `from` to be copied to the same names, all with the time `modified`, in
     /// seconds.
-    pub(crate) fn of(from: &'a Root, modified: i64) -> Self {
+    pub(crate) fn new(from: &'a Root, modified: i64) -> Self {
         Self { from, modified: times(modified), bytes: Vec::new(), sources: Vec::new() }
     }
 

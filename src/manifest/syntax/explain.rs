@@ -46,9 +46,9 @@ pub(super) fn diagnostic(
     let line = line_of(text, span.start);
     let error = Error { what, expected, meant: text.get(span.clone()).unwrap_or_default(), span, line, text };
     mistake(text, &error.line, statement)
-        .or_else(|| error.of_key())
-        .or_else(|| error.of_string())
-        .or_else(|| error.of_value())
+        .or_else(|| error.key_diagnostic())
+        .or_else(|| error.string_diagnostic())
+        .or_else(|| error.value_diagnostic())
         .unwrap_or_else(|| error.as_said())
 }
 
@@ -83,7 +83,7 @@ impl Error<'_> {
     }
 
     /// Explains errors of keys and headers.
-    fn of_key(&self) -> Option<Diagnostic> {
+    fn key_diagnostic(&self) -> Option<Diagnostic> {
         let content = trimmed(self.text, &self.line);
         let words = &self.text[content.clone()];
         Some(match self.what {
@@ -117,7 +117,7 @@ impl Error<'_> {
         })
     }
 
-    fn of_string(&self) -> Option<Diagnostic> {
+    fn string_diagnostic(&self) -> Option<Diagnostic> {
         let is_string = self.what.contains("basic string") || self.what.contains("literal string");
         if let Some(control) = self.meant.chars().next().filter(|c| is_string && c.is_control()) {
             let message = format!("a string contains the control character {}", quoted(&control.to_string()));
@@ -146,7 +146,7 @@ impl Error<'_> {
     }
 
     /// Explains errors of values that are not strings, or should be strings.
-    fn of_value(&self) -> Option<Diagnostic> {
+    fn value_diagnostic(&self) -> Option<Diagnostic> {
         Some(match self.what {
             "string values must be quoted" if self.meant.is_empty() => {
                 let before =

@@ -48,7 +48,7 @@ impl Opener {
 }
 
 /// Returns the statements of `text`, in order.
-pub(super) fn of(text: &str) -> Vec<Statement> {
+pub(super) fn parse(text: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut at = 0;
     while at < text.len() {
@@ -180,12 +180,12 @@ fn lines(text: &str, at: usize) -> impl Iterator<Item = Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Opener, of};
+    use super::{Opener, parse};
 
     /// Checks the text of each statement, and the construct that is not closed.
     #[track_caller]
     fn check(text: &str, expected: &[(&str, Option<Opener>)]) {
-        let found: Vec<_> = of(text)
+        let found: Vec<_> = parse(text)
             .into_iter()
             .map(|statement| (&text[statement.range], statement.unclosed.map(|opened| opened.what)))
             .collect();

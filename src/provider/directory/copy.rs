@@ -38,7 +38,7 @@ pub(super) fn copy(task: &Task<'_>, from: &Path, paths: &DirectoryPaths) -> Resu
 fn copy_files(task: &Task<'_>, from: &Root, to: &Root) -> Result<Vec<PathBuf>, Error> {
     let mut directories = Vec::new();
     let names = from.names()?;
-    let mut files = Files::of(from, i64::try_from(clock::seconds()).unwrap_or(i64::MAX));
+    let mut files = Files::new(from, i64::try_from(clock::seconds()).unwrap_or(i64::MAX));
     for name in &names {
         if task.host.cancel.is_requested() {
             return Err(Error::Interrupted);

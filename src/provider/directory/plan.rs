@@ -88,7 +88,7 @@ impl<'o> Allocations<'o> {
 
 impl Allocator for Allocations<'_> {
     fn free(&mut self, allocation: &Allocation) {
-        self.freed.extend(Directory::of(allocation).map(|directory| directory.directory_path));
+        self.freed.extend(Directory::from_allocation(allocation).map(|directory| directory.directory_path));
     }
 
     fn update(
@@ -156,7 +156,7 @@ pub(super) fn stale(
     replaced: Option<&Allocation>,
     observation: &Observation,
 ) -> Vec<String> {
-    let replaced = replaced.and_then(Directory::of);
+    let replaced = replaced.and_then(Directory::from_allocation);
     let is_own = replaced.is_some_and(|replaced| replaced.directory_path == directory.directory_path);
     let mut stale = Vec::new();
     if !is_own && exists(directory, observation) {

@@ -25,7 +25,7 @@ const LOG_MAX: usize = 64 << 20;
 /// Moves the worktree and its admin directory aside.
 pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let (home, aside) = sites(task, worktree)?;
-    ownership::of_entry_if_not_others(task, &home)?;
+    ownership::of_admin_directory_if_not_others(task, &home)?;
     overlay::unmount(worktree, &home)?;
     move_worktree(&home, &aside)?;
     crashpoint!("aside.directory-moved");

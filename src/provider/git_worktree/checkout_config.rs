@@ -51,10 +51,10 @@ impl Settings {
     }
 
     /// Reads the settings with `git`, which must be that of a registered worktree.
-    pub(super) fn of(git: &Git<'_>) -> Result<Self, Error> {
+    pub(super) fn read(git: &Git<'_>) -> Result<Self, Error> {
         let names = HARMLESS.map(|(name, _)| name).join("|").replace('.', r"\.");
-        let asked = format!(r"^({names}|{SHARED}|includeif\..*)$");
-        let listed = git.output(["config", "--null", "--get-regexp", &asked])?;
+        let pattern = format!(r"^({names}|{SHARED}|includeif\..*)$");
+        let listed = git.output(["config", "--null", "--get-regexp", &pattern])?;
         // Exit code 1 means that there are none.
         if !matches!(listed.status.code(), Some(0 | 1)) {
             return Ok(Self::unknown());

@@ -79,9 +79,9 @@ pub(super) struct Target<'d> {
 pub(super) type Failed = (Option<usize>, Error);
 
 impl<'t> Destinations<'t> {
-    pub(super) fn of(tasks: &'t [(&'t Task<'t>, Worktree)]) -> Result<Self, Failed> {
+    pub(super) fn open(tasks: &'t [(&'t Task<'t>, Worktree)]) -> Result<Self, Failed> {
         let destination = |(task, worktree): &'t (&'t Task<'t>, Worktree)| {
-            let paths = WorktreePaths::of(task, worktree)?;
+            let paths = WorktreePaths::new(task, worktree)?;
             let directory = paths.open()?;
             Ok(Destination { task, paths, directory })
         };
@@ -103,7 +103,7 @@ impl<'t> Destinations<'t> {
 
     /// Returns targets that are to get everything that `tree` lists.
     pub(super) fn targets(&self, tree: &Tree) -> Vec<Target<'_>> {
-        self.0.iter().map(|destination| Target::of(&destination.directory, tree)).collect()
+        self.0.iter().map(|destination| Target::new(&destination.directory, tree)).collect()
     }
 
     /// Writes the indexes of targets of these worktrees that have all their files.
@@ -149,8 +149,8 @@ impl PartialCopy<'_> {
 
 impl Source {
     /// Returns the worktree of `task`, which Git has populated; `None` if its index is not supported.
-    pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
-        let paths = WorktreePaths::of(task, worktree)?;
+    pub(super) fn open(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
+        let paths = WorktreePaths::new(task, worktree)?;
         let Some(directory) = paths.directory()? else { return Ok(None) };
         Self::at(directory, &paths.common, &paths.entry.join("index"), worktree.commit.len() / 2)
     }
@@ -161,7 +161,7 @@ impl Source {
         let Some(read) = Index::read(&bytes, id) else { return Ok(None) };
         let index = root.path().join(index);
         let index_mode = index_mode(&index)?;
-        Ok(Some(Self { directory, tree: Tree::of(read), index, index_mode }))
+        Ok(Some(Self { directory, tree: Tree::new(read), index, index_mode }))
     }
 
     /// Returns whether the stat data of the wanted files equals that of the index, by the positions of entries. If not,
@@ -181,7 +181,7 @@ impl Source {
     /// Sets back the times of the wanted files, which Git has just written, like those of copies, and writes them into
     /// the index.
     pub(super) fn set_back(mut self, is_wanted: impl Fn(usize) -> bool) -> Result<Self, Error> {
-        let own = Target::of(&self.directory, &self.tree);
+        let own = Target::new(&self.directory, &self.tree);
         let modified = modified();
         self.tree.batches(is_wanted).par_iter().try_for_each(|batch| {
             let here = batch.open(&self.directory)?;
@@ -231,7 +231,7 @@ impl Source {
         let modified = modified();
         batches.par_iter().with_max_len(1).try_for_each(|batch| {
             let from = batch.open(&self.directory).map_err(|error| (None, error))?;
-            let files = Files::of(&from, modified);
+            let files = Files::new(&from, modified);
             copy_batch(batch, files, targets, cancel, |files, entry, name| self.take(files, entry, name))
                 .map(drop)
         })
@@ -250,7 +250,7 @@ impl Source {
 
 impl<'d> Target<'d> {
     /// Returns an empty directory as a target for the entries of `tree`.
-    pub(super) fn of(directory: &'d Root, tree: &Tree) -> Self {
+    pub(super) fn new(directory: &'d Root, tree: &Tree) -> Self {
         Self { directory, index: Mutex::new(tree.index.for_copy()) }
     }
 

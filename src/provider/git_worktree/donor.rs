@@ -87,8 +87,8 @@ impl CheckoutSource {
         paths: &WorktreePaths,
         alone: bool,
     ) -> Result<Self, Error> {
-        let Some(donor) = Donor::of(paths, worktree)? else {
-            let settings = if alone { Settings::unknown() } else { Settings::of(recipient.git)? };
+        let Some(donor) = Donor::find(paths, worktree)? else {
+            let settings = if alone { Settings::unknown() } else { Settings::read(recipient.git)? };
             return Ok(Self { settings, offer: None });
         };
         let (settings, listed) = donor.read(recipient)?;
@@ -115,7 +115,7 @@ impl CheckoutSource {
 impl Donor {
     /// Returns the work tree of the repository that `paths` is in. Returns `None` if there is none, if Git is to write
     /// everything, or if Git may replace objects. Returns `None` for a target path too, since only Git knows its files.
-    fn of(paths: &WorktreePaths, worktree: &Worktree) -> Result<Option<Self>, Error> {
+    fn find(paths: &WorktreePaths, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let is_bare = paths.common.path() == paths.repo_root;
         let is_by_git = worktree.checkout == Checkout::Git || worktree.target_path.is_some();
         if is_bare || is_by_git || may_replace_objects(&paths.common) {
@@ -137,7 +137,7 @@ impl Donor {
             recipient.write_index(tree)?;
         }
         let ((settings, id), converted) = rayon::join(
-            || rayon::join(|| Settings::of(recipient.git), || tree::id_of(recipient.git, recipient.commit)),
+            || rayon::join(|| Settings::read(recipient.git), || tree::id_of(recipient.git, recipient.commit)),
             || listed.as_ref().map(|(_, tree)| recipient.converted(&tree.index)),
         );
         let settings = settings?;
@@ -158,7 +158,7 @@ impl Donor {
     /// of the commit's tree.
     fn list(&self, commit: &str) -> Option<(String, Tree)> {
         let bytes = self.repository.as_ref()?.read(Path::new("index"), index::MAX).ok()??;
-        Tree::of(Index::read(&bytes, commit.len() / 2)?).without_stat_data()
+        Tree::new(Index::read(&bytes, commit.len() / 2)?).without_stat_data()
     }
 }
 
@@ -174,12 +174,12 @@ impl Offer {
             rayon::join(|| tree.make_directories(recipient.top), || others.make_directories(&tree));
         made.map_err(own)?;
         others_made?;
-        let mut targets = vec![Target::of(recipient.top, &tree)];
+        let mut targets = vec![Target::new(recipient.top, &tree)];
         targets.extend(others.targets(&tree));
         let modified = modified();
         let taken = tree.batches(|_| true).into_par_iter().with_max_len(1).map(|batch| {
             let Ok(from) = batch.open(&top) else { return Ok(Vec::new()) };
-            let files = Files::of(&from, modified);
+            let files = Files::new(&from, modified);
             copy_batch(&batch, files, &targets, recipient.cancel, |files, entry, name| {
                 let is_converted = converted.names.contains(tree.index.name(entry));
                 Ok(!is_converted && is_taken(&tree.index, files, entry, name))
@@ -206,7 +206,7 @@ impl Recipient<'_> {
         self.git.run(["read-tree", self.commit])?;
         let bytes = fs::read(self.index).map_err(io("read", self.index))?;
         let read = Index::read(&bytes, self.commit.len() / 2);
-        let Some(tree) = read.map(Tree::of) else {
+        let Some(tree) = read.map(Tree::new) else {
             self.remove_index()?;
             return Ok(None);
         };

@@ -97,7 +97,7 @@ impl Index {
     /// supported.
     pub(super) fn read(bytes: &[u8], id: usize) -> Option<Self> {
         let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(id)?)?;
-        let checksum = Checksum::of(content, checksum)?;
+        let checksum = Checksum::verified(content, checksum)?;
         let version = number(content, 4)?;
         if content.get(..4)? != b"DIRC" || !(2..=4).contains(&version) {
             return None;
@@ -291,7 +291,7 @@ impl CopyIndex {
 
 impl Checksum {
     /// Returns the type of the checksum at the end of an index; `None` if the checksum is wrong.
-    fn of(content: &[u8], written: &[u8]) -> Option<Self> {
+    fn verified(content: &[u8], written: &[u8]) -> Option<Self> {
         if written.iter().all(|byte| *byte == 0) {
             return Some(Self::Skipped(written.len()));
         }

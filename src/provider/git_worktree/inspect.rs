@@ -14,7 +14,7 @@ use crate::provider::{Condition, Error, Task};
 /// Inspects the directory, its pointer and the admin directory. The files in the worktree belong to the session and are
 /// not inspected.
 pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     if let Some(fault) = registration_fault(task, worktree, &paths)? {
         return Ok(Condition::Broken(fault));
     }
@@ -41,7 +41,7 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
 /// Returns the reason why Git and programs would not work in this worktree, but elsewhere or nowhere; `None` if they
 /// would.
 pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<String>, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     if let Some(fault) = registration_fault(task, worktree, &paths)? {
         return Ok(Some(fault));
     }
@@ -53,7 +53,7 @@ pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<St
 /// Mounts an overlay worktree again, and locks the worktree again with our ownership marker as the reason. Everything
 /// else about the worktree is valid.
 pub(super) fn repair(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     overlay::repair(task, worktree, &paths)?;
     let Some(entry) = paths.common.directory(&paths.entry)? else { return Ok(()) };
     Ok(entry.replace(Path::new("locked"), format!("{}\n", reserved_names::mark(task)).as_bytes())?)
@@ -72,12 +72,12 @@ pub(super) fn registration_fault(
     paths: &WorktreePaths,
 ) -> Result<Option<String>, Error> {
     let entry = paths.entry_path();
-    match ownership::of_entry(task, paths)? {
+    match ownership::of_admin_directory(task, paths)? {
         Owner::Missing => return Ok(Some(format!("{} does not exist", entry.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::Us => {}
     }
-    match ownership::of_directory(paths, &Owner::Us)? {
+    match ownership::of_worktree(paths, &Owner::Us)? {
         Owner::Missing => return Ok(Some(format!("{} does not exist", paths.home.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::Us => {}

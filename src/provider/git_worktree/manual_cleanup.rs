@@ -15,7 +15,7 @@ use crate::provider::{Location, Task};
 pub(super) fn manual_cleanup(task: &Task<'_>, worktree: &Worktree) -> Vec<String> {
     let branch = worktree.branch.as_ref().filter(|_| task.location == Location::Home);
     let mut lines = Vec::new();
-    if let Ok(paths) = WorktreePaths::of(task, worktree) {
+    if let Ok(paths) = WorktreePaths::new(task, worktree) {
         let is_aside = task.location == Location::Aside;
         let belongs = |path: &Path| {
             if is_aside { format!(", which belongs at {}", path.display()) } else { String::new() }

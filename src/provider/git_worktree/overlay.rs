@@ -63,12 +63,12 @@ pub(super) fn layers(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 /// Mounts worktrees of one group key over a base. If the base does not exist, the first worktree checks it out.
 pub(super) fn populate(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
     let Some(first) = tasks.first() else { return Vec::new() };
-    let begun = tasks.iter().try_for_each(|task| Overlay::of(task, &worktree(task)?)?.begin());
+    let begun = tasks.iter().try_for_each(|task| Overlay::create(task, &worktree(task)?)?.begin());
     // The others link to the index of the first. On another file system than that of the base, the index is copied only
     // once.
     let begun = begun.and_then(|()| {
         let worktree = worktree(first)?;
-        base::make(first, &worktree, &Overlay::of(first, &worktree)?)?;
+        base::make(first, &worktree, &Overlay::create(first, &worktree)?)?;
         mount_new(first, None)
     });
     let first_index = match begun {
@@ -83,8 +83,8 @@ pub(super) fn populate(tasks: &[Task<'_>]) -> Vec<(usize, Error)> {
 /// the worktree's index.
 fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     let worktree = worktree(task)?;
-    let paths = WorktreePaths::of(task, &worktree)?;
-    let overlay = Overlay::of(task, &worktree)?;
+    let paths = WorktreePaths::new(task, &worktree)?;
+    let overlay = Overlay::create(task, &worktree)?;
     let upper = overlay.top.create_directories(&overlay.session.join("upper"))?;
     overlay.top.create_directories(&overlay.session.join("work"))?;
     upper.remove_file(Path::new(".git"))?;
@@ -156,7 +156,7 @@ pub(super) fn repair(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths
     match fault(task, worktree, paths)? {
         None => Ok(()),
         Some(Fault::Gone(why)) => Err(Error::Refused(why)),
-        Some(Fault::Unmounted(_)) => Overlay::of(task, worktree)?.mount(paths),
+        Some(Fault::Unmounted(_)) => Overlay::create(task, worktree)?.mount(paths),
     }
 }
 
@@ -361,7 +361,7 @@ struct Overlay {
 }
 
 impl Overlay {
-    fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
+    fn create(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         let overlays = Root::create(&task.host.state.join(DIRECTORY))?;
         let top = overlays.create_directories(Path::new(task.owner))?;
         Ok(Self::below(overlays, top, task.location, worktree))

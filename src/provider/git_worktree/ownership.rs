@@ -14,7 +14,7 @@ use crate::provider::{Error, Task};
 
 impl Mark {
     /// Reads the complete marker of an admin directory.
-    pub(crate) fn of_entry(entry: &Root) -> Option<Self> {
+    pub(crate) fn read(entry: &Root) -> Option<Self> {
         let Ok(Content::Bytes(bytes)) = read(entry, Path::new(MARK)) else { return None };
         Self::parse(&bytes)
     }
@@ -39,7 +39,7 @@ pub(super) enum Owner {
 /// An admin directory is ours if it carries our marker and records no other worktree. It is also ours if it records no
 /// worktree at all and carries no marker: then it was torn while it was made. No plan uses the name of an admin
 /// directory that exists.
-pub(super) fn of_entry(task: &Task<'_>, paths: &WorktreePaths) -> Result<Owner, Error> {
+pub(super) fn of_admin_directory(task: &Task<'_>, paths: &WorktreePaths) -> Result<Owner, Error> {
     if paths.common.directory(&paths.entry)?.is_none() {
         return Ok(Owner::Missing);
     }
@@ -83,7 +83,7 @@ pub(super) fn of_entry(task: &Task<'_>, paths: &WorktreePaths) -> Result<Owner, 
 ///
 /// A directory is ours if it points to our admin directory. A directory that has lost its pointer is ours if it is
 /// empty, or while the admin directory exists. Other files without a pointer may belong to another owner.
-pub(super) fn of_directory(paths: &WorktreePaths, entry: &Owner) -> Result<Owner, Error> {
+pub(super) fn of_worktree(paths: &WorktreePaths, entry: &Owner) -> Result<Owner, Error> {
     let Some(directory) = paths.directory()? else { return Ok(Owner::Missing) };
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", paths.home.display())));
     match read(&directory, Path::new(".git"))? {
@@ -114,9 +114,12 @@ fn can_hold_nothing(directory: &Root) -> bool {
 
 /// Returns the owner of the admin directory, if neither it nor the directory belongs to another; else
 /// [`Error::Refused`].
-pub(super) fn of_entry_if_not_others(task: &Task<'_>, paths: &WorktreePaths) -> Result<Owner, Error> {
-    let entry = of_entry(task, paths)?;
-    let directory = of_directory(paths, &entry)?;
+pub(super) fn of_admin_directory_if_not_others(
+    task: &Task<'_>,
+    paths: &WorktreePaths,
+) -> Result<Owner, Error> {
+    let entry = of_admin_directory(task, paths)?;
+    let directory = of_worktree(paths, &entry)?;
     match (entry, directory) {
         (Owner::Other(why), _) | (_, Owner::Other(why)) => Err(Error::Refused(why)),
         (entry, _) => Ok(entry),

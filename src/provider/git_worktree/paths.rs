@@ -46,7 +46,7 @@ pub(super) struct WorktreePaths {
 impl WorktreePaths {
     /// Finds the site of a task. The workspace and the repository have to exist, the worktree and its admin directory
     /// do not.
-    pub(super) fn of(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
+    pub(super) fn new(task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         Self::at(task.location, task, worktree)
     }
 

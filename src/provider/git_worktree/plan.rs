@@ -303,7 +303,7 @@ impl<'o> Worktrees<'o> {
 
 impl Allocator for Worktrees<'_> {
     fn keep(&mut self, session: &str, _parent: Option<&str>, allocation: &Allocation) {
-        let Some(worktree) = Worktree::of(allocation) else { return };
+        let Some(worktree) = Worktree::from_allocation(allocation) else { return };
         let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
         names.branches.extend(worktree.branch.map(|branch| (branch, session.to_owned())));
     }
@@ -328,7 +328,7 @@ impl Allocator for Worktrees<'_> {
             Ok(options) => options,
             Err(found) => return Some(Err(found)),
         };
-        let worktree = Worktree::of(allocation)?;
+        let worktree = Worktree::from_allocation(allocation)?;
         let is_in_root = allocation.within_parent || options.root_directory == worktree.worktree_root;
         if !is_in_root || !self.is_at(request, &options, &worktree) {
             return None;
@@ -346,7 +346,7 @@ impl Allocator for Worktrees<'_> {
     }
 
     fn free(&mut self, allocation: &Allocation) {
-        if let Some(worktree) = Worktree::of(allocation) {
+        if let Some(worktree) = Worktree::from_allocation(allocation) {
             self.freed.insert(worktree.worktree_path.clone());
             let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
             names.freed_entries.insert(worktree.entry.clone());
@@ -364,7 +364,7 @@ impl Allocator for Worktrees<'_> {
         if options.layout == Layout::Flat {
             return self.allocate(request);
         }
-        let of_parent = Worktree::of(parent.allocation);
+        let of_parent = Worktree::from_allocation(parent.allocation);
         let is_mount = of_parent.as_ref().is_some_and(overlay::is_wanted);
         if is_mount || options.checkout == Checkout::Overlay {
             let message = "a worktree that is a mount cannot contain another, or be inside one";

@@ -42,7 +42,7 @@ fn fill_together(
     others: &[(&Task<'_>, Worktree)],
 ) -> Result<usize, Failed> {
     let own = |error| (None, error);
-    let paths = WorktreePaths::of(task, worktree).map_err(own)?;
+    let paths = WorktreePaths::new(task, worktree).map_err(own)?;
     let top = paths.open().map_err(own)?;
     let entry = paths.entry_path();
     let recipient = Recipient {
@@ -55,7 +55,7 @@ fn fill_together(
     let source = CheckoutSource::find(&recipient, worktree, &paths, others.is_empty()).map_err(own)?;
     let alike = if source.settings.are_same_for(worktree, others) { others } else { &[] };
     let together = &alike[..alike.len().min(AT_ONCE)];
-    let destinations = Destinations::of(together)?;
+    let destinations = Destinations::open(together)?;
     let partial = source.give(&recipient, &destinations)?;
     write(recipient.git, recipient.commit, partial.as_ref()).map_err(own)?;
     check_target(worktree, &paths.open().map_err(own)?).map_err(own)?;
@@ -86,7 +86,7 @@ fn complete(
     let own = |error| (None, error);
     let is_written = |at| partial.missing.contains(&at);
     let is_unchanged = |source: &Source| source.lists(&partial.tree) && source.is_unchanged(is_written);
-    if let Some(source) = Source::of(task, worktree).map_err(own)?.filter(is_unchanged) {
+    if let Some(source) = Source::open(task, worktree).map_err(own)?.filter(is_unchanged) {
         return source.set_back(is_written).map_err(own)?.complete(destinations, partial);
     }
     // The files of the first worktree are not certainly as Git wrote them.
@@ -101,11 +101,11 @@ fn complete(
 /// Copies a worktree to `others` and returns the number of populated ones: 0 if the files of the worktree are not
 /// certainly as Git wrote them.
 fn copy_to(task: &Task<'_>, worktree: &Worktree, others: &[(&Task<'_>, Worktree)]) -> Result<usize, Failed> {
-    let source = Source::of(task, worktree).map_err(|error| (None, error))?;
+    let source = Source::open(task, worktree).map_err(|error| (None, error))?;
     let Some(source) = source.filter(|source| source.is_unchanged(|_| true)) else { return Ok(0) };
     let mut filled = 0;
     for batch in others.chunks(AT_ONCE) {
-        let copied = Destinations::of(batch).and_then(|destinations| source.copy(&destinations));
+        let copied = Destinations::open(batch).and_then(|destinations| source.copy(&destinations));
         copied.map_err(|(at, error)| (at.map(|at| filled + at), error))?;
         filled += batch.len();
     }
@@ -173,7 +173,7 @@ pub(super) fn run_hook(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     if !worktree.git_hooks {
         return Ok(());
     }
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let zero = "0".repeat(worktree.commit.len());
     let entry = paths.entry_path();
     let git = Git::open(task.host, &entry, Some(&paths.worktree));

@@ -25,7 +25,7 @@ use crate::provider::{Error, Location, Task};
 ///
 /// A path that other workspaces share is no evidence, unless the repository lies in this one.
 pub(super) fn has_ownership_marker(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let is_here =
         [&paths.worktree, paths.common.path()].iter().any(|path| path.starts_with(&paths.workspace));
     if !is_here || !is_marked(&paths, task.owner)? {
@@ -39,7 +39,7 @@ pub(super) fn has_ownership_marker(task: &Task<'_>, worktree: &Worktree) -> Resu
 /// links to the workspace. If a release was interrupted, only the admin directory may exist. If a move aside was
 /// interrupted, the two lie at different locations.
 pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let elsewhere = match task.location {
         Location::Home => WorktreePaths::at(Location::Aside, task, worktree)?,
         Location::Aside => WorktreePaths::at(Location::Home, task, worktree)?,
@@ -103,7 +103,7 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
 /// exists.
 pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<bool, Error> {
     bring_home(&Task { owner: from, ..*task }, worktree)?;
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let is_ours = is_marked(&paths, task.owner)?;
     if !(is_ours || is_marked(&paths, from)?) || dot_git(&paths)?.is_none() || is_originals(&paths, &paths)? {
         return Ok(false);

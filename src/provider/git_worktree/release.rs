@@ -17,15 +17,15 @@ use crate::provider::{Error, Location, Task};
 
 /// Checks that Git can read the repository, which is needed to remove branches.
 pub(super) fn check_ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     Ok(Git::open(task.host, paths.common.path(), None).check()?)
 }
 
 /// Removes every existing part of the worktree. A missing part is no error. A part that belongs to another owner is
 /// [`Error::Refused`], and then nothing is changed.
 pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
-    ownership::of_entry_if_not_others(task, &paths)?;
+    let paths = WorktreePaths::new(task, worktree)?;
+    ownership::of_admin_directory_if_not_others(task, &paths)?;
     overlay::unmount(worktree, &paths)?;
     remove_directory(task, worktree, &paths)?;
     crashpoint!("release.directory-gone");
@@ -61,7 +61,7 @@ pub(super) fn temporary_file_directories(
     task: &Task<'_>,
     worktree: &Worktree,
 ) -> Result<Vec<PathBuf>, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let mut temporary_file_directories: Vec<_> =
         paths.parent.ancestors().map(|above| paths.base.path().join(above)).collect();
     let entries = ["worktrees", reserved_names::MARK].map(|name| paths.common.path().join(name));

@@ -56,7 +56,7 @@ const DURABLE: [&str; 5] = [
 
 /// Saves everything, or fails. Work that was saved before and has not changed since is not saved again.
 pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     if overlay::is_unmounted(worktree, &paths)? {
         let path = paths.home.display();
         return Err(Error::Refused(format!("{path} is not mounted; `seedbed apply` mounts it again")));
@@ -267,7 +267,7 @@ impl<'a> Work<'a> {
             );
             return Ok(work);
         }
-        match Tips::of(task, paths) {
+        match Tips::read(task, paths) {
             Ok(tips) => {
                 work.head.clone_from(&tips.head);
                 work.tips = Some(tips);

@@ -62,7 +62,8 @@ pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 /// Returns the leftovers of killed runs beside the planned worktrees, or in the default root directory, and in the
 /// repository.
 pub(super) fn leftovers(scope: &Examination<'_>) -> Vec<Leftover> {
-    let planned = scope.allocations.iter().filter_map(|held| Some(Worktree::of(held)?.worktree_root));
+    let planned =
+        scope.allocations.iter().filter_map(|held| Some(Worktree::from_allocation(held)?.worktree_root));
     let default = Options::default().root_directory;
     let mut leftovers = Leftover::in_roots(scope, planned, default, &[TRASH, RESCUE, ASIDE]);
     let building = scope.common_dir.map(|common| common.join(MARK));

@@ -28,7 +28,7 @@ pub(super) fn needed(examination: &Examination<'_>) -> Vec<Result<NeededSpace, U
     let mut overlays = BTreeSet::new();
     let new = examination.new.iter().filter(|allocation| allocation.kind == KIND);
     let mut needed = Vec::new();
-    for worktree in new.filter_map(|allocation| Worktree::of(allocation)) {
+    for worktree in new.filter_map(|allocation| Worktree::from_allocation(allocation)) {
         let is_overlay = worktree.checkout == Checkout::Overlay;
         if is_overlay && !overlays.insert((worktree.commit.clone(), worktree.target_path.clone())) {
             continue;

@@ -52,7 +52,7 @@ struct Hashed {
 }
 
 impl Tree {
-    pub(super) fn of(index: Index) -> Self {
+    pub(super) fn new(index: Index) -> Self {
         let directory =
             |entry, length| Directory { entry, length, directories: Vec::new(), entries: Vec::new() };
         let mut tree = vec![directory(0, 0)];

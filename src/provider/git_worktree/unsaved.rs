@@ -50,10 +50,10 @@ pub(super) const OPERATIONS: [(&str, &str); 8] = [
 /// Stashes do not count: `refs/stash` and its log belong to the repository, and outlast every worktree. But a `pop`
 /// removes its stash, so a commit that only a stash reaches does count.
 pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<UnsavedWork, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let mut unsaved_work = UnsavedWork::default();
     // The release would be refused half-way through the release of the other worktrees.
-    if let Err(Error::Refused(why)) = ownership::of_entry_if_not_others(task, &paths) {
+    if let Err(Error::Refused(why)) = ownership::of_admin_directory_if_not_others(task, &paths) {
         unsaved_work.beyond_rescue.push(why);
         return Ok(unsaved_work);
     }
@@ -158,7 +158,7 @@ fn add_staged(task: &Task<'_>, paths: &WorktreePaths, unsaved_work: &mut Unsaved
 /// Returns the reasons why a worktree cannot be released even if its work is discarded. Such reasons are things inside
 /// that are not the session's, and directories that this user cannot remove.
 pub(super) fn blockers(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let Nested { mut blockers, places } = Nested::find(task, worktree, &paths)?;
     if paths.directory()?.is_some() {
         blockers.extend(stuck(&paths.home, &DirectoryScan::read(&paths.worktree, &places)));

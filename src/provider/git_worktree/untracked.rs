@@ -33,7 +33,7 @@ pub(super) fn copy_and_link(task: &Task<'_>, worktree: &Worktree) -> Result<(), 
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(());
     }
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
     let mut made = BTreeMap::new();
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
@@ -128,7 +128,7 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     if worktree.copy.is_empty() {
         return Ok(Vec::new());
     }
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let mut outdated = Vec::new();
     // The manifest may no longer have the glob of a copy.
     let globs = Globs::new(&worktree.copy);
@@ -176,7 +176,7 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(Vec::new());
     }
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
     let copies = Copies::read(&paths);
     let (mut made, mut kept) = (BTreeMap::new(), Vec::new());
@@ -206,7 +206,7 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(found);
     }
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
     let copies = Copies::read(&paths);
     let here = |path: &Path| paths.worktree.join(within(&paths)).join(path);

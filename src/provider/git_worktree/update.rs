@@ -35,13 +35,13 @@ const NAMED: usize = 8;
 
 /// Forgets the journal of an earlier update.
 pub(super) fn begin(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    Journal::remove(&WorktreePaths::of(task, worktree)?)
+    Journal::remove(&WorktreePaths::new(task, worktree)?)
 }
 
 /// Brings the copies and links that `to` has and `from` does not, and removes the links that only `from` has. Returns
 /// the files that it leaves as they are, one line each.
 pub(super) fn update(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<Vec<String>, Error> {
-    let paths = WorktreePaths::of(task, to)?;
+    let paths = WorktreePaths::new(task, to)?;
     let update = Update::find(task, &paths, from, to)?;
     let mut left = update.left();
     if update.unlinked.is_empty() && update.placed.is_empty() {
@@ -56,12 +56,12 @@ pub(super) fn update(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<
 
 /// Returns the files that an update would leave as they are, one line each. Changes nothing.
 pub(super) fn left(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<Vec<String>, Error> {
-    Ok(Update::find(task, &WorktreePaths::of(task, to)?, from, to)?.left())
+    Ok(Update::find(task, &WorktreePaths::new(task, to)?, from, to)?.left())
 }
 
 /// Undoes an update of a worktree that has `copy` and `link` of before again.
 pub(super) fn revert(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let Some(journal) = Journal::read(&paths)? else { return Ok(()) };
     if let Some(overlay::Fault::Unmounted(_)) = overlay::fault(task, worktree, &paths)? {
         overlay::repair(task, worktree, &paths)?;

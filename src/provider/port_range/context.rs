@@ -6,7 +6,7 @@ use super::Block;
 use crate::provider::Context;
 
 /// Returns the soft context of the reference implementation.
-pub(super) fn of(block: &Block) -> Context {
+pub(super) fn describe(block: &Block) -> Context {
     let env = BTreeMap::from([
         ("AGENT_PORT_RANGE_START".to_owned(), block.start_port.to_string()),
         ("AGENT_PORT_RANGE_END".to_owned(), block.end_port.to_string()),

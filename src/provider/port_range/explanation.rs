@@ -31,7 +31,10 @@ pub(super) fn rules(planned: &PlannedAllocation<'_>, block: &Block) -> Vec<Strin
             ));
         }
         Some(share) => {
-            match planned.parent.and_then(|(parent, allocation)| Some((parent, Block::of(allocation)?))) {
+            match planned
+                .parent
+                .and_then(|(parent, allocation)| Some((parent, Block::from_allocation(allocation)?)))
+            {
                 Some((parent, whole)) => rules.push(format!(
                     "{start}-{end} is share {} of {} of the ports of {}, {}-{}{}",
                     share.index + 1,

@@ -192,7 +192,7 @@ fn refused(error: leases::Error) -> Error {
 }
 
 fn block(task: &Task<'_>) -> Result<(Block, PortBlock), Error> {
-    let block = Block::of(task.allocation);
+    let block = Block::from_allocation(task.allocation);
     let ports = block.as_ref().and_then(Block::ports);
     block
         .zip(ports)

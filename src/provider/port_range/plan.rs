@@ -160,7 +160,7 @@ impl<'o> Ports<'o> {
 
 impl Allocator for Ports<'_> {
     fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
-        let Some(block) = Block::of(allocation) else { return };
+        let Some(block) = Block::from_allocation(allocation) else { return };
         let Some(ports) = block.ports() else { return };
         self.kept.insert((session.to_owned(), allocation.name().to_owned()));
         match (block.share, parent) {
@@ -186,7 +186,7 @@ impl Allocator for Ports<'_> {
         request: &Request<'_>,
         allocation: &Allocation,
     ) -> Option<Result<Map<String, Value>, Diagnostics>> {
-        let block = Block::of(allocation)?;
+        let block = Block::from_allocation(allocation)?;
         let ports = block.ports()?;
         let options = match self.options(request, block.share.is_some()) {
             Ok(options) => options,
@@ -253,7 +253,7 @@ impl Allocator for Ports<'_> {
 
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
         reject_geometry(request)?;
-        let block = Block::of(parent.allocation).ok_or_else(|| unreadable_parent(request))?;
+        let block = Block::from_allocation(parent.allocation).ok_or_else(|| unreadable_parent(request))?;
         let rest = PortBlock::new(block.start_port + block.reserve, block.end_port);
         let Some(share) = self.free_share(parent, rest) else {
             return self.instead_of_a_share(request, parent);
@@ -489,7 +489,9 @@ fn named_ports(
 
 /// Returns the notices for reviewers about a block on this host.
 pub(super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
+    let ports = Block::from_allocation(allocation)
+        .filter(|block| block.share.is_none())
+        .and_then(|block| block.ports());
     match (ports, observation.ephemeral) {
         (Some(ports), Some(ephemeral)) if ports.overlaps(ephemeral) => vec![format!(
             "ports {ports} lie in this host's ephemeral range ({ephemeral}): an outgoing connection may already sit \
@@ -506,10 +508,16 @@ pub(super) fn stale(
     observation: &Observation,
 ) -> Vec<String> {
     // A share lies in its parent's block, which is checked separately.
-    let ports = Block::of(allocation).filter(|block| block.share.is_none()).and_then(|block| block.ports());
+    let ports = Block::from_allocation(allocation)
+        .filter(|block| block.share.is_none())
+        .and_then(|block| block.ports());
     let Some(ports) = ports else { return Vec::new() };
     // The session itself may listen on these ports, which is no conflict.
-    if replaced.and_then(Block::of).and_then(|block| block.ports()).is_some_and(|old| old.overlaps(ports)) {
+    if replaced
+        .and_then(Block::from_allocation)
+        .and_then(|block| block.ports())
+        .is_some_and(|old| old.overlaps(ports))
+    {
         return Vec::new();
     }
     let others = Ports::new(observation);

@@ -124,8 +124,9 @@ fn fifo_in_a_worktree_blocks_only_that_session() {
     sandbox.ok(&["apply"]);
     let stood = sandbox.inventory();
     let (entry, worktree) = (entry(&sandbox), worktree(&sandbox));
-    let of_entry = ["HEAD", "index", "commondir", "gitdir", "config.worktree"].map(|name| entry.join(name));
-    for path in &of_entry {
+    let of_admin_directory =
+        ["HEAD", "index", "commondir", "gitdir", "config.worktree"].map(|name| entry.join(name));
+    for path in &of_admin_directory {
         for_each_kind(&sandbox, path, |kind| {
             names(&sandbox, &["status"], 0, path, kind);
             names(&sandbox, &["destroy", "--dry-run"], 69, path, kind);
@@ -164,7 +165,7 @@ fn fifo_in_a_worktree_blocks_only_that_session() {
     }
     // Discarded sessions are released, regardless of their files; a session that has lost its pointer is recognised by
     // its admin directory.
-    for path in of_entry.iter().chain(&others).chain(&[worktree.join(".git")]) {
+    for path in of_admin_directory.iter().chain(&others).chain(&[worktree.join(".git")]) {
         let planted = Planted::new(&sandbox, path.clone(), "FIFO").unwrap();
         ended(&sandbox, &["status"]).expect(0);
         ended(&sandbox, &["destroy", "lead", "--discard"]).expect(0);

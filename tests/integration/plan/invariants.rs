@@ -99,7 +99,7 @@ impl Swarm {
 }
 
 fn block(session: &Session) -> PortBlock {
-    Block::of(session.allocation(port_range::KIND).unwrap()).unwrap().ports().unwrap()
+    Block::from_allocation(session.allocation(port_range::KIND).unwrap()).unwrap().ports().unwrap()
 }
 
 /// Checks that no port belongs to two sessions, except a child's ports, which are its parent's, and that none belongs
@@ -109,7 +109,7 @@ fn check_ports(plan: &Plan, taken: &[PortsInUse]) {
         plan.sessions.iter().map(|session| (&session.path, block(session))).collect();
     for session in &plan.sessions {
         let own = blocks[&session.path];
-        let held = Block::of(session.allocation(port_range::KIND).unwrap()).unwrap();
+        let held = Block::from_allocation(session.allocation(port_range::KIND).unwrap()).unwrap();
         let mut names: Vec<_> = held.named_ports().iter().map(|(_, port)| *port).collect();
         names.dedup();
         assert_eq!(names.len(), held.names.len(), "{held:?}");
@@ -126,7 +126,8 @@ fn check_ports(plan: &Plan, taken: &[PortsInUse]) {
         if let Some(parent) = session.parent.as_ref().filter(|_| held.share.is_some()) {
             assert!(blocks[parent].contains(own), "{} lies outside its parent's block", session.path);
             let of_parent =
-                Block::of(plan.session(parent).unwrap().allocation(port_range::KIND).unwrap()).unwrap();
+                Block::from_allocation(plan.session(parent).unwrap().allocation(port_range::KIND).unwrap())
+                    .unwrap();
             let of_the_parent = of_parent.named_ports();
             assert!(!of_the_parent.iter().any(|(_, port)| own.ports().any(|own| u64::from(own) == *port)));
         }

@@ -30,7 +30,7 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     if top.read(&index, usize::MAX)?.is_some() {
         return Ok(());
     }
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let aside = overlay.base.join(format!("building-{}", worktree.entry));
     top.remove_all(&aside)?;
     let building = top.create_directories(&aside)?;

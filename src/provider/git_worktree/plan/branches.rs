@@ -40,7 +40,7 @@ pub(in super::super) struct Tip {
 /// Returns the queries for the branch of a worktree that is created again. The branch has to contain the commit that it
 /// began at, even if its base ref has moved.
 pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Query> {
-    let Some(worktree) = Worktree::of(allocation) else { return Vec::new() };
+    let Some(worktree) = Worktree::from_allocation(allocation) else { return Vec::new() };
     let (repository, base_ref) = (repository_of(&worktree).to_owned(), worktree.base().to_owned());
     let query = |branch| {
         let names = BranchNames { prefix: branch, suffix: String::new() };
@@ -67,7 +67,7 @@ pub(in super::super) fn surviving_branch(
     allocation: &Allocation,
     observation: &Observation,
 ) -> Option<SurvivingBranch> {
-    let worktree = Worktree::of(allocation)?;
+    let worktree = Worktree::from_allocation(allocation)?;
     let observed = observation.repository(repository_of(&worktree));
     let Some(Ok(repository)) = &observed.repository else { return None };
     let name = worktree.branch.clone()?;
@@ -167,7 +167,7 @@ impl Worktrees<'_> {
         allocation: &Allocation,
     ) -> Result<Allocation, Diagnostics> {
         let unchanged = || Ok(allocation.clone());
-        let Some(worktree) = Worktree::of(allocation) else { return unchanged() };
+        let Some(worktree) = Worktree::from_allocation(allocation) else { return unchanged() };
         let observed = self.observation.repository(repository_of(&worktree));
         let Some(Ok(repository)) = &observed.repository else { return unchanged() };
         let Some(name) = worktree.branch.clone() else { return unchanged() };

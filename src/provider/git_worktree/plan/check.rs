@@ -166,7 +166,10 @@ pub(super) fn check_copied(
         Some(Ok(Untracked::Tracked)) => refused(
             format!("Git tracks `{name}`, and every worktree has it from its commit"),
             "is tracked",
-            Some(format!("remove it here, or keep it out of the repository: `git rm --cached {}`", shell_quoted(glob))),
+            Some(format!(
+                "remove it here, or keep it out of the repository: `git rm --cached {}`",
+                shell_quoted(glob)
+            )),
         ),
         Some(Err(why)) => refused(
             format!("the untracked files of the workspace cannot be listed: {why}"),

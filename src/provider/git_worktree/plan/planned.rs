@@ -79,10 +79,10 @@ pub(in super::super) fn stale(
     replaced: Option<&Allocation>,
     observation: &Observation,
 ) -> Vec<String> {
-    let Some(worktree) = Worktree::of(allocation) else {
+    let Some(worktree) = Worktree::from_allocation(allocation) else {
         return vec!["the allocation cannot be read".to_owned()];
     };
-    let replaced = replaced.and_then(Worktree::of);
+    let replaced = replaced.and_then(Worktree::from_allocation);
     let replaced = replaced.as_ref();
     let mut stale = Vec::new();
     let base = worktree.base();
@@ -143,7 +143,7 @@ fn globs_stale(worktree: &Worktree, observed: &RepositoryObservation) -> Vec<Str
 /// Returns the reasons why a worktree can no longer be updated in place.
 pub(in super::super) fn stale_update(allocation: &Allocation, observation: &Observation) -> Vec<String> {
     let observed = observation.repository(WORKSPACE_REPOSITORY);
-    Worktree::of(allocation).map(|worktree| globs_stale(&worktree, observed)).unwrap_or_default()
+    Worktree::from_allocation(allocation).map(|worktree| globs_stale(&worktree, observed)).unwrap_or_default()
 }
 
 /// Returns the reason why the branch of a planned worktree no longer fits the plan.

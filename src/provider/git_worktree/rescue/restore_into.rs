@@ -62,7 +62,7 @@ pub struct Restored {
 /// session or in the rescue. Git or the system fails: the same restore then continues.
 pub fn restore_into(task: &Task<'_>, common: &Path, saved: &SavedWork) -> Result<Restored, Error> {
     let worktree = &worktree(task)?;
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     check_worktree(task, worktree, &paths, common, saved)?;
     let root = paths.open()?;
     let entry = paths.entry_path();
@@ -104,7 +104,7 @@ fn check_worktree(
     if !saved.valid {
         return Err(Error::Refused(format!("{} does not have the form of a rescue", saved.reference)));
     }
-    ownership::of_entry_if_not_others(task, paths)?;
+    ownership::of_admin_directory_if_not_others(task, paths)?;
     let is_missing = paths.directory()?.is_none() || paths.common.directory(&paths.entry)?.is_none();
     if is_missing || overlay::is_unmounted(worktree, paths)? {
         return Err(Error::Refused(format!("{home} is damaged or not mounted; `seedbed apply` repairs it")));

@@ -53,7 +53,7 @@ impl Lab {
     fn copy(&self, source: &Source, worktree: &Worktree) -> Result<(), Failed> {
         let task = self.task();
         let tasks = [(&task, worktree.clone())];
-        let places = Destinations::of(&tasks)?;
+        let places = Destinations::open(&tasks)?;
         source.copy(&places)
     }
 
@@ -284,7 +284,7 @@ fn untracked_files_are_not_copied() {
     lab.make(&worktrees[0]);
     fs::write(lab.path(&worktrees[0]).join("packages/notes.txt"), "mine").unwrap();
     register::register(&lab.task(), &worktrees[1]).unwrap();
-    let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+    let source = Source::open(&lab.task(), &worktrees[0]).unwrap().unwrap();
     lab.copy(&source, &worktrees[1]).unwrap();
     assert!(lab.is_copied(&worktrees[1]));
     lab.check(&worktrees[1..]);
@@ -313,9 +313,9 @@ fn a_worktree_that_was_touched_is_no_source() {
         let lab = Lab::new();
         let worktree = lab.worktree("w");
         lab.make(&worktree);
-        assert!(Source::of(&lab.task(), &worktree).unwrap().unwrap().is_unchanged(|_| true));
+        assert!(Source::open(&lab.task(), &worktree).unwrap().unwrap().is_unchanged(|_| true));
         touch(&lab.path(&worktree));
-        assert!(!Source::of(&lab.task(), &worktree).unwrap().unwrap().is_unchanged(|_| true), "{what}");
+        assert!(!Source::open(&lab.task(), &worktree).unwrap().unwrap().is_unchanged(|_| true), "{what}");
     }
 }
 
@@ -358,7 +358,7 @@ fn a_source_that_changes_while_it_is_copied_is_an_error() {
     let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
     lab.make(&worktrees[0]);
     register::register(&lab.task(), &worktrees[1]).unwrap();
-    let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+    let source = Source::open(&lab.task(), &worktrees[0]).unwrap().unwrap();
     fs::write(lab.path(&worktrees[0]).join("other/x"), "y\n").unwrap();
     let (_, failed) = lab.copy(&source, &worktrees[1]).unwrap_err();
     assert!(failed.to_string().contains("other/x: another program changes it"), "{failed}");
@@ -377,7 +377,7 @@ fn existing_file_is_not_overwritten() {
         let path = lab.path(&worktrees[1]).join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "mine").unwrap();
-        let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+        let source = Source::open(&lab.task(), &worktrees[0]).unwrap().unwrap();
         let (_, failed) = lab.copy(&source, &worktrees[1]).unwrap_err();
         assert!(failed.to_string().contains("File exists"), "{failed}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
@@ -441,7 +441,7 @@ fn an_interruption_between_two_files_ends_it() {
     let worktrees: Vec<_> = (0..2).map(|at| lab.worktree(&format!("w{at}"))).collect();
     lab.make(&worktrees[0]);
     register::register(&lab.task(), &worktrees[1]).unwrap();
-    let source = Source::of(&lab.task(), &worktrees[0]).unwrap().unwrap();
+    let source = Source::open(&lab.task(), &worktrees[0]).unwrap().unwrap();
     lab.host.cancel.request();
     lab.copy(&source, &worktrees[1]).unwrap_err();
     assert!(!lab.path(&worktrees[1]).join("a.txt").exists());

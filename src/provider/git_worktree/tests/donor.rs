@@ -21,7 +21,7 @@ impl Lab {
         let worktree = self.worktree(name);
         let task = self.task();
         register::register(&task, &worktree).unwrap();
-        let paths = WorktreePaths::of(&task, &worktree).unwrap();
+        let paths = WorktreePaths::new(&task, &worktree).unwrap();
         let (entry, top) = (paths.entry_path(), paths.directory().unwrap().unwrap());
         let git = Git::open(&self.host, &entry, Some(&paths.worktree));
         let index = entry.join("index");

@@ -33,7 +33,7 @@ pub(in super::super) struct Tips {
 
 impl Tips {
     /// Reads the commits; an error if HEAD names no commit.
-    pub(in super::super) fn of(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
+    pub(in super::super) fn read(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
         let entry = paths.entry_path();
         let git = Git::open(task.host, &entry, None).holding(task.lock);
         let mut tips = Self {
@@ -81,7 +81,7 @@ pub(super) fn add(
     if paths.common.directory(&paths.entry)?.is_none() {
         return Ok(());
     }
-    let tips = Tips::of(task, paths)?;
+    let tips = Tips::read(task, paths)?;
     let all = tips.own.iter().map(|(object, _)| object).chain(&tips.left).chain(&tips.logged);
     let all: BTreeSet<&str> = all.map(String::as_str).chain([tips.head.as_str()]).collect();
     let all = lost(task, worktree, paths, &all, None, &[])?;

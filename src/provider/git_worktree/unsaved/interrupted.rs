@@ -20,9 +20,9 @@ pub(in super::super) fn unsaved_work_since(
     worktree: &Worktree,
     made: LeaseProgress,
 ) -> Result<UnsavedWork, Error> {
-    let paths = WorktreePaths::of(task, worktree)?;
+    let paths = WorktreePaths::new(task, worktree)?;
     let mut unsaved_work = UnsavedWork::default();
-    match ownership::of_entry_if_not_others(task, &paths) {
+    match ownership::of_admin_directory_if_not_others(task, &paths) {
         Ok(_) => {}
         Err(Error::Refused(_)) => return Ok(unsaved_work),
         Err(error) => return Err(error),

@@ -128,7 +128,7 @@ fn list(paths: &WorktreePaths) -> Result<String, Error> {
         let Some(path) = gitdir.trim_ascii_end().strip_suffix(b"/.git") else { continue };
         // With `worktree.useRelativePaths` the path is relative to the admin directory.
         let path = absolute(entry.path(), Path::new(OsStr::from_bytes(path)));
-        let (owner, session) = match Mark::of_entry(&entry) {
+        let (owner, session) = match Mark::read(&entry) {
             Some(mark) => (mark.owner, mark.session),
             None => (UNMARKED.to_owned(), String::new()),
         };

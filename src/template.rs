@@ -93,7 +93,7 @@ pub(crate) fn from_json(value: &serde_json::Value) -> Value {
         serde_json::Value::String(text) => Value::from(text.as_str()),
         serde_json::Value::Array(values) => values.iter().map(from_json).collect(),
         serde_json::Value::Object(fields) => {
-            fields.iter().map(|(key, value)| (key.clone(), from_json(value))).collect()
+            Value::from_pairs(fields.iter().map(|(key, value)| (key.clone(), from_json(value))))
         }
         serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
             (Some(number), _) => Value::from(number),

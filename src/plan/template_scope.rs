@@ -229,8 +229,8 @@ fn resource_value(registry: &Registry, held: &Allocation) -> Value {
         let fields = held.allocation.iter().map(|(key, value)| (key.clone(), template::from_json(value)));
         let variables = held.external.as_ref().map(|external| external.env.iter());
         let env = variables.map(|env| env.map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
-        let env = env.map(|env| ("env".to_owned(), env.collect::<Value>()));
-        fields.chain(env).collect()
+        let env = env.map(|env| ("env".to_owned(), Value::from_pairs(env)));
+        Value::from_pairs(fields.chain(env))
     })
 }
 

@@ -75,6 +75,28 @@ fn options_are_templates_of_what_is_planned_before_them() {
 }
 
 #[test]
+fn environment_uses_fields_and_variables_of_an_external_resource() {
+    let plan =
+        PLAN.replace("\"name\": \"thing of a\"", "\"name\": \"thing of a\", \"server\": {\"port\": 5432}");
+    let sandbox = things(&format!("plan() {{ cat <<'END'\n{plan}\nEND\n}}\n"));
+    sandbox.manifest(
+        r#"
+[provider.thing]
+command = ["./tools/thing"]
+[session.a]
+resources = ["thing"]
+env = { SERVER = "{{ resources.thing.name }}: {{ resources.thing.server.port }}", COPY = "{{ resources.thing.env.THING }}" }
+[session.b]
+resources = ["thing"]
+"#,
+    );
+    let planned = sandbox.plan();
+    let env = &sessions(&planned).next().unwrap()["env"];
+    assert_eq!(env["SERVER"], "thing of a: 5432");
+    assert_eq!(env["COPY"], "a in {{ workspace.root }}");
+}
+
+#[test]
 fn an_option_that_names_what_is_not_there_is_underlined() {
     let sandbox = things("");
     let check = |options: &str, says: &[&str]| {

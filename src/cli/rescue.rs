@@ -201,7 +201,7 @@ fn show(global: &Global, document: &Rescues) {
             if !global.quiet {
                 let names = document.rescues.iter().map(|saved| shell_quoted(&saved.name));
                 for name in names {
-                    say!("restored; delete the rescue with `seedbed rescue drop {}`", printable(&name));
+                    say!("the rescue is kept; delete it with `seedbed rescue drop {}`", printable(&name));
                 }
             }
         }

@@ -92,7 +92,7 @@ pub(super) fn make(
     relocation::refuse_strays(swarm, &project.registry)?;
     let input = apply::planning_input(swarm, &project.registry, manifest)?;
     let (mut plan, input) = planned(project, manifest, input)?;
-    let mut again = again.sessions(input.record.as_ref())?;
+    let mut again = again.sessions(input.record.as_ref(), &plan)?;
     let mut not_refreshed = Vec::new();
     if let Some(record) = input.record.as_ref().filter(|_| !again.refresh.is_empty()) {
         (again.refresh, not_refreshed) = apply::refreshable(swarm, &project.registry, record, &again.refresh);

@@ -1,10 +1,10 @@
 //! `--setup` and `--refresh`: steps that are repeated in active sessions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use clap::Args;
 use seedbed::name::SessionPath;
-use seedbed::plan::{Again, Session};
+use seedbed::plan::{Again, Plan, Session};
 use seedbed::state::Record;
 
 use super::exit::Failure;
@@ -28,9 +28,16 @@ impl RepeatedSteps {
         self.setup.is_none() && self.refresh.is_none()
     }
 
-    /// Returns the sessions of a swarm that the options select; none if the swarm is not applied yet.
-    pub(super) fn sessions(&self, record: Option<&Record>) -> Result<Again, Failure> {
-        let setup = chosen(self.setup.as_deref(), record, |session| !session.setup.is_empty())?;
+    /// Returns the sessions of a swarm that the options select; none if the swarm is not applied yet. Without names, a
+    /// `setup` runs in each session that has one in `plan`.
+    pub(super) fn sessions(&self, record: Option<&Record>, plan: &Plan) -> Result<Again, Failure> {
+        let with_setup: HashSet<_> = plan
+            .sessions
+            .iter()
+            .filter(|session| !session.setup.is_empty())
+            .map(|session| &session.path)
+            .collect();
+        let setup = chosen(self.setup.as_deref(), record, |session| with_setup.contains(&session.path))?;
         let mut again = Again::default();
         again.setup = setup;
         again.refresh = chosen(self.refresh.as_deref(), record, |_| true)?;

@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 use super::paths::{Content, WorktreePaths, read};
 use super::reserved_names::MARK;
 use crate::host::files::Root;
+use crate::host::text::shell_quoted;
 pub(crate) use crate::provider::OwnershipMarker as Mark;
 use crate::provider::{Error, Task};
 
@@ -62,11 +63,15 @@ pub(super) fn of_admin_directory(task: &Task<'_>, paths: &WorktreePaths) -> Resu
         }
         Content::Bytes(bytes) if bytes.starts_with(b"/") && bytes.trim_ascii_end().ends_with(b"/.git") => {
             let text = String::from_utf8_lossy(&bytes);
-            let there = text.trim_end().trim_end_matches("/.git").escape_debug();
-            let here = paths.home.display();
+            let there = Path::new(text.trim_end().trim_end_matches("/.git"));
+            let (quoted, here) =
+                (shell_quoted(&there.display().to_string()), paths.home.display().to_string());
+            // Twice, because the worktree is locked.
             other(&format!(
-                "it records the worktree {there}; `git worktree move` of that to {here} brings it back, `git worktree \
-                 remove` gives it up"
+                "it records the worktree {}; to bring that back: `git worktree move -f -f {quoted} {}`; to give it up: \
+                 `git worktree remove -f -f {quoted}`",
+                there.display(),
+                shell_quoted(&here)
             ))
         }
         Content::Bytes(_) | Content::Irregular => {

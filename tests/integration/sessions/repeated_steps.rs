@@ -30,6 +30,13 @@ fn setup_of_an_active_session_runs_when_requested() {
     assert_eq!(lines(&log), [] as [&str; 0]);
     sandbox.ok(&["apply", "--setup", "a-1"]).says(&["1 updated"]);
     assert_eq!(lines(&log), ["shop/a-1"]);
+    // A `setup` that the same run adds counts too.
+    manifest("");
+    sandbox.ok(&["apply"]);
+    manifest(&setup);
+    sandbox.ok(&["apply", "--setup"]);
+    assert_eq!(lines(&log).len(), 3);
+    fs::write(&log, "shop/a-1\n").unwrap();
     // As a plan that was reviewed, of all that have any; nothing else is done again.
     let plan = sandbox.ok(&["plan", "--setup", "-o", "saved"]).stdout;
     assert!(plan.contains("because its setup is to run again"), "{plan}");

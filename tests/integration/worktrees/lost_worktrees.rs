@@ -125,3 +125,22 @@ fn a_lost_worktree_is_refused_while_a_file_that_it_copies_is_missing() {
     sandbox.ok(&["apply"]);
     assert!(sandbox.directory("a").join("modules/one").is_file());
 }
+
+#[test]
+fn commands_that_a_refusal_prints_for_a_moved_worktree_bring_it_back_or_give_it_up() {
+    for remedy in ["bring that back: `", "give it up: `"] {
+        let sandbox = Sandbox::new();
+        sandbox.manifest("[session.a]\nresources = [\"git-worktree\"]\n");
+        sandbox.ok(&["apply"]);
+        let (directory, moved) = (sandbox.directory("a"), sandbox.top.join("moved away"));
+        let moving = [directory.to_str().unwrap(), moved.to_str().unwrap()];
+        sandbox.git(&[&["worktree", "move", "-f", "-f"][..], &moving].concat());
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69)).stderr;
+        let text = refused.split_whitespace().collect::<Vec<_>>().join(" ");
+        let command = text.split_once(remedy).expect(&text).1.split_once('`').unwrap().0;
+        let ran = sandbox.program("sh", &sandbox.repository).args(["-c", command]).output().unwrap();
+        assert!(ran.status.success(), "{command}: {ran:?}");
+        assert!(!moved.exists(), "{command}");
+        sandbox.ok(&["destroy"]);
+    }
+}
